@@ -1,0 +1,120 @@
+"""Five real mouse brains, 37 structures: stock nnU-Net trains on four, then both engines segment the fifth.
+
+    python Testing/Benchmarks/mouse.py prepare|train|compare [--root FOLDER] [--data FOLDER]
+
+The images and labels (DAMA mouse brain atlas, FVB_NCrl) are GPL-3: this measures with them, and ships neither them nor
+the model. ``train`` resumes from the last checkpoint when called again. ``compare`` writes ``results/mouse.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DATASET = "Dataset901_MouseFVB"
+CONFIGURATION = "small"
+TRAINER = "nnUNetTrainer_benchmark"
+
+
+def environment(root: Path, threads: int) -> dict[str, str]:
+    """The variables nnU-Net reads, for small machines."""
+    return {
+        **os.environ,
+        "nnUNet_raw": str(root / "raw"),
+        "nnUNet_preprocessed": str(root / "preprocessed"),
+        "nnUNet_results": str(root / "results"),
+        "nnUNet_extTrainer": str(HERE / "nnunet_trainers"),
+        "nnUNet_n_proc_DA": "0",
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_compile": "f",
+        "OMP_NUM_THREADS": str(threads),
+    }
+
+
+def stock(root: Path, threads: int, *arguments: str) -> None:
+    variables = environment(root, threads)
+    if arguments[0] == "nnUNetv2_plan_and_preprocess":  # nnU-Net's planner cannot do with no worker
+        variables["nnUNet_n_proc_DA"] = "1"
+    subprocess.run([sys.executable, str(HERE / "stock.py"), *arguments], env=variables, check=True)
+
+
+def prepare(root: Path, data: Path, threads: int) -> None:
+    """Write the raw dataset (labels renumbered 1..37, cases 1 to 4 to train on), plan and preprocess."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    raw = root / "raw" / DATASET
+    for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        (raw / folder).mkdir(parents=True, exist_ok=True)
+    labels = [sitk.ReadImage(str(data / f"label_{i}.nii.gz"), sitk.sitkUInt8) for i in range(1, 6)]
+    values = np.unique(np.concatenate([np.unique(sitk.GetArrayViewFromImage(x)) for x in labels]))
+    for i, label in enumerate(labels, start=1):
+        part = "Tr" if i < 5 else "Ts"
+        renumbered = sitk.GetImageFromArray(np.searchsorted(values, sitk.GetArrayFromImage(label)).astype(np.uint8))
+        renumbered.CopyInformation(label)
+        sitk.WriteImage(renumbered, str(raw / f"labels{part}" / f"mouse_{i}.nii.gz"), True)
+        image = sitk.ReadImage(str(data / f"image_{i}.nii.gz"))
+        image.CopyInformation(label)
+        sitk.WriteImage(image, str(raw / f"images{part}" / f"mouse_{i}_0000.nii.gz"), True)
+    (raw / "dataset.json").write_text(
+        json.dumps(
+            {
+                "channel_names": {"0": "MR"},
+                "labels": {"background": 0, **{f"structure {v}": i for i, v in enumerate(values) if i}},
+                "numTraining": 4,
+                "file_ending": ".nii.gz",
+            }
+        )
+    )
+    stock(root, threads, "nnUNetv2_plan_and_preprocess", "-d", "901", "--no_pp", "-npfp", "1")
+    plans_file = root / "preprocessed" / DATASET / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    architecture = json.loads(json.dumps(plans["configurations"]["3d_fullres"]["architecture"]))
+    architecture["arch_kwargs"].update(
+        n_stages=5,
+        features_per_stage=[12, 24, 48, 96, 96],
+        kernel_sizes=[[3, 3, 3]] * 5,
+        strides=[[1, 1, 1]] + [[2, 2, 2]] * 4,
+        n_conv_per_stage=[1, 2, 2, 2, 2],
+        n_conv_per_stage_decoder=[1] * 4,
+    )
+    plans["configurations"][CONFIGURATION] = {
+        "inherits_from": "3d_fullres",
+        "data_identifier": "nnUNetPlans_small",
+        "patch_size": [48, 80, 64],
+        "batch_size": 2,
+        "architecture": architecture,
+    }
+    plans_file.write_text(json.dumps(plans, indent=2))
+    stock(root, threads, "nnUNetv2_preprocess", "-d", "901", "-c", CONFIGURATION, "-np", "1")
+    splits = [{"train": [f"mouse_{i}" for i in range(1, 5)], "val": ["mouse_4"]}]
+    (root / "preprocessed" / DATASET / "splits_final.json").write_text(json.dumps(splits))
+
+
+def train(root: Path, threads: int) -> None:
+    fold = root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}" / "fold_0"
+    resume = ["--c"] if (fold / "checkpoint_latest.pth").exists() else []
+    stock(root, threads, "nnUNetv2_train", "901", CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", *resume)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["prepare", "train", "compare"])
+    parser.add_argument("--root", type=Path, default=Path(".benchmarks/mouse"))
+    parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data" / "mouse_fvb")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    root = arguments.root.resolve()
+    if arguments.step == "prepare":
+        prepare(root, arguments.data, arguments.threads)
+    elif arguments.step == "train":
+        train(root, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
