@@ -52,7 +52,7 @@ def atlas_case(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Case ``index``: image ``(size,)*3`` float32 (positive) and labels ``(size,)*3`` int64 in ``0..classes``.
 
-    The anatomy of a case does not depend on ``size``: the same index at 64 and at 128 is one subject at two resolutions.
+    The anatomy does not depend on ``size``: one index at 64 and at 128 is one subject at two resolutions.
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + index) & 0x7FFFFFFF)
     matrix = _rotation(_uniform(generator, -0.17, 0.17, 3)) * _uniform(generator, 0.92, 1.08, 3)
