@@ -1,0 +1,1 @@
+"""Everything of ClassScaleSeg that runs without Qt."""

@@ -1,0 +1,1 @@
+"""From image to label map: windows, rolling basis, decoding by rows."""

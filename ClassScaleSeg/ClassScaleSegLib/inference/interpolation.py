@@ -1,0 +1,36 @@
+"""Linear or nearest sampling of one axis, as nnU-Net resamples logits (pixel centres, edges clamped)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class AxisSampling:
+    """Output index ``i`` reads ``(1 - weight[i]) * input[lower[i]] + weight[i] * input[upper[i]]``.
+
+    ``lower`` and ``upper`` are int64, ``weight`` float64, all of the output's length; ``lower`` never decreases.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.lower)
+
+    @classmethod
+    def linear(cls, size: int, new_size: int) -> AxisSampling:
+        """skimage's ``resize(order=1, mode="edge")`` and torch's ``align_corners=False`` along one axis."""
+        position = np.clip((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0, size - 1)
+        lower = np.minimum(np.floor(position).astype(np.int64), max(size - 2, 0))
+        return cls(lower, np.minimum(lower + 1, size - 1), position - lower)
+
+    @classmethod
+    def nearest(cls, size: int, new_size: int) -> AxisSampling:
+        """scipy's ``map_coordinates(order=0, mode="nearest")`` at pixel centres, halves rounded up."""
+        position = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
+        index = np.clip(np.floor(position + 0.5).astype(np.int64), 0, size - 1)
+        return cls(index, index, np.zeros(new_size))
