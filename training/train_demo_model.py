@@ -61,7 +61,7 @@ def plans() -> dict:
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {},
+        "foreground_intensity_properties_per_channel": {"0": {}},
         "configurations": {
             "3d_fullres": {
                 "data_identifier": "nnUNetPlans_3d_fullres",
