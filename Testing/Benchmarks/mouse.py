@@ -102,6 +102,49 @@ def train(root: Path, threads: int) -> None:
     stock(root, threads, "nnUNetv2_train", "901", CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", *resume)
 
 
+def compare(root: Path, threads: int) -> None:
+    """Segment the fifth brain with both engines; write agreement, Dice and seconds to ``results/mouse.json``."""
+    import time
+
+    import numpy as np
+    import SimpleITK as sitk
+    import torch
+    from ClassScaleSegLib import open_model, segment
+
+    raw, stock_folder = root / "raw" / DATASET, root / "stock"
+    begin = time.perf_counter()
+    inputs = ["-i", str(raw / "imagesTs"), "-o", str(stock_folder), "-d", "901", "-c", CONFIGURATION, "-f", "0"]
+    workers = ["-tr", TRAINER, "-device", "cpu", "-npp", "1", "-nps", "1"]
+    stock(root, threads, "nnUNetv2_predict", *inputs, *workers)
+    stock_seconds = time.perf_counter() - begin
+    torch.set_num_threads(threads)
+    model = open_model(root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}")
+    begin = time.perf_counter()
+    ours, _ = segment(raw / "imagesTs" / "mouse_5_0000.nii.gz", model)
+    seconds = time.perf_counter() - begin
+
+    def read(file: Path) -> np.ndarray:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(file))).astype(np.int64)
+
+    def dice(labels: np.ndarray) -> float:
+        both = np.bincount(truth[labels == truth], minlength=38)
+        total = np.bincount(labels.ravel(), minlength=38) + np.bincount(truth.ravel(), minlength=38)
+        return float((2 * both / total)[1:].mean())
+
+    truth, theirs = read(raw / "labelsTs" / "mouse_5.nii.gz"), read(stock_folder / "mouse_5.nii.gz")
+    result = {
+        "agreement": float((ours == theirs).mean()),
+        "dice": {"ours": dice(ours), "stock": dice(theirs)},
+        "seconds": {"ours, in process": seconds, "stock, whole command": stock_seconds},
+        "torch": torch.__version__,
+        "threads": threads,
+    }
+    file = HERE / "results" / "mouse.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    print(file.read_text())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=["prepare", "train", "compare"])
@@ -114,6 +157,8 @@ def main() -> None:
         prepare(root, arguments.data, arguments.threads)
     elif arguments.step == "train":
         train(root, arguments.threads)
+    else:
+        compare(root, arguments.threads)
 
 
 if __name__ == "__main__":
