@@ -28,6 +28,15 @@ class Model:
     def patch(self) -> tuple[int, ...]:
         return tuple(self.configuration.patch_size)
 
+    @property
+    def channels(self) -> int:
+        return len(channel_names(self.dataset))
+
+
+def channel_names(dataset: dict) -> dict[str, str]:
+    """``channel_names`` of a ``dataset.json``; older files call it ``modality``."""
+    return dataset.get("channel_names") or dataset["modality"]
+
 
 def open_model(folder: str | Path, folds: tuple[int | str, ...] | None = None, checkpoint: str = "final") -> Model:
     """Open an nnU-Net v2 model folder (``plans.json``, ``dataset.json``, ``fold_*``).
@@ -40,7 +49,7 @@ def open_model(folder: str | Path, folds: tuple[int | str, ...] | None = None, c
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from .inference.classes import Projection
+    from .projection import Projection
 
     folder = Path(folder)
     plans, dataset = _json(folder / "plans.json"), _json(folder / "dataset.json")
@@ -65,13 +74,15 @@ def open_model(folder: str | Path, folds: tuple[int | str, ...] | None = None, c
             configuration.network_arch_class_name,
             configuration.network_arch_init_kwargs,
             configuration.network_arch_init_kwargs_req_import,
-            len(dataset.get("channel_names", dataset.get("modality"))),
+            len(channel_names(dataset)),
             classes,
             allow_init=False,
             deep_supervision=False,
         )
         state = {k.removeprefix("_orig_mod.").removeprefix("module."): v for k, v in content["weights"].items()}
-        heads = {k for k in network.state_dict() if k.startswith("decoder.seg_layers.")}
+        last = network.decoder.seg_layers[-1]
+        # heads of deep supervision are not used; the last one is
+        unused = tuple(f"decoder.seg_layers.{i}." for i in range(len(network.decoder.seg_layers) - 1))
         try:
             missing, unexpected = network.load_state_dict(state, strict=False)
         except RuntimeError as error:
@@ -80,21 +91,18 @@ def open_model(folder: str | Path, folds: tuple[int | str, ...] | None = None, c
                 f"({str(error).splitlines()[-1].strip()})."
             ) from error
         # the decoder registers the encoder again, and blocks register their layers twice: absent aliases are no fault
-        aliases = [k for k in missing if k.startswith("decoder.encoder.") or ".all_modules." in k]
-        missing, last = set(missing) - set(aliases) - heads, network.decoder.seg_layers[-1]
-        if missing or unexpected or not any(k in state for k in heads):
-            raise ModelError(f"{file}: weights and plans.json disagree, first at {next(iter(missing), unexpected)}.")
+        missing = [k for k in missing if not k.startswith(("decoder.encoder.", *unused)) and ".all_modules." not in k]
+        if missing or unexpected:
+            fault = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is not part of the network"
+            raise ModelError(f"{file}: the weights do not belong to plans.json: {fault}.")
         network.decoder.seg_layers[-1] = torch.nn.Identity()
         backbones.append(network.eval())
         weights.append(last.weight.detach().flatten(1))
         biases.append(last.bias.detach() if last.bias is not None else last.weight.new_zeros(classes))
     # the mean of the folds' logits is linear in their concatenated bases
     n = len(backbones)
-    values = tuple(int(v) for v in labels.foreground_labels) if not labels.has_regions else None
-    if labels.has_regions:
-        values = tuple(int(v) for v in dataset["regions_class_order"])
-    else:
-        values = (0, *values)
+    order = dataset["regions_class_order"] if labels.has_regions else [0, *labels.foreground_labels]
+    values = tuple(int(v) for v in order)
     names = _names(dataset, labels, values)
     projection = Projection(
         torch.cat(weights, 1) / n, torch.stack(biases).mean(0), values=values, regions=labels.has_regions

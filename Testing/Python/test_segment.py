@@ -82,3 +82,26 @@ def test_faults_of_a_model_are_sentences(tmp_path):
     (tmp_path / "fold_0.safetensors").write_bytes((TOY / "fold_0.safetensors").read_bytes())
     with pytest.raises(ModelError, match="do not fit 122 classes"):
         open_model(tmp_path)
+
+
+def test_a_checkpoint_without_its_head_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for name in ("plans.json", "dataset.json"):
+        (tmp_path / name).write_text((TOY / name).read_text())
+    weights = load_file(TOY / "fold_0.safetensors")
+    save_file({k: v for k, v in weights.items() if "seg_layers.3" not in k}, tmp_path / "fold_0.safetensors")
+    with pytest.raises(ModelError, match="decoder.seg_layers.3.weight is missing"):
+        open_model(tmp_path)
+
+
+def test_what_would_be_silently_wrong_is_refused(model, tmp_path):
+    sitk.WriteImage(sitk.Image([8, 8], sitk.sitkFloat32), str(tmp_path / "flat.mha"))
+    with pytest.raises(ValueError, match="is a 2D image"):
+        segment(tmp_path / "flat.mha", model)
+    plans = (TOY / "plans.json").read_text().replace("SimpleITKIO", "NibabelIOWithReorient")
+    (tmp_path / "plans.json").write_text(plans)
+    for name in ("dataset.json", "fold_0.safetensors"):
+        (tmp_path / name).write_bytes((TOY / name).read_bytes())
+    with pytest.raises(ValueError, match="NibabelIOWithReorient, which reorders voxels"):
+        segment(tmp_path / "flat.mha", open_model(tmp_path))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .classes import Projection
+from ..projection import Projection
 from .interpolation import AxisSampling
 
 

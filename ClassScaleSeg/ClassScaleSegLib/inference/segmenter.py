@@ -85,9 +85,20 @@ def resampling(configuration, shape, new_shape, spacing) -> tuple:
 
 
 def segment(image_file: str | Path, model: Model, **options) -> tuple[np.ndarray, object]:
-    """Segment one scalar image file; returns the labels ``(z, y, x)`` and the SimpleITK image they lie on."""
+    """Segment one scalar 3D image file; returns the labels ``(z, y, x)`` and the SimpleITK image they lie on.
+
+    :raises ValueError: if the model reads its images in another voxel order, or wants another kind of image.
+    """
     import SimpleITK as sitk
 
+    reader = model.plans_manager.plans["image_reader_writer"]
+    if reader not in ("SimpleITKIO", "NibabelIO"):  # both keep the voxel order of the file
+        raise ValueError(f"This model reads its images with {reader}, which reorders voxels: not supported yet.")
     image = sitk.ReadImage(str(image_file))
-    array = sitk.GetArrayFromImage(image)[None]
-    return segment_array(array, tuple(image.GetSpacing()[::-1]), model, **options), image
+    channels = model.channels
+    if channels != 1 or image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise ValueError(
+            f"{image_file} is a {image.GetDimension()}D image with {image.GetNumberOfComponentsPerPixel()} "
+            f"component(s) a voxel and the model wants {channels} channel(s); segment takes one scalar 3D image."
+        )
+    return segment_array(sitk.GetArrayFromImage(image)[None], tuple(image.GetSpacing()[::-1]), model, **options), image

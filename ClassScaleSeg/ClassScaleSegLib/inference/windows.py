@@ -31,16 +31,13 @@ def predict_rows(
     :param progress: called with (windows done, windows in all).
     :returns: yields ``(R, Y, Z)`` float32 for each row of the unpadded image.
     """
+    from acvl_utils.cropping_and_padding.padding import pad_nd_image
     from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 
     flat = len(patch) == 2
-    size = image.shape[1:]
     full_patch = (1, *patch) if flat else tuple(patch)
-    padding = [max(p - s, 0) for p, s in zip(full_patch, size, strict=True)]
-    before = [p // 2 for p in padding]
-    if any(padding):
-        pairs = [(b, p - b) for b, p in zip(before, padding, strict=True)]
-        image = torch.nn.functional.pad(image, [n for pair in reversed(pairs) for n in pair])
+    image, inside = pad_nd_image(image, full_patch, "constant", {"value": 0}, True)
+    _, inside_rows, inside_y, inside_z = inside
     padded = image.shape[1:]
     starts = compute_steps_for_sliding_window(padded[1:] if flat else padded, tuple(patch), step)
     if flat:
@@ -48,8 +45,7 @@ def predict_rows(
     gaussian = compute_gaussian(
         tuple(patch), sigma_scale=1.0 / 8, value_scaling_factor=10, dtype=torch.float32, device=torch.device("cpu")
     ).view(full_patch)
-    axes = [a for a in mirror_axes]
-    flips = [f for n in range(len(axes) + 1) for f in itertools.combinations([a + 2 for a in axes], n)]
+    flips = [f for n in range(len(mirror_axes) + 1) for f in itertools.combinations([a + 2 for a in mirror_axes], n)]
 
     def window(x: int, y: int, z: int) -> torch.Tensor:
         part = image[:, x : x + full_patch[0], y : y + full_patch[1], z : z + full_patch[2]]
@@ -79,9 +75,9 @@ def predict_rows(
                 progress(done, total)
         for row in range(emitted, padded[0] if next_x is None else next_x):
             slot = row % depth
-            if before[0] <= row < before[0] + size[0]:
+            if inside_rows.start <= row < inside_rows.stop:
                 finished = ring[slot] / weights[slot]
-                yield finished[:, before[1] : before[1] + size[1], before[2] : before[2] + size[2]].contiguous()
+                yield finished[:, inside_y, inside_z].contiguous()
             ring[slot].zero_()
             weights[slot].zero_()
             emitted = row + 1
