@@ -2,7 +2,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 
-.PHONY: test install clean
+.PHONY: demo test install clean
 
 install: .venv/.installed
 
@@ -12,9 +12,12 @@ install: .venv/.installed
 	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[test]"
 	touch $@
 
+demo: install
+	$(BIN)/classscaleseg demo
+
 test: install
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q
 
 clean:
-	rm -rf .venv
+	rm -rf .venv classscaleseg-demo

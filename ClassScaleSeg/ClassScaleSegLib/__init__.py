@@ -1,6 +1,42 @@
-"""Everything of ClassScaleSeg that runs without Qt. Imports nothing heavy until it is used."""
+"""Everything of ClassScaleSeg that runs without Qt. Imports nothing heavy until it is used.
 
-from .inference.segmenter import segment, segment_array
-from .model import Model, ModelError, open_model
+from ClassScaleSegLib import open_model, segment
+segment("ct.nii.gz", open_model("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres")).write("ct.seg.nrrd")
+"""
 
-__all__ = ["Model", "ModelError", "open_model", "segment", "segment_array"]
+from .errors import (
+    Cancelled,
+    ClassScaleError,
+    ImageError,
+    LabelTableError,
+    ModelError,
+    OutOfMemoryError,
+    OutputError,
+    OutputExistsError,
+)
+from .inference.progress import Progress
+from .inference.segmenter import Options, segment
+from .labels import Code, Label, LabelTable
+from .model import Model, open_model
+from .segmentation import Geometry, Segmentation
+
+__all__ = [
+    "Cancelled",
+    "ClassScaleError",
+    "Code",
+    "Geometry",
+    "ImageError",
+    "Label",
+    "LabelTable",
+    "LabelTableError",
+    "Model",
+    "ModelError",
+    "Options",
+    "OutOfMemoryError",
+    "OutputError",
+    "OutputExistsError",
+    "Progress",
+    "Segmentation",
+    "open_model",
+    "segment",
+]

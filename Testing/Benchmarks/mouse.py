@@ -102,14 +102,13 @@ def train(root: Path, threads: int) -> None:
     stock(root, threads, "nnUNetv2_train", "901", CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", *resume)
 
 
-def compare(root: Path, threads: int) -> None:
+def compare(root: Path, threads: int) -> int:
     """Segment the fifth brain with both engines; write agreement, Dice and seconds to ``results/mouse.json``."""
     import time
 
     import numpy as np
     import SimpleITK as sitk
-    import torch
-    from ClassScaleSegLib import open_model, segment
+    from measure import Bar, report
 
     raw, stock_folder = root / "raw" / DATASET, root / "stock"
     begin = time.perf_counter()
@@ -117,10 +116,12 @@ def compare(root: Path, threads: int) -> None:
     workers = ["-tr", TRAINER, "-device", "cpu", "-npp", "1", "-nps", "1"]
     stock(root, threads, "nnUNetv2_predict", *inputs, *workers)
     stock_seconds = time.perf_counter() - begin
-    torch.set_num_threads(threads)
-    model = open_model(root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}")
     begin = time.perf_counter()
-    ours, _ = segment(raw / "imagesTs" / "mouse_5_0000.nii.gz", model)
+    ours_file = root / "ours" / "mouse_5.nii.gz"
+    command = ["segment", str(raw / "imagesTs" / "mouse_5_0000.nii.gz"), "-o", str(ours_file), "--overwrite"]
+    command += ["-m", str(root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}")]
+    command += ["--device", "cpu", "--threads", str(threads)]
+    subprocess.run([sys.executable, "-m", "ClassScaleSegLib.cli", *command], env=environment(root, threads), check=True)
     seconds = time.perf_counter() - begin
 
     def read(file: Path) -> np.ndarray:
@@ -132,17 +133,18 @@ def compare(root: Path, threads: int) -> None:
         return float((2 * both / total)[1:].mean())
 
     truth, theirs = read(raw / "labelsTs" / "mouse_5.nii.gz"), read(stock_folder / "mouse_5.nii.gz")
-    result = {
-        "agreement": float((ours == theirs).mean()),
-        "dice": {"ours": dice(ours), "stock": dice(theirs)},
-        "seconds": {"ours, in process": seconds, "stock, whole command": stock_seconds},
-        "torch": torch.__version__,
-        "threads": threads,
-    }
-    file = HERE / "results" / "mouse.json"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(result, indent=2) + "\n")
-    print(file.read_text())
+    ours = read(ours_file)
+    agreement, both = float((ours == theirs).mean()), {"ours": dice(ours), "stock": dice(theirs)}
+    rows = [
+        {"engine": engine, "dice": both[engine], "seconds, whole command": round(duration, 2), "threads": threads}
+        for engine, duration in (("ours", seconds), ("stock", stock_seconds))
+    ]
+    bars = [
+        Bar("share of voxels in which the label maps agree", agreement, 0.995, at_least=True),
+        Bar("difference of mean Dice", abs(both["ours"] - both["stock"]), 0.002),
+        Bar("mean Dice of stock on the brain that was not trained on", both["stock"], 0.6, at_least=True),
+    ]
+    return report(argparse.Namespace(quick=False, root=root), "mouse", rows, bars)
 
 
 def main() -> None:
@@ -158,7 +160,7 @@ def main() -> None:
     elif arguments.step == "train":
         train(root, arguments.threads)
     else:
-        compare(root, arguments.threads)
+        sys.exit(compare(root, arguments.threads))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,12 @@ def anatomy(classes, shape, rank=8, noise=0.05, seed=0):
 
 def decode(basis, projection, axes):
     decoder = RowDecoder(projection, axes)
-    rows = [(i, labels) for row in basis.unbind(1) for i, labels in decoder.push(row)]
-    assert [i for i, _ in rows] == list(range(len(axes[0])))
-    return torch.stack([labels for _, labels in rows])
+    rows = []
+    for row in basis.unbind(1):
+        decoder.push(row)
+        rows += iter(decoder.pop, None)
+    assert [row.index for row in rows] == list(range(len(axes[0])))
+    return torch.stack([row.labels for row in rows]).long()
 
 
 def truth(basis, projection, axes):

@@ -1,107 +1,159 @@
-"""The shipped toy model end to end, against its known labels and against nnU-Net's own arithmetic."""
+"""Whole segmentations: the shipped toy model against known labels, small models against plain arithmetic."""
 
-from pathlib import Path
+import threading
 
 import numpy as np
 import pytest
 import torch
+from classscale_training.toy import atlas_case
+from ClassScaleSegLib import Cancelled, ClassScaleError, ImageError, LabelTableError, ModelError, open_model, segment
+from conftest import TOY, small_dataset, small_plans
 
 pytest.importorskip("nnunetv2")
 sitk = pytest.importorskip("SimpleITK")
-from classscale_training.toy import atlas_case  # noqa: E402
-from ClassScaleSegLib import ModelError, open_model, segment  # noqa: E402
-from ClassScaleSegLib.inference.windows import predict_rows  # noqa: E402
-
-TOY = Path(__file__).parents[2] / "Resources" / "Models" / "toy-120"
 
 
 @pytest.fixture(scope="module")
-def model():
+def toy():
     return open_model(TOY)
 
 
-def test_the_toy_volume_is_segmented_on_its_own_finer_grid(model, tmp_path):
+@pytest.fixture(scope="module")
+def toy_image():
     image, truth = atlas_case(7, 120, 96, seed=1)
-    file = sitk.GetImageFromArray(image.numpy())
-    file.SetSpacing([128 / 96] * 3)
-    sitk.WriteImage(file, str(tmp_path / "toy.nii.gz"))
-    labels, _ = segment(tmp_path / "toy.nii.gz", model)
-    assert labels.shape == (96, 96, 96) and labels.dtype == np.uint16
-    truth = truth.numpy()
-    both = np.bincount(truth[labels == truth], minlength=121)
-    dice = 2 * both / (np.bincount(truth.ravel(), minlength=121) + np.bincount(labels.ravel(), minlength=121))
+    picture = sitk.GetImageFromArray(image.numpy())
+    picture.SetSpacing([128 / 96] * 3)
+    return picture, truth.numpy()
+
+
+def test_the_toy_volume_is_segmented_on_its_own_finer_grid(toy, toy_image):
+    image, truth = toy_image
+    result = segment(image, toy, device="cpu")
+    assert result.labels.shape == (96, 96, 96) and result.labels.dtype == np.uint16
+    both = np.bincount(truth[result.labels == truth], minlength=121)
+    dice = 2 * both / (np.bincount(truth.ravel(), minlength=121) + np.bincount(result.labels.ravel(), minlength=121))
     assert dice[1:].mean() > 0.93
+    assert result.table[7].name == "cell 7" and len(result.table) == 121
 
 
-@pytest.mark.parametrize("patch, mirror", [((8, 6, 8), ()), ((8, 6, 8), (0, 2)), ((6, 8), (1,)), ((20, 6, 8), ())])
-def test_rolling_rows_equal_the_whole_accumulator(patch, mirror):
-    from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
-
-    torch.manual_seed(0)
-    dimensions = len(patch)
-    convolution = (torch.nn.Conv2d if dimensions == 2 else torch.nn.Conv3d)(1, 5, 3, padding=1)
-    image = torch.randn(1, 17, 13, 11)
-    with torch.no_grad():
-        rows = torch.stack(list(predict_rows(image, convolution, patch, 0.5, mirror)), 1)
-        full = (1, *patch) if dimensions == 2 else patch
-        lost = [max(p - s, 0) for p, s in zip(full, image.shape[1:], strict=True)]
-        padded = torch.nn.functional.pad(image, [n for p in reversed(lost) for n in (p // 2, p - p // 2)])
-        steps = compute_steps_for_sliding_window(padded.shape[-dimensions:], patch, 0.5)
-        steps = [list(range(padded.shape[1])), *steps] if dimensions == 2 else steps
-        gaussian = compute_gaussian(patch, 1 / 8, 10, torch.float32, torch.device("cpu")).view(full)
-        total, weight = torch.zeros(5, *padded.shape[1:]), torch.zeros(padded.shape[1:])
-        flips = [()] if not mirror else [(), *[(a + 2,) for a in mirror]]
-        flips += [tuple(a + 2 for a in mirror)] if len(mirror) == 2 else []
-        for start in np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3):
-            box = tuple(slice(s, s + p) for s, p in zip(start, full, strict=True))
-            part = padded[(slice(None), *box)]
-            part = (part[:, 0] if dimensions == 2 else part)[None]
-            out = sum(convolution(part.flip(f)).flip(f) for f in flips)[0] / len(flips)
-            total[(slice(None), *box)] += (out[:, None] if dimensions == 2 else out) * gaussian
-            weight[box] += gaussian
-    expected = (total / weight)[
-        (slice(None), *[slice(p // 2, p // 2 + s) for p, s in zip(lost, (17, 13, 11), strict=True)])
+def test_a_subset_of_classes_is_the_whole_with_the_others_removed(toy, toy_image):
+    whole = segment(toy_image[0], toy, device="cpu").labels
+    result = segment(toy_image[0], toy, device="cpu", classes=["cell 5", 17])
+    assert np.array_equal(result.labels, np.where(np.isin(whole, (5, 17)), whole, 0))
+    assert set(np.unique(result.labels)) == {0, 5, 17} and [x.name for x in result.table.foreground] == [
+        "cell 5",
+        "cell 17",
     ]
-    torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(LabelTableError, match="cell 500"):
+        segment(toy_image[0], toy, device="cpu", classes=["cell 500"])
 
 
-def test_faults_of_a_model_are_sentences(tmp_path):
-    with pytest.raises(ModelError, match="plans.json is missing"):
-        open_model(tmp_path)
-    for name in ("plans.json", "dataset.json"):
-        (tmp_path / name).write_text((TOY / name).read_text())
-    with pytest.raises(ModelError, match="no fold with a checkpoint_final.pth"):
-        open_model(tmp_path)
-    (tmp_path / "fold_0").mkdir()
-    (tmp_path / "fold_0" / "checkpoint_final.pth").write_bytes(b"truncated")
-    with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
-        open_model(tmp_path)
-    (tmp_path / "dataset.json").write_text(
-        (TOY / "dataset.json").read_text().replace('"cell 120": 120', '"x": 120, "y": 121')
-    )
-    (tmp_path / "fold_0.safetensors").write_bytes((TOY / "fold_0.safetensors").read_bytes())
-    with pytest.raises(ModelError, match="do not fit 122 classes"):
-        open_model(tmp_path)
+def random_image(size=(24, 20, 28), seed=0, spacing=(1.0, 1.0, 1.0)):
+    image = sitk.GetImageFromArray(np.random.default_rng(seed).normal(50, 30, size).astype(np.float32))
+    image.SetSpacing(spacing)
+    return image
 
 
-def test_a_checkpoint_without_its_head_is_refused(tmp_path):
-    from safetensors.torch import load_file, save_file
+def plain_probabilities(model, image):
+    """Softmax of nnU-Net's own windows on an image that lies on the model grid, ``(C, z, y, x)``."""
+    from ClassScaleSegLib.inference.backbone import Backbone
+    from ClassScaleSegLib.inference.image import read_image
+    from ClassScaleSegLib.inference.preprocess import prepare
+    from ClassScaleSegLib.inference.windows import predict_rows
 
-    for name in ("plans.json", "dataset.json"):
-        (tmp_path / name).write_text((TOY / name).read_text())
-    weights = load_file(TOY / "fold_0.safetensors")
-    save_file({k: v for k, v in weights.items() if "seg_layers.3" not in k}, tmp_path / "fold_0.safetensors")
-    with pytest.raises(ModelError, match="decoder.seg_layers.3.weight is missing"):
-        open_model(tmp_path)
+    prepared = prepare(read_image(image, 1), model)
+    with torch.no_grad():
+        rows = predict_rows(torch.from_numpy(prepared.image), Backbone(model.backbones), model.patch)
+        basis = torch.stack(list(rows), 1)
+    logits = torch.einsum("cr,rxyz->cxyz", model.projection.weight, basis) + model.projection.bias[:, None, None, None]
+    return logits.softmax(0).numpy()
 
 
-def test_what_would_be_silently_wrong_is_refused(model, tmp_path):
-    sitk.WriteImage(sitk.Image([8, 8], sitk.sitkFloat32), str(tmp_path / "flat.mha"))
-    with pytest.raises(ValueError, match="is a 2D image"):
-        segment(tmp_path / "flat.mha", model)
-    plans = (TOY / "plans.json").read_text().replace("SimpleITKIO", "NibabelIOWithReorient")
-    (tmp_path / "plans.json").write_text(plans)
-    for name in ("dataset.json", "fold_0.safetensors"):
-        (tmp_path / name).write_bytes((TOY / name).read_bytes())
-    with pytest.raises(ValueError, match="NibabelIOWithReorient, which reorders voxels"):
-        segment(tmp_path / "flat.mha", open_model(tmp_path))
+def test_confidence_is_the_softmax_of_the_winner(write_model):
+    model, image = open_model(write_model()), random_image()
+    result = segment(image, model, device="cpu", mirroring=False, confidence=True)
+    expected = plain_probabilities(model, image)
+    assert np.array_equal(result.labels, expected.argmax(0))
+    np.testing.assert_allclose(result.confidence, expected.max(0), rtol=1e-4)
+    assert result.confidence.dtype == np.float32
+
+
+def test_confidence_of_regions_is_the_sigmoid_of_the_decision(write_model):
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
+    dataset = small_dataset(labels, regions_class_order=[1, 2, 3])
+    model, image = open_model(write_model(dataset=dataset)), random_image()
+    result = segment(image, model, device="cpu", mirroring=False, confidence=True)
+    assert len(np.unique(result.labels)) > 1
+    assert (result.confidence[result.labels > 0] > 0.5).all()
+    assert (result.confidence >= 0.5).all()  # nothing is there if every sigmoid is below a half
+
+
+def test_threads_device_and_the_voxel_order_do_not_change_the_labels(write_model):
+    plans = small_plans()
+    plans.update(transpose_forward=[2, 0, 1], transpose_backward=[1, 2, 0])
+    model, image = open_model(write_model(plans)), random_image(spacing=(1.7, 0.8, 1.3))
+    first = segment(image, model, device="cpu", threads=1)
+    second = segment(image, model, device="cpu", threads=2)
+    assert (first.labels == second.labels).mean() > 0.9999
+    assert first.labels.shape == (24, 20, 28) and first.geometry.spacing == pytest.approx((1.7, 0.8, 1.3))
+
+
+def test_a_2d_model_segments_a_volume_slice_by_slice(write_model):
+    model = open_model(write_model(small_plans(dimension=2)))
+    image = random_image(size=(5, 20, 28), spacing=(1.0, 1.0, 4.0))
+    whole = segment(image, model, device="cpu", mirroring=False)
+    assert whole.labels.shape == (5, 20, 28) and len(np.unique(whole.labels)) > 3
+    single = segment(image[:, :, 2], model, device="cpu", mirroring=False)
+    # same normalisation by the plans' statistics, so a slice alone gives what it gives in the volume
+    assert np.array_equal(single.labels[0], whole.labels[2])
+
+
+def test_memory_limit_sends_the_ring_to_disk_and_changes_nothing(write_model, monkeypatch):
+    model, image, places = open_model(write_model()), random_image(size=(40, 40, 40)), []
+    from ClassScaleSegLib.inference import estimate, ring
+
+    monkeypatch.setattr(estimate, "_PREPROCESS_BYTES", 0)
+    original = ring.Ring.__init__
+    monkeypatch.setattr(ring.Ring, "__init__", lambda self, *a: (places.append(a[-1]), original(self, *a))[1])
+    usual = segment(image, model, device="cpu", mirroring=False)
+    need = estimate.estimate(model, (40, 40, 40), (1.0, 1.0, 1.0), 0.5, False).placement("cpu", "cpu").host_bytes
+    tight = segment(image, model, device="cpu", mirroring=False, memory_limit=need - 1)
+    assert places == ["cpu", "disk"] and np.array_equal(usual.labels, tight.labels)
+
+
+def test_progress_tells_stages_in_order_and_cancelling_works_in_each(write_model):
+    model, image, stages = open_model(write_model()), random_image(), []
+    segment(image, model, device="cpu", progress=lambda report: stages.append(report.stage))
+    assert list(dict.fromkeys(stages)) == ["read", "preprocess", "segment"]
+    for stage in ("read", "preprocess", "segment"):
+        token = threading.Event()
+
+        def stop(report, stage=stage, token=token):
+            if report.stage == stage:
+                token.set()
+
+        with pytest.raises(Cancelled):
+            segment(image, model, device="cpu", progress=stop, cancel=token)
+
+
+def test_what_cannot_be_done_is_said(write_model):
+    image = random_image()
+    model = open_model(write_model())
+    with pytest.raises(ImageError, match="zero everywhere"):
+        segment(sitk.Image([20, 20, 20], sitk.sitkInt16), model)
+    with pytest.raises(ClassScaleError, match="The step is 1.5"):
+        segment(image, model, step=1.5)
+    plans = small_plans()
+    plans["configurations"]["3d_fullres"]["resampling_fn_probabilities_kwargs"]["order"] = 3
+    with pytest.raises(ModelError, match="resamples logits with .* order 3"):
+        segment(image, open_model(write_model(plans)), device="cpu")
+
+
+def test_the_library_imports_without_anything_heavy():
+    import subprocess
+    import sys
+
+    code = "import sys, ClassScaleSegLib, ClassScaleSegLib.cli; print([m for m in ('torch', 'nnunetv2', 'SimpleITK', "
+    code += "'slicer', 'scipy', 'matplotlib') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert found == "[]"

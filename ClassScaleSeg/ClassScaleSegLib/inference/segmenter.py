@@ -1,104 +1,119 @@
-"""Image file -> label map on the input grid: nnU-Net's preprocessing, rolling basis, decoding by rows."""
+"""The whole job: an image and a model in, a :class:`Segmentation` on the image's own grid out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ..errors import ClassScaleError
+from ..segmentation import Segmentation
+from .image import ImageSource, read_image
+from .progress import CancelToken, Monitor, Progress
 
 if TYPE_CHECKING:
     from ..model import Model
 
+_TILE_ELEMENTS = {"cpu": 1 << 20}
+_TILE_ELEMENTS_ACCELERATOR = 1 << 25
 
-def segment_array(
-    data: np.ndarray,
-    spacing: tuple[float, float, float],
+
+@dataclass(frozen=True)
+class Options:
+    """How to segment.
+
+    :ivar device: "auto", "cpu", "cuda", "cuda:1", "mps". :ivar step: distance of windows, in patches.
+    :ivar mirroring: average over mirrored patches where the model was trained with mirroring.
+    :ivar classes: names or label values to keep; every other class becomes background. ``None`` keeps all.
+    :ivar confidence: also compute the probability of each voxel's class.
+    :ivar memory_limit: bytes of GPU memory (of main memory on a CPU) that may be used; ``None``: what is free.
+    :ivar threads: CPU threads; ``None``: all cores but one where there are more than two.
+    """
+
+    device: str = "auto"
+    step: float = 0.5
+    mirroring: bool = True
+    classes: Iterable[str | int] | None = None
+    confidence: bool = False
+    memory_limit: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step <= 1:
+            raise ClassScaleError(f"The step is {self.step}; it must be above 0 and at most 1 (a patch).")
+
+
+def segment(
+    image: ImageSource,
     model: Model,
-    device: str = "cpu",
-    step: float = 0.5,
-    mirroring: bool = True,
-    progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Label map uint16 ``(z, y, x)`` of an image ``(channels, z, y, x)`` with ``spacing`` (z, y, x) in mm.
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: CancelToken | None = None,
+    **options: Any,
+) -> Segmentation:
+    """Segment one image.
 
-    The same voxels, preprocessing and arithmetic as ``nnUNetv2_predict``, in float32.
+        result = segment("ct.nii.gz", open_model("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres"))
+        result.write("ct.seg.nrrd")
+
+    :param image: path, list of paths (one a channel), DICOM folder, or SimpleITK image.
+    :param progress: called with a :class:`Progress` now and then. :param cancel: anything with ``is_set()``.
+    :param options: the fields of :class:`Options`.
+    :raises ImageError, LabelTableError, OutOfMemoryError, Cancelled: each a sentence on what to do.
     """
     import torch
 
+    from .backbone import Backbone
     from .decode import RowDecoder
+    from .estimate import choose_device, estimate, plan_memory
+    from .preprocess import prepare
     from .windows import predict_rows
 
-    manager, configuration = model.plans_manager, model.configuration
-    preprocessor = configuration.preprocessor_class(verbose=False)
-    properties = {"spacing": list(spacing)}
-    image, _, properties = preprocessor.run_case_npy(data, None, properties, manager, configuration, model.dataset)
-    crop = properties["shape_after_cropping_and_before_resampling"]
-    original = [spacing[i] for i in manager.transpose_forward]
-    axes = resampling(configuration, image.shape[1:], crop, original)
-    networks = [network.to(device) for network in model.backbones]
-
-    def backbone(patch: torch.Tensor) -> torch.Tensor:
-        return torch.cat([network(patch) for network in networks], 1)
-
-    labels = np.zeros(properties["shape_before_cropping"], np.uint16)
-    box = tuple(slice(low, high) for low, high in properties["bbox_used_for_cropping"])
-    target = labels[box]
-    with torch.inference_mode():
-        decoder = RowDecoder(model.projection, axes)
-        rows = predict_rows(
-            torch.from_numpy(np.ascontiguousarray(image, np.float32)),
-            backbone,
-            model.patch,
-            step,
-            model.mirror_axes if mirroring else (),
-            device,
-            progress,
+    chosen, monitor = Options(**options), Monitor(progress, cancel)
+    table = model.table if chosen.classes is None else model.table.select(chosen.classes)
+    monitor.report("read")
+    source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
+    need = estimate(model, source.voxels.shape[1:], source.spacing, chosen.step, chosen.confidence)
+    device = choose_device(chosen.device)
+    plan = plan_memory(need, device, chosen.memory_limit, lambda message: monitor.report("segment", message=message))
+    with _threads(chosen.threads), torch.inference_mode():
+        monitor.report("preprocess")
+        prepared = prepare(source, model)
+        source = source.without_voxels()
+        labels, label_rows = prepared.empty(np.uint16)
+        confidence, confidence_rows = prepared.empty(np.float32) if chosen.confidence else (None, None)
+        if confidence is not None:
+            confidence.fill(1)  # outside of the non-zero crop there is background for certain
+        decoder = RowDecoder(
+            model.projection.to(plan.compute),
+            prepared.axes,
+            None if chosen.classes is None else frozenset(label.value for label in table),
+            chosen.confidence,
+            _TILE_ELEMENTS.get(plan.compute, _TILE_ELEMENTS_ACCELERATOR),
         )
-        for basis in rows:
-            for index, row in decoder.push(basis):
-                target[index] = row.numpy()
-    return np.ascontiguousarray(labels.transpose(manager.transpose_backward))
+        backbone = Backbone(model.backbones, model.mirror_axes if chosen.mirroring else (), model.average_folds)
+        for basis in predict_rows(torch.from_numpy(prepared.image), backbone, model.patch, chosen.step, plan, monitor):
+            plan.retry(lambda basis=basis: decoder.to(plan.compute).push(basis))
+            while row := plan.retry(lambda: decoder.to(plan.compute).pop()):
+                label_rows[row.index] = row.labels.cpu().numpy()
+                if confidence_rows is not None:
+                    confidence_rows[row.index] = row.confidence.cpu().numpy()
+    restored = None if confidence is None else source.restore(confidence)
+    return Segmentation(source.restore(labels), table, source.geometry, restored)
 
 
-def resampling(configuration, shape, new_shape, spacing) -> tuple:
-    """Sampling of the three axes from the model grid to the cropped input grid, as the plans resample logits.
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    import torch
 
-    :raises ValueError: if the plans resample probabilities in a way that is not linear (order 3 clips).
-    """
-    from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
-
-    from .interpolation import AxisSampling
-
-    function = configuration.configuration["resampling_fn_probabilities"]
-    options = configuration.configuration["resampling_fn_probabilities_kwargs"]
-    order = options.get("order", 3) if function == "resample_data_or_seg_to_shape" else 1
-    if function not in ("resample_data_or_seg_to_shape", "resample_torch_fornnunet") or order != 1:
-        raise ValueError(f"The plans resample logits with {function}, order {order}; only order 1 can be streamed.")
-    current = configuration.spacing if len(configuration.spacing) == 3 else [spacing[0], *configuration.spacing]
-    separate, axis = determine_do_sep_z_and_axis(options.get("force_separate_z"), current, spacing)
-    axes = [AxisSampling.linear(a, b) for a, b in zip(shape, new_shape, strict=True)]
-    if separate and not (function == "resample_data_or_seg_to_shape" and options.get("order_z", 0) == 1):
-        axes[axis] = AxisSampling.nearest(shape[axis], new_shape[axis])
-    return tuple(axes)
-
-
-def segment(image_file: str | Path, model: Model, **options) -> tuple[np.ndarray, object]:
-    """Segment one scalar 3D image file; returns the labels ``(z, y, x)`` and the SimpleITK image they lie on.
-
-    :raises ValueError: if the model reads its images in another voxel order, or wants another kind of image.
-    """
-    import SimpleITK as sitk
-
-    reader = model.plans_manager.plans["image_reader_writer"]
-    if reader not in ("SimpleITKIO", "NibabelIO"):  # both keep the voxel order of the file
-        raise ValueError(f"This model reads its images with {reader}, which reorders voxels: not supported yet.")
-    image = sitk.ReadImage(str(image_file))
-    channels = model.channels
-    if channels != 1 or image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise ValueError(
-            f"{image_file} is a {image.GetDimension()}D image with {image.GetNumberOfComponentsPerPixel()} "
-            f"component(s) a voxel and the model wants {channels} channel(s); segment takes one scalar 3D image."
-        )
-    return segment_array(sitk.GetArrayFromImage(image)[None], tuple(image.GetSpacing()[::-1]), model, **options), image
+    cores = os.cpu_count() or 1
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or (cores - 1 if cores > 2 else cores))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

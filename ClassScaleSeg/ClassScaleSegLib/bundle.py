@@ -1,0 +1,284 @@
+"""Our own model file: one zip with weights in safetensors, plans and labels as text, and a manifest. No pickle inside.
+
+| member | content |
+|---|---|
+| ``manifest.json`` | ``format``, ``version``, what the model is, size and SHA-256 of every other member |
+| ``plans.json``, ``dataset.json`` | as nnU-Net wrote them |
+| ``labels.csv`` | the label table, a colour table of 3D Slicer with terminology codes |
+| ``fold_K.safetensors`` | float32 tensors that inference uses, by nnU-Net's names |
+| ``README.md`` | the model card |
+
+The bytes depend on the content alone (stored uncompressed, in a fixed order, without dates), so that packing twice
+gives the same SHA-256. Members that the manifest does not list are never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+from .archive import MAX_JSON, Files, first_line, open_source, parse_json, read_json
+from .card import model_card
+from .errors import LabelTableError, ModelError, OutputError
+from .files import refuse_existing, replacing
+from .labels import LabelTable
+from .model_folder import ModelParts, check_mirror_axes, read_model_folder
+from .plans import check_plans
+
+FORMAT, VERSION = "classscaleseg-bundle", 1
+TEXTS = ("plans.json", "dataset.json", "labels.csv", "README.md")
+FOLD = r"fold_(\d{1,4}|all)\.safetensors"
+DESCRIPTION = ("orientation", "modality", "licence", "notice")
+ORIENTATION = r"(?=.*[LR])(?=.*[AP])(?=.*[IS])[LRAPIS]{3}"
+
+
+def is_bundle(files: Files) -> bool:
+    return "manifest.json" in files
+
+
+def read_bundle(
+    files: Files, folds: tuple[int | str, ...] | None = None, configuration: str | None = None
+) -> ModelParts:
+    """Read a bundle, packed or unpacked, after comparing every member with the manifest.
+
+    :param folds: all if not given.
+    :raises ModelError: one sentence naming the member and the fault.
+    """
+    manifest = _manifest(files)
+    found = manifest["folds"]
+    chosen = found if folds is None else list(dict.fromkeys(map(str, folds)))
+    if not chosen or not set(chosen) <= set(found):
+        raise ModelError(f"{files.where()} has the folds {', '.join(found)}; {', '.join(chosen)} was asked for.")
+    if configuration not in (None, manifest["configuration"], files.name, files.root):
+        raise ModelError(f"{files.where()} holds configuration {manifest['configuration']}, not {configuration}.")
+    texts, tensors = {}, {}
+    for name, declared in manifest["members"].items():
+        content = _verified(files, name, declared)
+        fold = re.fullmatch(FOLD, name)
+        if fold is None:
+            texts[name] = content
+        elif fold[1] in chosen:
+            tensors[fold[1]] = _tensors(content, files.where(name))
+    raw_plans = parse_json(texts["plans.json"], files.where("plans.json"))
+    dataset = parse_json(texts["dataset.json"], files.where("dataset.json"))
+    plans = check_plans(raw_plans, dataset, manifest["configuration"], files.where())
+    table = _table(texts["labels.csv"], files.where("labels.csv"))
+    try:
+        table = _complete(table, plans.values, files.where("labels.csv"))
+    except LabelTableError as error:
+        raise ModelError(str(error)) from error
+    return ModelParts(
+        plans=plans,
+        raw_plans=raw_plans,
+        folds=tuple(chosen),
+        weights=tuple((files.where(f"fold_{fold}.safetensors"), tensors[fold]) for fold in chosen),
+        mirror_axes=check_mirror_axes(tuple(manifest["mirror_axes"]), plans, files.where("manifest.json")),
+        table=table,
+        name=manifest["name"],
+        where=files.where(),
+        **{key: manifest.get(key) for key in DESCRIPTION},
+    )
+
+
+def pack(
+    source: str | Path,
+    output: str | Path,
+    *,
+    folds: tuple[int | str, ...] | None = None,
+    checkpoint: str = "final",
+    configuration: str | None = None,
+    labels: LabelTable | str | Path | None = None,
+    card: str | Path | None = None,
+    name: str | None = None,
+    licence: str | None = None,
+    modality: str | None = None,
+    orientation: str | None = None,
+    notice: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Make a bundle of an nnU-Net v2 model folder or exported zip.
+
+    :param output: ends in ``.zip``. :param folds: see :func:`~ClassScaleSegLib.model.open_model`, as is ``checkpoint``.
+    :param labels: a label table with names, colours and codes for every class; made from ``dataset.json`` if not given.
+    :param card: a Markdown file that describes the model; generated if not given.
+    :param name: shown to users, as are ``licence`` and ``notice``. :param modality: ``CT`` or ``MR``, as in DICOM.
+    :param orientation: what an image is brought to first, such as ``RAS``.
+    :raises ModelError: if the model cannot be used. :raises LabelTableError: if ``labels`` cannot.
+    :raises OutputExistsError: if ``output`` exists. :raises OutputError: if it cannot be written.
+
+    >>> pack("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres", "x.zip", licence="Apache-2.0")  # doctest: +SKIP
+    """
+    output = Path(output)
+    if output.suffix.lower() != ".zip":
+        raise OutputError(f"{output} must end in .zip: a bundle is a zip.")
+    refuse_existing(output, overwrite)
+    with open_source(source, configuration) as files:
+        if is_bundle(files):
+            raise ModelError(f"{source} is a bundle already.")
+        parts = read_model_folder(files, folds, checkpoint, configuration)
+    if labels is not None:
+        table = labels if isinstance(labels, LabelTable) else LabelTable.from_csv(labels)
+        where = "The label table" if isinstance(labels, LabelTable) else str(labels)
+        parts = replace(parts, table=_complete(table, parts.plans.values, where))
+    given = {"name": name, "licence": licence, "modality": modality, "orientation": orientation, "notice": notice}
+    parts = replace(parts, **{key: value for key, value in given.items() if value is not None})
+    members = _members(parts, model_card(parts) if card is None else _read_card(Path(card)))
+    with replacing(output, overwrite) as temporary:
+        _write_zip(temporary, members)
+    return output
+
+
+def _read_card(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path} cannot be read as the model card ({first_line(error)}): give a UTF-8 text."
+        ) from error
+
+
+def _members(parts: ModelParts, card: str) -> dict[str, bytes]:
+    """Every member but the manifest, then the manifest; the weights are those that the network was found to need."""
+    from safetensors.torch import save
+
+    from .network import build_network, fit_weights
+
+    network = build_network(parts.plans, parts.where)
+    members = {
+        "README.md": card.encode(),
+        "dataset.json": _json(parts.plans.dataset),
+        "labels.csv": parts.table.to_csv().encode(),
+        "plans.json": _json(parts.raw_plans),
+    }
+    for fold, (where, weights) in zip(parts.folds, parts.weights, strict=True):
+        members[f"fold_{fold}.safetensors"] = save(fit_weights(network, weights, where))
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": parts.name,
+        "configuration": parts.plans.configuration_name,
+        "folds": list(parts.folds),
+        "mirror_axes": list(parts.mirror_axes),
+        **{key: getattr(parts, key) for key in DESCRIPTION},
+        "members": {
+            name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in members.items()
+        },
+    }
+    _check_manifest(manifest, "the manifest of this bundle")
+    return {"manifest.json": _json(manifest), **members}
+
+
+def _json(content: dict) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _write_zip(path: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "x") as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.create_system, info.external_attr = 3, 0o100644 << 16  # a plain file, the same bytes on every system
+            archive.writestr(info, content)
+
+
+def _manifest(files: Files) -> dict:
+    manifest, where = read_json(files, "manifest.json"), files.where("manifest.json")
+    if manifest.get("format") != FORMAT:
+        raise ModelError(f"{where} does not belong to a ClassScaleSeg bundle (its 'format' is not {FORMAT}).")
+    version = manifest.get("version")
+    if type(version) is not int or version < 1:
+        raise ModelError(f"{where} has no version: the bundle is damaged, get it again.")
+    if version > VERSION:
+        raise ModelError(
+            f"{files.where()} was made by a newer ClassScaleSeg (bundle version {version}, this one reads {VERSION}): "
+            "update ClassScaleSeg."
+        )
+    _check_manifest(manifest, where)
+    return manifest
+
+
+def _check_manifest(manifest: dict, where: str) -> None:
+    """The types and forms of all entries.
+
+    :raises ModelError: naming the first entry at fault.
+    """
+
+    def text(value: object) -> bool:
+        return isinstance(value, str) and 0 < len(value) <= 2000 and value.isprintable()
+
+    def member(name: object, declared: object) -> bool:
+        return (
+            isinstance(declared, dict)
+            and type(declared.get("size")) is int
+            and re.fullmatch(r"[0-9a-f]{64}", str(declared.get("sha256"))) is not None
+            and (name in TEXTS or re.fullmatch(FOLD, str(name)) is not None)
+        )
+
+    members = manifest["members"] if isinstance(manifest.get("members"), dict) else {}
+    folds = manifest["folds"] if isinstance(manifest.get("folds"), list) else []
+    fine = {
+        "members": bool(members) and all(member(*item) for item in members.items()),
+        "folds": bool(folds) and all(isinstance(fold, str) and f"fold_{fold}.safetensors" in members for fold in folds),
+        "mirror_axes": isinstance(manifest.get("mirror_axes"), list),
+        "orientation": manifest.get("orientation") is None or re.fullmatch(ORIENTATION, str(manifest["orientation"])),
+        **{key: text(manifest.get(key)) for key in ("name", "configuration")},
+        **{key: manifest.get(key) is None or text(manifest[key]) for key in ("modality", "licence", "notice")},
+    }
+    fault = next((key for key, value in fine.items() if not value), None)
+    if fault:
+        raise ModelError(f"{where}: entry {fault!r} is missing or not in the form a bundle has.")
+    missing = next((name for name in TEXTS if name not in members), None)
+    if missing:
+        raise ModelError(f"{where} does not list {missing}: the bundle is incomplete, get it again.")
+
+
+def _verified(files: Files, name: str, declared: dict) -> bytes:
+    limit = MAX_JSON if name in TEXTS else declared["size"]
+    with files.open(name) as stream:
+        size = files.size(name)
+        if size != declared["size"] or size > limit:
+            raise ModelError(f"{files.where(name)} has {size} bytes, the manifest declares {declared['size']}.")
+        content = stream.read()
+    if hashlib.sha256(content).hexdigest() != declared["sha256"]:
+        raise ModelError(f"{files.where(name)} is damaged: its SHA-256 is not the manifest's. Get the bundle again.")
+    return content
+
+
+def _tensors(content: bytes, where: str) -> dict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{where} is not a safetensors file ({error}).") from error
+
+
+def _table(content: bytes, where: str) -> LabelTable:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "labels.csv"
+        path.write_bytes(content)
+        try:
+            return LabelTable.from_csv(path)
+        except LabelTableError as error:
+            raise ModelError(
+                f"{where} is not a label table ({str(error).replace(str(path), 'labels.csv')})."
+            ) from error
+
+
+def _complete(table: LabelTable, values: tuple[int, ...], where: str) -> LabelTable:
+    """The table with a background, after checking that it has just the values that the model gives.
+
+    :raises LabelTableError: naming the first value that differs.
+    """
+    given, wanted = {label.value for label in table.foreground}, set(values) - {0}
+    if given != wanted:
+        value = min(given ^ wanted)
+        fault = "has no label" if value in wanted else "has a label that the model does not give,"
+        raise LabelTableError(f"{where} {fault} {value}; the model's labels are {min(wanted)} to {max(wanted)}.")
+    return table if 0 in table else LabelTable((*LabelTable.from_names({0: "background"}), *table))

@@ -1,0 +1,139 @@
+"""How much memory a job takes, before it starts, and where its parts should live.
+
+No term has the number of classes in it, except the projection's own C x R numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import OutOfMemoryError
+from .memory import MemoryPlan, Placement
+from .preprocess import model_grid
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+_INTERPRETER = 450 << 20  # Python with torch, nnunetv2 and SimpleITK loaded, measured
+_CUDA_CONTEXT = 600 << 20
+# Feature maps of the full resolution that live at once where memory peaks, counted in maps of the first stage. Measured
+# on a CPU with TotalSegmentator's network: 5.2 in float32, the library's reordered copies included.
+_PEAK_MAPS = 5.5
+# At its peak nnU-Net's preprocessing holds the image in float32, a float64 copy of it for the spline, and the result.
+_PREPROCESS_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes, but for the first two.
+
+    :ivar grid: shape on the model grid. :ivar windows: their number.
+    :ivar network: weights and feature maps of one window. :ivar basis: of one window, float32. :ivar ring: the rolling
+        basis. :ivar preprocess: the most that nnU-Net's preprocessing holds. :ivar image: what is left of it, on the
+        model grid. :ivar labels: the label map, and confidence.
+    """
+
+    grid: tuple[int, int, int]
+    windows: int
+    network: int
+    basis: int
+    ring: int
+    preprocess: int
+    image: int
+    labels: int
+
+    def placement(self, compute: str, ring: str) -> Placement:
+        held = self.image + (self.ring if ring == "cpu" else 0)
+        if compute == "cpu":
+            device, held = 0, held + self.network + self.basis
+        else:  # autocast halves the feature maps; the basis stays float32
+            device = _CUDA_CONTEXT + self.network // 2 + self.basis + (self.ring if ring == compute else 0)
+        return Placement(compute, ring, device, _INTERPRETER + self.labels + max(self.preprocess, held))
+
+
+def estimate(
+    model: Model, shape: tuple[int, int, int], spacing: tuple[float, float, float], step: float, confidence: bool
+) -> Estimate:
+    """For an image ``shape`` with ``spacing`` mm, both (z, y, x), in the orientation that the model reads."""
+    from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+    grid, patch = model_grid(model, shape, spacing), model.patch
+    full = patch if len(patch) == 3 else (1, *patch)
+    padded = tuple(max(g, p) for g, p in zip(grid, full, strict=True))
+    starts = compute_steps_for_sliding_window(padded[-len(patch) :], patch, step)
+    windows = math.prod(len(s) for s in starts) * (1 if len(patch) == 3 else padded[0])
+    features = model.configuration.network_arch_init_kwargs["features_per_stage"]
+    features = features if isinstance(features, int) else features[0]
+    weights = sum(p.numel() for network in model.backbones for p in network.parameters()) * 4
+    voxels, rank = math.prod(full), model.projection.rank
+    return Estimate(
+        grid=grid,
+        windows=windows,
+        network=weights + int(_PEAK_MAPS * features * voxels * 4),
+        basis=rank * voxels * 4,
+        ring=(rank + 1) * 4 * full[0] * math.prod(padded[1:]) if windows > 1 else 0,
+        preprocess=model.channels * (_PREPROCESS_BYTES * math.prod(shape) + 4 * math.prod(grid)),
+        image=4 * model.channels * math.prod(padded),
+        labels=math.prod(shape) * (6 if confidence else 2),
+    )
+
+
+def choose_device(name: str) -> str:
+    """``auto`` is CUDA, else MPS, else the CPU."""
+    import torch
+
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def plan_memory(need: Estimate, device: str, limit: int | None, notify: Callable[[str], None]) -> MemoryPlan:
+    """The placements that fit, fastest first, then the smaller ones to fall back to.
+
+    :param limit: bytes of the device that may be used (of main memory on a CPU); ``None``: what is free now.
+    :raises OutOfMemoryError: if nothing fits a limit that was given.
+    """
+    pairs = [("cpu", "cpu"), ("cpu", "disk")] if need.ring else [("cpu", "cpu")]
+    if device != "cpu":
+        pairs = [(device, device), *([(device, "cpu")] if need.ring else []), *pairs]
+    placements = [need.placement(*pair) for pair in pairs]
+    given, free_host = limit is not None, _free("cpu")
+    while True:
+        first = placements[0]
+        if first.compute == "cpu":
+            fits = first.host_bytes <= (limit if given and device == "cpu" else free_host)
+        else:
+            fits = first.device_bytes <= (limit if given else _free(device))
+        if fits or len(placements) == 1:
+            break
+        del placements[0]
+        notify(f"The {first} would take {_size(first)}. Using the {placements[0]}.")
+    if given and device == "cpu" and placements[0].host_bytes > limit:
+        raise OutOfMemoryError(
+            f"The smallest way to run this model on this image takes {_size(placements[0])}, more than the limit of "
+            f"{limit / 2**30:.1f} GiB. Raise the limit, crop the image, or use a model with a smaller patch."
+        )
+    return MemoryPlan(placements, notify)
+
+
+def _size(placement: Placement) -> str:
+    if placement.compute != "cpu":
+        return f"{placement.device_bytes / 2**30:.1f} GiB of GPU memory"
+    return f"{placement.host_bytes / 2**30:.1f} GiB of memory"
+
+
+def _free(device: str) -> int:
+    import psutil
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    if device == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    # what this process holds already is in the estimate
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss

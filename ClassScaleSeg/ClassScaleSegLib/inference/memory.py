@@ -1,0 +1,118 @@
+"""What to do when memory runs out: recognise it, work in smaller pieces, move to a roomier place."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..errors import OutOfMemoryError
+
+_T = TypeVar("_T")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch (CUDA, MPS or CPU allocator), numpy or Python says that memory ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return not isinstance(error, OutOfMemoryError)  # our own is the last word
+    words = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+class Tiles:
+    """Slices of a range, at most ``size`` long; ``size`` halves for good whenever memory runs out.
+
+    ``work`` is called again for the failed slice only.
+    """
+
+    def __init__(self, size: int):
+        self.size = max(1, size)
+
+    def run(self, count: int, work: Callable[[slice], None]) -> None:
+        start = 0
+        while start < count:
+            stop = min(start + self.size, count)
+            try:
+                work(slice(start, stop))
+            except (RuntimeError, MemoryError) as error:
+                if stop - start == 1 or not is_out_of_memory(error):
+                    raise
+                self.size = (stop - start) // 2
+                continue
+            start = stop
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the work is done.
+
+    :ivar compute: torch device of the network and of decoding.
+    :ivar ring: torch device of the rolling basis, or "disk".
+    :ivar device_bytes: what that takes of the accelerator. :ivar host_bytes: and of main memory. Both estimates.
+    """
+
+    compute: str
+    ring: str
+    device_bytes: int = 0
+    host_bytes: int = 0
+
+    def __str__(self) -> str:
+        where = "GPU" if self.compute != "cpu" else "CPU"
+        ring = {"disk": "in a temporary file", "cpu": "in main memory"}.get(self.ring, "on the GPU")
+        return f"network on the {where}, rolling basis {ring}"
+
+
+class MemoryPlan:
+    """Placements from the fastest to the smallest, and which of them is in use."""
+
+    def __init__(self, placements: Sequence[Placement], notify: Callable[[str], None] = lambda message: None):
+        self._placements, self._notify = list(placements), notify
+
+    @classmethod
+    def simple(cls, device: str) -> MemoryPlan:
+        """Everything on one device, with nowhere to go from there."""
+        return cls([Placement(str(device), str(device))])
+
+    @property
+    def current(self) -> Placement:
+        return self._placements[0]
+
+    @property
+    def compute(self) -> str:
+        return self.current.compute
+
+    @property
+    def ring(self) -> str:
+        return self.current.ring
+
+    def retry(self, work: Callable[[], _T]) -> _T:
+        """``work()``, again with the next placement for as long as memory runs out.
+
+        A device that lacks an operator (MPS and 3D transposed convolutions in older torch) is left in the same way.
+
+        :raises OutOfMemoryError: when there is no next placement.
+        """
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError, NotImplementedError) as error:
+                missing = isinstance(error, NotImplementedError) and self.compute != "cpu"
+                if not missing and not is_out_of_memory(error):
+                    raise
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self._step_down(reason)  # out here, where the traceback no longer holds the tensors of the failed try
+
+    def _step_down(self, reason: str) -> None:
+        if len(self._placements) == 1:
+            raise OutOfMemoryError(
+                f"Memory ran out with the {self.current}, the smallest way to run this model ({reason}). "
+                "Close other programs, use a machine with more memory, or a model with a smaller patch."
+            )
+        del self._placements[0]
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._notify(f"{reason}. Going on with the {self.current}.")

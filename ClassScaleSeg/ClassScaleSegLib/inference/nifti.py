@@ -1,0 +1,74 @@
+"""What ITK does not say about a NIfTI file: it fills a truncated one with zeros and turns a spacing of zero into 1."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+from ..errors import ImageError
+
+_CHUNK = 1 << 20
+
+
+def check_nifti(file: Path) -> None:
+    """Compare a ``.nii`` or ``.nii.gz`` with its own header.
+
+    :raises ImageError: for a spacing that is not positive, or fewer bytes than the header announces.
+    """
+    compressed = file.suffix == ".gz"
+    try:
+        with gzip.open(file) if compressed else open(file, "rb") as stream:
+            header = stream.read(544)
+    except (EOFError, OSError, zlib.error):
+        raise ImageError(f"{file} is truncated or no gzip file. Copy or export it again.") from None
+    parsed = _parse(header)
+    if parsed is None:
+        return  # not NIfTI after all: ITK decides what it is
+    sizes, spacing, expected = parsed
+    if not all(math.isfinite(s) and s > 0 for s in spacing):
+        raise ImageError(f"{file} has spacing {spacing} mm; every spacing must be positive. Correct its header.")
+    found = _compressed_size(file, expected) if compressed else file.stat().st_size
+    if found < expected:
+        raise ImageError(
+            f"{file} is truncated: its header announces {'x'.join(map(str, sizes))} voxels in {expected:,} bytes, "
+            f"it holds {found:,}. Copy or export it again."
+        )
+
+
+def _parse(header: bytes) -> tuple[tuple[int, ...], tuple[float, ...], int] | None:
+    """Sizes, spacings (mm) and bytes of header and voxels together; ``None`` if this is no NIfTI header."""
+    for order in "<>":
+        if len(header) >= 348 and struct.unpack_from(order + "i", header)[0] == 348:  # NIfTI-1
+            dimensions, *sizes = struct.unpack_from(order + "8h", header, 40)
+            (bits,), (offset,) = (struct.unpack_from(order + f, header, at) for f, at in (("h", 72), ("f", 108)))
+            spacing = struct.unpack_from(order + "8f", header, 76)[1:]
+        elif len(header) >= 540 and struct.unpack_from(order + "i", header)[0] == 540:  # NIfTI-2
+            dimensions, *sizes = struct.unpack_from(order + "8q", header, 16)
+            (bits,), (offset,) = (struct.unpack_from(order + f, header, at) for f, at in (("h", 14), ("q", 168)))
+            spacing = struct.unpack_from(order + "8d", header, 104)[1:]
+        else:
+            continue
+        if not 1 <= dimensions <= 7 or not math.isfinite(offset):
+            return None
+        sizes = sizes[:dimensions]
+        return tuple(sizes), spacing[: min(dimensions, 3)], int(offset) + math.prod(sizes) * bits // 8
+    return None
+
+
+def _compressed_size(file: Path, expected: int) -> int:
+    """Bytes inside a gzip file. Its last four bytes tell, if it has one member; else it is read through."""
+    with open(file, "rb") as stream:
+        stream.seek(-4, 2)
+        if struct.unpack("<I", stream.read(4))[0] == expected & 0xFFFFFFFF:
+            return expected
+    count = 0
+    try:
+        with gzip.open(file) as stream:
+            while count < expected and (part := stream.read(_CHUNK)):
+                count += len(part)
+    except (EOFError, OSError, zlib.error):
+        pass  # what was read before counts
+    return count

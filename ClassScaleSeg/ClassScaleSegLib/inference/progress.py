@@ -1,0 +1,51 @@
+"""Telling how far a job is, and stopping it when asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import Cancelled
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report. ``remaining`` is an estimate in seconds, ``None`` while unknown."""
+
+    stage: str  # "read", "preprocess", "segment", "write"
+    done: int
+    total: int
+    remaining: float | None = None
+    message: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.stage} {self.done}/{self.total}"
+        if self.remaining is not None:
+            text += f", {self.remaining:.0f} s left"
+        return f"{text}: {self.message}" if self.message else text
+
+
+class CancelToken(Protocol):
+    """``threading.Event`` and ``multiprocessing.Event`` are such tokens."""
+
+    def is_set(self) -> bool: ...
+
+
+class Monitor:
+    """Passes reports on and raises :class:`Cancelled` at the first report after the token was set."""
+
+    def __init__(self, progress: Callable[[Progress], None] | None = None, cancel: CancelToken | None = None):
+        self._progress, self._cancel = progress, cancel
+        self._stage, self._begin = "", 0.0
+
+    def report(self, stage: str, done: int = 0, total: int = 1, message: str = "") -> None:
+        if self._cancel is not None and self._cancel.is_set():
+            raise Cancelled(f"Cancelled during {stage}; nothing was written.")
+        if stage != self._stage:
+            self._stage, self._begin = stage, time.monotonic()
+        if self._progress is not None:
+            seconds = time.monotonic() - self._begin
+            remaining = seconds / done * (total - done) if done and total > 1 else None
+            self._progress(Progress(stage, done, total, remaining, message))

@@ -1,0 +1,259 @@
+"""What label values mean: names, colours and terminology codes, as one immutable table.
+
+Whatever a model or a file calls its classes, every class has a name, a stable segment id and a colour that do not
+change when other classes are added. Tables are read from and written to 3D Slicer's colour-table CSV (`label_csv.py`).
+"""
+
+from __future__ import annotations
+
+import colorsys
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from .errors import LabelTableError
+
+MAX_VALUE = 65535
+CODE_FIELDS = ("category", "type", "type_modifier", "region", "region_modifier")
+
+
+def one_line(text: str) -> str:
+    """``text`` as headers and tables can hold it: control characters and runs of white space become one space.
+
+    A backslash becomes a slash and a double quote a single one: Slicer's reader of colour tables loses the rest of the
+    table at a quote, and Slicer, slicerio and NRRD each take a backslash for another escape.
+    """
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(printable.replace("\\", "/").replace('"', "'").split())
+
+
+@dataclass(frozen=True)
+class Code:
+    """One coded concept as DICOM writes it, for example ``Code("SCT", "10200004", "Liver")``.
+
+    The characters ``~ ^ | &``, with which Slicer joins codes and cannot escape, become spaces.
+    """
+
+    scheme: str
+    value: str
+    meaning: str
+
+    def __post_init__(self) -> None:
+        for field in ("scheme", "value", "meaning"):
+            object.__setattr__(self, field, one_line(re.sub(r"[~^|&]", " ", getattr(self, field))))
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class: ``value`` in the label map, ``id`` of its segment, ``color`` red, green, blue 0..255, and codes.
+
+    The name is put on one line as `one_line` does it; without any it is ``label 12``.
+    """
+
+    value: int
+    id: str
+    name: str
+    color: tuple[int, int, int]
+    category: Code | None = None
+    type: Code | None = None
+    type_modifier: Code | None = None
+    region: Code | None = None
+    region_modifier: Code | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", one_line(self.id))
+        object.__setattr__(self, "name", one_line(self.name) or f"label {self.value}")
+
+    @property
+    def codes(self) -> dict[str, Code | None]:
+        return {field: getattr(self, field) for field in CODE_FIELDS}
+
+
+def segment_id(value: int) -> str:
+    """Identifier of the segment with this label value.
+
+    The form that Slicer gives its own segments: letters, digits and an underscore pass unchanged through NRRD headers,
+    MRML and slicerio. It depends on nothing but the value, so that scripts can rely on it and results of the same model
+    can be compared segment by segment.
+    """
+    return f"Segment_{value}"
+
+
+def segment_color(value: int) -> tuple[int, int, int]:
+    """Red, green, blue 0..255 of a label value; black for 0.
+
+    The hue walks by the golden ratio, saturation and brightness by the two ratios that spread best in two dimensions
+    (powers of the plastic number), so near values are far apart in colour: at least 49 CIELAB units between a value and
+    the next. The first 4000 are all different. Dark hues (blue) are lifted to stand out against a black background.
+    """
+    if value == 0:
+        return 0, 0, 0
+    hue, saturation, brightness = (value * ratio % 1 for ratio in (0.6180339887498949, 0.7548776662466927, 0.569840291))
+    rgb = colorsys.hsv_to_rgb(hue, 0.35 + 0.6 * saturation, 0.75 + 0.25 * brightness)
+    luma = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
+    lift = max(0.0, (0.4 - luma) / (1 - luma))
+    red, green, blue = (round(255 * (part + (1 - part) * lift)) for part in rgb)
+    return red, green, blue
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Labels sorted by value, with unique values 0..65535 and unique ids.
+
+    :raises LabelTableError: if values or ids repeat, or a value does not fit into 16 bits.
+    """
+
+    labels: tuple[Label, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(sorted(self.labels, key=lambda label: label.value)))
+        for label in self.labels:
+            if not 0 <= label.value <= MAX_VALUE:
+                raise LabelTableError(f"Label value {label.value} ({label.name}) is not between 0 and {MAX_VALUE}.")
+        for before, label in zip(self.labels, self.labels[1:], strict=False):
+            if before.value == label.value:
+                raise LabelTableError(f"Label value {label.value} is used twice, by {before.name} and by {label.name}.")
+        ids: dict[str, Label] = {}
+        for label in self.labels:
+            if ids.setdefault(label.id, label) is not label:
+                raise LabelTableError(f"Segment id {label.id} is used twice, by {ids[label.id].name} and {label.name}.")
+
+    def __iter__(self) -> Iterator[Label]:
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._by_value
+
+    def __getitem__(self, value: int) -> Label:
+        """:raises LabelTableError: if no label has this value."""
+        try:
+            return self._by_value[value]
+        except KeyError:
+            raise LabelTableError(f"No label has the value {value}; {self._extent}.") from None
+
+    @cached_property
+    def _by_value(self) -> dict[int, Label]:
+        return {label.value: label for label in self.labels}
+
+    @property
+    def _extent(self) -> str:
+        if not self.labels:
+            return "the table is empty"
+        return f"the table has {len(self)} labels from {self.labels[0].value} to {self.labels[-1].value}"
+
+    @property
+    def names(self) -> dict[int, str]:
+        return {label.value: label.name for label in self.labels}
+
+    @property
+    def foreground(self) -> tuple[Label, ...]:
+        return tuple(label for label in self.labels if label.value != 0)
+
+    def by_name(self, name: str) -> Label:
+        """The label called ``name``, exactly or else but for case, spaces, underscores and hyphens.
+
+        :raises LabelTableError: if there is none, naming similar ones, or if several carry the name.
+        """
+        found = [label for label in self.labels if label.name == name]
+        found = found or [label for label in self.labels if _words(label.name) == _words(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            values = ", ".join(str(label.value) for label in found)
+            raise LabelTableError(f"Several labels are called {name}: name one by its value, {values}.")
+        spelled = {" ".join(_words(label.name)): label.name for label in self.labels}
+        near = difflib.get_close_matches(" ".join(_words(name)), spelled, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(spelled[word] for word in near)}?" if near else f"{self._extent}."
+        raise LabelTableError(f"No label is called {name}; {hint}")
+
+    def select(self, names_or_values: Iterable[str | int]) -> LabelTable:
+        """The named labels, and the background where there is one. A number written as text counts as a value.
+
+        :raises LabelTableError: if a name or value is not in the table.
+        """
+        chosen = {label.value: label for label in self.labels if label.value == 0}
+        known = set(self.names.values())
+        for item in names_or_values:
+            is_value = not isinstance(item, str) or (re.fullmatch(r"[0-9]{1,5}", item) and item not in known)
+            label = self[int(item)] if is_value else self.by_name(item)
+            chosen[label.value] = label
+        return LabelTable(tuple(chosen.values()))
+
+    @classmethod
+    def from_names(cls, names: Mapping[int, str], codes: LabelTable | None = None) -> LabelTable:
+        """Table with the given names, colours by value, and the codes known for the names.
+
+        :param codes: labels whose codes are taken over by name, before those that ship with ClassScaleSeg (the classes
+            of TotalSegmentator). A name that neither knows gets none.
+        """
+        given = {} if codes is None else _codes_by_words(codes)
+        labels = []
+        for value, name in names.items():
+            words = tuple(sorted(_words(name)))
+            known = given.get(words) or _known_codes().get(words) or {}
+            labels.append(Label(int(value), segment_id(value), name, segment_color(value), **known))
+        return cls(tuple(labels))
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> LabelTable:
+        """Read Slicer's colour-table CSV.
+
+        :raises LabelTableError: a sentence naming the file, and the line where there is one.
+        """
+        from .label_csv import read_labels
+
+        return cls(read_labels(Path(path)))
+
+    def to_csv(self, path: str | Path | None = None, overwrite: bool = False) -> str:
+        """The table as Slicer's colour-table CSV; also written to ``path`` if that is given.
+
+        :raises OutputError: if the file cannot be written, or exists and is not to be overwritten.
+        """
+        from .label_csv import format_labels
+
+        text = format_labels(self.labels)
+        if path is not None:
+            from .files import replacing
+
+            with replacing(path, overwrite) as temporary:
+                temporary.write_text(text, encoding="utf-8", newline="")
+        return text
+
+
+def _words(name: str) -> list[str]:
+    return re.sub(r"[\s_\-]+", " ", name.casefold()).split()
+
+
+def _codes_by_words(table: Iterable[Label]) -> dict[tuple[str, ...], dict[str, Code | None]]:
+    """Codes of each label under its sorted words (``left kidney`` is ``kidney_left``), and without its side.
+
+    The entry without a side drops the code of the side; labels whose side is part of the concept itself (left atrium)
+    have no such entry.
+    """
+    whole, sideless = {}, {}
+    for label in table:
+        words = sorted(_words(label.name))
+        if label.category is None:
+            continue
+        whole[tuple(words)] = label.codes
+        unsided = label
+        for field in ("type_modifier", "region_modifier"):
+            modifier = getattr(label, field)
+            if modifier is not None and modifier.meaning.casefold() in ("left", "right"):
+                unsided = replace(unsided, **{field: None})
+        if unsided is not label:
+            sideless[tuple(word for word in words if word not in ("left", "right"))] = unsided.codes
+    return {**sideless, **whole}
+
+
+@lru_cache(maxsize=1)
+def _known_codes() -> dict[tuple[str, ...], dict[str, Code | None]]:
+    from .resources import resource
+
+    return _codes_by_words(LabelTable.from_csv(resource("LabelTables", "totalsegmentator.csv")))

@@ -1,0 +1,201 @@
+"""``plans.json`` and ``dataset.json`` of a model from anywhere: checked before anything in them is used.
+
+nnU-Net finds classes and functions by the names in these files (``pydoc.locate`` imports any module) and allocates
+whatever sizes they give. Here every name must be one that nnU-Net itself brings, and every number within wide bounds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import re
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from .architecture import MAX_CONVOLUTIONS, check_architecture
+from .checks import flat, integers, numbers, short
+from .errors import ModelError
+
+MAX_PATCH_VOXELS = 1 << 28
+MAX_CHANNELS, MAX_LABEL = 1024, 65535  # label maps are uint16
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Checked plans of one configuration, with nnU-Net's own objects for them.
+
+    :ivar channels: input channels. :ivar values: label value of each row of the last layer, ``(C,)``.
+    :ivar names: name of each label value, background included. :ivar regions: overlapping sigmoid classes.
+    """
+
+    manager: Any
+    configuration: Any
+    configuration_name: str
+    dataset: dict
+    channels: int
+    values: tuple[int, ...]
+    names: dict[int, str]
+    regions: bool
+
+
+def check_plans(plans: dict, dataset: dict, name: str, where: str) -> Plans:
+    """Check both files for configuration ``name``.
+
+    :param where: the model, for messages.
+    :raises ModelError: one sentence naming the file and the entry at fault.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans_file, dataset_file = f"{where}: plans.json", f"{where}: dataset.json"
+    configurations = plans.get("configurations")
+    if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
+        raise ModelError(f"{plans_file} has no object 'configurations': these are not plans of nnU-Net v2.")
+    if name not in configurations:
+        raise ModelError(f"{plans_file} has no configuration {name!r}, only {', '.join(configurations)[:200]}.")
+    for raw in configurations.values():  # nnU-Net's conversion of old plans computes 2**stage
+        integers(raw.get("n_conv_per_stage_encoder", []), MAX_CONVOLUTIONS, "n_conv_per_stage_encoder", plans_file)
+    manager = PlansManager({"label_manager": "LabelManager", **plans})
+    try:
+        with warnings.catch_warnings():  # nnU-Net warns of every model trained before its version 2.5
+            warnings.simplefilter("ignore")
+            configuration = manager.get_configuration(name)
+    except Exception as error:
+        raise ModelError(
+            f"{plans_file}: configuration {name} cannot be read, not even as plans written before nnU-Net 2.5 "
+            f"({type(error).__name__}: {error})."
+        ) from error
+    entries = configuration.configuration
+    if entries.get("previous_stage"):
+        raise ModelError(
+            f"{where}: configuration {name} is a cascade: it needs the segmentation of "
+            f"{short(entries['previous_stage'])} as input, which is not supported. Use a single-stage configuration."
+        )
+    channels = _channels(dataset, dataset_file)
+    _check_geometry(manager.plans, entries, plans_file)
+    _check_preprocessing(manager.plans, entries, channels, plans_file)
+    check_architecture(entries, plans_file)
+    values, names, regions = _labels(manager, dataset, dataset_file)
+    return Plans(manager, configuration, name, dataset, channels, values, names, regions)
+
+
+def channel_names(dataset: dict) -> Any:
+    """``channel_names`` of a ``dataset.json``; older files call it ``modality``."""
+    return dataset["modality"] if "modality" in dataset else dataset.get("channel_names")
+
+
+def _channels(dataset: dict, where: str) -> int:
+    names = channel_names(dataset)
+    if not isinstance(names, dict) or not 1 <= len(names) <= MAX_CHANNELS:
+        raise ModelError(f"{where} names no input channels: 'channel_names' must be an object such as {{'0': 'CT'}}.")
+    return len(names)
+
+
+def _check_geometry(plans: dict, entries: dict, where: str) -> None:
+    patch = entries.get("patch_size")
+    if not (numbers(patch, 2) or numbers(patch, 3)) or not 1 <= math.prod(patch) <= MAX_PATCH_VOXELS:
+        raise ModelError(
+            f"{where}: patch_size {short(patch)} must be two or three sizes, at most {MAX_PATCH_VOXELS} voxels."
+        )
+    spacing = entries.get("spacing")
+    if not numbers(spacing, len(patch)) or min(spacing) <= 0:
+        raise ModelError(f"{where}: spacing {short(spacing)} must be {len(patch)} positive numbers (mm).")
+    forward, backward = plans.get("transpose_forward"), plans.get("transpose_backward")
+    if forward not in [list(axes) for axes in itertools.permutations(range(3))]:
+        raise ModelError(f"{where}: transpose_forward {short(forward)} is not a permutation of the axes 0, 1, 2.")
+    if backward != [forward.index(axis) for axis in range(3)]:
+        raise ModelError(
+            f"{where}: transpose_backward {short(backward)} is not the inverse of transpose_forward {forward}."
+        )
+
+
+def _check_preprocessing(plans: dict, entries: dict, channels: int, where: str) -> None:
+    """The names nnU-Net's preprocessing looks up, and what it reads of each channel."""
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+    from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    _find(plans.get("image_reader_writer"), "image_reader_writer", "imageio", BaseReaderWriter, where)
+    _find(plans["label_manager"], "label_manager", "utilities.label_handling", LabelManager, where)
+    preprocessor = entries.get("preprocessor_name")
+    _find(preprocessor, "preprocessor_name", "preprocessing.preprocessors", DefaultPreprocessor, where)
+    for key in ("resampling_fn_data", "resampling_fn_probabilities"):
+        function = _find(entries.get(key), key, "preprocessing.resampling", None, where)
+        options = entries.get(f"{key}_kwargs")
+        orders = [options.get(order, 0) for order in ("order", "order_z")] if isinstance(options, dict) else [None]
+        if (
+            not all(type(order) is int and 0 <= order <= 5 for order in orders)
+            or not all(value is None or isinstance(value, bool | int | str) for value in options.values())
+            or not set(options) <= set(inspect.signature(function).parameters)
+            or options.get("force_separate_z") not in (None, True, False)
+        ):
+            raise ModelError(f"{where}: {key}_kwargs {short(options)} are not options of {entries[key]}.")
+    schemes, masks = entries.get("normalization_schemes"), entries.get("use_mask_for_norm")
+    for key, value in (("normalization_schemes", schemes), ("use_mask_for_norm", masks)):
+        if not isinstance(value, list) or len(value) != channels:
+            raise ModelError(f"{where}: {key} is {short(value)}, but dataset.json names {channels} channel(s).")
+    if not all(isinstance(mask, bool) for mask in masks):
+        raise ModelError(f"{where}: use_mask_for_norm {short(masks)} must be true or false for each channel.")
+    intensities = plans.get(
+        "foreground_intensity_properties_per_channel", plans.get("foreground_intensity_properties_by_modality")
+    )
+    if not isinstance(intensities, dict):
+        raise ModelError(f"{where} has no object 'foreground_intensity_properties_per_channel'.")
+    for channel, scheme in enumerate(schemes):
+        _find(scheme, "normalization_schemes", "preprocessing.normalization", ImageNormalization, where)
+        properties = intensities.get(str(channel))
+        if not isinstance(properties, dict):
+            raise ModelError(f"{where}: foreground_intensity_properties_per_channel lacks channel {channel}.")
+        wanted = ("mean", "std", "percentile_00_5", "percentile_99_5") if scheme == "CTNormalization" else ()
+        if not numbers([properties.get(key) for key in wanted], len(wanted)):
+            raise ModelError(f"{where}: the intensity properties of channel {channel} lack one of {', '.join(wanted)}.")
+
+
+def _labels(manager: Any, dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, str], bool]:
+    """Label values in the order of the last layer's rows, their names, and whether they are regions.
+
+    Matches nnU-Net's ``LabelManager``: a softmax row's index is its label; for regions ``regions_class_order`` gives
+    the value written where a region is the last one above 0.5.
+    """
+    labels = dataset.get("labels")
+    if not isinstance(labels, dict):
+        raise ModelError(f"{where} has no object 'labels' such as {{'background': 0, 'liver': 1}}.")
+    try:
+        handler = manager.get_label_manager(dataset)
+        heads = handler.num_segmentation_heads
+        foreground = [int(value) for value in handler.foreground_labels]
+        order = [int(value) for value in dataset["regions_class_order"]] if handler.has_regions else foreground
+    except Exception as error:
+        raise ModelError(f"{where}: the labels cannot be used ({type(error).__name__}: {error}).") from error
+    if not all(0 <= value <= MAX_LABEL for value in (*foreground, *order)):
+        raise ModelError(f"{where}: label values must lie between 0 and {MAX_LABEL}.")
+    if handler.has_regions:
+        named = {k: v for k, v in labels.items() if k != "ignore" and v != 0 and not (v and set(flat(v)) == {0})}
+        if len(named) != heads:
+            raise ModelError(f"{where}: {len(named)} regions are named, {heads} are predicted.")
+        return tuple(order), {0: "background", **dict(zip(order, named, strict=True))}, True
+    values = (0, *foreground)
+    if values != tuple(range(heads)):
+        raise ModelError(f"{where}: labels must be 0 to {heads - 1} without gaps, as nnU-Net's network predicts them.")
+    names = {int(v): k for k, entry in labels.items() if k != "ignore" for v in flat(entry)}
+    return values, names, False
+
+
+def _find(name: Any, key: str, module: str, base: type | None, where: str) -> Any:
+    """The class (or, without ``base``, the function) of this name that ``nnunetv2.<module>`` itself defines."""
+    import nnunetv2
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    found = None
+    if isinstance(name, str) and re.fullmatch(r"[A-Za-z]\w*", name):
+        folder = "/".join([nnunetv2.__path__[0], *module.split(".")])
+        found = recursive_find_python_class(folder, name, f"nnunetv2.{module}")
+    fits = inspect.isfunction(found) if base is None else inspect.isclass(found) and issubclass(found, base)
+    if not fits or not found.__module__.startswith("nnunetv2."):
+        raise ModelError(
+            f"{where}: {key} {short(name)} is not part of the installed nnunetv2: update it, or use a model made "
+            "with nnU-Net's own classes."
+        )
+    return found

@@ -1,0 +1,208 @@
+"""What every benchmark shares: peak memory, own processes, the machine it ran on, bars, and results as JSON.
+
+Memory is resident memory as Linux reports it; the memory figures can be taken on no other system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parents[2] / "shared" / "data"
+_SAMPLING_SECONDS = 0.05
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now."""
+    return _status("VmRSS")
+
+
+def peak_bytes() -> int:
+    """The most that this process held since it began, or since :func:`reset_peak`."""
+    return _status("VmHWM")
+
+
+def reset_peak() -> None:
+    """Let :func:`peak_bytes` begin again from what is held now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit(f"/proc/self/status has no {key}: memory is measured on Linux only.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command, whole, with the start of the interpreter. ``peak`` is in bytes, of the process and its children."""
+
+    seconds: float
+    peak: int
+
+
+def run_job(command: Sequence[str], threads: int, **variables: str) -> Job:
+    """Run ``command`` to its end, sampling its tree of processes.
+
+    :param variables: environment variables, beside those that limit it to ``threads``.
+    :raises SystemExit: if it fails.
+    """
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, env=_environment(threads) | variables)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _tree_bytes(process.pid))
+        time.sleep(_SAMPLING_SECONDS)
+    seconds = time.perf_counter() - begin
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}.")
+    return Job(seconds, peak)
+
+
+def _tree_bytes(root: int) -> int:
+    """Proportional set sizes of a process and its children: pages that workers share are counted once."""
+    import psutil
+
+    try:
+        processes = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
+    except psutil.Error:
+        return 0
+    total = 0
+    for process in processes:
+        try:
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        except OSError:  # it has ended
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def in_own_process(script: str, threads: int = 1, **task: Any) -> dict:
+    """What ``script`` prints as its last line, a JSON object, when it is called with ``--task`` and this task.
+
+    :raises SystemExit: if it fails.
+    """
+    command = [sys.executable, script, "--task", json.dumps(task)]
+    done = subprocess.run(command, env=_environment(threads), stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{Path(script).name} with the task {task} failed with exit code {done.returncode}.")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _environment(threads: int) -> dict[str, str]:
+    # nnU-Net takes its thread limit for networks and resampling from nnUNet_def_n_proc
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "nnUNet_def_n_proc": str(threads),
+        "nnUNet_compile": "f",
+    }
+
+
+def free_bytes() -> int:
+    """Memory that can be had without swapping."""
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def machine() -> dict[str, Any]:
+    """Processor, memory, versions and date, to be kept beside the figures."""
+    import psutil
+
+    names = ("torch", "nnunetv2", "numpy", "scipy", "scikit-image", "SimpleITK")
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_GiB": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "date": date.today().isoformat(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A figure and what it must not pass: the largest allowed, or the smallest if ``at_least``."""
+
+    what: str
+    measured: float
+    limit: float
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
+
+
+def parse(description: str, name: str) -> argparse.Namespace:
+    """The options that all benchmarks have: ``root`` (absolute; models and images go there), ``quick``, ``task``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path(".benchmarks") / name, help="folder for models and images")
+    parser.add_argument("--quick", action="store_true", help="a small version that shows that everything works")
+    parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.root = options.root.resolve()
+    options.root.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def report(options: argparse.Namespace, name: str, rows: list[dict], bars: list[Bar]) -> int:
+    """Print a table, write ``results/<name>.json`` (with ``--quick`` into the root folder); 1 if a bar is missed."""
+    from ClassScaleSegLib.files import replacing
+
+    print_table(rows)
+    for bar in bars:
+        sign = ">=" if bar.at_least else "<="
+        print(f"{'met   ' if bar.met else 'MISSED'} {bar.what}: {bar.measured:.4g} (bar: {sign} {bar.limit:g})")
+    folder = options.root if options.quick else HERE / "results"
+    folder.mkdir(exist_ok=True)
+    content = {
+        "quick": options.quick,
+        "bars": [{**asdict(bar), "met": bar.met} for bar in bars],
+        "cases": rows,
+        "machine": machine(),
+    }
+    with replacing(folder / f"{name}.json", overwrite=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    return int(not all(bar.met for bar in bars))
+
+
+def print_table(rows: list[dict]) -> None:
+    """Rows with the same or different keys, one column a key."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def mebibytes(count: float) -> float:
+    return round(count / 2**20, 1)

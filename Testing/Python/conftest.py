@@ -1,0 +1,162 @@
+"""Models for tests: small nnU-Net v2 model folders with random weights, and the shipped toy model as such a folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TOY = Path(__file__).parents[2] / "Resources" / "Models" / "toy-120.zip"
+MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+
+
+def small_plans(architecture: str = "PlainConvUNet", dimension: int = 3, channels: int = 1) -> dict:
+    """Plans as nnU-Net 2.8 writes them: three stages, 8 basis channels, patch of 16, configuration ``3d_fullres``."""
+    blocks = "n_conv_per_stage" if architecture == "PlainConvUNet" else "n_blocks_per_stage"
+    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    intensities = {"mean": 50.0, "std": 20.0, "percentile_00_5": -100.0, "percentile_99_5": 300.0}
+    return {
+        "dataset_name": "Dataset007_Small",
+        "plans_name": "nnUNetPlans",
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "label_manager": "LabelManager",
+        "experiment_planner_used": "ExperimentPlanner",
+        "foreground_intensity_properties_per_channel": {str(c): dict(intensities) for c in range(channels)},
+        "configurations": {
+            "3d_fullres": {
+                "data_identifier": "nnUNetPlans_3d_fullres",
+                "preprocessor_name": "DefaultPreprocessor",
+                "batch_size": 2,
+                "batch_dice": False,
+                "patch_size": [16] * dimension,
+                "spacing": [1.0] * dimension,
+                "normalization_schemes": ["CTNormalization"] * channels,
+                "use_mask_for_norm": [False] * channels,
+                "resampling_fn_data": "resample_data_or_seg_to_shape",
+                "resampling_fn_data_kwargs": resampling,
+                "resampling_fn_seg": "resample_data_or_seg_to_shape",
+                "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
+                "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+                "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
+                "architecture": {
+                    "network_class_name": f"dynamic_network_architectures.architectures.unet.{architecture}",
+                    "arch_kwargs": {
+                        "n_stages": 3,
+                        "features_per_stage": [8, 12, 16],
+                        "conv_op": f"torch.nn.modules.conv.Conv{dimension}d",
+                        "kernel_sizes": [[3] * dimension] * 3,
+                        "strides": [[1] * dimension, [2] * dimension, [2] * dimension],
+                        blocks: [1, 2, 2],
+                        "n_conv_per_stage_decoder": [1, 1],
+                        "conv_bias": True,
+                        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimension}d",
+                        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+                        "dropout_op": None,
+                        "dropout_op_kwargs": None,
+                        "nonlin": "torch.nn.LeakyReLU",
+                        "nonlin_kwargs": {"inplace": True},
+                    },
+                    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+                },
+            }
+        },
+    }
+
+
+def small_dataset(labels: dict | int = 20, channels: int = 1, **more) -> dict:
+    """``dataset.json`` with these labels, or this many classes besides the background."""
+    if isinstance(labels, int):
+        labels = {"background": 0, **{f"organ {value}": value for value in range(1, labels + 1)}}
+    names = {str(channel): "CT" for channel in range(channels)}
+    return {"channel_names": names, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz", **more}
+
+
+def stock_network(plans: dict, dataset: dict, seed: int = 0):
+    """What stock nnU-Net builds from these plans, with random weights."""
+    import torch
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(copy.deepcopy(plans))
+    configuration = manager.get_configuration("3d_fullres")
+    torch.manual_seed(seed)
+    return get_network_from_plans(
+        configuration.network_arch_class_name.replace("residual_unet", "unet"),
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+        determine_num_input_channels(manager, configuration, dataset),
+        manager.get_label_manager(dataset).num_segmentation_heads,
+        deep_supervision=False,
+    ).eval()
+
+
+def write_checkpoint(file: Path, network, mirror_axes=(0, 1, 2), **more) -> None:
+    """The entries that ``nnUNetTrainer.save_checkpoint`` writes, NumPy numbers among them."""
+    import numpy as np
+    import torch
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    weights = network if isinstance(network, dict) else network.state_dict()
+    content = {
+        "network_weights": weights,
+        "optimizer_state": {"state": {}, "param_groups": [{"lr": 0.01}]},
+        "grad_scaler_state": None,
+        "logging": {"mean_fg_dice": [np.float64(0.5), np.float32(0.25)], "lrs": [0.01], "epochs": [np.int64(3)]},
+        "_best_ema": np.float64(0.5),
+        "current_epoch": 1,
+        "init_args": {"configuration": "3d_fullres", "fold": 0, "device": torch.device("cpu")},
+        "trainer_name": "nnUNetTrainer",
+        "inference_allowed_mirroring_axes": mirror_axes,
+    }
+    torch.save({**content, **more}, file)
+
+
+def logits(model, patch):
+    """``(C, *patch)`` from backbones and projection, as inference combines them."""
+    import torch
+
+    with torch.inference_mode():
+        parts = [backbone(patch)[0] for backbone in model.backbones]
+        basis = torch.stack(parts).mean(0) if model.average_folds else torch.cat(parts)
+        assert basis.shape[0] == model.rank
+        projected = model.projection.weight @ basis.flatten(1) + model.projection.bias[:, None]
+    return projected.view(-1, *basis.shape[1:])
+
+
+@pytest.fixture
+def write_model(tmp_path) -> Callable[..., Path]:
+    """Writes ``Dataset007_Small/<MODEL>`` with one fold for each seed, and returns the model folder."""
+
+    def write(plans: dict | None = None, dataset: dict | None = None, seeds=(0,), root: Path = tmp_path) -> Path:
+        plans, dataset = plans or small_plans(), dataset or small_dataset()
+        folder = root / "Dataset007_Small" / MODEL
+        for fold, seed in enumerate(seeds):
+            dimension = len(plans["configurations"]["3d_fullres"]["patch_size"])
+            network = stock_network(plans, dataset, seed)
+            write_checkpoint(folder / f"fold_{fold}" / "checkpoint_final.pth", network, tuple(range(dimension)))
+        (folder / "plans.json").write_text(json.dumps(plans))
+        (folder / "dataset.json").write_text(json.dumps(dataset))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def toy_folder(tmp_path) -> Path:
+    """The shipped toy model as an nnU-Net v2 model folder, for tests that edit a file of it."""
+    import zipfile
+
+    from safetensors.torch import load
+
+    folder = tmp_path / "toy-120"
+    with zipfile.ZipFile(TOY) as bundle:
+        write_checkpoint(folder / "fold_0" / "checkpoint_final.pth", load(bundle.read("fold_0.safetensors")), None)
+        for name in ("plans.json", "dataset.json"):
+            (folder / name).write_bytes(bundle.read(name))
+    return folder

@@ -1,0 +1,240 @@
+"""The command line: results, folders of cases, exit codes, bad input, interruption."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import Segmentation
+from ClassScaleSegLib.cli import ExitCode, main
+from conftest import small_dataset, small_plans
+
+pytest.importorskip("nnunetv2")
+sitk = pytest.importorskip("SimpleITK")
+
+
+@pytest.fixture
+def model(write_model):
+    return write_model()
+
+
+@pytest.fixture
+def ct(tmp_path):
+    """Writes an image file and returns its path."""
+
+    def write(name="ct.nii.gz", size=(20, 18, 24), seed=0):
+        image = sitk.GetImageFromArray(np.random.default_rng(seed).normal(50, 30, size).astype(np.int16))
+        image.SetSpacing((1.1, 0.9, 1.4))
+        image.SetOrigin((-3.0, 2.0, 8.0))
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(image, str(tmp_path / name))
+        return tmp_path / name
+
+    return write
+
+
+def run(*arguments):
+    return main([str(a) for a in arguments])
+
+
+def cpu(*arguments):
+    return run("segment", *arguments, "--device", "cpu", "--threads", 1)
+
+
+@pytest.mark.parametrize("suffix", [".seg.nrrd", ".nii.gz", ".mha"])
+def test_one_image_becomes_one_file_on_its_own_grid(model, ct, tmp_path, suffix):
+    image, out = ct(), tmp_path / "results" / f"out{suffix}"
+    assert cpu(image, "-m", model, "-o", out) == ExitCode.OK
+    written, original = sitk.ReadImage(str(out)), sitk.ReadImage(str(image))
+    assert written.GetSize() == original.GetSize()
+    assert written.GetOrigin() == pytest.approx(original.GetOrigin())
+    assert written.GetSpacing() == pytest.approx(original.GetSpacing())
+    beside = {f"out{suffix}"} if suffix == ".seg.nrrd" else {f"out{suffix}", "out.labels.csv"}
+    assert {p.name for p in out.parent.iterdir()} == beside
+
+
+def test_confidence_and_statistics_come_along(model, ct, tmp_path, capsys):
+    files = ["-o", tmp_path / "o.nii.gz", "--confidence", tmp_path / "c.nrrd", "--statistics", tmp_path / "s.csv"]
+    assert cpu(ct(), "-m", model, *files, "--classes", "organ 3", "organ 4") == ExitCode.OK
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "o.nii.gz")))
+    assert set(np.unique(labels)) <= {0, 3, 4}
+    confidence = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "c.nrrd")))
+    assert confidence.dtype == np.float32 and 0 < confidence.min() and confidence.max() <= 1
+    rows = (tmp_path / "s.csv").read_text().splitlines()
+    assert rows[0].startswith("LabelValue,Name,Voxels,Volume_mL")
+    organ = next(row.split(",") for row in rows if row.startswith("3,organ 3,"))
+    assert int(organ[2]) == (labels == 3).sum()
+    assert float(organ[3]) == pytest.approx((labels == 3).sum() * 1.1 * 0.9 * 1.4 / 1000, rel=1e-4)
+    assert "structures in" in capsys.readouterr().out
+
+
+def test_a_folder_of_cases_resumes_and_outlives_a_broken_one(model, ct, tmp_path, capsys):
+    for i, name in enumerate("abc"):
+        ct(f"cases/{name}_0000.nii.gz", seed=i)
+    (tmp_path / "cases" / "b_0000.nii.gz").write_bytes(b"broken")
+    out = tmp_path / "out"
+    assert cpu(tmp_path / "cases", "-m", model, "-o", out, "--statistics", out) == ExitCode.SOME_FAILED
+    assert {p.name for p in out.iterdir()} == {"a.seg.nrrd", "a.csv", "c.seg.nrrd", "c.csv"}
+    assert "b_0000.nii.gz" in capsys.readouterr().err
+    before = (out / "a.seg.nrrd").stat().st_mtime_ns
+    ct("cases/b_0000.nii.gz", seed=1)
+    assert cpu(tmp_path / "cases", "-m", model, "-o", out, "--statistics", out, "--json-progress") == ExitCode.OK
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [e["case"] for e in events if e["event"] == "skipped"] == ["a", "c"]
+    assert [e["output"] for e in events if e["event"] == "result"] == [str(out / "b.seg.nrrd")]
+    assert [e["stage"] for e in events if e["event"] == "progress"][-1] == "write"
+    assert (out / "a.seg.nrrd").stat().st_mtime_ns == before
+
+
+def test_channels_of_a_case_are_separate_files(write_model, ct, tmp_path):
+    model = write_model(small_plans(channels=2), small_dataset(channels=2))
+    files = [ct(f"cases/x_000{channel}.nii.gz", seed=channel) for channel in range(2)]
+    assert cpu(*files, "-m", model, "-o", tmp_path / "one.nrrd") == ExitCode.OK
+    assert cpu(tmp_path / "cases", "-m", model, "-o", tmp_path / "out", "--format", ".nrrd") == ExitCode.OK
+    one, two = (sitk.ReadImage(str(f)) for f in (tmp_path / "one.nrrd", tmp_path / "out" / "x.nrrd"))
+    assert np.array_equal(sitk.GetArrayFromImage(one), sitk.GetArrayFromImage(two))
+    assert cpu(files[0], "-m", model, "-o", tmp_path / "two.nrrd") == ExitCode.IMAGE
+
+
+def test_an_existing_result_is_kept_unless_told_otherwise(model, ct, tmp_path, capsys):
+    out = tmp_path / "out.seg.nrrd"
+    out.write_text("precious")
+    assert cpu(ct(), "-m", model, "-o", out) == ExitCode.OUTPUT
+    assert out.read_text() == "precious" and f"{out} exists already" in capsys.readouterr().err
+    assert cpu(ct(), "-m", model, "-o", out, "--overwrite") == ExitCode.OK
+    assert Segmentation.from_image(out).labels.shape == (20, 18, 24)
+
+
+def bad_images(tmp_path, good):
+    content = good.read_bytes()
+    (tmp_path / "empty.nii.gz").touch()
+    (tmp_path / "truncated.nii.gz").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.nii.gz").write_text("no image")
+    sitk.WriteImage(sitk.ReadImage(str(good))[:, :, 3], str(tmp_path / "flat.mha"))
+    broken = sitk.Cast(sitk.ReadImage(str(good)), sitk.sitkFloat32)
+    broken[1, 2, 3] = float("nan")
+    sitk.WriteImage(broken, str(tmp_path / "nan.nrrd"))
+    sitk.WriteImage(sitk.Compose([broken, broken]), str(tmp_path / "vector.nrrd"))
+    sitk.WriteImage(sitk.ReadImage(str(good)), str(tmp_path / "plain.nii"))
+    for name, offset, form, values in (
+        ("zero.nii", 80, "<f", (0,)),
+        ("negative.nii", 80, "<f", (-1,)),
+        ("gigantic.nii", 42, "<hhh", (32000, 32000, 32000)),
+    ):
+        changed = bytearray((tmp_path / "plain.nii").read_bytes())
+        struct.pack_into(form, changed, offset, *values)
+        (tmp_path / name).write_bytes(changed)
+    return {
+        "absent.nii.gz": "does not exist",
+        "empty.nii.gz": "is empty",
+        "truncated.nii.gz": "is truncated",
+        "text.nii.gz": "truncated or no gzip file",
+        "flat.mha": "is a 2D image",
+        "nan.nrrd": "1 voxels that are NaN or infinite",
+        "vector.nrrd": "2 channel(s), and the model wants 1",
+        "zero.nii": "every spacing must be positive",
+        "negative.nii": "every spacing must be positive",
+        "gigantic.nii": "announces 32000x32000x32000 voxels",
+    }
+
+
+def test_a_bad_image_is_one_sentence_and_nothing_is_written(model, ct, tmp_path, capsys):
+    for name, sentence in bad_images(tmp_path, ct()).items():
+        assert cpu(tmp_path / name, "-m", model, "-o", tmp_path / "out" / "o.seg.nrrd") == ExitCode.IMAGE, name
+        said = capsys.readouterr().err
+        assert sentence in said and name in said and "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_model_is_one_sentence(model, ct, tmp_path, capsys):
+    image = ct()
+    assert cpu(image, "-m", tmp_path / "nowhere", "-o", tmp_path / "o.seg.nrrd") == ExitCode.MODEL
+    checkpoint = model / "fold_0" / "checkpoint_final.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    assert cpu(image, "-m", model, "-o", tmp_path / "o.seg.nrrd") == ExitCode.MODEL
+    assert "checkpoint_final.pth" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_labels_and_weights_that_disagree(model, ct, tmp_path, capsys):
+    dataset = json.loads((model / "dataset.json").read_text())
+    dataset["labels"]["one more"] = 21
+    (model / "dataset.json").write_text(json.dumps(dataset))
+    assert cpu(ct(), "-m", model, "-o", tmp_path / "o.seg.nrrd") == ExitCode.MODEL
+    assert "they have 21 classes, dataset.json has 22" in capsys.readouterr().err
+
+
+def test_an_unknown_class_names_its_neighbours(model, ct, tmp_path, capsys):
+    assert cpu(ct(), "-m", model, "-o", tmp_path / "o.nrrd", "--classes", "orgam 3") == ExitCode.LABELS
+    assert "organ 3" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders take their permissions from elsewhere on Windows")
+def test_an_output_that_cannot_be_written_is_known_before_the_work(model, ct, tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    assert cpu(ct(), "-m", model, "-o", tmp_path / "file" / "o.seg.nrrd") == ExitCode.OUTPUT
+    assert "cannot be written" in capsys.readouterr().err
+    assert cpu(ct(), "-m", model, "-o", tmp_path / "o.jpg") == ExitCode.OUTPUT or (tmp_path / "o.jpg").is_dir()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_leaves_nothing(model, ct, tmp_path, monkeypatch, capsys):
+    from ClassScaleSegLib import seg_nrrd
+
+    def full(path, *_):
+        path.write_bytes(b"some")
+        with open("/dev/full", "wb") as disk:
+            disk.write(b"x" * 100_000)
+
+    monkeypatch.setattr(seg_nrrd, "write_seg_nrrd", full)
+    assert cpu(ct(), "-m", model, "-o", tmp_path / "out" / "o.seg.nrrd") == ExitCode.OUTPUT
+    assert "No space left on device" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@pytest.mark.parametrize("stage", ["begin", "read", "segment", "write"])
+def test_interrupted_at_any_stage_it_leaves_nothing(model, ct, tmp_path, stage):
+    image, out = ct(size=(40, 60, 60)), tmp_path / "out"
+    command = [sys.executable, "-m", "ClassScaleSegLib.cli", "segment", image, "-m", model, "-o", out / "o.seg.nrrd"]
+    command += ["--confidence", out / "c.nrrd", "--json-progress", "--device", "cpu", "--threads", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout:
+            event = json.loads(line)
+            if stage in (event["event"], event.get("stage")):
+                process.send_signal(signal.SIGINT if stage != "read" else signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == ExitCode.CANCELLED
+    assert json.loads(rest.splitlines()[-1])["kind"] == "Cancelled"
+    left = {p.name for p in out.iterdir()} if out.exists() else set()
+    assert left <= ({"c.nrrd"} if stage == "write" else set())  # the confidence may be complete by then
+
+
+def test_inspect_tells_what_a_model_is_and_what_a_job_takes(model, ct, capsys):
+    assert run("inspect", model, ct(), "--json") == ExitCode.OK
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["number of classes"] == 21 and facts["rank"] == 8 and facts["patch"] == [16, 16, 16]
+    assert facts["classes"]["3"] == "organ 3"
+    assert facts["model grid"] == [28, 16, 26] and facts["windows"] == 3 * 1 * 3
+    assert 0.3 < facts["memory on a CPU (GiB)"] < 1
+
+
+def test_pack_makes_a_bundle_that_segments_alike(model, ct, tmp_path):
+    image, bundle = ct(), tmp_path / "small.zip"
+    assert run("pack", model, "-o", bundle, "--name", "Small", "--licence", "CC0-1.0") == ExitCode.OK
+    for source, out in ((model, "a.nrrd"), (bundle, "b.nrrd")):
+        assert cpu(image, "-m", source, "-o", tmp_path / out) == ExitCode.OK
+    a, b = (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / n))) for n in ("a.nrrd", "b.nrrd"))
+    assert np.array_equal(a, b)
+    assert run("pack", model, "-o", bundle) == ExitCode.OUTPUT
+
+
+def test_the_demo_reaches_what_its_card_promises(tmp_path, capsys):
+    assert run("demo", "-o", tmp_path, "--device", "cpu") == ExitCode.OK
+    assert {p.name for p in tmp_path.iterdir()} == {"toy-120.seg.nrrd", "toy-120.csv", "toy-120.png"}
+    assert (tmp_path / "toy-120.png").read_bytes().startswith(b"\x89PNG")

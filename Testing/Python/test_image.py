@@ -1,0 +1,192 @@
+"""Reading images: channels, DICOM, orientation, and everything that can be wrong with a file."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.inference.image import read_image
+
+sitk = pytest.importorskip("SimpleITK")
+
+
+def volume(dtype=np.int16, size=(20, 30, 40), **geometry):
+    image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 3000, size).astype(dtype))
+    image.SetSpacing(geometry.get("spacing", (1.0, 2.0, 3.0)))
+    image.SetOrigin(geometry.get("origin", (-7.0, 5.0, 11.0)))
+    image.SetDirection(geometry.get("direction", (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    return image
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd"])
+def test_a_file_is_read_as_nnunet_reads_it(tmp_path, suffix):
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    file = tmp_path / f"ct{suffix}"
+    sitk.WriteImage(volume(), str(file))
+    read, (expected, properties) = read_image(file, 1), SimpleITKIO().read_images([str(file)])
+    assert np.array_equal(read.voxels, expected) and read.voxels.dtype == np.int16  # no copy in float32 yet
+    assert read.spacing == pytest.approx(properties["spacing"])
+    assert read.geometry.size == (40, 30, 20)
+
+
+def test_channels_come_from_files_or_components(tmp_path):
+    for channel in range(2):
+        sitk.WriteImage(volume(np.float32) + channel, str(tmp_path / f"mr_{channel:04}.nrrd"))
+    files = [tmp_path / "mr_0000.nrrd", tmp_path / "mr_0001.nrrd"]
+    read = read_image(files, 2)
+    assert read.voxels.shape == (2, 20, 30, 40) and np.allclose(read.voxels[1] - read.voxels[0], 1)
+    together = sitk.Compose([sitk.ReadImage(str(file)) for file in files])
+    assert np.array_equal(read_image(together, 2).voxels, read.voxels)
+    with pytest.raises(ImageError, match="the model wants 1. Give one file a channel"):
+        read_image(files, 1)
+    sitk.WriteImage(volume(np.float32, origin=(0, 0, 0)), str(files[1]))
+    with pytest.raises(ImageError, match="the channels lie on different grids"):
+        read_image(files, 2)
+
+
+@pytest.fixture
+def series(tmp_path):
+    def write(folder="dicom", gaps=None, uid="1.2.3.4"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        image = volume(size=(6, 16, 12), spacing=(0.7, 0.7, 2.5))
+        for z in range(image.GetDepth()):
+            slice_ = image[:, :, z]
+            place = (-7, 5, 11 + (gaps[z] if gaps else 2.5 * z))
+            tags = {"0020|000e": uid, "0020|000d": "1.2.3", "0008|0060": "CT", "0020|0013": str(z)}
+            tags |= {"0020|0032": "\\".join(map(str, place)), "0020|0037": "1\\0\\0\\0\\1\\0"}
+            for tag, value in tags.items():
+                slice_.SetMetaData(tag, value)
+            writer = sitk.ImageFileWriter()
+            writer.KeepOriginalImageUIDOn()
+            writer.SetFileName(str(tmp_path / folder / f"{uid}-{z}.dcm"))
+            writer.Execute(slice_)
+        return tmp_path / folder, image
+
+    return write
+
+
+def test_a_dicom_folder_is_one_image(series):
+    folder, image = series()
+    read = read_image(folder, 1)
+    assert np.array_equal(read.voxels[0], sitk.GetArrayFromImage(image))
+    assert read.spacing == pytest.approx((2.5, 0.7, 0.7))
+
+
+def test_dicom_with_missing_slices_or_two_series_is_refused(series, tmp_path):
+    folder, _ = series("gap", gaps=[0, 2.5, 5, 10, 12.5, 15])
+    with pytest.raises(ImageError, match="2.50 to 5.00 mm apart: some are missing"):
+        read_image(folder, 1)
+    series("two", uid="1.2.3.4")
+    folder, _ = series("two", uid="1.2.3.5")
+    with pytest.raises(ImageError, match="has 2 DICOM series: .*1.2.3.4 .6 files."):
+        read_image(folder, 1)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ImageError, match="has no DICOM series"):
+        read_image(tmp_path / "none", 1)
+
+
+OBLIQUE = (0.8, 0.6, 0, -0.6, 0.8, 0, 0, 0, -1)
+
+
+@pytest.mark.parametrize("direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), (0, 0, -1, 1, 0, 0, 0, 1, 0), OBLIQUE])
+def test_turned_for_the_model_and_back(direction):
+    image = volume(direction=direction)
+    read = read_image(image, 1, "RAS")
+    assert np.array_equal(read.restore(np.ascontiguousarray(read.voxels[0])), sitk.GetArrayFromImage(image))
+    turned = sitk.DICOMOrient(image, "RAS")
+    assert np.array_equal(read.voxels[0], sitk.GetArrayFromImage(turned))
+    assert read.spacing == turned.GetSpacing()[::-1]
+
+
+def test_a_2d_image_is_one_slice_for_a_2d_model_only():
+    flat = volume()[:, :, 3]
+    read = read_image(flat, 1, flat=True)
+    assert read.voxels.shape == (1, 1, 30, 40) and read.spacing == (999 * 2.0, 2.0, 1.0)
+    with pytest.raises(ImageError, match="is a 2D image; the model segments 3D ones"):
+        read_image(flat, 1)
+    with pytest.raises(ImageError, match="is a 4D image.*Extract one of its frames"):
+        read_image(sitk.JoinSeries([volume(), volume()]), 1)
+
+
+def nifti_with(tmp_path, offset, form, *values):
+    """A NIfTI file with some bytes of its header replaced."""
+    sitk.WriteImage(volume(), str(tmp_path / "good.nii"))
+    content = bytearray((tmp_path / "good.nii").read_bytes())
+    struct.pack_into(form, content, offset, *values)
+    (tmp_path / "bad.nii").write_bytes(content)
+    return tmp_path / "bad.nii"
+
+
+@pytest.mark.parametrize("spacing", [(0, 2, 3), (-1, 2, 3), (float("nan"), 2, 3), (1, float("inf"), 3)])
+def test_spacing_that_is_not_positive_is_refused(tmp_path, spacing):
+    with pytest.raises(ImageError, match="bad.nii has spacing .*; every spacing must be positive"):
+        read_image(nifti_with(tmp_path, 80, "<fff", *spacing), 1)
+
+
+def test_spacing_in_other_formats(tmp_path):
+    sitk.WriteImage(volume(), str(tmp_path / "good.mha"))
+    text = (tmp_path / "good.mha").read_bytes()
+    for spacing in (b"0 2 3", b"-1 2 3"):
+        (tmp_path / "bad.mha").write_bytes(text.replace(b"ElementSpacing = 1 2 3", b"ElementSpacing = " + spacing))
+        with pytest.raises(ImageError, match="bad.mha has spacing"):
+            read_image(tmp_path / "bad.mha", 1)
+    rotated = b"TransformMatrix = 1 0 0 1 0 0 0 0 1"
+    (tmp_path / "bad.mha").write_bytes(text.replace(b"TransformMatrix = 1 0 0 0 1 0 0 0 1", rotated))
+    with pytest.raises(ImageError, match="direction matrix that is not a rotation"):
+        read_image(tmp_path / "bad.mha", 1)
+
+
+def test_a_gigantic_header_is_refused_before_anything_is_allocated(tmp_path):
+    with pytest.raises(ImageError, match="truncated: its header announces 32000x32000x32000 voxels"):
+        read_image(nifti_with(tmp_path, 40, "<hhhh", 3, 32000, 32000, 32000), 1)
+    for suffix, before, after in (
+        ("mha", b"DimSize = 40 30 20", b"DimSize = 40000 30000 20000"),
+        ("nrrd", b"sizes: 40 30 20", b"sizes: 40000 30000 20000"),
+    ):
+        file = tmp_path / f"huge.{suffix}"
+        sitk.WriteImage(volume(), str(file))
+        file.write_bytes(file.read_bytes().replace(before, after))
+        with pytest.raises(ImageError, match="announces 40000x30000x20000 voxels, more than .* can hold"):
+            read_image(file, 1)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd"])
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, suffix, share):
+    file = tmp_path / f"ct{suffix}"
+    sitk.WriteImage(volume(), str(file))
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(file, 1)
+
+
+def test_a_gzip_of_several_members_is_whole(tmp_path):
+    sitk.WriteImage(volume(), str(tmp_path / "ct.nii"))
+    content = (tmp_path / "ct.nii").read_bytes()
+    halves = content[: len(content) // 2], content[len(content) // 2 :]
+    (tmp_path / "ct.nii.gz").write_bytes(b"".join(gzip.compress(half) for half in halves))
+    assert np.array_equal(read_image(tmp_path / "ct.nii.gz", 1).voxels, read_image(tmp_path / "ct.nii", 1).voxels)
+
+
+def test_files_that_are_no_images(tmp_path):
+    (tmp_path / "empty.nii.gz").touch()
+    with pytest.raises(ImageError, match="is empty .0 bytes."):
+        read_image(tmp_path / "empty.nii.gz", 1)
+    for name in ("text.nii.gz", "text.nii", "text.mha", "text.nrrd"):
+        (tmp_path / name).write_text("no image at all " * 100)
+        with pytest.raises(ImageError, match=name):
+            read_image(tmp_path / name, 1)
+    with pytest.raises(ImageError, match="does not exist"):
+        read_image(tmp_path / "absent.nii.gz", 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_not_finite_are_counted(value):
+    image = sitk.Cast(volume(), sitk.sitkFloat32)
+    image[3, 4, 5] = value
+    image[3, 4, 6] = value
+    with pytest.raises(ImageError, match="has 2 voxels that are NaN or infinite"):
+        read_image(image, 1)

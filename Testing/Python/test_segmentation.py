@@ -1,0 +1,79 @@
+"""Segmentations made from label images, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from ClassScaleSegLib.errors import ImageError, LabelTableError
+from ClassScaleSegLib.labels import LabelTable
+from ClassScaleSegLib.segmentation import Geometry, Segmentation
+
+
+@pytest.mark.parametrize("pixel", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+def test_label_images_of_any_integer_type_are_taken(pixel):
+    image = sitk.GetImageFromArray(np.array([[[0, 1, 5]]], pixel))
+    image.SetSpacing((2.0, 3.0, 4.0))
+    ours = Segmentation.from_image(image)
+    assert ours.labels.dtype == np.uint16 and ours.labels.tolist() == [[[0, 1, 5]]]
+    assert ours.table.names == {0: "background", 1: "label 1", 5: "label 5"}
+    assert ours.to_image().GetSpacing() == (2.0, 3.0, 4.0) and ours.to_image().GetPixelID() == sitk.sitkUInt16
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (sitk.GetImageFromArray(np.full((2, 2, 2), -1, np.int16)), "reach from -1 to -1"),
+        (sitk.GetImageFromArray(np.full((2, 2, 2), 65536, np.int32)), "between 0 and 65535; these reach from 65536"),
+        (sitk.GetImageFromArray(np.ones((2, 2, 2), np.float32)), "must be integers; these are float32"),
+        (sitk.GetImageFromArray(np.ones((2, 2), np.uint8)), "has 2 dimensions; three are needed"),
+        (sitk.GetImageFromArray(np.ones((2, 2, 2, 3), np.uint8), isVector=True), "has 3 values a voxel"),
+        ("no/such/labels.nii.gz", "no/such/labels.nii.gz cannot be read as an image"),
+    ],
+)
+def test_what_is_no_label_image_is_refused(image, message):
+    with pytest.raises(ImageError, match=message):
+        Segmentation.from_image(image)
+
+
+def test_values_without_a_name_and_shapes_that_disagree_are_refused():
+    table, geometry = LabelTable.from_names({1: "a"}), Geometry((3, 2, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    with pytest.raises(LabelTableError, match="contains 2, 7, which the label table does not name"):
+        Segmentation(np.array([[[0, 1, 2], [7, 7, 7]]], np.uint16), table, geometry)
+    with pytest.raises(ImageError, match=r"label map has the shape \(3, 2, 1\), the geometry has \(1, 2, 3\)"):
+        Segmentation(np.zeros((3, 2, 1), np.uint16), table, geometry)
+    with pytest.raises(ImageError, match="confidence map has the shape"):
+        Segmentation(np.zeros((1, 2, 3), np.uint16), table, geometry, np.zeros((1, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "origin", "direction", "message"),
+    [
+        ((0.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), "not positive"),
+        ((1.0, -1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), "not positive"),
+        ((np.nan, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), "not positive"),
+        ((1.0, 1.0, 1.0), (np.inf, 0.0, 0.0), tuple(np.eye(3).ravel()), "spans no volume"),
+        ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1, 0, 0, 1, 0, 0, 0, 0, 1), "spans no volume"),
+    ],
+)
+def test_a_geometry_that_is_none_is_refused(spacing, origin, direction, message):
+    with pytest.raises(ImageError, match=message):
+        Geometry((3, 2, 1), spacing, origin, direction)
+
+
+def test_the_names_in_a_seg_nrrd_come_back_without_a_table(tmp_path):
+    names = {0: "background", 1: "kidney_cyst_left", 2: "absent", 3: "strange := a|b~c^d&e"}
+    labels = np.array([[[0, 1], [3, 3]]], np.uint16)
+    ours = Segmentation(labels, LabelTable.from_names(names), Geometry((2, 2, 1), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))
+    ours.write(tmp_path / "case.seg.nrrd", keep_empty=True)
+    again = Segmentation.from_image(str(tmp_path / "case.seg.nrrd"))
+    assert again.table.labels == ours.table.foreground and np.array_equal(again.labels, ours.labels)
+
+
+def test_a_seg_nrrd_with_a_damaged_segment_is_refused():
+    image = sitk.GetImageFromArray(np.zeros((2, 3, 4), np.uint8))
+    image.SetMetaData("Segment0_ID", "Segment_1")
+    image.SetMetaData("Segment0_LabelValue", "one")
+    image.SetMetaData("Segment0_Color", "1 0 0")
+    with pytest.raises(LabelTableError, match="Segment Segment_1 has no valid label value and colour .*one"):
+        Segmentation.from_image(image)
