@@ -4,6 +4,7 @@ from ClassScaleSegLib import open_model, segment
 segment("ct.nii.gz", open_model("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres")).write("ct.seg.nrrd")
 """
 
+from .bundle import pack
 from .errors import (
     Cancelled,
     ClassScaleError,
@@ -38,5 +39,6 @@ __all__ = [
     "Progress",
     "Segmentation",
     "open_model",
+    "pack",
     "segment",
 ]

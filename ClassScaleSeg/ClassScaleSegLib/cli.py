@@ -174,6 +174,7 @@ def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         licence=options.licence,
         modality=options.modality,
         orientation=options.orientation,
+        notice=options.notice,
         overwrite=options.overwrite,
     )
     print(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
@@ -230,8 +231,11 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("-o", "--output", required=True, metavar="BUNDLE.zip")
     pack.add_argument("--labels", metavar="CSV", help="names, colours and codes (Slicer's colour table columns)")
     pack.add_argument("--card", metavar="README.md", help="the model card")
-    for option in ("--name", "--licence", "--modality", "--orientation"):
-        pack.add_argument(option)
+    pack.add_argument("--name", help="what people call the model")
+    pack.add_argument("--licence", help="of the weights, such as CC-BY-4.0")
+    pack.add_argument("--modality", help="such as CT or MR")
+    pack.add_argument("--orientation", help="that images must be turned to first, such as RAS")
+    pack.add_argument("--notice", help="to be shown to users")
     pack.add_argument("--overwrite", action="store_true")
 
     demo = command("demo", demo_command)

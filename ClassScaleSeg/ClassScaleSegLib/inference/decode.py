@@ -1,9 +1,10 @@
 """Rows of the averaged basis on the model grid -> rows of the label map on the output grid. Exact.
 
 Interpolation has convex weights. So where the eight corners of an output voxel share their class, the voxel has it
-too, and its label is copied. In a boundary voxel only the classes that win at a corner are evaluated. No other class
-exceeds, at any corner, the second largest logit there; so if the best corner class reaches the *interpolated second
-largest logit*, it has won. Only the few voxels where it does not (three classes meeting) see all classes.
+too, and its label is copied. In a boundary voxel, if there are many classes, only those that win at a corner are
+evaluated. No other class exceeds, at any corner, the second largest logit there; so if the best corner class reaches
+the *interpolated second largest logit*, it has won. Only the few voxels where it does not (three classes meeting) see
+all classes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import torch
 from ..projection import Projection
 from .interpolation import AxisSampling
 from .memory import Tiles
+
+# Up to here all logits of a boundary voxel take no longer than looking for its candidates: measured with 118 (0.42 s
+# against 0.46 for a field of 80^3 to 152^3), 300 (0.57, 0.57) and 1000 classes (1.39, 1.17).
+_FEW_CLASSES = 256
 
 
 class LabelRow(NamedTuple):
@@ -65,7 +70,7 @@ class RowDecoder:
             kept = torch.tensor([int(v) in wanted for v in self._values], device=device)
             self._values = torch.where(kept, self._values, 0)
         self._all_classes = Tiles(tile_elements // projection.classes)
-        self._candidates = Tiles(tile_elements // projection.rank)
+        self._candidates = Tiles(tile_elements // 4 // projection.rank)  # several arrays (n, R) live at once
         self._kept: dict[int, _Row] = {}
         self._next_input = self._next_output = 0
 
@@ -132,7 +137,7 @@ class RowDecoder:
         """Decision at the output voxels ``(y, z)``, ``(n,)`` each."""
         sample = cell.at(y, z)
         basis = sample(cell.basis)
-        if self.projection.regions:
+        if self.projection.regions or self.projection.classes <= _FEW_CLASSES:
             return self._decide(basis)[0]
         candidates = sample.corners()
         decision = candidates[0].clone()
@@ -180,21 +185,22 @@ class _Cells:
 
     def at(self, y: torch.Tensor, z: torch.Tensor) -> _Sample:
         index = [yy[y] * self._width + zz[z] for yy in self._y for zz in self._z]
-        wy, wz = self._weights[0][y], self._weights[1][z]
-        return _Sample(self, index, [a * b for a in (1 - wy, wy) for b in (1 - wz, wz)])
+        return _Sample(self, index, self._weights[0][y], self._weights[1][z])
 
 
 class _Sample(NamedTuple):
-    """Output voxels with the four corners, and their weights, between which each lies in the mixed row."""
+    """Output voxels, each with its four corners in the mixed row and its weights along both axes."""
 
     cell: _Cells
     index: list[torch.Tensor]
-    weights: list[torch.Tensor]
+    weight_y: torch.Tensor
+    weight_z: torch.Tensor
 
     def __call__(self, plane: torch.Tensor) -> torch.Tensor:
         """Linear interpolation of ``(Y * Z,)`` or ``(Y * Z, R)`` at the voxels."""
-        terms = zip(self.index, self.weights, strict=True)
-        return sum(plane.index_select(0, i) * (w if plane.ndim == 1 else w[:, None]) for i, w in terms)
+        a, b, c, d = (plane.index_select(0, i) for i in self.index)
+        wy, wz = (w if plane.ndim == 1 else w[:, None] for w in (self.weight_y, self.weight_z))
+        return torch.lerp(a, b, wz).lerp_(torch.lerp(c, d, wz), wy)
 
     def corners(self) -> torch.Tensor:
         """Decisions at the corners, ``(8 or 4, n)``."""
