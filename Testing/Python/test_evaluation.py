@@ -1,0 +1,190 @@
+"""Evaluation of label maps: both Dice rules and surface Dice against plain definitions, files, and bad input."""
+
+import argparse
+import csv
+import json
+import time
+
+import numpy as np
+import pytest
+from classscale_training import evaluation
+from classscale_training.evaluation import EvaluationOptions, count_case, evaluate, evaluate_arrays, names_and_ignore
+from classscale_training.surface_dice import surface_counts
+from ClassScaleSegLib.errors import ImageError, LabelTableError
+
+sitk = pytest.importorskip("SimpleITK")
+NO_SURFACE = EvaluationOptions(tolerance=None)
+
+
+def blocks(seed, shape=(12, 14, 10), classes=5):
+    """A label map with regions of a few voxels."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, classes + 1, [-(-n // 3) for n in shape])
+    return np.kron(coarse, np.ones((3, 3, 3), int))[: shape[0], : shape[1], : shape[2]].astype(np.uint16)
+
+
+def write(folder, name, array, spacing=(1.0, 1.0, 1.0)):
+    folder.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(folder / name), useCompression=True)
+
+
+def test_the_two_rules_on_a_case_worked_by_hand():
+    # class 1: case a 2 of 3 + 3 voxels, case b missed, case c absent but predicted in 4 voxels; class 2 nowhere
+    a, b, c = (
+        (np.array([[[1, 1, 1, 0]]], np.uint8), np.array([[[0, 1, 1, 1]]], np.uint8)),
+        (np.array([[[1, 1, 0, 0]]], np.uint8), np.array([[[0, 0, 0, 0]]], np.uint8)),
+        (np.array([[[0, 0, 0, 0]]], np.uint8), np.array([[[1, 1, 1, 1]]], np.uint8)),
+    )
+    options = EvaluationOptions(names={0: "background", 1: "x", 2: "y"}, tolerance=None)
+    result = evaluate_arrays([(name, *pair, (1, 1, 1)) for name, pair in zip("abc", (a, b, c), strict=True)], options)
+    assert result.dice[1] == pytest.approx((2 / 3 + 0) / 2) and np.isnan(result.dice[2])
+    assert result.pooled_dice[1] == pytest.approx(2 * 2 / (7 + 5)) and np.isnan(result.pooled_dice[2])
+    assert result.mean_dice == result.dice[1] and result.mean_pooled_dice == result.pooled_dice[1]
+
+
+def test_dice_equals_the_mask_by_mask_definition():
+    pairs = [(str(i), blocks(i), blocks(i + 50), (1, 1, 1)) for i in range(4)]
+    pairs[2][1][pairs[2][1] == 3] = 0  # absent from one reference
+    result = evaluate_arrays(pairs, NO_SURFACE)
+    for value in range(1, 6):
+        masks = [(g == value, p == value) for _, g, p, _ in pairs]
+        each = [2 * (g & p).sum() / (g.sum() + p.sum()) for g, p in masks if g.any()]
+        assert result.dice[value] == pytest.approx(np.mean(each), rel=1e-12)
+        pooled = 2 * sum((g & p).sum() for g, p in masks) / sum(g.sum() + p.sum() for g, p in masks)
+        assert result.pooled_dice[value] == pytest.approx(pooled, rel=1e-12)
+    assert (
+        len([1 for row in result.case_rows() if row["case"] == "2" and row["label"] == 3 and row["dice"] is None]) == 1
+    )
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 1.5, 3.0])
+def test_surface_dice_equals_distance_transforms_of_each_class(tolerance):
+    from scipy import ndimage
+
+    spacing, reference, prediction = (1.5, 0.7, 1.0), blocks(1), blocks(2)
+    prediction = np.where(np.random.default_rng(3).random(prediction.shape) < 0.7, reference, prediction)
+    near, total = surface_counts(reference, prediction, spacing, tolerance, 6)
+    for value in range(1, 6):
+        borders = []
+        for labels in (reference, prediction):
+            mask = labels == value
+            borders.append(mask & ~ndimage.binary_erosion(mask))  # face neighbours; outside counts as background
+        within = [
+            (ndimage.distance_transform_edt(~other, sampling=spacing)[border] <= tolerance + 1e-9).sum()
+            for border, other in (borders, borders[::-1])
+        ]
+        assert (near[value], total[value]) == (sum(within), sum(border.sum() for border in borders))
+
+
+def test_a_shift_by_one_voxel_costs_no_surface_within_the_tolerance():
+    reference = np.zeros((16, 16, 16), np.uint8)
+    reference[4:12, 4:12, 4:12] = 1
+    options = EvaluationOptions(tolerance=2.0)
+    shifted = evaluate_arrays([("a", reference, np.roll(reference, 1, 0), (2.0, 1, 1))], options)
+    assert shifted.mean_surface_dice == 1 and shifted.mean_dice == pytest.approx(7 / 8)
+    further = evaluate_arrays([("a", reference, np.roll(reference, 1, 0), (2.1, 1, 1))], options)
+    assert further.mean_surface_dice < 0.8
+    flat = count_case(reference[6:7], reference[6:7], (5, 1, 1), options)  # one slice: only the outline is surface
+    assert flat.surface[1, 1] == 2 * 28
+
+
+def test_1000_classes_at_128_cubed_take_about_a_second():
+    reference = np.kron(np.arange(1000).reshape(10, 10, 10) + 1, np.ones((13, 13, 13), int))[:128, :128, :128]
+    reference = np.ascontiguousarray(reference, np.uint16)
+    prediction = np.roll(reference, 1, 2)
+    begin = time.process_time()
+    result = evaluate_arrays([("a", reference, prediction, (1, 1, 1))], NO_SURFACE)
+    assert time.process_time() - begin < 2  # measured 0.05
+    assert 0.9 < result.mean_dice < 0.93
+
+
+def test_ignored_voxels_count_nowhere():
+    reference, prediction = blocks(4), blocks(5)
+    reference[:6] = 9
+    result = evaluate_arrays([("a", reference, prediction, (1, 1, 1))], EvaluationOptions(ignore=9, tolerance=None))
+    rest = evaluate_arrays([("a", reference[6:], prediction[6:], (1, 1, 1))], NO_SURFACE)
+    assert np.array_equal(result.voxels[0, :, :6], rest.voxels[0]) and not result.voxels[0, :, 6:].any()
+
+
+def test_folders_give_tables_a_summary_and_a_plot(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    references, predictions, out = tmp_path / "data" / "labelsTr", tmp_path / "predicted", tmp_path / "out"
+    for index in range(3):
+        write(references, f"case_{index}.nii.gz", blocks(index))
+        write(predictions, f"case_{index}.nrrd", blocks(index + 9))  # another format is no fault
+    write(predictions, "other.nii.gz", blocks(1))
+    names = {"background": 0, **{f"organ {value}": value for value in range(1, 7)}}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": names}))
+    parser = argparse.ArgumentParser()
+    evaluation.add_arguments(parser)
+    arguments = parser.parse_args([str(references), str(predictions), "-o", str(out)])
+    assert evaluation.run(arguments) == 0
+    line = capsys.readouterr().out
+    assert line.startswith("3 cases, 5 classes in the references: mean Dice 0.") and "at 1 mm" in line
+    expected = evaluate_arrays([(str(i), blocks(i), blocks(i + 9), (1, 1, 1)) for i in range(3)])
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["dice"] == pytest.approx(expected.mean_dice, abs=1e-6)
+    assert summary["pooled_dice"] == pytest.approx(expected.mean_pooled_dice, abs=1e-6)
+    assert summary["surface_dice"] == pytest.approx(expected.mean_surface_dice, abs=1e-6)
+    assert summary["predictions_without_reference"] == ["other"] and summary["missing_predictions"] == []
+    assert summary["per_class"]["6"]["dice"] is None  # never there
+    rows = list(csv.DictReader(open(out / "per_class.csv", encoding="utf-8")))
+    assert [row["name"] for row in rows] == list(names)[1:]
+    assert float(rows[2]["dice"]) == pytest.approx(expected.dice[3], abs=1e-6)
+    cases = list(csv.DictReader(open(out / "per_case.csv", encoding="utf-8")))
+    assert {(row["case"], row["label"]) for row in cases} == {
+        (f"case_{i}", str(v)) for i in range(3) for v in range(1, 6)
+    }
+    assert (out / "dice.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_missing_predictions_are_an_error_or_count_as_missed(tmp_path):
+    for index in range(2):
+        write(tmp_path / "r", f"c{index}.nii.gz", blocks(index))
+    write(tmp_path / "p", "c0.nii.gz", blocks(0))
+    with pytest.raises(ImageError, match="lacks 1 of 2 cases, among them c1.*--allow-missing"):
+        evaluate(tmp_path / "r", tmp_path / "p", NO_SURFACE)
+    result = evaluate(tmp_path / "r", tmp_path / "p", EvaluationOptions(tolerance=None, allow_missing=True))
+    assert result.missing == ("c1",) and result.mean_dice == 0.5
+    assert result.sentence().endswith("1 predictions are missing.")
+
+
+@pytest.mark.parametrize(
+    "spoil, sentence",
+    [
+        (
+            lambda p: write(p, "c.nii.gz", blocks(0), (1, 1, 1.2)),
+            r"r.c.nii.gz and .*p.c.nii.gz .* spacing \(1, 1, 1\) and",
+        ),
+        (lambda p: write(p, "c.nii.gz", blocks(0)[:-1]), r"r.c.nii.gz and .*p.c.nii.gz .* size \(10, 14, 12\) and"),
+        (
+            lambda p: write(p, "c.nii.gz", blocks(0) + np.uint16(60)),
+            "p.c.nii.gz holds label 60, which is not among the 6",
+        ),
+        (lambda p: write(p, "c.nii.gz", blocks(0).astype(np.float32) / 2), "no label map: whole numbers"),
+        (lambda p: write(p, "c.nii.gz", blocks(0).astype(np.int16) - 1), "no label map: whole numbers .* not -1 to 4"),
+        (lambda p: (p / "c.nii.gz").write_bytes((p / "c.nii.gz").read_bytes()[:-40]), "c.nii.gz is truncated"),
+        (lambda p: (p / "c.nii.gz").write_text("no image"), "c.nii.gz is truncated or no gzip file"),
+        (lambda p: write(p, "c.mha", blocks(0)), "same case twice"),
+        (lambda p: (p / "c.nii.gz").unlink(), "holds no label maps"),
+    ],
+)
+def test_bad_predictions_get_a_sentence_that_names_the_file(tmp_path, spoil, sentence):
+    write(tmp_path / "r", "c.nii.gz", blocks(0))
+    write(tmp_path / "p", "c.nii.gz", blocks(0))
+    spoil(tmp_path / "p")
+    with pytest.raises(ImageError, match=sentence):
+        evaluate(tmp_path / "r", tmp_path / "p", EvaluationOptions(dict.fromkeys(range(6), "x"), tolerance=None))
+
+
+def test_names_come_from_dataset_json(tmp_path):
+    file = tmp_path / "dataset.json"
+    file.write_text(json.dumps({"labels": {"background": 0, "liver": 1, "ignore": 2}}))
+    assert names_and_ignore(file) == ({0: "background", 1: "liver"}, 2)
+    file.write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2], "part": 2}}))
+    assert names_and_ignore(file) == ({}, None)
+    file.write_text("{")
+    with pytest.raises(LabelTableError, match="cannot be read as an nnU-Net dataset.json"):
+        names_and_ignore(file)

@@ -1,0 +1,198 @@
+"""The bare training loop: its network is nnU-Net's, it learns, and a killed run goes on as if it had not been."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from classscale_training.loop import main, train
+from classscale_training.loop_checkpoints import Checkpoints
+from classscale_training.loop_options import PRESETS, LoopOptions
+from classscale_training.plain_network import NETWORK_CLASS, PlainUNet, architecture
+from classscale_training.toy import ToyCases
+from ClassScaleSegLib.errors import ClassScaleError, ModelError, OutputError
+
+TRAINING = Path(__file__).parents[2] / "training"
+
+
+def small(folder, **more) -> LoopOptions:
+    """A network and volumes that take a few milliseconds a step."""
+    size = {"classes": 12, "size": 16, "features": (16, 24, 32), "convolutions": (1, 1, 1)}
+    size |= {"decoder_convolutions": (1, 1), "learning_rate": 0.01, "log_every": 1, "evaluate_every": 50, "steps": 6}
+    return LoopOptions(folder=folder, **{**size, "device": "cpu", **more})
+
+
+def weights(folder) -> dict:
+    return torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    "features, encoder, decoder", [((8, 12), (2, 1), (2,)), ((6, 8, 10, 10), (1, 2, 1, 2), (1, 2, 1))]
+)
+def test_the_network_is_plain_conv_unet_weight_for_weight(features, encoder, decoder):
+    get_network = pytest.importorskip("nnunetv2.utilities.get_network_from_plans").get_network_from_plans
+    kwargs = architecture(features, encoder, decoder)
+    requires_import = ["conv_op", "norm_op", "dropout_op", "nonlin"]
+    stock = get_network(NETWORK_CLASS, kwargs, requires_import, 1, 5, deep_supervision=False).eval()
+    ours = PlainUNet(kwargs, 1, 5).eval()
+    assert list(ours.state_dict()) == list(stock.state_dict())
+    stock.load_state_dict(ours.state_dict(), strict=True)
+    image = torch.randn(2, 1, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(ours.head(ours(image)), stock(image))
+
+
+def test_it_learns_and_stock_nnunet_and_our_engine_open_what_it_writes(tmp_path):
+    predictor_module = pytest.importorskip("nnunetv2.inference.predict_from_raw_data")
+    from ClassScaleSegLib import open_model
+
+    options = small(tmp_path, steps=60, log_every=20, evaluate_every=60, evaluation_cases=2)
+    entries = []
+    result = train(options, entries.append)
+    assert result.finished and result.step == 60 and result.last == entries[-1]
+    assert entries[-1]["loss"] < entries[0]["loss"] - 0.8
+    assert entries[-1]["dice"] > 0.6 and entries[-1]["pooled_dice"] > 0.6  # measured 0.84; chance: below 0.1
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == entries
+
+    image, labels = ToyCases(replace(options.toy, seed=7), 1)[0]
+    predictor = predictor_module.nnUNetPredictor(device=torch.device("cpu"), use_mirroring=False)
+    predictor.initialize_from_trained_model_folder(str(tmp_path), (0,), "checkpoint_final.pth")
+    predictor.network.load_state_dict(predictor.list_of_parameters[0])
+    with torch.no_grad():
+        logits = predictor.network.eval()(image[None])[0]
+    assert (logits.argmax(0) == labels).float().mean() > 0.6
+    model = open_model(tmp_path)
+    assert model.projection.classes == 13 and model.table.names[12] == "cell 12"
+
+
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(tmp_path):
+    straight, killed = small(tmp_path / "straight"), small(tmp_path / "killed", checkpoint_minutes=0.0)
+    train(straight)
+    script = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_loop import small, train\n"
+        "from pathlib import Path\n"
+        "stop = lambda entry: os._exit(9) if entry['step'] == 4 else None\n"  # before that step is in a checkpoint
+        "train(small(Path(sys.argv[2]), checkpoint_minutes=0.0), stop)\n"
+    )
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(killed.folder)]
+    assert subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}).returncode == 9
+    assert not (killed.folder / "fold_0" / "checkpoint_final.pth").exists()
+    with open(killed.folder / "log.jsonl", "a") as log:
+        log.write('{"step": 5, "lo')  # a line cut short
+    resumed = []
+    train(killed, resumed.append)
+    assert [entry["step"] for entry in resumed] == [4, 5, 6]
+    assert same(weights(straight.folder), weights(killed.folder))
+    steps = [json.loads(line)["step"] for line in (killed.folder / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_deadline_stops_with_a_checkpoint_and_a_second_call_finishes(tmp_path, optimizer):
+    options = small(tmp_path / "run", optimizer=optimizer, batch=2, prefetch=2, steps=3)
+    result = train(replace(options, minutes=0.0))
+    assert (result.step, result.finished) == (1, False)
+    assert train(options).finished
+    train(replace(options, folder=tmp_path / "straight", prefetch=0))
+    assert same(weights(options.folder), weights(tmp_path / "straight"))
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path):
+    options = small(tmp_path / "run", checkpoint_minutes=0.0)
+    train(replace(options, steps=6, minutes=0.0))
+    train(replace(options, steps=6, minutes=0.0))
+    checkpoints = Checkpoints(options.folder / "fold_0")
+    assert [torch.load(f, weights_only=True)["loop"]["step"] for f in (checkpoints.latest, checkpoints.previous)] == [
+        2,
+        1,
+    ]
+    os.truncate(checkpoints.latest, checkpoints.latest.stat().st_size // 2)
+    entries = []
+    with pytest.warns(UserWarning, match="checkpoint_latest.pth .* cannot be read; going on from checkpoint_previous"):
+        train(options, entries.append)
+    assert entries[0]["step"] == 2
+    train(small(tmp_path / "straight"))
+    assert same(weights(options.folder), weights(tmp_path / "straight"))
+    for file in (checkpoints.latest, checkpoints.previous):
+        file.write_bytes(b"")
+    with pytest.raises(ModelError, match="No checkpoint can be read: .*latest.*previous.*Delete them"):
+        train(options)
+
+
+def test_a_full_disk_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
+    options = small(tmp_path)
+    train(replace(options, minutes=0.0))
+    before = (tmp_path / "fold_0" / "checkpoint_latest.pth").read_bytes()
+    save = torch.save
+
+    def on_a_full_disk(content, stream):
+        save({"half": torch.zeros(100)}, stream)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", on_a_full_disk)
+    with pytest.raises(OutputError, match="checkpoint_latest.pth cannot be written .*No space left"):
+        train(replace(options, minutes=0.0))
+    assert (tmp_path / "fold_0" / "checkpoint_latest.pth").read_bytes() == before
+    assert [file.name for file in (tmp_path / "fold_0").iterdir()] == ["checkpoint_latest.pth"]
+
+
+def test_a_run_that_diverges_stops_with_a_sentence_and_keeps_its_checkpoint(tmp_path):
+    options = small(tmp_path, optimizer="sgd", steps=50)
+    train(replace(options, minutes=0.0))
+    before = (tmp_path / "fold_0" / "checkpoint_latest.pth").read_bytes()
+    with pytest.raises(ClassScaleError, match="not finite at step|loss is (nan|inf) at step .* lower --learning-rate"):
+        train(replace(options, learning_rate=math.inf, checkpoint_minutes=0.0))
+    assert (tmp_path / "fold_0" / "checkpoint_latest.pth").read_bytes() == before
+
+
+def test_a_run_cannot_be_continued_with_another_network(tmp_path, capsys):
+    train(small(tmp_path, minutes=0.0))
+    sizes = "--size 16 --features 16 24 32 --convolutions 1 1 1 --decoder-convolutions 1 1 --device cpu".split()
+    assert main(["--folder", str(tmp_path), "--classes", "13", *sizes]) == 1
+    assert "was trained with classes 12, not 13" in capsys.readouterr().err
+
+
+def test_presets_and_options_make_sense_together(tmp_path):
+    for preset in PRESETS.values():
+        assert LoopOptions(folder=tmp_path, **preset).toy.size % 16 == 0
+    with pytest.raises(ClassScaleError, match="Size 36 does not fit a network of 5 stages: .* multiple of 16"):
+        LoopOptions(folder=tmp_path, size=36)
+    with pytest.raises(ClassScaleError, match="2 stages .* need 2 numbers of convolutions and 1 in the decoder"):
+        LoopOptions(folder=tmp_path, features=(8, 8))
+
+
+def test_torch_and_numpy_are_enough(tmp_path):
+    script = f"""
+import sys
+for name in ("nnunetv2", "SimpleITK", "scipy", "nibabel", "matplotlib", "safetensors", "batchgenerators"):
+    sys.modules[name] = None  # importing it fails
+sys.path[:0] = [{str(TRAINING)!r}, {str(TRAINING.parent / "ClassScaleSeg")!r}]
+from classscale_training.loop import main
+sys.exit(main({["--folder", str(tmp_path)]!r} + "--classes 3 --size 8 --features 8 8 --convolutions 1 1 --steps 1 "
+    "--decoder-convolutions 1 --evaluation-cases 1 --device cpu --mode objects".split()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("step 1 of 1, finished.")
+
+
+def test_tensorboard_is_written_where_installed_and_missed_in_a_sentence_where_not(tmp_path):
+    options = small(tmp_path, steps=2, tensorboard=True)
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        with pytest.raises(ClassScaleError, match="TensorBoard is not installed: pip install tensorboard"):
+            train(options)
+    else:
+        train(options)
+        assert len(list((tmp_path / "tensorboard").glob("events*"))) == 1

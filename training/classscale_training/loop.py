@@ -1,0 +1,243 @@
+"""A bare training loop on toy data: torch and NumPy alone, no nnU-Net, no files to read.
+
+    python -m classscale_training.loop --folder .benchmarks/demo                   # the embedded 120-class model, CPU
+    python -m classscale_training.loop --folder runs/toy-1000 --preset toy-1000    # 1000 classes at 128^3, one GPU
+    python -m classscale_training.loop --folder runs/x --classes 300 --size 96     # every option can be given
+
+Writes an nnU-Net v2 model folder that our engine and stock nnU-Net open: ``plans.json``, ``dataset.json``,
+``fold_0/checkpoint_final.pth``, and while it runs ``fold_0/checkpoint_latest.pth``; beside them ``log.jsonl``. Calling
+it again continues a run that was stopped or killed, on a CPU to the very same weights: the cases of a step follow from
+its number and everything else is in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from ClassScaleSegLib.errors import ClassScaleError, ModelError
+from ClassScaleSegLib.projection import Projection
+
+from .dice import foreground_mean, pooled_dice, reference_dice
+from .loop_checkpoints import Checkpoints
+from .loop_log import Log
+from .loop_options import LoopOptions, add_arguments, options_from
+from .losses import CrossEntropyDiceLoss
+from .plain_model_folder import checkpoint_content, write_model_folder
+from .plain_network import PlainUNet
+from .toy import ToyCases
+
+_LOSS = CrossEntropyDiceLoss()  # as nnU-Net's: batch Dice over the foreground classes
+_WAY_OUT = "call again with a lower --learning-rate to go on from the last checkpoint."
+_CLIP = 12.0  # largest norm of the gradient, nnU-Net's
+_TILE_ELEMENTS = {"cpu": 1 << 18}  # logits held at once in evaluation
+_TILE_ELEMENTS_ACCELERATOR = 1 << 26
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """:ivar step: steps done. :ivar finished: whether these are all. :ivar last: the last entry of the log."""
+
+    step: int
+    finished: bool
+    last: dict[str, float]
+
+
+def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lambda entry: None) -> LoopResult:
+    """Train, or go on with the run found in ``options.folder``.
+
+    :param report: called with each new entry of the log.
+    :raises ModelError: if the run found there had other options, or no checkpoint of it can be read.
+    :raises OutputError: if a checkpoint cannot be written; the older ones are whole.
+    :raises ClassScaleError: if loss or weights are not finite any more; the last checkpoint precedes that.
+    """
+    device = _device(options.device)
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    torch.manual_seed(options.seed)
+    network = PlainUNet(options.arch_kwargs(), 1, options.classes + 1).to(device)
+    optimizer = _optimizer(network, options)
+    scaler = _scaler(_half(options, device))
+    checkpoints = Checkpoints(options.folder / "fold_0")
+    step, seconds = _resume(checkpoints, options, network, optimizer, scaler, device)
+    write_model_folder(options.folder, options.toy, options.arch_kwargs())
+    log = Log(options.folder, step, options.tensorboard)
+    begin = saved = time.monotonic()
+    total, counted, entry = torch.zeros((), device=device), 0, {}
+
+    def elapsed() -> float:
+        return seconds + time.monotonic() - begin
+
+    def save() -> None:
+        if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+            raise ClassScaleError(f"The weights are not finite at step {step}: {_WAY_OUT}")
+        state = {"step": step, "seconds": elapsed(), "options": options.fixed()}
+        state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+        checkpoints.save(checkpoint_content(network.state_dict(), loop=state))
+
+    with contextlib.closing(log), contextlib.closing(_batches(options, step, device)) as batches:
+        for images, labels in batches:
+            for group in optimizer.param_groups:
+                group["lr"] = options.learning_rate * (1 - step / options.steps) ** 0.9
+            total += _learn(network, optimizer, scaler, images, labels)
+            step, counted = step + 1, counted + 1
+            late = options.minutes is not None and time.monotonic() - begin > 60 * options.minutes
+            last = late or step == options.steps
+            if last or step % options.log_every == 0:
+                mean = float(total / counted)
+                if not math.isfinite(mean):
+                    raise ClassScaleError(f"The loss is {mean} at step {step}: {_WAY_OUT}")
+                entry = {"step": step, "loss": round(mean, 5), "learning_rate": optimizer.param_groups[0]["lr"]}
+                if step == options.steps or step % options.evaluate_every == 0:
+                    entry |= evaluate(network, options, device)
+                entry["seconds"] = round(elapsed(), 1)
+                log.add(entry)
+                report(entry)
+                total, counted = torch.zeros_like(total), 0
+            if last or time.monotonic() - saved > 60 * options.checkpoint_minutes:
+                save()
+                saved = time.monotonic()
+            if last:
+                break
+    finished = step >= options.steps
+    if finished:
+        checkpoints.save_final(checkpoint_content(network.state_dict()))
+    return LoopResult(step, finished, entry)
+
+
+def _learn(
+    network: PlainUNet,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> torch.Tensor:
+    """One step of the optimizer; the loss ``()``, left on its device so that nothing waits for it."""
+    with _autocast(scaler.is_enabled()):
+        basis = network(images)
+    value = _LOSS(basis, network.head.weight.flatten(1), network.head.bias, labels)
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(value).backward()
+    scaler.unscale_(optimizer)
+    torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
+    scaler.step(optimizer)
+    scaler.update()
+    return value.detach()
+
+
+@torch.no_grad()
+def evaluate(network: PlainUNet, options: LoopOptions, device: torch.device) -> dict[str, float]:
+    """Mean Dice over the classes on cases never trained on, by both rules of :mod:`~classscale_training.dice`."""
+    classes = options.classes + 1
+    cases = ToyCases(replace(options.toy, seed=options.seed + 1), options.evaluation_cases, device)
+    projection = Projection(network.head.weight.flatten(1), network.head.bias)
+    tile = max(1, _TILE_ELEMENTS.get(device.type, _TILE_ELEMENTS_ACCELERATOR) // classes)
+    counts = []
+    for image, labels in (cases[index] for index in range(len(cases))):
+        with _autocast(_half(options, device)):
+            basis = network(image[None])[0]
+        parts = [projection.decide(part)[0] for part in basis.float().flatten(1).T.split(tile)]
+        predicted, reference = torch.cat(parts), labels.flatten().long()
+        common = reference[predicted == reference]
+        rows = [torch.bincount(row, minlength=classes) for row in (common, predicted, reference)]
+        counts.append(torch.stack(rows).cpu().numpy())
+    both = {"dice": reference_dice(np.stack(counts)), "pooled_dice": pooled_dice(np.stack(counts))}
+    return {name: round(foreground_mean(values), 5) for name, values in both.items()}
+
+
+def _batches(options: LoopOptions, start: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Images ``(B, 1, X, Y, Z)`` and labels ``(B, X, Y, Z)`` of each step, some of them made ahead by one thread."""
+    cases = ToyCases(options.toy, options.steps * options.batch, device)
+
+    def make(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = zip(*(cases[step * options.batch + number] for number in range(options.batch)), strict=True)
+        return torch.stack(images), torch.stack(labels)
+
+    with ThreadPoolExecutor(1) as thread:
+        waiting, following = deque(), start
+        for _ in range(start, options.steps):
+            while following < options.steps and len(waiting) <= options.prefetch:
+                waiting.append(thread.submit(make, following))
+                following += 1
+            yield waiting.popleft().result()
+
+
+def _optimizer(network: PlainUNet, options: LoopOptions) -> torch.optim.Optimizer:
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+    return torch.optim.SGD(
+        network.parameters(), options.learning_rate, momentum=0.99, nesterov=True, weight_decay=options.weight_decay
+    )
+
+
+def _scaler(enabled: bool) -> torch.amp.GradScaler:
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler("cuda", enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)  # torch 2.2
+
+
+def _resume(
+    checkpoints: Checkpoints,
+    options: LoopOptions,
+    network: PlainUNet,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+) -> tuple[int, float]:
+    """Steps done and seconds spent so far, after loading the newest checkpoint if there is one."""
+    content = checkpoints.load(device)
+    if content is None:
+        return 0, 0.0
+    state = content["loop"]
+    for name, value in options.fixed().items():
+        if state["options"].get(name) != value:
+            raise ModelError(
+                f"{checkpoints.latest} was trained with {name} {state['options'].get(name)}, not {value}: "
+                "use the same, or another folder."
+            )
+    network.load_state_dict(content["network_weights"])
+    optimizer.load_state_dict(state["optimizer"])
+    if state["scaler"]:  # empty if the run was on a CPU before
+        scaler.load_state_dict(state["scaler"])
+    return state["step"], state["seconds"]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _half(options: LoopOptions, device: torch.device) -> bool:
+    return options.half_precision and device.type == "cuda"
+
+
+def _autocast(half: bool) -> contextlib.AbstractContextManager:
+    return torch.autocast("cuda", torch.float16) if half else contextlib.nullcontext()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    try:
+        options = options_from(parser.parse_args(arguments))
+        result = train(options, report=lambda entry: print(json.dumps(entry), flush=True))
+    except ClassScaleError as error:
+        print(error, file=sys.stderr)
+        return 1
+    state = "finished" if result.finished else "stopped; call again to go on"
+    print(f"{options.folder}: step {result.step} of {options.steps}, {state}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
