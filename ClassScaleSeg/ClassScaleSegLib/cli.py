@@ -6,8 +6,11 @@ import argparse
 import json
 import signal
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -47,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns an :class:`ExitCode`."""
     options = _parser().parse_args(arguments)
     reporter = JsonReporter() if getattr(options, "json_progress", False) else TerminalReporter()
-    before = signal.signal(signal.SIGTERM, _interrupt)  # a polite kill cleans up like Ctrl-C
+    # a polite kill cleans up like Ctrl-C; signals can be caught in the main thread only
+    embedded = threading.current_thread() is not threading.main_thread()
+    before = None if embedded else signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(options.run(options, reporter))
     except errors.ClassScaleError as error:
@@ -56,9 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         reporter.error("", errors.Cancelled("Cancelled; nothing unfinished was written."))
         return int(ExitCode.CANCELLED)
+    except MemoryError:
+        reporter.error("", errors.OutOfMemoryError("Memory ran out. Close other programs, or crop the image."))
+        return int(ExitCode.OUT_OF_MEMORY)
     finally:
         reporter.close()
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def exit_code(error: errors.ClassScaleError) -> ExitCode:
@@ -76,39 +85,43 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
 
     suffixes = {"confidence": IMAGE_SUFFIXES, "statistics": TABLE_SUFFIXES}
     model = open_model(options.model, options.folds, options.checkpoint, options.configuration)
-    cases = find_cases(options.images, model.channels, options.output, options.format)
+    found = find_cases(options.images, model.channels, options.output, options.format)
     failed = []
-    for index, case in enumerate(cases, start=1):
-        reporter.begin(case.name, index, len(cases))
-        if len(cases) > 1 and case.output.exists() and not options.overwrite:
+    for index, case in enumerate(found.cases, start=1):
+        reporter.begin(case.name, index, len(found.cases))
+        if found.many and case.output.exists() and not options.overwrite:
             reporter.skipped(case.name, f"{case.output} is there already")
             continue
         try:
-            files = _side_files(options, case, single=len(cases) == 1)
+            files = _side_files(options, case, found.many)
             check_writable(case.output, options.overwrite, SEGMENTATION_SUFFIXES)
             for kind, path in files.items():
                 check_writable(path, options.overwrite, suffixes[kind])
             _segment_case(options, reporter, case, files, model)
         except errors.Cancelled:
             raise
-        except errors.ClassScaleError as error:
-            if len(cases) == 1:
+        except Exception as error:
+            if not found.many:
                 raise
+            if not isinstance(error, errors.ClassScaleError):
+                traceback.print_exc()  # a bug of ours or of a library: shown, and the other cases go on
+                error = errors.ClassScaleError(f"{case.name} failed unexpectedly ({type(error).__name__}: {error}).")
             reporter.error(case.name, error)
             failed.append(case.name)
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 
-def _side_files(options: argparse.Namespace, case: Case, single: bool) -> dict[str, Path]:
-    """Confidence and statistics files of a case; with several cases the options name folders."""
+def _side_files(options: argparse.Namespace, case: Case, many: bool) -> dict[str, Path]:
+    """Confidence and statistics files of a case; with many cases the options name folders."""
     files = {}
     for kind, suffix in (("confidence", ".nrrd"), ("statistics", ".csv")):
         if (named := getattr(options, kind)) is not None:
-            files[kind] = Path(named) if single else Path(named) / f"{case.name}{suffix}"
+            files[kind] = Path(named) / f"{case.name}{suffix}" if many else Path(named)
     return files
 
 
 def _segment_case(options: argparse.Namespace, reporter: Reporter, case: Case, files: dict, model: Any) -> None:
+    from .files import replacing
     from .inference.progress import Progress
     from .inference.segmenter import segment
 
@@ -126,13 +139,12 @@ def _segment_case(options: argparse.Namespace, reporter: Reporter, case: Case, f
         threads=options.threads,
     )
     reporter.progress(Progress("write", 0, 1))
-    if "confidence" in files:
-        result.write_confidence(files["confidence"], options.overwrite)
-    statistics = result.statistics()
-    if "statistics" in files:
-        result.write_statistics(files["statistics"], options.overwrite)
-    result.write(case.output, options.overwrite, options.keep_empty)  # last: its presence says that the case is done
-    structures = sum(row.voxels > 0 for row in statistics if row.value)
+    writers = {"confidence": result.write_confidence, "statistics": result.write_statistics}
+    with ExitStack() as stack:  # all are written before any gets its name
+        for kind, path in files.items():
+            writers[kind](stack.enter_context(replacing(path, options.overwrite)))
+        result.write(case.output, options.overwrite, options.keep_empty)
+    structures = sum(row.voxels > 0 for row in result.statistics())
     reporter.result(
         case.name, output=case.output, **files, structures=structures, seconds=round(time.monotonic() - begin, 2)
     )
@@ -146,7 +158,8 @@ def inspect_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     model = open_model(options.model, options.folds, options.checkpoint, options.configuration)
     facts = describe(model)
     if options.image:
-        facts |= describe_job(model, options.image, options.step)
+        image = options.image[0] if len(options.image) == 1 else options.image
+        facts |= describe_job(model, image, options.step)
     if options.json:
         print(json.dumps(facts, indent=2))
     else:
@@ -185,7 +198,8 @@ def demo_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     """Segment the sample volume with the model, both shipped with the project."""
     from .demo import run_demo
 
-    return ExitCode.OK if run_demo(options.output, options.device, reporter) else ExitCode.SOME_FAILED
+    run_demo(options.output, options.device, reporter)
+    return ExitCode.OK
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -222,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = command("inspect", inspect_command)
     _model_options(inspect, None)
-    inspect.add_argument("image", nargs="?", help="estimate memory and windows for this image")
+    inspect.add_argument("image", nargs="*", help="estimate memory and windows for this image (a file a channel)")
     inspect.add_argument("--step", type=_fraction, default=0.5)
     inspect.add_argument("--json", action="store_true")
 

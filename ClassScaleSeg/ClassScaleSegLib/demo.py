@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import ClassScaleError
 from .reporting import Reporter
 from .resources import resource
 from .segmentation import Segmentation
@@ -14,10 +15,10 @@ from .segmentation import Segmentation
 NAME = "toy-120"
 
 
-def run_demo(folder: str | Path, device: str, reporter: Reporter) -> bool:
+def run_demo(folder: str | Path, device: str, reporter: Reporter) -> None:
     """Write ``toy-120.seg.nrrd``, ``toy-120.csv`` and ``toy-120.png`` into ``folder``; earlier ones are replaced.
 
-    :returns: whether the Dice is what the model card promises (above 0.9).
+    :raises ClassScaleError: if the Dice is not what the model card promises (above 0.9).
     """
     from .inference.segmenter import segment
     from .model import open_model
@@ -37,7 +38,8 @@ def run_demo(folder: str | Path, device: str, reporter: Reporter) -> bool:
     structures = len(np.unique(result.labels)) - 1
     seconds = round(time.monotonic() - begin, 1)
     reporter.result("demo", **outputs, picture=picture, structures=structures, seconds=seconds, dice=round(dice, 4))
-    return dice > 0.9
+    if dice <= 0.9:
+        raise ClassScaleError(f"The mean Dice is {dice:.3f}; the model reaches 0.94 elsewhere. Please report this.")
 
 
 def mean_dice(labels: np.ndarray, truth: np.ndarray) -> float:

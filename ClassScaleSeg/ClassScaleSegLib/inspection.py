@@ -32,7 +32,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def describe_job(model: Model, image: ImageSource, step: float) -> dict[str, Any]:
-    """Windows and memory for one image; none of it depends on the number of classes."""
+    """Windows and memory for one image."""
     from .inference.estimate import estimate
     from .inference.image import read_image
 

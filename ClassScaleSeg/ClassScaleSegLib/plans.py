@@ -75,9 +75,37 @@ def check_plans(plans: dict, dataset: dict, name: str, where: str) -> Plans:
     channels = _channels(dataset, dataset_file)
     _check_geometry(manager.plans, entries, plans_file)
     _check_preprocessing(manager.plans, entries, channels, plans_file)
+    _check_linear(entries, plans_file)
     check_architecture(entries, plans_file)
     values, names, regions = _labels(manager, dataset, dataset_file)
     return Plans(manager, configuration, name, dataset, channels, values, names, regions)
+
+
+def resampling_options(entries: dict) -> dict[str, Any]:
+    """All options of a configuration's resampling of logits, those it does not give as nnU-Net's function has them."""
+    from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
+
+    name = entries["resampling_fn_probabilities"]
+    function = getattr(default_resampling, name, None) or getattr(resample_torch, name, None)
+    parameters = inspect.signature(function).parameters.values() if function else ()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return defaults | entries["resampling_fn_probabilities_kwargs"]
+
+
+def _check_linear(entries: dict, where: str) -> None:
+    """What is linear in the logits can be done on the basis; order 3 with its clipping is not."""
+    options = resampling_options(entries)
+    linear = {
+        "resample_data_or_seg_to_shape": options.get("order") == 1 and options.get("order_z") in (0, 1),
+        "resample_torch_fornnunet": options.get("mode") == "linear"
+        and options.get("aniso_axis_mode") in ("linear", "nearest-exact"),
+    }
+    name = entries["resampling_fn_probabilities"]
+    if not linear.get(name, False):
+        raise ModelError(
+            f"{where} resamples logits with {name} and {short(entries['resampling_fn_probabilities_kwargs'])}; only "
+            "nnU-Net's linear resampling (order 1, its default) is supported. Use nnUNetv2_predict for this model."
+        )
 
 
 def channel_names(dataset: dict) -> Any:

@@ -44,8 +44,11 @@ class TerminalReporter:
 
     def result(self, case: str, **facts: Any) -> None:
         self.close()
-        written = ", ".join(str(facts[key]) for key in ("output", "confidence", "statistics") if facts.get(key))
-        print(f"{self._label}: {facts['structures']} structures in {facts['seconds']:.1f} s -> {written}", flush=True)
+        kinds = ("output", "confidence", "statistics", "picture")
+        written = ", ".join(str(facts[kind]) for kind in kinds if kind in facts)
+        dice = f", mean Dice {facts['dice']:.3f}" if "dice" in facts else ""
+        done = f"{facts['structures']} structures in {facts['seconds']:.1f} s{dice}"
+        print(f"{self._label}: {done} -> {written}", flush=True)
 
     def skipped(self, case: str, reason: str) -> None:
         print(f"{self._label}: skipped, {reason}", flush=True)

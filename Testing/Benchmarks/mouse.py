@@ -98,7 +98,8 @@ def prepare(root: Path, data: Path, threads: int) -> None:
 
 def train(root: Path, threads: int) -> None:
     fold = root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}" / "fold_0"
-    resume = ["--c"] if (fold / "checkpoint_latest.pth").exists() else []
+    found = any((fold / f"checkpoint_{name}.pth").exists() for name in ("latest", "final"))
+    resume = ["--c"] if found else []  # after the last epoch, a larger BENCHMARK_EPOCHS goes on from there
     stock(root, threads, "nnUNetv2_train", "901", CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", *resume)
 
 

@@ -73,6 +73,35 @@ def test_separate_z_equals_nnunet(axis):
     assert np.array_equal(decode(basis, projection, tuple(axes)).numpy(), stock.argmax(0))
 
 
+@pytest.mark.parametrize(
+    "function, options",
+    [
+        ("resample_data_or_seg_to_shape", {"order": 1}),  # nnU-Net's own default: not separate
+        ("resample_data_or_seg_to_shape", {"order": 1, "force_separate_z": None}),
+        ("resample_data_or_seg_to_shape", {"order": 1, "force_separate_z": True, "order_z": 1}),
+        ("resample_data_or_seg_to_shape", {"order": 1, "force_separate_z": None, "separate_z_anisotropy_threshold": 9}),
+        ("resample_torch_fornnunet", {}),
+        ("resample_torch_fornnunet", {"aniso_axis_mode": "linear"}),
+        ("resample_torch_fornnunet", {"force_separate_z": False}),
+    ],
+)
+def test_resampling_is_what_nnunets_function_does_with_these_options(function, options):
+    from types import SimpleNamespace
+
+    from ClassScaleSegLib.inference.preprocess import resampling
+    from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
+
+    stock = getattr(default_resampling, function, None) or getattr(resample_torch, function)
+    entries = {"resampling_fn_probabilities": function, "resampling_fn_probabilities_kwargs": options}
+    configuration = SimpleNamespace(configuration=entries, spacing=[6.0, 1.0, 1.0])
+    basis, projection = anatomy(30, (8, 9, 10))
+    new, spacing = (10, 18, 14), [4.8, 0.5, 0.7]
+    axes = resampling(configuration, (8, 9, 10), new, spacing)
+    logits = torch.einsum("cr,rxyz->cxyz", projection.weight, basis) + projection.bias[:, None, None, None]
+    theirs = torch.as_tensor(stock(logits, new, configuration.spacing, spacing, is_seg=False, **options))
+    assert (decode(basis, projection, axes) == theirs.argmax(0)).float().mean() > 0.999
+
+
 def test_regions_and_their_values():
     generator = torch.Generator().manual_seed(2)
     basis = torch.randn(4, 6, 7, 8, generator=generator)

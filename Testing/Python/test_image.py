@@ -41,6 +41,8 @@ def test_channels_come_from_files_or_components(tmp_path):
     assert np.array_equal(read_image(together, 2).voxels, read.voxels)
     with pytest.raises(ImageError, match="the model wants 1. Give one file a channel"):
         read_image(files, 1)
+    series = sitk.JoinSeries([sitk.ReadImage(str(file)) for file in files])
+    assert np.array_equal(read_image(series, 2).voxels, read.voxels)  # 4D, as nnU-Net's reader takes it
     sitk.WriteImage(volume(np.float32, origin=(0, 0, 0)), str(files[1]))
     with pytest.raises(ImageError, match="the channels lie on different grids"):
         read_image(files, 2)
@@ -183,9 +185,9 @@ def test_files_that_are_no_images(tmp_path):
         read_image(tmp_path / "absent.nii.gz", 1)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_voxels_that_are_not_finite_are_counted(value):
-    image = sitk.Cast(volume(), sitk.sitkFloat32)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_voxels_that_are_not_finite_in_single_precision_are_counted(value):
+    image = sitk.Cast(volume(), sitk.sitkFloat64)
     image[3, 4, 5] = value
     image[3, 4, 6] = value
     with pytest.raises(ImageError, match="has 2 voxels that are NaN or infinite"):

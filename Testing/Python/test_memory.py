@@ -1,10 +1,13 @@
 """The memory plan: what is estimated, what is chosen, what happens when it does not fit."""
 
+import os
+
 import pytest
 import torch
 from ClassScaleSegLib import OutOfMemoryError, open_model
 from ClassScaleSegLib.inference.estimate import estimate, plan_memory
-from ClassScaleSegLib.inference.memory import Tiles, is_out_of_memory
+from ClassScaleSegLib.inference.memory import MemoryPlan, Placement, Tiles, is_out_of_memory
+from ClassScaleSegLib.inference.ring import Ring
 from conftest import small_dataset, small_plans
 
 GIB = 2**30
@@ -25,6 +28,29 @@ GIB = 2**30
 )
 def test_want_of_memory_is_recognised(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+def test_a_device_that_lacks_an_operator_is_left_for_the_next():
+    plan, tried = MemoryPlan([Placement("mps", "mps"), Placement("cpu", "cpu")]), []
+
+    def work():
+        tried.append(plan.compute)
+        if plan.compute == "mps":
+            raise RuntimeError("ConvTranspose 3D is not supported on MPS")
+        return "done"
+
+    moves = []
+    plan.watch(moves.append)
+    assert plan.retry(work) == "done" and tried == ["mps", "cpu"] and moves == [Placement("cpu", "cpu")]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_ring_that_the_disk_cannot_hold_is_an_error_not_a_crash(monkeypatch):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "wb", buffering=0))
+    with pytest.raises(OutOfMemoryError, match="The rolling basis needs .* TMPDIR"):
+        Ring(4, 3, (8, 8), "disk")
 
 
 def test_tiles_halve_and_repeat_only_the_failed_one():

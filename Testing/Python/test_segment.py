@@ -145,7 +145,7 @@ def test_what_cannot_be_done_is_said(write_model):
         segment(image, model, step=1.5)
     plans = small_plans()
     plans["configurations"]["3d_fullres"]["resampling_fn_probabilities_kwargs"]["order"] = 3
-    with pytest.raises(ModelError, match="resamples logits with .* order 3"):
+    with pytest.raises(ModelError, match="resamples logits with .*.order.: 3"):
         segment(image, open_model(write_model(plans)), device="cpu")
 
 

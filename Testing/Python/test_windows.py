@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from ClassScaleSegLib import Cancelled, OutOfMemoryError
+from ClassScaleSegLib import Cancelled, ClassScaleError, OutOfMemoryError
 from ClassScaleSegLib.inference.backbone import Backbone, forward
 from ClassScaleSegLib.inference.memory import MemoryPlan, Placement
 from ClassScaleSegLib.inference.progress import Monitor
@@ -83,6 +83,17 @@ def test_other_errors_are_not_taken_for_want_of_memory():
     plan = MemoryPlan([Placement("cpu", "cpu"), Placement("cpu", "disk")])
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         list(predict_rows(image(), broken, (8, 6, 8), 0.5, plan))
+
+
+@pytest.mark.parametrize("patch", [(8, 6, 8), (20, 20, 20)])
+def test_output_that_is_not_finite_is_an_error(patch):
+    def overflowing(patch):
+        basis = convolution(3)(patch)
+        basis[0, 2, 3, 4] = float("inf")
+        return basis
+
+    with pytest.raises(ClassScaleError, match="output is not finite"):
+        list(predict_rows(image(), overflowing, patch, 0.5))
 
 
 def test_cancelling_stops_before_the_next_window():

@@ -27,18 +27,21 @@ class Backbone:
         """``(1, channels, *patch)`` float32 -> ``(R, *patch)`` float32 on the same device."""
         # torch before 2.5 knows no autocast on MPS, not even a disabled one
         precision = torch.autocast("cuda") if patch.device.type == "cuda" else contextlib.nullcontext()
-        bases: list[torch.Tensor] = []
-        for network in self.networks:
+        result = None
+        for fold, network in enumerate(self.networks):
             network.to(patch.device)
-            total = bases[0] if self.average and bases else None
-            with precision:
-                for flip in self.flips:
+            for flip in self.flips:
+                with precision:
                     basis = forward(network, patch.flip(flip)).flip(flip) if flip else forward(network, patch)
-                    total = basis[0].float() if total is None else total.add_(basis[0])
-            bases = [total] if self.average else [*bases, total]
-        summed = len(self.flips) * (len(self.networks) if self.average else 1)
-        basis = bases[0] if len(bases) == 1 else torch.cat(bases)
-        return basis.div_(summed) if summed > 1 else basis
+                basis = basis[0].float()
+                if len(self.networks) == len(self.flips) == 1:
+                    return basis
+                if result is None:
+                    parts = 1 if self.average else len(self.networks)
+                    result = basis.new_zeros(parts * len(basis), *basis.shape[1:])
+                part = 0 if self.average else fold * len(basis)
+                result[part : part + len(basis)] += basis
+        return result.div_(len(self.flips) * (len(self.networks) if self.average else 1))
 
 
 def forward(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -77,11 +77,11 @@ class RowDecoder:
     def to(self, device: torch.device | str) -> RowDecoder:
         """Go on elsewhere."""
         if torch.device(device).type != self.device.type:
-            self.device = torch.device(device)
             self.projection = self.projection.to(device)
             self._y, self._z, self._weights = ([t.to(device) for t in ts] for ts in (self._y, self._z, self._weights))
             self._values = self._values.to(device)
             self._kept = {i: _Row(*(t.to(device) for t in row)) for i, row in self._kept.items()}
+            self.device = torch.device(device)
         return self
 
     def push(self, basis: torch.Tensor) -> None:

@@ -1,6 +1,7 @@
 """How much memory a job takes, before it starts, and where its parts should live.
 
-No term has the number of classes in it, except the projection's own C x R numbers.
+No term has the number of classes in it. Only where C is below the channels of all folds, and the logits themselves are
+the smaller basis, does it count in place of those.
 """
 
 from __future__ import annotations
@@ -8,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import OutOfMemoryError
+from ..errors import ClassScaleError, OutOfMemoryError
 from .memory import MemoryPlan, Placement
 from .preprocess import model_grid
 
 if TYPE_CHECKING:
     from ..model import Model
 
-_INTERPRETER = 450 << 20  # Python with torch, nnunetv2 and SimpleITK loaded, measured
+_INTERPRETER = 450 << 20  # Python with torch, nnunetv2 and SimpleITK loaded, and a tile of logits: measured
 _CUDA_CONTEXT = 600 << 20
 # Feature maps of the full resolution that live at once where memory peaks, counted in maps of the first stage. Measured
 # on a CPU with TotalSegmentator's network: 5.2 in float32, the library's reordered copies included.
@@ -82,14 +84,22 @@ def estimate(
 
 
 def choose_device(name: str) -> str:
-    """``auto`` is CUDA, else MPS, else the CPU."""
+    """``auto`` is CUDA, else MPS, else the CPU.
+
+    :raises ClassScaleError: if the device is not here.
+    """
     import torch
 
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    available = [*(["cuda"] if cuda else []), *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+    if name == "auto":
+        return available[0]
+    if name not in (*available, *(f"cuda:{index}" for index in range(cuda))):
+        raise ClassScaleError(
+            f"There is no device {name} here. This torch ({torch.__version__}) offers {', '.join(available)}"
+            + (f", cuda:0 to cuda:{cuda - 1}." if cuda > 1 else ".")
+        )
+    return name
 
 
 def plan_memory(need: Estimate, device: str, limit: int | None, notify: Callable[[str], None]) -> MemoryPlan:
@@ -118,6 +128,8 @@ def plan_memory(need: Estimate, device: str, limit: int | None, notify: Callable
             f"The smallest way to run this model on this image takes {_size(placements[0])}, more than the limit of "
             f"{limit / 2**30:.1f} GiB. Raise the limit, crop the image, or use a model with a smaller patch."
         )
+    if placements[0].host_bytes > free_host:
+        notify(f"This needs about {placements[0].host_bytes / 2**30:.1f} GiB of memory; less is free.")
     return MemoryPlan(placements, notify)
 
 
@@ -133,7 +145,10 @@ def _free(device: str) -> int:
 
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
-    if device == "mps":
+    if device == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # from torch 2.5; the memory is shared
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     # what this process holds already is in the estimate
-    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return free if text == "max" else min(free, int(text))

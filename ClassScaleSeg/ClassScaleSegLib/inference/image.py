@@ -54,8 +54,10 @@ class InputImage:
 
         image = sitk.GetImageFromArray(array)
         self._oriented.apply(image)
+        del array
         code = sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(self.geometry.direction)
-        return sitk.GetArrayFromImage(sitk.DICOMOrient(image, code))
+        image = sitk.DICOMOrient(image, code)
+        return sitk.GetArrayFromImage(image)
 
 
 def read_image(source: ImageSource, channels: int, orientation: str | None = None, flat: bool = False) -> InputImage:
@@ -74,28 +76,28 @@ def read_image(source: ImageSource, channels: int, orientation: str | None = Non
         files = [source] if isinstance(source, (str, Path)) else list(source)
         name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         images = [_read(Path(file)) for file in files]
+    if len(images) == 1 and images[0].GetDimension() == 4 and images[0].GetSize()[3] == channels:
+        whole = images[0]  # channels along the fourth axis, as nnU-Net's reader takes them
+        images = [whole[:, :, :, channel] for channel in range(channels)]
     images = [_as_volume(name, image, flat) for image in images]
     _check_channels(name, images, channels)
     geometry = Geometry.from_image(images[0])
     if orientation is not None:
         images = [sitk.DICOMOrient(image, orientation) for image in images]
     oriented = Geometry.from_image(images[0])
+    owners = tuple(images)
     if len(images) > 1:
         voxels = np.stack([sitk.GetArrayViewFromImage(image) for image in images])
+        images, owners = images[:1], ()
     elif channels > 1:
         voxels = np.moveaxis(sitk.GetArrayViewFromImage(images[0]), -1, 0)
     else:
         voxels = sitk.GetArrayViewFromImage(images[0])[None]
-    if voxels.dtype.kind == "f" and not np.isfinite(voxels.sum(dtype=np.float64)):
-        broken = int((~np.isfinite(voxels)).sum())
-        if broken:
-            raise ImageError(
-                f"{name} has {broken:,} voxels that are NaN or infinite. Replace them first, by air for instance."
-            )
+    _check_finite(name, voxels)
     spacing = images[0].GetSpacing()[::-1]
     if images[0].GetSize()[2] == 1 and flat:
         spacing = (999 * max(spacing[1:]), *spacing[1:])  # as nnU-Net's SimpleITKIO does for one slice
-    return InputImage(name, voxels, spacing, geometry, oriented, tuple(images))
+    return InputImage(name, voxels, spacing, geometry, oriented, owners)
 
 
 def _read(path: Path) -> sitk.Image:
@@ -107,7 +109,7 @@ def _read(path: Path) -> sitk.Image:
         raise ImageError(f"{path} does not exist.")
     if path.stat().st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes).")
-    if path.name.endswith((".nii", ".nii.gz")):
+    if path.name.lower().endswith((".nii", ".nii.gz")):
         check_nifti(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -207,6 +209,19 @@ def _check_channels(name: str, images: list, channels: int) -> None:
         same &= np.allclose(image.GetOrigin(), first.GetOrigin(), atol=1e-2)
         if image.GetSize() != first.GetSize() or not same:
             raise ImageError(f"{name}: the channels lie on different grids. Resample them to the first one's.")
+
+
+def _check_finite(name: str, voxels: np.ndarray) -> None:
+    """Networks compute in float32, so what it cannot hold counts as infinite."""
+    if voxels.dtype.kind != "f":
+        return
+    low, high = float(voxels.min()), float(voxels.max())  # NaN if there is one
+    limit = float(np.finfo(np.float32).max)
+    if not (-limit <= low and high <= limit):
+        broken = int((~(np.abs(voxels) <= limit)).sum())
+        raise ImageError(
+            f"{name} has {broken:,} voxels that are NaN or infinite. Replace them first, by air for instance."
+        )
 
 
 def _last_line(error: Exception) -> str:

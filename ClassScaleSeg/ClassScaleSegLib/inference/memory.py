@@ -68,6 +68,7 @@ class MemoryPlan:
 
     def __init__(self, placements: Sequence[Placement], notify: Callable[[str], None] = lambda message: None):
         self._placements, self._notify = list(placements), notify
+        self._watchers: list[Callable[[Placement], None]] = []
 
     @classmethod
     def simple(cls, device: str) -> MemoryPlan:
@@ -86,10 +87,14 @@ class MemoryPlan:
     def ring(self) -> str:
         return self.current.ring
 
+    def watch(self, watcher: Callable[[Placement], None]) -> None:
+        """Call ``watcher`` with each placement that is stepped down to."""
+        self._watchers.append(watcher)
+
     def retry(self, work: Callable[[], _T]) -> _T:
         """``work()``, again with the next placement for as long as memory runs out.
 
-        A device that lacks an operator (MPS and 3D transposed convolutions in older torch) is left in the same way.
+        A device that lacks an operator (MPS and 3D transposed convolutions before torch 2.8) is left in the same way.
 
         :raises OutOfMemoryError: when there is no next placement.
         """
@@ -97,7 +102,8 @@ class MemoryPlan:
             try:
                 return work()
             except (RuntimeError, MemoryError, NotImplementedError) as error:
-                missing = isinstance(error, NotImplementedError) and self.compute != "cpu"
+                lacks = isinstance(error, NotImplementedError) or "not supported on MPS" in str(error)
+                missing = lacks and self.compute != "cpu"
                 if not missing and not is_out_of_memory(error):
                     raise
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -113,6 +119,10 @@ class MemoryPlan:
         gc.collect()
         import torch
 
+        for watcher in self._watchers:
+            watcher(self.current)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        elif torch.backends.mps.is_available():
+            torch.mps.empty_cache()
         self._notify(f"{reason}. Going on with the {self.current}.")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ImageError, ModelError
+from ..errors import ImageError
+from ..plans import resampling_options
 from .image import InputImage
 from .interpolation import AxisSampling
 
@@ -40,7 +41,7 @@ class Prepared:
 def prepare(image: InputImage, model: Model) -> Prepared:
     """Crop to non-zero, normalise and resample, as ``nnUNetv2_predict`` does.
 
-    :raises ImageError: if there is nothing in the image. :raises ModelError: see :func:`resampling`.
+    :raises ImageError: if there is nothing in the image.
     """
     manager = model.plans_manager
     if not image.voxels.any():
@@ -74,24 +75,15 @@ def model_grid(model: Model, shape: tuple[int, ...], spacing: tuple[float, ...])
 
 
 def resampling(configuration: Any, shape, new_shape, spacing) -> tuple[AxisSampling, AxisSampling, AxisSampling]:
-    """Sampling of the three axes from the model grid to the cropped input grid, as the plans resample logits.
-
-    :raises ModelError: if the plans resample probabilities in a way that is not linear (order 3 clips).
-    """
+    """Sampling of the three axes from the model grid to the cropped input grid, as the plans resample logits."""
     from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
 
-    function = configuration.configuration["resampling_fn_probabilities"]
-    options = configuration.configuration["resampling_fn_probabilities_kwargs"]
-    order = options.get("order", 3) if function == "resample_data_or_seg_to_shape" else 1
-    if function not in ("resample_data_or_seg_to_shape", "resample_torch_fornnunet") or order != 1:
-        raise ModelError(
-            f"plans.json resamples logits with {function}, order {order}; only order 1, which is linear and nnU-Net's "
-            "default, can be done on the basis. Use nnUNetv2_predict for this model."
-        )
+    options = resampling_options(configuration.configuration)
     current = configuration.spacing if len(configuration.spacing) == 3 else [spacing[0], *configuration.spacing]
-    separate, axis = determine_do_sep_z_and_axis(options.get("force_separate_z"), current, spacing)
+    limits = [options[key] for key in ("separate_z_anisotropy_threshold",) if key in options]
+    separate, axis = determine_do_sep_z_and_axis(options["force_separate_z"], current, spacing, *limits)
     axes = [AxisSampling.linear(a, b) for a, b in zip(shape, new_shape, strict=True)]
-    if separate and not (function == "resample_data_or_seg_to_shape" and options.get("order_z", 0) == 1):
+    if separate and not (options.get("order_z") == 1 or options.get("aniso_axis_mode") == "linear"):
         axes[axis] = AxisSampling.nearest(shape[axis], new_shape[axis])
     return tuple(axes)
 

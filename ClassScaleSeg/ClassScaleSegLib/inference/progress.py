@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..errors import Cancelled
@@ -14,7 +14,7 @@ from ..errors import Cancelled
 class Progress:
     """One report. ``remaining`` is an estimate in seconds, ``None`` while unknown."""
 
-    stage: str  # "read", "preprocess", "segment", "write"
+    stage: str  # "read", "preprocess", "segment" (windows), "decode" (rows, after the only window), "write"
     done: int
     total: int
     remaining: float | None = None
@@ -38,14 +38,24 @@ class Monitor:
 
     def __init__(self, progress: Callable[[Progress], None] | None = None, cancel: CancelToken | None = None):
         self._progress, self._cancel = progress, cancel
-        self._stage, self._begin = "", 0.0
+        self._last, self._begin = Progress("read", 0, 1), time.monotonic()
 
-    def report(self, stage: str, done: int = 0, total: int = 1, message: str = "") -> None:
-        if self._cancel is not None and self._cancel.is_set():
-            raise Cancelled(f"Cancelled during {stage}; nothing was written.")
-        if stage != self._stage:
-            self._stage, self._begin = stage, time.monotonic()
+    def report(self, stage: str, done: int = 0, total: int = 1) -> None:
+        self.check()
+        if stage != self._last.stage:
+            self._begin = time.monotonic()
+        seconds = time.monotonic() - self._begin
+        remaining = seconds / done * (total - done) if done and total > 1 else None
+        self._last = Progress(stage, done, total, remaining)
         if self._progress is not None:
-            seconds = time.monotonic() - self._begin
-            remaining = seconds / done * (total - done) if done and total > 1 else None
-            self._progress(Progress(stage, done, total, remaining, message))
+            self._progress(self._last)
+
+    def tell(self, message: str) -> None:
+        """Something to be said in the middle of a stage."""
+        if self._progress is not None:
+            self._progress(replace(self._last, message=message))
+
+    def check(self) -> None:
+        """:raises Cancelled: if the token is set."""
+        if self._cancel is not None and self._cancel.is_set():
+            raise Cancelled(f"Cancelled during {self._last.stage}; nothing was written.")

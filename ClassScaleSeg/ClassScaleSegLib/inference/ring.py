@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 
 import numpy as np
 import torch
+
+from ..errors import OutOfMemoryError
 
 
 class Ring:
@@ -50,5 +53,14 @@ class Ring:
 def _zeros(shape: tuple[int, ...], place: str) -> torch.Tensor:
     if place != "disk":
         return torch.zeros(shape, device=place)
-    with tempfile.TemporaryFile(prefix="classscaleseg-ring-") as file:
-        return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))  # a new file reads as zeros
+    try:
+        with tempfile.TemporaryFile(prefix="classscaleseg-ring-") as file:
+            # every byte now: a sparse file that meets a full disk later kills the process with a bus error
+            for _ in range(shape[0]):
+                file.write(bytes(4 * math.prod(shape[1:])))
+            return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
+    except OSError as error:
+        raise OutOfMemoryError(
+            f"The rolling basis needs {4 * math.prod(shape) / 2**30:.1f} GiB in {tempfile.gettempdir()} "
+            f"({error.strerror or error}). Make room there, or name another folder in the environment variable TMPDIR."
+        ) from error

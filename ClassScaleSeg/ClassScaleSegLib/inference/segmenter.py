@@ -79,7 +79,7 @@ def segment(
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
     need = estimate(model, source.voxels.shape[1:], source.spacing, chosen.step, chosen.confidence)
     device = choose_device(chosen.device)
-    plan = plan_memory(need, device, chosen.memory_limit, lambda message: monitor.report("segment", message=message))
+    plan = plan_memory(need, device, chosen.memory_limit, monitor.tell)
     with _threads(chosen.threads), torch.inference_mode():
         monitor.report("preprocess")
         prepared = prepare(source, model)
@@ -99,6 +99,9 @@ def segment(
         for basis in predict_rows(torch.from_numpy(prepared.image), backbone, model.patch, chosen.step, plan, monitor):
             plan.retry(lambda basis=basis: decoder.to(plan.compute).push(basis))
             while row := plan.retry(lambda: decoder.to(plan.compute).pop()):
+                monitor.check()
+                if need.windows == 1:  # else the windows tell how far it is
+                    monitor.report("decode", row.index + 1, len(label_rows))
                 label_rows[row.index] = row.labels.cpu().numpy()
                 if confidence_rows is not None:
                     confidence_rows[row.index] = row.confidence.cpu().numpy()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from ..errors import ClassScaleError
 from .memory import MemoryPlan
 from .progress import Monitor
 from .ring import Ring
@@ -61,7 +62,7 @@ def predict_rows(
         basis = plan.retry(lambda: window(0, 0, 0))
         monitor.report("segment", 1, 1)
         for row in range(inside_rows.start, inside_rows.stop):
-            yield basis[:, row, inside_y, inside_z]
+            yield _finite(basis[:, row, inside_y, inside_z])
         return
 
     gaussian = compute_gaussian(
@@ -73,7 +74,7 @@ def predict_rows(
         basis = window(x, y, z)
         if ring is None:
             ring = Ring(full_patch[0], len(basis), padded[1:], plan.ring)
-        ring.move(plan.ring)
+            plan.watch(lambda placement: ring.move(placement.ring))
         ring.add(x, y, z, basis.mul_(gaussian.to(basis.device)), gaussian)
 
     for x, next_x in itertools.zip_longest(starts[0], starts[0][1:], fillvalue=padded[0]):
@@ -84,5 +85,15 @@ def predict_rows(
         for row in range(x, next_x):  # no later window reaches these
             mean = ring.take(row)
             if inside_rows.start <= row < inside_rows.stop:
-                yield mean[:, inside_y, inside_z]
+                yield _finite(mean[:, inside_y, inside_z])
     monitor.report("segment", total, total)
+
+
+def _finite(row: torch.Tensor) -> torch.Tensor:
+    """nnU-Net stops at infinite logits too: half precision overflowed, or the image is far from what was trained on."""
+    if not torch.isfinite(row).all():
+        raise ClassScaleError(
+            "The network's output is not finite: half precision overflowed, or the image's values are far from those "
+            "that the model was trained on. Check the image's intensities, or use the CPU, which has single precision."
+        )
+    return row

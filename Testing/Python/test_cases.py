@@ -1,0 +1,61 @@
+"""Which cases a command line means."""
+
+import pytest
+from ClassScaleSegLib import ImageError, OutputError
+from ClassScaleSegLib.cases import find_cases
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(*names):
+        for name in names:
+            (tmp_path / name).touch()
+        return tmp_path
+
+    return make
+
+
+def found(images, channels, output, suffix=".seg.nrrd"):
+    return {case.name: [f.name for f in case.files] for case in find_cases(images, channels, output, suffix).cases}
+
+
+def test_results_beside_the_images_are_not_taken_for_images(folder):
+    place = folder("a.nii.gz", "a.seg.nrrd", "b.nii.gz", "b.labels.csv", ".hidden.nii.gz")
+    assert found([place], 1, place) == {"a": ["a.nii.gz"], "b": ["b.nii.gz"]}
+
+
+def test_two_images_with_one_result_are_refused(folder):
+    with pytest.raises(ImageError, match="Case a has the files a.nii.gz, a.nrrd, and the model wants 1"):
+        found([folder("a.nii.gz", "a.nrrd")], 1, "out")
+
+
+def test_a_number_at_the_end_is_a_channel_only_where_it_can_be_one(folder):
+    place = folder("amos_0001.nii.gz", "amos_0002.nii.gz")
+    assert set(found([place], 1, "out")) == {"amos_0001", "amos_0002"}
+    assert set(found([place / "amos_0001.nii.gz"], 1, place)) == {"amos_0001"}
+    with pytest.raises(ImageError, match="Case amos has the files amos_0001.nii.gz, amos_0002.nii.gz"):
+        found([place], 2, "out")
+
+
+def test_channels_are_grouped_in_order(folder):
+    place = folder("x_0001.nii.gz", "x_0000.nii.gz", "y_0000.NII.GZ", "y_0001.nii.gz")
+    both = {"x": ["x_0000.nii.gz", "x_0001.nii.gz"], "y": ["y_0000.NII.GZ", "y_0001.nii.gz"]}
+    assert found([place], 2, "out") == both
+    with pytest.raises(ImageError, match="z.nii.gz: the model wants 2 channels"):
+        found([folder("z.nii.gz")], 2, "out")
+
+
+def test_a_folder_with_one_case_is_still_many(folder):
+    place = folder("only_0000.nii.gz")
+    cases = find_cases([place], 1, place / "out", ".nrrd")
+    assert cases.many and cases.cases[0].output == place / "out" / "only.nrrd"
+    with pytest.raises(OutputError, match="looks like a file"):
+        find_cases([place], 1, "out.seg.nrrd", ".nrrd")
+
+
+def test_one_file_goes_where_it_is_told_and_a_dicom_folder_has_a_name(folder, monkeypatch):
+    place = folder("ct.nii.gz")
+    assert find_cases([place / "ct.nii.gz"], 1, "some/where.mha", ".nrrd").cases[0].output.name == "where.mha"
+    (place / "series").mkdir()
+    monkeypatch.chdir(place / "series")
+    assert find_cases(["."], 1, place, ".nrrd").cases[0].output == place / "series.nrrd"
