@@ -33,6 +33,7 @@ def environment(root: Path, threads: int) -> dict[str, str]:
         "nnUNet_def_n_proc": "1",
         "nnUNet_compile": "f",
         "OMP_NUM_THREADS": str(threads),
+        "OMP_THREAD_LIMIT": str(threads),  # nnUNetv2_train takes every core of a machine without a GPU
     }
 
 
@@ -103,7 +104,7 @@ def train(root: Path, threads: int) -> None:
     stock(root, threads, "nnUNetv2_train", "901", CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", *resume)
 
 
-def compare(root: Path, threads: int) -> int:
+def compare(root: Path, threads: int, checkpoint: str) -> int:
     """Segment the fifth brain with both engines; write agreement, Dice and seconds to ``results/mouse.json``."""
     import time
 
@@ -114,14 +115,14 @@ def compare(root: Path, threads: int) -> int:
     raw, stock_folder = root / "raw" / DATASET, root / "stock"
     begin = time.perf_counter()
     inputs = ["-i", str(raw / "imagesTs"), "-o", str(stock_folder), "-d", "901", "-c", CONFIGURATION, "-f", "0"]
-    workers = ["-tr", TRAINER, "-device", "cpu", "-npp", "1", "-nps", "1"]
+    workers = ["-tr", TRAINER, "-device", "cpu", "-npp", "1", "-nps", "1", "-chk", f"checkpoint_{checkpoint}.pth"]
     stock(root, threads, "nnUNetv2_predict", *inputs, *workers)
     stock_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
     ours_file = root / "ours" / "mouse_5.nii.gz"
     command = ["segment", str(raw / "imagesTs" / "mouse_5_0000.nii.gz"), "-o", str(ours_file), "--overwrite"]
     command += ["-m", str(root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}")]
-    command += ["--device", "cpu", "--threads", str(threads)]
+    command += ["--device", "cpu", "--threads", str(threads), "--checkpoint", checkpoint]
     subprocess.run([sys.executable, "-m", "ClassScaleSegLib.cli", *command], env=environment(root, threads), check=True)
     seconds = time.perf_counter() - begin
 
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path(".benchmarks/mouse"))
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data" / "mouse_fvb")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--checkpoint", choices=("final", "best"), default="final", help="to compare with")
     arguments = parser.parse_args()
     root = arguments.root.resolve()
     if arguments.step == "prepare":
@@ -161,7 +163,7 @@ def main() -> None:
     elif arguments.step == "train":
         train(root, arguments.threads)
     else:
-        sys.exit(compare(root, arguments.threads))
+        sys.exit(compare(root, arguments.threads, arguments.checkpoint))
 
 
 if __name__ == "__main__":
