@@ -14,7 +14,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .tiles import LabelCheck, accumulator_dtype, check_shapes, compute_dtype, tiles
+from .tiles import LabelCheck, Tiles, accumulator_dtype, blocks, check_shapes, compute_dtype
 
 
 class RegionStatistics(NamedTuple):
@@ -59,16 +59,19 @@ class _RegionStatistics(torch.autograd.Function):
         sums = torch.zeros(4, len(basis), regions, dtype=accumulator_dtype(basis), device=basis.device)
         voxels = sums.new_zeros(())
         check = LabelCheck([len(membership)] * len(basis), "labels of these regions")
+        tiles = Tiles(basis, regions)
         with torch.autocast(basis.device.type, enabled=False):
             weights = torch.cat([projection, bias[:, None]], 1).to(dtype)
-            for tile in tiles(basis, labels, regions, ignore_index):
-                logits = weights @ tile.features[:-1]
-                target = membership[check.clamped(tile)].T.to(dtype)
-                cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
-                p = logits.sigmoid_()
-                for total, term in zip(sums[:, tile.sample], (cross_entropy, p * target, p, target), strict=True):
-                    total += term @ tile.weight
-                voxels += tile.weight.sum()
+            for block in blocks(basis, labels, ignore_index):
+                label = check.clamped(block)
+                voxels += block.weight.sum()
+                for part, (logits,) in tiles(len(label)):
+                    torch.mm(weights, block.features[:-1, part], out=logits)
+                    target = membership[label[part]].T.to(dtype)
+                    cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
+                    p = logits.sigmoid_()
+                    for total, term in zip(sums[:, block.sample], (cross_entropy, p * target, p, target), strict=True):
+                        total += term @ block.weight[part]
         check.raise_if_outside()
         results = (*sums.to(dtype), voxels.to(dtype))
         ctx.mark_non_differentiable(results[3], results[4])
@@ -80,16 +83,19 @@ class _RegionStatistics(torch.autograd.Function):
         basis, projection, bias, labels, membership = ctx.saved_tensors
         dtype = compute_dtype(basis)
         grad_basis = torch.empty_like(basis)
+        tiles = Tiles(basis, len(projection))
         with torch.autocast(basis.device.type, enabled=False):
             weights = torch.cat([projection, bias[:, None]], 1).to(dtype)
             grad_weights = torch.zeros_like(weights)
-            for tile in tiles(basis, labels, len(projection), ctx.ignore_index):
-                b = tile.sample
-                p = (weights @ tile.features[:-1]).sigmoid_()
-                target = membership[tile.label].T.to(dtype)
-                slope = grad_predicted[b, :, None] + grad_intersection[b, :, None] * target
-                gradient = (grad_ce[b, :, None] * (p - target) + p * (1 - p) * slope).mul_(tile.weight)
-                grad_weights.addmm_(gradient, tile.features[:-1].T)
-                grad_basis[b, :, tile.voxels] = weights[:, :-1].T @ gradient
+            for b, where, features, label, weight in blocks(basis, labels, ctx.ignore_index):
+                gradient = torch.empty_like(features[:-2])
+                for part, (logits,) in tiles(len(label)):
+                    p = torch.mm(weights, features[:-1, part], out=logits).sigmoid_()
+                    target = membership[label[part]].T.to(dtype)
+                    slope = grad_predicted[b, :, None] + grad_intersection[b, :, None] * target
+                    dz = (grad_ce[b, :, None] * (p - target) + p * (1 - p) * slope).mul_(weight[part])
+                    grad_weights.addmm_(dz, features[:-1, part].T)
+                    gradient[:, part] = weights[:, :-1].T @ dz
+                grad_basis[b, :, where] = gradient
         grad_projection, grad_bias = grad_weights[:, :-1].to(projection.dtype), grad_weights[:, -1].to(bias.dtype)
         return grad_basis, grad_projection, grad_bias, None, None, None

@@ -1,0 +1,102 @@
+"""Compile the Triton kernels for sm_80 and sm_90, where no GPU is needed, and list what they take of a processor.
+
+``python Testing/Benchmarks/kernel_resources.py`` writes ``results/kernel_resources.json``; about five minutes the first
+time, since Triton keeps what it compiled. Registers that do not fit are spilled to memory, which makes a kernel several
+times slower; shared memory that does not fit fails at the launch. Both are bars, and tests hold a part of the table.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import triton
+from classscale_training import kernels
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+KERNELS = {
+    "log_sum_exp": "voxel_rows",
+    "class_sums": "class_rows",
+    "basis_gradient": "voxel_rows",
+    "projection_gradient": "class_rows",
+}
+SHARED_LIMIT = 99 * 1024  # of sm_86 and sm_89, the least among devices with tf32
+
+
+def resources(name: str, architecture: int, rank: int, classes: int, half: bool) -> dict[str, int]:
+    """Registers a thread, bytes spilled a thread and bytes of shared memory of one kernel, as ptxas reports them."""
+    kernel = getattr(kernels, name)
+    options = getattr(kernels.Blocks.fitting(rank, classes), KERNELS[name])
+    constants = {k: v for k, v in options.items() if k in kernel.arg_names} | {"PRECISION": "tf32"}
+    signature = {argument: _type(argument, constants, half) for argument in kernel.arg_names}
+    aligned = [["tt.divisibility", 16]]  # as at a launch: tensors, padded classes and the usual sizes of volumes
+    attributes = {
+        (index,): aligned
+        for index, (argument, kind) in enumerate(signature.items())
+        if kind.startswith("*") or argument in ("voxels", "classes", "stride_b", "stride_r")
+    }
+    launch = {k: options[k] for k in ("num_warps", "num_stages")}
+    source = ASTSource(kernel, signature, constants, attributes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=launch)
+    report = _assemble(compiled.asm["ptx"], architecture)
+    spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
+    registers = re.search(r"Used (\d+) registers", report)
+    return {
+        "registers": int(registers[1]),
+        "spilled": sum(map(int, spilled.groups())),
+        "shared": compiled.metadata.shared,
+    }
+
+
+def _type(argument: str, constants: dict[str, Any], half: bool) -> str:
+    if argument in constants:
+        return "constexpr"
+    if argument in ("voxels", "rank", "classes", "ignore") or "stride" in argument:
+        return "i32"
+    if argument == "labels":
+        return "*i16"
+    return "*fp16" if half and argument in ("basis", "weights", "grad_basis") else "*fp32"
+
+
+def _assemble(ptx: str, architecture: int) -> str:
+    """What ptxas, as Triton brings it, says of this code."""
+    ptxas = next(Path(triton.__file__).parent.glob("backends/nvidia/bin/ptxas*"))
+    target = f"sm_{architecture}a" if architecture >= 90 else f"sm_{architecture}"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.ptx"
+        file.write_text(ptx)
+        command = [str(ptxas), "-v", f"--gpu-name={target}", str(file), "-o", str(file.with_suffix(".cubin"))]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"ptxas does not take the kernel: {done.stderr}")
+    return done.stderr
+
+
+def main() -> int:
+    from measure import Bar, parse, report
+
+    options = parse(__doc__, "kernel_resources")
+    ranks = (32,) if options.quick else (8, 32, 64, 128, 160)
+    rows = [
+        {"kernel": name, "sm": sm, "rank": rank, "classes": classes, "half": half}
+        | resources(name, sm, rank, classes, half)
+        for rank in ranks
+        for classes in ((1000,) if options.quick else (5, 1000))
+        for half in (True, False)
+        for sm in (80, 90)
+        for name in KERNELS
+    ]
+    bars = [
+        Bar("bytes spilled by any kernel", max(row["spilled"] for row in rows), 0),
+        Bar("bytes of shared memory of any kernel", max(row["shared"] for row in rows), SHARED_LIMIT),
+    ]
+    return report(options, "kernel_resources", rows, bars)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The Triton kernels where there is no GPU: run by Triton's interpreter, and compiled ahead of time for two devices.
+
+The interpreter replaces ``triton.jit`` when Triton is imported, so it runs in a process of its own. It is silently
+wrong in bfloat16, which the kernels do not use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+sys.path.append(str(Path(__file__).parents[1] / "Benchmarks"))
+from kernel_resources import KERNELS, SHARED_LIMIT, resources  # noqa: E402
+
+# dtype, rank, classes, voxels and the largest relative difference: padding of each, one and several blocks of each
+CASES = [
+    ("float32", 32, 5, 300, 1e-5),
+    ("float32", 8, 150, 130, 1e-5),
+    ("float32", 160, 70, 70, 1e-5),
+    ("float32", 8, 4100, 9, 1e-5),
+    ("float16", 40, 17, 300, 1e-3),
+    ("float16", 8, 70, 100, 1e-3),
+]
+SCRIPT = """
+import json, sys, torch
+from classscale_training.cuda_statistics import TritonStatistics, disagreement
+results = {"differences": []}
+for dtype, *sizes, _ in json.loads(sys.argv[1]):
+    results["differences"].append(disagreement(torch.device("cpu"), getattr(torch, dtype), *sizes))
+generator = torch.Generator().manual_seed(0)
+inputs = [torch.randn(2, 16, 500, generator=generator), torch.randn(9, 16, generator=generator), torch.zeros(9)]
+inputs = [x.requires_grad_() for x in inputs]
+labels = torch.randint(0, 9, (2, 500), generator=generator, dtype=torch.uint8)
+runs = []
+for _ in range(2):
+    sums = TritonStatistics.apply(*inputs, labels, None)
+    runs.append([*sums, *torch.autograd.grad(sum(x.square().sum() for x in sums), inputs)])
+results["same twice"] = all(torch.equal(a, b) for a, b in zip(*runs))
+labels[0, 3] = 200
+try:
+    TritonStatistics.apply(*inputs, labels, None)
+except ValueError as fault:
+    results["fault"] = str(fault)
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> dict:
+    command = [sys.executable, "-c", SCRIPT, json.dumps(CASES)]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=[str(case[:3]) for case in CASES])
+def test_sums_and_gradients_equal_the_torch_twin(interpreted, index):
+    assert interpreted["differences"][index] < CASES[index][-1]
+
+
+def test_two_runs_give_the_same_bits(interpreted):
+    assert interpreted["same twice"]
+
+
+def test_a_label_outside_the_classes_is_named(interpreted):
+    assert interpreted["fault"] == "label 200 is outside 0..8, the classes of this model."
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(("architecture", "rank", "classes", "half"), [(80, 32, 118, True), (90, 160, 1000, False)])
+def test_a_kernel_compiles_without_spills_and_fits_the_shared_memory(name, architecture, rank, classes, half):
+    found = resources(name, architecture, rank, classes, half)
+    assert found["spilled"] == 0
+    assert 0 < found["shared"] <= SHARED_LIMIT
+    assert found["registers"] <= 255
