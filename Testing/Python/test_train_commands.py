@@ -1,0 +1,97 @@
+"""``classscaleseg-train`` from the outside: what nnU-Net finds through it, and sentences for what cannot work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("nnunetv2")
+from classscale_training.commands import main
+from classscale_training.nnunet_environment import register_trainers, trainer_folder
+from ClassScaleSegLib.cli import ExitCode
+
+LOOKUP = """
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
+from classscale_training.nnunet_environment import make_torchvision_importable
+import pickle
+make_torchvision_importable()
+for name in ("ClassScaleTrainer", "ClassScaleTrainer_NoMirroring", "ClassScaleTrainer_250epochs"):
+    found = find(name)
+    assert found.__name__ == name and pickle.loads(pickle.dumps(found)) is found, name
+print("found all")
+"""
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    return tmp_path
+
+
+def planned(folders, classes=3):
+    folder = folders / "preprocessed" / "Dataset009_Nine"
+    folder.mkdir()
+    labels = {"background": 0, **{f"c{value}": value for value in range(1, classes)}}
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    (folder / "ClassScalePlans.json").write_text(json.dumps({"configurations": {"3d_fullres": {}}}))
+
+
+def test_nnunets_own_lookup_finds_picklable_trainers_in_the_folder_that_the_command_prints(capsys, monkeypatch):
+    assert main(["trainers"]) == 0
+    folder = capsys.readouterr().out.strip()
+    assert os.path.isabs(folder) and folder == str(trainer_folder())
+    environment = {**os.environ, "nnUNet_extTrainer": folder}
+    done = subprocess.run([sys.executable, "-c", LOOKUP], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["found all"], done.stderr
+
+
+def test_trainers_of_the_user_stay_registered(monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    register_trainers()
+    register_trainers()
+    assert os.environ["nnUNet_extTrainer"].split(os.pathsep) == [str(tmp_path), str(trainer_folder())]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["plan", "-d", "9"], ExitCode.FAULT, "One dataset 9 was expected in"),
+        (["plan", "-d", "9", "-pl", "X"], ExitCode.MODEL, "There is no planner X"),
+        (["preprocess", "-d", "9", "-plans_name", "Other"], ExitCode.MODEL, "Other.json does not exist: run"),
+        (["train", "9", "2d", "0"], ExitCode.MODEL, "have no configuration 2d, only 3d_fullres"),
+        (["train", "8", "2d", "0"], ExitCode.FAULT, "One dataset 8 was expected"),
+        (["train", "9", "3d_fullres", "0", "--npz"], ExitCode.FAULT, "--npz would store 101 volumes"),
+        (["validate", "9", "3d_fullres", "0", "--npz"], ExitCode.FAULT, "--npz would store 101 volumes"),
+        (["train", "9", "3d_fullres", "0", "-pretrained_weights", "no.pth"], ExitCode.MODEL, "no.pth does not exist"),
+        (["export", "-o", "x.zip"], ExitCode.FAULT, "either by -d"),
+        (["export", "-m", "nowhere", "-o", "x.zip"], ExitCode.MODEL, "plans.json cannot be read"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence_and_by_the_exit_code(folders, capsys, arguments, code, sentence):
+    planned(folders, classes=101)
+    assert main(arguments) == code
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_unset_variable_is_named(monkeypatch, capsys):
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    assert main(["train", "9", "3d_fullres", "0"]) == ExitCode.FAULT
+    assert "nnUNet_preprocessed is not set" in capsys.readouterr().err
+    assert main(["plan", "-d", "9"]) == ExitCode.FAULT
+    assert "nnUNet_raw is not set" in capsys.readouterr().err
+
+
+def test_toy_evaluate_and_convert_are_there_with_their_own_options(folders, capsys):
+    assert main(["toy", "--classes", "5", "--dataset-id", "7", "--size", "16", "--cases", "1"]) == 0
+    labels = folders / "raw" / "Dataset007_ToyAtlas5" / "labelsTr"
+    assert main(["evaluate", str(labels), str(labels), "-o", str(folders / "tables"), "--no-surface"]) == 0
+    assert any((folders / "tables").iterdir())
+    assert main(["convert", str(folders), "--dataset-id", "8"]) != 0
+    assert str(folders) in capsys.readouterr().err

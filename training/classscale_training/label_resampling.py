@@ -1,0 +1,62 @@
+"""Label maps on another grid in one pass, whatever the number of labels.
+
+nnU-Net (order 1) interpolates one indicator volume a label and keeps the largest. The indicator of a label at an output
+voxel is the sum of the interpolation weights of those of its eight corners that have the label; so let the corners
+vote. Only voxels whose corners differ need a vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ClassScaleSegLib.inference.interpolation import AxisSampling
+
+_TIE = 1e-9  # weights are products of float64: equal votes differ by rounding
+
+
+def resample_labels(labels: np.ndarray, new_shape: Sequence[int], separate_axis: int | None = None) -> np.ndarray:
+    """``(X, Y, Z)`` -> ``new_shape``, same dtype.
+
+    :param separate_axis: axis along which the nearest voxel is taken, as nnU-Net does with anisotropic images
+        (``order_z`` 0).
+    :returns: per voxel the label with the largest linearly interpolated indicator; of equals the nearest voxel's, or
+        the smallest if that is not among them (batchgenerators 0.25.5, ``resize_segmentation``).
+    """
+    if tuple(new_shape) == labels.shape:
+        return labels
+    linear = [AxisSampling.linear(old, new) for old, new in zip(labels.shape, new_shape, strict=True)]
+    nearest = [AxisSampling.nearest(old, new).lower for old, new in zip(labels.shape, new_shape, strict=True)]
+    if separate_axis is not None:
+        linear[separate_axis] = AxisSampling.nearest(labels.shape[separate_axis], new_shape[separate_axis])
+    x_axis, y_axis, z_axis = linear
+    result = np.empty(tuple(new_shape), labels.dtype)
+    for row in range(len(x_axis)):
+        layers = [labels[x_axis.lower[row]], labels[x_axis.upper[row]]]
+        sides = [(1 - x_axis.weight[row], layers[0]), (x_axis.weight[row], layers[1])]
+        closest = labels[nearest[0][row]][nearest[1][:, None], nearest[2]]
+        corners = [layer[y[:, None], z] for layer in layers for y in _ends(y_axis) for z in _ends(z_axis)]
+        y, z = np.nonzero(np.any([corner != corners[0] for corner in corners[1:]], 0))
+        result[row] = corners[0]
+        if len(y):
+            weights = [
+                a * b * c
+                for a, _ in sides
+                for b in (1 - y_axis.weight[y], y_axis.weight[y])
+                for c in (1 - z_axis.weight[z], z_axis.weight[z])
+            ]
+            votes = np.stack([corner[y, z] for corner in corners])
+            result[row, y, z] = _elect(votes, np.stack(weights), closest[y, z])
+    return result
+
+
+def _ends(axis: AxisSampling) -> tuple[np.ndarray, np.ndarray]:
+    return axis.lower, axis.upper
+
+
+def _elect(votes: np.ndarray, weights: np.ndarray, closest: np.ndarray) -> np.ndarray:
+    """Winner ``(n,)`` of labels ``(8, n)`` with weights ``(8, n)``; ``closest`` decides ties."""
+    score = np.stack([((votes == vote) * weights).sum(0) for vote in votes])
+    leading = score >= score.max(0) - _TIE
+    smallest = np.where(leading, votes, np.iinfo(votes.dtype).max if votes.dtype.kind in "iu" else np.inf).min(0)
+    return np.where((leading & (votes == closest)).any(0), closest, smallest)
