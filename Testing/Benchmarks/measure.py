@@ -6,6 +6,7 @@ Memory is resident memory as Linux reports it; the memory figures can be taken o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -21,7 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[2] / "shared" / "data"
-_SAMPLING_SECONDS = 0.05
+_SAMPLING_SECONDS = 0.1
 
 
 def resident_bytes() -> int:
@@ -64,7 +65,7 @@ def run_job(command: Sequence[str], threads: int, **variables: str) -> Job:
     process = subprocess.Popen(command, env=_environment(threads) | variables)
     peak = 0
     while process.poll() is None:
-        peak = max(peak, _tree_bytes(process.pid))
+        peak = max(peak, _tree_bytes(process.pid, peak))
         time.sleep(_SAMPLING_SECONDS)
     seconds = time.perf_counter() - begin
     if process.returncode:
@@ -72,22 +73,29 @@ def run_job(command: Sequence[str], threads: int, **variables: str) -> Job:
     return Job(seconds, peak)
 
 
-def _tree_bytes(root: int) -> int:
-    """Proportional set sizes of a process and its children: pages that workers share are counted once."""
+def _tree_bytes(root: int, floor: int) -> int:
+    """Proportional set sizes of a process and its children: pages that workers share are counted once.
+
+    Reading them takes milliseconds, so they are read only where the resident sizes, never smaller, exceed ``floor``.
+    """
     import psutil
 
     try:
-        processes = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
-    except psutil.Error:
+        parent = psutil.Process(root)
+        processes = [parent, *parent.children(recursive=True)]
+    except psutil.Error:  # it has ended
         return 0
-    total = 0
+    resident = proportional = 0
     for process in processes:
-        try:
+        with contextlib.suppress(psutil.Error):
+            resident += process.memory_info().rss
+    if resident <= floor:
+        return 0
+    for process in processes:
+        with contextlib.suppress(OSError):
             lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-        except OSError:  # it has ended
-            continue
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return total
+            proportional += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return proportional
 
 
 def in_own_process(script: str, threads: int = 1, **task: Any) -> dict:

@@ -1,0 +1,158 @@
+"""nnU-Net v2 model folders of any size with random weights: time and memory do not depend on what a network has learnt.
+
+Plans, ``dataset.json`` and checkpoint are as nnU-Net 2.8 writes them, so both engines read the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIGURATION = "3d_fullres"
+_PACKAGE = "dynamic_network_architectures.architectures.unet"
+
+
+@dataclass(frozen=True)
+class RandomModel:
+    """:ivar classes: outputs, the background among them (for regions: the regions).
+
+    :ivar features: of each stage; the first is the rank R. :ivar convolutions: in each stage.
+    :ivar spacing: of the model grid, (z, y, x) in mm. :ivar mirror_axes: that the training mirrored.
+    :ivar dataset: TotalSegmentator's names make the engine turn images to RAS first.
+    """
+
+    classes: int
+    patch: tuple[int, int, int]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    features: tuple[int, ...] = (32, 64, 128)
+    convolutions: int = 2
+    architecture: str = "PlainConvUNet"
+    channels: int = 1
+    normalization: str = "CTNormalization"
+    regions: bool = False
+    mirror_axes: tuple[int, ...] = ()
+    dataset: str = "Dataset900_Random"
+
+    def plans(self) -> dict:
+        """``plans.json``."""
+        resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+        intensities = {"mean": 50.0, "std": 250.0, "percentile_00_5": -1000.0, "percentile_99_5": 1000.0}
+        blocks = "n_blocks_per_stage" if self.architecture == "ResidualEncoderUNet" else "n_conv_per_stage"
+        stages = len(self.features)
+        return {
+            "dataset_name": self.dataset,
+            "plans_name": "nnUNetPlans",
+            "image_reader_writer": "SimpleITKIO",
+            "transpose_forward": [0, 1, 2],
+            "transpose_backward": [0, 1, 2],
+            "label_manager": "LabelManager",
+            "experiment_planner_used": "ExperimentPlanner",
+            "foreground_intensity_properties_per_channel": {str(c): intensities for c in range(self.channels)},
+            "configurations": {
+                CONFIGURATION: {
+                    "data_identifier": "nnUNetPlans_3d_fullres",
+                    "preprocessor_name": "DefaultPreprocessor",
+                    "batch_size": 2,
+                    "batch_dice": False,
+                    "patch_size": list(self.patch),
+                    "spacing": list(self.spacing),
+                    "normalization_schemes": [self.normalization] * self.channels,
+                    "use_mask_for_norm": [False] * self.channels,
+                    "resampling_fn_data": "resample_data_or_seg_to_shape",
+                    "resampling_fn_data_kwargs": resampling,
+                    "resampling_fn_seg": "resample_data_or_seg_to_shape",
+                    "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
+                    "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+                    "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
+                    "architecture": {
+                        "network_class_name": f"{_PACKAGE}.{self.architecture}",
+                        "arch_kwargs": {
+                            "n_stages": stages,
+                            "features_per_stage": list(self.features),
+                            "conv_op": "torch.nn.modules.conv.Conv3d",
+                            "kernel_sizes": [[3, 3, 3]] * stages,
+                            "strides": [[1, 1, 1], *[[2, 2, 2]] * (stages - 1)],
+                            blocks: [self.convolutions] * stages,
+                            "n_conv_per_stage_decoder": [self.convolutions] * (stages - 1),
+                            "conv_bias": True,
+                            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+                            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+                            "dropout_op": None,
+                            "dropout_op_kwargs": None,
+                            "nonlin": "torch.nn.LeakyReLU",
+                            "nonlin_kwargs": {"inplace": True},
+                        },
+                        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+                    },
+                }
+            },
+        }
+
+    def dataset_json(self) -> dict:
+        """``dataset.json``. Regions: the first is the whole, each other one structure."""
+        values = range(1, self.classes + 1) if self.regions else range(1, self.classes)
+        labels: dict = {"background": 0, **{f"structure {value}": value for value in values}}
+        content: dict = {"channel_names": {str(c): "CT" for c in range(self.channels)}, "labels": labels}
+        if self.regions:
+            labels["structure 1"] = list(values)
+            content["regions_class_order"] = list(values)
+        return {**content, "numTraining": 1, "file_ending": ".nii.gz"}
+
+    def network(self, seed: int = 0) -> torch.nn.Module:
+        """The network that nnU-Net builds from the plans, in evaluation mode."""
+        import torch
+        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+        architecture = self.plans()["configurations"][CONFIGURATION]["architecture"]
+        torch.manual_seed(seed)
+        return get_network_from_plans(
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+            self.channels,
+            self.classes,
+            deep_supervision=False,
+        ).eval()
+
+    def write(self, root: Path, networks: Sequence[torch.nn.Module] = ()) -> Path:
+        """Write a model folder under ``root``, in place of the one before.
+
+        :param networks: one a fold; a single random one if there are none.
+        """
+        import torch
+
+        folder = root / self.dataset / f"nnUNetTrainer__nnUNetPlans__{CONFIGURATION}"
+        shutil.rmtree(folder, ignore_errors=True)
+        for fold, network in enumerate(networks or [self.network()]):
+            file = folder / f"fold_{fold}" / "checkpoint_final.pth"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            content = {
+                "network_weights": network.state_dict(),
+                "init_args": {"configuration": CONFIGURATION, "fold": fold},
+                "trainer_name": "nnUNetTrainer",
+                "inference_allowed_mirroring_axes": self.mirror_axes or None,
+            }
+            torch.save(content, file)
+        (folder / "plans.json").write_text(json.dumps(self.plans(), indent=2))
+        (folder / "dataset.json").write_text(json.dumps(self.dataset_json(), indent=2))
+        return folder
+
+
+def stock_predictor(folder: Path, mirroring: bool = False):
+    """nnU-Net's own predictor on a CPU, with a model folder loaded."""
+    import torch
+    from stock import declare_torchvision_operators
+
+    declare_torchvision_operators()
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(folder), None)
+    return predictor
