@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton has no wheel for this platform")
 sys.path.append(str(Path(__file__).parents[1] / "Benchmarks"))
+from classscale_training import cuda_statistics  # noqa: E402
 from kernel_resources import KERNELS, SHARED_LIMIT, resources  # noqa: E402
 
 # dtype, rank, classes, voxels and the largest relative difference: padding of each, one and several blocks of each
@@ -71,6 +73,36 @@ def test_two_runs_give_the_same_bits(interpreted):
 
 def test_a_label_outside_the_classes_is_named(interpreted):
     assert interpreted["fault"] == "label 200 is outside 0..8, the classes of this model."
+
+
+def differs(*_):
+    return 0.5
+
+
+def fails(*_):
+    raise RuntimeError("Failed to find C compiler")
+
+
+@pytest.mark.parametrize(
+    ("check", "capability", "message"),
+    [
+        (differs, (9, 0), "their results differ from torch's by 0.5"),
+        (fails, (8, 0), "RuntimeError: Failed to find C compiler"),
+        (lambda *_: 0.0, (7, 5), None),
+    ],
+)
+def test_kernels_that_differ_or_fail_are_left_alone_with_one_warning(check, capability, message, monkeypatch, recwarn):
+    monkeypatch.setattr(cuda_statistics, "disagreement", check)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    basis, projection = torch.zeros(1, 32, 8), torch.zeros(5, 32)
+    cuda_statistics._agree.cache_clear()
+    assert [cuda_statistics.usable(basis, projection) for _ in range(2)] == [False, False]
+    assert [message in str(w.message) for w in recwarn] == ([True] if message else [])
+    cuda_statistics._agree.cache_clear()
+    monkeypatch.setattr(cuda_statistics, "disagreement", lambda *_: 1e-4)
+    assert cuda_statistics.usable(basis, projection) == (capability >= (8, 0))
+    assert not cuda_statistics.usable(basis.double(), projection.double())
+    cuda_statistics._agree.cache_clear()
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -135,19 +135,22 @@ class TorchStatistics(torch.autograd.Function):
         predicted, lse_sum, feature_sum = sums(batch, classes), sums(batch), sums(batch, rank + 1)
         log_sum_exp = basis.new_empty(batch, voxels, dtype=dtype)
         gaps = None if rows is None else torch.empty_like(log_sum_exp)
-        tiles = Tiles(basis, classes)
+        tiles = Tiles(basis, classes, arrays=1 if rows is None else 2)
         with torch.autocast(basis.device.type, enabled=False):
             weights = _homogeneous(projection, bias, dtype)[:, :-1]
             for block in blocks(basis, labels, ignore_index):
                 b, where, features, _, weight = block
                 label = check.clamped(block)
                 picked, maximum, total = weight.new_empty(3, len(weight))
-                for part, (logits,) in tiles(len(label)):
+                for part, (logits, *spare) in tiles(len(label)):
                     torch.mm(weights, features[:-1, part], out=logits)
                     if rows is None:
                         torch.gather(logits, 0, label[None, part], out=picked[None, part])
                     else:
-                        picked[part] = _set_log_sum(logits, rows[b], label[part])
+                        outside = rows[b, :, None] != label[part]
+                        inside = spare[0].copy_(logits).masked_fill_(outside, -math.inf)
+                        highest = inside.amax(0)
+                        picked[part] = inside.sub_(highest).exp2_().sum(0).log2_().add_(highest)
                     torch.amax(logits, 0, out=maximum[part])
                     torch.sum(logits.sub_(maximum[part]).exp2_(), 0, out=total[part])
                     predicted[b] += logits @ (weight[part] / total[part])
@@ -183,7 +186,7 @@ class TorchStatistics(torch.autograd.Function):
         grad_ce, grad_intersection = given(grad_ce, batch, width), given(grad_intersection, batch, width)
         grad_predicted, grad_lse = given(grad_predicted, batch, classes), given(grad_lse, batch)
         grad_basis = torch.empty_like(basis)
-        tiles = Tiles(basis, classes, arrays=2)
+        tiles = Tiles(basis, classes, arrays=2 if rows is None else 3)
         with torch.autocast(basis.device.type, enabled=False):
             weights = _homogeneous(projection, bias, dtype)
             plain = projection.to(dtype)
@@ -201,14 +204,14 @@ class TorchStatistics(torch.autograd.Function):
                 target = grad_basis[b, :, where]
                 gradient = target if target.dtype == dtype else torch.empty_like(target, dtype=dtype)
                 slope = grad_predicted[b]
-                for part, (p, factor) in tiles(len(label)):
+                for part, (p, factor, *spare) in tiles(len(label)):
                     torch.mm(weights, features[:, part], out=p)
                     overlap = at_label[part]
                     if rows is None:
                         overlap *= p.gather(0, label[None, part])[0].exp2_()
                     else:
-                        inside = rows[b, :, None] == label[part]
-                        share = torch.where(inside, p + gap[part], -math.inf).exp2_()
+                        outside = rows[b, :, None] != label[part]
+                        share = torch.add(p, gap[part], out=spare[0]).masked_fill_(outside, -math.inf).exp2_()
                     shift = lam[part] + grad_lse[b] - overlap
                     shift -= slope @ p.exp2_()
                     p *= torch.add(slope[:, None], shift, out=factor)
@@ -220,14 +223,7 @@ class TorchStatistics(torch.autograd.Function):
                     grad_bias += p.sum(1)
                     torch.mm(plain.T, p, out=gradient[:, part])
                 if grad_logits is not None:
-                    gradient += torch.outer(grad_features[b], weight)
+                    gradient.addr_(grad_features[b], weight)
                 if gradient is not target:
                     target.copy_(gradient)
         return grad_basis, grad_projection.to(projection.dtype), grad_bias.to(bias.dtype), None, None, None
-
-
-def _set_log_sum(logits: torch.Tensor, row: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Log-sum-exp in base 2 (T,) of logits (C, T) over the classes whose entry in ``row`` (C,) is the label (T,)."""
-    inside = torch.where(row[:, None] == label, logits, -math.inf)
-    maximum = inside.amax(0)
-    return inside.sub_(maximum).exp2_().sum(0).log2_().add_(maximum)
