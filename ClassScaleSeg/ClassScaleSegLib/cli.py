@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("--confidence", metavar="FILE", help="also write the probability of each voxel's class")
     segment.add_argument("--statistics", metavar="FILE", help="also write voxels and mL of each class as CSV")
     segment.add_argument("--memory-limit", type=_positive, metavar="GIB", help="of the GPU, or of RAM on a CPU")
-    segment.add_argument("--threads", type=_count, help="CPU threads (default: all cores but one, if more than two)")
+    segment.add_argument("--threads", type=_count, help="default: OMP_NUM_THREADS, or all cores but one")
     segment.add_argument("--keep-empty", action="store_true", help="list classes that were not found as well")
     segment.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     segment.add_argument("--json-progress", action="store_true", help="JSON lines on standard output")

@@ -98,6 +98,27 @@ def test_threads_device_and_the_voxel_order_do_not_change_the_labels(write_model
     assert first.labels.shape == (24, 20, 28) and first.geometry.spacing == pytest.approx((1.7, 0.8, 1.3))
 
 
+@pytest.mark.parametrize("variable, threads, expected", [("1", None, 1), ("1", 2, 2), (None, 2, 2)])
+def test_threads_are_those_asked_for_and_afterwards_as_before(write_model, monkeypatch, variable, threads, expected):
+    before, seen = torch.get_num_threads(), set()
+    if variable is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    torch.set_num_threads(1)
+    try:
+        options = {"device": "cpu", "mirroring": False, "threads": threads}
+        segment(
+            random_image(),
+            open_model(write_model()),
+            progress=lambda report: seen.add(torch.get_num_threads()) if report.stage == "segment" else None,
+            **options,
+        )
+        assert seen == {expected} and torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_2d_model_segments_a_volume_slice_by_slice(write_model):
     model = open_model(write_model(small_plans(dimension=2)))
     image = random_image(size=(5, 20, 28), spacing=(1.0, 1.0, 4.0))

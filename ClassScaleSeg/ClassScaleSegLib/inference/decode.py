@@ -17,8 +17,8 @@ from ..projection import Projection
 from .interpolation import AxisSampling
 from .memory import Tiles
 
-# Up to here all logits of a boundary voxel take no longer than looking for its candidates: measured with 118 (0.42 s
-# against 0.46 for a field of 80^3 to 152^3), 300 (0.57, 0.57) and 1000 classes (1.39, 1.17).
+# With 118 classes all logits of a boundary voxel came faster than the search for its candidates, with 300 as fast, with
+# 1000 slower (the field of Testing/Benchmarks/export_time.py, this number changed).
 _FEW_CLASSES = 256
 
 

@@ -31,7 +31,7 @@ class Options:
     :ivar classes: names or label values to keep; every other class becomes background. ``None`` keeps all.
     :ivar confidence: also compute the probability of each voxel's class.
     :ivar memory_limit: bytes of GPU memory (of main memory on a CPU) that may be used; ``None``: what is free.
-    :ivar threads: CPU threads; ``None``: all cores but one where there are more than two.
+    :ivar threads: CPU threads; ``None``: OMP_NUM_THREADS, else all cores but one if there are more than two.
     """
 
     device: str = "auto"
@@ -113,9 +113,9 @@ def segment(
 def _threads(count: int | None) -> Iterator[None]:
     import torch
 
-    cores = os.cpu_count() or 1
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or (cores - 1 if cores > 2 else cores))
+    before, cores = torch.get_num_threads(), os.cpu_count() or 1
+    usual = before if "OMP_NUM_THREADS" in os.environ else cores - 1 if cores > 2 else cores
+    torch.set_num_threads(count or usual)
     try:
         yield
     finally:
