@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+
+
+class Decision(NamedTuple):
+    """What :meth:`Projection.decide` finds at each of N voxels.
+
+    :ivar row: row of the winning class ``(N,)`` int64; for regions row + 1, 0 for none.
+    :ivar second: second largest logit ``(N,)``; for regions zeros: no bound is needed.
+    :ivar lead: by how much the decision was won ``(N,)``: largest minus second largest logit; for regions the distance
+        from 0 of the logit that is nearest to it.
+    """
+
+    row: torch.Tensor
+    second: torch.Tensor
+    lead: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -44,18 +59,15 @@ class Projection:
         """``(C, N)`` of a basis ``(N, R)``."""
         return torch.addmm(self.bias[:, None], self.weight, basis.T)
 
-    def decide(self, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decision and best losing logit at each voxel.
-
-        :param basis: ``(N, R)``.
-        :returns: row of the winning class ``(N,)`` int64 (for regions: row + 1, 0 for none) and the second largest
-            logit ``(N,)`` (for regions zeros: no bound is needed).
-        """
+    def decide(self, basis: torch.Tensor) -> Decision:
+        """Decision at each voxel of a basis ``(N, R)``."""
         logits = self.logits(basis)
         if self.regions:
             order = torch.arange(1, self.classes + 1, device=basis.device, dtype=torch.int32)[:, None]
-            return ((logits > 0) * order).amax(0).long(), logits.new_zeros(logits.shape[1])
-        return _top_two(logits)
+            row = ((logits > 0) * order).amax(0).long()
+            return Decision(row, logits.new_zeros(logits.shape[1]), logits.abs().amin(0))
+        row, second = _top_two(logits)
+        return Decision(row, second, logits.gather(0, row[None])[0] - second)
 
     def confidence(self, basis: torch.Tensor, decision: torch.Tensor) -> torch.Tensor:
         """Probability ``(N,)`` of the decision: softmax of the winner; for regions the sigmoid of the region that gave

@@ -4,7 +4,7 @@ Interpolation has convex weights. So where the eight corners of an output voxel 
 too, and its label is copied. In a boundary voxel, if there are many classes, only those that win at a corner are
 evaluated. No other class exceeds, at any corner, the second largest logit there; so if the best corner class reaches
 the *interpolated second largest logit*, it has won. Only the few voxels where it does not (three classes meeting) see
-all classes.
+all classes. And where float32 cannot tell the best two apart, on the model grid or between, float64 decides.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from typing import NamedTuple
 
 import torch
 
-from ..projection import Projection
+from ..projection import Decision, Projection
+from .exact import ExactDecision
 from .interpolation import AxisSampling
 from .memory import Tiles
 
 # With 118 classes all logits of a boundary voxel came faster than the search for its candidates, with 300 as fast, with
 # 1000 slower (the field of Testing/Benchmarks/export_time.py, this number changed).
 _FEW_CLASSES = 256
+# Logits nearer than this, in units of the largest sum of terms that a logit of the row can be, are told apart in
+# float64. Rounding of float32 is 2^-24 of it an operation, and errors of some thirty operations mostly cancel.
+_DOUBT = 2.0**-20
 
 
 class LabelRow(NamedTuple):
@@ -36,6 +40,7 @@ class _Row(NamedTuple):
     basis: torch.Tensor  # (Y * Z, R)
     winner: torch.Tensor  # (Y, Z) decision
     second: torch.Tensor  # (Y * Z,) second largest logit
+    doubt: torch.Tensor  # () a lead below this is rounding
 
 
 class RowDecoder:
@@ -65,6 +70,8 @@ class RowDecoder:
         self._y = [torch.as_tensor(a, device=device) for a in (axes[1].lower, axes[1].upper)]
         self._z = [torch.as_tensor(a, device=device) for a in (axes[2].lower, axes[2].upper)]
         self._weights = [torch.as_tensor(a.weight, dtype=dtype).to(device) for a in axes]
+        self._exact = ExactDecision(projection, axes)
+        self._largest_weight, self._largest_bias = projection.weight.abs().amax(), projection.bias.abs().amax()
         self._values = projection.decision_values()
         if wanted is not None:
             kept = torch.tensor([int(v) in wanted for v in self._values], device=device)
@@ -80,6 +87,7 @@ class RowDecoder:
             self.projection = self.projection.to(device)
             self._y, self._z, self._weights = ([t.to(device) for t in ts] for ts in (self._y, self._z, self._weights))
             self._values = self._values.to(device)
+            self._largest_weight, self._largest_bias = self._largest_weight.to(device), self._largest_bias.to(device)
             self._kept = {i: _Row(*(t.to(device) for t in row)) for i, row in self._kept.items()}
             self.device = torch.device(device)
         return self
@@ -87,8 +95,11 @@ class RowDecoder:
     def push(self, basis: torch.Tensor) -> None:
         """Add the next row of the model grid, ``(R, Y, Z)``."""
         voxels_first = basis.to(self.device).flatten(1).T.contiguous()
-        winner, second = self._decide(voxels_first)
-        self._kept[self._next_input] = _Row(voxels_first, winner.view(basis.shape[1:]), second)
+        size = self._largest_weight * torch.linalg.vector_norm(voxels_first, 1, dim=1).amax() + self._largest_bias
+        winner, second, lead = self._decide(voxels_first)
+        if len(close := (lead < _DOUBT * size).nonzero()[:, 0]):
+            winner[close] = self._exact.at_voxels(voxels_first.index_select(0, close)).to(self.device)
+        self._kept[self._next_input] = _Row(voxels_first, winner.view(basis.shape[1:]), second, _DOUBT * size)
         self._next_input += 1
 
     def pop(self) -> LabelRow | None:
@@ -102,15 +113,17 @@ class RowDecoder:
             del self._kept[index]
         return row
 
-    def _decide(self, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        winner = torch.empty(len(basis), dtype=torch.long, device=basis.device)
-        second = basis.new_empty(len(basis))
+    def _decide(self, basis: torch.Tensor) -> Decision:
+        """Among all classes, ``(n, R)``."""
+        row = torch.empty(len(basis), dtype=torch.long, device=basis.device)
+        found = Decision(row, basis.new_empty(len(basis)), basis.new_empty(len(basis)))
 
         def work(tile: slice) -> None:
-            winner[tile], second[tile] = self.projection.decide(basis[tile])
+            for whole, part in zip(found, self.projection.decide(basis[tile]), strict=True):
+                whole[tile] = part
 
         self._all_classes.run(len(basis), work)
-        return winner, second
+        return found
 
     def _decode(self, row: int) -> LabelRow:
         lower, upper = self._kept[int(self.rows.lower[row])], self._kept[int(self.rows.upper[row])]
@@ -122,7 +135,7 @@ class RowDecoder:
         boundary = (~same)[y0[:, None], z0].nonzero()
         confidence = None
         if len(boundary) or self.confidence:
-            cell = _Cells(lower, upper, self._weights[0][row], self._y, self._z, self._weights[1:])
+            cell = _Cells(row, lower, upper, self._weights[0][row], self._y, self._z, self._weights[1:])
 
             def work(tile: slice) -> None:
                 y, z = boundary[tile].T
@@ -138,23 +151,30 @@ class RowDecoder:
         sample = cell.at(y, z)
         basis = sample(cell.basis)
         if self.projection.regions or self.projection.classes <= _FEW_CLASSES:
-            return self._decide(basis)[0]
+            return self._decide_among_all(cell, y, z, basis)
         candidates = sample.corners()
         decision = candidates[0].clone()
         best = self._logit(basis, decision)
+        rival = sample(cell.second)  # no class reaches more than this or than the corner classes that did not win
         for k in range(1, len(candidates)):
             fresh = (candidates[:k] != candidates[k]).all(0).nonzero()[:, 0]  # mostly two classes meet at a voxel
             if len(fresh):
                 candidate = candidates[k, fresh]
                 logit, so_far = self._logit(basis.index_select(0, fresh), candidate), best[fresh]
-                better = (logit > so_far) | ((logit == so_far) & (candidate < decision[fresh]))
-                best[fresh] = torch.where(better, logit, so_far)
-                decision[fresh] = torch.where(better, candidate, decision[fresh])
-        # rounding of either side is far below this share of the logits' size
-        margin = 1e-5 * (best.abs() + 1)
-        undecided = (best < sample(cell.second) + margin).nonzero()[:, 0]
+                best[fresh] = torch.maximum(logit, so_far)
+                rival[fresh] = torch.maximum(rival[fresh], torch.minimum(logit, so_far))
+                decision[fresh] = torch.where(logit > so_far, candidate, decision[fresh])
+        undecided = (best < rival + cell.doubt).nonzero()[:, 0]
         if len(undecided):
-            decision[undecided] = self._decide(basis.index_select(0, undecided))[0]
+            chosen = (y[undecided], z[undecided], basis.index_select(0, undecided))
+            decision[undecided] = self._decide_among_all(cell, *chosen)
+        return decision
+
+    def _decide_among_all(self, cell: _Cells, y: torch.Tensor, z: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+        decision, _, lead = self._decide(basis)
+        if len(close := (lead < cell.doubt).nonzero()[:, 0]):
+            corners = [plane.index_select(0, i) for plane in cell.planes for i in cell.at(y[close], z[close]).index]
+            decision[close] = self._exact.between(corners, cell.row, y[close], z[close]).to(decision.device)
         return decision
 
     def _logit(self, basis: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
@@ -177,7 +197,9 @@ class RowDecoder:
 class _Cells:
     """The two model-grid rows that an output row lies between, mixed along the first axis."""
 
-    def __init__(self, lower: _Row, upper: _Row, weight: torch.Tensor, y: list, z: list, weights: list):
+    def __init__(self, row: int, lower: _Row, upper: _Row, weight: torch.Tensor, y: list, z: list, weights: list):
+        self.row, self.planes = row, (lower.basis, upper.basis)
+        self.doubt = torch.maximum(lower.doubt, upper.doubt)
         self.basis = torch.lerp(lower.basis, upper.basis, weight)
         self.second = torch.lerp(lower.second, upper.second, weight)
         self.winners = [lower.winner.flatten()] if upper is lower else [r.winner.flatten() for r in (lower, upper)]
