@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from .errors import ModelError
+from .low_rank import fold_low_rank_head, has_low_rank_head
 from .plans import Plans
 from .projection import Projection
 
@@ -54,11 +55,17 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor], wher
     """The tensors that inference needs, float32, each under the first of the names nnU-Net has for it.
 
     nnU-Net's decoder registers the encoder again and its blocks register each layer twice, so a checkpoint holds two to
-    four names for one tensor; any of them will do. Heads of deep supervision are left out.
+    four names for one tensor; any of them will do. Heads of deep supervision are left out, and the low-rank head of
+    ClassScaleTrainer is folded into nnU-Net's last layer.
 
     :param network: from :func:`build_network`. :param weights: from one checkpoint. :param where: its file.
     :raises ModelError: if a tensor is missing, not part of the network, of another shape, or not finite.
     """
+    if has_low_rank_head(weights):
+        try:
+            weights = fold_low_rank_head(weights)
+        except ModelError as error:
+            raise ModelError(f"{where}: {error}") from error
     heads = len(network.decoder.seg_layers)
     unused = tuple(f"decoder.seg_layers.{index}." for index in range(heads - 1))
     names: dict[int, list[str]] = {}

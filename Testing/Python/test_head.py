@@ -9,9 +9,10 @@ import pytest
 pytest.importorskip("nnunetv2")
 import torch
 from classscale_training import ClassScaleHead, CrossEntropyDiceLoss, DeepSupervisionLoss
-from classscale_training.head import add_head, stock_weights
+from classscale_training.head import add_head
 from classscale_training.pretrained import whole_network
 from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.low_rank import fold_low_rank_head
 from conftest import small_dataset, small_plans, stock_network
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
@@ -52,7 +53,7 @@ def test_training_gives_bases_finest_first_and_evaluation_the_logits_they_stand_
 def test_folded_weights_load_strictly_into_stocks_network_and_give_the_same_logits(architecture, dimension):
     network, x = network_with_head(architecture, dimension, rank=5).eval(), image(dimension)
     stock = stock_network(small_plans(architecture, dimension), small_dataset(CLASSES - 1), seed=9)
-    stock.load_state_dict(stock_weights(network.state_dict()), strict=True)
+    stock.load_state_dict(fold_low_rank_head(network.state_dict()), strict=True)
     bases, projection, bias = network(x)
     stock.decoder.deep_supervision = True
     for basis, logits in zip(bases, stock(x), strict=True):  # every scale
@@ -61,7 +62,7 @@ def test_folded_weights_load_strictly_into_stocks_network_and_give_the_same_logi
 
 def test_weights_without_our_head_cannot_be_folded():
     with pytest.raises(ModelError, match="no low-rank head"):
-        stock_weights(stock_network(small_plans(), small_dataset()).state_dict())
+        fold_low_rank_head(stock_network(small_plans(), small_dataset()).state_dict())
 
 
 def test_logits_begin_with_the_variance_that_stocks_have():

@@ -13,9 +13,9 @@ from ClassScaleSegLib import bundle
 from ClassScaleSegLib.checkpoint import read_checkpoint
 from ClassScaleSegLib.errors import ModelError
 from ClassScaleSegLib.files import refuse_existing
+from ClassScaleSegLib.low_rank import fold_low_rank_head
 
 from .files import write_json
-from .head import stock_weights
 from .planner import RANK_ENTRY
 from .trainer_checkpoints import save_whole
 
@@ -46,7 +46,7 @@ def export_stock(
         with open(file, "rb") as stream:
             content = read_checkpoint(stream, str(file))
         try:
-            weights = stock_weights(content.weights)
+            weights = fold_low_rank_head(content.weights)
         except ModelError as error:
             raise ModelError(f"{file}{content.origin}: {error}") from error
         fold = file.parent.name.removeprefix("fold_")

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn.functional import conv1d
 
 DEFAULT_RANK = 32  # channels of the finest scale of nnU-Net's networks: more adds nothing, see `resolve_rank`
-PREFIX = "decoder.seg_layers."
 
 
 class ClassScaleHead(nn.Module):
@@ -117,23 +116,3 @@ def resolve_rank(rank: int | None, channels: int) -> int:
         return min(DEFAULT_RANK, channels)
     check_rank(rank, channels)
     return rank
-
-
-def stock_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Fold basis layers and projection of a ``state_dict`` into the C-channel layers that stock nnU-Net has.
-
-    ``P (A f + a) + b = (P A) f + (P a + b)``, computed in float64.
-
-    :raises ModelError: if these are not weights with a :class:`ClassScaleHead`.
-    """
-    names = [name for name in weights if name.startswith(f"{PREFIX}bases.") and name.endswith(".weight")]
-    if not names or f"{PREFIX}projection" not in weights:
-        raise ModelError("These weights have no low-rank head: they are not from ClassScaleTrainer.")
-    projection, bias = (weights[PREFIX + name].double() for name in ("projection", "bias"))
-    folded = {name: tensor for name, tensor in weights.items() if not name.startswith(PREFIX)}
-    for scale in range(len(names)):
-        layer = weights[f"{PREFIX}bases.{scale}.weight"].double()
-        weight = (projection @ layer.flatten(1)).view(len(projection), *layer.shape[1:])
-        offset = projection @ weights[f"{PREFIX}bases.{scale}.bias"].double() + bias
-        folded[f"{PREFIX}{scale}.weight"], folded[f"{PREFIX}{scale}.bias"] = weight.float(), offset.float()
-    return folded

@@ -1,0 +1,112 @@
+"""Label sets: datasets that annotate different classes, trained as one, beside full labels and the naive union.
+
+    python Testing/Benchmarks/label_sets.py [--quick] [--root FOLDER]
+
+Four trainings of the same length on the same toy volumes, 60 classes, one thread, about five minutes each:
+
+* ``full``: every volume has all its labels.
+* ``halves``: every other volume has only classes 1 to 30, the rest only 31 to 60; what a volume does not annotate is
+  the set of background and the classes left out.
+* ``naive``: the same labels, with what is not annotated taken for background.
+* ``coarse``: every other volume has all its labels, the rest only twelve, each the union of five classes.
+
+A finished training is kept in the root folder, so a stopped benchmark goes on. ``results/label_sets.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from classscale_training import CrossEntropyDiceLoss
+from classscale_training.label_sets import LabelSets
+from classscale_training.loop import evaluate
+from classscale_training.loop_options import LoopOptions
+from classscale_training.plain_network import PlainUNet
+from classscale_training.toy import ToyCases
+from measure import Bar, in_own_process, parse, report
+
+CLASSES, COARSE = 60, 5
+HALVES = (range(1, CLASSES // 2 + 1), range(CLASSES // 2 + 1, CLASSES + 1))
+RUNS = ("full", "halves", "naive", "coarse")
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """What the two kinds of volumes are labelled with: label of each class ``(2, C)``, and the sets these mean."""
+
+    label_of_class: torch.Tensor
+    sets: LabelSets | None
+
+    @classmethod
+    def of(cls, run: str) -> Supervision:
+        every = {c: [c] for c in range(1, CLASSES + 1)}
+        unions = {1 + k: range(1 + COARSE * k, 1 + COARSE * (k + 1)) for k in range(CLASSES // COARSE)}
+        half = [{1 + k: [c] for k, c in enumerate(classes)} for classes in HALVES]
+        tables = {"full": [every, every], "coarse": [every, unions]}.get(run, half)
+        sets = LabelSets.from_classes(CLASSES + 1, tables)
+        if run == "naive":  # values of the union, without a word on what they leave out
+            values = torch.zeros(2, CLASSES + 1, dtype=torch.long)
+            for dataset, classes in enumerate(HALVES):
+                values[dataset, list(classes)] = torch.tensor(classes)
+            return cls(values, None)
+        return cls(sets.label_of_class, None if run == "full" else sets)
+
+
+def train(run: str, folder: str, size: int, steps: int) -> dict[str, float]:
+    """Seconds and both mean Dice scores over unseen volumes that are fully labelled."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    features, convolutions = (16, 24, 32, 48), (1, 1, 2, 2)
+    options = LoopOptions(
+        Path(folder), CLASSES, size=size, features=features, convolutions=convolutions,
+        decoder_convolutions=(1, 1, 1), steps=steps, evaluation_cases=8, device="cpu",
+    )  # fmt: skip
+    supervision = Supervision.of(run)
+    network = PlainUNet(options.arch_kwargs(), 1, CLASSES + 1)
+    optimizer = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+    loss = CrossEntropyDiceLoss(label_sets=supervision.sets)
+    cases, begin = ToyCases(options.toy, steps), time.perf_counter()
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = options.learning_rate * (1 - step / steps) ** 0.9
+        image, labels = cases[step]
+        given = supervision.label_of_class[step % 2][labels.long()]
+        call = partial(loss, network(image[None]), network.head.weight.flatten(1), network.head.bias, given[None])
+        value = call() if supervision.sets is None else call(datasets=torch.tensor([step % 2]))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)
+        optimizer.step()
+    seconds = round(time.perf_counter() - begin, 1)
+    return {"steps": steps, "seconds": seconds, **evaluate(network.eval(), options, torch.device("cpu"))}
+
+
+def main() -> int:
+    options = parse(__doc__, "label_sets")
+    if options.task:
+        print(json.dumps(train(**options.task)))
+        return 0
+    size, steps = (32, 20) if options.quick else (32, 1500)
+    rows = []
+    for run in RUNS:
+        kept = options.root / f"{run}-{size}-{steps}.json"
+        if not kept.exists():
+            found = in_own_process(__file__, run=run, folder=str(options.root), size=size, steps=steps)
+            kept.write_text(json.dumps(found))
+        rows.append({"labels": run, "classes": CLASSES, "size": size, **json.loads(kept.read_text())})
+    dice = {row["labels"]: row["dice"] for row in rows}
+    bars = [
+        Bar(f"Dice that the run with {run} labels loses against all labels", dice["full"] - dice[run], 0.03)
+        for run in ("halves", "coarse")
+    ]
+    bars.append(Bar("Dice that the naive union loses", dice["full"] - dice["naive"], 0.03, at_least=True))
+    return report(options, "label_sets", rows, bars)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
