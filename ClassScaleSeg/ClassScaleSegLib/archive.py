@@ -64,6 +64,14 @@ class FolderFiles:
     def size(self, name: str) -> int:
         return (self.folder / name).stat().st_size
 
+    def start(self, name: str, count: int) -> bytes:
+        """The first ``count`` bytes, fewer if the file is shorter; what follows is not read.
+
+        :raises ModelError: if it is missing or cannot be read.
+        """
+        with self.open(name) as stream:
+            return stream.read(count)
+
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """The file as a seekable binary stream.
@@ -102,6 +110,15 @@ class ZipFiles:
 
     def size(self, name: str) -> int:
         return self.archive.getinfo(self._member(name)).file_size
+
+    def start(self, name: str, count: int) -> bytes:
+        if name not in self:
+            raise ModelError(f"{self.where(name)} is missing.")
+        try:
+            with self.archive.open(self._member(name)) as stream:
+                return stream.read(count)
+        except ZIP_FAULTS as error:
+            raise ModelError(f"{self.where(name)} is damaged ({first_line(error)}): get the file again.") from error
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:

@@ -49,7 +49,7 @@ def read_bundle(
     :param folds: all if not given.
     :raises ModelError: one sentence naming the member and the fault.
     """
-    manifest = _manifest(files)
+    manifest = read_manifest(files)
     found = manifest["folds"]
     chosen = found if folds is None else list(dict.fromkeys(map(str, folds)))
     if not chosen or not set(chosen) <= set(found):
@@ -58,7 +58,7 @@ def read_bundle(
         raise ModelError(f"{files.where()} holds configuration {manifest['configuration']}, not {configuration}.")
     texts, tensors = {}, {}
     for name, declared in manifest["members"].items():
-        content = _verified(files, name, declared)
+        content = read_member(files, name, declared)
         fold = re.fullmatch(FOLD, name)
         if fold is None:
             texts[name] = content
@@ -67,11 +67,7 @@ def read_bundle(
     raw_plans = parse_json(texts["plans.json"], files.where("plans.json"))
     dataset = parse_json(texts["dataset.json"], files.where("dataset.json"))
     plans = check_plans(raw_plans, dataset, manifest["configuration"], files.where())
-    table = _table(texts["labels.csv"], files.where("labels.csv"))
-    try:
-        table = _complete(table, plans.values, files.where("labels.csv"))
-    except LabelTableError as error:
-        raise ModelError(str(error)) from error
+    table = read_table(texts["labels.csv"], plans.values, files.where("labels.csv"))
     return ModelParts(
         plans=plans,
         raw_plans=raw_plans,
@@ -186,7 +182,11 @@ def _write_zip(path: Path, members: dict[str, bytes]) -> None:
             archive.writestr(info, content)
 
 
-def _manifest(files: Files) -> dict:
+def read_manifest(files: Files) -> dict:
+    """The manifest, checked in itself.
+
+    :raises ModelError: if it is damaged, foreign, or of a newer version.
+    """
     manifest, where = read_json(files, "manifest.json"), files.where("manifest.json")
     if manifest.get("format") != FORMAT:
         raise ModelError(f"{where} does not belong to a ClassScaleSeg bundle (its 'format' is not {FORMAT}).")
@@ -237,16 +237,26 @@ def _check_manifest(manifest: dict, where: str) -> None:
         raise ModelError(f"{where} does not list {missing}: the bundle is incomplete, get it again.")
 
 
-def _verified(files: Files, name: str, declared: dict) -> bytes:
-    limit = MAX_JSON if name in TEXTS else declared["size"]
+def read_member(files: Files, name: str, declared: dict) -> bytes:
+    """A member's content, after comparing it with what the manifest declares.
+
+    :raises ModelError: naming the member and the fault.
+    """
+    check_size(files, name, declared)
     with files.open(name) as stream:
-        size = files.size(name)
-        if size != declared["size"] or size > limit:
-            raise ModelError(f"{files.where(name)} has {size} bytes, the manifest declares {declared['size']}.")
         content = stream.read()
     if hashlib.sha256(content).hexdigest() != declared["sha256"]:
         raise ModelError(f"{files.where(name)} is damaged: its SHA-256 is not the manifest's. Get the bundle again.")
     return content
+
+
+def check_size(files: Files, name: str, declared: dict) -> None:
+    """:raises ModelError: if a member is missing, has other bytes than declared, or is a text of more than 64 MiB."""
+    if name not in files:
+        raise ModelError(f"{files.where(name)} is missing.")
+    size, limit = files.size(name), MAX_JSON if name in TEXTS else declared["size"]
+    if size != declared["size"] or size > limit:
+        raise ModelError(f"{files.where(name)} has {size} bytes, the manifest declares {declared['size']}.")
 
 
 def _tensors(content: bytes, where: str) -> dict:
@@ -259,16 +269,24 @@ def _tensors(content: bytes, where: str) -> dict:
         raise ModelError(f"{where} is not a safetensors file ({error}).") from error
 
 
-def _table(content: bytes, where: str) -> LabelTable:
+def read_table(content: bytes, values: tuple[int, ...], where: str) -> LabelTable:
+    """The label table of a bundle whose model gives ``values``; with a background.
+
+    :raises ModelError: if it is none, or has other values.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels.csv"
         path.write_bytes(content)
         try:
-            return LabelTable.from_csv(path)
+            table = LabelTable.from_csv(path)
         except LabelTableError as error:
             raise ModelError(
                 f"{where} is not a label table ({str(error).replace(str(path), 'labels.csv')})."
             ) from error
+    try:
+        return _complete(table, values, where)
+    except LabelTableError as error:
+        raise ModelError(str(error)) from error
 
 
 def _complete(table: LabelTable, values: tuple[int, ...], where: str) -> LabelTable:

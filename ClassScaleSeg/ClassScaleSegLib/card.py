@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .dataset_json import channel_names
 from .model_folder import ModelParts
-from .plans import channel_names
 
 
 def model_card(parts: ModelParts) -> str:
@@ -11,7 +11,7 @@ def model_card(parts: ModelParts) -> str:
     configuration, labels = parts.plans.configuration, [label.name for label in parts.table.foreground]
     facts = {
         "Classes": str(len(labels)),
-        "Input": ", ".join(map(str, channel_names(parts.plans.dataset).values())),
+        "Input": ", ".join(channel_names(parts.plans.dataset, parts.where)),
         "Modality": parts.modality,
         "Orientation": parts.orientation or "as stored",
         "Spacing": " x ".join(f"{size:g}" for size in configuration.spacing) + " mm (first axis first)",

@@ -11,6 +11,10 @@ class ModelError(ClassScaleError):
     """A model folder, archive or checkpoint that cannot be used."""
 
 
+class CatalogError(ModelError):
+    """A model that the catalogue does not have, or that is not downloaded or could not be."""
+
+
 class ImageError(ClassScaleError):
     """An input image that cannot be read, or does not fit the model."""
 

@@ -1,7 +1,8 @@
 """3D Slicer's colour-table CSV: text -> labels and back. The text may come from anyone, so every fault names its line.
 
 Columns as `vtkMRMLColorTableStorageNode` of Slicer 5.8 and later reads and writes them. Only ``LabelValue`` and
-``Name`` must be there; a table without colours gets ours, one without terminology has no codes.
+``Name`` must be there; a table without colours gets ours, one without terminology has no codes. The last column,
+``Group``, is our own and written only where a label has a group: Slicer reads such a table as well, and drops it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ CODE_COLUMNS = {
     for field, prefix in zip(CODE_FIELDS, ("Category", "Type", "TypeModifier", "Region", "RegionModifier"), strict=True)
 }
 COLUMNS = ("LabelValue", "Name", *COLORS, "Color_A", *(column for three in CODE_COLUMNS.values() for column in three))
+GROUP = "Group"
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
@@ -34,7 +36,7 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     try:
         header = [column.strip() for column in next(reader, [])]
         missing = [column for column in ("LabelValue", "Name") if column not in header]
-        repeated = [column for column in COLUMNS if header.count(column) > 1]
+        repeated = [column for column in (*COLUMNS, GROUP) if header.count(column) > 1]
         if missing:
             found = ", ".join(header)[:100] or "nothing"
             raise LabelTableError(
@@ -65,11 +67,13 @@ def format_labels(labels: Iterable[Label]) -> str:
 
     Text is quoted, as Slicer's reader takes ``#`` elsewhere for a comment.
     """
-    text = io.StringIO()
+    text, rows = io.StringIO(), tuple(labels)
+    grouped = any(label.group for label in rows)
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(COLUMNS)
-    for label in labels:
-        writer.writerow([label.value, label.name, *label.color, 255 if label.value else 0, *code_cells(label)])
+    writer.writerow((*COLUMNS, GROUP) if grouped else COLUMNS)
+    for label in rows:
+        group = [label.group or ""] if grouped else []
+        writer.writerow([label.value, label.name, *label.color, 255 if label.value else 0, *code_cells(label), *group])
     return text.getvalue()
 
 
@@ -99,7 +103,7 @@ def _label(cells: dict[str, str], where: str) -> Label:
     else:
         red, green, blue = segment_color(value)
     codes = {field: _code(cells, columns, where) for field, columns in CODE_COLUMNS.items()}
-    return Label(value, segment_id(value), cells["Name"], (red, green, blue), **codes)
+    return Label(value, segment_id(value), cells["Name"], (red, green, blue), **codes, group=cells.get(GROUP))
 
 
 def _number(cells: dict[str, str], column: str, largest: int, where: str) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from .errors import LabelTableError
 
@@ -50,7 +51,8 @@ class Code:
 class Label:
     """One class: ``value`` in the label map, ``id`` of its segment, ``color`` red, green, blue 0..255, and codes.
 
-    The name is put on one line as `one_line` does it; without any it is ``label 12``.
+    The name is put on one line as `one_line` does it; without any it is ``label 12``. ``group`` is the heading under
+    which people look for the class ("Ribs"), for lists alone; an empty one is none.
     """
 
     value: int
@@ -62,10 +64,12 @@ class Label:
     type_modifier: Code | None = None
     region: Code | None = None
     region_modifier: Code | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", one_line(self.id))
         object.__setattr__(self, "name", one_line(self.name) or f"label {self.value}")
+        object.__setattr__(self, "group", one_line(self.group or "") or None)
 
     @property
     def codes(self) -> dict[str, Code | None]:
@@ -155,6 +159,15 @@ class LabelTable:
     def foreground(self) -> tuple[Label, ...]:
         return tuple(label for label in self.labels if label.value != 0)
 
+    @cached_property
+    def groups(self) -> dict[str, tuple[Label, ...]]:
+        """Foreground labels of each group, groups and labels in the order of their values; without the ungrouped."""
+        found: dict[str, list[Label]] = {}
+        for label in self.foreground:
+            if label.group:
+                found.setdefault(label.group, []).append(label)
+        return {group: tuple(labels) for group, labels in found.items()}
+
     def by_name(self, name: str) -> Label:
         """The label called ``name``, exactly or else but for case, spaces, underscores and hyphens.
 
@@ -187,10 +200,10 @@ class LabelTable:
 
     @classmethod
     def from_names(cls, names: Mapping[int, str], codes: LabelTable | None = None) -> LabelTable:
-        """Table with the given names, colours by value, and the codes known for the names.
+        """Table with the given names, colours by value, and the codes and groups known for the names.
 
-        :param codes: labels whose codes are taken over by name, before those that ship with ClassScaleSeg (the classes
-            of TotalSegmentator). A name that neither knows gets none.
+        :param codes: labels whose codes and groups are taken over by name, before those that ship with ClassScaleSeg
+            (the classes of TotalSegmentator). A name that neither knows gets none.
         """
         given = {} if codes is None else _codes_by_words(codes)
         labels = []
@@ -230,30 +243,33 @@ def _words(name: str) -> list[str]:
     return re.sub(r"[\s_\-]+", " ", name.casefold()).split()
 
 
-def _codes_by_words(table: Iterable[Label]) -> dict[tuple[str, ...], dict[str, Code | None]]:
-    """Codes of each label under its sorted words (``left kidney`` is ``kidney_left``), and without its side.
+def _codes_by_words(table: Iterable[Label]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Codes and group of each label that has codes, by its sorted words, and by those without its side.
 
-    The entry without a side drops the code of the side; labels whose side is part of the concept itself (left atrium)
-    have no such entry.
+    So ``left kidney`` is ``kidney_left``. The entry without a side drops the code of the side; labels whose side is
+    part of the concept itself (left atrium) have no such entry.
     """
     whole, sideless = {}, {}
     for label in table:
         words = sorted(_words(label.name))
         if label.category is None:
             continue
-        whole[tuple(words)] = label.codes
+        whole[tuple(words)] = {**label.codes, "group": label.group}
         unsided = label
         for field in ("type_modifier", "region_modifier"):
             modifier = getattr(label, field)
             if modifier is not None and modifier.meaning.casefold() in ("left", "right"):
                 unsided = replace(unsided, **{field: None})
         if unsided is not label:
-            sideless[tuple(word for word in words if word not in ("left", "right"))] = unsided.codes
+            sideless[tuple(word for word in words if word not in ("left", "right"))] = {
+                **unsided.codes,
+                "group": label.group,
+            }
     return {**sideless, **whole}
 
 
 @lru_cache(maxsize=1)
-def _known_codes() -> dict[tuple[str, ...], dict[str, Code | None]]:
+def _known_codes() -> dict[tuple[str, ...], dict[str, Any]]:
     from .resources import resource
 
     return _codes_by_words(LabelTable.from_csv(resource("LabelTables", "totalsegmentator.csv")))

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .archive import Files, read_json
+from .dataset_json import identify
 from .errors import ModelError
-from .labels import LabelTable, one_line
-from .plans import Plans, channel_names, check_plans
+from .labels import LabelTable
+from .plans import Plans, check_plans
 
 if TYPE_CHECKING:
     import torch
-
-# TotalSegmentator turns every image to the closest canonical (RAS+) orientation before nnU-Net sees it
-# (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks know no other.
-TOTALSEGMENTATOR = r"(Dataset\d+_)?TotalSeg(mentator|MRI)_?.*"
-TOTALSEGMENTATOR_NOTICE = "TotalSegmentator is not a medical device and not intended for clinical use."
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ def read_model_folder(
     from .checkpoint import read_checkpoint
 
     raw_plans, dataset = read_json(files, "plans.json"), read_json(files, "dataset.json")
-    names = _fold_names(files, folds, f"checkpoint_{checkpoint}.pth")
+    names = fold_names(files, folds, f"checkpoint_{checkpoint}.pth")
     contents = []
     for name in names:
         file = f"fold_{name}/checkpoint_{checkpoint}.pth"
@@ -74,8 +69,7 @@ def read_model_folder(
         raise ModelError(f"{files.where()} holds configuration {found}, not {configuration}.")
     plans = check_plans(raw_plans, dataset, found, files.where())
     axes = contents[0][1].mirror_axes  # as in nnU-Net (predict_from_raw_data.py) the first fold speaks for all
-    name = one_line(str(raw_plans.get("dataset_name") or files.name))[:200]
-    canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
+    identity = identify(raw_plans, dataset, files.name, files.where("dataset.json"))
     return ModelParts(
         plans=plans,
         raw_plans=raw_plans,
@@ -83,11 +77,11 @@ def read_model_folder(
         weights=tuple((f"{file}{content.origin}", content.weights) for file, content in contents),
         mirror_axes=check_mirror_axes(axes, plans, files.where()),
         table=LabelTable.from_names(plans.names),
-        name=name,
+        name=identity.name,
         where=files.where(),
-        orientation="RAS" if canonical or raw_plans["image_reader_writer"].endswith("WithReorient") else None,
-        modality=_modality(dataset),
-        notice=TOTALSEGMENTATOR_NOTICE if canonical else None,
+        orientation=identity.orientation,
+        modality=identity.modality,
+        notice=identity.notice,
     )
 
 
@@ -102,7 +96,11 @@ def check_mirror_axes(axes: tuple, plans: Plans, where: str) -> tuple[int, ...]:
     return tuple(sorted(axes))
 
 
-def _fold_names(files: Files, folds: tuple[int | str, ...] | None, file: str) -> tuple[str, ...]:
+def fold_names(files: Files, folds: tuple[int | str, ...] | None, file: str) -> tuple[str, ...]:
+    """The folds asked for, or all numbered ones with the checkpoint ``file``, or else ``all``.
+
+    :raises ModelError: if one of them is not there, naming those that are.
+    """
     found = files.folds()
     usable = [fold for fold, names in found.items() if file in names]
     if folds is None:
@@ -114,11 +112,3 @@ def _fold_names(files: Files, folds: tuple[int | str, ...] | None, file: str) ->
         return tuple(chosen)
     present = "; ".join(f"fold_{fold} has {', '.join(names)}" for fold, names in found.items()) or "there are no folds"
     raise ModelError(f"{files.where()}: {missing[0] if missing else file} was not found ({present[:300]}).")
-
-
-def _modality(dataset: dict) -> str | None:
-    """``CT`` or ``MR`` (as DICOM writes it) if the names of all channels say so."""
-    names = [str(name).lower() for name in channel_names(dataset).values()]
-    if all(name == "ct" for name in names):
-        return "CT"
-    return "MR" if all(re.match(r"(mri?|t1|t2|flair)(?![a-z]{3})", name) for name in names) else None

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .architecture import MAX_CONVOLUTIONS, check_architecture
-from .checks import flat, integers, numbers, short
+from .checks import integers, numbers, short
+from .dataset_json import channel_names, label_rows
 from .errors import ModelError
 
 MAX_PATCH_VOXELS = 1 << 28
-MAX_CHANNELS, MAX_LABEL = 1024, 65535  # label maps are uint16
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def check_plans(plans: dict, dataset: dict, name: str, where: str) -> Plans:
             f"{where}: configuration {name} is a cascade: it needs the segmentation of "
             f"{short(entries['previous_stage'])} as input, which is not supported. Use a single-stage configuration."
         )
-    channels = _channels(dataset, dataset_file)
-    _check_geometry(manager.plans, entries, plans_file)
+    channels = len(channel_names(dataset, dataset_file))
+    check_geometry(manager.plans, entries, plans_file)
     _check_preprocessing(manager.plans, entries, channels, plans_file)
     _check_linear(entries, plans_file)
     check_architecture(entries, plans_file)
@@ -108,19 +108,11 @@ def _check_linear(entries: dict, where: str) -> None:
         )
 
 
-def channel_names(dataset: dict) -> Any:
-    """``channel_names`` of a ``dataset.json``; older files call it ``modality``."""
-    return dataset["modality"] if "modality" in dataset else dataset.get("channel_names")
+def check_geometry(plans: dict, entries: dict, where: str) -> None:
+    """Patch, spacing and the order of the axes.
 
-
-def _channels(dataset: dict, where: str) -> int:
-    names = channel_names(dataset)
-    if not isinstance(names, dict) or not 1 <= len(names) <= MAX_CHANNELS:
-        raise ModelError(f"{where} names no input channels: 'channel_names' must be an object such as {{'0': 'CT'}}.")
-    return len(names)
-
-
-def _check_geometry(plans: dict, entries: dict, where: str) -> None:
+    :raises ModelError: naming the entry at fault.
+    """
     patch = entries.get("patch_size")
     if not (numbers(patch, 2) or numbers(patch, 3)) or not 1 <= math.prod(patch) <= MAX_PATCH_VOXELS:
         raise ModelError(
@@ -182,33 +174,16 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int, where: str) 
 
 
 def _labels(manager: Any, dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, str], bool]:
-    """Label values in the order of the last layer's rows, their names, and whether they are regions.
-
-    Matches nnU-Net's ``LabelManager``: a softmax row's index is its label; for regions ``regions_class_order`` gives
-    the value written where a region is the last one above 0.5.
-    """
-    labels = dataset.get("labels")
-    if not isinstance(labels, dict):
-        raise ModelError(f"{where} has no object 'labels' such as {{'background': 0, 'liver': 1}}.")
+    """The rows of the last layer, see `label_rows`, after nnU-Net itself took the labels."""
     try:
-        handler = manager.get_label_manager(dataset)
-        heads = handler.num_segmentation_heads
-        foreground = [int(value) for value in handler.foreground_labels]
-        order = [int(value) for value in dataset["regions_class_order"]] if handler.has_regions else foreground
+        handler = manager.get_label_manager(dataset) if isinstance(dataset.get("labels"), dict) else None
+        heads = handler and handler.num_segmentation_heads
     except Exception as error:
         raise ModelError(f"{where}: the labels cannot be used ({type(error).__name__}: {error}).") from error
-    if not all(0 <= value <= MAX_LABEL for value in (*foreground, *order)):
-        raise ModelError(f"{where}: label values must lie between 0 and {MAX_LABEL}.")
-    if handler.has_regions:
-        named = {k: v for k, v in labels.items() if k != "ignore" and v != 0 and not (v and set(flat(v)) == {0})}
-        if len(named) != heads:
-            raise ModelError(f"{where}: {len(named)} regions are named, {heads} are predicted.")
-        return tuple(order), {0: "background", **dict(zip(order, named, strict=True))}, True
-    values = (0, *foreground)
-    if values != tuple(range(heads)):
-        raise ModelError(f"{where}: labels must be 0 to {heads - 1} without gaps, as nnU-Net's network predicts them.")
-    names = {int(v): k for k, entry in labels.items() if k != "ignore" for v in flat(entry)}
-    return values, names, False
+    values, names, regions = label_rows(dataset, where)
+    if len(values) != heads or regions != handler.has_regions:
+        raise ModelError(f"{where}: {len(values)} classes are named, {heads} are predicted.")
+    return values, names, regions
 
 
 def _find(name: Any, key: str, module: str, base: type | None, where: str) -> Any:

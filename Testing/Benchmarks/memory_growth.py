@@ -58,7 +58,9 @@ def run_ours(model: str, image: str) -> dict:
     import nnunetv2.utilities.get_network_from_plans  # noqa: F401
     import SimpleITK as sitk
     from ClassScaleSegLib import open_model, segment
+    from ClassScaleSegLib.allocator import return_memory_at_once
 
+    return_memory_at_once()  # as the command does
     opened = sitk.ReadImage(image)
     opened.GetPixelID()
     base, peaks, stage = resident_bytes(), {}, "preprocessing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ NAMES = st.dictionaries(st.integers(0, 65535), st.text(max_size=20), min_size=1,
 @pytest.fixture(scope="module")  # hypothesis wants none of a single function
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("tables")
+
+
+def ungrouped(table: LabelTable) -> LabelTable:
+    return LabelTable(tuple(replace(label, group=None) for label in table))
 
 
 def cielab(colors: list[tuple[int, int, int]]) -> np.ndarray:
@@ -166,6 +171,7 @@ def test_any_bytes_are_a_table_or_a_clear_error(folder, content):
         (b"LabelValue;Name\n1;a\n", "no column LabelValue, it has LabelValue;Name"),
         (b"LabelValue,Color_R\n", "no column Name"),
         (b"LabelValue,Name,Name\n1,a,b\n", "more than one column Name"),
+        (b"LabelValue,Name,Group,Group\n1,a,b,c\n", "more than one column Group"),
         (b"LabelValue,Name\n1,a\n\n1,b\n", "line 4: label value 1 was used before, by a"),
         (b"LabelValue,Name\n65536,a\n", 'line 2: LabelValue is "65536", expected a whole number from 0 to 65535'),
         (b"LabelValue,Name\n-1,a\n", 'line 2: LabelValue is "-1"'),
@@ -230,7 +236,45 @@ def test_slicer_reads_names_colours_and_terminology_and_writes_the_same_table(tm
         assert color_terminology(node, label.value) == codes
     node.GetStorageNode().SetFileName(str(tmp_path / "back.csv"))
     assert node.GetStorageNode().WriteData(node)
-    assert LabelTable.from_csv(tmp_path / "back.csv") == table
+    assert LabelTable.from_csv(tmp_path / "back.csv") == ungrouped(table)
+
+
+def test_slicer_reads_all_of_the_shipped_table_and_drops_the_groups(tmp_path):
+    from mrml import color_terminology, read_color_table
+
+    file = resource("LabelTables", "totalsegmentator.csv")
+    table, node = LabelTable.from_csv(file), read_color_table(file)
+    assert node.GetNumberOfColors() == 118 and len(table.groups) == 10
+    for label in table:
+        codes = {key: (c.scheme, c.value, c.meaning) for key, c in label.codes.items() if c}
+        assert node.GetColorName(label.value) == label.name and color_terminology(node, label.value) == codes
+    node.GetStorageNode().SetFileName(str(tmp_path / "back.csv"))
+    assert node.GetStorageNode().WriteData(node)
+    assert LabelTable.from_csv(tmp_path / "back.csv") == ungrouped(table)
+
+
+def test_groups_come_back_from_csv_and_are_written_only_where_there_are_any(tmp_path):
+    given = enumerate(["x", "B", " A\n a", "", "B"])
+    table = LabelTable(tuple(Label(value, segment_id(value), "part", (1, 2, 3), group=group) for value, group in given))
+    assert {group: [label.value for label in members] for group, members in table.groups.items()} == {
+        "B": [1, 4], "A a": [2],
+    }  # fmt: skip
+    assert list(table.groups) == ["B", "A a"] and table[3].group is None
+    table.to_csv(tmp_path / "groups.csv")
+    assert (tmp_path / "groups.csv").read_text().splitlines()[0].endswith(',"Group"')
+    assert [label.group for label in LabelTable.from_csv(tmp_path / "groups.csv")] == ["x", "B", "A a", None, "B"]
+    assert ungrouped(table).groups == {} and "Group" not in ungrouped(table).to_csv()
+
+
+def test_every_shipped_class_has_a_group_and_names_bring_theirs():
+    table = LabelTable.from_csv(resource("LabelTables", "totalsegmentator.csv"))
+    sizes = {group: len(labels) for group, labels in table.groups.items()}
+    assert sizes == {
+        "Organs": 13, "Digestive tract": 5, "Lungs and airways": 6, "Vertebrae": 26, "Heart": 2, "Vessels": 16,
+        "Bones": 11, "Brain and spinal cord": 2, "Muscles": 10, "Ribs and sternum": 26,
+    }  # fmt: skip
+    named = LabelTable.from_names({1: "Left Kidney", 2: "femur", 3: "zebra"})
+    assert [label.group for label in named] == ["Organs", "Bones", None]
 
 
 def test_a_missing_resource_says_what_to_do():

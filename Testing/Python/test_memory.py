@@ -1,14 +1,29 @@
 """The memory plan: what is estimated, what is chosen, what happens when it does not fit."""
 
 import os
+import subprocess
+import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from ClassScaleSegLib import OutOfMemoryError, open_model
-from ClassScaleSegLib.inference.estimate import estimate, plan_memory
+from ClassScaleSegLib.inference.estimate import (
+    Estimate,
+    ModelSize,
+    describe_need,
+    estimate,
+    estimate_from_summary,
+    largest,
+    model_grid,
+    plan_memory,
+    window_count,
+)
 from ClassScaleSegLib.inference.memory import MemoryPlan, Placement, Tiles, is_out_of_memory
 from ClassScaleSegLib.inference.ring import Ring
-from conftest import small_dataset, small_plans
+from ClassScaleSegLib.summary import summarize
+from conftest import TOY, small_dataset, small_plans
 
 GIB = 2**30
 
@@ -111,3 +126,86 @@ def test_on_a_gpu_the_ring_leaves_first_and_the_network_last(job):
     for limit, places in ((whole, ("cuda", "cuda")), (whole - 1, ("cuda", "cpu")), (lean - 1, ("cpu", "cpu"))):
         plan = plan_memory(need, "cuda", limit, lambda message: None)
         assert (plan.compute, plan.ring) == places
+
+
+@pytest.mark.parametrize("step", [0.25, 1 / 3, 0.5, 0.7, 1.0])
+def test_windows_are_counted_as_nnunet_places_them(step):
+    from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+    for patch in (16, 28, 64, 96, 127, 128):
+        for size in [*range(patch, 3 * patch + 2, 7), 10 * patch + 1]:
+            starts = compute_steps_for_sliding_window((size,), (patch,), step)
+            assert window_count((size,), (patch,), step) == len(starts[0]), (size, patch, step)
+    assert window_count((200, 100, 64), (64, 64, 64), 0.5) == 6 * 3 * 1
+
+
+def test_the_model_grid_is_the_one_nnunet_resamples_to():
+    from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        shape, spacing, target = random.integers(1, 700, 3), random.uniform(0.3, 5, 3), random.choice([0.5, 1.5, 3], 3)
+        forward = tuple(random.permutation(3).tolist())
+        size = ModelSize((16,) * 3, tuple(target.tolist()), 8, 0, 8, 1, forward)
+        expected = compute_new_shape(shape[list(forward)], spacing[list(forward)], target)
+        assert model_grid(size, shape.tolist(), spacing.tolist()) == tuple(expected.tolist())
+
+
+MODELS = {
+    "3D": (small_plans(), {}),
+    "three folds": (small_plans(), {"seeds": (0, 1, 2)}),
+    "2D": (small_plans(dimension=2), {}),
+    "residual": (small_plans("ResidualEncoderUNet"), {}),
+    "two channels": (small_plans(channels=2), {"channels": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("classes", [5, 20])
+def test_the_estimate_of_a_summary_is_that_of_the_model(write_model, kind, classes):
+    plans, more = MODELS[kind]
+    folder = write_model(plans, small_dataset(classes, more.get("channels", 1)), more.get("seeds", (0,)))
+    model, image = open_model(folder), ((90, 80, 70), (2.0, 1.5, 1.0), 0.5, True)
+    summary, exact = summarize(folder), estimate(model, *image)
+    assert ModelSize.of_summary(summary).rank == model.rank
+    found = estimate_from_summary(summary, *image)
+    assert replace(found, network=0) == replace(exact, network=0)
+    # the weights are a pickle, so their number is that of nnU-Net's default network; a bundle tells its own
+    usual = 31_000_000 * 4 * len(model.folds)
+    own = 4 * sum(weights.numel() for backbone in model.backbones for weights in backbone.parameters())
+    assert found.network - usual == exact.network - own
+
+
+def test_the_estimate_of_a_bundle_knows_its_parameters():
+    image = ((96, 96, 96), (128 / 96,) * 3)
+    found, exact = estimate_from_summary(summarize(TOY), *image), estimate(open_model(TOY), *image, 0.5, False)
+    assert found == replace(exact, network=found.network)
+    assert exact.network <= found.network < exact.network * 1.02  # the heads of the summary count with the rest
+
+
+def test_the_estimate_needs_neither_torch_nor_nnunet():
+    code = (
+        "import sys; from ClassScaleSegLib.inference.estimate import *; from ClassScaleSegLib.summary import summarize;"
+        f"need = estimate_from_summary(summarize({str(TOY)!r}), (96, 96, 96), (1.0, 1.0, 1.0));"
+        "print(describe_need(need, 'cuda'));"
+        "print([m for m in ('torch', 'nnunetv2', 'SimpleITK', 'scipy') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[0].endswith("GB of RAM; does not grow with the number of classes") and said[1] == "[]"
+
+
+def test_the_need_is_told_in_one_sentence():
+    gb = 10**9
+    need = Estimate((1, 1, 1), 8, 2 * gb, gb, 4 * gb, 3 * gb, 2 * gb, gb)
+    end = "; does not grow with the number of classes"
+    assert describe_need(need, "cpu") == "about 10.5 GB of RAM" + end  # 0.5 + labels 1 + image 2, ring 4, network 2, 1
+    assert describe_need(need, "cuda:1") == "about 6.6 GB of GPU memory and 4.5 GB of RAM" + end
+    assert describe_need(need, "auto") == (
+        "about 6.6 GB of GPU memory and 4.5 GB of RAM (without a GPU 10.5 GB of RAM)" + end
+    )
+
+
+def test_several_models_need_what_the_largest_needs_and_two_label_maps():
+    one, two = Estimate((1, 2, 3), 5, 10, 1, 7, 3, 2, 8), Estimate((1, 2, 3), 4, 20, 1, 6, 3, 2, 8)
+    assert largest([one, two]) == Estimate((1, 2, 3), 5, 20, 1, 7, 3, 2, 16)
+    assert largest([one]) == one

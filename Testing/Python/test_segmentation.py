@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -67,7 +69,8 @@ def test_the_names_in_a_seg_nrrd_come_back_without_a_table(tmp_path):
     ours = Segmentation(labels, LabelTable.from_names(names), Geometry((2, 2, 1), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))
     ours.write(tmp_path / "case.seg.nrrd", keep_empty=True)
     again = Segmentation.from_image(str(tmp_path / "case.seg.nrrd"))
-    assert again.table.labels == ours.table.foreground and np.array_equal(again.labels, ours.labels)
+    ungrouped = tuple(replace(label, group=None) for label in ours.table.foreground)  # headings of lists are not kept
+    assert again.table.labels == ungrouped and np.array_equal(again.labels, ours.labels)
 
 
 def test_a_seg_nrrd_with_a_damaged_segment_is_refused():

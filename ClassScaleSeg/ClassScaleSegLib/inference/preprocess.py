@@ -63,17 +63,6 @@ def prepare(image: InputImage, model: Model) -> Prepared:
     )
 
 
-def model_grid(model: Model, shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, int, int]:
-    """Shape on the model grid of an uncropped image ``shape``, ``spacing`` (z, y, x): the largest it can get."""
-    from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
-
-    forward = model.plans_manager.transpose_forward
-    spacing = [spacing[i] for i in forward]
-    target = list(model.configuration.spacing)
-    target = target if len(target) == 3 else [spacing[0], *target]
-    return tuple(int(n) for n in compute_new_shape([shape[i] for i in forward], spacing, target))
-
-
 def resampling(configuration: Any, shape, new_shape, spacing) -> tuple[AxisSampling, AxisSampling, AxisSampling]:
     """Sampling of the three axes from the model grid to the cropped input grid, as the plans resample logits."""
     from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis

@@ -12,7 +12,11 @@ from ..errors import Cancelled
 
 @dataclass(frozen=True)
 class Progress:
-    """One report. ``remaining`` is an estimate in seconds, ``None`` while unknown."""
+    """One report. ``remaining`` is an estimate in seconds, ``None`` while unknown.
+
+    With several models :mod:`~ClassScaleSegLib.inference.parts` writes the part before the stage, as in "part 2 of 5:
+    segment", and adds the stage "load".
+    """
 
     stage: str  # "read", "preprocess", "segment" (windows), "decode" (rows, after the only window), "write"
     done: int
