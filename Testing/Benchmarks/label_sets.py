@@ -26,6 +26,7 @@ import torch
 from classscale_training import CrossEntropyDiceLoss
 from classscale_training.label_sets import LabelSets
 from classscale_training.loop import evaluate
+from classscale_training.loop_data import open_data
 from classscale_training.loop_options import LoopOptions
 from classscale_training.plain_network import PlainUNet
 from classscale_training.toy import ToyCases
@@ -82,8 +83,8 @@ def train(run: str, folder: str, size: int, steps: int) -> dict[str, float]:
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)
         optimizer.step()
-    seconds = round(time.perf_counter() - begin, 1)
-    return {"steps": steps, "seconds": seconds, **evaluate(network.eval(), options, torch.device("cpu"))}
+    seconds, device = round(time.perf_counter() - begin, 1), torch.device("cpu")
+    return {"steps": steps, "seconds": seconds, **evaluate(network.eval(), options, device, open_data(options, device))}
 
 
 def main() -> int:

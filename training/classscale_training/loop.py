@@ -1,8 +1,9 @@
-"""A bare training loop on toy data: torch and NumPy alone, no nnU-Net, no files to read.
+"""A bare training loop on generated data: torch and NumPy alone, no nnU-Net.
 
     python -m classscale_training.loop --folder .benchmarks/demo                   # the embedded 120-class model, CPU
     python -m classscale_training.loop --folder runs/toy-1000 --preset toy-1000    # 1000 classes at 128^3, one GPU
     python -m classscale_training.loop --folder runs/x --classes 300 --size 96     # every option can be given
+    python -m classscale_training.loop --folder runs/head --preset head-mr-312     # heads: recipes/head-mr-312.md
 
 Writes an nnU-Net v2 model folder that our engine and stock nnU-Net open: ``plans.json``, ``dataset.json``,
 ``fold_0/checkpoint_final.pth``, and while it runs ``fold_0/checkpoint_latest.pth``; beside them ``log.jsonl``. Calling
@@ -28,16 +29,16 @@ import torch
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from ClassScaleSegLib.projection import Projection
 
+from .anatomy import IGNORE_INDEX
 from .dice import foreground_mean, pooled_dice, reference_dice
 from .loop_checkpoints import Checkpoints
+from .loop_data import LoopData, open_data
 from .loop_log import Log
 from .loop_options import LoopOptions, add_arguments, options_from
 from .losses import CrossEntropyDiceLoss
 from .plain_model_folder import checkpoint_content, write_model_folder
 from .plain_network import PlainUNet
-from .toy import ToyCases
 
-_LOSS = CrossEntropyDiceLoss()  # as nnU-Net's: batch Dice over the foreground classes
 _WAY_OUT = "call again with a lower --learning-rate to go on from the last checkpoint."
 _CLIP = 12.0  # largest norm of the gradient, nnU-Net's
 _TILE_ELEMENTS = {"cpu": 1 << 18}  # logits held at once in evaluation
@@ -64,12 +65,14 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
     device = _device(options.device)
     torch.backends.cudnn.benchmark = device.type == "cuda"
     torch.manual_seed(options.seed)
-    network = PlainUNet(options.arch_kwargs(), 1, options.classes + 1).to(device)
+    data = open_data(options, device)
+    network = PlainUNet(options.arch_kwargs(), 1, len(data.names)).to(device)
+    loss = _Loss(data, options)
     optimizer = _optimizer(network, options)
-    scaler = _scaler(_half(options, device))
+    scaler = _scaler(options.half_precision and device.type == "cuda")
     checkpoints = Checkpoints(options.folder / "fold_0")
     step, seconds = _resume(checkpoints, options, network, optimizer, scaler, device)
-    write_model_folder(options.folder, options.toy, options.arch_kwargs())
+    write_model_folder(options.folder, data, options.arch_kwargs())
     log = Log(options.folder, step, options.tensorboard)
     begin = saved = time.monotonic()
     total, counted, entry = torch.zeros((), device=device), 0, {}
@@ -84,11 +87,11 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
         state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
         checkpoints.save(checkpoint_content(network.state_dict(), loop=state))
 
-    with contextlib.closing(log), contextlib.closing(_batches(options, step, device)) as batches:
-        for images, labels in batches:
+    with contextlib.closing(log), contextlib.closing(_batches(options, step, data)) as batches:
+        for images, labels, datasets in batches:
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * (1 - step / options.steps) ** 0.9
-            total += _learn(network, optimizer, scaler, images, labels)
+            total += _learn(network, optimizer, scaler, loss, (images, labels, datasets), options.half_precision)
             step, counted = step + 1, counted + 1
             late = options.minutes is not None and time.monotonic() - begin > 60 * options.minutes
             last = late or step == options.steps
@@ -98,7 +101,7 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
                     raise ClassScaleError(f"The loss is {mean} at step {step}: {_WAY_OUT}")
                 entry = {"step": step, "loss": round(mean, 5), "learning_rate": optimizer.param_groups[0]["lr"]}
                 if step == options.steps or step % options.evaluate_every == 0:
-                    entry |= evaluate(network, options, device)
+                    entry |= evaluate(network, options, device, data)
                 entry["seconds"] = round(elapsed(), 1)
                 log.add(entry)
                 report(entry)
@@ -114,17 +117,35 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
     return LoopResult(step, finished, entry)
 
 
+class _Loss:
+    """nnU-Net's loss, cross entropy and batch Dice over the foreground; marginal where cases follow label sets."""
+
+    def __init__(self, data: LoopData, options: LoopOptions) -> None:
+        self.plain = CrossEntropyDiceLoss(present_only=options.present_only, ignore_index=IGNORE_INDEX)
+        self.marginal = replace(self.plain, label_sets=data.label_sets)
+
+    def __call__(
+        self, network: PlainUNet, basis: torch.Tensor, labels: torch.Tensor, datasets: list[int]
+    ) -> torch.Tensor:
+        projection, bias = network.head.weight.flatten(1), network.head.bias
+        if any(datasets):
+            return self.marginal(basis, projection, bias, labels, torch.tensor(datasets, device=labels.device))
+        return self.plain(basis, projection, bias, labels)  # equal to the other, and faster
+
+
 def _learn(
     network: PlainUNet,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    images: torch.Tensor,
-    labels: torch.Tensor,
+    loss: _Loss,
+    batch: tuple[torch.Tensor, torch.Tensor, list[int]],
+    half: bool,
 ) -> torch.Tensor:
     """One step of the optimizer; the loss ``()``, left on its device so that nothing waits for it."""
-    with _autocast(scaler.is_enabled()):
+    images, labels, datasets = batch
+    with _autocast(half, images.device):
         basis = network(images)
-    value = _LOSS(basis, network.head.weight.flatten(1), network.head.bias, labels)
+    value = loss(network, basis, labels, datasets)
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(value).backward()
     scaler.unscale_(optimizer)
@@ -135,15 +156,14 @@ def _learn(
 
 
 @torch.no_grad()
-def evaluate(network: PlainUNet, options: LoopOptions, device: torch.device) -> dict[str, float]:
+def evaluate(network: PlainUNet, options: LoopOptions, device: torch.device, data: LoopData) -> dict[str, float]:
     """Mean Dice over the classes on cases never trained on, by both rules of :mod:`~classscale_training.dice`."""
-    classes = options.classes + 1
-    cases = ToyCases(replace(options.toy, seed=options.seed + 1), options.evaluation_cases, device)
+    classes = len(data.names)
     projection = Projection(network.head.weight.flatten(1), network.head.bias)
     tile = max(1, _TILE_ELEMENTS.get(device.type, _TILE_ELEMENTS_ACCELERATOR) // classes)
     counts = []
-    for image, labels in (cases[index] for index in range(len(cases))):
-        with _autocast(_half(options, device)):
+    for image, labels in (data.unseen(index) for index in range(options.evaluation_cases)):
+        with _autocast(options.half_precision, device):
             basis = network(image[None])[0]
         parts = [projection.decide(part)[0] for part in basis.float().flatten(1).T.split(tile)]
         predicted, reference = torch.cat(parts), labels.flatten().long()
@@ -154,13 +174,15 @@ def evaluate(network: PlainUNet, options: LoopOptions, device: torch.device) -> 
     return {name: round(foreground_mean(values), 5) for name, values in both.items()}
 
 
-def _batches(options: LoopOptions, start: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Images ``(B, 1, X, Y, Z)`` and labels ``(B, X, Y, Z)`` of each step, some of them made ahead by one thread."""
-    cases = ToyCases(options.toy, options.steps * options.batch, device)
+def _batches(
+    options: LoopOptions, start: int, data: LoopData
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[int]]]:
+    """Images ``(B, 1, X, Y, Z)``, labels ``(B, X, Y, Z)`` and datasets of each step, some made ahead by one thread."""
 
-    def make(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = zip(*(cases[step * options.batch + number] for number in range(options.batch)), strict=True)
-        return torch.stack(images), torch.stack(labels)
+    def make(step: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        cases = (data.case(step * options.batch + number) for number in range(options.batch))
+        images, labels, datasets = zip(*cases, strict=True)
+        return torch.stack(images), torch.stack(labels), list(datasets)
 
     with ThreadPoolExecutor(1) as thread:
         waiting, following = deque(), start
@@ -217,12 +239,11 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _half(options: LoopOptions, device: torch.device) -> bool:
-    return options.half_precision and device.type == "cuda"
-
-
-def _autocast(half: bool) -> contextlib.AbstractContextManager:
-    return torch.autocast("cuda", torch.float16) if half else contextlib.nullcontext()
+def _autocast(half: bool, device: torch.device) -> contextlib.AbstractContextManager:
+    kinds = {"cuda": torch.float16, "cpu": torch.bfloat16}
+    return (
+        torch.autocast(device.type, kinds[device.type]) if half and device.type in kinds else contextlib.nullcontext()
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

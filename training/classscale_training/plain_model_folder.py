@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .files import write_json
 from .plain_network import NETWORK_CLASS
 from .raw_dataset import write_dataset_json
-from .toy import ToyOptions
+
+if TYPE_CHECKING:
+    from .loop_data import LoopData
 
 CONFIGURATION = "3d_fullres"
 
 
-def write_model_folder(folder: Path, toy: ToyOptions, arch_kwargs: dict[str, Any]) -> None:
+def write_model_folder(folder: Path, data: LoopData, arch_kwargs: dict[str, Any]) -> None:
     """Write everything of the model folder but ``fold_0/checkpoint_*.pth``."""
-    write_json(folder / "plans.json", plans(toy, arch_kwargs))
-    write_dataset_json(folder, "toy", toy.names, 0, "SimpleITKIO")
+    write_json(folder / "plans.json", plans(data, arch_kwargs))
+    write_dataset_json(folder, data.channel, data.names, 0, "SimpleITKIO")
 
 
-def plans(toy: ToyOptions, arch_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The parts of nnU-Net's plans that inference reads. The patch is the whole volume."""
+def plans(data: LoopData, arch_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The parts of nnU-Net's plans that inference reads. The patch is that of the training."""
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     function = "resample_data_or_seg_to_shape"
     return {
-        "dataset_name": f"Toy{toy.mode.capitalize()}{toy.classes}",
+        "dataset_name": data.dataset_name,
         "plans_name": "nnUNetPlans",
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2],
@@ -36,8 +38,8 @@ def plans(toy: ToyOptions, arch_kwargs: dict[str, Any]) -> dict[str, Any]:
                 "data_identifier": f"nnUNetPlans_{CONFIGURATION}",
                 "preprocessor_name": "DefaultPreprocessor",
                 "batch_size": 2,
-                "patch_size": [toy.size] * 3,
-                "spacing": [toy.spacing] * 3,
+                "patch_size": list(data.patch),
+                "spacing": [data.spacing] * 3,
                 "normalization_schemes": ["ZScoreNormalization"],
                 "use_mask_for_norm": [False],
                 "resampling_fn_data": function,
