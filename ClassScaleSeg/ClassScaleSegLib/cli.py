@@ -104,10 +104,10 @@ def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
 
 
 def demo_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Segment the sample volume with the model, both shipped with the project."""
+    """Segment a sample volume with its model, both shipped with the project."""
     from .demo import run_demo
 
-    run_demo(options.output, options.device, reporter)
+    run_demo(options.name, options.output, options.device, reporter)
     return ExitCode.OK
 
 
@@ -150,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add_models_options(command("models", models_command))
 
     demo = command("demo", demo_command)
+    demo.add_argument("name", nargs="?", default="toy", choices=("toy", "head"), help="which sample (default: toy)")
     demo.add_argument("-o", "--output", default="classscaleseg-demo", metavar="FOLDER")
     demo.add_argument("--device", default="auto")
     return parser

@@ -1,8 +1,9 @@
-"""``classscaleseg demo``: the embedded model on the embedded sample, its Dice against the known labels, a picture."""
+"""``classscaleseg demo``: an embedded model on its sample: segments, statistics, a picture, and Dice where known."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,34 +13,50 @@ from .reporting import Reporter
 from .resources import resource
 from .segmentation import Segmentation
 
-NAME = "toy-120"
+
+@dataclass(frozen=True)
+class Demo:
+    """:ivar model: embedded bundle. :ivar sample: embedded volume. :ivar dice: what the model's card promises on it.
+
+    The known labels of the head are a deformed copy of the atlas it was made from, which is not ours to ship: no Dice.
+    """
+
+    model: str
+    sample: str
+    dice: float | None = None
 
 
-def run_demo(folder: str | Path, device: str, reporter: Reporter) -> None:
-    """Write ``toy-120.seg.nrrd``, ``toy-120.csv`` and ``toy-120.png`` into ``folder``; earlier ones are replaced.
+DEMOS = {"toy": Demo("toy-120", "toy-120", 0.9), "head": Demo("head-mr-312", "head-mr")}
 
-    :raises ClassScaleError: if the Dice is not what the model card promises (above 0.9).
+
+def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> None:
+    """Write segmentation, statistics and picture of a demo into ``folder``; earlier ones are replaced.
+
+    :param name: one of ``DEMOS``.
+    :raises ClassScaleError: if the Dice is not what the model card promises.
     """
     from .inference.segmenter import segment
     from .model import open_model
 
-    folder = Path(folder)
+    demo, folder = DEMOS[name], Path(folder)
     reporter.begin("demo", 1, 1)
     begin = time.monotonic()
-    image = resource("SampleData", f"{NAME}.nrrd")
-    result = segment(image, open_model(resource("Models", f"{NAME}.zip")), device=device, progress=reporter.progress)
-    outputs = {"output": folder / f"{NAME}.seg.nrrd", "statistics": folder / f"{NAME}.csv"}
+    image = resource("SampleData", f"{demo.sample}.nrrd")
+    model = open_model(resource("Models", f"{demo.model}.zip"))
+    result = segment(image, model, device=device, progress=reporter.progress)
+    outputs = {"output": folder / f"{demo.sample}.seg.nrrd", "statistics": folder / f"{demo.sample}.csv"}
     result.write(outputs["output"], overwrite=True)
     result.write_statistics(outputs["statistics"], overwrite=True)
-    picture = folder / f"{NAME}.png"
+    picture = folder / f"{demo.sample}.png"
     draw(image, result, picture)
-    truth = Segmentation.from_image(resource("SampleData", f"{NAME}-labels.nrrd"))
-    dice = mean_dice(result.labels, truth.labels)
-    structures = len(np.unique(result.labels)) - 1
-    seconds = round(time.monotonic() - begin, 1)
-    reporter.result("demo", **outputs, picture=picture, structures=structures, seconds=seconds, dice=round(dice, 4))
-    if dice <= 0.9:
-        raise ClassScaleError(f"The mean Dice is {dice:.3f}; the model reaches 0.94 elsewhere. Please report this.")
+    facts = {**outputs, "picture": picture, "structures": len(np.unique(result.labels)) - 1}
+    dice = None
+    if demo.dice is not None:
+        truth = Segmentation.from_image(resource("SampleData", f"{demo.sample}-labels.nrrd"))
+        dice = facts["dice"] = round(mean_dice(result.labels, truth.labels), 4)
+    reporter.result("demo", **facts, seconds=round(time.monotonic() - begin, 1))
+    if dice is not None and dice <= demo.dice:
+        raise ClassScaleError(f"The mean Dice is {dice:.3f}; the card promises {demo.dice}. Please report this.")
 
 
 def mean_dice(labels: np.ndarray, truth: np.ndarray) -> float:
