@@ -92,7 +92,7 @@ def _shared_image(segmentation: Segmentation) -> Any:
     scalars = numpy_to_vtk(np.ascontiguousarray(cropped, dtype).ravel(), deep=True)
     scalars.SetName("ImageScalars")
     image.GetPointData().SetScalars(scalars)
-    image.SetGeometryFromImageToWorldMatrix(_index_to_ras(segmentation.geometry))
+    image.SetGeometryFromImageToWorldMatrix(index_to_ras(segmentation.geometry))
     return image
 
 
@@ -103,12 +103,12 @@ def _set_reference_geometry(vtk_segmentation: Any, geometry: Geometry) -> None:
     converter = slicer.vtkSegmentationConverter
     image = slicer.vtkOrientedImageData()
     image.SetExtent(*(bound for size in geometry.size for bound in (0, size - 1)))
-    image.SetGeometryFromImageToWorldMatrix(_index_to_ras(geometry))
+    image.SetGeometryFromImageToWorldMatrix(index_to_ras(geometry))
     text = converter.SerializeImageGeometry(image)
     vtk_segmentation.SetConversionParameter(converter.GetReferenceImageGeometryParameterName(), text)
 
 
-def _index_to_ras(geometry: Geometry) -> Any:
+def index_to_ras(geometry: Geometry) -> Any:
     """``vtkMatrix4x4`` from voxel index to millimetres, right-anterior-superior."""
     import vtk
 

@@ -141,11 +141,11 @@ def read_segments(image: sitk.Image) -> LabelTable | None:
         except (ValueError, KeyError) as error:
             raise LabelTableError(f"Segment {fields['ID']} has no valid label value and colour ({error}).") from error
         name = fields.get("Name") or fields["ID"]
-        labels.append(Label(value, fields["ID"], name, (red, green, blue), **_codes(fields.get("Tags", ""))))
+        labels.append(Label(value, fields["ID"], name, (red, green, blue), **parse_codes(fields.get("Tags", ""))))
     return LabelTable(tuple(labels)) if labels else None
 
 
-def _codes(tags: str) -> dict[str, Code]:
+def parse_codes(tags: str) -> dict[str, Code]:
     entries = [tag.split(":", 1)[1] for tag in tags.split("|") if tag.startswith("TerminologyEntry:")]
     parts = entries[0].split("~") if entries else []
     if len(parts) != 7:

@@ -1,0 +1,259 @@
+"""One run: from volume nodes through the child process to a segmentation node. Used by the panel and by scripts alike.
+
+    run = SceneRun(Request((volume,), "toy-120"))
+    run.start()
+    run.wait()                # or, in an application: a timer that calls run.poll()
+    run.node
+
+Nothing in the scene changes before the result is there, and nothing is left in the temporary folder, however it ends.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .catalog import resolve_model
+from .errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
+from .process import Job, SegmentationProcess
+from .scene_results import fill_table_node, read_result, show_result
+from .scene_sequence import add_segmentations, browser_of, frames
+from .scene_volume import check_volume, fill_volume_node, geometry_of, region_of, write_volume
+from .summary import summarize
+
+if TYPE_CHECKING:
+    from .process import Event
+    from .scene_volume import Region
+    from .segmentation import Geometry, Segmentation
+
+_MARGIN = 64 << 20  # for the statistics, the log, and what file systems keep
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to segment, with what, and where the result goes.
+
+    :ivar volumes: scalar volume nodes, one a channel. :ivar model: path, or id or name of the catalogue.
+    :ivar region: ``vtkMRMLMarkupsROINode``: only voxels in it are segmented. :ivar all_frames: of the sequence that the
+        first volume belongs to. :ivar segmentation: node to fill; a new one if ``None``. :ivar replace: the segments it
+        has. :ivar confidence, statistics: nodes to fill, if wanted. :ivar options: further fields of `Job`, such as
+        ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``memory_limit``, ``threads``.
+    """
+
+    volumes: tuple[Any, ...]
+    model: str | Path
+    region: Any = None
+    all_frames: bool = False
+    segmentation: Any = None
+    replace: bool = False
+    confidence: Any = None
+    statistics: Any = None
+    standard_names: bool = True
+    keep_empty: bool = False
+    options: dict[str, Any] | None = None
+
+
+class SceneRun:
+    """:ivar state: "new", "running", "finished", "failed" or "cancelled". :ivar node: the segmentation node at the end.
+    :ivar results: a `Segmentation` for each frame, as shown. :ivar error: a sentence, if it failed.
+    """
+
+    current: SceneRun | None = None  # the one that runs, in this application
+
+    def __init__(self, request: Request):
+        self.request, self.state, self.error = request, "new", None
+        self.node: Any = None
+        self.results: list[Segmentation] = []
+        self._process: SegmentationProcess | None = None
+        self._regions: list[Region | None] = []  # these two: one a frame
+        self._geometries: list[Geometry] = []
+        self._name = ""
+
+    def start(self) -> None:
+        """Check the request, write the images, start the process.
+
+        :raises ClassScaleError: a sentence; nothing is left behind.
+        """
+        if SceneRun.current is not None and SceneRun.current.state == "running":
+            raise ClassScaleError("A segmentation is running already. Wait until it ends, or cancel it.")
+        request = self.request
+        for volume in request.volumes or (None,):
+            check_volume(volume)
+        model = resolve_model(str(request.model))
+        channels = summarize(model[0]).channels
+        if len(request.volumes) != channels:
+            raise ImageError(f"The model reads {channels} volume(s), one a channel; {len(request.volumes)} are chosen.")
+        self._refuse_existing_segments()
+        self._name = request.volumes[0].GetName()
+        self._process = SegmentationProcess()
+        try:
+            self._process.job = self._job(model, self._process.work_folder)
+            self._process.start()
+        except BaseException:
+            self._close()
+            raise
+        SceneRun.current, self.state = self, "running"
+
+    def _refuse_existing_segments(self) -> None:
+        node = self.request.segmentation
+        if node is not None and node.GetSegmentation().GetNumberOfSegments() and not self.request.replace:
+            raise OutputExistsError(
+                f"{node.GetName()} has segments already. Choose a new segmentation, or replace them."
+            )
+        if self.request.all_frames and self.request.confidence is not None:
+            raise OutputError(
+                "Confidence is computed for a single volume, not for a sequence. Choose no confidence volume."
+            )
+
+    def _job(self, model: tuple[Path, ...], folder: Path) -> Job:
+        """Write the images into ``folder``, and say what is to be made of them."""
+        request = self.request
+        images = folder / "images"
+        images.mkdir()
+        if request.all_frames:
+            for frame in frames(request.volumes[0]):
+                self._write_images(images, f"frame{frame:06}")
+            (folder / "results").mkdir()
+            paths, output = (images,), folder / "results"
+        else:
+            paths, output = self._write_images(images, "image"), folder / "result.seg.nrrd"
+        confidence = folder / "confidence.nrrd" if request.confidence is not None else None
+        chosen = model if len(model) > 1 else model[0]
+        more = request.options or {}
+        return Job(paths, chosen, output, confidence=confidence, keep_empty=request.keep_empty, **more)
+
+    def _write_images(self, folder: Path, name: str) -> tuple[Path, ...]:
+        volumes, roi = self.request.volumes, self.request.region
+        region = None if roi is None else region_of(volumes[0], roi)
+        first = volumes[0].GetImageData()
+        files = []
+        for channel, volume in enumerate(volumes):
+            image = volume.GetImageData()
+            if image.GetDimensions() != first.GetDimensions():
+                raise ImageError(
+                    f"{volume.GetName()} has {image.GetDimensions()} voxels and {volumes[0].GetName()} "
+                    f"{first.GetDimensions()}. All channels must lie on one grid; resample one of them."
+                )
+            need = image.GetNumberOfPoints() * (image.GetScalarSize() + 2) + _MARGIN
+            free = shutil.disk_usage(folder).free
+            if free < need:
+                raise OutputError(
+                    f"The temporary folder {folder.parents[1]} has {free / 1e9:.1f} GB free, and about "
+                    f"{need / 1e9:.1f} GB are needed. Make room there and run again."
+                )
+            files.append(folder / f"{name}_{channel:04}.nrrd")
+            write_volume(volume, files[-1], region)
+        self._regions.append(region)
+        self._geometries.append(geometry_of(volumes[0]))
+        return tuple(files)
+
+    def poll(self) -> list[Event]:
+        """What happened since the last call; never blocks for long. At the end fills the nodes and sets ``state``."""
+        if self.state != "running":
+            return []
+        if not self._inputs_are_there():
+            self.cancel()
+            self._fail(f"{self._name} was removed while it was segmented, so the segmentation was stopped.")
+            return []
+        events = self._process.poll()
+        if self._process.state != "running":
+            self._conclude()
+        return events
+
+    def wait(self, on_event: Callable[[Event], None] | None = None) -> Any:
+        """Block until the end; returns the segmentation node.
+
+        :raises ClassScaleError: if it failed. :raises Cancelled: if it was cancelled.
+        """
+        try:
+            if self.state == "running":
+                self._process.wait(on_event)
+                self._conclude()
+        except BaseException:
+            self.cancel()
+            raise
+        if self.state == "cancelled":
+            raise Cancelled("Cancelled; nothing was changed.")
+        if self.state == "failed":
+            raise ClassScaleError(self.error)
+        return self.node
+
+    def cancel(self) -> None:
+        """End the process with all its children and remove the temporary folder. Does nothing once it has ended."""
+        if self.state == "running":
+            self.state = "cancelled"
+        self._close()
+
+    @property
+    def log(self) -> str:
+        return self._process.log if self._process is not None else ""
+
+    def _conclude(self) -> None:
+        if self._process.state == "finished":
+            try:
+                if not self._inputs_are_there():
+                    raise ImageError(f"{self._name} was removed while it was segmented; the result was dropped.")
+                self._fill()
+                self.state = "finished"
+            except ClassScaleError as error:
+                self._fail(str(error))
+            except MemoryError:
+                self._fail("Memory ran out while the result was loaded. Close other scenes or programs, and run again.")
+        elif self._process.state == "cancelled":
+            self.state = "cancelled"
+        else:
+            self._fail(self._process.error or "The segmentation process failed without a message; see the log.")
+        self._close()
+
+    def _fill(self) -> None:
+        import slicer
+
+        request, volume, folder = self.request, self.request.volumes[0], self._process.work_folder
+        if request.all_frames:
+            files = [folder / "results" / f"frame{index:06}.seg.nrrd" for index in range(len(self._regions))]
+        else:
+            files = [folder / "result.seg.nrrd"]
+        confidence = folder / "confidence.nrrd" if request.confidence is not None else None
+        loaded = [
+            read_result(file, confidence, region, geometry)
+            for file, region, geometry in zip(files, self._regions, self._geometries, strict=True)
+        ]
+        scene, choices = volume.GetScene(), (request.standard_names, request.keep_empty, request.replace)
+        if request.all_frames and browser_of(volume) is not None:
+            nodes = []
+            for result in loaded:
+                nodes.append(slicer.vtkMRMLSegmentationNode())
+                nodes[-1].SetName(f"{self._name} segmentation")
+                self.results.append(show_result(nodes[-1], result, volume, *choices))
+            self.node = add_segmentations(volume, nodes, f"{self._name} segmentation")
+        else:
+            node = request.segmentation if self._present(request.segmentation) else None
+            if node is None:
+                name = scene.GenerateUniqueName(f"{self._name} segmentation")
+                node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+            self.results.append(show_result(node, loaded[0], volume, *choices))
+            self.node = node
+        if self._present(request.confidence):
+            fill_volume_node(request.confidence, loaded[0].confidence, self._geometries[0])
+        if self._present(request.statistics):
+            fill_table_node(request.statistics, self.results)
+
+    def _inputs_are_there(self) -> bool:
+        return all(self._present(volume) and volume.GetImageData() is not None for volume in self.request.volumes)
+
+    @staticmethod
+    def _present(node: Any) -> bool:
+        """Whether the node is there and its scene has not let go of it."""
+        return node is not None and node.GetScene() is not None and node.GetScene().IsNodePresent(node)
+
+    def _fail(self, sentence: str) -> None:
+        self.state, self.error = "failed", sentence
+
+    def _close(self) -> None:
+        if self._process is not None:
+            self._process.close()
+        if SceneRun.current is self:
+            SceneRun.current = None

@@ -1,0 +1,165 @@
+"""The list of a model's classes: search, tick, whole groups, presets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .presets import load_presets, save_presets
+from .search_table import Row, SearchTable
+
+if TYPE_CHECKING:
+    from ClassScaleSegLib.labels import Label, LabelTable
+
+
+class ClassList:
+    """:ivar widget: to be put into the panel.
+
+    :param on_changed: called without arguments when another set of classes is ticked.
+    """
+
+    def __init__(self, on_changed: Callable[[], None]) -> None:
+        self._on_changed, self._names, self._groups = on_changed, {}, {}
+        self.table = SearchTable(
+            [_("Class"), _("Code"), _("Group")], _("Search by name, code or group"), on_ticked=self._ticked
+        )
+        self.widget = self.table.widget
+        self.count = qt.QLabel()
+        self.all_button = self._button(_("All"), _("Tick all classes that the search shows."))
+        self.all_button.connect("clicked(bool)", lambda: self._tick_shown(True))
+        self.none_button = self._button(_("None"), _("Untick all classes that the search shows."))
+        self.none_button.connect("clicked(bool)", lambda: self._tick_shown(False))
+        self.group_menu, self.preset_menu = qt.QMenu(), qt.QMenu()
+        self.group_button = self._menu_button(_("Groups"), _("Tick or untick whole groups."), self.group_menu)
+        self.preset_button = self._menu_button(_("Presets"), _("Choices of classes that you saved."), self.preset_menu)
+        self.group_menu.connect("aboutToShow()", self._fill_groups)
+        self.preset_menu.connect("aboutToShow()", self._fill_presets)
+        row = qt.QHBoxLayout()
+        for button in (self.all_button, self.none_button, self.group_button, self.preset_button):
+            row.addWidget(button)
+        row.addStretch(1)
+        row.addWidget(self.count)
+        self.table.layout.insertLayout(1, row)
+
+    def _button(self, text: str, tip: str):
+        button = qt.QToolButton()
+        button.text, button.toolTip = text, tip
+        return button
+
+    def _menu_button(self, text: str, tip: str, menu):
+        button = self._button(text, tip)
+        button.setMenu(menu)
+        button.popupMode = qt.QToolButton.InstantPopup
+        return button
+
+    def set_table(self, table: LabelTable | None) -> None:
+        """Show the classes of a model, all ticked; none if it is not known yet."""
+        labels = table.foreground if table is not None else ()
+        self._names = {str(label.value): label.name for label in labels}
+        self._groups: dict[str, list[str]] = {}
+        for label in labels:
+            if label.group:
+                self._groups.setdefault(label.group, []).append(str(label.value))
+        self.table.set_rows([_row(label) for label in labels], ticked=True)
+        for column, texts in enumerate(zip(*(_cells(label) for label in labels), strict=True)):
+            self.table.set_width(column, max(texts, key=len))
+        self.group_button.enabled = bool(self._groups)
+        self._show_count()
+
+    def chosen(self) -> list[str] | None:
+        """Names of the ticked classes; ``None`` stands for all."""
+        ticked = self.table.ticked()
+        return None if len(ticked) == len(self._names) else [self._names[key] for key in ticked]
+
+    def choose(self, names: Iterable[str] | None) -> int:
+        """Tick the classes with these names, ``None``: all. Returns how many names this model does not have."""
+        if names is None:
+            self.table.tick(self._names)
+            missing = 0
+        else:
+            wanted = {name.casefold() for name in names}
+            found = {key: name.casefold() for key, name in self._names.items() if name.casefold() in wanted}
+            self.table.tick(found)
+            missing = len(wanted - set(found.values()))
+        self._show_count()
+        return missing
+
+    def _tick_shown(self, on: bool) -> None:
+        shown, ticked = set(self.table.shown()), set(self.table.ticked())
+        self.table.tick(ticked | shown if on else ticked - shown)
+        self._ticked()
+
+    def _ticked(self) -> None:
+        self._show_count()
+        self._on_changed()
+
+    def _show_count(self) -> None:
+        self.count.text = _("{ticked} of {all}").format(ticked=len(self.table.ticked()), all=len(self._names))
+
+    def _fill_groups(self) -> None:
+        ticked = set(self.table.ticked())
+        self.group_menu.clear()
+        for group, keys in self._groups.items():
+            action = self.group_menu.addAction(_("{group} ({count})").format(group=group, count=len(keys)))
+            action.checkable = True
+            action.checked = ticked.issuperset(keys)
+            action.connect("triggered(bool)", lambda on, keys=keys: self._tick_group(keys, on))
+        self.group_menu.addSeparator()
+        only = self.group_menu.addMenu(_("Only"))
+        for group, keys in self._groups.items():
+            only.addAction(group).connect("triggered(bool)", lambda on, keys=keys: self._tick_only(keys))
+
+    def _tick_group(self, keys: list[str], on: bool) -> None:
+        ticked = set(self.table.ticked())
+        self.table.tick(ticked.union(keys) if on else ticked.difference(keys))
+        self._ticked()
+
+    def _tick_only(self, keys: list[str]) -> None:
+        self.table.tick(keys)
+        self._ticked()
+
+    def _fill_presets(self) -> None:
+        presets = load_presets()
+        self.preset_menu.clear()
+        for name, names in presets.items():
+            self.preset_menu.addAction(name).connect("triggered(bool)", lambda on, names=names: self._apply(names))
+        self.preset_menu.addSeparator()
+        self.preset_menu.addAction(_("Save ticked classes...")).connect("triggered(bool)", lambda: self._save())
+        if presets:
+            delete = self.preset_menu.addMenu(_("Delete"))
+            for name in presets:
+                delete.addAction(name).connect("triggered(bool)", lambda on, name=name: self._delete(name))
+
+    def _apply(self, names: list[str]) -> None:
+        missing = self.choose(names)
+        self._on_changed()
+        if missing:
+            text = _("{count} classes of the preset are not in this model.").format(count=missing)
+            slicer.util.infoDisplay(text, windowTitle=_("Preset"))
+
+    def _save(self) -> None:
+        name = qt.QInputDialog.getText(slicer.util.mainWindow(), _("Save preset"), _("Name:"))
+        name = (name[0] if isinstance(name, tuple) else name).strip()
+        if name:
+            self.save_preset(name)
+
+    def save_preset(self, name: str) -> None:
+        """Keep the ticked classes under ``name``, in place of what was kept so."""
+        save_presets({**load_presets(), name: [self._names[key] for key in self.table.ticked()]})
+
+    def _delete(self, name: str) -> None:
+        save_presets({other: names for other, names in load_presets().items() if other != name})
+
+
+def _row(label: Label) -> Row:
+    cells = _cells(label)
+    searched = " ".join((*cells, *(part.meaning for part in label.codes.values() if part)))
+    return Row(str(label.value), label.color, cells, tuple(text.casefold() for text in cells), searched)
+
+
+def _cells(label: Label) -> tuple[str, str, str]:
+    return label.name, label.type.value if label.type else "", label.group or ""

@@ -1,0 +1,274 @@
+"""Choosing a model: the catalogue as a list, downloads with consent, models of one's own by dialog or drop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+if TYPE_CHECKING:
+    from ClassScaleSegLib.catalog import Catalog
+    from ClassScaleSegLib.catalog_json import Entry
+    from ClassScaleSegLib.labels import LabelTable
+    from ClassScaleSegLib.summary import ModelSummary
+
+
+class ModelChooser:
+    """Drives the widgets of the row "Model" in the .ui file.
+
+    :ivar summaries: of the model's parts, empty while it is not downloaded. :ivar table: its classes, if known.
+    :param on_changed: called without arguments when another model is chosen, or it is downloaded or removed.
+    """
+
+    def __init__(self, ui: Any, catalog: Catalog, on_changed: Callable[[], None]) -> None:
+        self._ui, self._catalog, self._on_changed = ui, catalog, on_changed
+        self.summaries: tuple[ModelSummary, ...] = ()
+        self.table: LabelTable | None = None
+        self.fault = ""
+        self._entries: dict[str, Entry] = {}
+        self._menu = qt.QMenu()
+        for text, slot in (
+            (_("Add model file..."), self._add_file),
+            (_("Add model folder..."), self._add_folder),
+            (_("Add by address..."), self._add_address),
+            (_("Remove this model..."), self.remove),
+            (_("Show folder of models"), self._show_folder),
+        ):
+            self._menu.addAction(text).connect("triggered(bool)", lambda on, slot=slot: slot())
+        ui.modelMenuButton.setMenu(self._menu)
+        ui.downloadButton.connect("clicked(bool)", lambda: self.download())
+        self.refresh()
+        ui.modelComboBox.connect("currentIndexChanged(int)", self._chosen)
+        self._describe()
+
+    @property
+    def entry(self) -> Entry | None:
+        """The chosen model."""
+        return self._entries.get(self._ui.modelComboBox.itemData(self._ui.modelComboBox.currentIndex))
+
+    def refresh(self) -> None:
+        """Read the catalogue again; the choice stays if it can."""
+        from ClassScaleSegLib.errors import CatalogError
+
+        box, before = self._ui.modelComboBox, self.entry
+        try:
+            entries = self._catalog.entries()
+        except CatalogError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("Catalogue of models"))
+            entries = ()
+        self._entries = {entry.id: entry for entry in entries}
+        box.blockSignals(True)
+        box.clear()
+        for entry in entries:
+            text = entry.name if self._catalog.is_installed(entry) else _("{name} (not downloaded)")
+            box.addItem(text.format(name=entry.name), entry.id)
+        if before is not None and before.id in self._entries:
+            box.setCurrentIndex(box.findData(before.id))
+        box.blockSignals(False)
+
+    def select(self, identifier: str) -> bool:
+        """Choose by id; whether there is such a model."""
+        index = self._ui.modelComboBox.findData(identifier)
+        if index >= 0:
+            self._ui.modelComboBox.setCurrentIndex(index)
+        return index >= 0
+
+    def is_installed(self) -> bool:
+        return self.entry is not None and self._catalog.is_installed(self.entry)
+
+    def reload(self) -> None:
+        """Look again what is there, after a download, a removal, or a fault."""
+        self.refresh()
+        self._chosen()
+
+    def add(self, source: str) -> None:
+        """Add a model of the user's and choose it; a fault is shown as a sentence."""
+        from ClassScaleSegLib.errors import ClassScaleError
+
+        try:
+            entry = self._catalog.add(source)
+        except ClassScaleError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("This model cannot be added"))
+            return
+        self.refresh()
+        if not self.select(entry.id) or self._ui.modelComboBox.count == 1:
+            self._chosen()
+
+    def download(self) -> bool:
+        """Download the chosen model once the user has agreed; whether it is there now."""
+        from ClassScaleSegLib.errors import Cancelled, ClassScaleError
+
+        entry = self.entry
+        if entry is None or not slicer.util.confirmOkCancelDisplay(self.consent(entry), windowTitle=_("Download")):
+            return False
+        dialog = qt.QProgressDialog(_("Downloading {name}").format(name=entry.name), _("Cancel"), 0, 1000)
+        dialog.windowModality = qt.Qt.ApplicationModal
+        dialog.minimumDuration = 0
+        dialog.show()
+        try:
+            self._catalog.download(entry, progress=_Shower(dialog), cancel=_Canceller(dialog))
+        except Cancelled:
+            pass  # what has arrived is kept, and the next download goes on from there
+        except ClassScaleError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("Download failed"))
+        finally:
+            dialog.close()
+            dialog.deleteLater()
+        self.reload()
+        return self.is_installed()
+
+    def consent(self, entry: Entry) -> str:
+        """What the user agrees to: addresses, size, licence, and where the files will lie."""
+        size = _("unknown size") if entry.download_size is None else _megabytes(entry.download_size)
+        lines = [
+            _("{name} will be downloaded ({size}) from:").format(name=entry.name, size=size),
+            *(part.address for part in entry.parts if part.address),
+            "",
+            _("Licence: {licence}").format(licence=entry.licence or _("not stated")),
+        ]
+        lines += [text for text in (entry.licence_address, entry.notice) if text]
+        lines += [
+            _("It will be kept in {folder} until you remove it.").format(folder=self._catalog.folder / entry.id),
+            _("Nothing about your images is sent."),
+        ]
+        return "\n".join(lines)
+
+    def remove(self) -> None:
+        """Delete the download of the chosen model, or forget a model of the user's, after a question."""
+        from ClassScaleSegLib.errors import ClassScaleError
+
+        entry = self.entry
+        if entry is None:
+            return
+        size = _megabytes(self._catalog.size(entry))
+        question = _("Remove {name} ({size})?") if not entry.own else _("Forget {name}? Its file stays where it is.")
+        if slicer.util.confirmOkCancelDisplay(question.format(name=entry.name, size=size), windowTitle=_("Remove")):
+            try:
+                self._catalog.remove(entry)
+            except ClassScaleError as error:
+                slicer.util.errorDisplay(str(error), windowTitle=_("Not removed"))
+            self.reload()
+
+    def _chosen(self, *_index: int) -> None:
+        self._describe()
+        self._on_changed()
+
+    def _describe(self) -> None:
+        """Read the summaries of the chosen model, and tell what it is."""
+        from ClassScaleSegLib.errors import ClassScaleError
+        from ClassScaleSegLib.inference.parts import common_table
+        from ClassScaleSegLib.summary import summarize
+
+        entry = self.entry
+        self.summaries, self.table, self.fault = (), None, ""
+        if self.is_installed():
+            try:
+                paths = zip(self._catalog.paths(entry), entry.parts, strict=True)
+                self.summaries = tuple(summarize(path, part.configuration) for path, part in paths)
+                tables = [summary.table for summary in self.summaries]
+                self.table = tables[0] if len(tables) == 1 else common_table(tables)
+            except ClassScaleError as error:
+                self.fault = str(error)
+        self._ui.downloadButton.visible = entry is not None and not self.is_installed()
+        self._ui.modelFactsLabel.text = self.fault and escape(self.fault) or self.facts()
+
+    def facts(self) -> str:
+        """Rich text: classes, modality, licence, notice."""
+        entry, summary = self.entry, self.summaries[0] if self.summaries else None
+        if entry is None:
+            return ""
+        count = len(self.table.foreground) if self.table is not None else entry.classes
+        facts = [_("{count} classes").format(count=count)] if count else []
+        modality = entry.modality or (summary.modality if summary else None)
+        facts += [modality] if modality else []
+        if summary is not None:
+            spacing = " x ".join(f"{side:.3g}" for side in reversed(summary.spacing))
+            facts.append(
+                _("{spacing} mm").format(
+                    spacing=f"{summary.spacing[0]:.3g}" if len(set(summary.spacing)) == 1 else spacing
+                )
+            )
+        licence = entry.licence or (summary.licence if summary else None) or _("not stated")
+        licence = escape(licence)
+        if entry.licence_address:
+            licence = f'<a href="{escape(entry.licence_address)}">{licence}</a>'
+        facts = [*(escape(fact) for fact in facts), _("licence {licence}").format(licence=licence)]
+        notice = entry.notice or (summary.notice if summary else None)
+        return ", ".join(facts) + "." + (f"<br><b>{escape(notice)}</b>" if notice else "")
+
+    def _add_file(self) -> None:
+        title, kinds = _("Model file"), _("Model bundles and exported models") + " (*.zip)"
+        if path := qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds):
+            self.add(path)
+
+    def _add_folder(self) -> None:
+        if path := qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of an nnU-Net model")):
+            self.add(path)
+
+    def _add_address(self) -> None:
+        answer = qt.QInputDialog.getText(slicer.util.mainWindow(), _("Model by address"), _("Address of a zip file:"))
+        address = (answer[0] if isinstance(answer, tuple) else answer).strip()
+        if address:
+            self.add(address)
+
+    def _show_folder(self) -> None:
+        self._catalog.folder.mkdir(parents=True, exist_ok=True)
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._catalog.folder)))
+
+
+class ModelDrop(qt.QObject):
+    """Event filter: a model folder or zip dropped onto the panel is added."""
+
+    def __init__(self, chooser: ModelChooser) -> None:
+        qt.QObject.__init__(self)
+        self._chooser = chooser
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        kind = event.type()
+        if kind not in (qt.QEvent.DragEnter, qt.QEvent.Drop):
+            return False
+        path = dropped_model(event.mimeData())
+        if path is None:
+            return False  # volumes and scenes are Slicer's to load
+        event.acceptProposedAction()
+        if kind == qt.QEvent.Drop:
+            self._chooser.add(path)
+        return True
+
+
+def dropped_model(mime: Any) -> str | None:
+    """The one file or folder that may be a model."""
+    paths = [url.toLocalFile() for url in mime.urls()] if mime.hasUrls() else []
+    if len(paths) == 1 and (paths[0].lower().endswith(".zip") or Path(paths[0]).is_dir()):
+        return paths[0]
+    return None
+
+
+class _Shower:
+    """Progress of a download in a dialog; keeps the application alive meanwhile."""
+
+    def __init__(self, dialog: Any) -> None:
+        self._dialog = dialog
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self._dialog.maximum = 1000 if total else 0
+        self._dialog.value = min(999, 1000 * done // total) if total else 0
+        slicer.app.processEvents()
+
+
+class _Canceller:
+    def __init__(self, dialog: Any) -> None:
+        self._dialog = dialog
+
+    def is_set(self) -> bool:
+        slicer.app.processEvents()
+        return bool(self._dialog.wasCanceled)
+
+
+def _megabytes(count: int) -> str:
+    return _("{size} MB").format(size=f"{count / 1e6:,.0f}" if count > 1e7 else f"{count / 1e6:.1f}")

@@ -1,0 +1,54 @@
+"""The line above Apply: what the run will take and what to beware of, or what is missing before it can start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from slicer.i18n import tr as _
+
+if TYPE_CHECKING:
+    from .model_chooser import ModelChooser
+
+
+def need_text(models: ModelChooser, parameters: Any, ticked: list[str]) -> tuple[str, bool]:
+    """The line, and whether Apply can be pressed."""
+    from ClassScaleSegLib.errors import ClassScaleError
+    from ClassScaleSegLib.scene_volume import check_volume
+
+    if models.fault:
+        return models.fault, False
+    if models.entry is None:
+        return _("No model is chosen. Choose one, or add your own."), False
+    if not models.summaries:
+        return _("{name} is not downloaded. Press Download.").format(name=models.entry.name), False
+    channels = models.summaries[0].channels
+    volumes = (parameters.inputVolume, parameters.channel2, parameters.channel3, parameters.channel4)[:channels]
+    if channels > 4:
+        return _("This model reads {count} channels; use the Python console for it.").format(count=channels), False
+    if not ticked:
+        return _("No class is ticked. Tick at least one."), False
+    try:
+        for volume in volumes:
+            check_volume(volume)
+        return " ".join(_estimate(models, parameters)), True
+    except ClassScaleError as error:
+        return str(error), False
+
+
+def _estimate(models: ModelChooser, parameters: Any) -> list[str]:
+    from ClassScaleSegLib.advice import advise
+    from ClassScaleSegLib.inference.estimate import describe_need, estimate_from_summary, largest
+    from ClassScaleSegLib.scene_volume import box_of, crop, geometry_of, modality_of
+
+    volume = parameters.inputVolume
+    geometry = geometry_of(volume)
+    if parameters.region is not None:
+        geometry = crop(geometry, box_of(volume, parameters.region))
+    shape, spacing = geometry.size[::-1], geometry.spacing[::-1]
+    confidence = parameters.confidence is not None
+    needs = [estimate_from_summary(s, shape, spacing, parameters.step, confidence) for s in models.summaries]
+    need = describe_need(largest(needs), parameters.device)
+    return [
+        _("This will take {need}.").format(need=need),
+        *advise(models.summaries[0], spacing, modality_of(volume)),
+    ]

@@ -1,0 +1,69 @@
+"""The section "Result": the table of structures, 3D for the ticked ones, and saving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .result_table import ResultTable
+
+if TYPE_CHECKING:
+    from ClassScaleSegLib.segmentation import Segmentation
+
+
+class ResultPanel:
+    """Drives the widgets of the section in the .ui file. :ivar node: the segmentation node on show, if any."""
+
+    def __init__(self, ui: Any, logic: Any) -> None:
+        self._ui, self._logic, self.node = ui, logic, None
+        self.table = ResultTable(self._go_to, self._ticked)
+        ui.resultCollapsibleButton.layout().addWidget(self.table.widget)
+        # Slicer's button makes the surfaces that are missing when it is toggled; ours are made before, while it is down
+        ui.show3DButton.connect("pressed()", self._before_3d)
+        ui.saveButton.connect("clicked(bool)", self._save)
+        self.show(None, [])
+
+    def show(self, node: Any, results: list[Segmentation]) -> None:
+        """List the structures of the first frame; without a node the section is empty."""
+        self.node = node
+        self.table.show(results[0] if results else None)
+        self._ui.show3DButton.setSegmentationNode(node)
+        self._ui.saveButton.enabled = node is not None
+
+    def _is_there(self) -> bool:
+        return self.node is not None and self.node.GetScene() is not None
+
+    def _go_to(self, segment_id: str) -> None:
+        if self._is_there():
+            self._logic.centerViews(self.node, segment_id)
+
+    def _ticked(self) -> None:
+        if self._is_there() and self._ui.show3DButton.checked:
+            self._show_3d()
+
+    def _before_3d(self) -> None:
+        if self._is_there() and not self._ui.show3DButton.checked:
+            if not self.table.ticked():
+                slicer.util.infoDisplay(_("Tick structures in the table below; these are shown in 3D."))
+            self._show_3d()
+
+    def _show_3d(self) -> None:
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+        try:
+            self._logic.show3D(self.node, self.table.ticked())
+        finally:
+            slicer.app.restoreOverrideCursor()
+
+    def _save(self) -> None:
+        if not self._is_there():
+            return
+        title, kinds = _("Save segmentation"), _("Segmentation") + " (*.seg.nrrd)"
+        proposed = f"{self.node.GetName()}.seg.nrrd"
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, proposed, kinds)
+        if path:
+            path = path if path.lower().endswith(".seg.nrrd") else f"{path}.seg.nrrd"
+            with slicer.util.tryWithErrorDisplay(_("The segmentation was not saved."), waitCursor=True):
+                self._logic.saveSegmentation(self.node, path)

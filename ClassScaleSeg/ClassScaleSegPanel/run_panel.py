@@ -1,0 +1,119 @@
+"""Apply, Cancel, progress and log: one run at a time, looked at by a timer, so that the application stays alive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .install import ensure_dependencies
+from .progress import RunProgress
+
+if TYPE_CHECKING:
+    from ClassScaleSegLib.scene_run import SceneRun
+
+POLL_MILLISECONDS = 100
+
+
+class RunPanel:
+    """Drives the widgets below the sections in the .ui file.
+
+    :ivar run: what is under way, else ``None``.
+    :param on_changed: called without arguments when a run begins or ends. :param on_finished: with one that has its
+        result in the scene. :param on_refused: without arguments when a run could not begin.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        logic: Any,
+        on_changed: Callable[[], None],
+        on_finished: Callable[[SceneRun], None],
+        on_refused: Callable[[], None],
+    ) -> None:
+        self._ui, self._logic, self.run, self._progress = ui, logic, None, RunProgress()
+        self._on_changed, self._on_finished, self._on_refused = on_changed, on_finished, on_refused
+        self.timer = qt.QTimer()
+        self.timer.setInterval(POLL_MILLISECONDS)
+        self.timer.connect("timeout()", self.poll)
+        ui.progressBar.visible = False
+        ui.copyLogButton.connect("clicked(bool)", self.copy_log)
+
+    def apply(self, parameters: Any) -> None:
+        """Start what the parameter node asks for; a fault is shown as a sentence."""
+        from ClassScaleSegLib.errors import ClassScaleError
+
+        node = parameters.segmentation
+        count = node.GetSegmentation().GetNumberOfSegments() if node else 0
+        if count:
+            question = _("{name} has {count} segments. Replace them?").format(name=node.GetName(), count=count)
+            if not slicer.util.confirmOkCancelDisplay(question, windowTitle=_("Replace segments")):
+                return
+        self._ui.logTextEdit.plainText = ""
+        try:
+            ensure_dependencies()
+            self.run = self._logic.start(self._logic.requestOf(parameters, replace=bool(count)))
+        except ClassScaleError as error:
+            self._show_fault(str(error))
+            self._on_refused()
+            return
+        self._progress = RunProgress()
+        self._ui.progressBar.value = 0
+        self._ui.progressBar.visible = True
+        self.show_status(self._progress.text)
+        self.timer.start()
+        self._on_changed()
+
+    def poll(self) -> None:
+        """Take over what the run says; at its end show the result, or what to do."""
+        run = self.run
+        if run is None:
+            self.timer.stop()
+            return
+        for event in run.poll():
+            self._progress.update(event)
+        self._ui.progressBar.value = self._progress.percent
+        self._show_log(run)
+        if run.state == "running":
+            self.show_status(self._progress.text)
+            return
+        self._end()
+        if run.state == "finished":
+            found = sum(row.voxels > 0 for row in run.results[0].statistics())
+            self.show_status(_("Done: {count} structures found.").format(count=found))
+            self._on_finished(run)
+        elif run.state == "failed":
+            self._show_fault(run.error)
+
+    def stop(self, reason: str = "") -> None:
+        """End a run that is under way with its process; without one nothing happens."""
+        if self.run is not None:
+            self.run.cancel()
+            self._show_log(self.run)
+            self._end()
+            self.show_status(reason)
+
+    def show_status(self, text: str) -> None:
+        self._ui.statusLabel.text = text
+
+    def copy_log(self) -> None:
+        qt.QApplication.clipboard().setText(self._ui.logTextEdit.plainText)
+
+    def _end(self) -> None:
+        self.timer.stop()
+        self.run = None
+        self._ui.progressBar.visible = False
+        self._on_changed()
+
+    def _show_fault(self, sentence: str) -> None:
+        self.show_status(sentence)
+        slicer.util.errorDisplay(sentence, windowTitle=_("ClassScaleSeg"))
+
+    def _show_log(self, run: SceneRun) -> None:
+        if self._ui.logTextEdit.plainText != run.log:
+            self._ui.logTextEdit.plainText = run.log
+            bar = self._ui.logTextEdit.verticalScrollBar()
+            bar.value = bar.maximum

@@ -1,0 +1,161 @@
+"""How fast the panel answers: import, search in 1000 classes, a whole run, cancel, 3D of ten of 1000 segments.
+
+    python Testing/Benchmarks/panel.py
+
+Needs slicer-core and PySide6. Qt is PySide6 here and PythonQt in Slicer; the scene is Slicer's own. Cancelling without
+the panel, at every stage, is ``cancel.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from measure import HERE, Bar, parse, report
+
+sys.path[:0] = [str(HERE.parent / "Slicer"), str(HERE.parent / "Python")]
+
+ROOT = HERE.parents[1]
+IMPORT = """
+import sys, time
+sys.path.insert(0, "Testing/Slicer")
+import standins
+application = standins.start()
+import numpy  # Slicer has loaded it
+before, begin = set(sys.modules), time.perf_counter()
+application.load_module("ClassScaleSeg/ClassScaleSeg.py")
+seconds = time.perf_counter() - begin
+heavy = {"torch", "nnunetv2", "SimpleITK"} & {name.partition(".")[0] for name in set(sys.modules) - before}
+print(seconds, len(set(sys.modules) - before), len(heavy))
+"""
+TYPED = ("kidney", "left rib 7", "vertebra l", "10200004", "structure 99", "zzz")
+
+
+def import_seconds(repeats: int) -> dict:
+    """Median of several processes: seconds, modules, and how many of those that must not be loaded."""
+    command = [sys.executable, "-c", IMPORT]
+    lines = [subprocess.check_output(command, cwd=ROOT, text=True).split() for _ in range(repeats)]
+    middle = sorted(lines, key=lambda line: float(line[0]))[len(lines) // 2]
+    return {
+        "what": "import of ClassScaleSeg.py",
+        "seconds": float(middle[0]),
+        "modules": int(middle[1]),
+        "heavy": int(middle[2]),
+    }
+
+
+def search_seconds(classes: int) -> dict:
+    """Each key stroke of several searches, with the painting that follows it."""
+    from ClassScaleSegLib import LabelTable
+    from ClassScaleSegPanel.class_list import ClassList
+    from slicer_application import application
+
+    known = LabelTable.from_csv(ROOT / "Resources" / "LabelTables" / "totalsegmentator.csv").names
+    names = {value: known.get(value, f"structure {value}") for value in range(classes + 1)}
+    listed = ClassList(lambda: None)
+    begin = time.perf_counter()
+    listed.set_table(LabelTable.from_names(names))
+    filled = time.perf_counter() - begin
+    listed.widget.resize(400, 600)
+    listed.widget.show()
+    application.processEvents()
+    times = []
+    for text in TYPED:
+        for length in [*range(1, len(text) + 1), 0]:
+            begin = time.perf_counter()
+            listed.table.search.text = text[:length]
+            application.processEvents()
+            times.append(time.perf_counter() - begin)
+    begin = time.perf_counter()
+    listed.none_button.click()
+    application.processEvents()
+    ticked = time.perf_counter() - begin
+    return {
+        "what": f"search in {classes} classes, a key stroke",
+        "seconds": statistics.median(times),
+        "longest": max(times),
+        "filling_the_list": filled,
+        "unticking_all": ticked,
+    }
+
+
+def run_seconds() -> list[dict]:
+    """A whole run in the panel and the longest time that it held the application; then one that is cancelled."""
+    import psutil
+    from slicer_application import application, load_sample, module
+
+    panel = application.make_widget(module)
+    panel.ui.inputSelector.setCurrentNode(load_sample())
+    holds = [_timed(panel.ui.applyButton.click)]
+    begin = time.perf_counter()
+    while panel.runs.run is not None:
+        time.sleep(0.1)
+        holds.append(_timed(panel.runs.poll))
+    rows = [{"what": "a run of the sample", "seconds": time.perf_counter() - begin, "longest": max(holds)}]
+    panel.ui.segmentationSelector.setCurrentNode(None)  # or the panel asks whether to replace what it holds
+    panel.ui.applyButton.click()
+    process = panel.runs.run._process
+    while not any(event.stage == "segment" for event in panel.runs.run.poll()):
+        time.sleep(0.01)
+    child = psutil.Process(process.pid)
+    tree = [child, *child.children(recursive=True)]
+    seconds = _timed(panel.ui.cancelButton.click)
+    gone = not any(one.is_running() for one in tree) and not process.work_folder.exists()
+    rows.append({"what": "cancel by the button", "seconds": seconds if gone else float("inf")})
+    panel.cleanup()
+    return rows
+
+
+def _timed(work: Any) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def surface_seconds(size: int, chosen: int) -> dict:
+    """3D of ``chosen`` segments, spread over the image, of the 1000 cells of ``seg_nrrd.py``."""
+    from ClassScaleSegLib import Geometry, LabelTable, Segmentation
+    from ClassScaleSegLib.scene import fill_segmentation_node
+    from ClassScaleSegLib.surfaces import SURFACE, show_3d
+    from seg_nrrd import frayed_cells
+    from slicer_application import slicer
+
+    cells = frayed_cells(size)
+    names = LabelTable.from_names({0: "background", **{value: f"cell {value}" for value in range(1, 1001)}})
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Cells")
+    fill_segmentation_node(node, Segmentation(cells, names, Geometry((size,) * 3, (0.8, 0.8, 1.0), (0.0, 0.0, 0.0))))
+    ids = [node.GetSegmentation().GetNthSegmentID(index * 1000 // chosen) for index in range(chosen)]
+    seconds = _timed(lambda: show_3d(node, ids))
+    polygons = sum(node.GetSegmentation().GetSegment(i).GetRepresentation(SURFACE).GetNumberOfPolys() for i in ids)
+    slicer.mrmlScene.RemoveNode(node)
+    return {"what": f"3D of {chosen} of 1000 segments at {size}^3", "seconds": seconds, "polygons": polygons}
+
+
+def main() -> int:
+    options = parse(__doc__, "panel")
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    os.environ["CLASSSCALESEG_MODELS"] = tempfile.mkdtemp(dir=options.root)
+    import slicer_application  # noqa: F401  starts the stand-ins, without which no panel can be imported
+
+    imported = import_seconds(1 if options.quick else 5)
+    searched = search_seconds(1000)
+    run, cancelled = run_seconds()
+    shown = surface_seconds(64 if options.quick else 256, 10)
+    bars = [
+        Bar("seconds that importing the module adds", imported["seconds"], 0.1),
+        Bar("torch, nnunetv2 or SimpleITK loaded by it", imported["heavy"], 0),
+        Bar("seconds a key stroke in 1000 classes, the longest", searched["longest"], 0.03),
+        Bar("seconds to cancel, processes gone and folder removed", cancelled["seconds"], 2.0),
+        Bar("seconds for 3D of 10 of 1000 segments at 256^3", shown["seconds"], 3.0),
+        Bar("polygons in it", shown["polygons"], 10_000 if not options.quick else 100, at_least=True),
+    ]
+    return report(options, "panel", [imported, searched, run, cancelled, shown], bars)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""The Slicer extension around the module: what its build installs, what its package holds, what the catalogue asks for.
+
+CMake runs for real, against the stand-in for a Slicer build tree in ``Testing/Slicer/cmake``.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import fields
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from ClassScaleSegLib.job import Job
+from ClassScaleSegLib.scene_run import Request
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SLICER = REPOSITORY / "Testing" / "Slicer"
+sys.path.insert(0, str(SLICER))
+
+from draw_icon import FILES as ICONS  # noqa: E402
+from draw_icon import draw  # noqa: E402
+from extension_files import extension_metadata, installed_files  # noqa: E402
+from package_extension import main as package  # noqa: E402
+
+MODULES = Path("lib", "Slicer-5.12", "qt-scripted-modules")
+DESCRIPTION = Path("share", "Slicer-5.12", "ClassScaleSeg.s4ext")
+LICENSE = Path("share", "Slicer-5.12", "qt-scripted-modules", "ClassScaleSeg", "LICENSE")
+USE_OF_THE_LIBRARY = """
+import sys
+from ClassScaleSegLib.resources import resource
+from ClassScaleSegLib.summary import summarize
+from ClassScaleSegLib.catalog import Catalog
+from ClassScaleSegLib.labels import LabelTable
+import ClassScaleSegLib
+print(ClassScaleSegLib.__file__)
+print(len(LabelTable.from_csv(resource("LabelTables", "totalsegmentator.csv")).foreground))
+print(summarize(resource("Models", "toy-120.zip")).classes)
+print(Catalog().find("toy-120").id)
+print(sorted({"torch", "nnunetv2", "SimpleITK"} & set(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build tree of the extension. No compiler runs: CMake is told to take one on trust."""
+    build = tmp_path_factory.mktemp("build")
+    forced = [f"-DCMAKE_{lang}_{what}" for lang in ("C", "CXX") for what in ("COMPILER_FORCED=ON", "COMPILER_ID_RUN=1")]
+    compilers = [f"-DCMAKE_{lang}_COMPILER={sys.executable}" for lang in ("C", "CXX")]
+    generator = "Ninja" if _program("ninja") else "Unix Makefiles"
+    slicer = f"-DSlicer_DIR={SLICER / 'cmake'}"
+    _cmake("-S", str(REPOSITORY), "-B", str(build), "-G", generator, slicer, *compilers, *forced)
+    _cmake("--build", str(build))
+    return build
+
+
+@pytest.fixture(scope="module")
+def installed(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = tmp_path_factory.mktemp("installed")
+    _cmake("--install", str(build), "--prefix", str(tree))
+    return tree
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one top folder of the package, as Slicer extracts it."""
+    folder = tmp_path_factory.mktemp("package")
+    archive = package(["--revision", "99999", "--os", "linux", "-o", str(folder)])
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(folder / "extracted")
+    (top,) = (folder / "extracted").iterdir()
+    assert top.name == archive.stem
+    return top
+
+
+def test_the_build_installs_every_file_of_the_module_the_library_and_their_resources(installed: Path) -> None:
+    expected = {(MODULES / path).as_posix() for path in installed_files()}
+    expected |= {DESCRIPTION.as_posix(), LICENSE.as_posix()}
+    found = _files(installed)
+    assert not expected - found, f"not listed in ClassScaleSeg/CMakeLists.txt: {sorted(expected - found)}"
+    assert not found - expected, f"installed, but not part of the extension: {sorted(found - expected)}"
+
+
+def test_installed_files_are_those_of_the_source(installed: Path) -> None:
+    different = [
+        path
+        for path, source in installed_files().items()
+        if (installed / MODULES / path).read_bytes() != source.read_bytes()
+    ]
+    assert different == []
+
+
+def test_the_build_tree_is_complete_too_since_slicer_runs_tests_from_it(build: Path) -> None:
+    assert _files(build / MODULES) == set(installed_files())
+
+
+def test_slicer_would_run_the_generic_test_the_test_of_the_module_and_that_of_the_scene(build: Path) -> None:
+    listed = _cmake("-E", "chdir", str(build), _program("ctest"), "-N")
+    names = re.findall(r"Test\s+#\d+: (\S+)", listed)
+    generic = "py_nomainwindow_qSlicerClassScaleSegModuleGenericTest"
+    assert names == [generic, "py_ClassScaleSeg", "py_ClassScaleSegSceneTest"]
+
+
+@pytest.mark.parametrize("tree", ["installed", "extracted"])
+def test_the_library_works_from_there_in_a_fresh_interpreter(tree: str, request: pytest.FixtureRequest) -> None:
+    modules = request.getfixturevalue(tree) / MODULES
+    where, labels, classes, entry, heavy = _python(modules, "-c", USE_OF_THE_LIBRARY).stdout.splitlines()
+    assert Path(where) == modules / "ClassScaleSegLib" / "__init__.py"
+    assert (labels, classes, entry, heavy) == ("117", "121", "toy-120", "[]")
+
+
+def test_the_test_for_inside_slicer_passes_with_the_package(extracted: Path) -> None:
+    pytest.importorskip("slicer", reason="slicer-core is not installed")
+    report = _python(extracted / MODULES, "-m", "unittest", "-v", "ClassScaleSegSceneTest", cwd=SLICER).stderr
+    assert report.count("... ok") == 2 and report.count("... skipped") == 1
+
+
+def test_the_package_holds_what_the_build_installs(extracted: Path) -> None:
+    expected = {(MODULES / path).as_posix() for path in installed_files()}
+    assert _files(extracted) == expected | {DESCRIPTION.as_posix(), LICENSE.as_posix()}
+    assert sum(file.stat().st_size for file in extracted.rglob("*")) < 100e6
+
+
+def test_the_description_in_the_package_has_the_fields_slicer_reads(extracted: Path) -> None:
+    lines = (extracted / DESCRIPTION).read_text(encoding="utf-8").splitlines()
+    fields = dict(line.split(" ", 1) for line in lines)
+    metadata = extension_metadata()
+    assert fields["depends"] == "PyTorch"
+    assert fields["category"] == metadata["category"] == "Segmentation"
+    assert fields["description"] == metadata["description"]
+    assert fields["homepage"] == metadata["homepage"]
+    assert fields["scmurl"] == json.loads((REPOSITORY / "ClassScaleSeg.json").read_text(encoding="utf-8"))["scm_url"]
+    assert all(fields.values())
+
+
+def test_packaging_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = package(["--revision", "99999", "--os", "win", "-o", str(tmp_path / "a")])
+    second = package(["--revision", "99999", "--os", "win", "-o", str(tmp_path / "b")])
+    assert first.name == second.name and first.name.startswith("99999-win-amd64-ClassScaleSeg-")
+    assert first.read_bytes() == second.read_bytes()
+    assert [file.name for file in (tmp_path / "a").iterdir()] == [first.name]
+
+
+def test_the_package_for_macos_lies_in_the_bundle_of_the_application(tmp_path: Path) -> None:
+    archive = package(["--revision", "99999", "--slicer-version", "5.10.1", "--os", "macosx", "-o", str(tmp_path)])
+    inside = Path(archive.stem, "Slicer.app", "Contents", "Extensions-99999", "ClassScaleSeg")
+    with zipfile.ZipFile(archive) as opened:
+        names = opened.namelist()
+    assert (inside / "share/Slicer-5.10/ClassScaleSeg.s4ext").as_posix() in names
+    assert (inside / "lib/Slicer-5.10/qt-scripted-modules/ClassScaleSegLib/__init__.py").as_posix() in names
+    assert all(name.startswith(inside.as_posix()) for name in names)
+
+
+@pytest.mark.parametrize("wrong", [["--slicer-version", "five"], ["--revision", "r1"]])
+def test_a_version_or_revision_that_is_none_is_refused(
+    wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        package(["--revision", "99999", "-o", str(tmp_path), *wrong])
+    assert repr(wrong[1]) in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_catalogue_entry_keeps_the_rules_of_the_extensions_index() -> None:
+    content = (REPOSITORY / "ClassScaleSeg.json").read_bytes()
+    assert b"\r" not in content and content.endswith(b"}\n")
+    entry = json.loads(content)
+    assert list(entry) == sorted(entry)
+    allowed = {"$schema", "build_dependencies", "build_subdirectory", "category", "scm_revision", "scm_url", "tier"}
+    assert set(entry) == allowed
+    assert entry["category"] == extension_metadata()["category"]
+    assert " ".join(entry["build_dependencies"]) == extension_metadata()["depends"]
+    assert entry["scm_url"] == extension_metadata()["homepage"]
+    assert urlsplit(entry["scm_url"]).scheme == "https" and entry["scm_url"].endswith("/SlicerClassScaleSeg")
+    assert entry["tier"] in (1, 3)
+
+
+def test_the_project_has_the_name_of_the_catalogue_entry_and_its_pictures_exist() -> None:
+    text = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert re.findall(r"project\s*\(\s*([^\s)]+)", text) == ["ClassScaleSeg"]
+    metadata = extension_metadata()
+    revision = json.loads((REPOSITORY / "ClassScaleSeg.json").read_text(encoding="utf-8"))["scm_revision"]
+    raw = metadata["homepage"].replace("//github.com/", "//raw.githubusercontent.com/") + f"/{revision}/"
+    addresses = [metadata["iconurl"], *metadata["screenshoturls"].split()]
+    assert len(addresses) >= 2 and all(address.startswith(raw) for address in addresses)
+    for address in addresses:
+        picture = REPOSITORY / address.removeprefix(raw)
+        assert picture.read_bytes().startswith(b"\x89PNG"), picture
+        assert picture.stat().st_size < 300e3, picture
+
+
+def test_the_description_is_two_sentences_without_the_words_of_the_trade() -> None:
+    description = extension_metadata()["description"]
+    assert len(re.findall(r"\.(?:\s|$)", description)) == 2
+    assert not re.search(r"logit|basis|nnU-Net|tensor|voxel|inference", description)
+
+
+def test_recipes_of_the_module_use_only_what_the_logic_takes() -> None:
+    text = (REPOSITORY / "ClassScaleSeg" / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 6  # the short example and five recipes
+    calls = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    calls = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "segment"]
+    used = {keyword.arg for call in calls for keyword in call.keywords}
+    taken = {field.name for kind in (Request, Job) for field in fields(kind)} | {"progress"}
+    assert len(calls) == 6 and len(used) > 5
+    assert used <= taken
+    listed = re.search(r"arguments, all optional: (.*?)\.\n", text, re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", listed[1])) <= taken
+
+
+def test_pictures_and_files_that_the_readmes_name_are_there() -> None:
+    for readme in (REPOSITORY / "README.md", REPOSITORY / "ClassScaleSeg" / "README.md"):
+        links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme.read_text(encoding="utf-8"))
+        assert links and [link for link in links if not (readme.parent / link).exists()] == []
+
+
+def test_both_icons_are_what_the_script_draws() -> None:
+    from matplotlib.image import imread
+
+    first, second = (REPOSITORY / name for name in ICONS)
+    assert first.read_bytes() == second.read_bytes()
+    picture = imread(first)
+    assert picture.shape == (128, 128, 4)
+    assert np.abs(picture - draw()).max() < 0.01
+
+
+def _files(tree: Path) -> set[str]:
+    return {file.relative_to(tree).as_posix() for file in tree.rglob("*") if file.is_file()}
+
+
+def _python(modules: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(modules), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["CLASSSCALESEG_MODELS"] = str(modules / "none")  # not the catalogue of whoever runs the tests
+    return _run([sys.executable, *arguments], env=environment, cwd=cwd or modules.parent)
+
+
+def _cmake(*arguments: str) -> str:
+    return _run([_program("cmake") or pytest.skip("cmake is not installed"), *arguments]).stdout
+
+
+def _program(name: str) -> str | None:
+    """The program of that name beside this Python, where pip puts it, or on the path."""
+    return shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+def _run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done

@@ -1,0 +1,314 @@
+"""From a volume node to a segmentation node, as scripts do it: real scene, real child process, the embedded model."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from ClassScaleSegLib import ClassScaleError, ImageError, OutputError, OutputExistsError, Segmentation
+from ClassScaleSegLib.scene_run import Request, SceneRun
+from ClassScaleSegLib.scene_volume import geometry_of, image_to_world, index_to_world, region_of, uncrop, write_volume
+from mrml import read_segmentation, segments
+from slicer_application import (
+    SAMPLE,
+    TURNED,
+    add_volume,
+    centre_of,
+    load_sample,
+    module,
+    shared_labels,
+    slicer,
+    transform,
+)
+
+TRUTH = SAMPLE.with_name("toy-120-labels.nrrd")
+
+
+@pytest.fixture
+def scene(monkeypatch, tmp_path):
+    """An empty scene, and a temporary folder that must be empty again at the end."""
+    monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    slicer.mrmlScene.Clear()
+    yield slicer.mrmlScene
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert SceneRun.current is None
+
+
+@pytest.fixture
+def logic():
+    return module.ClassScaleSegLogic()
+
+
+def add_roi(centre, size, name="Region"):
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
+    roi.SetCenter(*centre)
+    roi.SetSize(*size)
+    return roi
+
+
+def test_a_volume_becomes_a_segmentation_with_confidence_and_statistics(scene, logic, tmp_path):
+    volume = load_sample()
+    confidence = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Confidence")
+    statistics = scene.AddNewNodeByClass("vtkMRMLTableNode", "Volumes")
+    stages = []
+    node = logic.segment(
+        volume,
+        "toy-120",
+        confidence=confidence,
+        statistics=statistics,
+        device="cpu",
+        progress=lambda event: stages.append(event.stage),
+    )
+    assert node.GetName() == "CT segmentation" and len(segments(node)) == 120
+    assert {"start", "read", "preprocess", "segment", "write"} <= set(stages)
+    truth = sitk.GetArrayFromImage(sitk.ReadImage(str(TRUTH)))
+    labels, world = shared_labels(node)
+    shown = Segmentation.from_image(_saved(logic, node, tmp_path)).labels
+    assert shown.shape == truth.shape and (shown == truth).mean() > 0.95
+    geometry = geometry_of(volume)
+    np.testing.assert_allclose(np.linalg.norm(world[:3, :3], axis=0), geometry.spacing, rtol=1e-6)
+    low, high = confidence.GetImageData().GetScalarRange()
+    assert 0 < low < high <= 1 and confidence.GetImageData().GetDimensions() == geometry.size
+    assert geometry_of(confidence).origin == pytest.approx(geometry.origin)
+    assert statistics.GetNumberOfRows() == 120
+    volumes = {statistics.GetCellText(row, 0): float(statistics.GetCellText(row, 3)) for row in range(120)}
+    value = segments(node)["Segment_7"].GetLabelValue()
+    assert volumes["cell 7"] == pytest.approx((labels == value).sum() * geometry.voxel_volume / 1000, rel=1e-4)
+    with pytest.raises(OutputExistsError, match="has segments already"):
+        logic.segment(volume, "toy-120", segmentation=node)
+
+
+def _saved(logic, node, folder):
+    """Saved by our own writer; Slicer's storage node reads the same segments from it."""
+    path = folder / "saved.seg.nrrd"
+    assert logic.saveSegmentation(node, path)
+    read = segments(read_segmentation(path))
+    assert list(read) == list(segments(node))
+    assert read["Segment_9"].GetName() == segments(node)["Segment_9"].GetName()
+    assert read["Segment_9"].GetColor() == pytest.approx(segments(node)["Segment_9"].GetColor(), abs=0.003)
+    return path
+
+
+def test_transform_region_and_subset_are_honoured_together(scene, logic):
+    volume = load_sample()
+    truth = sitk.GetArrayFromImage(sitk.ReadImage(str(TRUTH)))
+    value = int(truth[48, 48, 48])  # the cell in the middle
+    to_world = np.array(TURNED) @ index_to_world(volume)
+    transform(volume, TURNED)
+    roi = add_roi((to_world @ (48, 48, 48, 1))[:3], (140.0, 140.0, 100.0))
+    node = logic.segment(volume, "toy-120", device="cpu", region=roi, classes=[f"cell {value}", "1"])
+    segment_id = f"Segment_{value}"
+    assert {segment_id} <= set(segments(node)) <= {segment_id, "Segment_1"}
+    z, y, x = np.argwhere(truth == value).mean(0)
+    expected = (to_world @ (x, y, z, 1))[:3]
+    assert np.linalg.norm(centre_of(node, segment_id) - expected) < 4  # mm; the crop changes what the network sees
+    labels, world = shared_labels(node)
+    z, y, x = np.nonzero(labels)
+    points = (world @ np.stack([x, y, z, np.ones_like(x)]))[:3]
+    assert all(roi.IsPointInROIWorld(point.tolist()) for point in points.T[:: max(1, len(x) // 200)])
+    converter = slicer.vtkSegmentationConverter
+    text = node.GetSegmentation().GetConversionParameter(converter.GetReferenceImageGeometryParameterName())
+    reference = slicer.vtkOrientedImageData()
+    assert converter.DeserializeImageGeometry(text, reference, False)
+    assert reference.GetDimensions() == volume.GetImageData().GetDimensions()
+    np.testing.assert_allclose(image_to_world(reference), index_to_world(volume), atol=1e-4)
+    assert node.GetParentTransformNode() is None and volume.GetParentTransformNode() is not None
+
+
+def test_every_frame_of_a_sequence_is_segmented_into_a_sequence(scene, logic):
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Frames")
+    sequence.SetIndexName("time")
+    for frame, (value, shift) in enumerate((("0.5", 0), ("1.5", 10))):
+        volume = load_sample(f"frame {frame}")
+        volume.SetOrigin(*np.add(volume.GetOrigin(), (shift, 0, 0)))
+        sequence.SetDataNodeAtValue(volume, value)
+        scene.RemoveNode(volume)
+    browser.AddSynchronizedSequenceNode(sequence)
+    browser.SetSelectedItemNumber(1)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    volume = browser.GetProxyNode(sequence)
+    table = scene.AddNewNodeByClass("vtkMRMLTableNode")
+    node = logic.segment(
+        volume, "toy-120", all_frames=True, statistics=table, classes=["cell 5", "cell 6"], device="cpu"
+    )
+    result = browser.GetSequenceNode(node)
+    assert (
+        result.GetNumberOfDataNodes() == 2 and result.GetNthIndexValue(1) == "1.5" and result.GetIndexName() == "time"
+    )
+    first, second = (result.GetNthDataNode(frame) for frame in range(2))
+    moved = centre_of(second, "Segment_5") - centre_of(first, "Segment_5")
+    np.testing.assert_allclose(moved, (10, 0, 0), atol=1e-6)
+    assert second.GetSegmentation().GetNumberOfLayers() == 1
+    assert [table.GetCellText(row, 0) for row in range(4)] == ["0", "0", "1", "1"]
+    assert browser.GetSelectedItemNumber() == 1 and len(segments(node)) == 2
+
+
+def test_a_volume_deleted_during_the_run_stops_it_with_a_sentence(scene, logic):
+    volume = load_sample()
+    run = logic.start(logic.request(volume, "toy-120"))
+    assert run.poll()[0].stage == "start" and run.state == "running"
+    with pytest.raises(ClassScaleError, match="running already"):
+        logic.segment(volume, "toy-120")
+    scene.RemoveNode(volume)
+    assert run.poll() == [] and run.state == "failed"
+    assert run.error == "CT was removed while it was segmented, so the segmentation was stopped."
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def test_a_failed_run_says_what_the_child_said(scene, logic):
+    before = scene.GetNumberOfNodes()
+    volume = load_sample()
+    with pytest.raises(ClassScaleError, match="more than the limit of 0.1 GiB. Raise the limit"):
+        logic.segment(volume, "toy-120", device="cpu", memory_limit=0.1)
+    assert scene.GetNumberOfNodes() == before + 1
+
+
+def test_bad_volumes_are_refused_with_sentences(scene, logic):
+    with pytest.raises(ImageError, match="No volume is chosen"):
+        logic.segment(None, "toy-120")
+    with pytest.raises(ImageError, match="Empty has no voxels"):
+        logic.segment(scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty"), "toy-120")
+    volume = add_volume(np.zeros((4, 5, 6), np.int16))
+    with pytest.raises(ImageError, match="reads 1 volume.*2 are chosen"):
+        logic.segment([volume, volume], "toy-120")
+    bent = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Bent")
+    volume.SetAndObserveTransformNodeID(bent.GetID())
+    with pytest.raises(ImageError, match="Small is bent by the transform Bent. Harden it"):
+        logic.segment(volume, "toy-120")
+    transform(volume, np.diag([1.0, 1.0, 0.0, 1.0]))
+    with pytest.raises(ImageError, match="Small: .*not positive.*Correct its spacing"):
+        logic.segment(volume, "toy-120")
+
+
+def test_models_that_are_not_there_or_not_safe_are_refused(scene, logic, tmp_path):
+    import zipfile
+
+    volume = add_volume(np.zeros((4, 5, 6), np.int16))
+    with pytest.raises(ClassScaleError, match="not downloaded"):
+        logic.segment(volume, "totalsegmentator-3mm")
+    copy = tmp_path / "toy.zip"
+    shutil.copy(Path(module.__file__).parents[1] / "Resources/Models/toy-120.zip", copy)
+    request = logic.request(volume, str(copy))
+    copy.unlink()  # between choice and Apply
+    with pytest.raises(ClassScaleError, match="toy.zip does not exist"):
+        logic.start(request)
+    with zipfile.ZipFile(copy, "w") as archive:
+        archive.writestr("../../outside.json", "{}")
+    with pytest.raises(ClassScaleError, match="toy.zip"):
+        logic.segment(volume, str(copy))
+    assert not list(tmp_path.rglob("outside.json"))
+
+
+def test_a_full_disk_is_told_before_anything_starts(scene, logic, monkeypatch):
+    volume = add_volume(np.zeros((40, 50, 60), np.int16))
+    usage = shutil._ntuple_diskusage(10, 10, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OutputError, match="has 0.0 GB free, and about 0.1 GB are needed"):
+        logic.segment(volume, "toy-120")
+
+
+def test_a_disk_that_fills_while_the_image_is_written_leaves_nothing(scene, tmp_path):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("/dev/full is a device of Linux")
+    volume = add_volume(np.zeros((40, 50, 60), np.int16))
+    (tmp_path / "image.nrrd").symlink_to(full)
+    with pytest.raises(OutputError, match="image.nrrd cannot be written .No space left"):
+        write_volume(volume, tmp_path / "image.nrrd")
+    assert not (tmp_path / "image.nrrd").is_symlink()
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64, np.int32])
+def test_an_oblique_volume_is_written_as_itk_reads_it(scene, tmp_path, dtype):
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    volume = add_volume(array)
+    volume.SetSpacing(0.5, 2.0, 3.0)
+    volume.SetOrigin(10.0, -20.0, 30.0)
+    volume.SetIJKToRASDirections(*np.ravel([row[:3] for row in TURNED[:3]]))
+    write_volume(volume, tmp_path / "image.nrrd")
+    image = sitk.ReadImage(str(tmp_path / "image.nrrd"))
+    assert np.array_equal(sitk.GetArrayFromImage(image), array)
+    ras = np.array(image.TransformIndexToPhysicalPoint((3, 2, 1))) * (-1, -1, 1)
+    expected = np.array(TURNED)[:3, :3] @ (3 * 0.5, 2 * 2.0, 1 * 3.0) + (10, -20, 30)
+    np.testing.assert_allclose(ras, expected, atol=1e-9)
+    transform(volume, TURNED)
+    write_volume(volume, tmp_path / "turned.nrrd")
+    image = sitk.ReadImage(str(tmp_path / "turned.nrrd"))
+    ras = np.array(image.TransformIndexToPhysicalPoint((3, 2, 1))) * (-1, -1, 1)
+    np.testing.assert_allclose(ras, (np.array(TURNED) @ [*expected, 1])[:3], atol=1e-9)
+    np.testing.assert_allclose(image.GetSpacing(), (0.5, 2.0, 3.0))
+
+
+def test_a_turned_region_holds_the_voxels_that_slicer_says_are_inside(scene):
+    volume = add_volume(np.ones((20, 30, 25), np.uint8))
+    volume.SetOrigin(-5, 3, 8)
+    roi = add_roi((4.0, 14.0, 16.0), (11.0, 7.0, 30.0))
+    transform(roi, TURNED)
+    transform(volume, TURNED)  # both turned alike, so nothing changes between them; then the region once more
+    roi.GetParentTransformNode().SetMatrixTransformToParent(
+        _product(roi.GetParentTransformNode(), [[0.96, -0.28, 0, 3], [0.28, 0.96, 0, -4], [0, 0, 1, 0], [0, 0, 0, 1]])
+    )
+    region = region_of(volume, roi)
+    geometry = geometry_of(volume)
+    k, j, i = np.indices((20, 30, 25))
+    lps = geometry.axes @ np.stack([i, j, k]).reshape(3, -1) + np.reshape(geometry.origin, (3, 1))
+    ras = (lps * [[-1], [-1], [1]]).T
+    inside = np.array([roi.IsPointInROIWorld(point.tolist()) for point in ras]).reshape(20, 30, 25)
+    found = np.zeros_like(inside)
+    found[region.box] = region.inside
+    assert 300 < inside.sum() < 8000 and (found != inside).sum() == 0
+    with pytest.raises(ImageError, match="holds no voxel of Small"):
+        region_of(volume, add_roi((500.0, 0.0, 0.0), (5.0, 5.0, 5.0)))
+
+
+def _product(node, rows):
+    from slicer_application import vtk_matrix
+    from vtk import vtkMatrix4x4
+
+    matrix, result = vtkMatrix4x4(), vtkMatrix4x4()
+    node.GetMatrixTransformToParent(matrix)
+    vtkMatrix4x4.Multiply4x4(matrix, vtk_matrix(rows), result)
+    return result
+
+
+def test_outside_of_the_region_is_background_on_the_grid_of_the_volume(scene):
+    from ClassScaleSegLib import LabelTable
+    from ClassScaleSegLib.scene_volume import crop
+
+    volume = add_volume(np.ones((6, 7, 8), np.uint8))
+    region = region_of(volume, add_roi((3.0, 3.0, 2.0), (4.0, 2.0, 2.0)))
+    geometry = geometry_of(volume)
+    part = crop(geometry, region.box)
+    inner = Segmentation(np.full(region.inside.shape, 3, np.uint16), LabelTable.from_names({0: "b", 3: "x"}), part)
+    whole = uncrop(inner, region, geometry)
+    assert whole.labels.shape == (6, 7, 8) and (whole.labels == 3).sum() == region.inside.sum() == 5 * 3 * 3
+    assert whole.labels[1:4, 2:5, 1:6].all()
+
+
+def test_a_node_with_overlapping_segments_is_saved_by_slicer(scene, logic, tmp_path, monkeypatch):
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Two layers")
+    for value in (1, 2):
+        segment = slicer.vtkSegment()
+        image = slicer.vtkOrientedImageData()
+        image.SetDimensions(3, 3, 3)
+        image.AllocateScalars(3, 1)
+        image.GetPointData().GetScalars().Fill(value)
+        segment.SetLabelValue(value)
+        segment.AddRepresentation("Binary labelmap", image)
+        node.GetSegmentation().AddSegment(segment, f"Segment_{value}")
+    asked = []
+    monkeypatch.setattr(slicer.util, "saveNode", lambda saved, path: asked.append((saved, path)) or True)
+    assert not logic.saveSegmentation(node, tmp_path / "two.seg.nrrd")
+    assert asked == [(node, str(tmp_path / "two.seg.nrrd"))]
+
+
+def test_a_run_that_is_only_a_request_changes_nothing(scene):
+    run = SceneRun(Request((add_volume(np.zeros((4, 4, 4), np.int16)),), "toy-120"))
+    run.cancel()
+    assert run.state == "new" and run.poll() == [] and run.log == ""

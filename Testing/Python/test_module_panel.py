@@ -1,0 +1,381 @@
+"""The panel, clicked through on stand-ins of Qt's wrappers: real scene, real child process, real catalogue."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import LabelTable
+from ClassScaleSegLib.scene_run import SceneRun
+from ClassScaleSegLib.surfaces import SURFACE
+from slicer_application import ROOT, add_volume, application, load_sample, module, qt, slicer
+
+TOY = ROOT / "Resources" / "Models" / "toy-120.zip"
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What the user was told and asked; questions are answered with OK."""
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: told.append(text))
+    monkeypatch.setattr(slicer.util, "infoDisplay", lambda text, **more: told.append(text))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: told.append(text) or True)
+    return told
+
+
+@pytest.fixture
+def panel(monkeypatch, tmp_path, answers):
+    monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    slicer.mrmlScene.Clear()
+    application.settings.clear()
+    widget = application.make_widget(module)
+    yield widget
+    widget.cleanup()
+    widget.parent.deleteLater()
+    application.processEvents()
+    assert list((tmp_path / "temporary").iterdir()) == [] and SceneRun.current is None
+
+
+def wait_until(condition, seconds=60):
+    """Let the application live, as its event loop does, until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        application.processEvents()
+        time.sleep(0.01)
+
+
+def click_row(table, key):
+    index = next(i for i in range(table.proxy.rowCount()) if table.shown()[i] == key)
+    table.view.clicked.emit(table.proxy.index(index, 0))
+
+
+def anatomy(count=117):
+    return LabelTable(
+        LabelTable.from_csv(ROOT / "Resources" / "LabelTables" / "totalsegmentator.csv").labels[: count + 1]
+    )
+
+
+def test_a_fresh_panel_says_what_is_missing_and_cannot_start(panel):
+    assert panel.ui.needLabel.text.startswith("No volume is chosen")
+    assert not panel.ui.applyButton.enabled and not panel.ui.cancelButton.enabled
+    assert not panel.ui.channelSelector2.visible and panel.ui.advancedCollapsibleButton.collapsed
+    assert "120 classes" in panel.ui.modelFactsLabel.text and "not for clinical use" in panel.ui.modelFactsLabel.text
+    volume = add_volume(np.zeros((20, 20, 20), np.int16), "CT")
+    panel.ui.inputSelector.setCurrentNode(volume)
+    assert panel.ui.applyButton.enabled and "does not grow with the number of classes" in panel.ui.needLabel.text
+    panel.classList.none_button.click()
+    assert not panel.ui.applyButton.enabled and panel.ui.needLabel.text == "No class is ticked. Tick at least one."
+
+
+def test_the_need_follows_device_region_step_and_voxels(panel):
+    panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((300, 300, 300), np.uint8), "CT"))
+    whole = panel.ui.needLabel.text
+    assert "GPU memory" in whole
+    panel.ui.deviceComboBox.setCurrentIndex(panel.ui.deviceComboBox.findData("cpu"))
+    assert panel._parameterNode.device == "cpu" and "GPU" not in panel.ui.needLabel.text
+    on_cpu = panel.ui.needLabel.text
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
+    roi.SetCenter(150.0, 150.0, 150.0)
+    roi.SetSize(50.0, 50.0, 50.0)
+    panel.ui.regionSelector.setCurrentNode(roi)
+    assert panel.ui.needLabel.text != on_cpu
+    roi.SetCenter(-900.0, 0.0, 0.0)
+    panel.onParametersChanged()
+    assert "holds no voxel of CT" in panel.ui.needLabel.text and not panel.ui.applyButton.enabled
+    panel.ui.regionSelector.setCurrentNode(None)
+    panel.ui.inputSelector.currentNode().SetSpacing(1, 1, 9)
+    panel.onParametersChanged()
+    assert "4.5 times longer than the model's (9.0 mm)" in panel.ui.needLabel.text and panel.ui.applyButton.enabled
+
+
+def test_classes_are_searched_by_name_code_and_group_and_ticked(panel):
+    classes = panel.classList
+    classes.set_table(anatomy())
+    table = classes.table
+    assert len(table.shown()) == 117 and classes.chosen() is None and classes.count.text == "117 of 117"
+    table.search.text = "left kidn"
+    assert [classes._names[key] for key in table.shown()] == ["kidney_left", "kidney_cyst_left"]
+    table.search.text = "10200004"  # the code of the liver
+    assert [classes._names[key] for key in table.shown()] == ["liver"]
+    table.search.text = "(.*["
+    assert table.shown() == []
+    table.search.text = "ribs"
+    ribs = table.shown()
+    assert 24 <= len(ribs) < 30
+    classes.none_button.click()
+    assert classes.count.text == f"{117 - len(ribs)} of 117"
+    table.search.text = ""
+    classes.none_button.click()
+    assert classes.chosen() == []
+    row = next(r for r in range(table.model.rowCount()) if table.model.item(r, 0).text() == "liver")
+    table.model.item(row, 0).setCheckState(qt.Qt.Checked)  # as a click on the box does
+    assert classes.chosen() == ["liver"] and panel._parameterNode.classes == "liver"
+
+
+def test_a_group_is_ticked_alone_or_added(panel):
+    classes = panel.classList
+    classes.set_table(anatomy())
+    classes.group_menu.aboutToShow.emit()
+    actions = {action.text.rpartition(" (")[0]: action for action in classes.group_menu.actions()}
+    assert len(actions) > 5 and actions["Ribs and sternum"].checked
+    only = next(action for action in classes.group_menu.actions() if action.menu())
+    next(action for action in only.menu().actions() if action.text == "Ribs and sternum").trigger()
+    chosen = classes.chosen()
+    assert "rib_left_1" in chosen and "liver" not in chosen
+    classes.group_menu.aboutToShow.emit()
+    vertebrae = next(action for action in classes.group_menu.actions() if action.text.startswith("Vertebrae"))
+    assert not vertebrae.checked
+    vertebrae.trigger()
+    assert len(classes.chosen()) > len(chosen) and "vertebrae_L5" in classes.chosen()
+
+
+def test_presets_outlive_the_panel_and_fit_other_models(panel, answers):
+    classes = panel.classList
+    classes.set_table(anatomy())
+    classes.choose(["liver", "spleen"])
+    classes.save_preset("Upper abdomen")
+    other = application.make_widget(module)
+    other.classList.set_table(anatomy(3))  # spleen and both kidneys
+    other.classList.preset_menu.aboutToShow.emit()
+    next(a for a in other.classList.preset_menu.actions() if a.text == "Upper abdomen").trigger()
+    assert other.classList.chosen() == ["spleen"]
+    assert answers == ["1 classes of the preset are not in this model."]
+    other.classList._delete("Upper abdomen")
+    other.cleanup()
+    classes.preset_menu.aboutToShow.emit()
+    assert [a.text for a in classes.preset_menu.actions() if a.text] == ["Save ticked classes..."]
+
+
+def test_choices_are_saved_with_the_scene(panel, tmp_path):
+    panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16), "CT"))
+    panel.classList.choose(["cell 5", "cell 6"])
+    panel.onClassesChanged()
+    panel.ui.stepSpinBox.value = 0.75
+    panel.ui.keepEmptyCheckBox.checked = True
+    text = slicer.mrmlScene
+    text.SetSaveToXMLString(1)
+    text.Commit()
+    saved = text.GetSceneXMLString()
+    slicer.mrmlScene.Clear()
+    assert panel.classList.chosen() is None and panel.ui.stepSpinBox.value == 0.5
+    slicer.mrmlScene.SetLoadFromXMLString(1)
+    slicer.mrmlScene.SetSceneXMLString(saved)
+    slicer.mrmlScene.Import()
+    panel.enter()
+    assert panel.classList.chosen() == ["cell 5", "cell 6"]
+    assert panel.ui.stepSpinBox.value == 0.75 and panel.ui.keepEmptyCheckBox.checked
+
+
+def test_apply_shows_progress_and_a_result_that_can_be_explored(panel, answers):
+    ui = panel.ui
+    ui.inputSelector.setCurrentNode(load_sample())
+    ui.applyButton.click()
+    assert ui.progressBar.visible is not None and panel.runs.timer.active and ui.cancelButton.enabled
+    assert not ui.applyButton.enabled
+    texts, percents = [], []
+    wait_until(
+        lambda: (texts.append(ui.statusLabel.text), percents.append(ui.progressBar.value)) and panel.runs.run is None
+    )
+    assert answers == [] and {"Starting", "Segmenting", "Done: 120 structures found."} <= {
+        text.split(",")[0] for text in texts
+    }
+    assert percents == sorted(percents) and percents[-1] > 50 and not panel.runs.timer.active
+    node = ui.segmentationSelector.currentNode()
+    assert node.GetSegmentation().GetNumberOfSegments() == 120 and node.GetDisplayNode().GetVisibility()
+    assert "segment" in ui.logTextEdit.plainText
+    ui.copyLogButton.click()
+    assert qt.QApplication.clipboard().text() == ui.logTextEdit.plainText
+    explore(panel, node, answers)
+    ui.applyButton.click()  # once more, into the same node
+    assert answers.pop() == "CT segmentation has 120 segments. Replace them?"
+    ui.cancelButton.click()
+    assert node.GetSegmentation().GetNumberOfSegments() == 120 and ui.statusLabel.text.startswith("Cancelled")
+
+
+def explore(panel, node, answers):
+    """Search, go to a structure, and show a few in 3D."""
+    table = panel.results.table.table
+    assert len(table.shown()) == 120
+    table.search.text = "cell 77"
+    assert table.shown() == ["Segment_77"]
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
+    camera = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode", "Camera")
+    click_row(table, "Segment_77")
+    centre = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
+    assert list(camera.GetFocalPoint()) == pytest.approx(centre)
+    labels = panel.runs and node.GetSegmentation().GetSegment("Segment_77").GetRepresentation("Binary labelmap")
+    inverse = slicer.vtkOrientedImageData()
+    inverse.SetExtent(labels.GetExtent())
+    inverse.CopyDirections(labels)
+    world_to_image = __import__("vtk").vtkMatrix4x4()
+    labels.GetWorldToImageMatrix(world_to_image)
+    index = [round(part) for part in world_to_image.MultiplyPoint((*centre, 1))[:3]]
+    assert labels.GetScalarComponentAsDouble(*index, 0) == 77
+    button = panel.ui.show3DButton
+    table.search.text = ""
+    table.tick(["Segment_3", "Segment_4"])
+    button.click()
+    surfaces = {
+        i: node.GetSegmentation().GetSegment(i).GetRepresentation(SURFACE)
+        for i in node.GetSegmentation().GetSegmentIDs()
+    }
+    assert {i for i, surface in surfaces.items() if surface.GetNumberOfPolys()} == {"Segment_3", "Segment_4"}
+    assert button.checked and node.GetDisplayNode().GetSegmentVisibility3D("Segment_3")
+    assert not node.GetDisplayNode().GetSegmentVisibility3D("Segment_5")
+    row = next(r for r in range(table.model.rowCount()) if table.model.item(r, 0).text() == "cell 5")
+    table.model.item(row, 0).setCheckState(qt.Qt.Checked)
+    assert node.GetSegmentation().GetSegment("Segment_5").GetRepresentation(SURFACE).GetNumberOfPolys() > 100
+    button.click()
+    assert node.GetSegmentation().GetSegment("Segment_5").GetRepresentation(SURFACE) is None
+
+
+def test_cancel_ends_the_process_and_leaves_the_scene_as_it_was(panel):
+    import psutil
+
+    panel.ui.inputSelector.setCurrentNode(load_sample())
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    panel.ui.applyButton.click()
+    child = psutil.Process(panel.runs.run._process.pid)
+    panel.ui.cancelButton.click()
+    assert not child.is_running() and panel.ui.statusLabel.text == "Cancelled. The scene is as it was."
+    assert slicer.mrmlScene.GetNumberOfNodes() == before and panel.ui.applyButton.enabled
+
+
+def test_a_failure_is_shown_as_the_sentence_of_the_child(panel, answers):
+    panel.ui.inputSelector.setCurrentNode(load_sample())
+    panel._parameterNode.device = "cpu"
+    panel.ui.memoryLimitSpinBox.value = 0.1
+    panel.ui.applyButton.click()
+    wait_until(lambda: panel.runs.run is None)
+    assert len(answers) == 1 and "Raise the limit" in answers[0] and panel.ui.statusLabel.text == answers[0]
+    assert panel.ui.applyButton.enabled and not panel.ui.progressBar.visible
+
+
+def test_closing_the_scene_stops_the_run(panel):
+    panel.ui.inputSelector.setCurrentNode(load_sample())
+    panel.ui.applyButton.click()
+    slicer.mrmlScene.Clear()
+    assert panel.runs.run is None and "scene was closed" in panel.ui.statusLabel.text
+    assert panel.ui.needLabel.text.startswith("No volume is chosen")
+
+
+def test_leaving_the_module_does_not_stop_the_run_and_unloading_does(panel):
+    panel.ui.inputSelector.setCurrentNode(load_sample())
+    panel.ui.applyButton.click()
+    panel.exit()
+    panel.runs.poll()
+    assert panel.runs.run is not None and panel.runs.run.state == "running"
+    panel.enter()
+    panel.cleanup()
+    assert panel.runs.run is None and SceneRun.current is None
+
+
+def test_a_model_removed_between_choice_and_apply_is_told(panel, answers, tmp_path):
+    copy = tmp_path / "own model.zip"
+    shutil.copy(TOY, copy)
+    panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16), "CT"))
+    panel.models.add(str(copy))
+    assert answers and "already" in answers.pop()  # the name is taken by the embedded one
+    panel.models._catalog.add(copy, "Mine")
+    panel.models.reload()
+    assert panel.models.select("own-mine") and panel.ui.applyButton.enabled
+    copy.unlink()
+    panel.ui.applyButton.click()
+    assert "is not there any more" in answers.pop() and panel.runs.run is None
+    assert not panel.ui.applyButton.enabled
+    panel.models.remove()
+    assert answers.pop().startswith("Forget Mine?") and not panel.models.select("own-mine")
+
+
+def test_a_model_is_added_by_drop_and_other_files_are_left_to_slicer(panel, answers, tmp_path):
+    from ClassScaleSegPanel.model_chooser import dropped_model
+
+    archive = tmp_path / "evil.zip"
+    archive.write_bytes(b"PK\x05\x06" + bytes(18))
+
+    def dropped(*paths):
+        mime = qt.QMimeData()
+        mime.setUrls([qt.QUrl.fromLocalFile(str(path)) for path in paths])
+        point = qt.QPoint(5, 5)
+        event = qt.QDropEvent(point, qt.Qt.CopyAction, mime, qt.Qt.LeftButton, qt.Qt.NoModifier)
+        return panel.modelDrop.eventFilter(panel.uiWidget, event), dropped_model(mime)
+
+    assert dropped(tmp_path / "ct.nrrd") == (False, None)
+    assert dropped(archive, archive) == (False, None)
+    assert dropped(archive) == (True, str(archive))
+    assert len(answers) == 1 and "evil.zip" in answers[0]
+
+
+def test_a_download_is_asked_for_with_address_size_and_licence(panel, answers, monkeypatch):
+    assert panel.models.select("totalsegmentator-1.5mm")
+    assert not panel.ui.applyButton.enabled and "not downloaded" in panel.ui.needLabel.text
+    assert "117 classes, CT" in panel.ui.modelFactsLabel.text
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
+    panel.ui.downloadButton.click()  # and the user says no
+    assert asked[0].count("https://") >= 5 and "Licence: Apache-2.0" in asked[0] and " MB) from" in asked[0]
+    assert answers == []
+
+
+def test_a_missing_package_is_asked_for_and_declining_says_what_to_do(panel, answers, monkeypatch):
+    from ClassScaleSegPanel import install
+
+    panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16), "CT"))
+    monkeypatch.setitem(install.PACKAGES, "no_such_package", "no-such-package>=1")
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
+    panel.ui.applyButton.click()
+    assert len(asked) == 1 and asked[0].endswith("no-such-package>=1")
+    assert answers == ["Without no-such-package>=1 nothing can be segmented."] and panel.runs.run is None
+    assert "numpy==" in install.constraints() and "SimpleITK==" in install.constraints()
+
+
+def test_sample_data_is_registered_with_its_checksum():
+    import hashlib
+
+    import SampleData
+
+    source = SampleData.SampleDataLogic.sources[-1]
+    assert source["uris"].startswith("file://") and source["uris"].endswith("/Resources/SampleData/toy-120.nrrd")
+    digest = hashlib.sha256((ROOT / "Resources" / "SampleData" / "toy-120.nrrd").read_bytes()).hexdigest()
+    assert source["checksums"] == f"SHA256:{digest}" and Path(source["thumbnailFileName"]).exists()
+
+
+def test_importing_the_module_loads_nothing_heavy():
+    code = (
+        "import sys; sys.path.insert(0, 'Testing/Slicer'); import standins; application = standins.start();"
+        "before = set(sys.modules); application.load_module('ClassScaleSeg/ClassScaleSeg.py');"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    heavy = {"torch", "nnunetv2", "SimpleITK", "scipy", "matplotlib", "pandas", "skimage", "requests"}
+    assert "ClassScaleSeg" in loaded and not heavy & {name.partition(".")[0] for name in loaded}
+    assert len(loaded) < 250
+
+
+def test_reload_stops_the_run_and_gives_a_fresh_panel_of_fresh_code():
+    code = (
+        "import sys; sys.path.insert(0, 'Testing/Python');"
+        "from slicer_application import application, load_sample, module, slicer;"
+        "volume = load_sample(); old = application.make_widget(module); old.ui.applyButton.click();"
+        "import psutil, ClassScaleSegLib as before; child = psutil.Process(old.runs.run._process.pid); old.onReload();"
+        "new = slicer.modules.ClassScaleSegWidget; import ClassScaleSegLib as fresh;"
+        "print(child.is_running(), old.runs.run, new is old, fresh is before, new.ui.applyButton.enabled)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["False None False False True"], done.stderr
+
+
+def test_the_modules_own_test_passes():
+    test = module.ClassScaleSegTest()
+    test.runTest()
+    slicer.mrmlScene.Clear()

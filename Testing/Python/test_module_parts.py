@@ -1,0 +1,59 @@
+"""What the panel says and lists, apart from Qt: devices, advice before a run, names of anatomy."""
+
+from dataclasses import replace
+
+import pytest
+from ClassScaleSegLib import LabelTable
+from ClassScaleSegLib.advice import advise
+from ClassScaleSegLib.devices import find_devices, parse_gpu_list
+from ClassScaleSegLib.resources import resource
+from ClassScaleSegLib.standard_names import with_standard_names
+from ClassScaleSegLib.summary import summarize
+
+
+def test_gpus_are_listed_by_name():
+    listed = (
+        "GPU 0: NVIDIA GeForce RTX 4090 (UUID: GPU-0c3a6f0e-1111-2222-3333-444455556666)\n"
+        "GPU 1: NVIDIA H200 (UUID: GPU-9)\n  MIG 1g.18gb Device 0: (UUID: MIG-1)\n"
+    )
+    assert parse_gpu_list(listed) == ["NVIDIA GeForce RTX 4090", "NVIDIA H200"]
+    assert parse_gpu_list("No devices were found\n") == []
+    assert list(find_devices())[-1] == "cpu"
+
+
+def test_a_driver_that_does_not_answer_offers_no_device(monkeypatch, tmp_path):
+    import os
+
+    broken = tmp_path / "nvidia-smi"
+    broken.write_text("#!/bin/sh\nexit 9\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert not any(device.startswith("cuda") for device in find_devices())
+
+
+def test_another_modality_and_coarse_voxels_are_warned_of():
+    model = replace(summarize(resource("Models", "toy-120.zip")), modality="CT")
+    fine = model.spacing
+    assert advise(model, fine, "CT") == [] and advise(model, fine, None) == []
+    assert "made for CT, and this volume is MR" in advise(model, fine, "MR")[0]
+    coarse = (fine[0] * 4, *fine[1:])
+    (sentence,) = advise(model, coarse, None)
+    assert "4.0 times longer than the model's (8.0 mm)" in sentence
+
+
+@pytest.fixture
+def anatomy():
+    return LabelTable.from_csv(resource("LabelTables", "totalsegmentator.csv"))
+
+
+def test_names_come_from_the_codes(anatomy):
+    named = with_standard_names(anatomy)
+    names = {anatomy[value].name: name for value, name in named.names.items()}
+    assert names["kidney_left"] == "Left kidney" and names["liver"] == "Liver"
+    assert len(set(names.values())) == len(names)
+    assert [label.id for label in named] == [label.id for label in anatomy]
+
+
+def test_labels_that_would_share_a_name_keep_their_own():
+    table = LabelTable.from_names({0: "background", 1: "liver", 2: "Liver", 3: "cell 3"})
+    assert with_standard_names(table).names == table.names

@@ -1,0 +1,36 @@
+"""Run inside Slicer after installation: the library, its resources and the scene work there, without torch.
+
+Needs nothing of the application but its scene, so that the repository's tests run it with slicer-core too.
+"""
+
+from __future__ import annotations
+
+import unittest
+
+import slicer
+from ClassScaleSegLib.resources import resource
+from ClassScaleSegLib.scene import fill_segmentation_node
+from ClassScaleSegLib.segmentation import Segmentation
+
+
+class ClassScaleSegSceneTest(unittest.TestCase):
+    def test_embedded_labels_become_120_named_segments(self) -> None:
+        labels = Segmentation.from_image(resource("SampleData", "toy-120-labels.nrrd"))
+        scene = slicer.vtkMRMLScene()
+        node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        fill_segmentation_node(node, labels)
+        segmentation = node.GetSegmentation()
+        self.assertEqual(segmentation.GetNumberOfSegments(), 120)
+        self.assertEqual([segmentation.GetNthSegment(index).GetLabelValue() for index in range(120)], [*range(1, 121)])
+
+    def test_resources_of_the_extension_are_installed(self) -> None:
+        for parts in (("LabelTables", "totalsegmentator.csv"), ("Models", "toy-120.zip"), ("Catalog", "models.json")):
+            self.assertTrue(resource(*parts).is_file(), parts)
+
+    @unittest.skipUnless(hasattr(slicer, "app"), "not in the application")
+    def test_module_is_registered_with_its_icon(self) -> None:
+        self.assertFalse(slicer.modules.classscaleseg.icon.isNull())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,149 @@
+"""``slicer.app``, the scene, and the modules' logics, as far as a scripted module meets them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+import types
+
+import slicer
+import vtk
+
+from . import qt
+
+LOGICS = {
+    "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+    "Segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "Volumes": "vtkSlicerVolumesLogic",
+    "Markups": "vtkSlicerMarkupsLogic",
+    "Tables": "vtkSlicerTablesLogic",
+    "Sequences": "vtkSlicerSequencesLogic",
+}
+
+
+class Modules:
+    """``slicer.modules``: what is loaded, by lower-case name."""
+
+
+class Application(qt.QObject):
+    """``slicer.app``."""
+
+    startupCompleted = qt.Signal()
+    moduleAboutToBeUnloaded = qt.Signal(str)
+    applicationName = "Slicer"
+    majorVersion, minorVersion = 5, 12
+
+    def __init__(self):
+        super().__init__()
+        self.temporaryPath = tempfile.gettempdir()
+        self.testing = True
+        self.settings = qt.QSettings(os.path.join(tempfile.mkdtemp(), "Slicer.ini"), qt.QSettings.IniFormat)
+        self.logic = slicer.vtkSlicerApplicationLogic()
+        slicer.app, slicer.modules = self, Modules()
+        slicer.mrmlScene = slicer.vtkMRMLScene()
+        slicer.qSlicerScriptedLoadableModule = types.new_class("qSlicerScriptedLoadableModule")
+        self._prepare_scene()
+
+    def _prepare_scene(self):
+        scene = slicer.mrmlScene
+        self.logic.SetMRMLScene(scene)
+        self.logic.SetSliceLogics(vtk.vtkCollection())
+        self.logic.SetViewLogics(vtk.vtkCollection())
+        self.logic.GetColorLogic().SetMRMLScene(scene)
+        self.logic.GetColorLogic().AddDefaultColorNodes()
+        factory = slicer.vtkSegmentationConverterFactory.GetInstance()
+        factory.RegisterConverterRule(slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule())
+        for name, kind in LOGICS.items():
+            logic = getattr(slicer, kind)()
+            logic.SetMRMLScene(scene)
+            if hasattr(logic, "SetMRMLApplicationLogic"):
+                logic.SetMRMLApplicationLogic(self.logic)
+            self.logic.SetModuleLogic(name, logic)
+            setattr(slicer.modules, name.lower(), types.SimpleNamespace(logic=lambda logic=logic: logic))
+
+    def applicationLogic(self):
+        return self.logic
+
+    def moduleManager(self):
+        return self
+
+    def layoutManager(self):
+        return None
+
+    def coreIOManager(self):
+        return self
+
+    def loadNodes(self, kind, properties, loaded, messages=None):
+        """Of the readers, that of volumes alone."""
+        logic = self.logic.GetModuleLogic("Volumes")
+        node = logic.AddArchetypeVolume(properties["fileName"], os.path.basename(properties["fileName"]).split(".")[0])
+        if kind != "VolumeFile" or node is None:
+            return False
+        loaded.AddItem(node)
+        return True
+
+    def mrmlScene(self):
+        return slicer.mrmlScene
+
+    def userSettings(self):
+        return self.settings
+
+    def processEvents(self):
+        qt.QCoreApplication.processEvents()
+
+    def testingEnabled(self):
+        return self.testing
+
+    def commandOptions(self):
+        return types.SimpleNamespace(noMainWindow=True, testingEnabled=self.testing)
+
+    def translate(self, context, text):
+        return text
+
+    def setOverrideCursor(self, shape):
+        qt.QApplication.setOverrideCursor(qt.QCursor(shape))
+
+    def restoreOverrideCursor(self):
+        qt.QApplication.restoreOverrideCursor()
+
+    def moduleDocumentationUrl(self, name):
+        return f"https://slicer.readthedocs.io/{name}"
+
+    def topLevelWidgets(self):
+        return qt.QApplication.topLevelWidgets()
+
+    def load_module(self, path):
+        """Import the module file as Slicer does, make its module object, and tell it that start-up is complete."""
+        path = os.path.abspath(path)
+        name = os.path.splitext(os.path.basename(path))[0]
+        if os.path.dirname(path) not in sys.path:
+            sys.path.insert(0, os.path.dirname(path))
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        facts = ("title", "helpText", "acknowledgementText", "icon", "categories", "dependencies", "contributors")
+        parent = types.SimpleNamespace(path=path, name=name, hidden=False, **dict.fromkeys(facts))
+        setattr(slicer.modules, f"{name}Instance", getattr(module, name)(parent))
+        represented = types.SimpleNamespace(path=path, name=name, parent=parent)
+        setattr(slicer.modules, name.lower(), represented)
+        self.startupCompleted.emit()
+        return module
+
+    def make_widget(self, module):
+        """The module's widget object, set up; ``.parent`` is the qMRMLWidget that holds it."""
+        holder = slicer.qMRMLWidget()
+        holder.setLayout(qt.QVBoxLayout())
+        holder.setMRMLScene(slicer.mrmlScene)
+        holder.reload = lambda: self._fill(holder, sys.modules[module.__name__])
+        getattr(slicer.modules, module.__name__.lower()).widgetRepresentation = lambda: holder
+        return self._fill(holder, module)
+
+    def _fill(self, holder, module):
+        widget = getattr(module, f"{module.__name__}Widget")(holder)
+        setattr(slicer.modules, f"{module.__name__}Widget", widget)
+        widget.setup()
+        holder.isEntered = True
+        return widget
