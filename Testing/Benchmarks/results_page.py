@@ -1,0 +1,213 @@
+"""Write ``RESULTS.md``, the evidence page, and its plots from the JSON files in ``results/``.
+
+    python Testing/Benchmarks/results_page.py
+
+Every figure on the page comes from one of those files, each written by the command that the page names beside it; what
+was not measured is said to be so. Nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from measure import HERE
+from published import PUBLISHED
+
+RESULTS = HERE / "results"
+HEAD = """# Results
+
+Written by `python Testing/Benchmarks/results_page.py` from the JSON files in `Testing/Benchmarks/results`. Each section
+names the command that measures it. Ratios hold between figures of one run; seconds of different runs do not compare.
+"""
+
+
+def load(name: str) -> dict[str, Any] | None:
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def machine(result: dict[str, Any]) -> str:
+    about = result["machine"]
+    parts = [about.get("device") or about.get("processor", ""), f"{about['cores']} threads" if "cores" in about else ""]
+    parts += [f"{name} {about[name]}" for name in ("torch", "nnunetv2") if name in about]
+    return ", ".join(part for part in (*parts, about.get("date", "")) if part)
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def table(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> str:
+    """Markdown; ``columns`` maps keys to headings."""
+    lines = ["| " + " | ".join(columns.values()) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(cell(row.get(key, "")) for key in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def bars(result: dict[str, Any]) -> str:
+    rows = [
+        {**bar, "sign": f"{'at least' if bar['at_least'] else 'at most'} {cell(float(bar['limit']))}"}
+        for bar in result["bars"]
+    ]
+    return table(rows, {"what": "bar", "measured": "measured", "sign": "wanted", "met": "met"})
+
+
+def plot(name: str, draw: Callable[[Any], None], size: tuple[float, float] = (9, 3.4)) -> str:
+    """Markdown of a picture that ``draw`` makes on a figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="tight")
+    draw(figure)
+    (RESULTS / "plots").mkdir(exist_ok=True)
+    figure.savefig(RESULTS / "plots" / f"{name}.png", dpi=90)
+    return f"![{name}](results/plots/{name}.png)"
+
+
+def section(title: str, text: str, *parts: tuple[str, str, Callable[[dict[str, Any]], str]]) -> str:
+    """:param parts: result, command, and what makes Markdown of the result."""
+    lines = [f"## {title}", text]
+    for name, command, render in parts:
+        result = load(name)
+        if result is None:
+            lines.append(f"*Not measured yet:* `{command}`")
+        else:
+            lines += [render(result), f"<sub>`{command}`; {machine(result)}</sub>"]
+    return "\n\n".join(line for line in lines if line)
+
+
+def class_sweep(result: dict[str, Any]) -> str:
+    def draw(figure: Any) -> None:
+        panels = [("loss", "MiB"), ("prediction", "MiB"), ("loss", "seconds"), ("export", "seconds")]
+        for axes, (work, unit) in zip(figure.subplots(1, 4), panels, strict=True):
+            for side, colour in (("ours", "tab:blue"), ("stock", "tab:orange")):
+                rows = [row for row in result["cases"] if (row["work"], row["side"]) == (work, side)]
+                done = [row for row in rows if unit in row]
+                axes.loglog([r["classes"] for r in done], [r[unit] for r in done], ".-", color=colour, label=side)
+                failed = [row for row in rows if "out of memory, GiB" in row]
+                top = max((row[unit] for row in done), default=1)
+                axes.plot([r["classes"] for r in failed], [top] * len(failed), "x", color="red")
+            axes.set(title=f"{work}, {unit}", xlabel="classes")
+            axes.legend()
+
+    columns = {"work": "work", "side": "side", "classes": "classes", "seconds": "s", "MiB": "peak MiB"}
+    columns |= {"out of memory, GiB": "not run: would take GiB"}
+    return "\n\n".join([plot("class_sweep", draw, (14, 3.4)), table(result["cases"], columns)])
+
+
+def memory_growth(result: dict[str, Any]) -> str:
+    columns = {"engine": "engine", "classes": "classes", "shape": "image", "peak_MiB": "peak MiB"}
+    return table(result["cases"], {**columns, "working_MiB": "neither image nor label map"}) + "\n\n" + bars(result)
+
+
+def exactness(result: dict[str, Any]) -> str:
+    keys = {"classes": "classes", "network": "network", "separate_z": "separate z", "mirroring": "mirroring"}
+    keys |= {"folds": "folds", "regions": "regions", "voxels": "voxels", "differ": "ours", "stock_differ": "stock"}
+    return table(result["cases"], keys) + "\n\n" + bars(result)
+
+
+def with_bars(columns: dict[str, str] | None = None) -> Callable[[dict[str, Any]], str]:
+    """All columns, or those given, and the bars."""
+
+    def render(result: dict[str, Any]) -> str:
+        keys = columns or {key: key.replace("_", " ") for row in result["cases"] for key in row}
+        return table(result["cases"], keys) + "\n\n" + bars(result)
+
+    return render
+
+
+def curve(name: str) -> Callable[[dict[str, Any]], str]:
+    def render(result: dict[str, Any]) -> str:
+        columns = {"classes": "classes", "size": "side", "step": "step", "seconds": "s", "dice": "Dice"}
+        last = table(result["cases"][-1:], {**columns, "pooled_dice": "pooled Dice"})
+        return f"![{name}](results/{name}.png)\n\n{last}"
+
+    return render
+
+
+def toy_sweep(result: dict[str, Any]) -> str:
+    def draw(figure: Any) -> None:
+        for axes, sweep in zip(figure.subplots(1, 2), ("classes", "rank"), strict=True):
+            rows = sorted((row for row in result["cases"] if row["sweep"] == sweep), key=lambda row: row[sweep])
+            for rule in ("dice", "pooled_dice"):
+                axes.semilogx([r[sweep] for r in rows], [r[rule] for r in rows], ".-", label=rule.replace("_", " "))
+            axes.set(xlabel=sweep, ylabel="mean Dice", ylim=(0, 1))
+            axes.legend()
+
+    return plot("toy_sweep", draw) + "\n\n" + with_bars()(result)
+
+
+def sections() -> list[str]:
+    command = "python Testing/Benchmarks/{}.py".format
+    return [
+        section(
+            "1. Memory and time against the number of classes",
+            "One thread of a CPU. Red crosses: stock would take more memory than the machine has, and was not run. "
+            "With fewer classes than channels the logits themselves are the smaller basis.",
+            ("class_sweep", command("class_sweep"), class_sweep),
+            ("training_step", command("training_step"), with_bars()),
+            ("loss_memory_time", command("loss_memory_time"), with_bars()),
+            ("export_time", command("export_time"), with_bars()),
+            ("whole_job", command("whole_job"), with_bars()),
+            ("plan_patch", command("plan_patch"), with_bars()),
+        ),
+        section(
+            "2. Memory against the length of the scan",
+            "The row of 448 voxels is a scan four times as long.",
+            ("memory_growth", command("memory_growth"), memory_growth),
+        ),
+        section(
+            "3. Agreement with float64 and with stock",
+            "Voxels that differ from full logits, resampled and compared in float64.",
+            ("exactness", command("exactness"), exactness),
+            ("mouse", command("mouse") + " prepare|train|compare", with_bars()),
+            ("mouse_cycle", command("mouse_cycle"), with_bars()),
+            ("loss_equal", command("loss_equal"), bars),
+        ),
+        section(
+            "4. Dice against the number of classes and the rank",
+            "Toy atlas, unseen volumes; both rules: TotalSegmentator's, and pooled, which counts false positives.",
+            ("toy_sweep", command("toy_sweep"), toy_sweep),
+            ("toy-200", command("learning_curve") + " .benchmarks/toy-200", curve("toy-200")),
+            ("label_sets", command("label_sets"), with_bars()),
+        ),
+        section(
+            "5. The head model, 312 structures",
+            "",
+            ("head-mr-312", "training/recipes/head-mr-312.sh", with_bars()),
+        ),
+        section(
+            "6. Segmentation nodes in 3D Slicer",
+            "On the MRML of slicer-core.",
+            ("segmentation_node", command("segmentation_node"), with_bars()),
+            ("seg_nrrd", command("seg_nrrd"), with_bars()),
+            ("panel", command("panel"), with_bars()),
+        ),
+        section("7. Beside published figures", PUBLISHED),
+        section(
+            "8. On a GPU",
+            "What waits for one: `gpu.md`.",
+            ("gpu_kernels", command("gpu_kernels"), with_bars()),
+        ),
+    ]
+
+
+def main() -> int:
+    from ClassScaleSegLib.files import replacing
+
+    page = "\n\n".join([HEAD.rstrip(), *sections()]) + "\n"
+    with replacing(HERE / "RESULTS.md", overwrite=True) as temporary:
+        Path(temporary).write_text(page, encoding="utf-8")
+    print(f"{HERE / 'RESULTS.md'}: {page.count('Not measured yet')} results are missing.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
