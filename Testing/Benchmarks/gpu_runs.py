@@ -37,17 +37,17 @@ class Run:
 
 
 def runs(folder: Path) -> list[Run]:
-    """The list, most wanted first."""
-    toy = folder / "toy-1000"
-    return [
-        Run("gpu_kernels", (str(HERE / "gpu_kernels.py"),), HERE / "results" / "gpu_kernels.json"),
-        Run(
-            "toy-1000",
-            (*LOOP, "--preset", "toy-1000", "--folder", str(toy)),
-            toy / "fold_0" / "checkpoint_final.pth",
-            stoppable=True,
-        ),
-    ]
+    """The list, most wanted first; heads if their label maps were prepared and came along."""
+    trainings = ["toy-1000"]
+    if (ROOT / ".benchmarks" / "head" / "label_maps.npz").exists():
+        trainings += ["head-mr-312", "head-mr-312-1mm"]
+    kernels = Run("gpu_kernels", (str(HERE / "gpu_kernels.py"),), HERE / "results" / "gpu_kernels.json")
+    return [kernels, *(_training(name, folder / name) for name in trainings)]
+
+
+def _training(preset: str, folder: Path) -> Run:
+    arguments = (*LOOP, "--preset", preset, "--folder", str(folder))
+    return Run(preset, arguments, folder / "fold_0" / "checkpoint_final.pth", stoppable=True)
 
 
 def execute(run: Run, folder: Path, minutes: float) -> bool:
