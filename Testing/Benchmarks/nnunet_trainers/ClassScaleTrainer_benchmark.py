@@ -13,7 +13,7 @@ from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import
 class ClassScaleTrainer_benchmark(ClassScaleTrainer_NoMirroring, nnUNetTrainerAdam1en3):
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device=torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = int(os.environ.get("BENCHMARK_EPOCHS", "3"))
+        self.num_epochs = int(os.environ.get("BENCHMARK_EPOCHS", "5"))
         self.num_iterations_per_epoch = 200
         self.num_val_iterations_per_epoch = 5
         self.save_every = 1
