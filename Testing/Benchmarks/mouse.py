@@ -3,9 +3,9 @@
     python Testing/Benchmarks/mouse.py prepare|train|compare [--root FOLDER] [--data FOLDER]
 
 The images and labels (DAMA mouse brain atlas, FVB_NCrl) are GPL-3: this measures with them, and ships neither them nor
-the model. ``train`` resumes from the last checkpoint when called again: ``BENCHMARK_EPOCHS`` says how many epochs of 200
-steps there are in all (5; about half an hour on two threads). ``compare`` writes ``results/mouse.json``. Its seconds tell
-little: nnU-Net is kept to one process and thread beside the network.
+the model. ``train`` resumes from the last checkpoint when called again: ``BENCHMARK_EPOCHS`` says how many epochs of
+200 steps there are in all (5; about half an hour on two threads). ``compare`` writes ``results/mouse.json``. Its
+seconds tell little: nnU-Net is kept to one process and thread beside the network.
 """
 
 from __future__ import annotations
