@@ -8,7 +8,6 @@ imported at file scope that Slicer has not loaded already, so that Slicer starts
 """
 
 import logging
-import os
 import sys
 from typing import Annotated
 
@@ -32,7 +31,6 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 SAMPLE = "toy-120"
-SAMPLE_SHA256 = "fbcc1636b34073b13c64af657df4839032348657aef2bae05258f38a109057e8"
 
 
 class ClassScaleSeg(ScriptedLoadableModule):
@@ -60,19 +58,9 @@ class ClassScaleSeg(ScriptedLoadableModule):
 
 
 def registerSampleData():
-    """Offer the embedded sample volume in the Sample Data module; it is a local file, nothing is downloaded."""
-    import SampleData
-    from ClassScaleSegLib.resources import resource
+    from ClassScaleSegPanel.sample_data import register
 
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="ClassScaleSeg",
-        sampleName="ClassScaleSegToy120",
-        thumbnailFileName=os.path.join(os.path.dirname(__file__), "Resources", "Icons", "ClassScaleSeg.png"),
-        uris=resource("SampleData", f"{SAMPLE}.nrrd").as_uri(),
-        fileNames=f"{SAMPLE}.nrrd",
-        nodeNames=SAMPLE,
-        checksums=f"SHA256:{SAMPLE_SHA256}",
-    )
+    register()
 
 
 @parameterNodeWrapper
@@ -109,6 +97,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = self.ui = None
         self._parameterNode = self._guiTag = None
         self._watched = []
+        self._shownClasses = ""  # the parameter that the ticks stand for
 
     def setup(self):
         from ClassScaleSegLib.catalog import Catalog
@@ -132,6 +121,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.modelDrop = ModelDrop(self.models)
         self.uiWidget.installEventFilter(self.modelDrop)
         self.runs = RunPanel(self.ui, self.logic, self.onParametersChanged, self.onFinished, self.models.reload)
+        self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRegionAdded)
         self.ui.applyButton.connect("clicked(bool)", lambda: self.runs.apply(self._parameterNode))
         self.ui.cancelButton.connect("clicked(bool)", lambda: self.runs.stop(_("Cancelled. The scene is as it was.")))
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
@@ -190,17 +180,15 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onParametersChanged(self, caller=None, event=None):
         """Show what depends on the parameters: channels, device, what the run takes, and whether it can start."""
         from ClassScaleSegLib.scene_sequence import browser_of
+        from ClassScaleSegPanel.channels import show_channels
         from ClassScaleSegPanel.need import need_text
 
         node = self._parameterNode
         if node is None:
             return
+        self.follow(node)
         self.devices.select(node.device)
-        channels = self.models.summaries[0].channel_names if self.models.summaries else ("",)
-        for number in (2, 3, 4):
-            label, selector = (getattr(self.ui, f"channel{kind}{number}") for kind in ("Label", "Selector"))
-            label.visible = selector.visible = number <= len(channels)
-            label.text = _("{channel}:").format(channel=channels[min(number, len(channels)) - 1])
+        show_channels(self.ui, self.models.summaries[0].channel_names if self.models.summaries else ())
         volume = node.inputVolume
         self.watch([volume, node.region])
         self.ui.allFramesCheckBox.visible = volume is not None and browser_of(volume) is not None
@@ -209,6 +197,15 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.applyButton.enabled = ready and self.runs.run is None
         self.ui.applyButton.toolTip = _("Segment the volume.") if ready else text
         self.ui.cancelButton.enabled = self.runs.run is not None
+
+    def follow(self, node):
+        """Show model, classes and result that the node names: a scene or a script may have put them there."""
+        if node.model != (self.models.entry.id if self.models.entry is not None else None):
+            self.models.select(node.model)
+        if node.classes != self._shownClasses:
+            self.restoreClasses()
+        if node.segmentation is not None and node.segmentation is not self.results.node:
+            self.results.show_node(node.segmentation)
 
     def watch(self, nodes):
         """Look again when one of these changes: voxels that arrive late, a transform, a region that is moved."""
@@ -229,27 +226,40 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.onParametersChanged()
 
     def restoreClasses(self):
-        """List the classes of the model, ticked as the parameter node has it; all, if it knows another model's."""
-        if self._parameterNode is None:
+        """List the classes of the model, ticked as the parameter node has it; all, if that names another model's."""
+        node = self._parameterNode
+        if node is None:
             return
         self.classList.set_table(self.models.table)
-        names = self._parameterNode.classes.splitlines()
-        if names and self.classList.choose(names):
+        self._shownClasses = node.classes
+        names = node.classes.splitlines()
+        # what a model that is not there could mean by them is not known: they stay
+        if names and self.models.table is not None and self.classList.choose(names):
             self.classList.choose(None)
+            self.setClasses(())
 
     def onClassesChanged(self):
         if self._parameterNode is not None:
-            self._parameterNode.classes = "\n".join(self.classList.chosen() or ())
+            self.setClasses(self.classList.chosen() or ())
             self.onParametersChanged()
+
+    def setClasses(self, names):
+        self._shownClasses = "\n".join(names)
+        self._parameterNode.classes = self._shownClasses
+
+    def onRegionAdded(self, region):
+        from ClassScaleSegLib.scene_volume import fit_region
+
+        fit_region(region, self._parameterNode.inputVolume if self._parameterNode is not None else None)
 
     def onDeviceChanged(self, device):
         if self._parameterNode is not None:
             self._parameterNode.device = device
 
     def onFinished(self, run):
+        self.results.show(run.node, run.results)
         if self._parameterNode is not None:
             self._parameterNode.segmentation = run.node
-        self.results.show(run.node, run.results)
         self.ui.resultCollapsibleButton.collapsed = False
 
 
@@ -276,56 +286,31 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
     def request(self, volume, model, **choices):
         """The choices of `segment` as a ``ClassScaleSegLib.scene_run.Request``."""
-        from dataclasses import fields
+        from ClassScaleSegLib.scene_run import request_for
 
-        from ClassScaleSegLib.scene_run import Request
-
-        volumes = tuple(volume) if isinstance(volume, (list, tuple)) else (volume,)
-        own = {field.name for field in fields(Request)} - {"volumes", "model", "options"}
-        options = {name: choices.pop(name) for name in list(choices) if name not in own}
-        for name in ("classes", "folds"):
-            if options.get(name) is not None:
-                options[name] = tuple(options[name])
-        return Request(volumes, model, **choices, options=options)
-
-    def requestOf(self, parameters, replace):
-        """What the panel shows, as a request."""
-        from ClassScaleSegLib.catalog import resolve_model
-        from ClassScaleSegLib.scene_sequence import browser_of
-        from ClassScaleSegLib.summary import summarize
-
-        channels = summarize(resolve_model(parameters.model)[0]).channels
-        volumes = (parameters.inputVolume, parameters.channel2, parameters.channel3, parameters.channel4)[:channels]
-        return self.request(
-            volumes,
-            parameters.model,
-            region=parameters.region,
-            all_frames=parameters.allFrames and browser_of(parameters.inputVolume) is not None,
-            segmentation=parameters.segmentation,
-            replace=replace,
-            confidence=parameters.confidence,
-            statistics=parameters.statistics,
-            standard_names=parameters.standardNames,
-            keep_empty=parameters.keepEmpty,
-            classes=parameters.classes.splitlines() or None,
-            device=parameters.device,
-            memory_limit=parameters.memoryLimit or None,
-            step=parameters.step,
-            mirroring=parameters.mirroring,
-            folds=parameters.folds.replace(",", " ").split() or None,
-            threads=parameters.threads or None,
-        )
+        return request_for(volume, model, choices)
 
     def start(self, request):
         """Start a run and return it at once: call its ``poll()`` from a timer, or ``wait()``.
 
-        :raises ClassScaleSegLib.ClassScaleError: a sentence; also if another run is under way.
+        :raises ClassScaleSegLib.ClassScaleError: a sentence; also if another run is under way, or packages are missing.
         """
         from ClassScaleSegLib.scene_run import SceneRun
+        from ClassScaleSegPanel.install import refuse_missing_dependencies
 
+        refuse_missing_dependencies()
         run = SceneRun(request)
         run.start()
         return run
+
+    def installDependencies(self):
+        """Install PyTorch and the packages that are missing, after asking; as Apply in the panel does.
+
+        :raises ClassScaleSegLib.ClassScaleError: a sentence with what to do, if declined or if it fails.
+        """
+        from ClassScaleSegPanel.install import ensure_dependencies
+
+        ensure_dependencies()
 
     def show3D(self, segmentationNode, segmentIDs):
         """Show these segments in 3D and no others; makes surfaces for them alone. Returns how many were made."""
@@ -344,16 +329,9 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         Whether ours was used. :raises ClassScaleSegLib.OutputError: if the file cannot be written.
         """
-        from ClassScaleSegLib.errors import OutputError
-        from ClassScaleSegLib.scene_results import segmentation_of
+        from ClassScaleSegLib.scene_results import save_segmentation
 
-        result = segmentation_of(segmentationNode)
-        if result is not None and str(path).lower().endswith(".seg.nrrd"):
-            result.write(path, overwrite=True, keep_empty=True)
-            return True
-        if not slicer.util.saveNode(segmentationNode, str(path)):
-            raise OutputError(f"{path} could not be written. See the application's log.")
-        return False
+        return save_segmentation(segmentationNode, path)
 
 
 class ClassScaleSegTest(ScriptedLoadableModuleTest):

@@ -196,8 +196,10 @@ class Catalog:
         """Remember a model of your own.
 
         :param source: a file or folder, used where it is, or an http(s) address, from which nothing is loaded yet.
-        :param name: shown to users; what the model says of itself if not given.
-        :raises ModelError: if it is no model. :raises CatalogError: if the name is taken or the address is none.
+        :param name: shown to users. If not given, what the model says of itself, or, where that is taken, the name of
+            the file, with a number if that is taken as well.
+        :raises ModelError: if it is no model. :raises CatalogError: if the name is taken, the address is none, or the
+            model is there already and no other name is given.
         """
         text, shown = str(source), one_line(name or "")[:200]
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
@@ -206,8 +208,13 @@ class Catalog:
         else:
             part = Part(file=str(Path(source).absolute()))
             entry = self._described(replace(_EMPTY, name=shown, parts=(part,)))
-        taken = {text.casefold() for other in self.entries() for text in (other.id, other.name)}
-        if entry.name.casefold() in taken:
+        entries = self.entries()
+        taken = {text.casefold() for other in entries for text in (other.id, other.name)}
+        if not shown:
+            if same := next((other for other in entries if other.own and other.parts == entry.parts), None):
+                raise CatalogError(f"{text} is in the catalogue already, as {same.name}.")
+            entry = replace(entry, name=_free_name(entry.name, part, taken))
+        elif entry.name.casefold() in taken:
             raise CatalogError(f"A model called {entry.name} is in the catalogue already: give yours another name.")
         plain = unicodedata.normalize("NFKD", entry.name.casefold()).encode("ascii", "ignore").decode()
         slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:50].strip("-") or "model"
@@ -236,6 +243,13 @@ class Catalog:
 
 
 _EMPTY = Entry("", "", "", None, None, None, None, None, None, (), tried=False, own=True)
+
+
+def _free_name(name: str, part: Part, taken: set[str]) -> str:
+    """``name``, or that of the model's file, or the latter with a number: the first that is not taken."""
+    stem = one_line(Path(part.file).stem)[:200] if part.file and part.file.lower().endswith(".zip") else name
+    candidates = (name, stem or name, *(f"{stem or name} {number}" for number in range(2, len(taken) + 3)))
+    return next(candidate for candidate in candidates if candidate.casefold() not in taken)
 
 
 def _delete(file: Path) -> int:

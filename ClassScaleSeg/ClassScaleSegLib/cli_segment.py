@@ -39,6 +39,9 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes", nargs="+", action="extend", metavar="NAME", help="keep only these (names or label values)"
     )
+    parser.add_argument(
+        "--classes-file", metavar="FILE", help="the same from a text file, one name or label value a line"
+    )
     parser.add_argument("--confidence", metavar="FILE", help="also write the probability of each voxel's class")
     parser.add_argument("--statistics", metavar="FILE", help="also write voxels and mL of each class as CSV")
     parser.add_argument("--memory-limit", type=positive, metavar="GIB", help="of the GPU, or of RAM on a CPU")
@@ -59,6 +62,8 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     from .output import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable
 
     suffixes = {"confidence": IMAGE_SUFFIXES, "statistics": TABLE_SUFFIXES}
+    if options.classes_file is not None:
+        options.classes = [*(options.classes or ()), *read_classes(Path(options.classes_file))]
     channels, run = _models(options)
     found = find_cases(options.images, channels, options.output, options.format)
     failed = []
@@ -84,6 +89,21 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             reporter.error(case.name, error)
             failed.append(case.name)
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def read_classes(path: Path) -> list[str]:
+    """Names and label values that a text file lists, one a line.
+
+    :raises LabelTableError: if it cannot be read as text in UTF-8, or lists none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise errors.LabelTableError(f"{path} cannot be read ({reason}). It should list a class a line.") from error
+    if not any(line.strip() for line in lines):
+        raise errors.LabelTableError(f"{path} lists no class. Write one name or label value a line.")
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _models(options: argparse.Namespace) -> tuple[int, Callable[..., Segmentation]]:

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .errors import ClassScaleError
+
 
 @dataclass(frozen=True)
 class Job:
     """What to segment, with the meaning that the options of ``classscaleseg segment`` have.
 
     :ivar images: one image, or one a channel. :ivar model: path or catalogue name, or several, of which later ones win.
-    :ivar memory_limit: GiB.
+    :ivar memory_limit: GiB. :ivar classes, folds: one may stand for a tuple of one.
+    :raises ClassScaleError: if classes or folds are given and empty: that would mean nothing, not all.
     """
 
     images: tuple[str | Path, ...]
@@ -33,8 +36,20 @@ class Job:
     threads: int | None = None
     keep_empty: bool = False
 
-    def arguments(self) -> list[str]:
-        """Of ``classscaleseg``; paths are absolute, and every value is tied to its option, be it ``-1`` or ``--x``."""
+    def __post_init__(self) -> None:
+        for name in ("classes", "folds"):
+            given = getattr(self, name)
+            if given is not None:
+                items = (given,) if isinstance(given, (str, int)) else tuple(given)
+                if not items:
+                    raise ClassScaleError(f"{name} is empty; leave it out for all.")
+                object.__setattr__(self, name, items)
+
+    def arguments(self, classes_file: Path | None = None) -> list[str]:
+        """Of ``classscaleseg``; paths are absolute, and every value is tied to its option, be it ``-1`` or ``--x``.
+
+        :param classes_file: where the classes are listed, if they are not to be on the command line.
+        """
         models = self.model if isinstance(self.model, tuple) else (self.model,)
         single = {
             "output": os.path.abspath(self.output),
@@ -46,14 +61,16 @@ class Job:
             "configuration": self.configuration,
             "memory-limit": self.memory_limit,
             "threads": self.threads,
+            "classes-file": classes_file,
         }
+        listed = () if classes_file is not None else self.classes or ()
         return [
             "segment",
             *(os.path.abspath(image) for image in self.images),
             *(f"--model={os.path.abspath(model) if os.path.exists(model) else model}" for model in models),
             *(f"--{option}={value}" for option, value in single.items() if value is not None),
             *(f"--folds={fold}" for fold in self.folds or ()),
-            *(f"--classes={name}" for name in self.classes or ()),
+            *(f"--classes={name}" for name in listed),
             *(["--no-mirroring"] if not self.mirroring else []),
             *(["--keep-empty"] if self.keep_empty else []),
         ]

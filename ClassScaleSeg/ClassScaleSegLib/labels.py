@@ -145,6 +145,20 @@ class LabelTable:
     def _by_value(self) -> dict[int, Label]:
         return {label.value: label for label in self.labels}
 
+    @cached_property
+    def _by_name(self) -> dict[str, list[Label]]:
+        found: dict[str, list[Label]] = {}
+        for label in self.labels:
+            found.setdefault(label.name, []).append(label)
+        return found
+
+    @cached_property
+    def _by_words(self) -> dict[tuple[str, ...], list[Label]]:
+        found: dict[tuple[str, ...], list[Label]] = {}
+        for label in self.labels:
+            found.setdefault(tuple(_words(label.name)), []).append(label)
+        return found
+
     @property
     def _extent(self) -> str:
         if not self.labels:
@@ -173,8 +187,7 @@ class LabelTable:
 
         :raises LabelTableError: if there is none, naming similar ones, or if several carry the name.
         """
-        found = [label for label in self.labels if label.name == name]
-        found = found or [label for label in self.labels if _words(label.name) == _words(name)]
+        found = self._called(name)
         if len(found) == 1:
             return found[0]
         if found:
@@ -191,12 +204,23 @@ class LabelTable:
         :raises LabelTableError: if a name or value is not in the table.
         """
         chosen = {label.value: label for label in self.labels if label.value == 0}
-        known = set(self.names.values())
         for item in names_or_values:
-            is_value = not isinstance(item, str) or (re.fullmatch(r"[0-9]{1,5}", item) and item not in known)
-            label = self[int(item)] if is_value else self.by_name(item)
+            label = self[int(item)] if self._is_value(item) else self.by_name(item)
             chosen[label.value] = label
         return LabelTable(tuple(chosen.values()))
+
+    def lookup(self, name_or_value: str | int) -> tuple[Label, ...]:
+        """All labels that `select` could mean by this: none if it is not in the table, several that share a name."""
+        if self._is_value(name_or_value):
+            label = self._by_value.get(int(name_or_value))
+            return () if label is None else (label,)
+        return tuple(self._called(name_or_value))
+
+    def _called(self, name: str) -> list[Label]:
+        return self._by_name.get(name) or self._by_words.get(tuple(_words(name)), [])
+
+    def _is_value(self, item: str | int) -> bool:
+        return not isinstance(item, str) or bool(re.fullmatch(r"[0-9]{1,5}", item) and item not in self._by_name)
 
     @classmethod
     def from_names(cls, names: Mapping[int, str], codes: LabelTable | None = None) -> LabelTable:

@@ -30,6 +30,7 @@ from typing import IO, Any
 
 from .errors import ClassScaleError
 from .exit_codes import explain_exit
+from .files import unwritable
 from .job import Event, Job, parse_event
 from .process_tree import kill_tree
 from .work_folder import CANCEL_FILE, make_work_folder, remove_work_folder
@@ -37,6 +38,7 @@ from .work_folder import CANCEL_FILE, make_work_folder, remove_work_folder
 _SECONDS_TO_STOP = 1.0  # for the child to remove what it was writing; then it is killed
 _LONGEST_LINE = 1 << 20
 _LOG_LINES = 5000
+_MOST_NAMED_CLASSES = 100  # beyond, they go through a file: Windows ends a command line at 32767 characters
 _MODELS_FOLDER = "CLASSSCALESEG_MODELS"  # of the catalogue
 _unclosed: set[SegmentationProcess] = set()
 
@@ -52,7 +54,7 @@ class SegmentationProcess:
     :ivar result: output, structures, seconds, once it is finished.
     :param python: an interpreter; by default Slicer's inside Slicer, else this one. :param environment: variables that
         the child has besides those of this process.
-    :raises OutputError: if there is no room for the folder.
+    :raises OutputError: if there is no room for the folder. :raises ClassScaleError: if psutil is not installed.
     """
 
     def __init__(self, job: Job | None = None, python: str | None = None, environment: dict[str, str] | None = None):
@@ -100,7 +102,12 @@ class SegmentationProcess:
         # the user's own packages count in the child where they count here, and not in Slicer
         isolation = ["-s"] if sys.flags.no_user_site else []
         watch = ["--json-progress", "--stop-with-parent", str(os.getpid()), str(self.work_folder)]
-        command = [python, *isolation, "-m", f"{__package__}.cli", *self.job.arguments(), *watch]
+        try:
+            arguments = self.job.arguments(self._classes_file())
+        except OSError as error:
+            self._fail(str(unwritable(self.work_folder, error)))
+            return
+        command = [python, *isolation, "-m", f"{__package__}.cli", *arguments, *watch]
         self._log.append(subprocess.list2cmdline(command))
         try:
             self._child = subprocess.Popen(
@@ -121,6 +128,15 @@ class SegmentationProcess:
             threading.Thread(target=self._read, args=(name, getattr(self._child, name)), daemon=True).start()
         self._pending.append(Event("progress", "start"))
         self.state = "running"
+
+    def _classes_file(self) -> Path | None:
+        """The classes of the job as a file in the work folder, if they are many."""
+        names = [str(name) for name in self.job.classes or ()]
+        if len(names) <= _MOST_NAMED_CLASSES:
+            return None
+        file = self.work_folder / "classes.txt"
+        file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        return file
 
     def poll(self) -> list[Event]:
         """What happened since the last call; never blocks. The state changes here, when the child has ended."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import ImageError
+from .errors import ImageError, OutputError
 from .labels import Label, LabelTable
 from .scene import fill_segmentation_node
-from .scene_volume import Region, grid, image_to_world, uncrop
+from .scene_volume import Region, fill_volume_node, grid, image_to_world, uncrop
 from .segmentation import Geometry, Segmentation
 from .standard_names import with_standard_names
 
@@ -49,6 +52,30 @@ def show_result(
     node.EndModify(modifying)
     place_beside(node, volume)
     return shown
+
+
+@contextlib.contextmanager
+def removed_on_failure(scene: Any) -> Iterator[None]:
+    """If the block raises, remove every node that it has added to ``scene``."""
+    before = {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}
+    try:
+        yield
+    except BaseException:
+        nodes = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+        for node in nodes:
+            if node.GetID() not in before and scene.IsNodePresent(node):
+                scene.RemoveNode(node)
+        raise
+
+
+def fill_confidence_node(node: Any, confidence: np.ndarray, geometry: Geometry) -> None:
+    """Put probabilities ``(z, y, x)`` into a scalar volume node; it is shown from 0 to 1 unless it was shown before."""
+    fill_volume_node(node, confidence, geometry)
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(0, 1)
 
 
 def prepare_surfaces(node: Any) -> None:
@@ -108,6 +135,8 @@ def segmentation_of(node: Any) -> Segmentation | None:
     image = next(iter(images), None)
     if len(images) != 1 or image is None or len(values) != len(segments) or node.GetParentTransformNode() is not None:
         return None
+    if image.GetPointData().GetScalars() is None or not image.GetNumberOfPoints():
+        return None  # of segments that were only just added
     x0, x1, y0, y1, z0, z1 = image.GetExtent()
     cropped = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(z1 - z0 + 1, y1 - y0 + 1, x1 - x0 + 1)
     if cropped.dtype.kind not in "iu" or not set(np.unique(cropped).tolist()) <= values | {0}:
@@ -122,6 +151,47 @@ def segmentation_of(node: Any) -> Segmentation | None:
     matrix = image_to_world(image)
     matrix[:3, 3] += matrix[:3, :3] @ first
     return Segmentation(labels, table, grid(matrix, tuple(size)))
+
+
+def save_segmentation(node: Any, path: str | Path) -> bool:
+    """Save a segmentation node; by our own writer where that can, which returns ``True``, else by Slicer's.
+
+    :raises OutputError: if the file cannot be written.
+    """
+    import slicer
+
+    result = segmentation_of(node)
+    if result is not None and str(path).lower().endswith(".seg.nrrd"):
+        result.write(path, overwrite=True, keep_empty=True)
+        _mark_saved(node, os.path.abspath(path))
+        return True
+    if not slicer.util.saveNode(node, str(path)):
+        raise OutputError(f"{path} could not be written. See the application's log.")
+    return False
+
+
+def _mark_saved(node: Any, path: str) -> None:
+    """Let Slicer know that ``path`` holds the segmentation node as it is, so that it does not ask to save it again.
+
+    Only a write through the storage node sets the time that Slicer compares. So a segmentation of one voxel is written,
+    to a temporary file.
+    """
+    import slicer
+
+    if node.GetScene() is None:
+        return
+    if node.GetStorageNode() is None:
+        node.AddDefaultStorageNode(path)
+    storage = node.GetStorageNode()
+    table = LabelTable.from_names({0: "background", 1: "voxel"})
+    voxel = slicer.vtkMRMLSegmentationNode()
+    voxel.SetName("voxel")
+    fill_segmentation_node(voxel, Segmentation(np.ones((1, 1, 1), np.uint16), table, grid(np.eye(4), (1, 1, 1))))
+    # no room there: it is saved all the same, and Slicer will just ask
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as folder:
+        storage.SetFileName(str(Path(folder) / "voxel.seg.nrrd"))
+        storage.WriteData(voxel)
+    storage.SetFileName(path)
 
 
 def _label(identifier: str, segment: Any) -> Label:

@@ -10,22 +10,23 @@ Nothing in the scene changes before the result is there, and nothing is left in 
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .catalog import resolve_model
 from .errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
-from .process import Job, SegmentationProcess
-from .scene_results import fill_table_node, read_result, show_result
+from .files import unwritable
+from .process import Event, Job, SegmentationProcess
+from .scene_results import fill_confidence_node, fill_table_node, read_result, removed_on_failure, show_result
 from .scene_sequence import add_segmentations, browser_of, frames
-from .scene_volume import check_volume, fill_volume_node, geometry_of, region_of, write_volume
+from .scene_volume import check_volume, geometry_of, region_of, write_volume
 from .summary import summarize
 
 if TYPE_CHECKING:
-    from .process import Event
     from .scene_volume import Region
     from .segmentation import Geometry, Segmentation
 
@@ -41,6 +42,7 @@ class Request:
         first volume belongs to. :ivar segmentation: node to fill; a new one if ``None``. :ivar replace: the segments it
         has. :ivar confidence, statistics: nodes to fill, if wanted. :ivar options: further fields of `Job`, such as
         ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``memory_limit``, ``threads``.
+    :raises ClassScaleError: if ``options`` names something that there is not.
     """
 
     volumes: tuple[Any, ...]
@@ -55,16 +57,36 @@ class Request:
     keep_empty: bool = False
     options: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        own = {field.name for field in fields(Request)}
+        known = {field.name for field in fields(Job)} - own - {"images", "output"}
+        if unknown := sorted(set(self.options or ()) - known):
+            listed = ", ".join(sorted(known | own - {"volumes", "model", "options"}))
+            raise ClassScaleError(f"There is no option {', '.join(unknown)}. The options are {listed}.")
+
+
+def request_for(volumes: Any, model: str | Path, choices: dict[str, Any]) -> Request:
+    """The request of one volume node, or a list of them; ``choices`` are its own fields, or options of the `Job`.
+
+    :raises ClassScaleError: if a choice is neither.
+    """
+    own = {field.name for field in fields(Request)} - {"volumes", "model", "options"}
+    kept = {name: choice for name, choice in choices.items() if name in own}
+    options = {name: choice for name, choice in choices.items() if name not in own}
+    volumes = tuple(volumes) if isinstance(volumes, (list, tuple)) else (volumes,)
+    return Request(volumes, model, **kept, options=options)
+
 
 class SceneRun:
     """:ivar state: "new", "running", "finished", "failed" or "cancelled". :ivar node: the segmentation node at the end.
-    :ivar results: a `Segmentation` for each frame, as shown. :ivar error: a sentence, if it failed.
+    :ivar results: a `Segmentation` for each frame, as shown. :ivar error: a sentence, if it failed. :ivar notice: what
+        the user should know of a run that finished, mostly nothing.
     """
 
     current: SceneRun | None = None  # the one that runs, in this application
 
     def __init__(self, request: Request):
-        self.request, self.state, self.error = request, "new", None
+        self.request, self.state, self.error, self.notice = request, "new", None, ""
         self.node: Any = None
         self.results: list[Segmentation] = []
         self._process: SegmentationProcess | None = None
@@ -92,8 +114,10 @@ class SceneRun:
         try:
             self._process.job = self._job(model, self._process.work_folder)
             self._process.start()
-        except BaseException:
+        except BaseException as error:
             self._close()
+            if isinstance(error, OSError):
+                raise unwritable(self._process.work_folder, error) from error
             raise
         SceneRun.current, self.state = self, "running"
 
@@ -160,7 +184,7 @@ class SceneRun:
             return []
         events = self._process.poll()
         if self._process.state != "running":
-            self._conclude()
+            events += self._conclude()
         return events
 
     def wait(self, on_event: Callable[[Event], None] | None = None) -> Any:
@@ -171,7 +195,9 @@ class SceneRun:
         try:
             if self.state == "running":
                 self._process.wait(on_event)
-                self._conclude()
+                for event in self._conclude():
+                    if on_event is not None:
+                        on_event(event)
         except BaseException:
             self.cancel()
             raise
@@ -189,24 +215,33 @@ class SceneRun:
 
     @property
     def log(self) -> str:
-        return self._process.log if self._process is not None else ""
+        return "\n".join(filter(None, (self._process.log if self._process is not None else "", self.notice)))
 
-    def _conclude(self) -> None:
+    def _conclude(self) -> list[Event]:
+        """Take the result over, whatever happens then; returns what is to be told."""
         if self._process.state == "finished":
             try:
                 if not self._inputs_are_there():
                     raise ImageError(f"{self._name} was removed while it was segmented; the result was dropped.")
-                self._fill()
+                with removed_on_failure(self.request.volumes[0].GetScene()):
+                    self._fill()
                 self.state = "finished"
             except ClassScaleError as error:
                 self._fail(str(error))
             except MemoryError:
                 self._fail("Memory ran out while the result was loaded. Close other scenes or programs, and run again.")
+            except Exception as error:  # a bug, of ours or of an observer of the scene: once, and not at every poll
+                logging.exception("The result of a segmentation could not be shown")
+                self._fail(
+                    f"The result could not be shown ({type(error).__name__}: {error}). This is a fault of the module: "
+                    "please report it, with the application's log."
+                )
         elif self._process.state == "cancelled":
             self.state = "cancelled"
         else:
             self._fail(self._process.error or "The segmentation process failed without a message; see the log.")
         self._close()
+        return [Event("message", text=self.notice)] if self.notice and self.state == "finished" else []
 
     def _fill(self) -> None:
         import slicer
@@ -221,25 +256,35 @@ class SceneRun:
             read_result(file, confidence, region, geometry)
             for file, region, geometry in zip(files, self._regions, self._geometries, strict=True)
         ]
-        scene, choices = volume.GetScene(), (request.standard_names, request.keep_empty, request.replace)
+        choices = (request.standard_names, request.keep_empty, request.replace)
+        results = []
         if request.all_frames and browser_of(volume) is not None:
             nodes = []
             for result in loaded:
                 nodes.append(slicer.vtkMRMLSegmentationNode())
                 nodes[-1].SetName(f"{self._name} segmentation")
-                self.results.append(show_result(nodes[-1], result, volume, *choices))
-            self.node = add_segmentations(volume, nodes, f"{self._name} segmentation")
+                results.append(show_result(nodes[-1], result, volume, *choices))
+            node = add_segmentations(volume, nodes, f"{self._name} segmentation")
         else:
-            node = request.segmentation if self._present(request.segmentation) else None
-            if node is None:
-                name = scene.GenerateUniqueName(f"{self._name} segmentation")
-                node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-            self.results.append(show_result(node, loaded[0], volume, *choices))
-            self.node = node
+            node = self._target()
+            results.append(show_result(node, loaded[0], volume, *choices))
         if self._present(request.confidence):
-            fill_volume_node(request.confidence, loaded[0].confidence, self._geometries[0])
+            fill_confidence_node(request.confidence, loaded[0].confidence, self._geometries[0])
         if self._present(request.statistics):
-            fill_table_node(request.statistics, self.results)
+            fill_table_node(request.statistics, results)
+        self.node, self.results = node, results
+
+    def _target(self) -> Any:
+        """The node to fill: the one asked for, or a new one if that is gone or has got segments during the run."""
+        node, scene = self.request.segmentation, self.request.volumes[0].GetScene()
+        usable = self._present(node)
+        filled = usable and node.GetSegmentation().GetNumberOfSegments() and not self.request.replace
+        if usable and not filled:
+            return node
+        new = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{self._name} segmentation"))
+        if filled:
+            self.notice = f"{node.GetName()} has got segments meanwhile, so the result is in {new.GetName()}."
+        return new
 
     def _inputs_are_there(self) -> bool:
         return all(self._present(volume) and volume.GetImageData() is not None for volume in self.request.volumes)

@@ -154,6 +154,24 @@ def _outside(volume: Any, roi: Any) -> ImageError:
     return ImageError(f"The region {roi.GetName()} holds no voxel of {volume.GetName()}. Move it, or choose none.")
 
 
+def fit_region(roi: Any, volume: Any) -> None:
+    """Lay a new ``vtkMRMLMarkupsROINode`` around ``volume`` as a box without fill, with handles to be dragged.
+
+    Without a volume it is 100 mm wide: one that is added by ``AddNode`` has no size, and cannot be seen or caught.
+    """
+    bounds = [-50.0, 50.0] * 3
+    if volume is not None and volume.GetImageData() is not None:
+        volume.GetRASBounds(bounds)
+    low, high = np.array(bounds[::2]), np.array(bounds[1::2])
+    roi.SetCenter(*((low + high) / 2).tolist())
+    roi.SetSize(*(high - low).tolist())
+    if roi.GetDisplayNode() is None:
+        roi.CreateDefaultDisplayNodes()
+    display = roi.GetDisplayNode()
+    display.SetFillVisibility(False)
+    display.SetHandlesInteractive(True)
+
+
 def write_volume(volume: Any, path: Path, region: Region | None = None) -> None:
     """Write the voxels, or those in the box of ``region``, as an uncompressed NRRD.
 

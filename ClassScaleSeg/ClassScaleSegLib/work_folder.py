@@ -22,7 +22,8 @@ CANCEL_FILE = "cancel"  # made in it by the parent that wants its child to stop
 def make_work_folder() -> Path:
     """A new folder that only this user can read; folders of programs that crashed over a day ago are removed.
 
-    :raises OutputError: if the temporary folder of the system cannot be written.
+    :raises OutputError: if the temporary folder of the system cannot be written. :raises ClassScaleError: if psutil is
+        not installed.
     """
     _sweep(Path(tempfile.gettempdir()))
     try:
@@ -54,7 +55,13 @@ def remove_work_folder(folder: Path) -> None:
 
 def _sweep(root: Path) -> None:
     # A day: where containers share a temporary folder, a process seems gone that only lives in another one.
-    import psutil
+    try:
+        import psutil
+    except ModuleNotFoundError as error:
+        raise ClassScaleError(
+            "The Python package psutil is not installed, and no segmentation runs without it. Install ClassScaleSeg's "
+            "dependencies; in Slicer, press Apply once, or call ClassScaleSegLogic().installDependencies()."
+        ) from error
 
     for folder in root.glob(f"{_PREFIX}[0-9]*-*"):
         pid = folder.name.split("-")[1]

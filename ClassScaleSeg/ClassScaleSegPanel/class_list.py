@@ -24,6 +24,7 @@ class ClassList:
 
     def __init__(self, on_changed: Callable[[], None]) -> None:
         self._on_changed, self._names, self._groups = on_changed, {}, {}
+        self._lookup = None
         self.table = SearchTable(
             [_("Class"), _("Code"), _("Group")], _("Search by name, code or group"), on_ticked=self._ticked
         )
@@ -59,6 +60,7 @@ class ClassList:
     def set_table(self, table: LabelTable | None) -> None:
         """Show the classes of a model, all ticked; none if it is not known yet."""
         labels = table.foreground if table is not None else ()
+        self._lookup = table.lookup if table is not None else None
         self._names = {str(label.value): label.name for label in labels}
         self._groups: dict[str, list[str]] = {}
         for label in labels:
@@ -76,15 +78,17 @@ class ClassList:
         return None if len(ticked) == len(self._names) else [self._names[key] for key in ticked]
 
     def choose(self, names: Iterable[str] | None) -> int:
-        """Tick the classes with these names, ``None``: all. Returns how many names this model does not have."""
+        """Tick the classes with these names or label values, ``None``: all. Returns how many this model does not have.
+
+        Names are matched as the engine does it, whatever their case, spaces, underscores and hyphens.
+        """
         if names is None:
             self.table.tick(self._names)
             missing = 0
         else:
-            wanted = {name.casefold() for name in names}
-            found = {key: name.casefold() for key, name in self._names.items() if name.casefold() in wanted}
-            self.table.tick(found)
-            missing = len(wanted - set(found.values()))
+            found = [self._lookup(name) if self._lookup is not None else () for name in names]
+            self.table.tick(str(label.value) for labels in found for label in labels)
+            missing = sum(not labels for labels in found)
         self._show_count()
         return missing
 

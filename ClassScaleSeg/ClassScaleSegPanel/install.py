@@ -28,13 +28,41 @@ TORCH = ">=2.2"
 
 
 def missing_packages() -> list[str]:
-    """Requirements that are not there, torch apart; looks for files only, and imports nothing."""
+    """Requirements that are not there or too old, torch apart; looks for files only, and imports none of them."""
     importlib.invalidate_caches()
-    return [requirement for name, requirement in PACKAGES.items() if importlib.util.find_spec(name) is None]
+    return [requirement for name, requirement in PACKAGES.items() if not _is_installed(name, requirement)]
 
 
 def has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
+    """Whether torch is there and new enough."""
+    importlib.invalidate_caches()
+    return _is_installed("torch", f"torch{TORCH}")
+
+
+def _is_installed(name: str, requirement: str) -> bool:
+    from packaging.requirements import Requirement  # Slicer has it
+
+    if importlib.util.find_spec(name) is None:
+        return False
+    wanted = Requirement(requirement)
+    try:
+        return wanted.specifier.contains(version(wanted.name), prereleases=True)
+    except PackageNotFoundError:  # put there without pip, so nobody knows which version it is
+        return True
+
+
+def refuse_missing_dependencies() -> None:
+    """For scripts, which nobody may be there to answer.
+
+    :raises ClassScaleError: a sentence naming what is missing, and how it is installed.
+    """
+    missing = ([] if has_torch() else [f"torch{TORCH}"]) + missing_packages()
+    if missing:
+        text = _(
+            "These Python packages are needed first: {packages}. Press Apply once in the module, or call "
+            "ClassScaleSegLogic().installDependencies()."
+        )
+        raise ClassScaleError(text.format(packages=", ".join(missing)))
 
 
 def ensure_dependencies() -> None:
@@ -44,6 +72,12 @@ def ensure_dependencies() -> None:
     """
     if not has_torch():
         _install_torch()
+        if not has_torch():
+            text = _(
+                "PyTorch {found} is installed, and {wanted} is needed. Uninstall it in the module PyTorch, restart "
+                "Slicer, and press Apply again."
+            )
+            raise ClassScaleError(text.format(found=version("torch"), wanted=TORCH))
     missing = missing_packages()
     if missing:
         _install(missing)
@@ -77,8 +111,13 @@ def _install_torch_extension() -> None:
     if not slicer.util.confirmOkCancelDisplay(question, windowTitle=_("Extension PyTorch")):
         raise ClassScaleError(by_hand)
     manager = slicer.app.extensionsManagerModel()
+    interactive = manager.interactive
     manager.interactive = False
-    if not manager.installExtensionFromServer("PyTorch", True):
+    try:
+        installed = manager.installExtensionFromServer("PyTorch", True)
+    finally:
+        manager.interactive = interactive
+    if not installed:
         raise ClassScaleError(_("The extension PyTorch could not be installed.") + " " + by_hand)
     raise ClassScaleError(_("The extension PyTorch is installed. Restart Slicer, and press Apply again."))
 

@@ -52,10 +52,11 @@ class ModelChooser:
         return self._entries.get(self._ui.modelComboBox.itemData(self._ui.modelComboBox.currentIndex))
 
     def refresh(self) -> None:
-        """Read the catalogue again; the choice stays if it can."""
+        """Read the catalogue again; the choice stays, and if that is gone nothing is chosen."""
         from ClassScaleSegLib.errors import CatalogError
 
         box, before = self._ui.modelComboBox, self.entry
+        first = box.count == 0
         try:
             entries = self._catalog.entries()
         except CatalogError as error:
@@ -65,17 +66,16 @@ class ModelChooser:
         box.blockSignals(True)
         box.clear()
         for entry in entries:
-            text = entry.name if self._catalog.is_installed(entry) else _("{name} (not downloaded)")
-            box.addItem(text.format(name=entry.name), entry.id)
-        if before is not None and before.id in self._entries:
-            box.setCurrentIndex(box.findData(before.id))
+            there = self._catalog.is_installed(entry)
+            box.addItem(entry.name if there else _("{name} (not downloaded)").format(name=entry.name), entry.id)
+        if not first:
+            box.setCurrentIndex(-1 if before is None else box.findData(before.id))
         box.blockSignals(False)
 
     def select(self, identifier: str) -> bool:
-        """Choose by id; whether there is such a model."""
+        """Choose by id; whether there is such a model. Without it none is chosen."""
         index = self._ui.modelComboBox.findData(identifier)
-        if index >= 0:
-            self._ui.modelComboBox.setCurrentIndex(index)
+        self._ui.modelComboBox.setCurrentIndex(index)
         return index >= 0
 
     def is_installed(self) -> bool:

@@ -17,6 +17,9 @@ def need_text(models: ModelChooser, parameters: Any, ticked: list[str]) -> tuple
 
     if models.fault:
         return models.fault, False
+    if models.entry is None and parameters.model:
+        text = _("The scene names the model {model}, which is not in the catalogue. Choose one.")
+        return text.format(model=parameters.model), False
     if models.entry is None:
         return _("No model is chosen. Choose one, or add your own."), False
     if not models.summaries:

@@ -19,10 +19,12 @@ class ResultPanel:
 
     def __init__(self, ui: Any, logic: Any) -> None:
         self._ui, self._logic, self.node = ui, logic, None
+        self._turning_on = False  # from the press of the button of the 3D view to its release
         self.table = ResultTable(self._go_to, self._ticked)
         ui.resultCollapsibleButton.layout().addWidget(self.table.widget)
         # Slicer's button makes the surfaces that are missing when it is toggled; ours are made before, while it is down
         ui.show3DButton.connect("pressed()", self._before_3d)
+        ui.show3DButton.connect("clicked(bool)", self._after_3d)
         ui.saveButton.connect("clicked(bool)", self._save)
         self.show(None, [])
 
@@ -32,6 +34,17 @@ class ResultPanel:
         self.table.show(results[0] if results else None)
         self._ui.show3DButton.setSegmentationNode(node)
         self._ui.saveButton.enabled = node is not None
+
+    def show_node(self, node: Any) -> None:
+        """List the structures that a segmentation node has, if its segments share one image as those of a run do."""
+        from ClassScaleSegLib.errors import ClassScaleError
+        from ClassScaleSegLib.scene_results import segmentation_of
+
+        try:
+            result = segmentation_of(node)
+        except ClassScaleError:  # somebody else's segments, with ids or values that we do not write
+            result = None
+        self.show(node, [] if result is None else [result])
 
     def _is_there(self) -> bool:
         return self.node is not None and self.node.GetScene() is not None
@@ -45,9 +58,23 @@ class ResultPanel:
             self._show_3d()
 
     def _before_3d(self) -> None:
-        if self._is_there() and not self._ui.show3DButton.checked:
-            if not self.table.ticked():
-                slicer.util.infoDisplay(_("Tick structures in the table below; these are shown in 3D."))
+        button = self._ui.show3DButton
+        self._turning_on = self._is_there() and not button.checked
+        if self._turning_on:
+            self._show_3d()
+            # the new surfaces have checked it, and its release would uncheck it and so remove them
+            blocked = button.blockSignals(True)
+            button.checked = False
+            button.blockSignals(blocked)
+
+    def _after_3d(self, checked: bool) -> None:
+        turned_on, self._turning_on = self._turning_on, False
+        if not turned_on or not self._is_there():
+            return
+        if not self.table.ticked():
+            self._ui.show3DButton.checked = False  # removes the empty surfaces
+            slicer.util.infoDisplay(_("Tick structures in the table below; these are shown in 3D."))
+        elif not checked:  # the node has checked it once more while it was down
             self._show_3d()
 
     def _show_3d(self) -> None:

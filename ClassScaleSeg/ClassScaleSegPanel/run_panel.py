@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from .install import ensure_dependencies
 from .progress import RunProgress
+from .request import request_of
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.scene_run import SceneRun
@@ -55,7 +56,7 @@ class RunPanel:
         self._ui.logTextEdit.plainText = ""
         try:
             ensure_dependencies()
-            self.run = self._logic.start(self._logic.requestOf(parameters, replace=bool(count)))
+            self.run = self._logic.start(request_of(self._logic, parameters, replace=bool(count)))
         except ClassScaleError as error:
             self._show_fault(str(error))
             self._on_refused()
@@ -83,7 +84,8 @@ class RunPanel:
         self._end()
         if run.state == "finished":
             found = sum(row.voxels > 0 for row in run.results[0].statistics())
-            self.show_status(_("Done: {count} structures found.").format(count=found))
+            done = _("Done: {count} structures found.").format(count=found)
+            self.show_status(f"{done} {run.notice}".strip())
             self._on_finished(run)
         elif run.state == "failed":
             self._show_fault(run.error)

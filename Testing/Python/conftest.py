@@ -160,3 +160,37 @@ def toy_folder(tmp_path) -> Path:
         for name in ("plans.json", "dataset.json"):
             (folder / name).write_bytes(bundle.read(name))
     return folder
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What the user of the stand-in application was told and asked; questions are answered with OK."""
+    from slicer_application import slicer
+
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: told.append(text))
+    monkeypatch.setattr(slicer.util, "infoDisplay", lambda text, **more: told.append(text))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: told.append(text) or True)
+    return told
+
+
+@pytest.fixture
+def panel(monkeypatch, tmp_path, answers):
+    """The panel of the module in the stand-in application, on an empty scene."""
+    import tempfile
+
+    from ClassScaleSegLib.scene_run import SceneRun
+    from slicer_application import application, module, slicer
+
+    monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    slicer.mrmlScene.Clear()
+    application.settings.clear()
+    widget = application.make_widget(module)
+    yield widget
+    widget.cleanup()
+    widget.parent.deleteLater()
+    application.processEvents()
+    assert list((tmp_path / "temporary").iterdir()) == [] and SceneRun.current is None

@@ -329,6 +329,19 @@ def test_your_own_models_are_remembered_and_stay_where_they_are(catalog, site, w
         again.paths(moved)
 
 
+def test_a_model_whose_own_name_is_taken_is_called_like_its_file(catalog, tmp_path, write_model):
+    (tmp_path / "b").mkdir()
+    first, second = (shutil.copy(TOY, tmp_path / place) for place in ("mouse.zip", "b/mouse.zip"))
+    assert [catalog.add(file).name for file in (first, second)] == ["mouse", "mouse 2"]
+    with pytest.raises(CatalogError, match="mouse.zip is in the catalogue already, as mouse."):
+        catalog.add(first)
+    assert catalog.add(first, "Mouse, again").name == "Mouse, again"
+    folders = [write_model(root=tmp_path / place) for place in ("c", "d")]
+    names = [catalog.add(folder).name for folder in folders]
+    assert names[1] == f"{names[0]} 2"
+    assert catalog.add("https://example.org/mouse.zip").name == "mouse 3"
+
+
 def test_embedded_models_are_found_by_id_and_name_and_not_removed(catalog, tmp_path):
     toy = catalog.find(" TOY-120 ")
     assert toy == catalog.find("toy atlas, 120 CLASSES") == catalog.entries()[0] and toy.embedded

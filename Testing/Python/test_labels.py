@@ -102,6 +102,9 @@ def test_a_selection_keeps_the_background_and_takes_names_or_values():
     assert table.select(["1", "2"]).names == {0: "background", 1: "liver", 3: "2"}  # a name wins over a value
     with pytest.raises(LabelTableError, match="value 9"):
         table.select(["9"])
+    assert [[label.value for label in table.lookup(item)] for item in ("LIVER", "2", 2, "9", "bone")] == [
+        [1], [3], [2], [], [],
+    ]  # fmt: skip
 
 
 def test_names_get_the_codes_of_totalsegmentators_classes():

@@ -75,6 +75,8 @@ def test_a_volume_becomes_a_segmentation_with_confidence_and_statistics(scene, l
     low, high = confidence.GetImageData().GetScalarRange()
     assert 0 < low < high <= 1 and confidence.GetImageData().GetDimensions() == geometry.size
     assert geometry_of(confidence).origin == pytest.approx(geometry.origin)
+    display = confidence.GetDisplayNode()
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax(), display.GetAutoWindowLevel()) == (0, 1, 0)
     assert statistics.GetNumberOfRows() == 120
     volumes = {statistics.GetCellText(row, 0): float(statistics.GetCellText(row, 3)) for row in range(120)}
     value = segments(node)["Segment_7"].GetLabelValue()
@@ -86,7 +88,10 @@ def test_a_volume_becomes_a_segmentation_with_confidence_and_statistics(scene, l
 def _saved(logic, node, folder):
     """Saved by our own writer; Slicer's storage node reads the same segments from it."""
     path = folder / "saved.seg.nrrd"
-    assert logic.saveSegmentation(node, path)
+    assert node.GetModifiedSinceRead() and logic.saveSegmentation(node, path)
+    assert node.GetStorageNode().GetFileName() == str(path) and not node.GetModifiedSinceRead()
+    segments(node)["Segment_9"].SetName("renamed")
+    assert node.GetModifiedSinceRead() and logic.saveSegmentation(node, path) and not node.GetModifiedSinceRead()
     read = segments(read_segmentation(path))
     assert list(read) == list(segments(node))
     assert read["Segment_9"].GetName() == segments(node)["Segment_9"].GetName()
@@ -167,6 +172,78 @@ def test_a_failed_run_says_what_the_child_said(scene, logic):
     with pytest.raises(ClassScaleError, match="more than the limit of 0.1 GiB. Raise the limit"):
         logic.segment(volume, "toy-120", device="cpu", memory_limit=0.1)
     assert scene.GetNumberOfNodes() == before + 1
+
+
+def quick(logic, volume, **choices):
+    return logic.start(logic.request(volume, "toy-120", device="cpu", step=1.0, mirroring=False, threads=1, **choices))
+
+
+def test_a_fault_while_the_result_is_shown_happens_once_and_leaves_no_node(scene, logic, monkeypatch, caplog):
+    from ClassScaleSegLib import scene_run
+
+    def broken(node, results):
+        assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+        raise ValueError("an observer of the scene")
+
+    monkeypatch.setattr(scene_run, "fill_table_node", broken)
+    volume, table = load_sample(), scene.AddNewNodeByClass("vtkMRMLTableNode")
+    before = scene.GetNumberOfNodes()
+    run = quick(logic, volume, statistics=table)
+    with pytest.raises(ClassScaleError, match="could not be shown .ValueError: an observer of the scene"):
+        run.wait()
+    assert run.state == "failed" and run.poll() == [] and run.node is None and run.results == []
+    assert scene.GetNumberOfNodes() == before and "Traceback" in caplog.text
+
+
+def test_segments_added_to_the_target_during_the_run_stay_and_the_result_goes_elsewhere(scene, logic):
+    target = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Target")
+    run = quick(logic, load_sample(), segmentation=target)
+    target.GetSegmentation().AddEmptySegment("mine", "mine")
+    told = []
+    node = run.wait(told.append)
+    assert list(segments(target)) == ["mine"] and node is not target and len(segments(node)) > 100
+    assert told[-1].text == run.notice == "Target has got segments meanwhile, so the result is in CT segmentation."
+    assert run.log.endswith(run.notice)
+
+
+def test_choices_that_mean_nothing_are_sentences(scene, logic):
+    volume = add_volume(np.zeros((20, 20, 20), np.int16))
+    with pytest.raises(ClassScaleError, match="classes is empty; leave it out for all."):
+        logic.segment(volume, "toy-120", classes=[])
+    with pytest.raises(ClassScaleError, match="There is no option clases. The options are all_frames, .*classes, "):
+        logic.segment(volume, "toy-120", clases=["cell 1"])
+    for given, meant in (("cell 1", ("cell 1",)), (7, (7,)), (np.array([3, 4]), (3, 4)), (None, None)):
+        run = logic.start(logic.request(volume, "toy-120", classes=given))
+        assert run._process.job.classes == meant
+        run.cancel()
+
+
+def test_packages_that_are_missing_are_named_with_the_call_that_installs_them(scene, logic, monkeypatch):
+    from ClassScaleSegPanel import install
+
+    volume = add_volume(np.zeros((20, 20, 20), np.int16))
+    monkeypatch.setitem(install.PACKAGES, "no_such_package", "no-such-package>=1")
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
+    with pytest.raises(ClassScaleError, match="no-such-package>=1. Press Apply .*installDependencies") as caught:
+        logic.segment(volume, "toy-120")
+    assert "torch" not in str(caught.value) and asked == []
+    with pytest.raises(ClassScaleError, match="Without no-such-package>=1 nothing"):
+        logic.installDependencies()
+    assert len(asked) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(scene, logic, monkeypatch):
+    make = Path.mkdir
+
+    def full(self, *arguments, **more):
+        if self.name == "images":
+            raise OSError(28, "No space left on device", str(self))
+        return make(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OutputError, match="cannot be written .No space left on device"):
+        logic.segment(add_volume(np.zeros((20, 20, 20), np.int16)), "toy-120")
 
 
 def test_bad_volumes_are_refused_with_sentences(scene, logic):

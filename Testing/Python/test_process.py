@@ -284,6 +284,46 @@ def test_a_job_says_on_the_command_line_what_it_holds(tmp_path, monkeypatch):
     assert plain == _parser().parse_args(["segment", os.path.abspath("i.nrrd"), "-m", "toy-120", "-o", plain.output])
 
 
+def test_hundreds_of_classes_travel_in_a_file(tmp_path, temporary):
+    names = tuple(f"Cell_{value}" for value in range(1, 102))
+    with SegmentationProcess() as process:
+        process.job = toy_job(process, classes=names, step=1.0, mirroring=False)
+        process.start()
+        command = process.log
+        assert process.wait() == "finished", process.log
+        assert "--classes-file=" in command and "Cell_1" not in command and process.result["structures"] == 101
+    few = Job(("i.nrrd",), "toy-120", "o.nrrd", classes=names[:100])
+    with SegmentationProcess(few) as process:
+        assert process._classes_file() is None and few.arguments().count("--classes=Cell_7") == 1
+    with SegmentationProcess(Job(("i.nrrd",), "toy-120", "o.nrrd", classes=names)) as process:
+        shutil.rmtree(process.work_folder)  # as good as a disk that is full
+        process.start()
+        assert process.state == "failed" and "cannot be written" in process.error
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        (None, "cannot be read (No such file"),
+        (b"\n \n", "lists no class"),
+        (b"\xff\xfe", "cannot be read (it is not text in UTF-8)"),
+    ],
+)
+def test_a_list_of_classes_that_is_none_is_a_sentence(tmp_path, capsys, content, sentence):
+    file = tmp_path / "classes.txt"
+    if content is not None:
+        file.write_bytes(content)
+    command = ["segment", str(SAMPLE), "-m", str(TOY), "-o", str(tmp_path / "o.nrrd"), "--classes-file", str(file)]
+    assert main(command) == ExitCode.LABELS
+    assert f"classes.txt {sentence}" in capsys.readouterr().err
+
+
+def test_without_psutil_it_is_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(ClassScaleError, match="psutil is not installed.*installDependencies"):
+        SegmentationProcess()
+
+
 def test_inside_slicer_the_interpreter_is_its_launcher(tmp_path, monkeypatch):
     import types
 

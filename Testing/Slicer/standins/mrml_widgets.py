@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shiboken6
 import slicer
 
 from . import ctk, qt
@@ -108,20 +109,38 @@ class qMRMLNodeComboBox(qt.QWidget):
 
 @qt.custom_widget
 class qMRMLSegmentationShow3DButton(qt.QPushButton):
-    """Makes the closed surfaces that are missing when it is pressed down, and removes all when it is released."""
+    """Makes the closed surfaces that are missing when it is toggled on, and removes all when it is toggled off.
+
+    As in Slicer, it follows the node at each of its events, be it pressed down or not.
+    """
 
     def __init__(self, parent=None):
         super().__init__("Show 3D", parent)
-        self._node = None
+        self._node, self._observers = None, []
         self.setCheckable(True)
         self.toggled.connect(self._toggled)
+        self.setEnabled(False)
 
     def setSegmentationNode(self, node):
+        if node is self._node:
+            return
+        for tag in self._observers:
+            self._node.RemoveObserver(tag)
+        kind = slicer.vtkSegmentation
+        events = ("ModifiedEvent", kind.SegmentAdded, kind.SegmentRemoved, kind.ContainedRepresentationNamesModified)
         self._node = node
-        self.setEnabled(node is not None)
-        self.blockSignals(True)
-        self.setChecked(node is not None and node.GetSegmentation().ContainsRepresentation("Closed surface"))
-        self.blockSignals(False)
+        self._observers = [node.AddObserver(event, self._follow) for event in events] if node is not None else []
+        self._follow()
+
+    def _follow(self, *_):
+        if not shiboken6.isValid(self):  # the panel is gone, and the node is not
+            return
+        segmentation = self._node.GetSegmentation() if self._node is not None else None
+        self.setEnabled(segmentation is not None and segmentation.GetNumberOfSegments() > 0)
+        if segmentation is not None:
+            blocked = self.blockSignals(True)
+            self.setChecked(segmentation.ContainsRepresentation("Closed surface"))
+            self.blockSignals(blocked)
 
     def segmentationNode(self):
         return self._node
