@@ -33,11 +33,13 @@ def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> 
     """Write segmentation, statistics and picture of a demo into ``folder``; earlier ones are replaced.
 
     :param name: one of ``DEMOS``.
-    :raises ClassScaleError: if the Dice is not what the model card promises.
+    :raises ClassScaleError: if there is no such demo here, or the Dice is not what the model card promises.
     """
     from .inference.segmenter import segment
     from .model import open_model
 
+    if name not in (installed := _installed()):
+        raise ClassScaleError(f"There is no demo {name!r} in this installation; there is {', '.join(installed)}.")
     demo, folder = DEMOS[name], Path(folder)
     reporter.begin("demo", 1, 1)
     begin = time.monotonic()
@@ -57,6 +59,11 @@ def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> 
     reporter.result("demo", **facts, seconds=round(time.monotonic() - begin, 1))
     if dice is not None and dice <= demo.dice:
         raise ClassScaleError(f"The mean Dice is {dice:.3f}; the card promises {demo.dice}. Please report this.")
+
+
+def _installed() -> list[str]:
+    folder = resource("Models")
+    return [name for name, demo in DEMOS.items() if (folder / f"{demo.model}.zip").is_file()]
 
 
 def mean_dice(labels: np.ndarray, truth: np.ndarray) -> float:

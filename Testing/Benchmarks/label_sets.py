@@ -65,7 +65,7 @@ def train(run: str, folder: str, size: int, steps: int) -> dict[str, float]:
     torch.manual_seed(0)
     features, convolutions = (16, 24, 32, 48), (1, 1, 2, 2)
     options = LoopOptions(
-        Path(folder), CLASSES, size=size, features=features, convolutions=convolutions,
+        Path(folder), classes=CLASSES, size=size, features=features, convolutions=convolutions,
         decoder_convolutions=(1, 1, 1), steps=steps, evaluation_cases=8, device="cpu",
     )  # fmt: skip
     supervision = Supervision.of(run)

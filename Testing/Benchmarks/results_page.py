@@ -40,6 +40,8 @@ def machine(result: dict[str, Any]) -> str:
 def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and 0.999 < value < 1:
+        return f"{value:.6f}"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return "x".join(map(str, value)) if isinstance(value, list) else str(value)

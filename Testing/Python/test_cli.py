@@ -267,6 +267,11 @@ def test_pack_makes_a_bundle_that_segments_alike(model, ct, tmp_path):
     assert run("pack", model, "-o", bundle) == ExitCode.OUTPUT
 
 
+def test_a_demo_that_is_not_there_is_refused_by_name(tmp_path, capsys):
+    assert run("demo", "feet", "-o", tmp_path) == ExitCode.FAULT
+    assert "no demo 'feet'" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_the_demo_reaches_what_its_card_promises(tmp_path, capsys):
     assert run("demo", "-o", tmp_path, "--device", "cpu") == ExitCode.OK
     assert {p.name for p in tmp_path.iterdir()} == {"toy-120.seg.nrrd", "toy-120.csv", "toy-120.png"}
