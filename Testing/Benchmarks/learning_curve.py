@@ -1,7 +1,8 @@
 """The curve of a run of the bare loop, as JSON and PNG.
 
-    python -m classscale_training.loop --folder .benchmarks/toy-200 --classes 200 --size 48   # hours; resumable
-    python Testing/Benchmarks/learning_curve.py .benchmarks/toy-200 [--name toy-200] [--dice 0.9]
+    python -m classscale_training.loop --folder .benchmarks/toy-100 --classes 100 --size 48 --features 16 24 32 48 \\
+        --convolutions 1 1 2 2 --decoder-convolutions 1 1 1 --steps 1500    # a quarter of an hour; resumable
+    python Testing/Benchmarks/learning_curve.py .benchmarks/toy-100 [--name toy-100] [--dice 0.9]
 
 Reads the run's ``log.jsonl`` and the options kept in its last checkpoint; writes ``results/<name>.json`` and ``.png``:
 loss and mean Dice on unseen volumes by both rules, TotalSegmentator's (classes of the reference only) and the pooled

@@ -177,7 +177,7 @@ def sections() -> list[str]:
             "4. Dice against the number of classes and the rank",
             "Toy atlas, unseen volumes; both rules: TotalSegmentator's, and pooled, which counts false positives.",
             ("toy_sweep", command("toy_sweep"), toy_sweep),
-            ("toy-200", command("learning_curve") + " .benchmarks/toy-200", curve("toy-200")),
+            ("toy-100", command("learning_curve") + " .benchmarks/toy-100", curve("toy-100")),
             ("label_sets", command("label_sets"), with_bars()),
         ),
         section(
