@@ -1,8 +1,7 @@
 """Freed memory goes back to the system at once, so that the peak is what is in use and not what was.
 
 glibc raises, up to 32 MiB, the size from which an array is returned when freed: feature maps of a window below it stay
-in its heap, in pieces. At 112^3 and 1000 classes single runs then peaked anywhere from 269 to 336 MiB, with this at 266
-to 274 (`Testing/Benchmarks/memory_growth.py`).
+in its heap, in pieces, and peaks of equal runs scatter by a fifth (`Testing/Benchmarks/memory_growth.py`).
 """
 
 from __future__ import annotations

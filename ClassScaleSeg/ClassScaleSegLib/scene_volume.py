@@ -17,9 +17,6 @@ from .files import unwritable
 from .scene import index_to_ras
 from .segmentation import Geometry, Segmentation
 
-_NRRD_TYPES = {"i1": "int8", "u1": "uint8", "i2": "int16", "u2": "uint16", "i4": "int32", "u4": "uint32"}
-_NRRD_TYPES |= {"i8": "int64", "u8": "uint64", "f4": "float", "f8": "double"}
-
 
 @dataclass(frozen=True)
 class Region:
@@ -173,36 +170,25 @@ def fit_region(roi: Any, volume: Any) -> None:
 
 
 def write_volume(volume: Any, path: Path, region: Region | None = None) -> None:
-    """Write the voxels, or those in the box of ``region``, as an uncompressed NRRD.
+    """Write the voxels, or those in the box of ``region``, as an uncompressed NRRD in the world.
 
     :raises OutputError: if the disk is full or the folder cannot be written.
     """
+    import SimpleITK as sitk
+
     array, geometry = voxels(volume), geometry_of(volume)
     if region is not None:
-        array = array[region.box]
-        geometry = crop(geometry, region.box)
-    vectors = ["(" + ",".join(map(repr, column.tolist())) + ")" for column in geometry.axes.T]
-    header = [
-        "NRRD0004",
-        f"type: {_NRRD_TYPES[array.dtype.str[1:]]}",
-        "dimension: 3",
-        "space: left-posterior-superior",
-        f"sizes: {' '.join(map(str, array.shape[::-1]))}",
-        f"space directions: {' '.join(vectors)}",
-        "kinds: domain domain domain",
-        "endian: little",
-        "encoding: raw",
-        f"space origin: ({','.join(map(repr, map(float, geometry.origin)))})",
-    ]
-    little = array.dtype.newbyteorder("<")
+        array, geometry = array[region.box], crop(geometry, region.box)
+    image = sitk.GetImageFromArray(array)
+    geometry.apply(image)
     try:
-        with path.open("wb") as file:
-            file.write(("\n".join(header) + "\n\n").encode())
-            for plane in array:
-                file.write(np.ascontiguousarray(plane, little).data)
-    except OSError as error:
+        sitk.WriteImage(image, str(path), useCompression=False)
+    except RuntimeError as error:
         path.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
+        raise unwritable(path, str(error).strip().splitlines()[-1]) from error
+    if path.stat().st_size < array.nbytes:  # ITK does not always tell
+        path.unlink()
+        raise unwritable(path, "the disk took only part of the file")
 
 
 def crop(geometry: Geometry, box: tuple[slice, slice, slice]) -> Geometry:

@@ -1,6 +1,6 @@
 """Surfaces for the 3D view of a few segments out of hundreds that share one label map.
 
-Slicer makes surfaces of all segments or of none (half a minute for 1000), and with its joint smoothing they come out
+Slicer makes surfaces of all segments or of none, and with its joint smoothing they come out
 without polygons (slicer-core 5.13). Here one surface net runs over the chosen labels alone, in the box that holds them.
 Smoothing it as one mesh keeps touching structures in touch.
 """

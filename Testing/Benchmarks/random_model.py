@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from classscale_training.plain_network import architecture
+
 if TYPE_CHECKING:
     import torch
 
@@ -44,8 +46,6 @@ class RandomModel:
         """``plans.json``."""
         resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
         intensities = {"mean": 50.0, "std": 250.0, "percentile_00_5": -1000.0, "percentile_99_5": 1000.0}
-        blocks = "n_blocks_per_stage" if self.architecture == "ResidualEncoderUNet" else "n_conv_per_stage"
-        stages = len(self.features)
         return {
             "dataset_name": self.dataset,
             "plans_name": "nnUNetPlans",
@@ -73,27 +73,19 @@ class RandomModel:
                     "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
                     "architecture": {
                         "network_class_name": f"{_PACKAGE}.{self.architecture}",
-                        "arch_kwargs": {
-                            "n_stages": stages,
-                            "features_per_stage": list(self.features),
-                            "conv_op": "torch.nn.modules.conv.Conv3d",
-                            "kernel_sizes": [[3, 3, 3]] * stages,
-                            "strides": [[1, 1, 1], *[[2, 2, 2]] * (stages - 1)],
-                            blocks: [self.convolutions] * stages,
-                            "n_conv_per_stage_decoder": [self.convolutions] * (stages - 1),
-                            "conv_bias": True,
-                            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-                            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-                            "dropout_op": None,
-                            "dropout_op_kwargs": None,
-                            "nonlin": "torch.nn.LeakyReLU",
-                            "nonlin_kwargs": {"inplace": True},
-                        },
+                        "arch_kwargs": self._arch_kwargs(),
                         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
                     },
                 }
             },
         }
+
+    def _arch_kwargs(self) -> dict:
+        stages = len(self.features)
+        values = architecture(self.features, [self.convolutions] * stages, [self.convolutions] * (stages - 1))
+        if self.architecture == "ResidualEncoderUNet":
+            values["n_blocks_per_stage"] = values.pop("n_conv_per_stage")
+        return values
 
     def dataset_json(self) -> dict:
         """``dataset.json``. Regions: the first is the whole, each other one structure."""

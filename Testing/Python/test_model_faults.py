@@ -11,6 +11,7 @@ from conftest import small_dataset, small_plans
 pytest.importorskip("nnunetv2")
 from ClassScaleSegLib.errors import ModelError  # noqa: E402
 from ClassScaleSegLib.model import open_model  # noqa: E402
+from odd_json import WEIRD, entries
 
 CONFIGURATION = ("configurations", "3d_fullres")
 NETWORK = (*CONFIGURATION, "architecture", "arch_kwargs")
@@ -127,17 +128,6 @@ def test_weights_of_another_number_of_channels_are_named(write_model):
     edit(folder, "dataset.json", ("channel_names",), {"0": "CT", "1": "PET"})
     with pytest.raises(ModelError, match=r"checkpoint_final.pth .*they take 1 channels, dataset.json has 2"):
         open_model(folder)
-
-
-WEIRD = [None, [], {}, "x", -1, 0, 1.5, 10**400, float("nan"), True, [[[1]]], [None], ["1"], {"a": 1}, [1] * 100, 2**40]
-
-
-def entries(node, path=()):
-    """The paths of all entries of a JSON object, at any depth."""
-    if path:
-        yield path
-    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        yield from entries(child, (*path, key))
 
 
 @pytest.mark.parametrize("file", ["plans.json", "dataset.json"])

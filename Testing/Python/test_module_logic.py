@@ -296,7 +296,7 @@ def test_a_disk_that_fills_while_the_image_is_written_leaves_nothing(scene, tmp_
         pytest.skip("/dev/full is a device of Linux")
     volume = add_volume(np.zeros((40, 50, 60), np.int16))
     (tmp_path / "image.nrrd").symlink_to(full)
-    with pytest.raises(OutputError, match="image.nrrd cannot be written .No space left"):
+    with pytest.raises(OutputError, match="image.nrrd cannot be written .*make room there"):
         write_volume(volume, tmp_path / "image.nrrd")
     assert not (tmp_path / "image.nrrd").is_symlink()
 

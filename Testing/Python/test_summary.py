@@ -15,6 +15,7 @@ from ClassScaleSegLib.errors import ModelError
 from ClassScaleSegLib.labels import LabelTable
 from ClassScaleSegLib.summary import summarize
 from conftest import TOY, small_dataset, small_plans
+from odd_json import WEIRD, entries
 
 CONFIGURATION = ("configurations", "3d_fullres")
 
@@ -146,17 +147,6 @@ def test_what_cannot_be_is_named(tmp_path, file, path, value, sentence):
     with pytest.raises(ModelError, match=sentence) as caught:
         summarize(folder)
     assert str(folder / file) in str(caught.value)
-
-
-WEIRD = [None, [], {}, "x", -1, 0, 1.5, 10**400, float("nan"), True, [[[1]]], [None], ["1"], {"a": 1}, [1] * 100, 2**40]
-
-
-def entries(node, path=()):
-    """The paths of all entries of a JSON object, at any depth."""
-    if path:
-        yield path
-    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        yield from entries(child, (*path, key))
 
 
 @pytest.mark.parametrize("generation", ["new", "old"])

@@ -102,27 +102,30 @@ class LoopOptions:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+# For one GPU: the stages that nnU-Net plans for a patch of 128^3, in the time that such a machine is often lent for.
+_ONE_GPU: dict[str, Any] = {
+    "features": (32, 64, 128, 256, 320, 320),
+    "convolutions": (2, 2, 2, 2, 2, 2),
+    "decoder_convolutions": (2, 2, 2, 2, 2),
+    "learning_rate": 1e-3,
+    "half_precision": True,
+    "prefetch": 4,
+    "minutes": 19.0,
+    "checkpoint_minutes": 3.0,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     # The embedded model: 77 minutes on one CPU thread, mean Dice 0.979 over 120 classes of unseen volumes (measured).
     "toy-120": {},
     # 1000 classes at 128^3 on one H100 or H200. Estimated, not run yet: 2.9 TFLOP a step for the network, 10 to 60 ms
     # for the loss, about 0.15 s a step, 15 minutes in all; below 8 GiB of GPU memory. A cell is as many voxels wide as
-    # in toy-120 (9). The stages are those that nnU-Net plans for such a patch.
+    # in toy-120 (9).
     "toy-1000": {
+        **_ONE_GPU,
         "classes": 1000,
         "size": 128,
-        "features": (32, 64, 128, 256, 320, 320),
-        "convolutions": (2, 2, 2, 2, 2, 2),
-        "decoder_convolutions": (2, 2, 2, 2, 2),
         "steps": 6000,
-        "learning_rate": 1e-3,
-        "half_precision": True,
-        "prefetch": 4,
-        "minutes": 19.0,
-        "checkpoint_minutes": 3.0,
     },
-    # 311 structures of a head and the background, at 2 mm on one CPU thread; a patch holds nearly the whole brain. A
-    # step took 1.6 s of CPU time, a third less than in float32: the processor multiplies bfloat16 itself (measured).
+    # 311 structures of a head and the background, at 2 mm on one CPU thread; a patch holds nearly the whole brain.
     "head-mr-312": {
         "data": "head:.benchmarks/head/label_maps.npz",
         "features": (16, 32, 64, 96, 96),
@@ -135,19 +138,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # The same at 1 mm on one GPU of 40 GiB or more. Not run yet: some 0.25 s a step, 1.5 hours in all (estimated).
     "head-mr-312-1mm": {
+        **_ONE_GPU,
         "data": "head:.benchmarks/head/label_maps.npz",
         "patch": (128, 160, 128),
         "spacing": 1.0,
-        "features": (32, 64, 128, 256, 320, 320),
-        "convolutions": (2, 2, 2, 2, 2, 2),
-        "decoder_convolutions": (2, 2, 2, 2, 2),
         "steps": 20000,
-        "learning_rate": 1e-3,
-        "half_precision": True,
         "present_only": True,
-        "prefetch": 4,
-        "minutes": 19.0,
-        "checkpoint_minutes": 3.0,
     },
 }
 
