@@ -44,9 +44,11 @@ class ParentWatch:
         threading.Thread(target=self._watch, daemon=True, name="ParentWatch").start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self._left.set()
-        if self._asked or self._orphaned():  # Python with torch takes most of a second to leave in its own way
+        # a process that is being killed loses its pipes a moment before it counts as ended
+        unheard = isinstance(error, BrokenPipeError)
+        if unheard or self._asked or self._orphaned():  # Python with torch takes most of a second to leave in its own way
             self._end()
 
     def _orphaned(self) -> bool:

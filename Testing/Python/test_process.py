@@ -233,6 +233,15 @@ def test_the_child_ends_with_its_parent(temporary, moment, way):
     assert list(temporary.iterdir()) == []
 
 
+def test_a_child_that_nobody_listens_to_ends_though_its_parent_still_exists(temporary):
+    folder = temporary / "classscaleseg-1-x"
+    folder.mkdir()
+    watch = "import sys; from ClassScaleSegLib.parent_watch import ParentWatch as W\n"
+    watch += "with W(*sys.argv[1:]): raise BrokenPipeError"
+    child = subprocess.run([sys.executable, "-c", watch, str(os.getpid()), str(folder)])
+    assert child.returncode == 130 and not folder.exists()
+
+
 def test_the_folder_goes_when_the_caller_fails_to_write_the_image(temporary):
     with pytest.raises(OSError, match="disk full"), SegmentationProcess() as process:
         (process.work_folder / "image.nrrd").write_bytes(b"half")
