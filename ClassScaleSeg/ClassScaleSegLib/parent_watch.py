@@ -48,8 +48,8 @@ class ParentWatch:
         self._left.set()
         # a process that is being killed loses its pipes a moment before it counts as ended
         unheard = isinstance(error, BrokenPipeError)
-        if unheard or self._asked or self._orphaned():  # Python with torch takes most of a second to leave in its own way
-            self._end()
+        if unheard or self._asked or self._orphaned():
+            self._end()  # Python with torch takes most of a second to leave in its own way
 
     def _orphaned(self) -> bool:
         return self._parent is None or not is_alive(self._parent)
