@@ -100,6 +100,26 @@ def test_both_kinds_of_subjects_come_with_the_labels_of_their_own_table(maps):
     assert seen[1] == {0} | expected
 
 
+def test_a_warm_up_begins_with_the_atlas_subject_in_the_middle_and_ends_with_everything(maps):
+    source = cases(maps, spacing=2.0, patch=(32, 48, 48), warm_up=500)
+    begin, end = ([source[index] for index in range(first, first + 40)] for first in (0, 960))
+    assert sum(dataset for _, _, dataset in begin) <= 5 <= sum(dataset for _, _, dataset in end)
+    centres = [[labels[labels > 0].numel() for _, labels, _ in part] for part in (begin, end)]
+    assert min(centres[0]) > 1.5 * min(centres[1])  # no patch misses the brain at first
+    later = cases(maps, spacing=2.0, patch=(32, 48, 48))[960]
+    assert torch.equal(end[0][0], later[0])  # after it, as if there were none
+
+
+def test_shares_are_those_of_the_atlas_in_a_patch_and_none_is_tiny(maps):
+    shares = cases(maps).shares()
+    voxels = np.bincount(maps.subjects[0].ravel(), minlength=len(shares))
+    putamen, pulvinar = number("left putamen"), number("left pulvinar")
+    assert float(shares.sum()) == pytest.approx(1) and float(shares.min()) > 0
+    assert float(shares[putamen] / shares[pulvinar]) == pytest.approx(voxels[putamen] / voxels[pulvinar])
+    absent = number("pons")
+    assert not voxels[absent] and float(shares[putamen] / shares[absent]) == pytest.approx(voxels[putamen] * 8 / 200)
+
+
 def test_left_stays_left(maps):
     left, right = (number(f"{side} putamen") for side in ("left", "right"))
     for index in range(10):
@@ -169,11 +189,12 @@ def test_every_structure_belongs_to_one_set_and_the_marginal_loss_takes_individu
 
 
 def test_the_loop_trains_on_heads_and_resumes_to_the_same_weights(file, tmp_path):
-    whole, halves = (loop_options(tmp_path / name, file) for name in ("whole", "halves"))
+    more = {"warm_up": 2, "balance": 0.5, "deep_supervision": True}
+    whole, halves = (loop_options(tmp_path / name, file, **more) for name in ("whole", "halves"))
     entries = []
     train(whole, entries.append)
     assert "dice" in entries[-1]
-    while not train(loop_options(halves.folder, file, minutes=0.0)).finished:
+    while not train(loop_options(halves.folder, file, minutes=0.0, **more)).finished:
         pass
     first, second = (
         torch.load(options.folder / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
@@ -183,7 +204,7 @@ def test_the_loop_trains_on_heads_and_resumes_to_the_same_weights(file, tmp_path
     data = open_data(whole, "cpu")
     assert data.names[0] == "background" and len(data.names) == 312
     with pytest.raises(ModelError, match=r"was trained with spacing 4.0, not 2.0"):
-        train(loop_options(tmp_path / "whole", file, spacing=2.0))
+        train(loop_options(tmp_path / "whole", file, spacing=2.0, **more))
 
 
 def test_our_engine_opens_the_model_folder(file, tmp_path):

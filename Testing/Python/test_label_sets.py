@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from classscale_training import CrossEntropyDiceLoss, LabelSets, class_statistics
+from classscale_training.loop_data import voxel_weights
 
 CLASSES = 7
 
@@ -147,3 +148,32 @@ def test_class_weights_and_datasets_out_of_place_are_refused(case):
         CrossEntropyDiceLoss(label_sets=table, label_smoothing=0.1)
     with pytest.raises(ValueError, match="give it exactly with label_sets"):
         CrossEntropyDiceLoss(label_sets=table)(*case, some_labels())
+
+
+def test_label_weights_weigh_each_voxel_by_its_label_in_its_own_dataset(case):
+    table = LabelSets.from_classes(CLASSES, [{1: [1], 2: [2, 3]}, {1: [2, 3, 4]}])
+    labels, datasets = some_labels(ignore=255).clamp(max=255), torch.tensor([0, 1])
+    labels[1][labels[1] == 2] = 1  # the second dataset has no label 2
+    weights = torch.tensor([[0.5, 3.0, 2.0], [1.5, 4.0, 0.0]], dtype=torch.double)
+    loss = CrossEntropyDiceLoss(weight_dice=0, ignore_index=255, label_sets=table, label_weights=weights)
+    basis, projection, bias = case
+    p = (torch.einsum("cr,br...->bc...", projection, basis) + bias[:, None, None, None]).softmax(1)
+    total = divisor = 0
+    for sample, dataset in enumerate(datasets):
+        for label in range(3 - sample):
+            inside = labels[sample] == label
+            probability = p[sample, table.label_of_class[dataset] == label].sum(0)[inside]
+            total = total - weights[dataset, label] * probability.log().sum()
+            divisor += weights[dataset, label] * inside.sum()
+    torch.testing.assert_close(loss(*case, labels, datasets), total / divisor)
+    with pytest.raises(ValueError, match=r"label_weights \(2, 2\): expected \(datasets, labels\)"):
+        CrossEntropyDiceLoss(label_sets=table, label_weights=weights[:, :2])
+
+
+def test_a_set_weighs_what_its_voxels_weigh_one_by_one():
+    shares = torch.tensor([0.5, 0.25, 0.16, 0.09])
+    names = torch.tensor([[0, 1, 2, 3], [0, 0, 1, 1]])
+    weights = voxel_weights(shares, names, 0.5)
+    torch.testing.assert_close(weights[0], shares**-0.5)
+    mean = (0.16 / 0.4 + 0.09 / 0.3) / 0.25
+    torch.testing.assert_close(weights[1], torch.tensor([(0.5**0.5 + 0.5) / 0.75, mean, 0, 0]))

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from classscale_training.loop import main, train
+from classscale_training.loop import _Loss, main, train
 from classscale_training.loop_checkpoints import Checkpoints
+from classscale_training.loop_data import open_data
 from classscale_training.loop_options import PRESETS, LoopOptions
+from classscale_training.losses import CrossEntropyDiceLoss
 from classscale_training.plain_network import NETWORK_CLASS, PlainUNet, architecture
 from classscale_training.toy import ToyCases
 from ClassScaleSegLib.errors import ClassScaleError, ModelError, OutputError
@@ -169,6 +171,22 @@ def test_presets_and_options_make_sense_together(tmp_path):
         LoopOptions(folder=tmp_path, size=36)
     with pytest.raises(ClassScaleError, match="2 stages .* need 2 numbers of convolutions and 1 in the decoder"):
         LoopOptions(folder=tmp_path, features=(8, 8))
+
+
+def test_deep_supervision_is_the_weighted_mean_of_the_losses_of_all_scales(tmp_path):
+    options = small(tmp_path, deep_supervision=True)
+    data = open_data(options, "cpu")
+    network = PlainUNet(options.arch_kwargs(), 1, len(data.names))
+    images, labels = (torch.stack(part) for part in zip(*(data.case(index)[:2] for index in range(2)), strict=True))
+    value = _Loss(data, options)(network, images, labels, [0, 0])
+    expected = []
+    for scale, (basis, head) in enumerate(network.scales(images)):
+        assert basis.shape[2:] == (16 >> scale,) * 3
+        below = labels[:, :: 1 << scale, :: 1 << scale, :: 1 << scale]
+        expected.append(CrossEntropyDiceLoss()(basis, head.weight.flatten(1), head.bias, below))
+    torch.testing.assert_close(value, (expected[0] + expected[1] / 2) / 1.5)
+    value.backward()
+    assert all(weight.grad is not None for weight in network.parameters())
 
 
 def test_torch_and_numpy_are_enough(tmp_path):

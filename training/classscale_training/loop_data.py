@@ -23,6 +23,7 @@ class LoopData(Protocol):
     patch: tuple[int, int, int]
     spacing: float  # mm
     label_sets: LabelSets | None  # of the datasets that cases belong to; dataset 0 has every class for itself
+    shares: torch.Tensor | None  # (C,) of the voxels of a patch, where classes differ much in size
 
     def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Image ``(1, *patch)`` float32, labels ``patch`` (-1: ignored) and dataset of a case to train on."""
@@ -34,7 +35,7 @@ class LoopData(Protocol):
 class ToyData:
     """:class:`LoopData` of :class:`~classscale_training.toy.ToyCases`."""
 
-    label_sets = None
+    label_sets = shares = None
     channel = "toy"
 
     def __init__(self, options: LoopOptions, device: torch.device) -> None:
@@ -63,12 +64,28 @@ class HeadData:
         self.dataset_name = f"HeadMR{len(tables.names)}"
         self.names, self.label_sets = tables.names, tables.label_sets.to(device)
         self.patch, self.spacing = options.head.patch, options.head.spacing
+        self.shares = self._cases.shares()
 
     def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         return self._cases[index]
 
     def unseen(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         return self._cases.unseen_patch(index)
+
+
+def voxel_weights(shares: torch.Tensor, label_of_class: torch.Tensor, power: float) -> torch.Tensor:
+    """Weights ``(D, L)`` of the labels of D datasets from the shares ``(C,)`` that the classes have of the voxels.
+
+    A class has the weight ``share ^ -power``, a label the mean over the voxels of its classes, so that a voxel weighs
+    the same on average whether its dataset names its class or only the set that the class belongs to.
+
+    :param label_of_class: ``(D, C)``. Labels that a dataset does not have get the weight 0.
+    """
+    weight, labels = shares**-power, int(label_of_class.max()) + 1
+    shape = len(label_of_class), labels
+    mass = shares.new_zeros(shape).scatter_add(1, label_of_class, (shares * weight).expand(len(label_of_class), -1))
+    total = shares.new_zeros(shape).scatter_add(1, label_of_class, shares.expand(len(label_of_class), -1))
+    return mass / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
 def open_data(options: LoopOptions, device: torch.device | str) -> LoopData:

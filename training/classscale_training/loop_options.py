@@ -34,6 +34,7 @@ class LoopOptions:
     size: int = _option(64, "voxels along each side of a toy volume, which is one patch")
     patch: tuple[int, ...] = _option((64, 96, 80), "voxels of a patch of a head: z y x")
     spacing: float = _option(2.0, "mm between the voxels of a head")
+    warm_up: int = _option(0, "volumes over which heads get harder, from one contrast, subject and place to all")
     seed: int = _option(0, "of the data and the initial weights; cases of seed + 1 are for evaluation")
     features: tuple[int, ...] = _option((16, 24, 32, 48, 48), "channels of each stage; the first one is the rank")
     convolutions: tuple[int, ...] = _option((1, 1, 2, 2, 2), "convolutions of each stage of the encoder")
@@ -45,6 +46,8 @@ class LoopOptions:
     weight_decay: float = _option(1e-4, "nnU-Net: 3e-5 with sgd")
     half_precision: bool = _option(False, "autocast: float16 with gradient scaling on CUDA, bfloat16 on a CPU")
     present_only: bool = _option(False, "leave classes that a patch lacks out of its Dice; nnU-Net does not")
+    balance: float = _option(0.0, "weight of a voxel in the cross entropy: (share of its class) ^ -balance; heads only")
+    deep_supervision: bool = _option(False, "a loss at every scale, half as heavy from one to the next, as in nnU-Net")
     device: str = _option("auto", "auto, cpu, cuda, cuda:1, mps")
     prefetch: int = _option(0, "volumes made ahead by a thread while the network trains")
     minutes: float | None = _option(None, "stop with a checkpoint after so long; call again to continue")
@@ -82,7 +85,7 @@ class LoopOptions:
     @property
     def head(self) -> HeadOptions:
         """The data trained on, if ``data`` is a head."""
-        return HeadOptions(self.patch, self.spacing, self.seed)
+        return HeadOptions(self.patch, self.spacing, self.seed, warm_up=self.warm_up)
 
     def _sides(self) -> tuple[int, ...]:
         if self.data == TOY:
@@ -96,7 +99,7 @@ class LoopOptions:
 
     def fixed(self) -> dict[str, Any]:
         """What a run cannot change when it is continued, by name, as plain values."""
-        data = ("classes", "mode", "size") if self.data == TOY else ("patch", "spacing", "present_only")
+        data = ("classes", "mode", "size") if self.data == TOY else ("patch", "spacing", "present_only", "warm_up")
         network = ("features", "convolutions", "decoder_convolutions", "batch", "optimizer", "half_precision")
         values = {name: getattr(self, name) for name in (*data, "seed", *network)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
@@ -125,11 +128,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         "size": 128,
         "steps": 6000,
     },
+    # The same number of classes on one CPU thread: about an hour. Cells are 4.4 voxels wide.
+    "toy-1000-cpu": {
+        "classes": 1000,
+        "features": (24, 32, 48, 64, 64),
+        "steps": 2500,
+        "half_precision": True,
+        "log_every": 50,
+        "evaluate_every": 250,
+    },
     # 311 structures of a head and the background, at 2 mm on one CPU thread; a patch holds nearly the whole brain.
     "head-mr-312": {
         "data": "head:.benchmarks/head/label_maps.npz",
         "features": (16, 32, 64, 96, 96),
-        "steps": 3000,
+        "steps": 5000,
+        "warm_up": 1500,
+        "deep_supervision": True,
+        "balance": 0.5,
         "half_precision": True,
         "present_only": True,
         "checkpoint_minutes": 3.0,
@@ -143,6 +158,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "patch": (128, 160, 128),
         "spacing": 1.0,
         "steps": 20000,
+        "warm_up": 1500,
+        "deep_supervision": True,
+        "balance": 0.5,
         "present_only": True,
     },
 }

@@ -82,10 +82,17 @@ class CrossEntropyDiceLoss(SoftDice):
     class_weights: tuple[float, ...] | None = None  # of the cross entropy, one a class, as torch's ``weight``
     label_smoothing: float = 0.0  # as torch's
     label_sets: LabelSets | None = None  # then each call says which dataset each sample comes from
+    label_weights: torch.Tensor | None = None  # (D, L): weights of the cross entropy with label sets, one a label
 
     def __post_init__(self) -> None:
         if self.label_sets is not None and (self.class_weights is not None or self.label_smoothing):
-            raise ValueError("class weights and label smoothing are defined per class; with label sets leave them out.")
+            raise ValueError(
+                "class weights and label smoothing are defined per class; with label sets leave them out, or give "
+                "label_weights."
+            )
+        shape = None if self.label_sets is None else self.label_sets.set_of_label.shape
+        if self.label_weights is not None and self.label_weights.shape != shape:
+            raise ValueError(f"label_weights {tuple(self.label_weights.shape)}: expected (datasets, labels) = {shape}.")
 
     def __call__(
         self,
@@ -116,23 +123,28 @@ class CrossEntropyDiceLoss(SoftDice):
             rows = table.label_of_class[datasets]
             stats = class_statistics(basis, projection, bias, labels, self.ignore_index, rows)
             sums = table.pool(stats, datasets, self.do_bg)
-        loss = self.weight_ce * self._cross_entropy(stats)
+        loss = self.weight_ce * self._cross_entropy(stats, datasets)
         return loss - self.weight_dice * self.dice(*sums) if self.weight_dice else loss
 
-    def _cross_entropy(self, stats: ClassStatistics) -> torch.Tensor:
-        cross_entropy, reference = stats.cross_entropy.sum(0), stats.reference.sum(0)
-        if self.class_weights is None:
-            weights = torch.ones_like(reference)
-        elif len(self.class_weights) != len(reference):
-            raise ValueError(f"{len(self.class_weights)} class weights given for {len(reference)} classes.")
-        else:
-            weights = reference.new_tensor(self.class_weights)
-        total = (weights * cross_entropy).sum()
-        if self.label_smoothing:
+    def _cross_entropy(self, stats: ClassStatistics, datasets: torch.Tensor | None) -> torch.Tensor:
+        weights = self._weights(stats.reference, datasets)
+        total = (weights * stats.cross_entropy).sum()
+        if self.label_smoothing:  # one row of weights: no label sets
             uniform = weights.sum() * stats.log_sum_exp.sum() - (weights * stats.logits.sum(0)).sum()
-            total = (1 - self.label_smoothing) * total + self.label_smoothing / len(weights) * uniform
-        divisor = (weights * reference).sum()
+            total = (1 - self.label_smoothing) * total + self.label_smoothing / weights.numel() * uniform
+        divisor = (weights * stats.reference).sum()
         return total / torch.where(divisor > 0, divisor, 1)
+
+    def _weights(self, reference: torch.Tensor, datasets: torch.Tensor | None) -> torch.Tensor:
+        """``(L,)``, or ``(B, L)`` with label weights, like ``reference`` ``(B, L)``."""
+        labels = reference.shape[1]
+        if self.label_weights is not None:
+            return self.label_weights.to(reference)[datasets, :labels]
+        if self.class_weights is None:
+            return reference.new_ones(labels)
+        if len(self.class_weights) != labels:
+            raise ValueError(f"{len(self.class_weights)} class weights given for {labels} classes.")
+        return reference.new_tensor(self.class_weights)
 
 
 @dataclass(frozen=True)

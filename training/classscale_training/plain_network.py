@@ -99,17 +99,18 @@ class _Decoder(nn.Module):
         self.transpconvs = nn.ModuleList(nn.ConvTranspose3d(b, s, 2, 2) for b, s in zip(below, skip, strict=True))
         self.seg_layers = nn.ModuleList(nn.Conv3d(s, classes, 1) for s in skip)
 
-    def forward(self, skips: list[torch.Tensor]) -> torch.Tensor:
-        x = skips[-1]
+    def forward(self, skips: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Features of each scale, coarsest first."""
+        scales = [skips[-1]]
         for stage, up, skip in zip(self.stages, self.transpconvs, skips[-2::-1], strict=True):
-            x = stage(torch.cat((up(x), skip), 1))
-        return x
+            scales.append(stage(torch.cat((up(scales[-1]), skip), 1)))
+        return scales[1:]
 
 
 class PlainUNet(nn.Module):
     """``forward`` gives the basis ``(B, R, X, Y, Z)``; :attr:`head` is the 1x1x1 convolution that makes logits of it.
 
-    The heads of the coarser stages exist, because the original has them, but are never used.
+    The heads of the coarser stages exist, because the original has them, and take part in deep supervision only.
 
     :param arch_kwargs: as made by :func:`architecture`; each side of an input must be a multiple of ``2^(stages - 1)``.
     """
@@ -126,7 +127,11 @@ class PlainUNet(nn.Module):
         return self.decoder.seg_layers[-1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.encoder(x))
+        return self.decoder(self.encoder(x))[-1]
+
+    def scales(self, x: torch.Tensor) -> list[tuple[torch.Tensor, nn.Conv3d]]:
+        """Basis and head of each scale, finest first; that of scale s has ``1 / 2^s`` of the voxels along each side."""
+        return list(zip(self.decoder(self.encoder(x)), self.decoder.seg_layers, strict=True))[::-1]
 
 
 def _initialize(module: nn.Module) -> None:

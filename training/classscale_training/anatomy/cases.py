@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .label_maps import LabelMaps
 from .synthesis import Palette, degrade, nearest, paint, random_pose
 from .tables import AIR, HeadTables
 
+_LEAST_MM3 = 200.0
 _SKULL_STRIPPED = 0.18  # of the cases
 _FAR = 0.08  # of the cases lie where a sliding window sees little of the brain
 # mm around the middle of the brain, z y x: where the windows of a whole head mostly lie, and how far out the rest do
@@ -22,12 +24,18 @@ _FAR_OFFSETS = ((-110.0, 60.0), (-75.0, 75.0), (-60.0, 60.0))
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """:ivar patch: voxels z y x. :ivar spacing: mm. :ivar atlas_share: of the cases; the others are individuals."""
+    """:ivar patch: voxels z y x. :ivar spacing: mm. :ivar atlas_share: of the cases; the others are individuals.
+
+    :ivar warm_up: cases over which these get harder: first T1-weighted images of the atlas subject around the middle of
+        the brain, then more and more of all the others. Without it a network does not begin to tell structures apart
+        for many hundred steps.
+    """
 
     patch: tuple[int, int, int] = (64, 96, 80)
     spacing: float = 2.0
     seed: int = 0
     atlas_share: float = 0.7
+    warm_up: int = 0
 
 
 class HeadCases(Dataset):
@@ -55,16 +63,32 @@ class HeadCases(Dataset):
     def __len__(self) -> int:
         return self.cases
 
+    def shares(self) -> torch.Tensor:
+        """Share of each class in the voxels of a patch around the brain of the atlas subject, ``(C,)`` float32.
+
+        At least that of :data:`_LEAST_MM3`, so that a class of a few voxels does not count for more.
+        """
+        counts = torch.bincount(self._volumes[0].flatten().long(), minlength=len(self.tables.names)).float().cpu()
+        volumes = counts.clamp_min(_LEAST_MM3 / self.maps.spacing**3) * self.maps.spacing**3
+        volumes[0] = 0
+        patch = math.prod(self.options.patch) * self.options.spacing**3
+        volumes[0] = max(patch - float(volumes.sum()), 0.1 * patch)
+        return volumes / volumes.sum()
+
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         if not 0 <= index < self.cases:
             raise IndexError(f"head {index} of {self.cases}")
         generator = case_generator(index, self.options.seed)
-        from_atlas, far = uniform(generator, 0, 1, 2).tolist()
+        from_atlas, far, free = uniform(generator, 0, 1, 3).tolist()
+        progress = min(1.0, index / self.options.warm_up) if self.options.warm_up else 1.0
+        easy = free >= progress
+        if easy:
+            from_atlas, far = 0.0, 1.0
         chosen = self.maps.training[int(torch.randint(len(self.maps.training), (1,), generator=generator))]
         ranges = _FAR_OFFSETS if far < _FAR else _NEAR_OFFSETS
-        offset = torch.cat([uniform(generator, low, high, 1) for low, high in ranges])
+        offset = torch.cat([uniform(generator, low, high, 1) for low, high in ranges]) * (progress if easy else 1.0)
         subject, donor = (0, chosen) if from_atlas < self.options.atlas_share else (chosen, None)
-        image, labels = self.make(generator, subject, donor, self.options.patch, offset)
+        image, labels = self.make(generator, subject, donor, self.options.patch, offset, like_t1=easy)
         air = float(uniform(generator, 0.0, 1.5, 1))  # a whole image has more air than a patch
         return _normalized(image, air)[None], labels, int(subject > 0)
 
@@ -91,16 +115,18 @@ class HeadCases(Dataset):
         donor: int | None,
         shape: tuple[int, ...],
         offset: torch.Tensor,
+        like_t1: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Image (grey values of at least 0) and labels, int16, both of ``shape``, of one subject.
 
         :param donor: the individual whose skull, skin and fluid surround the atlas, which has none.
         :param offset: of the patch from the middle of the brain, mm, z y x.
+        :param like_t1: whether the contrast is that of T1-weighted images; else it is any.
         """
         tables, spacing, device = self.tables, self.options.spacing, self.device
         pose = random_pose(generator, shape, spacing, offset, device)
         stripped = float(uniform(generator, 0, 1, 1)) < _SKULL_STRIPPED
-        palette = Palette.draw(generator, tables)
+        palette = Palette.draw(generator, tables, like_t1)
         centre = self._centres[subject]
         labels = pose.labels(self._volumes[subject], centre, self.maps.spacing)
         if donor is None:

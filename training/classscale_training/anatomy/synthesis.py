@@ -76,10 +76,10 @@ class Palette:
     texture: torch.Tensor
 
     @classmethod
-    def draw(cls, generator: torch.Generator, tables: HeadTables) -> Palette:
+    def draw(cls, generator: torch.Generator, tables: HeadTables, like_t1: bool = False) -> Palette:
         rows, count = tables.tissues, len(tables.tissues)
         families = list(dict.fromkeys(row.family for row in rows))
-        kind = float(uniform(generator, 0, 1, 1))
+        kind = float(uniform(generator, 0, 1, 1)) * (_T1 if like_t1 else 1)
         of_family = uniform(generator, 0.05, 0.95, len(families))
         alone = uniform(generator, 0.05, 0.95, count)
         apart = normal(generator, count)

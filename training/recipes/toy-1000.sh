@@ -1,0 +1,15 @@
+#!/bin/sh
+# The embedded toy model with 1000 classes, from nothing to bundle. Call again to go on where it stopped.
+#   training/recipes/toy-1000.sh [options of the loop]                  # an hour of one CPU thread, 64^3
+#   PRESET=toy-1000 training/recipes/toy-1000.sh --minutes 19           # 128^3 on a GPU; see Testing/Benchmarks/gpu.md
+set -eu
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-python}
+PRESET=${PRESET:-toy-1000-cpu}
+FOLDER=${FOLDER:-.benchmarks/toy-1000}
+
+"$PYTHON" -m classscale_training.loop --preset "$PRESET" --folder "$FOLDER" "$@"
+[ -f "$FOLDER/fold_0/checkpoint_final.pth" ] || exit 0 # stopped by --minutes: call again
+"$PYTHON" training/pack_toy_model.py "$FOLDER"
+"$PYTHON" training/write_demo_sample.py
+"$PYTHON" Testing/Benchmarks/learning_curve.py "$FOLDER" --name toy-1000
