@@ -178,7 +178,7 @@ def test_deep_supervision_is_the_weighted_mean_of_the_losses_of_all_scales(tmp_p
     data = open_data(options, "cpu")
     network = PlainUNet(options.arch_kwargs(), 1, len(data.names))
     images, labels = (torch.stack(part) for part in zip(*(data.case(index)[:2] for index in range(2)), strict=True))
-    value = _Loss(data, options)(network, images, labels, [0, 0])
+    value = _Loss(data, options)(network, 0, images, labels, [0, 0])
     expected = []
     for scale, (basis, head) in enumerate(network.scales(images)):
         assert basis.shape[2:] == (16 >> scale,) * 3
@@ -187,6 +187,25 @@ def test_deep_supervision_is_the_weighted_mean_of_the_losses_of_all_scales(tmp_p
     torch.testing.assert_close(value, (expected[0] + expected[1] / 2) / 1.5)
     value.backward()
     assert all(weight.grad is not None for weight in network.parameters())
+
+
+def test_a_stride_of_the_loss_takes_every_nth_voxel_and_others_at_the_next_step(tmp_path):
+    options = small(tmp_path, loss_stride=2)
+    data = open_data(options, "cpu")
+    network = PlainUNet(options.arch_kwargs(), 1, len(data.names))
+    image, labels, _ = data.case(0)
+    basis = network(image[None]).flatten(2)
+    for step in range(2):
+        value = _Loss(data, options)(network, step, image[None], labels[None], [0])
+        half = (
+            basis[..., step::2],
+            network.head.weight.flatten(1),
+            network.head.bias,
+            labels[None].flatten(1)[:, step::2],
+        )
+        torch.testing.assert_close(value, CrossEntropyDiceLoss()(*half))
+    with pytest.raises(ClassScaleError, match="--loss-stride 0 is not 1 or more"):
+        small(tmp_path, loss_stride=0)
 
 
 def test_torch_and_numpy_are_enough(tmp_path):

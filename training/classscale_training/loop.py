@@ -91,7 +91,7 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
         for batch in batches:
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * (1 - step / options.steps) ** 0.9
-            total += _learn(network, optimizer, scaler, loss, batch)
+            total += _learn(network, optimizer, scaler, loss, step, batch)
             step, counted = step + 1, counted + 1
             late = options.minutes is not None and time.monotonic() - begin > 60 * options.minutes
             last = late or step == options.steps
@@ -125,7 +125,7 @@ class _Loss:
     """
 
     def __init__(self, data: LoopData, options: LoopOptions) -> None:
-        self.deep, self.half = options.deep_supervision, options.half_precision
+        self.deep, self.half, self.stride = options.deep_supervision, options.half_precision, options.loss_stride
         self.plain = CrossEntropyDiceLoss(present_only=options.present_only, ignore_index=IGNORE_INDEX)
         self.marginal = replace(self.plain, label_sets=data.label_sets)
         if options.balance and data.shares is not None:
@@ -134,19 +134,25 @@ class _Loss:
             self.marginal = replace(self.marginal, label_weights=weights)
 
     def __call__(
-        self, network: PlainUNet, images: torch.Tensor, labels: torch.Tensor, datasets: list[int]
+        self, network: PlainUNet, step: int, images: torch.Tensor, labels: torch.Tensor, datasets: list[int]
     ) -> torch.Tensor:
-        """Loss ``()`` of images ``(B, 1, X, Y, Z)`` and labels ``(B, X, Y, Z)``."""
+        """Loss ``()`` of images ``(B, 1, X, Y, Z)`` and labels ``(B, X, Y, Z)``.
+
+        :param step: chooses the voxels that take part, if not all do.
+        """
         with _autocast(self.half, images.device):
             scales = network.scales(images) if self.deep else [(network(images), network.head)]
         values = []
         for scale, (basis, head) in enumerate(scales):
             every = slice(None, None, 2**scale)
-            values.append(self._at_one_scale(basis, head, labels[:, every, every, every], datasets) / 2**scale)
+            flat = basis.flatten(2), labels[:, every, every, every].flatten(1)
+            if not scale:
+                flat = tuple(part[..., step % self.stride :: self.stride] for part in flat)
+            values.append(self._at_one_scale(*flat, head, datasets) / 2**scale)
         return torch.stack(values).sum() / sum(0.5**scale for scale in range(len(scales)))
 
     def _at_one_scale(
-        self, basis: torch.Tensor, head: torch.nn.Conv3d, labels: torch.Tensor, datasets: list[int]
+        self, basis: torch.Tensor, labels: torch.Tensor, head: torch.nn.Conv3d, datasets: list[int]
     ) -> torch.Tensor:
         projection, bias = head.weight.flatten(1), head.bias
         if any(datasets):
@@ -159,10 +165,11 @@ def _learn(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     loss: _Loss,
+    step: int,
     batch: tuple[torch.Tensor, torch.Tensor, list[int]],
 ) -> torch.Tensor:
     """One step of the optimizer; the loss ``()``, left on its device so that nothing waits for it."""
-    value = loss(network, *batch)
+    value = loss(network, step, *batch)
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(value).backward()
     scaler.unscale_(optimizer)

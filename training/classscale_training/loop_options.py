@@ -47,6 +47,7 @@ class LoopOptions:
     half_precision: bool = _option(False, "autocast: float16 with gradient scaling on CUDA, bfloat16 on a CPU")
     present_only: bool = _option(False, "leave classes that a patch lacks out of its Dice; nnU-Net does not")
     balance: float = _option(0.0, "weight of a voxel in the cross entropy: (share of its class) ^ -balance; heads only")
+    loss_stride: int = _option(1, "the loss at the finest scale takes every n-th voxel, others at each step: faster")
     deep_supervision: bool = _option(False, "a loss at every scale, half as heavy from one to the next, as in nnU-Net")
     device: str = _option("auto", "auto, cpu, cuda, cuda:1, mps")
     prefetch: int = _option(0, "volumes made ahead by a thread while the network trains")
@@ -72,6 +73,8 @@ class LoopOptions:
                     f"Size {size} does not fit a network of {len(self.features)} stages: it must be a multiple of "
                     f"{coarsest}, and at least {2 * coarsest}."
                 )
+        if self.loss_stride < 1:
+            raise ClassScaleError(f"--loss-stride {self.loss_stride} is not 1 or more.")
         if self.evaluate_every % self.log_every:
             raise ClassScaleError(
                 f"--evaluate-every {self.evaluate_every} is not a multiple of --log-every {self.log_every}."
@@ -145,6 +148,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warm_up": 1500,
         "deep_supervision": True,
         "balance": 0.5,
+        "loss_stride": 2,
         "half_precision": True,
         "present_only": True,
         "checkpoint_minutes": 3.0,
