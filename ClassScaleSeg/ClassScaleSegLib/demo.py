@@ -26,7 +26,11 @@ class Demo:
     dice: float | None = None
 
 
-DEMOS = {"toy": Demo("toy-120", "toy-120", 0.9), "head": Demo("head-mr-312", "head-mr")}
+DEMOS = {
+    "toy": Demo("toy-120", "toy-120", 0.9),
+    "toy-1000": Demo("toy-1000", "toy-1000", 0.94),
+    "head": Demo("head-mr-312", "head-mr"),
+}
 
 
 def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> None:

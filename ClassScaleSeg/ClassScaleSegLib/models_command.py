@@ -13,6 +13,7 @@ from .catalog import Catalog, Entry
 from .errors import Cancelled, CatalogError
 from .exit_codes import ExitCode
 from .reporting import Reporter
+from .summary import summarize
 
 
 def add_models_options(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,7 @@ def add_models_options(parser: argparse.ArgumentParser) -> None:
     info = command(_info)
     _named(info)
     info.add_argument("--json", action="store_true")
+    _named(command(_card))
     download = command(_download)
     _named(download)
     download.add_argument("--yes", action="store_true", help="agree to address, size and licence without being asked")
@@ -93,6 +95,16 @@ def _info(catalog: Catalog, options: argparse.Namespace) -> None:
         for key, value in part.items():
             if value is not None:
                 print(f"{key:>16}  {value}")
+
+
+def _card(catalog: Catalog, options: argparse.Namespace) -> None:
+    """Print the model card: data, licences, how good it is, known failures."""
+    entry = catalog.find(options.model)
+    parts = zip(catalog.paths(entry), entry.parts, strict=True)
+    cards = [card for path, part in parts if (card := summarize(path, part.configuration).card)]
+    if not cards:
+        raise CatalogError(f"{entry.name} comes without a model card; its source is {entry.source or 'not stated'}.")
+    print("\n\n".join(cards))
 
 
 def _download(catalog: Catalog, options: argparse.Namespace) -> None:

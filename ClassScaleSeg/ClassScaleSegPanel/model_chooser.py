@@ -33,6 +33,7 @@ class ModelChooser:
         self._entries: dict[str, Entry] = {}
         self._menu = qt.QMenu()
         for text, slot in (
+            (_("Model card..."), self.show_card),
             (_("Add model file..."), self._add_file),
             (_("Add model folder..."), self._add_folder),
             (_("Add by address..."), self._add_address),
@@ -137,6 +138,21 @@ class ModelChooser:
             _("Nothing about your images is sent."),
         ]
         return "\n".join(lines)
+
+    def show_card(self) -> None:
+        """Show what the model's makers say of it: data, licences, how good it is, known failures."""
+        cards = [summary.card for summary in self.summaries if summary.card]
+        if not cards:
+            slicer.util.infoDisplay(_("This model has no card, or is not downloaded."), windowTitle=_("Model card"))
+            return
+        self.card_dialog = qt.QDialog(slicer.util.mainWindow())  # not modal: it can be read beside the panel
+        self.card_dialog.windowTitle = _("Model card")
+        browser = qt.QTextBrowser()
+        browser.openExternalLinks = True
+        browser.setMarkdown("\n\n".join(cards))
+        qt.QVBoxLayout(self.card_dialog).addWidget(browser)
+        self.card_dialog.resize(760, 640)
+        self.card_dialog.show()
 
     def remove(self) -> None:
         """Delete the download of the chosen model, or forget a model of the user's, after a question."""

@@ -87,8 +87,9 @@ def section(title: str, text: str, *parts: tuple[str, str, Callable[[dict[str, A
 
 def class_sweep(result: dict[str, Any]) -> str:
     def draw(figure: Any) -> None:
-        panels = [("loss", "MiB"), ("prediction", "MiB"), ("loss", "seconds"), ("export", "seconds")]
-        for axes, (work, unit) in zip(figure.subplots(1, 4), panels, strict=True):
+        panels = [("training", "MiB"), ("loss", "MiB"), ("prediction", "MiB")]
+        panels += [("training", "seconds"), ("loss", "seconds"), ("export", "seconds")]
+        for axes, (work, unit) in zip(figure.subplots(2, 3).flat, panels, strict=True):
             for side, colour in (("ours", "tab:blue"), ("stock", "tab:orange")):
                 rows = [row for row in result["cases"] if (row["work"], row["side"]) == (work, side)]
                 done = [row for row in rows if unit in row]
@@ -101,7 +102,7 @@ def class_sweep(result: dict[str, Any]) -> str:
 
     columns = {"work": "work", "side": "side", "classes": "classes", "seconds": "s", "MiB": "peak MiB"}
     columns |= {"out of memory, GiB": "not run: would take GiB"}
-    return "\n\n".join([plot("class_sweep", draw, (14, 3.4)), table(result["cases"], columns)])
+    return "\n\n".join([plot("class_sweep", draw, (12, 6.8)), table(result["cases"], columns), bars(result)])
 
 
 def memory_growth(result: dict[str, Any]) -> str:
@@ -146,6 +147,35 @@ def toy_sweep(result: dict[str, Any]) -> str:
     return plot("toy_sweep", draw) + "\n\n" + with_bars()(result)
 
 
+def head_model(result: dict[str, Any]) -> str:
+    """Bars, the picture, and every structure by group, folded away."""
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for row in result["cases"]:
+        by_kind.setdefault(row["kind"], []).append(row)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in by_kind["structure"]:
+        groups.setdefault(row["group"], []).append(row)
+    dice = {"dice": "mean Dice", "pooled_dice": "pooled Dice"}
+
+    def folded(title: str, rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
+        return f"<details><summary>{title}</summary>\n\n{table(rows, columns)}\n\n</details>"
+
+    def median(rows: list[dict[str, Any]]) -> float:
+        values = sorted(row["dice"] for row in rows if row["dice"] is not None)
+        return values[len(values) // 2]
+
+    parts = [table(by_kind["summary"], {"what": "atlas subject, unseen heads", "structures": "structures", **dice})]
+    parts.append(bars(result))
+    parts.append("The MNI template, a real image (an average of 152 people), and what the model says of it:")
+    parts.append("![The MNI template with structures](results/head-mr-312-mni.png)")
+    parts.append("Every structure, by group; voxels at 2 mm in the atlas:")
+    for group, rows in groups.items():
+        title = f"{group}: {len(rows)} structures, median Dice {cell(median(rows))}"
+        parts.append(folded(title, rows, {"what": "structure", "voxels": "voxels", **dice}))
+    parts.append(folded("Individuals 11 to 14: every set of structures", by_kind["set"], {"what": "set", **dice}))
+    return "\n\n".join(parts)
+
+
 def sections() -> list[str]:
     command = "python Testing/Benchmarks/{}.py".format
     return [
@@ -177,13 +207,14 @@ def sections() -> list[str]:
             "4. Dice against the number of classes and the rank",
             "Toy atlas, unseen volumes; both rules: TotalSegmentator's, and pooled, which counts false positives.",
             ("toy_sweep", command("toy_sweep"), toy_sweep),
+            ("toy-1000", "training/recipes/toy-1000.sh", curve("toy-1000")),
             ("toy-100", command("learning_curve") + " .benchmarks/toy-100", curve("toy-100")),
             ("label_sets", command("label_sets"), with_bars()),
         ),
         section(
             "5. The head model, 312 structures",
-            "",
-            ("head-mr-312", "training/recipes/head-mr-312.sh", with_bars()),
+            "Trained by `training/recipes/head-mr-312.sh` on synthesised images alone.",
+            ("head-mr-312", command("head_model"), head_model),
         ),
         section(
             "6. Segmentation nodes in 3D Slicer",

@@ -173,6 +173,13 @@ def test_models_are_kept_where_the_system_keeps_such_data(monkeypatch, tmp_path)
     assert Catalog().folder == tmp_path
 
 
+def test_the_command_prints_the_model_card(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))
+    assert main(["models", "card", "toy-120"]) == 0
+    assert capsys.readouterr().out.startswith("# Toy atlas, 120 classes\n")
+    assert main(["models", "card", "totalsegmentator-3mm"]) == 3 and "not downloaded" in capsys.readouterr().err
+
+
 def test_the_command_asks_before_it_downloads(site, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))
     address = f"{site.address}/a.zip"

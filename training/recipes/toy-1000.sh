@@ -1,6 +1,6 @@
 #!/bin/sh
 # The embedded toy model with 1000 classes, from nothing to bundle. Call again to go on where it stopped.
-#   training/recipes/toy-1000.sh [options of the loop]                  # an hour of one CPU thread, 64^3
+#   training/recipes/toy-1000.sh [options of the loop]                  # 47 minutes of one CPU thread, 64^3
 #   PRESET=toy-1000 training/recipes/toy-1000.sh --minutes 19           # 128^3 on a GPU; see Testing/Benchmarks/gpu.md
 set -eu
 cd "$(dirname "$0")/../.."

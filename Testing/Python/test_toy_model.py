@@ -1,0 +1,47 @@
+"""A toy training becomes a bundle whose card says what was measured."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from classscale_training.loop import train
+from classscale_training.loop_options import LoopOptions
+from ClassScaleSegLib import open_model
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "training"))
+import pack_toy_model  # noqa: E402
+
+COUNTS = np.full((1, 3, 13), 100)  # common, predicted and reference voxels of one volume
+COUNTS[0, 0, 3], COUNTS[0, 0, 12] = 50, 0
+
+
+def test_the_bundle_opens_and_its_card_states_what_was_measured(tmp_path, capsys):
+    folder, bundle = tmp_path / "run", tmp_path / "toy-12.zip"
+    train(
+        LoopOptions(
+            folder, classes=12, size=16, features=(16, 24), convolutions=(1, 1), decoder_convolutions=(1,), steps=40,
+            learning_rate=0.01, log_every=20, evaluate_every=20, evaluation_cases=1, device="cpu",
+        )
+    )  # fmt: skip
+    assert pack_toy_model.main([str(folder), "--cases", "2", "--output", str(bundle)]) == 0
+    assert "toy-12.zip: 0." in capsys.readouterr().out
+    model = open_model(bundle)
+    assert model.name == "Toy atlas, 12 classes" and "not for clinical use" in model.notice
+    card = pack_toy_model.card(
+        {"classes": 12, "size": 16, "features": [16, 24]},
+        [
+            {"step": 20, "loss": 0.5, "seconds": 6.0, "dice": 0.25},
+            {"step": 40, "loss": -0.5, "seconds": 60.0, "dice": 0.5},
+        ],
+        COUNTS,
+        "a CPU",
+    )
+    assert "mean Dice over the 12 classes on 1 unseen volumes: 0.875; 0.875 with false positives" in card
+    assert "2 of 12 classes have a Dice below 0.8: 3 (0.50), 12 (0.00)." in card
+    assert "40 steps of one volume, 1 minutes on a CPU" in card and "| 20 | 0.5000 | 6 | 0.2500 |" in card
+    assert "| 11 | 1.000 | 0.000 |" in card
+
+
+def test_a_folder_without_a_training_gets_a_sentence(tmp_path, capsys):
+    assert pack_toy_model.main([str(tmp_path)]) == 1
+    assert "checkpoint_latest.pth" in capsys.readouterr().err
