@@ -189,7 +189,7 @@ def test_every_structure_belongs_to_one_set_and_the_marginal_loss_takes_individu
 
 
 def test_the_loop_trains_on_heads_and_resumes_to_the_same_weights(file, tmp_path):
-    more = {"warm_up": 2, "balance": 0.5, "deep_supervision": True, "loss_stride": 2}
+    more = {"warm_up": 2, "balance": 0.5, "deep_supervision": True, "loss_stride": 2, "finest_every": 2}
     whole, halves = (loop_options(tmp_path / name, file, **more) for name in ("whole", "halves"))
     entries = []
     train(whole, entries.append)

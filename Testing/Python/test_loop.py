@@ -180,13 +180,18 @@ def test_deep_supervision_is_the_weighted_mean_of_the_losses_of_all_scales(tmp_p
     images, labels = (torch.stack(part) for part in zip(*(data.case(index)[:2] for index in range(2)), strict=True))
     value = _Loss(data, options)(network, 0, images, labels, [0, 0])
     expected = []
-    for scale, (basis, head) in enumerate(network.scales(images)):
+    for scale, basis, head in network.scales(images):
         assert basis.shape[2:] == (16 >> scale,) * 3
         below = labels[:, :: 1 << scale, :: 1 << scale, :: 1 << scale]
         expected.append(CrossEntropyDiceLoss()(basis, head.weight.flatten(1), head.bias, below))
     torch.testing.assert_close(value, (expected[0] + expected[1] / 2) / 1.5)
     value.backward()
     assert all(weight.grad is not None for weight in network.parameters())
+    loss = _Loss(data, replace(options, finest_every=2))
+    torch.testing.assert_close(loss(network, 0, images, labels, [0, 0]), value)
+    torch.testing.assert_close(loss(network, 1, images, labels, [0, 0]), expected[1])
+    with pytest.raises(ClassScaleError, match="--finest-every needs --deep-supervision"):
+        small(tmp_path, finest_every=2)
 
 
 def test_a_stride_of_the_loss_takes_every_nth_voxel_and_others_at_the_next_step(tmp_path):
@@ -204,7 +209,7 @@ def test_a_stride_of_the_loss_takes_every_nth_voxel_and_others_at_the_next_step(
             labels[None].flatten(1)[:, step::2],
         )
         torch.testing.assert_close(value, CrossEntropyDiceLoss()(*half))
-    with pytest.raises(ClassScaleError, match="--loss-stride 0 is not 1 or more"):
+    with pytest.raises(ClassScaleError, match="--loss-stride 0 and --finest-every 1 must be 1 or more"):
         small(tmp_path, loss_stride=0)
 
 

@@ -125,7 +125,8 @@ class _Loss:
     """
 
     def __init__(self, data: LoopData, options: LoopOptions) -> None:
-        self.deep, self.half, self.stride = options.deep_supervision, options.half_precision, options.loss_stride
+        self.deep, self.half = options.deep_supervision, options.half_precision
+        self.stride, self.finest_every = options.loss_stride, options.finest_every
         self.plain = CrossEntropyDiceLoss(present_only=options.present_only, ignore_index=IGNORE_INDEX)
         self.marginal = replace(self.plain, label_sets=data.label_sets)
         if options.balance and data.shares is not None:
@@ -140,16 +141,18 @@ class _Loss:
 
         :param step: chooses the voxels that take part, if not all do.
         """
+        finest = step % self.finest_every == 0
         with _autocast(self.half, images.device):
-            scales = network.scales(images) if self.deep else [(network(images), network.head)]
-        values = []
-        for scale, (basis, head) in enumerate(scales):
+            scales = network.scales(images, finest) if self.deep else [(0, network(images), network.head)]
+        total = divisor = 0
+        for scale, basis, head in scales:
             every = slice(None, None, 2**scale)
             flat = basis.flatten(2), labels[:, every, every, every].flatten(1)
             if not scale:
-                flat = tuple(part[..., step % self.stride :: self.stride] for part in flat)
-            values.append(self._at_one_scale(*flat, head, datasets) / 2**scale)
-        return torch.stack(values).sum() / sum(0.5**scale for scale in range(len(scales)))
+                flat = tuple(part[..., step // self.finest_every % self.stride :: self.stride] for part in flat)
+            total = total + self._at_one_scale(*flat, head, datasets) / 2**scale
+            divisor += 0.5**scale
+        return total / divisor
 
     def _at_one_scale(
         self, basis: torch.Tensor, labels: torch.Tensor, head: torch.nn.Conv3d, datasets: list[int]

@@ -49,6 +49,7 @@ class LoopOptions:
     balance: float = _option(0.0, "weight of a voxel in the cross entropy: (share of its class) ^ -balance; heads only")
     loss_stride: int = _option(1, "the loss at the finest scale takes every n-th voxel, others at each step: faster")
     deep_supervision: bool = _option(False, "a loss at every scale, half as heavy from one to the next, as in nnU-Net")
+    finest_every: int = _option(1, "with deep supervision, only every n-th step computes the finest scale: faster")
     device: str = _option("auto", "auto, cpu, cuda, cuda:1, mps")
     prefetch: int = _option(0, "volumes made ahead by a thread while the network trains")
     minutes: float | None = _option(None, "stop with a checkpoint after so long; call again to continue")
@@ -73,8 +74,12 @@ class LoopOptions:
                     f"Size {size} does not fit a network of {len(self.features)} stages: it must be a multiple of "
                     f"{coarsest}, and at least {2 * coarsest}."
                 )
-        if self.loss_stride < 1:
-            raise ClassScaleError(f"--loss-stride {self.loss_stride} is not 1 or more.")
+        if self.loss_stride < 1 or self.finest_every < 1:
+            raise ClassScaleError(
+                f"--loss-stride {self.loss_stride} and --finest-every {self.finest_every} must be 1 or more."
+            )
+        if self.finest_every > 1 and not self.deep_supervision:
+            raise ClassScaleError("--finest-every needs --deep-supervision: without it there is no other scale.")
         if self.evaluate_every % self.log_every:
             raise ClassScaleError(
                 f"--evaluate-every {self.evaluate_every} is not a multiple of --log-every {self.log_every}."

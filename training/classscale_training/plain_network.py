@@ -99,10 +99,11 @@ class _Decoder(nn.Module):
         self.transpconvs = nn.ModuleList(nn.ConvTranspose3d(b, s, 2, 2) for b, s in zip(below, skip, strict=True))
         self.seg_layers = nn.ModuleList(nn.Conv3d(s, classes, 1) for s in skip)
 
-    def forward(self, skips: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Features of each scale, coarsest first."""
+    def forward(self, skips: list[torch.Tensor], finest: bool = True) -> list[torch.Tensor]:
+        """Features of each scale, coarsest first, with or without the finest."""
         scales = [skips[-1]]
-        for stage, up, skip in zip(self.stages, self.transpconvs, skips[-2::-1], strict=True):
+        parts = list(zip(self.stages, self.transpconvs, skips[-2::-1], strict=True))
+        for stage, up, skip in parts if finest else parts[:-1]:
             scales.append(stage(torch.cat((up(scales[-1]), skip), 1)))
         return scales[1:]
 
@@ -129,9 +130,14 @@ class PlainUNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.decoder(self.encoder(x))[-1]
 
-    def scales(self, x: torch.Tensor) -> list[tuple[torch.Tensor, nn.Conv3d]]:
-        """Basis and head of each scale, finest first; that of scale s has ``1 / 2^s`` of the voxels along each side."""
-        return list(zip(self.decoder(self.encoder(x)), self.decoder.seg_layers, strict=True))[::-1]
+    def scales(self, x: torch.Tensor, finest: bool = True) -> list[tuple[int, torch.Tensor, nn.Conv3d]]:
+        """Each scale s, finest first, with its basis and its head; it has ``1 / 2^s`` of the voxels along each side.
+
+        :param finest: False: scale 0, which is most of the work, is left out.
+        """
+        bases = self.decoder(self.encoder(x), finest)
+        heads = list(self.decoder.seg_layers)
+        return [(len(heads) - 1 - n, bases[n], heads[n]) for n in range(len(bases))][::-1]
 
 
 def _initialize(module: nn.Module) -> None:
