@@ -211,7 +211,7 @@ def sections() -> list[str]:
         section(
             "4. Dice against the number of classes and the rank",
             "Toy atlas, unseen volumes; both rules: TotalSegmentator's, and pooled, which counts false positives. The "
-            "sweep has one short schedule for all points, so that with more classes it stops earlier in their learning; "
+            "sweep has one short schedule for all points, so that with more classes it stops earlier in learning them; "
             "the trainings marked as longer are those below it, with their own networks and sizes.",
             ("toy_sweep", command("toy_sweep"), toy_sweep),
             ("toy-1000", "training/recipes/toy-1000.sh", curve("toy-1000")),

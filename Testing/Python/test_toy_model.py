@@ -1,12 +1,15 @@
 """A toy training becomes a bundle whose card says what was measured."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from classscale_training.loop import train
 from classscale_training.loop_options import LoopOptions
 from ClassScaleSegLib import open_model
+from ClassScaleSegLib.errors import ModelError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "training"))
 import pack_toy_model  # noqa: E402
@@ -17,16 +20,19 @@ COUNTS[0, 0, 3], COUNTS[0, 0, 12] = 50, 0
 
 def test_the_bundle_opens_and_its_card_states_what_was_measured(tmp_path, capsys):
     folder, bundle = tmp_path / "run", tmp_path / "toy-12.zip"
-    train(
-        LoopOptions(
+    options = LoopOptions(
             folder, classes=12, size=16, features=(16, 24), convolutions=(1, 1), decoder_convolutions=(1,), steps=40,
-            learning_rate=0.01, log_every=20, evaluate_every=20, evaluation_cases=1, device="cpu",
-        )
+            learning_rate=0.01, log_every=1, evaluate_every=20, evaluation_cases=1, device="cpu",
     )  # fmt: skip
+    result = train(options)
     assert pack_toy_model.main([str(folder), "--cases", "2", "--output", str(bundle)]) == 0
     assert "toy-12.zip: 0." in capsys.readouterr().out
     model = open_model(bundle)
     assert model.name == "Toy atlas, 12 classes" and "not for clinical use" in model.notice
+    again = train(replace(options, folder=tmp_path / "again", weights=str(bundle), steps=1, learning_rate=1e-9))
+    assert abs(again.last["dice"] - result.last["dice"]) < 1e-3  # goes on from there
+    with pytest.raises(ModelError, match=r"toy-12.zip is of another network: .* Give the options it was trained with"):
+        train(replace(options, folder=tmp_path / "other", weights=str(bundle), classes=13))
     card = pack_toy_model.card(
         {"classes": 12, "size": 16, "features": [16, 24]},
         [

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from .loop_checkpoints import Checkpoints
 from .loop_data import LoopData, open_data, voxel_weights
 from .loop_log import Log
 from .loop_options import LoopOptions, add_arguments, options_from
+from .loop_start import start_from
 from .losses import CrossEntropyDiceLoss
 from .plain_model_folder import checkpoint_content, write_model_folder
 from .plain_network import PlainUNet
@@ -72,6 +74,8 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
     scaler = _scaler(options.half_precision and device.type == "cuda")
     checkpoints = Checkpoints(options.folder / "fold_0")
     step, seconds = _resume(checkpoints, options, network, optimizer, scaler, device)
+    if not step and options.weights:
+        start_from(network, Path(options.weights))
     write_model_folder(options.folder, data, options.arch_kwargs())
     log = Log(options.folder, step, options.tensorboard)
     begin = saved = time.monotonic()

@@ -39,6 +39,7 @@ class LoopOptions:
     features: tuple[int, ...] = _option((16, 24, 32, 48, 48), "channels of each stage; the first one is the rank")
     convolutions: tuple[int, ...] = _option((1, 1, 2, 2, 2), "convolutions of each stage of the encoder")
     decoder_convolutions: tuple[int, ...] = _option((1, 1, 1, 1), "of the decoder, one stage less, coarsest first")
+    weights: str = _option("", "bundle or checkpoint_*.pth whose weights a new run begins with")
     steps: int = _option(4000, "length of the whole schedule")
     batch: int = _option(1, "volumes a step")
     optimizer: str = _option("adamw", "adamw, or nnU-Net's SGD with Nesterov momentum 0.99", choices=("adamw", "sgd"))
