@@ -131,6 +131,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """The application closes, or the module is reloaded: nothing may go on without the panel."""
         self.runs.stop()
+        self.models.close()
         self.uiWidget.removeEventFilter(self.modelDrop)
         self.setParameterNode(None)
         self.removeObservers()

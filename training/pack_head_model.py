@@ -40,13 +40,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--evaluation", type=Path, default=Path(".benchmarks/head/evaluation.json"))
     parser.add_argument("--atlas-licence", type=Path, required=True, help="3DSlicer_License.txt beside the atlas")
     parser.add_argument("--hardware", default="one CPU thread", help="what it was trained on, for the card")
+    parser.add_argument("--remark", default="", help="a sentence on the training, for the card")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args(arguments)
     try:
         tables = HeadTables.read()
         evaluation = json.loads(options.evaluation.read_text(encoding="utf-8"))
         text = card(
-            tables, evaluation, training_log(options.folder), options.hardware, conditions(options.atlas_licence)
+            tables,
+            evaluation,
+            training_log(options.folder),
+            options.hardware,
+            conditions(options.atlas_licence),
+            options.remark,
         )
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "README.md"
@@ -101,7 +107,12 @@ def training_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def card(
-    tables: HeadTables, evaluation: dict[str, Any], log: list[dict[str, Any]], hardware: str, conditions: str
+    tables: HeadTables,
+    evaluation: dict[str, Any],
+    log: list[dict[str, Any]],
+    hardware: str,
+    conditions: str,
+    remark: str = "",
 ) -> str:
     """The model card in Markdown."""
     atlas, individuals = evaluation["atlas"], evaluation["individuals"]
@@ -131,7 +142,7 @@ def card(
         "14 were kept for validation.",
         "",
         f"Training: {log[-1]['step']} steps, {log[-1]['seconds'] / 60:.0f} minutes on {hardware}, by "
-        "`training/recipes/head-mr-312.sh`. Course:",
+        f"`training/recipes/head-mr-312.sh`.{' ' * bool(remark)}{remark} Course:",
         "",
         "| step | loss | minutes | Dice of all structures, centre of 4 unseen heads |",
         "|---|---|---|---|",

@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add_models_options(command("models", models_command))
 
     demo = command("demo", demo_command)
-    demo.add_argument("name", nargs="?", default="toy", help="which sample: toy (default), head")
+    demo.add_argument("name", nargs="?", default="toy", help="which sample: toy (default), toy-1000, head")
     demo.add_argument("-o", "--output", default="classscaleseg-demo", metavar="FOLDER")
     demo.add_argument("--device", default="auto")
     return parser

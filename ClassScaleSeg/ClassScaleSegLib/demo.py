@@ -86,7 +86,11 @@ def draw(image_file: Path, result: Segmentation, picture: Path) -> None:
 
     from .files import replacing
 
-    grey = sitk.GetArrayFromImage(sitk.ReadImage(str(image_file)))
+    image = sitk.ReadImage(str(image_file))
+    labels = sitk.GetImageFromArray(result.labels)
+    labels.CopyInformation(image)
+    # patient left on the right, anterior above, as radiologists look at slices
+    grey, found = (sitk.GetArrayFromImage(sitk.DICOMOrient(each, "LPS")) for each in (image, labels))
     colours = np.zeros((65536, 4))
     for label in result.table.foreground:
         colours[label.value] = (*(c / 255 for c in label.color), 0.55)
@@ -97,7 +101,7 @@ def draw(image_file: Path, result: Segmentation, picture: Path) -> None:
         for row, panel in enumerate(panels[:, column]):
             panel.imshow(grey.take(middle, axis), cmap="gray", origin="lower" if axis else "upper")
             if row:
-                panel.imshow(colours[result.labels.take(middle, axis)], origin="lower" if axis else "upper")
+                panel.imshow(colours[found.take(middle, axis)], origin="lower" if axis else "upper")
             panel.set_title(name if not row else "", color="white")
             panel.axis("off")
     with replacing(picture, overwrite=True) as temporary:

@@ -30,6 +30,7 @@ class ModelChooser:
         self.summaries: tuple[ModelSummary, ...] = ()
         self.table: LabelTable | None = None
         self.fault = ""
+        self.card_dialog: Any = None
         self._entries: dict[str, Entry] = {}
         self._menu = qt.QMenu()
         for text, slot in (
@@ -145,6 +146,7 @@ class ModelChooser:
         if not cards:
             slicer.util.infoDisplay(_("This model has no card, or is not downloaded."), windowTitle=_("Model card"))
             return
+        self.close()
         self.card_dialog = qt.QDialog(slicer.util.mainWindow())  # not modal: it can be read beside the panel
         self.card_dialog.windowTitle = _("Model card")
         browser = qt.QTextBrowser()
@@ -153,6 +155,13 @@ class ModelChooser:
         qt.QVBoxLayout(self.card_dialog).addWidget(browser)
         self.card_dialog.resize(760, 640)
         self.card_dialog.show()
+
+    def close(self) -> None:
+        """Close the card, if it is shown."""
+        if self.card_dialog is not None:
+            self.card_dialog.close()
+            self.card_dialog.deleteLater()
+            self.card_dialog = None
 
     def remove(self) -> None:
         """Delete the download of the chosen model, or forget a model of the user's, after a question."""

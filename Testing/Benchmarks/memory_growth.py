@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 from measure import (
@@ -48,7 +49,7 @@ def write_image(file: Path, shape: tuple[int, int, int]) -> None:
 
 
 def run_ours(model: str, image: str) -> dict:
-    """Segment in this process; bytes."""
+    """Segment in this process; bytes, and seconds from the model folder to the label map."""
     import ClassScaleSegLib.inference.backbone
     import ClassScaleSegLib.inference.preprocess
     import ClassScaleSegLib.inference.segmenter
@@ -76,12 +77,15 @@ def run_ours(model: str, image: str) -> dict:
             stage = following
             reset_peak()
 
+    begin = time.perf_counter()
     loaded = open_model(model)
     result = segment(opened, loaded, device="cpu", mirroring=False, threads=1, progress=progress)
+    seconds = time.perf_counter() - begin
     peaks[stage] = peak_bytes() - base
     grid = [round(n * IMAGE_SPACING) for n in result.labels.shape]
     images = 4 * grid[0] * grid[1] * grid[2]
     return {
+        "seconds": seconds,
         "peak": max(peaks.values()),
         "working": max(peaks["windows"], peaks["finish"]) - images - result.labels.nbytes,
         **peaks,
@@ -89,7 +93,7 @@ def run_ours(model: str, image: str) -> dict:
 
 
 def run_stock(model: str, image: str, output: str) -> dict:
-    """nnU-Net's predictor in this process, writing its result; bytes."""
+    """nnU-Net's predictor in this process, writing its result; bytes and seconds."""
     declare_torchvision_operators()
     import nnunetv2.inference.predict_from_raw_data  # noqa: F401
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -99,9 +103,10 @@ def run_stock(model: str, image: str, output: str) -> dict:
     array, properties = SimpleITKIO().read_images([image])
     base = resident_bytes()
     reset_peak()
+    begin = time.perf_counter()
     predictor = stock_predictor(Path(model))
     predictor.predict_single_npy_array(array, properties, output_file_truncated=output)
-    return {"peak": peak_bytes() - base}
+    return {"seconds": time.perf_counter() - begin, "peak": peak_bytes() - base}
 
 
 def main() -> int:
@@ -132,6 +137,7 @@ def main() -> int:
             continue
         task = {"output": str(options.root / "stock")} if engine == "stock" else {}
         measured = in_own_process(__file__, engine=engine, model=str(model), image=str(image), **task)
+        row["seconds"] = measured.pop("seconds")
         rows.append({**row, **{f"{key}_MiB": mebibytes(value) for key, value in measured.items()}})
     figures = {(row["engine"], row["classes"], row["shape"]): row for row in rows if "skipped" not in row}
 

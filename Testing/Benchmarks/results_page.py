@@ -38,6 +38,8 @@ def machine(result: dict[str, Any]) -> str:
 
 
 def cell(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and 0.999 < value < 1:
@@ -165,9 +167,9 @@ def head_model(result: dict[str, Any]) -> str:
     def folded(title: str, rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
         return f"<details><summary>{title}</summary>\n\n{table(rows, columns)}\n\n</details>"
 
-    def median(rows: list[dict[str, Any]]) -> float:
+    def median(rows: list[dict[str, Any]]) -> float | None:
         values = sorted(row["dice"] for row in rows if row["dice"] is not None)
-        return values[len(values) // 2]
+        return values[len(values) // 2] if values else None
 
     parts = [table(by_kind["summary"], {"what": "atlas subject, unseen heads", "structures": "structures", **dice})]
     parts.append(bars(result))
@@ -186,7 +188,7 @@ def sections() -> list[str]:
     return [
         section(
             "1. Memory and time against the number of classes",
-            "One thread of a CPU. Red crosses: stock would take more memory than the machine has, and was not run. "
+            "One thread of a CPU. Red crosses: stock would take more memory than was free, and was not run. "
             "With fewer classes than channels the logits themselves are the smaller basis.",
             ("class_sweep", command("class_sweep"), class_sweep),
             ("training_step", command("training_step"), with_bars()),
@@ -211,7 +213,7 @@ def sections() -> list[str]:
         section(
             "4. Dice against the number of classes and the rank",
             "Toy atlas, unseen volumes; both rules: TotalSegmentator's, and pooled, which counts false positives. The "
-            "sweep has one short schedule for all points, so that with more classes it stops earlier in learning them; "
+            "sweep has one short schedule for all points, one run each, which many classes would need longer than; "
             "the trainings marked as longer are those below it, with their own networks and sizes.",
             ("toy_sweep", command("toy_sweep"), toy_sweep),
             ("toy-1000", "training/recipes/toy-1000.sh", curve("toy-1000")),
@@ -235,6 +237,7 @@ def sections() -> list[str]:
             "8. On a GPU",
             "What waits for one: `gpu.md`.",
             ("gpu_kernels", command("gpu_kernels"), with_bars()),
+            ("toy-1000-gpu", command("learning_curve") + " .benchmarks/gpu/toy-1000", curve("toy-1000-gpu")),
         ),
     ]
 

@@ -190,8 +190,10 @@ def test_deep_supervision_is_the_weighted_mean_of_the_losses_of_all_scales(tmp_p
     loss = _Loss(data, replace(options, finest_every=2))
     torch.testing.assert_close(loss(network, 0, images, labels, [0, 0]), value)
     torch.testing.assert_close(loss(network, 1, images, labels, [0, 0]), expected[1])
-    with pytest.raises(ClassScaleError, match="--finest-every needs --deep-supervision"):
-        small(tmp_path, finest_every=2)
+    two_stages = {"features": (8, 8), "convolutions": (1, 1), "decoder_convolutions": (1,), "deep_supervision": True}
+    for too_little in ({}, two_stages):
+        with pytest.raises(ClassScaleError, match="--finest-every needs --deep-supervision and three stages"):
+            small(tmp_path, finest_every=2, **too_little)
 
 
 def test_a_stride_of_the_loss_takes_every_nth_voxel_and_others_at_the_next_step(tmp_path):

@@ -31,10 +31,12 @@ def test_the_bundle_opens_and_its_card_states_what_was_measured(tmp_path, capsys
     assert model.name == "Toy atlas, 12 classes" and "not for clinical use" in model.notice
     again = train(replace(options, folder=tmp_path / "again", weights=str(bundle), steps=1, learning_rate=1e-9))
     assert abs(again.last["dice"] - result.last["dice"]) < 1e-3  # goes on from there
+    with pytest.raises(ModelError, match=r"was trained with weights .*toy-12.zip, not other.zip"):
+        train(replace(options, folder=tmp_path / "again", weights="other.zip"))
     with pytest.raises(ModelError, match=r"toy-12.zip is of another network: .* Give the options it was trained with"):
         train(replace(options, folder=tmp_path / "other", weights=str(bundle), classes=13))
     card = pack_toy_model.card(
-        {"classes": 12, "size": 16, "features": [16, 24]},
+        {"classes": 12, "size": 16, "features": [16, 24], "batch": 1},
         [
             {"step": 20, "loss": 0.5, "seconds": 6.0, "dice": 0.25},
             {"step": 40, "loss": -0.5, "seconds": 60.0, "dice": 0.5},
@@ -44,7 +46,7 @@ def test_the_bundle_opens_and_its_card_states_what_was_measured(tmp_path, capsys
     )
     assert "mean Dice over the 12 classes on 1 unseen volumes: 0.875; 0.875 with false positives" in card
     assert "2 of 12 classes have a Dice below 0.8: 3 (0.50), 12 (0.00)." in card
-    assert "40 steps of one volume, 1 minutes on a CPU" in card and "| 20 | 0.5000 | 6 | 0.2500 |" in card
+    assert "40 steps, volumes a step: 1; 1 minutes on a CPU" in card and "| 20 | 0.5000 | 6 | 0.2500 |" in card
     assert "| 11 | 1.000 | 0.000 |" in card
 
 

@@ -8,7 +8,7 @@ import torch
 from ClassScaleSegLib.archive import first_line
 from ClassScaleSegLib.errors import ModelError
 
-COARSE_HEADS = "decoder.seg_layers."  # a bundle keeps the finest alone, which is all that inference uses
+_HEADS = "decoder.seg_layers."
 
 
 def start_from(network: torch.nn.Module, source: Path) -> None:
@@ -20,7 +20,10 @@ def start_from(network: torch.nn.Module, source: Path) -> None:
     """
     weights = _of_bundle(source) if source.suffix.lower() == ".zip" else _of_checkpoint(source)
     own = network.state_dict()
-    missing = [name for name in own if name not in weights and not _is_copy(name) and not name.startswith(COARSE_HEADS)]
+    finest = max((name for name in own if name.startswith(_HEADS)), default="").rpartition(".")[0]
+    # a bundle keeps the finest head alone, which is all that inference uses
+    optional = [name for name in own if _is_copy(name) or (name.startswith(_HEADS) and not name.startswith(finest))]
+    missing = [name for name in own if name not in weights and name not in optional]
     foreign = [name for name in weights if name not in own]
     shapes = [name for name in weights if name in own and weights[name].shape != own[name].shape]
     for fault, names in (("lacks", missing), ("has besides", foreign), ("has another shape of", shapes)):
