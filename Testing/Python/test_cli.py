@@ -10,8 +10,9 @@ import threading
 
 import numpy as np
 import pytest
-from ClassScaleSegLib import Segmentation
+from ClassScaleSegLib import Segmentation, open_model
 from ClassScaleSegLib.cli import ExitCode, main
+from ClassScaleSegLib.resources import resource
 from conftest import small_dataset, small_plans
 
 pytest.importorskip("nnunetv2")
@@ -272,8 +273,23 @@ def test_a_demo_that_is_not_there_is_refused_by_name(tmp_path, capsys):
     assert "no demo 'feet'" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_the_demo_reaches_what_its_card_promises(tmp_path, capsys):
-    assert run("demo", "-o", tmp_path, "--device", "cpu") == ExitCode.OK
-    assert {p.name for p in tmp_path.iterdir()} == {"toy-120.seg.nrrd", "toy-120.csv", "toy-120.png"}
-    assert (tmp_path / "toy-120.png").read_bytes().startswith(b"\x89PNG")
-    assert "120 structures" in (said := capsys.readouterr().out) and "mean Dice 0.9" in said
+@pytest.mark.parametrize(("name", "classes"), [(None, 120), ("toy-1000", 1000)])
+def test_a_toy_demo_reaches_what_its_card_promises(name, classes, tmp_path, capsys):
+    assert run("demo", *([name] if name else []), "-o", tmp_path, "--device", "cpu") == ExitCode.OK
+    files = {f"toy-{classes}.{kind}" for kind in ("seg.nrrd", "csv", "png")}
+    assert {p.name for p in tmp_path.iterdir()} == files
+    assert (tmp_path / f"toy-{classes}.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{classes} structures" in (said := capsys.readouterr().out) and "mean Dice 0.9" in said
+
+
+def test_the_head_demo_finds_over_250_structures_with_left_on_the_left(tmp_path, capsys):
+    assert run("demo", "head", "-o", tmp_path, "--device", "cpu") == ExitCode.OK
+    assert "Dice" not in capsys.readouterr().out
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "head-mr.seg.nrrd")))
+    assert len(np.unique(labels)) - 1 > 250
+    value = {name: label for label, name in open_model(resource("Models", "head-mr-312.zip")).table.names.items()}
+    left, right = (
+        np.argwhere(labels == value[f"white matter of {side} cerebral hemisphere"])[:, 2].mean()
+        for side in ("left", "right")
+    )
+    assert left > right + 20  # x runs from right to left

@@ -1,9 +1,10 @@
-"""Make the pictures of the readme: the embedded sample, segmented by the embedded model, in Slicer's own views.
+"""Make the pictures of the readme: embedded samples, segmented by the embedded models, in Slicer's own views.
 
     python Testing/Slicer/screenshots.py
 
-Needs slicer-core; writes ``four-views.png`` and ``surfaces.png`` to ``Resources/Screenshots``. Scene, slice views, 3D
-view and the drawing of segments are Slicer's own (MRML scene, slice logic, displayable managers), without its window.
+Needs slicer-core; writes ``four-views.png``, ``surfaces.png`` and ``head.png`` to ``Resources/Screenshots``. Scene,
+slice views, 3D view and the drawing of segments are Slicer's own (MRML scene, slice logic, displayable managers),
+without its window.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NAME = "toy-120"
 SIDE = 390  # pixels of one of the four views
 GAP = 4
+INSIDE = {"Brain stem", "Commissures and tracts", "Deep nuclei", "Eyes and optic pathway", "Thalamus", "Ventricles"}
 CAMERA = np.array(
     [0.62, 0.66, 0.42]
 )  # seen from the right, the front and above: directions of right, anterior, superior
@@ -32,30 +33,34 @@ def main() -> None:
     options = parser.parse_args()
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
-    scene = Scene()
-    axial, sagittal, coronal = (scene.slice_view(orientation) for orientation in ("Axial", "Sagittal", "Coronal"))
+    scene = Scene("toy")
     scene.show(scene.apart())
-    write(options.output / "four-views.png", tiled([[axial, scene.view_3d(SIDE, SIDE)], [coronal, sagittal]]))
+    write(options.output / "four-views.png", scene.four_views())
     write(options.output / "surfaces.png", scene.view_3d(2 * SIDE, round(1.4 * SIDE)))
+    head = Scene("head")
+    head.show(head.in_groups(INSIDE))
+    write(options.output / "head.png", head.four_views())
 
 
 class Scene:
-    """A MRML scene with the sample volume and the segmentation that the model makes of it."""
+    """A MRML scene with the sample volume of a demo and the segmentation that its model makes of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, demo: str) -> None:
         import slicer
+        from ClassScaleSegLib.demo import DEMOS
         from ClassScaleSegLib.inference.segmenter import segment
         from ClassScaleSegLib.model import open_model
         from ClassScaleSegLib.resources import resource
         from ClassScaleSegLib.scene import fill_segmentation_node
 
-        file = resource("SampleData", f"{NAME}.nrrd")
-        self.result = segment(file, open_model(resource("Models", f"{NAME}.zip")), device="cpu")
+        self.name = DEMOS[demo].sample
+        file = resource("SampleData", f"{self.name}.nrrd")
+        self.result = segment(file, open_model(resource("Models", f"{DEMOS[demo].model}.zip")), device="cpu")
         self.scene = slicer.vtkMRMLScene()
         self.application = slicer.vtkMRMLApplicationLogic()
         self.application.SetMRMLScene(self.scene)
         self.volume = self._add_volume(file)
-        self.node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", NAME)
+        self.node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", self.name)
         fill_segmentation_node(self.node, self.result, volume=self.volume)
         self.slices = slicer.vtkMRMLSliceViewDisplayableManagerFactory()
         self.slices.RegisterDisplayableManager("vtkMRMLSegmentationsDisplayableManager2D")
@@ -67,7 +72,7 @@ class Scene:
     def _add_volume(self, file: Path) -> Any:
         import slicer
 
-        volume = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", NAME)
+        volume = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", self.name)
         storage = self.scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
         storage.SetFileName(str(file))
         volume.SetAndObserveStorageNodeID(storage.GetID())
@@ -98,11 +103,23 @@ class Scene:
                 taken.add(value)
         return [self.result.table[value].id for value in sorted(taken)]
 
+    def in_groups(self, groups: set[str]) -> list[str]:
+        """Segments of these groups that were found."""
+        found = self.node.GetSegmentation()
+        return [
+            label.id for label in self.result.table.foreground if label.group in groups and found.GetSegment(label.id)
+        ]
+
     def show(self, identifiers: list[str]) -> None:
         """Show these in 3D, as the module does for the rows that are selected in its table."""
         from ClassScaleSegLib.surfaces import show_3d
 
         show_3d(self.node, identifiers)
+
+    def four_views(self) -> np.ndarray:
+        """Slicer's four-up layout."""
+        axial, sagittal, coronal = (self.slice_view(orientation) for orientation in ("Axial", "Sagittal", "Coronal"))
+        return tiled([[axial, self.view_3d(SIDE, SIDE)], [coronal, sagittal]])
 
     def slice_view(self, orientation: str) -> np.ndarray:
         """``(SIDE, SIDE, 3)`` uint8: the middle slice with the segments filled and outlined, as Slicer shows it."""
