@@ -107,7 +107,7 @@ def confusion(reference: np.ndarray, predicted: np.ndarray, tables: HeadTables) 
 
 
 def segmented(model: Model, image: np.ndarray, spacing: float) -> np.ndarray:
-    """Label map of a head ``(Z, Y, X)`` as the cases make it."""
+    """Label map of a generated image ``(Z, Y, X)``."""
     picture = sitk.GetImageFromArray(image)
     picture.SetSpacing([spacing] * 3)
     return segment(picture, model).labels

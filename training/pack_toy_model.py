@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from classscale_training.dice import foreground_mean, overlap_counts, pooled_dice, reference_dice
 from classscale_training.toy import ToyCases, ToyOptions
-from ClassScaleSegLib import Model, open_model, pack, segment
+from ClassScaleSegLib import open_model, pack
 from ClassScaleSegLib.errors import ClassScaleError
+from evaluate_head_model import segmented
 
 MODELS = Path(__file__).resolve().parents[1] / "Resources" / "Models"
 NOTICE = "A demonstration of the method on generated volumes, not for clinical use."
@@ -69,15 +69,12 @@ def _described(options: argparse.Namespace) -> tuple[ToyOptions, str]:
     log = [json.loads(line) for line in (options.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     log = [entry for entry in log if entry["step"] <= state["step"]]
     unseen = ToyCases(ToyOptions(toy.classes, toy.mode, toy.size, toy.seed + 1), options.cases)
-    counts = np.stack([_counts(model, *unseen[index], toy) for index in range(options.cases)])
-    return toy, card(fixed, log, counts, options.hardware)
-
-
-def _counts(model: Model, image: torch.Tensor, labels: torch.Tensor, toy: ToyOptions) -> np.ndarray:
-    picture = sitk.GetImageFromArray(image[0].numpy())
-    picture.SetSpacing([toy.spacing] * 3)
-    predicted = segment(picture, model).labels
-    return overlap_counts(labels.numpy().ravel().astype(np.int64), predicted.ravel().astype(np.int64), toy.classes + 1)
+    cases = (unseen[index] for index in range(options.cases))
+    counts = [
+        overlap_counts(labels.numpy(), segmented(model, image[0].numpy(), toy.spacing), toy.classes + 1)
+        for image, labels in cases
+    ]
+    return toy, card(fixed, log, np.stack(counts), options.hardware)
 
 
 def card(fixed: dict[str, Any], log: list[dict[str, Any]], counts: np.ndarray, hardware: str) -> str:

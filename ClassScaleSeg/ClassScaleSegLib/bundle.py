@@ -63,7 +63,7 @@ def read_bundle(
         if fold is None:
             texts[name] = content
         elif fold[1] in chosen:
-            tensors[fold[1]] = _tensors(content, files.where(name))
+            tensors[fold[1]] = read_tensors(content, files.where(name))
     raw_plans = parse_json(texts["plans.json"], files.where("plans.json"))
     dataset = parse_json(texts["dataset.json"], files.where("dataset.json"))
     plans = check_plans(raw_plans, dataset, manifest["configuration"], files.where())
@@ -259,7 +259,8 @@ def check_size(files: Files, name: str, declared: dict) -> None:
         raise ModelError(f"{files.where(name)} has {size} bytes, the manifest declares {declared['size']}.")
 
 
-def _tensors(content: bytes, where: str) -> dict:
+def read_tensors(content: bytes, where: str) -> dict:
+    """Tensors by name from the bytes of a safetensors file. :raises ModelError: if it is none."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -86,11 +86,9 @@ def draw(image_file: Path, result: Segmentation, picture: Path) -> None:
 
     from .files import replacing
 
-    image = sitk.ReadImage(str(image_file))
-    labels = sitk.GetImageFromArray(result.labels)
-    labels.CopyInformation(image)
     # patient left on the right, anterior above, as radiologists look at slices
-    grey, found = (sitk.GetArrayFromImage(sitk.DICOMOrient(each, "LPS")) for each in (image, labels))
+    images = (sitk.ReadImage(str(image_file)), result.to_image())
+    grey, found = (sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS")) for image in images)
     colours = np.zeros((65536, 4))
     for label in result.table.foreground:
         colours[label.value] = (*(c / 255 for c in label.color), 0.55)

@@ -5,7 +5,7 @@
 The cases of ``training_step.py`` (96^3), ``loss_memory_time.py`` (2 x 64^3 voxels), ``memory_growth.py`` (112^3, patch
 64^3; here with the time of the prediction) and ``export_time.py`` (80^3 to 152^3) at more class counts, one thread.
 Where stock would take more memory than is free it is not run and called out of memory, with what it would take. Each
-measurement is kept in the root folder, so a stopped sweep goes on; an hour in all. ``results/class_sweep.json``.
+measurement is kept in the root folder, so a stopped sweep goes on; half an hour in all. ``results/class_sweep.json``.
 """
 
 from __future__ import annotations

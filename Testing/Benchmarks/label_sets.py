@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,12 +24,10 @@ from pathlib import Path
 import torch
 from classscale_training import CrossEntropyDiceLoss
 from classscale_training.label_sets import LabelSets
-from classscale_training.loop import evaluate
-from classscale_training.loop_data import open_data
 from classscale_training.loop_options import LoopOptions
 from classscale_training.plain_network import PlainUNet
-from classscale_training.toy import ToyCases
 from measure import Bar, in_own_process, parse, report
+from toy_training import train_on_toy
 
 CLASSES, COARSE = 60, 5
 HALVES = (range(1, CLASSES // 2 + 1), range(CLASSES // 2 + 1, CLASSES + 1))
@@ -70,21 +67,14 @@ def train(run: str, folder: str, size: int, steps: int) -> dict[str, float]:
     )  # fmt: skip
     supervision = Supervision.of(run)
     network = PlainUNet(options.arch_kwargs(), 1, CLASSES + 1)
-    optimizer = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=options.weight_decay)
     loss = CrossEntropyDiceLoss(label_sets=supervision.sets)
-    cases, begin = ToyCases(options.toy, steps), time.perf_counter()
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = options.learning_rate * (1 - step / steps) ** 0.9
-        image, labels = cases[step]
+
+    def loss_of_step(step: int, image: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         given = supervision.label_of_class[step % 2][labels.long()]
         call = partial(loss, network(image[None]), network.head.weight.flatten(1), network.head.bias, given[None])
-        value = call() if supervision.sets is None else call(datasets=torch.tensor([step % 2]))
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)
-        optimizer.step()
-    seconds, device = round(time.perf_counter() - begin, 1), torch.device("cpu")
-    return {"steps": steps, "seconds": seconds, **evaluate(network.eval(), options, device, open_data(options, device))}
+        return call() if supervision.sets is None else call(datasets=torch.tensor([step % 2]))
+
+    return train_on_toy(options, network, loss_of_step)
 
 
 def main() -> int:

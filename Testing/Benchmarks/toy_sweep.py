@@ -8,8 +8,8 @@ Dice over eight unseen volumes by both rules.
 * classes: 10 to 1000 at 48^3, a network with 16 channels in its finest stage, rank 16. A volume has the same size
   throughout, so 1000 classes are cells of some 36 voxels, 3.3 voxels wide: a border that is off by a tenth of a voxel
   costs them more than the 15 voxels wide cells of 10 classes.
-* rank: 4 to 64 of 100 classes at 32^3, one network with 64 channels in its finest stage, and between it and the
-  projection a 1x1x1 convolution to as many channels as the rank is (:class:`LowRankUNet`).
+* rank: 4 to 64 of 100 classes at 32^3, one network with 64 channels in its finest stage. Below 64, between it and the
+  projection is a 1x1x1 convolution to as many channels as the rank is (:class:`LowRankUNet`).
 
 A finished training is kept in the root folder, so a stopped sweep goes on. ``results/toy_sweep.json``.
 """
@@ -18,19 +18,16 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from classscale_training import CrossEntropyDiceLoss
-from classscale_training.loop import evaluate
-from classscale_training.loop_data import open_data
 from classscale_training.loop_options import LoopOptions
 from classscale_training.plain_network import PlainUNet
-from classscale_training.toy import ToyCases
 from measure import Bar, in_own_process, parse, report
 from torch import nn
+from toy_training import train_on_toy
 
 RANK = 16
 SWEEPS: dict[str, list[dict[str, Any]]] = {
@@ -76,21 +73,14 @@ def train(classes: int, rank: int, size: int, features: list[int], steps: int, f
     whole = rank == features[0]  # a layer between would add nothing
     arch_kwargs = options.arch_kwargs()
     network = PlainUNet(arch_kwargs, 1, classes + 1) if whole else LowRankUNet(arch_kwargs, classes + 1, rank)
-    optimizer = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=options.weight_decay)
-    loss, cases, begin = CrossEntropyDiceLoss(), ToyCases(options.toy, steps), time.perf_counter()
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = options.learning_rate * (1 - step / steps) ** 0.9
-        image, labels = cases[step]
+    loss = CrossEntropyDiceLoss()
+
+    def loss_of_step(step: int, image: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             basis = network(image[None])
-        value = loss(basis, network.head.weight.flatten(1), network.head.bias, labels[None])
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)
-        optimizer.step()
-    seconds, device = round(time.perf_counter() - begin, 1), torch.device("cpu")
-    dice = evaluate(network.eval(), options, device, open_data(options, device))
-    return {"steps": steps, "seconds": seconds, "loss": round(float(value.detach()), 4), **dice}
+        return loss(basis, network.head.weight.flatten(1), network.head.bias, labels[None])
+
+    return train_on_toy(options, network, loss_of_step)
 
 
 def main() -> int:

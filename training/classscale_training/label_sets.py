@@ -93,6 +93,21 @@ class LabelSets:
         return *(moved(s) * takes_part for s in (stats.intersection, stats.predicted, stats.reference)), takes_part
 
 
+def voxel_weights(shares: torch.Tensor, label_of_class: torch.Tensor, power: float) -> torch.Tensor:
+    """Weights ``(D, L)`` of the labels of D datasets from the shares ``(C,)`` that the classes have of the voxels.
+
+    A class has the weight ``share ^ -power``, a label the mean over the voxels of its classes, so that a voxel weighs
+    the same on average whether its dataset names its class or only the set that the class belongs to.
+
+    :param label_of_class: ``(D, C)``. Labels that a dataset does not have get the weight 0.
+    """
+    weight, labels = shares**-power, int(label_of_class.max()) + 1
+    shape = len(label_of_class), labels
+    mass = shares.new_zeros(shape).scatter_add(1, label_of_class, (shares * weight).expand(len(label_of_class), -1))
+    total = shares.new_zeros(shape).scatter_add(1, label_of_class, shares.expand(len(label_of_class), -1))
+    return mass / total.clamp_min(torch.finfo(total.dtype).tiny)
+
+
 def _labels_of_classes(dataset: int, classes: int, table: Mapping[int, Iterable[int]]) -> list[int]:
     row: dict[int, int] = {}
     for label, members in table.items():

@@ -32,8 +32,9 @@ from ClassScaleSegLib.projection import Projection
 
 from .anatomy import IGNORE_INDEX
 from .dice import foreground_mean, pooled_dice, reference_dice
+from .label_sets import voxel_weights
 from .loop_checkpoints import Checkpoints
-from .loop_data import LoopData, open_data, voxel_weights
+from .loop_data import LoopData, open_data
 from .loop_log import Log
 from .loop_options import LoopOptions, add_arguments, options_from
 from .loop_start import start_from
@@ -125,7 +126,7 @@ class _Loss:
     """nnU-Net's loss, cross entropy and batch Dice over the foreground; marginal where cases follow label sets.
 
     With deep supervision the mean over the scales, weighted with 1, 1/2, 1/4 and so on. nnU-Net leaves out the
-    coarsest; here, where place tells most of the classes apart, it helps the most.
+    coarsest; it is kept here, because place tells most of the classes apart.
     """
 
     def __init__(self, data: LoopData, options: LoopOptions) -> None:

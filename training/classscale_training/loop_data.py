@@ -73,21 +73,6 @@ class HeadData:
         return self._cases.unseen_patch(index)
 
 
-def voxel_weights(shares: torch.Tensor, label_of_class: torch.Tensor, power: float) -> torch.Tensor:
-    """Weights ``(D, L)`` of the labels of D datasets from the shares ``(C,)`` that the classes have of the voxels.
-
-    A class has the weight ``share ^ -power``, a label the mean over the voxels of its classes, so that a voxel weighs
-    the same on average whether its dataset names its class or only the set that the class belongs to.
-
-    :param label_of_class: ``(D, C)``. Labels that a dataset does not have get the weight 0.
-    """
-    weight, labels = shares**-power, int(label_of_class.max()) + 1
-    shape = len(label_of_class), labels
-    mass = shares.new_zeros(shape).scatter_add(1, label_of_class, (shares * weight).expand(len(label_of_class), -1))
-    total = shares.new_zeros(shape).scatter_add(1, label_of_class, shares.expand(len(label_of_class), -1))
-    return mass / total.clamp_min(torch.finfo(total.dtype).tiny)
-
-
 def open_data(options: LoopOptions, device: torch.device | str) -> LoopData:
     """:raises ClassScaleError: if ``options.data`` names a file that cannot be read."""
     kind = HeadData if options.data.startswith(HEAD) else ToyData

@@ -164,7 +164,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log_every": 20,
         "evaluate_every": 200,
     },
-    # The same at 1 mm on one GPU of 40 GiB or more. Not run yet: some 0.25 s a step, 1.5 hours in all (estimated).
+    # The same at 1 mm on one GPU of 40 GiB or more. Not run yet: some 0.25 s a step, 1.5 hours in all (estimated
+    # before it had deep supervision).
     "head-mr-312-1mm": {
         **_ONE_GPU,
         "data": "head:.benchmarks/head/label_maps.npz",

@@ -41,13 +41,14 @@ def _is_copy(name: str) -> bool:
 
 def _of_bundle(source: Path) -> dict[str, torch.Tensor]:
     from ClassScaleSegLib.archive import open_source
-    from ClassScaleSegLib.bundle import read_manifest, read_member
-    from safetensors.torch import load
+    from ClassScaleSegLib.bundle import is_bundle, read_manifest, read_member, read_tensors
 
     with open_source(source) as files:
+        if not is_bundle(files):
+            raise ModelError(f"{source} is no bundle of ours: give a bundle, or a checkpoint_*.pth of a model folder.")
         manifest = read_manifest(files)
         name = f"fold_{manifest['folds'][0]}.safetensors"
-        return load(read_member(files, name, manifest["members"][name]))
+        return read_tensors(read_member(files, name, manifest["members"][name]), files.where(name))
 
 
 def _of_checkpoint(source: Path) -> dict[str, torch.Tensor]:

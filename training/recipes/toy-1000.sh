@@ -1,7 +1,7 @@
 #!/bin/sh
 # The embedded toy model with 1000 classes, from nothing to bundle. Call again to go on where it stopped.
 #   training/recipes/toy-1000.sh [options of the loop]                  # 47 minutes of one CPU thread, 64^3
-# On a GPU, at 128^3: see Testing/Benchmarks/gpu.md. If the sample changes, ClassScaleSegPanel/sample_data.py needs its SHA-256.
+# On a GPU, at 128^3: see Testing/Benchmarks/gpu.md. If the sample changes, sample_data.py of the panel needs its SHA-256.
 set -eu
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python}

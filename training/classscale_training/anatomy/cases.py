@@ -27,8 +27,7 @@ class HeadOptions:
     """:ivar patch: voxels z y x. :ivar spacing: mm. :ivar atlas_share: of the cases; the others are individuals.
 
     :ivar warm_up: cases over which these get harder: first T1-weighted images of the atlas subject around the middle of
-        the brain, then more and more of all the others. Without it a network does not begin to tell structures apart
-        for many hundred steps.
+        the brain, then more and more of all the others.
     """
 
     patch: tuple[int, int, int] = (64, 96, 80)
