@@ -109,6 +109,38 @@ def test_a_deadline_stops_with_a_checkpoint_and_a_second_call_finishes(tmp_path,
     assert same(weights(options.folder), weights(tmp_path / "straight"))
 
 
+def test_volumes_made_by_processes_train_the_same_weights(tmp_path, monkeypatch):
+    options = small(tmp_path / "processes", batch=2, workers=2, prefetch=2, steps=5)
+    with monkeypatch.context() as patch:
+        patch.setattr("classscale_training.loop_data._by_thread", None)
+        train(replace(options, steps=9, minutes=0.0))  # these are left behind, with batches made ahead
+        train(options)
+    train(replace(options, folder=tmp_path / "straight", workers=0))
+    assert same(weights(options.folder), weights(tmp_path / "straight"))
+
+
+def test_a_process_that_dies_is_a_sentence_and_leaves_the_checkpoint(tmp_path, monkeypatch):
+    options = small(tmp_path, workers=1, steps=6)
+    train(replace(options, minutes=0.0))
+    monkeypatch.setattr("classscale_training.loop_data.ToyData.case", lambda self, index: os._exit(7))
+    with pytest.raises(ClassScaleError, match="A process that makes volumes ended .* fewer --workers"):
+        train(options)
+    monkeypatch.undo()
+    entries = []
+    assert train(options, entries.append).finished and entries[0]["step"] == 2
+
+
+def test_fewer_steps_than_are_done_finish_the_run(tmp_path):
+    options = small(tmp_path, steps=4)
+    train(replace(options, minutes=0.0))
+    train(replace(options, steps=2, minutes=0.0))
+    for workers in (0, 2):
+        (tmp_path / "fold_0" / "checkpoint_final.pth").unlink(missing_ok=True)
+        result = train(replace(options, steps=1, workers=workers))
+        assert (result.step, result.finished) == (2, True)
+        assert (tmp_path / "fold_0" / "checkpoint_final.pth").exists()
+
+
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path):
     options = small(tmp_path / "run", checkpoint_minutes=0.0)
     train(replace(options, steps=6, minutes=0.0))
@@ -169,6 +201,9 @@ def test_presets_and_options_make_sense_together(tmp_path):
         assert LoopOptions(folder=tmp_path, **preset).toy.size % 16 == 0
     with pytest.raises(ClassScaleError, match="Size 36 does not fit a network of 5 stages: .* multiple of 16"):
         LoopOptions(folder=tmp_path, size=36)
+    for name, value in (("workers", -1), ("prefetch", -1), ("batch", 0), ("loss_stride", 0)):
+        with pytest.raises(ClassScaleError, match=f"--{name.replace('_', '-')} {value} must be [01] or more"):
+            LoopOptions(folder=tmp_path, **{name: value})
     with pytest.raises(ClassScaleError, match="2 stages .* need 2 numbers of convolutions and 1 in the decoder"):
         LoopOptions(folder=tmp_path, features=(8, 8))
 
@@ -178,7 +213,7 @@ def test_deep_supervision_is_the_weighted_mean_of_the_losses_of_all_scales(tmp_p
     data = open_data(options, "cpu")
     network = PlainUNet(options.arch_kwargs(), 1, len(data.names))
     images, labels = (torch.stack(part) for part in zip(*(data.case(index)[:2] for index in range(2)), strict=True))
-    value = _Loss(data, options)(network, 0, images, labels, [0, 0])
+    value = _Loss(data, options, torch.device("cpu"))(network, 0, images, labels, [0, 0])
     expected = []
     for scale, basis, head in network.scales(images):
         assert basis.shape[2:] == (16 >> scale,) * 3
@@ -187,7 +222,7 @@ def test_deep_supervision_is_the_weighted_mean_of_the_losses_of_all_scales(tmp_p
     torch.testing.assert_close(value, (expected[0] + expected[1] / 2) / 1.5)
     value.backward()
     assert all(weight.grad is not None for weight in network.parameters())
-    loss = _Loss(data, replace(options, finest_every=2))
+    loss = _Loss(data, replace(options, finest_every=2), torch.device("cpu"))
     torch.testing.assert_close(loss(network, 0, images, labels, [0, 0]), value)
     torch.testing.assert_close(loss(network, 1, images, labels, [0, 0]), expected[1])
     two_stages = {"features": (8, 8), "convolutions": (1, 1), "decoder_convolutions": (1,), "deep_supervision": True}
@@ -203,7 +238,7 @@ def test_a_stride_of_the_loss_takes_every_nth_voxel_and_others_at_the_next_step(
     image, labels, _ = data.case(0)
     basis = network(image[None]).flatten(2)
     for step in range(2):
-        value = _Loss(data, options)(network, step, image[None], labels[None], [0])
+        value = _Loss(data, options, torch.device("cpu"))(network, step, image[None], labels[None], [0])
         half = (
             basis[..., step::2],
             network.head.weight.flatten(1),
@@ -211,7 +246,7 @@ def test_a_stride_of_the_loss_takes_every_nth_voxel_and_others_at_the_next_step(
             labels[None].flatten(1)[:, step::2],
         )
         torch.testing.assert_close(value, CrossEntropyDiceLoss()(*half))
-    with pytest.raises(ClassScaleError, match="--loss-stride 0 and --finest-every 1 must be 1 or more"):
+    with pytest.raises(ClassScaleError, match="--loss-stride 0 must be 1 or more"):
         small(tmp_path, loss_stride=0)
 
 

@@ -7,8 +7,8 @@
 
 Writes an nnU-Net v2 model folder that our engine and stock nnU-Net open: ``plans.json``, ``dataset.json``,
 ``fold_0/checkpoint_final.pth``, and while it runs ``fold_0/checkpoint_latest.pth``; beside them ``log.jsonl``. Calling
-it again continues a run that was stopped or killed, on a CPU to the very same weights: the cases of a step follow from
-its number and everything else is in the checkpoint.
+it again continues a run that was stopped or killed, on a CPU to the very same weights (given as many threads, and
+``--workers`` or none, as before): the cases of a step follow from its number and everything else is in the checkpoint.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ import json
 import math
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +32,7 @@ from .anatomy import IGNORE_INDEX
 from .dice import foreground_mean, pooled_dice, reference_dice
 from .label_sets import voxel_weights
 from .loop_checkpoints import Checkpoints
-from .loop_data import LoopData, open_data
+from .loop_data import Batch, LoopData, batches, open_data
 from .loop_log import Log
 from .loop_options import LoopOptions, add_arguments, options_from
 from .loop_start import start_from
@@ -67,10 +65,12 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
     """
     device = _device(options.device)
     torch.backends.cudnn.benchmark = device.type == "cuda"
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # where memory is pinned for
     torch.manual_seed(options.seed)
-    data = open_data(options, device)
+    data = open_data(options, "cpu" if options.workers else device)
     network = PlainUNet(options.arch_kwargs(), 1, len(data.names)).to(device)
-    loss = _Loss(data, options)
+    loss = _Loss(data, options, device)
     optimizer = _optimizer(network, options)
     scaler = _scaler(options.half_precision and device.type == "cuda")
     checkpoints = Checkpoints(options.folder / "fold_0")
@@ -92,8 +92,8 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
         state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
         checkpoints.save(checkpoint_content(network.state_dict(), loop=state))
 
-    with contextlib.closing(log), contextlib.closing(_batches(options, step, data)) as batches:
-        for batch in batches:
+    with contextlib.closing(log), contextlib.closing(batches(options, step, data, device)) as coming:
+        for batch in coming:
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * (1 - step / options.steps) ** 0.9
             total += _learn(network, optimizer, scaler, loss, step, batch)
@@ -125,26 +125,28 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
 class _Loss:
     """nnU-Net's loss, cross entropy and batch Dice over the foreground; marginal where cases follow label sets.
 
+    The cases of dataset 0 and the others of a batch are pooled each for themselves, and count by their numbers.
     With deep supervision the mean over the scales, weighted with 1, 1/2, 1/4 and so on. nnU-Net leaves out the
     coarsest; it is kept here, because place tells most of the classes apart.
     """
 
-    def __init__(self, data: LoopData, options: LoopOptions) -> None:
+    def __init__(self, data: LoopData, options: LoopOptions, device: torch.device) -> None:
         self.deep, self.half = options.deep_supervision, options.half_precision
         self.stride, self.finest_every = options.loss_stride, options.finest_every
         self.plain = CrossEntropyDiceLoss(present_only=options.present_only, ignore_index=IGNORE_INDEX)
-        self.marginal = replace(self.plain, label_sets=data.label_sets)
+        label_sets = data.label_sets and data.label_sets.to(device)
+        self.marginal = replace(self.plain, label_sets=label_sets)
         if options.balance and data.shares is not None:
             weights = voxel_weights(data.shares, data.label_sets.label_of_class.cpu(), options.balance)
             self.plain = replace(self.plain, class_weights=tuple(weights[0].tolist()))
-            self.marginal = replace(self.marginal, label_weights=weights)
+            self.marginal = replace(self.marginal, label_weights=weights.to(device))
 
     def __call__(
         self, network: PlainUNet, step: int, images: torch.Tensor, labels: torch.Tensor, datasets: list[int]
     ) -> torch.Tensor:
         """Loss ``()`` of images ``(B, 1, X, Y, Z)`` and labels ``(B, X, Y, Z)``.
 
-        :param step: chooses the voxels that take part, if not all do.
+        :param step: chooses the voxels that take part, if not all do. :param datasets: of each case, ascending.
         """
         finest = step % self.finest_every == 0
         with _autocast(self.half, images.device):
@@ -162,10 +164,19 @@ class _Loss:
     def _at_one_scale(
         self, basis: torch.Tensor, labels: torch.Tensor, head: torch.nn.Conv3d, datasets: list[int]
     ) -> torch.Tensor:
-        projection, bias = head.weight.flatten(1), head.bias
-        if any(datasets):
-            return self.marginal(basis, projection, bias, labels, torch.tensor(datasets, device=labels.device))
-        return self.plain(basis, projection, bias, labels)  # equal to the other, and faster
+        """Those of dataset 0 need no label sets, and are many times faster without.
+
+        :param datasets: ascending. :raises ValueError: if they are not.
+        """
+        if datasets != sorted(datasets):
+            raise ValueError(f"datasets {datasets} must ascend: the cases of dataset 0 come first.")
+        layer, whole, total = (head.weight.flatten(1), head.bias), datasets.count(0), 0
+        if whole:
+            total = whole * self.plain(basis[:whole], *layer, labels[:whole])
+        if others := datasets[whole:]:
+            which = torch.tensor(others, device=labels.device)
+            total = total + len(others) * self.marginal(basis[whole:], *layer, labels[whole:], which)
+        return total / len(datasets)
 
 
 def _learn(
@@ -174,7 +185,7 @@ def _learn(
     scaler: torch.amp.GradScaler,
     loss: _Loss,
     step: int,
-    batch: tuple[torch.Tensor, torch.Tensor, list[int]],
+    batch: Batch,
 ) -> torch.Tensor:
     """One step of the optimizer; the loss ``()``, left on its device so that nothing waits for it."""
     value = loss(network, step, *batch)
@@ -196,33 +207,14 @@ def evaluate(network: PlainUNet, options: LoopOptions, device: torch.device, dat
     counts = []
     for image, labels in (data.unseen(index) for index in range(options.evaluation_cases)):
         with _autocast(options.half_precision, device):
-            basis = network(image[None])[0]
+            basis = network(image[None].to(device))[0]
         parts = [projection.decide(part)[0] for part in basis.float().flatten(1).T.split(tile)]
-        predicted, reference = torch.cat(parts), labels.flatten().long()
+        predicted, reference = torch.cat(parts), labels.to(device).flatten().long()
         common = reference[predicted == reference]
         rows = [torch.bincount(row, minlength=classes) for row in (common, predicted, reference)]
         counts.append(torch.stack(rows).cpu().numpy())
     both = {"dice": reference_dice(np.stack(counts)), "pooled_dice": pooled_dice(np.stack(counts))}
     return {name: round(foreground_mean(values), 5) for name, values in both.items()}
-
-
-def _batches(
-    options: LoopOptions, start: int, data: LoopData
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[int]]]:
-    """Images ``(B, 1, X, Y, Z)``, labels ``(B, X, Y, Z)`` and datasets of each step, some made ahead by one thread."""
-
-    def make(step: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-        cases = (data.case(step * options.batch + number) for number in range(options.batch))
-        images, labels, datasets = zip(*cases, strict=True)
-        return torch.stack(images), torch.stack(labels), list(datasets)
-
-    with ThreadPoolExecutor(1) as thread:
-        waiting, following = deque(), start
-        for _ in range(start, options.steps):
-            while following < options.steps and len(waiting) <= options.prefetch:
-                waiting.append(thread.submit(make, following))
-                following += 1
-            yield waiting.popleft().result()
 
 
 def _optimizer(network: PlainUNet, options: LoopOptions) -> torch.optim.Optimizer:

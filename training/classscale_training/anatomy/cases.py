@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from ..toy.fields import case_generator, uniform
 from .label_maps import LabelMaps
 from .synthesis import Palette, degrade, nearest, paint, random_pose
-from .tables import AIR, HeadTables
+from .tables import AIR, IGNORE_INDEX, HeadTables
 
 _LEAST_MM3 = 200.0
 _SKULL_STRIPPED = 0.18  # of the cases
@@ -20,6 +20,8 @@ _FAR = 0.08  # of the cases lie where a sliding window sees little of the brain
 # mm around the middle of the brain, z y x: where the windows of a whole head mostly lie, and how far out the rest do
 _NEAR_OFFSETS = ((-42.0, 25.0), (-25.0, 25.0), (-18.0, 18.0))
 _FAR_OFFSETS = ((-110.0, 60.0), (-75.0, 75.0), (-60.0, 60.0))
+_SMALL_IMAGE = 0.4  # of the cases: images that a patch is larger than, mostly along all axes
+_LEAST_FIELD = 0.65  # of a patch, along each axis
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class HeadOptions:
 class HeadCases(Dataset):
     """Cases made when asked for, as nnU-Net's preprocessing would hand them on.
 
-    An item is an image ``(1, Z, Y, X)`` float32 with mean 0 and standard deviation 1 over the patch and some air,
-    labels ``(Z, Y, X)`` int16, and the dataset whose label table they follow: 0 the atlas, 1 an individual.
+    An item is an image ``(1, Z, Y, X)`` float32 with mean 0 and standard deviation 1 over itself and some air,
+    labels ``(Z, Y, X)`` int16, and the dataset whose label table they follow: 0 the atlas, 1 an individual. An image
+    smaller than the patch is in its middle; around it are zeros, as nnU-Net pads, and labels to ignore.
     """
 
     def __init__(
@@ -89,7 +92,10 @@ class HeadCases(Dataset):
         subject, donor = (0, chosen) if from_atlas < self.options.atlas_share else (chosen, None)
         image, labels = self.make(generator, subject, donor, self.options.patch, offset, like_t1=easy)
         air = float(uniform(generator, 0.0, 1.5, 1))  # a whole image has more air than a patch
-        return _normalized(image, air)[None], labels, int(subject > 0)
+        box = _field_of_view(generator, self.options.patch)
+        padded, ignored = torch.zeros_like(image), torch.full_like(labels, IGNORE_INDEX)
+        padded[box], ignored[box] = _normalized(image[box], air), labels[box]
+        return padded[None], ignored, int(subject > 0)
 
     def unseen(self, index: int, subject: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """Image (grey values of at least 0) and labels, both ``(Z, Y, X)``, of an undivided head never trained on.
@@ -146,10 +152,18 @@ class HeadCases(Dataset):
 
     def _around(self, points: torch.Tensor, donor: int) -> torch.Tensor:
         """Tissue around the atlas subject, int64: that of an individual laid over it."""
-        voxels = points / self.maps.spacing + self._centres[0].to(points)
-        affine = self._from_atlas[donor].to(points)
-        coarse = nearest(self._volumes[donor], voxels @ affine[:, :3].T + affine[:, 3])
+        affine = self._from_atlas[donor].to(points)  # in voxels; points are mm from the centre
+        start = affine[:, :3] @ self._centres[0].to(points) + affine[:, 3]
+        voxels = (affine[:, :3] / self.maps.spacing @ points.flatten(1)).add_(start[:, None]).view_as(points)
+        coarse = nearest(self._volumes[donor], voxels)
         return self.tables.around_of_coarse.to(points.device)[coarse.long()]
+
+
+def _field_of_view(generator: torch.Generator, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Where the image is in a patch: everywhere, or in its middle."""
+    small = float(uniform(generator, 0, 1, 1)) < _SMALL_IMAGE
+    margins = (uniform(generator, 0.0, (1 - _LEAST_FIELD) / 2, len(shape)) * small).tolist()
+    return tuple(slice(round(m * n), n - round(m * n)) for m, n in zip(margins, shape, strict=True))
 
 
 def _normalized(image: torch.Tensor, air: float) -> torch.Tensor:

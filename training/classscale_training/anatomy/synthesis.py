@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import conv3d, interpolate, pad
+from torch.nn.functional import conv3d, pad
 
 from ..toy.fields import normal, rotation, uniform
 from .tables import AIR, HeadTables
@@ -21,22 +21,21 @@ _T1, _T2 = 0.4, 0.25
 
 @dataclass(frozen=True)
 class Pose:
-    """A deformed grid in the coordinates of a subject: mm from the middle of its brain, ``(Z, Y, X, 3)``."""
+    """A deformed grid in the coordinates of a subject: mm from the middle of its brain, ``(3, Z, Y, X)``."""
 
     points: torch.Tensor
 
     def labels(self, volume: torch.Tensor, centre: torch.Tensor, spacing: float) -> torch.Tensor:
         """Nearest label at each point, 0 outside the volume ``(Z, Y, X)``; the grid's shape, the volume's dtype."""
-        return nearest(volume, self.points / spacing + centre.to(self.points))
+        return nearest(volume, self.points / spacing + centre.to(self.points)[:, None, None, None])
 
 
 def nearest(volume: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
-    """Values of ``volume`` at the voxel coordinates ``(..., 3)``, rounded; 0 outside."""
-    place = voxels.round().long()
-    size = torch.tensor(volume.shape, device=place.device)
-    inside = ((place >= 0) & (place < size)).all(-1)
-    place = place.clamp_(min=0).minimum(size - 1)
-    index = (place[..., 0] * size[1] + place[..., 1]) * size[2] + place[..., 2]
+    """Values of ``volume`` at the voxel coordinates ``(3, ...)``, rounded; 0 outside."""
+    index, inside = 0, True
+    for size, places in zip(volume.shape, voxels.round().int(), strict=True):
+        inside = inside & (places >= 0) & (places < size)
+        index = index * size + places.clamp(0, size - 1)
     return torch.where(inside, volume.flatten()[index], 0)
 
 
@@ -44,12 +43,15 @@ def random_pose(
     generator: torch.Generator, shape: tuple[int, ...], spacing: float, offset: torch.Tensor, device: torch.device | str
 ) -> Pose:
     """A patch of ``shape`` voxels around ``offset`` (mm, z y x) of a head that is turned, scaled and bent at random."""
-    matrix = rotation(uniform(generator, -0.2, 0.2, 3)) * uniform(generator, 0.9, 1.1, 3)
+    matrix = rotation(uniform(generator, -0.2, 0.2, 3)) * uniform(generator, 0.88, 1.16, 3)
     coarse = field(generator, shape, spacing, 28.0, float(uniform(generator, 0.5, 3.0, 1)), 3, device)
     fine = field(generator, shape, spacing, 12.0, float(uniform(generator, 0.0, 0.8, 1)), 3, device)
-    axes = [(torch.arange(n, dtype=torch.float32) - (n - 1) / 2) * spacing for n in shape]
-    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(device) + offset.to(device)
-    return Pose(points @ matrix.T.to(device) + (coarse + fine).permute(1, 2, 3, 0))
+    points = coarse.add_(fine)
+    for axis, size in enumerate(shape):
+        along = (torch.arange(size, dtype=torch.float32) - (size - 1) / 2) * spacing + offset[axis]
+        steps = torch.outer(matrix[:, axis], along).view(3, *(size if a == axis else 1 for a in range(3)))
+        points += steps.to(device)
+    return Pose(points)
 
 
 def field(
@@ -62,9 +64,16 @@ def field(
     device: torch.device | str,
 ) -> torch.Tensor:
     """A smooth random field ``(channels, Z, Y, X)``: normal values every ``knots`` mm, linear between them."""
-    counts = [max(2, math.ceil(n * spacing / knots) + 1) for n in shape]
-    values = (deviation * normal(generator, 1, channels, *counts)).to(device)
-    return interpolate(values, tuple(shape), mode="trilinear", align_corners=True)[0]
+    z, y, x = (_linear(max(2, math.ceil(n * spacing / knots) + 1), n).to(device) for n in shape)
+    values = (deviation * normal(generator, channels, z.shape[1], y.shape[1], x.shape[1])).to(device)
+    planes = y @ (values @ x.T)  # axis by axis: many times faster than to interpolate along all at once
+    return (z @ planes.flatten(2)).view(channels, *shape)
+
+
+def _linear(knots: int, size: int) -> torch.Tensor:
+    """Weights ``(size, knots)`` of linear interpolation; the outermost knots are at the outermost voxels."""
+    place = torch.linspace(0, knots - 1, size)[:, None]
+    return (1 - (place - torch.arange(knots)).abs()).clamp_min(0)
 
 
 @dataclass(frozen=True)
