@@ -4,7 +4,6 @@ from ClassScaleSegLib import open_model, segment
 segment("ct.nii.gz", open_model("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres")).write("ct.seg.nrrd")
 """
 
-from .bundle import pack
 from .errors import (
     Cancelled,
     ClassScaleError,
@@ -19,6 +18,7 @@ from .inference.progress import Progress
 from .inference.segmenter import Options, segment
 from .labels import Code, Label, LabelTable
 from .model import Model, open_model
+from .packing import pack
 from .segmentation import Geometry, Segmentation
 
 __all__ = [

@@ -1,11 +1,13 @@
 """Our own model file: one zip with weights in safetensors, plans and labels as text, and a manifest. No pickle inside.
 
+What is in it, and how it is read; :mod:`.packing` makes it.
+
 | member | content |
 |---|---|
 | ``manifest.json`` | ``format``, ``version``, what the model is, size and SHA-256 of every other member |
 | ``plans.json``, ``dataset.json`` | as nnU-Net wrote them |
 | ``labels.csv`` | the label table, a colour table of 3D Slicer with terminology codes |
-| ``fold_K.safetensors`` | float32 tensors that inference uses, by nnU-Net's names |
+| ``fold_K.safetensors`` | tensors that inference uses, by nnU-Net's names; float32, or float16 for half the size |
 | ``README.md`` | the model card |
 
 The bytes depend on the content alone (stored uncompressed, in a fixed order, without dates), so that packing twice
@@ -15,19 +17,14 @@ gives the same SHA-256. Members that the manifest does not list are never read.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tempfile
-import zipfile
-from dataclasses import replace
 from pathlib import Path
 
-from .archive import MAX_JSON, Files, first_line, open_source, parse_json, read_json
-from .card import model_card
-from .errors import LabelTableError, ModelError, OutputError
-from .files import refuse_existing, replacing
+from .archive import MAX_JSON, Files, parse_json, read_json
+from .errors import LabelTableError, ModelError
 from .labels import LabelTable
-from .model_folder import ModelParts, check_mirror_axes, read_model_folder
+from .model_folder import ModelParts, check_mirror_axes
 from .plans import check_plans
 
 FORMAT, VERSION = "classscaleseg-bundle", 1
@@ -81,107 +78,6 @@ def read_bundle(
     )
 
 
-def pack(
-    source: str | Path,
-    output: str | Path,
-    *,
-    folds: tuple[int | str, ...] | None = None,
-    checkpoint: str = "final",
-    configuration: str | None = None,
-    labels: LabelTable | str | Path | None = None,
-    card: str | Path | None = None,
-    name: str | None = None,
-    licence: str | None = None,
-    modality: str | None = None,
-    orientation: str | None = None,
-    notice: str | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Make a bundle of an nnU-Net v2 model folder or exported zip.
-
-    :param output: ends in ``.zip``. :param folds: see :func:`~ClassScaleSegLib.model.open_model`, as is ``checkpoint``.
-    :param labels: a label table with names, colours and codes for every class; made from ``dataset.json`` if not given.
-    :param card: a Markdown file that describes the model; generated if not given.
-    :param name: shown to users, as are ``licence`` and ``notice``. :param modality: ``CT`` or ``MR``, as in DICOM.
-    :param orientation: what an image is brought to first, such as ``RAS``.
-    :raises ModelError: if the model cannot be used. :raises LabelTableError: if ``labels`` cannot.
-    :raises OutputExistsError: if ``output`` exists. :raises OutputError: if it cannot be written.
-
-    >>> pack("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres", "x.zip", licence="Apache-2.0")  # doctest: +SKIP
-    """
-    output = Path(output)
-    if output.suffix.lower() != ".zip":
-        raise OutputError(f"{output} must end in .zip: a bundle is a zip.")
-    refuse_existing(output, overwrite)
-    with open_source(source, configuration) as files:
-        if is_bundle(files):
-            raise ModelError(f"{source} is a bundle already.")
-        parts = read_model_folder(files, folds, checkpoint, configuration)
-    if labels is not None:
-        table = labels if isinstance(labels, LabelTable) else LabelTable.from_csv(labels)
-        where = "The label table" if isinstance(labels, LabelTable) else str(labels)
-        parts = replace(parts, table=_complete(table, parts.plans.values, where))
-    given = {"name": name, "licence": licence, "modality": modality, "orientation": orientation, "notice": notice}
-    parts = replace(parts, **{key: value for key, value in given.items() if value is not None})
-    members = _members(parts, model_card(parts) if card is None else _read_card(Path(card)))
-    with replacing(output, overwrite) as temporary:
-        _write_zip(temporary, members)
-    return output
-
-
-def _read_card(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path} cannot be read as the model card ({first_line(error)}): give a UTF-8 text."
-        ) from error
-
-
-def _members(parts: ModelParts, card: str) -> dict[str, bytes]:
-    """Every member but the manifest, then the manifest; the weights are those that the network was found to need."""
-    from safetensors.torch import save
-
-    from .network import build_network, fit_weights
-
-    network = build_network(parts.plans, parts.where)
-    members = {
-        "README.md": card.encode(),
-        "dataset.json": _json(parts.plans.dataset),
-        "labels.csv": parts.table.to_csv().encode(),
-        "plans.json": _json(parts.raw_plans),
-    }
-    for fold, (where, weights) in zip(parts.folds, parts.weights, strict=True):
-        members[f"fold_{fold}.safetensors"] = save(fit_weights(network, weights, where))
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": parts.name,
-        "configuration": parts.plans.configuration_name,
-        "folds": list(parts.folds),
-        "mirror_axes": list(parts.mirror_axes),
-        **{key: getattr(parts, key) for key in DESCRIPTION},
-        "members": {
-            name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in members.items()
-        },
-    }
-    _check_manifest(manifest, "the manifest of this bundle")
-    return {"manifest.json": _json(manifest), **members}
-
-
-def _json(content: dict) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _write_zip(path: Path, members: dict[str, bytes]) -> None:
-    with zipfile.ZipFile(path, "x") as archive:
-        for name, content in members.items():
-            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            info.create_system, info.external_attr = 3, 0o100644 << 16  # a plain file, the same bytes on every system
-            archive.writestr(info, content)
-
-
 def read_manifest(files: Files) -> dict:
     """The manifest, checked in itself.
 
@@ -198,11 +94,11 @@ def read_manifest(files: Files) -> dict:
             f"{files.where()} was made by a newer ClassScaleSeg (bundle version {version}, this one reads {VERSION}): "
             "update ClassScaleSeg."
         )
-    _check_manifest(manifest, where)
+    check_manifest(manifest, where)
     return manifest
 
 
-def _check_manifest(manifest: dict, where: str) -> None:
+def check_manifest(manifest: dict, where: str) -> None:
     """The types and forms of all entries.
 
     :raises ModelError: naming the first entry at fault.
@@ -285,12 +181,12 @@ def read_table(content: bytes, values: tuple[int, ...], where: str) -> LabelTabl
                 f"{where} is not a label table ({str(error).replace(str(path), 'labels.csv')})."
             ) from error
     try:
-        return _complete(table, values, where)
+        return complete(table, values, where)
     except LabelTableError as error:
         raise ModelError(str(error)) from error
 
 
-def _complete(table: LabelTable, values: tuple[int, ...], where: str) -> LabelTable:
+def complete(table: LabelTable, values: tuple[int, ...], where: str) -> LabelTable:
     """The table with a background, after checking that it has just the values that the model gives.
 
     :raises LabelTableError: naming the first value that differs.

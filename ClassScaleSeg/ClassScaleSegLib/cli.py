@@ -82,7 +82,7 @@ def inspect_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
 
 def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     """Make a bundle of a model folder."""
-    from .bundle import pack
+    from .packing import pack
 
     written = pack(
         options.model,
@@ -97,6 +97,7 @@ def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         modality=options.modality,
         orientation=options.orientation,
         notice=options.notice,
+        half_precision=options.half_precision,
         overwrite=options.overwrite,
     )
     print(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
@@ -145,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--modality", help="such as CT or MR")
     pack.add_argument("--orientation", help="that images must be turned to first, such as RAS")
     pack.add_argument("--notice", help="to be shown to users")
+    pack.add_argument("--half-precision", action="store_true", help="weights as float16: half the size")
     pack.add_argument("--overwrite", action="store_true")
 
     add_models_options(command("models", models_command))

@@ -87,7 +87,7 @@ def open_model(
     """Open a model from anywhere; nothing in it is trusted, and no code in it runs.
 
     :param source: an nnU-Net v2 model folder (``Trainer__Plans__configuration``) or a folder above exactly one; a zip
-        made by ``nnUNetv2_export_model_to_zip``; a bundle of :func:`~ClassScaleSegLib.bundle.pack`, zipped or unpacked.
+        made by ``nnUNetv2_export_model_to_zip``; a bundle of :func:`~ClassScaleSegLib.packing.pack`, zipped or not.
     :param folds: ``(0, 1)`` or ``("all",)``; all numbered folds if not given, ``fold_all`` if there is no other.
     :param checkpoint: ``final`` or ``best``; a bundle holds only one.
     :param configuration: chooses among several models, by configuration or by path.

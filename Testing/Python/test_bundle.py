@@ -14,10 +14,10 @@ import torch
 from conftest import TOY, small_dataset, small_plans, stock_network, write_checkpoint
 
 pytest.importorskip("nnunetv2")
-from ClassScaleSegLib.bundle import pack  # noqa: E402
 from ClassScaleSegLib.errors import LabelTableError, ModelError, OutputError, OutputExistsError  # noqa: E402
 from ClassScaleSegLib.labels import LabelTable  # noqa: E402
 from ClassScaleSegLib.model import open_model  # noqa: E402
+from ClassScaleSegLib.packing import pack  # noqa: E402
 
 MEMBERS = ["manifest.json", "README.md", "dataset.json", "labels.csv", "plans.json"]
 
@@ -68,6 +68,22 @@ def test_a_bundle_opens_to_the_very_same_model(bundle, tmp_path):
     assert (packed.licence, packed.modality, packed.orientation, packed.notice) == ("CC-BY-4.0", "CT", None, None)
     one = open_model(bundle, folds=(1,))
     assert same_model(one, open_model(folder, folds=(1,))) and one.folds == ("1",)
+
+
+def test_half_precision_halves_the_weights_and_rounds_them_to_float16(bundle, tmp_path):
+    folder = next(tmp_path.glob("Dataset007_Small/*"))
+    half = pack(folder, tmp_path / "half.zip", half_precision=True)
+    sizes = [len(members_of(file)["fold_0.safetensors"]) for file in (bundle, half)]
+    assert sizes[1] < 0.6 * sizes[0]  # the rest is names
+    for one, other in zip(open_model(bundle).backbones, open_model(half).backbones, strict=True):
+        for exact, rounded in zip(one.parameters(), other.parameters(), strict=True):
+            assert rounded.dtype == torch.float32 and torch.equal(rounded, exact.half().float())
+    checkpoint = torch.load(folder / "fold_1" / "checkpoint_final.pth", weights_only=False)
+    next(iter(checkpoint["network_weights"].values()))[:] = 70000
+    torch.save(checkpoint, folder / "fold_1" / "checkpoint_final.pth")
+    with pytest.raises(ModelError, match="fold_1.* has values beyond float16's 65504: leave out --half-precision"):
+        pack(folder, tmp_path / "large.zip", half_precision=True)
+    assert not (tmp_path / "large.zip").exists()
 
 
 def test_a_bundle_holds_no_pickle_and_nothing_the_manifest_does_not_list(bundle):
@@ -156,7 +172,7 @@ def test_an_existing_file_is_kept_and_a_failure_leaves_nothing(bundle, tmp_path,
             raise fault
 
         with monkeypatch.context() as patch, pytest.raises(raised):
-            patch.setattr("ClassScaleSegLib.bundle._write_zip", half_written)
+            patch.setattr("ClassScaleSegLib.packing._write_zip", half_written)
             pack(folder, bundle, overwrite=True)
     assert bundle.read_bytes() == before and sorted(tmp_path.iterdir()) == names
     assert open_model(pack(folder, bundle, name="new", overwrite=True)).name == "new"

@@ -12,6 +12,7 @@ from ClassScaleSegLib import OutOfMemoryError, open_model
 from ClassScaleSegLib.inference.estimate import (
     Estimate,
     ModelSize,
+    _free,
     describe_need,
     estimate,
     estimate_from_summary,
@@ -34,6 +35,11 @@ GIB = 2**30
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
         (MemoryError(), True),
         (torch.cuda.OutOfMemoryError("x"), True),
         (RuntimeError("shape mismatch"), False),
@@ -43,6 +49,13 @@ GIB = 2**30
 )
 def test_want_of_memory_is_recognised(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda", None), ("cuda:1", 1)])
+def test_free_memory_is_asked_for_by_index_as_older_torch_wants_it(device, index, monkeypatch):
+    asked = []
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda which: asked.append(which) or (7 * GIB, 8 * GIB))
+    assert _free(device) == 7 * GIB and asked == [index]
 
 
 def test_a_device_that_lacks_an_operator_is_left_for_the_next():

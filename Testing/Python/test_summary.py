@@ -51,8 +51,8 @@ def test_the_embedded_model_is_summarized_as_it_opens():
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_folder_exported_zip_and_bundle_of_one_model_agree(write_model, tmp_path, batch_norm):
-    from ClassScaleSegLib.bundle import pack
     from ClassScaleSegLib.model import open_model
+    from ClassScaleSegLib.packing import pack
 
     plans = small_plans(channels=2)
     if batch_norm:
@@ -219,8 +219,8 @@ def test_the_weights_of_a_bundle_are_not_read(monkeypatch):
 
 
 def test_a_bundle_keeps_the_groups_of_its_labels(write_model, tmp_path):
-    from ClassScaleSegLib.bundle import pack
     from ClassScaleSegLib.model import open_model
+    from ClassScaleSegLib.packing import pack
 
     names = {1: "liver", 2: "rib_left_1", 3: "own part"}
     table = LabelTable.from_names(names)

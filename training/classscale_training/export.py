@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ClassScaleSegLib import bundle
+from ClassScaleSegLib import pack
 from ClassScaleSegLib.checkpoint import read_checkpoint
 from ClassScaleSegLib.errors import ModelError
 from ClassScaleSegLib.files import refuse_existing
@@ -67,13 +67,13 @@ def export_stock(
 def export_bundle(
     folder: Path, output: Path, folds: Sequence[int | str] | None = None, checkpoint: str = "final", **options: Any
 ) -> Path:
-    """Write our bundle (``.zip``); ``options`` are those of :func:`ClassScaleSegLib.bundle.pack`.
+    """Write our bundle (``.zip``); ``options`` are those of :func:`ClassScaleSegLib.packing.pack`.
 
     :raises ModelError, OutputExistsError, OutputError: as :func:`export_stock`.
     """
     with tempfile.TemporaryDirectory() as temporary:
         stock = export_stock(folder, Path(temporary) / folder.name, folds, checkpoint)
-        return bundle.pack(stock, output, **options)
+        return pack(stock, output, **options)
 
 
 def _checkpoints(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[Path]:

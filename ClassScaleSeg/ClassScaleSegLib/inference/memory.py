@@ -10,14 +10,25 @@ from typing import TypeVar
 from ..errors import OutOfMemoryError
 
 _T = TypeVar("_T")
+# Of a full GPU, cuDNN and cuBLAS say that a handle or a workspace could not be made.
+_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "nable to find a valid cuDNN algorithm",
+    "nable to find an engine to execute",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch (CUDA, MPS or CPU allocator), numpy or Python says that memory ran out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return not isinstance(error, OutOfMemoryError)  # our own is the last word
-    words = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
 class Tiles:

@@ -38,7 +38,7 @@ class Ring:
             if rows:
                 box = (slice(slot, slot + rows), slice(y, y + height), slice(z, z + width))
                 part = basis[:, row : row + rows].transpose(0, 1)
-                self._sums[box[0], :, box[1], box[2]] += part
+                self._sums[box[0], :, box[1], box[2]].add_(part)  # += would write the sum twice
                 self._weights[box] += weight[row : row + rows]
 
     def take(self, row: int) -> torch.Tensor:
