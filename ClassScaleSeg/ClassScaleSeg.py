@@ -88,6 +88,13 @@ class ClassScaleSegParameterNode:
     threads: Annotated[int, WithinRange(0, 1024)] = 0
 
 
+def sample_of(volume):
+    """A volume node, and the id of the model that goes with it if it is one of our samples."""
+    from ClassScaleSegPanel.sample_data import model_for
+
+    return volume, model_for(volume)
+
+
 class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel: binds widgets to the parameter node, and a timer to the run."""
 
@@ -98,6 +105,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = self._guiTag = None
         self._watched = []
         self._shownClasses = ""  # the parameter that the ticks stand for
+        self._shownSample = None  # the input, and the model for it if it is a sample
 
     def setup(self):
         from ClassScaleSegLib.catalog import Catalog
@@ -172,6 +180,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.watch([])
         self._parameterNode = node
         if node is not None:
+            self._shownSample = sample_of(node.inputVolume)  # chosen earlier, and a model with it
             self.models.select(node.model)
             self.restoreClasses()
             self._guiTag = node.connectGui(self.ui)
@@ -200,7 +209,14 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.cancelButton.enabled = self.runs.run is not None
 
     def follow(self, node):
-        """Show model, classes and result that the node names: a scene or a script may have put them there."""
+        """Show model, classes and result that the node names: a scene or a script may have put them there.
+
+        A sample that is newly chosen brings its model along.
+        """
+        sample = sample_of(node.inputVolume)
+        if sample != self._shownSample:  # a file may become known after its volume
+            self._shownSample = sample
+            node.model = sample[1] or node.model
         if node.model != (self.models.entry.id if self.models.entry is not None else None):
             self.models.select(node.model)
         if node.classes != self._shownClasses:

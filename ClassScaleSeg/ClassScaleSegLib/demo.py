@@ -80,7 +80,10 @@ def mean_dice(labels: np.ndarray, truth: np.ndarray) -> float:
 
 
 def draw(image_file: Path, result: Segmentation, picture: Path) -> None:
-    """The middle slice of each axis, grey and with the segments' colours over it, as PNG."""
+    """A slice of each axis, grey and with the segments' colours over it, as PNG.
+
+    The middle ones, but for the sagittal, which lies beside the plane where the halves of a body meet.
+    """
     import SimpleITK as sitk
     from matplotlib.figure import Figure
 
@@ -95,11 +98,11 @@ def draw(image_file: Path, result: Segmentation, picture: Path) -> None:
     figure = Figure(figsize=(12, 8), facecolor="black", layout="tight")
     panels = figure.subplots(2, 3)
     for column, (axis, name) in enumerate(((0, "axial"), (1, "coronal"), (2, "sagittal"))):
-        middle = grey.shape[axis] // 2
+        place = round(grey.shape[axis] * (0.45 if name == "sagittal" else 0.5))
         for row, panel in enumerate(panels[:, column]):
-            panel.imshow(grey.take(middle, axis), cmap="gray", origin="lower" if axis else "upper")
+            panel.imshow(grey.take(place, axis), cmap="gray", origin="lower" if axis else "upper")
             if row:
-                panel.imshow(colours[found.take(middle, axis)], origin="lower" if axis else "upper")
+                panel.imshow(colours[found.take(place, axis)], origin="lower" if axis else "upper")
             panel.set_title(name if not row else "", color="white")
             panel.axis("off")
     with replacing(picture, overwrite=True) as temporary:

@@ -14,6 +14,7 @@ from ClassScaleSegLib.surfaces import SURFACE
 from slicer_application import ROOT, add_volume, application, load_sample, module, qt, slicer
 
 TOY = ROOT / "Resources" / "Models" / "toy-120.zip"
+SAMPLES = ROOT / "Resources" / "SampleData"
 
 
 def wait_until(condition, seconds=60):
@@ -338,6 +339,20 @@ def test_sample_data_are_registered_with_their_checksums():
         assert source["uris"].startswith("file://") and source["uris"].endswith(f"/Resources/SampleData/{name}")
         digest = hashlib.sha256((ROOT / "Resources" / "SampleData" / name).read_bytes()).hexdigest()
         assert source["checksums"] == f"SHA256:{digest}" and Path(source["thumbnailFileName"]).exists()
+
+
+def test_a_sample_that_is_chosen_brings_its_model_along(panel):
+    models, selector = panel.ui.modelComboBox, panel.ui.inputSelector
+    toy, head = (slicer.util.loadVolume(str(SAMPLES / f"{name}.nrrd")) for name in ("toy-1000", "head-mr"))
+    other = add_volume(np.zeros((20, 20, 20), np.int16), "CT")
+    for volume, model in ((toy, "toy-1000"), (head, "head-mr-312"), (other, "head-mr-312"), (toy, "toy-1000")):
+        selector.setCurrentNode(volume)
+        assert models.currentData == model and panel._parameterNode.model == model
+        assert panel.ui.needLabel.text != "" and panel.ui.applyButton.enabled
+    panel.models.select("toy-120")  # the user's choice stays, also when the module is left and entered again
+    panel.exit()
+    panel.enter()
+    assert panel._parameterNode.inputVolume is toy and panel._parameterNode.model == "toy-120"
 
 
 def test_importing_the_module_loads_nothing_heavy():
