@@ -1,8 +1,9 @@
 """Make the embedded head model of a training: ``Resources/Models/head-mr-312.zip``, with labels, codes and model card.
 
-    python training/pack_head_model.py --atlas-licence ../shared/data/spl_brain/3DSlicer_License.txt
+    python training/pack_head_model.py --hardware "one NVIDIA H100" --atlas-licence .../3DSlicer_License.txt
 
-The card states what ``evaluate_head_model.py`` measured (``--evaluation``), structure by structure. The atlas's licence
+The card states what ``evaluate_head_model.py`` measured (``--evaluation``), structure by structure: of the weights in
+half precision, as the bundle has them (``classscaleseg pack --half-precision`` makes such a model). The atlas's licence
 asks that its conditions go with everything made of it, so they are the end of the card.
 """
 
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", default="final", help="final, or latest of a training that is not finished")
     parser.add_argument("--evaluation", type=Path, default=Path(".benchmarks/head/evaluation.json"))
     parser.add_argument("--atlas-licence", type=Path, required=True, help="3DSlicer_License.txt beside the atlas")
-    parser.add_argument("--hardware", default="one CPU thread", help="what it was trained on, for the card")
+    parser.add_argument("--hardware", required=True, help="what it was trained on, for the card: one NVIDIA H100")
     parser.add_argument("--remark", default="", help="a sentence on the training, for the card")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args(arguments)
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
                 modality="MR",
                 orientation=ORIENTATION,
                 notice=NOTICE,
+                half_precision=True,
                 overwrite=True,
             )
     except (ClassScaleError, OSError, ValueError) as error:
@@ -142,7 +144,8 @@ def card(
         "14 were kept for validation.",
         "",
         f"Training: {log[-1]['step']} steps, {log[-1]['seconds'] / 60:.0f} minutes on {hardware}, by "
-        f"`training/recipes/head-mr-312.sh`.{' ' * bool(remark)}{remark} Course:",
+        f"`training/recipes/head-mr-312.sh`.{' ' * bool(remark)}{remark} Weights are stored in half precision, and "
+        "all figures below are of these. Course:",
         "",
         "| step | loss | minutes | Dice of all structures, centre of 4 unseen heads |",
         "|---|---|---|---|",
@@ -154,8 +157,8 @@ def card(
         f"surroundings), at {evaluation['spacing_mm']:g} mm: mean Dice **{_figure(atlas['dice'])}** over the "
         f"{atlas['structures_as_large']} structures of at least {atlas['least_voxels']} voxels "
         f"({_figure(atlas['pooled_dice'])} with false positives of all heads pooled), {_figure(atlas['dice_of_all'])} "
-        f"over all {len(tables.structures)}. Structures found in a head: {min(atlas['non_empty'])} to "
-        f"{max(atlas['non_empty'])}.",
+        f"over all {len(tables.structures)}. Structures found in a head: {min(atlas['non_empty'])} "
+        f"to {max(atlas['non_empty'])}; skull-stripped ones have no muscles and no eyes.",
         "",
         f"On {individuals['cases']} synthesised heads of individuals {', '.join(map(str, individuals['of']))}, whose "
         "anatomy it has never seen:",

@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,6 +26,7 @@ from torch.nn import functional
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "training"), str(ROOT / "ClassScaleSeg")]
 from classscale_training import CrossEntropyDiceLoss  # noqa: E402
+from classscale_training.files import write_json  # noqa: E402
 
 RANK = 32
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -155,12 +157,30 @@ def main() -> int:
     device, quick = options.device, options.quick
     begin = time.perf_counter()
 
-    parities = []
+    content = {
+        "machine": {
+            "device": torch.cuda.get_device_name() if device == "cuda" else device,
+            "torch": torch.__version__,
+            "triton": _triton_version(),
+            "date": date.today().isoformat(),
+        },
+        "kernels used": device == "cuda" and _kernels_used(),
+        "quick": quick,
+        "seconds": 0.0,
+        "parity": [],
+        "timing": [],
+    }
+
+    def add(kind: str, row: dict[str, object]) -> None:
+        content[kind].append(row)
+        content["seconds"] = round(time.perf_counter() - begin, 1)
+        write_json(partial, content)  # each time: what is killed keeps its rows
+        print(json.dumps(row), flush=True)
+
+    partial = options.folder / "gpu_kernels.partial.json"
     for classes, rank in ((20, 32),) if quick else ((118, 32), (500, 32), (1000, 32), (4096, 8), (118, 160)):
         for dtype in (torch.float16, torch.float32, torch.bfloat16):
-            parities.append(parity(classes, rank, dtype, 8 if quick else 32, device))
-            print(json.dumps(parities[-1]), flush=True)
-    timings = []
+            add("parity", parity(classes, rank, dtype, 8 if quick else 32, device))
     for classes in (20,) if quick else (118, 500, 1000):
         leaves = inputs(classes, 16 if quick else 128, device)
         contenders = {
@@ -171,21 +191,9 @@ def main() -> int:
             "linear_cross_entropy, cross entropy only": linear_cross_entropy,
         }
         for name, loss in contenders.items():
-            timings.append(timing(name, loss, leaves, 2 if quick else 10))
-            print(json.dumps(timings[-1]), flush=True)
+            add("timing", timing(name, loss, leaves, 2 if quick else 10))
         del leaves
-    content = {
-        "device": torch.cuda.get_device_name() if device == "cuda" else device,
-        "torch": torch.__version__,
-        "triton": _triton_version(),
-        "kernels used": device == "cuda" and _kernels_used(),
-        "quick": quick,
-        "seconds": round(time.perf_counter() - begin, 1),
-        "parity": parities,
-        "timing": timings,
-    }
-    options.folder.mkdir(parents=True, exist_ok=True)
-    (options.folder / "gpu_kernels.json").write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(options.folder / "gpu_kernels.json")
     return 0 if quick or content["kernels used"] else 1
 
 

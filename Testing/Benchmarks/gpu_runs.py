@@ -40,8 +40,8 @@ def runs(folder: Path) -> list[Run]:
     """The list, most wanted first; heads if their label maps were prepared and came along."""
     trainings = ["toy-1000"]
     if (ROOT / ".benchmarks" / "head" / "label_maps.npz").exists():
-        trainings += ["head-mr-312", "head-mr-312-1mm"]
-    kernels = Run("gpu_kernels", (str(HERE / "gpu_kernels.py"),), HERE / "results" / "gpu_kernels.json")
+        trainings += ["head-mr-312-1mm"]
+    kernels = Run("gpu_kernels", (str(HERE / "gpu_kernels.py"), "--folder", str(folder)), folder / "gpu_kernels.json")
     return [kernels, *(_training(name, folder / name) for name in trainings)]
 
 
@@ -85,7 +85,6 @@ def main() -> int:
         print(f"{run.name:>16}  {state}", flush=True)
     if options.keep:
         shutil.copytree(folder, options.keep / "runs", dirs_exist_ok=True)
-        shutil.copytree(HERE / "results", options.keep / "results", dirs_exist_ok=True)
     return 0 if finished else 1
 
 
