@@ -228,8 +228,7 @@ def sections() -> list[str]:
         section(
             "1. Memory and time against the number of classes",
             "One thread of a CPU. Red crosses: stock would take more memory than was free, and was not run. "
-            "With fewer classes than channels the logits themselves are the smaller basis. The sweep ran "
-            "beside another job on the second core: its seconds are rough.",
+            "With fewer classes than channels the logits themselves are the smaller basis.",
             ("class_sweep", command("class_sweep"), class_sweep),
             ("training_step", command("training_step"), with_bars()),
             ("loss_memory_time", command("loss_memory_time"), with_bars()),
