@@ -88,13 +88,6 @@ class ClassScaleSegParameterNode:
     threads: Annotated[int, WithinRange(0, 1024)] = 0
 
 
-def sample_of(volume):
-    """A volume node, and the id of the model that goes with it if it is one of our samples."""
-    from ClassScaleSegPanel.sample_data import model_for
-
-    return volume, model_for(volume)
-
-
 class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel: binds widgets to the parameter node, and a timer to the run."""
 
@@ -105,7 +98,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = self._guiTag = None
         self._watched = []
         self._shownClasses = ""  # the parameter that the ticks stand for
-        self._shownSample = None  # the input, and the model for it if it is a sample
+        self._shownInput = None  # the volume, and the model for it if it is a sample
 
     def setup(self):
         from ClassScaleSegLib.catalog import Catalog
@@ -174,13 +167,15 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._parameterNode.inputVolume = first
 
     def setParameterNode(self, node):
+        from ClassScaleSegPanel.sample_data import model_for
+
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
             self.watch([])
         self._parameterNode = node
         if node is not None:
-            self._shownSample = sample_of(node.inputVolume)  # chosen earlier, and a model with it
+            self._shownInput = node.inputVolume, model_for(node.inputVolume)  # chosen earlier, and a model with it
             self.models.select(node.model)
             self.restoreClasses()
             self._guiTag = node.connectGui(self.ui)
@@ -213,10 +208,12 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         A sample that is newly chosen brings its model along.
         """
-        sample = sample_of(node.inputVolume)
-        if sample != self._shownSample:  # a file may become known after its volume
-            self._shownSample = sample
-            node.model = sample[1] or node.model
+        from ClassScaleSegPanel.sample_data import model_for
+
+        model = model_for(node.inputVolume)
+        if self._shownInput != (node.inputVolume, model):  # a volume may be there before its file is known
+            self._shownInput = node.inputVolume, model
+            node.model = model or node.model
         if node.model != (self.models.entry.id if self.models.entry is not None else None):
             self.models.select(node.model)
         if node.classes != self._shownClasses:

@@ -181,12 +181,12 @@ def read_table(content: bytes, values: tuple[int, ...], where: str) -> LabelTabl
                 f"{where} is not a label table ({str(error).replace(str(path), 'labels.csv')})."
             ) from error
     try:
-        return complete(table, values, where)
+        return complete_table(table, values, where)
     except LabelTableError as error:
         raise ModelError(str(error)) from error
 
 
-def complete(table: LabelTable, values: tuple[int, ...], where: str) -> LabelTable:
+def complete_table(table: LabelTable, values: tuple[int, ...], where: str) -> LabelTable:
     """The table with a background, after checking that it has just the values that the model gives.
 
     :raises LabelTableError: naming the first value that differs.

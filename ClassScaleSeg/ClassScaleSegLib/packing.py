@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .archive import first_line, open_source
-from .bundle import DESCRIPTION, FORMAT, VERSION, check_manifest, complete, is_bundle
+from .bundle import DESCRIPTION, FORMAT, VERSION, check_manifest, complete_table, is_bundle
 from .card import model_card
 from .errors import ModelError, OutputError
 from .files import refuse_existing, replacing
@@ -64,7 +64,7 @@ def pack(
     if labels is not None:
         table = labels if isinstance(labels, LabelTable) else LabelTable.from_csv(labels)
         where = "The label table" if isinstance(labels, LabelTable) else str(labels)
-        parts = replace(parts, table=complete(table, parts.plans.values, where))
+        parts = replace(parts, table=complete_table(table, parts.plans.values, where))
     given = {"name": name, "licence": licence, "modality": modality, "orientation": orientation, "notice": notice}
     parts = replace(parts, **{key: value for key, value in given.items() if value is not None})
     text = model_card(parts) if card is None else _read_card(Path(card))

@@ -40,7 +40,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parents[1] / "training"), str(HERE.parents[1] / "ClassScaleSeg")]
 from classscale_training.files import write_json  # noqa: E402
-from gpu_engine_rows import SAMPLES  # noqa: E402
+from ClassScaleSegLib.demo import DEMOS  # noqa: E402
 from measure import mebibytes  # noqa: E402
 from random_model import RandomModel  # noqa: E402
 
@@ -143,7 +143,10 @@ def rows(files: Files, device: str, quick: bool) -> list[tuple[str, dict, dict]]
         names = {"labels": files.labels("limited", many, same), "reference": files.labels("ours", many, same)}
         return "small_gpu", told, {"do": "limited", "gib": gib, "how": how, **names}
 
-    bundles = [("bundles", {"model": name}, {"do": "bundle", "name": name}) for name in SAMPLES]
+    bundles = [
+        ("bundles", {"model": demo.model}, {"do": "bundle", "name": demo.model, "sample": demo.sample})
+        for demo in DEMOS.values()
+    ]
     if quick:
         return [
             *bundles[:1],

@@ -20,8 +20,6 @@ from classscale_training.files import write_json  # noqa: E402
 from measure import mebibytes, peak_bytes, reset_peak, resident_bytes  # noqa: E402
 from stock import declare_torchvision_operators  # noqa: E402
 
-SAMPLES = {"toy-120": "toy-120", "toy-1000": "toy-1000", "head-mr-312": "head-mr"}
-
 
 class Row:
     """What is known so far, in a file that the parent reads however the process ends."""
@@ -56,14 +54,14 @@ def serve() -> None:
         row.add(fault=f"{type(fault).__name__}: {(str(fault).splitlines() or [''])[0][:300]}")
 
 
-def bundle(row: Row, name: str, device: str) -> None:
+def bundle(row: Row, name: str, sample: str, device: str) -> None:
     """An embedded model on its sample: CPU, then the device."""
     from ClassScaleSegLib import open_model, segment
     from ClassScaleSegLib.demo import mean_dice
     from ClassScaleSegLib.resources import resource
     from ClassScaleSegLib.segmentation import Segmentation
 
-    image, labels = resource("SampleData", f"{SAMPLES[name]}.nrrd"), {}
+    image, labels = resource("SampleData", f"{sample}.nrrd"), {}
     model = open_model(resource("Models", f"{name}.zip"))
     for place, where in (("cpu", "cpu"), ("device", device)):
         first = segment(image, model, device=where).labels
@@ -76,7 +74,7 @@ def bundle(row: Row, name: str, device: str) -> None:
         labels["float32"] = segment(image, model, device=device).labels
     row.add(float32_differ=int((labels["cpu"] != labels["float32"]).sum()))
     with contextlib.suppress(FileNotFoundError):  # the head's own labels are not shipped
-        truth = Segmentation.from_image(resource("SampleData", f"{SAMPLES[name]}-labels.nrrd")).labels
+        truth = Segmentation.from_image(resource("SampleData", f"{sample}-labels.nrrd")).labels
         row.add(**{f"{place}_dice": mean_dice(found, truth) for place, found in labels.items()})
 
 

@@ -247,7 +247,7 @@ def _free(device: str) -> int:
     import torch
 
     if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(torch.device(device).index)[0]  # the index: torch before 2.4 wants one, or none
+        return torch.cuda.mem_get_info(torch.device(device).index)[0]  # older torch takes no name
     if device == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # from torch 2.5; the memory is shared
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     # what this process holds already is in the estimate

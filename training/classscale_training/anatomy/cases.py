@@ -93,9 +93,9 @@ class HeadCases(Dataset):
         image, labels = self.make(generator, subject, donor, self.options.patch, offset, like_t1=easy)
         air = float(uniform(generator, 0.0, 1.5, 1))  # a whole image has more air than a patch
         box = _field_of_view(generator, self.options.patch)
-        padded, ignored = torch.zeros_like(image), torch.full_like(labels, IGNORE_INDEX)
-        padded[box], ignored[box] = _normalized(image[box], air), labels[box]
-        return padded[None], ignored, int(subject > 0)
+        padded, padded_labels = torch.zeros_like(image), torch.full_like(labels, IGNORE_INDEX)
+        padded[box], padded_labels[box] = _normalized(image[box], air), labels[box]
+        return padded[None], padded_labels, int(subject > 0)
 
     def unseen(self, index: int, subject: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """Image (grey values of at least 0) and labels, both ``(Z, Y, X)``, of an undivided head never trained on.

@@ -66,7 +66,7 @@ def field(
     """A smooth random field ``(channels, Z, Y, X)``: normal values every ``knots`` mm, linear between them."""
     z, y, x = (_linear(max(2, math.ceil(n * spacing / knots) + 1), n).to(device) for n in shape)
     values = (deviation * normal(generator, channels, z.shape[1], y.shape[1], x.shape[1])).to(device)
-    planes = y @ (values @ x.T)  # axis by axis: many times faster than to interpolate along all at once
+    planes = y @ (values @ x.T)  # axis by axis: on a CPU faster than torch's interpolate, along all at once
     return (z @ planes.flatten(2)).view(channels, *shape)
 
 
