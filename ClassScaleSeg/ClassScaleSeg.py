@@ -3,7 +3,7 @@
     from ClassScaleSeg import ClassScaleSegLogic
     segmentationNode = ClassScaleSegLogic().segment(volumeNode, "toy-120")
 
-Thin on purpose: runs are in ``ClassScaleSegLib.scene_run``, tables and choosers in ``ClassScaleSegPanel``. Nothing is
+Thin on purpose: runs are in ``ClassScaleSegLib.scene.run``, tables and choosers in ``ClassScaleSegPanel``. Nothing is
 imported at file scope that Slicer has not loaded already, so that Slicer starts as fast with this module as without it.
 """
 
@@ -101,7 +101,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shownInput = None  # the volume, and the model for it if it is a sample
 
     def setup(self):
-        from ClassScaleSegLib.catalog import Catalog
+        from ClassScaleSegLib.catalog.catalog import Catalog
         from ClassScaleSegPanel.class_list import ClassList
         from ClassScaleSegPanel.device_list import DeviceList
         from ClassScaleSegPanel.model_chooser import ModelChooser, ModelDrop
@@ -184,8 +184,8 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onParametersChanged(self, caller=None, event=None):
         """Show what depends on the parameters: channels, device, what the run takes, and whether it can start."""
-        from ClassScaleSegLib.scene_sequence import browser_of
-        from ClassScaleSegPanel.channels import show_channels
+        from ClassScaleSegLib.scene.sequence import browser_of
+        from ClassScaleSegPanel.inputs import show_channels
         from ClassScaleSegPanel.need import need_text
 
         node = self._parameterNode
@@ -262,7 +262,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode.classes = self._shownClasses
 
     def onRegionAdded(self, region):
-        from ClassScaleSegLib.scene_volume import fit_region
+        from ClassScaleSegLib.scene.volume import fit_region
 
         fit_region(region, self._parameterNode.inputVolume if self._parameterNode is not None else None)
 
@@ -288,7 +288,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         :param volume: scalar volume node, or a list of them where the model reads several channels.
         :param model: name or id in the catalogue, or the path of a model folder, an exported zip or a bundle.
-        :param progress: called with a ``ClassScaleSegLib.process.Event`` now and then.
+        :param progress: called with a ``ClassScaleSegLib.process.process.Event`` now and then.
         :param choices: ``classes`` (names or label values to keep), ``region`` (``vtkMRMLMarkupsROINode``),
             ``all_frames`` (of the sequence that the volume belongs to), ``segmentation``, ``confidence`` and
             ``statistics`` (nodes to fill), ``replace`` (the segments that the node has), ``standard_names``,
@@ -299,8 +299,8 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         return self.start(self.request(volume, model, **choices)).wait(progress)
 
     def request(self, volume, model, **choices):
-        """The choices of `segment` as a ``ClassScaleSegLib.scene_run.Request``."""
-        from ClassScaleSegLib.scene_run import request_for
+        """The choices of `segment` as a ``ClassScaleSegLib.scene.run.Request``."""
+        from ClassScaleSegLib.scene.run import request_for
 
         return request_for(volume, model, choices)
 
@@ -309,7 +309,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         :raises ClassScaleSegLib.ClassScaleError: a sentence; also if another run is under way, or packages are missing.
         """
-        from ClassScaleSegLib.scene_run import SceneRun
+        from ClassScaleSegLib.scene.run import SceneRun
         from ClassScaleSegPanel.install import refuse_missing_dependencies
 
         refuse_missing_dependencies()
@@ -328,13 +328,13 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
     def show3D(self, segmentationNode, segmentIDs):
         """Show these segments in 3D and no others; makes surfaces for them alone. Returns how many were made."""
-        from ClassScaleSegLib.surfaces import show_3d
+        from ClassScaleSegLib.scene.surfaces import show_3d
 
         return show_3d(segmentationNode, segmentIDs)
 
     def centerViews(self, segmentationNode, segmentID):
         """Centre slice and 3D views on a segment; returns the point in RAS, mm, or ``None`` if it is empty."""
-        from ClassScaleSegLib.scene_view import centre_views
+        from ClassScaleSegLib.scene.view import centre_views
 
         return centre_views(segmentationNode, segmentID)
 
@@ -343,7 +343,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         Whether ours was used. :raises ClassScaleSegLib.OutputError: if the file cannot be written.
         """
-        from ClassScaleSegLib.scene_results import save_segmentation
+        from ClassScaleSegLib.scene.results import save_segmentation
 
         return save_segmentation(segmentationNode, path)
 

@@ -14,12 +14,14 @@ from .errors import (
     OutputError,
     OutputExistsError,
 )
+from .images.geometry import Geometry
+from .images.segmentation import Segmentation
 from .inference.progress import Progress
 from .inference.segmenter import Options, segment
-from .labels import Code, Label, LabelTable
-from .model import Model, open_model
-from .packing import pack
-from .segmentation import Geometry, Segmentation
+from .labels.label import Code, Label
+from .labels.table import LabelTable
+from .models.model import Model, open_model
+from .models.packing import pack
 
 __all__ = [
     "Cancelled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,14 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .presets import load_presets, save_presets
 from .search_table import Row, SearchTable
 
 if TYPE_CHECKING:
-    from ClassScaleSegLib.labels import Label, LabelTable
+    from ClassScaleSegLib.labels.label import Label
+    from ClassScaleSegLib.labels.table import LabelTable
+
+# in the application's settings: presets outlive scenes and serve every model
+_SETTING = "ClassScaleSeg/ClassPresets"
 
 
 class ClassList:
@@ -167,3 +171,18 @@ def _row(label: Label) -> Row:
 
 def _cells(label: Label) -> tuple[str, str, str]:
     return label.name, label.type.value if label.type else "", label.group or ""
+
+
+def load_presets() -> dict[str, list[str]]:
+    """Names of classes by name of preset; what is not readable counts as none."""
+    try:
+        content = json.loads(slicer.app.userSettings().value(_SETTING) or "{}")
+    except (TypeError, ValueError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {str(name): [str(item) for item in names] for name, names in content.items() if isinstance(names, list)}
+
+
+def save_presets(presets: dict[str, list[str]]) -> None:
+    slicer.app.userSettings().setValue(_SETTING, json.dumps(presets))

@@ -29,7 +29,7 @@ class DeviceList:
     def _opened(self, collapsed: bool) -> None:
         if collapsed or self._filled:
             return
-        from ClassScaleSegLib.devices import find_devices
+        from ClassScaleSegLib.inference.devices import find_devices
 
         self._filled = True
         for device, name in find_devices().items():

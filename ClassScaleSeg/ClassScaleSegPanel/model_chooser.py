@@ -11,11 +11,13 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .model_download import download, megabytes
+
 if TYPE_CHECKING:
-    from ClassScaleSegLib.catalog import Catalog
-    from ClassScaleSegLib.catalog_json import Entry
-    from ClassScaleSegLib.labels import LabelTable
-    from ClassScaleSegLib.summary import ModelSummary
+    from ClassScaleSegLib.catalog.catalog import Catalog
+    from ClassScaleSegLib.catalog.entries import Entry
+    from ClassScaleSegLib.labels.table import LabelTable
+    from ClassScaleSegLib.models.summary import ModelSummary
 
 
 class ModelChooser:
@@ -103,42 +105,11 @@ class ModelChooser:
 
     def download(self) -> bool:
         """Download the chosen model once the user has agreed; whether it is there now."""
-        from ClassScaleSegLib.errors import Cancelled, ClassScaleError
-
         entry = self.entry
-        if entry is None or not slicer.util.confirmOkCancelDisplay(self.consent(entry), windowTitle=_("Download")):
+        if entry is None or not download(self._catalog, entry):
             return False
-        dialog = qt.QProgressDialog(_("Downloading {name}").format(name=entry.name), _("Cancel"), 0, 1000)
-        dialog.windowModality = qt.Qt.ApplicationModal
-        dialog.minimumDuration = 0
-        dialog.show()
-        try:
-            self._catalog.download(entry, progress=_Shower(dialog), cancel=_Canceller(dialog))
-        except Cancelled:
-            pass  # what has arrived is kept, and the next download goes on from there
-        except ClassScaleError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Download failed"))
-        finally:
-            dialog.close()
-            dialog.deleteLater()
         self.reload()
         return self.is_installed()
-
-    def consent(self, entry: Entry) -> str:
-        """What the user agrees to: addresses, size, licence, and where the files will lie."""
-        size = _("unknown size") if entry.download_size is None else _megabytes(entry.download_size)
-        lines = [
-            _("{name} will be downloaded ({size}) from:").format(name=entry.name, size=size),
-            *(part.address for part in entry.parts if part.address),
-            "",
-            _("Licence: {licence}").format(licence=entry.licence or _("not stated")),
-        ]
-        lines += [text for text in (entry.licence_address, entry.notice) if text]
-        lines += [
-            _("It will be kept in {folder} until you remove it.").format(folder=self._catalog.folder / entry.id),
-            _("Nothing about your images is sent."),
-        ]
-        return "\n".join(lines)
 
     def show_card(self) -> None:
         """Show what the model's makers say of it: data, licences, how good it is, known failures."""
@@ -170,7 +141,7 @@ class ModelChooser:
         entry = self.entry
         if entry is None:
             return
-        size = _megabytes(self._catalog.size(entry))
+        size = megabytes(self._catalog.size(entry))
         question = _("Remove {name} ({size})?") if not entry.own else _("Forget {name}? Its file stays where it is.")
         if slicer.util.confirmOkCancelDisplay(question.format(name=entry.name, size=size), windowTitle=_("Remove")):
             try:
@@ -186,8 +157,8 @@ class ModelChooser:
     def _describe(self) -> None:
         """Read the summaries of the chosen model, and tell what it is."""
         from ClassScaleSegLib.errors import ClassScaleError
-        from ClassScaleSegLib.inference.parts import common_table
-        from ClassScaleSegLib.summary import summarize
+        from ClassScaleSegLib.inference.several_models import common_table
+        from ClassScaleSegLib.models.summary import summarize
 
         entry = self.entry
         self.summaries, self.table, self.fault = (), None, ""
@@ -272,28 +243,3 @@ def dropped_model(mime: Any) -> str | None:
     if len(paths) == 1 and (paths[0].lower().endswith(".zip") or Path(paths[0]).is_dir()):
         return paths[0]
     return None
-
-
-class _Shower:
-    """Progress of a download in a dialog; keeps the application alive meanwhile."""
-
-    def __init__(self, dialog: Any) -> None:
-        self._dialog = dialog
-
-    def __call__(self, done: int, total: int | None) -> None:
-        self._dialog.maximum = 1000 if total else 0
-        self._dialog.value = min(999, 1000 * done // total) if total else 0
-        slicer.app.processEvents()
-
-
-class _Canceller:
-    def __init__(self, dialog: Any) -> None:
-        self._dialog = dialog
-
-    def is_set(self) -> bool:
-        slicer.app.processEvents()
-        return bool(self._dialog.wasCanceled)
-
-
-def _megabytes(count: int) -> str:
-    return _("{size} MB").format(size=f"{count / 1e6:,.0f}" if count > 1e7 else f"{count / 1e6:.1f}")

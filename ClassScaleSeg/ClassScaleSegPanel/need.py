@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def need_text(models: ModelChooser, parameters: Any, ticked: list[str]) -> tuple[str, bool]:
     """The line, and whether Apply can be pressed."""
     from ClassScaleSegLib.errors import ClassScaleError
-    from ClassScaleSegLib.scene_volume import check_volume
+    from ClassScaleSegLib.scene.volume import check_volume
 
     if models.fault:
         return models.fault, False
@@ -39,9 +39,9 @@ def need_text(models: ModelChooser, parameters: Any, ticked: list[str]) -> tuple
 
 
 def _estimate(models: ModelChooser, parameters: Any) -> list[str]:
-    from ClassScaleSegLib.advice import advise
     from ClassScaleSegLib.inference.estimate import describe_need, estimate_from_summary, largest
-    from ClassScaleSegLib.scene_volume import box_of, crop, geometry_of, modality_of
+    from ClassScaleSegLib.models.advice import advise
+    from ClassScaleSegLib.scene.volume import box_of, crop, geometry_of, modality_of
 
     volume = parameters.inputVolume
     geometry = geometry_of(volume)

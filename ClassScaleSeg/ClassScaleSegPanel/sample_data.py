@@ -40,7 +40,7 @@ def register() -> None:
 
 def model_for(volume) -> str | None:
     """Id of the embedded model that goes with a volume node, if that was read from the file of a sample."""
-    from ClassScaleSegLib.demo import DEMOS
+    from ClassScaleSegLib.commands.demo import DEMOS
 
     storage = volume.GetStorageNode() if volume is not None else None
     name = Path(storage.GetFileName() or "").name if storage is not None else ""

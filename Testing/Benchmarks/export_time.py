@@ -33,7 +33,7 @@ def run(classes: int, size: int, new_size: int, stock: bool) -> dict:
     import torch
     from ClassScaleSegLib.inference.decode import RowDecoder
     from ClassScaleSegLib.inference.interpolation import AxisSampling
-    from ClassScaleSegLib.projection import Projection
+    from ClassScaleSegLib.models.projection import Projection
 
     torch.set_num_threads(1)
     basis, weight, bias = anatomy_field(classes, size)

@@ -40,7 +40,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parents[1] / "training"), str(HERE.parents[1] / "ClassScaleSeg")]
 from classscale_training.files import write_json  # noqa: E402
-from ClassScaleSegLib.demo import DEMOS  # noqa: E402
+from ClassScaleSegLib.commands.demo import DEMOS  # noqa: E402
 from measure import mebibytes  # noqa: E402
 from random_model import RandomModel  # noqa: E402
 

@@ -57,9 +57,9 @@ def serve() -> None:
 def bundle(row: Row, name: str, sample: str, device: str) -> None:
     """An embedded model on its sample: CPU, then the device."""
     from ClassScaleSegLib import open_model, segment
-    from ClassScaleSegLib.demo import mean_dice
+    from ClassScaleSegLib.commands.demo import mean_dice
+    from ClassScaleSegLib.images.segmentation import Segmentation
     from ClassScaleSegLib.resources import resource
-    from ClassScaleSegLib.segmentation import Segmentation
 
     image, labels = resource("SampleData", f"{sample}.nrrd"), {}
     model = open_model(resource("Models", f"{name}.zip"))
@@ -185,7 +185,7 @@ def opened_and_warm(model: str, device: str):
     """The model of a folder, after one window, so that libraries and kernels are loaded."""
     import SimpleITK as sitk
     from ClassScaleSegLib import open_model, segment
-    from ClassScaleSegLib.allocator import return_memory_at_once
+    from ClassScaleSegLib.process.allocator import return_memory_at_once
 
     return_memory_at_once()  # as the command does
     opened = open_model(model)

@@ -54,7 +54,7 @@ def ours(basis: torch.Tensor, projection: torch.Tensor, bias: torch.Tensor, labe
 
 
 def twin(basis: torch.Tensor, projection: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    with patch("classscale_training.statistics._kernels_usable", lambda *_: False):
+    with patch("classscale_training.loss.class_statistics._kernels_usable", lambda *_: False):
         return ours(basis, projection, bias, labels)
 
 
@@ -206,7 +206,7 @@ def _triton_version() -> str | None:
 
 
 def _kernels_used() -> bool:
-    from classscale_training.cuda_statistics import usable
+    from classscale_training.loss.triton_statistics import usable
 
     return all(usable(*inputs(c, 4, "cuda")[:2]) for c in (118, 500, 1000))
 

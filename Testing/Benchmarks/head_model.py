@@ -1,10 +1,10 @@
 """The embedded head model: every structure, people it has never seen, the sample in the panel, and one real image.
 
-    python training/prepare_head_data.py --atlas .../spl_brain --individuals .../synthseg_labels
+    python training/embedded_models/prepare_head_data.py --atlas .../spl_brain --individuals .../synthseg_labels
     python Testing/Benchmarks/head_model.py [--quick] [--root FOLDER]
 
 * Dice of each structure on unseen synthesised heads of the atlas subject, and of coarse sets on individuals 11 to 14,
-  who took no part in the training (``training/evaluate_head_model.py``; kept in the root folder).
+  who took no part in the training (``training/embedded_models/evaluate_head_model.py``; kept in the root folder).
 * Seconds and memory from Apply to a complete segmentation node for the sample ``head-mr``, on two threads: the panel on
   the stand-ins of Testing/Slicer, the scene is Slicer's own. The memory is that of both processes.
 * A picture of the MNI template of ``neuroparc_mni``, the average of the heads of 152 people, without its skull: no
@@ -28,7 +28,7 @@ import numpy as np
 from measure import DATA, HERE, Bar, parse, report, run_job
 
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT / "training"), str(HERE.parent / "Slicer"), str(HERE.parent / "Python")]
+sys.path[:0] = [str(ROOT / "training" / "embedded_models"), str(HERE.parent / "Slicer"), str(HERE.parent / "Python")]
 
 MODEL = ROOT / "Resources" / "Models" / "head-mr-312.zip"
 LABEL_MAPS = Path(".benchmarks") / "head" / "label_maps.npz"
@@ -81,7 +81,7 @@ def run_in_panel(output: str) -> None:
 def template_picture(quick: bool, root: Path) -> dict[str, Any]:
     """Segment the template and draw it."""
     from ClassScaleSegLib import open_model, segment
-    from ClassScaleSegLib.demo import draw
+    from ClassScaleSegLib.commands.demo import draw
 
     begin = time.perf_counter()
     result = segment(TEMPLATE, open_model(MODEL), device="cpu")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
-from classscale_training import kernels
+from classscale_training.loss import kernels
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import torch
 from classscale_training import CrossEntropyDiceLoss
-from classscale_training.label_sets import LabelSets
-from classscale_training.loop_options import LoopOptions
-from classscale_training.plain_network import PlainUNet
+from classscale_training.loop.options import LoopOptions
+from classscale_training.loss.label_sets import LabelSets
+from classscale_training.network.plain_unet import PlainUNet
 from measure import Bar, in_own_process, parse, report
 from toy_training import train_on_toy
 

@@ -54,12 +54,12 @@ def run_ours(model: str, image: str) -> dict:
     import ClassScaleSegLib.inference.preprocess
     import ClassScaleSegLib.inference.segmenter
     import ClassScaleSegLib.inference.windows
-    import ClassScaleSegLib.network  # noqa: F401
+    import ClassScaleSegLib.models.network  # noqa: F401
     import nnunetv2.preprocessing.preprocessors.default_preprocessor
     import nnunetv2.utilities.get_network_from_plans  # noqa: F401
     import SimpleITK as sitk
     from ClassScaleSegLib import open_model, segment
-    from ClassScaleSegLib.allocator import return_memory_at_once
+    from ClassScaleSegLib.process.allocator import return_memory_at_once
 
     return_memory_at_once()  # as the command does
     opened = sitk.ReadImage(image)

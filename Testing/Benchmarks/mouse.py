@@ -125,7 +125,7 @@ def compare(root: Path, threads: int, checkpoint: str) -> int:
     command = ["segment", str(raw / "imagesTs" / "mouse_5_0000.nii.gz"), "-o", str(ours_file), "--overwrite"]
     command += ["-m", str(root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}")]
     command += ["--device", "cpu", "--threads", str(threads), "--checkpoint", checkpoint]
-    subprocess.run([sys.executable, "-m", "ClassScaleSegLib.cli", *command], env=environment(root, threads), check=True)
+    subprocess.run([sys.executable, "-m", "ClassScaleSegLib", *command], env=environment(root, threads), check=True)
     seconds = time.perf_counter() - begin
 
     def read(file: Path) -> np.ndarray:

@@ -75,7 +75,7 @@ def segment(root: Path, threads: int, model: Path, out: Path) -> dict[str, np.nd
         "-d", IDENTIFIER, "-c", CONFIGURATION, "-tr", STOCK_TRAINER,
     )  # fmt: skip
     image, file = str(images / "mouse_5_0000.nii.gz"), out / "engine" / "mouse_5.nii.gz"
-    command = [sys.executable, "-m", "ClassScaleSegLib.cli", "segment", image, "-m", str(out / "model.zip")]
+    command = [sys.executable, "-m", "ClassScaleSegLib", "segment", image, "-m", str(out / "model.zip")]
     command += ["-o", str(file), "--device", "cpu", "--threads", str(threads)]
     subprocess.run(command, env=environment(root, threads), check=True)
     return {name: _read(out / name / "mouse_5.nii.gz") for name in ("engine", "exported", "stock")}

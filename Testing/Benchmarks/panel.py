@@ -120,8 +120,8 @@ def _timed(work: Any) -> float:
 def surface_seconds(size: int, chosen: int) -> dict:
     """3D of ``chosen`` segments, spread over the image, of the 1000 cells of ``seg_nrrd.py``."""
     from ClassScaleSegLib import Geometry, LabelTable, Segmentation
-    from ClassScaleSegLib.scene import fill_segmentation_node
-    from ClassScaleSegLib.surfaces import SURFACE, show_3d
+    from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
+    from ClassScaleSegLib.scene.surfaces import SURFACE, show_3d
     from seg_nrrd import frayed_cells
     from slicer_application import slicer
 

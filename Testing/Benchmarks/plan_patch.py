@@ -48,7 +48,7 @@ def main() -> int:
         shutil.rmtree(options.root / name, ignore_errors=True)
         os.environ[f"nnUNet_{name}"] = str(options.root / name)
     os.environ["nnUNet_n_proc_DA"] = "1"  # stock's planner cannot do with none
-    from classscale_training.planner import PLANNERS
+    from classscale_training.nnunet.planner import PLANNERS
 
     counts = {101: 2, 102: 118, 103: 1001}
     for dataset_id, classes in counts.items():

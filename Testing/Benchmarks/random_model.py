@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classscale_training.plain_network import architecture
+from classscale_training.network.plain_unet import architecture
 
 if TYPE_CHECKING:
     import torch

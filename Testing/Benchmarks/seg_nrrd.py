@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from ClassScaleSegLib.labels import LabelTable
-from ClassScaleSegLib.segmentation import Geometry, Segmentation
-from ClassScaleSegLib.statistics import voxel_counts
+from ClassScaleSegLib.images.counts import voxel_counts
+from ClassScaleSegLib.images.geometry import Geometry
+from ClassScaleSegLib.images.segmentation import Segmentation
+from ClassScaleSegLib.labels.table import LabelTable
 from measure import HERE, Bar, parse, report
 
 sys.path.append(str(HERE.parent / "Python"))  # the helpers that open files in Slicer's MRML code

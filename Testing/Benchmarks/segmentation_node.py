@@ -13,10 +13,12 @@ import sys
 from typing import Any
 
 import numpy as np
-from ClassScaleSegLib.labels import Code, Label, LabelTable, segment_color, segment_id
-from ClassScaleSegLib.scene import fill_segmentation_node
-from ClassScaleSegLib.segmentation import Geometry, Segmentation
-from ClassScaleSegLib.statistics import voxel_counts
+from ClassScaleSegLib.images.counts import voxel_counts
+from ClassScaleSegLib.images.geometry import Geometry
+from ClassScaleSegLib.images.segmentation import Segmentation
+from ClassScaleSegLib.labels.label import Code, Label, segment_color, segment_id
+from ClassScaleSegLib.labels.table import LabelTable
+from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
 from measure import HERE, Bar, parse, report
 from seg_nrrd import frayed_cells, seconds
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 from classscale_training import CrossEntropyDiceLoss
-from classscale_training.loop_options import LoopOptions
-from classscale_training.plain_network import PlainUNet
+from classscale_training.loop.options import LoopOptions
+from classscale_training.network.plain_unet import PlainUNet
 from measure import Bar, in_own_process, parse, report
 from torch import nn
 from toy_training import train_on_toy

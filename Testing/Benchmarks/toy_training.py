@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 import torch
-from classscale_training.loop import evaluate
-from classscale_training.loop_data import open_data
-from classscale_training.loop_options import LoopOptions
-from classscale_training.plain_network import PlainUNet
-from classscale_training.toy import ToyCases
+from classscale_training.data.toy import ToyCases
+from classscale_training.loop.data import open_data
+from classscale_training.loop.options import LoopOptions
+from classscale_training.loop.train import evaluate
+from classscale_training.network.plain_unet import PlainUNet
 
 LossOfStep = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
 

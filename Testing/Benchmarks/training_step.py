@@ -13,7 +13,7 @@ import time
 
 import torch
 from classscale_training import CrossEntropyDiceLoss, DeepSupervisionLoss
-from classscale_training.head import add_head
+from classscale_training.network.low_rank_head import add_head
 from measure import Bar, in_own_process, mebibytes, parse, peak_bytes, report, reset_peak, resident_bytes
 from random_model import RandomModel
 from reference_losses import nnunet_loss

@@ -56,7 +56,7 @@ def main() -> int:
     write_resampled(CT, images / "ct_0000.nii.gz", 2.5 if options.quick else 1.5)
     model = (SMALL if options.quick else TOTALSEGMENTATOR_SIZE).write(options.root / "model")
 
-    cli = [sys.executable, "-m", "ClassScaleSegLib.cli", "segment", str(images / "ct_0000.nii.gz"), "-m", str(model)]
+    cli = [sys.executable, "-m", "ClassScaleSegLib", "segment", str(images / "ct_0000.nii.gz"), "-m", str(model)]
     switches = ["--device", "cpu", "--no-mirroring", "--threads", str(THREADS), "--overwrite"]
     ours = run_job([*cli, "-o", str(file), *switches], THREADS)
     command = [sys.executable, str(HERE / "stock.py"), "nnUNetv2_predict_from_modelfolder", "-i", str(images)]

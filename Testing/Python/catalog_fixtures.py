@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from ClassScaleSegLib.catalog import Catalog
-from ClassScaleSegLib.catalog_json import Entry, Part
+from ClassScaleSegLib.catalog.catalog import Catalog
+from ClassScaleSegLib.catalog.entries import Entry, Part
 from conftest import TOY
 from web import Page, serve
 

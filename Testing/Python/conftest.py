@@ -179,7 +179,7 @@ def panel(monkeypatch, tmp_path, answers):
     """The panel of the module in the stand-in application, on an empty scene."""
     import tempfile
 
-    from ClassScaleSegLib.scene_run import SceneRun
+    from ClassScaleSegLib.scene.run import SceneRun
     from slicer_application import application, module, slicer
 
     monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))

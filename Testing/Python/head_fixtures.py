@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from classscale_training.anatomy import HeadCases, HeadOptions, HeadTables, LabelMaps
-from classscale_training.loop_options import LoopOptions
+from classscale_training.data.brain import HeadCases, HeadOptions, HeadTables, LabelMaps
+from classscale_training.loop.options import LoopOptions
 
 PATCH = (16, 32, 16)
 TABLES = HeadTables.read()

@@ -15,9 +15,9 @@ from conftest import TOY, small_dataset, small_plans, stock_network, write_check
 
 pytest.importorskip("nnunetv2")
 from ClassScaleSegLib.errors import LabelTableError, ModelError, OutputError, OutputExistsError  # noqa: E402
-from ClassScaleSegLib.labels import LabelTable  # noqa: E402
-from ClassScaleSegLib.model import open_model  # noqa: E402
-from ClassScaleSegLib.packing import pack  # noqa: E402
+from ClassScaleSegLib.labels.table import LabelTable  # noqa: E402
+from ClassScaleSegLib.models.model import open_model  # noqa: E402
+from ClassScaleSegLib.models.packing import pack  # noqa: E402
 
 MEMBERS = ["manifest.json", "README.md", "dataset.json", "labels.csv", "plans.json"]
 
@@ -172,7 +172,7 @@ def test_an_existing_file_is_kept_and_a_failure_leaves_nothing(bundle, tmp_path,
             raise fault
 
         with monkeypatch.context() as patch, pytest.raises(raised):
-            patch.setattr("ClassScaleSegLib.packing._write_zip", half_written)
+            patch.setattr("ClassScaleSegLib.models.packing._write_zip", half_written)
             pack(folder, bundle, overwrite=True)
     assert bundle.read_bytes() == before and sorted(tmp_path.iterdir()) == names
     assert open_model(pack(folder, bundle, name="new", overwrite=True)).name == "new"

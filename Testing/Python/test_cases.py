@@ -2,7 +2,7 @@
 
 import pytest
 from ClassScaleSegLib import ImageError, OutputError
-from ClassScaleSegLib.cases import find_cases
+from ClassScaleSegLib.commands.cases import find_cases
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 
 import pytest
 from catalog_fixtures import MODEL, SHA256, catalog, entry, known, server, site  # noqa: F401  (fixtures)
-from ClassScaleSegLib.catalog import Catalog, models_folder, resolve_model
-from ClassScaleSegLib.catalog_json import Entry, Part, read_entries
-from ClassScaleSegLib.cli import main
+from ClassScaleSegLib.catalog.catalog import Catalog, models_folder, resolve_model
+from ClassScaleSegLib.catalog.entries import Entry, Part, read_entries
+from ClassScaleSegLib.commands.main import main
 from ClassScaleSegLib.errors import CatalogError, ModelError
 from ClassScaleSegLib.resources import resource
 from conftest import TOY

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 from ClassScaleSegLib import Segmentation, open_model
-from ClassScaleSegLib.cli import ExitCode, main
+from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.resources import resource
 from conftest import small_dataset, small_plans
 
@@ -215,7 +215,7 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(model, ct, tm
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk_leaves_nothing(model, ct, tmp_path, monkeypatch, capsys):
-    from ClassScaleSegLib import seg_nrrd
+    from ClassScaleSegLib.images import seg_nrrd
 
     def full(path, *_):
         path.write_bytes(b"some")
@@ -232,7 +232,7 @@ def test_a_full_disk_leaves_nothing(model, ct, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("stage", ["begin", "read", "segment", "write"])
 def test_interrupted_at_any_stage_it_leaves_nothing(model, ct, tmp_path, stage):
     image, out = ct(size=(40, 60, 60)), tmp_path / "out"
-    command = [sys.executable, "-m", "ClassScaleSegLib.cli", "segment", image, "-m", model, "-o", out / "o.seg.nrrd"]
+    command = [sys.executable, "-m", "ClassScaleSegLib", "segment", image, "-m", model, "-o", out / "o.seg.nrrd"]
     command += ["--confidence", out / "c.nrrd", "--json-progress", "--device", "cpu", "--threads", "1"]
     options = {"stdout": subprocess.PIPE, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     # a shell's background job, such as a CI's, hands down an ignored SIGINT

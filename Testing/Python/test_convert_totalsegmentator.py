@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from classscale_training.convert_totalsegmentator import ConvertOptions, add_arguments, convert, run
+from classscale_training.data.totalsegmentator import ConvertOptions, add_arguments, convert, run
 from ClassScaleSegLib.errors import ClassScaleError, ImageError, LabelTableError, OutputError, OutputExistsError
-from ClassScaleSegLib.labels import LabelTable
+from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.resources import resource
 
 nib = pytest.importorskip("nibabel")

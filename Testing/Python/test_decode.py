@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from classscale_training.toy import atlas_case, cell_centres
+from classscale_training.data.toy import atlas_case, cell_centres
 from ClassScaleSegLib.inference.decode import RowDecoder
 from ClassScaleSegLib.inference.interpolation import AxisSampling
-from ClassScaleSegLib.projection import Projection
+from ClassScaleSegLib.models.projection import Projection
 
 
 def anatomy(classes, shape, rank=8, noise=0.05, seed=0):

@@ -7,9 +7,15 @@ import time
 
 import numpy as np
 import pytest
-from classscale_training import evaluation
-from classscale_training.evaluation import EvaluationOptions, count_case, evaluate, evaluate_arrays, names_and_ignore
-from classscale_training.surface_dice import surface_counts
+from classscale_training.evaluation import evaluate as evaluation
+from classscale_training.evaluation.evaluate import (
+    EvaluationOptions,
+    count_case,
+    evaluate,
+    evaluate_arrays,
+    names_and_ignore,
+)
+from classscale_training.evaluation.surface_dice import surface_counts
 from ClassScaleSegLib.errors import ImageError, LabelTableError
 
 sitk = pytest.importorskip("SimpleITK")

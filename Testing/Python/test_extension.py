@@ -19,12 +19,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from ClassScaleSegLib.job import Job
-from ClassScaleSegLib.scene_run import Request
+from ClassScaleSegLib.process.job import Job
+from ClassScaleSegLib.scene.run import Request
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SLICER = REPOSITORY / "Testing" / "Slicer"
-sys.path.insert(0, str(SLICER))
 
 from draw_icon import FILES as ICONS  # noqa: E402
 from draw_icon import draw  # noqa: E402
@@ -37,7 +36,7 @@ LICENSE = Path("share", "Slicer-5.12", "qt-scripted-modules", "ClassScaleSeg", "
 USE_OF_THE_LIBRARY = """
 import sys
 from ClassScaleSegLib.resources import resource
-from ClassScaleSegLib.summary import summarize
+from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.catalog import Catalog
 from ClassScaleSegLib.labels import LabelTable
 import ClassScaleSegLib

@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("nnunetv2")
 import torch
 from classscale_training import ClassScaleHead, CrossEntropyDiceLoss, DeepSupervisionLoss
-from classscale_training.head import add_head
-from classscale_training.pretrained import whole_network
+from classscale_training.network.low_rank_head import add_head
+from classscale_training.nnunet.pretrained import whole_network
 from ClassScaleSegLib.errors import ModelError
-from ClassScaleSegLib.low_rank import fold_low_rank_head
+from ClassScaleSegLib.models.low_rank import fold_low_rank_head
 from conftest import small_dataset, small_plans, stock_network
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 

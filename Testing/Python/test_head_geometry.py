@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from classscale_training.anatomy import IGNORE_INDEX, HeadCases, HeadOptions
-from classscale_training.anatomy.synthesis import field, nearest, random_pose
-from classscale_training.toy.fields import normal, rotation, uniform
+from classscale_training.data.brain import IGNORE_INDEX, HeadCases, HeadOptions
+from classscale_training.data.brain.synthesis import field, nearest, random_pose
+from classscale_training.data.random_fields import normal, rotation, uniform
 from head_fixtures import PATCH, TABLES, cases, file, maps  # noqa: F401  (fixtures)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import evaluate_head_model  # noqa: E402
 import numpy as np
+import pack_head_model  # noqa: E402
 import pytest
-from classscale_training.anatomy import HeadTables
+from classscale_training.data.brain import HeadTables
 from ClassScaleSegLib import LabelTable
 from ClassScaleSegLib.errors import ClassScaleError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "training"))
-import evaluate_head_model  # noqa: E402
-import pack_head_model  # noqa: E402
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TABLES = HeadTables.read()

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from classscale_training.anatomy import IGNORE_INDEX, HeadTables, LabelMaps
-from classscale_training.anatomy.synthesis import Palette, blur, nearest, paint
-from classscale_training.loop import main, train
-from classscale_training.loop_data import open_data
-from classscale_training.loop_options import LoopOptions
-from classscale_training.losses import CrossEntropyDiceLoss
+from classscale_training.data.brain import IGNORE_INDEX, HeadTables, LabelMaps
+from classscale_training.data.brain.synthesis import Palette, blur, nearest, paint
+from classscale_training.loop.data import open_data
+from classscale_training.loop.options import LoopOptions
+from classscale_training.loop.train import main, train
+from classscale_training.loss.losses import CrossEntropyDiceLoss
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from head_fixtures import PATCH, TABLES, cases, coarse, file, loop_options, maps, number  # noqa: F401  (fixtures)
 from scipy import ndimage
@@ -187,7 +187,7 @@ def test_bad_files_and_options_get_a_sentence(file, tmp_path, capsys):
 
 
 def test_a_table_that_names_an_unknown_tissue_or_set_is_refused(tmp_path):
-    folder = TRAINING / "classscale_training" / "anatomy"
+    folder = TRAINING / "classscale_training" / "data" / "brain"
     for name in ("head_structures.csv", "head_label_sets.csv", "head_tissues.csv"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     path = tmp_path / "head_label_sets.csv"

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 from ClassScaleSegLib import ImageError
-from ClassScaleSegLib.inference.image import read_image
+from ClassScaleSegLib.images.reading import read_image
 
 sitk = pytest.importorskip("SimpleITK")
 

@@ -17,7 +17,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton has no wheel for this platform")
 sys.path.append(str(Path(__file__).parents[1] / "Benchmarks"))
-from classscale_training import cuda_statistics  # noqa: E402
+from classscale_training.loss import triton_statistics  # noqa: E402
 from kernel_resources import KERNELS, SHARED_LIMIT, resources  # noqa: E402
 
 # dtype, rank, classes, voxels and the largest relative difference: padding of each, one and several blocks of each
@@ -30,7 +30,7 @@ CASES = [
 ]
 SCRIPT = """
 import json, sys, torch
-from classscale_training.cuda_statistics import TritonStatistics, disagreement
+from classscale_training.loss.triton_statistics import TritonStatistics, disagreement
 results = {"differences": []}
 for dtype, *sizes, _ in json.loads(sys.argv[1]):
     results["differences"].append(disagreement(torch.device("cpu"), getattr(torch, dtype), *sizes))
@@ -91,17 +91,17 @@ def fails(*_):
     ],
 )
 def test_kernels_that_differ_or_fail_are_left_alone_with_one_warning(check, capability, message, monkeypatch, recwarn):
-    monkeypatch.setattr(cuda_statistics, "disagreement", check)
+    monkeypatch.setattr(triton_statistics, "disagreement", check)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     basis, projection = torch.zeros(1, 32, 8), torch.zeros(5, 32)
-    cuda_statistics._agree.cache_clear()
-    assert [cuda_statistics.usable(basis, projection) for _ in range(2)] == [False, False]
+    triton_statistics._agree.cache_clear()
+    assert [triton_statistics.usable(basis, projection) for _ in range(2)] == [False, False]
     assert [message in str(w.message) for w in recwarn] == ([True] if message else [])
-    cuda_statistics._agree.cache_clear()
-    monkeypatch.setattr(cuda_statistics, "disagreement", lambda *_: 1e-4)
-    assert cuda_statistics.usable(basis, projection) == (capability >= (8, 0))
-    assert not cuda_statistics.usable(basis.double(), projection.double())
-    cuda_statistics._agree.cache_clear()
+    triton_statistics._agree.cache_clear()
+    monkeypatch.setattr(triton_statistics, "disagreement", lambda *_: 1e-4)
+    assert triton_statistics.usable(basis, projection) == (capability >= (8, 0))
+    assert not triton_statistics.usable(basis.double(), projection.double())
+    triton_statistics._agree.cache_clear()
 
 
 @pytest.mark.parametrize("name", KERNELS)

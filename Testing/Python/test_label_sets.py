@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from classscale_training import CrossEntropyDiceLoss, LabelSets, class_statistics
-from classscale_training.label_sets import voxel_weights
+from classscale_training.loss.label_sets import voxel_weights
 
 CLASSES = 7
 

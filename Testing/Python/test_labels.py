@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ClassScaleSegLib.errors import LabelTableError, OutputExistsError
-from ClassScaleSegLib.labels import CODE_FIELDS, Code, Label, LabelTable, segment_color, segment_id
+from ClassScaleSegLib.labels.label import CODE_FIELDS, Code, Label, segment_color, segment_id
+from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.resources import resource
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -286,7 +287,7 @@ def test_a_missing_resource_says_what_to_do():
 
 
 def test_importing_loads_none_of_the_heavy_packages():
-    modules = ["labels", "label_csv", "segmentation", "seg_nrrd", "output", "files", "resources"]
+    modules = ["labels", "images.segmentation", "images.seg_nrrd", "images.formats", "files", "resources"]
     code = f"import sys; [__import__('ClassScaleSegLib.' + m) for m in {modules}]; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "nnunetv2", "SimpleITK", "slicer", "scipy"} & set(loaded)

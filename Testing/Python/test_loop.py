@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from classscale_training.loop import _Loss, main, train
-from classscale_training.loop_checkpoints import Checkpoints
-from classscale_training.loop_data import open_data
-from classscale_training.loop_options import PRESETS, LoopOptions
-from classscale_training.losses import CrossEntropyDiceLoss
-from classscale_training.plain_network import NETWORK_CLASS, PlainUNet, architecture
-from classscale_training.toy import ToyCases
+from classscale_training.data.toy import ToyCases
+from classscale_training.loop.checkpoints import Checkpoints
+from classscale_training.loop.data import open_data
+from classscale_training.loop.options import PRESETS, LoopOptions
+from classscale_training.loop.train import _Loss, main, train
+from classscale_training.loss.losses import CrossEntropyDiceLoss
+from classscale_training.network.plain_unet import NETWORK_CLASS, PlainUNet, architecture
 from ClassScaleSegLib.errors import ClassScaleError, ModelError, OutputError
 
 TRAINING = Path(__file__).parents[2] / "training"
@@ -112,7 +112,7 @@ def test_a_deadline_stops_with_a_checkpoint_and_a_second_call_finishes(tmp_path,
 def test_volumes_made_by_processes_train_the_same_weights(tmp_path, monkeypatch):
     options = small(tmp_path / "processes", batch=2, workers=2, prefetch=2, steps=5)
     with monkeypatch.context() as patch:
-        patch.setattr("classscale_training.loop_data._by_thread", None)
+        patch.setattr("classscale_training.loop.data._by_thread", None)
         train(replace(options, steps=9, minutes=0.0))  # these are left behind, with batches made ahead
         train(options)
     train(replace(options, folder=tmp_path / "straight", workers=0))
@@ -122,7 +122,7 @@ def test_volumes_made_by_processes_train_the_same_weights(tmp_path, monkeypatch)
 def test_a_process_that_dies_is_a_sentence_and_leaves_the_checkpoint(tmp_path, monkeypatch):
     options = small(tmp_path, workers=1, steps=6)
     train(replace(options, minutes=0.0))
-    monkeypatch.setattr("classscale_training.loop_data.ToyData.case", lambda self, index: os._exit(7))
+    monkeypatch.setattr("classscale_training.loop.data.ToyData.case", lambda self, index: os._exit(7))
     with pytest.raises(ClassScaleError, match="A process that makes volumes ended .* fewer --workers"):
         train(options)
     monkeypatch.undo()
@@ -256,7 +256,7 @@ import sys
 for name in ("nnunetv2", "SimpleITK", "scipy", "nibabel", "matplotlib", "safetensors", "batchgenerators"):
     sys.modules[name] = None  # importing it fails
 sys.path[:0] = [{str(TRAINING)!r}, {str(TRAINING.parent / "ClassScaleSeg")!r}]
-from classscale_training.loop import main
+from classscale_training.loop.train import main
 sys.exit(main({["--folder", str(tmp_path)]!r} + "--classes 3 --size 8 --features 8 8 --convolutions 1 1 --steps 1 "
     "--decoder-convolutions 1 --evaluation-cases 1 --device cpu --mode objects".split()))
 """

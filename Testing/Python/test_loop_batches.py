@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from classscale_training.loop import _Loss
-from classscale_training.loop_data import batches, open_data
-from classscale_training.plain_network import PlainUNet
+from classscale_training.loop.data import batches, open_data
+from classscale_training.loop.train import _Loss
+from classscale_training.network.plain_unet import PlainUNet
 from head_fixtures import file, loop_options, maps  # noqa: F401  (fixtures)
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def test_processes_that_share_no_memory_with_their_parent_make_the_same(file, tm
         "import multiprocessing, sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "import torch\n"
-        "from classscale_training.loop_data import batches, open_data\n"
+        "from classscale_training.loop.data import batches, open_data\n"
         "from head_fixtures import loop_options\n"
         "if __name__ == '__main__':\n"
         "    multiprocessing.set_start_method('spawn')\n"

@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 import torch
 from ClassScaleSegLib import OutOfMemoryError, open_model
+from ClassScaleSegLib.inference.devices import free_memory
 from ClassScaleSegLib.inference.estimate import (
     Estimate,
     ModelSize,
-    _free,
     describe_need,
     estimate,
     estimate_from_summary,
     largest,
     model_grid,
-    plan_memory,
     window_count,
 )
-from ClassScaleSegLib.inference.memory import MemoryPlan, Placement, Tiles, is_out_of_memory
+from ClassScaleSegLib.inference.memory import MemoryPlan, Placement, Tiles, is_out_of_memory, plan_memory
 from ClassScaleSegLib.inference.ring import Ring
-from ClassScaleSegLib.summary import summarize
+from ClassScaleSegLib.models.summary import summarize
 from conftest import TOY, small_dataset, small_plans
 
 GIB = 2**30
@@ -55,7 +54,7 @@ def test_want_of_memory_is_recognised(error, expected):
 def test_free_memory_is_asked_for_by_index_as_older_torch_wants_it(device, index, monkeypatch):
     asked = []
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda which: asked.append(which) or (7 * GIB, 8 * GIB))
-    assert _free(device) == 7 * GIB and asked == [index]
+    assert free_memory(device) == 7 * GIB and asked == [index]
 
 
 def test_a_device_that_lacks_an_operator_is_left_for_the_next():
@@ -198,7 +197,8 @@ def test_the_estimate_of_a_bundle_knows_its_parameters():
 
 def test_the_estimate_needs_neither_torch_nor_nnunet():
     code = (
-        "import sys; from ClassScaleSegLib.inference.estimate import *; from ClassScaleSegLib.summary import summarize;"
+        "import sys; from ClassScaleSegLib.inference.estimate import *;"
+        "from ClassScaleSegLib.models.summary import summarize;"
         f"need = estimate_from_summary(summarize({str(TOY)!r}), (96, 96, 96), (1.0, 1.0, 1.0));"
         "print(describe_need(need, 'cuda'));"
         "print([m for m in ('torch', 'nnunetv2', 'SimpleITK', 'scipy') if m in sys.modules])"

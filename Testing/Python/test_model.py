@@ -10,7 +10,7 @@ from conftest import MODEL, TOY, logits, small_dataset, small_plans, stock_netwo
 
 pytest.importorskip("nnunetv2")
 from ClassScaleSegLib.errors import ModelError  # noqa: E402
-from ClassScaleSegLib.model import open_model  # noqa: E402
+from ClassScaleSegLib.models.model import open_model  # noqa: E402
 
 
 def stock_logits(networks, patch):

@@ -10,7 +10,7 @@ from conftest import small_dataset, small_plans
 
 pytest.importorskip("nnunetv2")
 from ClassScaleSegLib.errors import ModelError  # noqa: E402
-from ClassScaleSegLib.model import open_model  # noqa: E402
+from ClassScaleSegLib.models.model import open_model  # noqa: E402
 from odd_json import WEIRD, entries
 
 CONFIGURATION = ("configurations", "3d_fullres")
@@ -171,7 +171,7 @@ def test_json_that_is_no_plans_is_refused(write_model, text, sentence):
 
 
 def test_an_oversized_json_is_not_read(write_model, monkeypatch):
-    monkeypatch.setattr("ClassScaleSegLib.archive.MAX_JSON", 1000)
+    monkeypatch.setattr("ClassScaleSegLib.models.files.MAX_JSON", 1000)
     with pytest.raises(ModelError, match="at most 1000 are read"):
         open_model(write_model())
 

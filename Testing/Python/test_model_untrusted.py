@@ -13,10 +13,10 @@ import torch
 from conftest import logits, small_dataset, small_plans, stock_network, write_checkpoint
 
 pytest.importorskip("nnunetv2")
-from ClassScaleSegLib.archive import open_source  # noqa: E402
-from ClassScaleSegLib.checkpoint import read_checkpoint  # noqa: E402
 from ClassScaleSegLib.errors import ModelError  # noqa: E402
-from ClassScaleSegLib.model import open_model  # noqa: E402
+from ClassScaleSegLib.models.checkpoint import read_checkpoint  # noqa: E402
+from ClassScaleSegLib.models.files import open_source  # noqa: E402
+from ClassScaleSegLib.models.model import open_model  # noqa: E402
 
 # --- checkpoints from anyone
 
@@ -241,10 +241,10 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
             plans.write(b" " * (1 << 20))
     with pytest.raises(ModelError, match="would unpack to 83886080 bytes"):
         open_model(path)
-    monkeypatch.setattr("ClassScaleSegLib.archive.MAX_TOTAL", 1 << 20)
+    monkeypatch.setattr("ClassScaleSegLib.models.files.MAX_TOTAL", 1 << 20)
     with pytest.raises(ModelError, match="larger than any model"):
         open_model(path)
-    monkeypatch.setattr("ClassScaleSegLib.archive.MAX_MEMBERS", 0)
+    monkeypatch.setattr("ClassScaleSegLib.models.files.MAX_MEMBERS", 0)
     with pytest.raises(ModelError, match="declares 1 members"):
         open_model(path)
 
@@ -274,7 +274,7 @@ def test_a_damaged_zip_is_always_a_model_error(write_model, tmp_path):
 def test_a_search_below_a_huge_folder_ends(tmp_path, monkeypatch):
     for index in range(30):
         (tmp_path / str(index)).mkdir()
-    monkeypatch.setattr("ClassScaleSegLib.archive.MAX_FOLDERS", 20)
+    monkeypatch.setattr("ClassScaleSegLib.models.files.MAX_FOLDERS", 20)
     with pytest.raises(ModelError, match="more than 20 folders"):
         open_model(tmp_path)
     monkeypatch.undo()

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from ClassScaleSegLib import ClassScaleError, Segmentation
-from ClassScaleSegLib.catalog import Catalog
-from ClassScaleSegLib.scene_results import show_result
-from ClassScaleSegLib.surfaces import SURFACE
+from ClassScaleSegLib.catalog.catalog import Catalog
+from ClassScaleSegLib.scene.results import show_result
+from ClassScaleSegLib.scene.surfaces import SURFACE
 from conftest import TOY, small_dataset, small_plans
 from slicer_application import SAMPLE, TURNED, add_volume, load_sample, qt, slicer, transform
 
@@ -108,7 +108,7 @@ def test_classes_of_another_model_are_forgotten_and_all_are_segmented(panel, wri
     assert panel.classList.count.text == "20 of 20" and panel._parameterNode.classes == ""
     assert (panel.ui.inputLabel.text, panel.ui.channelLabel2.text) == ("T1:", "T2:")
     panel._parameterNode.channel2 = volume
-    from ClassScaleSegPanel.request import request_of
+    from ClassScaleSegPanel.inputs import request_of
 
     assert request_of(panel.logic, panel._parameterNode, replace=False).options["classes"] is None
     panel._parameterNode.classes = "ORGAN_7\norgan-8"  # as the engine would read them

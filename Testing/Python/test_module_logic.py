@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import ClassScaleError, ImageError, OutputError, OutputExistsError, Segmentation
-from ClassScaleSegLib.scene_run import Request, SceneRun
-from ClassScaleSegLib.scene_volume import geometry_of, image_to_world, index_to_world, region_of, uncrop, write_volume
+from ClassScaleSegLib.scene.run import Request, SceneRun
+from ClassScaleSegLib.scene.volume import geometry_of, image_to_world, index_to_world, region_of, uncrop, write_volume
 from mrml import read_segmentation, segments
 from slicer_application import (
     SAMPLE,
@@ -179,7 +179,7 @@ def quick(logic, volume, **choices):
 
 
 def test_a_fault_while_the_result_is_shown_happens_once_and_leaves_no_node(scene, logic, monkeypatch, caplog):
-    from ClassScaleSegLib import scene_run
+    from ClassScaleSegLib.scene import run as scene_run
 
     def broken(node, results):
         assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
@@ -356,7 +356,7 @@ def _product(node, rows):
 
 def test_outside_of_the_region_is_background_on_the_grid_of_the_volume(scene):
     from ClassScaleSegLib import LabelTable
-    from ClassScaleSegLib.scene_volume import crop
+    from ClassScaleSegLib.scene.volume import crop
 
     volume = add_volume(np.ones((6, 7, 8), np.uint8))
     region = region_of(volume, add_roi((3.0, 3.0, 2.0), (4.0, 2.0, 2.0)))

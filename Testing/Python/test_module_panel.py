@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ClassScaleSegLib import LabelTable
-from ClassScaleSegLib.scene_run import SceneRun
-from ClassScaleSegLib.surfaces import SURFACE
+from ClassScaleSegLib.scene.run import SceneRun
+from ClassScaleSegLib.scene.surfaces import SURFACE
 from slicer_application import ROOT, add_volume, application, load_sample, module, qt, slicer
 
 TOY = ROOT / "Resources" / "Models" / "toy-120.zip"

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 from ClassScaleSegLib import LabelTable
-from ClassScaleSegLib.advice import advise
-from ClassScaleSegLib.devices import find_devices, parse_gpu_list
+from ClassScaleSegLib.inference.devices import find_devices, parse_gpu_list
+from ClassScaleSegLib.labels.standard_names import with_standard_names
+from ClassScaleSegLib.models.advice import advise
+from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.resources import resource
-from ClassScaleSegLib.standard_names import with_standard_names
-from ClassScaleSegLib.summary import summarize
 
 
 def test_gpus_are_listed_by_name():

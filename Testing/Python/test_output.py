@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib.errors import OutputError, OutputExistsError
-from ClassScaleSegLib.labels import Code, Label, LabelTable
-from ClassScaleSegLib.output import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable
-from ClassScaleSegLib.seg_nrrd import segment_extents
-from ClassScaleSegLib.segmentation import Geometry, Segmentation
+from ClassScaleSegLib.images.formats import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable
+from ClassScaleSegLib.images.geometry import Geometry
+from ClassScaleSegLib.images.seg_nrrd import segment_extents
+from ClassScaleSegLib.images.segmentation import Segmentation
+from ClassScaleSegLib.labels.label import Code, Label
+from ClassScaleSegLib.labels.table import LabelTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -308,7 +310,8 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch, failu
     def fail(*_):
         raise failure
 
-    monkeypatch.setattr("ClassScaleSegLib.seg_nrrd.zlib.compressobj", lambda *_: type("C", (), {"compress": fail})())
+    compressor = type("Compressor", (), {"compress": fail})()
+    monkeypatch.setattr("ClassScaleSegLib.images.seg_nrrd.zlib.compressobj", lambda *_: compressor)
     expected = OutputError if isinstance(failure, OSError) else failure
     with pytest.raises(expected):
         boxes().write(tmp_path / "case.seg.nrrd", overwrite=True)
@@ -320,7 +323,7 @@ import resource, signal, sys, numpy as np, SimpleITK, scipy.ndimage
 from pathlib import Path
 from ClassScaleSegLib.errors import OutputError
 from ClassScaleSegLib.labels import LabelTable
-from ClassScaleSegLib.segmentation import Geometry, Segmentation
+from ClassScaleSegLib.images.segmentation import Geometry, Segmentation
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 noise = np.random.default_rng(0).integers(0, 3000, (40, 100, 100)).astype(np.uint16)
 table = LabelTable.from_names({value: f"a long name of class {value}" for value in range(3000)})

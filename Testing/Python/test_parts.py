@@ -4,11 +4,19 @@ import threading
 
 import numpy as np
 import pytest
-from ClassScaleSegLib import Cancelled, LabelTable, LabelTableError, ModelError, Segmentation, open_model, segment
-from ClassScaleSegLib.cli import ExitCode, main
-from ClassScaleSegLib.inference import parts
-from ClassScaleSegLib.inference.parts import common_table, segment_parts
-from ClassScaleSegLib.labels import segment_color
+from ClassScaleSegLib import (
+    Cancelled,
+    LabelTable,
+    LabelTableError,
+    ModelError,
+    Segmentation,
+    open_model,
+    segment,
+)
+from ClassScaleSegLib.commands.main import ExitCode, main
+from ClassScaleSegLib.inference import several_models as parts
+from ClassScaleSegLib.inference.several_models import common_table, segment_parts
+from ClassScaleSegLib.labels.label import segment_color
 from ClassScaleSegLib.resources import resource
 from conftest import small_dataset, small_plans
 
@@ -65,7 +73,7 @@ def test_confidence_is_that_of_the_winning_part_and_the_lowest_where_none_wins(t
 
 def test_a_part_without_a_wanted_class_is_not_even_opened(two, image, monkeypatch):
     opened = []
-    monkeypatch.setattr("ClassScaleSegLib.model.open_model", lambda s, *_: (opened.append(s), open_model(s))[1])
+    monkeypatch.setattr("ClassScaleSegLib.models.model.open_model", lambda s, *_: (opened.append(s), open_model(s))[1])
     first, second = alone(image, two)
     result = segment_parts(image, two, **CPU, classes=["rock"])
     assert opened == two[:1] and result.table.names == {0: "background", 1: "rock"}
@@ -148,7 +156,7 @@ def test_only_one_model_is_in_memory_at_a_time(two, image, monkeypatch):
         alive.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr("ClassScaleSegLib.model.open_model", watched)
+    monkeypatch.setattr("ClassScaleSegLib.models.model.open_model", watched)
     segment_parts(image, two, **CPU)
     assert most == [0, 0] and len(alive) == 2
 

@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("nnunetv2")
 import numpy as np
 import SimpleITK as sitk
-from classscale_training.dataset_check import check_dataset, check_labels
-from classscale_training.label_resampling import resample_labels
-from classscale_training.planner import PLANNERS, find_planner
-from classscale_training.preprocessing import MAX_LOCATIONS, ClassScalePreprocessor
+from classscale_training.nnunet.dataset_check import check_dataset, check_labels
+from classscale_training.nnunet.label_resampling import resample_labels
+from classscale_training.nnunet.planner import PLANNERS, find_planner
+from classscale_training.nnunet.preprocessing import MAX_LOCATIONS, ClassScalePreprocessor
 from ClassScaleSegLib.errors import LabelTableError, ModelError
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor

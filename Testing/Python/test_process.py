@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 import pytest
 from ClassScaleSegLib import ClassScaleError, OutputError, Segmentation
-from ClassScaleSegLib.catalog import Catalog
-from ClassScaleSegLib.cli import ExitCode, _parser, main
-from ClassScaleSegLib.demo import mean_dice
-from ClassScaleSegLib.process import Job, SegmentationProcess, default_python
-from ClassScaleSegLib.process_tree import descendants, is_alive
+from ClassScaleSegLib.catalog.catalog import Catalog
+from ClassScaleSegLib.commands.demo import mean_dice
+from ClassScaleSegLib.commands.main import ExitCode, _parser, main
+from ClassScaleSegLib.process.process import Job, SegmentationProcess, default_python
+from ClassScaleSegLib.process.tree import descendants, is_alive
 from ClassScaleSegLib.resources import resource
 from conftest import TOY
 
@@ -236,7 +236,7 @@ def test_the_child_ends_with_its_parent(temporary, moment, way):
 def test_a_child_that_nobody_listens_to_ends_though_its_parent_still_exists(temporary):
     folder = temporary / "classscaleseg-1-x"
     folder.mkdir()
-    watch = "import sys; from ClassScaleSegLib.parent_watch import ParentWatch as W\n"
+    watch = "import sys; from ClassScaleSegLib.process.parent_watch import ParentWatch as W\n"
     watch += "with W(*sys.argv[1:]): raise BrokenPipeError"
     child = subprocess.run([sys.executable, "-c", watch, str(os.getpid()), str(folder)])
     assert child.returncode == 130 and not folder.exists()
@@ -367,7 +367,8 @@ def test_ctrl_c_while_waiting_cancels(temporary):
 
 
 def test_the_parents_side_imports_nothing_heavy():
-    code = "import sys, ClassScaleSegLib.process, ClassScaleSegLib.inference.parts, ClassScaleSegLib.cli;"
+    code = "import sys, ClassScaleSegLib.process, ClassScaleSegLib.inference.several_models;"
+    code += "import ClassScaleSegLib.commands.main;"
     code += "print([m for m in ('torch', 'nnunetv2', 'SimpleITK', 'scipy', 'psutil', 'slicer') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == "[]"

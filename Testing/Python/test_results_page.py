@@ -2,7 +2,7 @@
 
 import results_page
 import torch
-from classscale_training.plain_network import architecture
+from classscale_training.network.plain_unet import architecture
 from toy_sweep import LowRankUNet
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ClassScaleSegLib import Geometry, LabelTable, OutputExistsError, Segmentation
-from ClassScaleSegLib.scene import fill_segmentation_node
+from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
 from mrml import index_to_lps, label_map, read_segmentation, segments, slicer, terminology
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, -1.0)

@@ -5,8 +5,16 @@ import threading
 import numpy as np
 import pytest
 import torch
-from classscale_training.toy import atlas_case
-from ClassScaleSegLib import Cancelled, ClassScaleError, ImageError, LabelTableError, ModelError, open_model, segment
+from classscale_training.data.toy import atlas_case
+from ClassScaleSegLib import (
+    Cancelled,
+    ClassScaleError,
+    ImageError,
+    LabelTableError,
+    ModelError,
+    open_model,
+    segment,
+)
 from conftest import TOY, small_dataset, small_plans
 
 pytest.importorskip("nnunetv2")
@@ -56,8 +64,8 @@ def random_image(size=(24, 20, 28), seed=0, spacing=(1.0, 1.0, 1.0)):
 
 def plain_probabilities(model, image):
     """Softmax of nnU-Net's own windows on an image that lies on the model grid, ``(C, z, y, x)``."""
+    from ClassScaleSegLib.images.reading import read_image
     from ClassScaleSegLib.inference.backbone import Backbone
-    from ClassScaleSegLib.inference.image import read_image
     from ClassScaleSegLib.inference.preprocess import prepare
     from ClassScaleSegLib.inference.windows import predict_rows
 
@@ -174,7 +182,7 @@ def test_the_library_imports_without_anything_heavy():
     import subprocess
     import sys
 
-    code = "import sys, ClassScaleSegLib, ClassScaleSegLib.cli; print([m for m in ('torch', 'nnunetv2', 'SimpleITK', "
-    code += "'slicer', 'scipy', 'matplotlib') if m in sys.modules])"
+    code = "import sys, ClassScaleSegLib, ClassScaleSegLib.commands.main; "
+    code += "print([m for m in 'torch nnunetv2 SimpleITK slicer scipy matplotlib'.split() if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == "[]"

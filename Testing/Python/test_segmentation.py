@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib.errors import ImageError, LabelTableError
-from ClassScaleSegLib.labels import LabelTable
-from ClassScaleSegLib.segmentation import Geometry, Segmentation
+from ClassScaleSegLib.images.geometry import Geometry
+from ClassScaleSegLib.images.segmentation import Segmentation
+from ClassScaleSegLib.labels.table import LabelTable
 
 
 @pytest.mark.parametrize("pixel", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])

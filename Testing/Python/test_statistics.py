@@ -47,8 +47,8 @@ def some_loss(stats):
 
 @pytest.mark.parametrize(("block", "tile"), [(50, 1), (30, 7), (1 << 14, 70), (1 << 14, 1 << 14)])
 def test_sums_and_gradients_equal_plain_softmax(case, block, tile, monkeypatch):
-    monkeypatch.setattr("classscale_training.tiles._BLOCK_VOXELS", {"cpu": block})
-    monkeypatch.setattr("classscale_training.tiles._TILE_ELEMENTS", {"cpu": tile * (CLASSES + 6)})
+    monkeypatch.setattr("classscale_training.loss.tiles._BLOCK_VOXELS", {"cpu": block})
+    monkeypatch.setattr("classscale_training.loss.tiles._TILE_ELEMENTS", {"cpu": tile * (CLASSES + 6)})
     ours, truth = class_statistics(*case, ignore_index=255), plain(*case)
     for a, b in zip(ours, truth, strict=True):
         torch.testing.assert_close(a, b.double(), rtol=1e-12, atol=1e-12)

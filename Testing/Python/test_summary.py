@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ClassScaleSegLib.errors import ModelError
-from ClassScaleSegLib.labels import LabelTable
-from ClassScaleSegLib.summary import summarize
+from ClassScaleSegLib.labels.table import LabelTable
+from ClassScaleSegLib.models.summary import summarize
 from conftest import TOY, small_dataset, small_plans
 from odd_json import WEIRD, entries
 
@@ -34,7 +34,7 @@ def same_facts(summary, model):
 
 
 def test_the_embedded_model_is_summarized_as_it_opens():
-    from ClassScaleSegLib.model import open_model
+    from ClassScaleSegLib.models.model import open_model
 
     summary, model = summarize(TOY), open_model(TOY)
     assert same_facts(summary, model)
@@ -51,8 +51,8 @@ def test_the_embedded_model_is_summarized_as_it_opens():
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_folder_exported_zip_and_bundle_of_one_model_agree(write_model, tmp_path, batch_norm):
-    from ClassScaleSegLib.model import open_model
-    from ClassScaleSegLib.packing import pack
+    from ClassScaleSegLib.models.model import open_model
+    from ClassScaleSegLib.models.packing import pack
 
     plans = small_plans(channels=2)
     if batch_norm:
@@ -219,8 +219,8 @@ def test_the_weights_of_a_bundle_are_not_read(monkeypatch):
 
 
 def test_a_bundle_keeps_the_groups_of_its_labels(write_model, tmp_path):
-    from ClassScaleSegLib.model import open_model
-    from ClassScaleSegLib.packing import pack
+    from ClassScaleSegLib.models.model import open_model
+    from ClassScaleSegLib.models.packing import pack
 
     names = {1: "liver", 2: "rib_left_1", 3: "own part"}
     table = LabelTable.from_names(names)
@@ -234,7 +234,8 @@ def test_a_bundle_keeps_the_groups_of_its_labels(write_model, tmp_path):
 
 def test_neither_torch_nor_nnunetv2_nor_requests_is_loaded(toy_folder):
     code = (
-        "import sys\nfrom ClassScaleSegLib import catalog, models_command, summary\n"
+        "import sys\nfrom ClassScaleSegLib import catalog\nfrom ClassScaleSegLib.commands import models\n"
+        "from ClassScaleSegLib.models import summary\n"
         f"for path in {[str(TOY), str(toy_folder)]}: assert summary.summarize(path).classes == 121\n"
         "assert catalog.Catalog(path).entries()\nprint(*sys.modules)"
     )

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
-from ClassScaleSegLib.scene import fill_segmentation_node
-from ClassScaleSegLib.scene_view import structure_point
-from ClassScaleSegLib.surfaces import SURFACE, show_3d
+from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
+from ClassScaleSegLib.scene.surfaces import SURFACE, show_3d
+from ClassScaleSegLib.scene.view import structure_point
 from mrml import slicer
 from vtk import vtkFeatureEdges
 from vtk.util.numpy_support import vtk_to_numpy

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 import torch
-from classscale_training.toy import (
+from classscale_training.data.toy import (
     ToyCases,
     ToyOptions,
     atlas_case,
@@ -13,8 +13,8 @@ from classscale_training.toy import (
     objects_case,
     toy_case,
 )
-from classscale_training.toy.atlas import nearest_by_blocks, nearest_of_all
-from classscale_training.toy.objects import grey_levels
+from classscale_training.data.toy.atlas import nearest_by_blocks, nearest_of_all
+from classscale_training.data.toy.objects import grey_levels
 from ClassScaleSegLib.errors import ClassScaleError
 
 

@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from classscale_training.toy import ToyOptions, toy_case
-from classscale_training.toy_dataset import add_arguments, run, write_toy_dataset
+from classscale_training.data.toy import ToyOptions, toy_case
+from classscale_training.data.toy_dataset import add_arguments, run, write_toy_dataset
 from ClassScaleSegLib.errors import ClassScaleError, OutputError, OutputExistsError
 
 sitk = pytest.importorskip("SimpleITK")

@@ -1,18 +1,14 @@
 """A toy training becomes a bundle whose card says what was measured."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+import pack_toy_model  # noqa: E402
 import pytest
-from classscale_training.loop import train
-from classscale_training.loop_options import LoopOptions
+from classscale_training.loop.options import LoopOptions
+from classscale_training.loop.train import train
 from ClassScaleSegLib import open_model
 from ClassScaleSegLib.errors import ModelError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "training"))
-import pack_toy_model  # noqa: E402
 
 COUNTS = np.full((1, 3, 13), 100)  # common, predicted and reference voxels of one volume
 COUNTS[0, 0, 3], COUNTS[0, 0, 12] = 50, 0

@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("nnunetv2")
 from classscale_training.commands import main
-from classscale_training.nnunet_environment import register_trainers, trainer_folder
-from ClassScaleSegLib.cli import ExitCode
+from classscale_training.nnunet.environment import register_trainers, trainer_folder
+from ClassScaleSegLib.commands.main import ExitCode
 
 LOOKUP = """
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
-from classscale_training.nnunet_environment import make_torchvision_importable
+from classscale_training.nnunet.environment import make_torchvision_importable
 import pickle
 make_torchvision_importable()
 for name in ("ClassScaleTrainer", "ClassScaleTrainer_NoMirroring", "ClassScaleTrainer_250epochs"):

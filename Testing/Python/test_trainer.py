@@ -12,12 +12,12 @@ pytest.importorskip("nnunetv2")
 import numpy as np
 import SimpleITK as sitk
 import torch
-from classscale_training.case_validation import case_metrics
 from classscale_training.commands import main
-from classscale_training.toy import ToyOptions
-from classscale_training.toy_dataset import write_toy_dataset
-from classscale_training.trainer import ClassScaleTrainer
-from classscale_training.trainer_variants import ClassScaleTrainer_5epochs, ClassScaleTrainer_NoMirroring
+from classscale_training.data.toy import ToyOptions
+from classscale_training.data.toy_dataset import write_toy_dataset
+from classscale_training.nnunet.case_validation import case_metrics
+from classscale_training.nnunet.trainer import ClassScaleTrainer
+from classscale_training.nnunet.trainer_variants import ClassScaleTrainer_5epochs, ClassScaleTrainer_NoMirroring
 from ClassScaleSegLib import open_model, segment
 from ClassScaleSegLib.errors import LabelTableError, ModelError, OutputError
 from nnunetv2.inference import predict_from_raw_data, sliding_window_prediction
@@ -26,7 +26,7 @@ DATASET, CLASSES, SIZE = 701, 8, 24
 PLANS, CONFIGURATION, TRAINER = "ClassScalePlans", "tiny", "ClassScaleTrainer_test"
 # classes of test trainers are never pickled, so this one may be defined in the folder itself
 SHIM = """
-from classscale_training.trainer import ClassScaleTrainer
+from classscale_training.nnunet.trainer import ClassScaleTrainer
 
 class ClassScaleTrainer_test(ClassScaleTrainer):
     epochs = {epochs}

@@ -8,9 +8,9 @@ from __future__ import annotations
 import unittest
 
 import slicer
+from ClassScaleSegLib.images.segmentation import Segmentation
 from ClassScaleSegLib.resources import resource
-from ClassScaleSegLib.scene import fill_segmentation_node
-from ClassScaleSegLib.segmentation import Segmentation
+from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
 
 
 class ClassScaleSegSceneTest(unittest.TestCase):

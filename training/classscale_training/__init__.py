@@ -3,11 +3,11 @@
 Importable with torch and numpy alone.
 """
 
-from .head import ClassScaleHead
-from .label_sets import LabelSets
-from .losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss
-from .region_statistics import RegionStatistics, region_statistics
-from .statistics import ClassStatistics, class_statistics
+from .loss.class_statistics import ClassStatistics, class_statistics
+from .loss.label_sets import LabelSets
+from .loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss
+from .loss.region_statistics import RegionStatistics, region_statistics
+from .network.low_rank_head import ClassScaleHead
 
 __all__ = [
     "ClassScaleHead",

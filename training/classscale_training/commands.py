@@ -6,7 +6,7 @@
     classscaleseg-train train 300 3d_fullres 0
     classscaleseg-train export -d 300 -o model.zip
 
-Exit codes are those of ``classscaleseg`` (:class:`ClassScaleSegLib.cli.ExitCode`).
+Exit codes are those of ``classscaleseg`` (:class:`ClassScaleSegLib.process.exit_codes.ExitCode`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ClassScaleSegLib.cli import ExitCode, exit_code
+from ClassScaleSegLib.commands.main import ExitCode, exit_code
 from ClassScaleSegLib.errors import ClassScaleError
 
-from . import convert_totalsegmentator, evaluation, nnunet_commands, toy_dataset
-from .nnunet_environment import trainer_folder
+from .data import totalsegmentator as convert_totalsegmentator
+from .data import toy_dataset
+from .evaluation import evaluate as evaluation
+from .nnunet import commands as nnunet_commands
+from .nnunet.environment import trainer_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,4 +3,4 @@
 Imports only: a class defined here could not be pickled, since nnU-Net forgets modules of this folder after the lookup.
 """
 
-from classscale_training.trainer_variants import *  # noqa: F403
+from classscale_training.nnunet.trainer_variants import *  # noqa: F403

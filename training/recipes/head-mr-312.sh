@@ -11,11 +11,11 @@ PRESET=${PRESET:-head-mr-312}
 : "${HARDWARE:?says what it is trained on, for the card of the model}"
 maps="$WORK/label_maps.npz"
 
-[ -f "$maps" ] || "$PYTHON" training/prepare_head_data.py --atlas "$ATLAS" --individuals "$INDIVIDUALS" --output "$maps"
+[ -f "$maps" ] || "$PYTHON" training/embedded_models/prepare_head_data.py --atlas "$ATLAS" --individuals "$INDIVIDUALS" --output "$maps"
 "$PYTHON" -m classscale_training.loop --preset "$PRESET" --data "head:$maps" --folder "$WORK/run" "$@"
 [ -f "$WORK/run/fold_0/checkpoint_final.pth" ] || exit 0 # stopped by --minutes: call again
-"$PYTHON" -m ClassScaleSegLib.cli pack "$WORK/run" -o "$WORK/rounded.zip" --half-precision --overwrite
-"$PYTHON" training/evaluate_head_model.py "$WORK/rounded.zip" --label-maps "$maps" --output "$WORK/evaluation.json"
-"$PYTHON" training/pack_head_model.py --folder "$WORK/run" --evaluation "$WORK/evaluation.json" \
+"$PYTHON" -m ClassScaleSegLib pack "$WORK/run" -o "$WORK/rounded.zip" --half-precision --overwrite
+"$PYTHON" training/embedded_models/evaluate_head_model.py "$WORK/rounded.zip" --label-maps "$maps" --output "$WORK/evaluation.json"
+"$PYTHON" training/embedded_models/pack_head_model.py --folder "$WORK/run" --evaluation "$WORK/evaluation.json" \
     --hardware "$HARDWARE" --atlas-licence "$ATLAS/3DSlicer_License.txt"
-"$PYTHON" training/write_head_sample.py --label-maps "$maps"
+"$PYTHON" training/embedded_models/write_head_sample.py --label-maps "$maps"

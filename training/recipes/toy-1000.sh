@@ -9,6 +9,6 @@ FOLDER=${FOLDER:-.benchmarks/toy-1000}
 
 "$PYTHON" -m classscale_training.loop --preset toy-1000-cpu --folder "$FOLDER" "$@"
 [ -f "$FOLDER/fold_0/checkpoint_final.pth" ] || exit 0 # stopped by --minutes: call again
-"$PYTHON" training/pack_toy_model.py "$FOLDER"
-"$PYTHON" training/write_demo_sample.py
+"$PYTHON" training/embedded_models/pack_toy_model.py "$FOLDER"
+"$PYTHON" training/embedded_models/write_demo_sample.py
 "$PYTHON" Testing/Benchmarks/learning_curve.py "$FOLDER" --name toy-1000

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..projection import Decision, Projection
+from ..models.projection import Decision, Projection
 from .exact import ExactDecision
 from .interpolation import AxisSampling
 from .memory import Tiles

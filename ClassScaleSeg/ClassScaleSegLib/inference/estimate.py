@@ -1,4 +1,4 @@
-"""How much memory a job takes, before it starts, and where its parts should live.
+"""How much memory a job takes, before it starts.
 
 No term has the number of classes in it. Only where C is below the channels of all folds, and the logits themselves are
 the smaller basis, does it count in place of those. The formula takes plain numbers, so that the panel can say what a
@@ -8,17 +8,15 @@ model will take without torch and without its weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ClassScaleError, OutOfMemoryError
-from .memory import MemoryPlan, Placement
+from .memory import Placement
 
 if TYPE_CHECKING:
-    from ..model import Model
-    from ..summary import ModelSummary
+    from ..models.model import Model
+    from ..models.summary import ModelSummary
 
 _INTERPRETER = 450 << 20  # Python with torch, nnunetv2 and SimpleITK loaded, and a tile of logits: measured
 _CUDA_CONTEXT = 600 << 20
@@ -184,74 +182,3 @@ def describe_need(need: Estimate, device: str) -> str:
         text = f"about {gpu.device_bytes / 1e9:.1f} GB of GPU memory and {gpu.host_bytes / 1e9:.1f} GB of RAM"
         text += f" (without a GPU {host})" if device == "auto" else ""
     return f"{text}; does not grow with the number of classes"
-
-
-def choose_device(name: str) -> str:
-    """``auto`` is CUDA, else MPS, else the CPU.
-
-    :raises ClassScaleError: if the device is not here.
-    """
-    import torch
-
-    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    available = [*(["cuda"] if cuda else []), *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
-    if name == "auto":
-        return available[0]
-    if name not in (*available, *(f"cuda:{index}" for index in range(cuda))):
-        raise ClassScaleError(
-            f"There is no device {name} here. This torch ({torch.__version__}) offers {', '.join(available)}"
-            + (f", cuda:0 to cuda:{cuda - 1}." if cuda > 1 else ".")
-        )
-    return name
-
-
-def plan_memory(need: Estimate, device: str, limit: int | None, notify: Callable[[str], None]) -> MemoryPlan:
-    """The placements that fit, fastest first, then the smaller ones to fall back to.
-
-    :param limit: bytes of the device that may be used (of main memory on a CPU); ``None``: what is free now.
-    :raises OutOfMemoryError: if nothing fits a limit that was given.
-    """
-    pairs = [("cpu", "cpu"), ("cpu", "disk")] if need.ring else [("cpu", "cpu")]
-    if device != "cpu":
-        pairs = [(device, device), *([(device, "cpu")] if need.ring else []), *pairs]
-    placements = [need.placement(*pair) for pair in pairs]
-    given, free_host = limit is not None, _free("cpu")
-    while True:
-        first = placements[0]
-        if first.compute == "cpu":
-            fits = first.host_bytes <= (limit if given and device == "cpu" else free_host)
-        else:
-            fits = first.device_bytes <= (limit if given else _free(device))
-        if fits or len(placements) == 1:
-            break
-        del placements[0]
-        notify(f"The {first} would take {_size(first)}. Using the {placements[0]}.")
-    if given and device == "cpu" and placements[0].host_bytes > limit:
-        raise OutOfMemoryError(
-            f"The smallest way to run this model on this image takes {_size(placements[0])}, more than the limit of "
-            f"{limit / 2**30:.1f} GiB. Raise the limit, crop the image, or use a model with a smaller patch."
-        )
-    if placements[0].host_bytes > free_host:
-        notify(f"This needs about {placements[0].host_bytes / 2**30:.1f} GiB of memory; less is free.")
-    return MemoryPlan(placements, notify)
-
-
-def _size(placement: Placement) -> str:
-    if placement.compute != "cpu":
-        return f"{placement.device_bytes / 2**30:.1f} GiB of GPU memory"
-    return f"{placement.host_bytes / 2**30:.1f} GiB of memory"
-
-
-def _free(device: str) -> int:
-    import psutil
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(torch.device(device).index)[0]  # older torch takes no name
-    if device == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # from torch 2.5; the memory is shared
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    # what this process holds already is in the estimate
-    free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
-    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return free if text == "max" else min(free, int(text))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..projection import Projection
+from ..models.projection import Projection
 from .interpolation import AxisSampling
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import OutOfMemoryError
+from .devices import free_memory
+
+if TYPE_CHECKING:
+    from .estimate import Estimate
 
 _T = TypeVar("_T")
 # Of a full GPU, cuDNN and cuBLAS say that a handle or a workspace could not be made.
@@ -137,3 +141,40 @@ class MemoryPlan:
         elif torch.backends.mps.is_available():
             torch.mps.empty_cache()
         self._notify(f"{reason}. Going on with the {self.current}.")
+
+
+def plan_memory(need: Estimate, device: str, limit: int | None, notify: Callable[[str], None]) -> MemoryPlan:
+    """The placements that fit, fastest first, then the smaller ones to fall back to.
+
+    :param limit: bytes of the device that may be used (of main memory on a CPU); ``None``: what is free now.
+    :raises OutOfMemoryError: if nothing fits a limit that was given.
+    """
+    pairs = [("cpu", "cpu"), ("cpu", "disk")] if need.ring else [("cpu", "cpu")]
+    if device != "cpu":
+        pairs = [(device, device), *([(device, "cpu")] if need.ring else []), *pairs]
+    placements = [need.placement(*pair) for pair in pairs]
+    given, free_host = limit is not None, free_memory("cpu")
+    while True:
+        first = placements[0]
+        if first.compute == "cpu":
+            fits = first.host_bytes <= (limit if given and device == "cpu" else free_host)
+        else:
+            fits = first.device_bytes <= (limit if given else free_memory(device))
+        if fits or len(placements) == 1:
+            break
+        del placements[0]
+        notify(f"The {first} would take {_size(first)}. Using the {placements[0]}.")
+    if given and device == "cpu" and placements[0].host_bytes > limit:
+        raise OutOfMemoryError(
+            f"The smallest way to run this model on this image takes {_size(placements[0])}, more than the limit of "
+            f"{limit / 2**30:.1f} GiB. Raise the limit, crop the image, or use a model with a smaller patch."
+        )
+    if placements[0].host_bytes > free_host:
+        notify(f"This needs about {placements[0].host_bytes / 2**30:.1f} GiB of memory; less is free.")
+    return MemoryPlan(placements, notify)
+
+
+def _size(placement: Placement) -> str:
+    if placement.compute != "cpu":
+        return f"{placement.device_bytes / 2**30:.1f} GiB of GPU memory"
+    return f"{placement.host_bytes / 2**30:.1f} GiB of memory"

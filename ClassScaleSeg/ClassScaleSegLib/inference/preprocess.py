@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ImageError
-from ..plans import resampling_options
-from .image import InputImage
+from ..images.reading import InputImage
+from ..models.plans import resampling_options
 from .interpolation import AxisSampling
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..models.model import Model
 
 
 @dataclass(frozen=True)

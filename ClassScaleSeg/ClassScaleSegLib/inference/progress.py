@@ -14,7 +14,7 @@ from ..errors import Cancelled
 class Progress:
     """One report. ``remaining`` is an estimate in seconds, ``None`` while unknown.
 
-    With several models :mod:`~ClassScaleSegLib.inference.parts` writes the part before the stage, as in "part 2 of 5:
+    With several models :mod:`.several_models` writes the part before the stage, as in "part 2 of 5:
     segment", and adds the stage "load".
     """
 

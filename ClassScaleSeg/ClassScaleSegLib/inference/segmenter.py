@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ClassScaleError
-from ..segmentation import Segmentation
-from .image import ImageSource, read_image
+from ..images.reading import ImageSource, read_image
+from ..images.segmentation import Segmentation
 from .progress import CancelToken, Monitor, Progress
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..models.model import Model
 
 _TILE_ELEMENTS = {"cpu": 1 << 20}
 _TILE_ELEMENTS_ACCELERATOR = 1 << 25
@@ -69,7 +69,9 @@ def segment(
 
     from .backbone import Backbone
     from .decode import RowDecoder
-    from .estimate import choose_device, estimate, plan_memory
+    from .devices import choose_device
+    from .estimate import estimate
+    from .memory import plan_memory
     from .preprocess import prepare
     from .windows import predict_rows
 

@@ -9,7 +9,7 @@ package, because they are for benchmarks only; nothing pickles them.
 import os
 
 import torch
-from classscale_training.trainer_variants import ClassScaleTrainer_NoMirroring
+from classscale_training.nnunet.trainer_variants import ClassScaleTrainer_NoMirroring
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import nnUNetTrainerNoMirroring
 from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam1en3
 

@@ -1,0 +1,1 @@
+"""The command ``classscaleseg``: one file a subcommand."""

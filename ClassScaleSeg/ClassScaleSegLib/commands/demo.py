@@ -1,0 +1,109 @@
+"""``classscaleseg demo``: an embedded model on its sample: segments, statistics, a picture, and Dice where known."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ClassScaleError
+from ..images.segmentation import Segmentation
+from ..resources import resource
+from .reporting import Reporter
+
+
+@dataclass(frozen=True)
+class Demo:
+    """:ivar model: embedded bundle. :ivar sample: embedded volume. :ivar dice: what the model's card promises on it.
+
+    The known labels of the head are a deformed copy of the atlas it was made from, which is not ours to ship: no Dice.
+    """
+
+    model: str
+    sample: str
+    dice: float | None = None
+
+
+DEMOS = {
+    "toy": Demo("toy-120", "toy-120", 0.9),
+    "toy-1000": Demo("toy-1000", "toy-1000", 0.94),
+    "head": Demo("head-mr-312", "head-mr"),
+}
+
+
+def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> None:
+    """Write segmentation, statistics and picture of a demo into ``folder``; earlier ones are replaced.
+
+    :param name: one of ``DEMOS``.
+    :raises ClassScaleError: if there is no such demo here, or the Dice is not what the model card promises.
+    """
+    from ..inference.segmenter import segment
+    from ..models.model import open_model
+
+    if name not in (installed := _installed()):
+        raise ClassScaleError(f"There is no demo {name!r} in this installation; there is {', '.join(installed)}.")
+    demo, folder = DEMOS[name], Path(folder)
+    reporter.begin("demo", 1, 1)
+    begin = time.monotonic()
+    image = resource("SampleData", f"{demo.sample}.nrrd")
+    model = open_model(resource("Models", f"{demo.model}.zip"))
+    result = segment(image, model, device=device, progress=reporter.progress)
+    outputs = {"output": folder / f"{demo.sample}.seg.nrrd", "statistics": folder / f"{demo.sample}.csv"}
+    result.write(outputs["output"], overwrite=True)
+    result.write_statistics(outputs["statistics"], overwrite=True)
+    picture = folder / f"{demo.sample}.png"
+    draw(image, result, picture)
+    facts = {**outputs, "picture": picture, "structures": len(np.unique(result.labels)) - 1}
+    dice = None
+    if demo.dice is not None:
+        truth = Segmentation.from_image(resource("SampleData", f"{demo.sample}-labels.nrrd"))
+        dice = facts["dice"] = round(mean_dice(result.labels, truth.labels), 4)
+    reporter.result("demo", **facts, seconds=round(time.monotonic() - begin, 1))
+    if dice is not None and dice <= demo.dice:
+        raise ClassScaleError(f"The mean Dice is {dice:.3f}; the card promises {demo.dice}. Please report this.")
+
+
+def _installed() -> list[str]:
+    folder = resource("Models")
+    return [name for name, demo in DEMOS.items() if (folder / f"{demo.model}.zip").is_file()]
+
+
+def mean_dice(labels: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over the foreground classes of ``truth``; both ``(z, y, x)`` unsigned."""
+    size = int(max(labels.max(), truth.max())) + 1
+    both = np.bincount(truth[labels == truth], minlength=size)
+    total = np.bincount(labels.ravel(), minlength=size) + np.bincount(truth.ravel(), minlength=size)
+    present = np.flatnonzero(np.bincount(truth.ravel(), minlength=size)[1:]) + 1
+    return float((2 * both[present] / total[present]).mean())
+
+
+def draw(image_file: Path, result: Segmentation, picture: Path) -> None:
+    """A slice of each axis, grey and with the segments' colours over it, as PNG.
+
+    The middle ones, but for the sagittal, which lies beside the plane where the halves of a body meet.
+    """
+    import SimpleITK as sitk
+    from matplotlib.figure import Figure
+
+    from ..files import replacing
+
+    # patient left on the right, anterior above, as radiologists look at slices
+    images = (sitk.ReadImage(str(image_file)), result.to_image())
+    grey, found = (sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS")) for image in images)
+    colours = np.zeros((65536, 4))
+    for label in result.table.foreground:
+        colours[label.value] = (*(c / 255 for c in label.color), 0.55)
+    figure = Figure(figsize=(12, 8), facecolor="black", layout="tight")
+    panels = figure.subplots(2, 3)
+    for column, (axis, name) in enumerate(((0, "axial"), (1, "coronal"), (2, "sagittal"))):
+        place = round(grey.shape[axis] * (0.45 if name == "sagittal" else 0.5))
+        for row, panel in enumerate(panels[:, column]):
+            panel.imshow(grey.take(place, axis), cmap="gray", origin="lower" if axis else "upper")
+            if row:
+                panel.imshow(colours[found.take(place, axis)], origin="lower" if axis else "upper")
+            panel.set_title(name if not row else "", color="white")
+            panel.axis("off")
+    with replacing(picture, overwrite=True) as temporary:
+        figure.savefig(temporary, dpi=80)

@@ -1,0 +1,203 @@
+"""``classscaleseg models``: list, download, remove and add models. Nothing is downloaded without asking."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from ..catalog.catalog import Catalog, Entry
+from ..errors import Cancelled, CatalogError
+from ..models.summary import summarize
+from ..process.exit_codes import ExitCode
+from .reporting import Reporter
+
+
+def add_models_options(parser: argparse.ArgumentParser) -> None:
+    """The subcommands of ``classscaleseg models``."""
+    commands = parser.add_subparsers(required=True, metavar="ACTION")
+
+    def command(action: Any) -> argparse.ArgumentParser:
+        added = commands.add_parser(action.__name__.lstrip("_"), help=action.__doc__, description=action.__doc__)
+        added.set_defaults(action=action)
+        return added
+
+    command(_list).add_argument("--json", action="store_true")
+    info = command(_info)
+    _named(info)
+    info.add_argument("--json", action="store_true")
+    _named(command(_card))
+    download = command(_download)
+    _named(download)
+    download.add_argument("--yes", action="store_true", help="agree to address, size and licence without being asked")
+    _named(command(_remove))
+    add = command(_add)
+    add.add_argument("source", metavar="SOURCE", help="model folder, exported zip or bundle, or a web address")
+    add.add_argument("--name", help="what to call it (default: what it calls itself)")
+    _named(command(_path))
+
+
+def models_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
+    """List, download, remove and add models."""
+    options.action(Catalog(), options)
+    return ExitCode.OK
+
+
+def consent_text(entry: Entry, catalog: Catalog) -> str:
+    """What someone has to know before a download: what, from where, how large, under which terms, and where it goes."""
+    lines = [entry.name, entry.description, ""]
+    for part in entry.parts:
+        if part.address and not catalog.place(entry, part).exists():
+            lines.append(f"  address   {part.address} ({_megabytes(part.size)})")
+    lines += [
+        f"  size      {_megabytes(entry.download_size)}",
+        f"  licence   {entry.licence or 'unknown'}" + (f" ({entry.licence_address})" if entry.licence_address else ""),
+        f"  kept in   {catalog.folder / entry.id}",
+    ]
+    if entry.notice:
+        lines.append(f"  note      {entry.notice}")
+    if not entry.tried:
+        lines.append("  untried   ClassScaleSeg's authors could not download from there themselves.")
+    if any(part.address and not part.sha256 for part in entry.parts):
+        lines.append("  checksum  none is known; that of this download is kept, and later ones are compared with it.")
+    return "\n".join(lines)
+
+
+def _list(catalog: Catalog, options: argparse.Namespace) -> None:
+    """List all models, and where they are."""
+    entries = catalog.entries()
+    if options.json:
+        print(json.dumps([_facts(catalog, entry) for entry in entries], indent=2))
+        return
+    rows = [("MODEL", "CLASSES", "FOR", "LICENCE", "STATE", "NAME")]
+    for entry in entries:
+        classes, modality, licence = str(entry.classes or "?"), entry.modality or "-", entry.licence or "?"
+        rows.append((entry.id, classes, modality, licence, _state(catalog, entry), entry.name))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        print("  ".join([cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)] + [row[-1]]))
+    print(f"\nDownloads are kept in {catalog.folder}.")
+
+
+def _info(catalog: Catalog, options: argparse.Namespace) -> None:
+    """Tell everything about one model."""
+    facts = _facts(catalog, catalog.find(options.model))
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        if key != "parts":
+            print(f"{key:>16}  {'-' if value is None else value}")
+    for part in facts["parts"]:
+        for key, value in part.items():
+            if value is not None:
+                print(f"{key:>16}  {value}")
+
+
+def _card(catalog: Catalog, options: argparse.Namespace) -> None:
+    """Print the model card: data, licences, how good it is, known failures."""
+    entry = catalog.find(options.model)
+    parts = zip(catalog.paths(entry), entry.parts, strict=True)
+    cards = [card for path, part in parts if (card := summarize(path, part.configuration).card)]
+    if not cards:
+        raise CatalogError(f"{entry.name} comes without a model card; its source is {entry.source or 'not stated'}.")
+    print("\n\n".join(cards))
+
+
+def _download(catalog: Catalog, options: argparse.Namespace) -> None:
+    """Download a model, after asking; check it if it is there."""
+    entry = catalog.find(options.model)
+    if not catalog.is_installed(entry) and any(part.address for part in entry.parts):
+        print(consent_text(entry, catalog))
+        _ask(options.yes)
+    with _Bar() as bar:
+        paths = catalog.download(entry, bar.report)
+    for part, path in zip(entry.parts, paths, strict=True):
+        record = catalog.record(entry, part)
+        print(path)
+        if record and part.sha256 is None:
+            print(f"  SHA-256 {record.sha256}, kept for later; the catalogue knows none to compare it with")
+
+
+def _remove(catalog: Catalog, options: argparse.Namespace) -> None:
+    """Delete a download, or forget a model of your own."""
+    entry = catalog.find(options.model)
+    freed = catalog.remove(entry)
+    print(f"{entry.name}: {_megabytes(freed)} freed" + ("; forgotten" if entry.own else ""))
+
+
+def _add(catalog: Catalog, options: argparse.Namespace) -> None:
+    """Remember a model of your own under a name; it stays where it is."""
+    entry = catalog.add(options.source, options.name)
+    print(f"{entry.name}: use it as {entry.id}")
+    if not catalog.is_installed(entry):
+        print(f"It is not downloaded yet: classscaleseg models download {entry.id}")
+
+
+def _path(catalog: Catalog, options: argparse.Namespace) -> None:
+    """Print where the files of a model are."""
+    for path in catalog.paths(catalog.find(options.model)):
+        print(path)
+
+
+def _named(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="id or name, see `classscaleseg models list`")
+
+
+def _ask(agreed: bool) -> None:
+    """:raises CatalogError: if nobody can be asked. :raises Cancelled: if the answer is not yes."""
+    if agreed:
+        return
+    if not sys.stdin.isatty():
+        raise CatalogError("Nothing was downloaded: nobody can be asked here. Give --yes to agree to the above.")
+    if input("\nDownload it? [y/N] ").strip().casefold() not in ("y", "yes"):
+        raise Cancelled("Nothing was downloaded.")
+
+
+def _state(catalog: Catalog, entry: Entry) -> str:
+    if entry.embedded:
+        return "embedded"
+    place = "yours" if entry.own and not entry.parts[0].address else "downloaded"
+    if catalog.is_installed(entry):
+        return f"{place}, {_megabytes(catalog.size(entry))}"
+    if place == "yours":
+        return f"not found at {entry.parts[0].file}"
+    arrived = catalog.size(entry)
+    begun = f", {_megabytes(arrived)} of it here" if arrived > 100_000 else ""
+    return f"to download, {_megabytes(entry.download_size)}{begun}"
+
+
+def _facts(catalog: Catalog, entry: Entry) -> dict[str, Any]:
+    """JSON-ready: the entry, where each part lies, and what was noted at its download."""
+    facts = {**asdict(entry), "state": _state(catalog, entry)}
+    for listed, part in zip(facts["parts"], entry.parts, strict=True):
+        record = catalog.record(entry, part)
+        listed["path"] = str(catalog.place(entry, part))
+        if record:
+            listed["seen_sha256"] = record.sha256
+            listed["seen_on"] = time.strftime("%Y-%m-%d", time.gmtime(record.time))
+    return facts
+
+
+def _megabytes(size: int | None) -> str:
+    return "size unknown" if size is None else f"{size / 1e6:.1f} MB"
+
+
+class _Bar:
+    """A progress bar on standard error, if people look at it."""
+
+    def __enter__(self) -> _Bar:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit="B", unit_scale=True, file=sys.stderr, leave=False, disable=not sys.stderr.isatty())
+        return self
+
+    def report(self, done: int, total: int | None) -> None:
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.close()

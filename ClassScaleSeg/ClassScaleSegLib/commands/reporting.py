@@ -1,0 +1,94 @@
+"""What `classscaleseg` tells while it works: a progress bar for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Protocol
+
+from ..errors import ClassScaleError
+from ..inference.progress import Progress
+
+
+class Reporter(Protocol):
+    """``case`` is the name of the image that is being worked on."""
+
+    def begin(self, case: str, index: int, count: int) -> None: ...
+    def progress(self, report: Progress) -> None: ...
+    def result(self, case: str, **facts: Any) -> None: ...
+    def skipped(self, case: str, reason: str) -> None: ...
+    def error(self, case: str, error: ClassScaleError) -> None: ...
+    def close(self) -> None: ...
+
+
+class TerminalReporter:
+    """A bar on standard error while windows are computed, one line on standard output for each case."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._label = ""
+
+    def begin(self, case: str, index: int, count: int) -> None:
+        self._label = case if count == 1 else f"[{index}/{count}] {case}"
+
+    def progress(self, report: Progress) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=1, unit="window", file=sys.stderr, leave=False, disable=not sys.stderr.isatty())
+        if report.message:
+            tqdm.write(f"{self._label}: {report.message}", file=sys.stderr)
+        self._bar.total = report.total
+        self._bar.n = report.done
+        self._bar.set_description(f"{self._label}: {report.stage}")
+
+    def result(self, case: str, **facts: Any) -> None:
+        self.close()
+        kinds = ("output", "confidence", "statistics", "picture")
+        written = ", ".join(str(facts[kind]) for kind in kinds if kind in facts)
+        dice = f", mean Dice {facts['dice']:.3f}" if "dice" in facts else ""
+        done = f"{facts['structures']} structures in {facts['seconds']:.1f} s{dice}"
+        print(f"{self._label}: {done} -> {written}", flush=True)
+
+    def skipped(self, case: str, reason: str) -> None:
+        print(f"{self._label}: skipped, {reason}", flush=True)
+
+    def error(self, case: str, error: ClassScaleError) -> None:
+        self.close()
+        print(f"{self._label}: {error}" if self._label else str(error), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class JsonReporter:
+    """One JSON object a line on standard output, its ``event`` one of begin, progress, result, skipped, error."""
+
+    def __init__(self) -> None:
+        self._case = ""
+
+    def _line(self, event: str, **facts: Any) -> None:
+        print(json.dumps({"event": event, "case": self._case, **facts}, default=str), flush=True)
+
+    def begin(self, case: str, index: int, count: int) -> None:
+        self._case = case
+        self._line("begin", index=index, count=count)
+
+    def progress(self, report: Progress) -> None:
+        remaining = None if report.remaining is None else round(report.remaining, 1)
+        facts = {"stage": report.stage, "done": report.done, "total": report.total}
+        self._line("progress", **facts, remaining=remaining, message=report.message)
+
+    def result(self, case: str, **facts: Any) -> None:
+        self._line("result", **facts)
+
+    def skipped(self, case: str, reason: str) -> None:
+        self._line("skipped", reason=reason)
+
+    def error(self, case: str, error: ClassScaleError) -> None:
+        self._line("error", kind=type(error).__name__, message=str(error))
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""Images and label maps: reading, geometry, and every file that a result can become."""

@@ -1,0 +1,1 @@
+"""Models: finding, checking and opening their files; splitting the network; bundles."""

@@ -1,0 +1,92 @@
+"""The ``architecture`` in plans from anywhere: only classes that nnU-Net's planners name, only sizes they could plan.
+
+Names of classes in ``plans.json`` are import paths to nnU-Net, which loads whatever they lead to. Here they are
+compared with a list, and replaced by the path at which the installed version has the class.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..errors import ModelError
+from .fields import integers, numbers, short
+
+MAX_STAGES, MAX_CONVOLUTIONS, MAX_FEATURES = 16, 64, 4096  # nnU-Net plans at most 9 stages, 6 blocks, 512 features
+MAX_KERNEL, MAX_STRIDE = 31, 16
+ARCHITECTURES = ("PlainConvUNet", "ResidualEncoderUNet")  # all that nnU-Net's planners write; both end in a convolution
+OPERATIONS = {  # arguments that name a class, and the classes; {d} is 2 or 3, the dimension of the network
+    "conv_op": ("Conv{d}d",),
+    "norm_op": ("InstanceNorm{d}d", "BatchNorm{d}d", "Identity"),
+    "dropout_op": ("Dropout{d}d", "Dropout"),
+    "nonlin": ("LeakyReLU", "ReLU", "ELU", "GELU", "SiLU", "Mish", "PReLU"),
+    "block": ("BasicBlockD", "BottleneckD"),
+}
+_RESIDUAL = "dynamic_network_architectures.building_blocks.residual"
+_BOUNDS = {
+    "features_per_stage": MAX_FEATURES,
+    "stem_channels": MAX_FEATURES,
+    "bottleneck_channels": MAX_FEATURES,
+    "kernel_sizes": MAX_KERNEL,
+    "strides": MAX_STRIDE,
+    "n_conv_per_stage": MAX_CONVOLUTIONS,
+    "n_blocks_per_stage": MAX_CONVOLUTIONS,
+    "n_conv_per_stage_decoder": MAX_CONVOLUTIONS,
+}
+
+
+def check_architecture(entries: dict, where: str) -> None:
+    """Replace each class name by the one nnU-Net brings today, after checking that it is one of those known."""
+    architecture = entries.get("architecture")
+    if not isinstance(architecture, dict) or not isinstance(architecture.get("arch_kwargs"), dict):
+        raise ModelError(f"{where}: 'architecture' must be an object with 'arch_kwargs'.")
+    name = _last(architecture.get("network_class_name"), "dynamic_network_architectures")
+    if name not in ARCHITECTURES:
+        raise ModelError(
+            f"{where}: architecture {short(architecture.get('network_class_name'))} is not supported, "
+            f"{' and '.join(ARCHITECTURES)} are: their last layer is a 1x1x1 convolution."
+        )
+    arguments, dimension = dict(architecture["arch_kwargs"]), len(entries["patch_size"])
+    stages = arguments.get("n_stages")
+    if not isinstance(stages, int) or not 2 <= stages <= MAX_STAGES:
+        raise ModelError(f"{where}: n_stages is {short(stages)}; 2 to {MAX_STAGES} were expected.")
+    for key, value in arguments.items():
+        if key in _BOUNDS and value is not None:
+            integers(value, _BOUNDS[key], key, where)
+        elif key in OPERATIONS and value is not None:
+            known = [choice.format(d=dimension) for choice in OPERATIONS[key]]
+            home = _RESIDUAL if key == "block" else "torch.nn"
+            operation = _last(value, home)
+            if operation not in known:
+                raise ModelError(f"{where}: {key} {short(value)} is not one of {', '.join(known)} of {home}.")
+            arguments[key] = f"{home}.{operation}"
+        elif key.endswith("_kwargs") and value is not None:
+            fine = isinstance(value, dict) and all(isinstance(entry, bool | int | float) for entry in value.values())
+            if not fine or not numbers([value.get("eps", 1e-5)], 1):
+                raise ModelError(f"{where}: {key} {short(value)} must be an object with numbers, true and false.")
+    kernels, strides = (_per_stage(arguments, key, stages, dimension, where) for key in ("kernel_sizes", "strides"))
+    if any(size % 2 == 0 for stage in kernels for size in stage):
+        raise ModelError(f"{where}: kernel_sizes {short(kernels)} must be odd.")
+    for size, per_stage in zip(entries["patch_size"], zip(*strides, strict=True), strict=True):
+        if size % math.prod(per_stage):
+            raise ModelError(f"{where}: patch_size {size} cannot be divided by the strides {list(per_stage)}.")
+    entries["architecture"] = {
+        "network_class_name": f"dynamic_network_architectures.architectures.unet.{name}",
+        "arch_kwargs": arguments,
+        "_kw_requires_import": [key for key in OPERATIONS if key in arguments],
+    }
+
+
+def _per_stage(arguments: dict, key: str, stages: int, dimension: int, where: str) -> list[list[int]]:
+    """Kernel sizes or strides of each stage along each axis, however shortly the plans give them."""
+    value = arguments.get(key)
+    per_stage = value if isinstance(value, list) else [value] * stages
+    rows = [row if isinstance(row, list) else [row] * dimension for row in per_stage]
+    if value is None or len(rows) != stages or any(len(row) != dimension for row in rows):
+        raise ModelError(f"{where}: {key} {short(value)} must give {dimension} sizes for each of {stages} stages.")
+    return rows
+
+
+def _last(path: Any, package: str) -> str | None:
+    """The last name of a dotted path inside ``package``, ``None`` for anything else."""
+    return path.rpartition(".")[2] if isinstance(path, str) and path.startswith(f"{package}.") else None

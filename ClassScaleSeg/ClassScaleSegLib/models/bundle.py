@@ -1,0 +1,199 @@
+"""Our own model file: one zip with weights in safetensors, plans and labels as text, and a manifest. No pickle inside.
+
+What is in it, and how it is read; :mod:`.packing` makes it.
+
+| member | content |
+|---|---|
+| ``manifest.json`` | ``format``, ``version``, what the model is, size and SHA-256 of every other member |
+| ``plans.json``, ``dataset.json`` | as nnU-Net wrote them |
+| ``labels.csv`` | the label table, a colour table of 3D Slicer with terminology codes |
+| ``fold_K.safetensors`` | tensors that inference uses, by nnU-Net's names; float32, or float16 for half the size |
+| ``README.md`` | the model card |
+
+The bytes depend on the content alone (stored uncompressed, in a fixed order, without dates), so that packing twice
+gives the same SHA-256. Members that the manifest does not list are never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+
+from ..errors import LabelTableError, ModelError
+from ..labels.table import LabelTable
+from .files import MAX_JSON, Files, parse_json, read_json
+from .folder import ModelParts, check_mirror_axes
+from .plans import check_plans
+
+FORMAT, VERSION = "classscaleseg-bundle", 1
+TEXTS = ("plans.json", "dataset.json", "labels.csv", "README.md")
+FOLD = r"fold_(\d{1,4}|all)\.safetensors"
+DESCRIPTION = ("orientation", "modality", "licence", "notice")
+ORIENTATION = r"(?=.*[LR])(?=.*[AP])(?=.*[IS])[LRAPIS]{3}"
+
+
+def is_bundle(files: Files) -> bool:
+    return "manifest.json" in files
+
+
+def read_bundle(
+    files: Files, folds: tuple[int | str, ...] | None = None, configuration: str | None = None
+) -> ModelParts:
+    """Read a bundle, packed or unpacked, after comparing every member with the manifest.
+
+    :param folds: all if not given.
+    :raises ModelError: one sentence naming the member and the fault.
+    """
+    manifest = read_manifest(files)
+    found = manifest["folds"]
+    chosen = found if folds is None else list(dict.fromkeys(map(str, folds)))
+    if not chosen or not set(chosen) <= set(found):
+        raise ModelError(f"{files.where()} has the folds {', '.join(found)}; {', '.join(chosen)} was asked for.")
+    if configuration not in (None, manifest["configuration"], files.name, files.root):
+        raise ModelError(f"{files.where()} holds configuration {manifest['configuration']}, not {configuration}.")
+    texts, tensors = {}, {}
+    for name, declared in manifest["members"].items():
+        content = read_member(files, name, declared)
+        fold = re.fullmatch(FOLD, name)
+        if fold is None:
+            texts[name] = content
+        elif fold[1] in chosen:
+            tensors[fold[1]] = read_tensors(content, files.where(name))
+    raw_plans = parse_json(texts["plans.json"], files.where("plans.json"))
+    dataset = parse_json(texts["dataset.json"], files.where("dataset.json"))
+    plans = check_plans(raw_plans, dataset, manifest["configuration"], files.where())
+    table = read_table(texts["labels.csv"], plans.values, files.where("labels.csv"))
+    return ModelParts(
+        plans=plans,
+        raw_plans=raw_plans,
+        folds=tuple(chosen),
+        weights=tuple((files.where(f"fold_{fold}.safetensors"), tensors[fold]) for fold in chosen),
+        mirror_axes=check_mirror_axes(tuple(manifest["mirror_axes"]), plans, files.where("manifest.json")),
+        table=table,
+        name=manifest["name"],
+        where=files.where(),
+        **{key: manifest.get(key) for key in DESCRIPTION},
+    )
+
+
+def read_manifest(files: Files) -> dict:
+    """The manifest, checked in itself.
+
+    :raises ModelError: if it is damaged, foreign, or of a newer version.
+    """
+    manifest, where = read_json(files, "manifest.json"), files.where("manifest.json")
+    if manifest.get("format") != FORMAT:
+        raise ModelError(f"{where} does not belong to a ClassScaleSeg bundle (its 'format' is not {FORMAT}).")
+    version = manifest.get("version")
+    if type(version) is not int or version < 1:
+        raise ModelError(f"{where} has no version: the bundle is damaged, get it again.")
+    if version > VERSION:
+        raise ModelError(
+            f"{files.where()} was made by a newer ClassScaleSeg (bundle version {version}, this one reads {VERSION}): "
+            "update ClassScaleSeg."
+        )
+    check_manifest(manifest, where)
+    return manifest
+
+
+def check_manifest(manifest: dict, where: str) -> None:
+    """The types and forms of all entries.
+
+    :raises ModelError: naming the first entry at fault.
+    """
+
+    def text(value: object) -> bool:
+        return isinstance(value, str) and 0 < len(value) <= 2000 and value.isprintable()
+
+    def member(name: object, declared: object) -> bool:
+        return (
+            isinstance(declared, dict)
+            and type(declared.get("size")) is int
+            and re.fullmatch(r"[0-9a-f]{64}", str(declared.get("sha256"))) is not None
+            and (name in TEXTS or re.fullmatch(FOLD, str(name)) is not None)
+        )
+
+    members = manifest["members"] if isinstance(manifest.get("members"), dict) else {}
+    folds = manifest["folds"] if isinstance(manifest.get("folds"), list) else []
+    fine = {
+        "members": bool(members) and all(member(*item) for item in members.items()),
+        "folds": bool(folds) and all(isinstance(fold, str) and f"fold_{fold}.safetensors" in members for fold in folds),
+        "mirror_axes": isinstance(manifest.get("mirror_axes"), list),
+        "orientation": manifest.get("orientation") is None or re.fullmatch(ORIENTATION, str(manifest["orientation"])),
+        **{key: text(manifest.get(key)) for key in ("name", "configuration")},
+        **{key: manifest.get(key) is None or text(manifest[key]) for key in ("modality", "licence", "notice")},
+    }
+    fault = next((key for key, value in fine.items() if not value), None)
+    if fault:
+        raise ModelError(f"{where}: entry {fault!r} is missing or not in the form a bundle has.")
+    missing = next((name for name in TEXTS if name not in members), None)
+    if missing:
+        raise ModelError(f"{where} does not list {missing}: the bundle is incomplete, get it again.")
+
+
+def read_member(files: Files, name: str, declared: dict) -> bytes:
+    """A member's content, after comparing it with what the manifest declares.
+
+    :raises ModelError: naming the member and the fault.
+    """
+    check_size(files, name, declared)
+    with files.open(name) as stream:
+        content = stream.read()
+    if hashlib.sha256(content).hexdigest() != declared["sha256"]:
+        raise ModelError(f"{files.where(name)} is damaged: its SHA-256 is not the manifest's. Get the bundle again.")
+    return content
+
+
+def check_size(files: Files, name: str, declared: dict) -> None:
+    """:raises ModelError: if a member is missing, has other bytes than declared, or is a text of more than 64 MiB."""
+    if name not in files:
+        raise ModelError(f"{files.where(name)} is missing.")
+    size, limit = files.size(name), MAX_JSON if name in TEXTS else declared["size"]
+    if size != declared["size"] or size > limit:
+        raise ModelError(f"{files.where(name)} has {size} bytes, the manifest declares {declared['size']}.")
+
+
+def read_tensors(content: bytes, where: str) -> dict:
+    """Tensors by name from the bytes of a safetensors file. :raises ModelError: if it is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{where} is not a safetensors file ({error}).") from error
+
+
+def read_table(content: bytes, values: tuple[int, ...], where: str) -> LabelTable:
+    """The label table of a bundle whose model gives ``values``; with a background.
+
+    :raises ModelError: if it is none, or has other values.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "labels.csv"
+        path.write_bytes(content)
+        try:
+            table = LabelTable.from_csv(path)
+        except LabelTableError as error:
+            raise ModelError(
+                f"{where} is not a label table ({str(error).replace(str(path), 'labels.csv')})."
+            ) from error
+    try:
+        return complete_table(table, values, where)
+    except LabelTableError as error:
+        raise ModelError(str(error)) from error
+
+
+def complete_table(table: LabelTable, values: tuple[int, ...], where: str) -> LabelTable:
+    """The table with a background, after checking that it has just the values that the model gives.
+
+    :raises LabelTableError: naming the first value that differs.
+    """
+    given, wanted = {label.value for label in table.foreground}, set(values) - {0}
+    if given != wanted:
+        value = min(given ^ wanted)
+        fault = "has no label" if value in wanted else "has a label that the model does not give,"
+        raise LabelTableError(f"{where} {fault} {value}; the model's labels are {min(wanted)} to {max(wanted)}.")
+    return table if 0 in table else LabelTable((*LabelTable.from_names({0: "background"}), *table))

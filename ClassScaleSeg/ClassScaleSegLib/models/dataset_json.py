@@ -1,0 +1,95 @@
+"""What ``dataset.json`` and ``plans.json`` of nnU-Net say, read without nnU-Net: channels, labels, name, modality.
+
+The same answers serve whoever opens a model and whoever only lists it where nnunetv2 is not installed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ModelError
+from ..labels.label import one_line
+from .fields import flat, short
+
+MAX_CHANNELS, MAX_LABEL = 1024, 65535  # label maps are uint16
+
+# TotalSegmentator turns every image to the closest canonical (RAS+) orientation before nnU-Net sees it
+# (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks know no other.
+TOTALSEGMENTATOR = r"(Dataset\d+_)?TotalSeg(mentator|MRI)_?.*"
+TOTALSEGMENTATOR_NOTICE = "TotalSegmentator is not a medical device and not intended for clinical use."
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a model folder is called; ``orientation``, ``modality`` and ``notice`` as in `Model`."""
+
+    name: str
+    orientation: str | None
+    modality: str | None
+    notice: str | None
+
+
+def channel_names(dataset: dict, where: str) -> tuple[str, ...]:
+    """``channel_names`` of a ``dataset.json``; older files call it ``modality``.
+
+    :raises ModelError: if it is not an object with 1 to ``MAX_CHANNELS`` entries.
+    """
+    names = dataset["modality"] if "modality" in dataset else dataset.get("channel_names")
+    if not isinstance(names, dict) or not 1 <= len(names) <= MAX_CHANNELS:
+        raise ModelError(f"{where} names no input channels: 'channel_names' must be an object such as {{'0': 'CT'}}.")
+    return tuple(str(name) for name in names.values())
+
+
+def label_rows(dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, str], bool]:
+    """Label values in the order of the last layer's rows, their names, and whether they are regions.
+
+    Matches nnU-Net's ``LabelManager``: a softmax row's index is its label; for regions ``regions_class_order`` gives
+    the value written where a region is the last one above 0.5.
+
+    :raises ModelError: if the labels cannot be those of a network.
+    """
+    labels = dataset.get("labels")
+    if not isinstance(labels, dict):
+        raise ModelError(f"{where} has no object 'labels' such as {{'background': 0, 'liver': 1}}.")
+    named = {name: entry for name, entry in labels.items() if name != "ignore"}
+    regions = any(isinstance(entry, list) and len(entry) > 1 for entry in named.values())
+    try:
+        listed = sorted({int(value) for entry in named.values() for value in flat(entry)})
+        order = [int(value) for value in dataset["regions_class_order"]] if regions else listed
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"{where}: the labels cannot be used ({type(error).__name__}: {short(error)}).") from error
+    if not order or not all(0 <= value <= MAX_LABEL for value in (*listed, *order)):
+        raise ModelError(f"{where}: label values must lie between 0 and {MAX_LABEL}.")
+    if regions:
+        named = {k: v for k, v in named.items() if v != 0 and not (v and set(flat(v)) == {0})}
+        if len(named) != len(order):
+            raise ModelError(f"{where}: {len(named)} regions are named, {len(order)} are predicted.")
+        return tuple(order), {0: "background", **dict(zip(order, named, strict=True))}, True
+    if listed != list(range(len(listed))):
+        raise ModelError(
+            f"{where}: labels must be 0 to {len(listed) - 1} without gaps, as nnU-Net's network predicts them."
+        )
+    return tuple(listed), {int(value): name for name, entry in named.items() for value in flat(entry)}, False
+
+
+def identify(plans: dict, dataset: dict, folder: str, where: str) -> Identity:
+    """Name, orientation, modality and notice of the model in ``folder`` (its name)."""
+    name = one_line(str(plans.get("dataset_name") or folder))[:200]
+    canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
+    reader: Any = plans.get("image_reader_writer")
+    return Identity(
+        name=name,
+        orientation="RAS" if canonical or str(reader).endswith("WithReorient") else None,
+        modality=_modality(channel_names(dataset, where)),
+        notice=TOTALSEGMENTATOR_NOTICE if canonical else None,
+    )
+
+
+def _modality(channels: tuple[str, ...]) -> str | None:
+    """``CT`` or ``MR`` (as DICOM writes it) if the names of all channels say so."""
+    names = [name.lower() for name in channels]
+    if all(name == "ct" for name in names):
+        return "CT"
+    return "MR" if all(re.match(r"(mri?|t1|t2|flair)(?![a-z]{3})", name) for name in names) else None

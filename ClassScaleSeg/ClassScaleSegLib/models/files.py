@@ -1,0 +1,274 @@
+"""The files of one model, in a folder or in a zip, read without trusting them and without unpacking them.
+
+A zip is never extracted: the few members a model needs are read into memory, so nothing can be written outside a folder
+and nothing is left behind. All its members are looked at first; one unsafe member refuses the whole zip.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import ModelError
+
+MAX_MEMBERS = 100_000
+MAX_TOTAL = 64 << 30  # bytes; five folds of nnU-Net's largest network in four configurations are about 24 GiB
+MAX_JSON = 64 << 20  # bytes; plans.json of the largest public models is below 1 MiB
+MAX_DEPTH = 64  # of nested JSON; deeper would exhaust the stack of whatever walks it
+MAX_RATIO = 100  # weights hardly compress; a member above MAX_JSON that shrinks more is a bomb
+MAX_FOLDERS = 20_000  # looked at when a model is searched below a folder
+SEARCH_DEPTH = 3  # a results folder holds Dataset*/Trainer__Plans__configuration
+
+MARKERS = ("manifest.json", "plans.json")  # either file makes its folder a model
+ZIP_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,  # compression methods and versions that Python does not know
+    OSError,
+    OverflowError,
+    RuntimeError,  # an encrypted member
+    ValueError,
+)
+
+
+class FolderFiles:
+    """The model folder ``folder``, found at ``root`` (a relative path with ``/``) below what the user named."""
+
+    def __init__(self, folder: Path, root: str = "") -> None:
+        self.folder, self.root = folder, root
+        self.name = folder.resolve().name
+
+    def __contains__(self, name: str) -> bool:
+        return (self.folder / name).is_file()
+
+    def where(self, name: str = "") -> str:
+        """The file as error messages call it."""
+        return str(self.folder / name)
+
+    def folds(self) -> dict[str, list[str]]:
+        """Checkpoints of each fold: ``{"0": ["checkpoint_final.pth", ...], "all": [...]}``."""
+        return _folds(file.relative_to(self.folder).as_posix() for file in self.folder.glob("fold_*/*.pth"))
+
+    def size(self, name: str) -> int:
+        return (self.folder / name).stat().st_size
+
+    def start(self, name: str, count: int) -> bytes:
+        """The first ``count`` bytes, fewer if the file is shorter; what follows is not read.
+
+        :raises ModelError: if it is missing or cannot be read.
+        """
+        with self.open(name) as stream:
+            return stream.read(count)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """The file as a seekable binary stream.
+
+        :raises ModelError: if it is missing or cannot be read.
+        """
+        try:
+            stream = open(self.folder / name, "rb")
+        except FileNotFoundError:
+            raise ModelError(f"{self.where(name)} is missing.") from None
+        except OSError as error:
+            raise ModelError(f"{self.where(name)} cannot be read ({error.strerror}).") from error
+        with stream:
+            yield stream
+
+
+class ZipFiles:
+    """The model whose files lie below ``root`` in a zip that :func:`_open_zip` has checked."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, root: str = "") -> None:
+        self.path, self.archive, self.root = path, archive, root
+        self.name = root.rsplit("/", 1)[-1] or path.stem
+
+    def _member(self, name: str) -> str:
+        return f"{self.root}/{name}" if self.root else name
+
+    def __contains__(self, name: str) -> bool:
+        return self._member(name) in self.archive.NameToInfo
+
+    def where(self, name: str = "") -> str:
+        return f"{self.path}: {self._member(name)}" if name or self.root else str(self.path)
+
+    def folds(self) -> dict[str, list[str]]:
+        prefix = self._member("")
+        return _folds(name.removeprefix(prefix) for name in self.archive.namelist() if name.startswith(prefix))
+
+    def size(self, name: str) -> int:
+        return self.archive.getinfo(self._member(name)).file_size
+
+    def start(self, name: str, count: int) -> bytes:
+        if name not in self:
+            raise ModelError(f"{self.where(name)} is missing.")
+        try:
+            with self.archive.open(self._member(name)) as stream:
+                return stream.read(count)
+        except ZIP_FAULTS as error:
+            raise ModelError(f"{self.where(name)} is damaged ({first_line(error)}): get the file again.") from error
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        if name not in self:
+            raise ModelError(f"{self.where(name)} is missing.")
+        info = self.archive.getinfo(self._member(name))
+        if info.file_size > max(MAX_JSON, MAX_RATIO * info.compress_size):
+            raise ModelError(f"{self.where(name)} would unpack to {info.file_size} bytes: it is not opened.")
+        try:
+            content = self.archive.read(info)  # never more than declared, and the CRC is compared
+        except ZIP_FAULTS as error:
+            raise ModelError(f"{self.where(name)} is damaged ({first_line(error)}): get the file again.") from error
+        if len(content) != info.file_size:
+            raise ModelError(f"{self.where(name)} is shorter than the zip declares: get the file again.")
+        yield io.BytesIO(content)
+
+
+Files = FolderFiles | ZipFiles
+
+
+@contextmanager
+def open_source(source: str | Path, configuration: str | None = None) -> Iterator[Files]:
+    """The one model in ``source``: a model folder, a folder above exactly one, or a zip with exactly one.
+
+    :param configuration: chooses among several: the configuration's name or the model's path below ``source``.
+    :raises ModelError: if there is no model or there are several, if the zip is damaged or unsafe.
+    """
+    source = Path(source)
+    if source.is_dir():
+        yield _choose(source, [FolderFiles(source / root, root) for root in _roots_of_folder(source)], configuration)
+    elif source.is_file():
+        with _open_zip(source) as archive:
+            roots = _roots(archive.namelist())
+            yield _choose(source, [ZipFiles(source, archive, root) for root in roots], configuration)
+    else:
+        raise ModelError(f"{source} does not exist: give a model folder, an exported zip or a bundle.")
+
+
+def read_json(files: Files, name: str) -> dict:
+    """A file that holds a JSON object of at most ``MAX_JSON`` bytes; see :func:`parse_json`."""
+    with files.open(name) as stream:
+        if files.size(name) > MAX_JSON:
+            raise ModelError(f"{files.where(name)} has {files.size(name)} bytes; at most {MAX_JSON} are read.")
+        return parse_json(stream.read(), files.where(name))
+
+
+def parse_json(content: bytes, where: str) -> dict:
+    """A JSON object, nested at most ``MAX_DEPTH`` levels deep.
+
+    :raises ModelError: if it is not valid JSON, or another kind of value.
+    """
+    try:
+        value = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{where} is not valid JSON ({first_line(error)}).") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{where} holds a {type(value).__name__}; a JSON object was expected.")
+    level: list = [value]
+    for _ in range(MAX_DEPTH):
+        children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return value
+    raise ModelError(f"{where} is nested more than {MAX_DEPTH} levels deep: it is not read.")
+
+
+@contextmanager
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except ZIP_FAULTS as error:
+        raise ModelError(
+            f"{path} is neither a model folder nor a readable zip ({first_line(error)}): give the folder, the zip made "
+            "by nnUNetv2_export_model_to_zip, or a bundle."
+        ) from error
+    with archive:
+        members = archive.infolist()
+        if len(members) > MAX_MEMBERS or sum(info.file_size for info in members) > MAX_TOTAL:
+            raise ModelError(f"{path} declares {len(members)} members, more or larger than any model: not opened.")
+        seen: set[str] = set()
+        for info in members:
+            fault = _unsafe(info) or ("appears twice" if info.filename in seen else None)
+            if fault:
+                raise ModelError(f"{path}: member {info.filename!r} {fault}; the zip is not opened.")
+            seen.add(info.filename)
+        yield archive
+
+
+def _unsafe(info: zipfile.ZipInfo) -> str | None:
+    """Why a member must not be in a zip of ours, as the end of a sentence; ``None`` if it may."""
+    name = info.filename
+    if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name):
+        return "has an absolute path, a drive or a backslash"
+    if ".." in name.split("/"):
+        return "leads out of the zip"
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        return "is a link or a device"
+    if info.flag_bits & 1:
+        return "is encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is compressed in a way that is not supported (stored and deflated are)"
+    if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
+        return "has another number of bytes than it declares"
+    return None
+
+
+def _folds(names: Iterator[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        match = re.fullmatch(r"fold_(\d{1,4}|all)/([\w.-]+\.pth)", name)
+        if match:
+            found.setdefault(match[1], []).append(match[2])
+    return dict(sorted(found.items(), key=lambda item: (item[0] == "all", int(item[0]) if item[0] != "all" else 0)))
+
+
+def _roots(names: list[str]) -> list[str]:
+    folders = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] in MARKERS}
+    return sorted(folder for folder in folders if not folder.startswith("__MACOSX"))
+
+
+def _roots_of_folder(source: Path) -> list[str]:
+    """Folders with a model, at most ``SEARCH_DEPTH`` below ``source``; ``source`` itself ends the search."""
+    found, looked_at = [], 0
+    for path, folders, names in os.walk(source, followlinks=True):
+        here = Path(path).relative_to(source)
+        looked_at += 1
+        if looked_at > MAX_FOLDERS:
+            raise ModelError(f"{source} has more than {MAX_FOLDERS} folders below it: name the model folder itself.")
+        if any(marker in names for marker in MARKERS):
+            found.append("" if here == Path() else here.as_posix())
+            folders.clear()
+        elif len(here.parts) >= SEARCH_DEPTH:
+            folders.clear()
+    return sorted(found)
+
+
+def _choose(source: Path, models: list[Files], configuration: str | None) -> Files:
+    if not models:
+        raise ModelError(f"{source} holds no model: neither a manifest.json nor a plans.json was found in it.")
+    chosen = models
+    if configuration is not None and len(models) > 1:
+        chosen = [m for m in models if configuration in (m.root, m.name, m.name.rpartition("__")[2])]
+    if len(chosen) == 1:
+        return chosen[0]
+    listing = ", ".join(m.root for m in models[:20])
+    wanted = "several models" if configuration is None else f"no single model {configuration}"
+    raise ModelError(f"{source} holds {wanted}; choose one by its configuration or its path: {listing}.")
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says of a fault, short enough for a sentence of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

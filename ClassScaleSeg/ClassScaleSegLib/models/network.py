@@ -1,0 +1,138 @@
+"""Checked plans and weights -> backbones and the projection that inference splits a network into.
+
+The network is built on torch's ``meta`` device: it has shapes and no memory, so plans from anywhere allocate nothing
+before they are known to fit the weights, and the weights are adopted instead of copied into random ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..errors import ModelError
+from .low_rank import fold_low_rank_head, has_low_rank_head
+from .plans import Plans
+from .projection import Projection
+
+MAX_PARAMETERS = 1 << 30  # nnU-Net's largest preset (ResEnc XL) has about 0.14 * 10^9
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def build_network(plans: Plans, where: str) -> torch.nn.Module:
+    """The network of the plans on the ``meta`` device, without heads for deep supervision.
+
+    :raises ModelError: if it cannot be built, or would have more than ``MAX_PARAMETERS``.
+    """
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    configuration, classes = plans.configuration, len(plans.values)
+    try:
+        with torch.device("meta"):
+            network = get_network_from_plans(
+                configuration.network_arch_class_name,
+                configuration.network_arch_init_kwargs,
+                configuration.network_arch_init_kwargs_req_import,
+                plans.channels,
+                classes,
+                allow_init=False,
+                deep_supervision=False,
+            )
+    except Exception as error:
+        raise ModelError(
+            f"{where}: plans.json: the architecture cannot be built ({type(error).__name__}: {error})."
+        ) from error
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if parameters > MAX_PARAMETERS:
+        raise ModelError(f"{where}: plans.json: the network would have {parameters} parameters: it is not built.")
+    heads = network.decoder.seg_layers
+    for index in range(len(heads) - 1):
+        heads[index] = torch.nn.Identity()
+    return network.requires_grad_(False).eval()
+
+
+def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
+    """The tensors that inference needs, float32, each under the first of the names nnU-Net has for it.
+
+    nnU-Net's decoder registers the encoder again and its blocks register each layer twice, so a checkpoint holds two to
+    four names for one tensor; any of them will do. Heads of deep supervision are left out, and the low-rank head of
+    ClassScaleTrainer is folded into nnU-Net's last layer.
+
+    :param network: from :func:`build_network`. :param weights: from one checkpoint. :param where: its file.
+    :raises ModelError: if a tensor is missing, not part of the network, of another shape, or not finite.
+    """
+    if has_low_rank_head(weights):
+        try:
+            weights = fold_low_rank_head(weights)
+        except ModelError as error:
+            raise ModelError(f"{where}: {error}") from error
+    heads = len(network.decoder.seg_layers)
+    unused = tuple(f"decoder.seg_layers.{index}." for index in range(heads - 1))
+    names: dict[int, list[str]] = {}
+    expected = {}
+    for tensors in (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)):
+        for name, tensor in tensors:
+            names.setdefault(id(tensor), []).append(name)
+            expected[name] = tensor
+    foreign = next((name for name in weights if name not in expected and not name.startswith(unused)), None)
+    if foreign is not None:
+        raise ModelError(f"{where}: the weights do not belong to plans.json: {foreign} is not part of the network.")
+    fitted = {}
+    for aliases in names.values():
+        if aliases[0].endswith(".num_batches_tracked"):  # counts training steps, plays no part in inference
+            continue
+        name = next((alias for alias in aliases if alias in weights), None)
+        if name is None:
+            raise ModelError(f"{where}: the weights do not belong to plans.json: {aliases[0]} is missing.")
+        _check_tensor(weights[name], tuple(expected[name].shape), name, heads, where)
+        fitted[aliases[0]] = weights[name].detach().to(torch.float32).contiguous()
+    return fitted
+
+
+def _check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], name: str, heads: int, where: str) -> None:
+    found = tuple(tensor.shape)
+    if found != shape:
+        if name.startswith(f"decoder.seg_layers.{heads - 1}.") and found[1:] == shape[1:]:
+            fault = f"they have {found[0]} classes, dataset.json has {shape[0]}"
+        elif found[:1] + found[2:] == shape[:1] + shape[2:] and name.startswith(("encoder.stages.0.", "encoder.stem.")):
+            fault = f"they take {found[1]} channels, dataset.json has {shape[1]}"
+        else:
+            fault = f"{name} has shape {found}, plans.json wants {shape}"
+        raise ModelError(f"{where}: the weights do not fit: {fault}.")
+    if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        raise ModelError(f"{where}: {name} is not a plain array of floating-point numbers.")
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise ModelError(f"{where}: {name} holds fewer numbers than its shape {shape} declares.")
+    if not bool(torch.isfinite(tensor).all()):
+        raise ModelError(f"{where}: {name} has values that are not finite: the training of this model failed.")
+
+
+def adopt_weights(network: torch.nn.Module, fitted: dict[str, torch.Tensor]) -> None:
+    """Give a network from :func:`build_network` the tensors of :func:`fit_weights`, without copying them."""
+    network.load_state_dict(fitted, strict=False, assign=True)
+    for module in network.modules():
+        if getattr(module, "num_batches_tracked", None) is not None:
+            module.num_batches_tracked = torch.zeros((), dtype=torch.int64)
+
+
+def split(networks: Sequence[torch.nn.Module], plans: Plans) -> tuple[Projection, bool]:
+    """Take the last, linear layer off each fold's network, if that makes the basis smaller.
+
+    The mean over folds of the logits ``W_k f_k + b_k`` is linear in the folds' bases laid side by side, with the weight
+    ``[W_1 ... W_K] / K``: K backbones of R channels and a projection ``(C, K R)``. Where C < K R the logits themselves
+    are the smaller basis: then the networks keep their last layers, the basis is the mean of their outputs, C channels,
+    and the projection is the identity. All that inference does to a basis (Gaussian average, mirroring, linear
+    resampling) is linear, so both forms give the same label map up to the rounding of float32.
+
+    :param networks: one for each fold, with weights; their heads are removed in the first form.
+    :returns: the projection, and whether the networks' outputs are to be averaged instead of laid side by side.
+    """
+    heads = [network.decoder.seg_layers[-1] for network in networks]
+    classes, rank = heads[0].weight.shape[:2]
+    meaning = {"values": plans.values, "regions": plans.regions}
+    if classes < rank * len(networks):
+        return Projection(torch.eye(classes), torch.zeros(classes), **meaning), True
+    for network in networks:
+        network.decoder.seg_layers[-1] = torch.nn.Identity()
+    weight = torch.cat([head.weight.flatten(1) for head in heads], 1) / len(heads)
+    return Projection(weight, torch.stack([head.bias for head in heads]).mean(0), **meaning), False

@@ -1,0 +1,156 @@
+"""Make a bundle, our own model file (:mod:`.bundle`), of an nnU-Net v2 model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ModelError, OutputError
+from ..files import refuse_existing, replacing
+from ..labels.table import LabelTable
+from .bundle import DESCRIPTION, FORMAT, VERSION, check_manifest, complete_table, is_bundle
+from .dataset_json import channel_names
+from .files import first_line, open_source
+from .folder import ModelParts, read_model_folder
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pack(
+    source: str | Path,
+    output: str | Path,
+    *,
+    folds: tuple[int | str, ...] | None = None,
+    checkpoint: str = "final",
+    configuration: str | None = None,
+    labels: LabelTable | str | Path | None = None,
+    card: str | Path | None = None,
+    name: str | None = None,
+    licence: str | None = None,
+    modality: str | None = None,
+    orientation: str | None = None,
+    notice: str | None = None,
+    half_precision: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Make a bundle of an nnU-Net v2 model folder or exported zip.
+
+    :param output: ends in ``.zip``. :param folds: see :func:`.model.open_model`, as is ``checkpoint``.
+    :param labels: a label table with names, colours and codes for every class; made from ``dataset.json`` if not given.
+    :param card: a Markdown file that describes the model; generated if not given.
+    :param name: shown to users, as are ``licence`` and ``notice``. :param modality: ``CT`` or ``MR``, as in DICOM.
+    :param orientation: what an image is brought to first, such as ``RAS``.
+    :param half_precision: keep the weights as float16: half the size, three digits of weights above 6e-5, and an
+        error below 3e-8 of smaller ones.
+    :raises ModelError: if the model cannot be used, or its weights do not fit float16.
+    :raises LabelTableError: if ``labels`` cannot be used.
+    :raises OutputExistsError: if ``output`` exists. :raises OutputError: if it cannot be written.
+
+    >>> pack("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres", "x.zip", licence="Apache-2.0")  # doctest: +SKIP
+    """
+    output = Path(output)
+    if output.suffix.lower() != ".zip":
+        raise OutputError(f"{output} must end in .zip: a bundle is a zip.")
+    refuse_existing(output, overwrite)
+    with open_source(source, configuration) as files:
+        if is_bundle(files):
+            raise ModelError(f"{source} is a bundle already.")
+        parts = read_model_folder(files, folds, checkpoint, configuration)
+    if labels is not None:
+        table = labels if isinstance(labels, LabelTable) else LabelTable.from_csv(labels)
+        where = "The label table" if isinstance(labels, LabelTable) else str(labels)
+        parts = replace(parts, table=complete_table(table, parts.plans.values, where))
+    given = {"name": name, "licence": licence, "modality": modality, "orientation": orientation, "notice": notice}
+    parts = replace(parts, **{key: value for key, value in given.items() if value is not None})
+    text = model_card(parts) if card is None else _read_card(Path(card))
+    members = _members(parts, text, half_precision)
+    with replacing(output, overwrite) as temporary:
+        _write_zip(temporary, members)
+    return output
+
+
+def model_card(parts: ModelParts) -> str:
+    """A model card in Markdown for a bundle that comes without one: what the files say, and no more."""
+    configuration, labels = parts.plans.configuration, [label.name for label in parts.table.foreground]
+    facts = {
+        "Classes": str(len(labels)),
+        "Input": ", ".join(channel_names(parts.plans.dataset, parts.where)),
+        "Modality": parts.modality,
+        "Orientation": parts.orientation or "as stored",
+        "Spacing": " x ".join(f"{size:g}" for size in configuration.spacing) + " mm (first axis first)",
+        "Patch": " x ".join(map(str, configuration.patch_size)) + " voxels",
+        "Network": configuration.network_arch_class_name.rpartition(".")[2],
+        "Configuration": f"{parts.plans.configuration_name}, folds {', '.join(parts.folds)}",
+        "Licence": parts.licence or "not stated",
+    }
+    rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items() if value)
+    notice = f"{parts.notice}\n\n" if parts.notice else ""
+    return f"# {parts.name}\n\n{notice}| | |\n|---|---|\n{rows}\n\nClasses: {', '.join(labels)}.\n"
+
+
+def _read_card(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path} cannot be read as the model card ({first_line(error)}): give a UTF-8 text."
+        ) from error
+
+
+def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, bytes]:
+    """Every member but the manifest, then the manifest; the weights are those that the network was found to need."""
+    from safetensors.torch import save
+
+    from .network import build_network, fit_weights
+
+    network = build_network(parts.plans, parts.where)
+    members = {
+        "README.md": card.encode(),
+        "dataset.json": _json(parts.plans.dataset),
+        "labels.csv": parts.table.to_csv().encode(),
+        "plans.json": _json(parts.raw_plans),
+    }
+    for fold, (where, weights) in zip(parts.folds, parts.weights, strict=True):
+        tensors = fit_weights(network, weights, where)
+        if half_precision:
+            tensors = {name: _half(tensor, name, where) for name, tensor in tensors.items()}
+        members[f"fold_{fold}.safetensors"] = save(tensors)
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": parts.name,
+        "configuration": parts.plans.configuration_name,
+        "folds": list(parts.folds),
+        "mirror_axes": list(parts.mirror_axes),
+        **{key: getattr(parts, key) for key in DESCRIPTION},
+        "members": {
+            name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in members.items()
+        },
+    }
+    check_manifest(manifest, "the manifest of this bundle")
+    return {"manifest.json": _json(manifest), **members}
+
+
+def _half(tensor: torch.Tensor, name: str, where: str) -> torch.Tensor:
+    half = tensor.half()
+    if not half.isfinite().all():
+        raise ModelError(f"{where}: {name} has values beyond float16's 65504: leave out --half-precision.")
+    return half
+
+
+def _json(content: dict) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _write_zip(path: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "x") as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.create_system, info.external_attr = 3, 0o100644 << 16  # a plain file, the same bytes on every system
+            archive.writestr(info, content)

@@ -1,0 +1,204 @@
+"""``plans.json`` and ``dataset.json`` of a model from anywhere: checked before anything in them is used.
+
+nnU-Net finds classes and functions by the names in these files (``pydoc.locate`` imports any module) and allocates
+whatever sizes they give. Here every name must be one that nnU-Net itself brings, and every number within wide bounds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import re
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ModelError
+from .architecture import MAX_CONVOLUTIONS, check_architecture
+from .dataset_json import channel_names, label_rows
+from .fields import integers, numbers, short
+
+MAX_PATCH_VOXELS = 1 << 28
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Checked plans of one configuration, with nnU-Net's own objects for them.
+
+    :ivar channels: input channels. :ivar values: label value of each row of the last layer, ``(C,)``.
+    :ivar names: name of each label value, background included. :ivar regions: overlapping sigmoid classes.
+    """
+
+    manager: Any
+    configuration: Any
+    configuration_name: str
+    dataset: dict
+    channels: int
+    values: tuple[int, ...]
+    names: dict[int, str]
+    regions: bool
+
+
+def check_plans(plans: dict, dataset: dict, name: str, where: str) -> Plans:
+    """Check both files for configuration ``name``.
+
+    :param where: the model, for messages.
+    :raises ModelError: one sentence naming the file and the entry at fault.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans_file, dataset_file = f"{where}: plans.json", f"{where}: dataset.json"
+    configurations = plans.get("configurations")
+    if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
+        raise ModelError(f"{plans_file} has no object 'configurations': these are not plans of nnU-Net v2.")
+    if name not in configurations:
+        raise ModelError(f"{plans_file} has no configuration {name!r}, only {', '.join(configurations)[:200]}.")
+    for raw in configurations.values():  # nnU-Net's conversion of old plans computes 2**stage
+        integers(raw.get("n_conv_per_stage_encoder", []), MAX_CONVOLUTIONS, "n_conv_per_stage_encoder", plans_file)
+    manager = PlansManager({"label_manager": "LabelManager", **plans})
+    try:
+        with warnings.catch_warnings():  # nnU-Net warns of every model trained before its version 2.5
+            warnings.simplefilter("ignore")
+            configuration = manager.get_configuration(name)
+    except Exception as error:
+        raise ModelError(
+            f"{plans_file}: configuration {name} cannot be read, not even as plans written before nnU-Net 2.5 "
+            f"({type(error).__name__}: {error})."
+        ) from error
+    entries = configuration.configuration
+    if entries.get("previous_stage"):
+        raise ModelError(
+            f"{where}: configuration {name} is a cascade: it needs the segmentation of "
+            f"{short(entries['previous_stage'])} as input, which is not supported. Use a single-stage configuration."
+        )
+    channels = len(channel_names(dataset, dataset_file))
+    check_geometry(manager.plans, entries, plans_file)
+    _check_preprocessing(manager.plans, entries, channels, plans_file)
+    _check_linear(entries, plans_file)
+    check_architecture(entries, plans_file)
+    values, names, regions = _labels(manager, dataset, dataset_file)
+    return Plans(manager, configuration, name, dataset, channels, values, names, regions)
+
+
+def resampling_options(entries: dict) -> dict[str, Any]:
+    """All options of a configuration's resampling of logits, those it does not give as nnU-Net's function has them."""
+    from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
+
+    name = entries["resampling_fn_probabilities"]
+    function = getattr(default_resampling, name, None) or getattr(resample_torch, name, None)
+    parameters = inspect.signature(function).parameters.values() if function else ()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return defaults | entries["resampling_fn_probabilities_kwargs"]
+
+
+def _check_linear(entries: dict, where: str) -> None:
+    """What is linear in the logits can be done on the basis; order 3 with its clipping is not."""
+    options = resampling_options(entries)
+    linear = {
+        "resample_data_or_seg_to_shape": options.get("order") == 1 and options.get("order_z") in (0, 1),
+        "resample_torch_fornnunet": options.get("mode") == "linear"
+        and options.get("aniso_axis_mode") in ("linear", "nearest-exact"),
+    }
+    name = entries["resampling_fn_probabilities"]
+    if not linear.get(name, False):
+        raise ModelError(
+            f"{where} resamples logits with {name} and {short(entries['resampling_fn_probabilities_kwargs'])}; only "
+            "nnU-Net's linear resampling (order 1, its default) is supported. Use nnUNetv2_predict for this model."
+        )
+
+
+def check_geometry(plans: dict, entries: dict, where: str) -> None:
+    """Patch, spacing and the order of the axes.
+
+    :raises ModelError: naming the entry at fault.
+    """
+    patch = entries.get("patch_size")
+    if not (numbers(patch, 2) or numbers(patch, 3)) or not 1 <= math.prod(patch) <= MAX_PATCH_VOXELS:
+        raise ModelError(
+            f"{where}: patch_size {short(patch)} must be two or three sizes, at most {MAX_PATCH_VOXELS} voxels."
+        )
+    spacing = entries.get("spacing")
+    if not numbers(spacing, len(patch)) or min(spacing) <= 0:
+        raise ModelError(f"{where}: spacing {short(spacing)} must be {len(patch)} positive numbers (mm).")
+    forward, backward = plans.get("transpose_forward"), plans.get("transpose_backward")
+    if forward not in [list(axes) for axes in itertools.permutations(range(3))]:
+        raise ModelError(f"{where}: transpose_forward {short(forward)} is not a permutation of the axes 0, 1, 2.")
+    if backward != [forward.index(axis) for axis in range(3)]:
+        raise ModelError(
+            f"{where}: transpose_backward {short(backward)} is not the inverse of transpose_forward {forward}."
+        )
+
+
+def _check_preprocessing(plans: dict, entries: dict, channels: int, where: str) -> None:
+    """The names nnU-Net's preprocessing looks up, and what it reads of each channel."""
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+    from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    _find(plans.get("image_reader_writer"), "image_reader_writer", "imageio", BaseReaderWriter, where)
+    _find(plans["label_manager"], "label_manager", "utilities.label_handling", LabelManager, where)
+    preprocessor = entries.get("preprocessor_name")
+    _find(preprocessor, "preprocessor_name", "preprocessing.preprocessors", DefaultPreprocessor, where)
+    for key in ("resampling_fn_data", "resampling_fn_probabilities"):
+        function = _find(entries.get(key), key, "preprocessing.resampling", None, where)
+        options = entries.get(f"{key}_kwargs")
+        orders = [options.get(order, 0) for order in ("order", "order_z")] if isinstance(options, dict) else [None]
+        if (
+            not all(type(order) is int and 0 <= order <= 5 for order in orders)
+            or not all(value is None or isinstance(value, bool | int | str) for value in options.values())
+            or not set(options) <= set(inspect.signature(function).parameters)
+            or options.get("force_separate_z") not in (None, True, False)
+        ):
+            raise ModelError(f"{where}: {key}_kwargs {short(options)} are not options of {entries[key]}.")
+    schemes, masks = entries.get("normalization_schemes"), entries.get("use_mask_for_norm")
+    for key, value in (("normalization_schemes", schemes), ("use_mask_for_norm", masks)):
+        if not isinstance(value, list) or len(value) != channels:
+            raise ModelError(f"{where}: {key} is {short(value)}, but dataset.json names {channels} channel(s).")
+    if not all(isinstance(mask, bool) for mask in masks):
+        raise ModelError(f"{where}: use_mask_for_norm {short(masks)} must be true or false for each channel.")
+    intensities = plans.get(
+        "foreground_intensity_properties_per_channel", plans.get("foreground_intensity_properties_by_modality")
+    )
+    if not isinstance(intensities, dict):
+        raise ModelError(f"{where} has no object 'foreground_intensity_properties_per_channel'.")
+    for channel, scheme in enumerate(schemes):
+        _find(scheme, "normalization_schemes", "preprocessing.normalization", ImageNormalization, where)
+        properties = intensities.get(str(channel))
+        if not isinstance(properties, dict):
+            raise ModelError(f"{where}: foreground_intensity_properties_per_channel lacks channel {channel}.")
+        wanted = ("mean", "std", "percentile_00_5", "percentile_99_5") if scheme == "CTNormalization" else ()
+        if not numbers([properties.get(key) for key in wanted], len(wanted)):
+            raise ModelError(f"{where}: the intensity properties of channel {channel} lack one of {', '.join(wanted)}.")
+
+
+def _labels(manager: Any, dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, str], bool]:
+    """The rows of the last layer, see `label_rows`, after nnU-Net itself took the labels."""
+    try:
+        handler = manager.get_label_manager(dataset) if isinstance(dataset.get("labels"), dict) else None
+        heads = handler and handler.num_segmentation_heads
+    except Exception as error:
+        raise ModelError(f"{where}: the labels cannot be used ({type(error).__name__}: {error}).") from error
+    values, names, regions = label_rows(dataset, where)
+    if len(values) != heads or regions != handler.has_regions:
+        raise ModelError(f"{where}: {len(values)} classes are named, {heads} are predicted.")
+    return values, names, regions
+
+
+def _find(name: Any, key: str, module: str, base: type | None, where: str) -> Any:
+    """The class (or, without ``base``, the function) of this name that ``nnunetv2.<module>`` itself defines."""
+    import nnunetv2
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    found = None
+    if isinstance(name, str) and re.fullmatch(r"[A-Za-z]\w*", name):
+        folder = "/".join([nnunetv2.__path__[0], *module.split(".")])
+        found = recursive_find_python_class(folder, name, f"nnunetv2.{module}")
+    fits = inspect.isfunction(found) if base is None else inspect.isclass(found) and issubclass(found, base)
+    if not fits or not found.__module__.startswith("nnunetv2."):
+        raise ModelError(
+            f"{where}: {key} {short(name)} is not part of the installed nnunetv2: update it, or use a model made "
+            "with nnU-Net's own classes."
+        )
+    return found

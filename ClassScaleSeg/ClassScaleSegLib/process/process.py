@@ -1,0 +1,285 @@
+"""A segmentation in a child process: the caller stays responsive, and the GPU is free when it ends.
+
+    with SegmentationProcess() as process:
+        image = process.work_folder / "ct.nrrd"  # written by the caller
+        process.job = Job(images=(image,), model="toy-120", output=process.work_folder / "ct.seg.nrrd")
+        process.start()
+        process.wait(print)  # or process.poll() from a timer
+        result = Segmentation.from_image(process.job.output)
+
+The child is ``classscaleseg segment``; it tells in JSON lines how far it is. Whatever happens to it, to its folder or
+to this process, nothing is left running or lying about: see :mod:`parent_watch`, :mod:`tree` and
+:mod:`work_folder`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import contextlib
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import ClassScaleError
+from ..files import unwritable
+from .exit_codes import explain_exit
+from .job import Event, Job, parse_event
+from .tree import kill_tree
+from .work_folder import CANCEL_FILE, make_work_folder, remove_work_folder
+
+_SECONDS_TO_STOP = 1.0  # for the child to remove what it was writing; then it is killed
+_LONGEST_LINE = 1 << 20
+_LOG_LINES = 5000
+_MOST_NAMED_CLASSES = 100  # beyond, they go through a file: Windows ends a command line at 32767 characters
+_MODELS_FOLDER = "CLASSSCALESEG_MODELS"  # of the catalogue
+_unclosed: set[SegmentationProcess] = set()
+
+__all__ = ["Event", "Job", "SegmentationProcess"]
+
+
+class SegmentationProcess:
+    """One job in a child process.
+
+    :ivar job: may be set until the start, so that its files can lie in ``work_folder``.
+    :ivar work_folder: of this process alone; removed by :meth:`close`, and at once when the job fails or is cancelled.
+    :ivar state: "new", "running", "finished", "failed" or "cancelled". :ivar error: a sentence, if it failed.
+    :ivar result: output, structures, seconds, once it is finished.
+    :param python: an interpreter; by default Slicer's inside Slicer, else this one. :param environment: variables that
+        the child has besides those of this process.
+    :raises OutputError: if there is no room for the folder. :raises ClassScaleError: if psutil is not installed.
+    """
+
+    def __init__(self, job: Job | None = None, python: str | None = None, environment: dict[str, str] | None = None):
+        self.job, self.state, self.error = job, "new", None
+        self.result: dict[str, Any] = {}
+        self.work_folder = make_work_folder()
+        self._python, self._environment = python, environment or {}
+        self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
+        self._said: collections.deque[str] = collections.deque(maxlen=20)  # the last lines that were no events
+        self._reported: str | None = None  # the child's own word on what went wrong
+        self._lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+        self._pending: list[Event] = []  # ours, not the child's
+        self._open_pipes: set[str] = set()
+        self._child: subprocess.Popen | None = None
+        self._ended: float | None = None  # when the child was first seen to have ended
+        self._heard = False  # whether the child has written a line of output: before, there is nothing to clean up
+        self._stopping, self._lock, self._stop_lock = False, threading.Lock(), threading.Lock()
+        self._owner = os.getpid()
+        _unclosed.add(self)
+
+    def __enter__(self) -> SegmentationProcess:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    @property
+    def log(self) -> str:
+        """The command, all messages, and whatever else was printed: to be read or copied by people."""
+        return "\n".join(list(self._log))
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child, once it is started."""
+        return None if self._child is None else self._child.pid
+
+    def start(self) -> None:
+        """Start the child. If that fails, the state is "failed" and :meth:`poll` says so, as for any later failure.
+
+        :raises ClassScaleError: if there is no job, or it was started already.
+        """
+        if self.job is None or self.state != "new":
+            raise ClassScaleError("A segmentation process needs a job, and can be started only once.")
+        python = self._python or default_python()
+        # the user's own packages count in the child where they count here, and not in Slicer
+        isolation = ["-s"] if sys.flags.no_user_site else []
+        watch = ["--json-progress", "--stop-with-parent", str(os.getpid()), str(self.work_folder)]
+        try:
+            arguments = self.job.arguments(self._classes_file())
+        except OSError as error:
+            self._fail(str(unwritable(self.work_folder, error)))
+            return
+        command = [python, *isolation, "-m", "ClassScaleSegLib", *arguments, *watch]
+        self._log.append(subprocess.list2cmdline(command))
+        try:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self._child_environment(),
+                cwd=self.work_folder,  # python -m looks for modules in the current folder first
+                start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        except OSError as error:
+            self._fail(f"{python} cannot be started ({error.strerror or error}); it should be a Python interpreter.")
+            return
+        for name in ("stdout", "stderr"):
+            self._open_pipes.add(name)
+            threading.Thread(target=self._read, args=(name, getattr(self._child, name)), daemon=True).start()
+        self._pending.append(Event("progress", "start"))
+        self.state = "running"
+
+    def _classes_file(self) -> Path | None:
+        """The classes of the job as a file in the work folder, if they are many."""
+        names = [str(name) for name in self.job.classes or ()]
+        if len(names) <= _MOST_NAMED_CLASSES:
+            return None
+        file = self.work_folder / "classes.txt"
+        file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        return file
+
+    def poll(self) -> list[Event]:
+        """What happened since the last call; never blocks. The state changes here, when the child has ended."""
+        return self._collect(0)
+
+    def wait(self, on_event: Callable[[Event], None] | None = None) -> str:
+        """Block until it has ended, handing over each event; returns the state.
+
+        If ``on_event`` raises, or Ctrl-C is pressed, the job is cancelled.
+        """
+        try:
+            running = True
+            while running:
+                events = self._collect(0.05)
+                running = self.state == "running"
+                for event in events:
+                    if on_event is not None:
+                        on_event(event)
+        except BaseException:
+            self.cancel()
+            raise
+        return self.state
+
+    def cancel(self) -> None:
+        """End the child with all it started, and remove the folder; takes up to two seconds. No effect afterwards.
+
+        May be called from another thread than :meth:`poll`: the state becomes "cancelled" when everything is gone.
+        """
+        with self._stop_lock:
+            with self._lock:
+                if self.state not in ("new", "running"):
+                    return
+                self._stopping = True
+            if self._child is not None:
+                self._stop()
+            self._end("cancelled")
+
+    def close(self) -> None:
+        """Cancel it if it still runs, and remove the folder; for a finished job once its result is taken over."""
+        self.cancel()
+        remove_work_folder(self.work_folder)
+        _unclosed.discard(self)
+
+    def _stop(self) -> None:
+        if self._heard:
+            # no room for the file, or the child is busy in a long computation
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                (self.work_folder / CANCEL_FILE).touch()
+                self._child.wait(_SECONDS_TO_STOP)
+        kill_tree(self._child)
+
+    def _child_environment(self) -> dict[str, str]:
+        environment = {**os.environ, **self._environment}
+        paths = [str(Path(__file__).resolve().parents[1]), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)
+        if models := environment.get(_MODELS_FOLDER):  # absolute, as the child works in another folder
+            environment[_MODELS_FOLDER] = os.path.abspath(models)
+        return {**environment, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PYTHONFAULTHANDLER": "1"}
+
+    def _read(self, name: str, pipe: IO[bytes]) -> None:
+        with pipe:
+            while line := pipe.readline(_LONGEST_LINE):
+                self._heard = self._heard or name == "stdout"
+                self._lines.put((name, line.decode("utf-8", "replace").rstrip()))
+        self._lines.put((name, None))
+
+    def _collect(self, timeout: float) -> list[Event]:
+        with self._lock:
+            events, self._pending = self._pending, []
+            while (entry := self._next(0 if events else timeout)) is not None:
+                name, line = entry
+                if line is None:
+                    self._open_pipes.discard(name)
+                elif (event := parse_event(line) if name == "stdout" else None) is not None:
+                    self._note(event)
+                    events.append(event)
+                elif line:
+                    self._log.append(line)
+                    self._said.append(line)
+            if self.state == "running" and not self._stopping and self._has_ended():
+                self._conclude()
+                events += self._pending
+                self._pending = []
+        return [] if self._stopping else events
+
+    def _next(self, timeout: float) -> tuple[str, str | None] | None:
+        try:
+            return self._lines.get(timeout=timeout) if timeout else self._lines.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _note(self, event: Event) -> None:
+        if event.text:
+            self._log.append(event.text)
+        if event.kind == "error":
+            self._reported = event.text
+        elif event.kind == "result":
+            self.result = event.facts
+
+    def _has_ended(self) -> bool:
+        """Whether the child has ended and all that it wrote is read."""
+        if self._child.poll() is None:
+            return False
+        if not self._open_pipes:
+            return True
+        self._ended = self._ended or time.monotonic()
+        seconds = time.monotonic() - self._ended
+        if seconds > 1:  # something that the child has started lives on, and holds its pipes
+            kill_tree(self._child)
+        return seconds > 2
+
+    def _conclude(self) -> None:
+        if self._child.returncode == 0 and self.result:
+            self.state = "finished"
+        elif self._reported is not None:  # its event is on its way already
+            self._end("failed", self._reported)
+        else:
+            self._fail(explain_exit(self._child.returncode, list(self._said)))
+
+    def _fail(self, sentence: str) -> None:
+        self._log.append(sentence)
+        self._pending.append(Event("error", text=sentence))
+        self._end("failed", sentence)
+
+    def _end(self, state: str, error: str | None = None) -> None:
+        remove_work_folder(self.work_folder)
+        self.state, self.error = state, error
+        _unclosed.discard(self)
+
+
+def default_python() -> str:
+    """The interpreter that sees the same packages as this one: inside Slicer its launcher `PythonSlicer`."""
+    if hasattr(sys.modules.get("slicer"), "app"):  # Slicer itself; the package slicer-core has no application
+        beside = os.path.dirname(sys.executable or "")
+        if found := shutil.which("PythonSlicer", path=beside) or shutil.which("PythonSlicer"):
+            return found
+    if not sys.executable:
+        raise ClassScaleError("No Python interpreter was found for the segmentation; name one (python=...).")
+    return sys.executable
+
+
+@atexit.register
+def _close_all() -> None:
+    for process in list(_unclosed):
+        if process._owner == os.getpid():  # and not a copy of this process, forked off
+            process.close()

@@ -1,0 +1,77 @@
+"""The download of a model: what the user agrees to, and a dialog with progress and Cancel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+if TYPE_CHECKING:
+    from ClassScaleSegLib.catalog.catalog import Catalog
+    from ClassScaleSegLib.catalog.entries import Entry
+
+
+def download(catalog: Catalog, entry: Entry) -> bool:
+    """Download a model once the user has agreed; whether that was so. A fault is shown as a sentence."""
+    from ClassScaleSegLib.errors import Cancelled, ClassScaleError
+
+    if not slicer.util.confirmOkCancelDisplay(consent(catalog, entry), windowTitle=_("Download")):
+        return False
+    dialog = qt.QProgressDialog(_("Downloading {name}").format(name=entry.name), _("Cancel"), 0, 1000)
+    dialog.windowModality = qt.Qt.ApplicationModal
+    dialog.minimumDuration = 0
+    dialog.show()
+    try:
+        catalog.download(entry, progress=_Shower(dialog), cancel=_Canceller(dialog))
+    except Cancelled:
+        pass  # what has arrived is kept, and the next download goes on from there
+    except ClassScaleError as error:
+        slicer.util.errorDisplay(str(error), windowTitle=_("Download failed"))
+    finally:
+        dialog.close()
+        dialog.deleteLater()
+    return True
+
+
+def consent(catalog: Catalog, entry: Entry) -> str:
+    """What the user agrees to: addresses, size, licence, and where the files will lie."""
+    size = _("unknown size") if entry.download_size is None else megabytes(entry.download_size)
+    lines = [
+        _("{name} will be downloaded ({size}) from:").format(name=entry.name, size=size),
+        *(part.address for part in entry.parts if part.address),
+        "",
+        _("Licence: {licence}").format(licence=entry.licence or _("not stated")),
+    ]
+    lines += [text for text in (entry.licence_address, entry.notice) if text]
+    lines += [
+        _("It will be kept in {folder} until you remove it.").format(folder=catalog.folder / entry.id),
+        _("Nothing about your images is sent."),
+    ]
+    return "\n".join(lines)
+
+
+class _Shower:
+    """Progress of a download in a dialog; keeps the application alive meanwhile."""
+
+    def __init__(self, dialog: Any) -> None:
+        self._dialog = dialog
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self._dialog.maximum = 1000 if total else 0
+        self._dialog.value = min(999, 1000 * done // total) if total else 0
+        slicer.app.processEvents()
+
+
+class _Canceller:
+    def __init__(self, dialog: Any) -> None:
+        self._dialog = dialog
+
+    def is_set(self) -> bool:
+        slicer.app.processEvents()
+        return bool(self._dialog.wasCanceled)
+
+
+def megabytes(count: int) -> str:
+    return _("{size} MB").format(size=f"{count / 1e6:,.0f}" if count > 1e7 else f"{count / 1e6:.1f}")

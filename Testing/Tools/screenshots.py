@@ -1,0 +1,235 @@
+"""Make the pictures of the readme: embedded samples, segmented by the embedded models, in Slicer's own views.
+
+    python Testing/Tools/screenshots.py
+
+Needs slicer-core; writes ``four-views.png``, ``surfaces.png`` and ``head.png`` to ``Resources/Screenshots``. Scene,
+slice views, 3D view and the drawing of segments are Slicer's own (MRML scene, slice logic, displayable managers),
+without its window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIDE = 390  # pixels of one of the four views
+GAP = 4
+INSIDE = {"Brain stem", "Commissures and tracts", "Deep nuclei", "Eyes and optic pathway", "Thalamus", "Ventricles"}
+CAMERA = np.array(
+    [0.62, 0.66, 0.42]
+)  # seen from the right, the front and above: directions of right, anterior, superior
+
+
+def main() -> None:
+    """Segment, fill the scene, render, write."""
+    parser = argparse.ArgumentParser(description="Render the pictures of the readme.")
+    parser.add_argument("-o", "--output", type=Path, default=REPOSITORY / "Resources" / "Screenshots", metavar="FOLDER")
+    options = parser.parse_args()
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+    scene = Scene("toy")
+    scene.show(scene.apart())
+    write(options.output / "four-views.png", scene.four_views())
+    write(options.output / "surfaces.png", scene.view_3d(2 * SIDE, round(1.4 * SIDE)))
+    head = Scene("head")
+    head.show(head.in_groups(INSIDE))
+    write(options.output / "head.png", head.four_views())
+
+
+class Scene:
+    """A MRML scene with the sample volume of a demo and the segmentation that its model makes of it."""
+
+    def __init__(self, demo: str) -> None:
+        import slicer
+        from ClassScaleSegLib.commands.demo import DEMOS
+        from ClassScaleSegLib.inference.segmenter import segment
+        from ClassScaleSegLib.models.model import open_model
+        from ClassScaleSegLib.resources import resource
+        from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
+
+        self.name = DEMOS[demo].sample
+        file = resource("SampleData", f"{self.name}.nrrd")
+        self.result = segment(file, open_model(resource("Models", f"{DEMOS[demo].model}.zip")), device="cpu")
+        self.scene = slicer.vtkMRMLScene()
+        self.application = slicer.vtkMRMLApplicationLogic()
+        self.application.SetMRMLScene(self.scene)
+        self.volume = self._add_volume(file)
+        self.node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", self.name)
+        fill_segmentation_node(self.node, self.result, volume=self.volume)
+        self.slices = slicer.vtkMRMLSliceViewDisplayableManagerFactory()
+        self.slices.RegisterDisplayableManager("vtkMRMLSegmentationsDisplayableManager2D")
+        self.solids = slicer.vtkMRMLThreeDViewDisplayableManagerFactory()
+        self.solids.RegisterDisplayableManager("vtkMRMLSegmentationsDisplayableManager3D")
+        for factory in (self.slices, self.solids):
+            factory.SetMRMLApplicationLogic(self.application)
+
+    def _add_volume(self, file: Path) -> Any:
+        import slicer
+
+        volume = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", self.name)
+        storage = self.scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+        storage.SetFileName(str(file))
+        volume.SetAndObserveStorageNodeID(storage.GetID())
+        assert storage.ReadData(volume), file
+        grey = slicer.vtkMRMLColorTableNode()
+        grey.SetTypeToGrey()
+        self.scene.AddNode(grey)
+        display = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+        display.SetAndObserveColorNodeID(grey.GetID())
+        volume.SetAndObserveDisplayNodeID(display.GetID())
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(*volume.GetImageData().GetScalarRange())
+        return volume
+
+    def apart(self) -> list[str]:
+        """Segments of which none touches another, large ones first."""
+        labels = self.result.labels
+        neighbours: dict[int, set[int]] = {}
+        for axis in range(3):
+            first, second = np.moveaxis(labels, axis, 0)[:-1], np.moveaxis(labels, axis, 0)[1:]
+            pairs = np.unique(np.stack([first, second], axis=-1)[first != second], axis=0).tolist()
+            for one, other in pairs:
+                neighbours.setdefault(one, set()).add(other)
+                neighbours.setdefault(other, set()).add(one)
+        taken: set[int] = set()
+        for value in np.argsort(-np.bincount(labels.ravel())).tolist():
+            if value and value in neighbours and not neighbours[value] & taken:
+                taken.add(value)
+        return [self.result.table[value].id for value in sorted(taken)]
+
+    def in_groups(self, groups: set[str]) -> list[str]:
+        """Segments of these groups that were found."""
+        found = self.node.GetSegmentation()
+        return [
+            label.id for label in self.result.table.foreground if label.group in groups and found.GetSegment(label.id)
+        ]
+
+    def show(self, identifiers: list[str]) -> None:
+        """Show these in 3D, as the module does for the rows that are selected in its table."""
+        from ClassScaleSegLib.scene.surfaces import show_3d
+
+        show_3d(self.node, identifiers)
+
+    def four_views(self) -> np.ndarray:
+        """Slicer's four-up layout."""
+        axial, sagittal, coronal = (self.slice_view(orientation) for orientation in ("Axial", "Sagittal", "Coronal"))
+        return tiled([[axial, self.view_3d(SIDE, SIDE)], [coronal, sagittal]])
+
+    def slice_view(self, orientation: str) -> np.ndarray:
+        """``(SIDE, SIDE, 3)`` uint8: the middle slice with the segments filled and outlined, as Slicer shows it."""
+        import slicer
+        import vtk
+
+        logic = slicer.vtkMRMLSliceLogic()
+        logic.SetMRMLApplicationLogic(self.application)
+        logic.SetMRMLScene(self.scene)
+        view = logic.AddSliceNode(orientation)
+        view.SetOrientation(orientation)
+        logic.GetSliceCompositeNode().SetBackgroundVolumeID(self.volume.GetID())
+        view.SetDimensions(SIDE, SIDE, 1)
+        logic.FitSliceToAll(SIDE, SIDE)
+        renderer = vtk.vtkRenderer()
+        window = Window(renderer, SIDE, SIDE)
+        managers = self.slices.InstantiateDisplayableManagers(renderer)
+        managers.SetMRMLDisplayableNode(view)
+        mapper = vtk.vtkImageMapper()
+        mapper.SetInputConnection(logic.GetImageDataConnection())
+        mapper.SetColorWindow(255)
+        mapper.SetColorLevel(127.5)
+        image = vtk.vtkActor2D()
+        image.SetMapper(mapper)
+        image.GetProperty().SetDisplayLocationToBackground()
+        under = vtk.vtkRenderer()  # a layer of its own, as in Slicer: fills are blended with what lies under theirs
+        under.AddViewProp(image)
+        window.put_under(under)
+        logic.UpdatePipeline()
+        return window.pixels()
+
+    def view_3d(self, width: int, height: int) -> np.ndarray:
+        """``(height, width, 3)`` uint8."""
+        import slicer
+        import vtk
+
+        view = self.scene.AddNode(slicer.vtkMRMLViewNode())
+        renderer = vtk.vtkRenderer()
+        window = Window(renderer, width, height)
+        managers = self.solids.InstantiateDisplayableManagers(renderer)
+        managers.SetMRMLDisplayableNode(view)
+        camera = renderer.GetActiveCamera()
+        bounds = [0.0] * 6
+        self.node.GetRASBounds(bounds)
+        middle = np.reshape(bounds, (3, 2)).mean(axis=1)
+        camera.SetFocalPoint(*middle)
+        camera.SetPosition(*(middle + CAMERA * 100))
+        camera.SetViewUp(0, 0, 1)
+        renderer.ResetCamera()
+        camera.Zoom(1.5)
+        renderer.ResetCameraClippingRange()
+        return window.pixels()
+
+
+class Window:
+    """A window without a screen."""
+
+    def __init__(self, renderer: Any, width: int, height: int) -> None:
+        import vtk
+
+        self.window = vtk.vtkRenderWindow()
+        self.window.SetOffScreenRendering(True)
+        self.window.SetSize(width, height)
+        self.window.SetMultiSamples(8)
+        self.window.AddRenderer(renderer)
+        renderer.SetBackground(0, 0, 0)
+        self.interactor = vtk.vtkGenericRenderWindowInteractor()  # displayable managers ask for one
+        self.interactor.SetRenderWindow(self.window)
+
+    def put_under(self, renderer: Any) -> None:
+        """Add a layer under the one that is there."""
+        self.window.SetNumberOfLayers(2)
+        self.window.GetRenderers().GetFirstRenderer().SetLayer(1)
+        self.window.AddRenderer(renderer)
+
+    def pixels(self) -> np.ndarray:
+        """``(height, width, 3)`` uint8, the top row first."""
+        import vtk
+        from vtk.util.numpy_support import vtk_to_numpy
+
+        self.window.Render()
+        grabber = vtk.vtkWindowToImageFilter()
+        grabber.SetInput(self.window)
+        grabber.ReadFrontBufferOff()
+        grabber.Update()
+        image = grabber.GetOutput()
+        width, height, _ = image.GetDimensions()
+        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, 3)[::-1].copy()
+
+
+def tiled(rows: list[list[np.ndarray]]) -> np.ndarray:
+    """Pictures of one size side by side, with a gap of ``GAP`` dark pixels."""
+    height, width = rows[0][0].shape[:2]
+    picture = np.full((len(rows) * (height + GAP) - GAP, len(rows[0]) * (width + GAP) - GAP, 3), 40, np.uint8)
+    for y, row in enumerate(rows):
+        for x, part in enumerate(row):
+            picture[y * (height + GAP) :, x * (width + GAP) :][:height, :width] = part
+    return picture
+
+
+def write(file: Path, picture: np.ndarray) -> None:
+    """Write a PNG and print its name."""
+    from ClassScaleSegLib.files import replacing
+    from matplotlib.image import imsave
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file, overwrite=True) as partial:
+        imsave(partial, picture, format="png", pil_kwargs={"optimize": True})
+    print(f"{file}: {picture.shape[1]} x {picture.shape[0]}, {file.stat().st_size // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()

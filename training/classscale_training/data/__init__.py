@@ -1,0 +1,1 @@
+"""Cases to train on: raw datasets, conversions, generators."""

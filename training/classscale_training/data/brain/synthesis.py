@@ -1,0 +1,157 @@
+"""One head image from label maps: deform them, give every tissue a grey value, blur, add bias and noise.
+
+After Billot et al., SynthSeg (Medical Image Analysis 2023): a network that has seen every contrast needs no real image
+to learn from. Random numbers are drawn on the CPU, so that a case is the same on every device up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import conv3d, pad
+
+from ..random_fields import normal, rotation, uniform
+from .tables import AIR, HeadTables
+
+# Shares of the contrasts; the rest is random.
+_T1, _T2 = 0.4, 0.25
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A deformed grid in the coordinates of a subject: mm from the middle of its brain, ``(3, Z, Y, X)``."""
+
+    points: torch.Tensor
+
+    def labels(self, volume: torch.Tensor, centre: torch.Tensor, spacing: float) -> torch.Tensor:
+        """Nearest label at each point, 0 outside the volume ``(Z, Y, X)``; the grid's shape, the volume's dtype."""
+        return nearest(volume, self.points / spacing + centre.to(self.points)[:, None, None, None])
+
+
+def nearest(volume: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+    """Values of ``volume`` at the voxel coordinates ``(3, ...)``, rounded; 0 outside."""
+    index, inside = 0, True
+    for size, places in zip(volume.shape, voxels.round().int(), strict=True):
+        inside = inside & (places >= 0) & (places < size)
+        index = index * size + places.clamp(0, size - 1)
+    return torch.where(inside, volume.flatten()[index], 0)
+
+
+def random_pose(
+    generator: torch.Generator, shape: tuple[int, ...], spacing: float, offset: torch.Tensor, device: torch.device | str
+) -> Pose:
+    """A patch of ``shape`` voxels around ``offset`` (mm, z y x) of a head that is turned, scaled and bent at random."""
+    matrix = rotation(uniform(generator, -0.2, 0.2, 3)) * uniform(generator, 0.88, 1.16, 3)
+    coarse = field(generator, shape, spacing, 28.0, float(uniform(generator, 0.5, 3.0, 1)), 3, device)
+    fine = field(generator, shape, spacing, 12.0, float(uniform(generator, 0.0, 0.8, 1)), 3, device)
+    points = coarse.add_(fine)
+    for axis, size in enumerate(shape):
+        along = (torch.arange(size, dtype=torch.float32) - (size - 1) / 2) * spacing + offset[axis]
+        steps = torch.outer(matrix[:, axis], along).view(3, *(size if a == axis else 1 for a in range(3)))
+        points += steps.to(device)
+    return Pose(points)
+
+
+def field(
+    generator: torch.Generator,
+    shape: tuple[int, ...],
+    spacing: float,
+    knots: float,
+    deviation: float,
+    channels: int,
+    device: torch.device | str,
+) -> torch.Tensor:
+    """A smooth random field ``(channels, Z, Y, X)``: normal values every ``knots`` mm, linear between them."""
+    z, y, x = (_linear(max(2, math.ceil(n * spacing / knots) + 1), n).to(device) for n in shape)
+    values = (deviation * normal(generator, channels, z.shape[1], y.shape[1], x.shape[1])).to(device)
+    planes = y @ (values @ x.T)  # axis by axis: on a CPU faster than torch's interpolate, along all at once
+    return (z @ planes.flatten(2)).view(channels, *shape)
+
+
+def _linear(knots: int, size: int) -> torch.Tensor:
+    """Weights ``(size, knots)`` of linear interpolation; the outermost knots are at the outermost voxels."""
+    place = torch.linspace(0, knots - 1, size)[:, None]
+    return (1 - (place - torch.arange(knots)).abs()).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Grey values of each tissue, ``(tissues,)``: mean, deviation from voxel to voxel, deviation over millimetres."""
+
+    mean: torch.Tensor
+    noise: torch.Tensor
+    texture: torch.Tensor
+
+    @classmethod
+    def draw(cls, generator: torch.Generator, tables: HeadTables, like_t1: bool = False) -> Palette:
+        rows, count = tables.tissues, len(tables.tissues)
+        families = list(dict.fromkeys(row.family for row in rows))
+        kind = float(uniform(generator, 0, 1, 1)) * (_T1 if like_t1 else 1)
+        of_family = uniform(generator, 0.05, 0.95, len(families))
+        alone = uniform(generator, 0.05, 0.95, count)
+        apart = normal(generator, count)
+        independent = float(uniform(generator, 0, 1, 1)) < 0.25
+        if kind < _T1 + _T2:
+            mean = torch.tensor([row.t1 if kind < _T1 else row.t2 for row in rows]) + 0.05 * apart
+        elif independent:
+            mean = alone
+        else:
+            mean = of_family[[families.index(row.family) for row in rows]] + 0.1 * apart
+        mean = mean.clamp(0.02, 1.0)
+        air = [row.tissue for row in rows].index(AIR)
+        mean[air] = uniform(generator, 0.0, 0.05, 1)[0]
+        texture = torch.tensor([row.texture for row in rows]) * uniform(generator, 0.0, 1.0, count)
+        return cls(mean, uniform(generator, 0.005, 0.04, count), texture)
+
+
+def paint(
+    generator: torch.Generator,
+    parts: torch.Tensor,
+    tissue_of_part: torch.Tensor,
+    palette: Palette,
+    spacing: float,
+) -> torch.Tensor:
+    """Grey values ``(Z, Y, X)`` of a map of parts (integers), each of one tissue and a little apart from others of it.
+
+    :param tissue_of_part: ``(parts,)``.
+    """
+    device, shape = parts.device, tuple(parts.shape)
+    apart = float(uniform(generator, 0.0, 0.04, 1)) * normal(generator, len(tissue_of_part))
+    mean = (palette.mean[tissue_of_part] + apart * (palette.mean[tissue_of_part] > 0.06)).to(device)
+    noise, texture = palette.noise[tissue_of_part].to(device), palette.texture[tissue_of_part].to(device)
+    parts = parts.long()
+    image = mean[parts] + noise[parts] * normal(generator, *shape).to(device)
+    return image + texture[parts] * field(generator, shape, spacing, 9.0, 1.0, 1, device)[0]
+
+
+def degrade(generator: torch.Generator, image: torch.Tensor, spacing: float) -> torch.Tensor:
+    """What a scanner does to ideal grey values: partial volume, thick slices, uneven coils, noise, windowing."""
+    device, shape = image.device, tuple(image.shape)
+    # 0.35 mm: a voxel averages over its width; nearest labels do not.
+    deviation = uniform(generator, 0.3, 0.8, 3)
+    thick, axis = float(uniform(generator, 0, 1, 1)), int(torch.randint(3, (1,), generator=generator))
+    if thick < 0.2:
+        deviation[axis] = float(uniform(generator, 3.0, 6.0, 1)) / spacing / 2.355
+    image = blur(image, deviation.tolist())
+    strength = float(uniform(generator, 0.0, 0.25, 1))
+    image = image * field(generator, shape, spacing, 60.0, strength, 1, device)[0].exp()
+    level = 0.08 * float(uniform(generator, 0.0, 1.0, 1)) ** 2
+    image = (image + level * normal(generator, *shape).to(device)).clamp_min(0)
+    return image ** math.exp(0.25 * float(normal(generator, 1)))
+
+
+def blur(image: torch.Tensor, deviation: list[float]) -> torch.Tensor:
+    """Gaussian with these standard deviations in voxels, axis by axis; edges repeat."""
+    result = image[None, None]
+    for axis, sigma in enumerate(deviation):
+        radius = max(1, math.ceil(2.5 * sigma))
+        steps = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
+        weights = torch.exp(-0.5 * (steps / sigma).square())
+        shape = [1, 1, 1, 1, 1]
+        shape[axis + 2] = len(weights)
+        margins = [0] * 6
+        margins[2 * (2 - axis)] = margins[2 * (2 - axis) + 1] = radius
+        result = conv3d(pad(result, margins, mode="replicate"), (weights / weights.sum()).view(shape))
+    return result[0, 0]

@@ -1,0 +1,260 @@
+"""The public TotalSegmentator dataset, one file for each class, -> one nnU-Net dataset with one label map a subject.
+
+Layout expected (version 2): ``meta.csv`` with the columns ``image_id`` and ``split`` (train, val, test), and for each
+subject ``sXXXX/ct.nii.gz`` and ``sXXXX/segmentations/<class>.nii.gz``. Read with nibabel as TotalSegmentator's own
+converter does: ITK refuses headers whose axes are not quite orthogonal, which occur in CT archives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ClassScaleSegLib.errors import ClassScaleError, ImageError, LabelTableError, OutputExistsError
+from ClassScaleSegLib.files import replacing
+from ClassScaleSegLib.images.nifti import check_nifti
+from ClassScaleSegLib.labels.table import LabelTable
+from ClassScaleSegLib.resources import resource
+
+from ..files import write_json
+from .parallel import map_cases
+from .raw_dataset import dataset_folder, write_dataset_json
+
+if TYPE_CHECKING:
+    import nibabel
+    import numpy as np
+
+SPLITS = {"train": "Tr", "val": "Tr", "test": "Ts"}
+_TOLERANCE = 1e-3  # of the entries of an affine, in mm
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """:ivar labels: colour-table CSV with the class names in order; TotalSegmentator's 117 classes if not given.
+
+    :ivar allow_missing: a class without a file is taken to be absent from that subject; else it is an error, since its
+        voxels would be learned as background.
+    :ivar workers: processes.
+    """
+
+    labels: Path | None = None
+    allow_missing: bool = False
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject to convert. ``names`` are those of the label values 1, 2, 3 ..."""
+
+    folder: Path
+    image_file: Path
+    label_file: Path
+    names: tuple[str, ...]
+    allow_missing: bool
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What ``conversion.json`` says of a subject: voxels claimed by more than one class (they went to the last one in
+    the order of the classes, as in TotalSegmentator's own converter), classes without a file, files of no class, and
+    the fault if it could not be converted.
+    """
+
+    subject: str
+    overlapping_voxels: int = 0
+    missing: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    fault: str | None = None
+
+
+def convert(
+    source: Path,
+    dataset_id: int,
+    nnunet_raw: Path | None = None,
+    options: ConvertOptions = ConvertOptions(),
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Convert all subjects; those converted before are kept, so an interrupted call can be repeated.
+
+    Subjects of ``train`` and ``val`` go to ``imagesTr`` and ``labelsTr``, of ``test`` to ``imagesTs`` and ``labelsTs``;
+    ``splits_final.json`` holds the official split as fold 0, ``conversion.json`` what was found.
+
+    :returns: the folder ``DatasetXXX_TotalSegmentator``.
+    :raises ImageError: at the end, if subjects could not be converted; all others are.
+    :raises OutputExistsError: if the folder holds a conversion with other classes, or that number is taken.
+    :raises ClassScaleError: if ``meta.csv`` cannot be used.
+    """
+    names = _class_names(options.labels or resource("LabelTables", "totalsegmentator.csv"))
+    split = _read_split(source / "meta.csv")
+    folder = dataset_folder(dataset_id, "TotalSegmentator", nnunet_raw)
+    subjects = [
+        Subject(
+            source / name,
+            folder / f"images{SPLITS[part]}" / f"{name}_0000.nii.gz",
+            folder / f"labels{SPLITS[part]}" / f"{name}.nii.gz",
+            names,
+            options.allow_missing,
+        )
+        for name, part in split.items()
+    ]
+    log_file = folder / "conversion.json"
+    log = _read_log(log_file, names)
+    write_json(log_file, {"classes": names, "subjects": log})
+    rest = [s for s in subjects if not (s.image_file.exists() and s.label_file.exists())]
+    try:
+        for number, converted in enumerate(map_cases(convert_subject, rest, options.workers), 1):
+            log[converted.subject] = asdict(converted)
+            report(f"{converted.subject} ({number} of {len(rest)}){': ' + converted.fault if converted.fault else ''}")
+    finally:
+        write_json(log_file, {"classes": names, "subjects": log})
+    faults = [log[name]["fault"] for name in split if log.get(name, {}).get("fault")]
+    if faults:
+        raise ImageError(f"{len(faults)} of {len(split)} subjects could not be converted ({log_file}): {faults[0]}")
+    parts = {part: sorted(name for name, where in split.items() if where == part) for part in SPLITS}
+    write_json(folder / "splits_final.json", [{"train": parts["train"], "val": parts["val"]}])
+    table = {0: "background", **dict(enumerate(names, 1))}
+    write_dataset_json(folder, "CT", table, len(parts["train"]) + len(parts["val"]), "NibabelIOWithReorient")
+    return folder
+
+
+def convert_subject(subject: Subject) -> Converted:
+    """Write image and label map of one subject; a fault in its files is returned, so that the others go on.
+
+    :raises OutputError: if a result cannot be written.
+    """
+    try:
+        return _convert_subject(subject)
+    except ImageError as error:
+        return Converted(subject.folder.name, fault=str(error))
+
+
+def _convert_subject(subject: Subject) -> Converted:
+    import nibabel
+    import numpy as np
+
+    ct_file = subject.folder / "ct.nii.gz"
+    ct = _load(ct_file)
+    check_nifti(ct_file)
+    masks = {file.name.removesuffix(".nii.gz"): file for file in (subject.folder / "segmentations").glob("*.nii.gz")}
+    missing = tuple(name for name in subject.names if name not in masks)
+    if missing and not subject.allow_missing:
+        raise ImageError(
+            f"{subject.folder / 'segmentations'} lacks {len(missing)} of {len(subject.names)} classes, among them "
+            f"{missing[0]}.nii.gz: get the subject again, or pass --allow-missing to take them for absent."
+        )
+    labels = np.zeros(ct.shape, np.uint8 if len(subject.names) <= 255 else np.uint16)
+    overlapping = 0
+    for value, name in enumerate(subject.names, 1):
+        if name in masks:
+            mask = _read_mask(masks[name], ct, ct_file)
+            overlapping += int(np.count_nonzero(labels[mask]))
+            labels[mask] = value
+    label_image = nibabel.Nifti1Image(labels, ct.affine, ct.header)
+    label_image.header.set_data_dtype(labels.dtype)
+    label_image.header.set_slope_inter(1, 0)
+    with replacing(subject.label_file, overwrite=True) as temporary:
+        nibabel.save(label_image, temporary)
+    with replacing(subject.image_file, overwrite=True) as temporary:
+        shutil.copyfile(ct_file, temporary)
+    unknown = tuple(sorted(set(masks) - set(subject.names)))
+    return Converted(subject.folder.name, overlapping, missing, unknown)
+
+
+def _load(file: Path) -> nibabel.Nifti1Image:
+    import nibabel
+
+    try:
+        image = nibabel.load(file)
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+        raise ImageError(f"{file} cannot be read as a NIfTI image ({error}).") from error
+    if len(image.shape) != 3:
+        raise ImageError(f"{file} has shape {image.shape}; a volume with three dimensions was expected.")
+    return image
+
+
+def _read_mask(file: Path, ct: nibabel.Nifti1Image, ct_file: Path) -> np.ndarray:
+    """``(X, Y, Z)`` bool."""
+    import numpy as np
+
+    image = _load(file)
+    if image.shape != ct.shape or not np.allclose(image.affine, ct.affine, atol=_TOLERANCE):
+        what = "shape" if image.shape != ct.shape else "position or spacing"
+        raise ImageError(f"{file} and {ct_file} differ in {what}: the mask was not made on this image.")
+    try:
+        return np.asanyarray(image.dataobj) > 0
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ImageError(f"{file} is damaged or truncated ({error}): get the subject again.") from error
+
+
+def _class_names(file: Path) -> tuple[str, ...]:
+    table = LabelTable.from_csv(file)
+    values = [label.value for label in table.foreground]
+    if values != list(range(1, len(values) + 1)):
+        raise LabelTableError(f"{file}: label values must be 1 to {len(values)} without gaps.")
+    return tuple(label.name for label in table.foreground)
+
+
+def _read_log(file: Path, names: tuple[str, ...]) -> dict[str, dict]:
+    """Entries of an earlier call by subject; :raises OutputExistsError: if that had other classes."""
+    if not file.exists():
+        return {}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if content["classes"] != list(names):
+        raise OutputExistsError(
+            f"{file.parent} was made with {len(content['classes'])} other classes: delete it or choose another number."
+        )
+    return content["subjects"]
+
+
+def _read_split(file: Path) -> dict[str, str]:
+    """``train``, ``val`` or ``test`` of each subject, as in ``meta.csv``."""
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            first = stream.readline()
+            stream.seek(0)
+            rows = list(csv.DictReader(stream, delimiter=";" if ";" in first else ","))
+    except OSError as error:
+        raise ClassScaleError(f"{file} cannot be read ({error}): name the folder of the unpacked dataset.") from error
+    if not rows or not {"image_id", "split"} <= set(rows[0]):
+        raise ClassScaleError(f"{file} has no columns image_id and split, as in the TotalSegmentator dataset.")
+    split = {row["image_id"].strip(): (row["split"] or "").strip() for row in rows}
+    for name, part in split.items():
+        if part not in SPLITS:
+            raise ClassScaleError(f"{file}: subject {name} has split {part!r}; {', '.join(SPLITS)} were expected.")
+    return split
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder of the unpacked TotalSegmentator dataset, with meta.csv")
+    parser.add_argument("--dataset-id", type=int, required=True, metavar="D", help="number of the nnU-Net dataset")
+    parser.add_argument("--labels", type=Path, help="colour-table CSV with the classes, if not the 117 of version 2")
+    parser.add_argument("--allow-missing", action="store_true", help="take classes without a file for absent")
+    parser.add_argument("--workers", type=int, default=0, help="processes")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    options = ConvertOptions(arguments.labels, arguments.allow_missing, arguments.workers)
+    print(convert(arguments.source, arguments.dataset_id, options=options, report=print))
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args())
+    except ClassScaleError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""*objects*: scattered objects; class = shape x grey of the core x grey of the rim x texture of the core.
+
+8 x 8 x 8 x 8 = 4096 recipes; class ``k`` has a recipe that is a function of ``k`` alone, so the first 100 of 1000 are
+the 100. No feature alone tells a class and place tells nothing: the counterpart of *atlas*.
+
+Design, in voxels, since a texture needs voxels to be seen: the volume is cut into cells of about 24 voxels (125 of
+them at ``size`` 128), 80 % of which hold one object of about 20 voxels, jittered, turned by up to 0.2 radians about
+each axis and bent elastically; objects in different cells cannot overlap. The rim is 0.16 radii (1.5 to 2 voxels)
+thick. Each of the 8 grey levels of core and rim is 0.107 from the next; noise has a standard deviation of 0.02 to
+0.04, a level moves by about 0.01 and the bias field by 1 % from case to case. Textures have a mean near zero and an
+amplitude of about 0.09, keep to the axes of the volume and look the same mirrored. A volume shows about a hundred
+objects, of a random subset of the classes.
+
+The classes can be told apart: of the objects of a volume with 1000 classes at 128^3 the mean grey of the outermost
+voxels gives the level of the rim in 100 %, that of the innermost the level of the core in 96 %; a random forest on two
+dozen simple features (extents, moments, autocorrelation), trained on 1,050 objects, finds the shape of 98.6 % and the
+texture of 95.7 % of 350 unseen ones.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from ..random_fields import case_generator, normal, rotation, smooth, uniform, voxel_grid
+
+SHAPES = ("ball", "cube", "octahedron", "torus", "rod", "plate", "cone", "cross")
+TEXTURES = ("flat", "stripes x", "stripes y", "stripes z", "coarse checker", "fine checker", "rings", "speckle")
+LEVELS = 8  # grey levels of cores, and of rims
+MAX_CLASSES = len(SHAPES) * LEVELS * LEVELS * len(TEXTURES)
+CELL = 24  # voxels a side, at least
+RIM = 0.16  # thickness, in radii of the object
+_OCCUPIED = 0.8  # of the cells
+_AMPLITUDE = 0.09  # of a texture
+_STRIDE = 2531  # odd, so k -> k * 2531 mod 4096 reaches every recipe; the first classes already differ in all features
+
+
+class ObjectRecipe(NamedTuple):
+    """What an object of one class looks like: indices into :data:`SHAPES`, the grey levels and :data:`TEXTURES`."""
+
+    shape: int
+    core: int
+    rim: int
+    texture: int
+
+
+def object_recipe(value: int) -> ObjectRecipe:
+    """Recipe of the class with this label value, ``1..4096``."""
+    return ObjectRecipe(*_recipes(torch.tensor([value]))[0].tolist())
+
+
+def grey_levels() -> torch.Tensor:
+    """Mean grey values of the levels, ``(8,)``; the background has 0.1."""
+    return torch.linspace(0.25, 1.0, LEVELS)
+
+
+def objects_case(
+    index: int, classes: int, size: int, seed: int = 0, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Case ``index``: image ``(size,)*3`` float32 (positive) and labels ``(size,)*3`` int64 in ``0..classes``."""
+    generator = case_generator(index, seed)
+    cells = max(1, size // CELL)
+    levels = grey_levels() + 0.01 * normal(generator, LEVELS)
+    background = float(uniform(generator, 0.08, 0.12, 1))
+    bias = 0.01 * normal(generator, 1, 1, 4, 4, 4)
+    elastic = 0.05 * normal(generator, 1, 3, cells + 2, cells + 2, cells + 2)
+    phases = uniform(generator, 0, 2 * math.pi, 3)
+    noise_level = float(uniform(generator, 0.02, 0.04, 1))
+    value = _scatter(generator, cells**3, classes)
+    turn = torch.stack([rotation(angles) for angles in uniform(generator, -0.2, 0.2, cells**3, 3)])
+    radius = uniform(generator, 0.38, 0.46, cells**3)
+    jitter = uniform(generator, -1, 1, cells**3, 3) * (0.48 - radius)[:, None]
+    noise = normal(generator, size, size, size)
+    recipe = _recipes(value).to(device)
+    value, turn, radius, jitter, noise = (t.to(device) for t in (value, turn, radius, jitter, noise))
+
+    place = (voxel_grid(size).to(device) + 1) * (cells / 2) + smooth(elastic, size, device).permute(1, 2, 3, 0)
+    cell = place.floor().clamp_(0, cells - 1)
+    number = ((cell[..., 0] * cells + cell[..., 1]) * cells + cell[..., 2]).long()
+    occupied = value[number] > 0
+    number, local = number[occupied], (place - cell)[occupied] - 0.5
+    local = (turn[number] @ ((local - jitter[number]) / radius[number, None])[..., None])[..., 0]
+    shape, core, rim, texture = recipe[number].T
+    depth = _depth(local, shape)
+    inside = depth > 0
+
+    labels = torch.zeros(noise.shape, dtype=torch.long, device=device)
+    labels[occupied] = torch.where(inside, value[number], 0)
+    levels = levels.to(device)
+    rings = torch.sin(depth * radius[number] * (size / cells) * (2 * math.pi / 3.5)) * math.sqrt(2)
+    pattern = _pattern(texture, occupied.nonzero(), phases.tolist(), rings, noise[occupied])
+    filled = torch.where(depth < RIM, levels[rim], levels[core] + _AMPLITUDE * pattern)
+    grey = torch.full(noise.shape, background, device=device)
+    grey[occupied] = torch.where(inside, filled, background)
+    image = (grey * torch.exp(smooth(bias, size, device)[0]) + noise_level * noise).clamp_min(1e-3)
+    return image, labels
+
+
+def _recipes(values: torch.Tensor) -> torch.Tensor:
+    """``(N, 4)`` of label values ``(N,)``; label 0 gets one too, which nobody looks at."""
+    code = (values - 1) * _STRIDE % MAX_CLASSES
+    return torch.stack([code % 8, code // 8 % 8, code // 64 % 8, code // 512], 1)
+
+
+def _scatter(generator: torch.Generator, cells: int, classes: int) -> torch.Tensor:
+    """Label value of each cell ``(cells,)``, 0 where it is empty: three quarters of the classes, or as many as fit."""
+    occupied = max(1, int(_OCCUPIED * cells))
+    order = torch.randperm(cells, generator=generator)[:occupied]
+    present = torch.randperm(classes, generator=generator)[: min(occupied, math.ceil(0.75 * classes))] + 1
+    value = torch.zeros(cells, dtype=torch.long)
+    value[order] = present[torch.arange(occupied) % len(present)]
+    return value
+
+
+def _depth(u: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
+    """How deep points ``u`` ``(N, 3)`` lie inside their shape ``(N,)``, in radii; negative outside."""
+    depth = torch.empty(len(u), device=u.device)
+    for number in range(len(SHAPES)):
+        mine = shape == number
+        depth[mine] = _depth_in(number, u[mine])
+    return depth
+
+
+def _depth_in(shape: int, u: torch.Tensor) -> torch.Tensor:
+    size, z = u.abs(), u[:, 2]
+    across = torch.hypot(u[:, 0], u[:, 1])
+    name = SHAPES[shape]
+    if name == "ball":
+        return 0.92 - u.norm(dim=1)
+    if name == "cube":
+        return 0.72 - size.amax(1)
+    if name == "octahedron":
+        return (1.05 - size.sum(1)) / math.sqrt(3)
+    if name == "torus":
+        return 0.38 - torch.hypot(across - 0.6, z)
+    if name == "rod":
+        return torch.minimum(0.45 - across, 0.95 - size[:, 2])
+    if name == "plate":
+        return torch.minimum(0.92 - across, 0.38 - size[:, 2])
+    if name == "cone":
+        return torch.minimum((0.53 * (0.95 - z) - across) * 0.88, z + 0.75)
+    arms = size.sort(1).values  # cross: one coordinate may be long, the other two not
+    return torch.minimum(0.36 - arms[:, 1], 0.95 - arms[:, 2])
+
+
+def _pattern(
+    texture: torch.Tensor, voxel: torch.Tensor, phases: list[float], rings: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """Texture, about -1.4 to 1.4 with mean 0, at voxel indices ``(N, 3)``."""
+    turns = [2 * math.pi * voxel[:, d] / 5 + phases[d] for d in range(3)]
+    half_turns = torch.stack([torch.sin(turn / 2) for turn in turns])
+    patterns = [torch.zeros_like(rings), *(torch.sin(turn) * math.sqrt(2) for turn in turns)]
+    patterns += [torch.sign(half_turns.prod(0)), 1 - 2.0 * (voxel.sum(1) % 2), rings, noise]
+    return torch.stack(patterns).gather(0, texture[None])[0]

@@ -1,0 +1,86 @@
+"""Label maps and images in files, with the checks that SimpleITK does not make.
+
+ITK's NIfTI reader and writer say nothing when a file ends early: on a full disk a truncated file is written, and read
+again its missing voxels are zeros or garbage. Here both are errors.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ClassScaleSegLib.errors import ImageError
+from ClassScaleSegLib.files import replacing, unwritable
+from ClassScaleSegLib.images.nifti import check_nifti
+
+if TYPE_CHECKING:
+    import numpy as np
+    import SimpleITK
+
+FILE_ENDINGS = (".nii.gz", ".seg.nrrd", ".nii", ".nrrd", ".mha", ".mhd")
+_TOLERANCE = 1e-3  # mm, and of direction cosines; NIfTI keeps geometry as float32
+
+
+def case_name(file: Path) -> str | None:
+    """Name without its ending, ``None`` if it does not end as an image file."""
+    return next((file.name.removesuffix(ending) for ending in FILE_ENDINGS if file.name.endswith(ending)), None)
+
+
+def read_labels(file: Path) -> tuple[np.ndarray, SimpleITK.Image]:
+    """A label map as array ``(z, y, x)`` of an unsigned integer type, and the image for its geometry.
+
+    :raises ImageError: if the file is missing, truncated, no image, or holds anything but whole numbers 0 to 65535.
+    """
+    import numpy as np
+    import SimpleITK
+
+    if not file.is_file():
+        raise ImageError(f"{file} does not exist.")
+    if file.name.endswith((".nii", ".nii.gz")):
+        check_nifti(file)
+    try:
+        image = SimpleITK.ReadImage(str(file))
+    except RuntimeError as error:
+        raise ImageError(f"{file} cannot be read as an image ({_last_line(error)}).") from error
+    array = SimpleITK.GetArrayFromImage(image)
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ImageError(f"{file} has shape {array.shape}; a label map has 2 or 3 dimensions and one value a voxel.")
+    if array.dtype in (np.uint8, np.uint16):
+        return array, image
+    low, high = array.min(), array.max()
+    labels = array.astype(np.uint16) if 0 <= low and high <= 65535 else None
+    if labels is None or (array.dtype.kind == "f" and not np.array_equal(labels, array)):
+        raise ImageError(f"{file} is no label map: whole numbers 0 to 65535 were expected, not {low} to {high}.")
+    return labels, image
+
+
+def write_volume(image: SimpleITK.Image, file: Path) -> None:
+    """Write compressed; ``file`` appears only when complete.
+
+    :raises OutputError: if it cannot be written whole.
+    """
+    import SimpleITK
+
+    with replacing(file, overwrite=True) as temporary:
+        try:
+            SimpleITK.WriteImage(image, str(temporary), useCompression=True)
+            check_nifti(temporary)
+        except (RuntimeError, ImageError) as error:
+            raise unwritable(file, _last_line(error)) from error
+
+
+def geometry_difference(first: SimpleITK.Image, second: SimpleITK.Image) -> str | None:
+    """The first of size, spacing, origin and direction that differs, as ``"spacing (1, 1, 1) and (1, 1, 2)"``."""
+    if first.GetSize() != second.GetSize():
+        return f"size {first.GetSize()} and {second.GetSize()}"
+    for name in ("Spacing", "Origin", "Direction"):
+        a, b = (getattr(image, f"Get{name}")() for image in (first, second))
+        if not all(math.isclose(p, q, rel_tol=1e-5, abs_tol=_TOLERANCE) for p, q in zip(a, b, strict=True)):
+            numbers = (f"({', '.join(f'{v:g}' for v in values)})" for values in (a, b))
+            return f"{name.lower()} {' and '.join(numbers)}"
+    return None
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

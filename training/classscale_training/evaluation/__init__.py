@@ -1,0 +1,1 @@
+"""Dice and surface Dice of label maps, and their report."""

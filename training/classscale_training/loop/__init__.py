@@ -1,0 +1,1 @@
+"""The bare training loop: torch and numpy alone."""

@@ -1,0 +1,149 @@
+"""What the bare loop trains on: the toy volumes or synthesised heads, behind one small face; and in batches."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from ClassScaleSegLib.errors import ClassScaleError
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.brain import HeadCases
+from ..data.toy import ToyCases
+from ..loss.label_sets import LabelSets
+from .options import HEAD, LoopOptions
+
+
+class LoopData(Protocol):
+    """Cases by index, each a pure function of it, and the facts that a model folder states about them."""
+
+    dataset_name: str
+    channel: str
+    names: dict[int, str]  # of each class, background included
+    patch: tuple[int, int, int]
+    spacing: float  # mm
+    label_sets: LabelSets | None  # of the datasets that cases belong to; dataset 0 has every class for itself
+    shares: torch.Tensor | None  # (C,) of the voxels of a patch, where classes differ much in size
+
+    def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Image ``(1, *patch)`` float32, labels ``patch`` (-1: ignored) and dataset of a case to train on."""
+
+    def unseen(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image ``(1, Z, Y, X)`` and labels ``(Z, Y, X)`` of dataset 0, of a case never trained on."""
+
+
+class ToyData:
+    """:class:`LoopData` of :class:`~classscale_training.data.toy.ToyCases`."""
+
+    label_sets = shares = None
+    channel = "toy"
+
+    def __init__(self, options: LoopOptions, device: torch.device) -> None:
+        toy = options.toy
+        self.dataset_name = f"Toy{toy.mode.capitalize()}{toy.classes}"
+        self.names, self.patch, self.spacing = toy.names, (toy.size,) * 3, toy.spacing
+        self._cases = ToyCases(toy, options.steps * options.batch, device)
+        self._unseen = ToyCases(replace(toy, seed=toy.seed + 1), options.evaluation_cases, device)
+
+    def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        return *self._cases[index], 0
+
+    def unseen(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._unseen[index]
+
+
+class HeadData:
+    """:class:`LoopData` of :class:`~classscale_training.data.brain.HeadCases`."""
+
+    channel = "MR"
+
+    def __init__(self, options: LoopOptions, device: torch.device) -> None:
+        path = Path(options.data.removeprefix(HEAD))
+        self._cases = HeadCases.read(path, options.head, options.steps * options.batch, device)
+        tables = self._cases.tables
+        self.dataset_name = f"HeadMR{len(tables.names)}"
+        self.names, self.label_sets = tables.names, tables.label_sets.to(device)
+        self.patch, self.spacing = options.head.patch, options.head.spacing
+        self.shares = self._cases.shares()
+
+    def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        return self._cases[index]
+
+    def unseen(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._cases.unseen_patch(index)
+
+
+def open_data(options: LoopOptions, device: torch.device | str) -> LoopData:
+    """:raises ClassScaleError: if ``options.data`` names a file that cannot be read."""
+    kind = HeadData if options.data.startswith(HEAD) else ToyData
+    return kind(options, torch.device(device))
+
+
+Batch = tuple[torch.Tensor, torch.Tensor, list[int]]
+
+
+@dataclass(frozen=True)
+class _Steps(Dataset):
+    """The batches of a training by number, from that of step ``start`` on."""
+
+    data: LoopData
+    batch: int
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return max(0, self.end - self.start)
+
+    def __getitem__(self, number: int) -> Batch:
+        if not 0 <= number < len(self):
+            raise IndexError(f"batch {number} of {len(self)}")
+        first = (self.start + number) * self.batch
+        cases = sorted((self.data.case(first + n) for n in range(self.batch)), key=lambda case: case[2])
+        images, labels, datasets = zip(*cases, strict=True)
+        return torch.stack(images), torch.stack(labels), list(datasets)
+
+
+def batches(options: LoopOptions, start: int, data: LoopData, device: torch.device) -> Iterator[Batch]:
+    """Images ``(B, 1, X, Y, Z)``, labels ``(B, X, Y, Z)`` and datasets, ascending, of each step from ``start`` on.
+
+    Some are made ahead, by one thread, or by processes, which need ``data`` on the CPU.
+
+    :raises ClassScaleError: if such a process died.
+    """
+    steps = _Steps(data, options.batch, start, options.steps)
+    if not len(steps):
+        return
+    ahead = _by_processes(steps, options, device) if options.workers else _by_thread(steps, options.prefetch)
+    pinned = device.type == "cuda"  # elsewhere a copy must be over before the next batch takes its place
+    for images, labels, datasets in ahead:
+        yield images.to(device, non_blocking=pinned), labels.to(device, non_blocking=pinned), datasets
+
+
+def _by_processes(steps: _Steps, options: LoopOptions, device: torch.device) -> Iterator[Batch]:
+    workers, ahead = min(options.workers, os.cpu_count() or 1), max(1, options.prefetch)
+    loader = DataLoader(steps, None, num_workers=workers, prefetch_factor=ahead, pin_memory=device.type == "cuda")
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ClassScaleError(
+            f"A process that makes volumes ended ({str(error).splitlines()[0]}): memory or shared memory (/dev/shm, "
+            "which containers limit) may be too small. Call again with fewer --workers or a smaller --prefetch."
+        ) from error
+
+
+def _by_thread(steps: _Steps, prefetch: int) -> Iterator[Batch]:
+    with ThreadPoolExecutor(1) as thread:
+        waiting, following = deque(), 0
+        for _ in range(len(steps)):
+            while following < len(steps) and len(waiting) <= prefetch:
+                waiting.append(thread.submit(steps.__getitem__, following))
+                following += 1
+            yield waiting.popleft().result()

@@ -1,0 +1,69 @@
+"""nnU-Net's files around a network trained by the bare loop, so that nnU-Net and our engine open its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data.raw_dataset import write_dataset_json
+from ..files import write_json
+from ..network.plain_unet import NETWORK_CLASS
+
+if TYPE_CHECKING:
+    from .data import LoopData
+
+CONFIGURATION = "3d_fullres"
+
+
+def write_model_folder(folder: Path, data: LoopData, arch_kwargs: dict[str, Any]) -> None:
+    """Write everything of the model folder but ``fold_0/checkpoint_*.pth``."""
+    write_json(folder / "plans.json", plans(data, arch_kwargs))
+    write_dataset_json(folder, data.channel, data.names, 0, "SimpleITKIO")
+
+
+def plans(data: LoopData, arch_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The parts of nnU-Net's plans that inference reads. The patch is that of the training."""
+    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    function = "resample_data_or_seg_to_shape"
+    return {
+        "dataset_name": data.dataset_name,
+        "plans_name": "nnUNetPlans",
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {"0": {}},
+        "configurations": {
+            CONFIGURATION: {
+                "data_identifier": f"nnUNetPlans_{CONFIGURATION}",
+                "preprocessor_name": "DefaultPreprocessor",
+                "batch_size": 2,
+                "patch_size": list(data.patch),
+                "spacing": [data.spacing] * 3,
+                "normalization_schemes": ["ZScoreNormalization"],
+                "use_mask_for_norm": [False],
+                "resampling_fn_data": function,
+                "resampling_fn_data_kwargs": resampling,
+                "resampling_fn_seg": function,
+                "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
+                "resampling_fn_probabilities": function,
+                "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
+                "architecture": {
+                    "network_class_name": NETWORK_CLASS,
+                    "arch_kwargs": arch_kwargs,
+                    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+                },
+            }
+        },
+    }
+
+
+def checkpoint_content(network_weights: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """What nnU-Net and our engine read of a ``checkpoint_*.pth``; ``more`` is kept beside it."""
+    return {
+        "network_weights": network_weights,
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": CONFIGURATION, "fold": 0},
+        "inference_allowed_mirroring_axes": None,
+        **more,
+    }

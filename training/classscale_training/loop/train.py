@@ -1,0 +1,288 @@
+"""A bare training loop on generated data: torch and NumPy alone, no nnU-Net.
+
+    python -m classscale_training.loop --folder .benchmarks/demo                   # the embedded 120-class model, CPU
+    python -m classscale_training.loop --folder runs/toy-1000 --preset toy-1000    # 1000 classes at 128^3, one GPU
+    python -m classscale_training.loop --folder runs/x --classes 300 --size 96     # every option can be given
+    python -m classscale_training.loop --folder runs/head --preset head-mr-312     # heads: recipes/head-mr-312.md
+
+Writes an nnU-Net v2 model folder that our engine and stock nnU-Net open: ``plans.json``, ``dataset.json``,
+``fold_0/checkpoint_final.pth``, and while it runs ``fold_0/checkpoint_latest.pth``; beside them ``log.jsonl``. Calling
+it again continues a run that was stopped or killed, on a CPU to the very same weights (given as many threads, and
+``--workers`` or none, as before): the cases of a step follow from its number and everything else is in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from ClassScaleSegLib.errors import ClassScaleError, ModelError
+from ClassScaleSegLib.models.projection import Projection
+
+from ..data.brain import IGNORE_INDEX
+from ..evaluation.dice import foreground_mean, pooled_dice, reference_dice
+from ..loss.label_sets import voxel_weights
+from ..loss.losses import CrossEntropyDiceLoss
+from ..network.plain_unet import PlainUNet
+from .checkpoints import Checkpoints
+from .data import Batch, LoopData, batches, open_data
+from .log import Log
+from .model_folder import checkpoint_content, write_model_folder
+from .options import LoopOptions, add_arguments, options_from
+from .start import start_from
+
+_WAY_OUT = "call again with a lower --learning-rate to go on from the last checkpoint."
+_CLIP = 12.0  # largest norm of the gradient, nnU-Net's
+_TILE_ELEMENTS = {"cpu": 1 << 18}  # logits held at once in evaluation
+_TILE_ELEMENTS_ACCELERATOR = 1 << 26
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """:ivar step: steps done. :ivar finished: whether these are all. :ivar last: the last entry of the log."""
+
+    step: int
+    finished: bool
+    last: dict[str, float]
+
+
+def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lambda entry: None) -> LoopResult:
+    """Train, or go on with the run found in ``options.folder``.
+
+    :param report: called with each new entry of the log.
+    :raises ModelError: if the run found there had other options, or no checkpoint of it can be read.
+    :raises OutputError: if a checkpoint cannot be written; the older ones are whole.
+    :raises ClassScaleError: if loss or weights are not finite any more; the last checkpoint precedes that.
+    """
+    device = _device(options.device)
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # where memory is pinned for
+    torch.manual_seed(options.seed)
+    data = open_data(options, "cpu" if options.workers else device)
+    network = PlainUNet(options.arch_kwargs(), 1, len(data.names)).to(device)
+    loss = _Loss(data, options, device)
+    optimizer = _optimizer(network, options)
+    scaler = _scaler(options.half_precision and device.type == "cuda")
+    checkpoints = Checkpoints(options.folder / "fold_0")
+    step, seconds = _resume(checkpoints, options, network, optimizer, scaler, device)
+    if not step and options.weights:
+        start_from(network, Path(options.weights))
+    write_model_folder(options.folder, data, options.arch_kwargs())
+    log = Log(options.folder, step, options.tensorboard)
+    begin = saved = time.monotonic()
+    total, counted, entry = torch.zeros((), device=device), 0, {}
+
+    def elapsed() -> float:
+        return seconds + time.monotonic() - begin
+
+    def save() -> None:
+        if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+            raise ClassScaleError(f"The weights are not finite at step {step}: {_WAY_OUT}")
+        state = {"step": step, "seconds": elapsed(), "options": options.fixed()}
+        state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+        checkpoints.save(checkpoint_content(network.state_dict(), loop=state))
+
+    with contextlib.closing(log), contextlib.closing(batches(options, step, data, device)) as coming:
+        for batch in coming:
+            for group in optimizer.param_groups:
+                group["lr"] = options.learning_rate * (1 - step / options.steps) ** 0.9
+            total += _learn(network, optimizer, scaler, loss, step, batch)
+            step, counted = step + 1, counted + 1
+            late = options.minutes is not None and time.monotonic() - begin > 60 * options.minutes
+            last = late or step == options.steps
+            if last or step % options.log_every == 0:
+                mean = float(total / counted)
+                if not math.isfinite(mean):
+                    raise ClassScaleError(f"The loss is {mean} at step {step}: {_WAY_OUT}")
+                entry = {"step": step, "loss": round(mean, 5), "learning_rate": optimizer.param_groups[0]["lr"]}
+                if step == options.steps or step % options.evaluate_every == 0:
+                    entry |= evaluate(network, options, device, data)
+                entry["seconds"] = round(elapsed(), 1)
+                log.add(entry)
+                report(entry)
+                total, counted = torch.zeros_like(total), 0
+            if last or time.monotonic() - saved > 60 * options.checkpoint_minutes:
+                save()
+                saved = time.monotonic()
+            if last:
+                break
+    finished = step >= options.steps
+    if finished:
+        checkpoints.save_final(checkpoint_content(network.state_dict()))
+    return LoopResult(step, finished, entry)
+
+
+class _Loss:
+    """nnU-Net's loss, cross entropy and batch Dice over the foreground; marginal where cases follow label sets.
+
+    The cases of dataset 0 and the others of a batch are pooled each for themselves, and count by their numbers.
+    With deep supervision the mean over the scales, weighted with 1, 1/2, 1/4 and so on. nnU-Net leaves out the
+    coarsest; it is kept here, because place tells most of the classes apart.
+    """
+
+    def __init__(self, data: LoopData, options: LoopOptions, device: torch.device) -> None:
+        self.deep, self.half = options.deep_supervision, options.half_precision
+        self.stride, self.finest_every = options.loss_stride, options.finest_every
+        self.plain = CrossEntropyDiceLoss(present_only=options.present_only, ignore_index=IGNORE_INDEX)
+        label_sets = data.label_sets and data.label_sets.to(device)
+        self.marginal = replace(self.plain, label_sets=label_sets)
+        if options.balance and data.shares is not None:
+            weights = voxel_weights(data.shares, data.label_sets.label_of_class.cpu(), options.balance)
+            self.plain = replace(self.plain, class_weights=tuple(weights[0].tolist()))
+            self.marginal = replace(self.marginal, label_weights=weights.to(device))
+
+    def __call__(
+        self, network: PlainUNet, step: int, images: torch.Tensor, labels: torch.Tensor, datasets: list[int]
+    ) -> torch.Tensor:
+        """Loss ``()`` of images ``(B, 1, X, Y, Z)`` and labels ``(B, X, Y, Z)``.
+
+        :param step: chooses the voxels that take part, if not all do. :param datasets: of each case, ascending.
+        """
+        finest = step % self.finest_every == 0
+        with _autocast(self.half, images.device):
+            scales = network.scales(images, finest) if self.deep else [(0, network(images), network.head)]
+        total = divisor = 0
+        for scale, basis, head in scales:
+            every = slice(None, None, 2**scale)
+            flat = basis.flatten(2), labels[:, every, every, every].flatten(1)
+            if not scale:
+                flat = tuple(part[..., step // self.finest_every % self.stride :: self.stride] for part in flat)
+            total = total + self._at_one_scale(*flat, head, datasets) / 2**scale
+            divisor += 0.5**scale
+        return total / divisor
+
+    def _at_one_scale(
+        self, basis: torch.Tensor, labels: torch.Tensor, head: torch.nn.Conv3d, datasets: list[int]
+    ) -> torch.Tensor:
+        """Those of dataset 0 need no label sets, and are many times faster without.
+
+        :param datasets: ascending. :raises ValueError: if they are not.
+        """
+        if datasets != sorted(datasets):
+            raise ValueError(f"datasets {datasets} must ascend: the cases of dataset 0 come first.")
+        layer, whole, total = (head.weight.flatten(1), head.bias), datasets.count(0), 0
+        if whole:
+            total = whole * self.plain(basis[:whole], *layer, labels[:whole])
+        if others := datasets[whole:]:
+            which = torch.tensor(others, device=labels.device)
+            total = total + len(others) * self.marginal(basis[whole:], *layer, labels[whole:], which)
+        return total / len(datasets)
+
+
+def _learn(
+    network: PlainUNet,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    loss: _Loss,
+    step: int,
+    batch: Batch,
+) -> torch.Tensor:
+    """One step of the optimizer; the loss ``()``, left on its device so that nothing waits for it."""
+    value = loss(network, step, *batch)
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(value).backward()
+    scaler.unscale_(optimizer)
+    torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
+    scaler.step(optimizer)
+    scaler.update()
+    return value.detach()
+
+
+@torch.no_grad()
+def evaluate(network: PlainUNet, options: LoopOptions, device: torch.device, data: LoopData) -> dict[str, float]:
+    """Mean Dice over the classes on cases never trained on, by both rules of :mod:`..evaluation.dice`."""
+    classes = len(data.names)
+    projection = Projection(network.head.weight.flatten(1), network.head.bias)
+    tile = max(1, _TILE_ELEMENTS.get(device.type, _TILE_ELEMENTS_ACCELERATOR) // classes)
+    counts = []
+    for image, labels in (data.unseen(index) for index in range(options.evaluation_cases)):
+        with _autocast(options.half_precision, device):
+            basis = network(image[None].to(device))[0]
+        parts = [projection.decide(part)[0] for part in basis.float().flatten(1).T.split(tile)]
+        predicted, reference = torch.cat(parts), labels.to(device).flatten().long()
+        common = reference[predicted == reference]
+        rows = [torch.bincount(row, minlength=classes) for row in (common, predicted, reference)]
+        counts.append(torch.stack(rows).cpu().numpy())
+    both = {"dice": reference_dice(np.stack(counts)), "pooled_dice": pooled_dice(np.stack(counts))}
+    return {name: round(foreground_mean(values), 5) for name, values in both.items()}
+
+
+def _optimizer(network: PlainUNet, options: LoopOptions) -> torch.optim.Optimizer:
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+    return torch.optim.SGD(
+        network.parameters(), options.learning_rate, momentum=0.99, nesterov=True, weight_decay=options.weight_decay
+    )
+
+
+def _scaler(enabled: bool) -> torch.amp.GradScaler:
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler("cuda", enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)  # torch 2.2
+
+
+def _resume(
+    checkpoints: Checkpoints,
+    options: LoopOptions,
+    network: PlainUNet,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+) -> tuple[int, float]:
+    """Steps done and seconds spent so far, after loading the newest checkpoint if there is one."""
+    content = checkpoints.load(device)
+    if content is None:
+        return 0, 0.0
+    state = content["loop"]
+    for name, value in options.fixed().items():
+        if state["options"].get(name) != value:
+            raise ModelError(
+                f"{checkpoints.latest} was trained with {name} {state['options'].get(name)}, not {value}: "
+                "use the same, or another folder."
+            )
+    network.load_state_dict(content["network_weights"])
+    optimizer.load_state_dict(state["optimizer"])
+    if state["scaler"]:  # empty if the run was on a CPU before
+        scaler.load_state_dict(state["scaler"])
+    return state["step"], state["seconds"]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _autocast(half: bool, device: torch.device) -> contextlib.AbstractContextManager:
+    kinds = {"cuda": torch.float16, "cpu": torch.bfloat16}
+    return (
+        torch.autocast(device.type, kinds[device.type]) if half and device.type in kinds else contextlib.nullcontext()
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    try:
+        options = options_from(parser.parse_args(arguments))
+        result = train(options, report=lambda entry: print(json.dumps(entry), flush=True))
+    except ClassScaleError as error:
+        print(error, file=sys.stderr)
+        return 1
+    state = "finished" if result.finished else "stopped; call again to go on"
+    print(f"{options.folder}: step {result.step} of {options.steps}, {state}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The statistics operator, and the losses made of it."""

@@ -1,0 +1,1 @@
+"""The low-rank head, and a plain U-Net."""

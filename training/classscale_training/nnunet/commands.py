@@ -1,0 +1,247 @@
+"""``plan``, ``preprocess``, ``train``, ``validate`` and ``export`` of ``classscaleseg-train``.
+
+Arguments and folders are those of nnU-Net's commands (``nnUNetv2_plan_and_preprocess``, ``nnUNetv2_preprocess``,
+``nnUNetv2_train``, ``nnUNetv2_export_model_to_zip``); nnU-Net's own functions do the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ClassScaleSegLib.errors import ClassScaleError, ModelError
+
+from .environment import make_torchvision_importable, register_trainers, require_folders
+
+PLANS, TRAINER = "ClassScalePlans", "ClassScaleTrainer"
+_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}  # nnU-Net's defaults
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", nargs="+", type=int, required=True, metavar="ID", help="dataset ids")
+    parser.add_argument("-pl", default="ExperimentPlanner", help="planner, by nnU-Net's name: nnUNetPlannerResEncL ...")
+    parser.add_argument("--rank", type=int, help="channels of the basis (default: 32, less in smaller networks)")
+    parser.add_argument("-fpe", default="DatasetFingerprintExtractor", help="fingerprint extractor")
+    parser.add_argument("-npfp", type=int, default=8, help="processes for the check and the fingerprint (default: 8)")
+    parser.add_argument("--clean", action="store_true", help="make the fingerprint again")
+    parser.add_argument("--verify_dataset_integrity", action="store_true", help="nnU-Net's own check as well")
+    parser.add_argument("-gpu_memory_target", type=float, metavar="GB")
+    parser.add_argument("-preprocessor_name", default="DefaultPreprocessor")
+    parser.add_argument("-overwrite_target_spacing", nargs=3, type=float, metavar="MM")
+    parser.add_argument("-overwrite_plans_name", metavar="NAME")
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--no_pbar", action="store_true")
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Check the labels, extract the fingerprint, plan with the basis counted in place of the classes."""
+    require_folders("nnUNet_raw", "nnUNet_preprocessed")
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiment_dataset
+
+    from .dataset_check import check_dataset
+    from .planner import find_planner
+
+    kind = find_planner(options.pl)
+
+    def planner(*arguments: Any, **more: Any) -> Any:
+        made = kind(*arguments, **more)
+        made.rank = options.rank
+        return made
+
+    for dataset in options.d:
+        check_dataset(_dataset_folder("nnUNet_raw", str(dataset)), options.npfp)
+    checked = options.verify_dataset_integrity
+    extract_fingerprints(
+        options.d, options.fpe, options.npfp, checked, options.clean, options.verbose, not options.no_pbar
+    )
+    for dataset in options.d:
+        _, name = plan_experiment_dataset(
+            dataset,
+            planner,
+            options.gpu_memory_target,
+            options.preprocessor_name,
+            options.overwrite_target_spacing,
+            options.overwrite_plans_name,
+        )
+        print(f"Dataset {dataset} is planned as {name}.")
+    return 0
+
+
+def add_preprocess_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", nargs="+", type=int, required=True, metavar="ID", help="dataset ids")
+    parser.add_argument("-plans_name", default=PLANS, help=f"default: {PLANS}")
+    parser.add_argument("-c", nargs="+", default=list(_PROCESSES), metavar="CONFIGURATION")
+    parser.add_argument("-np", nargs="+", type=int, help="processes, one number or one a configuration")
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--no_pbar", action="store_true")
+
+
+def preprocess(options: argparse.Namespace) -> int:
+    require_folders("nnUNet_raw", "nnUNet_preprocessed")
+    from . import preprocessing
+
+    for dataset in options.d:
+        _require_plans(str(dataset), options.plans_name)
+    processes = options.np or [_PROCESSES.get(configuration, 4) for configuration in options.c]
+    more = {"num_processes": processes, "verbose": options.verbose, "show_progress_bar": not options.no_pbar}
+    preprocessing.preprocess(options.d, options.plans_name, options.c, **more)
+    return 0
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_training(parser)
+    parser.add_argument("-pretrained_weights", type=Path, help="checkpoint of nnU-Net, or an encoder from nnssl")
+    parser.add_argument("-num_gpus", type=int, default=1)
+    parser.add_argument("--c", action="store_true", help="continue from the last checkpoint")
+    parser.add_argument("--val", action="store_true", help="only validate a finished training")
+    parser.add_argument("--disable_checkpointing", action="store_true")
+
+
+def train(options: argparse.Namespace) -> int:
+    """``nnUNetv2_train`` with our trainer and plans as defaults."""
+    require_folders("nnUNet_preprocessed", "nnUNet_results")
+    plans = _require_plans(options.dataset_name_or_id, options.p)
+    if options.configuration not in plans["configurations"]:
+        raise ModelError(
+            f"The plans {options.p} have no configuration {options.configuration}, only "
+            f"{', '.join(plans['configurations'])}."
+        )
+    if options.npz:
+        _refuse_probabilities(options.dataset_name_or_id)
+    register_trainers()
+    make_torchvision_importable()
+    if options.pretrained_weights is None:
+        _run_training(options, None)
+        return 0
+    from .pretrained import whole_network
+
+    with whole_network(options.pretrained_weights, lambda: _network(options, plans)) as file:
+        _run_training(options, str(file))
+    return 0
+
+
+def _run_training(options: argparse.Namespace, pretrained_weights: str | None) -> None:
+    import torch
+    from nnunetv2.run.run_training import run_training
+
+    # as nnUNetv2_train does: on a CPU all cores, beside a GPU one
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)) if options.device == "cpu" else 1)
+    run_training(
+        options.dataset_name_or_id,
+        options.configuration,
+        options.fold,
+        options.tr,
+        options.p,
+        pretrained_weights,
+        options.num_gpus,
+        options.npz,
+        options.c,
+        options.val,
+        options.disable_checkpointing,
+        options.val_best,
+        torch.device(options.device),
+    )
+
+
+def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_training(parser)
+    parser.set_defaults(val=True, c=False, num_gpus=1, pretrained_weights=None, disable_checkpointing=False)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset_name_or_id")
+    parser.add_argument("configuration", help="3d_fullres, 2d ...")
+    parser.add_argument("fold", help="0 to 4, or all")
+    parser.add_argument("-tr", default=TRAINER, help=f"trainer (default: {TRAINER})")
+    parser.add_argument("-p", default=PLANS, help=f"plans (default: {PLANS})")
+    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda")
+    parser.add_argument("--npz", action="store_true", help="store probabilities too; refused with many classes")
+    parser.add_argument("--val_best", action="store_true", help="validate checkpoint_best instead of checkpoint_final")
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", metavar="ID", help="dataset name or id; or give -m")
+    parser.add_argument("-m", type=Path, metavar="FOLDER", help="model folder Trainer__Plans__configuration")
+    parser.add_argument("-o", type=Path, required=True, help="bundle to write (.zip); with --stock a folder")
+    parser.add_argument("-c", default="3d_fullres", help="configuration (default: 3d_fullres)")
+    parser.add_argument("-tr", default=TRAINER)
+    parser.add_argument("-p", default=PLANS)
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="default: all that are finished")
+    parser.add_argument("-chk", choices=("final", "best"), default="final", help="which checkpoint (default: final)")
+    parser.add_argument("--stock", action="store_true", help="a model folder for nnUNetv2_predict_from_modelfolder")
+    parser.add_argument("--labels", type=Path, help="colour-table CSV with names, colours and codes (bundle only)")
+    parser.add_argument("--card", type=Path, help="Markdown file that describes the model (bundle only)")
+    parser.add_argument("--name", help="of the model (bundle only)")
+    parser.add_argument("--licence", help="of the weights (bundle only)")
+    parser.add_argument("--overwrite", action="store_true")
+
+
+def export(options: argparse.Namespace) -> int:
+    from .export import export_bundle, export_stock
+
+    if (options.m is None) == (options.d is None):
+        raise ClassScaleError("Name the training either by -d (with -c, -tr, -p) or by its folder, -m.")
+    folder = options.m
+    if folder is None:
+        require_folders("nnUNet_results")
+        folder = _dataset_folder("nnUNet_results", options.d) / f"{options.tr}__{options.p}__{options.c}"
+    if options.stock:
+        written = export_stock(folder, options.o, options.f, options.chk, options.overwrite)
+    else:
+        more = {name: getattr(options, name) for name in ("labels", "card", "name", "licence", "overwrite")}
+        written = export_bundle(folder, options.o, options.f, options.chk, **more)
+    print(written)
+    return 0
+
+
+def _dataset_folder(variable: str, name_or_id: str) -> Path:
+    """``<folder of the variable>/DatasetXXX_Name``.
+
+    :raises ClassScaleError: if there is none, or more than one.
+    """
+    root = Path(os.environ[variable])
+    if name_or_id.isdecimal():
+        found = sorted(root.glob(f"Dataset{int(name_or_id):03d}_*"))
+    else:
+        found = [root / name_or_id] if (root / name_or_id).is_dir() else []
+    if len(found) != 1:
+        names = ", ".join(folder.name for folder in found) or "none"
+        raise ClassScaleError(f"One dataset {name_or_id} was expected in {root} ({variable}); found {names}.")
+    return found[0]
+
+
+def _require_plans(name_or_id: str, plans_name: str) -> dict:
+    file = _dataset_folder("nnUNet_preprocessed", name_or_id) / f"{plans_name}.json"
+    if not file.is_file():
+        raise ModelError(f"{file} does not exist: run `classscaleseg-train plan` first, or name other plans.")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _refuse_probabilities(name_or_id: str) -> None:
+    from .trainer import MAX_CLASSES_WITH_PROBABILITIES
+
+    file = _dataset_folder("nnUNet_preprocessed", name_or_id) / "dataset.json"
+    classes = len(json.loads(file.read_text(encoding="utf-8"))["labels"])
+    if classes > MAX_CLASSES_WITH_PROBABILITIES:
+        raise ClassScaleError(
+            f"--npz would store {classes} volumes of probabilities a case; at most {MAX_CLASSES_WITH_PROBABILITIES} "
+            "classes are allowed with it. Leave it out."
+        )
+
+
+def _network(options: argparse.Namespace, plans: dict):
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from .trainer import ClassScaleTrainer
+
+    manager = PlansManager(plans)
+    configuration = manager.get_configuration(options.configuration)
+    file = _dataset_folder("nnUNet_preprocessed", options.dataset_name_or_id) / "dataset.json"
+    dataset = json.loads(file.read_text(encoding="utf-8"))
+    channels = determine_num_input_channels(manager, configuration, dataset)
+    heads = manager.get_label_manager(dataset).num_segmentation_heads
+    return ClassScaleTrainer.build_network_architecture(manager, configuration, channels, heads)

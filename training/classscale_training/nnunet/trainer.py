@@ -1,0 +1,244 @@
+"""nnU-Net's trainer with the low-rank head: hundreds to a thousand classes in the memory of thirty-two channels.
+
+``nnUNetv2_train DATASET CONFIGURATION FOLD -tr ClassScaleTrainer`` once ``nnUNet_extTrainer`` names the folder
+``nnunet_trainers`` (``classscaleseg-train`` sets it). Written for nnU-Net 2.8. Data loading, augmentation, schedule and
+optimiser are nnU-Net's; only what has a class axis beside the volume is replaced: last layer, loss, both validations.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ClassScaleSegLib.errors import LabelTableError, ModelError
+from ClassScaleSegLib.files import replacing
+from ClassScaleSegLib.models.projection import Projection
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.collate_outputs import collate_outputs
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.helpers import dummy_context
+from torch import distributed
+from torch._dynamo import OptimizedModule
+
+from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss
+from ..network.low_rank_head import add_head
+from .case_validation import CasePredictor, case_metrics, write_summary
+from .checkpoints import PREVIOUS, readable, save_whole
+from .epoch_validation import class_counts, region_counts
+from .planner import RANK_ENTRY
+
+MAX_CLASSES_WITH_PROBABILITIES = 64  # --npz stores one volume a class
+
+
+class _HeadLoss(DeepSupervisionLoss):
+    """Called as nnU-Net calls a loss: with the network's output and the target."""
+
+    def __call__(self, output: tuple, target: list[torch.Tensor] | torch.Tensor) -> torch.Tensor:
+        return super().__call__(*output, target if isinstance(target, list) else [target])
+
+
+class ClassScaleTrainer(nnUNetTrainer):
+    """:raises ModelError: for a cascade, whose second stage would get one input channel a class."""
+
+    epochs: int | None = None  # nnU-Net's 1000 if not set
+    mirroring = True
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_cascaded:
+            raise ModelError(
+                f"Configuration {configuration} is the second stage of a cascade: it would get one input channel a "
+                "class. Train 3d_fullres instead."
+            )
+        if self.epochs is not None:
+            self.num_epochs = self.epochs
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> torch.nn.Module:
+        """The plans' network with :class:`.ClassScaleHead` as its last layer."""
+        network = get_network_from_plans(
+            configuration_manager.network_arch_class_name,
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.network_arch_init_kwargs_req_import,
+            num_input_channels,
+            1,  # the last layers are replaced
+            allow_init=True,
+            deep_supervision=enable_deep_supervision,
+        )
+        return add_head(network, num_output_channels, configuration_manager.configuration.get(RANK_ENTRY))
+
+    def _build_loss(self) -> _HeadLoss:
+        common = {"batch_dice": self.configuration_manager.batch_dice, "ddp": self.is_ddp}
+        common["ignore_index"] = self.label_manager.ignore_label
+        loss = RegionLoss(regions=self._regions(), **common) if self._regions() else CrossEntropyDiceLoss(**common)
+        return _HeadLoss(loss, ddp=self.is_ddp)
+
+    def _regions(self) -> tuple[tuple[int, ...], ...]:
+        """Label values of each region; empty if the classes are ordinary labels."""
+        regions = self.label_manager.foreground_regions if self.label_manager.has_regions else ()
+        return tuple(tuple(map(int, np.atleast_1d(region))) for region in regions)
+
+    @staticmethod
+    def get_training_transforms(*arguments: Any, **options: Any) -> Any:
+        """Regions stay a label map: the loss looks membership up, where stock makes one channel a region."""
+        return nnUNetTrainer.get_training_transforms(*arguments, **{**options, "regions": None})
+
+    @staticmethod
+    def get_validation_transforms(*arguments: Any, **options: Any) -> Any:
+        return nnUNetTrainer.get_validation_transforms(*arguments, **{**options, "regions": None})
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
+        rotation, dummy_2d, initial_patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if not self.mirroring:
+            axes = self.inference_allowed_mirroring_axes = None
+        return rotation, dummy_2d, initial_patch, axes
+
+    def train_step(self, batch: dict) -> dict:
+        """:raises LabelTableError: naming the cases, if a label map holds a label that dataset.json does not have."""
+        try:
+            return super().train_step(batch)
+        except ValueError as error:
+            if "outside 0.." not in str(error):
+                raise
+            raise LabelTableError(
+                f"One of the cases {', '.join(sorted(set(batch['keys'])))} does not fit dataset.json: {error} "
+                "Correct the label map or dataset.json, then preprocess again."
+            ) from error
+
+    def validation_step(self, batch: dict) -> dict:
+        """As stock's, from tiles of the basis: :mod:`.epoch_validation`."""
+        target = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
+        target = [scale.to(self.device, non_blocking=True) for scale in target]
+        with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
+            output = self.network(batch["data"].to(self.device, non_blocking=True))
+            loss = self.loss(output, target)
+        bases, projection, bias = output
+        regions, ignore = self._regions(), self.label_manager.ignore_label
+        head = Projection(projection.float(), bias.float(), regions=bool(regions))
+        if regions:
+            counts = region_counts(bases[0], head, target[0], regions, ignore)
+        else:
+            counts = tuple(count[1:] for count in class_counts(bases[0], head, target[0], ignore))  # no background
+        hard = {
+            name: count.cpu().numpy() for name, count in zip(("tp_hard", "fp_hard", "fn_hard"), counts, strict=True)
+        }
+        return {"loss": loss.detach().cpu().numpy(), **hard}
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """As stock's, but plain rounded numbers: a thousand NumPy ones an epoch would swell every checkpoint."""
+        collated = collate_outputs(val_outputs)
+        sums = np.stack([np.sum(collated[name], 0) for name in ("tp_hard", "fp_hard", "fn_hard")])
+        loss = np.mean(collated["loss"])
+        if self.is_ddp:
+            ranks: list = [None] * distributed.get_world_size()
+            distributed.all_gather_object(ranks, (sums, loss))
+            sums, loss = sum(r[0] for r in ranks), np.mean([r[1] for r in ranks])
+        hits, total = 2 * sums[0], 2 * sums[0] + sums[1] + sums[2]
+        dice = np.divide(hits, total, out=np.full(len(total), np.nan), where=total > 0)
+        self.logger.log(
+            "mean_fg_dice", float(np.nanmean(dice)) if (total > 0).any() else float("nan"), self.current_epoch
+        )
+        self.logger.log("dice_per_class_or_region", [round(float(d), 5) for d in dice], self.current_epoch)
+        self.logger.log("val_losses", float(loss), self.current_epoch)
+
+    def save_checkpoint(self, filename: str) -> None:
+        """:raises OutputError: if it cannot be written; the older checkpoints are then as they were."""
+        if self.local_rank or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+        else:
+            save_whole(Path(filename), super().save_checkpoint)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """A damaged ``checkpoint_latest.pth`` is replaced by the one before.
+
+        :raises ModelError: if nothing can stand in for a damaged one.
+        """
+        super().load_checkpoint(str(readable(Path(filename_or_checkpoint))))
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        if self.local_rank == 0:
+            (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Segment the validation cases with our engine and write ``validation/summary.json`` as nnU-Net does.
+
+        With ``--npz`` and few classes this is nnU-Net's own; with many it goes without the probabilities.
+        """
+        classes = self.label_manager.num_segmentation_heads
+        if save_probabilities and classes <= MAX_CLASSES_WITH_PROBABILITIES:
+            super().perform_actual_validation(save_probabilities)
+            return
+        if save_probabilities:
+            self.print_to_log_file(
+                f"--npz is refused: the probabilities of {classes} classes would be {classes} volumes a case (at most "
+                f"{MAX_CLASSES_WITH_PROBABILITIES} are stored). Validating without them."
+            )
+        if self.configuration_manager.next_stage_names:
+            self.print_to_log_file("Nothing is predicted for the next stage of the cascade: it cannot be trained.")
+        self.network.eval()
+        cases = self._validate_cases()
+        if self.local_rank == 0:
+            summary = write_summary(cases, Path(self.output_folder) / "validation" / "summary.json")
+            for label, metrics in summary["mean"].items():
+                self.logger.log_summary(f"final_val/class_{label}_dice", metrics["Dice"])
+            self.logger.log_summary("final_val/foreground_dice", summary["foreground_mean"]["Dice"])
+            self.print_to_log_file("Validation complete", also_print_to_console=True)
+            self.print_to_log_file("Mean Validation Dice: ", summary["foreground_mean"]["Dice"])
+
+    def _validate_cases(self) -> list[dict]:
+        """Predict and compare this process's share of the cases; returns those of all processes."""
+        keys = sorted(self.do_split()[1])
+        world = distributed.get_world_size() if self.is_ddp else 1
+        dataset = self.dataset_class(self.preprocessed_dataset_folder, keys[self.local_rank :: world])
+        reader, ending = self.plans_manager.image_reader_writer_class(), self.dataset_json["file_ending"]
+        references = Path(self.preprocessed_dataset_folder_base) / "gt_segmentations"
+        predictions = Path(self.output_folder) / "validation"
+        regions = self.label_manager.has_regions
+        evaluated = self.label_manager.foreground_regions if regions else self.label_manager.foreground_labels
+        evaluated = [tuple(e) if isinstance(e, list | tuple) else int(e) for e in evaluated]
+        predict = self._case_predictor()
+        cases = []
+        for index, key in enumerate(dataset.identifiers):
+            self.print_to_log_file(f"predicting {key}")
+            data, _, _, properties = dataset.load_case(key)
+            labels = predict(data[:], properties)
+            reference_file, prediction_file = references / f"{key}{ending}", predictions / f"{key}{ending}"
+            with replacing(prediction_file, overwrite=True) as temporary:
+                reader.write_seg(labels, str(temporary), properties)
+            reference = reader.read_seg(str(reference_file))[0][0].astype(np.int64)
+            metrics = case_metrics(reference, labels, evaluated, self.label_manager.ignore_label)
+            files = {"reference_file": str(reference_file), "prediction_file": str(prediction_file)}
+            cases.append({"metrics": metrics, **files})
+            if self.is_ddp and index < len(keys) // world:  # every process has that many; NCCL gives up on long silence
+                distributed.barrier()
+        if self.is_ddp:
+            ranks: list = [None] * world
+            distributed.all_gather_object(ranks, cases)
+            cases = [case for rank in ranks for case in rank]
+        return sorted(cases, key=lambda case: case["reference_file"])
+
+    def _case_predictor(self) -> CasePredictor:
+        network = self.network.module if self.is_ddp else self.network
+        if isinstance(network, OptimizedModule):
+            network = network._orig_mod
+        head, regions = network.decoder.seg_layers, self.label_manager.has_regions
+        values = self.label_manager.regions_class_order if regions else self.label_manager.all_labels
+        projection = Projection(head.projection.detach(), head.bias.detach(), tuple(map(int, values)), regions)
+        axes = self.inference_allowed_mirroring_axes or ()
+        return CasePredictor(network, projection, axes, self.plans_manager, self.configuration_manager, self.device)

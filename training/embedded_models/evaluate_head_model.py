@@ -1,0 +1,181 @@
+"""How good a head model is: every structure on unseen synthesised heads, coarse sets on the individuals held out.
+
+    python training/embedded_models/evaluate_head_model.py Resources/Models/head-mr-312.zip
+    python training/embedded_models/evaluate_head_model.py .benchmarks/head/run --checkpoint latest    # while it trains
+
+The heads of the atlas subject are new deformations with new grey values, surrounded by an individual never trained on;
+individuals 11 to 14 are new anatomies, with the sets of structures that they annotate. All are undivided heads at the
+model's spacing, segmented by our engine as any image is, window by window. Writes JSON, good and bad alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from classscale_training.data.brain import IGNORE_INDEX, HeadCases, HeadOptions, HeadTables
+from classscale_training.evaluation.dice import case_dice, foreground_mean, mean_over_cases, overlap_counts, pooled_dice
+from classscale_training.files import write_json
+from ClassScaleSegLib import Model, open_model, segment
+from ClassScaleSegLib.errors import ClassScaleError
+
+FIELD_OF_VIEW = (224.0, 256.0, 192.0)  # mm, z y x, around the middle of the brain
+LEAST_VOXELS = 125  # of the structures whose mean Dice is the bar
+ORIENTATION = "LPS"  # of the arrays that the cases are
+# What the coarse sets are called in the bars; several sets are taken as one (ventricles) or averaged (left and right).
+BARS = {
+    "thalamus": [["left thalamus"], ["right thalamus"]],
+    "caudate": [["left caudate"], ["right caudate"]],
+    "putamen": [["left putamen"], ["right putamen"]],
+    "ventricles": [
+        [f"{side} {part}lateral ventricle" for side in ("left", "right") for part in ("", "inferior ")]
+        + ["third ventricle", "fourth ventricle"]
+    ],
+    "brain stem": [["brain stem"]],
+    "cerebellum": [[f"{side} cerebellar {part}" for side in ("left", "right") for part in ("cortex", "white matter")]],
+    "cerebral white matter": [["cerebral white matter"]],
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="a bundle, or the folder of a training")
+    parser.add_argument("--checkpoint", default="final", help="final or latest, of a training")
+    parser.add_argument("--label-maps", type=Path, default=Path(".benchmarks/head/label_maps.npz"))
+    parser.add_argument("--heads", type=int, default=8, help="of the atlas subject")
+    parser.add_argument("--each", type=int, default=2, help="images of each individual")
+    parser.add_argument("--seed", type=int, default=0, help="that of the training; the cases are those of seed + 1")
+    parser.add_argument("--output", type=Path, default=Path(".benchmarks/head/evaluation.json"))
+    options = parser.parse_args(arguments)
+    try:
+        model = open_model(options.model, checkpoint=options.checkpoint)
+        spacing = float(model.configuration.spacing[0])
+        cases = HeadCases.read(options.label_maps, HeadOptions(spacing=spacing, seed=options.seed), 0)
+        result = evaluate(model, cases, options.heads, options.each)
+        result |= {"model": options.model.name, "checkpoint": options.checkpoint, "machine": machine()}
+        write_json(options.output, result)
+    except ClassScaleError as error:
+        print(error, file=sys.stderr)
+        return 1
+    summary = {key: result["atlas"][key] for key in ("dice", "pooled_dice", "non_empty")}
+    print(json.dumps(summary | {name: row["dice"] for name, row in result["individuals"]["bars"].items()}))
+    return 0
+
+
+def evaluate(model: Model, cases: HeadCases, heads: int, each: int) -> dict[str, Any]:
+    """Figures of ``heads`` images of the atlas subject and ``each`` of each individual held out."""
+    tables, held_out = cases.tables, cases.maps.validation
+    begin = time.monotonic()
+    atlas = [overlap_counts(*both_maps(model, cases, index, 0), len(tables.names)) for index in range(heads)]
+    individuals = [
+        confusion(*both_maps(model, cases, 1000 + index, subject), tables)
+        for subject in held_out
+        for index in range(each)
+    ]
+    return {
+        "spacing_mm": cases.options.spacing,
+        "atlas": {"cases": heads, **structure_figures(np.stack(atlas), structure_voxels(cases), tables)},
+        "individuals": {"cases": len(individuals), "of": list(held_out), **set_figures(np.stack(individuals), tables)},
+        "seconds": round(time.monotonic() - begin),
+    }
+
+
+def both_maps(model: Model, cases: HeadCases, index: int, subject: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reference and prediction at the voxels that count, ``(N,)``. The reference of an individual is in sets."""
+    shape = tuple(round(side / cases.options.spacing / 16) * 16 for side in FIELD_OF_VIEW)
+    image, labels = cases.unseen(index, subject, shape)
+    reference, predicted = labels.numpy(), segmented(model, image.numpy(), cases.options.spacing)
+    counted = reference != IGNORE_INDEX
+    return reference[counted].astype(np.int64), predicted[counted].astype(np.int64)
+
+
+def confusion(reference: np.ndarray, predicted: np.ndarray, tables: HeadTables) -> np.ndarray:
+    """Voxels by set in the reference and set of the predicted class, ``(S, S)``."""
+    sets = len(tables.set_names)
+    pairs = reference * sets + tables.set_of_class.numpy()[predicted]
+    return np.bincount(pairs, minlength=sets**2).reshape(sets, sets)
+
+
+def segmented(model: Model, image: np.ndarray, spacing: float) -> np.ndarray:
+    """Label map of a generated image ``(Z, Y, X)``."""
+    picture = sitk.GetImageFromArray(image)
+    picture.SetSpacing([spacing] * 3)
+    return segment(picture, model).labels
+
+
+def structure_voxels(cases: HeadCases) -> np.ndarray:
+    """Voxels of each class in the undeformed atlas at the model's spacing, ``(C,)``."""
+    counts = np.bincount(cases.maps.subjects[0].ravel(), minlength=len(cases.tables.names))
+    return counts * (cases.maps.spacing / cases.options.spacing) ** 3
+
+
+def structure_figures(counts: np.ndarray, voxels: np.ndarray, tables: HeadTables) -> dict[str, Any]:
+    dice, pooled = mean_over_cases(case_dice(counts)), pooled_dice(counts)
+    large = voxels >= LEAST_VOXELS
+    large[0] = False
+    rows = [
+        {
+            "label": row.label,
+            "name": row.name,
+            "group": row.group,
+            "voxels": round(float(voxels[row.label]), 1),
+            "dice": _number(dice[row.label]),
+            "pooled_dice": _number(pooled[row.label]),
+        }
+        for row in tables.structures
+    ]
+    return {
+        "least_voxels": LEAST_VOXELS,
+        "structures_as_large": int(large.sum()),
+        "dice": _number(mean_over_cases(dice[large, None])[0]),
+        "pooled_dice": _number(mean_over_cases(pooled[large, None])[0]),
+        "dice_of_all": _number(foreground_mean(dice)),
+        "non_empty": [int(count) for count in (counts[:, 1, 1:] > 0).sum(1)],
+        "structures": rows,
+    }
+
+
+def set_figures(matrices: np.ndarray, tables: HeadTables) -> dict[str, Any]:
+    """Figures from matrices ``(cases, S, S)`` of :func:`confusion`."""
+    sets = {name: _dice_of_unions(matrices, [[name]], tables) for name in tables.set_names[1:]}
+    return {
+        "bars": {name: _dice_of_unions(matrices, unions, tables) for name, unions in BARS.items()},
+        "sets": [{"name": name, **figures} for name, figures in sets.items()],
+    }
+
+
+def _dice_of_unions(matrices: np.ndarray, unions: list[list[str]], tables: HeadTables) -> dict[str, float | None]:
+    """Mean Dice, by both rules, of unions of sets."""
+    counts = []
+    for union in unions:
+        rows = [tables.set_names.index(name) for name in union]
+        reference, predicted = matrices[:, rows], matrices[:, :, rows]
+        counts.append([reference[:, :, rows].sum((1, 2)), predicted.sum((1, 2)), reference.sum((1, 2))])
+    both = np.moveaxis(np.array(counts), (0, 2), (2, 0))  # (cases, 3, unions)
+    rules = {"dice": mean_over_cases(case_dice(both)), "pooled_dice": pooled_dice(both)}
+    return {name: _number(mean_over_cases(values[:, None])[0]) for name, values in rules.items()}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def machine() -> dict[str, Any]:
+    names = ("torch", "nnunetv2", "SimpleITK", "numpy")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
+    threads = torch.get_num_threads()
+    return {"system": platform.platform(), "threads": threads, "versions": versions, "date": date.today().isoformat()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

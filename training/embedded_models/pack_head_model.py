@@ -1,0 +1,222 @@
+"""Make the embedded head model of a training: ``Resources/Models/head-mr-312.zip``, with labels, codes and model card.
+
+    python training/embedded_models/pack_head_model.py --hardware "one NVIDIA H100" --atlas-licence LICENSE.txt
+
+The card states what ``evaluate_head_model.py`` measured (``--evaluation``), structure by structure: of the weights in
+half precision, as the bundle has them (``classscaleseg pack --half-precision`` makes such a model). The atlas's licence
+asks that its conditions go with everything made of it, so they are the end of the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from classscale_training.data.brain import HeadTables
+from ClassScaleSegLib import Code, Label, LabelTable, pack
+from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.labels.label import segment_id
+from evaluate_head_model import ORIENTATION
+
+NAME = "Head MR, 312 classes"
+LICENCE = "3D Slicer License (SPL brain atlas) and Apache-2.0 (SynthSeg's label maps, this project)"
+NOTICE = "Research demonstration, not for clinical use. Trained on synthesised images only."
+BEGIN, END = "PART B. DOWNLOADING AGREEMENT", "PART C. MISCELLANEOUS"
+PREFACE = (
+    'All or portions of this licensed product (such portions are the "Software") have been obtained under license from '
+    "The Brigham and Women's Hospital, Inc. and are subject to the following terms and conditions:"
+)
+OUTPUT = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "head-mr-312.zip"
+WEAK = 0.5  # mean Dice below which a structure is listed as a failure
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(".benchmarks/head/run"), help="of the training")
+    parser.add_argument("--checkpoint", default="final", help="final, or latest of a training that is not finished")
+    parser.add_argument("--evaluation", type=Path, default=Path(".benchmarks/head/evaluation.json"))
+    parser.add_argument("--atlas-licence", type=Path, required=True, help="3DSlicer_License.txt beside the atlas")
+    parser.add_argument("--hardware", required=True, help="what it was trained on, for the card: one NVIDIA H100")
+    parser.add_argument("--remark", default="", help="a sentence on the training, for the card")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    options = parser.parse_args(arguments)
+    try:
+        tables = HeadTables.read()
+        evaluation = json.loads(options.evaluation.read_text(encoding="utf-8"))
+        text = card(
+            tables,
+            evaluation,
+            training_log(options.folder),
+            options.hardware,
+            conditions(options.atlas_licence),
+            options.remark,
+        )
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / "README.md"
+            path.write_text(text, encoding="utf-8")
+            pack(
+                options.folder,
+                options.output,
+                checkpoint=options.checkpoint,
+                labels=label_table(tables),
+                card=path,
+                name=NAME,
+                licence=LICENCE,
+                modality="MR",
+                orientation=ORIENTATION,
+                notice=NOTICE,
+                half_precision=True,
+                overwrite=True,
+            )
+    except (ClassScaleError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def label_table(tables: HeadTables) -> LabelTable:
+    """Names, colours and groups of the atlas, and RadLex codes where the atlas gives them."""
+    labels = [Label(0, segment_id(0), "background", (0, 0, 0))]
+    anatomy = Code("SCT", "123037004", "Anatomical Structure")
+    for row in tables.structures:
+        codes = {"category": anatomy, "type": Code("RADLEX", row.radlex, row.name)} if row.radlex else {}
+        color = (row.red, row.green, row.blue)
+        labels.append(Label(row.label, segment_id(row.label), row.name, color, group=row.group, **codes))
+    return LabelTable(tuple(labels))
+
+
+def conditions(licence: Path) -> str:
+    """Part B of the 3D Slicer License, which must go with the atlas and what is made of it.
+
+    :raises ClassScaleError: if the file has no such part.
+    """
+    text = licence.read_text(encoding="utf-8")
+    begin, end = text.find(BEGIN), text.find(END)
+    if not 0 <= begin < end:
+        raise ClassScaleError(f"{licence} has no part between {BEGIN!r} and {END!r}: give the 3D Slicer License.")
+    return text[begin:end].strip()
+
+
+def training_log(folder: Path) -> list[dict[str, Any]]:
+    """Entries of ``log.jsonl`` with an evaluation, and the last one."""
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [entry for entry in entries[:-1] if "dice" in entry] + entries[-1:]
+
+
+def card(
+    tables: HeadTables,
+    evaluation: dict[str, Any],
+    log: list[dict[str, Any]],
+    hardware: str,
+    conditions: str,
+    remark: str = "",
+) -> str:
+    """The model card in Markdown."""
+    atlas, individuals = evaluation["atlas"], evaluation["individuals"]
+    large = [row for row in atlas["structures"] if row["voxels"] >= atlas["least_voxels"]]
+    weak = sorted((row for row in large if (row["dice"] or 0) < WEAK), key=lambda row: row["dice"] or 0)
+    lines = [
+        f"# {NAME}",
+        "",
+        f"**{NOTICE}** A demonstration that one small network can name {len(tables.structures)} structures of a head.",
+        "",
+        "## What it was trained on, and with which licences",
+        "",
+        "No image of a patient or volunteer: images were synthesised from label maps while it trained (random grey "
+        "values per tissue, affine and elastic deformation, bias field, blur, noise; the idea of SynthSeg).",
+        "",
+        "| source | used as | licence |",
+        "|---|---|---|",
+        "| SPL/NAC brain atlas, Halle, Talos, Jakab, Makris, Meier, Wald, Fischl, Kikinis: Multi-modality MRI-based "
+        "Atlas of the Brain, Surgical Planning Laboratory, Brigham and Women's Hospital. "
+        "<https://github.com/mhalle/spl-brain-atlas> | the one finely labelled subject; names and RadLex codes | "
+        "3D Slicer License, at the end of this card |",
+        "| Label maps of SynthSeg, Billot et al., Medical Image Analysis 86 (2023) 102789. "
+        "<https://github.com/BBillot/SynthSeg> | individuals 1 to 10, about 50 coarse labels each, as sets of "
+        "structures (a marginal loss), and the skull around the atlas subject | Apache-2.0 |",
+        "",
+        "This is not the atlas, but a model made from it: it holds weights and names, no label map. Individuals 11 to "
+        "14 were kept for validation.",
+        "",
+        f"Training: {log[-1]['step']} steps, {log[-1]['seconds'] / 60:.0f} minutes on {hardware}, by "
+        f"`training/recipes/head-mr-312.sh`.{' ' * bool(remark)}{remark} Weights are stored in half precision, and "
+        "all figures below are of these. Course:",
+        "",
+        "| step | loss | minutes | Dice of all structures, centre of 4 unseen heads |",
+        "|---|---|---|---|",
+        *(f"| {e['step']} | {e['loss']:.3f} | {e['seconds'] / 60:.0f} | {_figure(e.get('dice'))} |" for e in log),
+        "",
+        "## How good it is",
+        "",
+        f"On {atlas['cases']} unseen synthesised heads of the atlas subject (new deformations, grey values and "
+        f"surroundings), at {evaluation['spacing_mm']:g} mm: mean Dice **{_figure(atlas['dice'])}** over the "
+        f"{atlas['structures_as_large']} structures of at least {atlas['least_voxels']} voxels "
+        f"({_figure(atlas['pooled_dice'])} with false positives of all heads pooled), {_figure(atlas['dice_of_all'])} "
+        f"over all {len(tables.structures)}. Structures found in a head: {min(atlas['non_empty'])} "
+        f"to {max(atlas['non_empty'])}; skull-stripped ones have no muscles and no eyes.",
+        "",
+        f"On {individuals['cases']} synthesised heads of individuals {', '.join(map(str, individuals['of']))}, whose "
+        "anatomy it has never seen:",
+        "",
+        "| set of structures | mean Dice | pooled Dice |",
+        "|---|---|---|",
+        *_rows({"name": name, **figures} for name, figures in individuals["bars"].items()),
+        "",
+        "No Dice on real images is known: none with these labels was at hand.",
+        "",
+        "## Known failures",
+        "",
+        "- The 312 classes are 311 structures and the background; label 1 of the atlas, one stray voxel, is left out.",
+        "- There is one finely labelled subject. Borders inside cortex, cerebellum, thalamus and hypothalamus, and all "
+        "muscles, are that person's, carried over by place; sulci of other people lie elsewhere.",
+        "- Trained without tumours, bleedings, large ventricles or operated skulls, and on heads from about the third "
+        "vertebra up.",
+        "- Skull, skin, vessels and fluid around the brain are background.",
+        f"- Structures of few voxels at {evaluation['spacing_mm']:g} mm may be missing altogether.",
+        f"- Of the larger structures, {len(weak)} have a mean Dice below {WEAK}"
+        + (", the worst: " + ", ".join(f"{row['name']} ({_figure(row['dice'])})" for row in weak[:20]) if weak else "")
+        + ".",
+        "",
+        "## Dice of every structure, on unseen synthesised heads of the atlas subject",
+        "",
+        "| structure | voxels | mean Dice | pooled Dice |",
+        "|---|---|---|---|",
+        *_rows(atlas["structures"], "voxels"),
+        "",
+        "## Dice of every set of structures, on individuals never trained on",
+        "",
+        "| set of structures | mean Dice | pooled Dice |",
+        "|---|---|---|",
+        *_rows(individuals["sets"]),
+        "",
+        "## Conditions of the atlas",
+        "",
+        PREFACE,
+        "",
+        "```text",
+        conditions,
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _rows(rows: Any, *more: str) -> list[str]:
+    lines = []
+    for row in rows:
+        cells = [row["name"], *(f"{row[key]:.0f}" for key in more), _figure(row["dice"]), _figure(row["pooled_dice"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Read the label maps that the head model is trained on into one file for the training loop.
+
+    python training/embedded_models/prepare_head_data.py --atlas .../spl_brain --individuals .../synthseg_labels
+
+Brings all to one orientation (LPS), crops them to what is labelled, and fits each individual to the atlas with the
+affine map that best carries the centres of the sets of structures onto each other. Needs SimpleITK; what it writes
+(``.benchmarks/head/label_maps.npz``, about 15 MB, not part of the project) needs NumPy alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from classscale_training.data.brain import HeadTables, LabelMaps
+from ClassScaleSegLib.errors import ClassScaleError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--atlas", type=Path, required=True, help="folder with hncma-atlas.nrrd")
+    parser.add_argument("--individuals", type=Path, required=True, help="folder with training_seg_01.nii.gz to _14")
+    parser.add_argument("--output", type=Path, default=Path(".benchmarks/head/label_maps.npz"))
+    options = parser.parse_args(arguments)
+    try:
+        tables = HeadTables.read()
+        maps = label_maps(
+            options.atlas / "hncma-atlas.nrrd", sorted(options.individuals.glob("training_seg_*.nii.gz")), tables
+        )
+        maps.write(options.output, tables)
+    except (ClassScaleError, RuntimeError) as error:  # RuntimeError: SimpleITK cannot read a file
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{options.output}: the atlas and {len(maps.subjects) - 1} individuals.")
+    return 0
+
+
+def label_maps(atlas: Path, individuals: list[Path], tables: HeadTables) -> LabelMaps:
+    """:raises ClassScaleError: if a file has labels that its table lacks, or another spacing than the first."""
+    values = [0, *(row.atlas_value for row in tables.structures)]
+    subjects, spacing = [], None
+    for path in (atlas, *individuals):
+        # Label 1 of the atlas is one stray voxel without a name.
+        volume, width = _read(path, values if path == atlas else [row.value for row in tables.coarse], path == atlas)
+        if spacing not in (None, width):
+            raise ClassScaleError(f"{path} has a spacing of {width} mm, others {spacing} mm: resample it first.")
+        subjects.append(volume)
+        spacing = width
+    sets = tables.set_of_class.numpy(), tables.label_of_coarse.numpy()
+    centres = [_set_centres(volume, sets[n > 0], len(tables.set_names)) for n, volume in enumerate(subjects)]
+    maps = [np.linalg.lstsq(*_common(centres[0], other), rcond=None)[0].T for other in centres]
+    middle = [np.nanmean(rows, 0) for rows in centres]
+    types = [np.int16 if n == 0 else np.uint8 for n in range(len(subjects))]
+    volumes = tuple(volume.astype(kind) for volume, kind in zip(subjects, types, strict=True))
+    return LabelMaps(spacing, volumes, np.stack(middle), np.stack(maps))
+
+
+def _read(path: Path, values: list[int], stray: bool) -> tuple[np.ndarray, float]:
+    """Rows of ``values`` ``(Z, Y, X)``, cropped to what is not 0, and the spacing in mm."""
+    image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
+    if np.ptp(image.GetSpacing()) > 1e-3:
+        raise ClassScaleError(f"{path} has the spacing {image.GetSpacing()}; expected cubes.")
+    array = np.rint(sitk.GetArrayFromImage(image)).astype(int)
+    if stray:
+        array[array == 1] = 0
+    row = np.full(array.max() + 1, -1)
+    row[[value for value in values if value < len(row)]] = [n for n, v in enumerate(values) if v < len(row)]
+    array = row[array]
+    if array.min() < 0:
+        unknown = np.flatnonzero(row < 0)
+        raise ClassScaleError(f"{path} has labels that its table lacks, one of {unknown[:5].tolist()}...")
+    where = [np.flatnonzero((array > 0).any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return array[tuple(slice(w[0], w[-1] + 1) for w in where)], round(image.GetSpacing()[0], 3)
+
+
+def _set_centres(volume: np.ndarray, set_of_value: np.ndarray, sets: int) -> np.ndarray:
+    """Centre of each set of structures, ``(sets, 3)`` in voxels; NaN for the rest and for what is not there."""
+    labels = set_of_value[volume].ravel()
+    labels = np.where(labels < 0, 0, labels)
+    count = np.bincount(labels, minlength=sets).astype(float)
+    count[0] = 0
+    count[count == 0] = np.nan
+    places = np.indices(volume.shape, np.float32).reshape(3, -1)
+    return np.stack([np.bincount(labels, weights=place, minlength=sets) / count for place in places], 1)
+
+
+def _common(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    both = ~(np.isnan(first) | np.isnan(second)).any(1)
+    return np.concatenate([first[both], np.ones((both.sum(), 1))], 1), second[both]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""Write the sample volumes of the embedded toy models and their known labels into ``Resources/SampleData``.
+
+    python training/embedded_models/write_demo_sample.py
+
+Case 100 of seed 1 of the toy atlas, never trained on, with 120 classes at 4/3 mm, finer than the model's own grid, and
+with 1000 at 2 mm, the model's own: it is one subject, cut more or less finely. Grey values are stored as uint8 to keep
+the files small.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from classscale_training.data.toy import atlas_case
+
+FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
+CASE, EXTENT = 100, 128.0  # EXTENT in mm
+SAMPLES = {120: (96, np.uint8), 1000: (64, np.uint16)}  # by classes: voxels along each side, type of the labels
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for classes, (size, kind) in SAMPLES.items():
+        image, labels = atlas_case(CASE, classes, size, seed=1)
+        grey = np.clip(np.rint(image.numpy() * 160), 1, 255).astype(np.uint8)
+        for name, array in ((f"toy-{classes}", grey), (f"toy-{classes}-labels", labels.numpy().astype(kind))):
+            picture = sitk.GetImageFromArray(array)
+            picture.SetSpacing([EXTENT / size] * 3)
+            picture.SetOrigin([-EXTENT / 2] * 3)
+            sitk.WriteImage(picture, str(FOLDER / f"{name}.nrrd"), True)
+
+
+if __name__ == "__main__":
+    main()
