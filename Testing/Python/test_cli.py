@@ -215,14 +215,14 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(model, ct, tm
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk_leaves_nothing(model, ct, tmp_path, monkeypatch, capsys):
-    from ClassScaleSegLib.images import seg_nrrd
+    from ClassScaleSegLib.images import formats
 
     def full(path, *_):
         path.write_bytes(b"some")
         with open("/dev/full", "wb") as disk:
             disk.write(b"x" * 100_000)
 
-    monkeypatch.setattr(seg_nrrd, "write_seg_nrrd", full)
+    monkeypatch.setattr(formats, "write_seg_nrrd", full)
     assert cpu(ct(), "-m", model, "-o", tmp_path / "out" / "o.seg.nrrd") == ExitCode.OUTPUT
     assert "No space left on device" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []

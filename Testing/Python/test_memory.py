@@ -123,11 +123,11 @@ def test_the_estimate_knows_the_formula_and_not_the_classes(job):
 def test_on_a_cpu_the_ring_goes_to_disk_when_the_limit_is_tight(job):
     need, messages = job(), []
     in_memory, on_disk = need.placement("cpu", "cpu").host_bytes, need.placement("cpu", "disk").host_bytes
-    assert plan_memory(need, "cpu", in_memory, messages.append).ring == "cpu" and not messages
-    assert plan_memory(need, "cpu", in_memory - 1, messages.append).ring == "disk"
+    assert plan_memory(need.placements("cpu"), "cpu", in_memory, messages.append).ring == "cpu" and not messages
+    assert plan_memory(need.placements("cpu"), "cpu", in_memory - 1, messages.append).ring == "disk"
     assert "Using the network on the CPU, rolling basis in a temporary file" in messages[0]
     with pytest.raises(OutOfMemoryError, match="more than the limit of 0.1 GiB"):
-        plan_memory(need, "cpu", GIB // 10, messages.append)
+        plan_memory(need.placements("cpu"), "cpu", GIB // 10, messages.append)
     assert on_disk < in_memory
 
 
@@ -136,7 +136,7 @@ def test_on_a_gpu_the_ring_leaves_first_and_the_network_last(job):
     whole, lean = need.placement("cuda", "cuda").device_bytes, need.placement("cuda", "cpu").device_bytes
     assert whole - lean == need.ring
     for limit, places in ((whole, ("cuda", "cuda")), (whole - 1, ("cuda", "cpu")), (lean - 1, ("cpu", "cpu"))):
-        plan = plan_memory(need, "cuda", limit, lambda message: None)
+        plan = plan_memory(need.placements("cuda"), "cuda", limit, lambda message: None)
         assert (plan.compute, plan.ring) == places
 
 

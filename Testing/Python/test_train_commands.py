@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("nnunetv2")
 from classscale_training.commands import main
 from classscale_training.nnunet.environment import register_trainers, trainer_folder
-from ClassScaleSegLib.commands.main import ExitCode
+from ClassScaleSegLib.process.exit_codes import ExitCode
 
 LOOKUP = """
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find

@@ -15,8 +15,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ClassScaleSegLib.commands.main import ExitCode, exit_code
 from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code
 
 from .data import totalsegmentator as convert_totalsegmentator
 from .data import toy_dataset

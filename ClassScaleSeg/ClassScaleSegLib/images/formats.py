@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import itertools
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import OutputError
 from ..files import refuse_existing, refuse_unwritable_folder, replacing, unwritable
 from ..labels.csv import CODE_COLUMNS, code_cells
-
-if TYPE_CHECKING:
-    from .geometry import Geometry
-    from .segmentation import Segmentation
+from ..labels.table import LabelTable
+from .counts import LabelVolume
+from .geometry import Geometry
+from .seg_nrrd import write_seg_nrrd
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
 SEGMENTATION_SUFFIXES = (".seg.nrrd", *IMAGE_SUFFIXES)
@@ -46,45 +46,45 @@ def colour_table_path(path: Path) -> Path:
     return path.with_name(path.name[: -len(_suffix(path, IMAGE_SUFFIXES))] + ".labels.csv")
 
 
-def write_segmentation(segmentation: Segmentation, path: Path, overwrite: bool, keep_empty: bool) -> None:
-    """See `Segmentation.write`."""
-    from .seg_nrrd import write_seg_nrrd
-
+def write_segmentation(
+    path: Path, labels: np.ndarray, table: LabelTable, geometry: Geometry, overwrite: bool, keep_empty: bool
+) -> None:
+    """Write a label map, uint16 ``(z, y, x)``, and its table: see `Segmentation.write`."""
     suffix = _suffix(path, SEGMENTATION_SUFFIXES)
     # One byte a voxel wherever it holds all classes: half the memory for whoever reads it, and what older tools expect.
     # Decided by the table and not by the classes found, so that all cases of a model have the same type.
-    largest = max((label.value for label in segmentation.table), default=0)
+    largest = max((label.value for label in table), default=0)
     dtype = np.dtype(np.uint8 if largest < 256 else np.uint16)
     if suffix == ".seg.nrrd":
         with replacing(path, overwrite) as temporary:
-            write_seg_nrrd(temporary, segmentation, dtype, keep_empty)
+            write_seg_nrrd(temporary, labels, table, geometry, dtype, keep_empty)
         return
     with ExitStack() as stack:  # both are written before either gets its name
-        table = stack.enter_context(replacing(colour_table_path(path), overwrite))
+        colours = stack.enter_context(replacing(colour_table_path(path), overwrite))
         temporary = stack.enter_context(replacing(path, overwrite))
-        table.write_text(segmentation.table.to_csv(), encoding="utf-8", newline="")
-        _write_image(temporary, path, segmentation.labels.astype(dtype, copy=False), segmentation.geometry)
+        colours.write_text(table.to_csv(), encoding="utf-8", newline="")
+        _write_image(temporary, path, labels.astype(dtype, copy=False), geometry)
 
 
-def write_confidence(segmentation: Segmentation, path: Path, overwrite: bool) -> None:
-    """See `Segmentation.write_confidence`."""
+def write_confidence(path: Path, confidence: np.ndarray | None, geometry: Geometry, overwrite: bool) -> None:
+    """Write a confidence map ``(z, y, x)`` as float32: see `Segmentation.write_confidence`."""
     _suffix(path, IMAGE_SUFFIXES)
-    if segmentation.confidence is None:
+    if confidence is None:
         raise OutputError(f"{path} was not written: no confidence was computed. Ask for it when segmenting.")
     with replacing(path, overwrite) as temporary:
-        _write_image(temporary, path, segmentation.confidence.astype(np.float32, copy=False), segmentation.geometry)
+        _write_image(temporary, path, confidence.astype(np.float32, copy=False), geometry)
 
 
-def write_statistics(segmentation: Segmentation, path: Path, overwrite: bool) -> None:
-    """See `Segmentation.write_statistics`."""
+def write_statistics(path: Path, rows: Iterable[LabelVolume], table: LabelTable, overwrite: bool) -> None:
+    """Write the rows of `Segmentation.statistics` with the codes of the table: see `Segmentation.write_statistics`."""
     _suffix(path, TABLE_SUFFIXES)
     columns = ["LabelValue", "Name", "Voxels", "Volume_mL", *itertools.chain(*CODE_COLUMNS.values())]
     with replacing(path, overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        for row in segmentation.statistics():
+        for row in rows:
             volume = f"{row.volume_ml:.6g}"
-            writer.writerow([row.value, row.name, row.voxels, volume, *code_cells(segmentation.table[row.value])])
+            writer.writerow([row.value, row.name, row.voxels, volume, *code_cells(table[row.value])])
 
 
 def _suffix(path: Path, suffixes: tuple[str, ...]) -> str:

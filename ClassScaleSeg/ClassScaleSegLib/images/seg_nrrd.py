@@ -18,12 +18,11 @@ import numpy as np
 from ..errors import LabelTableError
 from ..labels.label import CODE_FIELDS, Code, Label
 from ..labels.table import LabelTable
+from .geometry import Geometry
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from .geometry import Geometry
-    from .segmentation import Segmentation
 
 # Label maps of 312 to 1000 classes at 256^3 on one core: level 3 takes 0.07 to 0.27 s, level 6 0.15 to 0.67 s for files
 # a sixth to a half smaller, level 1 saves nothing worth having.
@@ -34,25 +33,26 @@ CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
-def write_seg_nrrd(path: Path, segmentation: Segmentation, dtype: np.dtype, keep_empty: bool) -> None:
+def write_seg_nrrd(
+    path: Path, labels: np.ndarray, table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool
+) -> None:
     """Write one layer with the segments of all classes that occur, or of all classes of the table.
 
+    :param labels: uint16 ``(z, y, x)``; written as ``dtype``, uint8 or uint16, which must hold them.
     :raises OSError: as the file system gives it.
     """
     dtype = np.dtype(dtype).newbyteorder("<")
-    labels = segmentation.labels
     rows = max(1, SLAB_BYTES // max(1, labels[0].nbytes))
     compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, 31)  # 31: with gzip's header and checksum
     with path.open("wb") as file:
-        file.write(header(segmentation, dtype, keep_empty).encode())
+        file.write(header(labels, table, geometry, dtype, keep_empty).encode())
         for start in range(0, len(labels), rows):
             file.write(compressor.compress(np.ascontiguousarray(labels[start : start + rows], dtype)))
         file.write(compressor.flush())
 
 
-def header(segmentation: Segmentation, dtype: np.dtype, keep_empty: bool) -> str:
+def header(labels: np.ndarray, table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool) -> str:
     """The text before the voxels, blank line included."""
-    geometry = segmentation.geometry
     lines = [
         "NRRD0004",
         f"type: {'uint8' if dtype.itemsize == 1 else 'uint16'}",
@@ -69,8 +69,8 @@ def header(segmentation: Segmentation, dtype: np.dtype, keep_empty: bool) -> str
         "Segmentation_MasterRepresentation:=Binary labelmap",
         "Segmentation_ReferenceImageExtentOffset:=0 0 0",
     ]
-    extents = segment_extents(segmentation.labels)
-    listed = [label for label in segmentation.table.foreground if keep_empty or label.value in extents]
+    extents = segment_extents(labels)
+    listed = [label for label in table.foreground if keep_empty or label.value in extents]
     for index, label in enumerate(listed):
         lines.extend(f"Segment{index}_{key}:={value}" for key, value in _fields(label, extents.get(label.value)))
     return "\n".join(lines) + "\n\n"

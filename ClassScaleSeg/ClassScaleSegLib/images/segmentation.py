@@ -12,7 +12,9 @@ from ..errors import ImageError, LabelTableError
 from ..labels.label import MAX_VALUE
 from ..labels.table import LabelTable
 from .counts import LabelVolume, voxel_counts
+from .formats import write_confidence, write_segmentation, write_statistics
 from .geometry import Geometry
+from .seg_nrrd import read_segments
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -51,27 +53,21 @@ class Segmentation:
         :param keep_empty: also list classes without a single voxel as segments of the ``.seg.nrrd``.
         :raises OutputError: a sentence; nothing partial is left and an existing file untouched.
         """
-        from .formats import write_segmentation
-
-        write_segmentation(self, Path(path), overwrite, keep_empty)
+        write_segmentation(Path(path), self.labels, self.table, self.geometry, overwrite, keep_empty)
 
     def write_confidence(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the confidence as a float32 volume (``.nii.gz``, ``.nii``, ``.mha``, ``.nrrd``).
 
         :raises OutputError: also if there is no confidence.
         """
-        from .formats import write_confidence
-
-        write_confidence(self, Path(path), overwrite)
+        write_confidence(Path(path), self.confidence, self.geometry, overwrite)
 
     def write_statistics(self, path: str | Path, overwrite: bool = False) -> None:
         """Write voxels, millilitres and codes of every class as CSV.
 
         :raises OutputError: if it cannot be written.
         """
-        from .formats import write_statistics
-
-        write_statistics(self, Path(path), overwrite)
+        write_statistics(Path(path), self.statistics(), self.table, overwrite)
 
     def statistics(self) -> list[LabelVolume]:
         """Voxels and volume of every class of the table but the background, absent classes with 0, in table order."""
@@ -118,8 +114,6 @@ class Segmentation:
         except ImageError as error:
             raise ImageError(f"{what}: {error}") from error
         if table is None:
-            from .seg_nrrd import read_segments
-
             values = np.flatnonzero(voxel_counts(labels)).tolist()
             table = read_segments(label_image) or LabelTable.from_names(
                 {0: "background", **{value: f"label {value}" for value in values if value}}

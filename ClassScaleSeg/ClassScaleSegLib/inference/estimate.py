@@ -101,6 +101,13 @@ class Estimate:
             device = _CUDA_CONTEXT + self.network // 2 + self.basis + (self.ring if ring == compute else 0)
         return Placement(compute, ring, device, _INTERPRETER + self.labels + max(self.preprocess, held))
 
+    def placements(self, device: str) -> list[Placement]:
+        """All that a run on ``device`` may use, fastest first: the rolling basis moves away, then the network."""
+        pairs = [("cpu", "cpu"), ("cpu", "disk")] if self.ring else [("cpu", "cpu")]
+        if device != "cpu":
+            pairs = [(device, device), *([(device, "cpu")] if self.ring else []), *pairs]
+        return [self.placement(*pair) for pair in pairs]
+
 
 def estimate(
     model: Model, shape: tuple[int, int, int], spacing: tuple[float, float, float], step: float, confidence: bool

@@ -5,13 +5,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ..errors import OutOfMemoryError
 from .devices import free_memory
-
-if TYPE_CHECKING:
-    from .estimate import Estimate
 
 _T = TypeVar("_T")
 # Of a full GPU, cuDNN and cuBLAS say that a handle or a workspace could not be made.
@@ -143,16 +140,16 @@ class MemoryPlan:
         self._notify(f"{reason}. Going on with the {self.current}.")
 
 
-def plan_memory(need: Estimate, device: str, limit: int | None, notify: Callable[[str], None]) -> MemoryPlan:
+def plan_memory(
+    placements: Sequence[Placement], device: str, limit: int | None, notify: Callable[[str], None]
+) -> MemoryPlan:
     """The placements that fit, fastest first, then the smaller ones to fall back to.
 
+    :param placements: of `Estimate.placements`, for this device.
     :param limit: bytes of the device that may be used (of main memory on a CPU); ``None``: what is free now.
     :raises OutOfMemoryError: if nothing fits a limit that was given.
     """
-    pairs = [("cpu", "cpu"), ("cpu", "disk")] if need.ring else [("cpu", "cpu")]
-    if device != "cpu":
-        pairs = [(device, device), *([(device, "cpu")] if need.ring else []), *pairs]
-    placements = [need.placement(*pair) for pair in pairs]
+    placements = list(placements)
     given, free_host = limit is not None, free_memory("cpu")
     while True:
         first = placements[0]

@@ -81,7 +81,7 @@ def segment(
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
     need = estimate(model, source.voxels.shape[1:], source.spacing, chosen.step, chosen.confidence)
     device = choose_device(chosen.device)
-    plan = plan_memory(need, device, chosen.memory_limit, monitor.tell)
+    plan = plan_memory(need.placements(device), device, chosen.memory_limit, monitor.tell)
     with _threads(chosen.threads), torch.inference_mode():
         monitor.report("preprocess")
         prepared = prepare(source, model)
