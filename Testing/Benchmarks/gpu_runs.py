@@ -39,7 +39,7 @@ class Run:
 def runs(folder: Path) -> list[Run]:
     """The list, most wanted first; heads if their label maps were prepared and came along."""
     trainings = ["toy-1000"]
-    if (ROOT / ".benchmarks" / "head" / "label_maps.npz").exists():
+    if (ROOT / ".benchmarks" / "brain" / "label_maps.npz").exists():
         trainings += ["head-mr-312-1mm"]
     kernels = Run("gpu_kernels", (str(HERE / "gpu_kernels.py"), "--folder", str(folder)), folder / "gpu_kernels.json")
     return [kernels, *(_training(name, folder / name) for name in trainings)]

@@ -154,7 +154,7 @@ def toy_sweep(result: dict[str, Any]) -> str:
     return plot("toy_sweep", draw) + "\n\n" + with_bars()(result)
 
 
-def head_model(result: dict[str, Any]) -> str:
+def brain_model(result: dict[str, Any]) -> str:
     """Bars, the picture, and every structure by group, folded away."""
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for row in result["cases"]:
@@ -260,9 +260,9 @@ def sections() -> list[str]:
             ("label_sets", command("label_sets"), with_bars()),
         ),
         section(
-            "5. The head model, 312 structures",
+            "5. The brain model, 312 structures",
             "Trained by `training/recipes/head-mr-312.sh` on synthesised images alone, 18 minutes on one H100.",
-            ("head-mr-312", command("head_model"), head_model),
+            ("head-mr-312", command("brain_model"), brain_model),
         ),
         section(
             "6. Segmentation nodes in 3D Slicer",
@@ -278,7 +278,7 @@ def sections() -> list[str]:
             "50 s, loading and warm-up included (18 s in the last row): with 118 classes it was past its network and "
             "in its export, with 1000 it had not finished the one window that warms it up. With torch held to 2 GiB "
             "the engine did what it does with more, so that cuDNN must have chosen other algorithms; random weights "
-            "have many near ties. The head model of these rows is the one before that of section 5.",
+            "have many near ties. The brain model of these rows is the one before that of section 5.",
             ("gpu_kernels", command("gpu_kernels"), gpu_kernels),
             ("gpu_engine", command("gpu_engine") + " --minutes 4 --limit 50", gpu_engine),
             ("toy-1000-gpu", command("learning_curve") + " .benchmarks/gpu/toy-1000", curve("toy-1000-gpu")),

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from brain_fixtures import file, loop_options, maps  # noqa: F401  (fixtures)
 from classscale_training.loop.data import batches, open_data
 from classscale_training.loop.train import _Loss
 from classscale_training.network.plain_unet import PlainUNet
-from head_fixtures import file, loop_options, maps  # noqa: F401  (fixtures)
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def test_processes_that_share_no_memory_with_their_parent_make_the_same(file, tm
         "from pathlib import Path\n"
         "import torch\n"
         "from classscale_training.loop.data import batches, open_data\n"
-        "from head_fixtures import loop_options\n"
+        "from brain_fixtures import loop_options\n"
         "if __name__ == '__main__':\n"
         "    multiprocessing.set_start_method('spawn')\n"
         "    options = loop_options(Path('unused'), Path(sys.argv[2]), batch=2, steps=2, workers=1)\n"

@@ -19,7 +19,7 @@ def test_figures_that_do_not_exist_are_dashes():
         {"what": "pons", "kind": "structure", "group": "Brain stem", "voxels": 900.0, "dice": 0.5, "pooled_dice": 0.6},
         {"what": "uvula", "kind": "structure", "group": "Tongue", "voxels": 3.0, "dice": None, "pooled_dice": None},
     ]
-    text = results_page.head_model({"cases": rows, "bars": []})
+    text = results_page.brain_model({"cases": rows, "bars": []})
     assert "Brain stem: 1 structures, median Dice 0.5</summary>" in text and "| pons | 900 | 0.5 | 0.6 |" in text
     assert "Tongue: 1 structures, median Dice -</summary>" in text and "| uvula | 3 | - | - |" in text
     assert "| thalamus | - | - |" in text

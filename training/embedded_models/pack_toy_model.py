@@ -21,7 +21,7 @@ from classscale_training.data.toy import ToyCases, ToyOptions
 from classscale_training.evaluation.dice import foreground_mean, overlap_counts, pooled_dice, reference_dice
 from ClassScaleSegLib import open_model, pack
 from ClassScaleSegLib.errors import ClassScaleError
-from evaluate_head_model import segmented
+from evaluate_brain_model import segmented
 
 MODELS = Path(__file__).resolve().parents[2] / "Resources" / "Models"
 NOTICE = "A demonstration of the method on generated volumes, not for clinical use."

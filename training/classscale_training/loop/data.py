@@ -14,10 +14,10 @@ import torch
 from ClassScaleSegLib.errors import ClassScaleError
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.brain import HeadCases
+from ..data.brain import BrainCases
 from ..data.toy import ToyCases
 from ..loss.label_sets import LabelSets
-from .options import HEAD, LoopOptions
+from .options import BRAIN, LoopOptions
 
 
 class LoopData(Protocol):
@@ -58,18 +58,18 @@ class ToyData:
         return self._unseen[index]
 
 
-class HeadData:
-    """:class:`LoopData` of :class:`~classscale_training.data.brain.HeadCases`."""
+class BrainData:
+    """:class:`LoopData` of :class:`~classscale_training.data.brain.BrainCases`."""
 
     channel = "MR"
 
     def __init__(self, options: LoopOptions, device: torch.device) -> None:
-        path = Path(options.data.removeprefix(HEAD))
-        self._cases = HeadCases.read(path, options.head, options.steps * options.batch, device)
+        path = Path(options.data.removeprefix(BRAIN))
+        self._cases = BrainCases.read(path, options.brain, options.steps * options.batch, device)
         tables = self._cases.tables
         self.dataset_name = f"HeadMR{len(tables.names)}"
         self.names, self.label_sets = tables.names, tables.label_sets.to(device)
-        self.patch, self.spacing = options.head.patch, options.head.spacing
+        self.patch, self.spacing = options.brain.patch, options.brain.spacing
         self.shares = self._cases.shares()
 
     def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -81,7 +81,7 @@ class HeadData:
 
 def open_data(options: LoopOptions, device: torch.device | str) -> LoopData:
     """:raises ClassScaleError: if ``options.data`` names a file that cannot be read."""
-    kind = HeadData if options.data.startswith(HEAD) else ToyData
+    kind = BrainData if options.data.startswith(BRAIN) else ToyData
     return kind(options, torch.device(device))
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from ClassScaleSegLib.errors import ClassScaleError
 
-from ..data.brain import HeadOptions
+from ..data.brain import BrainOptions
 from ..data.toy import MODES, ToyOptions
 from ..network.plain_unet import architecture
 
-TOY, HEAD = "toy", "head:"
+TOY, BRAIN = "toy", "brain:"
+_HEAD = "head:"  # what BRAIN was called before
 
 
 def _option(default: Any, text: str, **more: Any) -> Any:
@@ -28,7 +29,7 @@ class LoopOptions:
     """
 
     folder: Path = field(metadata={"help": "model folder to write; a run found there is continued"})
-    data: str = _option(TOY, "toy, or head:FILE with the label maps that prepare_head_data.py wrote")
+    data: str = _option(TOY, "toy, or brain:FILE with the label maps that prepare_brain_data.py wrote")
     classes: int = _option(120, "foreground classes of the toy data")
     mode: str = _option("atlas", "kind of toy data", choices=MODES)
     size: int = _option(64, "voxels along each side of a toy volume, which is one patch")
@@ -64,8 +65,10 @@ class LoopOptions:
     tensorboard: bool = _option(False, "log to TensorBoard too, in the subfolder tensorboard")
 
     def __post_init__(self) -> None:
-        if self.data != TOY and not self.data.startswith(HEAD):
-            raise ClassScaleError(f"--data {self.data} is unknown: there are {TOY} and {HEAD}FILE.")
+        if self.data.startswith(_HEAD):
+            object.__setattr__(self, "data", BRAIN + self.data.removeprefix(_HEAD))
+        if self.data != TOY and not self.data.startswith(BRAIN):
+            raise ClassScaleError(f"--data {self.data} is unknown: there are {TOY} and {BRAIN}FILE.")
         _ = self.toy
         try:
             self.arch_kwargs()
@@ -95,9 +98,9 @@ class LoopOptions:
         return ToyOptions(self.classes, self.mode, self.size, self.seed)
 
     @property
-    def head(self) -> HeadOptions:
-        """The data trained on, if ``data`` is a head."""
-        return HeadOptions(self.patch, self.spacing, self.seed, warm_up=self.warm_up)
+    def brain(self) -> BrainOptions:
+        """The data trained on, if ``data`` is :data:`BRAIN`."""
+        return BrainOptions(self.patch, self.spacing, self.seed, warm_up=self.warm_up)
 
     def _sides(self) -> tuple[int, ...]:
         if self.data == TOY:
@@ -118,8 +121,8 @@ class LoopOptions:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-_HEAD: dict[str, Any] = {
-    "data": "head:.benchmarks/head/label_maps.npz",
+_BRAIN_OPTIONS: dict[str, Any] = {
+    "data": "brain:.benchmarks/brain/label_maps.npz",
     "deep_supervision": True,
     "half_precision": True,
     "present_only": True,
@@ -153,10 +156,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log_every": 50,
         "evaluate_every": 250,
     },
-    # The embedded head model: 311 structures of a head and the background at 2 mm, a patch holds a whole head. One H100
-    # and 14 CPU cores: 18 minutes (measured).
+    # The embedded brain model: 311 structures of a head and the background at 2 mm, a patch holds a whole head. On one
+    # H100 and 14 CPU cores: 18 minutes (measured).
     "head-mr-312": {
-        **_HEAD,
+        **_BRAIN_OPTIONS,
         "patch": (112, 128, 96),
         "features": (32, 64, 96, 128, 160),
         "convolutions": (1, 2, 2, 2, 3),
@@ -176,7 +179,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The same in small for one CPU thread; a patch holds nearly the whole brain. The model before the embedded one came
     # from nearly these options, in 81 minutes.
     "head-mr-312-cpu": {
-        **_HEAD,
+        **_BRAIN_OPTIONS,
         "features": (16, 32, 64, 96, 96),
         "steps": 7200,
         "warm_up": 1500,
@@ -189,7 +192,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # At 1 mm on one GPU, the coarse scales as above. Not run yet, its time not known.
     "head-mr-312-1mm": {
-        **_HEAD,
+        **_BRAIN_OPTIONS,
         "patch": (192, 224, 160),
         "spacing": 1.0,
         "features": (16, 32, 64, 96, 128, 160),

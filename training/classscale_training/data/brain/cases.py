@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from ..random_fields import case_generator, uniform
 from .label_maps import LabelMaps
 from .synthesis import Palette, degrade, nearest, paint, random_pose
-from .tables import AIR, IGNORE_INDEX, HeadTables
+from .tables import AIR, IGNORE_INDEX, BrainTables
 
 _LEAST_MM3 = 200.0
 _SKULL_STRIPPED = 0.18  # of the cases
@@ -25,7 +25,7 @@ _LEAST_FIELD = 0.65  # of a patch, along each axis
 
 
 @dataclass(frozen=True)
-class HeadOptions:
+class BrainOptions:
     """:ivar patch: voxels z y x. :ivar spacing: mm. :ivar atlas_share: of the cases; the others are individuals.
 
     :ivar warm_up: cases over which these get harder: first T1-weighted images of the atlas subject around the middle of
@@ -39,7 +39,7 @@ class HeadOptions:
     warm_up: int = 0
 
 
-class HeadCases(Dataset):
+class BrainCases(Dataset):
     """Cases made when asked for, as nnU-Net's preprocessing would hand them on.
 
     An item is an image ``(1, Z, Y, X)`` float32 with mean 0 and standard deviation 1 over itself and some air,
@@ -48,7 +48,12 @@ class HeadCases(Dataset):
     """
 
     def __init__(
-        self, maps: LabelMaps, tables: HeadTables, options: HeadOptions, cases: int, device: torch.device | str = "cpu"
+        self,
+        maps: LabelMaps,
+        tables: BrainTables,
+        options: BrainOptions,
+        cases: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.maps, self.tables, self.options, self.cases, self.device = maps, tables, options, cases, device
         self._volumes = [torch.from_numpy(subject).to(device) for subject in maps.subjects]
@@ -57,9 +62,9 @@ class HeadCases(Dataset):
         self._air = tables.tissue_numbers([AIR])[0]
 
     @classmethod
-    def read(cls, path: Path, options: HeadOptions, cases: int, device: torch.device | str = "cpu") -> HeadCases:
+    def read(cls, path: Path, options: BrainOptions, cases: int, device: torch.device | str = "cpu") -> BrainCases:
         """:raises ClassScaleError: as :meth:`LabelMaps.read`."""
-        tables = HeadTables.read()
+        tables = BrainTables.read()
         return cls(LabelMaps.read(path, tables), tables, options, cases, device)
 
     def __len__(self) -> int:

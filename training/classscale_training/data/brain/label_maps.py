@@ -10,7 +10,7 @@ import numpy as np
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.files import replacing
 
-from .tables import HeadTables
+from .tables import BrainTables
 
 VALIDATION = (11, 12, 13, 14)  # individuals never trained on
 
@@ -35,7 +35,7 @@ class LabelMaps:
     def validation(self) -> tuple[int, ...]:
         return tuple(n for n in range(1, len(self.subjects)) if n in VALIDATION) or self.training
 
-    def write(self, path: Path, tables: HeadTables) -> None:
+    def write(self, path: Path, tables: BrainTables) -> None:
         """:raises OutputError: if it cannot be written."""
         path.parent.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {f"subject_{n:02d}": subject for n, subject in enumerate(self.subjects)}
@@ -44,25 +44,25 @@ class LabelMaps:
             np.savez_compressed(stream, **content)
 
     @classmethod
-    def read(cls, path: Path, tables: HeadTables) -> LabelMaps:
+    def read(cls, path: Path, tables: BrainTables) -> LabelMaps:
         """:raises ClassScaleError: if this is no such file, or one made with other tables."""
         try:
             with np.load(path, allow_pickle=False) as content:
                 for name, expected in _values(tables).items():
                     if not np.array_equal(content[name], expected):
                         raise ClassScaleError(
-                            f"{path} was made with other tables ({name} differ): run prepare_head_data.py again."
+                            f"{path} was made with other tables ({name} differ): run prepare_brain_data.py again."
                         )
                 count = len(content["centres"])
                 subjects = tuple(content[f"subject_{n:02d}"] for n in range(count))
                 return cls(float(content["spacing"]), subjects, content["centres"], content["from_atlas"])
         except (OSError, KeyError, ValueError) as fault:
             raise ClassScaleError(
-                f"{path} is not a file of label maps ({fault}): make it with prepare_head_data.py."
+                f"{path} is not a file of label maps ({fault}): make it with prepare_brain_data.py."
             ) from fault
 
 
-def _values(tables: HeadTables) -> dict[str, np.ndarray]:
+def _values(tables: BrainTables) -> dict[str, np.ndarray]:
     """The values behind the numbers in the volumes: a table with rows added or moved no longer fits them."""
     structures, coarse = tables.structures, tables.coarse
     return {

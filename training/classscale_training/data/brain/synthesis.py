@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import conv3d, pad
 
 from ..random_fields import normal, rotation, uniform
-from .tables import AIR, HeadTables
+from .tables import AIR, BrainTables
 
 # Shares of the contrasts; the rest is random.
 _T1, _T2 = 0.4, 0.25
@@ -85,7 +85,7 @@ class Palette:
     texture: torch.Tensor
 
     @classmethod
-    def draw(cls, generator: torch.Generator, tables: HeadTables, like_t1: bool = False) -> Palette:
+    def draw(cls, generator: torch.Generator, tables: BrainTables, like_t1: bool = False) -> Palette:
         rows, count = tables.tissues, len(tables.tissues)
         families = list(dict.fromkeys(row.family for row in rows))
         kind = float(uniform(generator, 0, 1, 1)) * (_T1 if like_t1 else 1)

@@ -1,7 +1,7 @@
-"""The tables behind the head model, kept as CSV so that they can be read and corrected without reading code.
+"""The tables behind the brain model, kept as CSV so that they can be read and corrected without reading code.
 
-``head_structures.csv``: the structures of the SPL brain atlas, which are the classes; ``head_label_sets.csv``: what
-each label of a coarsely labelled individual means, as a set of these classes; ``head_tissues.csv``: what a tissue may
+``structures.csv``: the structures of the SPL brain atlas, which are the classes; ``label_sets.csv``: what
+each label of a coarsely labelled individual means, as a set of these classes; ``tissues.csv``: what a tissue may
 look like. A structure or label names its tissue and its set; ``rest`` is label 0 of an individual, everything that it
 does not annotate, and ``ignored`` voxels take no part in the loss.
 """
@@ -63,7 +63,7 @@ class Tissue(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class HeadTables:
+class BrainTables:
     """The three tables, and what follows from them as tensors over C classes (0 the background) and K coarse labels."""
 
     structures: tuple[Structure, ...]
@@ -71,17 +71,17 @@ class HeadTables:
     tissues: tuple[Tissue, ...]
 
     @classmethod
-    def read(cls, folder: Path = FOLDER) -> HeadTables:
+    def read(cls, folder: Path = FOLDER) -> BrainTables:
         """:raises ClassScaleError: naming the file and row that does not fit."""
-        structures = _rows(folder / "head_structures.csv", Structure)
-        coarse = _rows(folder / "head_label_sets.csv", CoarseLabel)
-        tables = cls(structures, coarse, _rows(folder / "head_tissues.csv", Tissue))
+        structures = _rows(folder / "structures.csv", Structure)
+        coarse = _rows(folder / "label_sets.csv", CoarseLabel)
+        tables = cls(structures, coarse, _rows(folder / "tissues.csv", Tissue))
         if [row.label for row in structures] != list(range(1, len(structures) + 1)):
-            raise ClassScaleError(f"{folder / 'head_structures.csv'}: labels must be 1, 2, 3, ... in this order.")
+            raise ClassScaleError(f"{folder / 'structures.csv'}: labels must be 1, 2, 3, ... in this order.")
         known = {row.tissue for row in tables.tissues}
         for row in (*structures, *coarse):
             if unknown := {row.tissue, getattr(row, "around", row.tissue)} - known:
-                raise ClassScaleError(f"{row.name}: tissue {unknown.pop()!r} is not in {folder / 'head_tissues.csv'}.")
+                raise ClassScaleError(f"{row.name}: tissue {unknown.pop()!r} is not in {folder / 'tissues.csv'}.")
         sets = {row.set for row in structures} | {REST, IGNORED}
         for row in coarse:
             if row.set not in sets:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from classscale_training.data.brain import HeadCases, HeadOptions, HeadTables, LabelMaps
+from classscale_training.data.brain import BrainCases, BrainOptions, BrainTables, LabelMaps
 from classscale_training.loop.options import LoopOptions
 
 PATCH = (16, 32, 16)
-TABLES = HeadTables.read()
+TABLES = BrainTables.read()
 
 
 def number(name: str) -> int:
@@ -51,12 +51,12 @@ def file(maps, tmp_path_factory) -> Path:
     return path
 
 
-def cases(maps, **options) -> HeadCases:
-    return HeadCases(maps, TABLES, HeadOptions(**{"patch": PATCH, "spacing": 4.0, **options}), 1000)
+def cases(maps, **options) -> BrainCases:
+    return BrainCases(maps, TABLES, BrainOptions(**{"patch": PATCH, "spacing": 4.0, **options}), 1000)
 
 
 def loop_options(folder: Path, file: Path, **more) -> LoopOptions:
     size = {"features": (8, 12, 16), "convolutions": (1, 1, 1), "decoder_convolutions": (1, 1), "steps": 4}
-    data = {"data": f"head:{file}", "patch": PATCH, "spacing": 4.0, "present_only": True, "half_precision": True}
+    data = {"data": f"brain:{file}", "patch": PATCH, "spacing": 4.0, "present_only": True, "half_precision": True}
     log = {"log_every": 1, "evaluate_every": 2, "evaluation_cases": 1, "device": "cpu"}
     return LoopOptions(folder=folder, **{**size, **data, **log, **more})

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from classscale_training.data.brain import IGNORE_INDEX, HeadTables, LabelMaps
+from brain_fixtures import PATCH, TABLES, cases, coarse, file, loop_options, maps, number  # noqa: F401  (fixtures)
+from classscale_training.data.brain import IGNORE_INDEX, BrainTables, LabelMaps
 from classscale_training.data.brain.synthesis import Palette, blur, nearest, paint
 from classscale_training.loop.data import open_data
 from classscale_training.loop.options import LoopOptions
 from classscale_training.loop.train import main, train
 from classscale_training.loss.losses import CrossEntropyDiceLoss
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
-from head_fixtures import PATCH, TABLES, cases, coarse, file, loop_options, maps, number  # noqa: F401  (fixtures)
 from scipy import ndimage
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -178,29 +178,30 @@ def test_bad_files_and_options_get_a_sentence(file, tmp_path, capsys):
     np.savez(tmp_path / "other.npz", **content)
     with pytest.raises(ClassScaleError, match="was made with other tables .atlas_values differ"):
         LabelMaps.read(tmp_path / "other.npz", TABLES)
+    assert LoopOptions(folder=tmp_path, data="head:x.npz").data == "brain:x.npz"  # as options of older runs say it
     with pytest.raises(ClassScaleError, match="--data heads is unknown"):
         LoopOptions(folder=tmp_path, data="heads")
     with pytest.raises(ClassScaleError, match="Size 40 does not fit"):
-        LoopOptions(folder=tmp_path, data="head:x.npz", patch=(32, 40, 32))
+        LoopOptions(folder=tmp_path, data="brain:x.npz", patch=(32, 40, 32))
     with pytest.raises(ClassScaleError, match="has 2 numbers; expected three"):
-        LoopOptions(folder=tmp_path, data="head:x.npz", patch=(32, 32))
+        LoopOptions(folder=tmp_path, data="brain:x.npz", patch=(32, 32))
 
 
 def test_a_table_that_names_an_unknown_tissue_or_set_is_refused(tmp_path):
     folder = TRAINING / "classscale_training" / "data" / "brain"
-    for name in ("head_structures.csv", "head_label_sets.csv", "head_tissues.csv"):
+    for name in ("structures.csv", "label_sets.csv", "tissues.csv"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    path = tmp_path / "head_label_sets.csv"
+    path = tmp_path / "label_sets.csv"
     good = path.read_text()
     path.write_text(good.replace("left thalamus,thalamus,left thalamus", "left thalamus,thalamus,left talamus"))
     with pytest.raises(ClassScaleError, match="no structure belongs to the set 'left talamus'"):
-        HeadTables.read(tmp_path)
+        BrainTables.read(tmp_path)
     path.write_text(good.replace("left thalamus,thalamus", "left thalamus,wood"))
     with pytest.raises(ClassScaleError, match="left thalamus: tissue 'wood' is not in"):
-        HeadTables.read(tmp_path)
+        BrainTables.read(tmp_path)
     path.write_text("value,name\n1,x\n")
     with pytest.raises(ClassScaleError, match="is not a table with the columns value, name, tissue, set, around"):
-        HeadTables.read(tmp_path)
+        BrainTables.read(tmp_path)
 
 
 @pytest.mark.skipif(not (DATA / "spl_brain").is_dir(), reason="the atlas is not at hand")
@@ -228,7 +229,7 @@ def test_the_tables_name_the_structures_as_their_sources_do():
 @pytest.mark.skipif(not (DATA / "synthseg_labels").is_dir(), reason="the label maps are not at hand")
 def test_real_label_maps_are_brought_to_one_orientation_and_onto_each_other(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(TRAINING))
-    from prepare_head_data import label_maps
+    from prepare_brain_data import label_maps
 
     individual = DATA / "synthseg_labels" / "training_seg_09.nii.gz"  # of a brain without neck
     maps = label_maps(DATA / "spl_brain" / "hncma-atlas.nrrd", [individual], TABLES)

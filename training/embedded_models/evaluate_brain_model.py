@@ -1,7 +1,7 @@
-"""How good a head model is: every structure on unseen synthesised heads, coarse sets on the individuals held out.
+"""How good a brain model is: every structure on unseen synthesised heads, coarse sets on the individuals held out.
 
-    python training/embedded_models/evaluate_head_model.py Resources/Models/head-mr-312.zip
-    python training/embedded_models/evaluate_head_model.py .benchmarks/head/run --checkpoint latest    # while it trains
+    python training/embedded_models/evaluate_brain_model.py Resources/Models/head-mr-312.zip
+    python training/embedded_models/evaluate_brain_model.py .benchmarks/brain/run --checkpoint latest  # while training
 
 The heads of the atlas subject are new deformations with new grey values, surrounded by an individual never trained on;
 individuals 11 to 14 are new anatomies, with the sets of structures that they annotate. All are undivided heads at the
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 import torch
-from classscale_training.data.brain import IGNORE_INDEX, HeadCases, HeadOptions, HeadTables
+from classscale_training.data.brain import IGNORE_INDEX, BrainCases, BrainOptions, BrainTables
 from classscale_training.evaluation.dice import case_dice, foreground_mean, mean_over_cases, overlap_counts, pooled_dice
 from classscale_training.files import write_json
 from ClassScaleSegLib import Model, open_model, segment
@@ -51,16 +51,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a bundle, or the folder of a training")
     parser.add_argument("--checkpoint", default="final", help="final or latest, of a training")
-    parser.add_argument("--label-maps", type=Path, default=Path(".benchmarks/head/label_maps.npz"))
+    parser.add_argument("--label-maps", type=Path, default=Path(".benchmarks/brain/label_maps.npz"))
     parser.add_argument("--heads", type=int, default=8, help="of the atlas subject")
     parser.add_argument("--each", type=int, default=2, help="images of each individual")
     parser.add_argument("--seed", type=int, default=0, help="that of the training; the cases are those of seed + 1")
-    parser.add_argument("--output", type=Path, default=Path(".benchmarks/head/evaluation.json"))
+    parser.add_argument("--output", type=Path, default=Path(".benchmarks/brain/evaluation.json"))
     options = parser.parse_args(arguments)
     try:
         model = open_model(options.model, checkpoint=options.checkpoint)
         spacing = float(model.configuration.spacing[0])
-        cases = HeadCases.read(options.label_maps, HeadOptions(spacing=spacing, seed=options.seed), 0)
+        cases = BrainCases.read(options.label_maps, BrainOptions(spacing=spacing, seed=options.seed), 0)
         result = evaluate(model, cases, options.heads, options.each)
         result |= {"model": options.model.name, "checkpoint": options.checkpoint, "machine": machine()}
         write_json(options.output, result)
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def evaluate(model: Model, cases: HeadCases, heads: int, each: int) -> dict[str, Any]:
+def evaluate(model: Model, cases: BrainCases, heads: int, each: int) -> dict[str, Any]:
     """Figures of ``heads`` images of the atlas subject and ``each`` of each individual held out."""
     tables, held_out = cases.tables, cases.maps.validation
     begin = time.monotonic()
@@ -90,7 +90,7 @@ def evaluate(model: Model, cases: HeadCases, heads: int, each: int) -> dict[str,
     }
 
 
-def both_maps(model: Model, cases: HeadCases, index: int, subject: int) -> tuple[np.ndarray, np.ndarray]:
+def both_maps(model: Model, cases: BrainCases, index: int, subject: int) -> tuple[np.ndarray, np.ndarray]:
     """Reference and prediction at the voxels that count, ``(N,)``. The reference of an individual is in sets."""
     shape = tuple(round(side / cases.options.spacing / 16) * 16 for side in FIELD_OF_VIEW)
     image, labels = cases.unseen(index, subject, shape)
@@ -99,7 +99,7 @@ def both_maps(model: Model, cases: HeadCases, index: int, subject: int) -> tuple
     return reference[counted].astype(np.int64), predicted[counted].astype(np.int64)
 
 
-def confusion(reference: np.ndarray, predicted: np.ndarray, tables: HeadTables) -> np.ndarray:
+def confusion(reference: np.ndarray, predicted: np.ndarray, tables: BrainTables) -> np.ndarray:
     """Voxels by set in the reference and set of the predicted class, ``(S, S)``."""
     sets = len(tables.set_names)
     pairs = reference * sets + tables.set_of_class.numpy()[predicted]
@@ -113,13 +113,13 @@ def segmented(model: Model, image: np.ndarray, spacing: float) -> np.ndarray:
     return segment(picture, model).labels
 
 
-def structure_voxels(cases: HeadCases) -> np.ndarray:
+def structure_voxels(cases: BrainCases) -> np.ndarray:
     """Voxels of each class in the undeformed atlas at the model's spacing, ``(C,)``."""
     counts = np.bincount(cases.maps.subjects[0].ravel(), minlength=len(cases.tables.names))
     return counts * (cases.maps.spacing / cases.options.spacing) ** 3
 
 
-def structure_figures(counts: np.ndarray, voxels: np.ndarray, tables: HeadTables) -> dict[str, Any]:
+def structure_figures(counts: np.ndarray, voxels: np.ndarray, tables: BrainTables) -> dict[str, Any]:
     dice, pooled = mean_over_cases(case_dice(counts)), pooled_dice(counts)
     large = voxels >= LEAST_VOXELS
     large[0] = False
@@ -145,7 +145,7 @@ def structure_figures(counts: np.ndarray, voxels: np.ndarray, tables: HeadTables
     }
 
 
-def set_figures(matrices: np.ndarray, tables: HeadTables) -> dict[str, Any]:
+def set_figures(matrices: np.ndarray, tables: BrainTables) -> dict[str, Any]:
     """Figures from matrices ``(cases, S, S)`` of :func:`confusion`."""
     sets = {name: _dice_of_unions(matrices, [[name]], tables) for name in tables.set_names[1:]}
     return {
@@ -154,7 +154,7 @@ def set_figures(matrices: np.ndarray, tables: HeadTables) -> dict[str, Any]:
     }
 
 
-def _dice_of_unions(matrices: np.ndarray, unions: list[list[str]], tables: HeadTables) -> dict[str, float | None]:
+def _dice_of_unions(matrices: np.ndarray, unions: list[list[str]], tables: BrainTables) -> dict[str, float | None]:
     """Mean Dice, by both rules, of unions of sets."""
     counts = []
     for union in unions:

@@ -1,8 +1,8 @@
-"""Make the embedded head model of a training: ``Resources/Models/head-mr-312.zip``, with labels, codes and model card.
+"""Make the embedded brain model of a training: ``Resources/Models/head-mr-312.zip``, with labels, codes and model card.
 
-    python training/embedded_models/pack_head_model.py --hardware "one NVIDIA H100" --atlas-licence LICENSE.txt
+    python training/embedded_models/pack_brain_model.py --hardware "one NVIDIA H100" --atlas-licence LICENSE.txt
 
-The card states what ``evaluate_head_model.py`` measured (``--evaluation``), structure by structure: of the weights in
+The card states what ``evaluate_brain_model.py`` measured (``--evaluation``), structure by structure: of the weights in
 half precision, as the bundle has them (``classscaleseg pack --half-precision`` makes such a model). The atlas's licence
 asks that its conditions go with everything made of it, so they are the end of the card.
 """
@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from classscale_training.data.brain import HeadTables
+from classscale_training.data.brain import BrainTables
 from ClassScaleSegLib import Code, Label, LabelTable, pack
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.labels.label import segment_id
-from evaluate_head_model import ORIENTATION
+from evaluate_brain_model import ORIENTATION
 
 NAME = "Head MR, 312 classes"
 LICENCE = "3D Slicer License (SPL brain atlas) and Apache-2.0 (SynthSeg's label maps, this project)"
@@ -36,16 +36,16 @@ WEAK = 0.5  # mean Dice below which a structure is listed as a failure
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(".benchmarks/head/run"), help="of the training")
+    parser.add_argument("--folder", type=Path, default=Path(".benchmarks/brain/run"), help="of the training")
     parser.add_argument("--checkpoint", default="final", help="final, or latest of a training that is not finished")
-    parser.add_argument("--evaluation", type=Path, default=Path(".benchmarks/head/evaluation.json"))
+    parser.add_argument("--evaluation", type=Path, default=Path(".benchmarks/brain/evaluation.json"))
     parser.add_argument("--atlas-licence", type=Path, required=True, help="3DSlicer_License.txt beside the atlas")
     parser.add_argument("--hardware", required=True, help="what it was trained on, for the card: one NVIDIA H100")
     parser.add_argument("--remark", default="", help="a sentence on the training, for the card")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args(arguments)
     try:
-        tables = HeadTables.read()
+        tables = BrainTables.read()
         evaluation = json.loads(options.evaluation.read_text(encoding="utf-8"))
         text = card(
             tables,
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def label_table(tables: HeadTables) -> LabelTable:
+def label_table(tables: BrainTables) -> LabelTable:
     """Names, colours and groups of the atlas, and RadLex codes where the atlas gives them."""
     labels = [Label(0, segment_id(0), "background", (0, 0, 0))]
     anatomy = Code("SCT", "123037004", "Anatomical Structure")
@@ -109,7 +109,7 @@ def training_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def card(
-    tables: HeadTables,
+    tables: BrainTables,
     evaluation: dict[str, Any],
     log: list[dict[str, Any]],
     hardware: str,

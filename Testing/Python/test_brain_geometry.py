@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from classscale_training.data.brain import IGNORE_INDEX, HeadCases, HeadOptions
+from brain_fixtures import PATCH, TABLES, cases, file, maps  # noqa: F401  (fixtures)
+from classscale_training.data.brain import IGNORE_INDEX, BrainCases, BrainOptions
 from classscale_training.data.brain.synthesis import field, nearest, random_pose
 from classscale_training.data.random_fields import normal, rotation, uniform
-from head_fixtures import PATCH, TABLES, cases, file, maps  # noqa: F401  (fixtures)
 
 
 def seeded(seed=3) -> torch.Generator:
@@ -44,7 +44,7 @@ def test_a_pose_turns_and_scales_the_grid_and_then_bends_it():
 def test_the_skull_around_the_atlas_is_where_the_affine_map_puts_it(maps):
     turned = np.concatenate([rotation(torch.tensor([0.3, -0.2, 0.5])).numpy() * 1.1, [[2.0], [-3.0], [1.0]]], 1)
     moved = replace(maps, from_atlas=np.stack([np.eye(4)[:3], turned, np.eye(4)[:3]]))
-    source = HeadCases(moved, TABLES, HeadOptions(PATCH, 4.0), 1)
+    source = BrainCases(moved, TABLES, BrainOptions(PATCH, 4.0), 1)
     points = 30 * torch.randn(3, 4, 5, 6, generator=seeded())
     found = source._around(points, 1)
     assert len(found.unique()) > 2

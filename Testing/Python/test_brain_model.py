@@ -1,19 +1,19 @@
-"""Evaluating and packing a head model: figures from known predictions, a table with codes, a card with its licence."""
+"""Evaluating and packing a brain model: figures from known predictions, a table with codes, a card with its licence."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import evaluate_head_model  # noqa: E402
+import evaluate_brain_model  # noqa: E402
 import numpy as np
-import pack_head_model  # noqa: E402
+import pack_brain_model  # noqa: E402
 import pytest
-from classscale_training.data.brain import HeadTables
+from classscale_training.data.brain import BrainTables
 from ClassScaleSegLib import LabelTable
 from ClassScaleSegLib.errors import ClassScaleError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-TABLES = HeadTables.read()
+TABLES = BrainTables.read()
 STRUCTURES = {row.name: row.label for row in TABLES.structures}
 
 
@@ -25,11 +25,11 @@ def one_individual() -> np.ndarray:
     predicted = np.full(200, STRUCTURES["left lateral ventricle"])
     predicted[:50] = STRUCTURES["left pulvinar"]
     predicted[50:100] = 0
-    return evaluate_head_model.confusion(reference, predicted, TABLES)
+    return evaluate_brain_model.confusion(reference, predicted, TABLES)
 
 
 def test_nuclei_count_as_their_set_and_parts_of_the_ventricles_as_ventricles():
-    figures = evaluate_head_model.set_figures(np.stack([one_individual()] * 2), TABLES)
+    figures = evaluate_brain_model.set_figures(np.stack([one_individual()] * 2), TABLES)
     assert figures["bars"]["thalamus"]["dice"] == pytest.approx(2 * 50 / 150, abs=1e-4)
     assert figures["bars"]["ventricles"] == {"dice": 1.0, "pooled_dice": 1.0}
     single = {row["name"]: row["dice"] for row in figures["sets"]}
@@ -44,7 +44,7 @@ def test_only_structures_of_at_least_125_voxels_make_the_mean():
     for label, size, found in ((1, 1000.0, 100), (2, 125.0, 50), (3, 124.0, 0)):
         voxels[label] = size
         counts[:, :, label] = found, 100, 100
-    figures = evaluate_head_model.structure_figures(counts, voxels, TABLES)
+    figures = evaluate_brain_model.structure_figures(counts, voxels, TABLES)
     assert figures["structures_as_large"] == 2 and figures["dice"] == 0.75 and figures["dice_of_all"] == 0.5
     assert figures["structures"][0] == {
         "label": 1,
@@ -58,7 +58,7 @@ def test_only_structures_of_at_least_125_voxels_make_the_mean():
 
 
 def test_the_label_table_has_codes_groups_and_survives_slicers_csv(tmp_path):
-    table = pack_head_model.label_table(TABLES)
+    table = pack_brain_model.label_table(TABLES)
     assert len(table) == 312 and len(table.foreground) == 311
     coded = [label for label in table if label.type is not None]
     assert len(coded) == 142 and {label.type.scheme for label in coded} == {"RADLEX"}
@@ -71,27 +71,27 @@ def test_the_label_table_has_codes_groups_and_survives_slicers_csv(tmp_path):
 def test_the_card_states_the_figures_and_ends_with_the_conditions_of_the_atlas(tmp_path):
     licence = tmp_path / "licence.txt"
     licence.write_text("PART A. x\nPART B. DOWNLOADING AGREEMENT - y\n1. z\nPART C. MISCELLANEOUS\n")
-    conditions = pack_head_model.conditions(licence)
+    conditions = pack_brain_model.conditions(licence)
     classes = len(TABLES.names)
     counts = np.full((1, 3, classes), 100)
     counts[0, 0, 1:4] = 20
     evaluation = {
         "spacing_mm": 2.0,
-        "atlas": {"cases": 1} | evaluate_head_model.structure_figures(counts, np.full(classes, 500.0), TABLES),
-        "individuals": {"cases": 1, "of": [11]} | evaluate_head_model.set_figures(one_individual()[None], TABLES),
+        "atlas": {"cases": 1} | evaluate_brain_model.structure_figures(counts, np.full(classes, 500.0), TABLES),
+        "individuals": {"cases": 1, "of": [11]} | evaluate_brain_model.set_figures(one_individual()[None], TABLES),
     }
     log = [{"step": 20, "loss": 1.5, "seconds": 60.0, "dice": 0.5}]
-    text = pack_head_model.card(TABLES, evaluation, log, "a CPU", conditions)
+    text = pack_brain_model.card(TABLES, evaluation, log, "a CPU", conditions)
     assert "3 have a mean Dice below 0.5, the worst: white matter of left cerebral hemisphere (0.200)" in text
     assert "| pons | 500 | 1.000 | 1.000 |" in text and "| thalamus | 0.667 | 0.667 |" in text
     assert "20 steps, 1 minutes on a CPU" in text and "not for clinical use" in text
-    assert pack_head_model.PREFACE in text and text.rstrip().endswith("1. z\n```")
+    assert pack_brain_model.PREFACE in text and text.rstrip().endswith("1. z\n```")
     licence.write_text("Apache")
     with pytest.raises(ClassScaleError, match="give the 3D Slicer License"):
-        pack_head_model.conditions(licence)
+        pack_brain_model.conditions(licence)
 
 
 @pytest.mark.skipif(not (DATA / "spl_brain").is_dir(), reason="the atlas is not at hand")
 def test_the_conditions_of_the_real_licence_are_found_whole():
-    text = pack_head_model.conditions(DATA / "spl_brain" / "3DSlicer_License.txt")
+    text = pack_brain_model.conditions(DATA / "spl_brain" / "3DSlicer_License.txt")
     assert text.startswith("PART B. DOWNLOADING AGREEMENT") and "granted hereunder." in text[-60:]

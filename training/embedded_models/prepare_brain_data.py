@@ -1,10 +1,10 @@
-"""Read the label maps that the head model is trained on into one file for the training loop.
+"""Read the label maps that the brain model is trained on into one file for the training loop.
 
-    python training/embedded_models/prepare_head_data.py --atlas .../spl_brain --individuals .../synthseg_labels
+    python training/embedded_models/prepare_brain_data.py --atlas .../spl_brain --individuals .../synthseg_labels
 
 Brings all to one orientation (LPS), crops them to what is labelled, and fits each individual to the atlas with the
 affine map that best carries the centres of the sets of structures onto each other. Needs SimpleITK; what it writes
-(``.benchmarks/head/label_maps.npz``, about 15 MB, not part of the project) needs NumPy alone.
+(``.benchmarks/brain/label_maps.npz``, about 15 MB, not part of the project) needs NumPy alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from classscale_training.data.brain import HeadTables, LabelMaps
+from classscale_training.data.brain import BrainTables, LabelMaps
 from ClassScaleSegLib.errors import ClassScaleError
 
 
@@ -23,10 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atlas", type=Path, required=True, help="folder with hncma-atlas.nrrd")
     parser.add_argument("--individuals", type=Path, required=True, help="folder with training_seg_01.nii.gz to _14")
-    parser.add_argument("--output", type=Path, default=Path(".benchmarks/head/label_maps.npz"))
+    parser.add_argument("--output", type=Path, default=Path(".benchmarks/brain/label_maps.npz"))
     options = parser.parse_args(arguments)
     try:
-        tables = HeadTables.read()
+        tables = BrainTables.read()
         maps = label_maps(
             options.atlas / "hncma-atlas.nrrd", sorted(options.individuals.glob("training_seg_*.nii.gz")), tables
         )
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def label_maps(atlas: Path, individuals: list[Path], tables: HeadTables) -> LabelMaps:
+def label_maps(atlas: Path, individuals: list[Path], tables: BrainTables) -> LabelMaps:
     """:raises ClassScaleError: if a file has labels that its table lacks, or another spacing than the first."""
     values = [0, *(row.atlas_value for row in tables.structures)]
     subjects, spacing = [], None

@@ -1,6 +1,6 @@
-"""Write the sample volume of the head model, ``Resources/SampleData/head-mr.nrrd``: nobody was scanned for it.
+"""Write the sample volume of the brain model, ``Resources/SampleData/head-mr.nrrd``: nobody was scanned for it.
 
-    python training/embedded_models/write_head_sample.py
+    python training/embedded_models/write_brain_sample.py
 
 Case 6 of the unseen heads of the atlas subject, at 1.6 mm, finer than the model's own grid: deformed at random, with
 the skull of an individual held out from training and grey values like those of a T1-weighted image. Stored as uint8 to
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from classscale_training.data.brain import HeadCases, HeadOptions
+from classscale_training.data.brain import BrainCases, BrainOptions
 from ClassScaleSegLib.errors import ClassScaleError
 
 OUTPUT = Path(__file__).resolve().parents[2] / "Resources" / "SampleData" / "head-mr.nrrd"
@@ -24,12 +24,12 @@ CASE, SPACING, FIELD_OF_VIEW = 6, 1.6, (208.0, 232.0, 176.0)  # mm, z y x
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--label-maps", type=Path, default=Path(".benchmarks/head/label_maps.npz"))
+    parser.add_argument("--label-maps", type=Path, default=Path(".benchmarks/brain/label_maps.npz"))
     parser.add_argument("--case", type=int, default=CASE)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args(arguments)
     try:
-        cases = HeadCases.read(options.label_maps, HeadOptions(spacing=SPACING), 0)
+        cases = BrainCases.read(options.label_maps, BrainOptions(spacing=SPACING), 0)
     except ClassScaleError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,10 +1,10 @@
-"""The embedded head model: every structure, people it has never seen, the sample in the panel, and one real image.
+"""The embedded brain model: every structure, people it has never seen, the sample in the panel, and one real image.
 
-    python training/embedded_models/prepare_head_data.py --atlas .../spl_brain --individuals .../synthseg_labels
-    python Testing/Benchmarks/head_model.py [--quick] [--root FOLDER]
+    python training/embedded_models/prepare_brain_data.py --atlas .../spl_brain --individuals .../synthseg_labels
+    python Testing/Benchmarks/brain_model.py [--quick] [--root FOLDER]
 
 * Dice of each structure on unseen synthesised heads of the atlas subject, and of coarse sets on individuals 11 to 14,
-  who took no part in the training (``training/embedded_models/evaluate_head_model.py``; kept in the root folder).
+  who took no part in the training (``training/embedded_models/evaluate_brain_model.py``; kept in the root folder).
 * Seconds and memory from Apply to a complete segmentation node for the sample ``head-mr``, on two threads: the panel on
   the stand-ins of Testing/Slicer, the scene is Slicer's own. The memory is that of both processes.
 * A picture of the MNI template of ``neuroparc_mni``, the average of the heads of 152 people, without its skull: no
@@ -36,8 +36,8 @@ TEMPLATE = DATA / "neuroparc_mni" / "MNI152NLin6_res-1x1x1_T1w_descr-brain.nii.g
 
 
 def evaluation(root: Path, quick: bool) -> dict[str, Any]:
-    """What ``evaluate_head_model.py`` finds, from the root folder if this very model was evaluated before."""
-    from evaluate_head_model import main as evaluate
+    """What ``evaluate_brain_model.py`` finds, from the root folder if this very model was evaluated before."""
+    from evaluate_brain_model import main as evaluate
 
     digest = hashlib.sha256(MODEL.read_bytes()).hexdigest()[:16]
     kept = root / f"{digest}{'-quick' * quick}.json"
@@ -92,7 +92,7 @@ def template_picture(quick: bool, root: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    options = parse(__doc__, "head_model")
+    options = parse(__doc__, "brain_model")
     if options.task:
         run_in_panel(**options.task)
         return 0
