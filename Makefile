@@ -2,7 +2,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 
-.PHONY: demo test install clean
+.PHONY: demo lint test install clean
 
 install: .venv/.installed
 
@@ -15,8 +15,12 @@ install: .venv/.installed
 demo: install
 	$(BIN)/classscaleseg demo
 
-test: install
+lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PYTHONPATH=ClassScaleSeg:training $(BIN)/lint-imports
+
+test: lint
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q
 
 clean:

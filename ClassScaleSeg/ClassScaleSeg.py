@@ -341,7 +341,8 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
     def saveSegmentation(self, segmentationNode, path):
         """Save as ``.seg.nrrd``; by our own writer where all segments share one image, else by Slicer's.
 
-        Whether ours was used. :raises ClassScaleSegLib.OutputError: if the file cannot be written.
+        Whether ours was used.
+        :raises ClassScaleSegLib.OutputError: if the file cannot be written.
         """
         from ClassScaleSegLib.scene.results import save_segmentation
 

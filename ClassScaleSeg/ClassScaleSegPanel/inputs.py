@@ -26,7 +26,9 @@ def show_channels(ui: Any, names: Sequence[str]) -> None:
 def request_of(logic: Any, parameters: Any, replace: bool) -> Request:
     """What the parameter node holds, as the arguments that a script would give to ``ClassScaleSegLogic().segment``.
 
-    :param logic: the module's. :param parameters: its parameter node. :param replace: segments that are there.
+    :param logic: the module's.
+    :param parameters: its parameter node.
+    :param replace: segments that are there.
     :raises ClassScaleError: a sentence, if the model is not there.
     """
     from ClassScaleSegLib.catalog.catalog import resolve_model

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class ModelChooser:
     """Drives the widgets of the row "Model" in the .ui file.
 
-    :ivar summaries: of the model's parts, empty while it is not downloaded. :ivar table: its classes, if known.
+    :ivar summaries: of the model's parts, empty while it is not downloaded.
+    :ivar table: its classes, if known.
     :param on_changed: called without arguments when another model is chosen, or it is downloaded or removed.
     """
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class ResultTable:
     """:ivar widget: to be put into the panel. Keys are segment ids.
 
-    :param on_chosen: called with the segment id of a row that is clicked. :param on_ticked: called without arguments.
+    :param on_chosen: called with the segment id of a row that is clicked.
+    :param on_ticked: called without arguments.
     """
 
     def __init__(self, on_chosen: Callable[[str], None], on_ticked: Callable[[], None]) -> None:
@@ -53,7 +54,8 @@ class ResultTable:
 
 
 class ResultPanel:
-    """Drives the widgets of the section in the .ui file. :ivar node: the segmentation node on show, if any."""
+    """Drives the widgets of the section in the .ui file.
+    :ivar node: the segmentation node on show, if any."""
 
     def __init__(self, ui: Any, logic: Any) -> None:
         self._ui, self._logic, self.node = ui, logic, None

@@ -34,8 +34,9 @@ class RunPanel:
     """Drives the widgets below the sections in the .ui file.
 
     :ivar run: what is under way, else ``None``.
-    :param on_changed: called without arguments when a run begins or ends. :param on_finished: with one that has its
-        result in the scene. :param on_refused: without arguments when a run could not begin.
+    :param on_changed: called without arguments when a run begins or ends.
+    :param on_finished: with one that has its result in the scene.
+    :param on_refused: without arguments when a run could not begin.
     """
 
     def __init__(
@@ -135,7 +136,8 @@ class RunPanel:
 class RunProgress:
     """Events of a run as what the user reads: a percentage that never falls, the stage, the time that is left.
 
-    :ivar percent: 0..100. :ivar text: the stage, and the time that is left if it is known."""
+    :ivar percent: 0..100.
+    :ivar text: the stage, and the time that is left if it is known."""
 
     def __init__(self) -> None:
         self.percent, self.text = 0, _("Starting")

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 
 class Sample(NamedTuple):
-    """:ivar file: of ``Resources/SampleData``, and the node, without ``.nrrd``. :ivar name: what is clicked on."""
+    """:ivar file: of ``Resources/SampleData``, and the node, without ``.nrrd``.
+    :ivar name: what is clicked on."""
 
     file: str
     name: str

@@ -17,8 +17,11 @@ _SEARCHED, _SORTED, _KEY = qt.Qt.UserRole + 1, qt.Qt.UserRole + 2, qt.Qt.UserRol
 
 
 class Row(NamedTuple):
-    """:ivar key: what the row stands for. :ivar cells: texts of the columns, the name first. :ivar order: what each
-    column is sorted by. :ivar searched: all that the search looks at.
+    """:ivar key: what the row stands for.
+    :ivar cells: texts of the columns, the name first.
+    :ivar order: what each
+    column is sorted by.
+    :ivar searched: all that the search looks at.
     """
 
     key: str

@@ -25,8 +25,10 @@ _PACKAGE = "dynamic_network_architectures.architectures.unet"
 class RandomModel:
     """:ivar classes: outputs, the background among them (for regions: the regions).
 
-    :ivar features: of each stage; the first is the rank R. :ivar convolutions: in each stage.
-    :ivar spacing: of the model grid, (z, y, x) in mm. :ivar mirror_axes: that the training mirrored.
+    :ivar features: of each stage; the first is the rank R.
+    :ivar convolutions: in each stage.
+    :ivar spacing: of the model grid, (z, y, x) in mm.
+    :ivar mirror_axes: that the training mirrored.
     :ivar dataset: TotalSegmentator's names make the engine turn images to RAS first.
     """
 

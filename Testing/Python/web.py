@@ -12,9 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Page:
-    """One address. :ivar cuts: bytes after which each of the next answers breaks off. :ivar ranges: whether ``Range``
-    is understood. :ivar trusting: send the piece asked for even if ``If-Range`` names another file. :ivar chunked: send
-    no ``Content-Length``."""
+    """One address.
+    :ivar cuts: bytes after which each of the next answers breaks off.
+    :ivar ranges: whether ``Range`` is understood.
+    :ivar trusting: send the piece asked for even if ``If-Range`` names another file.
+    :ivar chunked: send
+        no ``Content-Length``."""
 
     content: bytes = b""
     tag: str | None = '"one"'

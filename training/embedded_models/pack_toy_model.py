@@ -80,7 +80,8 @@ def _described(options: argparse.Namespace) -> tuple[ToyOptions, str]:
 def card(fixed: dict[str, Any], log: list[dict[str, Any]], counts: np.ndarray, hardware: str) -> str:
     """The model card in Markdown.
 
-    :param fixed: options of the training. :param counts: of :func:`overlap_counts`, ``(cases, 3, classes + 1)``.
+    :param fixed: options of the training.
+    :param counts: of :func:`overlap_counts`, ``(cases, 3, classes + 1)``.
     """
     classes, size, rank = fixed["classes"], fixed["size"], fixed["features"][0]
     by_class, pooled = reference_dice(counts), pooled_dice(counts)

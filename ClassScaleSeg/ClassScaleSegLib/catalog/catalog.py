@@ -157,8 +157,9 @@ class Catalog:
 
         :param progress: called with the bytes so far and in all (if known) of the parts that were missing.
         :returns: as `paths`.
-        :raises CatalogError: one sentence naming address or file, fault, and what to do. :raises Cancelled: what has
-            arrived is kept. :raises OutputError: if the folder cannot be written.
+        :raises CatalogError: one sentence naming address or file, fault, and what to do.
+        :raises Cancelled: what has arrived is kept.
+        :raises OutputError: if the folder cannot be written.
         """
         remote = [(part, self.place(entry, part)) for part in entry.parts if part.address]
         if remote:
@@ -198,8 +199,9 @@ class Catalog:
         :param source: a file or folder, used where it is, or an http(s) address, from which nothing is loaded yet.
         :param name: shown to users. If not given, what the model says of itself, or, where that is taken, the name of
             the file, with a number if that is taken as well.
-        :raises ModelError: if it is no model. :raises CatalogError: if the name is taken, the address is none, or the
-            model is there already and no other name is given.
+        :raises ModelError: if it is no model.
+        :raises CatalogError: if the name is taken, the address is none, or the model is there already and no other name
+            is given.
         """
         text, shown = str(source), one_line(name or "")[:200]
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):

@@ -37,7 +37,8 @@ class CancelToken(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """:ivar size: bytes it must have. :ivar sha256: it must have. Either may be unknown."""
+    """:ivar size: bytes it must have.
+    :ivar sha256: it must have. Either may be unknown."""
 
     address: str
     size: int | None = None
@@ -75,7 +76,8 @@ def fetch(
     :param check: called with the complete file before it gets its name; what it raises refuses the file.
     :param progress: called with bytes so far and bytes in all (if the server says).
     :returns: SHA-256 of the file.
-    :raises CatalogError: one sentence naming address, fault, and what to do. :raises Cancelled: what came is kept.
+    :raises CatalogError: one sentence naming address, fault, and what to do.
+    :raises Cancelled: what came is kept.
     """
     part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
     check_address(source.address)

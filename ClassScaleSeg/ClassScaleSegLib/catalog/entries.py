@@ -30,7 +30,8 @@ class Part:
     """One model file of an entry. It has an address, or a file that is there already.
 
     :ivar file: a name below ``Resources/Models``; of a model of your own the absolute path of a file or folder.
-    :ivar size: bytes. :ivar sha256: 64 hexadecimal digits, if known.
+    :ivar size: bytes.
+    :ivar sha256: 64 hexadecimal digits, if known.
     :ivar configuration: which of several models in it.
     """
 
@@ -53,7 +54,8 @@ class Entry:
     """A model of the catalogue; several ``parts`` make one segmentation, later ones win.
 
     :ivar classes: without the background; unknown of your own model before it is downloaded.
-    :ivar source: address of its home page or publication. :ivar notice: to be shown to users.
+    :ivar source: address of its home page or publication.
+    :ivar notice: to be shown to users.
     :ivar tried: whether the project, or you, did use it from where it is said to be.
     """
 

@@ -20,7 +20,8 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
     No lock is ever stale: it ends with the process, and what stays of the file does not count.
 
     :param purpose: of the holder, as the beginning of a sentence such as "x is being downloaded".
-    :raises CatalogError: if another process or thread holds it. :raises OutputError: if it cannot be written.
+    :raises CatalogError: if another process or thread holds it.
+    :raises OutputError: if it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

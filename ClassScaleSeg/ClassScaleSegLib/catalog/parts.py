@@ -22,7 +22,9 @@ from .entries import Part
 
 @dataclass(frozen=True)
 class Record:
-    """What ``FILE.zip.json`` says. :ivar size: bytes. :ivar time: seconds since 1970, when it was noted."""
+    """What ``FILE.zip.json`` says.
+    :ivar size: bytes.
+    :ivar time: seconds since 1970, when it was noted."""
 
     address: str
     size: int

@@ -16,7 +16,9 @@ from .reporting import Reporter
 
 @dataclass(frozen=True)
 class Demo:
-    """:ivar model: embedded bundle. :ivar sample: embedded volume. :ivar dice: what the model's card promises on it.
+    """:ivar model: embedded bundle.
+    :ivar sample: embedded volume.
+    :ivar dice: what the model's card promises on it.
 
     The known labels of the head are a deformed copy of the atlas it was made from, which is not ours to ship: no Dice.
     """

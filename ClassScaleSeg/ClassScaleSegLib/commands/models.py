@@ -148,7 +148,8 @@ def _named(parser: argparse.ArgumentParser) -> None:
 
 
 def _ask(agreed: bool) -> None:
-    """:raises CatalogError: if nobody can be asked. :raises Cancelled: if the answer is not yes."""
+    """:raises CatalogError: if nobody can be asked.
+    :raises Cancelled: if the answer is not yes."""
     if agreed:
         return
     if not sys.stdin.isatty():

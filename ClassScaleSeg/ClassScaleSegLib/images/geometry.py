@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class Geometry:
     """A voxel grid in SimpleITK's convention: axes x, y, z; millimetres; left-posterior-superior.
 
-    :ivar size: voxels. :ivar spacing: mm. :ivar origin: centre of the first voxel, mm.
+    :ivar size: voxels.
+    :ivar spacing: mm.
+    :ivar origin: centre of the first voxel, mm.
     :ivar direction: 3 x 3 matrix row by row; its columns are the directions of the x, y and z axis.
     :raises ImageError: if a size or spacing is not positive, a number not finite, or the directions span no volume.
     """

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 class Segmentation:
     """A label map with its meaning.
 
-    :ivar labels: uint16 ``(z, y, x)``; other integer types are converted. :ivar table: a row for every value but 0 that
-        occurs. :ivar geometry: the grid of the input image. :ivar confidence: float32 ``(z, y, x)`` 0..1, or None.
+    :ivar labels: uint16 ``(z, y, x)``; other integer types are converted.
+    :ivar table: a row for every value but 0 that occurs.
+    :ivar geometry: the grid of the input image.
+    :ivar confidence: float32 ``(z, y, x)`` 0..1, or None.
     :raises ImageError: if shapes disagree or a value does not fit into 16 bits.
     :raises LabelTableError: if a value occurs that is not in the table.
     """

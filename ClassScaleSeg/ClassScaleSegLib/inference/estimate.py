@@ -32,9 +32,12 @@ _USUAL_PARAMETERS = 31_000_000  # of nnU-Net's default network, where a summary 
 class ModelSize:
     """The numbers of a model that decide about memory.
 
-    :ivar patch: voxels, two or three axes, in the model's axis order. :ivar spacing: mm, of the same axes.
-    :ivar features: of the first stage. :ivar parameters: of all folds together. :ivar rank: channels of the basis, all
-        folds together. :ivar channels: of the input.
+    :ivar patch: voxels, two or three axes, in the model's axis order.
+    :ivar spacing: mm, of the same axes.
+    :ivar features: of the first stage.
+    :ivar parameters: of all folds together.
+    :ivar rank: channels of the basis, all folds together.
+    :ivar channels: of the input.
     :ivar transpose: for each axis of the model the axis (z, y, x) of the image.
     """
 
@@ -78,10 +81,14 @@ class ModelSize:
 class Estimate:
     """Bytes, but for the first two.
 
-    :ivar grid: shape on the model grid. :ivar windows: their number.
-    :ivar network: weights and feature maps of one window. :ivar basis: of one window, float32. :ivar ring: the rolling
-        basis. :ivar preprocess: the most that nnU-Net's preprocessing holds. :ivar image: what is left of it, on the
-        model grid. :ivar labels: the label map, and confidence.
+    :ivar grid: shape on the model grid.
+    :ivar windows: their number.
+    :ivar network: weights and feature maps of one window.
+    :ivar basis: of one window, float32.
+    :ivar ring: the rolling basis.
+    :ivar preprocess: the most that nnU-Net's preprocessing holds.
+    :ivar image: what is left of it, on the model grid.
+    :ivar labels: the label map, and confidence.
     """
 
     grid: tuple[int, int, int]

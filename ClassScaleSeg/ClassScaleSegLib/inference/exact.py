@@ -15,7 +15,8 @@ from .interpolation import AxisSampling
 
 
 class ExactDecision:
-    """:param projection: of C classes and R channels. :param axes: sampling of the three axes, first axis first."""
+    """:param projection: of C classes and R channels.
+    :param axes: sampling of the three axes, first axis first."""
 
     def __init__(self, projection: Projection, axes: tuple[AxisSampling, AxisSampling, AxisSampling]):
         self._projection = projection.to("cpu", torch.float64)

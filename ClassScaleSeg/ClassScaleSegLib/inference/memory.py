@@ -61,7 +61,8 @@ class Placement:
 
     :ivar compute: torch device of the network and of decoding.
     :ivar ring: torch device of the rolling basis, or "disk".
-    :ivar device_bytes: what that takes of the accelerator. :ivar host_bytes: and of main memory. Both estimates.
+    :ivar device_bytes: what that takes of the accelerator.
+    :ivar host_bytes: and of main memory. Both estimates.
     """
 
     compute: str

@@ -22,7 +22,8 @@ class Prepared:
 
     :ivar image: ``(channels, X, Y, Z)`` float32 on the model grid.
     :ivar axes: sampling from the model grid to the cropped input grid.
-    :ivar shape: of the input ``(X', Y', Z')`` in the model's axis order. :ivar box: the crop in it.
+    :ivar shape: of the input ``(X', Y', Z')`` in the model's axis order.
+    :ivar box: the crop in it.
     :ivar backward: axis order that leads back to (z, y, x).
     """
 

@@ -26,7 +26,8 @@ _TILE_ELEMENTS_ACCELERATOR = 1 << 25
 class Options:
     """How to segment.
 
-    :ivar device: "auto", "cpu", "cuda", "cuda:1", "mps". :ivar step: distance of windows, in patches.
+    :ivar device: "auto", "cpu", "cuda", "cuda:1", "mps".
+    :ivar step: distance of windows, in patches.
     :ivar mirroring: average over mirrored patches where the model was trained with mirroring.
     :ivar classes: names or label values to keep; every other class becomes background. ``None`` keeps all.
     :ivar confidence: also compute the probability of each voxel's class.
@@ -61,7 +62,8 @@ def segment(
         result.write("ct.seg.nrrd")
 
     :param image: path, list of paths (one a channel), DICOM folder, or SimpleITK image.
-    :param progress: called with a :class:`Progress` now and then. :param cancel: anything with ``is_set()``.
+    :param progress: called with a :class:`Progress` now and then.
+    :param cancel: anything with ``is_set()``.
     :param options: the fields of :class:`Options`.
     :raises ImageError, LabelTableError, OutOfMemoryError, Cancelled: each a sentence on what to do.
     """

@@ -11,7 +11,8 @@ _MODALITIES = {"MR": "MR", "MRI": "MR", "CT": "CT", "PT": "PET", "PET": "PET", "
 def advise(summary: ModelSummary, spacing: tuple[float, float, float], modality: str | None) -> list[str]:
     """Sentences, none if all is well.
 
-    :param spacing: of the volume, mm, along z, y, x. :param modality: of the volume as DICOM has it, if it is known.
+    :param spacing: of the volume, mm, along z, y, x.
+    :param modality: of the volume as DICOM has it, if it is known.
     """
     sentences = []
     wanted = summary.modality or (summary.channel_names[0] if len(summary.channel_names) == 1 else None)

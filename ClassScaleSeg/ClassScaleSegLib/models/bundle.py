@@ -156,7 +156,8 @@ def check_size(files: Files, name: str, declared: dict) -> None:
 
 
 def read_tensors(content: bytes, where: str) -> dict:
-    """Tensors by name from the bytes of a safetensors file. :raises ModelError: if it is none."""
+    """Tensors by name from the bytes of a safetensors file.
+    :raises ModelError: if it is none."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -47,7 +47,8 @@ class Checkpoint:
 def read_checkpoint(stream: BinaryIO, where: str) -> Checkpoint:
     """Read a checkpoint written by nnU-Net v2.
 
-    :param stream: seekable. :param where: the file, for messages.
+    :param stream: seekable.
+    :param where: the file, for messages.
     :raises ModelError: if it is truncated, no checkpoint, or holds more than weights and plain values.
     """
     _check_container(stream, where)

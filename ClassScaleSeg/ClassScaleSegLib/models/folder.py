@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class ModelParts:
     """A model as read from disk.
 
-    :ivar plans: checked. :ivar raw_plans: ``plans.json`` as it was. :ivar where: the model, for messages.
+    :ivar plans: checked.
+    :ivar raw_plans: ``plans.json`` as it was.
+    :ivar where: the model, for messages.
     :ivar weights: for each of ``folds`` the file, for messages, and its tensors by nnU-Net's names.
     """
 

@@ -33,13 +33,16 @@ class Model:
     :ivar average_folds: the basis is the mean of the backbones' outputs (they are logits, ``r`` = classes), otherwise
         their concatenation (``r`` = R): see :func:`~ClassScaleSegLib.models.network.split`.
     :ivar projection: ``(classes, rank)``; its ``values`` are the label values of its rows.
-    :ivar plans_manager: nnU-Net's, of checked plans, as is ``configuration``. :ivar dataset: ``dataset.json``.
+    :ivar plans_manager: nnU-Net's, of checked plans, as is ``configuration``.
+    :ivar dataset: ``dataset.json``.
     :ivar mirror_axes: axes of the patch that may be mirrored.
     :ivar table: name, colour and codes of every label value, background included.
     :ivar folds: ``("0", "1")`` or ``("all",)``.
     :ivar orientation: anatomical orientation, such as ``RAS``, that an image must be brought to before the network sees
-        it; ``None``: as stored. :ivar modality: ``CT``, ``MR`` or unknown.
-    :ivar licence: of the weights, if known. :ivar notice: to be shown to users.
+        it; ``None``: as stored.
+    :ivar modality: ``CT``, ``MR`` or unknown.
+    :ivar licence: of the weights, if known.
+    :ivar notice: to be shown to users.
     """
 
     backbones: tuple[torch.nn.Module, ...]

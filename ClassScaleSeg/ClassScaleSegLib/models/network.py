@@ -58,7 +58,9 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor], wher
     four names for one tensor; any of them will do. Heads of deep supervision are left out, and the low-rank head of
     ClassScaleTrainer is folded into nnU-Net's last layer.
 
-    :param network: from :func:`build_network`. :param weights: from one checkpoint. :param where: its file.
+    :param network: from :func:`build_network`.
+    :param weights: from one checkpoint.
+    :param where: its file.
     :raises ModelError: if a tensor is missing, not part of the network, of another shape, or not finite.
     """
     if has_low_rank_head(weights):

@@ -40,16 +40,19 @@ def pack(
 ) -> Path:
     """Make a bundle of an nnU-Net v2 model folder or exported zip.
 
-    :param output: ends in ``.zip``. :param folds: see :func:`.model.open_model`, as is ``checkpoint``.
+    :param output: ends in ``.zip``.
+    :param folds: see :func:`.model.open_model`, as is ``checkpoint``.
     :param labels: a label table with names, colours and codes for every class; made from ``dataset.json`` if not given.
     :param card: a Markdown file that describes the model; generated if not given.
-    :param name: shown to users, as are ``licence`` and ``notice``. :param modality: ``CT`` or ``MR``, as in DICOM.
+    :param name: shown to users, as are ``licence`` and ``notice``.
+    :param modality: ``CT`` or ``MR``, as in DICOM.
     :param orientation: what an image is brought to first, such as ``RAS``.
     :param half_precision: keep the weights as float16: half the size, three digits of weights above 6e-5, and an
         error below 3e-8 of smaller ones.
     :raises ModelError: if the model cannot be used, or its weights do not fit float16.
     :raises LabelTableError: if ``labels`` cannot be used.
-    :raises OutputExistsError: if ``output`` exists. :raises OutputError: if it cannot be written.
+    :raises OutputExistsError: if ``output`` exists.
+    :raises OutputError: if it cannot be written.
 
     >>> pack("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres", "x.zip", licence="Apache-2.0")  # doctest: +SKIP
     """

@@ -26,8 +26,10 @@ MAX_PATCH_VOXELS = 1 << 28
 class Plans:
     """Checked plans of one configuration, with nnU-Net's own objects for them.
 
-    :ivar channels: input channels. :ivar values: label value of each row of the last layer, ``(C,)``.
-    :ivar names: name of each label value, background included. :ivar regions: overlapping sigmoid classes.
+    :ivar channels: input channels.
+    :ivar values: label value of each row of the last layer, ``(C,)``.
+    :ivar names: name of each label value, background included.
+    :ivar regions: overlapping sigmoid classes.
     """
 
     manager: Any

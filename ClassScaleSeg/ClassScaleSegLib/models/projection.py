@@ -28,7 +28,8 @@ class Projection:
 
     The methods hold all logits of the voxels they are given; callers hand over a tile of voxels at a time.
 
-    :ivar weight: ``(C, R)`` float. :ivar bias: ``(C,)`` float.
+    :ivar weight: ``(C, R)`` float.
+    :ivar bias: ``(C,)`` float.
     :ivar values: label value of each row, ``(C,)``; ``None`` means 0..C-1.
     :ivar regions: overlapping sigmoid regions: of the rows above zero the last one gives the value, 0 if there is none
         (nnU-Net's ``regions_class_order``).

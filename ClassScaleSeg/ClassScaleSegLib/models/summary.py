@@ -30,13 +30,17 @@ STATISTICS = ("running_mean", "running_var")  # of batch normalization: in the w
 class ModelSummary:
     """The facts of `Model` that need no network.
 
-    :ivar path: what was summarized. :ivar table: every label value, background included.
+    :ivar path: what was summarized.
+    :ivar table: every label value, background included.
     :ivar classes: rows of the last layer: classes with the background, or regions.
-    :ivar channels: input channels. :ivar channel_names: such as ``("CT",)``.
-    :ivar spacing: mm, along z, y, x (y, x for a 2D network). :ivar patch: voxels, in the same order.
+    :ivar channels: input channels.
+    :ivar channel_names: such as ``("CT",)``.
+    :ivar spacing: mm, along z, y, x (y, x for a 2D network).
+    :ivar patch: voxels, in the same order.
     :ivar features: channels of the network's first stage, and so of the basis.
     :ivar parameters: of one fold's network; unknown where the weights are a pickle.
-    :ivar card: the model card, Markdown. :ivar notice: to be shown to users.
+    :ivar card: the model card, Markdown.
+    :ivar notice: to be shown to users.
     """
 
     path: Path

@@ -15,8 +15,10 @@ from ..errors import ClassScaleError
 class Job:
     """What to segment, with the meaning that the options of ``classscaleseg segment`` have.
 
-    :ivar images: one image, or one a channel. :ivar model: path or catalogue name, or several, of which later ones win.
-    :ivar memory_limit: GiB. :ivar classes, folds: one may stand for a tuple of one.
+    :ivar images: one image, or one a channel.
+    :ivar model: path or catalogue name, or several, of which later ones win.
+    :ivar memory_limit: GiB.
+    :ivar classes, folds: one may stand for a tuple of one.
     :raises ClassScaleError: if classes or folds are given and empty: that would mean nothing, not all.
     """
 
@@ -82,8 +84,10 @@ class Event:
 
     :ivar kind: "begin", "progress", "message", "result" or "error".
     :ivar stage: "start" while the child loads its libraries and the model, then that of
-        :class:`~ClassScaleSegLib.inference.progress.Progress`. :ivar remaining: seconds, ``None`` if unknown.
-    :ivar text: of a message or error. :ivar facts: all that the line held.
+        :class:`~ClassScaleSegLib.inference.progress.Progress`.
+    :ivar remaining: seconds, ``None`` if unknown.
+    :ivar text: of a message or error.
+    :ivar facts: all that the line held.
     """
 
     kind: str

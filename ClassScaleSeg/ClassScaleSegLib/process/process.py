@@ -50,11 +50,13 @@ class SegmentationProcess:
 
     :ivar job: may be set until the start, so that its files can lie in ``work_folder``.
     :ivar work_folder: of this process alone; removed by :meth:`close`, and at once when the job fails or is cancelled.
-    :ivar state: "new", "running", "finished", "failed" or "cancelled". :ivar error: a sentence, if it failed.
+    :ivar state: "new", "running", "finished", "failed" or "cancelled".
+    :ivar error: a sentence, if it failed.
     :ivar result: output, structures, seconds, once it is finished.
-    :param python: an interpreter; by default Slicer's inside Slicer, else this one. :param environment: variables that
-        the child has besides those of this process.
-    :raises OutputError: if there is no room for the folder. :raises ClassScaleError: if psutil is not installed.
+    :param python: an interpreter; by default Slicer's inside Slicer, else this one.
+    :param environment: variables that the child has besides those of this process.
+    :raises OutputError: if there is no room for the folder.
+    :raises ClassScaleError: if psutil is not installed.
     """
 
     def __init__(self, job: Job | None = None, python: str | None = None, environment: dict[str, str] | None = None):

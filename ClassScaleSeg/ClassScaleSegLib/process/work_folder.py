@@ -22,8 +22,8 @@ CANCEL_FILE = "cancel"  # made in it by the parent that wants its child to stop
 def make_work_folder() -> Path:
     """A new folder that only this user can read; folders of programs that crashed over a day ago are removed.
 
-    :raises OutputError: if the temporary folder of the system cannot be written. :raises ClassScaleError: if psutil is
-        not installed.
+    :raises OutputError: if the temporary folder of the system cannot be written.
+    :raises ClassScaleError: if psutil is not installed.
     """
     _sweep(Path(tempfile.gettempdir()))
     try:

@@ -38,11 +38,15 @@ _MARGIN = 64 << 20  # for the statistics, the log, and what file systems keep
 class Request:
     """What to segment, with what, and where the result goes.
 
-    :ivar volumes: scalar volume nodes, one a channel. :ivar model: path, or id or name of the catalogue.
-    :ivar region: ``vtkMRMLMarkupsROINode``: only voxels in it are segmented. :ivar all_frames: of the sequence that the
-        first volume belongs to. :ivar segmentation: node to fill; a new one if ``None``. :ivar replace: the segments it
-        has. :ivar confidence, statistics: nodes to fill, if wanted. :ivar options: further fields of `Job`, such as
-        ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``memory_limit``, ``threads``.
+    :ivar volumes: scalar volume nodes, one a channel.
+    :ivar model: path, or id or name of the catalogue.
+    :ivar region: ``vtkMRMLMarkupsROINode``: only voxels in it are segmented.
+    :ivar all_frames: of the sequence that the first volume belongs to.
+    :ivar segmentation: node to fill; a new one if ``None``.
+    :ivar replace: the segments it has.
+    :ivar confidence, statistics: nodes to fill, if wanted.
+    :ivar options: further fields of `Job`, such as ``classes``, ``device``, ``step``, ``mirroring``, ``folds``,
+        ``memory_limit``, ``threads``.
     :raises ClassScaleError: if ``options`` names something that there is not.
     """
 
@@ -79,9 +83,11 @@ def request_for(volumes: Any, model: str | Path, choices: dict[str, Any]) -> Req
 
 
 class SceneRun:
-    """:ivar state: "new", "running", "finished", "failed" or "cancelled". :ivar node: the segmentation node at the end.
-    :ivar results: a `Segmentation` for each frame, as shown. :ivar error: a sentence, if it failed. :ivar notice: what
-        the user should know of a run that finished, mostly nothing.
+    """:ivar state: "new", "running", "finished", "failed" or "cancelled".
+    :ivar node: the segmentation node at the end.
+    :ivar results: a `Segmentation` for each frame, as shown.
+    :ivar error: a sentence, if it failed.
+    :ivar notice: what the user should know of a run that finished, mostly nothing.
     """
 
     current: SceneRun | None = None  # the one that runs, in this application
@@ -191,7 +197,8 @@ class SceneRun:
     def wait(self, on_event: Callable[[Event], None] | None = None) -> Any:
         """Block until the end; returns the segmentation node.
 
-        :raises ClassScaleError: if it failed. :raises Cancelled: if it was cancelled.
+        :raises ClassScaleError: if it failed.
+        :raises Cancelled: if it was cancelled.
         """
         try:
             if self.state == "running":

@@ -95,7 +95,8 @@ def _of_image(image: Any, values: dict[str, int]) -> dict[str, Any]:
 def _faces(corners: np.ndarray, sides: np.ndarray) -> Callable[[int], np.ndarray]:
     """Gives the faces of a label, those turned around that have it on their far side.
 
-    :param corners: ``(faces, 3)`` indices of points. :param sides: ``(faces, 2)`` labels before and behind each face.
+    :param corners: ``(faces, 3)`` indices of points.
+    :param sides: ``(faces, 2)`` labels before and behind each face.
     """
     orders = [np.argsort(sides[:, side], kind="stable") for side in (0, 1)]
     sorted_labels = [sides[order, side] for side, order in enumerate(orders)]

@@ -23,8 +23,8 @@ from .segmentation_node import index_to_ras
 class Region:
     """The part of a grid that a region of interest covers.
 
-    :ivar box: slices along z, y, x that hold it. :ivar inside: bool ``(z, y, x)`` of that box: voxels whose centre lies
-        in the region.
+    :ivar box: slices along z, y, x that hold it.
+    :ivar inside: bool ``(z, y, x)`` of that box: voxels whose centre lies in the region.
     """
 
     box: tuple[slice, slice, slice]

@@ -203,7 +203,8 @@ def _class_names(file: Path) -> tuple[str, ...]:
 
 
 def _read_log(file: Path, names: tuple[str, ...]) -> dict[str, dict]:
-    """Entries of an earlier call by subject; :raises OutputExistsError: if that had other classes."""
+    """Entries of an earlier call by subject;
+    :raises OutputExistsError: if that had other classes."""
     if not file.exists():
         return {}
     content = json.loads(file.read_text(encoding="utf-8"))

@@ -59,7 +59,8 @@ def write_toy_dataset(
 
 
 def _claim(file: Path, options: ToyOptions) -> None:
-    """Note the options a folder was made with; :raises OutputExistsError: if they were others."""
+    """Note the options a folder was made with;
+    :raises OutputExistsError: if they were others."""
     if not file.exists():
         write_json(file, asdict(options))
         return

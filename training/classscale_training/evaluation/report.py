@@ -22,8 +22,8 @@ class Evaluation:
 
     :ivar voxels: ``(cases, 3, C)``, see :mod:`~classscale_training.evaluation.dice`.
     :ivar surface: ``(cases, 2, C)``, see :mod:`~classscale_training.evaluation.surface_dice`, or ``None``.
-    :ivar missing: cases without prediction, counted as predictions of nothing. :ivar extra: predictions without
-        reference.
+    :ivar missing: cases without prediction, counted as predictions of nothing.
+    :ivar extra: predictions without reference.
     """
 
     cases: tuple[str, ...]

@@ -48,7 +48,9 @@ _TILE_ELEMENTS_ACCELERATOR = 1 << 26
 
 @dataclass(frozen=True)
 class LoopResult:
-    """:ivar step: steps done. :ivar finished: whether these are all. :ivar last: the last entry of the log."""
+    """:ivar step: steps done.
+    :ivar finished: whether these are all.
+    :ivar last: the last entry of the log."""
 
     step: int
     finished: bool
@@ -146,7 +148,8 @@ class _Loss:
     ) -> torch.Tensor:
         """Loss ``()`` of images ``(B, 1, X, Y, Z)`` and labels ``(B, X, Y, Z)``.
 
-        :param step: chooses the voxels that take part, if not all do. :param datasets: of each case, ascending.
+        :param step: chooses the voxels that take part, if not all do.
+        :param datasets: of each case, ascending.
         """
         finest = step % self.finest_every == 0
         with _autocast(self.half, images.device):
@@ -166,7 +169,8 @@ class _Loss:
     ) -> torch.Tensor:
         """Those of dataset 0 need no label sets, and are many times faster without.
 
-        :param datasets: ascending. :raises ValueError: if they are not.
+        :param datasets: ascending.
+        :raises ValueError: if they are not.
         """
         if datasets != sorted(datasets):
             raise ValueError(f"datasets {datasets} must ascend: the cases of dataset 0 come first.")

@@ -61,7 +61,8 @@ def class_statistics(
 
     :param basis: ``(B, R, ...)`` floating point, as a network gives it (channels first); half precision is computed in
         float32 and gets a half-precision gradient.
-    :param projection: ``(C, R)``. :param bias: ``(C,)``.
+    :param projection: ``(C, R)``.
+    :param bias: ``(C,)``.
     :param labels: ``(B, ...)`` integers (any width) in ``0..C-1``, or ``ignore_index``.
     :param label_sets: ``(B, C)`` integers: ``label_sets[b, c]`` is the label under which sample b annotates class c, so
         that label l stands for the set of classes with that entry. Labels are then ``0..L-1``.

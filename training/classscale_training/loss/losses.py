@@ -104,7 +104,9 @@ class CrossEntropyDiceLoss(SoftDice):
     ) -> torch.Tensor:
         """Loss ``()``.
 
-        :param basis: ``(B, R, ...)``. :param projection: ``(C, R)``. :param bias: ``(C,)``.
+        :param basis: ``(B, R, ...)``.
+        :param projection: ``(C, R)``.
+        :param bias: ``(C,)``.
         :param labels: ``(B, ...)`` or, as nnU-Net's loader gives them, ``(B, 1, ...)``; integers.
         :param datasets: ``(B,)`` index into ``label_sets``, required with it.
         :raises ValueError: as :func:`class_statistics`, or for ``datasets`` without ``label_sets`` or vice versa.

@@ -38,7 +38,9 @@ def region_statistics(
 ) -> RegionStatistics:
     """Sums from which binary cross entropy and soft Dice follow.
 
-    :param basis: ``(B, R, ...)``. :param projection: ``(K, R)``, one row a region. :param bias: ``(K,)``.
+    :param basis: ``(B, R, ...)``.
+    :param projection: ``(K, R)``, one row a region.
+    :param bias: ``(K,)``.
     :param labels: ``(B, ...)`` integers in ``0..L-1``, or ``ignore_index``.
     :param membership: ``(L, K)`` bool: whether label l belongs to region k.
     :raises ValueError: as :func:`.statistics.class_statistics`, or if ``membership`` has not K columns.

@@ -148,7 +148,8 @@ class TritonStatistics(torch.autograd.Function):
 
 
 def _checked(labels: torch.Tensor, classes: int, ignore_index: int | None) -> torch.Tensor:
-    """Labels, contiguous, of a type the kernels read. :raises ValueError: naming a label outside 0..C-1."""
+    """Labels, contiguous, of a type the kernels read.
+    :raises ValueError: naming a label outside 0..C-1."""
     if labels.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64):
         labels = labels.int()
     labels = labels.contiguous()

@@ -23,12 +23,14 @@ class ClassScaleHead(nn.Module):
     Initialised so that logits begin with the variance that nnU-Net's own last layer gives them: bases as all of its
     convolutions (He, variance 1 of instance-normalised features), projection normal with variance 1 / R, bias 0.
 
-    :ivar projection: ``(C, R)``. :ivar bias: ``(C,)``.
+    :ivar projection: ``(C, R)``.
+    :ivar bias: ``(C,)``.
     """
 
     def __init__(self, features: Sequence[int], classes: int, rank: int = DEFAULT_RANK, dimension: int = 3) -> None:
         """
-        :param features: channels of each scale, coarsest first. :param dimension: of the images, 2 or 3.
+        :param features: channels of each scale, coarsest first.
+        :param dimension: of the images, 2 or 3.
         :raises ModelError: if the rank exceeds the channels of the finest scale, where it would add weights only.
         """
         super().__init__()

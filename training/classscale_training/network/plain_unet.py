@@ -22,8 +22,8 @@ def architecture(
     """``arch_kwargs`` of nnU-Net's plans: isotropic, kernel 3, each stage after the first at half the resolution.
 
     :param features: channels of each stage, from the finest. The first one is the rank of the basis.
-    :param convolutions: convolutions of each stage of the encoder. :param decoder_convolutions: of the decoder, from
-        the coarsest, one stage less.
+    :param convolutions: convolutions of each stage of the encoder.
+    :param decoder_convolutions: of the decoder, from the coarsest, one stage less.
     :raises ValueError: if the lengths do not fit.
     """
     stages = len(features)

@@ -44,7 +44,8 @@ class CasePredictor:
     def __call__(self, data: np.ndarray, properties: dict) -> np.ndarray:
         """Label map ``(z, y, x)`` uint16 on the grid of the original image.
 
-        :param data: ``(channels, X, Y, Z)`` as preprocessed. :param properties: as preprocessing stored them.
+        :param data: ``(channels, X, Y, Z)`` as preprocessed.
+        :param properties: as preprocessing stored them.
         """
         crop = properties["shape_after_cropping_and_before_resampling"]
         spacing = [properties["spacing"][axis] for axis in self.plans_manager.transpose_forward]

@@ -15,7 +15,8 @@ from ..data.parallel import map_cases
 def check_dataset(folder: Path, workers: int = 0) -> None:
     """Read every training label map once. nnU-Net checks this only with ``--verify_dataset_integrity``.
 
-    :param folder: ``nnUNet_raw/DatasetXXX_Name``. :param workers: processes.
+    :param folder: ``nnUNet_raw/DatasetXXX_Name``.
+    :param workers: processes.
     :raises LabelTableError: if labels are not 0, 1, 2 ..., the number of cases is not ``numTraining``, or a label map
         holds a label that ``dataset.json`` does not have.
     """

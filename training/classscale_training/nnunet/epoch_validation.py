@@ -18,7 +18,8 @@ def class_counts(
 
     The figures of ``nnUNetTrainer.validation_step`` for labels, from three bincounts.
 
-    :param basis: ``(B, R, ...)``. :param labels: ``(B, 1, ...)`` integers.
+    :param basis: ``(B, R, ...)``.
+    :param labels: ``(B, 1, ...)`` integers.
     """
     classes = projection.classes
     common, predicted, reference = (labels.new_zeros(classes, dtype=torch.long) for _ in range(3))

@@ -33,10 +33,12 @@ def export_stock(
     them too.
 
     :param folder: ``Trainer__Plans__configuration`` with ``plans.json``, ``dataset.json`` and ``fold_K``.
-    :param output: the folder to make. :param folds: all that have the checkpoint if not given.
+    :param output: the folder to make.
+    :param folds: all that have the checkpoint if not given.
     :param checkpoint: ``final`` or ``best``; it becomes ``checkpoint_final.pth``.
     :raises ModelError: naming the file that is missing or not from ClassScaleTrainer.
-    :raises OutputExistsError: if a fold is there already. :raises OutputError: if it cannot be written.
+    :raises OutputExistsError: if a fold is there already.
+    :raises OutputError: if it cannot be written.
     """
     plans = _read_json(folder / "plans.json")
     for configuration in plans.get("configurations", {}).values():

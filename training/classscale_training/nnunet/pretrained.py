@@ -53,7 +53,8 @@ def adopt_encoder(network: torch.nn.Module, content: dict, where: str) -> None:
     Where the network has more input channels than the encoder had, its first weights are repeated and divided by their
     number, as nnssl's own nnU-Net does.
 
-    :param content: of the checkpoint. :param where: its file, for messages.
+    :param content: of the checkpoint.
+    :param where: its file, for messages.
     :raises ModelError: naming the first tensor that is missing or has another shape.
     """
     plan, given = content["nnssl_adaptation_plan"], content["network_weights"]

@@ -26,7 +26,9 @@ _LEAST_FIELD = 0.65  # of a patch, along each axis
 
 @dataclass(frozen=True)
 class BrainOptions:
-    """:ivar patch: voxels z y x. :ivar spacing: mm. :ivar atlas_share: of the cases; the others are individuals.
+    """:ivar patch: voxels z y x.
+    :ivar spacing: mm.
+    :ivar atlas_share: of the cases; the others are individuals.
 
     :ivar warm_up: cases over which these get harder: first T1-weighted images of the atlas subject around the middle of
         the brain, then more and more of all the others.

@@ -20,7 +20,8 @@ MODES = tuple(_GENERATORS)
 class ToyOptions:
     """Which toy data. A case is a function of these and of its index.
 
-    :ivar classes: foreground classes, 1..4000. :ivar size: voxels along each side of the cube.
+    :ivar classes: foreground classes, 1..4000.
+    :ivar size: voxels along each side of the cube.
     :raises ClassScaleError: for values out of range.
     """
 
