@@ -64,7 +64,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     except OSError as error:  # no permission to enter the folder, a name too long
         raise unwritable(path, error) from error
     if is_folder:
-        raise OutputError(f"{path} is a folder; name a file in it.")
+        raise OutputError(f"{path} is a folder; give the path of a file.")
     if exists and not overwrite:
         raise OutputExistsError(f"{path} already exists; allow overwriting or choose another name.")
 

@@ -165,7 +165,7 @@ def bad_images(tmp_path, good):
         "absent.nii.gz": "does not exist",
         "empty.nii.gz": "is empty",
         "truncated.nii.gz": "is truncated",
-        "text.nii.gz": "truncated or no gzip file",
+        "text.nii.gz": "truncated or not a gzip file",
         "flat.mha": "is a 2D image",
         "nan.nrrd": "1 voxels that are NaN or infinite",
         "vector.nrrd": "2 channel(s) were given, but the model needs 1",

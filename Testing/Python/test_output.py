@@ -368,7 +368,7 @@ def test_whether_a_result_can_be_written_is_known_before_it_is_computed(tmp_path
         with pytest.raises(OutputExistsError, match="already exists"):
             check_writable(tmp_path / name)
         check_writable(tmp_path / name, overwrite=True)
-    with pytest.raises(OutputError, match="folder.seg.nrrd is a folder; name a file in it"):
+    with pytest.raises(OutputError, match="folder.seg.nrrd is a folder; give the path of a file"):
         check_writable(tmp_path / "folder.seg.nrrd", overwrite=True)
     with pytest.raises(OutputError, match="case.seg.nrrd cannot be written"):
         check_writable(tmp_path / "case.nii.gz" / "case.seg.nrrd")

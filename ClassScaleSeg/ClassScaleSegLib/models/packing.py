@@ -49,8 +49,9 @@ def pack(
     :param card: a Markdown file that describes the model; generated if not given.
     :param name: name shown to users; the name of the dataset if not given.
     :param licence: licence of the weights, shown to users.
-    :param modality: ``CT`` or ``MR``, as in DICOM.
-    :param orientation: anatomical orientation to which images are turned first, such as ``RAS``.
+    :param modality: ``CT`` or ``MR``, as in DICOM; found from the names of the channels if not given.
+    :param orientation: anatomical orientation to which images are turned first, such as ``RAS``; found from the name of
+        the dataset and the image reader of the plans if not given.
     :param notice: text that users must see.
     :param half_precision: store the weights as float16. This halves the size; weights above 6e-5 keep three digits, and
         smaller ones have an error below 3e-8.
