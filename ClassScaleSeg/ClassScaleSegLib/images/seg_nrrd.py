@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # files a sixth to a half smaller; level 1 is hardly faster than level 3.
 COMPRESSION_LEVEL = 3
 SLAB_BYTES = 4 << 20
-# Up to version 5.8, Slicer ignores a terminology entry without context. From 5.10 the context only says where to look
+# Slicer up to 5.8 treats a terminology entry without context as empty. From 5.10 the context only says where to search
 # first.
 CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 REGION_CONTEXT = "Anatomic codes - DICOM master list"
