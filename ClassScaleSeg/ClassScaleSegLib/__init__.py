@@ -1,7 +1,11 @@
-"""Everything of ClassScaleSeg that runs without Qt. Imports nothing heavy until it is used.
+"""The part of ClassScaleSeg that runs without Qt. Importing it does not import torch or nnunetv2.
 
-from ClassScaleSegLib import open_model, segment
-segment("ct.nii.gz", open_model("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres")).write("ct.seg.nrrd")
+Segment an image with an nnU-Net v2 model::
+
+    from ClassScaleSegLib import open_model, segment
+
+    model = open_model("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres")
+    segment("ct.nii.gz", model).write("ct.seg.nrrd")
 """
 
 from .errors import (

@@ -1,4 +1,4 @@
-"""``python -m ClassScaleSegLib`` is the command ``classscaleseg``."""
+"""Run the command ``classscaleseg`` as ``python -m ClassScaleSegLib``."""
 
 import sys
 

@@ -1,39 +1,39 @@
-"""Faults a user can act on. The message of each is a sentence: which file, what was found, what to do."""
+"""Exceptions for faults that a user can correct. Each message names the file, what was found and what to do."""
 
 from __future__ import annotations
 
 
 class ClassScaleError(Exception):
-    """Base of all faults raised on purpose; anything else that escapes is a bug."""
+    """Base class of every exception that ClassScaleSeg raises on purpose. Any other exception is a bug."""
 
 
 class ModelError(ClassScaleError):
-    """A model folder, archive or checkpoint that cannot be used."""
+    """A model folder, zip or checkpoint cannot be used."""
 
 
 class CatalogError(ModelError):
-    """A model that the catalogue does not have, or that is not downloaded or could not be."""
+    """A model is not in the catalogue, has not been downloaded, or could not be downloaded."""
 
 
 class ImageError(ClassScaleError):
-    """An input image that cannot be read, or does not fit the model."""
+    """An input image cannot be read or does not fit the model."""
 
 
 class LabelTableError(ClassScaleError):
-    """A label table that cannot be read or contradicts itself or the labels."""
+    """A label table cannot be read, contradicts itself, or does not match the labels of a model or label map."""
 
 
 class OutputError(ClassScaleError):
-    """A result that cannot be written; whatever stood there before is untouched."""
+    """A result cannot be written. An existing file of that name is unchanged."""
 
 
 class OutputExistsError(OutputError):
-    """The result exists already and was not to be overwritten."""
+    """The file to be written already exists, and overwriting was not allowed."""
 
 
 class OutOfMemoryError(ClassScaleError):
-    """The smallest memory plan still does not fit; the message says what it would take."""
+    """Even the smallest memory plan does not fit. The message gives the memory that it needs."""
 
 
 class Cancelled(ClassScaleError):
-    """The caller's cancel token was set; nothing was left behind."""
+    """The caller's cancel token was set. No files were left behind."""

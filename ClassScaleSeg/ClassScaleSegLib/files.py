@@ -1,4 +1,4 @@
-"""Results appear under their name only when they are complete: written beside it first, then moved."""
+"""Write files so that a result gets its name only once it is complete: write a temporary file, then rename it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,25 @@ from .errors import OutputError, OutputExistsError
 
 @contextmanager
 def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary name in the folder of ``path``, with its suffix, that becomes ``path`` when the block ends well.
+    """Yield a temporary path in the folder of ``path``; rename it to ``path`` when the block ends without an exception.
 
-    Missing folders are made. If the block fails or is interrupted, the temporary file goes and whatever stood at
-    ``path`` stays.
+    The temporary name has the suffix of ``path``. Missing folders are created. If the block fails or is interrupted,
+    the temporary file is deleted and an existing file at ``path`` is unchanged.
 
-    :raises OutputExistsError: if ``path`` exists and is not to be overwritten.
-    :raises OutputError: in place of an OSError: unwritable folder, full disk, a name the file system refuses.
+    :param path: final name of the file.
+    :param overwrite: replace an existing file.
+    :raises OutputExistsError: if ``path`` exists and ``overwrite`` is false.
+    :raises OutputError: in place of an OSError: unwritable folder, full disk, a name that the file system refuses.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "results", "volumes.csv")
+    ...     with replacing(path) as temporary:
+    ...         written = temporary.write_text("liver,1500")
+    ...         print(path.exists())
+    ...     print(path.read_text())
+    False
+    liver,1500
     """
     path = Path(path)
     refuse_existing(path, overwrite)
@@ -28,7 +40,7 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        refuse_existing(path, overwrite)  # it may have appeared while the block ran
+        refuse_existing(path, overwrite)  # another program may have written it while the block ran
         os.replace(temporary, path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -36,33 +48,38 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         try:
             temporary.unlink(missing_ok=True)
         except OSError:
-            pass  # the folder itself is at fault, and the fault is on its way to the caller
+            pass  # the folder is at fault; the block's own exception already tells the caller
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Do nothing if ``path`` is free, or a file that may be overwritten.
+    """Raise an exception if a file must not be written to ``path``.
 
-    :raises OutputExistsError: if it is a file not to be overwritten.
-    :raises OutputError: if it is a folder, or cannot even be looked at.
+    :param path: the file to be written.
+    :param overwrite: allow an existing file.
+    :raises OutputExistsError: if the file exists and ``overwrite`` is false.
+    :raises OutputError: if ``path`` is a folder, or the file system cannot tell whether it exists.
     """
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:  # no permission to enter the folder, a name too long
         raise unwritable(path, error) from error
     if is_folder:
-        raise OutputError(f"{path} is a folder; name a file in it.")
+        raise OutputError(f"{path} is a folder; give the path of a file.")
     if exists and not overwrite:
-        raise OutputExistsError(f"{path} exists already; allow overwriting or choose another name.")
+        raise OutputExistsError(f"{path} already exists; allow overwriting or choose another name.")
 
 
 def refuse_unwritable_folder(path: Path) -> None:
-    """Try whether a file can be made where ``path`` shall stand, in the nearest folder that exists; leaves nothing.
+    """Raise an exception if no file can be created in the folder of ``path``, or in its nearest parent that exists.
 
-    :raises OutputError: a sentence naming the folder.
+    Creates a temporary file there and deletes it again.
+
+    :param path: the file to be written; its folder need not exist.
+    :raises OutputError: if the file cannot be created; the message names ``path``.
     """
     folder = next((parent for parent in path.absolute().parents if parent.exists()), None)
     try:
-        # permissions bits say too little: read-only mounts, network shares, Windows
+        # permission bits do not cover read-only mounts, network shares and Windows
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -70,5 +87,10 @@ def refuse_unwritable_folder(path: Path) -> None:
 
 
 def unwritable(path: Path, reason: object) -> OutputError:
+    """Return the exception for a file that cannot be written.
+
+    :param path: the file.
+    :param reason: an OSError, or a text with the cause.
+    """
     text = (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
     return OutputError(f"{path} cannot be written ({text}). Choose another folder, or make room there.")

@@ -1,4 +1,4 @@
-"""Where the files of the top-level folder ``Resources`` lie: label tables, embedded models, sample data."""
+"""Find the files of the top-level folder ``Resources``: label tables, embedded models, sample data."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ _HERE = Path(__file__).resolve().parent
 
 
 def resource(*parts: str) -> Path:
-    """Path of a file or folder below ``Resources``, for example ``resource("LabelTables", "totalsegmentator.csv")``.
+    """Return the path of a file or folder in ``Resources``.
 
-    Looked for where the three ways to install put it: inside this package (pip), beside it (Slicer extension), and at
-    the top of a checkout of the repository.
+    Each way to install puts ``Resources`` in a different place: inside this package (pip), in the folder that contains
+    this package (Slicer extension), or at the top of the repository (checkout). All three are searched in this order.
 
-    :raises FileNotFoundError: a sentence naming the file and the folders searched.
+    :param parts: the path below ``Resources``, one name for each level.
+    :returns: absolute path of the file or folder.
+    :raises FileNotFoundError: if it is in none of them; the message names the file and the folders searched.
+
+    >>> resource("Models", "toy-120.zip").is_file()
+    True
     """
     folders = [_HERE / "Resources", _HERE.parent / "Resources", _HERE.parents[1] / "Resources"]
     for folder in folders:
@@ -22,6 +27,6 @@ def resource(*parts: str) -> Path:
             return path
     searched = ", ".join(str(folder) for folder in folders)
     raise FileNotFoundError(
-        f"{'/'.join(parts)} was not found in any of {searched}: the installation of ClassScaleSeg is incomplete, "
+        f"{'/'.join(parts)} was not found in any of {searched}: the installation of ClassScaleSeg is incomplete; "
         "install it again."
     )

@@ -134,7 +134,7 @@ def test_a_faulty_entry_is_named(tmp_path, entry, change, sentence):
     ("text", "sentence"),
     [
         ("{", "not valid JSON"),
-        ("[]", "holds a list"),
+        ("[]", "contains a list"),
         ("{}", "is not a catalogue"),
         ('{"version": 2, "models": []}', "made by a newer ClassScaleSeg"),
         ('{"version": 1, "models": [1]}', "must be a JSON object"),

@@ -137,7 +137,7 @@ def test_an_existing_result_is_kept_unless_told_otherwise(model, ct, tmp_path, c
     out = tmp_path / "out.seg.nrrd"
     out.write_text("precious")
     assert cpu(ct(), "-m", model, "-o", out) == ExitCode.OUTPUT
-    assert out.read_text() == "precious" and f"{out} exists already" in capsys.readouterr().err
+    assert out.read_text() == "precious" and f"{out} already exists" in capsys.readouterr().err
     assert cpu(ct(), "-m", model, "-o", out, "--overwrite") == ExitCode.OK
     assert Segmentation.from_image(out).labels.shape == (20, 18, 24)
 
@@ -165,13 +165,13 @@ def bad_images(tmp_path, good):
         "absent.nii.gz": "does not exist",
         "empty.nii.gz": "is empty",
         "truncated.nii.gz": "is truncated",
-        "text.nii.gz": "truncated or no gzip file",
+        "text.nii.gz": "truncated or not a gzip file",
         "flat.mha": "is a 2D image",
         "nan.nrrd": "1 voxels that are NaN or infinite",
-        "vector.nrrd": "2 channel(s), and the model wants 1",
+        "vector.nrrd": "2 channel(s) were given, but the model needs 1",
         "zero.nii": "every spacing must be positive",
         "negative.nii": "every spacing must be positive",
-        "gigantic.nii": "announces 32000x32000x32000 voxels",
+        "gigantic.nii": "declares 32000x32000x32000 voxels",
     }
 
 

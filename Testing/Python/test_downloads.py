@@ -166,7 +166,7 @@ def zipped(**members):
     ("content", "sentence"),
     [
         (b"<!DOCTYPE html><title>Log in</title>", "not a zip .it begins with b'<!DOCTYPE html>"),
-        (zipped(**{"readme.txt": "x"}), "not a model that can be used: .* holds no model"),
+        (zipped(**{"readme.txt": "x"}), "not a model that can be used: .* contains no model"),
         (zipped(**{"../plans.json": "{}"}), "leads out of the zip"),
         (MODEL[:-1000], "not a model that can be used"),
         (b"", "is not a model that can be used"),

@@ -39,12 +39,12 @@ def test_channels_come_from_files_or_components(tmp_path):
     assert read.voxels.shape == (2, 20, 30, 40) and np.allclose(read.voxels[1] - read.voxels[0], 1)
     together = sitk.Compose([sitk.ReadImage(str(file)) for file in files])
     assert np.array_equal(read_image(together, 2).voxels, read.voxels)
-    with pytest.raises(ImageError, match="the model wants 1. Give one file a channel"):
+    with pytest.raises(ImageError, match="the model needs 1. Give one file for each channel"):
         read_image(files, 1)
     series = sitk.JoinSeries([sitk.ReadImage(str(file)) for file in files])
     assert np.array_equal(read_image(series, 2).voxels, read.voxels)  # 4D, as nnU-Net's reader takes it
     sitk.WriteImage(volume(np.float32, origin=(0, 0, 0)), str(files[1]))
-    with pytest.raises(ImageError, match="the channels lie on different grids"):
+    with pytest.raises(ImageError, match="the channels have different grids"):
         read_image(files, 2)
 
 
@@ -106,7 +106,7 @@ def test_a_2d_image_is_one_slice_for_a_2d_model_only():
     flat = volume()[:, :, 3]
     read = read_image(flat, 1, flat=True)
     assert read.voxels.shape == (1, 1, 30, 40) and read.spacing == (999 * 2.0, 2.0, 1.0)
-    with pytest.raises(ImageError, match="is a 2D image; the model segments 3D ones"):
+    with pytest.raises(ImageError, match="is a 2D image; the model segments 3D images"):
         read_image(flat, 1)
     with pytest.raises(ImageError, match="is a 4D image.*Extract one of its frames"):
         read_image(sitk.JoinSeries([volume(), volume()]), 1)
@@ -141,7 +141,7 @@ def test_spacing_in_other_formats(tmp_path):
 
 
 def test_a_gigantic_header_is_refused_before_anything_is_allocated(tmp_path):
-    with pytest.raises(ImageError, match="truncated: its header announces 32000x32000x32000 voxels"):
+    with pytest.raises(ImageError, match="truncated: its header declares 32000x32000x32000 voxels"):
         read_image(nifti_with(tmp_path, 40, "<hhhh", 3, 32000, 32000, 32000), 1)
     for suffix, before, after in (
         ("mha", b"DimSize = 40 30 20", b"DimSize = 40000 30000 20000"),
@@ -150,7 +150,7 @@ def test_a_gigantic_header_is_refused_before_anything_is_allocated(tmp_path):
         file = tmp_path / f"huge.{suffix}"
         sitk.WriteImage(volume(), str(file))
         file.write_bytes(file.read_bytes().replace(before, after))
-        with pytest.raises(ImageError, match="announces 40000x30000x20000 voxels, more than .* can hold"):
+        with pytest.raises(ImageError, match="declares 40000x30000x20000 voxels, more than .* can hold"):
             read_image(file, 1)
 
 

@@ -91,7 +91,7 @@ def test_a_misspelled_name_is_answered_with_near_ones():
 def test_names_that_differ_only_in_spelling_are_told_apart_or_refused():
     table = LabelTable.from_names({1: "rib_1", 2: "Rib 1", 3: "spine", 4: "spine"})
     assert (table.by_name("rib_1").value, table.by_name("Rib 1").value) == (1, 2)
-    with pytest.raises(LabelTableError, match="Several labels are called RIB 1: name one by its value, 1, 2"):
+    with pytest.raises(LabelTableError, match="Several labels are called RIB 1: give a label value instead, 1, 2"):
         table.by_name("RIB 1")
     with pytest.raises(LabelTableError, match="3, 4"):
         table.by_name("spine")
@@ -171,8 +171,8 @@ def test_any_bytes_are_a_table_or_a_clear_error(folder, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no column LabelValue, it has nothing"),
-        (b"LabelValue;Name\n1;a\n", "no column LabelValue, it has LabelValue;Name"),
+        (b"", "no column LabelValue; it has nothing"),
+        (b"LabelValue;Name\n1;a\n", "no column LabelValue; it has LabelValue;Name"),
         (b"LabelValue,Color_R\n", "no column Name"),
         (b"LabelValue,Name,Name\n1,a,b\n", "more than one column Name"),
         (b"LabelValue,Name,Group,Group\n1,a,b,c\n", "more than one column Group"),
@@ -218,7 +218,7 @@ def test_a_table_of_names_alone_with_a_byte_order_mark_is_read(tmp_path):
 def test_an_existing_table_is_kept_unless_overwritten(tmp_path):
     table = LabelTable.from_names({1: "a"})
     table.to_csv(tmp_path / "new" / "t.csv")
-    with pytest.raises(OutputExistsError, match="t.csv exists already"):
+    with pytest.raises(OutputExistsError, match="t.csv already exists"):
         LabelTable.from_names({1: "b"}).to_csv(tmp_path / "new" / "t.csv")
     assert LabelTable.from_csv(tmp_path / "new" / "t.csv") == table
 

@@ -222,9 +222,9 @@ def test_several_models_are_listed_and_one_is_chosen_by_its_configuration(write_
         with pytest.raises(ModelError, match="several models.*3d_fullres.*3d_lowres"):
             open_model(source)
         assert open_model(source, configuration="3d_fullres").configuration_name == "3d_fullres"
-        with pytest.raises(ModelError, match="no single model 2d"):
+        with pytest.raises(ModelError, match="not exactly one model 2d"):
             open_model(source, configuration="2d")
-    with pytest.raises(ModelError, match="holds configuration 3d_fullres, not 2d"):
+    with pytest.raises(ModelError, match="has the configuration 3d_fullres, not 2d"):
         open_model(folder, configuration="2d")
 
 

@@ -31,7 +31,7 @@ def edit(folder, name, path, value):
 
 
 FAULTS = {
-    "no plans": ("plans.json", None, None, "holds no model"),
+    "no plans": ("plans.json", None, None, "contains no model"),
     "no dataset": ("dataset.json", None, None, "dataset.json is missing"),
     "previous_stage": ("plans.json", (*CONFIGURATION, "previous_stage"), "3d_lowres", "is a cascade"),
     "primus": (
@@ -60,13 +60,13 @@ FAULTS = {
     "architecture list": ("plans.json", (*CONFIGURATION, "architecture"), [1], "'architecture' must be an object"),
     "stages": ("plans.json", (*NETWORK, "n_stages"), 10**9, "n_stages is 1000000000"),
     "features": ("plans.json", (*NETWORK, "features_per_stage"), [8, 12, 10**7], "features_per_stage"),
-    "too many parameters": ("plans.json", (*NETWORK, "features_per_stage"), [4096] * 3, "parameters: it is not built"),
-    "other features": ("plans.json", (*NETWORK, "features_per_stage"), [8, 12, 24], "has shape .* plans.json wants"),
+    "too many parameters": ("plans.json", (*NETWORK, "features_per_stage"), [4096] * 3, "parameters. At most"),
+    "other features": ("plans.json", (*NETWORK, "features_per_stage"), [8, 12, 24], "has shape .* plans.json requires"),
     "too few features": ("plans.json", (*NETWORK, "features_per_stage"), [8, 12], "the architecture cannot be built"),
     "blocks": ("plans.json", (*NETWORK, "n_conv_per_stage"), [1, 2, 3], "stages.2.0.convs.2.conv.weight is missing"),
     "unknown argument": ("plans.json", (*NETWORK, "x"), 1, "the architecture cannot be built"),
     "even kernels": ("plans.json", (*NETWORK, "kernel_sizes"), [[2] * 3] * 3, "must be odd"),
-    "patch": ("plans.json", (*CONFIGURATION, "patch_size"), [18, 16, 16], "patch_size 18 cannot be divided"),
+    "patch": ("plans.json", (*CONFIGURATION, "patch_size"), [18, 16, 16], "patch_size 18 is not divisible"),
     "vast patch": ("plans.json", (*CONFIGURATION, "patch_size"), [2**20] * 3, "at most 268435456 voxels"),
     "empty patch": ("plans.json", (*CONFIGURATION, "patch_size"), [0, 16, 16], "patch_size"),
     "spacing": ("plans.json", (*CONFIGURATION, "spacing"), [1, -1, 1], "must be 3 positive numbers"),
@@ -155,7 +155,7 @@ def test_whatever_stands_in_an_entry_the_model_opens_or_says_why_not(write_model
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("[1]", "holds a list"),
+        ("[1]", "contains a list"),
         ("{", "not valid JSON"),
         ("\xff", "not valid JSON"),
         ('{"a":' * 2000 + "1" + "}" * 2000, "not valid JSON|nested more than"),

@@ -36,7 +36,9 @@ def test_a_malicious_pickle_does_not_run(write_model, tmp_path):
     for call in ((os.mkdir, (str(marker),)), (eval, (f"__import__('os').mkdir({str(marker)!r})",))):
         network = stock_network(small_plans(), small_dataset())
         write_checkpoint(file, network, logging=Evil(call))
-        with pytest.raises(ModelError, match=r"holds (posix.mkdir|nt.mkdir|(builtins.)?eval), more than weights"):
+        with pytest.raises(
+            ModelError, match=r"more than weights and plain values .(posix.mkdir|nt.mkdir|(builtins.)?eval)"
+        ):
             open_model(folder)
         plain = io.BytesIO(pickle.dumps({"network_weights": Evil(call)}, protocol=2))
         with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
@@ -198,7 +200,7 @@ def member(name, mode=None, **more):
 )
 def test_one_unsafe_member_refuses_the_whole_zip(tmp_path, name, mode, sentence):
     path = zipped(tmp_path / "x.zip", [("m/plans.json", "{}"), (member(name, mode), "target")])
-    with pytest.raises(ModelError, match=f"({sentence}).*; the zip is not opened"):
+    with pytest.raises(ModelError, match=f"({sentence}).*. The zip was not opened"):
         open_model(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.zip"]
 
@@ -230,7 +232,7 @@ def test_another_number_of_bytes_than_declared_is_refused(tmp_path, compression,
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("plans.json", '{"a": 1}' + " " * 92)
     declare(path, size)
-    with pytest.raises(ModelError, match="another number of bytes|is damaged|is shorter"):
+    with pytest.raises(ModelError, match="a different size than|is damaged|is shorter"):
         open_model(path)
 
 
@@ -278,5 +280,5 @@ def test_a_search_below_a_huge_folder_ends(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="more than 20 folders"):
         open_model(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(ModelError, match="holds no model"), open_source(tmp_path):
+    with pytest.raises(ModelError, match="contains no model"), open_source(tmp_path):
         pass

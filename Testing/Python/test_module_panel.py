@@ -67,7 +67,10 @@ def test_the_need_follows_device_region_step_and_voxels(panel):
     panel.ui.regionSelector.setCurrentNode(None)
     panel.ui.inputSelector.currentNode().SetSpacing(1, 1, 9)
     panel.onParametersChanged()
-    assert "4.5 times longer than the model's (9.0 mm)" in panel.ui.needLabel.text and panel.ui.applyButton.enabled
+    assert (
+        "up to 9.0 mm long, 4.5 times as long as the model's" in panel.ui.needLabel.text
+        and panel.ui.applyButton.enabled
+    )
 
 
 def test_classes_are_searched_by_name_code_and_group_and_ticked(panel):

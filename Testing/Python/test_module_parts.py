@@ -35,10 +35,10 @@ def test_another_modality_and_coarse_voxels_are_warned_of():
     model = replace(summarize(resource("Models", "toy-120.zip")), modality="CT")
     fine = model.spacing
     assert advise(model, fine, "CT") == [] and advise(model, fine, None) == []
-    assert "made for CT, and this volume is MR" in advise(model, fine, "MR")[0]
+    assert "made for CT, but this volume is MR" in advise(model, fine, "MR")[0]
     coarse = (fine[0] * 4, *fine[1:])
     (sentence,) = advise(model, coarse, None)
-    assert "4.0 times longer than the model's (8.0 mm)" in sentence
+    assert "up to 8.0 mm long, 4.0 times as long as the model's" in sentence
 
 
 @pytest.fixture

@@ -26,11 +26,11 @@ def test_label_images_of_any_integer_type_are_taken(pixel):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (sitk.GetImageFromArray(np.full((2, 2, 2), -1, np.int16)), "reach from -1 to -1"),
-        (sitk.GetImageFromArray(np.full((2, 2, 2), 65536, np.int32)), "between 0 and 65535; these reach from 65536"),
+        (sitk.GetImageFromArray(np.full((2, 2, 2), -1, np.int16)), "range from -1 to -1"),
+        (sitk.GetImageFromArray(np.full((2, 2, 2), 65536, np.int32)), "between 0 and 65535; these range from 65536"),
         (sitk.GetImageFromArray(np.ones((2, 2, 2), np.float32)), "must be integers; these are float32"),
         (sitk.GetImageFromArray(np.ones((2, 2), np.uint8)), "has 2 dimensions; three are needed"),
-        (sitk.GetImageFromArray(np.ones((2, 2, 2, 3), np.uint8), isVector=True), "has 3 values a voxel"),
+        (sitk.GetImageFromArray(np.ones((2, 2, 2, 3), np.uint8), isVector=True), "has 3 values in each voxel"),
         ("no/such/labels.nii.gz", "no/such/labels.nii.gz cannot be read as an image"),
     ],
 )
@@ -55,8 +55,8 @@ def test_values_without_a_name_and_shapes_that_disagree_are_refused():
         ((0.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), "not positive"),
         ((1.0, -1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), "not positive"),
         ((np.nan, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), "not positive"),
-        ((1.0, 1.0, 1.0), (np.inf, 0.0, 0.0), tuple(np.eye(3).ravel()), "spans no volume"),
-        ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1, 0, 0, 1, 0, 0, 0, 0, 1), "spans no volume"),
+        ((1.0, 1.0, 1.0), (np.inf, 0.0, 0.0), tuple(np.eye(3).ravel()), "does not span a volume"),
+        ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1, 0, 0, 1, 0, 0, 0, 0, 1), "does not span a volume"),
     ],
 )
 def test_a_geometry_that_is_none_is_refused(spacing, origin, direction, message):

@@ -120,7 +120,7 @@ def test_one_of_several_configurations_is_chosen(tmp_path):
     with pytest.raises(ModelError, match="several models"):
         summarize(tmp_path)
     assert summarize(tmp_path, "3d_fullres").classes == 4
-    with pytest.raises(ModelError, match="holds configuration 3d_fullres, not 2d"):
+    with pytest.raises(ModelError, match="has the configuration 3d_fullres, not 2d"):
         summarize(folder, "2d")
 
 
@@ -187,12 +187,12 @@ def rewritten(tmp_path, weights=None, **members):
 def test_untrusted_zips_are_refused_as_when_they_are_opened(tmp_path):
     with pytest.raises(ModelError, match="leads out of the zip"):
         summarize(rewritten(tmp_path, **{"../evil": b"x"}))
-    with pytest.raises(ModelError, match="labels.csv has 5 bytes, the manifest declares"):
+    with pytest.raises(ModelError, match="labels.csv has 5 bytes, but the manifest declares"):
         summarize(rewritten(tmp_path, **{"labels.csv": b"12345"}))
     for header in (b"", b"\xff" * 8, b"\x02" + bytes(7) + b"[]", b"\x0a" + bytes(7) + b'{"a": {}}  '):
-        with pytest.raises(ModelError, match="fold_0.safetensors (is not a safetensors file|holds a list)"):
+        with pytest.raises(ModelError, match="fold_0.safetensors (is not a safetensors file|contains a list)"):
             summarize(rewritten(tmp_path, header))
-    with pytest.raises(ModelError, match="fold_0.safetensors has 9 bytes, the manifest declares 2227012"):
+    with pytest.raises(ModelError, match="fold_0.safetensors has 9 bytes, but the manifest declares 2227012"):
         summarize(rewritten(tmp_path, **{"fold_0.safetensors": b"truncated"}))
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(TOY.read_bytes()[:-100])

@@ -1,1 +1,1 @@
-"""Images and label maps: reading, geometry, and every file that a result can become."""
+"""Images and label maps: reading, geometry, and writing in every supported format."""

@@ -1,4 +1,4 @@
-"""Every file a segmentation can become: segmentation, image with colour table, confidence, statistics."""
+"""Write the results of a segmentation: segmentation, image with colour table, confidence map, statistics."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ ALL_SUFFIXES = (*SEGMENTATION_SUFFIXES, *TABLE_SUFFIXES)
 def check_writable(
     path: str | Path, overwrite: bool = False, suffixes: tuple[str, ...] = SEGMENTATION_SUFFIXES
 ) -> None:
-    """Find out before the work whether its result can be written; leaves nothing behind.
+    """Check before a long computation that its result can be written.
 
-    :param suffixes: the formats allowed, one of the constants of this file.
-    :raises OutputExistsError: if the file, or the colour table that will stand beside it, exists already.
-    :raises OutputError: if the suffix is not supported or no file can be made in the folder.
+    Creates a temporary file in the folder of ``path`` and deletes it again.
+
+    :param path: the file to be written.
+    :param overwrite: allow an existing file.
+    :param suffixes: the allowed formats, one of the constants ``*_SUFFIXES`` of this file.
+    :raises OutputExistsError: if ``overwrite`` is false and the file, or the colour table that accompanies it, exists.
+    :raises OutputError: if the suffix is not supported or no file can be created in the folder.
     """
     path = Path(path)
     suffix = _suffix(path, suffixes)
@@ -42,24 +46,41 @@ def check_writable(
 
 
 def colour_table_path(path: Path) -> Path:
-    """``ct.nii.gz`` -> ``ct.labels.csv``, the name under which Slicer's own export puts a colour table."""
+    """Return the path of the colour table of a label image, named as in Slicer's own export.
+
+    :param path: a label image, such as ``ct.nii.gz``.
+    :returns: for this example ``ct.labels.csv`` in the same folder.
+    :raises OutputError: if the suffix is not one of ``IMAGE_SUFFIXES``.
+
+    >>> colour_table_path(Path("ct.nii.gz")).name
+    'ct.labels.csv'
+    """
     return path.with_name(path.name[: -len(_suffix(path, IMAGE_SUFFIXES))] + ".labels.csv")
 
 
 def write_segmentation(
     path: Path, labels: np.ndarray, table: LabelTable, geometry: Geometry, overwrite: bool, keep_empty: bool
 ) -> None:
-    """Write a label map, uint16 ``(z, y, x)``, and its table: see `Segmentation.write`."""
+    """Write a label map and its table; see `Segmentation.write`.
+
+    :param path: the file; its suffix, one of ``SEGMENTATION_SUFFIXES``, selects the format.
+    :param labels: uint16 ``(z, y, x)``.
+    :param table: a label for every value but 0 that occurs.
+    :param geometry: grid of the label map.
+    :param overwrite: replace existing files.
+    :param keep_empty: list classes without voxels as segments of a ``.seg.nrrd`` too.
+    :raises OutputError: if the suffix is not supported or a file cannot be written.
+    """
     suffix = _suffix(path, SEGMENTATION_SUFFIXES)
-    # One byte a voxel wherever it holds all classes: half the memory for whoever reads it, and what older tools expect.
-    # Decided by the table and not by the classes found, so that all cases of a model have the same type.
+    # One byte a voxel if all classes fit: readers need half the memory, and older tools expect it. The table decides,
+    # not the classes found, so that all results of a model have the same type.
     largest = max((label.value for label in table), default=0)
     dtype = np.dtype(np.uint8 if largest < 256 else np.uint16)
     if suffix == ".seg.nrrd":
         with replacing(path, overwrite) as temporary:
             write_seg_nrrd(temporary, labels, table, geometry, dtype, keep_empty)
         return
-    with ExitStack() as stack:  # both are written before either gets its name
+    with ExitStack() as stack:  # both files are complete before either gets its name
         colours = stack.enter_context(replacing(colour_table_path(path), overwrite))
         temporary = stack.enter_context(replacing(path, overwrite))
         colours.write_text(table.to_csv(), encoding="utf-8", newline="")
@@ -67,16 +88,32 @@ def write_segmentation(
 
 
 def write_confidence(path: Path, confidence: np.ndarray | None, geometry: Geometry, overwrite: bool) -> None:
-    """Write a confidence map ``(z, y, x)`` as float32: see `Segmentation.write_confidence`."""
+    """Write a confidence map as float32; see `Segmentation.write_confidence`.
+
+    :param path: the file; its suffix, one of ``IMAGE_SUFFIXES``, selects the format.
+    :param confidence: float ``(z, y, x)``, 0..1.
+    :param geometry: grid of the map.
+    :param overwrite: replace an existing file.
+    :raises OutputError: if there is no confidence, the suffix is not supported, or the file cannot be written.
+    """
     _suffix(path, IMAGE_SUFFIXES)
     if confidence is None:
-        raise OutputError(f"{path} was not written: no confidence was computed. Ask for it when segmenting.")
+        raise OutputError(
+            f"{path} was not written: no confidence was computed. Ask for the confidence when segmenting."
+        )
     with replacing(path, overwrite) as temporary:
         _write_image(temporary, path, confidence.astype(np.float32, copy=False), geometry)
 
 
 def write_statistics(path: Path, rows: Iterable[LabelVolume], table: LabelTable, overwrite: bool) -> None:
-    """Write the rows of `Segmentation.statistics` with the codes of the table: see `Segmentation.write_statistics`."""
+    """Write the size and the codes of each class as CSV; see `Segmentation.write_statistics`.
+
+    :param path: the file, ``.csv``.
+    :param rows: as from `Segmentation.statistics`.
+    :param table: has the codes of all rows.
+    :param overwrite: replace an existing file.
+    :raises OutputError: if the suffix is not supported or the file cannot be written.
+    """
     _suffix(path, TABLE_SUFFIXES)
     columns = ["LabelValue", "Name", "Voxels", "Volume_mL", *itertools.chain(*CODE_COLUMNS.values())]
     with replacing(path, overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -90,16 +127,16 @@ def write_statistics(path: Path, rows: Iterable[LabelVolume], table: LabelTable,
 def _suffix(path: Path, suffixes: tuple[str, ...]) -> str:
     name = path.name.lower()
     endings = (ending for ending in ALL_SUFFIXES if name.endswith(ending) and len(name) > len(ending))
-    suffix = next(endings, None)  # the longer ones come first: a .seg.nrrd is no plain .nrrd
-    if suffix not in suffixes:
-        raise OutputError(f"{path}: this kind of file cannot be written here; supported are {', '.join(suffixes)}.")
+    suffix = next(endings, None)  # longer suffixes come first: a .seg.nrrd is not a plain .nrrd
+    if suffix is None or suffix not in suffixes:
+        raise OutputError(f"{path}: this file format cannot be written here. Use one of {', '.join(suffixes)}.")
     return suffix
 
 
 def _write_image(temporary: Path, path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    """Write ``array`` (z, y, x) through SimpleITK, compressed where the format can be.
+    """Write ``array`` (z, y, x) with SimpleITK, compressed if the format supports it.
 
-    :raises OutputError: also if ITK lost part of the file without saying so, as its NIfTI writer does on a full disk.
+    :raises OutputError: also if part of the file is missing: on a full disk ITK's NIfTI writer reports no error.
     """
     import SimpleITK as sitk
 
@@ -114,7 +151,7 @@ def _write_image(temporary: Path, path: Path, array: np.ndarray, geometry: Geome
 
 
 def _nifti_bytes(path: Path) -> int:
-    """Length of a NIfTI file in bytes, uncompressed, modulo 2^32: all that a gzip file records."""
+    """Return the uncompressed length of a NIfTI file in bytes, modulo 2^32 because gzip records no more."""
     with path.open("rb") as file:
         if path.name.lower().endswith(".nii"):
             return file.seek(0, 2) % 2**32

@@ -1,4 +1,4 @@
-"""Where a voxel grid lies in space."""
+"""Describe the position of a voxel grid in space."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 class Geometry:
     """A voxel grid in SimpleITK's convention: axes x, y, z; millimetres; left-posterior-superior.
 
-    :ivar size: voxels.
-    :ivar spacing: mm.
+    :ivar size: voxels along x, y, z.
+    :ivar spacing: mm along x, y, z.
     :ivar origin: centre of the first voxel, mm.
-    :ivar direction: 3 x 3 matrix row by row; its columns are the directions of the x, y and z axis.
-    :raises ImageError: if a size or spacing is not positive, a number not finite, or the directions span no volume.
+    :ivar direction: 3 x 3 matrix, row by row; its columns are the directions of the x, y and z axis.
+    :raises ImageError: if a size or spacing is not positive, a number is not finite, or the directions do not span a
+        volume.
+
+    >>> grid = Geometry(size=(512, 512, 40), spacing=(0.5, 0.5, 2.0), origin=(-128.0, -128.0, 0.0))
+    >>> grid.voxel_volume
+    0.5
+    >>> grid.axes[:, 2].tolist()
+    [0.0, 0.0, 2.0]
     """
 
     size: tuple[int, int, int]
@@ -38,13 +45,13 @@ class Geometry:
         volume = self.voxel_volume
         if not (math.isfinite(volume) and volume > 0 and all(math.isfinite(x) for x in self.origin)):
             raise ImageError(
-                f"The geometry spans no volume: spacing {self.spacing}, origin {self.origin}, "
+                f"The geometry does not span a volume: spacing {self.spacing}, origin {self.origin}, "
                 f"direction {self.direction}."
             )
 
     @property
     def voxel_volume(self) -> float:
-        """Cubic millimetres."""
+        """Volume of one voxel in cubic millimetres."""
         return abs(float(np.linalg.det(self.axes)))
 
     @property
@@ -54,18 +61,23 @@ class Geometry:
 
     @classmethod
     def from_image(cls, image: sitk.Image) -> Geometry:
-        """:raises ImageError: if the image is not three-dimensional, or its geometry not valid."""
+        """Return the geometry of a SimpleITK image.
+
+        :param image: a 3D image.
+        :raises ImageError: if the image is not three-dimensional or its geometry is not valid.
+        """
         if image.GetDimension() != 3:
             raise ImageError(f"The image has {image.GetDimension()} dimensions; three are needed.")
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
     def apply(self, image: sitk.Image) -> None:
-        """Give ``image`` this spacing, origin and direction.
+        """Set spacing, origin and direction of an image to those of this geometry.
 
-        :raises ImageError: if its size is another.
+        :param image: a 3D image of the same size; it is changed.
+        :raises ImageError: if its size differs.
         """
         if image.GetSize() != tuple(self.size):
-            raise ImageError(f"The image has {image.GetSize()} voxels and the geometry {tuple(self.size)}.")
+            raise ImageError(f"The image has {image.GetSize()} voxels, the geometry has {tuple(self.size)}.")
         image.SetSpacing(self.spacing)
         image.SetOrigin(self.origin)
         image.SetDirection(self.direction)

@@ -1,4 +1,4 @@
-"""What ITK does not say about a NIfTI file: it fills a truncated one with zeros and turns a spacing of zero into 1."""
+"""Find faults of NIfTI files that ITK hides: it pads truncated files with zeros and changes a spacing of 0 to 1."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ _CHUNK = 1 << 20
 
 
 def check_nifti(file: Path) -> None:
-    """Compare a ``.nii`` or ``.nii.gz`` with its own header.
+    """Compare a NIfTI file with its own header.
 
-    :raises ImageError: for a spacing that is not positive, or fewer bytes than the header announces.
+    :param file: ``.nii`` or ``.nii.gz``. A file with another header is accepted: ITK decides whether it can be read.
+    :raises ImageError: if a spacing is not positive, or the file has fewer bytes than its header declares.
     """
     compressed = file.suffix == ".gz"
     try:
         with gzip.open(file) if compressed else open(file, "rb") as stream:
             header = stream.read(544)
     except (EOFError, OSError, zlib.error):
-        raise ImageError(f"{file} is truncated or no gzip file. Copy or export it again.") from None
+        raise ImageError(f"{file} is truncated or not a gzip file. Copy or export it again.") from None
     parsed = _parse(header)
     if parsed is None:
-        return  # not NIfTI after all: ITK decides what it is
+        return
     sizes, spacing, expected = parsed
     if not all(math.isfinite(s) and s > 0 for s in spacing):
         raise ImageError(f"{file} has spacing {spacing} mm; every spacing must be positive. Correct its header.")
     found = _compressed_size(file, expected) if compressed else file.stat().st_size
     if found < expected:
         raise ImageError(
-            f"{file} is truncated: its header announces {'x'.join(map(str, sizes))} voxels in {expected:,} bytes, "
-            f"it holds {found:,}. Copy or export it again."
+            f"{file} is truncated: its header declares {'x'.join(map(str, sizes))} voxels in {expected:,} bytes, "
+            f"the file has {found:,}. Copy or export it again."
         )
 
 
 def _parse(header: bytes) -> tuple[tuple[int, ...], tuple[float, ...], int] | None:
-    """Sizes, spacings (mm) and bytes of header and voxels together; ``None`` if this is no NIfTI header."""
+    """Return sizes, spacings (mm) and total bytes of header and voxels; ``None`` if this is not a NIfTI header."""
     for order in "<>":
         if len(header) >= 348 and struct.unpack_from(order + "i", header)[0] == 348:  # NIfTI-1
             dimensions, *sizes = struct.unpack_from(order + "8h", header, 40)
@@ -59,7 +60,7 @@ def _parse(header: bytes) -> tuple[tuple[int, ...], tuple[float, ...], int] | No
 
 
 def _compressed_size(file: Path, expected: int) -> int:
-    """Bytes inside a gzip file. Its last four bytes tell, if it has one member; else it is read through."""
+    """Return the uncompressed bytes of a gzip file: from its last four bytes, or else by reading up to ``expected``."""
     with open(file, "rb") as stream:
         stream.seek(-4, 2)
         if struct.unpack("<I", stream.read(4))[0] == expected & 0xFFFFFFFF:
@@ -70,5 +71,5 @@ def _compressed_size(file: Path, expected: int) -> int:
             while count < expected and (part := stream.read(_CHUNK)):
                 count += len(part)
     except (EOFError, OSError, zlib.error):
-        pass  # what was read before counts
+        pass  # count the bytes read before the fault
     return count

@@ -1,6 +1,6 @@
-"""From a path, channel files, a DICOM folder or a SimpleITK image to voxels as the model reads them.
+"""Read an image file, channel files, a DICOM folder or a SimpleITK image into the voxels that a model needs.
 
-Everything that would go wrong silently later is an :class:`ImageError` here.
+Faults that would otherwise give a wrong result without an error raise :class:`ImageError` here.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 
 ImageSource = Union[str, Path, Sequence[str | Path], "sitk.Image"]
 
-_DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # the voxels lie in another file
-_DEFLATE_LIMIT = 1032  # deflate cannot compress better than this
+_DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # the voxels are in a second file
+_DEFLATE_LIMIT = 1032  # largest compression ratio that deflate can reach
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """An image on its way into the model.
+    """An image in the orientation that a model needs, and the way back to the user's grid.
 
-    :ivar voxels: ``(channels, z, y, x)`` in the orientation that the model reads; ``None`` once they are used up.
-    :ivar spacing: (z, y, x) in mm, in the same orientation.
-    :ivar geometry: of the image as the user has it; results lie on it.
+    :ivar name: the file or files, for messages.
+    :ivar voxels: ``(channels, z, y, x)`` in the model's orientation; ``None`` after `without_voxels`.
+    :ivar spacing: mm along z, y, x, in the model's orientation.
+    :ivar geometry: grid of the user's image, which is also the grid of the results.
     """
 
     name: str
@@ -40,14 +41,18 @@ class InputImage:
     spacing: tuple[float, float, float]
     geometry: Geometry
     _oriented: Geometry
-    _owners: tuple[Any, ...]  # SimpleITK images whose memory ``voxels`` may be a view of
+    _owners: tuple[Any, ...]  # SimpleITK images: ``voxels`` may be a view of their memory
 
     def without_voxels(self) -> InputImage:
-        """The same, once the voxels are used up, without their memory."""
+        """Return a copy without voxels, so that their memory can be freed once the network has used them."""
         return replace(self, voxels=None, _owners=())
 
     def restore(self, array: np.ndarray) -> np.ndarray:
-        """Bring ``(z, y, x)`` from the model's orientation back to the user's grid."""
+        """Turn an array from the model's orientation back to the user's grid.
+
+        :param array: ``(z, y, x)`` in the model's orientation.
+        :returns: ``(z, y, x)`` on ``geometry``; ``array`` itself if the orientations are the same.
+        """
         if self._oriented == self.geometry:
             return array
         import SimpleITK as sitk
@@ -61,12 +66,20 @@ class InputImage:
 
 
 def read_image(source: ImageSource, channels: int, orientation: str | None = None, flat: bool = False) -> InputImage:
-    """Read and check.
+    """Read and check an image.
 
-    :param channels: how many the model wants: that many files, or one file with as many components.
-    :param orientation: e.g. ``"RAS"``: turn the voxels so that their axes run that way; ``None`` leaves them as stored.
-    :param flat: the model is 2D, so a 2D image is one slice.
-    :raises ImageError: one sentence naming the file, the fault and the way out.
+    :param source: an image file, one file for each channel, a folder with one DICOM series, or a SimpleITK image.
+    :param channels: number of input channels of the model: one file each, or one file with this many components.
+    :param orientation: turn the voxels to this anatomical orientation, such as ``"RAS"``; ``None`` leaves them as
+        stored.
+    :param flat: the model is 2D; a 2D image is then read as one slice.
+    :raises ImageError: if the image cannot be read or does not fit the model; the message names the file, the fault
+        and what to do.
+
+    >>> import SimpleITK as sitk
+    >>> image = read_image(sitk.Image([4, 3, 2], sitk.sitkInt16), channels=1)
+    >>> image.voxels.shape, image.spacing
+    ((1, 2, 3, 4), (1.0, 1.0, 1.0))
     """
     import SimpleITK as sitk
 
@@ -77,7 +90,7 @@ def read_image(source: ImageSource, channels: int, orientation: str | None = Non
         name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         images = [_read(Path(file)) for file in files]
     if len(images) == 1 and images[0].GetDimension() == 4 and images[0].GetSize()[3] == channels:
-        whole = images[0]  # channels along the fourth axis, as nnU-Net's reader takes them
+        whole = images[0]  # like nnU-Net's reader, take the fourth axis as channels
         images = [whole[:, :, :, channel] for channel in range(channels)]
     images = [_as_volume(name, image, flat) for image in images]
     _check_channels(name, images, channels)
@@ -116,16 +129,16 @@ def _read(path: Path) -> sitk.Image:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise ImageError(f"{path} is no image that SimpleITK can read ({_last_line(error)}).") from None
+        raise ImageError(f"{path} is not an image that SimpleITK can read ({_last_line(error)}).") from None
     _check_header(path, reader)
     try:
         return reader.Execute()
     except RuntimeError as error:
-        raise ImageError(f"{path} cannot be read, it may be truncated ({_last_line(error)}).") from None
+        raise ImageError(f"{path} cannot be read; it may be truncated ({_last_line(error)}).") from None
 
 
 def _check_header(path: Path, reader: Any) -> None:
-    """Refuse what ITK would try to allocate or silently correct."""
+    """Refuse headers that ITK would silently correct, or that would make it allocate too much memory."""
     import psutil
     import SimpleITK as sitk
 
@@ -140,7 +153,9 @@ def _check_header(path: Path, reader: Any) -> None:
     dimensions = "x".join(map(str, size))
     held = path.stat().st_size
     if path.suffix not in _DETACHED_HEADERS and count > held * _DEFLATE_LIMIT:
-        raise ImageError(f"{path} announces {dimensions} voxels, more than {held:,} bytes can hold: a broken header.")
+        raise ImageError(
+            f"{path} declares {dimensions} voxels, more than its {held:,} bytes can hold: its header is broken."
+        )
     available = psutil.virtual_memory().available
     if count > available:
         raise ImageError(
@@ -154,11 +169,13 @@ def _read_dicom(folder: Path) -> sitk.Image:
 
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if not series:
-        raise ImageError(f"{folder} has no DICOM series. Name the folder with the slices, or an image file.")
+        raise ImageError(f"{folder} has no DICOM series. Give the folder with the slices, or an image file.")
     files = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in series}
     if len(series) > 1:
         found = ", ".join(f"{uid} ({len(names)} files)" for uid, names in files.items())
-        raise ImageError(f"{folder} has {len(series)} DICOM series: {found}. Put the one you mean into its own folder.")
+        raise ImageError(
+            f"{folder} has {len(series)} DICOM series: {found}. Move the one you need to a separate folder."
+        )
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files[series[0]])
     reader.MetaDataDictionaryArrayUpdateOn()
@@ -171,7 +188,7 @@ def _read_dicom(folder: Path) -> sitk.Image:
 
 
 def _check_slices(folder: Path, reader: Any, count: int) -> None:
-    """Every gap between slices must be the same within 1 %; ITK only warns and places the slices wrongly."""
+    """Require equal distances between slices, within 1 %. ITK only warns and puts the slices in the wrong places."""
     position = "0020|0032"
     if count < 3 or not all(reader.HasMetaDataKey(i, position) for i in range(count)):
         return
@@ -191,7 +208,7 @@ def _as_volume(name: str, image: sitk.Image, flat: bool) -> sitk.Image:
         return sitk.JoinSeries(image)
     if image.GetDimension() != 3:
         hint = "Extract one of its frames." if image.GetDimension() == 4 else "Give the whole volume, not a slice."
-        raise ImageError(f"{name} is a {image.GetDimension()}D image; the model segments 3D ones. {hint}")
+        raise ImageError(f"{name} is a {image.GetDimension()}D image; the model segments 3D images. {hint}")
     return image
 
 
@@ -199,8 +216,8 @@ def _check_channels(name: str, images: list, channels: int) -> None:
     components = [image.GetNumberOfComponentsPerPixel() for image in images]
     if sum(components) != channels or (len(images) > 1 and max(components) > 1):
         raise ImageError(
-            f"{name}: {len(images)} file(s) with {'+'.join(map(str, components))} channel(s), and the model wants "
-            f"{channels}. Give one file a channel, in the model's order."
+            f"{name}: {len(images)} file(s) with {'+'.join(map(str, components))} channel(s) were given, but the model "
+            f"needs {channels}. Give one file for each channel, in the model's order."
         )
     first = images[0]
     for image in images[1:]:
@@ -208,11 +225,13 @@ def _check_channels(name: str, images: list, channels: int) -> None:
         same &= np.allclose(image.GetDirection(), first.GetDirection(), atol=1e-3)
         same &= np.allclose(image.GetOrigin(), first.GetOrigin(), atol=1e-2)
         if image.GetSize() != first.GetSize() or not same:
-            raise ImageError(f"{name}: the channels lie on different grids. Resample them to the first one's.")
+            raise ImageError(
+                f"{name}: the channels have different grids. Resample them to the grid of the first channel."
+            )
 
 
 def _check_finite(name: str, voxels: np.ndarray) -> None:
-    """Networks compute in float32, so what it cannot hold counts as infinite."""
+    """Refuse NaN and infinite voxels. Networks compute in float32; values beyond its range count as infinite."""
     if voxels.dtype.kind != "f":
         return
     low, high = float(voxels.min()), float(voxels.max())  # NaN if there is one
@@ -220,7 +239,7 @@ def _check_finite(name: str, voxels: np.ndarray) -> None:
     if not (-limit <= low and high <= limit):
         broken = int((~(np.abs(voxels) <= limit)).sum())
         raise ImageError(
-            f"{name} has {broken:,} voxels that are NaN or infinite. Replace them first, by air for instance."
+            f"{name} has {broken:,} voxels that are NaN or infinite. Replace them first, for example with air."
         )
 
 

@@ -1,14 +1,14 @@
-"""3D Slicer's segmentation file `.seg.nrrd`: header from the label table, voxels compressed slab by slab.
+"""Write and read 3D Slicer's segmentation file `.seg.nrrd`: the header from the label table, the voxels slab by slab.
 
-Slicer's own writer resamples the shared label map once per segment, 10 s and more for 1000 of them. Here one pass finds
-the extents of all segments, and another compresses. What the fields mean:
+Slicer's own writer resamples the shared label map once per segment, which takes 10 s and more for 1000 segments. Here
+one pass finds the extents of all segments and a second pass compresses. The fields are described at
 https://slicer.readthedocs.io/en/latest/developer_guide/modules/segmentations.html
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 
-# Label maps of 312 to 1000 classes at 256^3 on one core: level 3 takes 0.07 to 0.27 s, level 6 0.15 to 0.67 s for files
-# a sixth to a half smaller, level 1 saves nothing worth having.
+# Label maps of 312 to 1000 classes at 256^3 on one core: level 3 takes 0.07 to 0.27 s; level 6 takes 0.15 to 0.67 s for
+# files a sixth to a half smaller; level 1 is hardly faster than level 3.
 COMPRESSION_LEVEL = 3
 SLAB_BYTES = 4 << 20
-# Up to 5.8 Slicer takes an entry without context for an empty one; from 5.10 it only says where to look first.
+# Slicer up to 5.8 treats a terminology entry without context as empty. From 5.10 the context only says where to search
+# first.
 CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
@@ -36,23 +37,28 @@ REGION_CONTEXT = "Anatomic codes - DICOM master list"
 def write_seg_nrrd(
     path: Path, labels: np.ndarray, table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool
 ) -> None:
-    """Write one layer with the segments of all classes that occur, or of all classes of the table.
+    """Write a label map as one layer of a segmentation.
 
-    :param labels: uint16 ``(z, y, x)``; written as ``dtype``, uint8 or uint16, which must hold them.
-    :raises OSError: as the file system gives it.
+    :param path: the file; an existing one is replaced.
+    :param labels: uint16 ``(z, y, x)``.
+    :param table: a label for every value but 0 that occurs.
+    :param geometry: grid of the label map.
+    :param dtype: uint8 or uint16, the type in the file; it must hold all values of ``labels``.
+    :param keep_empty: list classes without voxels as segments too.
+    :raises OSError: if the file cannot be written.
     """
     dtype = np.dtype(dtype).newbyteorder("<")
     rows = max(1, SLAB_BYTES // max(1, labels[0].nbytes))
-    compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, 31)  # 31: with gzip's header and checksum
+    compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, 31)  # 31: with the header and checksum of gzip
     with path.open("wb") as file:
         file.write(header(labels, table, geometry, dtype, keep_empty).encode())
         for start in range(0, len(labels), rows):
-            file.write(compressor.compress(np.ascontiguousarray(labels[start : start + rows], dtype)))
+            file.write(compressor.compress(np.ascontiguousarray(labels[start : start + rows], dtype).data))
         file.write(compressor.flush())
 
 
 def header(labels: np.ndarray, table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool) -> str:
-    """The text before the voxels, blank line included."""
+    """Return the text before the voxels, including the blank line at its end; parameters as in `write_seg_nrrd`."""
     lines = [
         "NRRD0004",
         f"type: {'uint8' if dtype.itemsize == 1 else 'uint16'}",
@@ -77,7 +83,14 @@ def header(labels: np.ndarray, table: LabelTable, geometry: Geometry, dtype: np.
 
 
 def segment_extents(labels: np.ndarray) -> dict[int, tuple[int, ...]]:
-    """First and last voxel of every value but 0 along x, y and z, from one pass over ``labels`` (z, y, x)."""
+    """Find the extents of all segments in one pass.
+
+    :param labels: integers ``(z, y, x)``.
+    :returns: for each value but 0 that occurs: first and last voxel along x, along y and along z.
+
+    >>> segment_extents(np.array([[[0, 0, 7], [0, 7, 7]]], np.uint16))
+    {7: (1, 2, 0, 1, 0, 0)}
+    """
     from scipy.ndimage import find_objects
 
     return {
@@ -101,7 +114,7 @@ def _fields(label: Label, extent: tuple[int, ...] | None) -> Iterator[tuple[str,
 
 
 def terminology_entry(label: Label) -> str:
-    """The codes of a label in the form that Slicer's terminology logic and slicerio parse."""
+    """Return the codes of a label in the form that Slicer's terminology logic and slicerio parse."""
     category, kind, modifier, region, region_modifier = (_triplet(code) for code in label.codes.values())
     return "~".join((CONTEXT, category, kind, modifier, REGION_CONTEXT, region, region_modifier))
 
@@ -110,14 +123,14 @@ def _triplet(code: Code | None) -> str:
     return "^".join(astuple(code)) if code else "^^"
 
 
-def _vector(numbers: object) -> str:
+def _vector(numbers: Iterable[float]) -> str:
     return "(" + ",".join(repr(float(number)) for number in numbers) + ")"
 
 
 def _reference_geometry(geometry: Geometry) -> str:
-    """Index to right-anterior-superior in mm, row by row, then the extent.
+    """Return the matrix from voxel index to right-anterior-superior (mm), row by row, then the extent in voxels.
 
-    Slicer crops the label map to its segments when it reads one; the grid of the image it knows from here alone.
+    Slicer crops the label map to its segments when it reads the file, so only this field tells it the image's grid.
     """
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = geometry.axes, geometry.origin
@@ -127,9 +140,11 @@ def _reference_geometry(geometry: Geometry) -> str:
 
 
 def read_segments(image: sitk.Image) -> LabelTable | None:
-    """The table in the header of a `.seg.nrrd` read by SimpleITK; None if the image has no such header.
+    """Read the label table in the header of a `.seg.nrrd`.
 
-    :raises LabelTableError: if a segment has no usable label value or colour, or a value is used twice.
+    :param image: the file as read by SimpleITK.
+    :returns: the table; ``None`` if the image has no segments in its header.
+    :raises LabelTableError: if a segment has no valid label value or colour, or a value is used twice.
     """
     keys = set(image.GetMetaDataKeys())
     labels: list[Label] = []
@@ -143,11 +158,13 @@ def read_segments(image: sitk.Image) -> LabelTable | None:
         except (ValueError, KeyError) as error:
             raise LabelTableError(f"Segment {fields['ID']} has no valid label value and colour ({error}).") from error
         name = fields.get("Name") or fields["ID"]
-        labels.append(Label(value, fields["ID"], name, (red, green, blue), **parse_codes(fields.get("Tags", ""))))
+        codes = parse_codes(fields.get("Tags", ""))
+        labels.append(Label(value, fields["ID"], name, (red, green, blue), **codes, group=None))
     return LabelTable(tuple(labels)) if labels else None
 
 
 def parse_codes(tags: str) -> dict[str, Code]:
+    """Return the codes in the field ``Tags`` of a segment, by the names in ``CODE_FIELDS``; without missing codes."""
     entries = [tag.split(":", 1)[1] for tag in tags.split("|") if tag.startswith("TerminologyEntry:")]
     parts = entries[0].split("~") if entries else []
     if len(parts) != 7:

@@ -1,4 +1,4 @@
-"""The result of a segmentation: a label map, what its values mean, and where it lies in space."""
+"""Hold the result of a segmentation: the label map, its label table and its position in space."""
 
 from __future__ import annotations
 
@@ -22,14 +22,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """A label map with its meaning.
+    """A label map with its label table and geometry.
 
     :ivar labels: uint16 ``(z, y, x)``; other integer types are converted.
-    :ivar table: a row for every value but 0 that occurs.
-    :ivar geometry: the grid of the input image.
-    :ivar confidence: float32 ``(z, y, x)`` 0..1, or None.
+    :ivar table: has a label for every value but 0 that occurs.
+    :ivar geometry: grid of the input image.
+    :ivar confidence: float32 ``(z, y, x)``, 0..1; ``None`` if it was not computed.
     :raises ImageError: if shapes disagree or a value does not fit into 16 bits.
-    :raises LabelTableError: if a value occurs that is not in the table.
+    :raises LabelTableError: if a value other than 0 occurs that is not in the table.
+
+    >>> labels = np.zeros((2, 3, 4), np.uint16)
+    >>> labels[0, :2, :2] = 1
+    >>> grid = Geometry(size=(4, 3, 2), spacing=(10.0, 10.0, 5.0), origin=(0.0, 0.0, 0.0))
+    >>> result = Segmentation(labels, LabelTable.from_names({1: "liver"}), grid)
+    >>> [liver] = result.statistics()
+    >>> liver.voxels, round(liver.volume_ml, 3)
+    (4, 2.0)
+
+    Write it and read it again:
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result.write(Path(folder, "liver.seg.nrrd"))
+    ...     Segmentation.from_image(Path(folder, "liver.seg.nrrd")).table.names
+    {1: 'liver'}
     """
 
     labels: np.ndarray
@@ -50,29 +66,39 @@ class Segmentation:
             raise LabelTableError(f"The label map contains {listed}, which the label table does not name.")
 
     def write(self, path: str | Path, overwrite: bool = False, keep_empty: bool = False) -> None:
-        """Write ``.seg.nrrd``, or ``.nii.gz``, ``.nii``, ``.mha`` or ``.nrrd`` with a ``.labels.csv`` beside it.
+        """Write the label map and its table.
 
-        :param keep_empty: also list classes without a single voxel as segments of the ``.seg.nrrd``.
-        :raises OutputError: a sentence; nothing partial is left and an existing file untouched.
+        :param path: ``.seg.nrrd``; or ``.nii.gz``, ``.nii``, ``.mha`` or ``.nrrd``, for which a colour table
+            ``.labels.csv`` is written to the same folder.
+        :param overwrite: replace existing files.
+        :param keep_empty: list classes without voxels as segments of a ``.seg.nrrd`` too.
+        :raises OutputExistsError: if a file exists and ``overwrite`` is false.
+        :raises OutputError: if a file cannot be written. No partial file remains, and existing files are unchanged.
         """
         write_segmentation(Path(path), self.labels, self.table, self.geometry, overwrite, keep_empty)
 
     def write_confidence(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write the confidence as a float32 volume (``.nii.gz``, ``.nii``, ``.mha``, ``.nrrd``).
+        """Write the confidence map as a float32 volume.
 
-        :raises OutputError: also if there is no confidence.
+        :param path: ``.nii.gz``, ``.nii``, ``.mha`` or ``.nrrd``.
+        :param overwrite: replace an existing file.
+        :raises OutputExistsError: if the file exists and ``overwrite`` is false.
+        :raises OutputError: if there is no confidence map or the file cannot be written.
         """
         write_confidence(Path(path), self.confidence, self.geometry, overwrite)
 
     def write_statistics(self, path: str | Path, overwrite: bool = False) -> None:
         """Write voxels, millilitres and codes of every class as CSV.
 
-        :raises OutputError: if it cannot be written.
+        :param path: ``.csv``.
+        :param overwrite: replace an existing file.
+        :raises OutputExistsError: if the file exists and ``overwrite`` is false.
+        :raises OutputError: if the file cannot be written.
         """
         write_statistics(Path(path), self.statistics(), self.table, overwrite)
 
     def statistics(self) -> list[LabelVolume]:
-        """Voxels and volume of every class of the table but the background, absent classes with 0, in table order."""
+        """Return voxels and volume of every class but the background, in table order; 0 voxels if it does not occur."""
         counts, millilitres = voxel_counts(self.labels), self.geometry.voxel_volume / 1000
         return [
             LabelVolume(label.value, label.name, int(counts[label.value]), float(counts[label.value]) * millilitres)
@@ -80,7 +106,7 @@ class Segmentation:
         ]
 
     def to_image(self) -> sitk.Image:
-        """The label map as a SimpleITK image of 16-bit integers."""
+        """Return the label map as a SimpleITK image of unsigned 16-bit integers."""
         import SimpleITK as sitk
 
         image = sitk.GetImageFromArray(self.labels)
@@ -89,10 +115,11 @@ class Segmentation:
 
     @classmethod
     def from_image(cls, label_image: sitk.Image | str | Path, table: LabelTable | None = None) -> Segmentation:
-        """Segmentation from a label image, in memory or in a file; any integer type.
+        """Create a segmentation from a label image.
 
-        Without a table the names are those in the file if it is a ``.seg.nrrd``, else ``label 1``, ``label 2``.
-
+        :param label_image: a SimpleITK image or a file, of any integer type.
+        :param table: names of the labels. If not given, the table in a ``.seg.nrrd`` is used; for other images the
+            labels are named ``label 1``, ``label 2``.
         :raises ImageError: if it cannot be read, is not a 3D image of integers, or has values outside 0..65535.
         :raises LabelTableError: if a value is not in the table.
         """
@@ -108,7 +135,7 @@ class Segmentation:
         if label_image.GetNumberOfComponentsPerPixel() != 1:
             components = label_image.GetNumberOfComponentsPerPixel()
             raise ImageError(
-                f"{what} has {components} values a voxel (overlapping segments in layers?); one label is needed."
+                f"{what} has {components} values in each voxel (overlapping segments in layers?); one label is needed."
             )
         try:
             geometry = Geometry.from_image(label_image)
@@ -124,14 +151,14 @@ class Segmentation:
 
 
 def _as_uint16(labels: np.ndarray) -> np.ndarray:
-    """``labels`` as a contiguous uint16 array, itself if it is one.
+    """Return ``labels`` as a contiguous uint16 array, without a copy if possible.
 
-    :raises ImageError: if they are not integers from 0 to 65535.
+    :raises ImageError: if the values are not integers from 0 to 65535.
     """
     if labels.dtype.kind not in "biu":
         raise ImageError(f"Labels must be integers; these are {labels.dtype}.")
     if labels.size and labels.dtype.kind != "b" and labels.dtype not in (np.uint8, np.uint16):
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high > MAX_VALUE:
-            raise ImageError(f"Labels must lie between 0 and {MAX_VALUE}; these reach from {low} to {high}.")
+            raise ImageError(f"Labels must lie between 0 and {MAX_VALUE}; these range from {low} to {high}.")
     return np.ascontiguousarray(labels, np.uint16)

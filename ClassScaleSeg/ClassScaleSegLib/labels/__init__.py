@@ -1,4 +1,4 @@
-"""What label values mean: names, colours, terminology codes."""
+"""Label tables: the name, colour and terminology codes of each label value."""
 
 from .label import Code, Label
 from .table import LabelTable

@@ -1,8 +1,9 @@
-"""3D Slicer's colour-table CSV: text -> labels and back. The text may come from anyone, so every fault names its line.
+"""Read and write labels as 3D Slicer's colour-table CSV. Users edit these files, so each error names the line at fault.
 
-Columns as `vtkMRMLColorTableStorageNode` of Slicer 5.8 and later reads and writes them. Only ``LabelValue`` and
-``Name`` must be there; a table without colours gets ours, one without terminology has no codes. The last column,
-``Group``, is our own and written only where a label has a group: Slicer reads such a table as well, and drops it.
+The columns are those that `vtkMRMLColorTableStorageNode` of Slicer 5.8 and later reads and writes. Only ``LabelValue``
+and ``Name`` are required. Labels without colour columns get the colours of `segment_color`; labels without terminology
+columns have no codes. The last column, ``Group``, is an addition of ClassScaleSeg and is written only if a label has a
+group. Slicer reads such a table too and ignores the column.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from ..errors import LabelTableError
 from .label import CODE_FIELDS, MAX_VALUE, Code, Label, segment_color, segment_id
 
-MAX_BYTES = 64 << 20  # 65536 rows of a kilobyte each; a longer file is no label table
+MAX_BYTES = 64 << 20  # 65536 rows of a kilobyte each; a larger file is not a label table
 COLORS = ("Color_R", "Color_G", "Color_B")
 CODE_COLUMNS = {
     field: tuple(f"{prefix}_{part}" for part in ("CodingScheme", "CodeValue", "CodeMeaning"))
@@ -27,9 +28,11 @@ GROUP = "Group"
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
-    """Labels in the order of the file.
+    """Read a colour-table CSV.
 
-    :raises LabelTableError: a sentence naming file and line.
+    :param path: the file, UTF-8.
+    :returns: the labels in the order of the file.
+    :raises LabelTableError: if the file cannot be read or used; the message names the file and, where known, the line.
     """
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     labels: dict[int, Label] = {}
@@ -40,8 +43,8 @@ def read_labels(path: Path) -> tuple[Label, ...]:
         if missing:
             found = ", ".join(header)[:100] or "nothing"
             raise LabelTableError(
-                f"{path}: the first line has no column {missing[0]}, it has {found}. A label table is a CSV with the "
-                "columns LabelValue and Name, separated by commas, as 3D Slicer writes its colour tables."
+                f"{path}: the first line has no column {missing[0]}; it has {found}. A label table is a CSV file with "
+                "the columns LabelValue and Name, separated by commas, such as a colour table that 3D Slicer writes."
             )
         if repeated:
             raise LabelTableError(f"{path}: the first line has more than one column {repeated[0]}.")
@@ -63,9 +66,11 @@ def read_labels(path: Path) -> tuple[Label, ...]:
 
 
 def format_labels(labels: Iterable[Label]) -> str:
-    """CSV text with all columns; the background is transparent, all else opaque.
+    """Return labels as CSV text with all columns. The background is transparent, every other label opaque.
 
-    Text is quoted, as Slicer's reader takes ``#`` elsewhere for a comment.
+    Text is quoted because Slicer's reader treats ``#`` outside quotes as the start of a comment.
+
+    :param labels: the rows, written in this order.
     """
     text, rows = io.StringIO(), tuple(labels)
     grouped = any(label.group for label in rows)
@@ -78,7 +83,7 @@ def format_labels(labels: Iterable[Label]) -> str:
 
 
 def code_cells(label: Label) -> list[str]:
-    """The fifteen cells of the columns `CODE_COLUMNS`, empty where there is no code."""
+    """Return the 15 cells of the columns `CODE_COLUMNS`; the three cells of a missing code are empty."""
     return [part for code in label.codes.values() for part in (astuple(code) if code else ("", "", ""))]
 
 
@@ -108,7 +113,7 @@ def _label(cells: dict[str, str], where: str) -> Label:
 
 def _number(cells: dict[str, str], column: str, largest: int, where: str) -> int:
     text = cells.get(column, "").strip()
-    # int() alone would also take "1_0", other scripts' digits and numbers of any length
+    # int() alone would also accept "1_0", digits of other scripts and numbers of any length
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) <= largest):
         raise LabelTableError(f'{where}: {column} is "{text[:30]}", expected a whole number from 0 to {largest}.')
     return int(text)

@@ -1,7 +1,7 @@
-"""One label: its value, segment id, name, colour and terminology codes.
+"""Describe one label: value, segment id, name, colour and terminology codes.
 
-Whatever a model or a file calls its classes, every class has a name, a stable segment id and a colour that do not
-change when other classes are added.
+The default name, segment id and colour of a label depend on its value alone, so they do not change when other labels
+are added.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ CODE_FIELDS = ("category", "type", "type_modifier", "region", "region_modifier")
 
 
 def one_line(text: str) -> str:
-    """``text`` as headers and tables can hold it: control characters and runs of white space become one space.
+    """Return ``text`` in a form that file headers and tables can hold.
 
-    A backslash becomes a slash and a double quote a single one: Slicer's reader of colour tables loses the rest of the
-    table at a quote, and Slicer, slicerio and NRRD each take a backslash for another escape.
+    Control characters and runs of white space become one space. A double quote becomes a single quote, because Slicer's
+    reader of colour tables loses the rest of the table at a double quote. A backslash becomes a slash, because Slicer,
+    slicerio and NRRD each interpret a backslash as a different escape.
+
+    :param text: any text.
+
+    >>> one_line(' left\\n "kidney" ')
+    "left 'kidney'"
     """
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(printable.replace("\\", "/").replace('"', "'").split())
@@ -26,9 +32,16 @@ def one_line(text: str) -> str:
 
 @dataclass(frozen=True)
 class Code:
-    """One coded concept as DICOM writes it, for example ``Code("SCT", "10200004", "Liver")``.
+    """One coded concept as in DICOM.
 
-    The characters ``~ ^ | &``, with which Slicer joins codes and cannot escape, become spaces.
+    The characters ``~ ^ | &`` become spaces: Slicer separates codes with them and has no escape for them.
+
+    :ivar scheme: coding scheme designator, such as ``SCT`` for SNOMED CT.
+    :ivar value: code value.
+    :ivar meaning: code meaning, a readable name.
+
+    >>> Code("SCT", "10200004", "Liver").meaning
+    'Liver'
     """
 
     scheme: str
@@ -42,10 +55,25 @@ class Code:
 
 @dataclass(frozen=True)
 class Label:
-    """One class: ``value`` in the label map, ``id`` of its segment, ``color`` red, green, blue 0..255, and codes.
+    """One class of a segmentation.
 
-    The name is put on one line as `one_line` does it; without any it is ``label 12``. ``group`` is the heading under
-    which people look for the class ("Ribs"), for lists alone; an empty one is none.
+    Id, name and group are passed through `one_line`. An empty name becomes ``label 12`` for the value 12, an empty
+    group becomes ``None``.
+
+    :ivar value: value in the label map, 0..65535; 0 is the background.
+    :ivar id: id of the segment in Slicer, such as ``Segment_12``.
+    :ivar name: name shown to users.
+    :ivar color: red, green, blue, 0..255 each.
+    :ivar category: terminology code of the category, such as "Anatomical Structure".
+    :ivar type: terminology code of the structure.
+    :ivar type_modifier: terminology code of its side or part, such as "Left".
+    :ivar region: terminology code of the anatomic region.
+    :ivar region_modifier: terminology code of the region's side or part.
+    :ivar group: heading under which lists show the class, such as "Ribs".
+
+    >>> liver = Label(5, segment_id(5), "liver", segment_color(5), type=Code("SCT", "10200004", "Liver"))
+    >>> liver.id, liver.type.value, liver.group
+    ('Segment_5', '10200004', None)
     """
 
     value: int
@@ -66,25 +94,37 @@ class Label:
 
     @property
     def codes(self) -> dict[str, Code | None]:
+        """The five terminology codes by the names in ``CODE_FIELDS``; ``None`` for a missing code."""
         return {field: getattr(self, field) for field in CODE_FIELDS}
 
 
 def segment_id(value: int) -> str:
-    """Identifier of the segment with this label value.
+    """Return the segment id of a label value.
 
-    The form that Slicer gives its own segments: letters, digits and an underscore pass unchanged through NRRD headers,
-    MRML and slicerio. It depends on nothing but the value, so that scripts can rely on it and results of the same model
-    can be compared segment by segment.
+    The id has the form that Slicer gives its own segments. Letters, digits and underscore pass unchanged through NRRD
+    headers, MRML and slicerio. The id depends on the value alone, so scripts can rely on it, and results of the same
+    model can be compared segment by segment.
+
+    :param value: label value.
+
+    >>> segment_id(12)
+    'Segment_12'
     """
     return f"Segment_{value}"
 
 
 def segment_color(value: int) -> tuple[int, int, int]:
-    """Red, green, blue 0..255 of a label value; black for 0.
+    """Return the default colour of a label value: red, green, blue, 0..255 each; black for 0.
 
-    The hue walks by the golden ratio, saturation and brightness by the two ratios that spread best in two dimensions
-    (powers of the plastic number), so near values are far apart in colour: at least 49 CIELAB units between a value and
-    the next. The first 4000 are all different. Dark hues (blue) are lifted to stand out against a black background.
+    The hue advances by the golden ratio. Saturation and brightness advance by the two ratios that spread points most
+    evenly in two dimensions (powers of the plastic number). Neighbouring values therefore have distant colours: at
+    least 49 CIELAB units between a value and the next. The first 4000 colours are all different. Dark hues (blue) are
+    lightened to stand out against a black background.
+
+    :param value: label value.
+
+    >>> segment_color(1)
+    (52, 103, 228)
     """
     if value == 0:
         return 0, 0, 0

@@ -1,4 +1,4 @@
-"""Names of anatomy as the terminology has them: "Left kidney" in place of a model's own ``kidney_left``."""
+"""Replace a model's own names by the names in the terminology: "Left kidney" instead of ``kidney_left``."""
 
 from __future__ import annotations
 
@@ -10,24 +10,32 @@ from .table import LabelTable
 
 
 def with_standard_names(table: LabelTable) -> LabelTable:
-    """The table with every name taken from its codes, where that is unambiguous.
+    """Return the table with the name of each label taken from its codes.
 
-    A label without codes keeps its own name, and so do all labels that would get the same name as another one.
+    A label keeps its own name if it has no codes, or if another label would have the same name.
+
+    :param table: labels with or without codes.
+
+    >>> table = LabelTable.from_names({1: "kidney_left", 2: "cell 2"})
+    >>> with_standard_names(table).names
+    {1: 'Left kidney', 2: 'cell 2'}
     """
     proposed = {label.value: standard_name(label) for label in table}
     taken = Counter(name or table[value].name for value, name in proposed.items())
-    return LabelTable(
-        tuple(
-            replace(label, name=proposed[label.value])
-            if proposed[label.value] and taken[proposed[label.value]] == 1
-            else label
-            for label in table
-        )
-    )
+
+    def renamed(label: Label) -> Label:
+        name = proposed[label.value]
+        return replace(label, name=name) if name and taken[name] == 1 else label
+
+    return LabelTable(tuple(renamed(label) for label in table))
 
 
 def standard_name(label: Label) -> str | None:
-    """Meaning of the label's type with its modifier before it ("Left kidney"); ``None`` without codes."""
+    """Return the meaning of a label's type, preceded by its modifier and followed by its region.
+
+    :param label: any label.
+    :returns: such as "Left kidney"; ``None`` for the background and for a label without a type.
+    """
     if label.value == 0 or label.type is None or not label.type.meaning:
         return None
     words = label.type.meaning

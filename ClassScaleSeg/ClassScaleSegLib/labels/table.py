@@ -1,6 +1,6 @@
-"""What label values mean: names, colours and terminology codes, as one immutable table.
+"""Hold the labels of a model or label map as one immutable table.
 
-Tables are read from and written to 3D Slicer's colour-table CSV (`csv.py`).
+`csv.py` reads and writes tables as 3D Slicer's colour-table CSV.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,21 @@ from .label import MAX_VALUE, Label, segment_color, segment_id
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Labels sorted by value, with unique values 0..65535 and unique ids.
+    """Labels sorted by value, with unique values 0..65535 and unique segment ids.
 
+    ``table[value]`` is the label with a value, ``value in table`` tells whether there is one, and iteration gives the
+    labels in the order of their values.
+
+    :ivar labels: the labels, sorted by value.
     :raises LabelTableError: if values or ids repeat, or a value does not fit into 16 bits.
+
+    >>> table = LabelTable.from_names({0: "background", 1: "liver", 2: "kidney_left"})
+    >>> table[2].type_modifier.meaning
+    'Left'
+    >>> table.by_name("Kidney left").value
+    2
+    >>> table.select(["liver"]).names
+    {0: 'background', 1: 'liver'}
     """
 
     labels: tuple[Label, ...]
@@ -49,7 +61,10 @@ class LabelTable:
         return value in self._by_value
 
     def __getitem__(self, value: int) -> Label:
-        """:raises LabelTableError: if no label has this value."""
+        """Return the label with this value.
+
+        :raises LabelTableError: if no label has this value.
+        """
         try:
             return self._by_value[value]
         except KeyError:
@@ -81,15 +96,17 @@ class LabelTable:
 
     @property
     def names(self) -> dict[int, str]:
+        """Name of each label value."""
         return {label.value: label.name for label in self.labels}
 
     @property
     def foreground(self) -> tuple[Label, ...]:
+        """All labels but the background."""
         return tuple(label for label in self.labels if label.value != 0)
 
     @cached_property
     def groups(self) -> dict[str, tuple[Label, ...]]:
-        """Foreground labels of each group, groups and labels in the order of their values; without the ungrouped."""
+        """Foreground labels by group, both in the order of the label values. Labels without a group are left out."""
         found: dict[str, list[Label]] = {}
         for label in self.foreground:
             if label.group:
@@ -97,51 +114,66 @@ class LabelTable:
         return {group: tuple(labels) for group, labels in found.items()}
 
     def by_name(self, name: str) -> Label:
-        """The label called ``name``, exactly or else but for case, spaces, underscores and hyphens.
+        """Return the label with this name.
 
-        :raises LabelTableError: if there is none, naming similar ones, or if several carry the name.
+        An exact match takes precedence. Otherwise case is ignored, and spaces, underscores and hyphens are equal.
+
+        :param name: name of the label.
+        :raises LabelTableError: if no label has the name (the message lists similar names) or several have it.
         """
         found = self._called(name)
         if len(found) == 1:
             return found[0]
         if found:
             values = ", ".join(str(label.value) for label in found)
-            raise LabelTableError(f"Several labels are called {name}: name one by its value, {values}.")
+            raise LabelTableError(f"Several labels are called {name}: give a label value instead, {values}.")
         spelled = {" ".join(_words(label.name)): label.name for label in self.labels}
         near = difflib.get_close_matches(" ".join(_words(name)), spelled, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(spelled[word] for word in near)}?" if near else f"{self._extent}."
         raise LabelTableError(f"No label is called {name}; {hint}")
 
     def select(self, names_or_values: Iterable[str | int]) -> LabelTable:
-        """The named labels, and the background where there is one. A number written as text counts as a value.
+        """Return a table of the given labels, and of the background if this table has one.
 
+        :param names_or_values: names as in `by_name`, or label values; a value may be written as text.
         :raises LabelTableError: if a name or value is not in the table.
         """
         chosen = {label.value: label for label in self.labels if label.value == 0}
         for item in names_or_values:
-            label = self[int(item)] if self._is_value(item) else self.by_name(item)
+            value = self._as_value(item)
+            label = self.by_name(str(item)) if value is None else self[value]
             chosen[label.value] = label
         return LabelTable(tuple(chosen.values()))
 
     def lookup(self, name_or_value: str | int) -> tuple[Label, ...]:
-        """All labels that `select` could mean by this: none if it is not in the table, several that share a name."""
-        if self._is_value(name_or_value):
-            label = self._by_value.get(int(name_or_value))
-            return () if label is None else (label,)
-        return tuple(self._called(name_or_value))
+        """Return all labels that match an entry of `select`.
+
+        :param name_or_value: a name or label value.
+        :returns: no label if it is not in the table, several labels if they share the name.
+        """
+        value = self._as_value(name_or_value)
+        if value is None:
+            return tuple(self._called(str(name_or_value)))
+        label = self._by_value.get(value)
+        return () if label is None else (label,)
 
     def _called(self, name: str) -> list[Label]:
         return self._by_name.get(name) or self._by_words.get(tuple(_words(name)), [])
 
-    def _is_value(self, item: str | int) -> bool:
-        return not isinstance(item, str) or bool(re.fullmatch(r"[0-9]{1,5}", item) and item not in self._by_name)
+    def _as_value(self, item: str | int) -> int | None:
+        """Return the label value that ``item`` stands for; ``None`` if it is a name."""
+        if isinstance(item, str) and (item in self._by_name or not re.fullmatch(r"[0-9]{1,5}", item)):
+            return None
+        return int(item)
 
     @classmethod
     def from_names(cls, names: Mapping[int, str], codes: LabelTable | None = None) -> LabelTable:
-        """Table with the given names, colours by value, and the codes and groups known for the names.
+        """Create a table from names, with default colours and the codes and groups known for the names.
 
-        :param codes: labels whose codes and groups are taken over by name, before those that ship with ClassScaleSeg
-            (the classes of TotalSegmentator). A name that neither knows gets none.
+        :param names: name of each label value.
+        :param codes: labels whose codes and groups are used for equal names, in preference to those that ship with
+            ClassScaleSeg (the classes of TotalSegmentator). A name found in neither gets no codes.
+        :raises LabelTableError: if a value does not fit into 16 bits.
         """
         given = {} if codes is None else _codes_by_words(codes)
         labels = []
@@ -153,18 +185,24 @@ class LabelTable:
 
     @classmethod
     def from_csv(cls, path: str | Path) -> LabelTable:
-        """Read Slicer's colour-table CSV.
+        """Read a table from Slicer's colour-table CSV.
 
-        :raises LabelTableError: a sentence naming the file, and the line where there is one.
+        :param path: the file, UTF-8.
+        :raises LabelTableError: if the file cannot be read or used; the message names the file and, where known, the
+            line.
         """
         from .csv import read_labels
 
         return cls(read_labels(Path(path)))
 
     def to_csv(self, path: str | Path | None = None, overwrite: bool = False) -> str:
-        """The table as Slicer's colour-table CSV; also written to ``path`` if that is given.
+        """Return the table as Slicer's colour-table CSV, and write it to ``path`` if that is given.
 
-        :raises OutputError: if the file cannot be written, or exists and is not to be overwritten.
+        :param path: the file to be written.
+        :param overwrite: replace an existing file.
+        :returns: the CSV text.
+        :raises OutputExistsError: if the file exists and ``overwrite`` is false.
+        :raises OutputError: if the file cannot be written.
         """
         from .csv import format_labels
 
@@ -182,25 +220,27 @@ def _words(name: str) -> list[str]:
 
 
 def _codes_by_words(table: Iterable[Label]) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Codes and group of each label that has codes, by its sorted words, and by those without its side.
+    """Return codes and group of each label that has codes, by the sorted words of its name, with and without its side.
 
-    So ``left kidney`` is ``kidney_left``. The entry without a side drops the code of the side; labels whose side is
-    part of the concept itself (left atrium) have no such entry.
+    Words are sorted so that ``left kidney`` finds ``kidney_left``. The entry without a side has no code for the side.
+    Labels whose side is part of the concept itself (left atrium) have no such entry.
     """
-    whole, sideless = {}, {}
+    whole: dict[tuple[str, ...], dict[str, Any]] = {}
+    sideless: dict[tuple[str, ...], dict[str, Any]] = {}
     for label in table:
         words = sorted(_words(label.name))
         if label.category is None:
             continue
         whole[tuple(words)] = {**label.codes, "group": label.group}
-        unsided = label
-        for field in ("type_modifier", "region_modifier"):
-            modifier = getattr(label, field)
-            if modifier is not None and modifier.meaning.casefold() in ("left", "right"):
-                unsided = replace(unsided, **{field: None})
-        if unsided is not label:
+        sides: dict[str, Any] = {
+            field: None
+            for field in ("type_modifier", "region_modifier")
+            if (modifier := label.codes[field]) is not None and modifier.meaning.casefold() in ("left", "right")
+        }
+        if sides:
             sideless[tuple(word for word in words if word not in ("left", "right"))] = {
-                **unsided.codes,
+                **label.codes,
+                **sides,
                 "group": label.group,
             }
     return {**sideless, **whole}

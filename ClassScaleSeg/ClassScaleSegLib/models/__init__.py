@@ -1,1 +1,1 @@
-"""Models: finding, checking and opening their files; splitting the network; bundles."""
+"""Models: find, check and open their files, build and split the network, make and read bundles."""

@@ -1,28 +1,30 @@
-"""What a user should know before a run that will work, and may disappoint: another modality, too coarse voxels."""
+"""Warn before a run whose result is likely to be poor: another modality than the model's, or too coarse voxels."""
 
 from __future__ import annotations
 
 from .summary import ModelSummary
 
-_COARSE = 3.0  # times the model's spacing; structures a few of its voxels thick are then lost between two of the image
+_COARSE = 3.0  # times the model's spacing; structures a few model voxels thick then fall between two image voxels
 _MODALITIES = {"MR": "MR", "MRI": "MR", "CT": "CT", "PT": "PET", "PET": "PET", "US": "US", "NM": "NM"}
 
 
 def advise(summary: ModelSummary, spacing: tuple[float, float, float], modality: str | None) -> list[str]:
-    """Sentences, none if all is well.
+    """Return warnings about the use of a model for a volume.
 
+    :param summary: the model.
     :param spacing: of the volume, mm, along z, y, x.
-    :param modality: of the volume as DICOM has it, if it is known.
+    :param modality: of the volume as in DICOM; ``None`` if unknown.
+    :returns: one sentence for each warning; empty if there is none.
     """
     sentences = []
     wanted = summary.modality or (summary.channel_names[0] if len(summary.channel_names) == 1 else None)
     made_for, given = (_MODALITIES.get((text or "").upper()) for text in (wanted, modality))
     if made_for and given and made_for != given:
-        sentences.append(f"The model was made for {made_for}, and this volume is {given}: expect a wrong result.")
+        sentences.append(f"The model was made for {made_for}, but this volume is {given}: expect a wrong result.")
     coarsest = max(a / b for a, b in zip(spacing[-len(summary.spacing) :], summary.spacing, strict=True))
     if coarsest > _COARSE:
         sentences.append(
-            f"The voxels are {coarsest:.1f} times longer than the model's ({max(spacing):.1f} mm): "
+            f"The voxels are up to {max(spacing):.1f} mm long, {coarsest:.1f} times as long as the model's: "
             "small structures may be missed."
         )
     return sentences

@@ -1,7 +1,7 @@
-"""The ``architecture`` in plans from anywhere: only classes that nnU-Net's planners name, only sizes they could plan.
+"""Check the ``architecture`` in untrusted plans: only classes that nnU-Net's planners write, only plausible sizes.
 
-Names of classes in ``plans.json`` are import paths to nnU-Net, which loads whatever they lead to. Here they are
-compared with a list, and replaced by the path at which the installed version has the class.
+Class names in ``plans.json`` are import paths, and nnU-Net imports any path. Here they are compared with a list, and
+replaced by the path of the class in the installed version.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .fields import integers, numbers, short
 MAX_STAGES, MAX_CONVOLUTIONS, MAX_FEATURES = 16, 64, 4096  # nnU-Net plans at most 9 stages, 6 blocks, 512 features
 MAX_KERNEL, MAX_STRIDE = 31, 16
 ARCHITECTURES = ("PlainConvUNet", "ResidualEncoderUNet")  # all that nnU-Net's planners write; both end in a convolution
-OPERATIONS = {  # arguments that name a class, and the classes; {d} is 2 or 3, the dimension of the network
+OPERATIONS = {  # arguments that name a class, and the allowed classes; {d} is 2 or 3, the dimension of the network
     "conv_op": ("Conv{d}d",),
     "norm_op": ("InstanceNorm{d}d", "BatchNorm{d}d", "Identity"),
     "dropout_op": ("Dropout{d}d", "Dropout"),
@@ -36,15 +36,20 @@ _BOUNDS = {
 
 
 def check_architecture(entries: dict, where: str) -> None:
-    """Replace each class name by the one nnU-Net brings today, after checking that it is one of those known."""
+    """Check the architecture and replace each class name by its path in the installed packages.
+
+    :param entries: entries of one configuration in ``plans.json``; ``architecture`` is replaced.
+    :param where: the file, for messages.
+    :raises ModelError: if a class is not supported or a size is not plausible; the message names the entry.
+    """
     architecture = entries.get("architecture")
     if not isinstance(architecture, dict) or not isinstance(architecture.get("arch_kwargs"), dict):
         raise ModelError(f"{where}: 'architecture' must be an object with 'arch_kwargs'.")
     name = _last(architecture.get("network_class_name"), "dynamic_network_architectures")
     if name not in ARCHITECTURES:
         raise ModelError(
-            f"{where}: architecture {short(architecture.get('network_class_name'))} is not supported, "
-            f"{' and '.join(ARCHITECTURES)} are: their last layer is a 1x1x1 convolution."
+            f"{where}: architecture {short(architecture.get('network_class_name'))} is not supported. "
+            f"Use {' or '.join(ARCHITECTURES)}, whose last layer is a 1x1x1 convolution."
         )
     arguments, dimension = dict(architecture["arch_kwargs"]), len(entries["patch_size"])
     stages = arguments.get("n_stages")
@@ -63,13 +68,17 @@ def check_architecture(entries: dict, where: str) -> None:
         elif key.endswith("_kwargs") and value is not None:
             fine = isinstance(value, dict) and all(isinstance(entry, bool | int | float) for entry in value.values())
             if not fine or not numbers([value.get("eps", 1e-5)], 1):
-                raise ModelError(f"{where}: {key} {short(value)} must be an object with numbers, true and false.")
+                raise ModelError(
+                    f"{where}: {key} {short(value)} must be an object whose values are numbers, true or false."
+                )
     kernels, strides = (_per_stage(arguments, key, stages, dimension, where) for key in ("kernel_sizes", "strides"))
     if any(size % 2 == 0 for stage in kernels for size in stage):
         raise ModelError(f"{where}: kernel_sizes {short(kernels)} must be odd.")
     for size, per_stage in zip(entries["patch_size"], zip(*strides, strict=True), strict=True):
         if size % math.prod(per_stage):
-            raise ModelError(f"{where}: patch_size {size} cannot be divided by the strides {list(per_stage)}.")
+            raise ModelError(
+                f"{where}: patch_size {size} is not divisible by the product of the strides {list(per_stage)}."
+            )
     entries["architecture"] = {
         "network_class_name": f"dynamic_network_architectures.architectures.unet.{name}",
         "arch_kwargs": arguments,
@@ -78,15 +87,15 @@ def check_architecture(entries: dict, where: str) -> None:
 
 
 def _per_stage(arguments: dict, key: str, stages: int, dimension: int, where: str) -> list[list[int]]:
-    """Kernel sizes or strides of each stage along each axis, however shortly the plans give them."""
+    """Return kernel sizes or strides of each stage along each axis; plans may give one number for all of them."""
     value = arguments.get(key)
-    per_stage = value if isinstance(value, list) else [value] * stages
-    rows = [row if isinstance(row, list) else [row] * dimension for row in per_stage]
+    per_stage: list[Any] = value if isinstance(value, list) else [value] * stages
+    rows: list[list[int]] = [row if isinstance(row, list) else [row] * dimension for row in per_stage]
     if value is None or len(rows) != stages or any(len(row) != dimension for row in rows):
         raise ModelError(f"{where}: {key} {short(value)} must give {dimension} sizes for each of {stages} stages.")
     return rows
 
 
 def _last(path: Any, package: str) -> str | None:
-    """The last name of a dotted path inside ``package``, ``None`` for anything else."""
+    """Return the last name of a dotted path inside ``package``; ``None`` for any other value."""
     return path.rpartition(".")[2] if isinstance(path, str) and path.startswith(f"{package}.") else None

@@ -1,17 +1,15 @@
-"""Our own model file: one zip with weights in safetensors, plans and labels as text, and a manifest. No pickle inside.
-
-What is in it, and how it is read; :mod:`.packing` makes it.
+"""Read bundles, the model files of ClassScaleSeg: a zip without pickles, made by :mod:`.packing`.
 
 | member | content |
 |---|---|
-| ``manifest.json`` | ``format``, ``version``, what the model is, size and SHA-256 of every other member |
+| ``manifest.json`` | ``format``, ``version``, facts about the model, size and SHA-256 of every other member |
 | ``plans.json``, ``dataset.json`` | as nnU-Net wrote them |
 | ``labels.csv`` | the label table, a colour table of 3D Slicer with terminology codes |
 | ``fold_K.safetensors`` | tensors that inference uses, by nnU-Net's names; float32, or float16 for half the size |
 | ``README.md`` | the model card |
 
-The bytes depend on the content alone (stored uncompressed, in a fixed order, without dates), so that packing twice
-gives the same SHA-256. Members that the manifest does not list are never read.
+The bytes depend on the content alone (stored uncompressed, in a fixed order, without dates), so packing twice gives the
+same SHA-256. Members that are not in the manifest are never read.
 """
 
 from __future__ import annotations
@@ -20,12 +18,16 @@ import hashlib
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import LabelTableError, ModelError
 from ..labels.table import LabelTable
 from .files import MAX_JSON, Files, parse_json, read_json
 from .folder import ModelParts, check_mirror_axes
 from .plans import check_plans
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT, VERSION = "classscaleseg-bundle", 1
 TEXTS = ("plans.json", "dataset.json", "labels.csv", "README.md")
@@ -35,24 +37,29 @@ ORIENTATION = r"(?=.*[LR])(?=.*[AP])(?=.*[IS])[LRAPIS]{3}"
 
 
 def is_bundle(files: Files) -> bool:
+    """Tell whether the files of a model are a bundle, zipped or not."""
     return "manifest.json" in files
 
 
 def read_bundle(
     files: Files, folds: tuple[int | str, ...] | None = None, configuration: str | None = None
 ) -> ModelParts:
-    """Read a bundle, packed or unpacked, after comparing every member with the manifest.
+    """Read a bundle, zipped or not, and compare every member with the manifest.
 
-    :param folds: all if not given.
-    :raises ModelError: one sentence naming the member and the fault.
+    :param files: files of the bundle.
+    :param folds: the folds to read; all if not given.
+    :param configuration: the configuration that the caller expects.
+    :raises ModelError: if the bundle cannot be used; the message names the member and the fault.
     """
     manifest = read_manifest(files)
     found = manifest["folds"]
     chosen = found if folds is None else list(dict.fromkeys(map(str, folds)))
     if not chosen or not set(chosen) <= set(found):
-        raise ModelError(f"{files.where()} has the folds {', '.join(found)}; {', '.join(chosen)} was asked for.")
+        raise ModelError(
+            f"{files.where()} has the folds {', '.join(found)}; {', '.join(chosen) or 'no fold'} was requested."
+        )
     if configuration not in (None, manifest["configuration"], files.name, files.root):
-        raise ModelError(f"{files.where()} holds configuration {manifest['configuration']}, not {configuration}.")
+        raise ModelError(f"{files.where()} has the configuration {manifest['configuration']}, not {configuration}.")
     texts, tensors = {}, {}
     for name, declared in manifest["members"].items():
         content = read_member(files, name, declared)
@@ -79,16 +86,17 @@ def read_bundle(
 
 
 def read_manifest(files: Files) -> dict:
-    """The manifest, checked in itself.
+    """Read and check the manifest, without comparing it with the other members.
 
-    :raises ModelError: if it is damaged, foreign, or of a newer version.
+    :param files: files of the bundle.
+    :raises ModelError: if it is damaged, of another format, or of a newer version.
     """
     manifest, where = read_json(files, "manifest.json"), files.where("manifest.json")
     if manifest.get("format") != FORMAT:
         raise ModelError(f"{where} does not belong to a ClassScaleSeg bundle (its 'format' is not {FORMAT}).")
     version = manifest.get("version")
     if type(version) is not int or version < 1:
-        raise ModelError(f"{where} has no version: the bundle is damaged, get it again.")
+        raise ModelError(f"{where} has no version: the bundle is damaged; get it again.")
     if version > VERSION:
         raise ModelError(
             f"{files.where()} was made by a newer ClassScaleSeg (bundle version {version}, this one reads {VERSION}): "
@@ -99,9 +107,11 @@ def read_manifest(files: Files) -> dict:
 
 
 def check_manifest(manifest: dict, where: str) -> None:
-    """The types and forms of all entries.
+    """Check types and forms of all entries of a manifest.
 
-    :raises ModelError: naming the first entry at fault.
+    :param manifest: content of ``manifest.json``.
+    :param where: the file, for messages.
+    :raises ModelError: if an entry is missing or not valid; the message names the first one.
     """
 
     def text(value: object) -> bool:
@@ -127,37 +137,54 @@ def check_manifest(manifest: dict, where: str) -> None:
     }
     fault = next((key for key, value in fine.items() if not value), None)
     if fault:
-        raise ModelError(f"{where}: entry {fault!r} is missing or not in the form a bundle has.")
+        raise ModelError(f"{where}: the entry {fault!r} is missing or not valid.")
     missing = next((name for name in TEXTS if name not in members), None)
     if missing:
-        raise ModelError(f"{where} does not list {missing}: the bundle is incomplete, get it again.")
+        raise ModelError(f"{where} does not list {missing}: the bundle is incomplete; get it again.")
 
 
 def read_member(files: Files, name: str, declared: dict) -> bytes:
-    """A member's content, after comparing it with what the manifest declares.
+    """Read a member and compare it with its entry in the manifest.
 
-    :raises ModelError: naming the member and the fault.
+    :param files: files of the bundle.
+    :param name: of the member.
+    :param declared: its entry in the manifest, with ``size`` in bytes and ``sha256``.
+    :raises ModelError: if it is missing or differs; the message names the member.
     """
     check_size(files, name, declared)
     with files.open(name) as stream:
         content = stream.read()
     if hashlib.sha256(content).hexdigest() != declared["sha256"]:
-        raise ModelError(f"{files.where(name)} is damaged: its SHA-256 is not the manifest's. Get the bundle again.")
+        raise ModelError(
+            f"{files.where(name)} is damaged: its SHA-256 differs from the manifest. Get the bundle again."
+        )
     return content
 
 
 def check_size(files: Files, name: str, declared: dict) -> None:
-    """:raises ModelError: if a member is missing, has other bytes than declared, or is a text of more than 64 MiB."""
+    """Compare the size of a member with its entry in the manifest, without reading the member.
+
+    :param files: files of the bundle.
+    :param name: of the member.
+    :param declared: its entry in the manifest, with ``size`` in bytes.
+    :raises ModelError: if it is missing, has another size, or is a text of more than 64 MiB.
+    """
     if name not in files:
         raise ModelError(f"{files.where(name)} is missing.")
-    size, limit = files.size(name), MAX_JSON if name in TEXTS else declared["size"]
-    if size != declared["size"] or size > limit:
-        raise ModelError(f"{files.where(name)} has {size} bytes, the manifest declares {declared['size']}.")
+    size = files.size(name)
+    if size != declared["size"]:
+        raise ModelError(f"{files.where(name)} has {size} bytes, but the manifest declares {declared['size']}.")
+    if name in TEXTS and size > MAX_JSON:
+        raise ModelError(f"{files.where(name)} has {size} bytes; at most {MAX_JSON} are read.")
 
 
-def read_tensors(content: bytes, where: str) -> dict:
-    """Tensors by name from the bytes of a safetensors file.
-    :raises ModelError: if it is none."""
+def read_tensors(content: bytes, where: str) -> dict[str, torch.Tensor]:
+    """Read the tensors of a safetensors file, by name.
+
+    :param content: the bytes of the file.
+    :param where: the file, for messages.
+    :raises ModelError: if the bytes are not a safetensors file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -168,9 +195,12 @@ def read_tensors(content: bytes, where: str) -> dict:
 
 
 def read_table(content: bytes, values: tuple[int, ...], where: str) -> LabelTable:
-    """The label table of a bundle whose model gives ``values``; with a background.
+    """Read the label table of a bundle and add a background if it has none.
 
-    :raises ModelError: if it is none, or has other values.
+    :param content: the bytes of ``labels.csv``.
+    :param values: label values that the model gives.
+    :param where: the file, for messages.
+    :raises ModelError: if the bytes are not a label table, or its values are not those of the model.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels.csv"
@@ -188,13 +218,16 @@ def read_table(content: bytes, values: tuple[int, ...], where: str) -> LabelTabl
 
 
 def complete_table(table: LabelTable, values: tuple[int, ...], where: str) -> LabelTable:
-    """The table with a background, after checking that it has just the values that the model gives.
+    """Check that a table has exactly the values that a model gives; return it with a background.
 
-    :raises LabelTableError: naming the first value that differs.
+    :param table: labels of the model.
+    :param values: label values that the model gives.
+    :param where: the table, for messages.
+    :raises LabelTableError: if the values differ; the message names the first such value.
     """
     given, wanted = {label.value for label in table.foreground}, set(values) - {0}
     if given != wanted:
         value = min(given ^ wanted)
-        fault = "has no label" if value in wanted else "has a label that the model does not give,"
-        raise LabelTableError(f"{where} {fault} {value}; the model's labels are {min(wanted)} to {max(wanted)}.")
+        fault = f"has no label {value}" if value in wanted else f"has label {value}, which the model does not give"
+        raise LabelTableError(f"{where} {fault}; the model's labels are {min(wanted)} to {max(wanted)}.")
     return table if 0 in table else LabelTable((*LabelTable.from_names({0: "background"}), *table))

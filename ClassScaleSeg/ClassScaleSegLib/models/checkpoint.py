@@ -1,8 +1,9 @@
-"""One ``checkpoint_*.pth`` of nnU-Net -> weights, without running anything it holds.
+"""Read the weights from a ``checkpoint_*.pth`` of nnU-Net without running code in it.
 
-A checkpoint is a pickle in a zip. It is read with ``weights_only=True`` and, because nnU-Net keeps its training log
-beside the weights, a short list of NumPy scalar types. What looks like TorchScript, or is not plain stored bytes, is
-refused before torch sees it: torch up to 2.5 would run the one (CVE-2025-32434) and unpack the other to any size.
+A checkpoint is a pickle in a zip. It is read with ``weights_only=True``. A short list of NumPy scalar types is allowed
+too, because nnU-Net stores its training log with the weights. Two kinds of file are refused before torch sees them:
+TorchScript, which torch up to 2.5 would run (CVE-2025-32434), and compressed members, which torch would unpack to any
+size.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import functools
+import importlib
 import pickle
 import re
 import zipfile
@@ -26,11 +28,12 @@ from .files import ZIP_FAULTS, first_line
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """:ivar weights: nnU-Net's names without the prefixes of ``torch.compile`` and data parallel training.
+    """The content of a checkpoint that inference needs.
 
-    :ivar configuration: the plans' configuration it was trained with, if it says so.
+    :ivar weights: tensors by nnU-Net's names, without the prefixes of ``torch.compile`` and data parallel training.
+    :ivar configuration: configuration in the plans that it was trained with; ``None`` if the file does not name it.
     :ivar mirror_axes: spatial axes that may be mirrored, as the trainer set them; unchecked.
-    :ivar trainer: the trainer class; some build another network than the plans say.
+    :ivar trainer: name of the trainer class. Some trainers build another network than the plans describe.
     """
 
     weights: dict[str, torch.Tensor]
@@ -40,16 +43,16 @@ class Checkpoint:
 
     @property
     def origin(self) -> str:
-        """Who trained it, to be put behind the file name in messages."""
+        """Name of the trainer, as messages append it to the file name; empty if unknown."""
         return f" (trained by {self.trainer})" if self.trainer else ""
 
 
 def read_checkpoint(stream: BinaryIO, where: str) -> Checkpoint:
     """Read a checkpoint written by nnU-Net v2.
 
-    :param stream: seekable.
+    :param stream: the file, seekable.
     :param where: the file, for messages.
-    :raises ModelError: if it is truncated, no checkpoint, or holds more than weights and plain values.
+    :raises ModelError: if it is truncated, not a checkpoint, or contains more than weights and plain values.
     """
     _check_container(stream, where)
     stream.seek(0)
@@ -58,7 +61,7 @@ def read_checkpoint(stream: BinaryIO, where: str) -> Checkpoint:
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(_explain(str(error), where)) from error
-    except Exception as error:  # torch names no set of errors for damaged files
+    except Exception as error:  # torch does not document its exceptions for damaged files
         raise ModelError(
             f"{where} cannot be read as a checkpoint ({first_line(error)}): get the file again."
         ) from error
@@ -79,10 +82,11 @@ def read_checkpoint(stream: BinaryIO, where: str) -> Checkpoint:
 
 
 def _check_container(stream: BinaryIO, where: str) -> None:
-    """``torch.save`` stores its members uncompressed, so together they are never larger than the file.
+    """Check the zip of a checkpoint before torch reads it.
 
-    torch does not compare the checksums, so that a flipped bit in a weight would pass unnoticed: they are compared here
-    (about a second for a gigabyte).
+    ``torch.save`` stores its members uncompressed, so their total size never exceeds the size of the file. torch does
+    not compare checksums and would not notice a flipped bit in a weight. They are compared here, which takes about a
+    second for a gigabyte.
     """
     length = stream.seek(0, 2)
     stream.seek(0)
@@ -90,7 +94,9 @@ def _check_container(stream: BinaryIO, where: str) -> None:
         with zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
             if any(member.filename.endswith("/constants.pkl") for member in members):
-                raise ModelError(f"{where} is a TorchScript program, not a checkpoint: it could run code: not opened.")
+                raise ModelError(
+                    f"{where} is a TorchScript program, not a checkpoint. It could run code and was not opened."
+                )
             if any(member.compress_type != zipfile.ZIP_STORED for member in members) or length < sum(
                 member.file_size for member in members
             ):
@@ -108,8 +114,8 @@ def _check_container(stream: BinaryIO, where: str) -> None:
 def _numpy_scalars_allowed() -> contextlib.AbstractContextManager:
     """Allow the NumPy scalars of nnU-Net's training log (``_best_ema``) while a checkpoint is read.
 
-    torch below 2.5 has no context manager for it: there the names stay allowed, which is harmless. Below 2.4 nothing
-    can be allowed, so most checkpoints fail with a sentence that says what to do.
+    torch below 2.5 has no context manager for this: there the names remain allowed, which is harmless. torch below 2.4
+    cannot allow them at all, so most checkpoints fail with a message that says what to do.
     """
     if hasattr(torch.serialization, "safe_globals"):
         return torch.serialization.safe_globals(_numpy_scalars())
@@ -120,8 +126,8 @@ def _numpy_scalars_allowed() -> contextlib.AbstractContextManager:
 
 @functools.cache
 def _numpy_scalars() -> list[Any]:
-    """What a pickled NumPy number names; files written with NumPy 1 and 2 call the same function differently."""
-    module = np.core if int(np.__version__.split(".")[0]) < 2 else np._core
+    """Return what a pickled NumPy number refers to; NumPy 1 and 2 write different names of the same function."""
+    module = importlib.import_module("numpy.core" if int(np.__version__.split(".")[0]) < 2 else "numpy._core")
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_)]
     return [np.dtype, codecs.encode, *(_scalar(module, name) for name in ("numpy.core", "numpy._core")), *dtypes]
 
@@ -139,8 +145,8 @@ def _explain(message: str, where: str) -> str:
     name = found[1][:80] if found else ""
     if name.startswith("numpy.") and not hasattr(torch.serialization, "add_safe_globals"):
         return (
-            f"{where} holds NumPy numbers, which torch {torch.__version__} cannot read safely: update torch to 2.4 or "
-            "later, or use the model as a bundle (made by `classscaleseg pack` where a newer torch is installed)."
+            f"{where} contains NumPy numbers, which torch {torch.__version__} cannot read safely: update torch to 2.4 "
+            "or later, or use the model as a bundle (made by `classscaleseg pack` on a computer with a newer torch)."
         )
-    what = f"{name}, " if name else ""
-    return f"{where} holds {what}more than weights and plain values: it could run code and is not opened."
+    what = f" ({name})" if name else ""
+    return f"{where} contains more than weights and plain values{what}. It could run code and was not opened."

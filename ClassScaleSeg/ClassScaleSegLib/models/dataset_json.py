@@ -1,6 +1,6 @@
-"""What ``dataset.json`` and ``plans.json`` of nnU-Net say, read without nnU-Net: channels, labels, name, modality.
+"""Read channels, labels, name and modality from ``dataset.json`` and ``plans.json`` without nnU-Net.
 
-The same answers serve whoever opens a model and whoever only lists it where nnunetv2 is not installed.
+Opening a model uses these functions, and so does listing models where nnunetv2 is not installed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,20 @@ from .fields import flat, short
 MAX_CHANNELS, MAX_LABEL = 1024, 65535  # label maps are uint16
 
 # TotalSegmentator turns every image to the closest canonical (RAS+) orientation before nnU-Net sees it
-# (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks know no other.
+# (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks need this orientation.
 TOTALSEGMENTATOR = r"(Dataset\d+_)?TotalSeg(mentator|MRI)_?.*"
 TOTALSEGMENTATOR_NOTICE = "TotalSegmentator is not a medical device and not intended for clinical use."
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a model folder is called; ``orientation``, ``modality`` and ``notice`` as in `Model`."""
+    """Facts about a model folder, as in `Model`.
+
+    :ivar name: name of the dataset, or else of the folder.
+    :ivar orientation: anatomical orientation that the network needs, such as ``RAS``; ``None`` for images as stored.
+    :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
+    :ivar notice: text that users must see.
+    """
 
     name: str
     orientation: str | None
@@ -32,9 +38,14 @@ class Identity:
 
 
 def channel_names(dataset: dict, where: str) -> tuple[str, ...]:
-    """``channel_names`` of a ``dataset.json``; older files call it ``modality``.
+    """Return the names of the input channels. Older files have the entry ``modality`` instead of ``channel_names``.
 
-    :raises ModelError: if it is not an object with 1 to ``MAX_CHANNELS`` entries.
+    :param dataset: content of ``dataset.json``.
+    :param where: the file, for messages.
+    :raises ModelError: if the entry is not an object with 1 to ``MAX_CHANNELS`` entries.
+
+    >>> channel_names({"channel_names": {"0": "CT"}}, "dataset.json")
+    ('CT',)
     """
     names = dataset["modality"] if "modality" in dataset else dataset.get("channel_names")
     if not isinstance(names, dict) or not 1 <= len(names) <= MAX_CHANNELS:
@@ -43,12 +54,18 @@ def channel_names(dataset: dict, where: str) -> tuple[str, ...]:
 
 
 def label_rows(dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, str], bool]:
-    """Label values in the order of the last layer's rows, their names, and whether they are regions.
+    """Return the labels that the rows of the last layer stand for.
 
-    Matches nnU-Net's ``LabelManager``: a softmax row's index is its label; for regions ``regions_class_order`` gives
-    the value written where a region is the last one above 0.5.
+    Matches nnU-Net's ``LabelManager``. A softmax row stands for the label equal to its index. For regions,
+    ``regions_class_order`` gives the value of each row; a voxel gets the value of the last region above 0.5.
 
-    :raises ModelError: if the labels cannot be those of a network.
+    :param dataset: content of ``dataset.json``.
+    :param where: the file, for messages.
+    :returns: the label value of each row; the name of each label value; whether the rows are regions.
+    :raises ModelError: if these cannot be the labels of a network.
+
+    >>> label_rows({"labels": {"background": 0, "liver": 1}}, "dataset.json")
+    ((0, 1), {0: 'background', 1: 'liver'}, False)
     """
     labels = dataset.get("labels")
     if not isinstance(labels, dict):
@@ -65,7 +82,7 @@ def label_rows(dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, st
     if regions:
         named = {k: v for k, v in named.items() if v != 0 and not (v and set(flat(v)) == {0})}
         if len(named) != len(order):
-            raise ModelError(f"{where}: {len(named)} regions are named, {len(order)} are predicted.")
+            raise ModelError(f"{where}: {len(named)} regions are named, but {len(order)} are predicted.")
         return tuple(order), {0: "background", **dict(zip(order, named, strict=True))}, True
     if listed != list(range(len(listed))):
         raise ModelError(
@@ -75,7 +92,14 @@ def label_rows(dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, st
 
 
 def identify(plans: dict, dataset: dict, folder: str, where: str) -> Identity:
-    """Name, orientation, modality and notice of the model in ``folder`` (its name)."""
+    """Return name, orientation, modality and notice of a model folder.
+
+    :param plans: content of ``plans.json``.
+    :param dataset: content of ``dataset.json``.
+    :param folder: name of the model folder.
+    :param where: ``dataset.json``, for messages.
+    :raises ModelError: if ``dataset.json`` names no channels.
+    """
     name = one_line(str(plans.get("dataset_name") or folder))[:200]
     canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
     reader: Any = plans.get("image_reader_writer")
@@ -88,7 +112,7 @@ def identify(plans: dict, dataset: dict, folder: str, where: str) -> Identity:
 
 
 def _modality(channels: tuple[str, ...]) -> str | None:
-    """``CT`` or ``MR`` (as DICOM writes it) if the names of all channels say so."""
+    """Return ``CT`` or ``MR``, as in DICOM, if the names of all channels agree on one of them."""
     names = [name.lower() for name in channels]
     if all(name == "ct" for name in names):
         return "CT"

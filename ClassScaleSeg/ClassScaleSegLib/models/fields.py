@@ -1,8 +1,8 @@
-"""Questions asked of values in JSON files from anywhere, and of nothing else."""
+"""Check single values in untrusted JSON files."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import ModelError
 
@@ -10,20 +10,27 @@ MAX_ENTRIES = 48  # three sizes for each of 16 stages
 
 
 def flat(value: Any) -> list[Any]:
-    """The entries of a value, a list, or a list of lists."""
+    """Return the entries of a list or of a list of lists as one list; any other value as its only entry."""
     items = value if isinstance(value, list) else [value]
     return [entry for item in items for entry in (item if isinstance(item, list) else [item])]
 
 
 def integers(value: Any, largest: int, key: str, where: str) -> None:
-    """A number, or a list or list of lists of numbers, each from 1 to ``largest``; one to three for each stage."""
+    """Check that a value is a whole number from 1 to ``largest``, or a list or list of lists of such numbers.
+
+    :param value: at most ``MAX_ENTRIES`` numbers.
+    :param largest: largest number allowed.
+    :param key: the entry, for the message.
+    :param where: the file, for the message.
+    :raises ModelError: if it is anything else.
+    """
     entries = flat(value)
     if len(entries) > MAX_ENTRIES or not all(type(entry) is int and 1 <= entry <= largest for entry in entries):
         raise ModelError(f"{where}: {key} {short(value)} must be whole numbers from 1 to {largest}.")
 
 
-def numbers(value: Any, count: int) -> bool:
-    """Whether ``value`` is a list of ``count`` finite numbers."""
+def numbers(value: Any, count: int) -> TypeGuard[list[float]]:
+    """Tell whether ``value`` is a list of ``count`` finite numbers."""
     return (
         isinstance(value, list)
         and len(value) == count
@@ -32,5 +39,6 @@ def numbers(value: Any, count: int) -> bool:
 
 
 def short(value: Any) -> str:
+    """Return the ``repr`` of a value, cut to 80 characters for messages."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

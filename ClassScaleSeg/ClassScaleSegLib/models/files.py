@@ -1,7 +1,7 @@
-"""The files of one model, in a folder or in a zip, read without trusting them and without unpacking them.
+"""Read the untrusted files of one model from a folder or a zip.
 
-A zip is never extracted: the few members a model needs are read into memory, so nothing can be written outside a folder
-and nothing is left behind. All its members are looked at first; one unsafe member refuses the whole zip.
+A zip is never extracted. The few members that a model needs are read into memory, so no file can be written to a wrong
+place or left behind. All members are checked first, and a zip with one unsafe member is refused.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..errors import ModelError
 MAX_MEMBERS = 100_000
 MAX_TOTAL = 64 << 30  # bytes; five folds of nnU-Net's largest network in four configurations are about 24 GiB
 MAX_JSON = 64 << 20  # bytes; plans.json of the largest public models is below 1 MiB
-MAX_DEPTH = 64  # of nested JSON; deeper would exhaust the stack of whatever walks it
-MAX_RATIO = 100  # weights hardly compress; a member above MAX_JSON that shrinks more is a bomb
-MAX_FOLDERS = 20_000  # looked at when a model is searched below a folder
-SEARCH_DEPTH = 3  # a results folder holds Dataset*/Trainer__Plans__configuration
+MAX_DEPTH = 64  # levels of nested JSON; deeper values would exhaust the stack of recursive functions
+MAX_RATIO = 100  # weights hardly compress; a member above MAX_JSON with a higher ratio is a zip bomb
+MAX_FOLDERS = 20_000  # visited when a model is searched below a folder
+SEARCH_DEPTH = 3  # a results folder contains Dataset*/Trainer__Plans__configuration
 
 MARKERS = ("manifest.json", "plans.json")  # either file makes its folder a model
 ZIP_FAULTS = (
@@ -35,7 +35,7 @@ ZIP_FAULTS = (
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,  # compression methods and versions that Python does not know
+    NotImplementedError,  # compression methods and zip versions that Python does not support
     OSError,
     OverflowError,
     RuntimeError,  # an encrypted member
@@ -44,7 +44,12 @@ ZIP_FAULTS = (
 
 
 class FolderFiles:
-    """The model folder ``folder``, found at ``root`` (a relative path with ``/``) below what the user named."""
+    """The files of a model folder.
+
+    :ivar folder: the model folder.
+    :ivar root: its path, with ``/``, below the folder that the user gave; empty if it is that folder.
+    :ivar name: name of the model folder.
+    """
 
     def __init__(self, folder: Path, root: str = "") -> None:
         self.folder, self.root = folder, root
@@ -54,29 +59,33 @@ class FolderFiles:
         return (self.folder / name).is_file()
 
     def where(self, name: str = "") -> str:
-        """The file as error messages call it."""
+        """Return the path of a file, or of the model if no name is given, for messages."""
         return str(self.folder / name)
 
     def folds(self) -> dict[str, list[str]]:
-        """Checkpoints of each fold: ``{"0": ["checkpoint_final.pth", ...], "all": [...]}``."""
+        """Return the checkpoints of each fold: ``{"0": ["checkpoint_final.pth", ...], "all": [...]}``."""
         return _folds(file.relative_to(self.folder).as_posix() for file in self.folder.glob("fold_*/*.pth"))
 
     def size(self, name: str) -> int:
+        """Return the size of a file in bytes."""
         return (self.folder / name).stat().st_size
 
     def start(self, name: str, count: int) -> bytes:
-        """The first ``count`` bytes, fewer if the file is shorter; what follows is not read.
+        """Read the first bytes of a file.
 
-        :raises ModelError: if it is missing or cannot be read.
+        :param name: of the file.
+        :param count: bytes to read; fewer are returned if the file is shorter.
+        :raises ModelError: if the file is missing or cannot be read.
         """
         with self.open(name) as stream:
             return stream.read(count)
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """The file as a seekable binary stream.
+        """Open a file as a seekable binary stream.
 
-        :raises ModelError: if it is missing or cannot be read.
+        :param name: of the file.
+        :raises ModelError: if the file is missing or cannot be read.
         """
         try:
             stream = open(self.folder / name, "rb")
@@ -89,7 +98,13 @@ class FolderFiles:
 
 
 class ZipFiles:
-    """The model whose files lie below ``root`` in a zip that :func:`_open_zip` has checked."""
+    """The files of a model in a zip that :func:`_open_zip` has checked; methods as in `FolderFiles`.
+
+    :ivar path: the zip.
+    :ivar archive: the open zip.
+    :ivar root: path of the model in the zip, with ``/``; empty if the model is at its top.
+    :ivar name: name of the model's folder in the zip, or else of the zip without its suffix.
+    """
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, root: str = "") -> None:
         self.path, self.archive, self.root = path, archive, root
@@ -102,16 +117,25 @@ class ZipFiles:
         return self._member(name) in self.archive.NameToInfo
 
     def where(self, name: str = "") -> str:
+        """Return the zip and the member, or the model if no name is given, for messages."""
         return f"{self.path}: {self._member(name)}" if name or self.root else str(self.path)
 
     def folds(self) -> dict[str, list[str]]:
+        """Return the checkpoints of each fold, as `FolderFiles.folds` does."""
         prefix = self._member("")
         return _folds(name.removeprefix(prefix) for name in self.archive.namelist() if name.startswith(prefix))
 
     def size(self, name: str) -> int:
+        """Return the unpacked size of a member in bytes, as the zip declares it."""
         return self.archive.getinfo(self._member(name)).file_size
 
     def start(self, name: str, count: int) -> bytes:
+        """Read the first bytes of a member.
+
+        :param name: of the member.
+        :param count: bytes to read; fewer are returned if the member is shorter.
+        :raises ModelError: if the member is missing or damaged.
+        """
         if name not in self:
             raise ModelError(f"{self.where(name)} is missing.")
         try:
@@ -122,13 +146,20 @@ class ZipFiles:
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
+        """Read a member into memory and open it as a seekable binary stream.
+
+        :param name: of the member.
+        :raises ModelError: if the member is missing, damaged, or would unpack to implausibly many bytes.
+        """
         if name not in self:
             raise ModelError(f"{self.where(name)} is missing.")
         info = self.archive.getinfo(self._member(name))
         if info.file_size > max(MAX_JSON, MAX_RATIO * info.compress_size):
-            raise ModelError(f"{self.where(name)} would unpack to {info.file_size} bytes: it is not opened.")
+            raise ModelError(
+                f"{self.where(name)} would unpack to {info.file_size} bytes, too many for its size. It was not opened."
+            )
         try:
-            content = self.archive.read(info)  # never more than declared, and the CRC is compared
+            content = self.archive.read(info)  # reads no more bytes than declared and compares the CRC
         except ZIP_FAULTS as error:
             raise ModelError(f"{self.where(name)} is damaged ({first_line(error)}): get the file again.") from error
         if len(content) != info.file_size:
@@ -141,10 +172,17 @@ Files = FolderFiles | ZipFiles
 
 @contextmanager
 def open_source(source: str | Path, configuration: str | None = None) -> Iterator[Files]:
-    """The one model in ``source``: a model folder, a folder above exactly one, or a zip with exactly one.
+    """Open the files of a model.
 
-    :param configuration: chooses among several: the configuration's name or the model's path below ``source``.
-    :raises ModelError: if there is no model or there are several, if the zip is damaged or unsafe.
+    :param source: a model folder, or a folder or zip that contains models.
+    :param configuration: selects one of several models: its configuration or its path below ``source``.
+    :raises ModelError: if there is no model, if there are several and none is selected, or if the zip is damaged or
+        unsafe.
+
+    >>> from ClassScaleSegLib.resources import resource
+    >>> with open_source(resource("Models", "toy-120.zip")) as files:
+    ...     "manifest.json" in files, files.size("fold_0.safetensors")
+    (True, 2227012)
     """
     source = Path(source)
     if source.is_dir():
@@ -158,7 +196,12 @@ def open_source(source: str | Path, configuration: str | None = None) -> Iterato
 
 
 def read_json(files: Files, name: str) -> dict:
-    """A file that holds a JSON object of at most ``MAX_JSON`` bytes; see :func:`parse_json`."""
+    """Read a file with a JSON object.
+
+    :param files: files of the model.
+    :param name: of the file.
+    :raises ModelError: if the file is missing, larger than ``MAX_JSON`` bytes, or not as `parse_json` requires.
+    """
     with files.open(name) as stream:
         if files.size(name) > MAX_JSON:
             raise ModelError(f"{files.where(name)} has {files.size(name)} bytes; at most {MAX_JSON} are read.")
@@ -166,23 +209,25 @@ def read_json(files: Files, name: str) -> dict:
 
 
 def parse_json(content: bytes, where: str) -> dict:
-    """A JSON object, nested at most ``MAX_DEPTH`` levels deep.
+    """Parse a JSON object.
 
-    :raises ModelError: if it is not valid JSON, or another kind of value.
+    :param content: UTF-8 text.
+    :param where: the file, for messages.
+    :raises ModelError: if it is not valid JSON, not an object, or nested more than ``MAX_DEPTH`` levels deep.
     """
     try:
         value = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} is not valid JSON ({first_line(error)}).") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{where} holds a {type(value).__name__}; a JSON object was expected.")
+        raise ModelError(f"{where} contains a {type(value).__name__}; a JSON object was expected.")
     level: list = [value]
     for _ in range(MAX_DEPTH):
         children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
         level = [child for child in children if isinstance(child, dict | list)]
         if not level:
             return value
-    raise ModelError(f"{where} is nested more than {MAX_DEPTH} levels deep: it is not read.")
+    raise ModelError(f"{where} is nested more than {MAX_DEPTH} levels deep. It was not read.")
 
 
 @contextmanager
@@ -197,18 +242,20 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     with archive:
         members = archive.infolist()
         if len(members) > MAX_MEMBERS or sum(info.file_size for info in members) > MAX_TOTAL:
-            raise ModelError(f"{path} declares {len(members)} members, more or larger than any model: not opened.")
+            raise ModelError(
+                f"{path} declares {len(members)} members, more or larger than any model has. It was not opened."
+            )
         seen: set[str] = set()
         for info in members:
             fault = _unsafe(info) or ("appears twice" if info.filename in seen else None)
             if fault:
-                raise ModelError(f"{path}: member {info.filename!r} {fault}; the zip is not opened.")
+                raise ModelError(f"{path}: the member {info.filename!r} {fault}. The zip was not opened.")
             seen.add(info.filename)
         yield archive
 
 
 def _unsafe(info: zipfile.ZipInfo) -> str | None:
-    """Why a member must not be in a zip of ours, as the end of a sentence; ``None`` if it may."""
+    """Return why a member is not allowed, as the end of a sentence; ``None`` if it is allowed."""
     name = info.filename
     if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name):
         return "has an absolute path, a drive or a backslash"
@@ -220,9 +267,9 @@ def _unsafe(info: zipfile.ZipInfo) -> str | None:
     if info.flag_bits & 1:
         return "is encrypted"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "is compressed in a way that is not supported (stored and deflated are)"
+        return "has a compression that is not supported (only stored and deflated are)"
     if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
-        return "has another number of bytes than it declares"
+        return "has a different size than it declares"
     return None
 
 
@@ -241,13 +288,13 @@ def _roots(names: list[str]) -> list[str]:
 
 
 def _roots_of_folder(source: Path) -> list[str]:
-    """Folders with a model, at most ``SEARCH_DEPTH`` below ``source``; ``source`` itself ends the search."""
-    found, looked_at = [], 0
+    """Find folders with a model at most ``SEARCH_DEPTH`` levels below ``source``, but none inside another model."""
+    found, visited = [], 0
     for path, folders, names in os.walk(source, followlinks=True):
         here = Path(path).relative_to(source)
-        looked_at += 1
-        if looked_at > MAX_FOLDERS:
-            raise ModelError(f"{source} has more than {MAX_FOLDERS} folders below it: name the model folder itself.")
+        visited += 1
+        if visited > MAX_FOLDERS:
+            raise ModelError(f"{source} contains more than {MAX_FOLDERS} folders: give the model folder itself.")
         if any(marker in names for marker in MARKERS):
             found.append("" if here == Path() else here.as_posix())
             folders.clear()
@@ -258,17 +305,17 @@ def _roots_of_folder(source: Path) -> list[str]:
 
 def _choose(source: Path, models: list[Files], configuration: str | None) -> Files:
     if not models:
-        raise ModelError(f"{source} holds no model: neither a manifest.json nor a plans.json was found in it.")
+        raise ModelError(f"{source} contains no model: it has neither a manifest.json nor a plans.json.")
     chosen = models
     if configuration is not None and len(models) > 1:
         chosen = [m for m in models if configuration in (m.root, m.name, m.name.rpartition("__")[2])]
     if len(chosen) == 1:
         return chosen[0]
     listing = ", ".join(m.root for m in models[:20])
-    wanted = "several models" if configuration is None else f"no single model {configuration}"
-    raise ModelError(f"{source} holds {wanted}; choose one by its configuration or its path: {listing}.")
+    wanted = "several models" if configuration is None else f"not exactly one model {configuration}"
+    raise ModelError(f"{source} contains {wanted}; choose one by its configuration or its path: {listing}.")
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says of a fault, short enough for a sentence of ours."""
+    """Return the first line of an exception's message, to be quoted in a message; the class name if it is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

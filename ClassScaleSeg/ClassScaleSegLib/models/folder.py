@@ -1,4 +1,4 @@
-"""The files of an nnU-Net v2 model folder -> everything the engine takes from them, not yet built into a network."""
+"""Read the files of an nnU-Net v2 model folder, without building the network."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelParts:
-    """A model as read from disk.
+    """The files of a model, read and checked; other fields as in `Model`.
 
-    :ivar plans: checked.
-    :ivar raw_plans: ``plans.json`` as it was.
+    :ivar plans: the checked plans.
+    :ivar raw_plans: content of ``plans.json``, unchanged.
+    :ivar folds: names of the folds, such as ``("0", "1")``.
+    :ivar weights: for each fold the file, for messages, and its tensors by nnU-Net's names.
     :ivar where: the model, for messages.
-    :ivar weights: for each of ``folds`` the file, for messages, and its tensors by nnU-Net's names.
     """
 
     plans: Plans
@@ -47,9 +48,11 @@ def read_model_folder(
 ) -> ModelParts:
     """Read ``plans.json``, ``dataset.json`` and ``fold_K/checkpoint_<checkpoint>.pth``.
 
-    :param folds: all numbered folds with that checkpoint if not given, ``fold_all`` if there is no other.
-    :param configuration: what the caller expects the weights to be trained for.
-    :raises ModelError: one sentence naming the file and the fault.
+    :param files: files of the model folder.
+    :param folds: the folds to read. If not given, all numbered folds with this checkpoint, or else ``fold_all``.
+    :param checkpoint: ``final`` or ``best``.
+    :param configuration: the configuration that the caller expects.
+    :raises ModelError: if the model cannot be used; the message names the file and the fault.
     """
     from .checkpoint import read_checkpoint
 
@@ -62,15 +65,13 @@ def read_model_folder(
             contents.append((files.where(file), read_checkpoint(stream, files.where(file))))
     trained = {content.configuration for _, content in contents}
     if len(trained) > 1:
-        raise ModelError(
-            f"{files.where()}: its folds belong to different configurations: {', '.join(map(str, trained))}."
-        )
-    # checkpoints of some trainers do not say it; the folder is called Trainer__Plans__configuration
+        raise ModelError(f"{files.where()}: the folds have different configurations: {', '.join(map(str, trained))}.")
+    # checkpoints of some trainers do not name it; the folder name is Trainer__Plans__configuration
     found = trained.pop() or files.name.rpartition("__")[2]
     if configuration not in (None, found, files.name, files.root):
-        raise ModelError(f"{files.where()} holds configuration {found}, not {configuration}.")
+        raise ModelError(f"{files.where()} has the configuration {found}, not {configuration}.")
     plans = check_plans(raw_plans, dataset, found, files.where())
-    axes = contents[0][1].mirror_axes  # as in nnU-Net (predict_from_raw_data.py) the first fold speaks for all
+    axes = contents[0][1].mirror_axes  # the first fold decides, as in nnU-Net (predict_from_raw_data.py)
     identity = identify(raw_plans, dataset, files.name, files.where("dataset.json"))
     return ModelParts(
         plans=plans,
@@ -88,9 +89,13 @@ def read_model_folder(
 
 
 def check_mirror_axes(axes: tuple, plans: Plans, where: str) -> tuple[int, ...]:
-    """Axes of the patch that may be mirrored, sorted.
+    """Check that the mirroring axes are axes of the patch.
 
-    :raises ModelError: if one is not an axis of the patch.
+    :param axes: spatial axes that may be mirrored, as the model's files give them.
+    :param plans: plans of the model.
+    :param where: the file, for messages.
+    :returns: the axes, sorted.
+    :raises ModelError: if one is not an axis of the patch or is repeated.
     """
     dimension = len(plans.configuration.patch_size)
     if not all(type(axis) is int and 0 <= axis < dimension for axis in axes) or len(set(axes)) != len(axes):
@@ -99,9 +104,12 @@ def check_mirror_axes(axes: tuple, plans: Plans, where: str) -> tuple[int, ...]:
 
 
 def fold_names(files: Files, folds: tuple[int | str, ...] | None, file: str) -> tuple[str, ...]:
-    """The folds asked for, or all numbered ones with the checkpoint ``file``, or else ``all``.
+    """Return the names of the folds to read.
 
-    :raises ModelError: if one of them is not there, naming those that are.
+    :param files: files of the model folder.
+    :param folds: the requested folds. If not given, all numbered folds with this checkpoint, or else ``all``.
+    :param file: name of the checkpoint file.
+    :raises ModelError: if a fold has no such checkpoint; the message lists the checkpoints found.
     """
     found = files.folds()
     usable = [fold for fold, names in found.items() if file in names]

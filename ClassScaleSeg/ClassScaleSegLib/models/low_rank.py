@@ -1,4 +1,4 @@
-"""Weights with the low-rank head of ClassScaleTrainer -> the C-channel last layers that nnU-Net's networks have."""
+"""Convert the low-rank head of ClassScaleTrainer to the last layers with C channels of a stock nnU-Net network."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import torch
 
 from ..errors import ModelError
 
-PREFIX = "decoder.seg_layers."  # of nnU-Net's last layers, and of what ClassScaleTrainer puts in their place
+PREFIX = "decoder.seg_layers."  # of nnU-Net's last layers, and of the head that ClassScaleTrainer replaces them by
 
 
 def has_low_rank_head(weights: dict[str, torch.Tensor]) -> bool:
+    """Tell whether weights, by nnU-Net's names, have a low-rank head."""
     return f"{PREFIX}projection" in weights
 
 
 def fold_low_rank_head(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Fold basis layers and projection of a ``state_dict`` into the last layers that stock nnU-Net has.
+    """Merge basis layers and projection into the last layers of a stock nnU-Net network.
 
     ``P (A f + a) + b = (P A) f + (P a + b)``, computed in float64.
 
-    :raises ModelError: if there is no such head, or its tensors do not fit each other.
+    :param weights: a ``state_dict`` with a low-rank head.
+    :returns: the ``state_dict`` of the stock network; the merged layers are float32.
+    :raises ModelError: if there is no low-rank head, or its tensors do not fit each other.
     """
     scales = sum(name.startswith(f"{PREFIX}bases.") and name.endswith(".weight") for name in weights)
     if not scales or not has_low_rank_head(weights):

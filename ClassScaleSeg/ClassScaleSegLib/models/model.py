@@ -1,7 +1,7 @@
-"""A model folder, an exported zip or a bundle -> backbone (R channels) and projection (C x R), ready for inference.
+"""Open a model folder, an exported zip or a bundle as backbones (R channels) and projection (C x R).
 
-This file only assembles: :mod:`.files` finds and guards the files, :mod:`.folder` and :mod:`bundle` read the two
-layouts, :mod:`plans` and :mod:`checkpoint` check what is in them, :mod:`network` builds and splits the network.
+This file combines its neighbours: :mod:`.files` finds the files, :mod:`.folder` and :mod:`.bundle` read the two
+layouts, :mod:`.plans` and :mod:`.checkpoint` check the contents, and :mod:`.network` builds and splits the network.
 """
 
 from __future__ import annotations
@@ -26,23 +26,33 @@ __all__ = ["Model", "ModelError", "open_model"]
 
 @dataclass(frozen=True)
 class Model:
-    """What inference needs, and what people need to know.
+    """A model ready for inference, and the facts that users need to know about it.
 
     :ivar backbones: one network for each fold, in evaluation mode, on the CPU, float32: ``(1, channels, *patch)`` ->
         ``(1, r, *patch)``.
-    :ivar average_folds: the basis is the mean of the backbones' outputs (they are logits, ``r`` = classes), otherwise
-        their concatenation (``r`` = R): see :func:`~ClassScaleSegLib.models.network.split`.
+    :ivar average_folds: if true, the outputs are logits (``r`` = classes) and the basis is their mean over the folds;
+        otherwise the basis is their concatenation (``r`` = R). See :func:`~ClassScaleSegLib.models.network.split`.
     :ivar projection: ``(classes, rank)``; its ``values`` are the label values of its rows.
-    :ivar plans_manager: nnU-Net's, of checked plans, as is ``configuration``.
-    :ivar dataset: ``dataset.json``.
+    :ivar plans_manager: nnU-Net's ``PlansManager`` of the checked plans.
+    :ivar configuration: nnU-Net's ``ConfigurationManager`` of the checked plans.
+    :ivar dataset: content of ``dataset.json``.
     :ivar mirror_axes: axes of the patch that may be mirrored.
-    :ivar table: name, colour and codes of every label value, background included.
-    :ivar folds: ``("0", "1")`` or ``("all",)``.
-    :ivar orientation: anatomical orientation, such as ``RAS``, that an image must be brought to before the network sees
-        it; ``None``: as stored.
-    :ivar modality: ``CT``, ``MR`` or unknown.
-    :ivar licence: of the weights, if known.
-    :ivar notice: to be shown to users.
+    :ivar table: name, colour and codes of every label value, including the background.
+    :ivar name: name shown to users.
+    :ivar configuration_name: name of the configuration, such as ``3d_fullres``.
+    :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
+    :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
+        ``None`` for images as stored.
+    :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
+    :ivar licence: licence of the weights; ``None`` if unknown.
+    :ivar notice: text that users must see; ``None`` if there is none.
+
+    >>> from ClassScaleSegLib.resources import resource
+    >>> model = open_model(resource("Models", "toy-120.zip"))
+    >>> model.projection.weight.shape
+    torch.Size([121, 16])
+    >>> model.table[120].name
+    'cell 120'
     """
 
     backbones: tuple[torch.nn.Module, ...]
@@ -63,21 +73,22 @@ class Model:
 
     @property
     def patch(self) -> tuple[int, ...]:
+        """Size of the patch in voxels, in the order of the network's axes."""
         return tuple(self.configuration.patch_size)
 
     @property
     def channels(self) -> int:
-        """Input channels."""
+        """Number of input channels."""
         return len(self.configuration.normalization_schemes)
 
     @property
     def classes(self) -> int:
-        """Rows of the projection: classes with the background, or regions."""
+        """Number of rows of the projection: classes including the background, or regions."""
         return self.projection.classes
 
     @property
     def rank(self) -> int:
-        """Channels of the basis, all folds together."""
+        """Number of channels of the basis, all folds together."""
         return self.projection.rank
 
 
@@ -87,18 +98,19 @@ def open_model(
     checkpoint: str = "final",
     configuration: str | None = None,
 ) -> Model:
-    """Open a model from anywhere; nothing in it is trusted, and no code in it runs.
+    """Open a model from any source. Its files are not trusted, and no code in them runs.
 
-    :param source: an nnU-Net v2 model folder (``Trainer__Plans__configuration``) or a folder above exactly one; a zip
-        made by ``nnUNetv2_export_model_to_zip``; a bundle of :func:`.packing.pack`, zipped or not.
-    :param folds: ``(0, 1)`` or ``("all",)``; all numbered folds if not given, ``fold_all`` if there is no other.
-    :param checkpoint: ``final`` or ``best``; a bundle holds only one.
-    :param configuration: chooses among several models, by configuration or by path.
-    :raises ModelError: one sentence naming the file and the fault.
+    :param source: an nnU-Net v2 model folder (``Trainer__Plans__configuration``) or a folder that contains one; a zip
+        made by ``nnUNetv2_export_model_to_zip``; or a bundle made by :func:`.packing.pack`, zipped or not.
+    :param folds: such as ``(0, 1)`` or ``("all",)``. If not given, all numbered folds, or else ``fold_all``.
+    :param checkpoint: ``final`` or ``best``; ignored for a bundle, which has only one.
+    :param configuration: selects one of several models in ``source``: its configuration or its path.
+    :raises ModelError: if the model cannot be used; the message names the file and the fault.
 
-    >>> model = open_model("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres")  # doctest: +SKIP
-    >>> model.classes, model.rank, model.patch  # doctest: +SKIP
-    (118, 32, (128, 128, 128))
+    >>> from ClassScaleSegLib.resources import resource
+    >>> model = open_model(resource("Models", "toy-120.zip"))
+    >>> model.classes, model.rank, model.patch
+    (121, 16, (64, 64, 64))
     """
     with open_source(source, configuration) as files:
         if is_bundle(files):

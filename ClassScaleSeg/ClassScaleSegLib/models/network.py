@@ -1,12 +1,13 @@
-"""Checked plans and weights -> backbones and the projection that inference splits a network into.
+"""Build a network from checked plans and weights, and split it into backbone and projection.
 
-The network is built on torch's ``meta`` device: it has shapes and no memory, so plans from anywhere allocate nothing
-before they are known to fit the weights, and the weights are adopted instead of copied into random ones.
+The network is built on torch's ``meta`` device, where tensors have shapes but no memory. Untrusted plans therefore
+allocate nothing before they are known to fit the weights. The loaded weights then replace the tensors without a copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -20,9 +21,11 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def build_network(plans: Plans, where: str) -> torch.nn.Module:
-    """The network of the plans on the ``meta`` device, without heads for deep supervision.
+    """Build the network of the plans on the ``meta`` device, without heads for deep supervision.
 
-    :raises ModelError: if it cannot be built, or would have more than ``MAX_PARAMETERS``.
+    :param plans: checked plans.
+    :param where: the model, for messages.
+    :raises ModelError: if the network cannot be built, or would have more than ``MAX_PARAMETERS`` parameters.
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
@@ -44,23 +47,26 @@ def build_network(plans: Plans, where: str) -> torch.nn.Module:
         ) from error
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MAX_PARAMETERS:
-        raise ModelError(f"{where}: plans.json: the network would have {parameters} parameters: it is not built.")
-    heads = network.decoder.seg_layers
+        raise ModelError(
+            f"{where}: plans.json: the network would have {parameters} parameters. At most {MAX_PARAMETERS} are built."
+        )
+    heads = _heads(network)
     for index in range(len(heads) - 1):
         heads[index] = torch.nn.Identity()
     return network.requires_grad_(False).eval()
 
 
 def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
-    """The tensors that inference needs, float32, each under the first of the names nnU-Net has for it.
+    """Select the tensors that inference needs and check that they fit the network.
 
-    nnU-Net's decoder registers the encoder again and its blocks register each layer twice, so a checkpoint holds two to
-    four names for one tensor; any of them will do. Heads of deep supervision are left out, and the low-rank head of
-    ClassScaleTrainer is folded into nnU-Net's last layer.
+    nnU-Net's decoder registers the encoder again, and its blocks register each layer twice, so a checkpoint has two to
+    four names for one tensor. A tensor may be given under any of them. Heads of deep supervision are left out. The
+    low-rank head of ClassScaleTrainer is merged into nnU-Net's last layer.
 
     :param network: from :func:`build_network`.
-    :param weights: from one checkpoint.
-    :param where: its file.
+    :param weights: tensors of one checkpoint, by nnU-Net's names.
+    :param where: the checkpoint, for messages.
+    :returns: float32 tensors, each by the first of its names.
     :raises ModelError: if a tensor is missing, not part of the network, of another shape, or not finite.
     """
     if has_low_rank_head(weights):
@@ -68,20 +74,20 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor], wher
             weights = fold_low_rank_head(weights)
         except ModelError as error:
             raise ModelError(f"{where}: {error}") from error
-    heads = len(network.decoder.seg_layers)
+    heads = len(_heads(network))
     unused = tuple(f"decoder.seg_layers.{index}." for index in range(heads - 1))
     names: dict[int, list[str]] = {}
     expected = {}
     for tensors in (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)):
-        for name, tensor in tensors:
-            names.setdefault(id(tensor), []).append(name)
-            expected[name] = tensor
+        for alias, tensor in tensors:
+            names.setdefault(id(tensor), []).append(alias)
+            expected[alias] = tensor
     foreign = next((name for name in weights if name not in expected and not name.startswith(unused)), None)
     if foreign is not None:
         raise ModelError(f"{where}: the weights do not belong to plans.json: {foreign} is not part of the network.")
     fitted = {}
     for aliases in names.values():
-        if aliases[0].endswith(".num_batches_tracked"):  # counts training steps, plays no part in inference
+        if aliases[0].endswith(".num_batches_tracked"):  # counts training steps; inference does not use it
             continue
         name = next((alias for alias in aliases if alias in weights), None)
         if name is None:
@@ -99,18 +105,22 @@ def _check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], name: str, heads
         elif found[:1] + found[2:] == shape[:1] + shape[2:] and name.startswith(("encoder.stages.0.", "encoder.stem.")):
             fault = f"they take {found[1]} channels, dataset.json has {shape[1]}"
         else:
-            fault = f"{name} has shape {found}, plans.json wants {shape}"
+            fault = f"{name} has shape {found}, plans.json requires {shape}"
         raise ModelError(f"{where}: the weights do not fit: {fault}.")
     if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.device.type != "cpu":
         raise ModelError(f"{where}: {name} is not a plain array of floating-point numbers.")
     if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        raise ModelError(f"{where}: {name} holds fewer numbers than its shape {shape} declares.")
+        raise ModelError(f"{where}: {name} contains fewer numbers than its shape {shape} requires.")
     if not bool(torch.isfinite(tensor).all()):
         raise ModelError(f"{where}: {name} has values that are not finite: the training of this model failed.")
 
 
 def adopt_weights(network: torch.nn.Module, fitted: dict[str, torch.Tensor]) -> None:
-    """Give a network from :func:`build_network` the tensors of :func:`fit_weights`, without copying them."""
+    """Set the tensors of a network without copying them.
+
+    :param network: from :func:`build_network`; it is changed.
+    :param fitted: from :func:`fit_weights`.
+    """
     network.load_state_dict(fitted, strict=False, assign=True)
     for module in network.modules():
         if getattr(module, "num_batches_tracked", None) is not None:
@@ -118,23 +128,30 @@ def adopt_weights(network: torch.nn.Module, fitted: dict[str, torch.Tensor]) -> 
 
 
 def split(networks: Sequence[torch.nn.Module], plans: Plans) -> tuple[Projection, bool]:
-    """Take the last, linear layer off each fold's network, if that makes the basis smaller.
+    """Remove the last, linear layer of each fold's network, if that makes the basis smaller.
 
-    The mean over folds of the logits ``W_k f_k + b_k`` is linear in the folds' bases laid side by side, with the weight
-    ``[W_1 ... W_K] / K``: K backbones of R channels and a projection ``(C, K R)``. Where C < K R the logits themselves
-    are the smaller basis: then the networks keep their last layers, the basis is the mean of their outputs, C channels,
-    and the projection is the identity. All that inference does to a basis (Gaussian average, mirroring, linear
-    resampling) is linear, so both forms give the same label map up to the rounding of float32.
+    The mean over folds of the logits ``W_k f_k + b_k`` is linear in the concatenated bases of the folds, with the
+    weight ``[W_1 ... W_K] / K``. This first form has K backbones with R channels and a projection ``(C, K R)``. If
+    C < K R, the logits themselves are the smaller basis. In this second form the networks keep their last layers, the
+    basis is the mean of their outputs with C channels, and the projection is the identity. Inference applies only
+    linear operations to a basis (Gaussian average, mirroring, linear resampling), so both forms give the same label map
+    up to the rounding of float32.
 
-    :param networks: one for each fold, with weights; their heads are removed in the first form.
-    :returns: the projection, and whether the networks' outputs are to be averaged instead of laid side by side.
+    :param networks: one for each fold, with weights; their last layers are removed in the first form.
+    :param plans: plans of the model.
+    :returns: the projection; whether the networks' outputs are to be averaged (second form) or concatenated (first).
     """
-    heads = [network.decoder.seg_layers[-1] for network in networks]
+    heads = [_heads(network)[-1] for network in networks]
     classes, rank = heads[0].weight.shape[:2]
-    meaning = {"values": plans.values, "regions": plans.regions}
     if classes < rank * len(networks):
-        return Projection(torch.eye(classes), torch.zeros(classes), **meaning), True
+        return Projection(torch.eye(classes), torch.zeros(classes), plans.values, plans.regions), True
     for network in networks:
-        network.decoder.seg_layers[-1] = torch.nn.Identity()
+        _heads(network)[-1] = torch.nn.Identity()
     weight = torch.cat([head.weight.flatten(1) for head in heads], 1) / len(heads)
-    return Projection(weight, torch.stack([head.bias for head in heads]).mean(0), **meaning), False
+    bias = torch.stack([head.bias for head in heads]).mean(0)
+    return Projection(weight, bias, plans.values, plans.regions), False
+
+
+def _heads(network: Any) -> Any:
+    """Return nnU-Net's last layers, one for each scale of deep supervision; the last one is used for inference."""
+    return network.decoder.seg_layers

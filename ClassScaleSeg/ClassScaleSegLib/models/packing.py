@@ -1,4 +1,4 @@
-"""Make a bundle, our own model file (:mod:`.bundle`), of an nnU-Net v2 model."""
+"""Make a bundle, the model file of ClassScaleSeg (:mod:`.bundle`), from an nnU-Net v2 model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, OutputError
 from ..files import refuse_existing, replacing
@@ -38,23 +38,46 @@ def pack(
     half_precision: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Make a bundle of an nnU-Net v2 model folder or exported zip.
+    """Make a bundle from an nnU-Net v2 model folder or exported zip.
 
-    :param output: ends in ``.zip``.
-    :param folds: see :func:`.model.open_model`, as is ``checkpoint``.
-    :param labels: a label table with names, colours and codes for every class; made from ``dataset.json`` if not given.
+    :param source: the model folder, or a folder or zip that contains it.
+    :param output: the bundle, ``.zip``.
+    :param folds: such as ``(0, 1)`` or ``("all",)``. If not given, all numbered folds, or else ``fold_all``.
+    :param checkpoint: ``final`` or ``best``.
+    :param configuration: selects one of several models in ``source``: its configuration or its path.
+    :param labels: a label table with names, colours and codes of every class; made from ``dataset.json`` if not given.
     :param card: a Markdown file that describes the model; generated if not given.
-    :param name: shown to users, as are ``licence`` and ``notice``.
-    :param modality: ``CT`` or ``MR``, as in DICOM.
-    :param orientation: what an image is brought to first, such as ``RAS``.
-    :param half_precision: keep the weights as float16: half the size, three digits of weights above 6e-5, and an
-        error below 3e-8 of smaller ones.
+    :param name: name shown to users; the name of the dataset if not given.
+    :param licence: licence of the weights, shown to users.
+    :param modality: ``CT`` or ``MR``, as in DICOM; found from the names of the channels if not given.
+    :param orientation: anatomical orientation to which images are turned first, such as ``RAS``; found from the name of
+        the dataset and the image reader of the plans if not given.
+    :param notice: text that users must see.
+    :param half_precision: store the weights as float16. This halves the size; weights above 6e-5 keep three digits, and
+        smaller ones have an error below 3e-8.
+    :param overwrite: replace an existing file.
+    :returns: ``output``.
     :raises ModelError: if the model cannot be used, or its weights do not fit float16.
     :raises LabelTableError: if ``labels`` cannot be used.
-    :raises OutputExistsError: if ``output`` exists.
-    :raises OutputError: if it cannot be written.
+    :raises OutputExistsError: if ``output`` exists and ``overwrite`` is false.
+    :raises OutputError: if ``output`` cannot be written.
 
-    >>> pack("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres", "x.zip", licence="Apache-2.0")  # doctest: +SKIP
+    Make a model folder of nnU-Net from an embedded model, then a bundle with another licence:
+
+    >>> import tempfile
+    >>> import torch
+    >>> from safetensors.torch import load
+    >>> from ClassScaleSegLib.models.model import open_model
+    >>> from ClassScaleSegLib.resources import resource
+    >>> with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(resource("Models", "toy-120.zip")) as toy:
+    ...     model = Path(folder, "nnUNetTrainer__nnUNetPlans__3d_fullres")
+    ...     files = [toy.extract(file, model) for file in ("plans.json", "dataset.json")]
+    ...     (model / "fold_0").mkdir()
+    ...     weights = load(toy.read("fold_0.safetensors"))
+    ...     torch.save({"network_weights": weights}, model / "fold_0" / "checkpoint_final.pth")
+    ...     bundle = pack(model, Path(folder, "toy.zip"), licence="CC0-1.0")
+    ...     open_model(bundle).licence
+    'CC0-1.0'
     """
     output = Path(output)
     if output.suffix.lower() != ".zip":
@@ -62,13 +85,19 @@ def pack(
     refuse_existing(output, overwrite)
     with open_source(source, configuration) as files:
         if is_bundle(files):
-            raise ModelError(f"{source} is a bundle already.")
+            raise ModelError(f"{source} is already a bundle.")
         parts = read_model_folder(files, folds, checkpoint, configuration)
     if labels is not None:
         table = labels if isinstance(labels, LabelTable) else LabelTable.from_csv(labels)
         where = "The label table" if isinstance(labels, LabelTable) else str(labels)
         parts = replace(parts, table=complete_table(table, parts.plans.values, where))
-    given = {"name": name, "licence": licence, "modality": modality, "orientation": orientation, "notice": notice}
+    given: dict[str, Any] = {
+        "name": name,
+        "licence": licence,
+        "modality": modality,
+        "orientation": orientation,
+        "notice": notice,
+    }
     parts = replace(parts, **{key: value for key, value in given.items() if value is not None})
     text = model_card(parts) if card is None else _read_card(Path(card))
     members = _members(parts, text, half_precision)
@@ -78,7 +107,10 @@ def pack(
 
 
 def model_card(parts: ModelParts) -> str:
-    """A model card in Markdown for a bundle that comes without one: what the files say, and no more."""
+    """Return a model card in Markdown with the facts in the model's files.
+
+    :param parts: the model.
+    """
     configuration, labels = parts.plans.configuration, [label.name for label in parts.table.foreground]
     facts = {
         "Classes": str(len(labels)),
@@ -101,12 +133,12 @@ def _read_card(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{path} cannot be read as the model card ({first_line(error)}): give a UTF-8 text."
+            f"{path} cannot be read as the model card ({first_line(error)}): give a UTF-8 text file."
         ) from error
 
 
 def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, bytes]:
-    """Every member but the manifest, then the manifest; the weights are those that the network was found to need."""
+    """Return the content of every member, the manifest first. Only the weights that the network needs are included."""
     from safetensors.torch import save
 
     from .network import build_network, fit_weights
@@ -143,7 +175,9 @@ def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, by
 def _half(tensor: torch.Tensor, name: str, where: str) -> torch.Tensor:
     half = tensor.half()
     if not half.isfinite().all():
-        raise ModelError(f"{where}: {name} has values beyond float16's 65504: leave out --half-precision.")
+        raise ModelError(
+            f"{where}: {name} has values beyond the largest float16 number, 65504: do not use --half-precision."
+        )
     return half
 
 
@@ -155,5 +189,5 @@ def _write_zip(path: Path, members: dict[str, bytes]) -> None:
     with zipfile.ZipFile(path, "x") as archive:
         for name, content in members.items():
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            info.create_system, info.external_attr = 3, 0o100644 << 16  # a plain file, the same bytes on every system
+            info.create_system, info.external_attr = 3, 0o100644 << 16  # a regular file; the same bytes on every system
             archive.writestr(info, content)

@@ -1,7 +1,7 @@
-"""``plans.json`` and ``dataset.json`` of a model from anywhere: checked before anything in them is used.
+"""Check ``plans.json`` and ``dataset.json`` of an untrusted model before they are used.
 
-nnU-Net finds classes and functions by the names in these files (``pydoc.locate`` imports any module) and allocates
-whatever sizes they give. Here every name must be one that nnU-Net itself brings, and every number within wide bounds.
+nnU-Net imports classes and functions by the names in these files (``pydoc.locate`` imports any module) and allocates
+arrays of any size that they give. Here every name must belong to nnU-Net, and every number must lie within wide bounds.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ MAX_PATCH_VOXELS = 1 << 28
 class Plans:
     """Checked plans of one configuration, with nnU-Net's own objects for them.
 
-    :ivar channels: input channels.
+    :ivar manager: nnU-Net's ``PlansManager``.
+    :ivar configuration: nnU-Net's ``ConfigurationManager``.
+    :ivar configuration_name: such as ``3d_fullres``.
+    :ivar dataset: content of ``dataset.json``.
+    :ivar channels: number of input channels.
     :ivar values: label value of each row of the last layer, ``(C,)``.
-    :ivar names: name of each label value, background included.
-    :ivar regions: overlapping sigmoid classes.
+    :ivar names: name of each label value, including the background.
+    :ivar regions: the rows are overlapping sigmoid regions.
     """
 
     manager: Any
@@ -43,10 +47,13 @@ class Plans:
 
 
 def check_plans(plans: dict, dataset: dict, name: str, where: str) -> Plans:
-    """Check both files for configuration ``name``.
+    """Check both files for one configuration.
 
+    :param plans: content of ``plans.json``.
+    :param dataset: content of ``dataset.json``.
+    :param name: of the configuration.
     :param where: the model, for messages.
-    :raises ModelError: one sentence naming the file and the entry at fault.
+    :raises ModelError: if the model cannot be used; the message names the file and the entry at fault.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -60,7 +67,7 @@ def check_plans(plans: dict, dataset: dict, name: str, where: str) -> Plans:
         integers(raw.get("n_conv_per_stage_encoder", []), MAX_CONVOLUTIONS, "n_conv_per_stage_encoder", plans_file)
     manager = PlansManager({"label_manager": "LabelManager", **plans})
     try:
-        with warnings.catch_warnings():  # nnU-Net warns of every model trained before its version 2.5
+        with warnings.catch_warnings():  # nnU-Net warns about every model trained before its version 2.5
             warnings.simplefilter("ignore")
             configuration = manager.get_configuration(name)
     except Exception as error:
@@ -84,7 +91,10 @@ def check_plans(plans: dict, dataset: dict, name: str, where: str) -> Plans:
 
 
 def resampling_options(entries: dict) -> dict[str, Any]:
-    """All options of a configuration's resampling of logits, those it does not give as nnU-Net's function has them."""
+    """Return all options for the resampling of logits, including defaults of nnU-Net's function.
+
+    :param entries: entries of one configuration in ``plans.json``.
+    """
     from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
 
     name = entries["resampling_fn_probabilities"]
@@ -95,7 +105,10 @@ def resampling_options(entries: dict) -> dict[str, Any]:
 
 
 def _check_linear(entries: dict, where: str) -> None:
-    """What is linear in the logits can be done on the basis; order 3 with its clipping is not."""
+    """Require linear resampling of logits, because only a linear operation gives the same result on the basis.
+
+    Order 3 is not linear, because nnU-Net clips its result.
+    """
     options = resampling_options(entries)
     linear = {
         "resample_data_or_seg_to_shape": options.get("order") == 1 and options.get("order_z") in (0, 1),
@@ -111,9 +124,12 @@ def _check_linear(entries: dict, where: str) -> None:
 
 
 def check_geometry(plans: dict, entries: dict, where: str) -> None:
-    """Patch, spacing and the order of the axes.
+    """Check patch, spacing and order of the axes.
 
-    :raises ModelError: naming the entry at fault.
+    :param plans: content of ``plans.json``.
+    :param entries: entries of one configuration.
+    :param where: the file, for messages.
+    :raises ModelError: if an entry cannot be used; the message names it.
     """
     patch = entries.get("patch_size")
     if not (numbers(patch, 2) or numbers(patch, 3)) or not 1 <= math.prod(patch) <= MAX_PATCH_VOXELS:
@@ -123,7 +139,8 @@ def check_geometry(plans: dict, entries: dict, where: str) -> None:
     spacing = entries.get("spacing")
     if not numbers(spacing, len(patch)) or min(spacing) <= 0:
         raise ModelError(f"{where}: spacing {short(spacing)} must be {len(patch)} positive numbers (mm).")
-    forward, backward = plans.get("transpose_forward"), plans.get("transpose_backward")
+    forward: Any = plans.get("transpose_forward")
+    backward: Any = plans.get("transpose_backward")
     if forward not in [list(axes) for axes in itertools.permutations(range(3))]:
         raise ModelError(f"{where}: transpose_forward {short(forward)} is not a permutation of the axes 0, 1, 2.")
     if backward != [forward.index(axis) for axis in range(3)]:
@@ -133,7 +150,7 @@ def check_geometry(plans: dict, entries: dict, where: str) -> None:
 
 
 def _check_preprocessing(plans: dict, entries: dict, channels: int, where: str) -> None:
-    """The names nnU-Net's preprocessing looks up, and what it reads of each channel."""
+    """Check the names that nnU-Net's preprocessing looks up, and the entries it reads for each channel."""
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
@@ -146,15 +163,18 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int, where: str) 
     for key in ("resampling_fn_data", "resampling_fn_probabilities"):
         function = _find(entries.get(key), key, "preprocessing.resampling", None, where)
         options = entries.get(f"{key}_kwargs")
-        orders = [options.get(order, 0) for order in ("order", "order_z")] if isinstance(options, dict) else [None]
         if (
-            not all(type(order) is int and 0 <= order <= 5 for order in orders)
+            not isinstance(options, dict)
+            or not all(
+                type(order) is int and 0 <= order <= 5 for order in (options.get("order", 0), options.get("order_z", 0))
+            )
             or not all(value is None or isinstance(value, bool | int | str) for value in options.values())
             or not set(options) <= set(inspect.signature(function).parameters)
             or options.get("force_separate_z") not in (None, True, False)
         ):
             raise ModelError(f"{where}: {key}_kwargs {short(options)} are not options of {entries[key]}.")
-    schemes, masks = entries.get("normalization_schemes"), entries.get("use_mask_for_norm")
+    schemes: Any = entries.get("normalization_schemes")
+    masks: Any = entries.get("use_mask_for_norm")
     for key, value in (("normalization_schemes", schemes), ("use_mask_for_norm", masks)):
         if not isinstance(value, list) or len(value) != channels:
             raise ModelError(f"{where}: {key} is {short(value)}, but dataset.json names {channels} channel(s).")
@@ -176,7 +196,8 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int, where: str) 
 
 
 def _labels(manager: Any, dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, str], bool]:
-    """The rows of the last layer, see `label_rows`, after nnU-Net itself took the labels."""
+    """Return the rows of the last layer as `label_rows` does, after checking that nnU-Net accepts the labels."""
+    handler: Any
     try:
         handler = manager.get_label_manager(dataset) if isinstance(dataset.get("labels"), dict) else None
         heads = handler and handler.num_segmentation_heads
@@ -184,12 +205,12 @@ def _labels(manager: Any, dataset: dict, where: str) -> tuple[tuple[int, ...], d
         raise ModelError(f"{where}: the labels cannot be used ({type(error).__name__}: {error}).") from error
     values, names, regions = label_rows(dataset, where)
     if len(values) != heads or regions != handler.has_regions:
-        raise ModelError(f"{where}: {len(values)} classes are named, {heads} are predicted.")
+        raise ModelError(f"{where}: {len(values)} classes are named, but {heads} are predicted.")
     return values, names, regions
 
 
 def _find(name: Any, key: str, module: str, base: type | None, where: str) -> Any:
-    """The class (or, without ``base``, the function) of this name that ``nnunetv2.<module>`` itself defines."""
+    """Return the class (or, without ``base``, the function) with this name that ``nnunetv2.<module>`` defines."""
     import nnunetv2
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 

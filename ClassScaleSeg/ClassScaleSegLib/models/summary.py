@@ -1,7 +1,8 @@
-"""What a model is, read without torch and nnunetv2: for lists, choosers and downloads, before anything is installed.
+"""Summarize a model without torch and nnunetv2, for lists, choosers and downloads before these are installed.
 
-Only JSON, the label table and, of a bundle, the header of the weights are read. Weights and pickles are not touched, so
-a model that has a summary may still not open: :func:`~ClassScaleSegLib.models.model.open_model` checks everything.
+Only the JSON files, the label table and, in a bundle, the header of the weights are read. Weights and pickles are not
+read, so a model with a summary may still fail to open: only :func:`~ClassScaleSegLib.models.model.open_model` checks
+the whole model.
 """
 
 from __future__ import annotations
@@ -23,24 +24,28 @@ from .folder import fold_names
 from .plans import check_geometry
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-STATISTICS = ("running_mean", "running_var")  # of batch normalization: in the weights, and no parameters
+STATISTICS = ("running_mean", "running_var")  # of batch normalization: stored with the weights, but not parameters
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """The facts of `Model` that need no network.
+    """The facts about a `Model` that need no network.
 
-    :ivar path: what was summarized.
-    :ivar table: every label value, background included.
-    :ivar classes: rows of the last layer: classes with the background, or regions.
-    :ivar channels: input channels.
+    :ivar path: the model folder, zip or bundle.
+    :ivar name: name shown to users.
+    :ivar table: name, colour and codes of every label value, including the background.
+    :ivar classes: number of rows of the last layer: classes including the background, or regions.
+    :ivar channels: number of input channels.
     :ivar channel_names: such as ``("CT",)``.
-    :ivar spacing: mm, along z, y, x (y, x for a 2D network).
+    :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
+    :ivar licence: licence of the weights; ``None`` if unknown.
+    :ivar notice: text that users must see; ``None`` if there is none.
+    :ivar spacing: mm along z, y, x (y, x for a 2D network).
     :ivar patch: voxels, in the same order.
-    :ivar features: channels of the network's first stage, and so of the basis.
-    :ivar parameters: of one fold's network; unknown where the weights are a pickle.
-    :ivar card: the model card, Markdown.
-    :ivar notice: to be shown to users.
+    :ivar features: channels of the network's first stage, which are also the channels of the basis.
+    :ivar parameters: parameters of one fold's network; ``None`` if unknown because the weights are a pickle.
+    :ivar folds: names of the folds, such as ``("0", "1")``.
+    :ivar card: the model card, Markdown; ``None`` if there is none.
     """
 
     path: Path
@@ -61,13 +66,16 @@ class ModelSummary:
 
 
 def summarize(path: str | Path, configuration: str | None = None) -> ModelSummary:
-    """Summarize a model folder, an exported zip or a bundle; see :func:`~ClassScaleSegLib.models.model.open_model`.
+    """Summarize a model folder, an exported zip or a bundle.
 
-    :param configuration: chooses among several models, by configuration or by path.
-    :raises ModelError: one sentence naming the file and the fault, as `open_model` has it.
+    :param path: the model, as :func:`~ClassScaleSegLib.models.model.open_model` accepts it.
+    :param configuration: selects one of several models in ``path``: its configuration or its path.
+    :raises ModelError: if the model cannot be used; the message names the file and the fault.
 
-    >>> summarize("Resources/Models/toy-120.zip").classes  # doctest: +SKIP
-    121
+    >>> from ClassScaleSegLib.resources import resource
+    >>> summary = summarize(resource("Models", "toy-120.zip"))
+    >>> summary.name, summary.classes, summary.spacing
+    ('Toy atlas, 120 classes', 121, (2.0, 2.0, 2.0))
     """
     with open_source(path, configuration) as files:
         facts = _bundle(files, configuration) if is_bundle(files) else _model_folder(files, configuration)
@@ -78,7 +86,7 @@ def _bundle(files: Files, configuration: str | None) -> dict[str, Any]:
     manifest = read_manifest(files)
     members = manifest["members"]
     if configuration not in (None, manifest["configuration"], files.name, files.root):
-        raise ModelError(f"{files.where()} holds configuration {manifest['configuration']}, not {configuration}.")
+        raise ModelError(f"{files.where()} has the configuration {manifest['configuration']}, not {configuration}.")
     for name, declared in members.items():
         check_size(files, name, declared)
     texts = {name: read_member(files, name, members[name]) for name in TEXTS}
@@ -102,12 +110,12 @@ def _model_folder(files: Files, configuration: str | None) -> dict[str, Any]:
     plans, dataset = read_json(files, "plans.json"), read_json(files, "dataset.json")
     present = {name for names in files.folds().values() for name in names}
     folds = fold_names(files, None, next((name for name in CHECKPOINTS if name in present), CHECKPOINTS[0]))
-    found = files.name.rpartition("__")[2]  # the folder is called Trainer__Plans__configuration
+    found = files.name.rpartition("__")[2]  # the folder name is Trainer__Plans__configuration
     planned = plans.get("configurations")
     if isinstance(planned, dict) and found not in planned and len(planned) == 1:
         found = next(iter(planned))
     if configuration not in (None, found, files.name, files.root):
-        raise ModelError(f"{files.where()} holds configuration {found}, not {configuration}.")
+        raise ModelError(f"{files.where()} has the configuration {found}, not {configuration}.")
     identity = identify(plans, dataset, files.name, files.where("dataset.json"))
     values, names, _ = label_rows(dataset, files.where("dataset.json"))
     return {
@@ -125,7 +133,7 @@ def _model_folder(files: Files, configuration: str | None) -> dict[str, Any]:
 
 
 def _shape(plans: dict, dataset: dict, configuration: str, files: Files) -> dict[str, Any]:
-    """Channels, patch, spacing and features of a configuration."""
+    """Return channels, spacing, patch and features of a configuration, by the fields of `ModelSummary`."""
     where = files.where("plans.json")
     entries = _configuration(plans, configuration, where)
     check_geometry(plans, entries, where)
@@ -141,7 +149,7 @@ def _shape(plans: dict, dataset: dict, configuration: str, files: Files) -> dict
 
 
 def _configuration(plans: dict, name: str, where: str) -> dict:
-    """The entries of a configuration together with those it inherits."""
+    """Return the entries of a configuration, including inherited ones."""
     configurations = plans.get("configurations")
     if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
         raise ModelError(f"{where} has no object 'configurations': these are not plans of nnU-Net v2.")
@@ -159,7 +167,7 @@ def _configuration(plans: dict, name: str, where: str) -> dict:
 
 
 def _features(entries: dict, where: str) -> int:
-    """Channels of the first stage; plans from before nnU-Net 2.5 give them by another name."""
+    """Return the channels of the first stage; plans from before nnU-Net 2.5 have another name for them."""
     architecture = entries.get("architecture")
     if architecture is None:
         given = [entries.get("UNet_base_num_features"), entries.get("unet_max_num_features", MAX_FEATURES)]
@@ -168,12 +176,14 @@ def _features(entries: dict, where: str) -> int:
         features = options.get("features_per_stage") if isinstance(options, dict) else None
         given = features[:1] if isinstance(features, list) else [features]
     if not given or not all(type(count) is int and 1 <= count <= MAX_FEATURES for count in given):
-        raise ModelError(f"{where}: the channels of the first stage, {short(given)}, must be 1 to {MAX_FEATURES}.")
+        raise ModelError(
+            f"{where}: the channels of the first stage are {short(given)}; 1 to {MAX_FEATURES} were expected."
+        )
     return min(given)
 
 
 def _parameters(files: Files, name: str) -> int:
-    """Numbers in a safetensors file but for the statistics of batch normalization, from its header."""
+    """Count the parameters in a safetensors file from its header, without the statistics of batch normalization."""
     where = files.where(name)
     length = files.start(name, 8)
     size = struct.unpack("<Q", length)[0] if len(length) == 8 else 0
