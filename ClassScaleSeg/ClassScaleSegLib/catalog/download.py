@@ -116,9 +116,9 @@ def fetch(
         try:
             if source.sha256 and digest != source.sha256:
                 raise CatalogError(
-                    f"The file from {source.address} has the SHA-256 {digest}, but {source.sha256} was expected. It has "
-                    "been altered or replaced, and was deleted here. Download it again; if that fails, tell the model's "
-                    "publishers."
+                    f"The file from {source.address} has the SHA-256 {digest}, but {source.sha256} was expected. The "
+                    "file has been altered or replaced, and was not kept. Download it again; if that fails, tell the "
+                    "publishers of the model."
                 )
             check(part)
         except Exception:
