@@ -45,7 +45,7 @@ def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> 
     :param folder: where to write; existing files are replaced.
     :param device: as :class:`~ClassScaleSegLib.inference.segmenter.Options` has it.
     :param reporter: for progress and result.
-    :raises ClassScaleError: if this installation has no such demo, or the Dice is below what the model card states.
+    :raises ClassScaleError: if this installation has no such demo, or the Dice is lower than the model card states.
     """
     from ..inference.segmenter import segment
     from ..models.model import open_model

@@ -173,9 +173,9 @@ def _ask(agreed: bool) -> None:
 
 
 def _state(catalog: Catalog, entry: Entry) -> str:
+    """Return in words where a model is."""
     if entry.embedded:
         return "embedded"
-    """Return in words where a model is."""
     place = "yours" if entry.own and not entry.parts[0].address else "downloaded"
     if catalog.is_installed(entry):
         return f"{place}, {_megabytes(catalog.size(entry))}"

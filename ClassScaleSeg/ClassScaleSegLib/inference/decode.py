@@ -63,6 +63,16 @@ class RowDecoder:
     :param confidence: also compute the probability of each decision. This needs all logits of every output voxel, which
         undoes what the shortcut at the corners saves.
     :param tile_elements: logits held at a time; 2^20 (4 MiB) was fastest on a CPU with 118 and with 1000 classes.
+
+    >>> double = AxisSampling.linear(2, 4)  # from 2 voxels of the model grid to 4 of the output grid
+    >>> decoder = RowDecoder(Projection(torch.eye(2), torch.zeros(2)), (double, double, double))
+    >>> basis = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])  # at z = 0 class 0 wins, then 1
+    >>> decoder.push(basis), decoder.pop()  # the first output row needs a second row of the model grid
+    (None, None)
+    >>> decoder.push(basis)
+    >>> row = decoder.pop()
+    >>> row.index, row.labels[0].tolist()
+    (0, [0, 0, 1, 1])
     """
 
     def __init__(

@@ -56,8 +56,9 @@ def parse_gpu_list(text: str) -> list[str]:
 
 
 def choose_device(name: str) -> str:
-    """Return the torch device of this name; ``auto`` means CUDA if there is any, otherwise MPS, otherwise the CPU.
+    """Check that torch offers a device, and return its name.
 
+    :param name: such as "cuda:1"; "auto" means CUDA if there is any, otherwise MPS, otherwise the CPU.
     :raises ClassScaleError: if torch does not offer the device.
 
     >>> choose_device("cpu")
@@ -78,7 +79,7 @@ def choose_device(name: str) -> str:
 
 
 def free_memory(device: str) -> int:
-    """Return the bytes that a job may use on a torch device; for ``"cpu"``, with what this process holds already."""
+    """Return the bytes that a job may use on a torch device; for "cpu", this includes what this process holds."""
     import psutil
     import torch
 

@@ -52,7 +52,7 @@ def prepare(image: InputImage, model: Model) -> Prepared:
     manager = model.plans_manager
     assert image.voxels is not None  # they are dropped only after this function
     if not image.voxels.any():
-        raise ImageError(f"{image.name} is zero everywhere: there is nothing to segment.")
+        raise ImageError(f"{image.name} is zero everywhere, so there is nothing to segment. Check the image.")
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     properties: dict[str, Any] = {"spacing": list(image.spacing)}
     configuration = _without_mask_resampling(model.configuration)

@@ -266,7 +266,7 @@ class SegmentationProcess:
     def _conclude(self, code: int) -> None:
         if code == 0 and self.result:
             self.state = "finished"
-        elif self._reported is not None:  # the child's own event tells it
+        elif self._reported is not None:  # poll() returns the child's own event
             self._end("failed", self._reported)
         else:
             self._fail(explain_exit(code, list(self._output)))
