@@ -252,9 +252,7 @@ class Catalog:
         taken = {text.casefold() for other in entries for text in (other.id, other.name)}
         if not shown:
             if same := next((other for other in entries if other.own and other.parts == entry.parts), None):
-                raise CatalogError(
-                    f"{text} is in the catalogue already, as {same.name}. To add it once more, give it another name."
-                )
+                raise CatalogError(f"{text} is in the catalogue already, as {same.name}.")
             entry = replace(entry, name=_free_name(entry.name, part, taken))
         elif entry.name.casefold() in taken:
             raise CatalogError(f"A model called {entry.name} is in the catalogue already. Give yours another name.")

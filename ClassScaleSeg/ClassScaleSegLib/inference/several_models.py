@@ -1,4 +1,4 @@
-"""Segment one image with several models that share the classes between them, into one segmentation.
+"""Segment one image with several models, each of which has some of the classes, into one segmentation.
 
 TotalSegmentator's classes, for example, are spread over five networks. Only one model is in memory at a time. Where two
 models claim a voxel, the later one gets it.
