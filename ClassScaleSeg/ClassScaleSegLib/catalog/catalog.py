@@ -187,6 +187,7 @@ class Catalog:
     ) -> tuple[Path, ...]:
         """Download the parts that are missing, and check those that are present.
 
+        :param entry: the model.
         :param progress: called with the bytes so far and the bytes in total (if known) of the missing parts.
         :param cancel: a token that stops the download when it is set.
         :returns: the model file or folder of each part, as `paths` does.

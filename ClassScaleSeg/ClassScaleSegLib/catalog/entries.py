@@ -109,6 +109,7 @@ def total_size(sizes: Iterable[int | None]) -> int | None:
 def read_entries(path: Path, own: bool) -> tuple[Entry, ...]:
     """Return the entries of a file in the order of the file.
 
+    :param path: ``models.json`` or ``own.json``.
     :param own: whether the file is ``own.json``, whose parts may be files anywhere on the disk.
     :raises CatalogError: if the file cannot be read, or an entry is not as ``schema.json`` says.
 

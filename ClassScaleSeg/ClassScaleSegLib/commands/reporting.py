@@ -33,7 +33,7 @@ class Reporter(Protocol):
 
 
 class TerminalReporter:
-    """Show a progress bar on standard error, and print one line for each case on standard output."""
+    """A `Reporter` that shows a progress bar on standard error, and prints a line for each case on standard output."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -75,7 +75,7 @@ class TerminalReporter:
 
 
 class JsonReporter:
-    """Print JSON objects on standard output, one per line.
+    """A `Reporter` that prints JSON objects on standard output, one per line.
 
     The member ``event`` is "begin", "progress", "result", "skipped" or "error".
     """

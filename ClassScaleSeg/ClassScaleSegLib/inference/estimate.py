@@ -138,6 +138,7 @@ def estimate(
 ) -> Estimate:
     """Estimate what an opened model takes for one image.
 
+    :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
     :param shape: voxels of the image (z, y, x), in the orientation that the model reads.
     :param spacing: mm, in the same order.
     :param step: distance between windows, as a fraction of the patch.
@@ -190,6 +191,7 @@ def estimate_from_size(
 def model_grid(size: ModelSize, shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int, int]:
     """Return the shape that nnU-Net's ``compute_new_shape`` gives the uncropped image, which is the largest it can get.
 
+    :param size: of the model.
     :param shape: voxels of the image (z, y, x).
     :param spacing: mm, in the same order.
     :returns: voxels on the model grid, in the model's axis order.
@@ -227,6 +229,7 @@ def largest(estimates: Sequence[Estimate]) -> Estimate:
 def describe_need(need: Estimate, device: str) -> str:
     """Describe what a job takes, in words that users see before it starts.
 
+    :param need: the estimate.
     :param device: "cpu", "cuda", "cuda:1" or "mps". For "auto" both the GPU and the CPU are described, because only
         torch knows which of them it will be.
 

@@ -105,14 +105,17 @@ class MemoryPlan:
 
     @property
     def current(self) -> Placement:
+        """The placement in use."""
         return self._placements[0]
 
     @property
     def compute(self) -> str:
+        """Torch device of the network and of decoding."""
         return self.current.compute
 
     @property
     def ring(self) -> str:
+        """Torch device of the rolling basis, or "disk"."""
         return self.current.ring
 
     def watch(self, watcher: Callable[[Placement], None]) -> None:

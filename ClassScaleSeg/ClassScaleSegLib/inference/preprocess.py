@@ -47,6 +47,7 @@ def prepare(image: InputImage, model: Model) -> Prepared:
     """Crop to the non-zero region, normalise and resample, as ``nnUNetv2_predict`` does.
 
     :param image: as :func:`~ClassScaleSegLib.images.reading.read_image` returns it, with its voxels.
+    :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
     :raises ImageError: if all voxels are zero.
     """
     manager = model.plans_manager

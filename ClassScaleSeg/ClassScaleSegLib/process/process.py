@@ -103,7 +103,7 @@ class SegmentationProcess:
         return None if self._child is None else self._child.pid
 
     def start(self) -> None:
-        """Start the child. If that fails, the state is "failed" and :meth:`poll` reports it, as any later failure.
+        """Start the child. If that fails, the state is "failed" and :meth:`poll` reports the error.
 
         :raises ClassScaleError: if there is no job, or it was started already.
         """
