@@ -25,7 +25,7 @@ def test_results_beside_the_images_are_not_taken_for_images(folder):
 
 
 def test_two_images_with_one_result_are_refused(folder):
-    with pytest.raises(ImageError, match="Case a has the files a.nii.gz, a.nrrd, and the model wants 1"):
+    with pytest.raises(ImageError, match="Case a has the files a.nii.gz, a.nrrd, but the model needs 1"):
         found([folder("a.nii.gz", "a.nrrd")], 1, "out")
 
 
@@ -41,7 +41,7 @@ def test_channels_are_grouped_in_order(folder):
     place = folder("x_0001.nii.gz", "x_0000.nii.gz", "y_0000.NII.GZ", "y_0001.nii.gz")
     both = {"x": ["x_0000.nii.gz", "x_0001.nii.gz"], "y": ["y_0000.NII.GZ", "y_0001.nii.gz"]}
     assert found([place], 2, "out") == both
-    with pytest.raises(ImageError, match="z.nii.gz: the model wants 2 channels"):
+    with pytest.raises(ImageError, match="z.nii.gz: the model needs 2 channels"):
         found([folder("z.nii.gz")], 2, "out")
 
 

@@ -44,7 +44,7 @@ def test_a_download_is_the_file_with_its_sum_noted_beside_it(catalog, entry, sit
     steps = []
     assert not catalog.is_installed(entry) and catalog.size(entry) == 0
     with pytest.raises(
-        CatalogError, match="Model A is not downloaded: run `classscaleseg models download model-a`, or save"
+        CatalogError, match="Model A is not downloaded. Run `classscaleseg models download model-a`, or save"
     ):
         catalog.paths(entry)
     (path,) = catalog.download(entry, lambda *step: steps.append(step))
@@ -69,7 +69,7 @@ def test_a_cut_connection_is_resumed_where_it_stopped(catalog, entry, site):
 
 
 def test_a_cancelled_download_goes_on_in_another_session(catalog, entry, site):
-    with pytest.raises(Cancelled, match="what has arrived is kept"):
+    with pytest.raises(Cancelled, match="What has arrived is kept"):
         catalog.download(entry, cancel=CancelAfter(10))
     have = (catalog.folder / "model-a" / "a.zip.part").stat().st_size
     assert 100_000 < have < len(MODEL) and not catalog.is_installed(entry) and catalog.size(entry) > have
@@ -115,7 +115,7 @@ def test_a_connection_that_stays_dead_is_a_sentence_with_a_way_out(catalog, entr
 
 
 def test_a_wrong_checksum_leaves_nothing(catalog, entry):
-    with pytest.raises(CatalogError, match=f"SHA-256 {SHA256}, {'0' * 64} was expected"):
+    with pytest.raises(CatalogError, match=f"SHA-256 {SHA256}, but {'0' * 64} was expected"):
         catalog.download(known(entry, sha256="0" * 64))
     assert left_over(catalog, entry) == set() and not catalog.is_installed(entry)
 
@@ -140,7 +140,7 @@ def test_redirects_are_followed_to_web_addresses_only(catalog, entry, site):
 
 @pytest.mark.parametrize(
     ("status", "sentence"),
-    [(404, "does not exist .status 404"), (403, "get the file by hand"), (503, "status 503. Try again later")],
+    [(404, "does not exist .status 404"), (403, "Get the file by hand"), (503, "status 503. Try again later")],
 )
 def test_a_refusing_server_is_a_sentence_and_what_has_arrived_stays(catalog, entry, site, status, sentence):
     with pytest.raises(Cancelled):
@@ -166,10 +166,10 @@ def zipped(**members):
     ("content", "sentence"),
     [
         (b"<!DOCTYPE html><title>Log in</title>", "not a zip .it begins with b'<!DOCTYPE html>"),
-        (zipped(**{"readme.txt": "x"}), "not a model that can be used: .* contains no model"),
+        (zipped(**{"readme.txt": "x"}), "not a usable model: .* contains no model"),
         (zipped(**{"../plans.json": "{}"}), "leads out of the zip"),
-        (MODEL[:-1000], "not a model that can be used"),
-        (b"", "is not a model that can be used"),
+        (MODEL[:-1000], "not a usable model"),
+        (b"", "is not a usable model"),
     ],
 )
 def test_what_is_no_model_is_not_accepted(catalog, entry, site, content, sentence):
@@ -180,7 +180,7 @@ def test_what_is_no_model_is_not_accepted(catalog, entry, site, content, sentenc
 
 
 def test_more_bytes_than_stated_are_refused(catalog, entry, site, monkeypatch):
-    with pytest.raises(CatalogError, match=f"has {len(MODEL)} bytes, 1000 were expected: it was exchanged"):
+    with pytest.raises(CatalogError, match=f"has {len(MODEL)} bytes, but 1000 were expected: the file was replaced"):
         catalog.download(known(entry, size=1000))
     site.pages["/a.zip"].chunked = True
     with pytest.raises(CatalogError, match="sent more than 1000000 bytes"):
@@ -191,13 +191,13 @@ def test_more_bytes_than_stated_are_refused(catalog, entry, site, monkeypatch):
     with pytest.raises(CatalogError, match="sent more than 300000 bytes"):
         catalog.download(entry)
     site.pages["/a.zip"].chunked = False
-    with pytest.raises(CatalogError, match="more than 300000 are not downloaded"):
+    with pytest.raises(CatalogError, match="but at most 300000 are downloaded"):
         catalog.download(entry)
 
 
 def test_a_full_disk_is_known_beforehand(catalog, entry, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9**9, 9**9, 1_000_000))
-    with pytest.raises(CatalogError, match="has 1 MB left, 2 MB are needed: make room there"):
+    with pytest.raises(CatalogError, match="has 1 MB left, but 2 MB are needed. Free some space there"):
         catalog.download(entry)
 
 
@@ -206,13 +206,13 @@ def test_a_file_placed_by_hand_is_used_checked_and_then_remembered(catalog, entr
     place.parent.mkdir(parents=True)
     place.write_bytes(b"no zip")
     assert catalog.is_installed(entry)
-    with pytest.raises(CatalogError, match=f"What {place} gave is not a model"):
+    with pytest.raises(CatalogError, match=f"{place} is not a usable model"):
         catalog.download(entry)
     shutil.copy(TOY, place)
     assert catalog.download(entry) == catalog.paths(entry) == (place,)
     assert catalog.record(entry, entry.parts[0]).sha256 == SHA256 and not site.requests
     place.write_bytes(MODEL[:-1])
-    with pytest.raises(CatalogError, match=f"a.zip is damaged: its SHA-256 is .* {SHA256} was expected"):
+    with pytest.raises(CatalogError, match=f"a.zip is damaged: its SHA-256 is .* but {SHA256} was expected"):
         catalog.download(entry)
 
 
@@ -222,7 +222,7 @@ def test_an_address_that_gives_another_file_than_before_is_noticed(catalog, entr
     folder = write_model()
     other = shutil.make_archive(str(folder.parent / "other"), "zip", folder.parent, folder.name)
     site.pages["/a.zip"].content = Path(other).read_bytes()
-    with pytest.raises(CatalogError, match=f"gave another file than on 20.*then {SHA256}.*delete .*a.zip.json"):
+    with pytest.raises(CatalogError, match=f"gave a different file than on 20.*then {SHA256}.*delete .*a.zip.json"):
         catalog.download(entry)
     assert not catalog.is_installed(entry)
     (catalog.folder / "model-a" / "a.zip.json").unlink()
@@ -258,7 +258,7 @@ def test_a_second_download_is_refused_while_the_first_lives_and_only_then(catalo
     try:
         holder.stdout.readline()
         for action in (catalog.download, catalog.remove):
-            with pytest.raises(CatalogError, match=f"id {holder.pid}.: wait until it has ended"):
+            with pytest.raises(CatalogError, match=f"id {holder.pid}.. Wait until it has ended"):
                 action(entry)
     finally:
         holder.kill()

@@ -208,7 +208,7 @@ def test_segments_added_to_the_target_during_the_run_stay_and_the_result_goes_el
 
 def test_choices_that_mean_nothing_are_sentences(scene, logic):
     volume = add_volume(np.zeros((20, 20, 20), np.int16))
-    with pytest.raises(ClassScaleError, match="classes is empty; leave it out for all."):
+    with pytest.raises(ClassScaleError, match="classes is empty; leave it out for all classes."):
         logic.segment(volume, "toy-120", classes=[])
     with pytest.raises(ClassScaleError, match="There is no option clases. The options are all_frames, .*classes, "):
         logic.segment(volume, "toy-120", clases=["cell 1"])

@@ -266,7 +266,7 @@ def test_a_model_removed_between_choice_and_apply_is_told(panel, answers, tmp_pa
     assert answers.pop().endswith("is in the catalogue already, as own model.")
     copy.unlink()
     panel.ui.applyButton.click()
-    assert "is not there any more" in answers.pop() and panel.runs.run is None
+    assert "is no longer at" in answers.pop() and panel.runs.run is None
     assert not panel.ui.applyButton.enabled
     panel.models.remove()
     assert answers.pop().startswith("Forget own model?") and panel.models.entry is None

@@ -173,5 +173,5 @@ def test_the_command_takes_several_models(two, image, tmp_path, capsys):
 
 def test_parts_that_want_other_channels_are_refused(two, write_model, tmp_path):
     other = write_model(small_plans(channels=2), small_dataset(FIRST, channels=2), root=tmp_path / "other")
-    with pytest.raises(ModelError, match=r"wants 2 channel\(s\) and .* 1: models that segment the same image"):
+    with pytest.raises(ModelError, match=r"needs 2 channel\(s\), but .* needs 1. Models that segment the same image"):
         parts.common_channels([*two, other])

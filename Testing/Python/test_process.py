@@ -146,7 +146,7 @@ def test_what_the_child_says_about_a_fault_is_the_error(temporary, tmp_path):
 
 
 ENDINGS = {
-    "no result": (["echo hello"], "ended without a result (exit code 0). It said: hello"),
+    "no result": (["echo hello"], "ended without a result (exit code 0). Its last output was: hello"),
     "not our JSON": (["echo '[1]'", 'echo \'{"event": "party"}\''], "ended without a result"),
     "code alone": (["echo oh no >&2", "exit 7"], "ended because of a label table or a class name (exit code 7)"),
     "other code": (["echo one; echo two >&2", "exit 77"], "ended unexpectedly (exit code 77)"),
@@ -154,7 +154,7 @@ ENDINGS = {
     "killed, said a shell": (["exit 137"], "killed (137), most likely by the system because memory ran out"),
     "no torch": (
         ["echo \"ModuleNotFoundError: No module named 'torch'\" >&2", "exit 1"],
-        "lacks the package torch: install",
+        "lacks the package torch. Install",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""The models that can be had: embedded, downloaded, the user's own."""
+"""The models that can be used: embedded, downloadable, and the user's own."""
 
 from .catalog import Catalog
 

@@ -1,11 +1,8 @@
-"""The models there are, embedded, downloadable and your own: where they are kept, how to get them and to lose them.
+"""The catalogue of models: list them, find their files, download and remove them, and add the user's own.
 
 Downloads are kept as ``FOLDER/ID/FILE.zip``, where FOLDER is `models_folder`. A file placed there by hand counts as
-downloaded. Beside each lies ``FILE.zip.json`` with its address, size and SHA-256. Models of your own are listed in
-``FOLDER/own.json``; files and folders among them stay where they are.
-
->>> catalog = Catalog()  # doctest: +SKIP
->>> catalog.download(catalog.find("totalsegmentator-3mm"))  # doctest: +SKIP
+downloaded. ``FILE.zip.json`` records its address, size and SHA-256. The user's own models are listed in
+``FOLDER/own.json``; their files and folders are used where they are.
 """
 
 from __future__ import annotations
@@ -36,10 +33,13 @@ LOCK = "download.lock"
 
 
 def models_folder() -> Path:
-    """``CLASSSCALESEG_MODELS`` if set, otherwise ``ClassScaleSeg/models`` in the user's data folder.
+    """Return the environment variable ``CLASSSCALESEG_MODELS`` if set, otherwise a folder in the user's data folder.
 
-    That folder is the one platformdirs gives, which Slicer does not bring: a panel must list models before anything is
-    installed.
+    The data folder is the one that the package platformdirs returns. The package itself is not used: Slicer does not
+    contain it, and the panel must list models before any package is installed.
+
+    >>> models_folder().is_absolute()
+    True
     """
     if given := os.environ.get("CLASSSCALESEG_MODELS"):
         return Path(given).expanduser().absolute()
@@ -54,21 +54,46 @@ def models_folder() -> Path:
 
 
 def resolve_model(text: str, catalog: Catalog | None = None) -> tuple[Path, ...]:
-    """The model files that ``text`` means: an existing path is itself, else a model of the catalogue by id or name.
+    """Return the model files that ``text`` means.
 
-    :raises CatalogError: if it is neither, or not downloaded.
+    :param text: an existing file or folder, or the id or name of a model of the catalogue.
+    :param catalog: by default the catalogue in `models_folder`.
+    :returns: one path, or one for each part of a catalogue model.
+    :raises CatalogError: if ``text`` is neither, or the model is not downloaded.
+
+    >>> [path.name for path in resolve_model("toy-120")]
+    ['toy-120.zip']
     """
     path = Path(text)
-    if os.path.exists(path):  # and not path.exists(), which raises where a name is too long
+    if os.path.exists(path):  # not path.exists(), which raises if the name is too long
         return (path,)
     catalog = catalog or Catalog()
     if len(path.parts) > 1 or path.suffix.lower() == ".zip":
-        raise CatalogError(f"{text} does not exist: give a model folder, an exported zip, a bundle, or a known model.")
+        raise CatalogError(
+            f"{text} does not exist. Give a model folder, an exported zip, a bundle, or a model of the catalogue."
+        )
     return catalog.paths(catalog.find(text))
 
 
 class Catalog:
-    """:param folder: where downloads and ``own.json`` are kept; `models_folder` if not given."""
+    """List, find, download, remove and add models.
+
+    :ivar folder: where downloads and ``own.json`` are kept.
+    :param folder: by default `models_folder`.
+
+    >>> import tempfile
+    >>> temporary = tempfile.TemporaryDirectory()
+    >>> catalog = Catalog(Path(temporary.name))
+    >>> toy = catalog.find("toy-120")
+    >>> toy.classes, toy.embedded, catalog.is_installed(toy)
+    (120, True, True)
+    >>> (path,) = catalog.paths(toy)
+    >>> catalog.add(path, name="My toy").id
+    'own-my-toy'
+    >>> [entry.name for entry in catalog.entries() if entry.own]
+    ['My toy']
+    >>> temporary.cleanup()
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = models_folder() if folder is None else Path(folder).absolute()
@@ -82,7 +107,7 @@ class Catalog:
         return read_entries(file, own=True) if file.exists() else ()
 
     def entries(self) -> tuple[Entry, ...]:
-        """Embedded models first, then those to download, then your own.
+        """Return the embedded models, then the downloadable ones, then the user's own.
 
         :raises CatalogError: if a catalogue file is damaged.
         """
@@ -90,9 +115,9 @@ class Catalog:
         return (*embedded, *(entry for entry in self._known if not entry.embedded), *self._own())
 
     def find(self, text: str) -> Entry:
-        """The model with this id or name, whatever the case.
+        """Return the model with this id or name; case does not matter.
 
-        :raises CatalogError: if there is none, naming the nearest.
+        :raises CatalogError: if there is none; the message suggests similar ids.
         """
         entries, wanted = self.entries(), text.strip().casefold()
         for entry in entries:
@@ -102,26 +127,30 @@ class Catalog:
         near = difflib.get_close_matches(wanted, ids, n=3, cutoff=0.4)
         hint = ", ".join(dict.fromkeys(ids[name] for name in near)) or ", ".join(entry.id for entry in entries)
         raise CatalogError(
-            f"{text[:200]} is neither a file or folder nor a model of the catalogue. Did you mean {hint}? "
-            "`classscaleseg models list` shows all."
+            f"{text[:200]} is neither a file or folder nor a model of the catalogue. Did you mean {hint}? The command "
+            "`classscaleseg models list` lists all models."
         )
 
     def place(self, entry: Entry, part: Part) -> Path:
-        """Where a part lies, or will lie once it is downloaded."""
+        """Return the path of a part, whether it is downloaded yet or not.
+
+        :raises FileNotFoundError: if an embedded model is missing from this installation.
+        """
         if part.file is None:
             return self.folder / entry.id / part.file_name
         return Path(part.file) if entry.own else resource("Models", part.file)
 
     def is_installed(self, entry: Entry) -> bool:
+        """Return whether all parts are on this machine."""
         try:
             return all(self.place(entry, part).exists() for part in entry.parts)
-        except FileNotFoundError:  # an embedded model is not part of this installation
+        except FileNotFoundError:  # this installation lacks an embedded model
             return False
 
     def paths(self, entry: Entry) -> tuple[Path, ...]:
-        """The model file or folder of each part.
+        """Return the model file or folder of each part.
 
-        :raises CatalogError: if one is not there, with what to do.
+        :raises CatalogError: if one does not exist; the message says how to get it.
         """
         found = []
         for part in entry.parts:
@@ -131,34 +160,39 @@ class Catalog:
                 raise CatalogError(str(error)) from error
             if not place.exists():
                 raise CatalogError(
-                    f"{entry.name} is not downloaded: run `classscaleseg models download {entry.id}`, or save "
+                    f"{entry.name} is not downloaded. Run `classscaleseg models download {entry.id}`, or save "
                     f"{part.address} as {place}."
                     if part.address
-                    else f"{entry.name} was at {place}, and is not there any more: add it again from where it is now."
+                    else f"{entry.name} is no longer at {place}. Add it again from where it is now."
                 )
             found.append(place)
         return tuple(found)
 
     def size(self, entry: Entry) -> int:
-        """Bytes on disk: of what was downloaded, finished or not, and of files and folders that are used in place."""
+        """Return the bytes on disk: downloads, finished or not, and the files and folders that are used in place."""
         places = [self.folder / entry.id]
         if self.is_installed(entry):
             places += [self.place(entry, part) for part in entry.parts if part.file]
         return sum(_bytes(place) for place in places)
 
     def record(self, entry: Entry, part: Part) -> Record | None:
-        """What was noted when a part was downloaded, or first checked; ``None`` if it never was."""
+        """Return what was recorded when a part was downloaded, or first checked; ``None`` if neither has happened.
+
+        :raises CatalogError: if the record is damaged.
+        """
         return None if part.file is not None else read_record(self.place(entry, part))
 
     def download(
         self, entry: Entry, progress: Progress | None = None, cancel: CancelToken | None = None
     ) -> tuple[Path, ...]:
-        """Get the parts that are not there, and check those that are.
+        """Download the parts that are missing, and check those that are present.
 
-        :param progress: called with the bytes so far and in all (if known) of the parts that were missing.
-        :returns: as `paths`.
-        :raises CatalogError: one sentence naming address or file, fault, and what to do.
-        :raises Cancelled: what has arrived is kept.
+        :param entry: the model.
+        :param progress: called with the bytes so far and the bytes in total (if known) of the missing parts.
+        :param cancel: a token that stops the download when it is set.
+        :returns: the model file or folder of each part, as `paths` does.
+        :raises CatalogError: if a part cannot be downloaded, is damaged, or is not a model.
+        :raises Cancelled: if the token is set; the bytes received so far are kept.
         :raises OutputError: if the folder cannot be written.
         """
         remote = [(part, self.place(entry, part)) for part in entry.parts if part.address]
@@ -171,13 +205,16 @@ class Catalog:
         return self.paths(entry)
 
     def remove(self, entry: Entry) -> int:
-        """Delete what was downloaded and forget a model of your own; its file or folder elsewhere stays.
+        """Delete the downloads of a model, and take the user's own model off the list.
+
+        A file or folder that is used in place is not deleted.
 
         :returns: bytes freed.
-        :raises CatalogError: for an embedded model, and while it is being downloaded.
+        :raises CatalogError: if the model is embedded, or is being downloaded.
+        :raises OutputError: if a file cannot be deleted.
         """
         if entry.embedded:
-            raise CatalogError(f"{entry.name} is part of ClassScaleSeg and goes with it.")
+            raise CatalogError(f"{entry.name} is part of ClassScaleSeg and cannot be removed on its own.")
         folder, freed = self.folder / entry.id, 0
         if folder.is_dir():
             with locked(folder / LOCK, f"{entry.name} is being downloaded"):
@@ -188,20 +225,22 @@ class Catalog:
             try:
                 folder.rmdir()
             except OSError:
-                pass  # something that is not ours lies there
+                pass  # it contains other files, which are not ours
         if entry.own:
             self._write_own([other for other in self._own() if other.id != entry.id])
         return freed
 
     def add(self, source: str | Path, name: str | None = None) -> Entry:
-        """Remember a model of your own.
+        """Add the user's own model to the catalogue.
 
-        :param source: a file or folder, used where it is, or an http(s) address, from which nothing is loaded yet.
-        :param name: shown to users. If not given, what the model says of itself, or, where that is taken, the name of
-            the file, with a number if that is taken as well.
-        :raises ModelError: if it is no model.
-        :raises CatalogError: if the name is taken, the address is none, or the model is there already and no other name
-            is given.
+        :param source: a file or folder, which is used where it is, or an http(s) address, which is not downloaded yet.
+        :param name: what users see. By default the model's own name; if that is taken, the name of the file, with a
+            number if that is taken too.
+        :returns: the new entry.
+        :raises ModelError: if the file or folder is not a model.
+        :raises CatalogError: if the name is taken, the address is not valid, or the model is in the catalogue already
+            and no name is given.
+        :raises OutputError: if ``own.json`` cannot be written.
         """
         text, shown = str(source), one_line(name or "")[:200]
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
@@ -217,7 +256,7 @@ class Catalog:
                 raise CatalogError(f"{text} is in the catalogue already, as {same.name}.")
             entry = replace(entry, name=_free_name(entry.name, part, taken))
         elif entry.name.casefold() in taken:
-            raise CatalogError(f"A model called {entry.name} is in the catalogue already: give yours another name.")
+            raise CatalogError(f"A model called {entry.name} is in the catalogue already. Give yours another name.")
         plain = unicodedata.normalize("NFKD", entry.name.casefold()).encode("ascii", "ignore").decode()
         slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:50].strip("-") or "model"
         ids = (f"own-{slug}{number}" for number in ("", *(f"-{n}" for n in range(2, len(taken) + 2))))
@@ -226,7 +265,7 @@ class Catalog:
         return entry
 
     def _described(self, entry: Entry) -> Entry:
-        """Your own entry with what its model says of itself."""
+        """Return the entry of the user's own model, completed from the model itself."""
         (part,) = entry.parts
         summary = summarize(self.place(entry, part), part.configuration)
         return replace(
@@ -248,14 +287,14 @@ _EMPTY = Entry("", "", "", None, None, None, None, None, None, (), tried=False, 
 
 
 def _free_name(name: str, part: Part, taken: set[str]) -> str:
-    """``name``, or that of the model's file, or the latter with a number: the first that is not taken."""
+    """Return the first that is not taken: ``name``, the name of the model's file, or the latter with a number."""
     stem = one_line(Path(part.file).stem)[:200] if part.file and part.file.lower().endswith(".zip") else name
     candidates = (name, stem or name, *(f"{stem or name} {number}" for number in range(2, len(taken) + 3)))
     return next(candidate for candidate in candidates if candidate.casefold() not in taken)
 
 
 def _delete(file: Path) -> int:
-    """Bytes freed.
+    """Delete a file if it exists, and return the bytes freed.
 
     :raises OutputError: if it cannot be deleted.
     """

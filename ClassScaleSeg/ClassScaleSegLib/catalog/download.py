@@ -1,7 +1,7 @@
-"""One file from an http(s) address to disk: resumed, bounded, checked, and under its name only when it is complete.
+"""Download one file from an http(s) address: resumable, limited in size, checked, and renamed only when complete.
 
-A download that was cut goes on where it stopped, if the server says that the file is still the same one (``If-Range``);
-otherwise it starts again. What has arrived waits as ``NAME.part``, what the server called it as ``NAME.part.json``.
+An interrupted download is resumed if the server says that the file has not changed (``If-Range``); otherwise it starts
+again. The bytes received so far are kept in ``NAME.part``, and what identifies the server's file in ``NAME.part.json``.
 """
 
 from __future__ import annotations
@@ -20,25 +20,31 @@ from urllib.parse import urljoin, urlsplit
 from ..errors import Cancelled, CatalogError
 from ..files import replacing, unwritable
 
-MAX_DOWNLOAD = 16 << 30  # bytes; five folds of nnU-Net's largest network are below 8 GiB
-CHUNK = 64 << 10  # small, so that cancelling is quick on a slow line
-ATTEMPTS = 3  # in a row that bring nothing new
+MAX_DOWNLOAD = 16 << 30  # bytes; five folds of nnU-Net's largest network take less than 8 GiB
+CHUNK = 64 << 10  # bytes; small, so that cancelling is quick on a slow connection
+ATTEMPTS = 3  # successive attempts without a new byte, after which the download fails
 REDIRECTS = 5
-TIMEOUT = (15, 60)  # seconds to connect, and without a single byte
+TIMEOUT = (15, 60)  # seconds: to connect, and to wait for the next byte
 ZIP = b"PK"
 
 
-Progress = Callable[[int, "int | None"], None]  # bytes so far, bytes in all if known
+Progress = Callable[[int, "int | None"], None]  # bytes so far, and bytes in total if known
 
 
 class CancelToken(Protocol):
+    """Any object with ``is_set()``, such as ``threading.Event``."""
+
     def is_set(self) -> bool: ...
 
 
 @dataclass(frozen=True)
 class Source:
-    """:ivar size: bytes it must have.
-    :ivar sha256: it must have. Either may be unknown."""
+    """A file on a server.
+
+    :ivar address: of http or https.
+    :ivar size: bytes that the file must have, if known.
+    :ivar sha256: 64 hexadecimal digits that the file must have, if known.
+    """
 
     address: str
     size: int | None = None
@@ -46,13 +52,16 @@ class Source:
 
 
 class _ConnectionLost(Exception):
-    """The rest may be had by asking again."""
+    """The download stopped, but another request may get the rest."""
 
 
 def check_address(address: str) -> str:
-    """The address, if it is one of http or https.
+    """Return the address if it is a valid one of http or https.
 
     :raises CatalogError: for anything else.
+
+    >>> check_address("https://example.org/model.zip")
+    'https://example.org/model.zip'
     """
     try:
         parts = urlsplit(address)
@@ -60,7 +69,10 @@ def check_address(address: str) -> str:
     except ValueError:
         fine = False
     if not fine or len(address) > 2000 or " " in address:
-        raise CatalogError(f"{address[:200]!r} is not an address of a file: it must start with https:// or http://.")
+        raise CatalogError(
+            f"{address[:200]!r} is not an address of a file. It must start with https:// or http:// and contain no "
+            "space."
+        )
     return address
 
 
@@ -71,13 +83,17 @@ def fetch(
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
 ) -> str:
-    """Download a zip to ``target``; its folder exists, ``target`` does not.
+    """Download a zip.
 
-    :param check: called with the complete file before it gets its name; what it raises refuses the file.
-    :param progress: called with bytes so far and bytes in all (if the server says).
-    :returns: SHA-256 of the file.
-    :raises CatalogError: one sentence naming address, fault, and what to do.
-    :raises Cancelled: what came is kept.
+    :param source: where from.
+    :param target: path of the new file, which does not exist yet, in a folder that does.
+    :param check: called with the complete file before it is renamed to ``target``; raises an error to refuse the file.
+    :param progress: called with the bytes so far, and the bytes in total if known.
+    :param cancel: a token that is checked before each chunk.
+    :returns: SHA-256 of the file, 64 hexadecimal digits.
+    :raises CatalogError: if the file cannot be downloaded, or is not what was expected.
+    :raises OutputError: if the file cannot be written.
+    :raises Cancelled: if the token is set; the bytes received so far are kept.
     """
     part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
     check_address(source.address)
@@ -92,16 +108,17 @@ def fetch(
                 longest, failures = max(have, longest), 0 if have > longest else failures + 1
                 if failures == ATTEMPTS:
                     raise CatalogError(
-                        f"{source.address} could not be reached, or the connection was lost ({error}); {have} bytes "
-                        "have arrived. Check the network and start the download again: it goes on from there. Or get "
-                        f"the file elsewhere and save it as {target}."
+                        f"{source.address} could not be reached, or the connection was lost ({error}). {have} bytes "
+                        "have arrived and are kept. Check the network and download again to get the rest, or get the "
+                        f"file in another way and save it as {target}."
                     ) from error
         digest = sha256_of(part, cancel)
         try:
             if source.sha256 and digest != source.sha256:
                 raise CatalogError(
-                    f"What {source.address} gave has the SHA-256 {digest}, {source.sha256} was expected: the file was "
-                    "altered or exchanged, and is not kept."
+                    f"The file from {source.address} has the SHA-256 {digest}, but {source.sha256} was expected. The "
+                    "file has been altered or replaced, and was not kept. Download it again; if that fails, tell the "
+                    "publishers of the model."
                 )
             check(part)
         except Exception:
@@ -116,7 +133,10 @@ def fetch(
 
 
 def sha256_of(path: Path, cancel: CancelToken | None = None) -> str:
-    """:raises Cancelled: if the token is set."""
+    """Return the SHA-256 of a file, 64 hexadecimal digits.
+
+    :raises Cancelled: if the token is set.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -126,26 +146,27 @@ def sha256_of(path: Path, cancel: CancelToken | None = None) -> str:
 
 
 def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel: CancelToken | None) -> None:
-    """Bring ``part`` to the full length, going on where it stands if the server has the same file still."""
+    """Download the rest of ``part``, or all of it if the server's file has changed."""
     import requests
 
     have, validator, whole = _arrived(source, part, note)
     if have and have == whole:
         return
-    headers = {"Accept-Encoding": "identity", "User-Agent": "ClassScaleSeg"}  # the bytes themselves, to be counted
+    # uncompressed, so that the bytes can be counted
+    headers = {"Accept-Encoding": "identity", "User-Agent": "ClassScaleSeg"}
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     _stop_if(cancel)
     try:
         with requests.Session() as session, _answer(session, source.address, headers) as response:
-            if response.status_code == 416:  # as long as the file already, or longer
+            if response.status_code == 416:  # the part is as long as the file, or longer
                 part.unlink()
-                raise _ConnectionLost("the server had no more to send")
+                raise _ConnectionLost("the server had nothing more to send")
             start = have if response.status_code == 206 else 0
             fits = re.match(rf"bytes {start}-\d+/", response.headers.get("Content-Range", ""))
             if start and not (fits and _validator(response.headers) in (None, validator)):
                 part.unlink()
-                raise _ConnectionLost("the server sent another piece than was asked for, or of another file")
+                raise _ConnectionLost("the server sent a different range than requested, or a different file")
             total = _total(source, start, response.headers)
             _room(part, total, start)
             _keep_note(source, note, response.headers, total)
@@ -157,13 +178,16 @@ def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel:
                     _stop_if(cancel)
                     if done == 0 and not chunk.startswith(ZIP):
                         raise CatalogError(
-                            f"{source.address} gave something that is not a zip (it begins with {chunk[:20]!r}): open "
-                            "it in a browser to see what it is; it may want a login."
+                            f"{source.address} sent a file that is not a zip (it begins with {chunk[:20]!r}). Open the "
+                            "address in a browser to see what it is; it may require a login."
                         )
                     done += len(chunk)
                     if done > (MAX_DOWNLOAD if total is None else total):
-                        note.unlink()  # nothing to go on from
-                        raise CatalogError(f"{source.address} sent more than {total or MAX_DOWNLOAD} bytes: stopped.")
+                        note.unlink()  # so that the next download starts again
+                        raise CatalogError(
+                            f"{source.address} sent more than {total or MAX_DOWNLOAD} bytes, so the download was "
+                            "stopped. Get the file in another way."
+                        )
                     file.write(chunk)
                     progress(done, total)
     except requests.RequestException as error:
@@ -172,8 +196,18 @@ def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel:
         raise _ConnectionLost(f"it ended after {done} of {total} bytes")
 
 
+def _refusal(address: str, status: int) -> CatalogError:
+    if status in (404, 410):
+        return CatalogError(
+            f"{address} does not exist (status {status}): the file was moved or withdrawn. Look for its new address."
+        )
+    if status in (401, 403):
+        return CatalogError(f"{address} is not open to everyone (status {status}). Get the file by hand.")
+    return CatalogError(f"{address}: the server answered with status {status}. Try again later.")
+
+
 def _answer(session: Any, address: str, headers: dict[str, str]) -> Any:
-    """The response with the file, after following redirects that do not leave https.
+    """Return the response with the file, after following redirects that do not leave https.
 
     :raises CatalogError: for every status but 200, 206 and 416.
     """
@@ -187,29 +221,36 @@ def _answer(session: Any, address: str, headers: dict[str, str]) -> Any:
             break
         current = follow(current, response.headers["Location"])
     else:
-        raise CatalogError(f"{address} leads through more than {REDIRECTS} redirects: not followed.")
-    if response.status_code in (404, 410):
-        raise CatalogError(f"{address} does not exist (status {response.status_code}): it was moved or withdrawn.")
-    if response.status_code in (401, 403):
-        raise CatalogError(f"{address} is not open to everyone (status {response.status_code}): get the file by hand.")
-    raise CatalogError(f"{address}: the server answered with status {response.status_code}. Try again later.")
+        raise CatalogError(
+            f"{address} leads through more than {REDIRECTS} redirects, which were not followed. Give the address of "
+            "the file itself."
+        )
+    raise _refusal(address, response.status_code)
 
 
 def follow(address: str, location: str) -> str:
-    """Where a redirect leads.
+    """Return the address that a redirect leads to.
 
-    :raises CatalogError: if that is no web address, or leaves https.
+    :param address: where the redirect came from.
+    :param location: its ``Location``, absolute or relative.
+    :raises CatalogError: if the new address is not one of http or https, or leaves https.
+
+    >>> follow("https://example.org/a/b.zip", "c.zip")
+    'https://example.org/a/c.zip'
     """
     following = check_address(urljoin(address, location))
     if address.startswith("https:") and not following.startswith("https:"):
-        raise CatalogError(f"{address} leads from https to {following}, which others can alter on the way: refused.")
+        raise CatalogError(
+            f"{address} leads from https to {following}, which others can alter in transit, so it was not followed. "
+            "Get the file in another way."
+        )
     return following
 
 
 def _arrived(source: Source, part: Path, note: Path) -> tuple[int, str, int | None]:
-    """Bytes that can be kept, what the server calls the file they are of, and bytes of all of it if known.
+    """Return the number of bytes to keep, the server's validator of their file, and the size of that file if known.
 
-    Nothing can be kept of a file that the server gave no name.
+    Without a validator no byte can be kept, because the server's file may have changed.
     """
     try:
         noted = json.loads(note.read_text(encoding="utf-8"))
@@ -217,8 +258,9 @@ def _arrived(source: Source, part: Path, note: Path) -> tuple[int, str, int | No
         have, whole = part.stat().st_size, noted["size"]
     except (OSError, ValueError, KeyError, TypeError):
         return 0, "", None
-    known = isinstance(validator, str) and bool(validator) and validator.isprintable()
-    return (have, validator, whole) if known else (0, "", None)
+    if isinstance(validator, str) and validator and validator.isprintable():
+        return have, validator, whole
+    return 0, "", None
 
 
 def _keep_note(source: Source, note: Path, headers: Any, total: int | None) -> None:
@@ -228,26 +270,29 @@ def _keep_note(source: Source, note: Path, headers: Any, total: int | None) -> N
 
 
 def _validator(headers: Any) -> str | None:
-    """What ``If-Range`` takes (RFC 9110): an entity tag that is not weak, or else a date."""
+    """Return the validator that ``If-Range`` takes (RFC 9110): an entity tag that is not weak, otherwise a date."""
     tag = headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
 
 
 def _total(source: Source, start: int, headers: Any) -> int | None:
-    """Bytes of the whole file, as far as catalogue and server say.
+    """Return the bytes of the whole file, if the catalogue or the server states them.
 
-    :raises CatalogError: if they contradict each other, or it is too large.
+    :raises CatalogError: if the two contradict each other, or the file is too large.
     """
     length = headers.get("Content-Length", "")
     declared = start + int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
     if None not in (declared, source.size) and declared != source.size:
         raise CatalogError(
-            f"{source.address} has {declared} bytes, {source.size} were expected: it was exchanged since. If you trust "
-            f"it, add it as a model of your own: classscaleseg models add {source.address}"
+            f"{source.address} has {declared} bytes, but {source.size} were expected: the file was replaced. If you "
+            f"trust the new one, add it as your own model: classscaleseg models add {source.address}"
         )
     total = source.size if declared is None else declared
     if total is not None and total > MAX_DOWNLOAD:
-        raise CatalogError(f"{source.address} has {total} bytes; more than {MAX_DOWNLOAD} are not downloaded.")
+        raise CatalogError(
+            f"{source.address} has {total} bytes, but at most {MAX_DOWNLOAD} are downloaded. Get the file in another "
+            "way."
+        )
     return total
 
 
@@ -255,18 +300,18 @@ def _room(part: Path, total: int | None, start: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - start > free:
         raise CatalogError(
-            f"{part.parent} has {free / 1e6:.0f} MB left, {(total - start) / 1e6:.0f} MB are needed: make room there, "
-            "or set CLASSSCALESEG_MODELS to another folder."
+            f"{part.parent} has {free / 1e6:.0f} MB left, but {(total - start) / 1e6:.0f} MB are needed. Free some "
+            "space there, or set CLASSSCALESEG_MODELS to another folder."
         )
 
 
 def _stop_if(cancel: CancelToken | None) -> None:
     if cancel is not None and cancel.is_set():
-        raise Cancelled("Cancelled; what has arrived is kept, and the next download goes on from there.")
+        raise Cancelled("Cancelled. What has arrived is kept, and the next download continues from there.")
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause, without the objects that requests puts around it."""
+    """Return the text of the innermost cause, without the objects that requests wraps around it."""
     while getattr(error, "args", None) and isinstance(error.args[-1], Exception):
         error = error.args[-1]
     reason = getattr(error, "reason", None)

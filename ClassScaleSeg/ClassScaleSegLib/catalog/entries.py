@@ -1,7 +1,7 @@
-"""The catalogue's JSON: models known to the project (``Resources/Catalog/models.json``) and your own (``own.json``).
+"""The JSON of the catalogue: the project's models (``Resources/Catalog/models.json``) and the user's (``own.json``).
 
-Both have the form that ``Resources/Catalog/schema.json`` describes. Neither is trusted: addresses, file names and sizes
-in them decide what is downloaded and where it is kept, so every entry is checked when it is read.
+``Resources/Catalog/schema.json`` describes the form of both. Neither is trusted: their addresses, file names and sizes
+decide what is downloaded and where it is kept, so every entry is checked when it is read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,18 +21,23 @@ from .download import MAX_DOWNLOAD, check_address
 VERSION = 1
 MAX_MODELS, MAX_PARTS, MAX_CLASSES, MAX_TEXT = 1000, 32, 65536, 2000
 IDENTIFIER = r"[a-z0-9][a-z0-9.-]{0,62}[a-z0-9]"  # also the name of a folder
-# names that Windows keeps for devices, whatever follows the first point
+# not the names that Windows reserves for devices, whatever follows their first dot
 FILE_NAME = r"(?i)(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))[\w][\w.+-]{0,120}\.zip"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One model file of an entry. It has an address, or a file that is there already.
+    """One model file of an entry: either an address to download it from, or a file that exists already.
 
-    :ivar file: a name below ``Resources/Models``; of a model of your own the absolute path of a file or folder.
-    :ivar size: bytes.
+    :ivar address: http(s) address of a zip.
+    :ivar file: the name of a file in ``Resources/Models``; for the user's own model, the absolute path of a file or
+        folder.
+    :ivar size: bytes, if known.
     :ivar sha256: 64 hexadecimal digits, if known.
-    :ivar configuration: which of several models in it.
+    :ivar configuration: chooses among several models in the file.
+
+    >>> Part(address="https://example.org/files/mouse.zip?download=1").file_name
+    'mouse.zip'
     """
 
     address: str | None = None
@@ -43,7 +48,7 @@ class Part:
 
     @property
     def file_name(self) -> str:
-        """The name under which a download is kept."""
+        """The name under which the download is kept."""
         name = PurePosixPath(unquote(urlsplit(self.address or "").path)).name
         name = name if name.lower().endswith(".zip") else f"{name}.zip"
         return name if re.fullmatch(FILE_NAME, name) else "model.zip"
@@ -51,12 +56,20 @@ class Part:
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the catalogue; several ``parts`` make one segmentation, later ones win.
+    """A model of the catalogue.
 
-    :ivar classes: without the background; unknown of your own model before it is downloaded.
-    :ivar source: address of its home page or publication.
-    :ivar notice: to be shown to users.
-    :ivar tried: whether the project, or you, did use it from where it is said to be.
+    :ivar id: what commands take; also the name of the folder with its downloads.
+    :ivar name: what users see.
+    :ivar description: one or two sentences.
+    :ivar modality: such as "CT" or "MR"; ``None`` if unknown.
+    :ivar classes: number of classes without the background; ``None`` for the user's own model before its download.
+    :ivar licence: of the weights; ``None`` if unknown.
+    :ivar licence_address: where its text is.
+    :ivar source: address of the model's home page or publication.
+    :ivar notice: a sentence that users must see.
+    :ivar parts: several parts segment an image together; where two claim a voxel, the later one gets it.
+    :ivar tried: whether the project (for the user's own model, the user) has downloaded and used the model from here.
+    :ivar own: whether the user added the model.
     """
 
     id: str
@@ -74,24 +87,39 @@ class Entry:
 
     @property
     def embedded(self) -> bool:
+        """Whether the model is part of ClassScaleSeg."""
         return not self.own and all(part.file for part in self.parts)
 
     @property
     def download_size(self) -> int | None:
-        """Bytes of all parts that have an address, if all say so."""
-        sizes = [part.size for part in self.parts if part.address]
-        return None if None in sizes else sum(sizes)
+        """Bytes of all parts that have an address; ``None`` if the size of one is unknown."""
+        return total_size(part.size for part in self.parts if part.address)
+
+
+def total_size(sizes: Iterable[int | None]) -> int | None:
+    """Return the sum of the sizes; ``None`` if one of them is unknown."""
+    total = 0
+    for size in sizes:
+        if size is None:
+            return None
+        total += size
+    return total
 
 
 def read_entries(path: Path, own: bool) -> tuple[Entry, ...]:
-    """The entries of a file in the order of the file.
+    """Return the entries of a file in the order of the file.
 
-    :param own: whether the file is ``own.json``, where files may lie anywhere.
-    :raises CatalogError: a sentence naming the file and the entry at fault.
+    :param path: ``models.json`` or ``own.json``.
+    :param own: whether the file is ``own.json``, whose parts may be files anywhere on the disk.
+    :raises CatalogError: if the file cannot be read, or an entry is not as ``schema.json`` says.
+
+    >>> from ClassScaleSegLib.resources import resource
+    >>> [entry.id for entry in read_entries(resource("Catalog", "models.json"), own=False) if entry.embedded][0]
+    'toy-120'
     """
     try:
         if path.stat().st_size > MAX_JSON:
-            raise CatalogError(f"{path} has more than {MAX_JSON} bytes: it is not read.")
+            raise CatalogError(f"{path} has more than {MAX_JSON} bytes, which is too large for a catalogue: not read.")
         content = parse_json(path.read_bytes(), str(path))
     except OSError as error:
         raise CatalogError(f"{path} cannot be read ({error.strerror or error}).") from error
@@ -99,9 +127,14 @@ def read_entries(path: Path, own: bool) -> tuple[Entry, ...]:
         raise CatalogError(str(error)) from error
     version, models = content.get("version"), content.get("models")
     if type(version) is not int or not isinstance(models, list) or len(models) > MAX_MODELS:
-        raise CatalogError(f"{path} is not a catalogue: 'version' and a list 'models' were expected.")
+        raise CatalogError(
+            f"{path} is not a catalogue: a number 'version' and a list 'models' of at most {MAX_MODELS} were expected."
+        )
     if version > VERSION:
-        raise CatalogError(f"{path} was made by a newer ClassScaleSeg (version {version}): update ClassScaleSeg.")
+        raise CatalogError(
+            f"{path} was made by a newer ClassScaleSeg (catalogue version {version}, this one reads {VERSION}). Update "
+            "ClassScaleSeg."
+        )
     entries = tuple(_entry(item, f"{path}: model {index}", own) for index, item in enumerate(models, start=1))
     for kind in ("id", "name"):
         values = [getattr(entry, kind).casefold() for entry in entries]
@@ -112,54 +145,54 @@ def read_entries(path: Path, own: bool) -> tuple[Entry, ...]:
 
 
 def format_entries(entries: Iterable[Entry]) -> str:
-    """The text of ``own.json``."""
+    """Return the text of ``own.json`` with these entries."""
     models = [{key: value for key, value in asdict(entry).items() if key != "own"} for entry in entries]
     return json.dumps({"version": VERSION, "models": models}, indent=2, ensure_ascii=False) + "\n"
 
 
 def _entry(item: Any, where: str, own: bool) -> Entry:
-    fields = _fields(item, Entry, where)
-    where = f"{where} ({str(fields['id'])[:64]})"
-    parts = fields["parts"]
+    given = _members(item, Entry, where)
+    where = f"{where} ({str(given['id'])[:64]})"
+    parts = given["parts"]
     if not isinstance(parts, list) or not 1 <= len(parts) <= MAX_PARTS:
         raise CatalogError(f"{where}: 'parts' must be a list of 1 to {MAX_PARTS} parts.")
     fine = {
-        "id": isinstance(fields["id"], str) and re.fullmatch(IDENTIFIER, fields["id"]),
-        "name": _text(fields["name"]),
-        "description": isinstance(fields["description"], str) and len(fields["description"]) <= MAX_TEXT,
-        "classes": _number(fields["classes"], MAX_CLASSES) or (own and fields["classes"] is None),
-        "tried": isinstance(fields["tried"], bool),
-        **{key: fields[key] is None or _text(fields[key]) for key in ("modality", "licence", "notice")},
-        **{key: fields[key] is None or _is_address(fields[key]) for key in ("licence_address", "source")},
+        "id": isinstance(given["id"], str) and re.fullmatch(IDENTIFIER, given["id"]),
+        "name": _text(given["name"]),
+        "description": isinstance(given["description"], str) and len(given["description"]) <= MAX_TEXT,
+        "classes": _number(given["classes"], MAX_CLASSES) or (own and given["classes"] is None),
+        "tried": isinstance(given["tried"], bool),
+        **{key: given[key] is None or _text(given[key]) for key in ("modality", "licence", "notice")},
+        **{key: given[key] is None or _is_address(given[key]) for key in ("licence_address", "source")},
     }
-    _refuse(fine, fields, where)
+    _refuse(fine, given, where)
     checked = tuple(_part(part, f"{where}, part {index}", own) for index, part in enumerate(parts, start=1))
     names = [part.file_name for part in checked if part.address]
     if len(set(names)) != len(names):
-        raise CatalogError(f"{where}: two parts would be kept under the same file name.")
-    return Entry(**{**fields, "parts": checked}, own=own)
+        raise CatalogError(f"{where}: two parts would be kept under the same file name. Give them different ones.")
+    return Entry(**{**given, "parts": checked}, own=own)
 
 
 def _part(item: Any, where: str, own: bool) -> Part:
-    fields = _fields(item, Part, where)
-    file = fields["file"]
+    given = _members(item, Part, where)
+    file = given["file"]
     placed = isinstance(file, str) and (Path(file).is_absolute() if own else bool(re.fullmatch(FILE_NAME, file)))
     fine = {
-        "address": fields["address"] is None or _is_address(fields["address"]),
+        "address": given["address"] is None or _is_address(given["address"]),
         "file": file is None or placed,
-        "size": fields["size"] is None or _number(fields["size"], MAX_DOWNLOAD),
-        "sha256": fields["sha256"] is None or re.fullmatch(r"[0-9a-f]{64}", str(fields["sha256"])),
-        "configuration": fields["configuration"] is None or _text(fields["configuration"]),
+        "size": given["size"] is None or _number(given["size"], MAX_DOWNLOAD),
+        "sha256": given["sha256"] is None or re.fullmatch(r"[0-9a-f]{64}", str(given["sha256"])),
+        "configuration": given["configuration"] is None or _text(given["configuration"]),
     }
-    _refuse(fine, fields, where)
-    if (fields["address"] is None) == (file is None):
+    _refuse(fine, given, where)
+    if (given["address"] is None) == (file is None):
         raise CatalogError(f"{where}: it must have either an 'address' or a 'file'.")
-    return Part(**fields)
+    return Part(**given)
 
 
-def _fields(item: Any, kind: type, where: str) -> dict[str, Any]:
-    """The entries of an object, which are just the fields of ``kind``."""
-    wanted = set(kind.__dataclass_fields__) - {"own"}
+def _members(item: Any, kind: type[Entry] | type[Part], where: str) -> dict[str, Any]:
+    """Return the members of a JSON object, after checking that they are exactly the fields of ``kind``."""
+    wanted = {field.name for field in fields(kind)} - {"own"}
     if not isinstance(item, dict):
         raise CatalogError(f"{where} must be a JSON object.")
     if odd := sorted(set(item) ^ wanted):
@@ -167,11 +200,12 @@ def _fields(item: Any, kind: type, where: str) -> dict[str, Any]:
     return dict(item)
 
 
-def _refuse(fine: dict[str, Any], fields: dict[str, Any], where: str) -> None:
+def _refuse(fine: dict[str, Any], given: dict[str, Any], where: str) -> None:
+    """Raise a CatalogError for the first member that is not fine."""
     fault = next((key for key, value in fine.items() if not value), None)
     if fault:
-        found = str(fields[fault])[:80]
-        raise CatalogError(f"{where}: {fault!r} cannot be {found!r}; schema.json says what it may be.")
+        found = str(given[fault])[:80]
+        raise CatalogError(f"{where}: {fault!r} cannot be {found!r}; schema.json says what is allowed.")
 
 
 def _text(value: Any) -> bool:

@@ -1,8 +1,9 @@
-"""One process at a time: a lock that the operating system drops when its holder ends, however it ends."""
+"""A file lock between processes that the operating system releases when its holder ends, even by a crash."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,18 +11,24 @@ from pathlib import Path
 from ..errors import CatalogError
 from ..files import unwritable
 
-_BYTE = 1 << 30  # locked beyond the process id, which others may read: Windows lets nobody read a locked byte
+_BYTE = 1 << 30  # the byte to lock; far behind the process id, because on Windows nobody can read a locked byte
 
 
 @contextmanager
 def locked(path: Path, purpose: str) -> Iterator[None]:
-    """Hold the lock file ``path``, which keeps the process id of its last holder.
+    """Hold a lock while the block runs.
 
-    No lock is ever stale: it ends with the process, and what stays of the file does not count.
+    A lock cannot become stale: it ends with the process. The file stays, but a file alone locks nothing.
 
-    :param purpose: of the holder, as the beginning of a sentence such as "x is being downloaded".
-    :raises CatalogError: if another process or thread holds it.
-    :raises OutputError: if it cannot be written.
+    :param path: the lock file, which names the process id of its last holder. Missing folders are made.
+    :param purpose: what the holder does, as the beginning of a sentence such as "Model A is being downloaded".
+    :raises CatalogError: if another process or thread holds the lock.
+    :raises OutputError: if the file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, "lock"), "Model A is being downloaded"):
+    ...     int(Path(folder, "lock").read_text()) == os.getpid()
+    True
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +41,7 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
         except (BlockingIOError, PermissionError):
             file.seek(0)
             holder = file.read(20).decode("ascii", "replace").strip() or "unknown"
-            raise CatalogError(f"{purpose} by another process (id {holder}): wait until it has ended.") from None
+            raise CatalogError(f"{purpose} by another process (id {holder}). Wait until it has ended.") from None
         except OSError as error:
             raise unwritable(path, error) from error
         file.truncate(0)
@@ -43,7 +50,7 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
         yield
 
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
     def _lock(descriptor: int) -> None:

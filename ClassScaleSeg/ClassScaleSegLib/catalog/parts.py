@@ -1,7 +1,7 @@
-"""The parts of one model: fetched, checked to be models, and their SHA-256 noted for the next time.
+"""Download the parts of a model, check that they are models, and record their SHA-256.
 
-Where the catalogue knows no SHA-256, the one seen first is noted beside the file and everything later is compared with
-it: a file that changes on this machine, and a download that gives something else than the last time.
+If the catalogue has no SHA-256 for a part, the first one seen is recorded next to the file. Later it reveals a file
+that has changed on this machine, and a download that gives a different file than before.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from ..files import replacing
 from ..models.files import parse_json
 from ..models.summary import summarize
 from .download import CancelToken, Progress, Source, fetch, sha256_of
-from .entries import Part
+from .entries import Part, total_size
 
 
 @dataclass(frozen=True)
 class Record:
-    """What ``FILE.zip.json`` says.
+    """What ``FILE.zip.json`` records about a downloaded file.
+
+    :ivar address: where the file came from.
     :ivar size: bytes.
-    :ivar time: seconds since 1970, when it was noted."""
+    :ivar sha256: 64 hexadecimal digits.
+    :ivar time: when this was recorded, in seconds since 1970.
+    """
 
     address: str
     size: int
@@ -33,32 +37,44 @@ class Record:
 
 
 def record_file(place: Path) -> Path:
+    """Return the path of the record of a downloaded file."""
     return place.with_name(place.name + ".json")
 
 
 def files_of(place: Path) -> tuple[Path, ...]:
-    """Everything that a download of ``place`` can leave."""
+    """Return all files that a download of ``place`` can create."""
     return tuple(place.with_name(place.name + suffix) for suffix in ("", ".json", ".part", ".part.json"))
 
 
 def read_record(place: Path) -> Record | None:
-    """:raises CatalogError: if there is one and it is damaged."""
+    """Return the record of a downloaded file; ``None`` if there is none.
+
+    :raises CatalogError: if the record is damaged.
+    """
     file = record_file(place)
     if not file.exists():
         return None
     try:
         noted = Record(**parse_json(file.read_bytes(), str(file)))
     except (OSError, ModelError, TypeError) as error:
-        raise CatalogError(f"{file} is damaged ({error}): delete it.") from error
+        raise CatalogError(f"{file} is damaged ({error}). Delete it.") from error
     return noted
 
 
 def download_parts(
     parts: Sequence[tuple[Part, Path]], progress: Progress | None = None, cancel: CancelToken | None = None
 ) -> None:
-    """Fetch the parts that are not in their places, check those that are; see `Catalog.download`."""
+    """Download the parts that are missing, and check those that are present.
+
+    :param parts: parts with an address, each with the path of its file. The folders exist.
+    :param progress: as for `Catalog.download`.
+    :param cancel: as for `Catalog.download`.
+    :raises CatalogError: if a part cannot be downloaded, is damaged, or is not a model.
+    :raises Cancelled: if the token is set.
+    :raises OutputError: if a file cannot be written.
+    """
     missing = [part.size for part, place in parts if not place.exists()]
-    total, before = (None if None in missing else sum(missing)), 0
+    total, before = total_size(missing), 0
 
     def report(done: int, of_this: int | None) -> None:
         if progress is not None:
@@ -73,11 +89,11 @@ def download_parts(
 
 
 def _fetch(part: Part, place: Path, progress: Progress, cancel: CancelToken | None) -> None:
-    noted = read_record(place)
+    noted, address = read_record(place), _address(part)
     digest = fetch(
-        Source(part.address, part.size, part.sha256),
+        Source(address, part.size, part.sha256),
         place,
-        check=lambda file: _check_model(file, part, part.address),
+        check=lambda file: _check_model(file, part, address),
         progress=progress,
         cancel=cancel,
     )
@@ -85,34 +101,41 @@ def _fetch(part: Part, place: Path, progress: Progress, cancel: CancelToken | No
         place.unlink()
         day = time.strftime("%Y-%m-%d", time.gmtime(noted.time))
         raise CatalogError(
-            f"{part.address} gave another file than on {day} (SHA-256 {digest}, then {noted.sha256}): it is not kept. "
-            f"If you expect that, delete {record_file(place)} and download it again."
+            f"{part.address} gave a different file than on {day} (SHA-256 {digest}, then {noted.sha256}), so the new "
+            f"file was not kept. If you expected a change, delete {record_file(place)} and download it again."
         )
     _note(part, place, digest)
 
 
 def _check_present(part: Part, place: Path, cancel: CancelToken | None) -> None:
-    """Compare a file, downloaded or placed by hand, with what is known of it.
+    """Compare a file, downloaded or placed by hand, with the SHA-256 that is known for it.
 
-    :raises CatalogError: if it differs, or is no model.
+    :raises CatalogError: if they differ, or the file is not a model.
     """
     noted, digest = read_record(place), sha256_of(place, cancel)
     wanted = part.sha256 or (noted.sha256 if noted else None)
     if wanted and digest != wanted:
-        raise CatalogError(f"{place} is damaged: its SHA-256 is {digest}, {wanted} was expected. Delete it, try again.")
+        raise CatalogError(
+            f"{place} is damaged: its SHA-256 is {digest}, but {wanted} was expected. Delete it and download it again."
+        )
     if noted is None:
         _check_model(place, part, str(place))
         _note(part, place, digest)
 
 
 def _note(part: Part, place: Path, digest: str) -> None:
-    noted = Record(part.address, place.stat().st_size, digest, int(time.time()))
+    noted = Record(_address(part), place.stat().st_size, digest, int(time.time()))
     with replacing(record_file(place), overwrite=True) as temporary:
         temporary.write_text(json.dumps(asdict(noted), indent=2) + "\n", encoding="utf-8")
+
+
+def _address(part: Part) -> str:
+    assert part.address is not None  # only parts with an address are downloaded
+    return part.address
 
 
 def _check_model(file: Path, part: Part, where: str) -> None:
     try:
         summarize(file, part.configuration)
     except ModelError as error:
-        raise CatalogError(f"What {where} gave is not a model that can be used: {error}") from error
+        raise CatalogError(f"{where} is not a usable model: {error}") from error

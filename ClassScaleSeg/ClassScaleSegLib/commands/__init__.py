@@ -1,1 +1,1 @@
-"""The command ``classscaleseg``: one file a subcommand."""
+"""The command ``classscaleseg``: its subcommands, their options, and what they print."""

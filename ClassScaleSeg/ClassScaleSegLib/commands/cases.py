@@ -1,4 +1,4 @@
-"""Which images, and which results, a command line means: one case, several, or a folder of them."""
+"""Find the cases that a command line means, and the result file of each: one case, several, or a folder of cases."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from pathlib import Path
 from ..errors import ImageError, OutputError
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".hdr")
-_RESULT_SUFFIX = ".seg.nrrd"  # results may lie in the same folder; they are no images
+_RESULT_SUFFIX = ".seg.nrrd"  # results may be in the folder of the images; they are not images
 _CHANNEL = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's CASE_0000.nii.gz
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image to segment. ``files`` holds its channels, or one DICOM folder."""
+    """One image to segment.
+
+    :ivar name: file name without suffix and channel number.
+    :ivar files: its channels in order, or one DICOM folder.
+    :ivar output: file of the result.
+    """
 
     name: str
     files: tuple[Path, ...]
@@ -25,23 +30,32 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """:ivar many: a folder of cases, or several images, was given, be it that there is only one in it."""
+    """What :func:`find_cases` has found.
+
+    :ivar cases: in the order of their names.
+    :ivar many: whether a folder of cases or several images were given, even if the folder contains only one.
+    """
 
     cases: tuple[Case, ...]
     many: bool
 
 
 def find_cases(images: Sequence[str], channels: int, output: str, suffix: str) -> Cases:
-    """Cases in the order of their names.
+    """Find the cases that the image arguments mean.
 
-    One folder with image files holds many cases, ``NAME_0000``, ``NAME_0001`` ... being the channels of one; a folder
-    without any is a DICOM series. Several files are the channels of one case if the model has that many channels, and
-    a case each if it has one.
+    A folder with image files contains many cases, where ``NAME_0000``, ``NAME_0001`` and so on are the channels of one.
+    A folder without image files is a DICOM series. If the model has one channel, several files are a case each;
+    otherwise they are the channels of one case.
 
-    :param output: a file, or a folder that exists, for one case; a folder for several.
-    :param suffix: of results that are written into a folder, such as ``.seg.nrrd``.
-    :raises ImageError: if files and channels do not match, or two images would have the same result.
-    :raises OutputError: if many cases shall go into one file.
+    :param images: files, or one folder.
+    :param channels: number of channels that the model needs.
+    :param output: for one case a file, or a folder that exists; for many cases a folder.
+    :param suffix: suffix of results that are written into a folder, such as ``.seg.nrrd``.
+    :raises ImageError: if the files do not match the channels, or two images would have the same result.
+    :raises OutputError: if there are many cases and ``output`` is a file.
+
+    >>> [(case.name, case.output.name) for case in find_cases(["b.nii.gz", "a_0000.nrrd"], 1, "out", ".mha").cases]
+    [('a_0000', 'a_0000.mha'), ('b', 'b.mha')]
     """
     paths, target = [Path(image) for image in images], Path(output)
     folder = len(paths) == 1 and paths[0].is_dir() and _image_files(paths[0])
@@ -49,7 +63,7 @@ def find_cases(images: Sequence[str], channels: int, output: str, suffix: str) -
     if many:
         groups = _group(folder or paths, channels)
         if _has_suffix(target) and not target.is_dir():
-            raise OutputError(f"{target} looks like a file, and there may be many results: name a folder.")
+            raise OutputError(f"{target} looks like a file, but there may be many results. Name a folder.")
     else:
         groups = {_case_name(paths, channels): tuple(paths)}
         if not target.is_dir():
@@ -67,34 +81,33 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _group(files: Sequence[Path], channels: int) -> dict[str, tuple[Path, ...]]:
-    """Files of each case, channel by channel."""
+    """Return the files of each case, in the order of the channels."""
     matches = {file: _CHANNEL.match(_stem(file)) for file in files}
-    if channels == 1:  # amos_0001 is a name unless every file has the suffix of the first channel
-        strip = all(match and match.group(2) == "0000" for match in matches.values())
-        pairs = [(match.group(1) if strip else _stem(file), file) for file, match in matches.items()]
-    else:
-        bad = next((file for file, match in matches.items() if match is None), None)
-        if bad is not None:
+    # with one channel, a name such as amos_0001 is kept whole unless every file ends with the number of channel 0
+    strip = channels > 1 or all(match and match[2] == "0000" for match in matches.values())
+    groups: dict[str, dict[Path, str]] = {}  # for each case its files, and their channel numbers
+    for file, match in matches.items():
+        if match is None and channels > 1:
             raise ImageError(
-                f"{bad}: the model wants {channels} channels, so the files of a folder must be named NAME_0000, "
-                "NAME_0001 and so on, one a channel."
+                f"{file}: the model needs {channels} channels, so the files of a folder must be named NAME_0000, "
+                "NAME_0001 and so on, one per channel."
             )
-        pairs = [(match.group(1), file) for file, match in matches.items()]
-    groups: dict[str, list[Path]] = {}
-    for name, file in pairs:
-        groups.setdefault(name, []).append(file)
+        name, number = (match[1], match[2]) if match and strip else (_stem(file), "0000")
+        groups.setdefault(name, {})[file] = number
+    wanted = [f"{channel:04}" for channel in range(channels)]
     for name, members in groups.items():
-        wanted = [f"{channel:04}" for channel in range(channels)]
-        if len(members) != channels or (channels > 1 and [matches[f].group(2) for f in members] != wanted):
+        if list(members.values()) != wanted:
             found = ", ".join(file.name for file in members)
-            raise ImageError(f"Case {name} has the files {found}, and the model wants {channels} channel(s).")
+            raise ImageError(
+                f"Case {name} has the files {found}, but the model needs {channels} channel(s). Give one file for each."
+            )
     return {name: tuple(members) for name, members in groups.items()}
 
 
 def _case_name(paths: Sequence[Path], channels: int) -> str:
     name = _stem(paths[0])
     match = _CHANNEL.match(name)
-    return match.group(1) if match and (channels > 1 or match.group(2) == "0000") else name
+    return match[1] if match and (channels > 1 or match[2] == "0000") else name
 
 
 def _has_suffix(path: Path) -> bool:

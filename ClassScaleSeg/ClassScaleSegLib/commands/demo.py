@@ -1,4 +1,4 @@
-"""``classscaleseg demo``: an embedded model on its sample: segments, statistics, a picture, and Dice where known."""
+"""``classscaleseg demo``: segment a sample with its embedded model, and write statistics, a picture and the Dice."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from .reporting import Reporter
 
 @dataclass(frozen=True)
 class Demo:
-    """:ivar model: embedded bundle.
-    :ivar sample: embedded volume.
-    :ivar dice: what the model's card promises on it.
+    """A model with its sample.
 
-    The known labels of the head are a deformed copy of the atlas it was made from, which is not ours to ship: no Dice.
+    The labels of the head sample are a deformed copy of the atlas that it was made from. The project may not
+    redistribute them, so this demo has no Dice.
+
+    :ivar model: name of the embedded bundle, without suffix.
+    :ivar sample: name of the embedded volume, without suffix.
+    :ivar dice: the mean Dice, 0 to 1, that the model card states for the sample; ``None`` if there are no labels.
     """
 
     model: str
@@ -36,16 +39,21 @@ DEMOS = {
 
 
 def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> None:
-    """Write segmentation, statistics and picture of a demo into ``folder``; earlier ones are replaced.
+    """Run a demo and write its segmentation, statistics and picture.
 
     :param name: one of ``DEMOS``.
-    :raises ClassScaleError: if there is no such demo here, or the Dice is not what the model card promises.
+    :param folder: where to write; existing files are replaced.
+    :param device: as :class:`~ClassScaleSegLib.inference.segmenter.Options` has it.
+    :param reporter: for progress and result.
+    :raises ClassScaleError: if this installation has no such demo, or the Dice is lower than the model card states.
     """
     from ..inference.segmenter import segment
     from ..models.model import open_model
 
     if name not in (installed := _installed()):
-        raise ClassScaleError(f"There is no demo {name!r} in this installation; there is {', '.join(installed)}.")
+        raise ClassScaleError(
+            f"There is no demo {name!r} in this installation. The demos are {', '.join(installed)}; choose one of them."
+        )
     demo, folder = DEMOS[name], Path(folder)
     reporter.begin("demo", 1, 1)
     begin = time.monotonic()
@@ -63,8 +71,10 @@ def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> 
         truth = Segmentation.from_image(resource("SampleData", f"{demo.sample}-labels.nrrd"))
         dice = facts["dice"] = round(mean_dice(result.labels, truth.labels), 4)
     reporter.result("demo", **facts, seconds=round(time.monotonic() - begin, 1))
-    if dice is not None and dice <= demo.dice:
-        raise ClassScaleError(f"The mean Dice is {dice:.3f}; the card promises {demo.dice}. Please report this.")
+    if demo.dice is not None and dice is not None and dice <= demo.dice:
+        raise ClassScaleError(
+            f"The mean Dice is {dice:.3f}, but the model card states more than {demo.dice}. Please report this."
+        )
 
 
 def _installed() -> list[str]:
@@ -73,7 +83,14 @@ def _installed() -> list[str]:
 
 
 def mean_dice(labels: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over the foreground classes of ``truth``; both ``(z, y, x)`` unsigned."""
+    """Return the mean Dice, 0 to 1, over the foreground classes that occur in ``truth``.
+
+    :param labels: ``(z, y, x)`` unsigned integers.
+    :param truth: ``(z, y, x)`` unsigned integers, the reference.
+
+    >>> round(mean_dice(np.array([0, 1, 1, 2], np.uint16), np.array([0, 1, 2, 2], np.uint16)), 3)
+    0.667
+    """
     size = int(max(labels.max(), truth.max())) + 1
     both = np.bincount(truth[labels == truth], minlength=size)
     total = np.bincount(labels.ravel(), minlength=size) + np.bincount(truth.ravel(), minlength=size)
@@ -82,16 +99,21 @@ def mean_dice(labels: np.ndarray, truth: np.ndarray) -> float:
 
 
 def draw(image_file: Path, result: Segmentation, picture: Path) -> None:
-    """A slice of each axis, grey and with the segments' colours over it, as PNG.
+    """Write a PNG with an axial, a coronal and a sagittal slice, each in grey and with the segments in colour.
 
-    The middle ones, but for the sagittal, which lies beside the plane where the halves of a body meet.
+    The slices are the middle ones, except for the sagittal one, which is next to the midplane of the body.
+
+    :param image_file: the image that was segmented.
+    :param result: its segmentation.
+    :param picture: file to write; an existing one is replaced.
+    :raises OutputError: if it cannot be written.
     """
     import SimpleITK as sitk
     from matplotlib.figure import Figure
 
     from ..files import replacing
 
-    # patient left on the right, anterior above, as radiologists look at slices
+    # the patient's left on the right and anterior at the top, as radiologists view slices
     images = (sitk.ReadImage(str(image_file)), result.to_image())
     grey, found = (sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS")) for image in images)
     colours = np.zeros((65536, 4))

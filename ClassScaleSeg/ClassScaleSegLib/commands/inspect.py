@@ -1,4 +1,4 @@
-"""What a model is, and what a job with it would take, as plain facts for people and programs."""
+"""Facts about a model, and about the memory that a job with it takes, for people and programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ if TYPE_CHECKING:
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """JSON-ready facts; ``classes`` maps label values to names."""
+    """Return facts about a model that can be written as JSON.
+
+    :returns: names and values of the facts, among them ``classes``, which maps label values to names.
+
+    >>> from ClassScaleSegLib import open_model
+    >>> from ClassScaleSegLib.resources import resource
+    >>> facts = describe(open_model(resource("Models", "toy-120.zip")))
+    >>> facts["number of classes"], facts["rank"], facts["patch"]
+    (121, 16, [64, 64, 64])
+    """
     return {
         "name": model.name,
         "configuration": model.configuration_name,
@@ -32,11 +41,18 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def describe_job(model: Model, image: ImageSource, step: float) -> dict[str, Any]:
-    """Windows and memory for one image."""
+    """Return facts about a job, with the number of windows and the memory, that can be written as JSON.
+
+    :param model: the model to run.
+    :param image: as for :func:`~ClassScaleSegLib.inference.segmenter.segment`.
+    :param step: distance between windows, as a fraction of the patch.
+    :raises ImageError: if the image cannot be read or does not fit the model.
+    """
     from ..images.reading import read_image
     from ..inference.estimate import estimate
 
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
+    assert source.voxels is not None  # an image that was just read has its voxels
     need = estimate(model, source.voxels.shape[1:], source.spacing, step, confidence=False)
     gpu, cpu = need.placement("cuda", "cuda"), need.placement("cpu", "cpu")
     return {
@@ -44,5 +60,5 @@ def describe_job(model: Model, image: ImageSource, step: float) -> dict[str, Any
         "model grid": list(need.grid),
         "windows": need.windows,
         "memory on a CPU (GiB)": round(cpu.host_bytes / 2**30, 1),
-        "memory with a GPU (GiB)": f"{gpu.device_bytes / 2**30:.1f} on it, {gpu.host_bytes / 2**30:.1f} beside it",
+        "memory with a GPU (GiB)": f"{gpu.device_bytes / 2**30:.1f} on it, {gpu.host_bytes / 2**30:.1f} of RAM",
     }

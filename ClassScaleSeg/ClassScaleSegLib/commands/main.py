@@ -1,4 +1,4 @@
-"""The command ``classscaleseg``: segment, inspect, pack, models, demo."""
+"""Parse the command line of ``classscaleseg``, run the subcommand, and turn errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..process.allocator import return_memory_at_once
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.parent_watch import ParentWatch
 from .models import add_models_options, models_command
-from .options import fraction, model_options
+from .options import fraction, model_options, summary
 from .reporting import JsonReporter, Reporter, TerminalReporter
 from .segment import add_segment_options, segment_command
 
@@ -24,10 +24,20 @@ __all__ = ["ExitCode", "exit_code", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns an :class:`ExitCode`."""
+    """Run one command.
+
+    :param arguments: as the shell splits them, without the name of the program; by default those of this process.
+    :returns: an :class:`ExitCode`.
+    :raises SystemExit: if the command line is not valid, or asks for help.
+
+    >>> main(["models", "card", "toy-120"])  # doctest: +ELLIPSIS
+    # Toy atlas, 120 classes
+    ...
+    0
+    """
     options = _parser().parse_args(arguments)
-    reporter = JsonReporter() if getattr(options, "json_progress", False) else TerminalReporter()
-    # a polite kill cleans up like Ctrl-C; signals can be caught in the main thread only
+    reporter: Reporter = JsonReporter() if getattr(options, "json_progress", False) else TerminalReporter()
+    # a termination signal cleans up like Ctrl-C; only the main thread can catch signals
     embedded = threading.current_thread() is not threading.main_thread()
     before = None if embedded else signal.signal(signal.SIGTERM, _interrupt)
     if not embedded:
@@ -43,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reporter.error("", errors.Cancelled("Cancelled; nothing unfinished was written."))
         return int(ExitCode.CANCELLED)
     except MemoryError:
-        reporter.error("", errors.OutOfMemoryError("Memory ran out. Close other programs, or crop the image."))
+        reporter.error("", errors.OutOfMemoryError("Memory ran out. Close other programs or crop the image."))
         return int(ExitCode.OUT_OF_MEMORY)
     finally:
         reporter.close()
@@ -56,7 +66,12 @@ def _interrupt(*_: Any) -> None:
 
 
 def inspect_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Tell what a model is, and what it takes to run it on an image."""
+    """Print facts about a model, and the memory that it needs for an image.
+
+    :param options: of this subcommand.
+    :param reporter: not used.
+    :returns: the exit code.
+    """
     from ..catalog.catalog import resolve_model
     from ..models.model import open_model
     from .inspect import describe, describe_job
@@ -81,7 +96,12 @@ def inspect_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
 
 
 def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Make a bundle of a model folder."""
+    """Pack a model into a bundle, a single zip without pickles that includes a label table and a model card.
+
+    :param options: of this subcommand.
+    :param reporter: not used.
+    :returns: the exit code.
+    """
     from ..models.packing import pack
 
     written = pack(
@@ -105,7 +125,12 @@ def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
 
 
 def demo_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Segment a sample volume with its model, both shipped with the project."""
+    """Segment a sample volume with an embedded model, and write the result, statistics and a picture.
+
+    :param options: of this subcommand.
+    :param reporter: for progress and result.
+    :returns: the exit code.
+    """
     from .demo import run_demo
 
     run_demo(options.name, options.output, options.device, reporter)
@@ -123,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added = commands.add_parser(name, help=summary(run), description=summary(run))
         added.set_defaults(run=run)
         return added
 
@@ -131,35 +156,55 @@ def _parser() -> argparse.ArgumentParser:
     add_segment_options(segment)
 
     inspect = command("inspect", inspect_command)
-    _one_model(inspect)
-    inspect.add_argument("image", nargs="*", help="estimate memory and windows for this image (a file a channel)")
-    inspect.add_argument("--step", type=fraction, default=0.5)
-    inspect.add_argument("--json", action="store_true")
+    _one_model(inspect, "nnU-Net v2 model folder, exported zip, bundle, or id or name of a model of the catalogue")
+    inspect.add_argument(
+        "image",
+        nargs="*",
+        metavar="IMAGE",
+        help="also estimate memory and windows for this image (one file per channel)",
+    )
+    inspect.add_argument(
+        "--step",
+        type=fraction,
+        default=0.5,
+        help="distance between windows as a fraction of the patch (default: 0.5)",
+    )
+    inspect.add_argument("--json", action="store_true", help="print JSON")
 
     pack = command("pack", pack_command)
-    _one_model(pack)
-    pack.add_argument("-o", "--output", required=True, metavar="BUNDLE.zip")
-    pack.add_argument("--labels", metavar="CSV", help="names, colours and codes (Slicer's colour table columns)")
-    pack.add_argument("--card", metavar="README.md", help="the model card")
-    pack.add_argument("--name", help="what people call the model")
-    pack.add_argument("--licence", help="of the weights, such as CC-BY-4.0")
-    pack.add_argument("--modality", help="such as CT or MR")
-    pack.add_argument("--orientation", help="that images must be turned to first, such as RAS")
-    pack.add_argument("--notice", help="to be shown to users")
-    pack.add_argument("--half-precision", action="store_true", help="weights as float16: half the size")
-    pack.add_argument("--overwrite", action="store_true")
+    _one_model(pack, "nnU-Net v2 model folder, exported zip, or bundle")
+    pack.add_argument("-o", "--output", required=True, metavar="BUNDLE.zip", help="file to write")
+    pack.add_argument(
+        "--labels", metavar="CSV", help="label table with names, colours and codes (columns of Slicer's colour tables)"
+    )
+    pack.add_argument("--card", metavar="README.md", help="file with the model card")
+    pack.add_argument("--name", help="name of the model that users see")
+    pack.add_argument("--licence", help="licence of the weights, such as CC-BY-4.0")
+    pack.add_argument("--modality", help="modality of the images, such as CT or MR")
+    pack.add_argument("--orientation", help="anatomical orientation to which images are turned first, such as RAS")
+    pack.add_argument("--notice", help="a sentence that is shown to users")
+    pack.add_argument("--half-precision", action="store_true", help="store weights as float16, which halves the size")
+    pack.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
     add_models_options(command("models", models_command))
 
     demo = command("demo", demo_command)
-    demo.add_argument("name", nargs="?", default="toy", help="which sample: toy (default), toy-1000, head")
-    demo.add_argument("-o", "--output", default="classscaleseg-demo", metavar="FOLDER")
-    demo.add_argument("--device", default="auto")
+    demo.add_argument(
+        "name", nargs="?", default="toy", metavar="NAME", help="sample to segment: toy (default), toy-1000 or head"
+    )
+    demo.add_argument(
+        "-o",
+        "--output",
+        default="classscaleseg-demo",
+        metavar="FOLDER",
+        help="folder for the files; existing ones are replaced (default: classscaleseg-demo)",
+    )
+    demo.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
     return parser
 
 
-def _one_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="nnU-Net v2 model folder, exported zip, or bundle")
+def _one_model(parser: argparse.ArgumentParser, kinds: str) -> None:
+    parser.add_argument("model", metavar="MODEL", help=kinds)
     model_options(parser)
 
 

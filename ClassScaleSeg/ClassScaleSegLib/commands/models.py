@@ -1,4 +1,4 @@
-"""``classscaleseg models``: list, download, remove and add models. Nothing is downloaded without asking."""
+"""``classscaleseg models``: list, download, remove and add models. Nothing is downloaded without consent."""
 
 from __future__ import annotations
 
@@ -13,41 +13,47 @@ from ..catalog.catalog import Catalog, Entry
 from ..errors import Cancelled, CatalogError
 from ..models.summary import summarize
 from ..process.exit_codes import ExitCode
+from .options import summary
 from .reporting import Reporter
 
 
 def add_models_options(parser: argparse.ArgumentParser) -> None:
-    """The subcommands of ``classscaleseg models``."""
+    """Add the actions of ``classscaleseg models``."""
     commands = parser.add_subparsers(required=True, metavar="ACTION")
 
     def command(action: Any) -> argparse.ArgumentParser:
-        added = commands.add_parser(action.__name__.lstrip("_"), help=action.__doc__, description=action.__doc__)
+        added = commands.add_parser(action.__name__.lstrip("_"), help=summary(action), description=summary(action))
         added.set_defaults(action=action)
         return added
 
-    command(_list).add_argument("--json", action="store_true")
+    command(_list).add_argument("--json", action="store_true", help="print JSON")
     info = command(_info)
     _named(info)
-    info.add_argument("--json", action="store_true")
+    info.add_argument("--json", action="store_true", help="print JSON")
     _named(command(_card))
     download = command(_download)
     _named(download)
     download.add_argument("--yes", action="store_true", help="agree to address, size and licence without being asked")
     _named(command(_remove))
     add = command(_add)
-    add.add_argument("source", metavar="SOURCE", help="model folder, exported zip or bundle, or a web address")
-    add.add_argument("--name", help="what to call it (default: what it calls itself)")
+    add.add_argument("source", metavar="SOURCE", help="model folder, exported zip, bundle, or the web address of a zip")
+    add.add_argument("--name", help="name of the model that users see (default: the model's own name)")
     _named(command(_path))
 
 
 def models_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """List, download, remove and add models."""
+    """List, download, remove and add models.
+
+    :param options: of :func:`add_models_options`.
+    :param reporter: not used.
+    :returns: the exit code.
+    """
     options.action(Catalog(), options)
     return ExitCode.OK
 
 
 def consent_text(entry: Entry, catalog: Catalog) -> str:
-    """What someone has to know before a download: what, from where, how large, under which terms, and where it goes."""
+    """Return what users must know before a download: address, size, licence, folder and warnings."""
     lines = [entry.name, entry.description, ""]
     for part in entry.parts:
         if part.address and not catalog.place(entry, part).exists():
@@ -60,14 +66,16 @@ def consent_text(entry: Entry, catalog: Catalog) -> str:
     if entry.notice:
         lines.append(f"  note      {entry.notice}")
     if not entry.tried:
-        lines.append("  untried   ClassScaleSeg's authors could not download from there themselves.")
+        lines.append("  untried   ClassScaleSeg's authors have not been able to download it from there themselves.")
     if any(part.address and not part.sha256 for part in entry.parts):
-        lines.append("  checksum  none is known; that of this download is kept, and later ones are compared with it.")
+        lines.append(
+            "  checksum  unknown; that of this download is recorded, and later downloads are compared with it."
+        )
     return "\n".join(lines)
 
 
 def _list(catalog: Catalog, options: argparse.Namespace) -> None:
-    """List all models, and where they are."""
+    """List all models, and say which are on this machine."""
     entries = catalog.entries()
     if options.json:
         print(json.dumps([_facts(catalog, entry) for entry in entries], indent=2))
@@ -83,7 +91,7 @@ def _list(catalog: Catalog, options: argparse.Namespace) -> None:
 
 
 def _info(catalog: Catalog, options: argparse.Namespace) -> None:
-    """Tell everything about one model."""
+    """Print everything that the catalogue knows about a model."""
     facts = _facts(catalog, catalog.find(options.model))
     if options.json:
         print(json.dumps(facts, indent=2))
@@ -98,17 +106,17 @@ def _info(catalog: Catalog, options: argparse.Namespace) -> None:
 
 
 def _card(catalog: Catalog, options: argparse.Namespace) -> None:
-    """Print the model card: data, licences, how good it is, known failures."""
+    """Print the model card: training data, licences, accuracy and known failures."""
     entry = catalog.find(options.model)
     parts = zip(catalog.paths(entry), entry.parts, strict=True)
     cards = [card for path, part in parts if (card := summarize(path, part.configuration).card)]
     if not cards:
-        raise CatalogError(f"{entry.name} comes without a model card; its source is {entry.source or 'not stated'}.")
+        raise CatalogError(f"{entry.name} has no model card. Its source is {entry.source or 'not stated'}.")
     print("\n\n".join(cards))
 
 
 def _download(catalog: Catalog, options: argparse.Namespace) -> None:
-    """Download a model, after asking; check it if it is there."""
+    """Download a model after asking for consent; if it is downloaded already, check its files."""
     entry = catalog.find(options.model)
     if not catalog.is_installed(entry) and any(part.address for part in entry.parts):
         print(consent_text(entry, catalog))
@@ -119,18 +127,18 @@ def _download(catalog: Catalog, options: argparse.Namespace) -> None:
         record = catalog.record(entry, part)
         print(path)
         if record and part.sha256 is None:
-            print(f"  SHA-256 {record.sha256}, kept for later; the catalogue knows none to compare it with")
+            print(f"  SHA-256 {record.sha256}, recorded for later; the catalogue has none to compare it with")
 
 
 def _remove(catalog: Catalog, options: argparse.Namespace) -> None:
-    """Delete a download, or forget a model of your own."""
+    """Delete a download, or take your own model off the list."""
     entry = catalog.find(options.model)
     freed = catalog.remove(entry)
-    print(f"{entry.name}: {_megabytes(freed)} freed" + ("; forgotten" if entry.own else ""))
+    print(f"{entry.name}: {_megabytes(freed)} freed" + ("; removed from the list" if entry.own else ""))
 
 
 def _add(catalog: Catalog, options: argparse.Namespace) -> None:
-    """Remember a model of your own under a name; it stays where it is."""
+    """Add your own model to the list; its files stay where they are."""
     entry = catalog.add(options.source, options.name)
     print(f"{entry.name}: use it as {entry.id}")
     if not catalog.is_installed(entry):
@@ -138,27 +146,34 @@ def _add(catalog: Catalog, options: argparse.Namespace) -> None:
 
 
 def _path(catalog: Catalog, options: argparse.Namespace) -> None:
-    """Print where the files of a model are."""
+    """Print the paths of a model's files."""
     for path in catalog.paths(catalog.find(options.model)):
         print(path)
 
 
 def _named(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="id or name, see `classscaleseg models list`")
+    parser.add_argument("model", metavar="MODEL", help="id or name of a model; `classscaleseg models list` lists them")
 
 
 def _ask(agreed: bool) -> None:
-    """:raises CatalogError: if nobody can be asked.
-    :raises Cancelled: if the answer is not yes."""
+    """Ask for consent, unless ``agreed``.
+
+    :raises CatalogError: if standard input is not a terminal.
+    :raises Cancelled: if the answer is not yes.
+    """
     if agreed:
         return
     if not sys.stdin.isatty():
-        raise CatalogError("Nothing was downloaded: nobody can be asked here. Give --yes to agree to the above.")
+        raise CatalogError(
+            "Nothing was downloaded, because standard input is not a terminal and nobody can answer. Give --yes to "
+            "agree to the above."
+        )
     if input("\nDownload it? [y/N] ").strip().casefold() not in ("y", "yes"):
         raise Cancelled("Nothing was downloaded.")
 
 
 def _state(catalog: Catalog, entry: Entry) -> str:
+    """Return in words where a model is."""
     if entry.embedded:
         return "embedded"
     place = "yours" if entry.own and not entry.parts[0].address else "downloaded"
@@ -167,12 +182,12 @@ def _state(catalog: Catalog, entry: Entry) -> str:
     if place == "yours":
         return f"not found at {entry.parts[0].file}"
     arrived = catalog.size(entry)
-    begun = f", {_megabytes(arrived)} of it here" if arrived > 100_000 else ""
+    begun = f", {_megabytes(arrived)} of it downloaded" if arrived > 100_000 else ""
     return f"to download, {_megabytes(entry.download_size)}{begun}"
 
 
 def _facts(catalog: Catalog, entry: Entry) -> dict[str, Any]:
-    """JSON-ready: the entry, where each part lies, and what was noted at its download."""
+    """Return facts that can be written as JSON: the entry, the path of each part, and the record of its download."""
     facts = {**asdict(entry), "state": _state(catalog, entry)}
     for listed, part in zip(facts["parts"], entry.parts, strict=True):
         record = catalog.record(entry, part)
@@ -188,7 +203,7 @@ def _megabytes(size: int | None) -> str:
 
 
 class _Bar:
-    """A progress bar on standard error, if people look at it."""
+    """A progress bar on standard error, if that is a terminal."""
 
     def __enter__(self) -> _Bar:
         from tqdm import tqdm

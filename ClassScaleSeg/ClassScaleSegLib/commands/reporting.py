@@ -1,4 +1,4 @@
-"""What `classscaleseg` tells while it works: a progress bar for people, JSON lines for programs."""
+"""Report progress and results of ``classscaleseg``: a progress bar for people, JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,29 @@ from ..inference.progress import Progress
 
 
 class Reporter(Protocol):
-    """``case`` is the name of the image that is being worked on."""
+    """What subcommands report to; ``case`` is always the name of the current image."""
 
-    def begin(self, case: str, index: int, count: int) -> None: ...
-    def progress(self, report: Progress) -> None: ...
-    def result(self, case: str, **facts: Any) -> None: ...
-    def skipped(self, case: str, reason: str) -> None: ...
-    def error(self, case: str, error: ClassScaleError) -> None: ...
-    def close(self) -> None: ...
+    def begin(self, case: str, index: int, count: int) -> None:
+        """Report that the case number ``index`` (from 1) of ``count`` begins."""
+
+    def progress(self, report: Progress) -> None:
+        """Report the progress of the current case."""
+
+    def result(self, case: str, **facts: Any) -> None:
+        """Report that the case is done; the facts include the files written, ``structures`` and ``seconds``."""
+
+    def skipped(self, case: str, reason: str) -> None:
+        """Report that the case is skipped."""
+
+    def error(self, case: str, error: ClassScaleError) -> None:
+        """Report an error of the case, or of the whole command if ``case`` is empty."""
+
+    def close(self) -> None:
+        """Remove the progress bar."""
 
 
 class TerminalReporter:
-    """A bar on standard error while windows are computed, one line on standard output for each case."""
+    """A `Reporter` that shows a progress bar on standard error, and prints a line for each case on standard output."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -64,7 +75,10 @@ class TerminalReporter:
 
 
 class JsonReporter:
-    """One JSON object a line on standard output, its ``event`` one of begin, progress, result, skipped, error."""
+    """A `Reporter` that prints JSON objects on standard output, one per line.
+
+    The member ``event`` is "begin", "progress", "result", "skipped" or "error".
+    """
 
     def __init__(self) -> None:
         self._case = ""

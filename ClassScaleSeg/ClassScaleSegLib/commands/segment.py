@@ -1,4 +1,4 @@
-"""``classscaleseg segment``: one case or many, with one model or several."""
+"""``classscaleseg segment``: segment one case or many, with one model or several."""
 
 from __future__ import annotations
 
@@ -21,44 +21,87 @@ if TYPE_CHECKING:
 
 
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="file, one file a channel, DICOM or case folder")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="result: a file, or a folder")
+    """Add the options of ``classscaleseg segment``."""
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="an image, one file per channel, a DICOM folder, several images, or a folder of images",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="file of the segmentation; with several images, a folder"
+    )
     parser.add_argument(
         "-m",
         "--model",
         required=True,
         action="append",
-        help="nnU-Net v2 model folder, exported zip, bundle, or name in the catalogue; several -m: one segmentation of "
-        "the classes of all, later models win",
+        help="nnU-Net v2 model folder, exported zip, bundle, or id or name of a model of the catalogue. Several models "
+        "(-m A -m B) make one segmentation with the classes of all; where two claim a voxel, the later one gets it.",
     )
     model_options(parser)
-    parser.add_argument("--format", default=".seg.nrrd", choices=(".seg.nrrd", ".nii.gz", ".nrrd", ".mha"))
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--step", type=fraction, default=0.5, help="distance of windows in patches (default 0.5)")
-    parser.add_argument("--no-mirroring", action="store_true", help="faster, a little less precise")
     parser.add_argument(
-        "--classes", nargs="+", action="extend", metavar="NAME", help="keep only these (names or label values)"
+        "--format",
+        default=".seg.nrrd",
+        choices=(".seg.nrrd", ".nii.gz", ".nrrd", ".mha"),
+        help="format of segmentations that are written into a folder (default: .seg.nrrd)",
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
+    parser.add_argument(
+        "--step",
+        type=fraction,
+        default=0.5,
+        help="distance between windows as a fraction of the patch (default: 0.5)",
     )
     parser.add_argument(
-        "--classes-file", metavar="FILE", help="the same from a text file, one name or label value a line"
+        "--no-mirroring",
+        action="store_true",
+        help="do not average over mirrored patches: faster, slightly less accurate",
     )
-    parser.add_argument("--confidence", metavar="FILE", help="also write the probability of each voxel's class")
-    parser.add_argument("--statistics", metavar="FILE", help="also write voxels and mL of each class as CSV")
-    parser.add_argument("--memory-limit", type=positive, metavar="GIB", help="of the GPU, or of RAM on a CPU")
-    parser.add_argument("--threads", type=count, help="default: OMP_NUM_THREADS, or all cores but one")
-    parser.add_argument("--keep-empty", action="store_true", help="list classes that were not found as well")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    parser.add_argument("--json-progress", action="store_true", help="JSON lines on standard output")
+    parser.add_argument(
+        "--classes", nargs="+", action="extend", metavar="NAME", help="names or label values of the classes to keep"
+    )
+    parser.add_argument(
+        "--classes-file", metavar="FILE", help="text file with classes to keep, one name or label value per line"
+    )
+    parser.add_argument(
+        "--confidence",
+        metavar="FILE",
+        help="also write the probability of each voxel's class; with several images, name a folder",
+    )
+    parser.add_argument(
+        "--statistics",
+        metavar="FILE",
+        help="also write the voxels and millilitres of each class as CSV; with several images, name a folder",
+    )
+    parser.add_argument(
+        "--memory-limit", type=positive, metavar="GIB", help="GiB of GPU memory, or of RAM on a CPU, that may be used"
+    )
+    parser.add_argument(
+        "--threads",
+        type=count,
+        metavar="N",
+        help="number of CPU threads (default: OMP_NUM_THREADS, or all cores but one)",
+    )
+    parser.add_argument("--keep-empty", action="store_true", help="also list classes that were not found")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist already")
+    parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on standard output")
     parser.add_argument(
         "--stop-with-parent",
         nargs=2,
         metavar=("PID", "FOLDER"),
-        help="for programs: stop when process PID ends, and remove FOLDER then",
+        help="for programs: when the process PID ends, stop and remove FOLDER",
     )
 
 
 def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Segment one case, or many: finished ones are skipped, a broken one does not stop the others."""
+    """Segment one image or many. With many, finished ones are skipped, and a failed one does not stop the others.
+
+    :param options: of :func:`add_segment_options`.
+    :param reporter: for progress, results and errors.
+    :returns: ``SOME_FAILED`` if one of many cases failed, otherwise ``OK``.
+    :raises ClassScaleError: if the only case failed.
+    """
     from ..images.formats import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable
 
     suffixes = {"confidence": IMAGE_SUFFIXES, "statistics": TABLE_SUFFIXES}
@@ -70,7 +113,7 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     for index, case in enumerate(found.cases, start=1):
         reporter.begin(case.name, index, len(found.cases))
         if found.many and case.output.exists() and not options.overwrite:
-            reporter.skipped(case.name, f"{case.output} is there already")
+            reporter.skipped(case.name, f"{case.output} exists already")
             continue
         try:
             files = _side_files(options, case, found.many)
@@ -84,7 +127,7 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             if not found.many:
                 raise
             if not isinstance(error, errors.ClassScaleError):
-                traceback.print_exc()  # a bug of ours or of a library: shown, and the other cases go on
+                traceback.print_exc()  # a bug, ours or a library's: show it and continue with the other cases
                 error = errors.ClassScaleError(f"{case.name} failed unexpectedly ({type(error).__name__}: {error}).")
             reporter.error(case.name, error)
             failed.append(case.name)
@@ -92,22 +135,26 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
 
 
 def read_classes(path: Path) -> list[str]:
-    """Names and label values that a text file lists, one a line.
+    """Return the class names and label values that a text file lists, one per line.
 
-    :raises LabelTableError: if it cannot be read as text in UTF-8, or lists none.
+    :param path: a file in UTF-8; empty lines are ignored.
+    :raises LabelTableError: if the file cannot be read as UTF-8 text, or lists none.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise errors.LabelTableError(f"{path} cannot be read ({reason}). It should list a class a line.") from error
+        raise errors.LabelTableError(f"{path} cannot be read ({reason}). It should list one class per line.") from error
     if not any(line.strip() for line in lines):
-        raise errors.LabelTableError(f"{path} lists no class. Write one name or label value a line.")
+        raise errors.LabelTableError(f"{path} lists no class. Write one name or label value per line.")
     return [line.strip() for line in lines if line.strip()]
 
 
 def _models(options: argparse.Namespace) -> tuple[int, Callable[..., Segmentation]]:
-    """Input channels of the models, and what segments an image with them: one model is opened once for all cases."""
+    """Return the number of input channels, and a function that segments an image with the models.
+
+    A single model is opened once for all cases.
+    """
     from ..catalog.catalog import resolve_model
     from ..inference.segmenter import segment
     from ..inference.several_models import common_channels, segment_parts
@@ -123,7 +170,7 @@ def _models(options: argparse.Namespace) -> tuple[int, Callable[..., Segmentatio
 
 
 def _side_files(options: argparse.Namespace, case: Case, many: bool) -> dict[str, Path]:
-    """Confidence and statistics files of a case; with many cases the options name folders."""
+    """Return the confidence and statistics files of a case; with many cases, the options name folders."""
     files = {}
     for kind, suffix in (("confidence", ".nrrd"), ("statistics", ".csv")):
         if (named := getattr(options, kind)) is not None:
@@ -149,7 +196,7 @@ def _segment_case(options: argparse.Namespace, reporter: Reporter, case: Case, f
     )
     reporter.progress(Progress("write", 0, 1))
     writers = {"confidence": result.write_confidence, "statistics": result.write_statistics}
-    with ExitStack() as stack:  # all are written before any gets its name
+    with ExitStack() as stack:  # all files are written before any is renamed to its final name
         for kind, path in files.items():
             writers[kind](stack.enter_context(replacing(path, options.overwrite)))
         result.write(case.output, options.overwrite, options.keep_empty)

@@ -1,1 +1,1 @@
-"""From image to label map: windows, rolling basis, decoding by rows."""
+"""Segmentation of an image: preprocessing, sliding windows, the rolling basis, and decoding row by row."""

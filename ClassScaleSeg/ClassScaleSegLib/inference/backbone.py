@@ -1,21 +1,22 @@
-"""The networks of all folds: a patch -> its basis, on whatever device it lies."""
+"""The networks of all folds, called as one function from a patch to its basis."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 
 class Backbone:
-    """Bases of all folds, side by side or averaged, each averaged over mirrorings.
+    """Compute the bases of all folds, concatenated or averaged, each averaged over mirrored patches.
 
     :param networks: U-Nets with ``encoder`` and ``decoder`` as in dynamic-network-architectures; the last of
         ``decoder.seg_layers`` gives the basis.
-    :param mirror_axes: spatial axes of the patch; all combinations are averaged, as nnU-Net does.
-    :param average: give the mean of the folds (their outputs are logits) instead of laying them side by side.
+    :param mirror_axes: spatial axes of the patch. All combinations are averaged, as nnU-Net does.
+    :param average: average the folds, whose outputs are then logits, instead of concatenating them.
     """
 
     def __init__(self, networks: Sequence[torch.nn.Module], mirror_axes: Sequence[int] = (), average: bool = False):
@@ -24,8 +25,12 @@ class Backbone:
         self.flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
-        """``(1, channels, *patch)`` float32 -> ``(R, *patch)`` float32 on the same device."""
-        # torch before 2.5 knows no autocast on MPS, not even a disabled one
+        """Return the basis of a patch, on the patch's device.
+
+        :param patch: ``(1, channels, *patch)`` float32.
+        :returns: ``(R, *patch)`` float32.
+        """
+        # before torch 2.5, MPS has no autocast, not even a disabled one
         precision = torch.autocast("cuda") if patch.device.type == "cuda" else contextlib.nullcontext()
         result = None
         for fold, network in enumerate(self.networks):
@@ -41,16 +46,23 @@ class Backbone:
                     result = basis.new_zeros(parts * len(basis), *basis.shape[1:])
                 part = 0 if self.average else fold * len(basis)
                 result[part : part + len(basis)] += basis
+        assert result is not None  # a model has at least one fold
         return result.div_(len(self.flips) * (len(self.networks) if self.average else 1))
 
 
 def forward(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """``network(x)``, letting go of each skip connection once it is used.
+    """Return ``network(x)``, but release each skip connection as soon as it is used.
 
-    The decoder's own ``forward`` keeps them all to the end, which at the full resolution, where memory peaks, is one
+    The decoder's own ``forward`` keeps all of them to the end. At the full resolution, where memory peaks, that is one
     feature map more.
+
+    :param network: a U-Net as in :class:`Backbone`.
+    :param x: ``(1, channels, *patch)``.
+    :returns: ``(1, r, *patch)``, where r is the number of channels that the network gives.
     """
-    decoder, skips = network.decoder, network.encoder(x)
+    encoder: Any = network.encoder
+    decoder: Any = network.decoder
+    skips = encoder(x)
     x = skips.pop()
     for upsample, stage in zip(decoder.transpconvs, decoder.stages, strict=True):
         x = upsample(x)

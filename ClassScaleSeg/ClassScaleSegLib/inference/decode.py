@@ -1,14 +1,16 @@
-"""Rows of the averaged basis on the model grid -> rows of the label map on the output grid. Exact.
+"""Decode rows of the averaged basis on the model grid into rows of the label map on the output grid, exactly.
 
-Interpolation has convex weights. So where the eight corners of an output voxel share their class, the voxel has it
-too, and its label is copied. In a boundary voxel, if there are many classes, only those that win at a corner are
-evaluated. No other class exceeds, at any corner, the second largest logit there; so if the best corner class reaches
-the *interpolated second largest logit*, it has won. Only the few voxels where it does not (three classes meeting) see
-all classes. And where float32 cannot tell the best two apart, on the model grid or between, float64 decides.
+The weights of linear interpolation are convex. So where the same class wins at all eight corners of an output voxel, it
+wins at the voxel too, and its label is copied. At every other voxel, called a boundary voxel, a model with many classes
+evaluates only those that win at a corner. At each corner no other class exceeds the second largest logit. So if the
+best corner class reaches the *interpolated second largest logit*, it wins at the voxel. All classes are evaluated only
+at the few voxels where it does not, which lie where three classes meet. Where float32 cannot tell the best two classes
+apart, on the model grid or between its voxels, float64 decides.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,42 +20,59 @@ from .exact import ExactDecision
 from .interpolation import AxisSampling
 from .memory import Tiles
 
-# With 118 classes all logits of a boundary voxel came faster than the search for its candidates, with 300 as fast, with
-# 1000 slower (the field of Testing/Benchmarks/export_time.py, this number changed).
+# Evaluating all logits of a boundary voxel is faster than searching for its candidates with 118 classes, as fast with
+# 300, and slower with 1000 (measured with Testing/Benchmarks/export_time.py at several values of this number).
 _FEW_CLASSES = 256
-# Logits nearer than this, in units of the largest sum of terms that a logit of the row can be, are told apart in
-# float64. Rounding of float32 is 2^-24 of it an operation, and errors of some thirty operations mostly cancel.
+# Two logits that differ by less than this are compared in float64. The unit is the largest sum of absolute terms that a
+# logit of the row can have. A float32 operation rounds by 2^-24 of it, and the errors of some thirty operations mostly
+# cancel.
 _DOUBT = 2.0**-20
 
 
-class LabelRow(NamedTuple):
-    """One finished row of the output grid."""
+@dataclass(frozen=True)
+class LabelRow:
+    """One finished row of the output grid.
+
+    :ivar index: position along the first axis.
+    :ivar labels: ``(Y', Z')`` int32 label values.
+    :ivar confidence: ``(Y', Z')`` probability of each decision, 0 to 1, or ``None`` if not wanted.
+    """
 
     index: int
-    labels: torch.Tensor  # (Y', Z') int32 label values
-    confidence: torch.Tensor | None  # (Y', Z'), probability of the decision
+    labels: torch.Tensor
+    confidence: torch.Tensor | None
 
 
 class _Row(NamedTuple):
-    """A row of the model grid, voxels first, so that the channels of a voxel lie together (gathers are 3x faster)."""
+    """A row of the model grid; the channels of a voxel are adjacent in memory, which makes gathers 3 times faster."""
 
     basis: torch.Tensor  # (Y * Z, R)
     winner: torch.Tensor  # (Y, Z) decision
     second: torch.Tensor  # (Y * Z,) second largest logit
-    doubt: torch.Tensor  # () a lead below this is rounding
+    doubt: torch.Tensor  # () a lead below this may be a rounding error
 
 
 class RowDecoder:
-    """Takes rows of the model grid in order, gives rows of the output grid as soon as both their neighbours are there.
+    """Turn rows of the model grid into rows of the output grid, each as soon as the rows that it needs have arrived.
 
-    An exception (memory ran out) leaves it as it was before the call, so the call can be made again.
+    If a call raises (memory ran out, for example), the decoder is as it was before, so the call can be repeated.
 
-    :param projection: on the device and in the dtype that the rows have.
-    :param axes: sampling of the three axes, first axis first.
-    :param wanted: label values to keep; all others become 0. ``None`` keeps all. Which class wins is not changed by it.
-    :param confidence: also give the probability of each decision. It needs all logits of every output voxel, so it
-        costs what the corners save.
-    :param tile_elements: logits held at a time; 2^20 (4 MiB) measured best on a CPU for 118 and 1000 classes.
+    :param projection: of C classes and R channels, on the device and in the dtype of the rows.
+    :param axes: sampling of the three axes, in the model's axis order.
+    :param wanted: label values to keep; all others become 0 in the result, but still compete. ``None`` keeps all.
+    :param confidence: also compute the probability of each decision. This needs all logits of every output voxel, which
+        undoes what the shortcut at the corners saves.
+    :param tile_elements: logits held at a time; 2^20 (4 MiB) was fastest on a CPU with 118 and with 1000 classes.
+
+    >>> double = AxisSampling.linear(2, 4)  # from 2 voxels of the model grid to 4 of the output grid
+    >>> decoder = RowDecoder(Projection(torch.eye(2), torch.zeros(2)), (double, double, double))
+    >>> basis = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])  # at z = 0 class 0 wins, then 1
+    >>> decoder.push(basis), decoder.pop()  # the first output row needs a second row of the model grid
+    (None, None)
+    >>> decoder.push(basis)
+    >>> row = decoder.pop()
+    >>> row.index, row.labels[0].tolist()
+    (0, [0, 0, 1, 1])
     """
 
     def __init__(
@@ -82,7 +101,7 @@ class RowDecoder:
         self._next_input = self._next_output = 0
 
     def to(self, device: torch.device | str) -> RowDecoder:
-        """Go on elsewhere."""
+        """Move to another device, in place, if its type differs; returns this decoder."""
         if torch.device(device).type != self.device.type:
             self.projection = self.projection.to(device)
             self._y, self._z, self._weights = ([t.to(device) for t in ts] for ts in (self._y, self._z, self._weights))
@@ -93,7 +112,10 @@ class RowDecoder:
         return self
 
     def push(self, basis: torch.Tensor) -> None:
-        """Add the next row of the model grid, ``(R, Y, Z)``."""
+        """Add the next row of the model grid.
+
+        :param basis: ``(R, Y, Z)`` on any device.
+        """
         voxels_first = basis.to(self.device).flatten(1).T.contiguous()
         size = self._largest_weight * torch.linalg.vector_norm(voxels_first, 1, dim=1).amax() + self._largest_bias
         winner, second, lead = self._decide(voxels_first)
@@ -103,7 +125,7 @@ class RowDecoder:
         self._next_input += 1
 
     def pop(self) -> LabelRow | None:
-        """The next row of the output grid, or ``None`` if it needs rows that were not pushed yet (or all are out)."""
+        """Return the next row of the output grid; ``None`` if it needs a row not pushed yet, or after the last one."""
         if self._next_output == len(self.rows) or self.rows.upper[self._next_output] >= self._next_input:
             return None
         row = self._decode(self._next_output)
@@ -114,7 +136,7 @@ class RowDecoder:
         return row
 
     def _decide(self, basis: torch.Tensor) -> Decision:
-        """Among all classes, ``(n, R)``."""
+        """Decide among all classes, for a basis ``(n, R)``."""
         row = torch.empty(len(basis), dtype=torch.long, device=basis.device)
         found = Decision(row, basis.new_empty(len(basis)), basis.new_empty(len(basis)))
 
@@ -129,7 +151,7 @@ class RowDecoder:
         lower, upper = self._kept[int(self.rows.lower[row])], self._kept[int(self.rows.upper[row])]
         y0, z0 = self._y[0], self._z[0]
         same = lower.winner == upper.winner
-        for a, b in ((0, 1), (1, 0), (1, 1)):  # corner agreement of each cell, on the coarse grid
+        for a, b in ((0, 1), (1, 0), (1, 1)):  # whether the corners of each cell of the model grid agree
             same &= (_ahead(lower.winner, a, b) == lower.winner) & (_ahead(upper.winner, a, b) == lower.winner)
         decision = lower.winner[y0[:, None], z0]
         boundary = (~same)[y0[:, None], z0].nonzero()
@@ -147,7 +169,7 @@ class RowDecoder:
         return LabelRow(row, self._values[decision], confidence)
 
     def _decide_between_corners(self, cell: _Cells, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        """Decision at the output voxels ``(y, z)``, ``(n,)`` each."""
+        """Decide the boundary voxels ``(y, z)``, ``(n,)`` each."""
         sample = cell.at(y, z)
         basis = sample(cell.basis)
         if self.projection.regions or self.projection.classes <= _FEW_CLASSES:
@@ -155,9 +177,10 @@ class RowDecoder:
         candidates = sample.corners()
         decision = candidates[0].clone()
         best = self._logit(basis, decision)
-        rival = sample(cell.second)  # no class reaches more than this or than the corner classes that did not win
+        rival = sample(cell.second)  # bounds every other class, once the losing corner classes are included below
         for k in range(1, len(candidates)):
-            fresh = (candidates[:k] != candidates[k]).all(0).nonzero()[:, 0]  # mostly two classes meet at a voxel
+            # voxels whose k-th corner brings a new class; there are few, as mostly two classes meet at a voxel
+            fresh = (candidates[:k] != candidates[k]).all(0).nonzero()[:, 0]
             if len(fresh):
                 candidate = candidates[k, fresh]
                 logit, so_far = self._logit(basis.index_select(0, fresh), candidate), best[fresh]
@@ -173,7 +196,7 @@ class RowDecoder:
     def _decide_among_all(self, cell: _Cells, y: torch.Tensor, z: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
         decision, _, lead = self._decide(basis)
         if len(close := (lead < cell.doubt).nonzero()[:, 0]):
-            corners = [plane.index_select(0, i) for plane in cell.planes for i in cell.at(y[close], z[close]).index]
+            corners = [plane.index_select(0, i) for plane in cell.planes for i in cell.at(y[close], z[close]).corner]
             decision[close] = self._exact.between(corners, cell.row, y[close], z[close]).to(decision.device)
         return decision
 
@@ -195,7 +218,7 @@ class RowDecoder:
 
 
 class _Cells:
-    """The two model-grid rows that an output row lies between, mixed along the first axis."""
+    """The two rows of the model grid around an output row, and their interpolation along the first axis."""
 
     def __init__(self, row: int, lower: _Row, upper: _Row, weight: torch.Tensor, y: list, z: list, weights: list):
         self.row, self.planes = row, (lower.basis, upper.basis)
@@ -211,26 +234,26 @@ class _Cells:
 
 
 class _Sample(NamedTuple):
-    """Output voxels, each with its four corners in the mixed row and its weights along both axes."""
+    """Output voxels, each with its four corners in the interpolated row and its weights along the other two axes."""
 
     cell: _Cells
-    index: list[torch.Tensor]
+    corner: list[torch.Tensor]
     weight_y: torch.Tensor
     weight_z: torch.Tensor
 
     def __call__(self, plane: torch.Tensor) -> torch.Tensor:
-        """Linear interpolation of ``(Y * Z,)`` or ``(Y * Z, R)`` at the voxels."""
-        a, b, c, d = (plane.index_select(0, i) for i in self.index)
+        """Interpolate a plane ``(Y * Z,)`` or ``(Y * Z, R)`` at the voxels."""
+        a, b, c, d = (plane.index_select(0, i) for i in self.corner)
         wy, wz = (w if plane.ndim == 1 else w[:, None] for w in (self.weight_y, self.weight_z))
         return torch.lerp(a, b, wz).lerp_(torch.lerp(c, d, wz), wy)
 
     def corners(self) -> torch.Tensor:
-        """Decisions at the corners, ``(8 or 4, n)``."""
-        return torch.stack([winner.index_select(0, i) for winner in self.cell.winners for i in self.index])
+        """Return the decisions at the corners, ``(8 or 4, n)``."""
+        return torch.stack([winner.index_select(0, i) for winner in self.cell.winners for i in self.corner])
 
 
 def _ahead(layer: torch.Tensor, y: int, z: int) -> torch.Tensor:
-    """``layer`` shifted so that index i reads i + 1, the last index repeating itself."""
+    """Return ``layer`` shifted so that index i holds what was at i + 1; the last index keeps its value."""
     if y:
         layer = torch.cat([layer[1:], layer[-1:]])
     if z:

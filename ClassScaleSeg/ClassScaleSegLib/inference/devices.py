@@ -1,6 +1,6 @@
-"""Devices that a run may use, and the memory that is free there.
+"""Devices that a segmentation can run on, and the memory that is free on them.
 
-The list is made without torch, which may not be installed yet.
+:func:`find_devices` works without torch, because torch may not be installed yet when the list is shown.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from ..errors import ClassScaleError
 
 
 def find_devices() -> dict[str, str]:
-    """Device as the command takes it to its name: ``cuda:0`` to the model of the GPU, ``mps``, ``cpu``; best first.
+    """Find the devices of this machine, fastest first.
 
-    Asks NVIDIA's driver, which takes a fraction of a second: call it when a list is to be shown, not at start-up.
+    NVIDIA's driver is asked, which takes a fraction of a second: call this when a list is shown, not at start-up.
+
+    :returns: for each device, as the option ``--device`` takes it (``cuda:0``, ``mps``, ``cpu``), a name to show.
+
+    >>> list(find_devices())[-1]
+    'cpu'
     """
     devices = {f"cuda:{index}": name for index, name in enumerate(_nvidia_gpus())}
     if platform.system() == "Darwin" and platform.machine() == "arm64":
@@ -35,19 +40,29 @@ def _nvidia_gpus() -> list[str]:
             [command, "-L"], capture_output=True, text=True, timeout=10, creationflags=hidden, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return []  # a driver that does not answer offers no device
+        return []  # a GPU whose driver does not answer cannot be used
     return parse_gpu_list(answer.stdout)
 
 
 def parse_gpu_list(text: str) -> list[str]:
-    """Names in the lines ``GPU 0: NAME (UUID: ...)`` of ``nvidia-smi -L``."""
+    """Return the names of the GPUs that ``nvidia-smi -L`` lists.
+
+    :param text: lines such as ``GPU 0: NAME (UUID: ...)``; other lines are ignored.
+
+    >>> parse_gpu_list("GPU 0: NVIDIA A40 (UUID: GPU-1a2b)\\nGPU 1: NVIDIA H100 PCIe (UUID: GPU-3c4d)\\n")
+    ['NVIDIA A40', 'NVIDIA H100 PCIe']
+    """
     return re.findall(r"^GPU \d+: (.+?) \(UUID", text, re.MULTILINE)
 
 
 def choose_device(name: str) -> str:
-    """``auto`` is CUDA, else MPS, else the CPU.
+    """Check that torch offers a device, and return its name.
 
-    :raises ClassScaleError: if the device is not here.
+    :param name: such as "cuda:1"; "auto" means CUDA if there is any, otherwise MPS, otherwise the CPU.
+    :raises ClassScaleError: if torch does not offer the device.
+
+    >>> choose_device("cpu")
+    'cpu'
     """
     import torch
 
@@ -64,14 +79,15 @@ def choose_device(name: str) -> str:
 
 
 def free_memory(device: str) -> int:
+    """Return the bytes that a job may use on a torch device; for "cpu", this includes what this process holds."""
     import psutil
     import torch
 
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(torch.device(device).index)[0]  # older torch takes no name
-    if device == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # from torch 2.5; the memory is shared
+    if device == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # since torch 2.5; the memory is shared
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    # what this process holds already is in the estimate
+    # the estimate includes what this process holds already, so that counts as free
     free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
     limit = Path("/sys/fs/cgroup/memory.max")  # of a container
     text = limit.read_text().strip() if limit.exists() else "max"

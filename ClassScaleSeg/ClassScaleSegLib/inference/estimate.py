@@ -1,8 +1,8 @@
-"""How much memory a job takes, before it starts.
+"""Estimate the memory that a job takes, before it starts.
 
-No term has the number of classes in it. Only where C is below the channels of all folds, and the logits themselves are
-the smaller basis, does it count in place of those. The formula takes plain numbers, so that the panel can say what a
-model will take without torch and without its weights.
+No term depends on the number of classes C, with one exception: if C is below the number of channels of all folds, the
+logits are the smaller basis, and C is its rank. The formula takes plain numbers, so that the panel can show an estimate
+without torch and without the model's weights.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 _INTERPRETER = 450 << 20  # Python with torch, nnunetv2 and SimpleITK loaded, and a tile of logits: measured
 _CUDA_CONTEXT = 600 << 20
-# Feature maps of the full resolution that live at once where memory peaks, counted in maps of the first stage. Measured
-# on a CPU with TotalSegmentator's network: 5.2 in float32, the library's reordered copies included.
+# Feature maps of the full resolution that exist at once where memory peaks, in units of the first stage's maps.
+# Measured on a CPU with TotalSegmentator's network: 5.2 in float32, including reordered copies that the library makes.
 _PEAK_MAPS = 5.5
-# At its peak nnU-Net's preprocessing holds the image in float32, a float64 copy of it for the spline, and the result.
+# At its peak, nnU-Net's preprocessing holds the image in float32, a float64 copy of it for the spline, and the result.
 _PREPROCESS_BYTES = 16
-_USUAL_PARAMETERS = 31_000_000  # of nnU-Net's default network, where a summary could not tell
+_USUAL_PARAMETERS = 31_000_000  # of nnU-Net's default network, if a summary does not know the number
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The numbers of a model that decide about memory.
+    """The numbers of a model that determine how much memory it takes.
 
-    :ivar patch: voxels, two or three axes, in the model's axis order.
-    :ivar spacing: mm, of the same axes.
-    :ivar features: of the first stage.
-    :ivar parameters: of all folds together.
+    :ivar patch: voxels along two or three axes, in the model's axis order.
+    :ivar spacing: mm, along the same axes.
+    :ivar features: channels of the network's first stage.
+    :ivar parameters: parameters of all folds together.
     :ivar rank: channels of the basis, all folds together.
-    :ivar channels: of the input.
-    :ivar transpose: for each axis of the model the axis (z, y, x) of the image.
+    :ivar channels: channels of the input.
+    :ivar transpose: for each axis of the model, the axis (z, y, x) of the image.
     """
 
     patch: tuple[int, ...]
@@ -51,6 +51,7 @@ class ModelSize:
 
     @classmethod
     def of_model(cls, model: Model) -> ModelSize:
+        """Return the size of an opened model."""
         features = model.configuration.network_arch_init_kwargs["features_per_stage"]
         return cls(
             patch=model.patch,
@@ -64,7 +65,7 @@ class ModelSize:
 
     @classmethod
     def of_summary(cls, summary: ModelSummary) -> ModelSize:
-        """What `of_model` gives, weights of the last layer apart."""
+        """Return the size of a summarised model: as `of_model`, but without the parameters of the last layer."""
         folds = len(summary.folds)
         parameters = _USUAL_PARAMETERS if summary.parameters is None else summary.parameters
         return cls(
@@ -79,16 +80,16 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes, but for the first two.
+    """What a job takes; everything but ``grid`` and ``windows`` is in bytes.
 
-    :ivar grid: shape on the model grid.
-    :ivar windows: their number.
-    :ivar network: weights and feature maps of one window.
-    :ivar basis: of one window, float32.
-    :ivar ring: the rolling basis.
+    :ivar grid: shape of the image on the model grid, in the model's axis order.
+    :ivar windows: number of windows.
+    :ivar network: weights, and feature maps of one window, float32.
+    :ivar basis: basis of one window, float32.
+    :ivar ring: the rolling basis; 0 if there is only one window.
     :ivar preprocess: the most that nnU-Net's preprocessing holds.
-    :ivar image: what is left of it, on the model grid.
-    :ivar labels: the label map, and confidence.
+    :ivar image: the preprocessed image on the model grid.
+    :ivar labels: the label map, and the confidence if wanted, on the input grid.
     """
 
     grid: tuple[int, int, int]
@@ -101,6 +102,11 @@ class Estimate:
     labels: int
 
     def placement(self, compute: str, ring: str) -> Placement:
+        """Return the placement with its memory.
+
+        :param compute: torch device of the network.
+        :param ring: torch device of the rolling basis, or "disk".
+        """
         held = self.image + (self.ring if ring == "cpu" else 0)
         if compute == "cpu":
             device, held = 0, held + self.network + self.basis
@@ -109,7 +115,18 @@ class Estimate:
         return Placement(compute, ring, device, _INTERPRETER + self.labels + max(self.preprocess, held))
 
     def placements(self, device: str) -> list[Placement]:
-        """All that a run on ``device`` may use, fastest first: the rolling basis moves away, then the network."""
+        """Return what a job on ``device`` may use, fastest first: first the rolling basis moves off, then the network.
+
+        :param device: a torch device.
+
+        >>> need = Estimate((96, 96, 96), 8, 400 << 20, 20 << 20, 60 << 20, 50 << 20, 10 << 20, 2 << 20)
+        >>> for placement in need.placements("cuda"):
+        ...     print(placement)
+        network on the GPU, rolling basis on the GPU
+        network on the GPU, rolling basis in main memory
+        network on the CPU, rolling basis in main memory
+        network on the CPU, rolling basis in a temporary file
+        """
         pairs = [("cpu", "cpu"), ("cpu", "disk")] if self.ring else [("cpu", "cpu")]
         if device != "cpu":
             pairs = [(device, device), *([(device, "cpu")] if self.ring else []), *pairs]
@@ -119,7 +136,14 @@ class Estimate:
 def estimate(
     model: Model, shape: tuple[int, int, int], spacing: tuple[float, float, float], step: float, confidence: bool
 ) -> Estimate:
-    """For an image ``shape`` with ``spacing`` mm, both (z, y, x), in the orientation that the model reads."""
+    """Estimate what an opened model takes for one image.
+
+    :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
+    :param shape: voxels of the image (z, y, x), in the orientation that the model reads.
+    :param spacing: mm, in the same order.
+    :param step: distance between windows, as a fraction of the patch.
+    :param confidence: whether the confidence is computed as well.
+    """
     return estimate_from_size(ModelSize.of_model(model), shape, spacing, step, confidence)
 
 
@@ -130,14 +154,22 @@ def estimate_from_summary(
     step: float = 0.5,
     confidence: bool = False,
 ) -> Estimate:
-    """The same before a model is opened; imports neither torch nor nnunetv2."""
+    """Estimate as :func:`estimate` before a model is opened; imports neither torch nor nnunetv2.
+
+    >>> from ClassScaleSegLib.models.summary import summarize
+    >>> from ClassScaleSegLib.resources import resource
+    >>> toy = summarize(resource("Models", "toy-120.zip"))
+    >>> need = estimate_from_summary(toy, shape=(96, 96, 96), spacing=(1.5, 1.0, 1.0))
+    >>> need.grid, need.windows
+    ((72, 48, 48), 2)
+    """
     return estimate_from_size(ModelSize.of_summary(summary), shape, spacing, step, confidence)
 
 
 def estimate_from_size(
     size: ModelSize, shape: Sequence[int], spacing: Sequence[float], step: float, confidence: bool
 ) -> Estimate:
-    """The formula: ``shape`` and ``spacing`` mm of the image are (z, y, x)."""
+    """Estimate from plain numbers; the parameters are those of :func:`estimate`."""
     grid = model_grid(size, shape, spacing)
     flat = len(size.patch) == 2
     full = (1, *size.patch) if flat else size.patch
@@ -157,36 +189,54 @@ def estimate_from_size(
 
 
 def model_grid(size: ModelSize, shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int, int]:
-    """Shape on the model grid of an uncropped image, the largest it can get: nnU-Net's ``compute_new_shape``."""
+    """Return the shape that nnU-Net's ``compute_new_shape`` gives the uncropped image, which is the largest it can get.
+
+    :param size: of the model.
+    :param shape: voxels of the image (z, y, x).
+    :param spacing: mm, in the same order.
+    :returns: voxels on the model grid, in the model's axis order.
+    """
     spacing = [spacing[axis] for axis in size.transpose]
     target = size.spacing if len(size.spacing) == 3 else (spacing[0], *size.spacing)
     shape = [shape[axis] for axis in size.transpose]
-    return tuple(round(s / t * n) for s, t, n in zip(spacing, target, shape, strict=True))
+    x, y, z = (round(s / t * n) for s, t, n in zip(spacing, target, shape, strict=True))
+    return x, y, z
 
 
 def window_count(shape: Sequence[int], patch: Sequence[int], step: float) -> int:
-    """How many windows nnU-Net's ``compute_steps_for_sliding_window`` places, at most ``step`` patches apart."""
+    """Return the number of windows that nnU-Net's ``compute_steps_for_sliding_window`` places.
+
+    :param shape: voxels of the image, along each axis at least those of the patch.
+    :param patch: voxels of the patch.
+    :param step: largest distance between windows, as a fraction of the patch.
+
+    >>> window_count((128, 96, 64), (64, 64, 64), 0.5)
+    6
+    """
     counts = (math.ceil((n - p) / (p * step)) + 1 for n, p in zip(shape, patch, strict=True))
     return math.prod(counts)
 
 
 def largest(estimates: Sequence[Estimate]) -> Estimate:
-    """Of several models that run one after the other over the same image: of each entry the most.
+    """Return the estimate for several models that segment the same image in turn: the largest value of each field.
 
-    With more than one, the label map of all and that of one part exist together.
+    With more than one model, the merged label map and that of the current model exist together.
     """
     most = {field.name: max(getattr(need, field.name) for need in estimates) for field in fields(Estimate)}
     return Estimate(**{**most, "labels": most["labels"] * min(len(estimates), 2)})
 
 
 def describe_need(need: Estimate, device: str) -> str:
-    """What a run will take, as people are told before it starts.
+    """Describe what a job takes, in words that users see before it starts.
 
-    :param device: "cpu", "cuda", "cuda:1", "mps"; "auto" names both the GPU and the CPU, since which of them it will
-        be is known to torch alone.
+    :param need: the estimate.
+    :param device: "cpu", "cuda", "cuda:1" or "mps". For "auto" both the GPU and the CPU are described, because only
+        torch knows which of them it will be.
 
-    >>> describe_need(need, "cuda")  # doctest: +SKIP
-    'about 2.9 GB of GPU memory and 1.1 GB of RAM; does not grow with the number of classes'
+    >>> gib = 1 << 30
+    >>> size = {"network": 3 * gib, "basis": gib, "ring": 2 * gib, "preprocess": gib, "image": gib, "labels": 0}
+    >>> describe_need(Estimate((400, 300, 300), 75, **size), "cuda")
+    'about 5.5 GB of GPU memory and 1.5 GB of RAM; does not grow with the number of classes'
     """
     host = f"{need.placement('cpu', 'cpu').host_bytes / 1e9:.1f} GB of RAM"
     if device == "cpu":

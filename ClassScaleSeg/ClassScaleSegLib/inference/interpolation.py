@@ -1,4 +1,4 @@
-"""Linear or nearest sampling of one axis, as nnU-Net resamples logits (pixel centres, edges clamped)."""
+"""Linear or nearest-neighbour sampling of one axis, as nnU-Net resamples logits (pixel centres, edges clamped)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 class AxisSampling:
     """Output index ``i`` reads ``(1 - weight[i]) * input[lower[i]] + weight[i] * input[upper[i]]``.
 
-    ``lower`` and ``upper`` are int64, ``weight`` float64, all of the output's length; ``lower`` never decreases.
+    :ivar lower: ``(n,)`` int64, never decreasing, where n is the length of the output.
+    :ivar upper: ``(n,)`` int64.
+    :ivar weight: ``(n,)`` float64, 0 to 1.
     """
 
     lower: np.ndarray
@@ -23,14 +25,28 @@ class AxisSampling:
 
     @classmethod
     def linear(cls, size: int, new_size: int) -> AxisSampling:
-        """skimage's ``resize(order=1, mode="edge")`` and torch's ``align_corners=False`` along one axis."""
+        """Sample as skimage's ``resize(order=1, mode="edge")`` and torch's ``align_corners=False`` do.
+
+        :param size: length of the input.
+        :param new_size: length of the output.
+
+        >>> AxisSampling.linear(2, 4).weight.tolist()
+        [0.0, 0.25, 0.75, 1.0]
+        """
         position = np.clip((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0, size - 1)
         lower = np.minimum(np.floor(position).astype(np.int64), max(size - 2, 0))
         return cls(lower, np.minimum(lower + 1, size - 1), position - lower)
 
     @classmethod
     def nearest(cls, size: int, new_size: int) -> AxisSampling:
-        """scipy's ``map_coordinates(order=0, mode="nearest")`` at pixel centres, halves rounded up."""
+        """Sample as scipy's ``map_coordinates(order=0, mode="nearest")`` does at pixel centres, halves rounded up.
+
+        :param size: length of the input.
+        :param new_size: length of the output.
+
+        >>> AxisSampling.nearest(2, 4).lower.tolist()
+        [0, 0, 1, 1]
+        """
         position = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
         index = np.clip(np.floor(position + 0.5).astype(np.int64), 0, size - 1)
         return cls(index, index, np.zeros(new_size))

@@ -1,4 +1,4 @@
-"""What to do when memory runs out: recognise it, work in smaller pieces, move to a roomier place."""
+"""What to do when memory runs out: recognise it, work in smaller pieces, or move to a device with more memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import OutOfMemoryError
 from .devices import free_memory
 
 _T = TypeVar("_T")
-# Of a full GPU, cuDNN and cuBLAS say that a handle or a workspace could not be made.
+# On a full GPU, cuDNN and cuBLAS report only that they could not create a handle or a workspace.
 _WORDS = (
     "out of memory",
     "can't allocate memory",
@@ -26,22 +26,33 @@ _WORDS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch (CUDA, MPS or CPU allocator), numpy or Python says that memory ran out."""
+    """Return whether an error of torch (CUDA, MPS or CPU allocator), numpy or Python means that memory ran out.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+    (True, False)
+    """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return not isinstance(error, OutOfMemoryError)  # our own is the last word
+        return not isinstance(error, OutOfMemoryError)  # ours is raised only after the last attempt
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
 class Tiles:
-    """Slices of a range, at most ``size`` long; ``size`` halves for good whenever memory runs out.
+    """Work through a range in slices, and halve their size for good whenever memory runs out.
 
-    ``work`` is called again for the failed slice only.
+    :ivar size: the largest number of elements in a slice.
     """
 
     def __init__(self, size: int):
         self.size = max(1, size)
 
     def run(self, count: int, work: Callable[[slice], None]) -> None:
+        """Call ``work`` for consecutive slices of ``range(count)``; only a slice that failed is repeated, in halves.
+
+        >>> Tiles(2).run(5, print)
+        slice(0, 2, None)
+        slice(2, 4, None)
+        slice(4, 5, None)
+        """
         start = 0
         while start < count:
             stop = min(start + self.size, count)
@@ -57,12 +68,12 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the work is done.
+    """Where the network and the rolling basis are, and how much memory that is estimated to take.
 
     :ivar compute: torch device of the network and of decoding.
     :ivar ring: torch device of the rolling basis, or "disk".
-    :ivar device_bytes: what that takes of the accelerator.
-    :ivar host_bytes: and of main memory. Both estimates.
+    :ivar device_bytes: bytes of GPU memory; 0 on a CPU.
+    :ivar host_bytes: bytes of main memory.
     """
 
     compute: str
@@ -77,7 +88,11 @@ class Placement:
 
 
 class MemoryPlan:
-    """Placements from the fastest to the smallest, and which of them is in use."""
+    """A list of placements from the fastest to the smallest, of which the first is in use.
+
+    :param placements: at least one.
+    :param notify: called with a sentence whenever the plan moves on to the next placement.
+    """
 
     def __init__(self, placements: Sequence[Placement], notify: Callable[[str], None] = lambda message: None):
         self._placements, self._notify = list(placements), notify
@@ -85,31 +100,37 @@ class MemoryPlan:
 
     @classmethod
     def simple(cls, device: str) -> MemoryPlan:
-        """Everything on one device, with nowhere to go from there."""
+        """Return a plan with everything on one torch device and no other placement to move on to."""
         return cls([Placement(str(device), str(device))])
 
     @property
     def current(self) -> Placement:
+        """The placement in use."""
         return self._placements[0]
 
     @property
     def compute(self) -> str:
+        """Torch device of the network and of decoding."""
         return self.current.compute
 
     @property
     def ring(self) -> str:
+        """Torch device of the rolling basis, or "disk"."""
         return self.current.ring
 
     def watch(self, watcher: Callable[[Placement], None]) -> None:
-        """Call ``watcher`` with each placement that is stepped down to."""
+        """Call ``watcher`` with the new placement whenever the plan moves on to the next one."""
         self._watchers.append(watcher)
 
     def retry(self, work: Callable[[], _T]) -> _T:
-        """``work()``, again with the next placement for as long as memory runs out.
+        """Return ``work()``; if memory runs out, move on to the next placement and call it again.
 
-        A device that lacks an operator (MPS and 3D transposed convolutions before torch 2.8) is left in the same way.
+        The plan also moves on if the device lacks an operator (MPS has no 3D transposed convolution before torch 2.8).
 
-        :raises OutOfMemoryError: when there is no next placement.
+        :raises OutOfMemoryError: if there is no next placement.
+
+        >>> MemoryPlan.simple("cpu").retry(lambda: 3)
+        3
         """
         while True:
             try:
@@ -120,13 +141,13 @@ class MemoryPlan:
                 if not missing and not is_out_of_memory(error):
                     raise
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self._step_down(reason)  # out here, where the traceback no longer holds the tensors of the failed try
+            self._step_down(reason)  # outside of "except", whose traceback keeps the tensors of the failed call alive
 
     def _step_down(self, reason: str) -> None:
         if len(self._placements) == 1:
             raise OutOfMemoryError(
-                f"Memory ran out with the {self.current}, the smallest way to run this model ({reason}). "
-                "Close other programs, use a machine with more memory, or a model with a smaller patch."
+                f"Memory ran out with the {self.current}, which is the smallest way to run this model ({reason}). "
+                "Close other programs, use a machine with more memory, or use a model with a smaller patch."
             )
         del self._placements[0]
         gc.collect()
@@ -138,37 +159,42 @@ class MemoryPlan:
             torch.cuda.empty_cache()
         elif torch.backends.mps.is_available():
             torch.mps.empty_cache()
-        self._notify(f"{reason}. Going on with the {self.current}.")
+        self._notify(f"{reason}. Continuing with the {self.current}.")
 
 
 def plan_memory(
     placements: Sequence[Placement], device: str, limit: int | None, notify: Callable[[str], None]
 ) -> MemoryPlan:
-    """The placements that fit, fastest first, then the smaller ones to fall back to.
+    """Plan with the fastest placement that fits, and the smaller ones after it as a fallback.
 
-    :param placements: of `Estimate.placements`, for this device.
-    :param limit: bytes of the device that may be used (of main memory on a CPU); ``None``: what is free now.
-    :raises OutOfMemoryError: if nothing fits a limit that was given.
+    :param placements: those that `Estimate.placements` gives for this device.
+    :param device: torch device of the job.
+    :param limit: bytes that may be used of the GPU, or of main memory on a CPU; ``None`` means what is free now.
+    :param notify: called with a sentence if a placement does not fit, or if main memory may be too small.
+    :raises OutOfMemoryError: if the device is the CPU and no placement fits the given limit.
     """
     placements = list(placements)
-    given, free_host = limit is not None, free_memory("cpu")
+    free_host = free_memory("cpu")
     while True:
         first = placements[0]
         if first.compute == "cpu":
-            fits = first.host_bytes <= (limit if given and device == "cpu" else free_host)
+            fits = first.host_bytes <= (limit if limit is not None and device == "cpu" else free_host)
         else:
-            fits = first.device_bytes <= (limit if given else free_memory(device))
+            fits = first.device_bytes <= (limit if limit is not None else free_memory(device))
         if fits or len(placements) == 1:
             break
         del placements[0]
-        notify(f"The {first} would take {_size(first)}. Using the {placements[0]}.")
-    if given and device == "cpu" and placements[0].host_bytes > limit:
+        notify(f"The {first} would take {_size(first)}, more than may be used. Using the {placements[0]}.")
+    if limit is not None and device == "cpu" and placements[0].host_bytes > limit:
         raise OutOfMemoryError(
             f"The smallest way to run this model on this image takes {_size(placements[0])}, more than the limit of "
             f"{limit / 2**30:.1f} GiB. Raise the limit, crop the image, or use a model with a smaller patch."
         )
     if placements[0].host_bytes > free_host:
-        notify(f"This needs about {placements[0].host_bytes / 2**30:.1f} GiB of memory; less is free.")
+        notify(
+            f"This job needs about {placements[0].host_bytes / 2**30:.1f} GiB of memory, but only "
+            f"{free_host / 2**30:.1f} GiB are free."
+        )
     return MemoryPlan(placements, notify)
 
 

@@ -1,7 +1,8 @@
-"""An input image on the model grid, by nnU-Net's own preprocessing, and the way back to the input grid."""
+"""Bring an input image to the model grid, with nnU-Net's own preprocessing, and describe the way back."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the windows run over, and where their result belongs.
+    """A preprocessed image, and how its segmentation maps back to the input.
 
     :ivar image: ``(channels, X, Y, Z)`` float32 on the model grid.
-    :ivar axes: sampling from the model grid to the cropped input grid.
-    :ivar shape: of the input ``(X', Y', Z')`` in the model's axis order.
-    :ivar box: the crop in it.
-    :ivar backward: axis order that leads back to (z, y, x).
+    :ivar axes: sampling of the three axes from the model grid to the cropped input grid.
+    :ivar shape: shape ``(X', Y', Z')`` of the uncropped input in the model's axis order.
+    :ivar box: the crop in ``shape``.
+    :ivar backward: for each axis (z, y, x) of the input, the axis of the model.
     """
 
     image: np.ndarray
@@ -33,20 +34,26 @@ class Prepared:
     box: tuple[slice, slice, slice]
     backward: tuple[int, int, int]
 
-    def empty(self, dtype: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A zero array of the whole input as ``(z, y, x)``, and a view of the crop in the model's axis order."""
+    def empty(self, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return an array of zeros for the result, and a view of its crop to fill row by row.
+
+        :returns: ``(z, y, x)`` for the whole input, and the view in the model's axis order.
+        """
         full = np.zeros([self.shape[i] for i in self.backward], dtype)
         return full, full.transpose(np.argsort(self.backward))[self.box]
 
 
 def prepare(image: InputImage, model: Model) -> Prepared:
-    """Crop to non-zero, normalise and resample, as ``nnUNetv2_predict`` does.
+    """Crop to the non-zero region, normalise and resample, as ``nnUNetv2_predict`` does.
 
-    :raises ImageError: if there is nothing in the image.
+    :param image: as :func:`~ClassScaleSegLib.images.reading.read_image` returns it, with its voxels.
+    :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
+    :raises ImageError: if all voxels are zero.
     """
     manager = model.plans_manager
+    assert image.voxels is not None  # they are dropped only after this function
     if not image.voxels.any():
-        raise ImageError(f"{image.name} is zero everywhere: there is nothing to segment.")
+        raise ImageError(f"{image.name} is zero everywhere, so there is nothing to segment. Check the image.")
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     properties: dict[str, Any] = {"spacing": list(image.spacing)}
     configuration = _without_mask_resampling(model.configuration)
@@ -55,17 +62,28 @@ def prepare(image: InputImage, model: Model) -> Prepared:
     )
     crop = properties["shape_after_cropping_and_before_resampling"]
     spacing = [image.spacing[i] for i in manager.transpose_forward]
+    x, y, z = (slice(low, high) for low, high in properties["bbox_used_for_cropping"])
     return Prepared(
         np.ascontiguousarray(array, np.float32),
         resampling(model.configuration, array.shape[1:], crop, spacing),
         tuple(properties["shape_before_cropping"]),
-        tuple(slice(low, high) for low, high in properties["bbox_used_for_cropping"]),
+        (x, y, z),
         tuple(manager.transpose_backward),
     )
 
 
-def resampling(configuration: Any, shape, new_shape, spacing) -> tuple[AxisSampling, AxisSampling, AxisSampling]:
-    """Sampling of the three axes from the model grid to the cropped input grid, as the plans resample logits."""
+def resampling(
+    configuration: Any, shape: Sequence[int], new_shape: Sequence[int], spacing: Sequence[float]
+) -> tuple[AxisSampling, AxisSampling, AxisSampling]:
+    """Return the sampling of the three axes with which the plans resample logits to the cropped input grid.
+
+    nnU-Net's ``determine_do_sep_z_and_axis`` says whether an anisotropic axis is sampled on its own.
+
+    :param configuration: nnU-Net's configuration manager, of checked plans.
+    :param shape: voxels on the model grid, in the model's axis order.
+    :param new_shape: voxels of the cropped input.
+    :param spacing: mm, of the input.
+    """
     from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
 
     options = resampling_options(configuration.configuration)
@@ -75,11 +93,14 @@ def resampling(configuration: Any, shape, new_shape, spacing) -> tuple[AxisSampl
     axes = [AxisSampling.linear(a, b) for a, b in zip(shape, new_shape, strict=True)]
     if separate and not (options.get("order_z") == 1 or options.get("aniso_axis_mode") == "linear"):
         axes[axis] = AxisSampling.nearest(shape[axis], new_shape[axis])
-    return tuple(axes)
+    return axes[0], axes[1], axes[2]
 
 
 def _without_mask_resampling(configuration: Any) -> Any:
-    """nnU-Net resamples the mask of non-zero voxels along with the image and then drops it; that takes seconds."""
+    """Return the configuration without resampling of the mask of non-zero voxels.
+
+    nnU-Net resamples this mask along with the image, which takes seconds, and then does not use it.
+    """
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
     class ImageOnly(ConfigurationManager):

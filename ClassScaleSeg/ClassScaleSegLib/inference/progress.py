@@ -1,4 +1,4 @@
-"""Telling how far a job is, and stopping it when asked."""
+"""Report the progress of a job, and stop it on request."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ from ..errors import Cancelled
 
 @dataclass(frozen=True)
 class Progress:
-    """One report. ``remaining`` is an estimate in seconds, ``None`` while unknown.
+    """One report on a running job.
 
-    With several models :mod:`.several_models` writes the part before the stage, as in "part 2 of 5:
-    segment", and adds the stage "load".
+    :ivar stage: "read", "preprocess", "segment" (windows), "decode" (rows, if there is only one window) or "write".
+        With several models, :mod:`.several_models` puts the part in front, as in "part 2 of 5: segment", and adds the
+        stage "load".
+    :ivar done: steps of this stage that are done.
+    :ivar total: all steps of this stage.
+    :ivar remaining: estimated seconds until this stage is done; ``None`` while unknown.
+    :ivar message: a sentence for the user, if there is something to tell.
+
+    >>> print(Progress("segment", 3, 12, remaining=4.2))
+    segment 3/12, 4 s left
     """
 
-    stage: str  # "read", "preprocess", "segment" (windows), "decode" (rows, after the only window), "write"
+    stage: str
     done: int
     total: int
     remaining: float | None = None
@@ -32,19 +40,40 @@ class Progress:
 
 
 class CancelToken(Protocol):
-    """``threading.Event`` and ``multiprocessing.Event`` are such tokens."""
+    """Any object with ``is_set()``, such as ``threading.Event`` or ``multiprocessing.Event``."""
 
     def is_set(self) -> bool: ...
 
 
 class Monitor:
-    """Passes reports on and raises :class:`Cancelled` at the first report after the token was set."""
+    """Pass reports on, and raise :class:`Cancelled` at the first report after the token was set.
+
+    :param progress: called with each report.
+    :param cancel: the token.
+
+    >>> import threading
+    >>> token = threading.Event()
+    >>> monitor = Monitor(print, token)
+    >>> monitor.report("segment", 0, 8)
+    segment 0/8
+    >>> monitor.tell("Using the CPU.")
+    segment 0/8: Using the CPU.
+    >>> token.set()
+    >>> monitor.check()
+    Traceback (most recent call last):
+        ...
+    ClassScaleSegLib.errors.Cancelled: Cancelled during segment; nothing was written.
+    """
 
     def __init__(self, progress: Callable[[Progress], None] | None = None, cancel: CancelToken | None = None):
         self._progress, self._cancel = progress, cancel
         self._last, self._begin = Progress("read", 0, 1), time.monotonic()
 
     def report(self, stage: str, done: int = 0, total: int = 1) -> None:
+        """Report how far a stage is, with the remaining time extrapolated from the steps done.
+
+        :raises Cancelled: if the token is set.
+        """
         self.check()
         if stage != self._last.stage:
             self._begin = time.monotonic()
@@ -55,11 +84,14 @@ class Monitor:
             self._progress(self._last)
 
     def tell(self, message: str) -> None:
-        """Something to be said in the middle of a stage."""
+        """Repeat the last report with a message for the user."""
         if self._progress is not None:
             self._progress(replace(self._last, message=message))
 
     def check(self) -> None:
-        """:raises Cancelled: if the token is set."""
+        """Stop the job if that was requested.
+
+        :raises Cancelled: if the token is set.
+        """
         if self._cancel is not None and self._cancel.is_set():
             raise Cancelled(f"Cancelled during {self._last.stage}; nothing was written.")

@@ -1,4 +1,4 @@
-"""The whole job: an image and a model in, a :class:`Segmentation` on the image's own grid out."""
+"""Segment one image with one model; the result is on the grid of the image."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,10 @@ from ..images.segmentation import Segmentation
 from .progress import CancelToken, Monitor, Progress
 
 if TYPE_CHECKING:
+    import torch
+
     from ..models.model import Model
+    from .decode import LabelRow
 
 _TILE_ELEMENTS = {"cpu": 1 << 20}
 _TILE_ELEMENTS_ACCELERATOR = 1 << 25
@@ -24,15 +28,25 @@ _TILE_ELEMENTS_ACCELERATOR = 1 << 25
 
 @dataclass(frozen=True)
 class Options:
-    """How to segment.
+    """How to segment an image.
 
-    :ivar device: "auto", "cpu", "cuda", "cuda:1", "mps".
-    :ivar step: distance of windows, in patches.
-    :ivar mirroring: average over mirrored patches where the model was trained with mirroring.
+    :ivar device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" means CUDA if there is any, otherwise MPS, otherwise
+        the CPU.
+    :ivar step: distance between windows as a fraction of the patch, above 0 and at most 1.
+    :ivar mirroring: average over mirrored patches, along the axes that the model was trained to mirror.
     :ivar classes: names or label values to keep; every other class becomes background. ``None`` keeps all.
     :ivar confidence: also compute the probability of each voxel's class.
-    :ivar memory_limit: bytes of GPU memory (of main memory on a CPU) that may be used; ``None``: what is free.
-    :ivar threads: CPU threads; ``None``: OMP_NUM_THREADS, else all cores but one if there are more than two.
+    :ivar memory_limit: bytes of GPU memory (of main memory on a CPU) that may be used; ``None`` means what is free.
+    :ivar threads: number of CPU threads; ``None`` means the environment variable OMP_NUM_THREADS, or without it all
+        cores but one (all, if there are at most two).
+    :raises ClassScaleError: if the step is out of range.
+
+    >>> Options(step=0.75).mirroring
+    True
+    >>> Options(step=1.5)
+    Traceback (most recent call last):
+        ...
+    ClassScaleSegLib.errors.ClassScaleError: The step is 1.5; it must be above 0 and at most 1 (one patch).
     """
 
     device: str = "auto"
@@ -45,7 +59,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 < self.step <= 1:
-            raise ClassScaleError(f"The step is {self.step}; it must be above 0 and at most 1 (a patch).")
+            raise ClassScaleError(f"The step is {self.step}; it must be above 0 and at most 1 (one patch).")
 
 
 def segment(
@@ -58,14 +72,26 @@ def segment(
 ) -> Segmentation:
     """Segment one image.
 
-        result = segment("ct.nii.gz", open_model("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres"))
-        result.write("ct.seg.nrrd")
-
-    :param image: path, list of paths (one a channel), DICOM folder, or SimpleITK image.
-    :param progress: called with a :class:`Progress` now and then.
-    :param cancel: anything with ``is_set()``.
+    :param image: a path, a list of paths (one for each channel), a DICOM folder, or a SimpleITK image.
+    :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
+    :param progress: called with a :class:`Progress` at every step of a stage.
+    :param cancel: a token whose ``is_set()`` is checked at every step; when it is true, the job stops.
     :param options: the fields of :class:`Options`.
-    :raises ImageError, LabelTableError, OutOfMemoryError, Cancelled: each a sentence on what to do.
+    :returns: the segmentation on the grid of the image, with the confidence if wanted.
+    :raises ImageError: if the image cannot be read or does not fit the model.
+    :raises LabelTableError: if the model has no class of a name or label value in ``classes``.
+    :raises OutOfMemoryError: if even the smallest memory plan does not fit.
+    :raises ClassScaleError: if the device does not exist, or the network's output is not finite.
+    :raises Cancelled: if the token is set.
+
+    >>> from ClassScaleSegLib import open_model
+    >>> from ClassScaleSegLib.resources import resource
+    >>> toy = open_model(resource("Models", "toy-120.zip"))
+    >>> result = segment(resource("SampleData", "toy-120.nrrd"), toy, device="cpu", classes=["cell 1", "cell 7"])
+    >>> [(row.name, round(row.volume_ml)) for row in result.statistics()]
+    [('cell 1', 10), ('cell 7', 5)]
+
+    ``result.write("toy.seg.nrrd")`` saves it.
     """
     import torch
 
@@ -81,6 +107,7 @@ def segment(
     table = model.table if chosen.classes is None else model.table.select(chosen.classes)
     monitor.report("read")
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
+    assert source.voxels is not None  # an image that was just read has its voxels
     need = estimate(model, source.voxels.shape[1:], source.spacing, chosen.step, chosen.confidence)
     device = choose_device(chosen.device)
     plan = plan_memory(need.placements(device), device, chosen.memory_limit, monitor.tell)
@@ -91,7 +118,7 @@ def segment(
         labels, label_rows = prepared.empty(np.uint16)
         confidence, confidence_rows = prepared.empty(np.float32) if chosen.confidence else (None, None)
         if confidence is not None:
-            confidence.fill(1)  # outside of the non-zero crop there is background for certain
+            confidence.fill(1)  # outside of the non-zero crop, background is certain
         decoder = RowDecoder(
             model.projection.to(plan.compute),
             prepared.axes,
@@ -100,14 +127,21 @@ def segment(
             _TILE_ELEMENTS.get(plan.compute, _TILE_ELEMENTS_ACCELERATOR),
         )
         backbone = Backbone(model.backbones, model.mirror_axes if chosen.mirroring else (), model.average_folds)
+
+        def push(basis: torch.Tensor) -> None:
+            decoder.to(plan.compute).push(basis)
+
+        def pop() -> LabelRow | None:
+            return decoder.to(plan.compute).pop()
+
         for basis in predict_rows(torch.from_numpy(prepared.image), backbone, model.patch, chosen.step, plan, monitor):
-            plan.retry(lambda basis=basis: decoder.to(plan.compute).push(basis))
-            while row := plan.retry(lambda: decoder.to(plan.compute).pop()):
+            plan.retry(partial(push, basis))
+            while row := plan.retry(pop):
                 monitor.check()
-                if need.windows == 1:  # else the windows tell how far it is
+                if need.windows == 1:  # with several, the windows are the progress
                     monitor.report("decode", row.index + 1, len(label_rows))
                 label_rows[row.index] = row.labels.cpu().numpy()
-                if confidence_rows is not None:
+                if confidence_rows is not None and row.confidence is not None:
                     confidence_rows[row.index] = row.confidence.cpu().numpy()
     restored = None if confidence is None else source.restore(confidence)
     return Segmentation(source.restore(labels), table, source.geometry, restored)
@@ -115,6 +149,7 @@ def segment(
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
+    """Set the number of torch's CPU threads for the block, as `Options.threads` says."""
     import torch
 
     before, cores = torch.get_num_threads(), os.cpu_count() or 1

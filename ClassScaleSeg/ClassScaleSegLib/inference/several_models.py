@@ -1,6 +1,7 @@
-"""Several models, one segmentation: each has classes of its own, and where two claim a voxel the later one has it.
+"""Segment one image with several models, each of which has some of the classes, into one segmentation.
 
-TotalSegmentator's classes, for example, are spread over five networks. Only one model is in memory at a time.
+TotalSegmentator's classes, for example, are spread over five networks. Only one model is in memory at a time. Where two
+models claim a voxel, the later one gets it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from ..resources import resource
 from .progress import CancelToken, Monitor, Progress
 from .segmenter import segment
 
-_UNITS = 1000  # of progress in a part
+_UNITS = 1000  # steps of progress that each part counts
 
 
 @dataclass(frozen=True)
 class _Part:
-    """:ivar values: for each wanted label value of the model, its value in the common table."""
+    """A model with wanted classes.
+
+    :ivar values: for each wanted label value of the model, the value in the common table.
+    """
 
     source: str | Path
     values: dict[int, int]
@@ -44,17 +48,35 @@ def segment_parts(
     cancel: CancelToken | None = None,
     **options: Any,
 ) -> Segmentation:
-    """Segment one image with each of the models in turn; with one model it is `segment`.
+    """Segment one image with each of the models in turn; with a single model this is `segment`.
 
-    A voxel belongs to the last part that has foreground there, and its confidence is that part's; where no part has
-    any, it is the lowest confidence that a part has in its background. Classes of the same name are one class. Their
+    A voxel gets the class and the confidence of the last part that has foreground there. Where no part has foreground,
+    the confidence is the lowest that any part has in its background. Classes of the same name are one class. The label
     values are those of :func:`common_table`.
 
-    :param sources: models, as `open_model` takes them, with ``folds``, ``checkpoint`` and ``configuration`` for all.
-    :param progress: stages are called "part 2 of 5: segment"; ``done`` and ``total`` are of the whole job.
-    :param options: the fields of :class:`~ClassScaleSegLib.inference.segmenter.Options`. ``classes`` are names or
-        common values; a part that has none of them is not run, and so takes no voxel from the others.
-    :raises ModelError, ImageError, LabelTableError, OutOfMemoryError, Cancelled: each a sentence on what to do.
+    :param image: as for `segment`.
+    :param sources: models, in any form that `open_model` takes.
+    :param folds: as for `open_model`, for every model.
+    :param checkpoint: as for `open_model`, for every model.
+    :param configuration: as for `open_model`, for every model.
+    :param progress: called with reports whose stage is such as "part 2 of 5: segment"; ``done``, ``total`` and
+        ``remaining`` are those of the whole job.
+    :param cancel: as for `segment`.
+    :param options: the fields of :class:`~ClassScaleSegLib.inference.segmenter.Options`. ``classes`` holds names or
+        values of the common table; a part that has none of them is not run, so it takes no voxel from the others.
+    :raises ModelError: if a model cannot be opened.
+    :raises ImageError: if the image cannot be read or does not fit a model.
+    :raises LabelTableError: if there is no such class, or there are more than 65535.
+    :raises OutOfMemoryError: if even the smallest memory plan does not fit.
+    :raises Cancelled: if the token is set.
+
+    >>> import SimpleITK as sitk
+    >>> toy = resource("Models", "toy-120.zip")
+    >>> corner = sitk.ReadImage(str(resource("SampleData", "toy-120.nrrd")))[30:50, 30:50, 30:50]
+    >>> stages = []
+    >>> result = segment_parts(corner, [toy, toy], device="cpu", progress=lambda report: stages.append(report.stage))
+    >>> result.labels.shape, len(result.table), stages[0], stages[-1]
+    ((20, 20, 20), 121, 'part 1 of 2: load', 'part 2 of 2: decode')
     """
     from ..models.model import open_model
 
@@ -79,13 +101,19 @@ def segment_parts(
         merged = merged or _nothing(result, table)
         _merge(merged, result, part.values)
         del result  # before the next part needs the memory
+    assert merged is not None  # there is at least one part
     return merged
 
 
 def common_channels(sources: Sequence[str | Path], configuration: str | None = None) -> int:
-    """Input channels of all models.
+    """Return the number of input channels, which must be the same for all models.
 
-    :raises ModelError: if one wants another number than the first.
+    :param sources: models, in any form that `open_model` takes.
+    :param configuration: chooses among several models in a source.
+    :raises ModelError: if the number of a model differs from that of the first.
+
+    >>> common_channels([resource("Models", "toy-120.zip"), resource("Models", "toy-1000.zip")])
+    1
     """
     from ..models.summary import summarize
 
@@ -93,19 +121,26 @@ def common_channels(sources: Sequence[str | Path], configuration: str | None = N
     for source, channels in zip(sources, counts, strict=True):
         if channels != counts[0]:
             raise ModelError(
-                f"{source} wants {channels} channel(s) and {sources[0]} {counts[0]}: models that segment the same "
-                "image must have the same channels."
+                f"{source} needs {channels} channel(s), but {sources[0]} needs {counts[0]}. Models that segment the "
+                "same image must have the same channels; leave one of them out."
             )
     return counts[0]
 
 
 def common_table(tables: Sequence[LabelTable]) -> LabelTable:
-    """One row for each class name of any part, and one for the background.
+    """Return a table with one row for each class name that occurs in any part, and one for the background.
 
-    If TotalSegmentator knows all names, values, colours and codes are those of its task ``total``, so that its five
-    part models number as its single network does. Otherwise classes are numbered from 1, part by part.
+    If all names are classes of TotalSegmentator's task ``total``, values, colours and codes are taken from there, so
+    that its five part models give the same label values as its single network. Otherwise classes are numbered from 1,
+    part by part.
 
-    :raises LabelTableError: if there are more than 65535.
+    :param tables: one table for each part.
+    :raises LabelTableError: if there are more than 65535 classes.
+
+    >>> first = LabelTable.from_names({0: "background", 1: "liver", 2: "mouse"})
+    >>> second = LabelTable.from_names({0: "background", 1: "tail", 2: "liver"})
+    >>> [(label.value, label.name) for label in common_table([first, second]).foreground]
+    [(1, 'liver'), (2, 'mouse'), (3, 'tail')]
     """
     labels: dict[str, Label] = {}
     for table in tables:
@@ -121,19 +156,19 @@ def common_table(tables: Sequence[LabelTable]) -> LabelTable:
 
 
 def _renumbered(label: Label, value: int) -> Label:
-    """With the id of its new value, and its colour unless the model chose one of its own."""
+    """Give a label another value and the matching id, and also the matching colour unless the model set its own."""
     color = segment_color(value) if label.color == segment_color(label.value) else label.color
     return replace(label, value=value, id=segment_id(value), color=color)
 
 
 def _table(source: str | Path, configuration: str | None) -> LabelTable:
-    from ..models.summary import summarize  # reads no weights: a part without a wanted class costs nothing
+    from ..models.summary import summarize  # reads no weights, so a part without a wanted class costs nothing
 
     return summarize(source, configuration).table
 
 
 def _parts(sources: Iterable[str | Path], tables: Iterable[LabelTable], wanted: LabelTable) -> list[_Part]:
-    """The parts that have a wanted class."""
+    """Return the parts that have a wanted class."""
     values = {label.name: label.value for label in wanted.foreground}
     parts = []
     for source, table in zip(sources, tables, strict=True):
@@ -141,32 +176,35 @@ def _parts(sources: Iterable[str | Path], tables: Iterable[LabelTable], wanted: 
         if own:
             parts.append(_Part(source, own))
     if not parts:
-        raise LabelTableError("No class was named that one of the models could find: name one, or none to keep all.")
+        raise LabelTableError(
+            "No class was named that one of the models could find. Name a class of the models, or leave the classes "
+            "out to keep all."
+        )
     return parts
 
 
 def _nothing(like: Segmentation, table: LabelTable) -> Segmentation:
-    """Background for certain, on the same grid."""
+    """Return a segmentation that is certain background everywhere, on the same grid."""
     confidence = None if like.confidence is None else np.ones_like(like.confidence)
     return Segmentation(np.zeros_like(like.labels), table, like.geometry, confidence)
 
 
 def _merge(merged: Segmentation, part: Segmentation, values: dict[int, int]) -> None:
-    """Put the foreground of ``part`` into ``merged``, in place, plane by plane: no third volume is held."""
+    """Put the foreground of ``part`` into ``merged``, in place; plane by plane, so that no third volume is held."""
     renumber = np.zeros(MAX_VALUE + 1, np.uint16)
     renumber[list(values)] = list(values.values())
     for plane, labels in enumerate(merged.labels):
         found = renumber[part.labels[plane]]
         won = found > 0
         labels[won] = found[won]
-        if merged.confidence is not None:
+        if merged.confidence is not None and part.confidence is not None:
             before, here = merged.confidence[plane], part.confidence[plane]
             before[won] = here[won]
             np.minimum(before, here, out=before, where=labels == 0)
 
 
 class _Progress:
-    """Reports of single parts as reports of the whole job; parts count alike."""
+    """Turn the reports of each part into reports of the whole job, to which all parts contribute equally."""
 
     def __init__(self, progress: Callable[[Progress], None] | None, count: int):
         self._progress, self._count, self._done, self._begin = progress, count, 0, time.monotonic()
@@ -176,7 +214,8 @@ class _Progress:
             if self._progress is None:
                 return
             share = own.done / own.total if own.stage in ("segment", "decode") else 0
-            self._done = max(self._done, round(_UNITS * (index + share)))  # rows are decoded after the only window
+            # never backwards: after a single window, "decode" starts again at 0
+            self._done = max(self._done, round(_UNITS * (index + share)))
             total = _UNITS * self._count
             seconds = time.monotonic() - self._begin
             remaining = seconds / self._done * (total - self._done) if self._done else None

@@ -1,14 +1,15 @@
-"""Sliding windows with a rolling basis: finished rows leave before later windows are computed.
+"""Sliding windows with a rolling basis: finished rows are yielded before later windows are computed.
 
-Window positions and weights are nnU-Net's (``nnunetv2/inference/sliding_window_prediction.py``). The accumulator is a
-ring of one patch depth along the first axis, so memory depends neither on the number of classes nor on the length of
-the scan. One window that covers everything needs no ring at all.
+Window positions and weights are nnU-Net's (``nnunetv2/inference/sliding_window_prediction.py``). The windows are summed
+in a ring that holds the rows of one patch along the first axis, so memory depends neither on the number of classes nor
+on the length of the scan. If one window covers the whole image, there is no ring.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -26,16 +27,25 @@ def predict_rows(
     plan: MemoryPlan | None = None,
     monitor: Monitor | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Gaussian-weighted mean of the windows' bases, row by row.
+    """Yield the Gaussian-weighted mean of the windows' bases, row by row.
 
-    When memory runs out, the plan steps down and the window at hand is computed again; finished ones are kept.
+    When memory runs out, the plan moves on to its next placement, and only the current window is computed again.
 
-    :param image: ``(channels, X, Y, Z)`` float32 on the model grid; padded here, centrally, if smaller than the patch.
-    :param backbone: ``(1, channels, *patch)`` -> ``(R, *patch)`` on the same device. A patch of two numbers is a 2D
-        model, applied to each slice of the first axis.
-    :param step: distance of windows, in patches.
-    :returns: yields ``(R, Y, Z)`` float32 for each row of the unpadded image, on the device of the ring.
-    :raises OutOfMemoryError: if the plan's last placement is too large as well.
+    :param image: ``(channels, X, Y, Z)`` float32 on the model grid. It is padded symmetrically if smaller than a patch.
+    :param backbone: maps ``(1, channels, *patch)`` to ``(R, *patch)`` on the same device; see :mod:`.backbone`.
+    :param patch: shape of a patch in voxels. With two numbers the model is 2D, and every slice along the first axis is
+        segmented.
+    :param step: distance between windows, as a fraction of the patch.
+    :param plan: where to compute; by default everything on the CPU.
+    :param monitor: receives reports of the stage "segment", and may cancel.
+    :returns: ``(R, Y, Z)`` float32 for each row of the unpadded image, on the device of the ring.
+    :raises OutOfMemoryError: if memory runs out with the last placement of the plan.
+    :raises ClassScaleError: if the basis is not finite.
+    :raises Cancelled: if the monitor's token is set.
+
+    >>> rows = predict_rows(torch.ones(1, 5, 4, 4), lambda patch: 2 * patch[0], (4, 4, 4))
+    >>> [row.mean().item() for row in rows]
+    [2.0, 2.0, 2.0, 2.0, 2.0]
     """
     from acvl_utils.cropping_and_padding.padding import pad_nd_image
     from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
@@ -73,16 +83,17 @@ def predict_rows(
         nonlocal ring
         basis = window(x, y, z)
         if ring is None:
-            ring = Ring(full_patch[0], len(basis), padded[1:], plan.ring)
+            ring = Ring(full_patch[0], len(basis), (padded[1], padded[2]), plan.ring)
             plan.watch(lambda placement: ring.move(placement.ring))
         ring.add(x, y, z, basis.mul_(gaussian.to(basis.device)), gaussian)
 
     for x, next_x in itertools.zip_longest(starts[0], starts[0][1:], fillvalue=padded[0]):
         for y, z in itertools.product(starts[1], starts[2]):
             monitor.report("segment", done, total)
-            plan.retry(lambda y=y, z=z, x=x: add(x, y, z))
+            plan.retry(partial(add, x, y, z))
             done += 1
-        for row in range(x, next_x):  # no later window reaches these
+        assert ring is not None  # made by the first window
+        for row in range(x, next_x):  # no later window touches these rows
             mean = ring.take(row)
             if inside_rows.start <= row < inside_rows.stop:
                 yield _finite(mean[:, inside_y, inside_z])
@@ -90,10 +101,11 @@ def predict_rows(
 
 
 def _finite(row: torch.Tensor) -> torch.Tensor:
-    """nnU-Net stops at infinite logits too: half precision overflowed, or the image is far from what was trained on."""
+    """Return ``row``; like nnU-Net, refuse one that is not finite."""
     if not torch.isfinite(row).all():
         raise ClassScaleError(
-            "The network's output is not finite: half precision overflowed, or the image's values are far from those "
-            "that the model was trained on. Check the image's intensities, or use the CPU, which has single precision."
+            "The network's output is not finite. Either half precision overflowed, or the image's intensities are far "
+            "from those that the model was trained on. Check the intensities, or use the CPU, which computes in single "
+            "precision."
         )
     return row

@@ -1,4 +1,4 @@
-"""A segmentation in a child process."""
+"""Run a segmentation in a child process, follow its progress, and cancel it."""
 
 from .process import Event, Job, SegmentationProcess
 

@@ -1,7 +1,8 @@
-"""Freed memory goes back to the system at once, so that the peak is what is in use and not what was.
+"""Make the C library return freed memory to the system at once, so that freed arrays do not add to the peak.
 
-glibc raises, up to 32 MiB, the size from which an array is returned when freed: feature maps of a window below it stay
-in its heap, in pieces, and peaks of equal runs scatter by a fifth (`Testing/Benchmarks/memory_growth.py`).
+glibc returns an array at once only from a certain size, which it raises up to 32 MiB while a program runs. Smaller
+feature maps stay in its heap, which fragments, and the peaks of identical runs vary by a fifth
+(`Testing/Benchmarks/memory_growth.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _RETURNED_FROM, _KEPT_AT_MOST = 8 << 20, 32 << 20
 
 
 def return_memory_at_once() -> None:
-    """Set it for this process, which should be ours: where glibc is the allocator, and nowhere else."""
+    """Return freed memory at once from now on, if the allocator is glibc; call this in a process of our own only."""
     if sys.platform != "linux":
         return
     try:

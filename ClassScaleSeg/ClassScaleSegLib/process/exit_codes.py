@@ -1,4 +1,4 @@
-"""What the exit status of ``classscaleseg`` says: for shells, and for the process that started it."""
+"""The exit codes of ``classscaleseg``, and sentences that explain how a child process ended."""
 
 from __future__ import annotations
 
@@ -11,18 +11,33 @@ from .. import errors
 
 
 class ExitCode(IntEnum):
-    """What the command's exit status says."""
+    """The exit codes of ``classscaleseg``.
+
+    :cvar OK: everything was done.
+    :cvar SOME_FAILED: some of several cases failed; the others are done.
+    :cvar USAGE: the command line is not valid.
+    :cvar MODEL: the model cannot be used.
+    :cvar IMAGE: the image cannot be read, or does not fit the model.
+    :cvar OUTPUT: the result cannot be written, or exists already.
+    :cvar OUT_OF_MEMORY: memory ran out.
+    :cvar LABELS: a label table or a class name is wrong.
+    :cvar FAULT: any other error that has a message.
+    :cvar CANCELLED: Ctrl-C was pressed, or a termination signal arrived.
+
+    >>> ExitCode(3).name
+    'MODEL'
+    """
 
     OK = 0
-    SOME_FAILED = 1  # of several cases; the others are done
+    SOME_FAILED = 1
     USAGE = 2
-    MODEL = 3  # the model cannot be used
-    IMAGE = 4  # the image cannot be read or does not fit the model
-    OUTPUT = 5  # the result cannot be written, or is there already
+    MODEL = 3
+    IMAGE = 4
+    OUTPUT = 5
     OUT_OF_MEMORY = 6
-    LABELS = 7  # a label table or a class name is wrong
-    FAULT = 8  # any other fault that has a message
-    CANCELLED = 130  # Ctrl-C or a termination signal
+    LABELS = 7
+    FAULT = 8
+    CANCELLED = 130
 
 
 _CODES = (
@@ -37,10 +52,15 @@ _CODES = (
 
 
 def exit_code(error: errors.ClassScaleError) -> ExitCode:
+    """Return the exit code that belongs to an error.
+
+    >>> exit_code(errors.ImageError("ct.nrrd does not exist.")).name
+    'IMAGE'
+    """
     return next(code for kind, code in _CODES if isinstance(error, kind))
 
 
-_MEANING = {
+_MEANING: dict[int, str] = {
     ExitCode.OK: "without a result",
     ExitCode.USAGE: "because its command line was not understood",
     ExitCode.MODEL: "because the model cannot be used",
@@ -50,16 +70,22 @@ _MEANING = {
     ExitCode.LABELS: "because of a label table or a class name",
     ExitCode.CANCELLED: "because it was interrupted from outside",
 }
-_KILLED = (-9, 137)  # as Python and as a shell or launcher tell of SIGKILL
+_KILLED = (-9, 137)  # how Python, and a shell or launcher, report SIGKILL
 _WINDOWS_FAULT = 0xC0000000
 
 
-def explain_exit(code: int, said: Sequence[str]) -> str:
-    """One or two sentences on a child that ended with ``code`` and without a word of its own on why.
+def explain_exit(code: int, output: Sequence[str]) -> str:
+    """Explain in one or two sentences how a child process ended that reported no error itself.
 
-    :param said: the last lines it printed.
+    :param code: the exit code as :mod:`subprocess` returns it: negative for a signal.
+    :param output: the last lines that the child printed; up to three of them are quoted.
+
+    >>> explain_exit(4, [])
+    'The segmentation ended because the image cannot be used (exit code 4).'
+    >>> explain_exit(1, ["ModuleNotFoundError: No module named 'torch'"])
+    "The Python of the segmentation lacks the package torch. Install ClassScaleSeg's dependencies."
     """
-    last = [line.strip() for line in said if line.strip()][-3:]
+    last = [line.strip() for line in output if line.strip()][-3:]
     missing = re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", "\n".join(last))
     if code in _KILLED:
         text = (
@@ -67,13 +93,13 @@ def explain_exit(code: int, said: Sequence[str]) -> str:
             "programs, crop the image, or set a memory limit."
         )
     elif missing:
-        text = f"The Python of the segmentation lacks the package {missing[1]}: install ClassScaleSeg's dependencies."
+        text = f"The Python of the segmentation lacks the package {missing[1]}. Install ClassScaleSeg's dependencies."
     elif code < 0 or code >= _WINDOWS_FAULT:
         text = f"The segmentation crashed ({_signal_name(code)})."
     else:
         reason = _MEANING.get(code, "unexpectedly")
         text = f"The segmentation ended {reason} (exit code {code})."
-    return f"{text} It said: {' / '.join(last)}" if last and not missing else text
+    return f"{text} Its last output was: {' / '.join(last)}" if last and not missing else text
 
 
 def _signal_name(code: int) -> str:

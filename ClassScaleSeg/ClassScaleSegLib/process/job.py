@@ -1,4 +1,4 @@
-"""What a child process is asked to do, as a command line, and what it says meanwhile, as events."""
+"""The job of a child process, which becomes its command line, and the events that the child reports."""
 
 from __future__ import annotations
 
@@ -13,13 +13,31 @@ from ..errors import ClassScaleError
 
 @dataclass(frozen=True)
 class Job:
-    """What to segment, with the meaning that the options of ``classscaleseg segment`` have.
+    """What to segment and how; the fields mean the same as the options of ``classscaleseg segment``.
 
-    :ivar images: one image, or one a channel.
-    :ivar model: path or catalogue name, or several, of which later ones win.
-    :ivar memory_limit: GiB.
-    :ivar classes, folds: one may stand for a tuple of one.
-    :raises ClassScaleError: if classes or folds are given and empty: that would mean nothing, not all.
+    :ivar images: one image, or one file for each channel.
+    :ivar model: a path, or an id or name of the catalogue; or several, of which the later one gets a voxel that two
+        claim.
+    :ivar output: file of the segmentation.
+    :ivar confidence: file of the confidence, if wanted.
+    :ivar statistics: CSV file of the statistics, if wanted.
+    :ivar device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+    :ivar step: distance between windows, as a fraction of the patch.
+    :ivar mirroring: whether to average over mirrored patches.
+    :ivar folds: such as ``("0", "1")``, or a single one; ``None`` means all.
+    :ivar checkpoint: "final" or "best".
+    :ivar configuration: chooses among several models in a source.
+    :ivar classes: names or label values to keep, or a single one; ``None`` means all.
+    :ivar memory_limit: GiB of GPU memory, or of main memory on a CPU.
+    :ivar threads: number of CPU threads.
+    :ivar keep_empty: whether classes without a voxel are listed in the segmentation.
+    :raises ClassScaleError: if ``classes`` or ``folds`` is given but empty, which would mean none and not all.
+
+    >>> job = Job(images=("ct.nrrd",), model="toy-120", output="ct.seg.nrrd", classes="cell 7")
+    >>> job.classes
+    ('cell 7',)
+    >>> [argument for argument in job.arguments() if not os.path.isabs(argument)][:2]
+    ['segment', '--model=toy-120']
     """
 
     images: tuple[str | Path, ...]
@@ -44,13 +62,15 @@ class Job:
             if given is not None:
                 items = (given,) if isinstance(given, (str, int)) else tuple(given)
                 if not items:
-                    raise ClassScaleError(f"{name} is empty; leave it out for all.")
+                    raise ClassScaleError(f"{name} is empty; leave it out for all {name}.")
                 object.__setattr__(self, name, items)
 
     def arguments(self, classes_file: Path | None = None) -> list[str]:
-        """Of ``classscaleseg``; paths are absolute, and every value is tied to its option, be it ``-1`` or ``--x``.
+        """Return the arguments of ``classscaleseg`` for this job.
 
-        :param classes_file: where the classes are listed, if they are not to be on the command line.
+        Paths are absolute. Every value is joined to its option with ``=``, so that it may begin with a hyphen.
+
+        :param classes_file: a text file that lists the classes, if they are not to be on the command line.
         """
         models = self.model if isinstance(self.model, tuple) else (self.model,)
         single = {
@@ -80,14 +100,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """Something the child said.
+    """Something that the child reported.
 
     :ivar kind: "begin", "progress", "message", "result" or "error".
     :ivar stage: "start" while the child loads its libraries and the model, then that of
         :class:`~ClassScaleSegLib.inference.progress.Progress`.
-    :ivar remaining: seconds, ``None`` if unknown.
-    :ivar text: of a message or error.
-    :ivar facts: all that the line held.
+    :ivar done: steps of the stage that are done.
+    :ivar total: all steps of the stage.
+    :ivar remaining: seconds; ``None`` if unknown.
+    :ivar text: the text of a message or error.
+    :ivar facts: all members of the JSON line.
     """
 
     kind: str
@@ -100,7 +122,12 @@ class Event:
 
 
 def parse_event(line: str) -> Event | None:
-    """The event that a line of ``--json-progress`` tells of; ``None`` if something else was printed."""
+    """Return the event that a line of ``--json-progress`` describes; ``None`` if the line is anything else.
+
+    >>> event = parse_event('{"event": "progress", "stage": "segment", "done": 3, "total": 8, "remaining": 5.5}')
+    >>> event.kind, event.stage, event.done, event.remaining
+    ('progress', 'segment', 3, 5.5)
+    """
     try:
         facts = json.loads(line)
     except ValueError:
@@ -108,8 +135,8 @@ def parse_event(line: str) -> Event | None:
     kind = facts.get("event") if isinstance(facts, dict) else None
     if kind == "progress":
         text = facts.get("message") or ""
-        progress = (facts.get(key) for key in ("stage", "done", "total", "remaining"))
-        return Event("message" if text else "progress", *progress, text, facts)
+        progress = {key: facts.get(key) for key in ("stage", "done", "total", "remaining")}
+        return Event("message" if text else "progress", **progress, text=text, facts=facts)
     if kind in ("error", "skipped"):
         text = str(facts.get("message" if kind == "error" else "reason"))
         return Event("error" if kind == "error" else "message", text=text, facts=facts)

@@ -1,15 +1,8 @@
-"""A segmentation in a child process: the caller stays responsive, and the GPU is free when it ends.
+"""Run a segmentation in a child process, so that the caller stays responsive and the GPU is free afterwards.
 
-    with SegmentationProcess() as process:
-        image = process.work_folder / "ct.nrrd"  # written by the caller
-        process.job = Job(images=(image,), model="toy-120", output=process.work_folder / "ct.seg.nrrd")
-        process.start()
-        process.wait(print)  # or process.poll() from a timer
-        result = Segmentation.from_image(process.job.output)
-
-The child is ``classscaleseg segment``; it tells in JSON lines how far it is. Whatever happens to it, to its folder or
-to this process, nothing is left running or lying about: see :mod:`parent_watch`, :mod:`tree` and
-:mod:`work_folder`.
+The child is ``classscaleseg segment``, which reports its progress in JSON lines. Whatever happens to the child, to its
+folder or to this process, no process and no file is left behind: see :mod:`.parent_watch`, :mod:`.tree` and
+:mod:`.work_folder`.
 """
 
 from __future__ import annotations
@@ -35,11 +28,11 @@ from .job import Event, Job, parse_event
 from .tree import kill_tree
 from .work_folder import CANCEL_FILE, make_work_folder, remove_work_folder
 
-_SECONDS_TO_STOP = 1.0  # for the child to remove what it was writing; then it is killed
-_LONGEST_LINE = 1 << 20
+_SECONDS_TO_STOP = 1.0  # in which the child may remove what it was writing; then it is killed
+_LONGEST_LINE = 1 << 20  # bytes
 _LOG_LINES = 5000
-_MOST_NAMED_CLASSES = 100  # beyond, they go through a file: Windows ends a command line at 32767 characters
-_MODELS_FOLDER = "CLASSSCALESEG_MODELS"  # of the catalogue
+_MOST_NAMED_CLASSES = 100  # more go through a file, because Windows limits a command line to 32767 characters
+_MODELS_FOLDER = "CLASSSCALESEG_MODELS"  # environment variable with the folder of the catalogue
 _unclosed: set[SegmentationProcess] = set()
 
 __all__ = ["Event", "Job", "SegmentationProcess"]
@@ -48,31 +41,47 @@ __all__ = ["Event", "Job", "SegmentationProcess"]
 class SegmentationProcess:
     """One job in a child process.
 
-    :ivar job: may be set until the start, so that its files can lie in ``work_folder``.
-    :ivar work_folder: of this process alone; removed by :meth:`close`, and at once when the job fails or is cancelled.
+    :ivar job: can be set until :meth:`start`, so that its files can be in ``work_folder``.
+    :ivar work_folder: a temporary folder for this job, removed by :meth:`close`, and at once if the job fails or is
+        cancelled.
     :ivar state: "new", "running", "finished", "failed" or "cancelled".
-    :ivar error: a sentence, if it failed.
-    :ivar result: output, structures, seconds, once it is finished.
-    :param python: an interpreter; by default Slicer's inside Slicer, else this one.
-    :param environment: variables that the child has besides those of this process.
-    :raises OutputError: if there is no room for the folder.
+    :ivar error: a sentence, if the job failed.
+    :ivar result: ``output``, ``structures`` (their number) and ``seconds``, once the job is finished.
+    :param job: may be given later.
+    :param python: path of an interpreter; by default that of :func:`default_python`.
+    :param environment: variables to add to those of this process.
+    :raises OutputError: if the folder cannot be made.
     :raises ClassScaleError: if psutil is not installed.
+
+    Write the image into the work folder, start the child, and read the result before the folder is removed:
+
+    >>> import SimpleITK as sitk
+    >>> with SegmentationProcess() as process:
+    ...     image, output = process.work_folder / "ct.nrrd", process.work_folder / "ct.seg.nrrd"
+    ...     sitk.WriteImage(sitk.GaussianSource(size=[20, 20, 20]), image)
+    ...     process.job = Job(images=(image,), model="toy-120", output=output, device="cpu")
+    ...     process.start()
+    ...     state = process.wait()  # or process.poll() from a timer
+    ...     labels = sitk.ReadImage(output)
+    >>> state, labels.GetSize(), process.work_folder.exists()
+    ('finished', (20, 20, 20), False)
     """
 
     def __init__(self, job: Job | None = None, python: str | None = None, environment: dict[str, str] | None = None):
-        self.job, self.state, self.error = job, "new", None
+        self.job, self.state = job, "new"
+        self.error: str | None = None
         self.result: dict[str, Any] = {}
         self.work_folder = make_work_folder()
         self._python, self._environment = python, environment or {}
         self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
-        self._said: collections.deque[str] = collections.deque(maxlen=20)  # the last lines that were no events
-        self._reported: str | None = None  # the child's own word on what went wrong
+        self._output: collections.deque[str] = collections.deque(maxlen=20)  # the last lines that are not events
+        self._reported: str | None = None  # the error that the child has reported
         self._lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
-        self._pending: list[Event] = []  # ours, not the child's
+        self._pending: list[Event] = []  # events of this process, not the child's
         self._open_pipes: set[str] = set()
         self._child: subprocess.Popen | None = None
         self._ended: float | None = None  # when the child was first seen to have ended
-        self._heard = False  # whether the child has written a line of output: before, there is nothing to clean up
+        self._heard = False  # whether the child has written a line; until then it has nothing to clean up
         self._stopping, self._lock, self._stop_lock = False, threading.Lock(), threading.Lock()
         self._owner = os.getpid()
         _unclosed.add(self)
@@ -85,23 +94,23 @@ class SegmentationProcess:
 
     @property
     def log(self) -> str:
-        """The command, all messages, and whatever else was printed: to be read or copied by people."""
+        """The command, all messages, and everything else that the child printed, for people to read."""
         return "\n".join(list(self._log))
 
     @property
     def pid(self) -> int | None:
-        """Of the child, once it is started."""
+        """The process id of the child, once it is started."""
         return None if self._child is None else self._child.pid
 
     def start(self) -> None:
-        """Start the child. If that fails, the state is "failed" and :meth:`poll` says so, as for any later failure.
+        """Start the child. If that fails, the state is "failed" and :meth:`poll` reports the error.
 
         :raises ClassScaleError: if there is no job, or it was started already.
         """
         if self.job is None or self.state != "new":
             raise ClassScaleError("A segmentation process needs a job, and can be started only once.")
         python = self._python or default_python()
-        # the user's own packages count in the child where they count here, and not in Slicer
+        # the child sees the user's own packages exactly if this process does; inside Slicer it does not
         isolation = ["-s"] if sys.flags.no_user_site else []
         watch = ["--json-progress", "--stop-with-parent", str(os.getpid()), str(self.work_folder)]
         try:
@@ -123,7 +132,7 @@ class SegmentationProcess:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as error:
-            self._fail(f"{python} cannot be started ({error.strerror or error}); it should be a Python interpreter.")
+            self._fail(f"{python} cannot be started ({error.strerror or error}). It should be a Python interpreter.")
             return
         for name in ("stdout", "stderr"):
             self._open_pipes.add(name)
@@ -132,7 +141,8 @@ class SegmentationProcess:
         self.state = "running"
 
     def _classes_file(self) -> Path | None:
-        """The classes of the job as a file in the work folder, if they are many."""
+        """Write the classes of the job into a file in the work folder if there are many."""
+        assert self.job is not None  # start() has checked
         names = [str(name) for name in self.job.classes or ()]
         if len(names) <= _MOST_NAMED_CLASSES:
             return None
@@ -141,13 +151,14 @@ class SegmentationProcess:
         return file
 
     def poll(self) -> list[Event]:
-        """What happened since the last call; never blocks. The state changes here, when the child has ended."""
+        """Return the events since the last call, without blocking. When the child has ended, this sets the state."""
         return self._collect(0)
 
     def wait(self, on_event: Callable[[Event], None] | None = None) -> str:
-        """Block until it has ended, handing over each event; returns the state.
+        """Block until the job has ended.
 
-        If ``on_event`` raises, or Ctrl-C is pressed, the job is cancelled.
+        :param on_event: called with each event. If it raises, or Ctrl-C is pressed, the job is cancelled.
+        :returns: the state.
         """
         try:
             running = True
@@ -163,9 +174,10 @@ class SegmentationProcess:
         return self.state
 
     def cancel(self) -> None:
-        """End the child with all it started, and remove the folder; takes up to two seconds. No effect afterwards.
+        """Kill the child with all that it started, and remove the folder; this takes up to two seconds.
 
-        May be called from another thread than :meth:`poll`: the state becomes "cancelled" when everything is gone.
+        Calling it again, or after the job has ended, has no effect. It may be called from another thread than
+        :meth:`poll`. The state becomes "cancelled" once processes and folder are gone.
         """
         with self._stop_lock:
             with self._lock:
@@ -173,28 +185,28 @@ class SegmentationProcess:
                     return
                 self._stopping = True
             if self._child is not None:
-                self._stop()
+                self._stop(self._child)
             self._end("cancelled")
 
     def close(self) -> None:
-        """Cancel it if it still runs, and remove the folder; for a finished job once its result is taken over."""
+        """Cancel the job if it still runs, and remove the folder. Read the result of a finished job before."""
         self.cancel()
         remove_work_folder(self.work_folder)
         _unclosed.discard(self)
 
-    def _stop(self) -> None:
+    def _stop(self, child: subprocess.Popen) -> None:
         if self._heard:
-            # no room for the file, or the child is busy in a long computation
+            # the disk may be full, and the child may be busy with a long computation
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 (self.work_folder / CANCEL_FILE).touch()
-                self._child.wait(_SECONDS_TO_STOP)
-        kill_tree(self._child)
+                child.wait(_SECONDS_TO_STOP)
+        kill_tree(child)
 
     def _child_environment(self) -> dict[str, str]:
         environment = {**os.environ, **self._environment}
         paths = [str(Path(__file__).resolve().parents[1]), *environment.get("PYTHONPATH", "").split(os.pathsep)]
         environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)
-        if models := environment.get(_MODELS_FOLDER):  # absolute, as the child works in another folder
+        if models := environment.get(_MODELS_FOLDER):  # absolute, because the child's current folder is another one
             environment[_MODELS_FOLDER] = os.path.abspath(models)
         return {**environment, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PYTHONFAULTHANDLER": "1"}
 
@@ -217,9 +229,10 @@ class SegmentationProcess:
                     events.append(event)
                 elif line:
                     self._log.append(line)
-                    self._said.append(line)
-            if self.state == "running" and not self._stopping and self._has_ended():
-                self._conclude()
+                    self._output.append(line)
+            child = self._child
+            if self.state == "running" and not self._stopping and child is not None and self._has_ended(child):
+                self._conclude(child.returncode)
                 events += self._pending
                 self._pending = []
         return [] if self._stopping else events
@@ -238,25 +251,25 @@ class SegmentationProcess:
         elif event.kind == "result":
             self.result = event.facts
 
-    def _has_ended(self) -> bool:
-        """Whether the child has ended and all that it wrote is read."""
-        if self._child.poll() is None:
+    def _has_ended(self, child: subprocess.Popen) -> bool:
+        """Return whether the child has ended and all its output is read."""
+        if child.poll() is None:
             return False
         if not self._open_pipes:
             return True
         self._ended = self._ended or time.monotonic()
         seconds = time.monotonic() - self._ended
-        if seconds > 1:  # something that the child has started lives on, and holds its pipes
-            kill_tree(self._child)
+        if seconds > 1:  # a process that the child has started still runs, and holds its pipes open
+            kill_tree(child)
         return seconds > 2
 
-    def _conclude(self) -> None:
-        if self._child.returncode == 0 and self.result:
+    def _conclude(self, code: int) -> None:
+        if code == 0 and self.result:
             self.state = "finished"
-        elif self._reported is not None:  # its event is on its way already
+        elif self._reported is not None:  # poll() returns the child's own event
             self._end("failed", self._reported)
         else:
-            self._fail(explain_exit(self._child.returncode, list(self._said)))
+            self._fail(explain_exit(code, list(self._output)))
 
     def _fail(self, sentence: str) -> None:
         self._log.append(sentence)
@@ -270,18 +283,21 @@ class SegmentationProcess:
 
 
 def default_python() -> str:
-    """The interpreter that sees the same packages as this one: inside Slicer its launcher `PythonSlicer`."""
-    if hasattr(sys.modules.get("slicer"), "app"):  # Slicer itself; the package slicer-core has no application
+    """Return the interpreter that sees the same packages as this one; inside Slicer the launcher `PythonSlicer`.
+
+    :raises ClassScaleError: if there is none.
+    """
+    if hasattr(sys.modules.get("slicer"), "app"):  # inside Slicer; the package slicer-core has no application
         beside = os.path.dirname(sys.executable or "")
         if found := shutil.which("PythonSlicer", path=beside) or shutil.which("PythonSlicer"):
             return found
     if not sys.executable:
-        raise ClassScaleError("No Python interpreter was found for the segmentation; name one (python=...).")
+        raise ClassScaleError("No Python interpreter was found for the segmentation. Name one (python=...).")
     return sys.executable
 
 
 @atexit.register
 def _close_all() -> None:
     for process in list(_unclosed):
-        if process._owner == os.getpid():  # and not a copy of this process, forked off
+        if process._owner == os.getpid():  # a forked copy of this process must not close them
             process.close()

@@ -1,6 +1,6 @@
-"""A process with everything it started: found, and ended for certain.
+"""Find a process with all its descendants, and kill them all.
 
-`PythonSlicer` is a launcher: the work is done by its child, and killing the launcher alone leaves that running.
+`PythonSlicer` is a launcher: its child does the work, and would survive if only the launcher were killed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; a process that ended and that nobody has asked for its exit code does not."""
+    """Return whether a process still runs; a zombie, which ended but was not waited for, does not."""
     import psutil
 
     try:
@@ -27,7 +27,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """All processes that ``pid`` started, and that these started."""
+    """Return all children of the process ``pid``, their children, and so on; none if it has ended."""
     import psutil
 
     try:
@@ -37,12 +37,13 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def kill_tree(root: subprocess.Popen, timeout: float = 0.8) -> None:
-    """Kill ``root``, the leader of its session, and all its descendants.
+    """Kill a process and all its descendants.
 
-    :param timeout: seconds after which it returns even if one of them is not gone.
+    :param root: the leader of its session.
+    :param timeout: seconds to wait until all have ended.
     """
     members = descendants(root.pid) if root.poll() is None else []
-    if os.name == "posix":  # also those whose parent has ended already
+    if os.name == "posix":  # this also reaches processes whose parent has ended
         with contextlib.suppress(OSError):
             os.killpg(root.pid, signal.SIGKILL)
     kill_all(members)
@@ -56,6 +57,7 @@ def kill_tree(root: subprocess.Popen, timeout: float = 0.8) -> None:
 
 
 def kill_all(processes: list[psutil.Process]) -> None:
+    """Kill the processes that still run."""
     import psutil
 
     for process in processes:

@@ -1,6 +1,6 @@
-"""The temporary folder of one child process: made, removed, and swept up after a program that crashed.
+"""The temporary folder of a child process: make it, remove it, and remove those that crashed programs have left.
 
-Images of patients may lie in it, so it must go whatever happens. It is called ``classscaleseg-PID-RANDOM``.
+It may contain images of patients, so it must be removed whatever happens. Its name is ``classscaleseg-PID-RANDOM``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ from ..files import unwritable
 
 _PREFIX = "classscaleseg-"
 _DAY = 24 * 3600
-CANCEL_FILE = "cancel"  # made in it by the parent that wants its child to stop
+CANCEL_FILE = "cancel"  # the parent creates it in the folder to stop its child
 
 
 def make_work_folder() -> Path:
-    """A new folder that only this user can read; folders of programs that crashed over a day ago are removed.
+    """Make a folder that only this user can read, and remove those of programs that crashed over a day ago.
 
     :raises OutputError: if the temporary folder of the system cannot be written.
     :raises ClassScaleError: if psutil is not installed.
+
+    >>> folder = make_work_folder()
+    >>> folder.name.startswith(f"classscaleseg-{os.getpid()}-")
+    True
+    >>> remove_work_folder(folder)
+    >>> folder.exists()
+    False
     """
     _sweep(Path(tempfile.gettempdir()))
     try:
@@ -33,17 +40,19 @@ def make_work_folder() -> Path:
 
 
 def checked_work_folder(path: str) -> Path:
-    """``path``, which is to be removed later.
+    """Return ``path`` if it may be removed later.
 
-    :raises ClassScaleError: if it is not called like a folder of `make_work_folder`.
+    :raises ClassScaleError: if it is not named like a folder of `make_work_folder`.
     """
     if not Path(path).name.startswith(_PREFIX):
-        raise ClassScaleError(f"{path} is not a temporary folder of ClassScaleSeg and would be removed: name another.")
+        raise ClassScaleError(
+            f"{path} is not a temporary folder of ClassScaleSeg, and would be removed at the end. Name another folder."
+        )
     return Path(path)
 
 
 def remove_work_folder(folder: Path) -> None:
-    """Remove it with everything in it, trying for a second while something in it is still open (Windows) or written."""
+    """Remove a folder with all its contents; try for a second if a file is still open (Windows) or being written."""
     deadline = time.monotonic() + 1
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -54,12 +63,12 @@ def remove_work_folder(folder: Path) -> None:
 
 
 def _sweep(root: Path) -> None:
-    # A day: where containers share a temporary folder, a process seems gone that only lives in another one.
+    # Only after a day: if containers share a temporary folder, a process of another container seems to have ended.
     try:
         import psutil
     except ModuleNotFoundError as error:
         raise ClassScaleError(
-            "The Python package psutil is not installed, and no segmentation runs without it. Install ClassScaleSeg's "
+            "The Python package psutil is not installed, and segmentation needs it. Install ClassScaleSeg's "
             "dependencies; in Slicer, press Apply once, or call ClassScaleSegLogic().installDependencies()."
         ) from error
 
@@ -67,7 +76,7 @@ def _sweep(root: Path) -> None:
         pid = folder.name.split("-")[1]
         try:
             stale = time.time() - folder.stat().st_mtime > _DAY
-        except OSError:  # gone meanwhile
+        except OSError:  # another process has just removed it
             continue
         if stale and pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
