@@ -274,9 +274,9 @@ class DeepSupervisionLoss:
 
     >>> import torch
     >>> loss = CrossEntropyDiceLoss()
-    >>> bases = [torch.randn(1, 4, 8), torch.randn(1, 4, 4), torch.randn(1, 4, 2)]  # finest first
-    >>> labels = [torch.randint(3, (1, 8)), torch.randint(3, (1, 4)), torch.randint(3, (1, 2))]
-    >>> projection, bias = torch.randn(3, 4), torch.zeros(3)
+    >>> bases = [torch.randn(1, 4, size, dtype=torch.float64) for size in (8, 4, 2)]  # finest first
+    >>> labels = [torch.randint(3, (1, size)) for size in (8, 4, 2)]
+    >>> projection, bias = torch.randn(3, 4, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     >>> deep = DeepSupervisionLoss(loss)
     >>> [round(weight, 4) for weight in deep.weights(3)]
     [0.6667, 0.3333, 0.0]
