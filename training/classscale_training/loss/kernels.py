@@ -11,6 +11,11 @@ Ignored voxels and those beyond the end have a log-sum-exp of +inf, which also g
 logits use float16 for a float16 basis, and otherwise tf32, or float32 where torch's convolutions may not use tf32. The
 products for gradients always use tf32: their range (the Dice gradient of an absent class is 1e9 times the gradient of
 the mean cross entropy) does not fit float16, and bfloat16 has ten times the error.
+
+Arguments have the same meaning in all kernels: ``basis`` (B, rank, voxels) has the strides ``stride_b``, ``stride_r``
+and 1, ``weights`` (classes, RANK) and ``bias`` (classes,) are in base 2 and padded, ``labels`` and the log-sum-exp
+``lse`` are (B, voxels), and gradients of sums by class are (B, classes). ``RANK`` is the padded rank, ``VOXELS`` and
+``CLASSES`` are the sizes of a block, and ``PRECISION`` is that of the products for logits.
 """
 
 from __future__ import annotations

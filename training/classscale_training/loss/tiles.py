@@ -144,7 +144,10 @@ class LabelCheck:
         return block.label.clamp(0, self.limits[block.sample] - 1)
 
     def raise_if_outside(self) -> None:
-        """:raises ValueError: naming the first recorded label that is out of range."""
+        """Check the recorded labels.
+
+        :raises ValueError: naming the first label that is out of range.
+        """
         if not self.seen:
             return
         samples, lows, highs = zip(*self.seen, strict=True)

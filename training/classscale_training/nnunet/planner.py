@@ -87,23 +87,33 @@ class _CountsRank(_Untyped):
         """Name the folder of the preprocessed data after these plans.
 
         It must not be the folder of nnU-Net's plans, because our preprocessing keeps fewer ``class_locations``.
+
+        :param configuration_name: such as ``3d_fullres``.
         """
         return f"{self.plans_identifier}_{configuration_name}"
 
 
 class ClassScalePlanner(_CountsRank, ExperimentPlanner):
+    """Plans a PlainConvUNet, as nnU-Net's default planner."""
+
     default_plans_name = "ClassScalePlans"
 
 
 class ClassScalePlannerResEncM(_CountsRank, nnUNetPlannerResEncM):
+    """Plans a ResidualEncoderUNet of nnU-Net's size M."""
+
     default_plans_name = "ClassScaleResEncMPlans"
 
 
 class ClassScalePlannerResEncL(_CountsRank, nnUNetPlannerResEncL):
+    """Plans a ResidualEncoderUNet of nnU-Net's size L."""
+
     default_plans_name = "ClassScaleResEncLPlans"
 
 
 class ClassScalePlannerResEncXL(_CountsRank, nnUNetPlannerResEncXL):
+    """Plans a ResidualEncoderUNet of nnU-Net's size XL."""
+
     default_plans_name = "ClassScaleResEncXLPlans"
 
 

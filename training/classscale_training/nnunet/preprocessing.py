@@ -69,6 +69,7 @@ class _OnePass(ConfigurationManager):
 
     @property
     def resampling_fn_seg(self) -> Callable[..., np.ndarray]:
+        """The function that resamples label maps: the one-pass function, or that of the plans if it is another one."""
         stock, options = super().resampling_fn_seg, self.configuration["resampling_fn_seg_kwargs"]
         replaced = {"is_seg": True, "order": 1, "order_z": 0}
         default = self.configuration["resampling_fn_seg"] == resample_data_or_seg_to_shape.__name__
