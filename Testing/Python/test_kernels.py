@@ -85,7 +85,7 @@ def fails(*_):
 @pytest.mark.parametrize(
     ("check", "capability", "message"),
     [
-        (differs, (9, 0), "their results differ from torch's by 0.5"),
+        (differs, (9, 0), "their results differ from those of torch by 0.5"),
         (fails, (8, 0), "RuntimeError: Failed to find C compiler"),
         (lambda *_: 0.0, (7, 5), None),
     ],

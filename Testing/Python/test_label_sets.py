@@ -116,9 +116,9 @@ def test_a_file_gives_the_same_table(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({1: [1, 9]}, "label 1 of dataset 0 names class 9; there are classes 0..6"),
+        ({1: [1, 9]}, "label 1 of dataset 0 names class 9; the classes are 0..6"),
         ({1: [1], 2: [1]}, "dataset 0 has class 1 under the labels 1 and 2"),
-        ({0: [0], 1: [1, 2]}, "dataset 0 puts class 3 under no label"),
+        ({0: [0], 1: [1, 2]}, "dataset 0 has class 3 under no label"),
         ({1: [1], 3: [2]}, r"dataset 0 has labels \[0, 1, 3\]; expected 0..2"),
         ({1: [1], 2: []}, r"dataset 0 has labels \[0, 1, 2\]; expected 0..2, each with a class"),
     ],
@@ -146,7 +146,7 @@ def test_class_weights_and_datasets_out_of_place_are_refused(case):
     table = LabelSets.from_classes(CLASSES, [{1: [1]}])
     with pytest.raises(ValueError, match="defined per class"):
         CrossEntropyDiceLoss(label_sets=table, label_smoothing=0.1)
-    with pytest.raises(ValueError, match="give it exactly with label_sets"):
+    with pytest.raises(ValueError, match="give both of them, or neither"):
         CrossEntropyDiceLoss(label_sets=table)(*case, some_labels())
 
 
@@ -166,7 +166,7 @@ def test_label_weights_weigh_each_voxel_by_its_label_in_its_own_dataset(case):
             total = total - weights[dataset, label] * probability.log().sum()
             divisor += weights[dataset, label] * inside.sum()
     torch.testing.assert_close(loss(*case, labels, datasets), total / divisor)
-    with pytest.raises(ValueError, match=r"label_weights \(2, 2\): expected \(datasets, labels\)"):
+    with pytest.raises(ValueError, match=r"label_weights has shape \(2, 2\); expected \(datasets, labels\)"):
         CrossEntropyDiceLoss(label_sets=table, label_weights=weights[:, :2])
 
 

@@ -163,7 +163,7 @@ def test_labels_of_dataset_json_must_be_consecutive():
 def test_a_label_map_that_dataset_json_does_not_describe_is_named(dataset, tmp_path):
     dataset(5, 5)
     folder = tmp_path / "raw" / "Dataset005_Planned"
-    with pytest.raises(LabelTableError, match="says numTraining 1000, but 1 cases were found"):
+    with pytest.raises(LabelTableError, match="gives numTraining as 1000, but 1 training cases were found"):
         check_dataset(folder)
     content = json.loads((folder / "dataset.json").read_text()) | {"numTraining": 1}
     (folder / "dataset.json").write_text(json.dumps(content))
@@ -171,7 +171,7 @@ def test_a_label_map_that_dataset_json_does_not_describe_is_named(dataset, tmp_p
     labels = np.zeros((4, 4, 4), np.uint16)
     labels[1, 2, 3] = 700
     sitk.WriteImage(sitk.GetImageFromArray(labels), str(folder / "labelsTr" / "case.nii.gz"))
-    with pytest.raises(LabelTableError, match="case.nii.gz holds label 700; dataset.json has 0 to 4"):
+    with pytest.raises(LabelTableError, match="case.nii.gz holds label 700; dataset.json has integer labels 0 to 4"):
         check_dataset(folder)
     (folder / "dataset.json").write_text("{")
     with pytest.raises(LabelTableError, match="cannot be read as an nnU-Net dataset.json"):

@@ -154,7 +154,7 @@ def test_shapes_that_do_not_fit_are_named(case):
         class_statistics(basis, projection[:, :4], bias, labels)
     with pytest.raises(ValueError, match=r"labels \(2, 6, 5, 4\) do not fit a basis of shape \(2, 6, 7, 5, 4\)"):
         class_statistics(basis, projection, bias, labels[:, 1:])
-    with pytest.raises(ValueError, match="labels are torch.float64, expected integers"):
+    with pytest.raises(ValueError, match="labels are torch.float64; expected integers"):
         class_statistics(basis, projection, bias, labels.double())
 
 

@@ -61,15 +61,15 @@ def test_trainers_of_the_user_stay_registered(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["plan", "-d", "9"], ExitCode.FAULT, "One dataset 9 was expected in"),
+        (["plan", "-d", "9"], ExitCode.FAULT, "Expected one dataset 9 in"),
         (["plan", "-d", "9", "-pl", "X"], ExitCode.MODEL, "There is no planner X"),
         (["preprocess", "-d", "9", "-plans_name", "Other"], ExitCode.MODEL, "Other.json does not exist: run"),
         (["train", "9", "2d", "0"], ExitCode.MODEL, "have no configuration 2d, only 3d_fullres"),
-        (["train", "8", "2d", "0"], ExitCode.FAULT, "One dataset 8 was expected"),
+        (["train", "8", "2d", "0"], ExitCode.FAULT, "Expected one dataset 8 in"),
         (["train", "9", "3d_fullres", "0", "--npz"], ExitCode.FAULT, "--npz would store 101 volumes"),
         (["validate", "9", "3d_fullres", "0", "--npz"], ExitCode.FAULT, "--npz would store 101 volumes"),
         (["train", "9", "3d_fullres", "0", "-pretrained_weights", "no.pth"], ExitCode.MODEL, "no.pth does not exist"),
-        (["export", "-o", "x.zip"], ExitCode.FAULT, "either by -d"),
+        (["export", "-o", "x.zip"], ExitCode.FAULT, "either by its dataset (-d"),
         (["export", "-m", "nowhere", "-o", "x.zip"], ExitCode.MODEL, "plans.json cannot be read"),
     ],
 )

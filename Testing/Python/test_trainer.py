@@ -256,7 +256,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(root):
     content = latest.read_bytes()
     latest.write_bytes(content[: len(content) // 2])
     resumed = _trainer(root, ClassScaleTrainer_5epochs)
-    with pytest.warns(UserWarning, match="latest.pth is damaged .* going on from checkpoint_previous.pth"):
+    with pytest.warns(UserWarning, match="latest.pth is damaged .* continuing from checkpoint_previous.pth"):
         resumed.load_checkpoint(str(latest))
     assert resumed.current_epoch == 1  # epoch 0 was done when it was written
     latest.with_name("checkpoint_previous.pth").unlink()

@@ -1,6 +1,7 @@
-"""Training with hundreds to a thousand classes in the memory of a low-rank basis.
+"""Train segmentation networks with hundreds to a thousand classes in memory that does not grow with the classes.
 
-Importable with torch and numpy alone.
+The names below are what users import: the low-rank head, the sums that losses are made of, and the losses. This package
+imports with torch and NumPy alone; ``commands`` and ``nnunet`` need nnU-Net as well.
 """
 
 from .loss.class_statistics import ClassStatistics, class_statistics

@@ -1,4 +1,4 @@
-"""JSON files that appear only when complete."""
+"""Write JSON files completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from ClassScaleSegLib.files import replacing
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write or replace ``file``; missing folders are made.
+    """Write ``content`` to ``file`` as JSON, replacing an older file only once the new one is complete.
 
-    :raises OutputError: if it cannot be written; what stood there stays.
+    :param file: path to write; missing folders are created.
+    :param content: anything that :func:`json.dumps` accepts.
+    :raises OutputError: if ``file`` cannot be written; an older file is then left unchanged.
     """
     with replacing(file, overwrite=True) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

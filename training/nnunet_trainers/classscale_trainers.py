@@ -1,6 +1,7 @@
-"""Where nnU-Net finds our trainers: the environment variable ``nnUNet_extTrainer`` points at this folder.
+"""Let nnU-Net find our trainers: it searches the folder of this file if ``nnUNet_extTrainer`` names it.
 
-Imports only: a class defined here could not be pickled, since nnU-Net forgets modules of this folder after the lookup.
+This file only imports the trainers. A class defined here could not be pickled, because nnU-Net removes the modules of
+this folder from ``sys.modules`` after its search.
 """
 
 from classscale_training.nnunet.trainer_variants import *  # noqa: F403

@@ -1,1 +1,1 @@
-"""The statistics operator, and the losses made of it."""
+"""The operators that sum over voxels, and the losses computed from these sums."""

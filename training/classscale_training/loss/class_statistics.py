@@ -1,21 +1,23 @@
-"""Per-class sums of a low-rank segmentation head, computed without ever holding all logits.
+"""Compute the per-class sums that cross entropy and soft Dice need, without holding the logits of all voxels.
 
-Cross entropy and soft Dice need only a handful of sums over voxels. :func:`class_statistics` returns those sums and is
-differentiable: it walks over tiles of voxels (all classes of a tile at once, so that a tile stays in cache), keeps only
-the log-sum-exp of every voxel, and recomputes the tile in the backward pass. Memory beyond the gradient of the basis
-does not depend on the number of classes. The loss formula itself is ordinary autograd on arrays of shape (B, C).
+:func:`class_statistics` is differentiable. It visits the voxels tile by tile, with all classes of a tile at once, so
+that a tile stays in cache. It keeps only the log-sum-exp of every voxel and recomputes each tile in the backward pass.
+Apart from the gradient of the basis, memory does not depend on the number of classes. The loss formula itself is
+ordinary autograd on arrays of shape ``(B, C)``: see :mod:`.losses`.
 
-With ``z = W f + b``, ``p = softmax(z)``, label ``y``, valid mask ``m`` and incoming gradients ``lam = dL/d(ce_y)``,
-``gI = dL/dI``, ``gP = dL/dP``, ``gE = dL/d(log_sum_exp)``::
+The backward pass, with ``z = W f + b``, ``p = softmax(z)``, label ``y``, valid mask ``m`` and the incoming gradients
+``lam = dL/d(ce_y)``, ``gI = dL/dI``, ``gP = dL/dP``, ``gE = dL/d(log_sum_exp)``::
 
     s_v   = sum_k p_kv gP_k + gI_y q_v
     dz_cv = m_v (p_cv (gP_c + lam + gE - s_v) + r_cv (gI_y q_v - lam))
 
-``q_v`` is the probability of the label and ``r_cv`` the share of class c in it: ``q = p_y`` and ``r`` one-hot for
-ordinary labels. With label sets a label stands for a set S of classes; then ``q = sum_{c in S} p_c``, its cross entropy
-is the log-sum-exp over all classes minus that over S, and ``r_cv = p_cv / q_v`` inside S. Same formula, same memory
-(plus 4 bytes a voxel). On CUDA ordinary labels go through the kernels of :mod:`.triton_statistics`, label sets through
-this.
+``q_v`` is the probability of the label of voxel v, and ``r_cv`` is the share of class c in that probability. For
+ordinary labels ``q = p_y`` and ``r`` is one-hot. With label sets, a label stands for a set S of classes: then
+``q = sum_{c in S} p_c``, the cross entropy is the log-sum-exp over all classes minus the log-sum-exp over S, and
+``r_cv = p_cv / q_v`` inside S, 0 outside. The formula is the same and so is the memory, plus 4 bytes a voxel.
+
+On a CUDA device, ordinary labels are computed by the kernels of :mod:`.triton_statistics`. Label sets, and everything
+on other devices, are computed by :mod:`.torch_statistics`.
 """
 
 from __future__ import annotations
@@ -29,22 +31,41 @@ from .torch_statistics import TorchStatistics
 
 
 class ClassStatistics(NamedTuple):
-    """Sums over the valid voxels (label not equal to ``ignore_index``), L = C without label sets.
+    """Sums over the valid voxels, which are those whose label is not ``ignore_index``.
 
-    float64 if the basis is float64, else float32 (accumulated in float64 where the device has it).
+    L is the number of labels; without label sets it is C, the number of classes. The sums are float64 if the basis is
+    float64, and float32 otherwise. They are accumulated in float64 wherever the device has it.
+
+    :ivar cross_entropy: ``(B, L)``, cross entropy (natural logarithm) summed over the voxels with label l.
+    :ivar intersection: ``(B, L)``, probability of l summed over the voxels with label l (the I of soft Dice).
+    :ivar predicted: ``(B, L)``, probability of l summed over all valid voxels (P).
+    :ivar reference: ``(B, L)``, number of voxels with label l (G).
+    :ivar log_sum_exp: ``(B,)``, sum of ``log sum_c exp z_c``.
+    :ivar logits: ``(B, C)``, sum of ``z_c``. Label smoothing needs only this and ``log_sum_exp``.
+    :ivar voxels: ``()``, number of valid voxels.
+
+    Two voxels, four classes and logits of 0: every probability is 1/4, and each voxel costs ``log 4``.
+
+    >>> import math, torch
+    >>> labels = torch.tensor([[2, 3]])
+    >>> stats = class_statistics(torch.zeros(1, 1, 2), torch.zeros(4, 1), torch.zeros(4), labels)
+    >>> stats.predicted.tolist(), stats.intersection.tolist(), stats.reference.tolist()
+    ([[0.5, 0.5, 0.5, 0.5]], [[0.0, 0.0, 0.25, 0.25]], [[0.0, 0.0, 1.0, 1.0]])
+    >>> math.isclose(stats.cross_entropy_sum, 2 * math.log(4), rel_tol=1e-6)
+    True
     """
 
-    cross_entropy: torch.Tensor  # (B, L): sum of the cross entropy where the label is l
-    intersection: torch.Tensor  # (B, L): sum of the probability of l where the label is l
-    predicted: torch.Tensor  # (B, L): sum of the probability of l
-    reference: torch.Tensor  # (B, L): voxels whose label is l
-    log_sum_exp: torch.Tensor  # (B,): sum of log sum_c exp z_c
-    logits: torch.Tensor  # (B, C): sum of z_c; with log_sum_exp all that label smoothing needs
-    voxels: torch.Tensor  # (): number of valid voxels
+    cross_entropy: torch.Tensor
+    intersection: torch.Tensor
+    predicted: torch.Tensor
+    reference: torch.Tensor
+    log_sum_exp: torch.Tensor
+    logits: torch.Tensor
+    voxels: torch.Tensor
 
     @property
     def cross_entropy_sum(self) -> torch.Tensor:
-        """Cross entropy summed over valid voxels, ``()``."""
+        """Return the cross entropy summed over all valid voxels, ``()``."""
         return self.cross_entropy.sum()
 
 
@@ -57,17 +78,39 @@ def class_statistics(
     ignore_index: int | None = None,
     label_sets: torch.Tensor | None = None,
 ) -> ClassStatistics:
-    """Sums from which cross entropy and soft Dice follow.
+    """Return the sums from which cross entropy and soft Dice are computed; they are differentiable.
 
-    :param basis: ``(B, R, ...)`` floating point, as a network gives it (channels first); half precision is computed in
-        float32 and gets a half-precision gradient.
+    :param basis: ``(B, R, ...)`` floating point, channels first, as a network returns it. Half precision is computed in
+        float32 and receives a half-precision gradient.
     :param projection: ``(C, R)``.
     :param bias: ``(C,)``.
-    :param labels: ``(B, ...)`` integers (any width) in ``0..C-1``, or ``ignore_index``.
-    :param label_sets: ``(B, C)`` integers: ``label_sets[b, c]`` is the label under which sample b annotates class c, so
-        that label l stands for the set of classes with that entry. Labels are then ``0..L-1``.
-    :raises ValueError: for shapes that do not fit, a label outside its range (the message names it), labels that are
-        not integers, or a label set without classes.
+    :param labels: ``(B, ...)`` integers of any width, in ``0..C-1`` or equal to ``ignore_index``.
+    :param ignore_index: label of the voxels to leave out; None if every voxel counts.
+    :param label_sets: ``(B, C)`` integers: ``label_sets[b, c]`` is the label under which sample b annotates class c.
+        Label l then stands for the set of all classes with the entry l, and labels are in ``0..L-1``.
+    :returns: the sums, of which ``reference`` and ``voxels`` have no gradient.
+    :raises ValueError: if shapes do not fit, a label is outside its range (the message names it), labels are not
+        integers, or a label set has no classes.
+
+    The sums equal those of all logits, which this function never holds at once:
+
+    >>> import torch
+    >>> basis, labels = torch.randn(2, 4, 6, 5, 3, dtype=torch.float64), torch.randint(9, (2, 6, 5, 3))
+    >>> projection, bias = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, dtype=torch.float64)
+    >>> stats = class_statistics(basis, projection, bias, labels)
+    >>> logits = torch.einsum("brxyz,cr->bcxyz", basis, projection) + bias[:, None, None, None]
+    >>> plain = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    >>> torch.allclose(stats.cross_entropy_sum, plain)
+    True
+    >>> torch.allclose(stats.predicted, logits.softmax(1).sum((2, 3, 4)))
+    True
+
+    With label sets that put classes 1 to 8 under label 1, label 1 has the summed probability of these classes:
+
+    >>> sets = torch.tensor([[0, 1, 1, 1, 1, 1, 1, 1, 1]] * 2)
+    >>> merged = class_statistics(basis, projection, bias, (labels > 0).long(), label_sets=sets)
+    >>> torch.allclose(merged.predicted[:, 1], stats.predicted[:, 1:].sum(1))
+    True
     """
     check_shapes(basis, projection, bias, labels)
     flat = basis.flatten(2), projection, bias, labels.flatten(1)
@@ -82,22 +125,29 @@ def class_statistics(
     return stats._replace(predicted=torch.zeros_like(stats.reference).scatter_add(1, rows, stats.predicted))
 
 
+__test__ = {"class_statistics": class_statistics}  # doctest does not look into decorated functions
+
+
 def _kernels_usable(basis: torch.Tensor, projection: torch.Tensor) -> bool:
     try:
         from .triton_statistics import usable
-    except ImportError:  # no Triton here
+    except ImportError:  # Triton is not installed
         return False
     return usable(basis.flatten(2), projection)
 
 
 def _checked_sets(label_sets: torch.Tensor, batch: int, classes: int) -> torch.Tensor:
     if label_sets.shape != (batch, classes):
-        raise ValueError(f"label_sets {tuple(label_sets.shape)}: expected (samples, classes) = {(batch, classes)}.")
+        raise ValueError(
+            f"label_sets has shape {tuple(label_sets.shape)}; expected (samples, classes) = {(batch, classes)}."
+        )
     rows = label_sets.long()
     for b, row in enumerate(rows.cpu()):
         if row.min() < 0:
             raise ValueError(f"label_sets assigns label {int(row.min())} in sample {b}; labels start at 0.")
         empty = (torch.bincount(row) == 0).nonzero().flatten().tolist()
         if empty:
-            raise ValueError(f"label_sets gives label {empty[0]} of sample {b} no class; every label needs one.")
+            raise ValueError(
+                f"label_sets gives label {empty[0]} of sample {b} no class; every label needs at least one."
+            )
     return rows

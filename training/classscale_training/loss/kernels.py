@@ -1,14 +1,21 @@
-"""Triton kernels of the statistics operator: what :mod:`.torch_statistics` computes, without logits in device memory.
+"""Triton kernels that compute what :mod:`.torch_statistics` computes, without logits in device memory.
 
-Four kernels. Two walk over all classes for a block of voxels, which are the rows of the product, so that maxima and
-sums over classes stay within a warp: ``log_sum_exp`` and ``basis_gradient``. Two walk over voxels for a block of
-classes, which are then the rows, and keep their sums in registers: ``class_sums`` and ``projection_gradient``. Each
-program writes its own partial sums, so there are no atomics and results are the same in every run.
+There are four kernels. In ``log_sum_exp`` and ``basis_gradient`` a program takes a block of voxels and loops over all
+classes; the voxels are the rows of the product, so that maxima and sums over classes stay within a warp. In
+``class_sums`` and ``projection_gradient`` a program takes a block of classes and loops over voxels; the classes are the
+rows, and their sums stay in registers. Each program writes its own partial sums, so there are no atomics and every run
+gives the same results.
 
-Logits are in base 2, as in the torch twin. Classes are padded with a bias of -1e30 (probability 0); ignored voxels and
-those beyond the end have a log-sum-exp of +inf (again probability 0). Logits are products of float16 for a float16
-basis and of tf32 otherwise. Products of gradients are tf32 always: their range (a Dice gradient of an absent class is
-1e9 times that of the mean cross entropy) does not fit float16, and bfloat16 has ten times the error.
+Logits are in base 2, as in the torch version. Classes are padded with a bias of -1e30, which gives probability 0.
+Ignored voxels and those beyond the end have a log-sum-exp of +inf, which also gives probability 0. The products for
+logits use float16 for a float16 basis, and otherwise tf32, or float32 where torch's convolutions may not use tf32. The
+products for gradients always use tf32: their range (the Dice gradient of an absent class is 1e9 times the gradient of
+the mean cross entropy) does not fit float16, and bfloat16 has ten times the error.
+
+Arguments have the same meaning in all kernels: ``basis`` (B, rank, voxels) has the strides ``stride_b``, ``stride_r``
+and 1, ``weights`` (classes, RANK) and ``bias`` (classes,) are in base 2 and padded, ``labels`` and the log-sum-exp
+``lse`` are (B, voxels), and gradients of sums by class are (B, classes). ``RANK`` is the padded rank, ``VOXELS`` and
+``CLASSES`` are the sizes of a block, and ``PRECISION`` is that of the products for logits.
 """
 
 from __future__ import annotations
@@ -24,7 +31,7 @@ def log_sum_exp(
     basis, weights, bias, labels, lse, features, voxels, rank, classes, ignore,
     stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """lse (B, N) and, of each block of voxels, the sum of valid features: (B, blocks, RANK)."""
+    """Write lse (B, N), and the sum of the valid features of each block of voxels: (B, blocks, RANK)."""
     block, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
     v = block * VOXELS + tl.arange(0, VOXELS)
     r, c = tl.arange(0, RANK), tl.arange(0, CLASSES)
@@ -50,7 +57,7 @@ def class_sums(
     basis, weights, bias, labels, lse, sums, voxels, rank, classes,
     stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Of each split of the voxels: cross entropy (bits), I, P and G, (B, splits, 4, classes)."""
+    """Write the cross entropy (bits), I, P and G of each split of the voxels: (B, splits, 4, classes)."""
     split, splits = tl.program_id(0), tl.num_programs(0)
     first, b = tl.program_id(1) * CLASSES, tl.program_id(2).to(tl.int64)
     r, c, v = tl.arange(0, RANK), first + tl.arange(0, CLASSES), tl.arange(0, VOXELS)
@@ -71,7 +78,7 @@ def class_sums(
         p = tl.exp2(z - level[None, :])
         predicted += tl.sum(p, 1)
         here = (label >= first) & (label < first + CLASSES) & (level != float("inf"))
-        if tl.sum(here.to(tl.int32), 0) > 0:  # a block of voxels has few labels: most blocks of classes skip this
+        if tl.sum(here.to(tl.int32), 0) > 0:  # a block of voxels has few labels, so most blocks of classes skip this
             hit = (label[None, :] == c[:, None]) & here[None, :]
             intersection += tl.sum(tl.where(hit, p, 0.0), 1)
             cross_entropy += tl.sum(tl.where(hit, level[None, :] - z, 0.0), 1)
@@ -90,7 +97,7 @@ def basis_gradient(
     stride_b, stride_r, grad_stride_b, grad_stride_r,
     RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the basis, and what dz = p (gP + shift) + [c = y] at_label needs besides: two (B, N) arrays."""
+    """Write the gradient of the basis, and shift and at_label (B, N) of dz = p (gP + shift) + [c = y] at_label."""
     block, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
     v = block * VOXELS + tl.arange(0, VOXELS)
     r, c = tl.arange(0, RANK), tl.arange(0, CLASSES)
@@ -137,7 +144,7 @@ def projection_gradient(
     voxels, rank, classes,
     stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Of each split of the voxels: gradients of projection (B, splits, classes, RANK) and bias (B, splits, classes)."""
+    """Write the gradients of projection (B, splits, classes, RANK) and bias (B, splits, classes) of each split."""
     split, splits = tl.program_id(0), tl.num_programs(0)
     first, b = tl.program_id(1) * CLASSES, tl.program_id(2).to(tl.int64)
     r, c, v = tl.arange(0, RANK), first + tl.arange(0, CLASSES), tl.arange(0, VOXELS)
@@ -168,7 +175,13 @@ def projection_gradient(
 
 
 class Blocks(NamedTuple):
-    """Padded rank and number of classes, and the launch options of the kernels whose rows are voxels, or classes."""
+    """Padded sizes, and the options with which the kernels are launched.
+
+    :ivar rank: padded rank.
+    :ivar classes: padded number of classes.
+    :ivar voxel_rows: options of the two kernels whose rows are voxels.
+    :ivar class_rows: options of the two kernels whose rows are classes.
+    """
 
     rank: int
     classes: int
@@ -177,10 +190,13 @@ class Blocks(NamedTuple):
 
     @classmethod
     def fitting(cls, rank: int, classes: int) -> Blocks:
-        """Sizes with which no kernel spills registers or takes more than 99 KiB of shared memory, on sm_80 and sm_90.
+        """Choose sizes so that no kernel spills registers or takes over 99 KiB of shared memory, on sm_80 and sm_90.
 
-        99 KiB is what the smallest devices with tf32 have (sm_86, sm_89). ``Testing/Benchmarks/kernel_resources.py``
-        compiles all kernels and lists what they take.
+        The smallest devices with tf32 (sm_86, sm_89) have 99 KiB. ``Testing/Benchmarks/kernel_resources.py`` compiles
+        all kernels and lists the registers and shared memory that they take.
+
+        :param rank: channels of the basis, at most 256.
+        :param classes: number of classes.
         """
         padded = max(16, triton.next_power_of_2(rank))
         voxels, voxel_columns, class_columns = {128: (64, 32, 32), 256: (64, 16, 16)}.get(padded, (128, 64, 32))

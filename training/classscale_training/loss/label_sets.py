@@ -1,11 +1,12 @@
-"""Several datasets with different label lists trained as one: each dataset's label is a set of classes of the union.
+"""Train one network on several datasets with different label lists: each label stands for a set of classes.
 
-"thalamus" in one dataset is the set of its nuclei in another; "background" is everything that a dataset does not
-annotate. Within one dataset the sets split the classes: every class belongs to exactly one label. The loss is marginal
-over the set (:mod:`.class_statistics`), and the Dice of a label is that of the summed probability of its set.
+The classes are those of all datasets together. The label "thalamus" of one dataset is the set of thalamic nuclei that
+another dataset annotates, and "background" is the set of all classes that a dataset does not annotate. Within one
+dataset, every class belongs to exactly one label. The cross entropy of a label is marginal over its set
+(:mod:`.class_statistics`), and the Dice of a label is computed from the summed probability of its set.
 
-Batch Dice pools over samples, so it needs to know which labels of different datasets mean the same: those with the same
-set of classes. :meth:`LabelSets.pool` moves the sums of each sample from its dataset's labels to these distinct sets.
+Batch Dice pools over samples, so it has to know which labels of different datasets mean the same. These are the labels
+with the same set of classes. :meth:`LabelSets.pool` adds the sums of each sample to these distinct sets.
 """
 
 from __future__ import annotations
@@ -22,18 +23,37 @@ from .class_statistics import ClassStatistics
 
 @dataclass(frozen=True, eq=False)
 class LabelSets:
-    """Tables of D datasets over C classes, with at most L labels each and S distinct sets in all; int64 and bool."""
+    """Tables of D datasets over C classes, with at most L labels in a dataset and S distinct sets in all.
 
-    label_of_class: torch.Tensor  # (D, C): the label under which dataset d annotates class c
-    set_of_label: torch.Tensor  # (D, L): index of the label's distinct set; S where dataset d has no such label
-    is_background: torch.Tensor  # (D, S): whether set s is label 0 of dataset d
+    :ivar label_of_class: ``(D, C)`` int64, the label under which dataset d annotates class c.
+    :ivar set_of_label: ``(D, L)`` int64, the index of the label's distinct set; S where dataset d has no such label.
+    :ivar is_background: ``(D, S)`` bool, whether set s is label 0 of dataset d.
+
+    Dataset 0 annotates the classes 1 to 3 separately. Dataset 1 annotates classes 2 and 3 as one label:
+
+    >>> sets = LabelSets.from_classes(4, [{1: [1], 2: [2], 3: [3]}, {1: [1], 2: [2, 3]}])
+    >>> sets.label_of_class.tolist()
+    [[0, 1, 2, 3], [0, 1, 2, 2]]
+
+    Label 1 is the same set in both datasets, label 2 is not; dataset 1 has no label 3. There are five distinct sets:
+
+    >>> sets.set_of_label.tolist()
+    [[0, 1, 2, 3], [0, 1, 4, 5]]
+    """
+
+    label_of_class: torch.Tensor
+    set_of_label: torch.Tensor
+    is_background: torch.Tensor
 
     @classmethod
     def from_classes(cls, classes: int, datasets: Sequence[Mapping[int, Iterable[int]]]) -> LabelSets:
-        """Tables from ``{label: classes}`` of each dataset; a label 0 that is left out is every class not named.
+        """Build the tables from the classes of each label.
 
+        :param classes: number of classes C, class 0 included.
+        :param datasets: ``{label: classes}`` of each dataset. If label 0 is left out, it stands for all classes that
+            the dataset does not name.
         :raises ValueError: naming the dataset and label, if labels are not 0..L-1, or a class is missing, unknown or
-            named twice.
+            under two labels.
         """
         rows = [_labels_of_classes(index, classes, table) for index, table in enumerate(datasets)]
         label_of_class = torch.tensor(rows)
@@ -49,9 +69,10 @@ class LabelSets:
 
     @classmethod
     def read(cls, path: str | Path) -> LabelSets:
-        """Tables from JSON: ``{"classes": [names], "datasets": [{"1": [names], ...}, ...]}``, label 0 optional.
+        """Read the tables from a JSON file.
 
-        :raises ValueError: naming the file and what does not fit.
+        :param path: file with ``{"classes": [names], "datasets": [{"1": [names], ...}, ...]}``; label 0 is optional.
+        :raises ValueError: naming the file and the fault.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -62,7 +83,8 @@ class LabelSets:
             ]
         except KeyError as missing:
             raise ValueError(
-                f"{path} has no {missing}: expected lists 'classes' and 'datasets', and only its classes."
+                f"{path} has no {missing}: expected the entries 'classes' and 'datasets', and in 'datasets' only names "
+                "from 'classes'."
             ) from None
         except (ValueError, AttributeError, TypeError) as fault:
             raise ValueError(f"{path} is not a table of label sets: {fault}.") from None
@@ -72,13 +94,19 @@ class LabelSets:
             raise ValueError(f"{path}: {fault}") from None
 
     def to(self, device: torch.device) -> LabelSets:
-        """The same tables on ``device``."""
+        """Return the same tables on ``device``."""
         return LabelSets(self.label_of_class.to(device), self.set_of_label.to(device), self.is_background.to(device))
 
-    def pool(self, stats: ClassStatistics, datasets: torch.Tensor, do_bg: bool) -> tuple[torch.Tensor, ...]:
-        """I, P, G and takes_part (0 or 1), each ``(B, S)``, of samples from ``datasets`` (B,).
+    def pool(
+        self, stats: ClassStatistics, datasets: torch.Tensor, do_bg: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Move the sums of each sample from the labels of its dataset to the distinct sets.
 
-        A set takes part in the Dice of a sample if the sample's dataset has it, and not as label 0 unless ``do_bg``.
+        :param stats: sums of B samples, computed with the label sets of ``datasets``.
+        :param datasets: ``(B,)`` index of the dataset that each sample comes from.
+        :param do_bg: whether a set takes part in the Dice of a sample in whose dataset it is label 0.
+        :returns: I, P, G and takes_part (0 or 1), each ``(B, S)``. A set takes part in the Dice of a sample if it is a
+            label of the sample's dataset, and ``do_bg`` does not exclude it.
         """
         sets = self.is_background.shape[1]
         columns = self.set_of_label[datasets, : stats.reference.shape[1]]
@@ -89,17 +117,26 @@ class LabelSets:
         takes_part = moved(torch.ones_like(stats.reference))
         if not do_bg:
             takes_part = takes_part * ~self.is_background[datasets]
-        # A sample that leaves a set out must not add to what others pool under it.
-        return *(moved(s) * takes_part for s in (stats.intersection, stats.predicted, stats.reference)), takes_part
+        # If a set does not take part for one sample, that sample must not add to the sums of the others.
+        i, p, g = (moved(s) * takes_part for s in (stats.intersection, stats.predicted, stats.reference))
+        return i, p, g, takes_part
 
 
 def voxel_weights(shares: torch.Tensor, label_of_class: torch.Tensor, power: float) -> torch.Tensor:
-    """Weights ``(D, L)`` of the labels of D datasets from the shares ``(C,)`` that the classes have of the voxels.
+    """Return weights of labels that give rare classes more weight, for ``label_weights`` of the loss.
 
-    A class has the weight ``share ^ -power``, a label the mean over the voxels of its classes, so that a voxel weighs
-    the same on average whether its dataset names its class or only the set that the class belongs to.
+    The weight of a class is ``share ^ -power``. The weight of a label is the mean over the voxels of its classes, so
+    that on average a voxel has the same weight whether its dataset annotates its class or a set that includes it.
 
-    :param label_of_class: ``(D, C)``. Labels that a dataset does not have get the weight 0.
+    :param shares: ``(C,)``, the share of all voxels that each class has.
+    :param label_of_class: ``(D, C)``, as in :class:`LabelSets`.
+    :param power: 0 gives every label the weight 1; 1 gives every class the same total weight.
+    :returns: ``(D, L)``; labels that a dataset does not have get the weight 0.
+
+    >>> import torch
+    >>> voxel_weights(torch.tensor([0.64, 0.32, 0.04]), torch.tensor([[0, 1, 2], [0, 1, 1]]), 0.5)
+    tensor([[1.2500, 1.7678, 5.0000],
+            [1.2500, 2.1269, 0.0000]])
     """
     weight, labels = shares**-power, int(label_of_class.max()) + 1
     shape = len(label_of_class), labels
@@ -114,18 +151,19 @@ def _labels_of_classes(dataset: int, classes: int, table: Mapping[int, Iterable[
         for c in members:
             if not 0 <= c < classes:
                 raise ValueError(
-                    f"label {label} of dataset {dataset} names class {c}; there are classes 0..{classes - 1}."
+                    f"label {label} of dataset {dataset} names class {c}; the classes are 0..{classes - 1}."
                 )
             if row.setdefault(c, label) != label:
                 raise ValueError(
-                    f"dataset {dataset} has class {c} under the labels {row[c]} and {label}; one is allowed."
+                    f"dataset {dataset} has class {c} under the labels {row[c]} and {label}; only one is allowed."
                 )
     if 0 not in table:
         row = {c: row.get(c, 0) for c in range(classes)}
     unnamed = [c for c in range(classes) if c not in row]
     if unnamed:
         raise ValueError(
-            f"dataset {dataset} puts class {unnamed[0]} under no label; put what it does not annotate under 0."
+            f"dataset {dataset} has class {unnamed[0]} under no label; put the classes that it does not annotate under "
+            "label 0, or leave label 0 out."
         )
     labels = sorted(set(row.values()) | set(table))
     if labels != sorted(set(row.values())) or labels != list(range(len(labels))):

@@ -1,14 +1,16 @@
-"""nnU-Net's losses on a low-rank head: ordinary autograd on the small arrays of :mod:`.class_statistics`.
+"""nnU-Net's losses for a low-rank head: ordinary autograd on the sums of :mod:`.class_statistics`.
 
 :class:`CrossEntropyDiceLoss` equals ``DC_and_CE_loss`` with ``MemoryEfficientSoftDiceLoss`` (nnunetv2
-``training/loss/compound_losses.py``, ``dice.py``), :class:`RegionLoss` equals ``DC_and_BCE_loss``. Both are called with
-``(basis, projection, bias, labels)`` where nnU-Net's are called with ``(logits, labels)``.
+``training/loss/compound_losses.py`` and ``dice.py``), and :class:`RegionLoss` equals ``DC_and_BCE_loss``. nnU-Net calls
+its losses with ``(logits, labels)``; these are called with ``(basis, projection, bias, labels)``.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -19,18 +21,27 @@ from .region_statistics import region_statistics
 
 @dataclass(frozen=True)
 class SoftDice:
-    """Mean soft Dice from the sums I, P, G. The defaults are those nnU-Net trains with.
+    """Mean soft Dice from the sums I, P and G; the defaults are the settings of nnU-Net's trainer.
 
-    ``(2 I + smooth) / (2 I + 2 false_positive (P - I) + 2 false_negative (G - I) + smooth)`` is Dice when both weights
-    are one half, and the Tversky index (Salehi et al. 2017, alpha = false_positive, beta = false_negative) otherwise.
+    The score of a class is ``(2 I + smooth) / (2 I + 2 false_positive (P - I) + 2 false_negative (G - I) + smooth)``.
+    It is the Dice when both weights are one half, and the Tversky index (Salehi et al. 2017, alpha = false_positive,
+    beta = false_negative) otherwise.
+
+    :ivar batch_dice: pool the sums over the batch, and over ranks with ``ddp``, before taking the ratio.
+    :ivar do_bg: include class 0.
+    :ivar smooth: added to numerator and denominator.
+    :ivar ddp: torch.distributed is initialised, and every rank calls the loss.
+    :ivar present_only: average only over the classes that the reference contains. nnU-Net averages over all classes,
+        where a class that is neither present nor predicted scores 1 and dilutes the gradient of the others: 50 times,
+        if a patch has 20 of 1000 classes.
+    :ivar false_positive: weight of false positives.
+    :ivar false_negative: weight of false negatives.
     """
 
-    batch_dice: bool = True  # pool the sums over the batch, and over ranks if ddp, before taking the ratio
-    do_bg: bool = False  # whether class 0 counts
+    batch_dice: bool = True
+    do_bg: bool = False
     smooth: float = 1e-5
-    ddp: bool = False  # torch.distributed is initialised and every rank calls the loss
-    # nnU-Net averages over all classes. One that is neither there nor predicted scores 1 and dilutes the gradient of
-    # the others: with 20 of 1000 classes in a patch, 50 times. True averages over the classes the reference has.
+    ddp: bool = False
     present_only: bool = False
     false_positive: float = 0.5
     false_negative: float = 0.5
@@ -38,7 +49,14 @@ class SoftDice:
     def dice(
         self, intersection: torch.Tensor, predicted: torch.Tensor, reference: torch.Tensor, takes_part: torch.Tensor
     ) -> torch.Tensor:
-        """Mean ``()`` over the ``(B, C)`` entries where ``takes_part`` (0 or 1) is 1; 0 if there is none."""
+        """Return the mean score ``()``.
+
+        :param intersection: I ``(B, C)``.
+        :param predicted: P ``(B, C)``.
+        :param reference: G ``(B, C)``.
+        :param takes_part: ``(B, C)``, 1 for the entries to include and 0 for the others.
+        :returns: the mean over the included entries; 0 if there are none.
+        """
         if self.batch_dice:
             sums = torch.stack([intersection, predicted, reference, takes_part]).sum(1, keepdim=True)
             if self.ddp:
@@ -54,16 +72,16 @@ class SoftDice:
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Forward and backward alike, as nnU-Net's AllGatherGrad: DDP averages the gradients of the ranks afterwards."""
+    """Sum over ranks, forward and backward, as nnU-Net's AllGatherGrad: DDP averages the gradients afterwards."""
 
     @staticmethod
-    def forward(ctx, tensor):
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
         total = tensor.clone()
         torch.distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         total = gradient.clone()
         torch.distributed.all_reduce(total)
         return total
@@ -73,26 +91,58 @@ class _SumOverRanks(torch.autograd.Function):
 class CrossEntropyDiceLoss(SoftDice):
     """``weight_ce`` x mean cross entropy over valid voxels - ``weight_dice`` x mean soft Dice.
 
-    A fully ignored batch gives -1 with nnU-Net's Dice (0 with ``present_only``) and no gradient.
+    If every voxel of a batch is ignored, the loss is -1 with nnU-Net's Dice, 0 with ``present_only``, and has no
+    gradient. The settings of the Dice are those of :class:`SoftDice`.
+
+    :ivar ignore_index: label of the voxels to leave out; None if every voxel counts.
+    :ivar weight_ce: weight of the cross entropy.
+    :ivar weight_dice: weight of the Dice.
+    :ivar class_weights: weights of the cross entropy, one for each class, like ``weight`` of torch's cross entropy.
+    :ivar label_smoothing: like ``label_smoothing`` of torch's cross entropy.
+    :ivar label_sets: if given, each call has to say which dataset each sample comes from.
+    :ivar label_weights: ``(D, L)``, weights of the cross entropy with label sets, one for each label of each dataset.
+    :raises ValueError: if class weights or label smoothing are combined with label sets, or ``label_weights`` has
+        another shape than the table of labels.
+
+    The loss equals the plain formula on all logits, and so does its gradient:
+
+    >>> import torch
+    >>> basis = torch.randn(2, 4, 6, 5, 3, dtype=torch.float64, requires_grad=True)
+    >>> projection, bias = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, dtype=torch.float64)
+    >>> labels = torch.randint(9, (2, 6, 5, 3))
+    >>> loss = CrossEntropyDiceLoss()(basis, projection, bias, labels)
+    >>> logits = torch.einsum("brxyz,cr->bcxyz", basis, projection) + bias[:, None, None, None]
+    >>> cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
+    >>> p, t = logits.softmax(1), torch.nn.functional.one_hot(labels, 9).movedim(-1, 1)
+    >>> i, sizes = (p * t).sum((0, 2, 3, 4)), (p + t).sum((0, 2, 3, 4))
+    >>> dice = (2 * i + 1e-5) / (sizes + 1e-5)
+    >>> plain = cross_entropy - dice[1:].mean()  # without the background
+    >>> torch.allclose(loss, plain)
+    True
+    >>> torch.allclose(*torch.autograd.grad(loss, basis), *torch.autograd.grad(plain, basis))
+    True
     """
 
     ignore_index: int | None = None
     weight_ce: float = 1.0
     weight_dice: float = 1.0
-    class_weights: tuple[float, ...] | None = None  # of the cross entropy, one a class, as torch's ``weight``
-    label_smoothing: float = 0.0  # as torch's
-    label_sets: LabelSets | None = None  # then each call says which dataset each sample comes from
-    label_weights: torch.Tensor | None = None  # (D, L): weights of the cross entropy with label sets, one a label
+    class_weights: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+    label_sets: LabelSets | None = None
+    label_weights: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.label_sets is not None and (self.class_weights is not None or self.label_smoothing):
             raise ValueError(
-                "class weights and label smoothing are defined per class; with label sets leave them out, or give "
-                "label_weights."
+                "class_weights and label_smoothing are defined per class: leave them out when label_sets is given, or "
+                "give label_weights instead."
             )
         shape = None if self.label_sets is None else self.label_sets.set_of_label.shape
         if self.label_weights is not None and self.label_weights.shape != shape:
-            raise ValueError(f"label_weights {tuple(self.label_weights.shape)}: expected (datasets, labels) = {shape}.")
+            expected = (
+                "no label_weights without label_sets" if shape is None else f"(datasets, labels) = {tuple(shape)}"
+            )
+            raise ValueError(f"label_weights has shape {tuple(self.label_weights.shape)}; expected {expected}.")
 
     def __call__(
         self,
@@ -102,29 +152,31 @@ class CrossEntropyDiceLoss(SoftDice):
         labels: torch.Tensor,
         datasets: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Loss ``()``.
+        """Return the loss ``()``.
 
         :param basis: ``(B, R, ...)``.
         :param projection: ``(C, R)``.
         :param bias: ``(C,)``.
-        :param labels: ``(B, ...)`` or, as nnU-Net's loader gives them, ``(B, 1, ...)``; integers.
-        :param datasets: ``(B,)`` index into ``label_sets``, required with it.
-        :raises ValueError: as :func:`class_statistics`, or for ``datasets`` without ``label_sets`` or vice versa.
+        :param labels: integers ``(B, ...)``, or ``(B, 1, ...)`` as nnU-Net's loader returns them.
+        :param datasets: ``(B,)`` index of each sample's dataset in ``label_sets``; required with label sets only.
+        :raises ValueError: as :func:`class_statistics`, or if only one of ``datasets`` and ``label_sets`` is given.
         """
-        if (datasets is None) != (self.label_sets is None):
-            raise ValueError("datasets says which label table each sample follows: give it exactly with label_sets.")
         labels = without_channel(labels, basis)
-        if self.label_sets is None:
+        if self.label_sets is None and datasets is None:
             stats = class_statistics(basis, projection, bias, labels, self.ignore_index)
             takes_part = torch.ones_like(stats.reference)
             if not self.do_bg:
                 takes_part[:, 0] = 0
             sums = stats.intersection, stats.predicted, stats.reference, takes_part
-        else:
+        elif self.label_sets is not None and datasets is not None:
             table = self.label_sets.to(basis.device)
             rows = table.label_of_class[datasets]
             stats = class_statistics(basis, projection, bias, labels, self.ignore_index, rows)
             sums = table.pool(stats, datasets, self.do_bg)
+        else:
+            raise ValueError(
+                "datasets says which dataset of label_sets each sample comes from: give both of them, or neither."
+            )
         loss = self.weight_ce * self._cross_entropy(stats, datasets)
         return loss - self.weight_dice * self.dice(*sums) if self.weight_dice else loss
 
@@ -138,25 +190,45 @@ class CrossEntropyDiceLoss(SoftDice):
         return total / torch.where(divisor > 0, divisor, 1)
 
     def _weights(self, reference: torch.Tensor, datasets: torch.Tensor | None) -> torch.Tensor:
-        """``(L,)``, or ``(B, L)`` with label weights, like ``reference`` ``(B, L)``."""
+        """Weights ``(L,)``, or ``(B, L)`` with label weights, on the device and in the dtype of ``reference``."""
         labels = reference.shape[1]
         if self.label_weights is not None:
             return self.label_weights.to(reference)[datasets, :labels]
         if self.class_weights is None:
             return reference.new_ones(labels)
         if len(self.class_weights) != labels:
-            raise ValueError(f"{len(self.class_weights)} class weights given for {labels} classes.")
+            raise ValueError(f"{len(self.class_weights)} class weights given for {labels} classes; give one for each.")
         return reference.new_tensor(self.class_weights)
 
 
 @dataclass(frozen=True)
 class RegionLoss(SoftDice):
-    """Binary cross entropy + soft Dice of overlapping regions (sigmoid), each a set of label values.
+    """``weight_ce`` x mean binary cross entropy - ``weight_dice`` x mean soft Dice, for overlapping regions.
 
-    The projection has one row a region. Labels stay a label map: nnU-Net turns it into one channel a region first.
+    A region is a set of label values and has a sigmoid of its own; the projection has one row for each region. The
+    labels stay one label map, which nnU-Net would first turn into one channel for each region. The settings of the
+    Dice are those of :class:`SoftDice`.
+
+    :ivar regions: label values of each region, in the order of the projection's rows.
+    :ivar do_bg: include region 0.
+    :ivar ignore_index: label of the voxels to leave out; None if every voxel counts.
+    :ivar weight_ce: weight of the binary cross entropy.
+    :ivar weight_dice: weight of the Dice.
+
+    The loss equals the plain formula on all logits. The regions here are the labels 1 and 2, and label 2 alone:
+
+    >>> import torch
+    >>> basis, labels = torch.randn(2, 4, 30, dtype=torch.float64), torch.randint(3, (2, 30))
+    >>> projection, bias = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    >>> loss = RegionLoss(regions=((1, 2), (2,)))(basis, projection, bias, labels)
+    >>> logits, t = projection @ basis + bias[:, None], torch.stack([labels > 0, labels == 2], 1).double()
+    >>> p, cross_entropy = logits.sigmoid(), torch.nn.functional.binary_cross_entropy_with_logits(logits, t)
+    >>> dice = (2 * (p * t).sum((0, 2)) + 1e-5) / ((p + t).sum((0, 2)) + 1e-5)
+    >>> torch.allclose(loss, cross_entropy - dice.mean())
+    True
     """
 
-    regions: tuple[tuple[int, ...], ...] = ()  # label values of each region, in the order of the projection's rows
+    regions: tuple[tuple[int, ...], ...] = ()
     do_bg: bool = True
     ignore_index: int | None = None
     weight_ce: float = 1.0
@@ -165,7 +237,14 @@ class RegionLoss(SoftDice):
     def __call__(
         self, basis: torch.Tensor, projection: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
-        """Loss ``()``; arguments as :class:`CrossEntropyDiceLoss`, C being the number of regions."""
+        """Return the loss ``()``.
+
+        :param basis: ``(B, R, ...)``.
+        :param projection: ``(K, R)``, one row for each region.
+        :param bias: ``(K,)``.
+        :param labels: integers ``(B, ...)``, or ``(B, 1, ...)`` as nnU-Net's loader returns them.
+        :raises ValueError: as :func:`region_statistics`; a label above those of all regions counts as out of range.
+        """
         highest = max((label for region in self.regions for label in region), default=0)
         membership = torch.zeros(highest + 1, len(self.regions), dtype=torch.bool, device=basis.device)
         for index, region in enumerate(self.regions):
@@ -173,7 +252,7 @@ class RegionLoss(SoftDice):
         stats = region_statistics(
             basis, projection, bias, without_channel(labels, basis), membership, self.ignore_index
         )
-        # nnU-Net's mean is over voxels and regions, but with an ignore label over valid voxels only.
+        # nnU-Net divides by voxels x regions, but with an ignore label by the number of valid voxels alone.
         divisor = stats.voxels if self.ignore_index is not None else stats.voxels * len(self.regions)
         cross_entropy = stats.cross_entropy.sum() / divisor.clamp_min(1)
         takes_part = torch.ones_like(stats.reference)
@@ -185,17 +264,32 @@ class RegionLoss(SoftDice):
 
 @dataclass(frozen=True)
 class DeepSupervisionLoss:
-    """Weighted sum of ``loss`` over the scales of a decoder, finest first, weights as nnU-Net's trainer sets them.
+    """Weighted sum of a loss over the scales of a decoder, with the weights of nnU-Net's trainer.
 
-    Weights halve from scale to scale and the last is 0. Under DDP without compilation it is 1e-6, because DDP rejects
-    parameters without gradient (nnunetv2 ``nnUNetTrainer._build_loss``).
+    The weights halve from scale to scale, and the weight of the coarsest scale is 0. Under DDP without compilation it
+    is 1e-6 instead, because DDP rejects parameters without gradient (nnunetv2 ``nnUNetTrainer._build_loss``).
+
+    :ivar loss: called with ``(basis, projection, bias, labels)`` of each scale whose weight is not 0.
+    :ivar ddp: whether the network is trained under DDP.
+
+    >>> import torch
+    >>> loss = CrossEntropyDiceLoss()
+    >>> bases = [torch.randn(1, 4, size, dtype=torch.float64) for size in (8, 4, 2)]  # finest first
+    >>> labels = [torch.randint(3, (1, size)) for size in (8, 4, 2)]
+    >>> projection, bias = torch.randn(3, 4, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    >>> deep = DeepSupervisionLoss(loss)
+    >>> [round(weight, 4) for weight in deep.weights(3)]
+    [0.6667, 0.3333, 0.0]
+    >>> finest, middle, _ = (loss(basis, projection, bias, y) for basis, y in zip(bases, labels))
+    >>> torch.allclose(deep(bases, projection, bias, labels), finest * 2 / 3 + middle / 3)
+    True
     """
 
     loss: Callable[..., torch.Tensor]
     ddp: bool = False
 
     def weights(self, scales: int) -> list[float]:
-        """One weight a scale; they sum to 1."""
+        """Return one weight for each scale, finest first; they sum to 1."""
         if scales == 1:
             return [1.0]
         weights = [0.5**i for i in range(scales - 1)] + [1e-6 if self.ddp else 0.0]
@@ -209,11 +303,19 @@ class DeepSupervisionLoss:
         labels: Sequence[torch.Tensor],
         **options: torch.Tensor,
     ) -> torch.Tensor:
-        """Loss ``()`` of one basis and one label map a scale; ``options`` go to every call of ``loss``."""
+        """Return the loss ``()``.
+
+        :param bases: ``(B, R, ...)`` of each scale, finest first.
+        :param projection: ``(C, R)``, the same for all scales.
+        :param bias: ``(C,)``.
+        :param labels: label map of each scale, in the order of ``bases``.
+        :param options: further arguments for every call of ``loss``.
+        """
         scales = zip(self.weights(len(bases)), bases, labels, strict=True)
-        return sum(w * self.loss(f, projection, bias, y, **options) for w, f, y in scales if w)
+        terms = (w * self.loss(f, projection, bias, y, **options) for w, f, y in scales if w)
+        return functools.reduce(torch.add, terms)
 
 
 def without_channel(labels: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-    """``(B, 1, ...)`` to ``(B, ...)``; anything else unchanged."""
+    """Return labels ``(B, 1, ...)`` as ``(B, ...)``, and any other labels unchanged."""
     return labels[:, 0] if labels.ndim == basis.ndim and labels.shape[1] == 1 else labels

@@ -1,14 +1,18 @@
-"""Per-region sums of a low-rank sigmoid head (overlapping regions), tile by tile as in :mod:`.class_statistics`.
+"""Compute the per-region sums that binary cross entropy and soft Dice of overlapping regions need.
 
-With ``z = W f + b``, ``p = sigmoid(z)``, ``t`` = 1 where the voxel's label belongs to the region and incoming gradients
-``gC = dL/d(cross_entropy)``, ``gI = dL/dI``, ``gP = dL/dP``::
+Regions may overlap, so each has a sigmoid of its own. As in :mod:`.class_statistics`, the voxels are visited tile by
+tile, and the logits of all voxels are never held at once.
+
+The backward pass, with ``z = W f + b``, ``p = sigmoid(z)``, valid mask ``m``, ``t = 1`` where the label of the voxel
+belongs to the region and 0 elsewhere, and the incoming gradients ``gC = dL/d(cross_entropy)``, ``gI = dL/dI``,
+``gP = dL/dP``::
 
     dz = m (gC (p - t) + p (1 - p) (gP + gI t))
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -18,12 +22,30 @@ from .tiles import LabelCheck, Tiles, accumulator_dtype, blocks, check_shapes, c
 
 
 class RegionStatistics(NamedTuple):
-    """Sums over the valid voxels per sample and region, ``(B, K)``; ``voxels`` is their number, ``()``."""
+    """Sums over the valid voxels, for each of B samples and K regions.
 
-    cross_entropy: torch.Tensor  # binary cross entropy
-    intersection: torch.Tensor  # probability where the label belongs to the region
-    predicted: torch.Tensor  # probability
-    reference: torch.Tensor  # voxels whose label belongs to the region
+    The sums are float64 if the basis is float64, and float32 otherwise.
+
+    :ivar cross_entropy: ``(B, K)``, sum of the binary cross entropy (natural logarithm).
+    :ivar intersection: ``(B, K)``, probability summed over the voxels whose label belongs to the region.
+    :ivar predicted: ``(B, K)``, probability summed over all valid voxels.
+    :ivar reference: ``(B, K)``, number of voxels whose label belongs to the region.
+    :ivar voxels: ``()``, number of valid voxels of all samples.
+
+    Three voxels with logits of 0, so that every probability is 1/2. Region 0 has labels 1 and 2, region 1 only label 2:
+
+    >>> import torch
+    >>> membership = torch.tensor([[False, False], [True, False], [True, True]])
+    >>> labels = torch.tensor([[0, 1, 2]])
+    >>> stats = region_statistics(torch.zeros(1, 1, 3), torch.zeros(2, 1), torch.zeros(2), labels, membership)
+    >>> stats.reference.tolist(), stats.intersection.tolist(), stats.predicted.tolist()
+    ([[2.0, 1.0]], [[1.0, 0.5]], [[1.5, 1.5]])
+    """
+
+    cross_entropy: torch.Tensor
+    intersection: torch.Tensor
+    predicted: torch.Tensor
+    reference: torch.Tensor
     voxels: torch.Tensor
 
 
@@ -36,25 +58,54 @@ def region_statistics(
     membership: torch.Tensor,
     ignore_index: int | None = None,
 ) -> RegionStatistics:
-    """Sums from which binary cross entropy and soft Dice follow.
+    """Return the sums from which binary cross entropy and soft Dice are computed; they are differentiable.
 
-    :param basis: ``(B, R, ...)``.
-    :param projection: ``(K, R)``, one row a region.
+    :param basis: ``(B, R, ...)`` floating point, channels first.
+    :param projection: ``(K, R)``, one row for each region.
     :param bias: ``(K,)``.
-    :param labels: ``(B, ...)`` integers in ``0..L-1``, or ``ignore_index``.
+    :param labels: ``(B, ...)`` integers in ``0..L-1``, or equal to ``ignore_index``.
     :param membership: ``(L, K)`` bool: whether label l belongs to region k.
-    :raises ValueError: as :func:`.statistics.class_statistics`, or if ``membership`` has not K columns.
+    :param ignore_index: label of the voxels to leave out; None if every voxel counts.
+    :returns: the sums, of which ``reference`` and ``voxels`` have no gradient.
+    :raises ValueError: if shapes do not fit, a label is outside its range (the message names it), labels are not
+        integers, or ``membership`` does not have K columns.
+
+    The sums equal those of all logits, which this function never holds at once:
+
+    >>> import torch
+    >>> basis, labels = torch.randn(2, 4, 30, dtype=torch.float64), torch.randint(3, (2, 30))
+    >>> projection, bias = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    >>> membership = torch.tensor([[False, False], [True, False], [True, True]])
+    >>> stats = region_statistics(basis, projection, bias, labels, membership)
+    >>> logits, target = (projection @ basis).mT + bias, membership[labels].double()
+    >>> plain = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    >>> torch.allclose(stats.cross_entropy, plain.sum(1))
+    True
     """
     check_shapes(basis, projection, bias, labels)
     if membership.shape[1] != len(projection):
-        raise ValueError(f"{membership.shape[1]} regions given for a projection of {len(projection)} rows.")
+        raise ValueError(
+            f"membership has {membership.shape[1]} columns, but the projection has {len(projection)} rows; expected "
+            "one column and one row for each region."
+        )
     arguments = basis.flatten(2), projection, bias, labels.flatten(1), membership.to(basis.device), ignore_index
     return RegionStatistics(*_RegionStatistics.apply(*arguments))
 
 
+__test__ = {"region_statistics": region_statistics}  # doctest does not look into decorated functions
+
+
 class _RegionStatistics(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, basis, projection, bias, labels, membership, ignore_index):
+    def forward(
+        ctx: Any,
+        basis: torch.Tensor,
+        projection: torch.Tensor,
+        bias: torch.Tensor,
+        labels: torch.Tensor,
+        membership: torch.Tensor,
+        ignore_index: int | None,
+    ) -> tuple[torch.Tensor, ...]:
         regions, dtype = len(projection), compute_dtype(basis)
         ctx.ignore_index = ignore_index
         ctx.save_for_backward(basis, projection, bias, labels, membership)
@@ -81,7 +132,14 @@ class _RegionStatistics(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_ce, grad_intersection, grad_predicted, _reference, _voxels):
+    def backward(
+        ctx: Any,
+        grad_ce: torch.Tensor,
+        grad_intersection: torch.Tensor,
+        grad_predicted: torch.Tensor,
+        _reference: torch.Tensor,
+        _voxels: torch.Tensor,
+    ) -> tuple[torch.Tensor | None, ...]:
         basis, projection, bias, labels, membership = ctx.saved_tensors
         dtype = compute_dtype(basis)
         grad_basis = torch.empty_like(basis)

@@ -1,11 +1,12 @@
-"""The statistics operator in torch, on any device: the twin that defines what the Triton kernels compute.
+"""Compute the class statistics in torch, on any device. This version defines what the Triton kernels must return.
 
-Exponents are kept in base 2 (``z log2(e)``): torch's ``exp2`` took 0.28 ns an element where ``exp`` took 0.83 (CPU).
+Logits are kept in base 2 (``z log2(e)``): on a CPU, torch's ``exp2`` took 0.28 ns an element and ``exp`` took 0.83 ns.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -16,16 +17,28 @@ _LN2 = math.log(2.0)
 
 
 def _homogeneous(projection: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``[W log2(e), b log2(e), 1]`` (C, R + 2): base-2 logits of features ``[f, 1, shift]`` in one product."""
+    """Return ``[W log2(e), b log2(e), 1]`` (C, R + 2): times ``[f, 1, shift]``, it gives shifted base-2 logits."""
     scaled = torch.cat([projection, bias[:, None]], 1).to(dtype) / _LN2
     return torch.cat([scaled, torch.ones_like(scaled[:, :1])], 1)
 
 
 class TorchStatistics(torch.autograd.Function):
-    """The operator on any device: what :class:`ClassStatistics` lists, in its order."""
+    """The differentiable operator behind :func:`.class_statistics`; the formula is in that module's docstring.
+
+    It takes a basis ``(B, R, N)``, labels ``(B, N)`` and, as ``rows``, label sets ``(B, C)`` or None. It returns the
+    fields of :class:`.ClassStatistics` in their order, but with label sets ``predicted`` is per class, ``(B, C)``.
+    """
 
     @staticmethod
-    def forward(ctx, basis, projection, bias, labels, ignore_index, rows=None):
+    def forward(
+        ctx: Any,
+        basis: torch.Tensor,
+        projection: torch.Tensor,
+        bias: torch.Tensor,
+        labels: torch.Tensor,
+        ignore_index: int | None,
+        rows: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
         batch, rank, voxels = basis.shape
         classes, dtype = projection.shape[0], compute_dtype(basis)
         ctx.ignore_index = ignore_index
@@ -76,14 +89,23 @@ class TorchStatistics(torch.autograd.Function):
         check.raise_if_outside()
         logits_sum = feature_sum @ weights.T.to(feature_sum.dtype) * _LN2
         ctx.save_for_backward(basis, projection, bias, labels, rows, log_sum_exp, gaps, feature_sum.to(dtype))
-        results = cross_entropy * _LN2, intersection, predicted, reference, lse_sum * _LN2, logits_sum, reference.sum()
-        results = tuple(x.to(dtype) for x in results)
+        totals = cross_entropy * _LN2, intersection, predicted, reference, lse_sum * _LN2, logits_sum, reference.sum()
+        results = tuple(x.to(dtype) for x in totals)
         ctx.mark_non_differentiable(results[3], results[6])
         return results
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_ce, grad_intersection, grad_predicted, _reference, grad_lse, grad_logits, _voxels):
+    def backward(
+        ctx: Any,
+        grad_ce: torch.Tensor | None,
+        grad_intersection: torch.Tensor | None,
+        grad_predicted: torch.Tensor | None,
+        _reference: torch.Tensor | None,
+        grad_lse: torch.Tensor | None,
+        grad_logits: torch.Tensor | None,
+        _voxels: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, ...]:
         basis, projection, bias, labels, rows, log_sum_exp, gaps, feature_sum = ctx.saved_tensors
         (batch, rank, _), classes, dtype = basis.shape, len(projection), log_sum_exp.dtype
         width = ctx.width

@@ -1,14 +1,15 @@
-"""The statistics operator on a CUDA device, by the Triton kernels of :mod:`.kernels`. Imported only where Triton is.
+"""Compute the class statistics on a CUDA device with the Triton kernels of :mod:`.kernels`.
 
-The torch operator of :mod:`.torch_statistics` is the twin that defines the results. Before the kernels are used for a
-kind of input, :func:`usable` holds them against it once on a few hundred voxels, so that a Triton that cannot compile
-here (no C compiler, a new device) or computes something else costs speed, not results.
+This module is imported only where Triton is installed. :mod:`.torch_statistics` defines the results. Before the kernels
+are used for a new kind of input, :func:`usable` compares them once with torch on a few hundred voxels. So a Triton that
+cannot compile (no C compiler, a new device) or that computes something else costs speed, but never gives wrong results.
 """
 
 from __future__ import annotations
 
 import warnings
 from functools import cache
+from typing import Any
 
 import torch
 import triton
@@ -19,13 +20,21 @@ from .tiles import LabelCheck
 
 _LN2 = 0.6931471805599453
 _NO_LABEL = -(1 << 31)
-# Programs of the kernels that keep sums: several for each of the 108 (A100) to 132 (H100) processors of a device.
+# Number of programs that the kernels which keep sums are launched with: several for each of the 108 (A100) to 132
+# (H100) multiprocessors of a device.
 _PROGRAMS = 1024
 _TOLERANCE = 0.01
 
 
 def usable(basis: torch.Tensor, projection: torch.Tensor) -> bool:
-    """Whether the kernels serve this input: half or single precision, rank up to 256, and they agree with torch."""
+    """Return whether the kernels can be used for this input.
+
+    They can if the basis has half or single precision, its rank is at most 256, and the kernels agree with torch. The
+    comparison runs once for each device, dtype, rank and number of classes.
+
+    :param basis: ``(B, R, N)``.
+    :param projection: ``(C, R)``.
+    """
     if basis.dtype == torch.float64 or not 1 <= basis.shape[1] <= 256 or basis.numel() == 0:
         return False
     return _agree(basis.device, basis.dtype, basis.shape[1], len(projection))
@@ -34,21 +43,33 @@ def usable(basis: torch.Tensor, projection: torch.Tensor) -> bool:
 @cache
 def _agree(device: torch.device, dtype: torch.dtype, rank: int, classes: int) -> bool:
     if torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
-        return False  # the products need tensor cores with tf32; AMD devices are not tested
+        return False  # the products need tensor cores with tf32; AMD devices have not been tested
     try:
         error = disagreement(device, dtype, rank, classes)
-    except Exception as fault:  # Triton raises whatever its compiler, linker or driver raised
+    except Exception as fault:  # Triton passes on any exception of its compiler, the linker and the driver
         error, reason = float("nan"), f"{type(fault).__name__}: {fault}"
     else:
-        reason = f"their results differ from torch's by {error:.2g}"
+        reason = f"their results differ from those of torch by {error:.2g}"
     if not error <= _TOLERANCE:
-        warnings.warn(f"The Triton kernels are not used on {device} ({reason}); torch is, and is slower.", stacklevel=4)
+        warnings.warn(
+            f"The Triton kernels are not used on {device} ({reason}). The loss is computed by torch, which is slower.",
+            stacklevel=4,
+        )
         return False
     return True
 
 
 def disagreement(device: torch.device, dtype: torch.dtype, rank: int, classes: int, voxels: int = 300) -> float:
-    """Largest relative difference, in norm, of any sum or gradient between kernels and torch, on a small input."""
+    """Return the largest relative difference between kernels and torch on a random input.
+
+    The difference is taken in norm, for each sum and each gradient.
+
+    :param device: a CUDA device.
+    :param dtype: of the basis.
+    :param rank: channels of the basis.
+    :param classes: number of classes.
+    :param voxels: per sample, of two samples; every seventh voxel is ignored.
+    """
     from .torch_statistics import TorchStatistics
 
     generator = torch.Generator().manual_seed(0)
@@ -70,10 +91,17 @@ def disagreement(device: torch.device, dtype: torch.dtype, rank: int, classes: i
 
 
 class TritonStatistics(torch.autograd.Function):
-    """Arguments and results of :class:`.statistics.TorchStatistics` without label sets, all float32."""
+    """Same arguments and results as :class:`.TorchStatistics` without label sets; all results are float32."""
 
     @staticmethod
-    def forward(ctx, basis, projection, bias, labels, ignore_index):
+    def forward(
+        ctx: Any,
+        basis: torch.Tensor,
+        projection: torch.Tensor,
+        bias: torch.Tensor,
+        labels: torch.Tensor,
+        ignore_index: int | None,
+    ) -> tuple[torch.Tensor, ...]:
         batch, rank, voxels = basis.shape
         classes = len(projection)
         basis = basis if basis.stride(2) == 1 else basis.contiguous()
@@ -98,15 +126,24 @@ class TritonStatistics(torch.autograd.Function):
         counts = reference.sum(1, keepdim=True)
         logits = feature_sum @ projection.T.double() + counts * bias.double()
         ctx.save_for_backward(basis, projection, bias, labels, lse, feature_sum.float(), counts.float())
-        results = cross_entropy * _LN2, intersection, predicted, reference, lse_sum * _LN2, logits, counts.sum()
-        results = tuple(x.float() for x in results)
+        totals = cross_entropy * _LN2, intersection, predicted, reference, lse_sum * _LN2, logits, counts.sum()
+        results = tuple(x.float() for x in totals)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(results[3], results[6])
         return results
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_ce, grad_intersection, grad_predicted, _reference, grad_lse, grad_logits, _voxels):
+    def backward(
+        ctx: Any,
+        grad_ce: torch.Tensor | None,
+        grad_intersection: torch.Tensor | None,
+        grad_predicted: torch.Tensor | None,
+        _reference: torch.Tensor | None,
+        grad_lse: torch.Tensor | None,
+        grad_logits: torch.Tensor | None,
+        _voxels: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, ...]:
         basis, projection, bias, labels, lse, feature_sum, counts = ctx.saved_tensors
         batch, rank, voxels = basis.shape
         classes = len(projection)
@@ -148,8 +185,10 @@ class TritonStatistics(torch.autograd.Function):
 
 
 def _checked(labels: torch.Tensor, classes: int, ignore_index: int | None) -> torch.Tensor:
-    """Labels, contiguous, of a type the kernels read.
-    :raises ValueError: naming a label outside 0..C-1."""
+    """Return the labels, contiguous and of a dtype that the kernels read.
+
+    :raises ValueError: naming a label outside 0..C-1.
+    """
     if labels.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64):
         labels = labels.int()
     labels = labels.contiguous()
@@ -160,9 +199,9 @@ def _checked(labels: torch.Tensor, classes: int, ignore_index: int | None) -> to
 
 
 class _Launch:
-    """What the launches of one pass share: padded weights, grids, strides and precision."""
+    """Padded weights, grids, strides and precision that the kernels of one pass share."""
 
-    def __init__(self, basis, projection, bias, labels) -> None:
+    def __init__(self, basis: torch.Tensor, projection: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor) -> None:
         batch, rank, voxels = basis.shape
         classes = len(projection)
         self.blocks = blocks = kernels.Blocks.fitting(rank, classes)
@@ -173,13 +212,13 @@ class _Launch:
         offset[:classes] = bias.float() / _LN2
         self.inputs = basis, weights, offset, labels
         self.strides = basis.stride()[:2]
-        # float32: as torch's convolutions, which this replaces
+        # For a float32 basis, follow the setting of the torch convolutions that these kernels replace.
         self.precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
         self.voxel_grid = triton.cdiv(voxels, blocks.voxel_rows["VOXELS"]), batch
         parts = blocks.classes // blocks.class_rows["CLASSES"]
         tiles = triton.cdiv(voxels, blocks.class_rows["VOXELS"])
         self.class_grid = max(1, min(tiles, _PROGRAMS // (parts * batch))), parts, batch
-        self.device = torch.cuda.device_of(basis)  # does nothing on a CPU, as in Triton's interpreter
+        self.device = torch.cuda.device_of(basis)  # no effect on a CPU, where Triton's interpreter runs
 
     def floats(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self.inputs[0].device)

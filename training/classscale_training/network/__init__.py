@@ -1,1 +1,1 @@
-"""The low-rank head, and a plain U-Net."""
+"""The low-rank head that replaces the last layer of a network, and a U-Net that needs torch alone."""

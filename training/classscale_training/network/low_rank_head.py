@@ -1,44 +1,62 @@
-"""The low-rank last layer: a basis of R channels at each scale, one projection to C classes for all of them.
+"""The low-rank head: a basis of R channels at each scale, and one projection to C classes that all scales share.
 
-In place of the C-channel layers of nnU-Net's U-Nets (``decoder.seg_layers``). The names of its weights begin with
-``decoder.seg_layers.`` too, so that nnU-Net's ``-pretrained_weights`` passes over them as it does over its own.
-Needs torch alone: networks are recognised by their parts, not by their class.
+It replaces the layers with C channels at the end of nnU-Net's U-Nets (``decoder.seg_layers``). The names of its weights
+also begin with ``decoder.seg_layers.``, so that nnU-Net's ``-pretrained_weights`` skips them as it skips its own last
+layers. This module imports torch alone: it recognises networks by their parts, not by their class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from ClassScaleSegLib.errors import ModelError
 from torch import nn
 from torch.nn.functional import conv1d
 
-DEFAULT_RANK = 32  # channels of the finest scale of nnU-Net's networks: more adds nothing, see `resolve_rank`
+DEFAULT_RANK = 32  # channels of the finest scale of nnU-Net's networks; `check_rank` says why more add nothing
 
 
 class ClassScaleHead(nn.Module):
-    """``bases[s]`` is a 1x1x1 convolution from the features of scale s, coarsest first, to R channels.
+    """A last layer with few channels for many classes: ``logits = projection @ basis + bias``.
 
-    Initialised so that logits begin with the variance that nnU-Net's own last layer gives them: bases as all of its
-    convolutions (He, variance 1 of instance-normalised features), projection normal with variance 1 / R, bias 0.
+    The initial weights give logits the variance that they have with nnU-Net's own last layer. The basis layers are
+    initialised like all convolutions of nnU-Net (He; instance-normalised features have variance 1), the projection is
+    normal with variance 1 / R, and the bias is 0.
 
+    :param features: channels of each scale, coarsest first.
+    :param classes: number of classes C.
+    :param rank: channels R of the basis, at most those of the finest scale.
+    :param dimension: spatial dimensions of the images, 2 or 3.
+    :ivar bases: ``bases[s]`` is the 1x1x1 convolution from the features of scale s, coarsest first, to R channels.
     :ivar projection: ``(C, R)``.
     :ivar bias: ``(C,)``.
+    :raises ModelError: if the rank is less than 1 or exceeds the channels of the finest scale.
+
+    For 1000 classes at two scales this head has 5104 parameters; nnU-Net's last layers would have 26,000:
+
+    >>> import torch
+    >>> head = ClassScaleHead([16, 8], classes=1000, rank=4)
+    >>> sum(parameter.numel() for parameter in head.parameters())
+    5104
+    >>> basis = head[-1](torch.randn(2, 8, 6, 5, 4))
+    >>> basis.shape
+    torch.Size([2, 4, 6, 5, 4])
+    >>> logits = torch.einsum("brxyz,cr->bcxyz", basis, head.projection) + head.bias[:, None, None, None]
+    >>> torch.allclose(head.logits(basis), logits, atol=1e-5)
+    True
     """
 
     def __init__(self, features: Sequence[int], classes: int, rank: int = DEFAULT_RANK, dimension: int = 3) -> None:
-        """
-        :param features: channels of each scale, coarsest first.
-        :param dimension: of the images, 2 or 3.
-        :raises ModelError: if the rank exceeds the channels of the finest scale, where it would add weights only.
-        """
         super().__init__()
         check_rank(rank, features[-1])
         convolution = {2: nn.Conv2d, 3: nn.Conv3d}[dimension]
-        self.bases = nn.ModuleList(convolution(channels, rank, 1) for channels in features)
-        for layer in self.bases:
+        layers = [convolution(channels, rank, 1) for channels in features]
+        self.bases = nn.ModuleList(layers)
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight, a=1e-2)
+            assert layer.bias is not None  # a convolution has a bias by default
             nn.init.zeros_(layer.bias)
         self.projection = nn.Parameter(torch.randn(classes, rank) * rank**-0.5)
         self.bias = nn.Parameter(torch.zeros(classes))
@@ -47,30 +65,37 @@ class ClassScaleHead(nn.Module):
         return len(self.bases)
 
     def __getitem__(self, scale: int) -> nn.Module:
-        """The basis layer of a scale; ``[-1]``, the finest, is what our inference engine takes for the last layer."""
+        """Return the basis layer of a scale. The inference engine takes ``[-1]``, the finest, as the last layer."""
         return self.bases[scale]
 
     def logits(self, basis: torch.Tensor) -> torch.Tensor:
-        """``(B, R, ...)`` -> ``(B, C, ...)``: for few classes, or small patches."""
+        """Return all logits ``(B, C, ...)`` of a basis ``(B, R, ...)``: for few classes or small patches."""
         flat = conv1d(basis.flatten(2), self.projection[:, :, None], self.bias)
         return flat.unflatten(2, basis.shape[2:])
 
 
 class ClassScaleDecoder(nn.Module):
-    """nnU-Net's decoder (``UNetDecoder``) with the head above; it takes over the parts of the one it is given.
+    """nnU-Net's decoder (``UNetDecoder``) with a low-rank head.
 
-    With ``deep_supervision`` (training) the output is ``(bases, projection, bias)``, bases finest first: the loss needs
-    no logits, and distributed training sees every parameter in the output. Without, it is logits ``(B, C, ...)``, as
-    from any network of nnU-Net.
+    With ``deep_supervision``, that is in training, the output is ``(bases, projection, bias)``, with the bases finest
+    first: the loss needs no logits, and distributed training finds every parameter in the output. Without it, the
+    output is logits ``(B, C, ...)``, as from any network of nnU-Net.
+
+    :param decoder: nnU-Net's decoder, whose encoder, stages and transposed convolutions are used.
+    :param head: replaces the last layers.
+    :ivar deep_supervision: which output to return, as above; nnU-Net's trainer switches it.
     """
 
-    def __init__(self, decoder: nn.Module, head: ClassScaleHead) -> None:
+    def __init__(self, decoder: Any, head: ClassScaleHead) -> None:
         super().__init__()
         self.deep_supervision = decoder.deep_supervision
         self.encoder, self.stages, self.transpconvs = decoder.encoder, decoder.stages, decoder.transpconvs
         self.seg_layers = head
 
-    def forward(self, skips: list[torch.Tensor]):
+    def forward(
+        self, skips: list[torch.Tensor]
+    ) -> torch.Tensor | tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Return the output for the feature maps of the encoder, finest first."""
         x, bases = skips[-1], []
         for scale in range(len(self.stages)):
             x = self.transpconvs[scale](x)
@@ -83,37 +108,76 @@ class ClassScaleDecoder(nn.Module):
 
 
 def add_head(network: nn.Module, classes: int, rank: int | None = None) -> nn.Module:
-    """Replace the last layers of a network built from nnU-Net's plans (PlainConvUNet, ResidualEncoderUNet) in place.
+    """Replace the last layers of a network that was built from nnU-Net's plans by a :class:`ClassScaleHead`.
 
-    :param rank: see :func:`resolve_rank`.
-    :raises ModelError: if the network has no decoder of that kind, or the rank is too large.
+    :param network: a PlainConvUNet or ResidualEncoderUNet; it is changed in place.
+    :param classes: number of classes C.
+    :param rank: channels of the basis; None for the default of :func:`resolve_rank`.
+    :returns: ``network``.
+    :raises ModelError: if the network does not end in the decoder of these two, or the rank is out of range.
+
+    With deep supervision the network returns bases, finest first, instead of logits:
+
+    >>> import torch
+    >>> from dynamic_network_architectures.architectures.unet import PlainConvUNet
+    >>> network = PlainConvUNet(
+    ...     1, 3, (8, 16, 32), torch.nn.Conv3d, 3, (1, 2, 2), 1, 2, 1, nonlin=torch.nn.ReLU, deep_supervision=True
+    ... )
+    >>> bases, projection, bias = add_head(network, classes=1000)(torch.randn(1, 1, 16, 16, 16))
+    >>> [tuple(basis.shape) for basis in bases], tuple(projection.shape)
+    ([(1, 8, 16, 16, 16), (1, 8, 8, 8, 8)], (1000, 8))
+
+    Without it, the network returns logits, as any network of nnU-Net does:
+
+    >>> network.decoder.deep_supervision = False
+    >>> network(torch.randn(1, 1, 16, 16, 16)).shape
+    torch.Size([1, 1000, 16, 16, 16])
     """
-    decoder = getattr(network, "decoder", None)
+    decoder: Any = getattr(network, "decoder", None)
     layers = getattr(decoder, "seg_layers", None)
     parts = ("encoder", "stages", "transpconvs", "deep_supervision")
     if not isinstance(layers, nn.ModuleList) or not all(hasattr(decoder, part) for part in parts):
         raise ModelError(
             f"The network {type(network).__name__} does not end in the decoder of PlainConvUNet and "
-            "ResidualEncoderUNet, which ClassScaleTrainer needs. Choose other plans."
+            "ResidualEncoderUNet, which ClassScaleTrainer needs. Choose plans with one of these two networks."
         )
-    features = [layer.in_channels for layer in layers]
-    dimension = layers[-1].weight.ndim - 2
+    features = [layer.in_channels for layer in decoder.seg_layers]
+    dimension = decoder.seg_layers[-1].weight.ndim - 2
     head = ClassScaleHead(features, classes, resolve_rank(rank, features[-1]), dimension)
     network.decoder = ClassScaleDecoder(decoder, head)
     return network
 
 
 def check_rank(rank: int, channels: int) -> None:
-    """:raises ModelError: unless ``rank`` is in 1..channels, those of the finest scale."""
+    """Check a rank against the channels of the finest scale.
+
+    The basis is a linear function of these channels, so a larger rank would add weights, but no function that a smaller
+    one cannot represent.
+
+    :param rank: channels of the basis.
+    :param channels: of the finest scale of the network.
+    :raises ModelError: if ``rank`` is not in 1..``channels``.
+    """
     if not 1 <= rank <= channels:
         raise ModelError(
             f"The rank is {rank}, but the finest scale of the network has {channels} channels: choose 1 to {channels}. "
-            "A larger one would add weights and no freedom."
+            "A larger rank would add weights without improving what the network can represent."
         )
 
 
 def resolve_rank(rank: int | None, channels: int) -> int:
-    """The rank asked for, checked; if none is, 32 or what the finest scale has if that is less."""
+    """Return the rank to use.
+
+    :param rank: the rank that was asked for; None for the default, which is 32 or, if less, ``channels``.
+    :param channels: of the finest scale of the network.
+    :raises ModelError: if ``rank`` is not in 1..``channels``.
+
+    >>> resolve_rank(None, 320), resolve_rank(None, 16), resolve_rank(8, 32)
+    (32, 16, 8)
+    >>> resolve_rank(9, 8)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ClassScaleSegLib.errors.ModelError: The rank is 9, but the finest scale of the network has 8 channels: ...
+    """
     if rank is None:
         return min(DEFAULT_RANK, channels)
     check_rank(rank, channels)

@@ -1,14 +1,14 @@
-"""nnU-Net's plain U-Net in torch alone, for machines that have neither nnunetv2 nor its network package.
+"""nnU-Net's plain U-Net in torch alone, for machines without nnunetv2 and its package of networks.
 
 Structure, arguments and the names of all weights are those of ``PlainConvUNet`` in the package
-``dynamic_network_architectures`` (the aliases under ``all_modules`` and ``decoder.encoder`` too), so a ``state_dict``
-of the one loads strictly into the other and gives the same output.
+``dynamic_network_architectures``, including the aliases under ``all_modules`` and ``decoder.encoder``. So the
+``state_dict`` of either network loads strictly into the other, and both give the same output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,12 +19,16 @@ NETWORK_CLASS = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 def architecture(
     features: Sequence[int], convolutions: Sequence[int], decoder_convolutions: Sequence[int]
 ) -> dict[str, Any]:
-    """``arch_kwargs`` of nnU-Net's plans: isotropic, kernel 3, each stage after the first at half the resolution.
+    """Return ``arch_kwargs`` as in nnU-Net's plans: kernel size 3, and half the resolution from stage to stage.
 
-    :param features: channels of each stage, from the finest. The first one is the rank of the basis.
-    :param convolutions: convolutions of each stage of the encoder.
-    :param decoder_convolutions: of the decoder, from the coarsest, one stage less.
+    :param features: channels of each stage, finest first. The first number is the rank of the basis.
+    :param convolutions: number of convolutions in each stage of the encoder, finest first.
+    :param decoder_convolutions: number of convolutions in each stage of the decoder, coarsest first; one stage less.
     :raises ValueError: if the lengths do not fit.
+
+    >>> plans = architecture(features=(8, 16, 32), convolutions=(1, 1, 1), decoder_convolutions=(1, 1))
+    >>> plans["features_per_stage"], plans["strides"]
+    ([8, 16, 32], [[1, 1, 1], [2, 2, 2], [2, 2, 2]])
     """
     stages = len(features)
     if stages < 2 or len(convolutions) != stages or len(decoder_convolutions) != stages - 1:
@@ -93,14 +97,19 @@ class _Encoder(nn.Module):
 class _Decoder(nn.Module):
     def __init__(self, encoder: _Encoder, classes: int, features: Sequence[int], convolutions: Sequence[int]) -> None:
         super().__init__()
-        self.encoder = encoder  # registered again, as in the original
+        self.encoder = encoder  # registered a second time, as in PlainConvUNet
         below, skip = features[:0:-1], features[-2::-1]
         self.stages = nn.ModuleList(_Stack(n, 2 * s, s) for n, s in zip(convolutions, skip, strict=True))
         self.transpconvs = nn.ModuleList(nn.ConvTranspose3d(b, s, 2, 2) for b, s in zip(below, skip, strict=True))
         self.seg_layers = nn.ModuleList(nn.Conv3d(s, classes, 1) for s in skip)
 
+    @property
+    def heads(self) -> list[nn.Conv3d]:
+        """Last layer of each scale, coarsest first."""
+        return cast("list[nn.Conv3d]", list(self.seg_layers))  # torch types the layers of a ModuleList as Module
+
     def forward(self, skips: list[torch.Tensor], finest: bool = True) -> list[torch.Tensor]:
-        """Features of each scale, coarsest first, with or without the finest."""
+        """Return the features of each scale, coarsest first, with or without the finest."""
         scales = [skips[-1]]
         parts = list(zip(self.stages, self.transpconvs, skips[-2::-1], strict=True))
         for stage, up, skip in parts if finest else parts[:-1]:
@@ -109,11 +118,20 @@ class _Decoder(nn.Module):
 
 
 class PlainUNet(nn.Module):
-    """``forward`` gives the basis ``(B, R, X, Y, Z)``; :attr:`head` is the 1x1x1 convolution that makes logits of it.
+    """A U-Net whose output is the basis ``(B, R, X, Y, Z)``, from which :attr:`head` computes the logits.
 
-    The heads of the coarser stages exist, because the original has them, and take part in deep supervision only.
+    The coarser scales have heads too, because PlainConvUNet has them. They are used in deep supervision only. Each side
+    of an input must be a multiple of ``2^(stages - 1)`` voxels.
 
-    :param arch_kwargs: as made by :func:`architecture`; each side of an input must be a multiple of ``2^(stages - 1)``.
+    :param arch_kwargs: as returned by :func:`architecture`.
+    :param channels: channels of the input.
+    :param classes: number of classes C.
+
+    >>> import torch
+    >>> network = PlainUNet(architecture((8, 16, 32), (1, 1, 1), (1, 1)), channels=1, classes=100)
+    >>> basis = network(torch.randn(1, 1, 16, 16, 16))
+    >>> tuple(basis.shape), tuple(network.head(basis).shape)
+    ((1, 8, 16, 16, 16), (1, 100, 16, 16, 16))
     """
 
     def __init__(self, arch_kwargs: dict[str, Any], channels: int, classes: int) -> None:
@@ -125,23 +143,28 @@ class PlainUNet(nn.Module):
 
     @property
     def head(self) -> nn.Conv3d:
-        return self.decoder.seg_layers[-1]
+        """The 1x1x1 convolution from the basis to logits ``(B, C, X, Y, Z)``."""
+        return self.decoder.heads[-1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the basis ``(B, R, X, Y, Z)`` of images ``(B, channels, X, Y, Z)``."""
         return self.decoder(self.encoder(x))[-1]
 
     def scales(self, x: torch.Tensor, finest: bool = True) -> list[tuple[int, torch.Tensor, nn.Conv3d]]:
-        """Each scale s, finest first, with its basis and its head; it has ``1 / 2^s`` of the voxels along each side.
+        """Return ``(s, basis, head)`` for each scale s, finest first.
 
-        :param finest: False: scale 0, which is most of the work, is left out.
+        Along each side, scale s has ``1 / 2^s`` of the voxels of the input.
+
+        :param x: images ``(B, channels, X, Y, Z)``.
+        :param finest: if False, leave out scale 0, which is most of the work.
         """
         bases = self.decoder(self.encoder(x), finest)
-        heads = list(self.decoder.seg_layers)
+        heads = self.decoder.heads
         return [(len(heads) - 1 - n, bases[n], heads[n]) for n in range(len(bases))][::-1]
 
 
 def _initialize(module: nn.Module) -> None:
-    """He's normal distribution for convolutions, as nnU-Net initialises its networks."""
+    """Initialise convolutions from He's normal distribution, as nnU-Net does."""
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
         nn.init.kaiming_normal_(module.weight, a=1e-2)
         if module.bias is not None:

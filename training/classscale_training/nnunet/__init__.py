@@ -1,1 +1,1 @@
-"""nnU-Net's whole cycle with the low-rank head: plan, preprocess, train, validate, export."""
+"""Plan, preprocess, train, validate and export with nnU-Net and the low-rank head. Needs nnU-Net 2.8."""

@@ -1,6 +1,8 @@
-"""Final validation of preprocessed cases with our engine, and nnU-Net's ``summary.json`` in one pass over each case.
+"""Segment preprocessed cases for the final validation, and write nnU-Net's ``summary.json``.
 
-Stock predicts C logits a case and hands them to worker processes that resample them: tens of GiB at 1000 classes.
+nnU-Net predicts the logits of all classes for each case and passes them to worker processes that resample them: tens of
+GiB at 1000 classes. Here the inference engine of ClassScaleSegLib segments a case, and the metrics of all classes are
+counted in one pass.
 """
 
 from __future__ import annotations
@@ -28,9 +30,14 @@ LabelOrRegion = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class CasePredictor:
-    """A network with our head, ready for whole cases. The figures are those of ``nnUNetv2_predict``'s defaults.
+    """Segments whole preprocessed cases, with the default settings of ``nnUNetv2_predict``.
 
-    :ivar plans_manager: nnU-Net's, as is ``configuration``.
+    :ivar network: a network with a :class:`.ClassScaleHead`, in evaluation mode.
+    :ivar projection: from basis to classes or regions, with their label values.
+    :ivar mirror_axes: spatial axes along which to mirror.
+    :ivar plans_manager: nnU-Net's manager of the plans.
+    :ivar configuration: nnU-Net's manager of the configuration.
+    :ivar device: device of the network.
     """
 
     network: torch.nn.Module
@@ -42,18 +49,20 @@ class CasePredictor:
 
     @torch.inference_mode()
     def __call__(self, data: np.ndarray, properties: dict) -> np.ndarray:
-        """Label map ``(z, y, x)`` uint16 on the grid of the original image.
+        """Segment one case.
 
-        :param data: ``(channels, X, Y, Z)`` as preprocessed.
-        :param properties: as preprocessing stored them.
+        :param data: preprocessed image ``(channels, X, Y, Z)``.
+        :param properties: stored with it by nnU-Net's preprocessing.
+        :returns: label map ``(z, y, x)`` uint16 on the grid of the original image.
         """
         crop = properties["shape_after_cropping_and_before_resampling"]
         spacing = [properties["spacing"][axis] for axis in self.plans_manager.transpose_forward]
+        first, second, third = (slice(low, high) for low, high in properties["bbox_used_for_cropping"])
         prepared = Prepared(
             np.ascontiguousarray(data, np.float32),
             resampling(self.configuration, data.shape[1:], crop, spacing),
             tuple(properties["shape_before_cropping"]),
-            tuple(slice(low, high) for low, high in properties["bbox_used_for_cropping"]),
+            (first, second, third),
             tuple(self.plans_manager.transpose_backward),
         )
         labels, rows = prepared.empty(np.uint16)
@@ -73,21 +82,37 @@ class CasePredictor:
 def case_metrics(
     reference: np.ndarray, prediction: np.ndarray, evaluated: Sequence[LabelOrRegion], ignore: int | None
 ) -> dict[LabelOrRegion, dict[str, float]]:
-    """The metrics that nnU-Net's ``compute_metrics`` gives each label or region, of two label maps."""
+    """Return the metrics that nnU-Net's ``compute_metrics`` computes for each label or region of a case.
+
+    :param reference: label map; any integer dtype and shape.
+    :param prediction: label map of the same shape.
+    :param evaluated: label values, and regions as tuples of label values.
+    :param ignore: label in ``reference`` of the voxels to leave out; None if there is none.
+    :returns: the metrics of each entry of ``evaluated``, by their names in ``summary.json``.
+
+    >>> import numpy as np
+    >>> metrics = case_metrics(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]), [1, 2, (1, 2)], ignore=None)
+    >>> round(metrics[1]["Dice"], 3), round(metrics[2]["Dice"], 3), metrics[1, 2]["Dice"]
+    (0.667, 0.667, 1.0)
+    """
     reference, prediction = reference.ravel(), prediction.ravel()
     if ignore is not None:
         counted = reference != ignore
         reference, prediction = reference[counted], prediction[counted]
     highest = max(int(array.max(initial=0)) for array in (reference, prediction))
-    if any(isinstance(entry, tuple) for entry in evaluated):
+    labels = [entry for entry in evaluated if isinstance(entry, int)]
+    if len(labels) < len(evaluated):  # some are regions
         size = highest + 1
         pairs = np.bincount(reference.astype(np.int64) * size + prediction, minlength=size**2).reshape(size, size)
         groups = [np.array([v for v in np.atleast_1d(entry) if v <= highest], int) for entry in evaluated]
-        counts = [(pairs[np.ix_(g, g)].sum(), pairs[:, g].sum(), pairs[g].sum()) for g in groups]
+        counts = np.array([(pairs[np.ix_(g, g)].sum(), pairs[:, g].sum(), pairs[g].sum()) for g in groups])
     else:
-        classes = max(highest, *evaluated) + 1
-        counts = overlap_counts(reference, prediction, classes).T[list(evaluated)]
-    return {entry: _metrics(*map(int, count), len(reference)) for entry, count in zip(evaluated, counts, strict=True)}
+        classes = max(highest, *labels) + 1
+        counts = overlap_counts(reference, prediction, classes).T[labels]
+    return {
+        entry: _metrics(common, predicted, referred, len(reference))
+        for entry, (common, predicted, referred) in zip(evaluated, counts.tolist(), strict=True)
+    }
 
 
 def _metrics(common: int, predicted: int, reference: int, voxels: int) -> dict[str, float]:
@@ -105,9 +130,14 @@ def _metrics(common: int, predicted: int, reference: int, voxels: int) -> dict[s
 
 
 def write_summary(cases: list[dict], file: Path) -> dict:
-    """nnU-Net's ``summary.json`` of cases ``{"metrics", "reference_file", "prediction_file"}``; returns its content.
+    """Write nnU-Net's ``summary.json``.
 
-    One difference: a label that no case has is left out of ``foreground_mean`` instead of making it NaN.
+    It differs from nnU-Net's in one point: a label that is in no case is left out of ``foreground_mean``, which nnU-Net
+    would set to NaN.
+
+    :param cases: of each case the entries "metrics" (from :func:`case_metrics`), "reference_file", "prediction_file".
+    :param file: path to write.
+    :returns: the content of the file.
     """
     from nnunetv2.evaluation.evaluate_predictions import save_summary_json
 

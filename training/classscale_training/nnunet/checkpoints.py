@@ -1,4 +1,8 @@
-"""Checkpoints of the nnU-Net trainer: a write that fails loses nothing, and a damaged newest one has a predecessor."""
+"""Write and check the checkpoints of the nnU-Net trainer.
+
+A write that fails leaves the older checkpoints unchanged. ``checkpoint_latest.pth`` has a predecessor, which is used if
+the latest file is damaged.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,19 @@ LATEST, PREVIOUS, BEST = (f"checkpoint_{name}.pth" for name in ("latest", "previ
 
 
 def save_whole(file: Path, write: Callable[[str], None]) -> None:
-    """``write(name)`` a temporary file that replaces ``file``; ``checkpoint_latest.pth`` leaves a predecessor behind.
+    """Write a temporary file and, once it is complete, let it replace ``file``.
 
-    :raises OutputError: if it cannot be written (disk full, say); the older checkpoints are then as they were.
+    If ``file`` is ``checkpoint_latest.pth``, the older file is kept as ``checkpoint_previous.pth``.
+
+    :param file: the checkpoint to write or replace.
+    :param write: called with the name of the temporary file, which it writes.
+    :raises OutputError: if the file cannot be written, because the disk is full for example; the older checkpoints are
+        then unchanged.
     """
     with replacing(file, overwrite=True) as temporary:
         try:
             write(str(temporary))
-        except RuntimeError as error:  # torch's zip writer hides the OSError
+        except RuntimeError as error:  # torch's zip writer raises this instead of the OSError
             raise unwritable(file, first_line(error)) from error
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
@@ -32,7 +41,7 @@ def save_whole(file: Path, write: Callable[[str], None]) -> None:
 
 
 def _keep(file: Path, previous: Path) -> None:
-    """Let ``file`` have a second name, so that no moment is without it; move it where links are not supported."""
+    """Give ``file`` the second name ``previous``, so that ``file`` always exists; without hard links, rename it."""
     previous.unlink(missing_ok=True)
     try:
         os.link(file, previous)
@@ -41,9 +50,12 @@ def _keep(file: Path, previous: Path) -> None:
 
 
 def readable(file: Path) -> Path:
-    """``file`` if it is whole. In place of a damaged ``checkpoint_latest.pth`` its predecessor, or the best so far.
+    """Return the checkpoint to read: ``file`` or, in place of ``checkpoint_latest.pth``, an older one.
 
-    :raises ModelError: if it is missing or damaged and nothing can stand in.
+    :param file: a checkpoint.
+    :returns: ``file`` if it is complete. If ``checkpoint_latest.pth`` is missing or damaged, the previous checkpoint or
+        the best one, with a warning.
+    :raises ModelError: if ``file`` is missing or damaged and no other checkpoint can be used.
     """
     fault = _fault(file)
     if fault is None:
@@ -51,9 +63,9 @@ def readable(file: Path) -> Path:
     if file.name == LATEST:
         for other in (file.with_name(PREVIOUS), file.with_name(BEST)):
             if _fault(other) is None:
-                warnings.warn(f"{file} {fault}; going on from {other.name}.", stacklevel=2)
+                warnings.warn(f"{file} {fault}; continuing from {other.name}.", stacklevel=2)
                 return other
-    raise ModelError(f"{file} {fault}. Name another checkpoint, or train anew without it.")
+    raise ModelError(f"{file} {fault}. Name another checkpoint, or start the training again without it.")
 
 
 def _fault(file: Path) -> str | None:

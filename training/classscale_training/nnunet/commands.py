@@ -1,7 +1,7 @@
-"""``plan``, ``preprocess``, ``train``, ``validate`` and ``export`` of ``classscaleseg-train``.
+"""The commands ``plan``, ``preprocess``, ``train``, ``validate`` and ``export`` of ``classscaleseg-train``.
 
 Arguments and folders are those of nnU-Net's commands (``nnUNetv2_plan_and_preprocess``, ``nnUNetv2_preprocess``,
-``nnUNetv2_train``, ``nnUNetv2_export_model_to_zip``); nnU-Net's own functions do the work.
+``nnUNetv2_train``, ``nnUNetv2_export_model_to_zip``). nnU-Net's own functions do the work.
 """
 
 from __future__ import annotations
@@ -10,34 +10,83 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 
 from .environment import make_torchvision_importable, register_trainers, require_folders
+
+if TYPE_CHECKING:
+    import torch
 
 PLANS, TRAINER = "ClassScalePlans", "ClassScaleTrainer"
 _PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}  # nnU-Net's defaults
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", nargs="+", type=int, required=True, metavar="ID", help="dataset ids")
-    parser.add_argument("-pl", default="ExperimentPlanner", help="planner, by nnU-Net's name: nnUNetPlannerResEncL ...")
-    parser.add_argument("--rank", type=int, help="channels of the basis (default: 32, less in smaller networks)")
-    parser.add_argument("-fpe", default="DatasetFingerprintExtractor", help="fingerprint extractor")
-    parser.add_argument("-npfp", type=int, default=8, help="processes for the check and the fingerprint (default: 8)")
-    parser.add_argument("--clean", action="store_true", help="make the fingerprint again")
-    parser.add_argument("--verify_dataset_integrity", action="store_true", help="nnU-Net's own check as well")
-    parser.add_argument("-gpu_memory_target", type=float, metavar="GB")
-    parser.add_argument("-preprocessor_name", default="DefaultPreprocessor")
-    parser.add_argument("-overwrite_target_spacing", nargs=3, type=float, metavar="MM")
-    parser.add_argument("-overwrite_plans_name", metavar="NAME")
-    parser.add_argument("--verbose", action="store_true")
-    parser.add_argument("--no_pbar", action="store_true")
+    """Add the arguments of :func:`plan`."""
+    parser.add_argument("-d", nargs="+", type=int, required=True, metavar="ID", help="dataset IDs")
+    parser.add_argument(
+        "-pl",
+        default="ExperimentPlanner",
+        metavar="PLANNER",
+        help="nnU-Net's name of the planner, such as nnUNetPlannerResEncL (default: ExperimentPlanner)",
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        help="channels of the basis (default: 32, or those of the finest scale if it has fewer)",
+    )
+    parser.add_argument(
+        "-fpe",
+        default="DatasetFingerprintExtractor",
+        metavar="EXTRACTOR",
+        help="fingerprint extractor (default: DatasetFingerprintExtractor)",
+    )
+    parser.add_argument(
+        "-npfp",
+        type=int,
+        default=8,
+        metavar="N",
+        help="number of processes for checking the dataset and extracting its fingerprint (default: 8)",
+    )
+    parser.add_argument("--clean", action="store_true", help="extract the fingerprint again, even if it exists")
+    parser.add_argument(
+        "--verify_dataset_integrity", action="store_true", help="also run nnU-Net's own check of the dataset"
+    )
+    parser.add_argument(
+        "-gpu_memory_target", type=float, metavar="GB", help="GPU memory to plan for (default: set by the planner)"
+    )
+    parser.add_argument(
+        "-preprocessor_name",
+        default="DefaultPreprocessor",
+        metavar="NAME",
+        help="preprocessor (default: DefaultPreprocessor)",
+    )
+    parser.add_argument(
+        "-overwrite_target_spacing",
+        nargs=3,
+        type=float,
+        metavar="MM",
+        help="voxel spacing of 3d_fullres (default: chosen by the planner)",
+    )
+    parser.add_argument(
+        "-overwrite_plans_name",
+        metavar="NAME",
+        help=f"name of the plans file (default: set by the planner, such as {PLANS})",
+    )
+    _add_output_arguments(parser)
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Check the labels, extract the fingerprint, plan with the basis counted in place of the classes."""
+    """Check the labels, extract the fingerprint, and plan with the channels of the basis in place of the classes.
+
+    :param options: parsed from the arguments of :func:`add_plan_arguments`.
+    :returns: 0.
+    :raises ClassScaleError: if nnU-Net's folders are not set, or a dataset is not found.
+    :raises ModelError: if the planner is unknown or the rank is out of range.
+    :raises LabelTableError: if label maps and ``dataset.json`` do not agree.
+    """
     require_folders("nnUNet_raw", "nnUNet_preprocessed")
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiment_dataset
 
@@ -66,20 +115,45 @@ def plan(options: argparse.Namespace) -> int:
             options.overwrite_target_spacing,
             options.overwrite_plans_name,
         )
-        print(f"Dataset {dataset} is planned as {name}.")
+        print(f"The plans of dataset {dataset} are {name}.")
     return 0
 
 
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--verbose", action="store_true", help="print details")
+    parser.add_argument("--no_pbar", action="store_true", help="show no progress bar")
+
+
 def add_preprocess_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", nargs="+", type=int, required=True, metavar="ID", help="dataset ids")
-    parser.add_argument("-plans_name", default=PLANS, help=f"default: {PLANS}")
-    parser.add_argument("-c", nargs="+", default=list(_PROCESSES), metavar="CONFIGURATION")
-    parser.add_argument("-np", nargs="+", type=int, help="processes, one number or one a configuration")
-    parser.add_argument("--verbose", action="store_true")
-    parser.add_argument("--no_pbar", action="store_true")
+    """Add the arguments of :func:`preprocess`."""
+    parser.add_argument("-d", nargs="+", type=int, required=True, metavar="ID", help="dataset IDs")
+    parser.add_argument("-plans_name", default=PLANS, metavar="PLANS", help=f"plans (default: {PLANS})")
+    parser.add_argument(
+        "-c",
+        nargs="+",
+        default=list(_PROCESSES),
+        metavar="CONFIGURATION",
+        help=f"configurations (default: {' '.join(_PROCESSES)})",
+    )
+    parser.add_argument(
+        "-np",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="number of processes: one number for all configurations, or one for each (default: 8 for 2d and "
+        "3d_lowres, 4 for others)",
+    )
+    _add_output_arguments(parser)
 
 
 def preprocess(options: argparse.Namespace) -> int:
+    """Preprocess planned datasets.
+
+    :param options: parsed from the arguments of :func:`add_preprocess_arguments`.
+    :returns: 0.
+    :raises ClassScaleError: if nnU-Net's folders are not set, or a dataset is not found.
+    :raises ModelError: if the plans are missing.
+    """
     require_folders("nnUNet_raw", "nnUNet_preprocessed")
     from . import preprocessing
 
@@ -92,22 +166,35 @@ def preprocess(options: argparse.Namespace) -> int:
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of :func:`train`."""
     _add_training(parser)
-    parser.add_argument("-pretrained_weights", type=Path, help="checkpoint of nnU-Net, or an encoder from nnssl")
-    parser.add_argument("-num_gpus", type=int, default=1)
-    parser.add_argument("--c", action="store_true", help="continue from the last checkpoint")
+    parser.add_argument(
+        "-pretrained_weights",
+        type=Path,
+        metavar="FILE",
+        help="start from the weights of a checkpoint of nnU-Net, or from an encoder that nnssl trained",
+    )
+    parser.add_argument("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
+    parser.add_argument("--c", action="store_true", help="continue from the latest checkpoint")
     parser.add_argument("--val", action="store_true", help="only validate a finished training")
-    parser.add_argument("--disable_checkpointing", action="store_true")
+    parser.add_argument("--disable_checkpointing", action="store_true", help="write no checkpoints")
 
 
 def train(options: argparse.Namespace) -> int:
-    """``nnUNetv2_train`` with our trainer and plans as defaults."""
+    """Train or validate one fold as ``nnUNetv2_train`` does, by default with ClassScaleTrainer and its plans.
+
+    :param options: parsed from the arguments of :func:`add_train_arguments` or :func:`add_validate_arguments`.
+    :returns: 0.
+    :raises ClassScaleError: if nnU-Net's folders are not set, the dataset is not found, or ``--npz`` is given with more
+        than 64 classes.
+    :raises ModelError: if plans, configuration or pretrained weights are missing or do not fit.
+    """
     require_folders("nnUNet_preprocessed", "nnUNet_results")
     plans = _require_plans(options.dataset_name_or_id, options.p)
     if options.configuration not in plans["configurations"]:
         raise ModelError(
             f"The plans {options.p} have no configuration {options.configuration}, only "
-            f"{', '.join(plans['configurations'])}."
+            f"{', '.join(plans['configurations'])}: name one of these."
         )
     if options.npz:
         _refuse_probabilities(options.dataset_name_or_id)
@@ -127,7 +214,7 @@ def _run_training(options: argparse.Namespace, pretrained_weights: str | None) -
     import torch
     from nnunetv2.run.run_training import run_training
 
-    # as nnUNetv2_train does: on a CPU all cores, beside a GPU one
+    # As nnUNetv2_train does: all cores when training on a CPU, one core when training on a GPU.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)) if options.device == "cpu" else 1)
     run_training(
         options.dataset_name_or_id,
@@ -147,43 +234,69 @@ def _run_training(options: argparse.Namespace, pretrained_weights: str | None) -
 
 
 def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of :func:`train` that apply to validation, and set the others."""
     _add_training(parser)
     parser.set_defaults(val=True, c=False, num_gpus=1, pretrained_weights=None, disable_checkpointing=False)
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset_name_or_id")
-    parser.add_argument("configuration", help="3d_fullres, 2d ...")
-    parser.add_argument("fold", help="0 to 4, or all")
-    parser.add_argument("-tr", default=TRAINER, help=f"trainer (default: {TRAINER})")
-    parser.add_argument("-p", default=PLANS, help=f"plans (default: {PLANS})")
-    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda")
-    parser.add_argument("--npz", action="store_true", help="store probabilities too; refused with many classes")
+    parser.add_argument("dataset_name_or_id", help="such as 300 or Dataset300_Name")
+    parser.add_argument("configuration", help="configuration of the plans, such as 3d_fullres or 2d")
+    parser.add_argument("fold", help="0 to 4, or all to train on all cases")
+    parser.add_argument("-tr", default=TRAINER, metavar="TRAINER", help=f"trainer (default: {TRAINER})")
+    parser.add_argument("-p", default=PLANS, metavar="PLANS", help=f"plans (default: {PLANS})")
+    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (default: cuda)")
+    parser.add_argument(
+        "--npz", action="store_true", help="also store the probabilities of the validation cases (at most 64 classes)"
+    )
     parser.add_argument("--val_best", action="store_true", help="validate checkpoint_best instead of checkpoint_final")
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", metavar="ID", help="dataset name or id; or give -m")
-    parser.add_argument("-m", type=Path, metavar="FOLDER", help="model folder Trainer__Plans__configuration")
-    parser.add_argument("-o", type=Path, required=True, help="bundle to write (.zip); with --stock a folder")
-    parser.add_argument("-c", default="3d_fullres", help="configuration (default: 3d_fullres)")
-    parser.add_argument("-tr", default=TRAINER)
-    parser.add_argument("-p", default=PLANS)
-    parser.add_argument("-f", nargs="+", metavar="FOLD", help="default: all that are finished")
-    parser.add_argument("-chk", choices=("final", "best"), default="final", help="which checkpoint (default: final)")
-    parser.add_argument("--stock", action="store_true", help="a model folder for nnUNetv2_predict_from_modelfolder")
-    parser.add_argument("--labels", type=Path, help="colour-table CSV with names, colours and codes (bundle only)")
-    parser.add_argument("--card", type=Path, help="Markdown file that describes the model (bundle only)")
-    parser.add_argument("--name", help="of the model (bundle only)")
-    parser.add_argument("--licence", help="of the weights (bundle only)")
-    parser.add_argument("--overwrite", action="store_true")
+    """Add the arguments of :func:`export`."""
+    parser.add_argument("-d", metavar="DATASET", help="name or ID of the dataset; or give -m")
+    parser.add_argument(
+        "-m", type=Path, metavar="FOLDER", help="folder of the training, Trainer__Plans__configuration; or give -d"
+    )
+    parser.add_argument(
+        "-o", type=Path, required=True, metavar="PATH", help="bundle to write (.zip), or with --stock the folder"
+    )
+    parser.add_argument(
+        "-c", default="3d_fullres", metavar="CONFIGURATION", help="configuration, with -d (default: 3d_fullres)"
+    )
+    parser.add_argument("-tr", default=TRAINER, metavar="TRAINER", help=f"trainer, with -d (default: {TRAINER})")
+    parser.add_argument("-p", default=PLANS, metavar="PLANS", help=f"plans, with -d (default: {PLANS})")
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that have the checkpoint)")
+    parser.add_argument("-chk", choices=("final", "best"), default="final", help="checkpoint (default: final)")
+    parser.add_argument(
+        "--stock", action="store_true", help="write a model folder for nnUNetv2_predict_from_modelfolder"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="colour-table CSV with names, colours and codes (bundle only)"
+    )
+    parser.add_argument(
+        "--card", type=Path, metavar="FILE", help="Markdown file that describes the model (bundle only)"
+    )
+    parser.add_argument("--name", help="name of the model (bundle only)")
+    parser.add_argument("--licence", help="licence of the weights (bundle only)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle or folder")
 
 
 def export(options: argparse.Namespace) -> int:
+    """Write a finished training as a bundle, or with ``--stock`` as a model folder, and print its path.
+
+    :param options: parsed from the arguments of :func:`add_export_arguments`.
+    :returns: 0.
+    :raises ClassScaleError: if the training is named neither or both ways, or is not found.
+    :raises ModelError: if a file of the training is missing or not from ClassScaleTrainer.
+    :raises OutputError: if the output cannot be written or exists already.
+    """
     from .export import export_bundle, export_stock
 
     if (options.m is None) == (options.d is None):
-        raise ClassScaleError("Name the training either by -d (with -c, -tr, -p) or by its folder, -m.")
+        raise ClassScaleError(
+            "Name the training either by its dataset (-d, with -c, -tr and -p) or by its folder (-m)."
+        )
     folder = options.m
     if folder is None:
         require_folders("nnUNet_results")
@@ -198,9 +311,9 @@ def export(options: argparse.Namespace) -> int:
 
 
 def _dataset_folder(variable: str, name_or_id: str) -> Path:
-    """``<folder of the variable>/DatasetXXX_Name``.
+    """Return ``<folder of the variable>/DatasetXXX_Name``.
 
-    :raises ClassScaleError: if there is none, or more than one.
+    :raises ClassScaleError: if there is no such folder, or more than one with that ID.
     """
     root = Path(os.environ[variable])
     if name_or_id.isdecimal():
@@ -209,14 +322,17 @@ def _dataset_folder(variable: str, name_or_id: str) -> Path:
         found = [root / name_or_id] if (root / name_or_id).is_dir() else []
     if len(found) != 1:
         names = ", ".join(folder.name for folder in found) or "none"
-        raise ClassScaleError(f"One dataset {name_or_id} was expected in {root} ({variable}); found {names}.")
+        raise ClassScaleError(
+            f"Expected one dataset {name_or_id} in {root} ({variable}); found {names}. Check the name or ID, and the "
+            "environment variable."
+        )
     return found[0]
 
 
 def _require_plans(name_or_id: str, plans_name: str) -> dict:
     file = _dataset_folder("nnUNet_preprocessed", name_or_id) / f"{plans_name}.json"
     if not file.is_file():
-        raise ModelError(f"{file} does not exist: run `classscaleseg-train plan` first, or name other plans.")
+        raise ModelError(f"{file} does not exist: run `classscaleseg-train plan` first, or name plans that exist.")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -227,12 +343,12 @@ def _refuse_probabilities(name_or_id: str) -> None:
     classes = len(json.loads(file.read_text(encoding="utf-8"))["labels"])
     if classes > MAX_CLASSES_WITH_PROBABILITIES:
         raise ClassScaleError(
-            f"--npz would store {classes} volumes of probabilities a case; at most {MAX_CLASSES_WITH_PROBABILITIES} "
-            "classes are allowed with it. Leave it out."
+            f"--npz would store {classes} volumes of probabilities for each case; it is allowed for at most "
+            f"{MAX_CLASSES_WITH_PROBABILITIES} classes. Leave it out."
         )
 
 
-def _network(options: argparse.Namespace, plans: dict):
+def _network(options: argparse.Namespace, plans: dict) -> torch.nn.Module:
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 

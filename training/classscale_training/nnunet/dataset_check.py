@@ -1,4 +1,4 @@
-"""Whether a raw dataset's label maps and ``dataset.json`` agree, before hours are spent on it."""
+"""Check that the label maps of a raw dataset agree with ``dataset.json``, before hours are spent on planning it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from ..data.parallel import map_cases
 
 
 def check_dataset(folder: Path, workers: int = 0) -> None:
-    """Read every training label map once. nnU-Net checks this only with ``--verify_dataset_integrity``.
+    """Check ``dataset.json`` and every label map of the training cases.
+
+    nnU-Net reads the label maps for this only with ``--verify_dataset_integrity``.
 
     :param folder: ``nnUNet_raw/DatasetXXX_Name``.
-    :param workers: processes.
-    :raises LabelTableError: if labels are not 0, 1, 2 ..., the number of cases is not ``numTraining``, or a label map
-        holds a label that ``dataset.json`` does not have.
+    :param workers: number of processes that read label maps.
+    :raises LabelTableError: if ``dataset.json`` cannot be read, labels are not 0, 1, 2 ..., the number of cases is not
+        ``numTraining``, or a label map holds a label that ``dataset.json`` does not have.
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
@@ -30,11 +32,17 @@ def check_dataset(folder: Path, workers: int = 0) -> None:
         announced = int(dataset["numTraining"])
         cases = get_filenames_of_train_images_and_targets(str(folder), dataset)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabelTableError(f"{file} cannot be read as an nnU-Net dataset.json ({error!r}).") from error
+        raise LabelTableError(
+            f"{file} cannot be read as an nnU-Net dataset.json ({error!r}). Compare it with nnU-Net's description of "
+            "the dataset format."
+        ) from error
     if len(cases) != announced:
-        raise LabelTableError(f"{file} says numTraining {announced}, but {len(cases)} cases were found: correct it.")
+        raise LabelTableError(
+            f"{file} gives numTraining as {announced}, but {len(cases)} training cases were found. Correct numTraining "
+            "or the cases."
+        )
     if not cases:
-        raise LabelTableError(f"{folder} has no training cases.")
+        raise LabelTableError(f"{folder} has no training cases: put images into imagesTr and label maps into labelsTr.")
     first = next(iter(cases.values()))["images"][0]
     reader = determine_reader_writer_from_dataset_json(dataset, first, verbose=False)
     labels = [Path(case["label"]) for case in cases.values()]
@@ -43,10 +51,15 @@ def check_dataset(folder: Path, workers: int = 0) -> None:
 
 
 def check_labels(labels: dict, where: str) -> int:
-    """The highest value that may occur in label maps.
+    """Check the labels of a ``dataset.json``, and return the highest value that may occur in label maps.
 
-    :param labels: of ``dataset.json``; values may be lists (regions), ``ignore`` is the highest.
-    :raises LabelTableError: unless the values are 0, 1, 2 ... without a gap, beginning with the background.
+    :param labels: the entry "labels" of ``dataset.json``. The value of a region is a list of labels.
+    :param where: name of the file, for messages.
+    :raises LabelTableError: unless the values are 0, 1, 2 ... without a gap, 0 is the background, and "ignore", if
+        there is one, is the highest.
+
+    >>> check_labels({"background": 0, "kidney": [1, 2], "tumour": 2, "ignore": 3}, "dataset.json")
+    3
     """
     values = sorted({int(value) for entry in labels.values() for value in np.atleast_1d(entry)})
     gap = next((index for index, value in enumerate(values) if value != index), None)
@@ -64,5 +77,6 @@ def _check_case(reader: type, highest: int, file: Path) -> None:
     if low < 0 or high > highest or (labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels))):
         wrong = low if low < 0 else high
         raise LabelTableError(
-            f"{file} holds label {wrong:g}; dataset.json has 0 to {highest}. Correct the label map or dataset.json."
+            f"{file} holds label {wrong:g}; dataset.json has integer labels 0 to {highest}. Correct the label map or "
+            "dataset.json."
         )

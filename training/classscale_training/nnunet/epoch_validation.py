@@ -1,4 +1,4 @@
-"""Hits and misses per class of a validation batch, from the basis: no logits of a whole patch, no one-hot arrays."""
+"""Count the hits and misses of each class in a validation batch, without logits of whole patches or one-hot arrays."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ from collections.abc import Iterator, Sequence
 import torch
 from ClassScaleSegLib.models.projection import Projection
 
-_TILE_ELEMENTS = {"cpu": 1 << 20}  # logits held at once
+_TILE_ELEMENTS = {"cpu": 1 << 20}  # number of logits held at once
 _TILE_ELEMENTS_ACCELERATOR = 1 << 26
 
 
 def class_counts(
     basis: torch.Tensor, projection: Projection, labels: torch.Tensor, ignore: int | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """True positives, false positives and false negatives ``(C,)`` int64 of the class with the largest logit.
+    """Count true positives, false positives and false negatives where the class with the largest logit is predicted.
 
-    The figures of ``nnUNetTrainer.validation_step`` for labels, from three bincounts.
+    The counts equal those of ``nnUNetTrainer.validation_step`` (nnunetv2 2.8). They come from three bincounts.
 
     :param basis: ``(B, R, ...)``.
+    :param projection: from basis to C classes.
     :param labels: ``(B, 1, ...)`` integers.
+    :param ignore: label of the voxels to leave out; None if there is none.
+    :returns: the three counts, each ``(C,)`` int64.
+
+    >>> import torch
+    >>> projection = Projection(torch.eye(3), torch.zeros(3))  # the basis is the logits
+    >>> basis = torch.tensor([[[9.0, 9.0, 0.0], [0.0, 0.0, 9.0], [0.0, 0.0, 0.0]]])  # predicts classes 0, 0, 1
+    >>> [counts.tolist() for counts in class_counts(basis, projection, torch.tensor([[[0, 1, 1]]]), ignore=None)]
+    [[1, 1, 0], [1, 0, 0], [0, 1, 0]]
     """
     classes = projection.classes
     common, predicted, reference = (labels.new_zeros(classes, dtype=torch.long) for _ in range(3))
@@ -37,9 +46,14 @@ def region_counts(
     regions: Sequence[Sequence[int]],
     ignore: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same ``(K,)`` for overlapping regions: predicted where the logit is positive.
+    """Count true positives, false positives and false negatives of regions, predicted where their logit is positive.
 
-    :param regions: label values of each of the projection's K rows.
+    :param basis: ``(B, R, ...)``.
+    :param projection: from basis to K regions.
+    :param labels: ``(B, 1, ...)`` integers.
+    :param regions: label values of each region, in the order of the projection's rows.
+    :param ignore: label of the voxels to leave out; None if there is none.
+    :returns: the three counts, each ``(K,)`` int64.
     """
     highest = max(label for region in regions for label in region)
     member = torch.zeros(len(regions), highest + 1, dtype=torch.bool, device=basis.device)
@@ -56,7 +70,7 @@ def region_counts(
 def _tiles(
     basis: torch.Tensor, rows: int, labels: torch.Tensor, ignore: int | None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Features ``(n, R)`` float32 and labels ``(n,)`` int64 of the voxels that count, some thousand at a time."""
+    """Yield features ``(n, R)`` float32 and labels ``(n,)`` int64 of voxels that are not ignored, tile by tile."""
     size = max(1, _TILE_ELEMENTS.get(basis.device.type, _TILE_ELEMENTS_ACCELERATOR) // rows)
     for sample, truth in zip(basis.flatten(2), labels.flatten(1), strict=True):
         for start in range(0, len(truth), size):

@@ -1,7 +1,8 @@
-"""A training of ClassScaleTrainer -> a model folder of stock nnU-Net, or our bundle."""
+"""Export a training of ClassScaleTrainer as a model folder of stock nnU-Net, or as a bundle for ClassScaleSeg."""
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -27,18 +28,20 @@ def export_stock(
     checkpoint: str = "final",
     overwrite: bool = False,
 ) -> Path:
-    """Write a model folder that unmodified nnU-Net predicts with.
+    """Write a model folder with which unmodified nnU-Net can predict.
 
-    The checkpoints hold weights and what prediction needs, no state of the optimiser; ``-pretrained_weights`` takes
-    them too.
+    Its checkpoints hold the weights and what prediction needs, but not the state of the optimiser. They also work with
+    ``-pretrained_weights``.
 
-    :param folder: ``Trainer__Plans__configuration`` with ``plans.json``, ``dataset.json`` and ``fold_K``.
-    :param output: the folder to make.
-    :param folds: all that have the checkpoint if not given.
-    :param checkpoint: ``final`` or ``best``; it becomes ``checkpoint_final.pth``.
-    :raises ModelError: naming the file that is missing or not from ClassScaleTrainer.
-    :raises OutputExistsError: if a fold is there already.
-    :raises OutputError: if it cannot be written.
+    :param folder: the training, ``Trainer__Plans__configuration`` with ``plans.json``, ``dataset.json`` and ``fold_K``.
+    :param output: the folder to write.
+    :param folds: folds to export; None for all that have the checkpoint.
+    :param checkpoint: ``final`` or ``best``; either is written as ``checkpoint_final.pth``.
+    :param overwrite: whether to replace folds that exist in ``output``.
+    :returns: ``output``.
+    :raises ModelError: naming the file that is missing, cannot be read, or is not from ClassScaleTrainer.
+    :raises OutputExistsError: if a fold exists in ``output`` and ``overwrite`` is False.
+    :raises OutputError: if a file cannot be written.
     """
     plans = _read_json(folder / "plans.json")
     for configuration in plans.get("configurations", {}).values():
@@ -60,18 +63,26 @@ def export_stock(
         }
         target = output / file.parent.name / "checkpoint_final.pth"
         refuse_existing(target, overwrite)
-        save_whole(target, lambda name, stock=stock: torch.save(stock, name))
-    for name, content in (("plans.json", plans), ("dataset.json", dataset)):
-        write_json(output / name, content)
+        save_whole(target, functools.partial(torch.save, stock))
+    write_json(output / "plans.json", plans)
+    write_json(output / "dataset.json", dataset)
     return output
 
 
 def export_bundle(
     folder: Path, output: Path, folds: Sequence[int | str] | None = None, checkpoint: str = "final", **options: Any
 ) -> Path:
-    """Write our bundle (``.zip``); ``options`` are those of :func:`ClassScaleSegLib.models.packing.pack`.
+    """Write a bundle, the model file of ClassScaleSeg.
 
-    :raises ModelError, OutputExistsError, OutputError: as :func:`export_stock`.
+    :param folder: the training, as for :func:`export_stock`.
+    :param output: file to write (``.zip``).
+    :param folds: folds to export; None for all that have the checkpoint.
+    :param checkpoint: ``final`` or ``best``.
+    :param options: passed to :func:`ClassScaleSegLib.models.packing.pack`.
+    :returns: the file written.
+    :raises ModelError: as :func:`export_stock`.
+    :raises OutputExistsError: if ``output`` exists and is not to be overwritten.
+    :raises OutputError: if ``output`` cannot be written.
     """
     with tempfile.TemporaryDirectory() as temporary:
         stock = export_stock(folder, Path(temporary) / folder.name, folds, checkpoint)
@@ -83,7 +94,9 @@ def _checkpoints(folder: Path, folds: Sequence[int | str] | None, checkpoint: st
     if folds is None:
         found = sorted(folder.glob(f"fold_*/{name}"))
         if not found:
-            raise ModelError(f"{folder} has no fold_*/{name}: finish a training first, or name another folder.")
+            raise ModelError(
+                f"{folder} has no fold_*/{name}: finish the training of a fold first, or name another folder."
+            )
         return found
     files = [folder / f"fold_{fold}" / name for fold in folds]
     missing = next((file for file in files if not file.is_file()), None)
@@ -97,5 +110,5 @@ def _read_json(file: Path) -> dict:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{file} cannot be read ({error}): name a model folder Trainer__Plans__configuration."
+            f"{file} cannot be read ({error}): name the folder of a training, Trainer__Plans__configuration."
         ) from error

@@ -1,8 +1,8 @@
-"""Label maps on another grid in one pass, whatever the number of labels.
+"""Resample label maps to another grid in one pass, whatever the number of labels.
 
-nnU-Net (order 1) interpolates one indicator volume a label and keeps the largest. The indicator of a label at an output
-voxel is the sum of the interpolation weights of those of its eight corners that have the label; so let the corners
-vote. Only voxels whose corners differ need a vote.
+With order 1, nnU-Net interpolates an indicator volume for each label and keeps the label with the largest value. At an
+output voxel, the interpolated indicator of a label is the sum of the weights of those of its eight corners that have
+the label. So the eight corners vote, with these weights, and only where they do not all agree.
 """
 
 from __future__ import annotations
@@ -12,16 +12,23 @@ from collections.abc import Sequence
 import numpy as np
 from ClassScaleSegLib.inference.interpolation import AxisSampling
 
-_TIE = 1e-9  # weights are products of float64: equal votes differ by rounding
+_TIE = 1e-9  # weights are products of float64, so sums that should be equal differ by rounding
 
 
 def resample_labels(labels: np.ndarray, new_shape: Sequence[int], separate_axis: int | None = None) -> np.ndarray:
-    """``(X, Y, Z)`` -> ``new_shape``, same dtype.
+    """Resample a label map as nnU-Net does with order 1.
 
-    :param separate_axis: axis along which the nearest voxel is taken, as nnU-Net does with anisotropic images
-        (``order_z`` 0).
-    :returns: per voxel the label with the largest linearly interpolated indicator; of equals the nearest voxel's, or
-        the smallest if that is not among them (batchgenerators 0.25.5, ``resize_segmentation``).
+    :param labels: ``(X, Y, Z)``.
+    :param new_shape: shape of the result.
+    :param separate_axis: axis along which to take the nearest voxel instead of interpolating, as nnU-Net does for
+        anisotropic images (``order_z`` 0); None if there is none.
+    :returns: label map of the same dtype, with the label whose linearly interpolated indicator is largest in each
+        voxel. Of several such labels it has the nearest voxel's or, if that is not among them, the smallest, as in
+        batchgenerators 0.25.5 (``resize_segmentation``).
+
+    >>> import numpy as np
+    >>> resample_labels(np.array([[[7, 9]]]), (1, 1, 6)).tolist()
+    [[[7, 7, 7, 9, 9, 9]]]
     """
     if tuple(new_shape) == labels.shape:
         return labels
@@ -55,7 +62,7 @@ def _ends(axis: AxisSampling) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _elect(votes: np.ndarray, weights: np.ndarray, closest: np.ndarray) -> np.ndarray:
-    """Winner ``(n,)`` of labels ``(8, n)`` with weights ``(8, n)``; ``closest`` decides ties."""
+    """Return the winner ``(n,)`` of the labels ``(8, n)`` with weights ``(8, n)``; ``closest`` decides ties."""
     score = np.stack([((votes == vote) * weights).sum(0) for vote in votes])
     leading = score >= score.max(0) - _TIE
     smallest = np.where(leading, votes, np.iinfo(votes.dtype).max if votes.dtype.kind in "iu" else np.inf).min(0)

@@ -1,8 +1,8 @@
-"""nnU-Net's planners, counting the R channels of the basis where they count C classes.
+"""nnU-Net's planners, which here count the R channels of the basis instead of C classes.
 
-Stock estimates memory from the feature maps of the network, C logits among them: at C = 1001 its patch shrinks from
-128^3 to 80x64x80, although with :class:`.ClassScaleHead` no such feature map exists. The plans
-stay those of stock networks, so every tool of nnU-Net reads them; the trainer adds the head.
+nnU-Net estimates memory from the feature maps of the network, which include the logits of all classes. At C = 1001 this
+shrinks the patch from 128^3 to 80x64x80, although a network with :class:`.ClassScaleHead` has no such feature map. The
+plans still describe nnU-Net's own networks, so that every tool of nnU-Net can read them. The trainer adds the head.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from ..network.low_rank_head import DEFAULT_RANK, check_rank
 
-RANK_ENTRY = "classscale_rank"  # of a configuration in plans.json; absent: the default. nnU-Net ignores it
+# Entry of a configuration in plans.json, absent if the rank is the default. nnU-Net ignores it.
+RANK_ENTRY = "classscale_rank"
+_Untyped: Any = object  # nnU-Net's planners have no types, so neither does what the class below inherits
 
 
-class _CountsRank:
-    """What the planners below share; ``rank`` may be set before ``plan_experiment`` is called.
+class _CountsRank(_Untyped):
+    """Base of the planners below. Set ``rank`` before ``plan_experiment`` is called, if it is not to be the default.
 
-    Their plans have names of their own, so that stock's are not overwritten.
+    The planners write plans under their own names, so that they do not overwrite the plans of nnU-Net's planners.
     """
 
     default_plans_name: str
@@ -45,9 +47,17 @@ class _CountsRank:
         arch_kwargs: dict,
         arch_kwargs_req_import: tuple[str, ...],
     ) -> int:
-        """Voxels of all feature maps, as stock counts them, but with the basis as output whatever ``output_channels``.
+        """Return the number of elements of all feature maps, counted as nnU-Net does, but with the basis as output.
 
-        Built without memory, so that planning does not depend on the number of worker processes as stock's does.
+        The network is built on the meta device: unlike nnU-Net's estimate, this one needs no memory for weights, and it
+        does not depend on the number of worker processes.
+
+        :param patch_size: voxels along each axis.
+        :param input_channels: channels of the image.
+        :param output_channels: not used.
+        :param arch_class_name: name of the network's class.
+        :param arch_kwargs: its arguments.
+        :param arch_kwargs_req_import: names of those arguments that are to be imported.
         """
         with torch.device("meta"):
             network = get_network_from_plans(
@@ -61,7 +71,12 @@ class _CountsRank:
         return network.compute_conv_feature_map_size(patch_size)
 
     def get_plans_for_configuration(self, *arguments: Any, **options: Any) -> dict:
-        """:raises ModelError: if a rank was chosen that exceeds the channels of the finest scale."""
+        """Plan one configuration as nnU-Net does, and store the rank in it if one was chosen.
+
+        :param arguments: of nnU-Net's method.
+        :param options: of nnU-Net's method.
+        :raises ModelError: if the rank exceeds the channels of the finest scale.
+        """
         plan = super().get_plans_for_configuration(*arguments, **options)
         if self.rank is not None:
             check_rank(self.rank, plan["architecture"]["arch_kwargs"]["features_per_stage"][0])
@@ -69,27 +84,40 @@ class _CountsRank:
         return plan
 
     def generate_data_identifier(self, configuration_name: str) -> str:
-        """Folder of the preprocessed data: our own, because our preprocessing keeps fewer ``class_locations``."""
+        """Name the folder of the preprocessed data after these plans.
+
+        It must not be the folder of nnU-Net's plans, because our preprocessing keeps fewer ``class_locations``.
+
+        :param configuration_name: such as ``3d_fullres``.
+        """
         return f"{self.plans_identifier}_{configuration_name}"
 
 
 class ClassScalePlanner(_CountsRank, ExperimentPlanner):
+    """Plans a PlainConvUNet, as nnU-Net's default planner."""
+
     default_plans_name = "ClassScalePlans"
 
 
 class ClassScalePlannerResEncM(_CountsRank, nnUNetPlannerResEncM):
+    """Plans a ResidualEncoderUNet of nnU-Net's size M."""
+
     default_plans_name = "ClassScaleResEncMPlans"
 
 
 class ClassScalePlannerResEncL(_CountsRank, nnUNetPlannerResEncL):
+    """Plans a ResidualEncoderUNet of nnU-Net's size L."""
+
     default_plans_name = "ClassScaleResEncLPlans"
 
 
 class ClassScalePlannerResEncXL(_CountsRank, nnUNetPlannerResEncXL):
+    """Plans a ResidualEncoderUNet of nnU-Net's size XL."""
+
     default_plans_name = "ClassScaleResEncXLPlans"
 
 
-# by the names that nnU-Net's commands know
+# The keys are the names of nnU-Net's planners that these replace.
 PLANNERS: dict[str, type] = {
     "ExperimentPlanner": ClassScalePlanner,
     "nnUNetPlannerResEncM": ClassScalePlannerResEncM,
@@ -99,7 +127,16 @@ PLANNERS: dict[str, type] = {
 
 
 def find_planner(name: str) -> type:
-    """:raises ModelError: if there is no such planner."""
+    """Return the planner that replaces a planner of nnU-Net.
+
+    :param name: of nnU-Net's planner.
+    :raises ModelError: if none of the planners here replaces it.
+
+    >>> find_planner("nnUNetPlannerResEncL").__name__
+    'ClassScalePlannerResEncL'
+    """
     if name not in PLANNERS:
-        raise ModelError(f"There is no planner {name} that counts the basis; there are {', '.join(PLANNERS)}.")
+        raise ModelError(
+            f"There is no planner {name} that plans with the channels of the basis: choose {', '.join(PLANNERS)}."
+        )
     return PLANNERS[name]

@@ -1,13 +1,13 @@
-"""nnU-Net's preprocessing with two costs removed that grow with the number of classes.
+"""nnU-Net's preprocessing without two costs that grow with the number of classes.
 
-Label maps are resampled in one pass (:mod:`.label_resampling`) instead of once for each label, and ``class_locations``,
-from which patches with foreground are drawn, is capped: 10,000 coordinates a class are 67 MB a case at 1000 classes,
-read from disk with every patch.
+Label maps are resampled in one pass (:mod:`.label_resampling`) instead of one pass for each label. The table
+``class_locations``, from which nnU-Net chooses patches with foreground, is limited in size. nnU-Net stores 10,000
+coordinates for each class: at 1000 classes that is 67 MB for each case, read from disk with every patch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -22,12 +22,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from .label_resampling import resample_labels
 
-MAX_LOCATIONS = 200_000  # of a case, all classes together: 2.4 MB. nnU-Net: 10,000 a class, or 1 % of its voxels
+# Coordinates stored for a case, all classes together: 2.4 MB. nnU-Net stores 10,000 or 1 % of the voxels of each class.
+MAX_LOCATIONS = 200_000
 MIN_LOCATIONS_OF_CLASS = 100
 
 
 class ClassScalePreprocessor(DefaultPreprocessor):
-    """Writes what nnU-Net's own writes, but for fewer ``class_locations``."""
+    """Writes the same data as nnU-Net's DefaultPreprocessor, except for fewer ``class_locations``."""
 
     def run_case_npy(
         self,
@@ -38,6 +39,16 @@ class ClassScalePreprocessor(DefaultPreprocessor):
         configuration_manager: ConfigurationManager,
         dataset_json: dict | str,
     ) -> tuple[np.ndarray, np.ndarray, dict]:
+        """Preprocess a case as nnU-Net does, but resample its label map in one pass.
+
+        :param data: image ``(channels, ...)`` in the axis order of nnU-Net's reader.
+        :param seg: label map ``(1, ...)``, or None.
+        :param properties: of the image, as nnU-Net's reader returns them.
+        :param plans_manager: nnU-Net's manager of the plans.
+        :param configuration_manager: nnU-Net's manager of the configuration.
+        :param dataset_json: content or path of ``dataset.json``.
+        :returns: image, label map and properties, preprocessed.
+        """
         configuration = _OnePass(configuration_manager.configuration)
         return super().run_case_npy(data, seg, properties, plans_manager, configuration, dataset_json)
 
@@ -45,7 +56,7 @@ class ClassScalePreprocessor(DefaultPreprocessor):
     def _sample_foreground_locations(
         seg: np.ndarray, classes_or_regions: list, seed: int = 1234, verbose: bool = False, **_: Any
     ) -> dict:
-        """As stock's, int32, at most ``MAX_LOCATIONS`` in all where classes are many."""
+        """Choose coordinates as nnU-Net does, but as int32, and for many classes about ``MAX_LOCATIONS`` in all."""
         count = min(10_000, max(MIN_LOCATIONS_OF_CLASS, MAX_LOCATIONS // max(1, len(classes_or_regions))))
         locations = DefaultPreprocessor._sample_foreground_locations(
             seg, classes_or_regions, seed, verbose, min_num_samples=count, min_percent_coverage=0
@@ -54,10 +65,11 @@ class ClassScalePreprocessor(DefaultPreprocessor):
 
 
 class _OnePass(ConfigurationManager):
-    """The configuration with another function for label maps, where the plans name nnU-Net's default one."""
+    """A configuration that resamples label maps in one pass, if the plans name nnU-Net's default function for them."""
 
     @property
-    def resampling_fn_seg(self):
+    def resampling_fn_seg(self) -> Callable[..., np.ndarray]:
+        """The function that resamples label maps: the one-pass function, or that of the plans if it is another one."""
         stock, options = super().resampling_fn_seg, self.configuration["resampling_fn_seg_kwargs"]
         replaced = {"is_seg": True, "order": 1, "order_z": 0}
         default = self.configuration["resampling_fn_seg"] == resample_data_or_seg_to_shape.__name__
@@ -74,9 +86,14 @@ class _OnePass(ConfigurationManager):
 
 
 def preprocess(dataset_ids: list[int], plans_name: str, configurations: Sequence[str], **options: Any) -> None:
-    """nnU-Net's ``preprocess`` with :class:`ClassScalePreprocessor` where the plans name nnU-Net's default one.
+    """Run nnU-Net's ``preprocess``, with :class:`ClassScalePreprocessor` if the plans name nnU-Net's default.
 
-    nnU-Net looks the class up by its name inside its own package, hence the patch.
+    nnU-Net finds preprocessors by name and in its own package only, so its lookup is patched during the call.
+
+    :param dataset_ids: numbers of the datasets.
+    :param plans_name: name of the plans.
+    :param configurations: names of the configurations.
+    :param options: further arguments of nnU-Net's function.
     """
     stock = ConfigurationManager.preprocessor_class
 

@@ -1,13 +1,13 @@
-"""Self-supervised encoders as starting weights, in the form in which nnssl publishes them (OpenMind models and others).
+"""Start a training from a self-supervised encoder, as nnssl publishes them (the OpenMind models, for example).
 
-Such a checkpoint holds ``network_weights`` and an ``nnssl_adaptation_plan`` that says under which prefixes its encoder
-and stem are. nnU-Net's ``-pretrained_weights`` wants a whole network instead; one is written for it here, whose decoder
-is freshly initialised.
+Such a checkpoint holds ``network_weights`` and an ``nnssl_adaptation_plan``, which names the prefixes of its encoder
+and stem. nnU-Net's ``-pretrained_weights`` expects a whole network. So this module writes a checkpoint of a whole
+network, in which encoder and stem are pretrained and everything else has its initial weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,10 +18,12 @@ from ClassScaleSegLib.errors import ModelError
 
 
 @contextmanager
-def whole_network(file: Path, build: Any) -> Iterator[Path]:
-    """A checkpoint that nnU-Net's ``-pretrained_weights`` accepts: ``file`` itself, or one made from an encoder.
+def whole_network(file: Path, build: Callable[[], torch.nn.Module]) -> Iterator[Path]:
+    """Provide a checkpoint that nnU-Net's ``-pretrained_weights`` accepts, for the duration of a ``with`` block.
 
-    :param build: makes the network to be trained.
+    :param file: a checkpoint of nnU-Net or nnssl.
+    :param build: returns the network to be trained; called for a checkpoint of nnssl only.
+    :returns: ``file`` itself, or a temporary checkpoint with its encoder.
     :raises ModelError: if the file is missing, or its encoder does not fit the network.
     """
     content = _self_supervised(file)
@@ -37,28 +39,29 @@ def whole_network(file: Path, build: Any) -> Iterator[Path]:
 
 
 def _self_supervised(file: Path) -> dict | None:
-    """Content of an nnssl checkpoint; ``None`` for any other, which is then nnU-Net's to read."""
+    """Return the content of a checkpoint of nnssl, and None for any other checkpoint, which nnU-Net will read."""
     if not file.is_file():
         raise ModelError(f"{file} does not exist: name the checkpoint with the pretrained weights.")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # nnU-Net's own checkpoints hold NumPy numbers
+    except Exception:  # nnU-Net's own checkpoints hold NumPy numbers, which weights_only refuses
         return None
     return content if isinstance(content, dict) and "nnssl_adaptation_plan" in content else None
 
 
-def adopt_encoder(network: torch.nn.Module, content: dict, where: str) -> None:
-    """Load encoder and stem into ``network`` (PlainConvUNet, ResidualEncoderUNet); all else stays as it is.
+def adopt_encoder(network: Any, content: dict, where: str) -> None:
+    """Load the weights of a pretrained encoder and stem into a network, and leave its other weights unchanged.
 
-    Where the network has more input channels than the encoder had, its first weights are repeated and divided by their
-    number, as nnssl's own nnU-Net does.
+    If the network has more input channels than the encoder, the first weights of the encoder are repeated for each
+    channel and divided by the number of channels, as in nnssl's version of nnU-Net.
 
-    :param content: of the checkpoint.
+    :param network: a PlainConvUNet or ResidualEncoderUNet.
+    :param content: content of a checkpoint of nnssl.
     :param where: its file, for messages.
     :raises ModelError: naming the first tensor that is missing or has another shape.
     """
     plan, given = content["nnssl_adaptation_plan"], content["network_weights"]
-    # the second name of each is that of older files
+    # Older files have these entries under names that begin with state_dict_.
     prefixes = [
         (own + ".", str(plan.get(key, plan.get(f"state_dict_{key}"))) + ".")
         for own, key in ((network.key_to_stem, "key_to_stem"), (network.key_to_encoder, "key_to_encoder"))
@@ -70,7 +73,10 @@ def adopt_encoder(network: torch.nn.Module, content: dict, where: str) -> None:
         if source is None:
             continue
         if source not in given:
-            raise ModelError(f"{where}: the encoder does not fit the plans: {source} is missing.")
+            raise ModelError(
+                f"{where}: the encoder does not fit the plans: {source} is missing. Plan with the architecture that "
+                "was pretrained (in most cases nnU-Net's ResEncL)."
+            )
         value = given[source]
         if name in first and value.shape[1] == 1 < tensor.shape[1]:
             channels = tensor.shape[1]
@@ -78,7 +84,8 @@ def adopt_encoder(network: torch.nn.Module, content: dict, where: str) -> None:
         if value.shape != tensor.shape:
             raise ModelError(
                 f"{where}: the encoder does not fit the plans: {source} has shape {tuple(value.shape)}, the network "
-                f"has {tuple(tensor.shape)}. Plan with the architecture that was pretrained (nnU-Net's ResEncL mostly)."
+                f"has {tuple(tensor.shape)}. Plan with the architecture that was pretrained (in most cases nnU-Net's "
+                "ResEncL)."
             )
         weights[name] = value
     network.load_state_dict(weights, strict=False)

@@ -1,12 +1,14 @@
-"""nnU-Net's trainer with the low-rank head: hundreds to a thousand classes in the memory of thirty-two channels.
+"""nnU-Net's trainer with the low-rank head: memory does not grow with the number of classes.
 
-``nnUNetv2_train DATASET CONFIGURATION FOLD -tr ClassScaleTrainer`` once ``nnUNet_extTrainer`` names the folder
-``nnunet_trainers`` (``classscaleseg-train`` sets it). Written for nnU-Net 2.8. Data loading, augmentation, schedule and
-optimiser are nnU-Net's; only what has a class axis beside the volume is replaced: last layer, loss, both validations.
+Run it with ``nnUNetv2_train DATASET CONFIGURATION FOLD -tr ClassScaleTrainer`` after setting the environment variable
+``nnUNet_extTrainer`` to the folder ``nnunet_trainers``; ``classscaleseg-train train`` sets it by itself. It is written
+for nnU-Net 2.8. Data loading, augmentation, schedule and optimiser are nnU-Net's. It replaces only what would hold
+arrays with both a class axis and volume axes: the last layer, the loss, and both validations.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +31,32 @@ from .checkpoints import PREVIOUS, readable, save_whole
 from .epoch_validation import class_counts, region_counts
 from .planner import RANK_ENTRY
 
-MAX_CLASSES_WITH_PROBABILITIES = 64  # --npz stores one volume a class
+MAX_CLASSES_WITH_PROBABILITIES = 64  # --npz stores one volume for each class of each case
 
 
-class _HeadLoss(DeepSupervisionLoss):
-    """Called as nnU-Net calls a loss: with the network's output and the target."""
+@dataclass(frozen=True)
+class _HeadLoss:
+    """A loss that nnU-Net can call: with the output of the network and the target, at one scale or several."""
 
-    def __call__(self, output: tuple, target: list[torch.Tensor] | torch.Tensor) -> torch.Tensor:
-        return super().__call__(*output, target if isinstance(target, list) else [target])
+    loss: DeepSupervisionLoss
+
+    def __call__(
+        self,
+        output: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor],
+        target: list[torch.Tensor] | torch.Tensor,
+    ) -> torch.Tensor:
+        return self.loss(*output, target if isinstance(target, list) else [target])
 
 
 class ClassScaleTrainer(nnUNetTrainer):
-    """:raises ModelError: for a cascade, whose second stage would get one input channel a class."""
+    """Trains a network with a :class:`.ClassScaleHead`; the arguments are those of nnU-Net's trainer.
 
-    epochs: int | None = None  # nnU-Net's 1000 if not set
+    :cvar epochs: number of epochs; None for nnU-Net's 1000.
+    :cvar mirroring: whether to mirror images in training and prediction.
+    :raises ModelError: if the configuration is the second stage of a cascade.
+    """
+
+    epochs: int | None = None
     mirroring = True
 
     def __init__(
@@ -56,8 +70,8 @@ class ClassScaleTrainer(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_cascaded:
             raise ModelError(
-                f"Configuration {configuration} is the second stage of a cascade: it would get one input channel a "
-                "class. Train 3d_fullres instead."
+                f"Configuration {configuration} is the second stage of a cascade: it would need one input channel for "
+                "each class. Train 3d_fullres instead."
             )
         if self.epochs is not None:
             self.num_epochs = self.epochs
@@ -70,13 +84,21 @@ class ClassScaleTrainer(nnUNetTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> torch.nn.Module:
-        """The plans' network with :class:`.ClassScaleHead` as its last layer."""
+        """Build the network of the plans with a :class:`.ClassScaleHead` as its last layer.
+
+        :param plans_manager: nnU-Net's manager of the plans.
+        :param configuration_manager: nnU-Net's manager of the configuration, with the rank if one was chosen.
+        :param num_input_channels: channels of the image.
+        :param num_output_channels: number of classes or regions.
+        :param enable_deep_supervision: whether the network returns bases, as in training, instead of logits.
+        :raises ModelError: if the network has another decoder, or the rank does not fit it.
+        """
         network = get_network_from_plans(
             configuration_manager.network_arch_class_name,
             configuration_manager.network_arch_init_kwargs,
             configuration_manager.network_arch_init_kwargs_req_import,
             num_input_channels,
-            1,  # the last layers are replaced
+            1,  # number of classes: add_head replaces the last layers
             allow_init=True,
             deep_supervision=enable_deep_supervision,
         )
@@ -86,30 +108,36 @@ class ClassScaleTrainer(nnUNetTrainer):
         common = {"batch_dice": self.configuration_manager.batch_dice, "ddp": self.is_ddp}
         common["ignore_index"] = self.label_manager.ignore_label
         loss = RegionLoss(regions=self._regions(), **common) if self._regions() else CrossEntropyDiceLoss(**common)
-        return _HeadLoss(loss, ddp=self.is_ddp)
+        return _HeadLoss(DeepSupervisionLoss(loss, ddp=self.is_ddp))
 
     def _regions(self) -> tuple[tuple[int, ...], ...]:
-        """Label values of each region; empty if the classes are ordinary labels."""
+        """Return the label values of each region; nothing if the classes are ordinary labels."""
         regions = self.label_manager.foreground_regions if self.label_manager.has_regions else ()
         return tuple(tuple(map(int, np.atleast_1d(region))) for region in regions)
 
     @staticmethod
     def get_training_transforms(*arguments: Any, **options: Any) -> Any:
-        """Regions stay a label map: the loss looks membership up, where stock makes one channel a region."""
+        """Return nnU-Net's transforms, without the one that turns the label map into a channel for each region."""
         return nnUNetTrainer.get_training_transforms(*arguments, **{**options, "regions": None})
 
     @staticmethod
     def get_validation_transforms(*arguments: Any, **options: Any) -> Any:
+        """Return nnU-Net's transforms, without the one that turns the label map into a channel for each region."""
         return nnUNetTrainer.get_validation_transforms(*arguments, **{**options, "regions": None})
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
+        """Return nnU-Net's settings of the augmentation, without mirroring if it is switched off."""
         rotation, dummy_2d, initial_patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         if not self.mirroring:
             axes = self.inference_allowed_mirroring_axes = None
         return rotation, dummy_2d, initial_patch, axes
 
     def train_step(self, batch: dict) -> dict:
-        """:raises LabelTableError: naming the cases, if a label map holds a label that dataset.json does not have."""
+        """Train on one batch as nnU-Net does.
+
+        :param batch: of nnU-Net's data loader.
+        :raises LabelTableError: naming the cases, if a label map holds a label that ``dataset.json`` does not have.
+        """
         try:
             return super().train_step(batch)
         except ValueError as error:
@@ -121,7 +149,10 @@ class ClassScaleTrainer(nnUNetTrainer):
             ) from error
 
     def validation_step(self, batch: dict) -> dict:
-        """As stock's, from tiles of the basis: :mod:`.epoch_validation`."""
+        """Return nnU-Net's loss and counts of hits and misses, computed by :mod:`.epoch_validation`.
+
+        :param batch: of nnU-Net's data loader.
+        """
         target = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
         target = [scale.to(self.device, non_blocking=True) for scale in target]
         with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
@@ -131,16 +162,23 @@ class ClassScaleTrainer(nnUNetTrainer):
         regions, ignore = self._regions(), self.label_manager.ignore_label
         head = Projection(projection.float(), bias.float(), regions=bool(regions))
         if regions:
-            counts = region_counts(bases[0], head, target[0], regions, ignore)
-        else:
-            counts = tuple(count[1:] for count in class_counts(bases[0], head, target[0], ignore))  # no background
-        hard = {
-            name: count.cpu().numpy() for name, count in zip(("tp_hard", "fp_hard", "fn_hard"), counts, strict=True)
+            hits, false, missed = region_counts(bases[0], head, target[0], regions, ignore)
+        else:  # without the background
+            hits, false, missed = (count[1:] for count in class_counts(bases[0], head, target[0], ignore))
+        return {
+            "loss": loss.detach().cpu().numpy(),
+            "tp_hard": hits.cpu().numpy(),
+            "fp_hard": false.cpu().numpy(),
+            "fn_hard": missed.cpu().numpy(),
         }
-        return {"loss": loss.detach().cpu().numpy(), **hard}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        """As stock's, but plain rounded numbers: a thousand NumPy ones an epoch would swell every checkpoint."""
+        """Log losses and Dice as nnU-Net does, but as rounded Python numbers.
+
+        Every checkpoint holds the log, which a thousand NumPy numbers for each epoch would make large.
+
+        :param val_outputs: results of :meth:`validation_step`.
+        """
         collated = collate_outputs(val_outputs)
         sums = np.stack([np.sum(collated[name], 0) for name in ("tp_hard", "fp_hard", "fn_hard")])
         loss = np.mean(collated["loss"])
@@ -157,28 +195,35 @@ class ClassScaleTrainer(nnUNetTrainer):
         self.logger.log("val_losses", float(loss), self.current_epoch)
 
     def save_checkpoint(self, filename: str) -> None:
-        """:raises OutputError: if it cannot be written; the older checkpoints are then as they were."""
+        """Write a checkpoint as nnU-Net does, and replace an older one only once the new one is complete.
+
+        :param filename: path to write.
+        :raises OutputError: if it cannot be written; the older checkpoints are then unchanged.
+        """
         if self.local_rank or self.disable_checkpointing:
             super().save_checkpoint(filename)
         else:
             save_whole(Path(filename), super().save_checkpoint)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """A damaged ``checkpoint_latest.pth`` is replaced by the one before.
+        """Load a checkpoint, or an older one if ``checkpoint_latest.pth`` is damaged.
 
-        :raises ModelError: if nothing can stand in for a damaged one.
+        :param filename_or_checkpoint: path of the checkpoint.
+        :raises ModelError: if it is missing or damaged and no other checkpoint can be used.
         """
         super().load_checkpoint(str(readable(Path(filename_or_checkpoint))))
 
     def on_train_end(self) -> None:
+        """Finish as nnU-Net does, and remove ``checkpoint_previous.pth``."""
         super().on_train_end()
         if self.local_rank == 0:
             (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Segment the validation cases with our engine and write ``validation/summary.json`` as nnU-Net does.
+        """Segment the validation cases, and write ``validation/summary.json`` as nnU-Net does.
 
-        With ``--npz`` and few classes this is nnU-Net's own; with many it goes without the probabilities.
+        :param save_probabilities: also store probabilities, as ``--npz`` asks for. With at most 64 classes, nnU-Net's
+            own validation does this; with more, no probabilities are stored, and the log says so.
         """
         classes = self.label_manager.num_segmentation_heads
         if save_probabilities and classes <= MAX_CLASSES_WITH_PROBABILITIES:
@@ -186,11 +231,13 @@ class ClassScaleTrainer(nnUNetTrainer):
             return
         if save_probabilities:
             self.print_to_log_file(
-                f"--npz is refused: the probabilities of {classes} classes would be {classes} volumes a case (at most "
-                f"{MAX_CLASSES_WITH_PROBABILITIES} are stored). Validating without them."
+                f"No probabilities are stored: --npz would store {classes} volumes for each case, and at most "
+                f"{MAX_CLASSES_WITH_PROBABILITIES} are allowed."
             )
         if self.configuration_manager.next_stage_names:
-            self.print_to_log_file("Nothing is predicted for the next stage of the cascade: it cannot be trained.")
+            self.print_to_log_file(
+                "No predictions are written for the next stage of the cascade, which ClassScaleTrainer cannot train."
+            )
         self.network.eval()
         cases = self._validate_cases()
         if self.local_rank == 0:
@@ -202,7 +249,7 @@ class ClassScaleTrainer(nnUNetTrainer):
             self.print_to_log_file("Mean Validation Dice: ", summary["foreground_mean"]["Dice"])
 
     def _validate_cases(self) -> list[dict]:
-        """Predict and compare this process's share of the cases; returns those of all processes."""
+        """Predict and compare the cases of this process, and return the metrics of the cases of all processes."""
         keys = sorted(self.do_split()[1])
         world = distributed.get_world_size() if self.is_ddp else 1
         dataset = self.dataset_class(self.preprocessed_dataset_folder, keys[self.local_rank :: world])
@@ -225,7 +272,8 @@ class ClassScaleTrainer(nnUNetTrainer):
             metrics = case_metrics(reference, labels, evaluated, self.label_manager.ignore_label)
             files = {"reference_file": str(reference_file), "prediction_file": str(prediction_file)}
             cases.append({"metrics": metrics, **files})
-            if self.is_ddp and index < len(keys) // world:  # every process has that many; NCCL gives up on long silence
+            # NCCL aborts after a long silence. Every process has at least this many cases, so all reach the barrier.
+            if self.is_ddp and index < len(keys) // world:
                 distributed.barrier()
         if self.is_ddp:
             ranks: list = [None] * world

@@ -1,10 +1,10 @@
-"""ClassScaleTrainer with other lengths and without mirroring, named as nnU-Net names its own variants."""
+"""Variants of ClassScaleTrainer with fewer or more epochs or without mirroring, named as nnU-Net names its own."""
 
 from .trainer import ClassScaleTrainer
 
 
 class ClassScaleTrainer_NoMirroring(ClassScaleTrainer):
-    """For images whose left and right structures have different labels: mirrored they would teach the wrong side."""
+    """Trains without mirroring, for labels that differ between left and right: a mirrored image has them swapped."""
 
     mirroring = False
 
