@@ -29,7 +29,9 @@ def test_the_bundle_opens_and_its_card_states_what_was_measured(tmp_path, capsys
     assert abs(again.last["dice"] - result.last["dice"]) < 1e-3  # goes on from there
     with pytest.raises(ModelError, match=r"was trained with weights .*toy-12.zip, not other.zip"):
         train(replace(options, folder=tmp_path / "again", weights="other.zip"))
-    with pytest.raises(ModelError, match=r"toy-12.zip is of another network: .* Give the options it was trained with"):
+    with pytest.raises(
+        ModelError, match=r"toy-12.zip belongs to another network: .* Use the options it was trained with"
+    ):
         train(replace(options, folder=tmp_path / "other", weights=str(bundle), classes=13))
     card = pack_toy_model.card(
         {"classes": 12, "size": 16, "features": [16, 24], "batch": 1},
