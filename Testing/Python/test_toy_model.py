@@ -42,9 +42,9 @@ def test_the_bundle_opens_and_its_card_states_what_was_measured(tmp_path, capsys
         COUNTS,
         "a CPU",
     )
-    assert "mean Dice over the 12 classes on 1 unseen volumes: 0.875; 0.875 with false positives" in card
+    assert "mean Dice over the 12 classes on 1 unseen volumes: 0.875; pooled over all volumes, 0.875" in card
     assert "2 of 12 classes have a Dice below 0.8: 3 (0.50), 12 (0.00)." in card
-    assert "40 steps, volumes a step: 1; 1 minutes on a CPU" in card and "| 20 | 0.5000 | 6 | 0.2500 |" in card
+    assert "40 steps, volumes per step: 1; 1 minutes on a CPU" in card and "| 20 | 0.5000 | 6 | 0.2500 |" in card
     assert "| 11 | 1.000 | 0.000 |" in card
 
 
