@@ -24,8 +24,8 @@ class _Short(nnUNetTrainerAdam1en3):
 
 
 class nnUNetTrainer_benchmark(_Short, nnUNetTrainerNoMirroring):
-    """Stock."""
+    """Stock nnU-Net."""
 
 
 class ClassScaleTrainer_benchmark(_Short, ClassScaleTrainer_NoMirroring):
-    """Ours."""
+    """Our trainer."""

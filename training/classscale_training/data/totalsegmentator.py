@@ -263,7 +263,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset-id", type=int, required=True, metavar="D", help="number of the nnU-Net dataset")
     parser.add_argument("--labels", type=Path, help="colour-table CSV with the classes (default: the 117 of version 2)")
     parser.add_argument("--allow-missing", action="store_true", help="count classes without a file as absent")
-    parser.add_argument("--workers", type=int, default=0, help="number of processes (default: this one)")
+    parser.add_argument("--workers", type=int, default=0, help="number of worker processes; 0 or 1: none (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -237,7 +237,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-missing", action="store_true", help="count missing predictions as if nothing had been predicted"
     )
-    parser.add_argument("--workers", type=int, default=0, help="number of processes (default: this one)")
+    parser.add_argument("--workers", type=int, default=0, help="number of worker processes; 0 or 1: none (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ class LoopData(Protocol):
 
 
 class ToyData:
-    """:class:`LoopData` of :class:`~classscale_training.data.toy.ToyCases`."""
+    """The :class:`LoopData` of :class:`~classscale_training.data.toy.ToyCases`."""
 
     channel = "toy"
     patch: tuple[int, int, int]
@@ -70,7 +70,7 @@ class ToyData:
 
 
 class BrainData:
-    """:class:`LoopData` of :class:`~classscale_training.data.brain.BrainCases`."""
+    """The :class:`LoopData` of :class:`~classscale_training.data.brain.BrainCases`."""
 
     channel = "MR"
     label_sets: LabelSets | None
