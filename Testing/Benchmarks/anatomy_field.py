@@ -1,8 +1,9 @@
-"""An anatomy-like basis and projection with any number of classes, made from the labels of a real head atlas.
+"""Make an anatomy-like basis and projection with any number of classes from the labels of a real head atlas.
 
-Network outputs on anatomy are large regions with smooth transitions, not noise, and the cost of exact decoding depends
-on that. So the benchmarks take the SPL/NAC head atlas (312 structures), cut or merge its structures to the wanted
-number of classes, give each class a random code of R numbers, and smooth the codes over space.
+On anatomy, the outputs of a network are large regions with smooth transitions, not noise, and the cost of exact
+decoding depends on that. The benchmarks therefore use the SPL/NAC head atlas (312 structures). They divide or merge its
+structures until the number of classes is right, give each class a random code of R numbers, and smooth the codes over
+space.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ ATLAS = Path(__file__).resolve().parents[3] / "shared" / "data" / "spl_brain" / 
 
 
 def atlas_labels(classes: int, size: int) -> np.ndarray:
-    """Labels ``(size,)*3`` int64 in ``0..classes-1``, every value in use if the grid is fine enough.
+    """Return labels ``(size,)*3`` int64 in ``0..classes-1``; every value occurs if the grid is fine enough.
 
-    Fewer classes than structures: the smallest structures are merged into background. More: the largest parts are cut
-    in two across their longest axis until there are enough.
+    With fewer classes than structures, the smallest structures become background. With more classes, the largest part
+    is divided in two across its longest axis until there are enough parts.
     """
     import SimpleITK as sitk
 
@@ -38,7 +39,7 @@ def atlas_labels(classes: int, size: int) -> np.ndarray:
         points = coordinates[largest]
         axis = np.ptp(points, axis=0).argmax()
         upper = points[:, axis] > np.median(points[:, axis])
-        if not upper.any():  # more than half of the part lies in its last layer
+        if not upper.any():  # more than half of the part is in its last layer
             upper = points[:, axis] == points[:, axis].max()
         coordinates[largest], coordinates[len(coordinates) + 1] = points[~upper], points[upper]
         labels[tuple(points[upper].T)] = len(coordinates)
@@ -46,7 +47,7 @@ def atlas_labels(classes: int, size: int) -> np.ndarray:
 
 
 def anatomy_field(classes: int, size: int, rank: int = 32, seed: int = 0):
-    """Basis ``(R, size, size, size)`` float32, weight ``(C, R)`` and bias ``(C,)`` of an anatomy-like output."""
+    """Return basis ``(R, size, size, size)`` float32, weight ``(C, R)`` and bias ``(C,)`` of an anatomy-like output."""
     import torch
     from scipy.ndimage import gaussian_filter
 

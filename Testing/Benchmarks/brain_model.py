@@ -1,16 +1,17 @@
-"""The embedded brain model: every structure, people it has never seen, the sample in the panel, and one real image.
+"""Measure the embedded brain model: every structure, unseen people, the sample in the panel, and one real image.
 
     python training/embedded_models/prepare_brain_data.py --atlas .../spl_brain --individuals .../synthseg_labels
     python Testing/Benchmarks/brain_model.py [--quick] [--root FOLDER]
 
 * Dice of each structure on unseen synthesised heads of the atlas subject, and of coarse sets on individuals 11 to 14,
-  who took no part in the training (``training/embedded_models/evaluate_brain_model.py``; kept in the root folder).
-* Seconds and memory from Apply to a complete segmentation node for the sample ``head-mr``, on two threads: the panel on
-  the stand-ins of Testing/Slicer, the scene is Slicer's own. The memory is that of both processes.
-* A picture of the MNI template of ``neuroparc_mni``, the average of the heads of 152 people, without its skull: no
-  labels of it exist that could be compared, so it is looked at.
+  who were not used for training (``training/embedded_models/evaluate_brain_model.py``; its results are kept in the root
+  folder).
+* Seconds and memory from Apply to a complete segmentation node for the sample ``head-mr``, on two threads. The panel
+  runs on the stand-ins of Testing/Slicer; the scene is Slicer's own. The memory is that of both processes.
+* A picture of the MNI template of ``neuroparc_mni``, the average of the heads of 152 people, without the skull. It has
+  no labels to compare with, so the picture is for visual inspection.
 
-``results/head-mr-312.json`` and ``results/head-mr-312-mni.png``.
+The results are ``results/head-mr-312.json`` and ``results/head-mr-312-mni.png``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TEMPLATE = DATA / "neuroparc_mni" / "MNI152NLin6_res-1x1x1_T1w_descr-brain.nii.g
 
 
 def evaluation(root: Path, quick: bool) -> dict[str, Any]:
-    """What ``evaluate_brain_model.py`` finds, from the root folder if this very model was evaluated before."""
+    """Return the results of ``evaluate_brain_model.py``; they are kept in the root folder for each model file."""
     from evaluate_brain_model import main as evaluate
 
     digest = hashlib.sha256(MODEL.read_bytes()).hexdigest()[:16]
@@ -48,14 +49,14 @@ def evaluation(root: Path, quick: bool) -> dict[str, Any]:
 
 
 def panel_job(root: Path) -> dict[str, Any]:
-    """A run of the sample in the panel, in processes of its own."""
+    """Run the sample in the panel, in a separate process, and return the figures."""
     kept = root / "panel.json"
     job = run_job([sys.executable, __file__, "--task", json.dumps({"output": str(kept)})], threads=2)
     return {**json.loads(kept.read_text()), "peak_GiB": round(job.peak / 2**30, 3)}
 
 
 def run_in_panel(output: str) -> None:
-    """Apply, wait, count: writes the seconds and the non-empty segments to a file."""
+    """Click Apply, wait, and write the seconds and the number of non-empty segments to a file."""
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     with tempfile.TemporaryDirectory() as models:
         os.environ["CLASSSCALESEG_MODELS"] = models
@@ -79,7 +80,7 @@ def run_in_panel(output: str) -> None:
 
 
 def template_picture(quick: bool, root: Path) -> dict[str, Any]:
-    """Segment the template and draw it."""
+    """Segment the template, draw it, and return the figures."""
     from ClassScaleSegLib import open_model, segment
     from ClassScaleSegLib.commands.demo import draw
 

@@ -1,8 +1,8 @@
-"""Seconds from cancelling a segmentation until its processes are gone and its folder is removed, at each stage.
+"""Measure, at each stage, the seconds from cancelling a segmentation until its processes and its folder are gone.
 
     python Testing/Benchmarks/cancel.py
 
-The embedded model on the embedded sample, behind a launcher, as `PythonSlicer` is one.
+The embedded model segments the embedded sample. Python is started by a launcher, because `PythonSlicer` is one.
 """
 
 from __future__ import annotations

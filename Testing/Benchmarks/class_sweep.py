@@ -1,11 +1,12 @@
-"""Peak memory and time against the number of classes, 10 to 2000, ours and stock: training, loss, prediction, export.
+"""Measure peak memory and time for 10 to 2000 classes, ours and stock: training, loss, prediction, export.
 
     python Testing/Benchmarks/class_sweep.py [--quick] [--root FOLDER]
 
-The cases of ``training_step.py`` (96^3), ``loss_memory_time.py`` (2 x 64^3 voxels), ``memory_growth.py`` (112^3, patch
-64^3; here with the time of the prediction) and ``export_time.py`` (80^3 to 152^3) at more class counts, one thread.
-Where stock would take more memory than is free it is not run and called out of memory, with what it would take. Each
-measurement is kept in the root folder, so a stopped sweep goes on; half an hour in all. ``results/class_sweep.json``.
+The cases are those of ``training_step.py`` (96^3), ``loss_memory_time.py`` (2 x 64^3 voxels), ``memory_growth.py``
+(112^3, patch 64^3; here with the time of the prediction) and ``export_time.py`` (80^3 to 152^3), with more numbers of
+classes, on one thread. Where stock would need more memory than is free, it is not run; the result then is "out of
+memory" with the memory it would need. Each measurement is kept in the root folder, so the same command continues a
+stopped sweep. The whole sweep takes half an hour. The results are ``results/class_sweep.json``.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ SIDES = ("ours", "stock")
 
 def training(side: str, classes: int, root: Path, quick: bool) -> dict[str, float]:
     size = 64 if quick else 96
-    _refuse(0 if side == "ours" else 24 * classes * size**3)  # measured: 24 bytes a logit, its coarser scales included
+    _refuse(0 if side == "ours" else 24 * classes * size**3)  # measured: 24 bytes per logit, with the coarser scales
     found = in_own_process(str(HERE / "training_step.py"), side=side, classes=classes, size=size, repeats=1)
     return {"seconds": found["seconds"], "MiB": mebibytes(found["bytes"])}
 
 
 def loss(side: str, classes: int, root: Path, quick: bool) -> dict[str, float]:
     size = 16 if quick else 64
-    need = 0 if side == "ours" else 22 * classes * 2 * size**3  # measured: 20 bytes a logit
+    need = 0 if side == "ours" else 22 * classes * 2 * size**3  # measured: 20 bytes per logit
     _refuse(need)
     repeats = 3 if side == "ours" else 1
     task = {"side": side, "classes": classes, "size": size, "repeats": repeats}
@@ -74,7 +75,7 @@ def _refuse(need: float) -> None:
 
 
 def measured(kept: Path, work: Callable[[], dict[str, float]]) -> dict[str, Any]:
-    """What ``work`` gives, from ``kept`` if it was measured before."""
+    """Return the result of ``work``, from the file ``kept`` if it was measured before."""
     if not kept.exists():
         try:
             found: dict[str, Any] = work()

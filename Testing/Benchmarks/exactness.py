@@ -1,14 +1,15 @@
-"""Bar 2, exactness: our label maps against those of exact arithmetic, in voxels that differ in a million.
+"""Bar 2, exactness: compare our label maps with those of exact arithmetic, in differing voxels per million.
 
     python Testing/Benchmarks/exactness.py [--root .benchmarks/exactness] [--quick]
 
 The reference shares no code with the engine. It takes nnU-Net's preprocessed image, runs the networks in float64 over
 nnU-Net's windows with nnU-Net's Gaussian and mirroring, resamples the full logits in float64 with nnU-Net's own
-function and takes the largest. Beside it stands nnU-Net itself, with its fp16 accumulators, against the same reference.
+function and takes the largest. nnU-Net itself, with its fp16 accumulators, is compared with the same reference.
 
-A network with random weights gives noise, and noise is full of ties that no trained network has. So the head is fitted
-(linear discriminants) to find, in an image made of as many cells as there are classes, those very cells again. Voxels
-that remain ties, closer than float32 can tell, are counted apart; they count as differing all the same if they differ.
+A network with random weights gives noise, and noise has many ties that no trained network has. So the head is fitted
+(linear discriminants): the image consists of as many cells as there are classes, and the head finds these cells again.
+Voxels that remain ties, closer than float32 can resolve, are also counted separately. If they differ, they count as
+differing voxels too.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ from random_model import CONFIGURATION, RandomModel
 
 IMAGE_CHANNELS = 8
 LIMIT = 2e-6
-_LARGEST_LOGIT = 30.0  # what trained networks give
+_LARGEST_LOGIT = 30.0  # as trained networks give
 
 
 @dataclass(frozen=True)
 class Case:
-    """:ivar size: of the image, voxels along each axis; the model grid is 0.55 of it."""
+    """One network and image.
+
+    :ivar size: voxels of the image along each axis; the model grid has 0.55 times as many.
+    :ivar patch: voxels of the patch along each axis.
+    """
 
     classes: int
     architecture: str = "PlainConvUNet"
@@ -56,12 +61,12 @@ class Case:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Of the image, (z, y, x)."""
+        """Spacing of the image in mm, (z, y, x)."""
         return tuple(0.55 * s for s in self.model().spacing)
 
 
 def cells(classes: int, size: int, seed: int = 0) -> np.ndarray:
-    """Labels ``(size,)*3``: convex cells that fill an ellipsoid, background 0 around it."""
+    """Return labels ``(size,)*3``: convex cells that fill an ellipsoid, surrounded by background 0."""
     from scipy.spatial import cKDTree
 
     generator = np.random.default_rng(seed)
@@ -75,7 +80,7 @@ def cells(classes: int, size: int, seed: int = 0) -> np.ndarray:
 
 
 def image_of(labels: np.ndarray, seed: int = 1) -> np.ndarray:
-    """``(channels, z, y, x)`` float32: each cell has its own grey values, borders are a voxel wide, with some noise."""
+    """Return an image ``(channels, z, y, x)`` float32: cells of different grey values, borders a voxel wide, noise."""
     from scipy.ndimage import gaussian_filter
 
     generator = np.random.default_rng(seed)
@@ -86,7 +91,7 @@ def image_of(labels: np.ndarray, seed: int = 1) -> np.ndarray:
 
 
 def preprocessed(image: np.ndarray, case: Case):
-    """What nnU-Net's preprocessing makes of the image, ``(channels, X, Y, Z)`` float32, and its properties."""
+    """Return the image after nnU-Net's preprocessing, ``(channels, X, Y, Z)`` float32, with properties and plans."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     model = case.model()
@@ -101,7 +106,7 @@ def preprocessed(image: np.ndarray, case: Case):
 
 
 def mean_over_windows(network, image: np.ndarray, patch: tuple, mirror_axes: tuple, dtype):
-    """nnU-Net's sliding-window mean of ``network``'s output, every accumulator whole: ``(K, X, Y, Z)`` of ``dtype``."""
+    """Return nnU-Net's sliding-window mean of the outputs, ``(K, X, Y, Z)``, with accumulators of ``dtype``."""
     import torch
     from acvl_utils.cropping_and_padding.padding import pad_nd_image
     from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
@@ -122,7 +127,10 @@ def mean_over_windows(network, image: np.ndarray, patch: tuple, mirror_axes: tup
 
 
 def fit_head(network, image: np.ndarray, labels: np.ndarray, case: Case) -> None:
-    """Set the last layer so that the classes are the cells: discriminants ``mean^T S^-1 f - mean^T S^-1 mean / 2``."""
+    """Set the last layer so that the classes are the cells.
+
+    The discriminants are ``mean^T S^-1 f - mean^T S^-1 mean / 2``.
+    """
     import torch
 
     head = network.decoder.seg_layers[-1]
@@ -137,7 +145,7 @@ def fit_head(network, image: np.ndarray, labels: np.ndarray, case: Case) -> None
     within = np.cov((features - means[truth]).T)
     weight = means @ np.linalg.inv(within + 0.1 * np.trace(within) / len(basis) * np.eye(len(basis)))
     bias = -0.5 * (weight * means).sum(1)
-    if case.regions:  # a discriminant against everything else, its border moved to where the region is small
+    if case.regions:  # a discriminant against everything else, with its border moved so that the region is small
         bias = np.array([-np.quantile(features @ row, 0.97) for row in weight])
     logits = features[::17] @ weight.T + bias
     scale = _LARGEST_LOGIT / np.quantile(np.abs(logits).max(1), 0.99)
@@ -149,7 +157,7 @@ def fit_head(network, image: np.ndarray, labels: np.ndarray, case: Case) -> None
 def decide(logits: np.ndarray, shape: tuple, spacing: tuple, new_spacing: tuple, regions: bool):
     """Resample float64 logits class by class with nnU-Net's function, and decide.
 
-    :returns: labels, and how far the decision was from being another one, in logits; both ``shape``.
+    :returns: the labels, and the distance in logits to the nearest other decision; both of ``shape``.
     """
     from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
@@ -170,7 +178,7 @@ def decide(logits: np.ndarray, shape: tuple, spacing: tuple, new_spacing: tuple,
 
 
 def stock_labels(networks: list, image: np.ndarray, case: Case) -> np.ndarray:
-    """nnU-Net's own prediction of these networks, fp16 accumulators and all."""
+    """Return nnU-Net's own prediction with these networks, which uses fp16 accumulators."""
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -191,7 +199,7 @@ def stock_labels(networks: list, image: np.ndarray, case: Case) -> np.ndarray:
 
 
 def measure(case: Case, root: Path, stock: bool = True) -> dict:
-    """Segment one case with the engine, with float64 and with nnU-Net; a row of the table."""
+    """Segment one case with the engine, in float64 and with nnU-Net; return a row of the table."""
     import SimpleITK as sitk
     import torch
     from ClassScaleSegLib import open_model, segment

@@ -1,13 +1,13 @@
-"""Bar 4, first half: from what the network leaves on the model grid to the label map on the image grid, on one thread.
+"""Bar 4, first half: time from the network's output on the model grid to the label map on the image grid, one thread.
 
     python Testing/Benchmarks/export_time.py [--root .benchmarks/export_time] [--quick]
 
 Ours: decoding the basis by rows into the label array. Stock: nnU-Net's
 ``convert_predicted_logits_to_segmentation_with_correct_shape`` on the full logits in half precision, as its predictor
-hands them over; making them is not timed. Both see the same anatomy-like field (``anatomy_field.py``).
+passes them; computing the logits is not timed. Both get the same anatomy-like field (``anatomy_field.py``).
 
-Ours is the median of five repetitions, stock is run once. ``boundary`` is the share of output voxels between model
-voxels of different classes, the voxels that cost us time.
+Ours is the median of five repetitions; stock is run once. ``boundary`` is the share of output voxels between model
+voxels of different classes; these are the voxels that cost our decoder time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from measure import Bar, free_bytes, in_own_process, parse, report
 from random_model import CONFIGURATION, RandomModel
 
 REPETITIONS = 5
-# classes, size of the model grid, size of the image grid, how many times faster than stock
+# classes, size of the model grid, size of the image grid, required speed as a multiple of stock's
 CASES = ((118, 80, 152, 20), (1000, 80, 152, 60), (118, 80, 240, None))
 QUICK = ((118, 40, 76, None), (300, 40, 76, None))
 
 
 def run(classes: int, size: int, new_size: int, stock: bool) -> dict:
-    """Time one case in this process, on one thread."""
+    """Time one case in this process, on one thread; return a row of the table."""
     import numpy as np
     import torch
     from ClassScaleSegLib.inference.decode import RowDecoder
@@ -70,7 +70,7 @@ def run(classes: int, size: int, new_size: int, stock: bool) -> dict:
 
 
 def _stock(logits, new_size: int):
-    """nnU-Net's export of ``(C, X, Y, Z)`` half logits: label map and seconds."""
+    """Run nnU-Net's export on half-precision logits ``(C, X, Y, Z)``; return the label map and the seconds."""
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -116,7 +116,7 @@ def main() -> int:
         print(json.dumps(run(**options.task)))
         return 0
     if not ATLAS.exists():
-        raise SystemExit(f"{ATLAS} is missing: the field is made from the labels of this atlas.")
+        raise SystemExit(f"{ATLAS} is missing: the benchmark needs the labels of this atlas.")
     rows, bars = [], []
     for classes, size, new_size, at_least in QUICK if options.quick else CASES:
         # half and float64 logits on the model grid, half-precision logits on the image grid
@@ -124,7 +124,7 @@ def main() -> int:
         fits = need < 0.95 * free_bytes()
         row = in_own_process(__file__, classes=classes, size=size, new_size=new_size, stock=fits)
         if not fits:
-            row["skipped"] = f"stock was not run: it takes {need / 2**30:.0f} GiB, more than is free"
+            row["skipped"] = f"stock was not run: it needs {need / 2**30:.0f} GiB, more than is free"
         elif at_least is not None:
             name = f"times faster than stock, {classes} classes, {size}^3 to {new_size}^3"
             bars.append(Bar(name, row["times_faster"], at_least, at_least=True))

@@ -1,25 +1,27 @@
-"""The engine on a GPU: the labels that the CPU gives, stock nnU-Net beside it, and a GPU with little memory.
+"""Measure the engine on a GPU: agreement with the CPU, stock nnU-Net for comparison, and a GPU with little memory.
 
     python Testing/Benchmarks/gpu_engine.py [--device cuda] [--minutes 2.5] [--limit 60] [--folder FOLDER] [--quick]
 
-Needs torch, nnunetv2, SimpleITK, safetensors, psutil and this repository. It writes ``results/gpu_engine.json``; until
-all rows are done, those that are stand in ``gpu_engine.partial.json``. Each row has a process of its own, which is
-killed after ``--limit`` seconds or at 85 % of the machine's memory; rows for which no time is left are skipped, the
-most wanted come first. ``--quick --device cpu`` runs everything in small, to show that the script works; then name
-another ``--folder``.
+The script needs torch, nnunetv2, SimpleITK, safetensors, psutil and this repository, and writes
+``results/gpu_engine.json``. Until all rows are done, the finished ones are in ``gpu_engine.partial.json``. Each row
+runs in its own process, which is killed after ``--limit`` seconds or at 85 % of the machine's memory. The most
+important rows come first; rows for which no time is left are skipped. ``--quick --device cpu`` runs everything with
+small sizes to show that the script works; use another ``--folder`` with it.
 
 ``bundles``: the embedded models on their samples, as shipped (with mirroring where the model allows it), on the CPU and
-on the device: seconds of the second call, voxels that differ, and those that differ when the device keeps to float32.
+on the device. The row has the seconds of the second call, the voxels that differ, and the voxels that differ when the
+device uses only float32.
 
 ``against_stock``: a full-size network (6 stages, 32 to 320 features, patch 128^3, random weights) on 256^3 voxels of
 smooth noise at the model's spacing, and on 384^3 at half of it, so that the result is resampled. Stock is
 ``nnUNetPredictor`` with its defaults (everything on the device, step 0.5, Gaussian). Neither mirrors; each chooses its
-number of threads. Seconds are from the image file to the array of labels, with the model loaded and one window run
-before: all, preprocessing, what is after it, and stock's export. Random weights give noisy labels with many near ties.
+number of threads. Seconds are from the image file to the array of labels; the model was loaded and one window was run
+before. They are given for the whole, for preprocessing, for the rest, and for stock's export. Random weights give noisy
+labels with many near ties.
 
-``small_gpu``: 1000 classes with torch held to a few GiB of the GPU, then with the engine's own memory limit.
+``small_gpu``: 1000 classes with torch limited to a few GiB of the GPU, then with the engine's own memory limit.
 
-Memory is in MiB, during the timed call: the most that torch allocated and reserved on the GPU, and the resident memory
+Memory is in MiB, during the timed call: the peaks that torch allocated and reserved on the GPU, and the resident memory
 of the process before the call and at its peak.
 """
 
@@ -50,14 +52,14 @@ MEMORY_SHARE = 0.85  # of the machine's memory, at which a row is stopped
 
 
 class Workers:
-    """Processes that do one task each; the next one imports what it needs while the one before is at work."""
+    """Processes that do one task each; the next one imports its packages while the current one works."""
 
     def __init__(self, folder: Path):
         self.answer = folder / "answer.json"
         self._spare = self._new()
 
     def run(self, limit: float, **task: object) -> dict:
-        """The row that the task wrote, with a fault if it did not end well."""
+        """Run a task and return the row that it wrote, with a fault if the process failed or was stopped."""
         self.answer.unlink(missing_ok=True)
         process, self._spare = self._spare, self._new()
         with contextlib.suppress(BrokenPipeError):
@@ -81,7 +83,7 @@ class Workers:
 
 
 def _wait(process: subprocess.Popen, limit: float) -> tuple[str | None, int]:
-    """Until it ends, or has to be ended: why, and the most resident bytes seen."""
+    """Wait until the process ends or has to be killed; return the reason and the largest resident size in bytes."""
     import psutil
 
     end, allowed, peak = time.monotonic() + limit, MEMORY_SHARE * psutil.virtual_memory().total, 0
@@ -99,7 +101,7 @@ def _wait(process: subprocess.Popen, limit: float) -> tuple[str | None, int]:
 
 
 class Files:
-    """Models and images of the rows, made when first asked for, and the labels that were found."""
+    """Models and images of the rows, made on first use, and the files of the labels."""
 
     def __init__(self, folder: Path, quick: bool):
         self.folder, self.base, self.quick = folder, SMALL if quick else FULL_SIZE, quick
@@ -112,7 +114,7 @@ class Files:
         return str(found)
 
     def image(self, size: int, spacing: float) -> str:
-        """Smooth noise like a CT's values, int16."""
+        """Return the file of an image of smooth noise with values like those of a CT, int16."""
         import numpy as np
         import SimpleITK as sitk
         from scipy.ndimage import zoom
@@ -130,7 +132,7 @@ class Files:
 
 
 def rows(files: Files, device: str, quick: bool) -> list[tuple[str, dict, dict]]:
-    """Part, what the row says of itself, and its task; the most wanted first."""
+    """Return part, description and task of each row, the most important rows first."""
     same, finer = (48, 64) if quick else (256, 384)
     few, usual, many, most = (5, 12, 40, 80) if quick else (10, 118, 1000, 2000)
 
@@ -166,7 +168,7 @@ def rows(files: Files, device: str, quick: bool) -> list[tuple[str, dict, dict]]
 
 
 def share_that_differs(files: Files, told: dict) -> float | None:
-    """Of the voxels, between ours and stock, once both are there."""
+    """Return the share of voxels that differ between ours and stock, once both label maps exist."""
     import numpy as np
 
     both = [Path(files.labels(engine, told["classes"], told["image"][0])) for engine in ("ours", "stock")]
@@ -179,14 +181,16 @@ def share_that_differs(files: Files, told: dict) -> float | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=2.5, help="time there is, for all rows together")
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds that one row may take")
-    parser.add_argument("--quick", action="store_true", help="small, to show that everything works")
-    parser.add_argument("--folder", type=Path, default=HERE / "results", help="where the JSON goes")
+    parser.add_argument("--minutes", type=float, default=2.5, help="time for all rows together (default: 2.5)")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds that one row may take (default: 60)")
+    parser.add_argument("--quick", action="store_true", help="use small sizes, to show that everything works")
+    parser.add_argument(
+        "--folder", type=Path, default=HERE / "results", help="folder of the JSON file (default: results)"
+    )
     options = parser.parse_args()
     begin, device = time.monotonic(), options.device
     with tempfile.TemporaryDirectory(prefix="classscaleseg-gpu-") as name:
-        workers = Workers(Path(name))  # before torch is imported here: the first one starts at once
+        workers = Workers(Path(name))  # before torch is imported here, so that the first process starts at once
         try:
             return measure(workers, Files(Path(name), options.quick), options, begin + 60 * options.minutes, device)
         finally:
@@ -194,7 +198,7 @@ def main() -> int:
 
 
 def measure(workers: Workers, files: Files, options: argparse.Namespace, end: float, device: str) -> int:
-    """All rows; 1 if one has a fault that is ours."""
+    """Measure all rows; return 1 if a row of ours has a fault, else 0."""
     content = {"machine": description(device), "quick": options.quick, "minutes": 0.0}
     content |= {"bundles": [], "against_stock": [], "small_gpu": []}
     begin, failed, partial = time.monotonic(), False, options.folder / "gpu_engine.partial.json"
@@ -217,7 +221,7 @@ def measure(workers: Workers, files: Files, options: argparse.Namespace, end: fl
         failed |= "fault" in row and told.get("engine") != "stock"
         content[part].append(row)
         content["minutes"] = round((time.monotonic() - begin) / 60, 2)
-        write_json(partial, content)  # each time: what is killed keeps its rows
+        write_json(partial, content)  # after each row, so that a killed run keeps its rows
         print(json.dumps({"part": part, **row}), flush=True)
     partial.replace(options.folder / "gpu_engine.json")
     return int(failed)

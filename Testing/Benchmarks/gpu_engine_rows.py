@@ -1,6 +1,6 @@
-"""One row of :mod:`gpu_engine`, in a process of its own, told what to do in a line of JSON on standard input.
+"""Measure one row of :mod:`gpu_engine` in a separate process, which gets its task as a line of JSON on standard input.
 
-What is known of the row so far is in a file that the parent reads however this process ends.
+The facts of the row so far are in a file, which the parent reads however this process ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stock import declare_torchvision_operators  # noqa: E402
 
 
 class Row:
-    """What is known so far, in a file that the parent reads however the process ends."""
+    """The facts of the row so far, in a file that the parent reads however the process ends."""
 
     def __init__(self, file: Path):
         self.file, self.content = file, {}
@@ -55,7 +55,7 @@ def serve() -> None:
 
 
 def bundle(row: Row, name: str, sample: str, device: str) -> None:
-    """An embedded model on its sample: CPU, then the device."""
+    """Segment the sample of an embedded model on the CPU, then on the device."""
     from ClassScaleSegLib import open_model, segment
     from ClassScaleSegLib.commands.demo import mean_dice
     from ClassScaleSegLib.images.segmentation import Segmentation
@@ -73,14 +73,14 @@ def bundle(row: Row, name: str, sample: str, device: str) -> None:
     with single_precision():
         labels["float32"] = segment(image, model, device=device).labels
     row.add(float32_differ=int((labels["cpu"] != labels["float32"]).sum()))
-    with contextlib.suppress(FileNotFoundError):  # the head's own labels are not shipped
+    with contextlib.suppress(FileNotFoundError):  # the labels of the head sample are not shipped
         truth = Segmentation.from_image(resource("SampleData", f"{sample}-labels.nrrd")).labels
         row.add(**{f"{place}_dice": mean_dice(found, truth) for place, found in labels.items()})
 
 
 @contextlib.contextmanager
 def single_precision():
-    """No half precision and no TF32 in the network, so that only the order of additions differs from the CPU."""
+    """Use neither half precision nor TF32 in the network, so that only the order of additions differs from the CPU."""
     import torch
 
     with (
@@ -98,7 +98,7 @@ def ours(row: Row, model: str, image: str, device: str, labels: str) -> None:
 
 
 def limited(row: Row, model: str, image: str, device: str, gib: float, how: str, labels: str, reference: str) -> None:
-    """With a small GPU, and whether the labels are those of a large one."""
+    """Segment with a small GPU, and compare the labels with those of a large one."""
     import numpy as np
     import torch
     from ClassScaleSegLib import segment
@@ -116,7 +116,7 @@ def limited(row: Row, model: str, image: str, device: str, gib: float, how: str,
 
 
 def stock(row: Row, model: str, image: str, device: str, labels: str) -> None:
-    """nnU-Net's predictor; its own methods, with a clock around them."""
+    """Run nnU-Net's predictor and time its own methods."""
     import torch
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -144,7 +144,7 @@ def stock(row: Row, model: str, image: str, device: str, labels: str) -> None:
     def noticed_inner(data, slicers, do_on_device=True):
         try:
             return inner(data, slicers, do_on_device)
-        except Exception as fault:  # stock goes on with its results in main memory
+        except Exception as fault:  # stock continues with its results in main memory
             row.add(gave_up_on_device=f"{type(fault).__name__}: {str(fault).splitlines()[0][:200]}", **peaks(device))
             raise
 
@@ -161,7 +161,7 @@ def stock(row: Row, model: str, image: str, device: str, labels: str) -> None:
 
 
 def timed_segment(row: Row, model, image: str, device: str, **options):
-    """Labels; seconds, memory and what the engine had to say go to ``row``."""
+    """Return the labels; add seconds, memory and the messages of the engine to ``row``."""
     from ClassScaleSegLib import segment
 
     said: list[str] = []
@@ -182,7 +182,7 @@ def timed_segment(row: Row, model, image: str, device: str, **options):
 
 
 def opened_and_warm(model: str, device: str):
-    """The model of a folder, after one window, so that libraries and kernels are loaded."""
+    """Open a model folder and segment one window, so that libraries and kernels are loaded."""
     import SimpleITK as sitk
     from ClassScaleSegLib import open_model, segment
     from ClassScaleSegLib.process.allocator import return_memory_at_once
@@ -197,7 +197,7 @@ def opened_and_warm(model: str, device: str):
 
 
 def warm_up_image(shape) -> tuple:
-    """Noise of one patch as nnU-Net takes it: array and properties."""
+    """Return noise of one patch in nnU-Net's form: array and properties."""
     import numpy as np
 
     noise = np.random.default_rng(1).normal(0, 300, (1, *shape)).astype(np.float32)
@@ -213,13 +213,13 @@ def save(file: str, labels) -> None:
 
 
 def start(device: str) -> float:
-    """Let all peaks begin again from now; resident memory in MiB."""
+    """Reset all peaks and return the resident memory in MiB."""
     import torch
 
     if device != "cpu":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):  # not every kernel can: then the peak is of the whole process
+    with contextlib.suppress(OSError):  # some kernels do not allow it; then the peak is that of the whole process
         reset_peak()
     return mebibytes(resident_bytes())
 

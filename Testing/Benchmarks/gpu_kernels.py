@@ -1,12 +1,12 @@
-"""The Triton kernels on a GPU: equal to torch in float64, the same in every run, and how fast beside the others.
+"""Measure the Triton kernels on a GPU: errors against torch in float64, reproducibility, and speed beside alternatives.
 
-``python Testing/Benchmarks/gpu_kernels.py`` needs torch, triton and this repository, nothing else; under 8 minutes on
-one H100. It writes ``results/gpu_kernels.json``. ``--quick --device cpu`` runs everything once in small, with the torch
-operator in place of the kernels, to show that the script works; it writes to the folder given by ``--folder``.
+``python Testing/Benchmarks/gpu_kernels.py`` needs only torch, triton and this repository, takes less than 8 minutes on
+one H100, and writes ``results/gpu_kernels.json``. ``--quick --device cpu`` runs everything once with small sizes and
+with the torch operator instead of the kernels, to show that the script works; use another ``--folder`` with it.
 
-Timed from basis to gradients of basis, projection and bias, float16 basis as under autocast, 2 x 128^3 voxels, R = 32:
-the kernels, their torch twin, nnU-Net's loss formula on all logits (eager and ``torch.compile``), and the cross-entropy
-half alone by ``torch.nn.functional.linear_cross_entropy`` where torch has it.
+Timed is the way from the basis to the gradients of basis, projection and bias, with a float16 basis as under autocast,
+2 x 128^3 voxels and R = 32. Compared are the kernels, their torch twin, nnU-Net's loss formula on all logits (eager and
+``torch.compile``), and only the cross entropy with ``torch.nn.functional.linear_cross_entropy``, where torch has it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def inputs(classes: int, size: int, device: str, rank: int = RANK, dtype: torch.dtype = torch.float16) -> Inputs:
-    """Basis (2, R, size^3) in ``dtype``, projection and bias in float32, labels int16 in connected patches."""
+    """Return basis (2, R, size^3) in ``dtype``, projection and bias in float32, labels int16 in connected patches."""
     generator = torch.Generator().manual_seed(classes)
     seeds = torch.randint(0, classes, (2, 1, 8, 8, 8), generator=generator).float().to(device)
     labels = functional.interpolate(seeds, (size,) * 3)[:, 0].short()
-    # where the label is c, the basis leans towards row c of the projection: a network that has learnt something
+    # where the label is c, the basis leans towards row c of the projection, as in a trained network
     projection = torch.randn(classes, rank, generator=generator).to(device)
     noise = torch.randn(2, rank, size, size, size, generator=torch.Generator(device).manual_seed(0), device=device)
     basis = (noise + 6 * (projection / projection.norm(dim=1, keepdim=True))[labels.long()].movedim(-1, 1)).to(dtype)
@@ -59,7 +59,7 @@ def twin(basis: torch.Tensor, projection: torch.Tensor, bias: torch.Tensor, labe
 
 
 def nnunet_formula(basis, projection, bias, labels) -> torch.Tensor:
-    """Head, cross entropy and soft Dice as nnU-Net computes them under autocast: all logits, all probabilities."""
+    """Compute head, cross entropy and soft Dice as nnU-Net does under autocast, with all logits and probabilities."""
     half = basis.is_cuda and basis.dtype == torch.float16
     basis = basis if half else basis.float()
     with torch.autocast(basis.device.type, dtype=torch.float16, enabled=half):
@@ -75,7 +75,7 @@ def nnunet_formula(basis, projection, bias, labels) -> torch.Tensor:
 
 
 def linear_cross_entropy(basis, projection, bias, labels) -> torch.Tensor:
-    """The cross-entropy half, without bias; it wants voxels first."""
+    """Compute only the cross entropy, without bias; the operator requires the voxels in the first axis."""
     options = (
         {"options": torch.nn.LinearCrossEntropyOptions()} if hasattr(torch.nn, "LinearCrossEntropyOptions") else {}
     )
@@ -89,7 +89,7 @@ def gradients(loss: torch.Tensor, leaves: Inputs) -> tuple[torch.Tensor, ...]:
 
 
 def parity(classes: int, rank: int, dtype: torch.dtype, size: int, device: str) -> dict[str, object]:
-    """Relative errors, in norm, against the torch operator in float64; nnU-Net's formula beside them for comparison."""
+    """Return the relative errors, in norm, against the torch operator in float64, and those of nnU-Net's formula."""
     leaves = inputs(classes, size, device, rank, dtype)
     exact = tuple(x.detach().double().requires_grad_() if x.is_floating_point() else x for x in leaves)
     truth = [twin(*exact), *gradients(twin(*exact), exact)]
@@ -106,7 +106,7 @@ def parity(classes: int, rank: int, dtype: torch.dtype, size: int, device: str) 
 
 
 def timing(name: str, loss: Callable[..., torch.Tensor], leaves: Inputs, repeats: int) -> dict[str, object]:
-    """Median milliseconds of forward and of both, and peak MiB above the inputs; or what went wrong."""
+    """Return median milliseconds of forward and of both, and peak MiB above the inputs; or the fault."""
     row: dict[str, object] = {"what": name, "classes": len(leaves[1]), "voxels": leaves[3].numel()}
     on_gpu = leaves[0].is_cuda
     try:
@@ -126,7 +126,7 @@ def timing(name: str, loss: Callable[..., torch.Tensor], leaves: Inputs, repeats
         forward, both = torch.tensor(samples).median(0).values.tolist()
         peak = torch.cuda.max_memory_allocated() - before if on_gpu else 0
         row |= {"forward_ms": forward, "both_ms": both, "peak_MiB": round(peak / 2**20, 1)}
-    except Exception as fault:  # out of memory, or a torch that lacks or cannot compile it: the others still run
+    except Exception as fault:  # out of memory, or torch lacks it or cannot compile it; the others still run
         row["fault"] = f"{type(fault).__name__}: {str(fault).splitlines()[0][:200]}"
     if on_gpu:
         torch.cuda.empty_cache()
@@ -151,8 +151,13 @@ def _milliseconds(start, stop, on_gpu: bool) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quick", action="store_true", help="small, to show that everything works")
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results", help="where the JSON goes")
+    parser.add_argument("--quick", action="store_true", help="use small sizes, to show that everything works")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(__file__).parent / "results",
+        help="folder of the JSON file (default: results)",
+    )
     options = parser.parse_args()
     device, quick = options.device, options.quick
     begin = time.perf_counter()
@@ -174,7 +179,7 @@ def main() -> int:
     def add(kind: str, row: dict[str, object]) -> None:
         content[kind].append(row)
         content["seconds"] = round(time.perf_counter() - begin, 1)
-        write_json(partial, content)  # each time: what is killed keeps its rows
+        write_json(partial, content)  # after each row, so that a killed run keeps its rows
         print(json.dumps(row), flush=True)
 
     partial = options.folder / "gpu_kernels.partial.json"

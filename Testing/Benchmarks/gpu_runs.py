@@ -1,10 +1,10 @@
-"""Everything that waits for a GPU, one after the other, resumable: see ``gpu.md``.
+"""Do all runs that need a GPU, one after the other; the same command continues. See ``gpu.md``.
 
     python Testing/Benchmarks/gpu_runs.py [--minutes 25] [--folder .benchmarks/gpu] [--keep FOLDER]
 
-Needs torch, triton and this repository. Runs that are finished are not run again, and a training goes on from its last
-checkpoint, so the same command can be called as often as there is a GPU for a few minutes. Each run's own log is
-``<name>.log`` in the folder. ``--keep`` copies logs, curves, models and results there at the end.
+The script needs torch, triton and this repository. Finished runs are not repeated, and a training continues from its
+last checkpoint, so the same command can be run whenever a GPU is available for a few minutes. The log of each run is
+``<name>.log`` in the folder. At the end, ``--keep`` copies logs, curves, models and results to another folder.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ LOOP = ("-m", "classscale_training.loop")
 
 @dataclass(frozen=True)
 class Run:
-    """:ivar done: a file that exists once it is finished, in the folder or, if absolute, anywhere.
+    """One run.
 
-    :ivar stoppable: whether it takes ``--minutes`` and goes on from there.
+    :ivar name: name of the run and its log.
+    :ivar arguments: arguments of Python.
+    :ivar done: file that exists once the run is finished.
+    :ivar stoppable: whether the run has an option ``--minutes`` and can be continued.
     """
 
     name: str
@@ -37,7 +40,7 @@ class Run:
 
 
 def runs(folder: Path) -> list[Run]:
-    """The list, most wanted first; heads if their label maps were prepared and came along."""
+    """Return the runs, most important first; the training on heads only if their label maps are there."""
     trainings = ["toy-1000"]
     if (ROOT / ".benchmarks" / "brain" / "label_maps.npz").exists():
         trainings += ["head-mr-312-1mm"]
@@ -51,7 +54,7 @@ def _training(preset: str, folder: Path) -> Run:
 
 
 def execute(run: Run, folder: Path, minutes: float) -> bool:
-    """Whether it is finished now; what it prints goes to its log."""
+    """Execute a run, write its output to its log, and return whether it is finished."""
     command = [sys.executable, *run.arguments]
     if run.stoppable:
         command += ["--minutes", f"{max(minutes - 0.5, 0.1):.2f}"]  # half a minute for start and evaluation
@@ -66,9 +69,9 @@ def execute(run: Run, folder: Path, minutes: float) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=25.0, help="time there is, for all together")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".benchmarks" / "gpu")
-    parser.add_argument("--keep", type=Path, help="folder to copy what was made to")
+    parser.add_argument("--minutes", type=float, default=25.0, help="time for all runs together (default: 25)")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".benchmarks" / "gpu", help="working folder")
+    parser.add_argument("--keep", type=Path, help="folder to which the results are copied")
     options = parser.parse_args()
     folder, end = options.folder.resolve(), time.monotonic() + 60 * options.minutes
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +84,10 @@ def main() -> int:
             state, finished = "no time left", False
         else:
             complete = execute(run, folder, left)
-            finished, state = finished and complete, "done" if complete else "not finished: see its log, call again"
+            finished, state = (
+                finished and complete,
+                "done" if complete else "not finished: see its log, then run this command again",
+            )
         print(f"{run.name:>16}  {state}", flush=True)
     if options.keep:
         shutil.copytree(folder, options.keep / "runs", dirs_exist_ok=True)

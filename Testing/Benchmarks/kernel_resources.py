@@ -1,8 +1,9 @@
-"""Compile the Triton kernels for sm_80 and sm_90, where no GPU is needed, and list what they take of a processor.
+"""Compile the Triton kernels for sm_80 and sm_90, which needs no GPU, and list the resources that they use.
 
-``python Testing/Benchmarks/kernel_resources.py`` writes ``results/kernel_resources.json``; about five minutes the first
-time, since Triton keeps what it compiled. Registers that do not fit are spilled to memory, which makes a kernel several
-times slower; shared memory that does not fit fails at the launch. Both are bars, and tests hold a part of the table.
+``python Testing/Benchmarks/kernel_resources.py`` writes ``results/kernel_resources.json``. The first run takes about
+five minutes; later runs are faster, because Triton caches compiled kernels. Registers that do not fit are spilled to
+memory, which makes a kernel several times slower. A kernel with too much shared memory fails at the launch. Both are
+bars, and tests check a part of the table.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ KERNELS = {
     "basis_gradient": "voxel_rows",
     "projection_gradient": "class_rows",
 }
-SHARED_LIMIT = 99 * 1024  # of sm_86 and sm_89, the least among devices with tf32
+SHARED_LIMIT = 99 * 1024  # of sm_86 and sm_89, the smallest of the devices with tf32
 
 
 def resources(name: str, architecture: int, rank: int, classes: int, half: bool) -> dict[str, int]:
-    """Registers a thread, bytes spilled a thread and bytes of shared memory of one kernel, as ptxas reports them."""
+    """Return what ptxas reports for one kernel: registers and spilled bytes per thread, bytes of shared memory."""
     kernel = getattr(kernels, name)
     options = getattr(kernels.Blocks.fitting(rank, classes), KERNELS[name])
     constants = {k: v for k, v in options.items() if k in kernel.arg_names} | {"PRECISION": "tf32"}
     signature = {argument: _type(argument, constants, half) for argument in kernel.arg_names}
-    aligned = [["tt.divisibility", 16]]  # as at a launch: tensors, padded classes and the usual sizes of volumes
+    aligned = [["tt.divisibility", 16]]  # as at a launch, for tensors, padded numbers of classes and usual volume sizes
     attributes = {
         (index,): aligned
         for index, (argument, kind) in enumerate(signature.items())
@@ -64,7 +65,7 @@ def _type(argument: str, constants: dict[str, Any], half: bool) -> str:
 
 
 def _assemble(ptx: str, architecture: int) -> str:
-    """What ptxas, as Triton brings it, says of this code."""
+    """Return what Triton's ptxas prints about this code."""
     ptxas = next(Path(triton.__file__).parent.glob("backends/nvidia/bin/ptxas*"))
     target = f"sm_{architecture}a" if architecture >= 90 else f"sm_{architecture}"
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +74,7 @@ def _assemble(ptx: str, architecture: int) -> str:
         command = [str(ptxas), "-v", f"--gpu-name={target}", str(file), "-o", str(file.with_suffix(".cubin"))]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"ptxas does not take the kernel: {done.stderr}")
+        raise RuntimeError(f"ptxas rejects the kernel: {done.stderr}")
     return done.stderr
 
 

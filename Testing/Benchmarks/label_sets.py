@@ -1,16 +1,18 @@
-"""Label sets: datasets that annotate different classes, trained as one, beside full labels and the naive union.
+"""Compare training on label sets (datasets that annotate different classes) with full labels and the naive union.
 
     python Testing/Benchmarks/label_sets.py [--quick] [--root FOLDER]
 
-Four trainings of the same length on the same toy volumes, 60 classes, one thread, about five minutes each:
+There are four trainings of the same length on the same toy volumes, with 60 classes, on one thread, about five minutes
+each:
 
 * ``full``: every volume has all its labels.
-* ``halves``: every other volume has only classes 1 to 30, the rest only 31 to 60; what a volume does not annotate is
-  the set of background and the classes left out.
-* ``naive``: the same labels, with what is not annotated taken for background.
-* ``coarse``: every other volume has all its labels, the rest only twelve, each the union of five classes.
+* ``halves``: every other volume has only the labels 1 to 30, the others only 31 to 60. Voxels without a label belong to
+  the set of the background and the classes that the volume does not annotate.
+* ``naive``: the same labels, but voxels without a label count as background.
+* ``coarse``: every other volume has all its labels, the others only twelve, each the union of five classes.
 
-A finished training is kept in the root folder, so a stopped benchmark goes on. ``results/label_sets.json``.
+Results of finished trainings are kept in the root folder, so the same command continues a stopped benchmark. The
+results are ``results/label_sets.json``.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ RUNS = ("full", "halves", "naive", "coarse")
 
 @dataclass(frozen=True)
 class Supervision:
-    """What the two kinds of volumes are labelled with: label of each class ``(2, C)``, and the sets these mean."""
+    """The labels of the two kinds of volumes: label of each class ``(2, C)``, and the sets that the labels mean."""
 
     label_of_class: torch.Tensor
     sets: LabelSets | None
@@ -48,7 +50,7 @@ class Supervision:
         half = [{1 + k: [c] for k, c in enumerate(classes)} for classes in HALVES]
         tables = {"full": [every, every], "coarse": [every, unions]}.get(run, half)
         sets = LabelSets.from_classes(CLASSES + 1, tables)
-        if run == "naive":  # values of the union, without a word on what they leave out
+        if run == "naive":  # values of the union, without sets for the omitted classes
             values = torch.zeros(2, CLASSES + 1, dtype=torch.long)
             for dataset, classes in enumerate(HALVES):
                 values[dataset, list(classes)] = torch.tensor(classes)
@@ -57,7 +59,7 @@ class Supervision:
 
 
 def train(run: str, folder: str, size: int, steps: int) -> dict[str, float]:
-    """Seconds and both mean Dice scores over unseen volumes that are fully labelled."""
+    """Train; return the seconds and both mean Dice scores over unseen volumes that are fully labelled."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     features, convolutions = (16, 24, 32, 48), (1, 1, 2, 2)

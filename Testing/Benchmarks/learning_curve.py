@@ -1,12 +1,12 @@
-"""The curve of a run of the bare loop, as JSON and PNG.
+"""Write the learning curve of a run of the bare loop, as JSON and PNG.
 
     python -m classscale_training.loop --folder .benchmarks/toy-100 --classes 100 --size 48 --features 16 24 32 48 \\
         --convolutions 1 1 2 2 --decoder-convolutions 1 1 1 --steps 1500    # a quarter of an hour; resumable
     python Testing/Benchmarks/learning_curve.py .benchmarks/toy-100 [--name toy-100] [--dice 0.9]
 
-Reads the run's ``log.jsonl`` and the options kept in its last checkpoint; writes ``results/<name>.json`` and ``.png``:
-loss and mean Dice on unseen volumes by both rules, TotalSegmentator's (classes of the reference only) and the pooled
-one that counts false positives. A run that is not finished gives the curve so far.
+The script reads the run's ``log.jsonl`` and the options in its last checkpoint, and writes ``results/<name>.json`` and
+``results/<name>.png``: the loss, and the mean Dice on unseen volumes by both rules, TotalSegmentator's (classes of the
+reference only) and the pooled one, which counts false positives. An unfinished run gives the curve so far.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ RULES = {"dice": "TotalSegmentator's rule", "pooled_dice": "pooled, with false p
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Entries of the log, and the options that the run cannot change.
+    """Return the entries of the log, and the options that must not change in a run.
 
-    :raises SystemExit: if there is no such run.
+    :raises SystemExit: if the folder holds no run.
     """
     try:
         entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -55,15 +55,15 @@ def draw(entries: list[dict[str, Any]], title: str, picture: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--name", help="of the results (default: that of the folder)")
-    parser.add_argument("--dice", type=float, default=0.9, help="what both rules are to reach")
+    parser.add_argument("folder", type=Path, help="folder of the training")
+    parser.add_argument("--name", help="name of the results (default: that of the folder)")
+    parser.add_argument("--dice", type=float, default=0.9, help="Dice that both rules must reach (default: 0.9)")
     options = parser.parse_args()
     entries, fixed = read(options.folder)
     name = options.name or options.folder.resolve().name
     evaluated = [entry for entry in entries if "dice" in entry]
     if not evaluated:
-        raise SystemExit(f"{options.folder} has no evaluation yet: let the training go on.")
+        raise SystemExit(f"{options.folder} has no evaluation yet: continue the training.")
     last = evaluated[-1]
     rows = [{**{key: fixed[key] for key in ("classes", "mode", "size", "batch")}, **entry} for entry in evaluated]
     bars = [Bar(f"mean Dice, {text}", last[rule], options.dice, at_least=True) for rule, text in RULES.items()]

@@ -1,7 +1,7 @@
-"""Bar 1 of the losses: value and gradients equal nnU-Net's own in float64, for every option, and over two ranks.
+"""Bar 1 of the losses: compare value and gradients with nnU-Net's in float64, for every option, and over two ranks.
 
-``python Testing/Benchmarks/loss_equal.py`` compares relative errors (of the value; of each gradient, in norm) and
-writes ``results/loss_equal.json``. About a minute on one thread.
+``python Testing/Benchmarks/loss_equal.py`` computes relative errors (of the value; of each gradient, in norm) and
+writes ``results/loss_equal.json``. It takes about a minute on one thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RANK = 32
 
 
 def inputs(classes: int, size: int, ignored: float, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Basis (3, R, size^3), projection, bias (float64, with gradient), labels (3, 1, size^3)."""
+    """Return basis (3, R, size^3), projection, bias (float64, with gradient) and labels (3, 1, size^3)."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -32,7 +32,7 @@ def inputs(classes: int, size: int, ignored: float, seed: int = 0) -> tuple[torc
 
 
 def relative_errors(case: Case, classes: int, size: int, seed: int = 0) -> dict[str, float]:
-    """Relative error of the value and, in norm, of the gradients with respect to basis, projection and bias."""
+    """Return the relative errors of the value and, in norm, of the gradients of basis, projection and bias."""
     *leaves, labels = inputs(classes, size, case.ignored, seed)
     ours = case.ours(*leaves, labels)
     with sums_in_float64():
@@ -50,7 +50,7 @@ def _error(mine: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def two_ranks(classes: int, size: int) -> dict[str, float]:
-    """The largest errors over two gloo ranks, each with its own samples, against nnU-Net's ``ddp=True``."""
+    """Return the largest errors over two gloo ranks, each with its own samples, against nnU-Net's ``ddp=True``."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_rank, (classes, size, folder), nprocs=2)
         ranks = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(2)]

@@ -1,9 +1,9 @@
 """Bars 2 and 3 of the losses: memory and time from the basis to its gradients, beside nnU-Net's loss on all logits.
 
 Both sides do the same work on 2 x 64^3 voxels, R = 32, float32, one thread: the 1x1x1 head and nnU-Net's default loss,
-forward and backward. Each side runs in a process of its own; memory is the peak above the inputs and above the gradient
-of the basis, which every training step needs. ``results/loss_memory_time.json``; stock needs 12 GB at C = 1000 and the
-whole some ten minutes.
+forward and backward. Each side runs in its own process. Memory is the peak above the inputs and the gradient of the
+basis, which every training step needs. The results are ``results/loss_memory_time.json``. Stock needs 12 GB at
+C = 1000; the whole benchmark takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ SPEEDUP = {118: 4.0, 1000: 8.0}
 
 
 def measure(side: str, classes: int, size: int, repeats: int) -> dict[str, float]:
-    """Seconds (the best of ``repeats``) and bytes above the inputs and the gradient of the basis."""
+    """Return seconds (the best of ``repeats``), and bytes above the inputs and the gradient of the basis."""
     torch.set_num_threads(1)
-    _step(side, *_inputs(classes, 4))  # libraries load and allocate now
+    _step(side, *_inputs(classes, 4))  # libraries load and allocate in this first step
     inputs = _inputs(classes, size)
     reset_peak()
     before = resident_bytes()

@@ -1,6 +1,6 @@
-"""What every benchmark shares: peak memory, own processes, the machine it ran on, bars, and results as JSON.
+"""Helpers of all benchmarks: peak memory, separate processes, the machine, bars, and results as JSON.
 
-Memory is resident memory as Linux reports it; the memory figures can be taken on no other system.
+Memory is resident memory as Linux reports it, so memory can only be measured on Linux.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _SAMPLING_SECONDS = 0.1
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now."""
+    """Return the memory that this process holds now."""
     return _status("VmRSS")
 
 
 def peak_bytes() -> int:
-    """The most that this process held since it began, or since :func:`reset_peak`."""
+    """Return the largest memory that this process held since its start or since :func:`reset_peak`."""
     return _status("VmHWM")
 
 
 def reset_peak() -> None:
-    """Let :func:`peak_bytes` begin again from what is held now."""
+    """Restart :func:`peak_bytes` from the memory that is held now."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -49,16 +49,20 @@ def _status(key: str) -> int:
 
 @dataclass(frozen=True)
 class Job:
-    """One command, whole, with the start of the interpreter. ``peak`` is in bytes, of the process and its children."""
+    """One whole command, including the start of the interpreter.
+
+    :ivar seconds: its duration.
+    :ivar peak: largest memory of the process and its children, in bytes.
+    """
 
     seconds: float
     peak: int
 
 
 def run_job(command: Sequence[str], threads: int, **variables: str) -> Job:
-    """Run ``command`` to its end, sampling its tree of processes.
+    """Run ``command`` to its end and sample the memory of its process tree.
 
-    :param variables: environment variables, beside those that limit it to ``threads``.
+    :param variables: environment variables in addition to those that limit it to ``threads``.
     :raises SystemExit: if it fails.
     """
     begin = time.perf_counter()
@@ -74,9 +78,10 @@ def run_job(command: Sequence[str], threads: int, **variables: str) -> Job:
 
 
 def _tree_bytes(root: int, floor: int) -> int:
-    """Proportional set sizes of a process and its children: pages that workers share are counted once.
+    """Return the sum of the proportional set sizes of a process and its children; shared pages count once.
 
-    Reading them takes milliseconds, so they are read only where the resident sizes, never smaller, exceed ``floor``.
+    Reading them takes milliseconds. The resident sizes are never smaller, so the proportional sizes are read only if
+    the resident sizes exceed ``floor``; otherwise the result is 0.
     """
     import psutil
 
@@ -99,7 +104,7 @@ def _tree_bytes(root: int, floor: int) -> int:
 
 
 def in_own_process(script: str, threads: int = 1, **task: Any) -> dict:
-    """What ``script`` prints as its last line, a JSON object, when it is called with ``--task`` and this task.
+    """Run ``script`` with ``--task`` and this task; return the JSON object that it prints as its last line.
 
     :raises SystemExit: if it fails.
     """
@@ -122,14 +127,14 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def free_bytes() -> int:
-    """Memory that can be had without swapping."""
+    """Return the memory that is available without swapping."""
     import psutil
 
     return psutil.virtual_memory().available
 
 
 def machine() -> dict[str, Any]:
-    """Processor, memory, versions and date, to be kept beside the figures."""
+    """Return processor, memory, versions and date, which are stored with the figures."""
     import psutil
 
     names = ("torch", "nnunetv2", "numpy", "scipy", "scikit-image", "SimpleITK")
@@ -152,7 +157,7 @@ def _processor() -> str:
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure and what it must not pass: the largest allowed, or the smallest if ``at_least``."""
+    """A figure and its limit: the largest allowed value, or the smallest if ``at_least``."""
 
     what: str
     measured: float
@@ -165,7 +170,7 @@ class Bar:
 
 
 def parse(description: str, name: str) -> argparse.Namespace:
-    """The options that all benchmarks have: ``root`` (absolute; models and images go there), ``quick``, ``task``."""
+    """Parse the options of all benchmarks: ``root`` (absolute path, for models and images), ``quick`` and ``task``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(".benchmarks") / name, help="folder for models and images")
     parser.add_argument("--quick", action="store_true", help="a small version that shows that everything works")
@@ -177,7 +182,10 @@ def parse(description: str, name: str) -> argparse.Namespace:
 
 
 def report(options: argparse.Namespace, name: str, rows: list[dict], bars: list[Bar]) -> int:
-    """Print a table, write ``results/<name>.json`` (with ``--quick`` into the root folder); 1 if a bar is missed."""
+    """Print a table and write ``results/<name>.json`` (with ``--quick``, into the root folder).
+
+    :returns: the exit code: 1 if a bar is missed, else 0.
+    """
     from ClassScaleSegLib.files import replacing
 
     print_table(rows)
@@ -198,7 +206,7 @@ def report(options: argparse.Namespace, name: str, rows: list[dict], bars: list[
 
 
 def print_table(rows: list[dict]) -> None:
-    """Rows with the same or different keys, one column a key."""
+    """Print rows with the same or different keys, with one column per key."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]

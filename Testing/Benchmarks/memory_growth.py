@@ -2,13 +2,14 @@
 
     python Testing/Benchmarks/memory_growth.py [--root .benchmarks/memory_growth] [--quick]
 
-Each run has its own process. Counted is the resident memory above what is held once everything is imported and the
-image is read. Stock is nnU-Net's own predictor on the same model folder and image, with its export.
+Each run has its own process. The figures are resident memory above that after all imports and reading the image. Stock
+is nnU-Net's own predictor on the same model folder and image, with its export.
 
-With 10 classes the logits themselves are the smaller basis (10 channels, not 32): the row of 40 tells more.
+With 10 classes the logits themselves are the smaller basis (10 channels, not 32), so the row with 40 classes is the
+better comparison.
 
-``preprocessing``, ``windows`` and ``finish`` are the peaks of the three parts of a run. ``working`` is what the last
-two hold besides one copy of the image on the model grid and the label map: the part that is neither.
+``preprocessing``, ``windows`` and ``finish`` are the peaks of the three parts of a run. ``working`` is the peak of the
+last two parts without one copy of the image on the model grid and without the label map.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ IMAGE_SPACING = 0.7  # mm; the model has 1 mm
 
 
 def write_image(file: Path, shape: tuple[int, int, int]) -> None:
-    """A CT-like volume of smooth noise, int16, ``shape`` (z, y, x)."""
+    """Write a CT-like volume of smooth noise, int16, ``shape`` (z, y, x)."""
     import numpy as np
     import SimpleITK as sitk
     from scipy.ndimage import zoom
@@ -49,7 +50,7 @@ def write_image(file: Path, shape: tuple[int, int, int]) -> None:
 
 
 def run_ours(model: str, image: str) -> dict:
-    """Segment in this process; bytes, and seconds from the model folder to the label map."""
+    """Segment in this process; return bytes, and seconds from the model folder to the label map."""
     import ClassScaleSegLib.inference.backbone
     import ClassScaleSegLib.inference.preprocess
     import ClassScaleSegLib.inference.segmenter
@@ -93,7 +94,7 @@ def run_ours(model: str, image: str) -> dict:
 
 
 def run_stock(model: str, image: str, output: str) -> dict:
-    """nnU-Net's predictor in this process, writing its result; bytes and seconds."""
+    """Run nnU-Net's predictor in this process, with its export; return bytes and seconds."""
     declare_torchvision_operators()
     import nnunetv2.inference.predict_from_raw_data  # noqa: F401
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -133,7 +134,7 @@ def main() -> int:
         # float64 logits on the model grid and half-precision logits on the model and the image grid
         need = classes * size**3 * (10 * IMAGE_SPACING**3 + 2) if engine == "stock" else 0
         if need > 0.8 * free_bytes():
-            rows.append({**row, "skipped": f"stock would take {need / 2**30:.0f} GiB, more than is free"})
+            rows.append({**row, "skipped": f"stock would need {need / 2**30:.0f} GiB, more than is free"})
             continue
         task = {"output": str(options.root / "stock")} if engine == "stock" else {}
         measured = in_own_process(__file__, engine=engine, model=str(model), image=str(image), **task)

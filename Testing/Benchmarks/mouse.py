@@ -1,11 +1,12 @@
-"""Five real mouse brains, 37 structures: stock nnU-Net trains on four, then both engines segment the fifth.
+"""Compare both engines on real mouse brains with 37 structures: stock nnU-Net trains on four, both segment the fifth.
 
     python Testing/Benchmarks/mouse.py prepare|train|compare [--root FOLDER] [--data FOLDER]
 
-The images and labels (DAMA mouse brain atlas, FVB_NCrl) are GPL-3: this measures with them, and ships neither them nor
-the model. ``train`` resumes from the last checkpoint when called again: ``BENCHMARK_EPOCHS`` says how many epochs of
-200 steps there are in all (5; about half an hour on two threads). ``compare`` writes ``results/mouse.json``. Its
-seconds tell little: nnU-Net is kept to one process and thread beside the network.
+The images and labels (DAMA mouse brain atlas, FVB_NCrl) are under GPL-3. They are used for measurements only; the
+project contains neither them nor the model. ``train`` continues from the last checkpoint if there is one. The
+environment variable ``BENCHMARK_EPOCHS`` is the total number of epochs of 200 steps (default 5, about half an hour on
+two threads). ``compare`` writes ``results/mouse.json``. Its seconds have little meaning, because nnU-Net is limited to
+one process and one thread outside the network.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ TRAINER = "nnUNetTrainer_benchmark"
 
 
 def environment(root: Path, threads: int) -> dict[str, str]:
-    """The variables nnU-Net reads, for small machines."""
+    """Return the environment variables of nnU-Net, with values for small machines."""
     return {
         **os.environ,
         "nnUNet_raw": str(root / "raw"),
@@ -35,19 +36,19 @@ def environment(root: Path, threads: int) -> dict[str, str]:
         "nnUNet_def_n_proc": "1",
         "nnUNet_compile": "f",
         "OMP_NUM_THREADS": str(threads),
-        "OMP_THREAD_LIMIT": str(threads),  # nnUNetv2_train takes every core of a machine without a GPU
+        "OMP_THREAD_LIMIT": str(threads),  # without a GPU, nnUNetv2_train uses every core
     }
 
 
 def stock(root: Path, threads: int, *arguments: str) -> None:
     variables = environment(root, threads)
-    if arguments[0] == "nnUNetv2_plan_and_preprocess":  # nnU-Net's planner cannot do with no worker
+    if arguments[0] == "nnUNetv2_plan_and_preprocess":  # nnU-Net's planner needs at least one worker
         variables["nnUNet_n_proc_DA"] = "1"
     subprocess.run([sys.executable, str(HERE / "stock.py"), *arguments], env=variables, check=True)
 
 
 def prepare(root: Path, data: Path, threads: int) -> None:
-    """Write the raw dataset (labels renumbered 1..37, cases 1 to 4 to train on), plan and preprocess."""
+    """Write the raw dataset (labels renumbered to 1..37, cases 1 to 4 for training), plan and preprocess."""
     import numpy as np
     import SimpleITK as sitk
 
@@ -102,7 +103,7 @@ def prepare(root: Path, data: Path, threads: int) -> None:
 def train(root: Path, threads: int) -> None:
     fold = root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}" / "fold_0"
     found = any((fold / f"checkpoint_{name}.pth").exists() for name in ("latest", "final"))
-    resume = ["--c"] if found else []  # after the last epoch, a larger BENCHMARK_EPOCHS goes on from there
+    resume = ["--c"] if found else []  # after the last epoch, a larger BENCHMARK_EPOCHS continues from there
     stock(root, threads, "nnUNetv2_train", "901", CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", *resume)
 
 
@@ -157,7 +158,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path(".benchmarks/mouse"))
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data" / "mouse_fvb")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--checkpoint", choices=("final", "best"), default="final", help="to compare with")
+    parser.add_argument("--checkpoint", choices=("final", "best"), default="final", help="checkpoint to compare")
     arguments = parser.parse_args()
     root = arguments.root.resolve()
     if arguments.step == "prepare":

@@ -1,11 +1,12 @@
-"""The real cycle with our trainer: five mouse brains, four to train, beside a stock training of the same schedule.
+"""Run the whole cycle with our trainer on the mouse brains, beside a stock training with the same schedule.
 
     python Testing/Benchmarks/mouse.py prepare|train          # stock, once
-    python Testing/Benchmarks/mouse_cycle.py [--root FOLDER]  # ours; a stopped training resumes when called again
+    python Testing/Benchmarks/mouse_cycle.py [--root FOLDER]  # ours; the same command resumes a stopped training
 
-``classscaleseg-train`` plans, preprocesses, trains, validates and exports; the fifth brain is then segmented by our
-engine from the bundle, by stock nnU-Net from the ``--stock`` export, and by stock nnU-Net from the stock training. The
-configuration is that of ``mouse.py`` (patch 48x80x64, 12 to 96 features). ``results/mouse_cycle.json``.
+Four brains are for training. ``classscaleseg-train`` plans, preprocesses, trains, validates and exports. The fifth
+brain is then segmented three times: by our engine from the bundle, by stock nnU-Net from the ``--stock`` export, and by
+stock nnU-Net from the stock training. The configuration is that of ``mouse.py`` (patch 48x80x64, 12 to 96 features).
+The results are ``results/mouse_cycle.json``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ IDENTIFIER = DATASET.partition("_")[0].removeprefix("Dataset")
 
 
 def ours(root: Path, threads: int, *arguments: str) -> float:
-    """Run ``classscaleseg-train``; seconds."""
+    """Run ``classscaleseg-train`` and return the seconds."""
     return run_job(
         [sys.executable, "-m", "classscale_training.commands", *arguments], threads, **_variables(root, threads)
     ).seconds
@@ -40,7 +41,7 @@ def _variables(root: Path, threads: int) -> dict[str, str]:
 
 
 def prepare(root: Path, threads: int) -> None:
-    """Plan with the basis counted, take over the small configuration of the stock training, preprocess."""
+    """Plan with our planner, copy the small configuration of the stock training, and preprocess."""
     folder = root / "preprocessed" / DATASET
     plans_file = folder / f"{PLANS}.json"
     ours(root, threads, "plan", "-d", IDENTIFIER, "-npfp", "1")
@@ -59,7 +60,7 @@ def train(root: Path, threads: int, model: Path) -> None:
 
 
 def segment(root: Path, threads: int, model: Path, out: Path) -> dict[str, np.ndarray]:
-    """Label maps of the fifth brain: engine and exported stock folder of our training, and the stock training."""
+    """Return three label maps of the fifth brain: our engine, stock on our exported model, and the stock training."""
     shutil.rmtree(out, ignore_errors=True)
     chosen = ["-m", str(model), "-f", "0"]
     ours(root, threads, "export", *chosen, "-o", str(out / "model.zip"))
@@ -94,7 +95,7 @@ def mean_dice(labels: np.ndarray, truth: np.ndarray) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path(".benchmarks/mouse"), help="that of mouse.py")
+    parser.add_argument("--root", type=Path, default=Path(".benchmarks/mouse"), help="root folder of mouse.py")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     root, threads = options.root.resolve(), options.threads
@@ -112,7 +113,7 @@ def main() -> int:
     rows = [{"label map": name, "mean Dice": value, "threads": threads} for name, value in dice.items()]
     rows[0]["voxels that differ from stock's of the same model"] = int((labels["engine"] != labels["exported"]).sum())
     bars = [
-        # stock adds windows up in half precision, which moves some boundary voxels
+        # stock adds windows in half precision, which changes some boundary voxels
         Bar("share of voxels in which engine and stock agree on our model", agreement, 0.999, at_least=True),
         Bar("mean Dice of the stock training minus ours", dice["stock"] - dice["engine"], 0.02),
     ]

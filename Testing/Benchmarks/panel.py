@@ -1,9 +1,9 @@
-"""How fast the panel answers: import, search in 1000 classes, a whole run, cancel, 3D of ten of 1000 segments.
+"""Measure how fast the panel responds: import, search in 1000 classes, a whole run, cancel, 3D of 10 of 1000 segments.
 
     python Testing/Benchmarks/panel.py
 
-Needs slicer-core and PySide6. Qt is PySide6 here and PythonQt in Slicer; the scene is Slicer's own. Cancelling without
-the panel, at every stage, is ``cancel.py``.
+The benchmark needs slicer-core and PySide6. Qt is PySide6 here but PythonQt in Slicer; the scene is Slicer's own.
+``cancel.py`` measures cancelling without the panel, at every stage.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TYPED = ("kidney", "left rib 7", "vertebra l", "10200004", "structure 99", "zzz"
 
 
 def import_seconds(repeats: int) -> dict:
-    """Median of several processes: seconds, modules, and how many of those that must not be loaded."""
+    """Return the median of several processes: seconds, modules loaded, and how many of them must not be loaded."""
     command = [sys.executable, "-c", IMPORT]
     lines = [subprocess.check_output(command, cwd=ROOT, text=True).split() for _ in range(repeats)]
     middle = sorted(lines, key=lambda line: float(line[0]))[len(lines) // 2]
@@ -50,7 +50,7 @@ def import_seconds(repeats: int) -> dict:
 
 
 def search_seconds(classes: int) -> dict:
-    """Each key stroke of several searches, with the painting that follows it."""
+    """Time each key stroke of several searches, with the painting that follows it."""
     from ClassScaleSegLib import LabelTable
     from ClassScaleSegPanel.class_list import ClassList
     from slicer_application import application
@@ -85,7 +85,7 @@ def search_seconds(classes: int) -> dict:
 
 
 def run_seconds() -> list[dict]:
-    """A whole run in the panel and the longest time that it held the application; then one that is cancelled."""
+    """Time a whole run in the panel and the longest time it blocked the application; then cancel a second run."""
     import psutil
     from slicer_application import application, load_sample, module
 
@@ -97,7 +97,7 @@ def run_seconds() -> list[dict]:
         time.sleep(0.1)
         holds.append(_timed(panel.runs.poll))
     rows = [{"what": "a run of the sample", "seconds": time.perf_counter() - begin, "longest": max(holds)}]
-    panel.ui.segmentationSelector.setCurrentNode(None)  # or the panel asks whether to replace what it holds
+    panel.ui.segmentationSelector.setCurrentNode(None)  # otherwise the panel asks whether to replace its content
     panel.ui.applyButton.click()
     process = panel.runs.run._process
     while not any(event.stage == "segment" for event in panel.runs.run.poll()):
@@ -118,7 +118,7 @@ def _timed(work: Any) -> float:
 
 
 def surface_seconds(size: int, chosen: int) -> dict:
-    """3D of ``chosen`` segments, spread over the image, of the 1000 cells of ``seg_nrrd.py``."""
+    """Time showing in 3D ``chosen`` of the 1000 cells of ``seg_nrrd.py``, spread over the image."""
     from ClassScaleSegLib import Geometry, LabelTable, Segmentation
     from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
     from ClassScaleSegLib.scene.surfaces import SURFACE, show_3d
@@ -140,7 +140,7 @@ def main() -> int:
     options = parse(__doc__, "panel")
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     os.environ["CLASSSCALESEG_MODELS"] = tempfile.mkdtemp(dir=options.root)
-    import slicer_application  # noqa: F401  starts the stand-ins, without which no panel can be imported
+    import slicer_application  # noqa: F401  starts the stand-ins, which importing the panel needs
 
     imported = import_seconds(1 if options.quick else 5)
     searched = search_seconds(1000)

@@ -1,6 +1,7 @@
-"""What nnU-Net plans for 1001 classes, with its own planners and with ours: patch, batch and the classes' share of it.
+"""Compare what nnU-Net's planners and ours plan for 2, 118 and 1001 classes: patch and batch size.
 
-A dataset of whole-body CTs at 1.5 mm, by its fingerprint (planning reads no images). ``results/plan_patch.json``.
+The dataset consists of whole-body CTs at 1.5 mm. Only its fingerprint exists, because planning reads no images. The
+results are ``results/plan_patch.json``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def write_dataset(root: Path, dataset_id: int, classes: int) -> None:
     raw, preprocessed = root / "raw" / name, root / "preprocessed" / name
     for folder in (raw / "imagesTr", raw / "labelsTr", preprocessed):
         folder.mkdir(parents=True)
-    image = sitk.GetImageFromArray(np.zeros((2, 2, 2), np.int16))  # planning looks for a reader only
+    image = sitk.GetImageFromArray(np.zeros((2, 2, 2), np.int16))  # planning only chooses a reader for it
     sitk.WriteImage(image, str(raw / "imagesTr" / "case_0000.nii.gz"))
     sitk.WriteImage(image, str(raw / "labelsTr" / "case.nii.gz"))
     labels = {"background": 0, **{f"structure {value}": value for value in range(1, classes)}}
@@ -47,7 +48,7 @@ def main() -> int:
     for name in ("raw", "preprocessed"):
         shutil.rmtree(options.root / name, ignore_errors=True)
         os.environ[f"nnUNet_{name}"] = str(options.root / name)
-    os.environ["nnUNet_n_proc_DA"] = "1"  # stock's planner cannot do with none
+    os.environ["nnUNet_n_proc_DA"] = "1"  # stock's planner needs at least one
     from classscale_training.nnunet.planner import PLANNERS
 
     counts = {101: 2, 102: 118, 103: 1001}

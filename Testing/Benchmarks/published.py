@@ -1,7 +1,7 @@
-"""What others published, and what of it can be compared: text for the evidence page."""
+"""Published figures of other projects and how far they can be compared: text for the page of results."""
 
 PUBLISHED = """\
-| who | what | figure |
+| source | what | figure |
 |---|---|---|
 | Jaubert et al., MIDL 2026 | TotalSegmentator's 117 classes, one model; mean Dice | 0.913 |
 | the same | five models, the baseline | 0.928 |
@@ -10,10 +10,10 @@ PUBLISHED = """\
 | TotalSegmentator 2.18, 512x512x531 voxels, 24 GB GPU | time, RAM, GPU memory | 377 s, 47.9 GB, 23.1 GB |
 | TotalSegmentator-KonfAI 1.8.6, the same | | 212 s, 17.6 GB, 10.6 GB |
 
-**Comparable.** Dice on our toy atlas with theirs on their synthetic dataset only in kind: both are volumes with many
-labelled cells, and the recipe of theirs is not public. Our page reports TotalSegmentator's rule (the mean over the
-cases that have the class) and beside it a pooled Dice that counts false positives.
+**Comparable to a degree.** The Dice on our toy atlas and on the synthetic dataset of Jaubert et al. are only similar in
+kind: both datasets are volumes with many labelled cells, and the recipe of theirs is not public. This page reports
+TotalSegmentator's rule (the mean over the cases that have the class) and a pooled Dice, which counts false positives.
 
-**Not comparable.** Nobody has trained TotalSegmentator's 117 classes with this project yet: it takes its dataset and
-days of a GPU. `training/recipes/totalsegmentator.md` is the recipe. Seconds and gigabytes above are of machines with a
-GPU; ours are of a CPU, beside stock nnU-Net on the same one."""
+**Not comparable.** TotalSegmentator's 117 classes have not been trained with this project yet: that needs its dataset
+and days of GPU time. `training/recipes/totalsegmentator.md` is the recipe. The seconds and gigabytes above were
+measured on machines with a GPU; ours were measured on a CPU, as were those of stock nnU-Net beside them."""

@@ -1,6 +1,6 @@
-"""nnU-Net v2 model folders of any size with random weights: time and memory do not depend on what a network has learnt.
+"""Write nnU-Net v2 model folders of any size with random weights; time and memory do not depend on the weights.
 
-Plans, ``dataset.json`` and checkpoint are as nnU-Net 2.8 writes them, so both engines read the same folder.
+Plans, ``dataset.json`` and checkpoint have the form of nnU-Net 2.8, so both engines read the same folder.
 """
 
 from __future__ import annotations
@@ -23,13 +23,19 @@ _PACKAGE = "dynamic_network_architectures.architectures.unet"
 
 @dataclass(frozen=True)
 class RandomModel:
-    """:ivar classes: outputs, the background among them (for regions: the regions).
+    """A model folder to write.
 
-    :ivar features: of each stage; the first is the rank R.
-    :ivar convolutions: in each stage.
+    :ivar classes: number of outputs: the classes, including the background, or the regions.
+    :ivar patch: voxels, (z, y, x).
     :ivar spacing: of the model grid, (z, y, x) in mm.
-    :ivar mirror_axes: that the training mirrored.
-    :ivar dataset: TotalSegmentator's names make the engine turn images to RAS first.
+    :ivar features: channels of each stage; the first number is the rank R.
+    :ivar convolutions: number in each stage.
+    :ivar architecture: name of nnU-Net's network class.
+    :ivar channels: number of input channels.
+    :ivar normalization: name of nnU-Net's normalisation.
+    :ivar regions: whether the outputs are regions.
+    :ivar mirror_axes: axes that the training mirrored.
+    :ivar dataset: name of the dataset. With TotalSegmentator's names the engine first turns images to RAS.
     """
 
     classes: int
@@ -45,7 +51,7 @@ class RandomModel:
     dataset: str = "Dataset900_Random"
 
     def plans(self) -> dict:
-        """``plans.json``."""
+        """Return the content of ``plans.json``."""
         resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
         intensities = {"mean": 50.0, "std": 250.0, "percentile_00_5": -1000.0, "percentile_99_5": 1000.0}
         return {
@@ -90,7 +96,7 @@ class RandomModel:
         return values
 
     def dataset_json(self) -> dict:
-        """``dataset.json``. Regions: the first is the whole, each other one structure."""
+        """Return the content of ``dataset.json``. The first region is the whole, each other region one structure."""
         values = range(1, self.classes + 1) if self.regions else range(1, self.classes)
         labels: dict = {"background": 0, **{f"structure {value}": value for value in values}}
         content: dict = {"channel_names": {str(c): "CT" for c in range(self.channels)}, "labels": labels}
@@ -100,7 +106,7 @@ class RandomModel:
         return {**content, "numTraining": 1, "file_ending": ".nii.gz"}
 
     def network(self, seed: int = 0) -> torch.nn.Module:
-        """The network that nnU-Net builds from the plans, in evaluation mode."""
+        """Return the network that nnU-Net builds from the plans, in evaluation mode."""
         import torch
         from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
@@ -116,9 +122,10 @@ class RandomModel:
         ).eval()
 
     def write(self, root: Path, networks: Sequence[torch.nn.Module] = ()) -> Path:
-        """Write a model folder under ``root``, in place of the one before.
+        """Write a model folder under ``root`` and replace the previous one.
 
-        :param networks: one a fold; a single random one if there are none.
+        :param networks: one network per fold; if there are none, a single random network is written.
+        :returns: the model folder.
         """
         import torch
 
@@ -140,7 +147,7 @@ class RandomModel:
 
 
 def stock_predictor(folder: Path, mirroring: bool = False):
-    """nnU-Net's own predictor on a CPU, with a model folder loaded."""
+    """Return nnU-Net's own predictor on a CPU, with a model folder loaded."""
     import torch
     from stock import declare_torchvision_operators
 

@@ -1,11 +1,12 @@
-"""Bar 6, geometry: a real CT through the whole path, in every position a scanner or a person may have given it.
+"""Bar 6, geometry: segment a real CT in many positions and orientations, as scanners and users produce them.
 
     python Testing/Benchmarks/real_ct.py [--root .benchmarks/real_ct] [--quick]
 
-TotalSegmentator's example CT and a network with 118 outputs and random weights. Each case must give a label map on the
-very grid of its image, also when both are written in the same format and read again; and where only the storage of the
-image differs, the same label map: an oblique image has the same voxels, and a model that asks for RAS sees the same
-voxels however the axes of the file run. Beside it nnU-Net's own label map of the image as it is.
+The image is TotalSegmentator's example CT; the network has 118 outputs and random weights. Each case must give a label
+map on exactly the grid of its image, also after both were written in the same format and read again. If only the
+storage of the image differs, the label map must be the same: an oblique image has the same voxels, and a model that
+requires RAS gets the same voxels for any order of the axes in the file. nnU-Net's own label map of the unchanged image
+is compared too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ TURNED_TO_RAS = replace(AS_STORED, dataset="Dataset297_TotalSegmentator_total_3m
 
 
 def oblique(image: sitk.Image, degrees: float = 17.0) -> sitk.Image:
-    """The same voxels, their axes turned about all three axes of the room."""
+    """Return the same voxels with their axes turned about all three axes of space."""
     import SimpleITK as sitk
 
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -45,7 +46,7 @@ def oblique(image: sitk.Image, degrees: float = 17.0) -> sitk.Image:
 
 
 def cases(image: sitk.Image) -> Iterator[tuple[str, RandomModel, sitk.Image, str]]:
-    """Name, model, image, and the orientation code that its reference must be brought to (``""``: same voxels)."""
+    """Yield name, model, image, and the orientation to which the reference must be turned (``""``: same voxels)."""
     import SimpleITK as sitk
 
     yield "as it is", AS_STORED, image, ""
@@ -64,7 +65,10 @@ def cases(image: sitk.Image) -> Iterator[tuple[str, RandomModel, sitk.Image, str
 
 
 def deviation(one: sitk.Image, other: sitk.Image) -> float:
-    """Largest difference of spacing (relative), direction, or place of a voxel (voxels); infinite if sizes differ."""
+    """Return the largest difference of spacing (relative), direction, or position of a corner (in voxels).
+
+    It is infinite if the sizes differ.
+    """
     if one.GetSize() != other.GetSize():
         return math.inf
     spacing = np.array(other.GetSpacing())
@@ -88,7 +92,7 @@ def main() -> int:
     options = parse(__doc__, "real_ct")
     file = FOLDER / ("example_ct_sm.nii.gz" if options.quick else "example_ct.nii.gz")
     if not file.exists():
-        raise SystemExit(f"{file} is missing: the path is tried on this CT.")
+        raise SystemExit(f"{file} is missing: the benchmark needs this CT.")
     image = sitk.ReadImage(str(file))
     folders = {model: model.write(options.root) for model in (AS_STORED, TURNED_TO_RAS)}
     models = {model: open_model(folder) for model, folder in folders.items()}
@@ -111,7 +115,7 @@ def main() -> int:
             target, image_file = options.root / f"labels{suffix}", options.root / f"image{suffix.removeprefix('.seg')}"
             result.write(target, overwrite=True)
             again = Segmentation.from_image(target, result.table)
-            # NIfTI keeps geometry in 32 bits, so what counts is where the same format puts the image itself
+            # NIfTI stores the geometry in 32 bits, so the reference is the image written in the same format
             sitk.WriteImage(case, str(image_file))
             off = deviation(again.to_image(), sitk.ReadImage(str(image_file)))
             if off > 1e-12 or not np.array_equal(again.labels, result.labels):

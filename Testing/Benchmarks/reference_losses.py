@@ -1,6 +1,6 @@
-"""What the losses on the basis must equal: nnU-Net's own on all logits, and plain torch for what nnU-Net has not.
+"""References for the losses on the basis: nnU-Net's own losses on all logits, and plain torch where nnU-Net has none.
 
-:func:`cases` pairs each option of ours with its reference, for benchmarks and tests alike.
+:func:`cases` pairs each of our options with its reference. Benchmarks and tests use it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ IGNORE = 4999
 
 @contextmanager
 def sums_in_float64() -> Iterator[None]:
-    """nnU-Net's loss computes some terms in float32 by name, even for float64 logits; inside, that means float64."""
+    """Let nnU-Net's loss compute all terms in float64.
+
+    It names float32 for some terms, even for float64 logits; inside this context, that name means float64.
+    """
 
     class Torch:
         float32 = torch.float64
@@ -49,29 +52,35 @@ def nnunet_loss(
     ignore: int | None = None,
     **cross_entropy: Any,
 ) -> DC_and_CE_loss:
-    """nnU-Net's default loss, as its trainer builds it; called with logits (B, C, ...) and labels (B, 1, ...)."""
+    """Return nnU-Net's default loss, as its trainer builds it, of logits (B, C, ...) and labels (B, 1, ...)."""
     dice = {"batch_dice": batch_dice, "do_bg": do_bg, "smooth": smooth, "ddp": ddp}
     cls = nnunet_dice.MemoryEfficientSoftDiceLoss
     return DC_and_CE_loss(dice, cross_entropy, weight_ce, weight_dice, ignore, dice_class=cls)
 
 
 def head(basis: torch.Tensor, projection: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """All logits (B, C, X, Y, Z), by the 1x1x1 convolution a network has."""
+    """Return all logits (B, C, X, Y, Z), computed by a 1x1x1 convolution as in a network."""
     return torch.nn.functional.conv3d(basis, projection[:, :, None, None, None], bias)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One option: our loss of (basis, projection, bias, labels), its reference of (logits, labels (B, 1, ...))."""
+    """One option.
+
+    :ivar name: its name.
+    :ivar ours: our loss of (basis, projection, bias, labels).
+    :ivar reference: the reference of (logits, labels (B, 1, ...)).
+    :ivar ignored: share of voxels with the label IGNORE.
+    """
 
     name: str
     ours: Callable[..., torch.Tensor]
     reference: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    ignored: float = 0.0  # fraction of voxels with the label IGNORE
+    ignored: float = 0.0
 
 
 def cases(classes: int) -> list[Case]:
-    """Every option of every loss, for a head of this many classes."""
+    """Return every option of every loss, for a head with this number of classes."""
     weights = torch.linspace(0.2, 2, classes, dtype=torch.float64)
     listed = tuple(weights.tolist())
     found = [
@@ -126,7 +135,7 @@ def cases(classes: int) -> list[Case]:
 
 
 def _sums(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """I, P, G (C,) over the batch."""
+    """Return I, P and G, each (C,), over the batch."""
     p = logits.softmax(1)
     target = torch.zeros_like(p).scatter_(1, labels.long(), 1)
     return tuple(x.sum((0, 2, 3, 4)) for x in (p * target, p, target))
@@ -152,7 +161,7 @@ def _tversky(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return _cross_entropy(logits, labels) - index[1:].mean()
 
 
-# Deep supervision: the coarser scales are strided views, so that one basis and one set of logits serve both sides.
+# Deep supervision: the coarser scales are strided views, so that both sides use the same basis and the same logits.
 def _scales(volume: torch.Tensor) -> list[torch.Tensor]:
     return [volume[..., ::step, ::step, ::step] for step in (1, 2, 3, 4)]
 
@@ -167,7 +176,7 @@ def _deep_reference(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _regions(classes: int) -> tuple[tuple[int, ...], ...]:
-    """Overlapping regions of up to three labels; label 0 belongs to none."""
+    """Return overlapping regions of up to three labels; label 0 belongs to none."""
     return tuple(tuple(range(k, min(k + 3, classes))) or (1,) for k in range(1, classes)) + ((1, classes - 1),)
 
 
@@ -183,7 +192,7 @@ def _region_reference(classes: int, ignore: bool) -> Callable[[torch.Tensor, tor
 
 
 def _label_sets(classes: int) -> list[dict[int, list[int]]]:
-    """A dataset with every class, one with the lower half, one with pairs of classes under one label."""
+    """Return three datasets: with every class, with the lower half, and with pairs of classes under one label."""
     half, pairs = range(1, 1 + classes // 2), range(1, classes - 1, 2)
     return [
         {c: [c] for c in range(classes)},
@@ -193,7 +202,7 @@ def _label_sets(classes: int) -> list[dict[int, list[int]]]:
 
 
 def _folded(tables: list[dict[int, list[int]]], labels: torch.Tensor, datasets: list[int]) -> torch.Tensor:
-    """Label maps of classes as each sample's dataset would have annotated them; IGNORE stays."""
+    """Return the label maps as the dataset of each sample would have annotated them; IGNORE is kept."""
     folded = labels.clone()
     for b, d in enumerate(datasets):
         values = {c: label for label, members in tables[d].items() for c in members}
@@ -215,7 +224,11 @@ def _with_datasets(tables: list[dict[int, list[int]]], batch_dice: bool) -> Call
 def _marginal(
     tables: list[dict[int, list[int]]], batch_dice: bool
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Minus log of the summed probability of the label's set; Dice of summed probabilities, pooled over equal sets."""
+    """Return the reference of the marginal loss.
+
+    It is minus the log of the summed probability of the label's set, minus the Dice of summed probabilities, pooled
+    over equal sets.
+    """
 
     def of_label_map(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         datasets = [b % 3 for b in range(len(logits))]

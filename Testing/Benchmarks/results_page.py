@@ -1,9 +1,9 @@
-"""Write ``RESULTS.md``, the evidence page, and its plots from the JSON files in ``results/``.
+"""Write ``RESULTS.md``, the page of results, and its plots from the JSON files in ``results/``.
 
     python Testing/Benchmarks/results_page.py
 
-Every figure on the page comes from one of those files, each written by the command that the page names beside it; what
-was not measured is said to be so. Nothing is measured here.
+Every figure on the page comes from one of these files. The page names the command that wrote the file, and says so
+where something was not measured. This script measures nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from published import PUBLISHED
 RESULTS = HERE / "results"
 HEAD = """# Results
 
-Written by `python Testing/Benchmarks/results_page.py` from the JSON files in `Testing/Benchmarks/results`. Each section
-names the command that measures it. Ratios hold between figures of one run; seconds of different runs do not compare.
+`python Testing/Benchmarks/results_page.py` writes this page from the JSON files in `Testing/Benchmarks/results`. Below
+each table is the command that measured it. Compare seconds only within one run, not between runs: machines and load
+differ.
 """
 
 
@@ -50,7 +51,7 @@ def cell(value: Any) -> str:
 
 
 def table(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> str:
-    """Markdown; ``columns`` maps keys to headings."""
+    """Return a table in Markdown; ``columns`` maps keys to headings."""
     lines = ["| " + " | ".join(columns.values()) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(cell(row.get(key, "")) for key in columns) + " |" for row in rows]
     return "\n".join(lines)
@@ -61,11 +62,11 @@ def bars(result: dict[str, Any]) -> str:
         {**bar, "sign": f"{'at least' if bar['at_least'] else 'at most'} {cell(float(bar['limit']))}"}
         for bar in result["bars"]
     ]
-    return table(rows, {"what": "bar", "measured": "measured", "sign": "wanted", "met": "met"})
+    return table(rows, {"what": "bar", "measured": "measured", "sign": "required", "met": "met"})
 
 
 def plot(name: str, draw: Callable[[Any], None], size: tuple[float, float] = (9, 3.4)) -> str:
-    """Markdown of a picture that ``draw`` makes on a figure."""
+    """Save the picture that ``draw`` makes on a figure, and return its Markdown."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="tight")
@@ -76,7 +77,10 @@ def plot(name: str, draw: Callable[[Any], None], size: tuple[float, float] = (9,
 
 
 def section(title: str, text: str, *parts: tuple[str, str, Callable[[dict[str, Any]], str]]) -> str:
-    """:param parts: result, command, and what makes Markdown of the result."""
+    """Return a section in Markdown.
+
+    :param parts: name of the result, command, and function that returns the Markdown of the result.
+    """
     lines = [f"## {title}", text]
     for name, command, render in parts:
         result = load(name)
@@ -103,13 +107,15 @@ def class_sweep(result: dict[str, Any]) -> str:
             axes.legend()
 
     columns = {"work": "work", "side": "side", "classes": "classes", "seconds": "s", "MiB": "peak MiB"}
-    columns |= {"out of memory, GiB": "not run: would take GiB"}
+    columns |= {"out of memory, GiB": "not run: would need GiB"}
     return "\n\n".join([plot("class_sweep", draw, (12, 6.8)), table(result["cases"], columns), bars(result)])
 
 
 def memory_growth(result: dict[str, Any]) -> str:
     columns = {"engine": "engine", "classes": "classes", "shape": "image", "peak_MiB": "peak MiB"}
-    return table(result["cases"], {**columns, "working_MiB": "neither image nor label map"}) + "\n\n" + bars(result)
+    return (
+        table(result["cases"], {**columns, "working_MiB": "without image and label map, MiB"}) + "\n\n" + bars(result)
+    )
 
 
 def exactness(result: dict[str, Any]) -> str:
@@ -119,7 +125,7 @@ def exactness(result: dict[str, Any]) -> str:
 
 
 def with_bars(columns: dict[str, str] | None = None) -> Callable[[dict[str, Any]], str]:
-    """All columns, or those given, and the bars."""
+    """Return a function that shows all columns, or only those given, and the bars."""
 
     def render(result: dict[str, Any]) -> str:
         keys = columns or {key: key.replace("_", " ") for row in result["cases"] for key in row}
@@ -155,7 +161,7 @@ def toy_sweep(result: dict[str, Any]) -> str:
 
 
 def brain_model(result: dict[str, Any]) -> str:
-    """Bars, the picture, and every structure by group, folded away."""
+    """Return the bars, the picture, and every structure by group in foldable parts."""
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for row in result["cases"]:
         by_kind.setdefault(row["kind"], []).append(row)
@@ -173,9 +179,11 @@ def brain_model(result: dict[str, Any]) -> str:
 
     parts = [table(by_kind["summary"], {"what": "atlas subject, unseen heads", "structures": "structures", **dice})]
     parts.append(bars(result))
-    parts.append("The MNI template, a real image (an average of 152 people), and what the model says of it:")
+    parts.append(
+        "The MNI template, a real image (the average of 152 people), with the structures that the model finds in it:"
+    )
     parts.append("![The MNI template with structures](results/head-mr-312-mni.png)")
-    parts.append("Every structure, by group; voxels at 2 mm in the atlas:")
+    parts.append("Every structure, by group, with its number of voxels at 2 mm in the atlas:")
     for group, rows in groups.items():
         title = f"{group}: {len(rows)} structures, median Dice {cell(median(rows))}"
         parts.append(folded(title, rows, {"what": "structure", "voxels": "voxels", **dice}))
@@ -184,7 +192,7 @@ def brain_model(result: dict[str, Any]) -> str:
 
 
 def gpu_kernels(result: dict[str, Any]) -> str:
-    """Errors of kernels and of nnU-Net's formula side by side, then milliseconds and memory."""
+    """Return the errors of the kernels and of nnU-Net's formula, then milliseconds and memory."""
     both, columns = ("kernels", "nnU-Net's formula"), {"classes": "classes", "rank": "rank", "dtype": "basis"}
     parts = ("value", "basis", "projection")
     rows = [
@@ -192,12 +200,12 @@ def gpu_kernels(result: dict[str, Any]) -> str:
         for row in result["parity"]
     ]
     columns |= {f"{who} {part}": f"{who}: {part}" for who in both for part in parts}
-    columns["same bits twice"] = "same bits twice"
+    columns["same bits twice"] = "two runs bit-identical"
     timing = {"what": "loss and gradients", "classes": "classes", "forward_ms": "forward, ms", "both_ms": "both, ms"}
     timing |= {"peak_MiB": "peak MiB", "fault": "fault"}
     faults = {"AttributeError": "not in this torch", "OutOfMemoryError": "out of memory"}
     rest = [{**row, "fault": faults.get(row.get("fault", "").split(":")[0], "")} for row in result["timing"]]
-    errors = "Relative error of the loss's value and gradients, in norm, against torch in float64:"
+    errors = "Relative errors of the loss and its gradients, in norm, against torch in float64:"
     return "\n\n".join([errors, table(rows, columns), "2 x 128^3 voxels, rank 32, float16:", table(rest, timing)])
 
 
@@ -212,11 +220,11 @@ def gpu_engine(result: dict[str, Any]) -> str:
     done = [row for row in result["against_stock"] if "skipped" not in row]
     return "\n\n".join(
         [
-            "Voxels that differ from the CPU's labels, in single and in half precision:",
+            "Voxels whose label differs from that of the CPU, in single and in half precision:",
             table(result["bundles"], bundles),
             "A full-size network, from the image file to the labels:",
             table(done, stock),
-            "1000 classes with little GPU memory, and voxels of 16.8 million that differ from those without a limit:",
+            "1000 classes with little GPU memory; how many of 16.8 million voxels differ from those without a limit:",
             table(result["small_gpu"], small),
         ]
     )
@@ -227,8 +235,8 @@ def sections() -> list[str]:
     return [
         section(
             "1. Memory and time against the number of classes",
-            "One thread of a CPU. Red crosses: stock would take more memory than was free, and was not run. "
-            "With fewer classes than channels the logits themselves are the smaller basis.",
+            "Measured on one CPU thread. Red crosses: stock would need more memory than was free, so it was not run. "
+            "With fewer classes than channels, the logits themselves are the smaller basis.",
             ("class_sweep", command("class_sweep"), class_sweep),
             ("training_step", command("training_step"), with_bars()),
             ("loss_memory_time", command("loss_memory_time"), with_bars()),
@@ -238,12 +246,12 @@ def sections() -> list[str]:
         ),
         section(
             "2. Memory against the length of the scan",
-            "The row of 448 voxels is a scan four times as long.",
+            "The row with 448 voxels is a scan that is four times as long.",
             ("memory_growth", command("memory_growth"), memory_growth),
         ),
         section(
             "3. Agreement with float64 and with stock",
-            "Voxels that differ from full logits, resampled and compared in float64.",
+            "The first table counts the voxels that differ from full logits, resampled and compared in float64.",
             ("exactness", command("exactness"), exactness),
             ("mouse", command("mouse") + " prepare|train|compare", with_bars()),
             ("mouse_cycle", command("mouse_cycle"), with_bars()),
@@ -251,9 +259,9 @@ def sections() -> list[str]:
         ),
         section(
             "4. Dice against the number of classes and the rank",
-            "Toy atlas, unseen volumes; both rules: TotalSegmentator's, and pooled, which counts false positives. The "
-            "sweep has one short schedule for all points, one run each, which many classes would need longer than; "
-            "the trainings marked as longer are those below it, with their own networks and sizes.",
+            "Measured on unseen volumes of the toy atlas, by both rules: TotalSegmentator's, and pooled, which counts "
+            "false positives. All points of the sweep have the same short schedule, too short for many classes, and "
+            "one run each. The longer trainings in the plot are those below it, with other networks and sizes.",
             ("toy_sweep", command("toy_sweep"), toy_sweep),
             ("toy-1000", "training/recipes/toy-1000.sh", curve("toy-1000")),
             ("toy-100", command("learning_curve") + " .benchmarks/toy-100", curve("toy-100")),
@@ -261,24 +269,25 @@ def sections() -> list[str]:
         ),
         section(
             "5. The brain model, 312 structures",
-            "Trained by `training/recipes/head-mr-312.sh` on synthesised images alone, 18 minutes on one H100.",
+            "`training/recipes/head-mr-312.sh` trained it on synthesised images alone, in 18 minutes on one H100.",
             ("head-mr-312", command("brain_model"), brain_model),
         ),
         section(
             "6. Segmentation nodes in 3D Slicer",
-            "On the MRML of slicer-core.",
+            "Measured with the MRML of slicer-core.",
             ("segmentation_node", command("segmentation_node"), with_bars()),
             ("seg_nrrd", command("seg_nrrd"), with_bars()),
             ("panel", command("panel"), with_bars()),
         ),
-        section("7. Beside published figures", PUBLISHED),
+        section("7. Published figures of others", PUBLISHED),
         section(
             "8. On a GPU",
-            "What still waits for one: `gpu.md`. Of the engine's rows some had no time left. Stock was stopped after "
-            "50 s, loading and warm-up included (18 s in the last row): with 118 classes it was past its network and "
-            "in its export, with 1000 it had not finished the one window that warms it up. With torch held to 2 GiB "
-            "the engine did what it does with more, so that cuDNN must have chosen other algorithms; random weights "
-            "have many near ties. The brain model of these rows is the one before that of section 5.",
+            "`gpu.md` lists the runs that still need a GPU. Some rows of the engine are missing because no time was "
+            "left. Stock was stopped after 50 s, including loading and warm-up (18 s in the last row). With 118 "
+            "classes it had finished its network and was in its export; with 1000 classes it had not finished the one "
+            "window of the warm-up. With torch limited to 2 GiB the engine did the same as with more memory, so the "
+            "differing voxels must come from other algorithms in cuDNN; random weights have many near ties. The brain "
+            "model of these rows is the predecessor of that in section 5.",
             ("gpu_kernels", command("gpu_kernels"), gpu_kernels),
             ("gpu_engine", command("gpu_engine") + " --minutes 4 --limit 50", gpu_engine),
             ("toy-1000-gpu", command("learning_curve") + " .benchmarks/gpu/toy-1000", curve("toy-1000-gpu")),

@@ -1,10 +1,10 @@
-"""Seconds, memory and correctness of writing `.seg.nrrd` at 256^3, from 10 to 1000 classes, beside Slicer's own writer.
+"""Measure writing `.seg.nrrd` at 256^3 with 10 to 1000 classes, beside Slicer's writer: seconds, memory, correctness.
 
     python Testing/Benchmarks/seg_nrrd.py
 
-Needs slicer-core and slicerio. Every file is opened by Slicer's storage node and by slicerio, and names, layers and
-voxels are compared. The shapes are always the same thousand cells, only the number of names that they share differs.
-Slicer's writer saves what Slicer read, so both write the same segmentation.
+The benchmark needs slicer-core and slicerio. Slicer's storage node and slicerio open every file, and names, layers and
+voxels are compared. The shapes are always the same thousand cells; only the number of names that they share differs.
+Slicer's writer saves the file that Slicer read, so both write the same segmentation.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ sys.path.append(str(HERE.parent / "Python"))  # the helpers that open files in S
 
 
 def frayed_cells(size: int, cells: int = 1000, seed: int = 0) -> np.ndarray:
-    """Cells 1..``cells`` around random points, and a tenth background, with borders frayed by up to three voxels.
+    """Return cells 1..``cells`` around random points and a tenth background, with borders frayed by up to three voxels.
 
-    uint16 ``(size, size, size)``. Frayed borders compress and scan worse than those of real label maps.
+    Frayed borders compress worse, and take longer to scan, than those of real label maps.
+
+    :returns: uint16 ``(size, size, size)``.
     """
     from scipy.spatial import cKDTree
 

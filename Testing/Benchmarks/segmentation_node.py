@@ -1,10 +1,11 @@
-"""Seconds from a label array to a complete segmentation node in Slicer's scene: ours beside Slicer's own ways.
+"""Measure the seconds from a label array to a complete segmentation node in Slicer's scene, beside Slicer's own ways.
 
     python Testing/Benchmarks/segmentation_node.py [--quick]
 
-Needs slicer-core. 100 to 1000 segments at 256^3, each with name, colour and terminology. Slicer's ways are
-``ImportLabelmapToSegmentationNode`` from a label map node and from a ``vtkOrientedImageData``; they give names and
-colours, and no codes. Segments, names, codes and voxel counts of our node are compared with what went in.
+The benchmark needs slicer-core. There are 100 to 1000 segments at 256^3, each with name, colour and terminology.
+Slicer's own ways are ``ImportLabelmapToSegmentationNode`` from a label map node and from a ``vtkOrientedImageData``;
+they set names and colours but no codes. The segments, names, codes and voxel counts of our node are compared with the
+input.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
 from measure import HERE, Bar, parse, report
 from seg_nrrd import frayed_cells, seconds
 
-sys.path.append(str(HERE.parent / "Python"))  # the helpers that look into Slicer's MRML
+sys.path.append(str(HERE.parent / "Python"))  # the helpers that read Slicer's MRML nodes
 
 
 def coded_table(classes: int) -> LabelTable:

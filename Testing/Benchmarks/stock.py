@@ -1,8 +1,8 @@
 """Run one of nnU-Net's own commands, unmodified, where torchvision's compiled operators may be missing.
 
-``python Testing/Benchmarks/stock.py nnUNetv2_train 901 small 0`` is ``nnUNetv2_train 901 small 0``. PyPI's torchvision
-beside a CPU-only torch raises "operator torchvision::nms does not exist" as soon as nnU-Net's trainer lookup imports
-timm; declaring the schemas first lets the import pass (nothing here calls the operators).
+``python Testing/Benchmarks/stock.py nnUNetv2_train 901 small 0`` runs ``nnUNetv2_train 901 small 0``. With a CPU-only
+torch, PyPI's torchvision raises "operator torchvision::nms does not exist" when nnU-Net's search for trainers imports
+timm. Declaring the schemas first lets the import succeed; nothing here calls the operators.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BACKWARD = tuple(f"_{name}_backward" for name in _OPERATORS[1:6])
 
 
 def declare_torchvision_operators() -> None:
-    """Define torchvision's operators if its compiled library did not; changes nothing where torchvision works."""
+    """Define torchvision's operators if its compiled library did not define them."""
     import torch
 
     for name in _OPERATORS + _BACKWARD:

@@ -1,17 +1,18 @@
-"""Dice on the toy atlas against the number of classes, and against the rank of the basis at 100 classes.
+"""Measure the Dice on the toy atlas for different numbers of classes, and for different ranks of the basis.
 
     python Testing/Benchmarks/toy_sweep.py [--quick] [--root FOLDER]
 
-Each point is a training of its own, all of one schedule: 800 volumes, one a step, one thread, bfloat16, then the mean
-Dice over eight unseen volumes by both rules.
+Each point is a separate training. All have the same schedule: 800 volumes, one per step, one thread, bfloat16. The
+result is the mean Dice over eight unseen volumes by both rules.
 
-* classes: 10 to 1000 at 48^3, a network with 16 channels in its finest stage, rank 16. A volume has the same size
-  throughout, so 1000 classes are cells of some 36 voxels, 3.3 voxels wide: a border that is off by a tenth of a voxel
-  costs them more than the 15 voxels wide cells of 10 classes.
-* rank: 4 to 64 of 100 classes at 32^3, one network with 64 channels in its finest stage. Below 64, between it and the
-  projection is a 1x1x1 convolution to as many channels as the rank is (:class:`LowRankUNet`).
+* classes: 10 to 1000 at 48^3, with 16 channels in the finest stage of the network, rank 16. The volume always has the
+  same size, so with 1000 classes a cell has about 36 voxels and is 3.3 voxels wide. A border error of a tenth of a
+  voxel costs such cells more than the cells of 10 classes, which are 15 voxels wide.
+* rank: 4 to 64, for 100 classes at 32^3, with 64 channels in the finest stage of the network. For ranks below 64, a
+  1x1x1 convolution in front of the projection reduces the channels to the rank (:class:`LowRankUNet`).
 
-A finished training is kept in the root folder, so a stopped sweep goes on. ``results/toy_sweep.json``.
+Results of finished trainings are kept in the root folder, so the same command continues a stopped sweep. The results
+are ``results/toy_sweep.json``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
         for classes in (10, 50, 100, 200, 500, 1000)
     ],
     "rank": [
-        {"classes": 100, "rank": rank, "size": 32, "features": [64, 32, 32, 48]}  # 64: as many as the largest rank
+        {"classes": 100, "rank": rank, "size": 32, "features": [64, 32, 32, 48]}  # 64, the largest rank
         for rank in (4, 8, 16, 32, 64)
     ],
 }
@@ -58,19 +59,19 @@ class LowRankUNet(PlainUNet):
         return self.projection
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Basis ``(B, rank, X, Y, Z)``."""
+        """Return the basis ``(B, rank, X, Y, Z)``."""
         return self.basis(super().forward(x))
 
 
 def train(classes: int, rank: int, size: int, features: list[int], steps: int, folder: str) -> dict[str, float]:
-    """Seconds, last loss and both mean Dice scores over unseen volumes."""
+    """Train; return seconds, last loss and both mean Dice scores over unseen volumes."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     options = LoopOptions(
         Path(folder), classes=classes, size=size, features=tuple(features), convolutions=(1, 1, 2, 2),
         decoder_convolutions=(1, 1, 1), steps=steps, evaluation_cases=8, half_precision=True, device="cpu",
     )  # fmt: skip
-    whole = rank == features[0]  # a layer between would add nothing
+    whole = rank == features[0]  # an additional layer would change nothing
     arch_kwargs = options.arch_kwargs()
     network = PlainUNet(arch_kwargs, 1, classes + 1) if whole else LowRankUNet(arch_kwargs, classes + 1, rank)
     loss = CrossEntropyDiceLoss()

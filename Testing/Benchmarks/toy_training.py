@@ -1,4 +1,4 @@
-"""A short training on the toy atlas, for benchmarks that need a loss or a network that the bare loop does not have."""
+"""Train briefly on the toy atlas, for benchmarks that need a loss or a network that the bare loop does not have."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ LossOfStep = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def train_on_toy(options: LoopOptions, network: PlainUNet, loss_of_step: LossOfStep) -> dict[str, float]:
-    """One volume a step on a CPU: seconds, last loss and both mean Dice scores over unseen volumes, fully labelled.
+    """Train on a CPU with one volume per step.
 
-    :param loss_of_step: of the step's number, its image ``(1, X, Y, Z)`` and its labels ``(X, Y, Z)``.
+    :param loss_of_step: the loss as a function of the step's number, image ``(1, X, Y, Z)`` and labels ``(X, Y, Z)``.
+    :returns: seconds, last loss and both mean Dice scores over unseen, fully labelled volumes.
     """
     optimizer = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=options.weight_decay)
     cases, begin = ToyCases(options.toy, options.steps), time.perf_counter()

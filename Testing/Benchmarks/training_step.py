@@ -1,8 +1,9 @@
-"""A whole training step of a real network: peak memory and time beside stock's, and beside stock with a compiled loss.
+"""Measure a whole training step of a real network, beside stock and stock with a compiled loss: peak memory and time.
 
-nnU-Net's PlainConvUNet (six stages, 32 to 320 features, deep supervision), 96^3, 500 classes, one volume, on a CPU in
-float32: forward, loss at every scale, backward, SGD. Each side runs in a process of its own; memory is the peak above
-the network and its first step on a small patch. ``results/training_step.json``.
+The network is nnU-Net's PlainConvUNet (six stages, 32 to 320 features, deep supervision), with 96^3 voxels, 500 classes
+and one volume, on a CPU in float32. A step is forward, loss at every scale, backward and SGD. Each side runs in its own
+process. Memory is the peak above that after a first step on a small patch. The results are
+``results/training_step.json``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SCALES = 5
 
 
 def measure(side: str, classes: int, size: int, repeats: int) -> dict[str, float]:
-    """Seconds (the best of ``repeats`` steps) and bytes above what a step on a small patch leaves behind."""
+    """Return seconds (the best of ``repeats`` steps), and bytes above the memory after a step on a small patch."""
     torch.set_num_threads(1)
     network = RandomModel(classes, (size,) * 3, features=(32, 64, 128, 256, 320, 320)).network().train()
     network.decoder.deep_supervision = True
@@ -31,10 +32,10 @@ def measure(side: str, classes: int, size: int, repeats: int) -> dict[str, float
         add_head(network, classes)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.99, nesterov=True)
     step = _step(side, network, optimizer)
-    step(*_inputs(classes, 64))  # libraries load, the optimiser allocates, the loss is compiled now
+    step(*_inputs(classes, 64))  # in this step libraries load, the optimiser allocates and the loss is compiled
     image, labels = _inputs(classes, size)
     if "compiled" in side:
-        step(image, labels)  # compiled again for the size
+        step(image, labels)  # the loss is compiled again for this size
     reset_peak()
     before = resident_bytes()
     seconds = []

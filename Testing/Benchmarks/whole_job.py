@@ -1,9 +1,9 @@
-"""Bar 4, second half: one real CT through a 118-class network of TotalSegmentator's size, whole commands, two cores.
+"""Bar 4, second half: time whole commands on a real CT and a 118-class network of TotalSegmentator's size, two cores.
 
     python Testing/Benchmarks/whole_job.py [--root .benchmarks/whole_job] [--quick]
 
-``classscaleseg segment`` against ``nnUNetv2_predict_from_modelfolder --disable_tta``, both from the start of the
-interpreter to the written file, on the same image (TotalSegmentator's example CT, resampled to 1.5 mm) and the same
+``classscaleseg segment`` is compared with ``nnUNetv2_predict_from_modelfolder --disable_tta``, both from the start of
+the interpreter to the written file, on the same image (TotalSegmentator's example CT, resampled to 1.5 mm) and the same
 model folder (PlainConvUNet, 6 stages, 32 to 320 features, patch 128^3, 3 mm, random weights). Memory is the largest sum
 over the processes of a command.
 """
@@ -25,7 +25,7 @@ SMALL = replace(TOTALSEGMENTATOR_SIZE, patch=(64, 64, 64), features=(16, 16, 16)
 
 
 def write_resampled(source: Path, target: Path, spacing: float) -> None:
-    """``source`` on a grid of ``spacing`` mm that covers the same space, int16."""
+    """Write ``source`` resampled to a grid of ``spacing`` mm that covers the same space, int16."""
     import SimpleITK as sitk
 
     image = sitk.ReadImage(str(source))
@@ -33,7 +33,9 @@ def write_resampled(source: Path, target: Path, spacing: float) -> None:
     resampler.SetReferenceImage(image)
     resampler.SetSize([round(n * s / spacing) for n, s in zip(image.GetSize(), image.GetSpacing(), strict=True)])
     resampler.SetOutputSpacing([spacing] * 3)
-    shift = [(spacing - s) / 2 for s in image.GetSpacing()]  # from the first voxel's centre to the new one's
+    shift = [
+        (spacing - s) / 2 for s in image.GetSpacing()
+    ]  # from the centre of the first voxel to that of the new first voxel
     direction = image.GetDirection()
     resampler.SetOutputOrigin(
         [o + sum(direction[3 * i + j] * shift[j] for j in range(3)) for i, o in enumerate(image.GetOrigin())]
@@ -48,7 +50,7 @@ def main() -> int:
 
     options = parse(__doc__, "whole_job")
     if not CT.exists():
-        raise SystemExit(f"{CT} is missing: the job is measured on this CT.")
+        raise SystemExit(f"{CT} is missing: the benchmark needs this CT.")
     images, results, file = options.root / "images", options.root / "stock", options.root / "ours.nii.gz"
     for folder in (images, results):
         shutil.rmtree(folder, ignore_errors=True)

@@ -82,7 +82,7 @@ def test_the_card_states_the_figures_and_ends_with_the_conditions_of_the_atlas(t
     }
     log = [{"step": 20, "loss": 1.5, "seconds": 60.0, "dice": 0.5}]
     text = pack_brain_model.card(TABLES, evaluation, log, "a CPU", conditions)
-    assert "3 have a mean Dice below 0.5, the worst: white matter of left cerebral hemisphere (0.200)" in text
+    assert "3 have a mean Dice below 0.5; the worst are white matter of left cerebral hemisphere (0.200)" in text
     assert "| pons | 500 | 1.000 | 1.000 |" in text and "| thalamus | 0.667 | 0.667 |" in text
     assert "20 steps, 1 minutes on a CPU" in text and "not for clinical use" in text
     assert pack_brain_model.PREFACE in text and text.rstrip().endswith("1. z\n```")

@@ -153,13 +153,13 @@ def test_a_full_disk_stops_the_conversion_and_leaves_no_half_file(source, tmp_pa
 def test_a_meta_file_that_cannot_be_used_gets_a_sentence(source, tmp_path):
     meta = source / "meta.csv"
     meta.write_text("image_id;age\ns0001;40\n")
-    with pytest.raises(ClassScaleError, match="no columns image_id and split"):
+    with pytest.raises(ClassScaleError, match="lacks the columns image_id and split"):
         convert(source, 1, tmp_path, few(tmp_path))
     meta.write_text("image_id;split\ns0001;training\n")
     with pytest.raises(ClassScaleError, match="subject s0001 has split 'training'; train, val, test were expected"):
         convert(source, 1, tmp_path, few(tmp_path))
     meta.unlink()
-    with pytest.raises(ClassScaleError, match="meta.csv cannot be read .* name the folder of the unpacked dataset"):
+    with pytest.raises(ClassScaleError, match="meta.csv cannot be read .* give the folder of the unpacked dataset"):
         convert(source, 1, tmp_path, few(tmp_path))
 
 
@@ -175,7 +175,9 @@ def test_the_command_takes_its_own_class_list_and_workers(source, tmp_path, monk
     labels = np.asanyarray(nib.load(tmp_path / "Dataset005_TotalSegmentator" / "labelsTr" / "s0001.nii.gz").dataobj)
     expected = np.asanyarray(nib.load(DATA / "example_seg.nii.gz").dataobj)
     assert np.array_equal(labels == 1, expected == 5) and np.array_equal(labels == 2, expected == 1)
-    with pytest.raises(OutputExistsError, match="made with 2 other classes: delete it or choose another number"):
+    with pytest.raises(
+        OutputExistsError, match="made with 2 other classes: delete it or choose another dataset number"
+    ):
         convert(source, 5, tmp_path)
     LabelTable.from_names({0: "background", 2: "liver"}).to_csv(table, overwrite=True)
     with pytest.raises(LabelTableError, match="1 to 1 without gaps"):

@@ -154,7 +154,7 @@ def test_missing_predictions_are_an_error_or_count_as_missed(tmp_path):
         evaluate(tmp_path / "r", tmp_path / "p", NO_SURFACE)
     result = evaluate(tmp_path / "r", tmp_path / "p", EvaluationOptions(tolerance=None, allow_missing=True))
     assert result.missing == ("c1",) and result.mean_dice == 0.5
-    assert result.sentence().endswith("1 predictions are missing.")
+    assert result.sentence().endswith("; missing predictions: 1.")
 
 
 @pytest.mark.parametrize(
@@ -169,11 +169,14 @@ def test_missing_predictions_are_an_error_or_count_as_missed(tmp_path):
             lambda p: write(p, "c.nii.gz", blocks(0) + np.uint16(60)),
             "p.c.nii.gz holds label 60, which is not among the 6",
         ),
-        (lambda p: write(p, "c.nii.gz", blocks(0).astype(np.float32) / 2), "no label map: whole numbers"),
-        (lambda p: write(p, "c.nii.gz", blocks(0).astype(np.int16) - 1), "no label map: whole numbers .* not -1 to 4"),
+        (lambda p: write(p, "c.nii.gz", blocks(0).astype(np.float32) / 2), "not a label map: whole numbers"),
+        (
+            lambda p: write(p, "c.nii.gz", blocks(0).astype(np.int16) - 1),
+            "not a label map: whole numbers .* not -1 to 4",
+        ),
         (lambda p: (p / "c.nii.gz").write_bytes((p / "c.nii.gz").read_bytes()[:-40]), "c.nii.gz is truncated"),
         (lambda p: (p / "c.nii.gz").write_text("no image"), "c.nii.gz is truncated or not a gzip file"),
-        (lambda p: write(p, "c.mha", blocks(0)), "same case twice"),
+        (lambda p: write(p, "c.mha", blocks(0)), "two files of the same case"),
         (lambda p: (p / "c.nii.gz").unlink(), "holds no label maps"),
     ],
 )

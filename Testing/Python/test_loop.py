@@ -152,7 +152,9 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path):
     ]
     os.truncate(checkpoints.latest, checkpoints.latest.stat().st_size // 2)
     entries = []
-    with pytest.warns(UserWarning, match="checkpoint_latest.pth .* cannot be read; going on from checkpoint_previous"):
+    with pytest.warns(
+        UserWarning, match="checkpoint_latest.pth .* cannot be read; the training continues from checkpoint_previous"
+    ):
         train(options, entries.append)
     assert entries[0]["step"] == 2
     train(small(tmp_path / "straight"))

@@ -49,7 +49,7 @@ def test_other_options_or_a_taken_number_are_refused(tmp_path):
     write_toy_dataset(ToyOptions(5, size=16), 3, 1, tmp_path)
     with pytest.raises(OutputExistsError, match="made with seed 0, not 9"):
         write_toy_dataset(ToyOptions(5, size=16, seed=9), 3, 1, tmp_path)
-    with pytest.raises(OutputExistsError, match="has a dataset 3 already, Dataset003_ToyAtlas5"):
+    with pytest.raises(OutputExistsError, match="already has a dataset 3, Dataset003_ToyAtlas5"):
         write_toy_dataset(ToyOptions(6, size=16), 3, 1, tmp_path)
 
 

@@ -29,7 +29,9 @@ def test_the_bundle_opens_and_its_card_states_what_was_measured(tmp_path, capsys
     assert abs(again.last["dice"] - result.last["dice"]) < 1e-3  # goes on from there
     with pytest.raises(ModelError, match=r"was trained with weights .*toy-12.zip, not other.zip"):
         train(replace(options, folder=tmp_path / "again", weights="other.zip"))
-    with pytest.raises(ModelError, match=r"toy-12.zip is of another network: .* Give the options it was trained with"):
+    with pytest.raises(
+        ModelError, match=r"toy-12.zip belongs to another network: .* Use the options it was trained with"
+    ):
         train(replace(options, folder=tmp_path / "other", weights=str(bundle), classes=13))
     card = pack_toy_model.card(
         {"classes": 12, "size": 16, "features": [16, 24], "batch": 1},
@@ -40,9 +42,9 @@ def test_the_bundle_opens_and_its_card_states_what_was_measured(tmp_path, capsys
         COUNTS,
         "a CPU",
     )
-    assert "mean Dice over the 12 classes on 1 unseen volumes: 0.875; 0.875 with false positives" in card
+    assert "mean Dice over the 12 classes on 1 unseen volumes: 0.875; pooled over all volumes, 0.875" in card
     assert "2 of 12 classes have a Dice below 0.8: 3 (0.50), 12 (0.00)." in card
-    assert "40 steps, volumes a step: 1; 1 minutes on a CPU" in card and "| 20 | 0.5000 | 6 | 0.2500 |" in card
+    assert "40 steps, volumes per step: 1; 1 minutes on a CPU" in card and "| 20 | 0.5000 | 6 | 0.2500 |" in card
     assert "| 11 | 1.000 | 0.000 |" in card
 
 

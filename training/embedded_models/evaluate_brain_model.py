@@ -1,11 +1,12 @@
-"""How good a brain model is: every structure on unseen synthesised heads, coarse sets on the individuals held out.
+"""Evaluate a brain model: each structure on unseen synthesised heads, coarse sets of structures on unseen individuals.
 
     python training/embedded_models/evaluate_brain_model.py Resources/Models/head-mr-312.zip
     python training/embedded_models/evaluate_brain_model.py .benchmarks/brain/run --checkpoint latest  # while training
 
-The heads of the atlas subject are new deformations with new grey values, surrounded by an individual never trained on;
-individuals 11 to 14 are new anatomies, with the sets of structures that they annotate. All are undivided heads at the
-model's spacing, segmented by our engine as any image is, window by window. Writes JSON, good and bad alike.
+The heads of the atlas subject are new deformations with new grey values, surrounded by an individual that training
+never sees. Individuals 11 to 14 are new anatomies, labelled with the sets of structures that they annotate. All images
+are whole heads at the model's spacing. Our engine segments them like any other image, window by window. The results are
+written as JSON, whether they are good or bad.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from ClassScaleSegLib import Model, open_model, segment
 from ClassScaleSegLib.errors import ClassScaleError
 
 FIELD_OF_VIEW = (224.0, 256.0, 192.0)  # mm, z y x, around the middle of the brain
-LEAST_VOXELS = 125  # of the structures whose mean Dice is the bar
-ORIENTATION = "LPS"  # of the arrays that the cases are
-# What the coarse sets are called in the bars; several sets are taken as one (ventricles) or averaged (left and right).
+LEAST_VOXELS = 125  # smallest structure that counts in the mean Dice
+ORIENTATION = "LPS"  # of the arrays of the cases
+# Groups of coarse sets by the name under which their Dice is reported. The inner lists are united to one structure
+# (ventricles); the outer list is averaged (left and right).
 BARS = {
     "thalamus": [["left thalamus"], ["right thalamus"]],
     "caudate": [["left caudate"], ["right caudate"]],
@@ -48,14 +50,29 @@ BARS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, or 1 after an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a bundle, or the folder of a training")
-    parser.add_argument("--checkpoint", default="final", help="final or latest, of a training")
-    parser.add_argument("--label-maps", type=Path, default=Path(".benchmarks/brain/label_maps.npz"))
-    parser.add_argument("--heads", type=int, default=8, help="of the atlas subject")
-    parser.add_argument("--each", type=int, default=2, help="images of each individual")
-    parser.add_argument("--seed", type=int, default=0, help="that of the training; the cases are those of seed + 1")
-    parser.add_argument("--output", type=Path, default=Path(".benchmarks/brain/evaluation.json"))
+    parser.add_argument(
+        "--checkpoint", default="final", help="checkpoint of a training: final or latest (default: final)"
+    )
+    parser.add_argument(
+        "--label-maps",
+        type=Path,
+        default=Path(".benchmarks/brain/label_maps.npz"),
+        help="file that prepare_brain_data.py wrote (default: %(default)s)",
+    )
+    parser.add_argument("--heads", type=int, default=8, help="number of heads of the atlas subject (default: 8)")
+    parser.add_argument("--each", type=int, default=2, help="number of images of each individual (default: 2)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the training; the cases are those of seed + 1 (default: 0)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(".benchmarks/brain/evaluation.json"),
+        help="JSON file to write (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     try:
         model = open_model(options.model, checkpoint=options.checkpoint)
@@ -73,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def evaluate(model: Model, cases: BrainCases, heads: int, each: int) -> dict[str, Any]:
-    """Figures of ``heads`` images of the atlas subject and ``each`` of each individual held out."""
+    """Return the figures of ``heads`` images of the atlas subject and ``each`` images of each unseen individual."""
     tables, held_out = cases.tables, cases.maps.validation
     begin = time.monotonic()
     atlas = [overlap_counts(*both_maps(model, cases, index, 0), len(tables.names)) for index in range(heads)]
@@ -91,7 +108,7 @@ def evaluate(model: Model, cases: BrainCases, heads: int, each: int) -> dict[str
 
 
 def both_maps(model: Model, cases: BrainCases, index: int, subject: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reference and prediction at the voxels that count, ``(N,)``. The reference of an individual is in sets."""
+    """Return reference and prediction ``(N,)`` at the voxels that count. The reference of an individual holds sets."""
     shape = tuple(round(side / cases.options.spacing / 16) * 16 for side in FIELD_OF_VIEW)
     image, labels = cases.unseen(index, subject, shape)
     reference, predicted = labels.numpy(), segmented(model, image.numpy(), cases.options.spacing)
@@ -100,26 +117,31 @@ def both_maps(model: Model, cases: BrainCases, index: int, subject: int) -> tupl
 
 
 def confusion(reference: np.ndarray, predicted: np.ndarray, tables: BrainTables) -> np.ndarray:
-    """Voxels by set in the reference and set of the predicted class, ``(S, S)``."""
+    """Count the voxels by set in the reference and set of the predicted class, ``(S, S)``."""
     sets = len(tables.set_names)
     pairs = reference * sets + tables.set_of_class.numpy()[predicted]
     return np.bincount(pairs, minlength=sets**2).reshape(sets, sets)
 
 
 def segmented(model: Model, image: np.ndarray, spacing: float) -> np.ndarray:
-    """Label map of a generated image ``(Z, Y, X)``."""
+    """Return the label map of a generated image ``(Z, Y, X)``; ``spacing`` in mm."""
     picture = sitk.GetImageFromArray(image)
     picture.SetSpacing([spacing] * 3)
     return segment(picture, model).labels
 
 
 def structure_voxels(cases: BrainCases) -> np.ndarray:
-    """Voxels of each class in the undeformed atlas at the model's spacing, ``(C,)``."""
+    """Return the number of voxels ``(C,)`` of each class in the undeformed atlas at the model's spacing."""
     counts = np.bincount(cases.maps.subjects[0].ravel(), minlength=len(cases.tables.names))
     return counts * (cases.maps.spacing / cases.options.spacing) ** 3
 
 
 def structure_figures(counts: np.ndarray, voxels: np.ndarray, tables: BrainTables) -> dict[str, Any]:
+    """Return the figures of all structures.
+
+    :param counts: ``(cases, 3, C)``, see :func:`~classscale_training.evaluation.dice.overlap_counts`.
+    :param voxels: ``(C,)``, see :func:`structure_voxels`.
+    """
     dice, pooled = mean_over_cases(case_dice(counts)), pooled_dice(counts)
     large = voxels >= LEAST_VOXELS
     large[0] = False
@@ -146,7 +168,7 @@ def structure_figures(counts: np.ndarray, voxels: np.ndarray, tables: BrainTable
 
 
 def set_figures(matrices: np.ndarray, tables: BrainTables) -> dict[str, Any]:
-    """Figures from matrices ``(cases, S, S)`` of :func:`confusion`."""
+    """Return the figures of the sets from the matrices ``(cases, S, S)`` of :func:`confusion`."""
     sets = {name: _dice_of_unions(matrices, [[name]], tables) for name in tables.set_names[1:]}
     return {
         "bars": {name: _dice_of_unions(matrices, unions, tables) for name, unions in BARS.items()},
@@ -155,7 +177,7 @@ def set_figures(matrices: np.ndarray, tables: BrainTables) -> dict[str, Any]:
 
 
 def _dice_of_unions(matrices: np.ndarray, unions: list[list[str]], tables: BrainTables) -> dict[str, float | None]:
-    """Mean Dice, by both rules, of unions of sets."""
+    """Return the mean Dice of unions of sets, by both rules."""
     counts = []
     for union in unions:
         rows = [tables.set_names.index(name) for name in union]
@@ -171,6 +193,7 @@ def _number(value: float) -> float | None:
 
 
 def machine() -> dict[str, Any]:
+    """Return system, threads, versions of the packages, and date."""
     names = ("torch", "nnunetv2", "SimpleITK", "numpy")
     versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
     threads = torch.get_num_threads()

@@ -1,10 +1,10 @@
-"""Make the embedded brain model of a training: ``Resources/Models/head-mr-312.zip``, with labels, codes and model card.
+"""Pack a training as the embedded brain model ``Resources/Models/head-mr-312.zip``, with labels, codes and model card.
 
     python training/embedded_models/pack_brain_model.py --hardware "one NVIDIA H100" --atlas-licence LICENSE.txt
 
-The card states what ``evaluate_brain_model.py`` measured (``--evaluation``), structure by structure: of the weights in
-half precision, as the bundle has them (``classscaleseg pack --half-precision`` makes such a model). The atlas's licence
-asks that its conditions go with everything made of it, so they are the end of the card.
+The card states what ``evaluate_brain_model.py`` measured (``--evaluation``) for each structure. The bundle holds
+weights in half precision, so the evaluation must be of such weights (``classscaleseg pack --half-precision``). The
+licence of the atlas demands that its conditions accompany everything derived from it, so the card ends with them.
 """
 
 from __future__ import annotations
@@ -35,14 +35,33 @@ WEAK = 0.5  # mean Dice below which a structure is listed as a failure
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, or 1 after an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(".benchmarks/brain/run"), help="of the training")
-    parser.add_argument("--checkpoint", default="final", help="final, or latest of a training that is not finished")
-    parser.add_argument("--evaluation", type=Path, default=Path(".benchmarks/brain/evaluation.json"))
-    parser.add_argument("--atlas-licence", type=Path, required=True, help="3DSlicer_License.txt beside the atlas")
-    parser.add_argument("--hardware", required=True, help="what it was trained on, for the card: one NVIDIA H100")
-    parser.add_argument("--remark", default="", help="a sentence on the training, for the card")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(".benchmarks/brain/run"),
+        help="folder of the training (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--checkpoint", default="final", help="final, or latest for a training that is not finished (default: final)"
+    )
+    parser.add_argument(
+        "--evaluation",
+        type=Path,
+        default=Path(".benchmarks/brain/evaluation.json"),
+        help="file that evaluate_brain_model.py wrote (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--atlas-licence", type=Path, required=True, help="3DSlicer_License.txt, from the folder of the atlas"
+    )
+    parser.add_argument(
+        "--hardware", required=True, help='hardware of the training, for the card, as in "one NVIDIA H100"'
+    )
+    parser.add_argument("--remark", default="", help="a sentence about the training, for the card")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, help="bundle to write (default: the embedded model in Resources/Models)"
+    )
     options = parser.parse_args(arguments)
     try:
         tables = BrainTables.read()
@@ -80,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def label_table(tables: BrainTables) -> LabelTable:
-    """Names, colours and groups of the atlas, and RadLex codes where the atlas gives them."""
+    """Return the names and colours of the atlas, our groups, and RadLex codes where the atlas has them."""
     labels = [Label(0, segment_id(0), "background", (0, 0, 0))]
     anatomy = Code("SCT", "123037004", "Anatomical Structure")
     for row in tables.structures:
@@ -91,9 +110,10 @@ def label_table(tables: BrainTables) -> LabelTable:
 
 
 def conditions(licence: Path) -> str:
-    """Part B of the 3D Slicer License, which must go with the atlas and what is made of it.
+    """Return Part B of the 3D Slicer License, which must accompany the atlas and everything derived from it.
 
-    :raises ClassScaleError: if the file has no such part.
+    :param licence: the text file of the licence.
+    :raises ClassScaleError: if the file has no Part B.
     """
     text = licence.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)
@@ -103,7 +123,7 @@ def conditions(licence: Path) -> str:
 
 
 def training_log(folder: Path) -> list[dict[str, Any]]:
-    """Entries of ``log.jsonl`` with an evaluation, and the last one."""
+    """Return the entries of ``log.jsonl`` that have an evaluation, and the last entry."""
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return [entry for entry in entries[:-1] if "dice" in entry] + entries[-1:]
 
@@ -116,70 +136,81 @@ def card(
     conditions: str,
     remark: str = "",
 ) -> str:
-    """The model card in Markdown."""
+    """Return the model card in Markdown.
+
+    :param evaluation: what ``evaluate_brain_model.py`` wrote.
+    :param log: see :func:`training_log`.
+    :param hardware: hardware of the training.
+    :param conditions: see :func:`conditions`.
+    :param remark: a sentence about the training.
+    """
     atlas, individuals = evaluation["atlas"], evaluation["individuals"]
     large = [row for row in atlas["structures"] if row["voxels"] >= atlas["least_voxels"]]
     weak = sorted((row for row in large if (row["dice"] or 0) < WEAK), key=lambda row: row["dice"] or 0)
     lines = [
         f"# {NAME}",
         "",
-        f"**{NOTICE}** A demonstration that one small network can name {len(tables.structures)} structures of a head.",
+        f"**{NOTICE}** It demonstrates that one small network can label {len(tables.structures)} structures of a head.",
         "",
-        "## What it was trained on, and with which licences",
+        "## Training data and licences",
         "",
-        "No image of a patient or volunteer: images were synthesised from label maps while it trained (random grey "
-        "values per tissue, affine and elastic deformation, bias field, blur, noise; the idea of SynthSeg).",
+        "No image of a patient or volunteer was used. The images were synthesised from label maps during the training, "
+        "as in SynthSeg: random grey values per tissue, affine and elastic deformation, bias field, blur, noise.",
         "",
         "| source | used as | licence |",
         "|---|---|---|",
         "| SPL/NAC brain atlas, Halle, Talos, Jakab, Makris, Meier, Wald, Fischl, Kikinis: Multi-modality MRI-based "
         "Atlas of the Brain, Surgical Planning Laboratory, Brigham and Women's Hospital. "
-        "<https://github.com/mhalle/spl-brain-atlas> | the one finely labelled subject; names and RadLex codes | "
+        "<https://github.com/mhalle/spl-brain-atlas> | the only finely labelled subject; names and RadLex codes | "
         "3D Slicer License, at the end of this card |",
         "| Label maps of SynthSeg, Billot et al., Medical Image Analysis 86 (2023) 102789. "
         "<https://github.com/BBillot/SynthSeg> | individuals 1 to 10, about 50 coarse labels each, as sets of "
         "structures (a marginal loss), and the skull around the atlas subject | Apache-2.0 |",
         "",
-        "This is not the atlas, but a model made from it: it holds weights and names, no label map. Individuals 11 to "
-        "14 were kept for validation.",
+        "This is not the atlas but a model derived from it: it contains weights and names, but no label map. "
+        "Individuals 11 to 14 were used for validation only.",
         "",
         f"Training: {log[-1]['step']} steps, {log[-1]['seconds'] / 60:.0f} minutes on {hardware}, by "
-        f"`training/recipes/head-mr-312.sh`.{' ' * bool(remark)}{remark} Weights are stored in half precision, and "
-        "all figures below are of these. Course:",
+        f"`training/recipes/head-mr-312.sh`.{' ' * bool(remark)}{remark} The weights are stored in half precision. "
+        "The tables of Dice below are of these weights. Course of the training:",
         "",
-        "| step | loss | minutes | Dice of all structures, centre of 4 unseen heads |",
+        "| step | loss | minutes | Dice of all structures, in the centre of 4 unseen heads |",
         "|---|---|---|---|",
         *(f"| {e['step']} | {e['loss']:.3f} | {e['seconds'] / 60:.0f} | {_figure(e.get('dice'))} |" for e in log),
         "",
-        "## How good it is",
+        "## Quality",
         "",
         f"On {atlas['cases']} unseen synthesised heads of the atlas subject (new deformations, grey values and "
         f"surroundings), at {evaluation['spacing_mm']:g} mm: mean Dice **{_figure(atlas['dice'])}** over the "
         f"{atlas['structures_as_large']} structures of at least {atlas['least_voxels']} voxels "
         f"({_figure(atlas['pooled_dice'])} with false positives of all heads pooled), {_figure(atlas['dice_of_all'])} "
         f"over all {len(tables.structures)}. Structures found in a head: {min(atlas['non_empty'])} "
-        f"to {max(atlas['non_empty'])}; skull-stripped ones have no muscles and no eyes.",
+        f"to {max(atlas['non_empty'])}; skull-stripped heads have no muscles and no eyes.",
         "",
         f"On {individuals['cases']} synthesised heads of individuals {', '.join(map(str, individuals['of']))}, whose "
-        "anatomy it has never seen:",
+        "anatomy the training never used:",
         "",
         "| set of structures | mean Dice | pooled Dice |",
         "|---|---|---|",
         *_rows({"name": name, **figures} for name, figures in individuals["bars"].items()),
         "",
-        "No Dice on real images is known: none with these labels was at hand.",
+        "The Dice on real images is not known, because no real images with these labels were available.",
         "",
         "## Known failures",
         "",
-        "- The 312 classes are 311 structures and the background; label 1 of the atlas, one stray voxel, is left out.",
-        "- There is one finely labelled subject. Borders inside cortex, cerebellum, thalamus and hypothalamus, and all "
-        "muscles, are that person's, carried over by place; sulci of other people lie elsewhere.",
-        "- Trained without tumours, bleedings, large ventricles or operated skulls, and on heads from about the third "
-        "vertebra up.",
+        "- The 312 classes are 311 structures and the background; label 1 of the atlas, one stray voxel, is omitted.",
+        "- Only one subject is finely labelled. Borders inside cortex, cerebellum, thalamus and hypothalamus, and all "
+        "muscles, are those of that person, transferred by position. Other people have their sulci in other places.",
+        "- The training had no tumours, haemorrhages, large ventricles or operated skulls. Its heads end at about the "
+        "third vertebra.",
         "- Skull, skin, vessels and fluid around the brain are background.",
-        f"- Structures of few voxels at {evaluation['spacing_mm']:g} mm may be missing altogether.",
+        f"- Structures of few voxels at {evaluation['spacing_mm']:g} mm may be missing completely.",
         f"- Of the larger structures, {len(weak)} have a mean Dice below {WEAK}"
-        + (", the worst: " + ", ".join(f"{row['name']} ({_figure(row['dice'])})" for row in weak[:20]) if weak else "")
+        + (
+            "; the worst are " + ", ".join(f"{row['name']} ({_figure(row['dice'])})" for row in weak[:20])
+            if weak
+            else ""
+        )
         + ".",
         "",
         "## Dice of every structure, on unseen synthesised heads of the atlas subject",
@@ -188,7 +219,7 @@ def card(
         "|---|---|---|---|",
         *_rows(atlas["structures"], "voxels"),
         "",
-        "## Dice of every set of structures, on individuals never trained on",
+        "## Dice of every set of structures, on unseen individuals",
         "",
         "| set of structures | mean Dice | pooled Dice |",
         "|---|---|---|",

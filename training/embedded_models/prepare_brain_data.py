@@ -1,10 +1,11 @@
-"""Read the label maps that the brain model is trained on into one file for the training loop.
+"""Convert the label maps for the training of the brain model to one file that the training loop reads.
 
     python training/embedded_models/prepare_brain_data.py --atlas .../spl_brain --individuals .../synthseg_labels
 
-Brings all to one orientation (LPS), crops them to what is labelled, and fits each individual to the atlas with the
-affine map that best carries the centres of the sets of structures onto each other. Needs SimpleITK; what it writes
-(``.benchmarks/brain/label_maps.npz``, about 15 MB, not part of the project) needs NumPy alone.
+All label maps get the same orientation (LPS) and are cropped to their labelled part. Each individual gets an affine
+map: the one that best maps the centres of the sets of structures in the atlas to those in the individual. The script
+needs SimpleITK. Reading its result (``.benchmarks/brain/label_maps.npz``, about 15 MB, not part of the project) needs
+only NumPy.
 """
 
 from __future__ import annotations
@@ -20,10 +21,21 @@ from ClassScaleSegLib.errors import ClassScaleError
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, or 1 after an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atlas", type=Path, required=True, help="folder with hncma-atlas.nrrd")
-    parser.add_argument("--individuals", type=Path, required=True, help="folder with training_seg_01.nii.gz to _14")
-    parser.add_argument("--output", type=Path, default=Path(".benchmarks/brain/label_maps.npz"))
+    parser.add_argument(
+        "--individuals",
+        type=Path,
+        required=True,
+        help="folder with the files training_seg_01.nii.gz to training_seg_14.nii.gz",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(".benchmarks/brain/label_maps.npz"),
+        help="file to write (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     try:
         tables = BrainTables.read()
@@ -39,14 +51,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def label_maps(atlas: Path, individuals: list[Path], tables: BrainTables) -> LabelMaps:
-    """:raises ClassScaleError: if a file has labels that its table lacks, or another spacing than the first."""
+    """Read the label maps of the atlas and the individuals.
+
+    :raises ClassScaleError: if a file has labels that its table lacks, or another spacing than the first file.
+    """
     values = [0, *(row.atlas_value for row in tables.structures)]
     subjects, spacing = [], None
     for path in (atlas, *individuals):
         # Label 1 of the atlas is one stray voxel without a name.
         volume, width = _read(path, values if path == atlas else [row.value for row in tables.coarse], path == atlas)
         if spacing not in (None, width):
-            raise ClassScaleError(f"{path} has a spacing of {width} mm, others {spacing} mm: resample it first.")
+            raise ClassScaleError(
+                f"{path} has a spacing of {width} mm, the files before it {spacing} mm: resample it first."
+            )
         subjects.append(volume)
         spacing = width
     sets = tables.set_of_class.numpy(), tables.label_of_coarse.numpy()
@@ -59,10 +76,15 @@ def label_maps(atlas: Path, individuals: list[Path], tables: BrainTables) -> Lab
 
 
 def _read(path: Path, values: list[int], stray: bool) -> tuple[np.ndarray, float]:
-    """Rows of ``values`` ``(Z, Y, X)``, cropped to what is not 0, and the spacing in mm."""
+    """Return the label map as rows of ``values`` ``(Z, Y, X)``, cropped to its labelled part, and the spacing in mm.
+
+    :param stray: whether voxels of label 1 are removed.
+    """
     image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
     if np.ptp(image.GetSpacing()) > 1e-3:
-        raise ClassScaleError(f"{path} has the spacing {image.GetSpacing()}; expected cubes.")
+        raise ClassScaleError(
+            f"{path} has the spacing {image.GetSpacing()}; the same spacing along all axes was expected."
+        )
     array = np.rint(sitk.GetArrayFromImage(image)).astype(int)
     if stray:
         array[array == 1] = 0
@@ -71,13 +93,13 @@ def _read(path: Path, values: list[int], stray: bool) -> tuple[np.ndarray, float
     array = row[array]
     if array.min() < 0:
         unknown = np.flatnonzero(row < 0)
-        raise ClassScaleError(f"{path} has labels that its table lacks, one of {unknown[:5].tolist()}...")
+        raise ClassScaleError(f"{path} has labels that its table lacks; some of {unknown[:5].tolist()}... occur")
     where = [np.flatnonzero((array > 0).any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     return array[tuple(slice(w[0], w[-1] + 1) for w in where)], round(image.GetSpacing()[0], 3)
 
 
 def _set_centres(volume: np.ndarray, set_of_value: np.ndarray, sets: int) -> np.ndarray:
-    """Centre of each set of structures, ``(sets, 3)`` in voxels; NaN for the rest and for what is not there."""
+    """Return the centre of each set of structures, ``(sets, 3)`` in voxels; NaN for ``rest`` and for missing sets."""
     labels = set_of_value[volume].ravel()
     labels = np.where(labels < 0, 0, labels)
     count = np.bincount(labels, minlength=sets).astype(float)

@@ -1,10 +1,10 @@
-"""Train the embedded demo model (120 classes, 64^3 grid) on CPU; call again to resume.
+"""Train the embedded demo model (120 classes, 64^3 grid) on a CPU; the same command resumes the training.
 
     python training/embedded_models/train_demo_model.py [--folder .benchmarks/demo] [--steps 4000] ...
 
-The bare loop (:mod:`classscale_training.loop`) with the preset ``toy-120``; all its options can be given. Writes an
-nnU-Net v2 model folder; ``classscaleseg pack`` makes the bundle in ``Resources/Models`` from it. Data are generated,
-so there is nothing to download and no licence beyond this project's.
+This is the bare loop (:mod:`classscale_training.loop`) with the preset ``toy-120``. It accepts all options of the loop
+and writes an nnU-Net v2 model folder. ``classscaleseg pack`` makes the bundle in ``Resources/Models`` from that folder.
+The data are generated, so there is nothing to download and no licence other than that of this project.
 """
 
 import sys

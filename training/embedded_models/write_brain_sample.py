@@ -1,10 +1,10 @@
-"""Write the sample volume of the brain model, ``Resources/SampleData/head-mr.nrrd``: nobody was scanned for it.
+"""Write the sample volume of the brain model, ``Resources/SampleData/head-mr.nrrd``, which shows no real person.
 
     python training/embedded_models/write_brain_sample.py
 
-Case 6 of the unseen heads of the atlas subject, at 1.6 mm, finer than the model's own grid: deformed at random, with
-the skull of an individual held out from training and grey values like those of a T1-weighted image. Stored as uint8 to
-keep the file small. Only the image is written; the label maps behind it stay where they are.
+It is case 6 of the unseen heads of the atlas subject, deformed at random, with the skull of an individual that training
+never sees and grey values like those of a T1-weighted image. Its spacing of 1.6 mm is finer than that of the model. The
+image is stored as uint8 to keep the file small. Its label map is not written.
 """
 
 from __future__ import annotations
@@ -23,10 +23,18 @@ CASE, SPACING, FIELD_OF_VIEW = 6, 1.6, (208.0, 232.0, 176.0)  # mm, z y x
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, or 1 after an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--label-maps", type=Path, default=Path(".benchmarks/brain/label_maps.npz"))
-    parser.add_argument("--case", type=int, default=CASE)
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument(
+        "--label-maps",
+        type=Path,
+        default=Path(".benchmarks/brain/label_maps.npz"),
+        help="file that prepare_brain_data.py wrote (default: %(default)s)",
+    )
+    parser.add_argument("--case", type=int, default=CASE, help="number of the unseen head (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, help="image to write (default: head-mr.nrrd in Resources/SampleData)"
+    )
     options = parser.parse_args(arguments)
     try:
         cases = BrainCases.read(options.label_maps, BrainOptions(spacing=SPACING), 0)

@@ -2,9 +2,9 @@
 
     python training/embedded_models/write_demo_sample.py
 
-Case 100 of seed 1 of the toy atlas, never trained on, with 120 classes at 4/3 mm, finer than the model's own grid, and
-with 1000 at 2 mm, the model's own: it is one subject, cut more or less finely. Grey values are stored as uint8 to keep
-the files small.
+Both samples are case 100 of seed 1 of the toy atlas, which the trainings never use: the same subject, divided into 120
+or 1000 classes. The sample with 120 classes has a spacing of 4/3 mm, finer than that of the model; the sample with 1000
+classes has the 2 mm of the model. Grey values are stored as uint8 to keep the files small.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from classscale_training.data.toy import atlas_case
 
 FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
 CASE, EXTENT = 100, 128.0  # EXTENT in mm
-SAMPLES = {120: (96, np.uint8), 1000: (64, np.uint16)}  # by classes: voxels along each side, type of the labels
+SAMPLES = {
+    120: (96, np.uint8),
+    1000: (64, np.uint16),
+}  # number of classes: (voxels along each side, type of the labels)
 
 
 def main() -> None:
+    """Write the image and the label map of both samples."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for classes, (size, kind) in SAMPLES.items():
         image, labels = atlas_case(CASE, classes, size, seed=1)

@@ -1,9 +1,9 @@
-"""Stock nnU-Net and ours with one schedule, short enough for a benchmark on two cores.
+"""Trainers of stock nnU-Net and ours with the same schedule, short enough for a benchmark on two cores.
 
-``nnUNet_extTrainer`` points at this folder. Two of nnU-Net's own variants together: no mirroring (left and right
-structures have different labels in the mouse atlas, so mirroring them would teach the wrong thing) and Adam, which is
-faster at the beginning than SGD. Nothing else differs but the length of the schedule. Defined here and not in the
-package, because they are for benchmarks only; nothing pickles them.
+``nnUNet_extTrainer`` names this folder. The trainers combine two of nnU-Net's own variants: no mirroring (left and
+right structures have different labels in the mouse atlas, so mirroring would teach wrong labels) and Adam, which is
+faster than SGD at the beginning. Otherwise only the length of the schedule differs. The trainers are defined here and
+not in the package because only benchmarks use them; nothing pickles them.
 """
 
 import os
@@ -24,8 +24,8 @@ class _Short(nnUNetTrainerAdam1en3):
 
 
 class nnUNetTrainer_benchmark(_Short, nnUNetTrainerNoMirroring):
-    """Stock."""
+    """Stock nnU-Net."""
 
 
 class ClassScaleTrainer_benchmark(_Short, ClassScaleTrainer_NoMirroring):
-    """Ours."""
+    """Our trainer."""

@@ -1,1 +1,1 @@
-"""Cases to train on: raw datasets, conversions, generators."""
+"""Training cases: raw datasets, conversions of datasets, generators of synthetic cases."""

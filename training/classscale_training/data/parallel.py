@@ -1,4 +1,4 @@
-"""Independent cases in several processes."""
+"""Process independent cases in several processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ Result = TypeVar("Result")
 
 
 def map_cases(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """``function`` of each item, in order. With less than two ``workers`` in this process, else in so many others.
+    """Yield ``function`` of each item, in the order of the items.
 
     Processes are spawned, not forked: forking a process that runs threads (torch, SimpleITK) may hang.
+
+    >>> list(map_cases(abs, [-3, 2, -1], workers=0))
+    [3, 2, 1]
+
+    :param workers: number of processes. With less than two, ``function`` runs in this process.
     """
     if workers < 2:
         yield from map(function, items)

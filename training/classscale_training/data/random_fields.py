@@ -1,6 +1,6 @@
-"""Random but reproducible ingredients of the toy volumes: generators, deformation, smooth fields.
+"""Random but reproducible ingredients of synthetic cases: generators, rotations, smooth fields.
 
-Random numbers are always drawn on the CPU, so that a case is the same on every device up to rounding.
+Random numbers are always drawn on the CPU, so that a case is the same on every device except for rounding.
 """
 
 from __future__ import annotations
@@ -12,20 +12,25 @@ from torch.nn.functional import interpolate
 
 
 def case_generator(index: int, seed: int) -> torch.Generator:
-    """The source of everything random in case ``index``."""
+    """Return the generator of all random numbers of case ``index``."""
     return torch.Generator().manual_seed((seed * 1_000_003 + index) & 0x7FFFFFFF)
 
 
 def normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
+    """Return normal values of mean 0 and standard deviation 1 as a float32 tensor of ``shape``."""
     return torch.randn(*shape, generator=generator)
 
 
 def uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> torch.Tensor:
+    """Return uniform values in [``low``, ``high``) as a float32 tensor of ``shape``."""
     return torch.rand(*shape, generator=generator) * (high - low) + low
 
 
 def rotation(angles: torch.Tensor) -> torch.Tensor:
-    """``(3, 3)`` product of the rotations about the three axes by ``angles`` ``(3,)``, in radians."""
+    """Return the product ``(3, 3)`` of the rotations about the three axes.
+
+    :param angles: ``(3,)``, in radians.
+    """
     matrix = torch.eye(3)
     for axis, angle in enumerate(angles.tolist()):
         i, j = [k for k in range(3) if k != axis]
@@ -37,11 +42,11 @@ def rotation(angles: torch.Tensor) -> torch.Tensor:
 
 
 def voxel_grid(size: int) -> torch.Tensor:
-    """Centres of the voxels of the cube [-1, 1]^3, ``(size, size, size, 3)``."""
+    """Return the centres of the voxels of the cube [-1, 1]^3, ``(size, size, size, 3)``."""
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
 
 
 def smooth(coarse: torch.Tensor, size: int, device: torch.device | str) -> torch.Tensor:
-    """A coarse random field ``(1, K, n, n, n)`` interpolated to ``(K, size, size, size)``."""
+    """Interpolate a coarse random field ``(1, K, n, n, n)`` to ``(K, size, size, size)``."""
     return interpolate(coarse.to(device), (size,) * 3, mode="trilinear", align_corners=True)[0]

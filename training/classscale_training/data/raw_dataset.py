@@ -1,4 +1,4 @@
-"""A dataset in nnU-Net's raw layout: its folder and its ``dataset.json``."""
+"""Make the folder and the ``dataset.json`` of a dataset in nnU-Net's raw layout."""
 
 from __future__ import annotations
 
@@ -12,34 +12,46 @@ from ..files import write_json
 
 
 def dataset_folder(dataset_id: int, name: str, nnunet_raw: Path | None = None) -> Path:
-    """``<nnUNet_raw>/DatasetXXX_name``, made if it is not there yet.
+    """Return the folder ``<nnUNet_raw>/DatasetXXX_name``; make it if it does not exist.
 
-    :param nnunet_raw: the environment variable ``nnUNet_raw`` if not given.
-    :raises OutputExistsError: if another dataset has this number already.
-    :raises ClassScaleError: for a number outside 1..999, or if neither folder nor variable is given.
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as raw:
+    ...     folder = dataset_folder(7, "Head", Path(raw))
+    ...     write_dataset_json(folder, "CT", {0: "background", 1: "skull"}, 20, "SimpleITKIO")
+    ...     folder.name, [file.name for file in folder.iterdir()]
+    ('Dataset007_Head', ['dataset.json'])
+
+    :param dataset_id: number of the dataset, 1..999.
+    :param nnunet_raw: folder of all raw datasets; if ``None``, the environment variable ``nnUNet_raw`` names it.
+    :raises OutputExistsError: if another dataset already has this number.
+    :raises ClassScaleError: if the number is outside 1..999, or neither ``nnunet_raw`` nor the variable is given.
     """
     if not 1 <= dataset_id <= 999:
-        raise ClassScaleError(f"A dataset of nnU-Net has a number from 1 to 999, not {dataset_id}.")
+        raise ClassScaleError(f"An nnU-Net dataset has a number from 1 to 999, not {dataset_id}.")
     if nnunet_raw is None:
         if not os.environ.get("nnUNet_raw"):
             raise ClassScaleError(
-                "The environment variable nnUNet_raw is not set: set it to the folder of raw datasets."
+                "The environment variable nnUNet_raw is not set: set it to the folder of the raw datasets."
             )
         nnunet_raw = Path(os.environ["nnUNet_raw"])
     folder = nnunet_raw / f"Dataset{dataset_id:03d}_{name}"
     others = sorted(other.name for other in nnunet_raw.glob(f"Dataset{dataset_id:03d}_*") if other != folder)
     if others:
-        raise OutputExistsError(f"{nnunet_raw} has a dataset {dataset_id} already, {others[0]}: choose another number.")
+        raise OutputExistsError(f"{nnunet_raw} already has a dataset {dataset_id}, {others[0]}: choose another number.")
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("*/.*.nii.gz"):  # of a killed process; nnU-Net would take it for a case
+    for leftover in folder.glob("*/.*.nii.gz"):  # left by a killed process; nnU-Net would use it as a case
         leftover.unlink()
     return folder
 
 
 def write_dataset_json(folder: Path, channel: str, names: Mapping[int, str], cases: int, reader: str) -> None:
-    """nnU-Net's ``dataset.json`` for one input channel; ``names`` is indexed by label value, 0 the background.
+    """Write nnU-Net's ``dataset.json`` for images of one channel in ``.nii.gz`` files.
 
-    :param reader: nnU-Net's reader class, so that it need not guess.
+    :param channel: name of the input channel; nnU-Net normalises ``"CT"`` differently from others.
+    :param names: names by label value; 0 is the background.
+    :param cases: number of training cases.
+    :param reader: name of nnU-Net's reader class, so that nnU-Net need not guess it.
+    :raises OutputError: if the file cannot be written.
     """
     content = {
         "channel_names": {"0": channel},

@@ -1,8 +1,8 @@
-"""The public TotalSegmentator dataset, one file for each class, -> one nnU-Net dataset with one label map a subject.
+"""Convert the public TotalSegmentator dataset, one file per class, to an nnU-Net dataset, one label map per subject.
 
-Layout expected (version 2): ``meta.csv`` with the columns ``image_id`` and ``split`` (train, val, test), and for each
-subject ``sXXXX/ct.nii.gz`` and ``sXXXX/segmentations/<class>.nii.gz``. Read with nibabel as TotalSegmentator's own
-converter does: ITK refuses headers whose axes are not quite orthogonal, which occur in CT archives.
+The expected layout (version 2) is ``meta.csv`` with the columns ``image_id`` and ``split`` (train, val, test), and for
+each subject ``sXXXX/ct.nii.gz`` and ``sXXXX/segmentations/<class>.nii.gz``. Files are read with nibabel, as in
+TotalSegmentator's own converter: ITK refuses headers whose axes are not exactly orthogonal, and CT archives have them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ _TOLERANCE = 1e-3  # of the entries of an affine, in mm
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """:ivar labels: colour-table CSV with the class names in order; TotalSegmentator's 117 classes if not given.
+    """How to convert.
 
-    :ivar allow_missing: a class without a file is taken to be absent from that subject; else it is an error, since its
-        voxels would be learned as background.
-    :ivar workers: processes.
+    :ivar labels: colour-table CSV with the class names in order; TotalSegmentator's 117 classes if ``None``.
+    :ivar allow_missing: whether a class without a file counts as absent from that subject. Otherwise it is an error,
+        because its voxels would be learned as background.
+    :ivar workers: number of processes.
     """
 
     labels: Path | None = None
@@ -52,7 +53,14 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class Subject:
-    """One subject to convert. ``names`` are those of the label values 1, 2, 3 ..."""
+    """One subject to convert.
+
+    :ivar folder: its folder in the TotalSegmentator dataset.
+    :ivar image_file: the image to write.
+    :ivar label_file: the label map to write.
+    :ivar names: names of the label values 1, 2, 3 and so on.
+    :ivar allow_missing: as in :class:`ConvertOptions`.
+    """
 
     folder: Path
     image_file: Path
@@ -63,9 +71,14 @@ class Subject:
 
 @dataclass(frozen=True)
 class Converted:
-    """What ``conversion.json`` says of a subject: voxels claimed by more than one class (they went to the last one in
-    the order of the classes, as in TotalSegmentator's own converter), classes without a file, files of no class, and
-    the fault if it could not be converted.
+    """The entry of a subject in ``conversion.json``.
+
+    :ivar subject: name of its folder.
+    :ivar overlapping_voxels: voxels in the masks of several classes. They have the label of the last of these classes,
+        as in TotalSegmentator's own converter.
+    :ivar missing: classes without a file.
+    :ivar unknown: files that belong to no class.
+    :ivar fault: why the subject could not be converted, or ``None``.
     """
 
     subject: str
@@ -82,14 +95,19 @@ def convert(
     options: ConvertOptions = ConvertOptions(),
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Convert all subjects; those converted before are kept, so an interrupted call can be repeated.
+    """Convert all subjects. Those already converted are kept, so an interrupted call can be repeated.
 
-    Subjects of ``train`` and ``val`` go to ``imagesTr`` and ``labelsTr``, of ``test`` to ``imagesTs`` and ``labelsTs``;
-    ``splits_final.json`` holds the official split as fold 0, ``conversion.json`` what was found.
+    Subjects of ``train`` and ``val`` go to ``imagesTr`` and ``labelsTr``, those of ``test`` to ``imagesTs`` and
+    ``labelsTs``. ``splits_final.json`` holds the official split as fold 0; ``conversion.json`` holds a
+    :class:`Converted` for each subject.
 
+    :param source: folder of the unpacked TotalSegmentator dataset.
+    :param dataset_id: number of the nnU-Net dataset, 1..999.
+    :param nnunet_raw: folder of all raw datasets; if ``None``, the environment variable ``nnUNet_raw`` names it.
+    :param report: called with a line after each subject.
     :returns: the folder ``DatasetXXX_TotalSegmentator``.
-    :raises ImageError: at the end, if subjects could not be converted; all others are.
-    :raises OutputExistsError: if the folder holds a conversion with other classes, or that number is taken.
+    :raises ImageError: if subjects could not be converted; raised after all others were converted.
+    :raises OutputExistsError: if the folder holds a conversion with other classes, or another dataset has the number.
     :raises ClassScaleError: if ``meta.csv`` cannot be used.
     """
     names = _class_names(options.labels or resource("LabelTables", "totalsegmentator.csv"))
@@ -126,8 +144,9 @@ def convert(
 
 
 def convert_subject(subject: Subject) -> Converted:
-    """Write image and label map of one subject; a fault in its files is returned, so that the others go on.
+    """Write the image and the label map of one subject.
 
+    :returns: what was found. A fault in the files of the subject is returned too, so that other subjects can follow.
     :raises OutputError: if a result cannot be written.
     """
     try:
@@ -148,7 +167,7 @@ def _convert_subject(subject: Subject) -> Converted:
     if missing and not subject.allow_missing:
         raise ImageError(
             f"{subject.folder / 'segmentations'} lacks {len(missing)} of {len(subject.names)} classes, among them "
-            f"{missing[0]}.nii.gz: get the subject again, or pass --allow-missing to take them for absent."
+            f"{missing[0]}.nii.gz: download the subject again, or pass --allow-missing to count them as absent."
         )
     labels = np.zeros(ct.shape, np.uint8 if len(subject.names) <= 255 else np.uint16)
     overlapping = 0
@@ -175,13 +194,15 @@ def _load(file: Path) -> nibabel.Nifti1Image:
         image = nibabel.load(file)
     except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
         raise ImageError(f"{file} cannot be read as a NIfTI image ({error}).") from error
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise ImageError(f"{file} cannot be read as a NIfTI image (it is a {type(image).__name__}).")
     if len(image.shape) != 3:
         raise ImageError(f"{file} has shape {image.shape}; a volume with three dimensions was expected.")
     return image
 
 
 def _read_mask(file: Path, ct: nibabel.Nifti1Image, ct_file: Path) -> np.ndarray:
-    """``(X, Y, Z)`` bool."""
+    """Return the mask ``(X, Y, Z)`` bool."""
     import numpy as np
 
     image = _load(file)
@@ -191,7 +212,7 @@ def _read_mask(file: Path, ct: nibabel.Nifti1Image, ct_file: Path) -> np.ndarray
     try:
         return np.asanyarray(image.dataobj) > 0
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ImageError(f"{file} is damaged or truncated ({error}): get the subject again.") from error
+        raise ImageError(f"{file} is damaged or truncated ({error}): download the subject again.") from error
 
 
 def _class_names(file: Path) -> tuple[str, ...]:
@@ -203,29 +224,32 @@ def _class_names(file: Path) -> tuple[str, ...]:
 
 
 def _read_log(file: Path, names: tuple[str, ...]) -> dict[str, dict]:
-    """Entries of an earlier call by subject;
-    :raises OutputExistsError: if that had other classes."""
+    """Return the entries of an earlier call by subject.
+
+    :raises OutputExistsError: if the earlier call had other classes.
+    """
     if not file.exists():
         return {}
     content = json.loads(file.read_text(encoding="utf-8"))
     if content["classes"] != list(names):
         raise OutputExistsError(
-            f"{file.parent} was made with {len(content['classes'])} other classes: delete it or choose another number."
+            f"{file.parent} was made with {len(content['classes'])} other classes: delete it or choose another dataset "
+            "number."
         )
     return content["subjects"]
 
 
 def _read_split(file: Path) -> dict[str, str]:
-    """``train``, ``val`` or ``test`` of each subject, as in ``meta.csv``."""
+    """Return ``train``, ``val`` or ``test`` for each subject, as ``meta.csv`` states it."""
     try:
         with open(file, newline="", encoding="utf-8-sig") as stream:
             first = stream.readline()
             stream.seek(0)
             rows = list(csv.DictReader(stream, delimiter=";" if ";" in first else ","))
     except OSError as error:
-        raise ClassScaleError(f"{file} cannot be read ({error}): name the folder of the unpacked dataset.") from error
+        raise ClassScaleError(f"{file} cannot be read ({error}): give the folder of the unpacked dataset.") from error
     if not rows or not {"image_id", "split"} <= set(rows[0]):
-        raise ClassScaleError(f"{file} has no columns image_id and split, as in the TotalSegmentator dataset.")
+        raise ClassScaleError(f"{file} lacks the columns image_id and split of the TotalSegmentator dataset.")
     split = {row["image_id"].strip(): (row["split"] or "").strip() for row in rows}
     for name, part in split.items():
         if part not in SPLITS:
@@ -234,20 +258,26 @@ def _read_split(file: Path) -> dict[str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``classscaleseg-train convert``."""
     parser.add_argument("source", type=Path, help="folder of the unpacked TotalSegmentator dataset, with meta.csv")
     parser.add_argument("--dataset-id", type=int, required=True, metavar="D", help="number of the nnU-Net dataset")
-    parser.add_argument("--labels", type=Path, help="colour-table CSV with the classes, if not the 117 of version 2")
-    parser.add_argument("--allow-missing", action="store_true", help="take classes without a file for absent")
-    parser.add_argument("--workers", type=int, default=0, help="processes")
+    parser.add_argument("--labels", type=Path, help="colour-table CSV with the classes (default: the 117 of version 2)")
+    parser.add_argument("--allow-missing", action="store_true", help="count classes without a file as absent")
+    parser.add_argument("--workers", type=int, default=0, help="number of worker processes; 0 or 1: none (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Run ``classscaleseg-train convert`` and return its exit code.
+
+    :raises ClassScaleError: as :func:`convert`.
+    """
     options = ConvertOptions(arguments.labels, arguments.allow_missing, arguments.workers)
     print(convert(arguments.source, arguments.dataset_id, options=options, report=print))
     return 0
 
 
 def main() -> int:
+    """Run the command line of this module and return the exit code: 0, or 1 after an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     try:

@@ -1,4 +1,4 @@
-"""A toy dataset on disk, in nnU-Net's raw layout, so that nnU-Net's own commands run on it."""
+"""Write a toy dataset to disk in nnU-Net's raw layout, so that nnU-Net's own commands can use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .raw_dataset import dataset_folder, write_dataset_json
 from .toy import MODES, ToyOptions, toy_case
 from .volumes import write_volume
 
-_GREY = 1000  # grey 1.0 in the files, which hold int16: a third of the size of float32, and noise hides the rounding
+_GREY = 1000  # int16 value of grey 1.0: int16 files have a third of the size of float32, and noise hides the rounding
 
 
 def write_toy_dataset(
@@ -26,13 +26,24 @@ def write_toy_dataset(
     device: str = "cpu",
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Write cases 1 to ``cases`` as ``Toy_0001`` ...; those there are kept, so that a call can be repeated.
+    """Write the cases 1 to ``cases`` as ``Toy_0001``, ``Toy_0002`` and so on.
 
-    Images are int16 (1000 times the toy grey), label maps uint16; the axes of the arrays are (z, y, x) in the files.
+    Cases that exist are kept, so an interrupted call can be repeated. Images are int16 (1000 times the toy grey), label
+    maps uint16. The axes of the arrays are (z, y, x) in the files.
 
-    :param nnunet_raw: the environment variable ``nnUNet_raw`` if not given.
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as raw:
+    ...     folder = write_toy_dataset(ToyOptions(classes=5, size=8), dataset_id=7, cases=2, nnunet_raw=Path(raw))
+    ...     folder.name, sorted(file.name for file in (folder / "labelsTr").iterdir())
+    ('Dataset007_ToyAtlas5', ['Toy_0001.nii.gz', 'Toy_0002.nii.gz'])
+
+    :param dataset_id: number of the nnU-Net dataset, 1..999.
+    :param nnunet_raw: folder of all raw datasets; if ``None``, the environment variable ``nnUNet_raw`` names it.
+    :param device: where the volumes are computed.
+    :param report: called with a line after each case.
     :returns: the folder ``DatasetXXX_Toy...``.
-    :raises OutputExistsError: if the folder holds a toy dataset with other options, or that number is taken.
+    :raises OutputExistsError: if the folder holds a toy dataset with other options, or another dataset has the number.
+    :raises OutputError: if a file cannot be written.
     """
     import SimpleITK
 
@@ -53,14 +64,16 @@ def write_toy_dataset(
             volume.SetSpacing([options.spacing] * 3)
             write_volume(volume, file)
         report(f"{label_file.name} ({index} of {cases})")
-    written = len(list((folder / "labelsTr").glob("Toy_*.nii.gz")))  # an earlier call may have asked for more
+    written = len(list((folder / "labelsTr").glob("Toy_*.nii.gz")))  # an earlier call may have written more cases
     write_dataset_json(folder, "toy", options.names, written, "SimpleITKIO")
     return folder
 
 
 def _claim(file: Path, options: ToyOptions) -> None:
-    """Note the options a folder was made with;
-    :raises OutputExistsError: if they were others."""
+    """Write the options of a new folder to ``file``.
+
+    :raises OutputExistsError: if the folder was made with other options.
+    """
     if not file.exists():
         write_json(file, asdict(options))
         return
@@ -69,21 +82,35 @@ def _claim(file: Path, options: ToyOptions) -> None:
         if found.get(name) != value:
             raise OutputExistsError(
                 f"{file.parent} was made with {name} {found.get(name)}, not {value}: delete it, or choose another "
-                "number."
+                "dataset number."
             )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--classes", type=int, required=True, metavar="N", help="foreground classes, 1 to 4000")
+    """Add the options of ``classscaleseg-train toy``."""
+    parser.add_argument(
+        "--classes", type=int, required=True, metavar="N", help="number of foreground classes, 1 to 4000"
+    )
     parser.add_argument("--dataset-id", type=int, required=True, metavar="D", help="number of the nnU-Net dataset")
-    parser.add_argument("--mode", choices=MODES, default="atlas")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="atlas",
+        help="atlas (the cells of one anatomy) or objects (scattered objects) (default: atlas)",
+    )
     parser.add_argument("--size", type=int, default=128, help="voxels along each side (default: 128)")
     parser.add_argument("--cases", type=int, default=50, metavar="K", help="number of volumes (default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other volumes of the same classes")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed gives other volumes of the same classes (default: 0)"
+    )
     parser.add_argument("--device", default="cpu", help="where the volumes are computed (default: cpu)")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Run ``classscaleseg-train toy`` and return its exit code.
+
+    :raises ClassScaleError: as :class:`ToyOptions` and :func:`write_toy_dataset`.
+    """
     options = ToyOptions(arguments.classes, arguments.mode, arguments.size, arguments.seed)
     folder = write_toy_dataset(options, arguments.dataset_id, arguments.cases, device=arguments.device, report=print)
     print(f"{folder}: {arguments.cases} cases with {arguments.classes} classes.")

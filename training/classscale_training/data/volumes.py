@@ -1,7 +1,7 @@
-"""Label maps and images in files, with the checks that SimpleITK does not make.
+"""Read and write label maps and images, with the checks that SimpleITK omits.
 
-ITK's NIfTI reader and writer say nothing when a file ends early: on a full disk a truncated file is written, and read
-again its missing voxels are zeros or garbage. Here both are errors.
+ITK's NIfTI reader and writer do not report files that end early: on a full disk they write a truncated file, and when
+they read it, the missing voxels are zeros or garbage. Here both are errors.
 """
 
 from __future__ import annotations
@@ -19,18 +19,26 @@ if TYPE_CHECKING:
     import SimpleITK
 
 FILE_ENDINGS = (".nii.gz", ".seg.nrrd", ".nii", ".nrrd", ".mha", ".mhd")
-_TOLERANCE = 1e-3  # mm, and of direction cosines; NIfTI keeps geometry as float32
+_TOLERANCE = 1e-3  # of positions (mm) and direction cosines; NIfTI stores the geometry as float32
 
 
 def case_name(file: Path) -> str | None:
-    """Name without its ending, ``None`` if it does not end as an image file."""
+    """Return the name of ``file`` without its ending, or ``None`` if this is not the ending of an image file.
+
+    >>> case_name(Path("labelsTr/s0001.nii.gz"))
+    's0001'
+    >>> case_name(Path("dataset.json")) is None
+    True
+    """
     return next((file.name.removesuffix(ending) for ending in FILE_ENDINGS if file.name.endswith(ending)), None)
 
 
 def read_labels(file: Path) -> tuple[np.ndarray, SimpleITK.Image]:
-    """A label map as array ``(z, y, x)`` of an unsigned integer type, and the image for its geometry.
+    """Read a label map.
 
-    :raises ImageError: if the file is missing, truncated, no image, or holds anything but whole numbers 0 to 65535.
+    :returns: the labels ``(z, y, x)``, uint8 or uint16, and the image with its geometry.
+    :raises ImageError: if the file is missing, truncated or not an image, or holds anything except whole numbers from 0
+        to 65535.
     """
     import numpy as np
     import SimpleITK
@@ -45,20 +53,22 @@ def read_labels(file: Path) -> tuple[np.ndarray, SimpleITK.Image]:
         raise ImageError(f"{file} cannot be read as an image ({_last_line(error)}).") from error
     array = SimpleITK.GetArrayFromImage(image)
     if array.ndim not in (2, 3) or array.size == 0:
-        raise ImageError(f"{file} has shape {array.shape}; a label map has 2 or 3 dimensions and one value a voxel.")
+        raise ImageError(f"{file} has shape {array.shape}; a label map has 2 or 3 dimensions and one value per voxel.")
     if array.dtype in (np.uint8, np.uint16):
         return array, image
     low, high = array.min(), array.max()
     labels = array.astype(np.uint16) if 0 <= low and high <= 65535 else None
     if labels is None or (array.dtype.kind == "f" and not np.array_equal(labels, array)):
-        raise ImageError(f"{file} is no label map: whole numbers 0 to 65535 were expected, not {low} to {high}.")
+        raise ImageError(
+            f"{file} is not a label map: whole numbers from 0 to 65535 were expected, not {low} to {high}."
+        )
     return labels, image
 
 
 def write_volume(image: SimpleITK.Image, file: Path) -> None:
-    """Write compressed; ``file`` appears only when complete.
+    """Write ``image`` compressed; ``file`` appears only when it is complete.
 
-    :raises OutputError: if it cannot be written whole.
+    :raises OutputError: if it cannot be written completely.
     """
     import SimpleITK
 
@@ -71,7 +81,16 @@ def write_volume(image: SimpleITK.Image, file: Path) -> None:
 
 
 def geometry_difference(first: SimpleITK.Image, second: SimpleITK.Image) -> str | None:
-    """The first of size, spacing, origin and direction that differs, as ``"spacing (1, 1, 1) and (1, 1, 2)"``."""
+    """Return the first of size, spacing, origin and direction that differs between two images.
+
+    >>> import SimpleITK
+    >>> first, second = SimpleITK.Image(4, 4, 4, SimpleITK.sitkUInt8), SimpleITK.Image(4, 4, 4, SimpleITK.sitkUInt8)
+    >>> second.SetSpacing([1, 1, 2])
+    >>> geometry_difference(first, second)
+    'spacing (1, 1, 1) and (1, 1, 2)'
+
+    :returns: its name and both values, or ``None`` if the geometries agree within 1e-3 (mm).
+    """
     if first.GetSize() != second.GetSize():
         return f"size {first.GetSize()} and {second.GetSize()}"
     for name in ("Spacing", "Origin", "Direction"):

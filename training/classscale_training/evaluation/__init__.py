@@ -1,1 +1,1 @@
-"""Dice and surface Dice of label maps, and their report."""
+"""Compute Dice and surface Dice of label maps, and report them."""

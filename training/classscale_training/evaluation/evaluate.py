@@ -1,4 +1,7 @@
-"""How good predicted label maps are, each read once: Dice by two rules and surface Dice, per class and per case."""
+"""Evaluate predicted label maps: Dice by two rules and surface Dice, per class and per case.
+
+Each file is read once.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,15 @@ from .surface_dice import surface_counts
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How to compare.
+    """How to compare label maps.
 
-    :ivar names: name of each label value; in files a value without a name is an error. If empty, any value may occur.
-    :ivar ignore: value in the reference of voxels that do not count.
-    :ivar tolerance: of the surface Dice, in mm; ``None`` leaves it out.
-    :ivar allow_missing: a reference without prediction counts as a prediction of nothing; else it is an error.
-    :ivar workers: processes.
+    :ivar names: name of each label value. In files, a value without a name is an error; without names, any value may
+        occur.
+    :ivar ignore: label of the reference voxels that do not count.
+    :ivar tolerance: of the surface Dice, in mm; ``None`` omits the surface Dice.
+    :ivar allow_missing: whether a case without a prediction counts as if nothing had been predicted; otherwise it is an
+        error.
+    :ivar workers: number of processes.
     """
 
     names: Mapping[int, str] | None = None
@@ -39,7 +44,12 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class CaseCounts:
-    """Of one case: voxels ``(3, C)`` and surface voxels ``(2, C)``, as the functions that count them return them."""
+    """The counts of one case.
+
+    :ivar voxels: ``(3, C)`` int64, see :func:`~classscale_training.evaluation.dice.overlap_counts`.
+    :ivar surface: ``(2, C)`` int64, see :func:`~classscale_training.evaluation.surface_dice.surface_counts`; ``None``
+        without surface Dice.
+    """
 
     voxels: np.ndarray
     surface: np.ndarray | None
@@ -48,7 +58,12 @@ class CaseCounts:
 def count_case(
     reference: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], options: EvaluationOptions
 ) -> CaseCounts:
-    """Compare two label maps (unsigned integers, one shape). ``spacing`` in mm, in the order of their axes."""
+    """Compare two label maps.
+
+    :param reference: unsigned integers.
+    :param prediction: unsigned integers of the same shape.
+    :param spacing: mm, in the order of the axes of the arrays.
+    """
     if options.ignore is not None:
         counted = reference != options.ignore
         reference, prediction = reference * counted, prediction * counted
@@ -66,7 +81,19 @@ def evaluate_arrays(
     cases: Iterable[tuple[str, np.ndarray, np.ndarray, Sequence[float]]],
     options: EvaluationOptions = EvaluationOptions(),
 ) -> Evaluation:
-    """Evaluate cases given as (name, reference, prediction, spacing); arrays as for :func:`count_case`."""
+    """Evaluate label maps given as arrays.
+
+    One case with two foreground classes; one voxel of class 1 was predicted as class 2:
+
+    >>> reference, prediction = np.array([[0, 1, 1, 2]], np.uint8), np.array([[0, 1, 2, 2]], np.uint8)
+    >>> result = evaluate_arrays([("case", reference, prediction, (1, 1))], EvaluationOptions(tolerance=None))
+    >>> result.dice.round(3)
+    array([1.   , 0.667, 0.667])
+    >>> result.sentence()
+    "1 case, 2 classes in the references: mean Dice 0.6667 (TotalSegmentator's rule), 0.6667 (pooled)."
+
+    :param cases: name, reference, prediction and spacing of each case; see :func:`count_case`.
+    """
     names, counts = [], []
     for name, reference, prediction, spacing in cases:
         names.append(name)
@@ -75,17 +102,32 @@ def evaluate_arrays(
 
 
 def evaluate(reference: Path, prediction: Path, options: EvaluationOptions = EvaluationOptions()) -> Evaluation:
-    """Evaluate the label maps of folder ``prediction`` against those of the same names in folder ``reference``.
+    """Evaluate the label maps in folder ``prediction`` against those of the same names in folder ``reference``.
 
-    :raises ImageError: a sentence naming the file, if a folder holds no label maps, a prediction is missing (unless
-        allowed), a file cannot be read, or the geometries or labels of a case do not fit.
+    >>> import tempfile, SimpleITK
+    >>> from classscale_training.data.volumes import write_volume
+    >>> labels = np.zeros((4, 4, 4), np.uint8)
+    >>> labels[1:3] = 1
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     references, predictions = Path(folder, "references"), Path(folder, "predictions")
+    ...     write_volume(SimpleITK.GetImageFromArray(labels), references / "case.nii.gz")
+    ...     labels[2] = 0  # half of the voxels were missed
+    ...     write_volume(SimpleITK.GetImageFromArray(labels), predictions / "case.nii.gz")
+    ...     result = evaluate(references, predictions)
+    >>> result.cases, round(result.mean_dice, 3)  # 2 * 16 / (16 + 32)
+    (('case',), 0.667)
+
+    :param reference: folder of the reference label maps.
+    :param prediction: folder of the predicted label maps.
+    :raises ImageError: if a folder holds no label maps, a prediction is missing (unless allowed), a file cannot be
+        read, or the geometries or labels of a case do not fit. The message names the file.
     """
     references, predictions = _files(reference), _files(prediction)
     missing = tuple(name for name in references if name not in predictions)
     if missing and not options.allow_missing:
         raise ImageError(
             f"{prediction} lacks {len(missing)} of {len(references)} cases, among them {missing[0]}: predict them, or "
-            "pass --allow-missing to count them as predictions of nothing."
+            "pass --allow-missing to count them as if nothing had been predicted."
         )
     pairs = [(file, predictions.get(name)) for name, file in references.items()]
     counts = list(map_cases(functools.partial(_count_files, options), pairs, options.workers))
@@ -94,9 +136,10 @@ def evaluate(reference: Path, prediction: Path, options: EvaluationOptions = Eva
 
 
 def names_and_ignore(dataset_json: Path) -> tuple[dict[int, str], int | None]:
-    """Names by label value, and the ignored value, of nnU-Net's ``dataset.json``. No names where labels are regions.
+    """Read the names and the ignore label from nnU-Net's ``dataset.json``.
 
-    :raises LabelTableError: if it cannot be read.
+    :returns: the names by label value, empty if labels are regions; and the ignore label, or ``None``.
+    :raises LabelTableError: if the file cannot be read.
     """
     try:
         labels = json.loads(dataset_json.read_text(encoding="utf-8"))["labels"]
@@ -117,10 +160,10 @@ def _files(folder: Path) -> dict[str, Path]:
         if name is None or name.startswith("."):
             continue
         if name in files:
-            raise ImageError(f"{files[name]} and {file.name} are the same case twice: remove one.")
+            raise ImageError(f"{files[name]} and {file.name} are two files of the same case: remove one.")
         files[name] = file
     if not files:
-        raise ImageError(f"{folder} holds no label maps (.nii.gz, .nrrd, .mha ...).")
+        raise ImageError(f"{folder} holds no label maps (.nii.gz, .nrrd, .mha and others).")
     return files
 
 
@@ -144,8 +187,13 @@ def _count_files(options: EvaluationOptions, pair: tuple[Path, Path | None]) -> 
 
 
 def _check_labels(counts: np.ndarray, file: Path, names: Mapping[int, str] | None) -> None:
-    """:param counts: voxels of each label value."""
-    unknown = [value for value in np.flatnonzero(counts).tolist() if names and value not in names]
+    """Check that every label in a file has a name.
+
+    :param counts: ``(C,)`` voxels of each label value.
+    """
+    if not names:
+        return
+    unknown = [value for value in np.flatnonzero(counts).tolist() if value not in names]
     if unknown:
         raise ImageError(
             f"{file} holds label {unknown[0]}, which is not among the {len(names)} labels of dataset.json."
@@ -165,31 +213,38 @@ def _collect(
         return np.stack([np.pad(array, ((0, 0), (0, classes - array.shape[1]))) for array in arrays])
 
     names = {value: f"label {value}" for value in range(classes)} | dict(options.names or {})
-    surface = None if options.tolerance is None else stack([count.surface for count in counts])
+    surfaces = [count.surface for count in counts if count.surface is not None]
+    surface = stack(surfaces) if surfaces else None  # all cases have them, or none
     voxels = stack([count.voxels for count in counts])
     return Evaluation(tuple(cases), names, voxels, surface, options.tolerance, missing, extra)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``classscaleseg-train evaluate``."""
     parser.add_argument("reference", type=Path, help="folder of reference label maps")
-    parser.add_argument("prediction", type=Path, help="folder of predicted label maps of the same names")
+    parser.add_argument("prediction", type=Path, help="folder of predicted label maps with the same names")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the tables and the plot")
     parser.add_argument(
         "--dataset-json",
         type=Path,
-        help="names of the labels; default: dataset.json beside the predictions, or above the references",
+        help="file with the names of the labels (default: dataset.json in the folder of the predictions, or in the "
+        "parent folder of the references)",
     )
     parser.add_argument(
-        "--tolerance", type=float, default=1.0, metavar="MM", help="of the surface Dice (default: 1 mm)"
+        "--tolerance", type=float, default=1.0, metavar="MM", help="tolerance of the surface Dice (default: 1 mm)"
     )
-    parser.add_argument("--no-surface", action="store_true", help="leave the surface Dice out, which takes longest")
+    parser.add_argument("--no-surface", action="store_true", help="omit the surface Dice, which takes most of the time")
     parser.add_argument(
-        "--allow-missing", action="store_true", help="count missing predictions as predictions of nothing"
+        "--allow-missing", action="store_true", help="count missing predictions as if nothing had been predicted"
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes")
+    parser.add_argument("--workers", type=int, default=0, help="number of worker processes; 0 or 1: none (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Run ``classscaleseg-train evaluate`` and return its exit code.
+
+    :raises ClassScaleError: as :func:`evaluate` and :func:`names_and_ignore`.
+    """
     candidates = [arguments.prediction / "dataset.json", arguments.reference.parent / "dataset.json"]
     dataset_json = arguments.dataset_json or next((file for file in candidates if file.is_file()), None)
     names, ignore = names_and_ignore(dataset_json) if dataset_json else ({}, None)

@@ -1,4 +1,4 @@
-"""The result of an evaluation, and its files: tables per class and per case, a summary, a plot."""
+"""The result of an evaluation, and its files: tables per class and per case, a summary and a plot."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from .dice import case_dice, foreground_mean, mean_over_cases, pooled_dice, refe
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Counts of all cases, and what follows from them. Arrays over classes are indexed by label value.
+    """Counts of all cases, and the values computed from them. Arrays over classes are indexed by label value.
 
+    :ivar cases: names of the cases.
+    :ivar names: name of each label value.
     :ivar voxels: ``(cases, 3, C)``, see :mod:`~classscale_training.evaluation.dice`.
     :ivar surface: ``(cases, 2, C)``, see :mod:`~classscale_training.evaluation.surface_dice`, or ``None``.
-    :ivar missing: cases without prediction, counted as predictions of nothing.
-    :ivar extra: predictions without reference.
+    :ivar tolerance: of the surface Dice, in mm; ``None`` without surface Dice.
+    :ivar missing: cases without a prediction, which count as if nothing had been predicted.
+    :ivar extra: predictions without a reference.
     """
 
     cases: tuple[str, ...]
@@ -36,17 +39,17 @@ class Evaluation:
 
     @cached_property
     def dice(self) -> np.ndarray:
-        """``(C,)`` by TotalSegmentator's rule."""
+        """Dice ``(C,)`` by TotalSegmentator's rule."""
         return reference_dice(self.voxels)
 
     @cached_property
     def pooled_dice(self) -> np.ndarray:
-        """``(C,)``, false positives of all cases counted."""
+        """Dice ``(C,)`` over the voxels of all cases together; every false positive counts."""
         return pooled_dice(self.voxels)
 
     @cached_property
     def case_surface_dice(self) -> np.ndarray | None:
-        """``(cases, C)`` where the class is in the reference."""
+        """Surface Dice ``(cases, C)``, NaN where the class is not in the reference; ``None`` if not computed."""
         if self.surface is None:
             return None
         near, total = np.moveaxis(self.surface, 1, 0)
@@ -54,33 +57,38 @@ class Evaluation:
 
     @cached_property
     def surface_dice(self) -> np.ndarray | None:
-        """``(C,)``: mean over the cases in whose reference the class is."""
+        """Surface Dice ``(C,)``: mean over the cases whose reference has the class; ``None`` if not computed."""
         return None if self.case_surface_dice is None else mean_over_cases(self.case_surface_dice)
 
     @property
     def mean_dice(self) -> float:
+        """Mean of :attr:`dice` over the foreground classes."""
         return foreground_mean(self.dice)
 
     @property
     def mean_pooled_dice(self) -> float:
+        """Mean of :attr:`pooled_dice` over the foreground classes."""
         return foreground_mean(self.pooled_dice)
 
     @property
     def mean_surface_dice(self) -> float | None:
+        """Mean of :attr:`surface_dice` over the foreground classes; ``None`` if not computed."""
         return None if self.surface_dice is None else foreground_mean(self.surface_dice)
 
     def sentence(self) -> str:
-        """The figures in one line."""
+        """Return the most important figures in one line."""
+        cases, classes = len(self.cases), int((self.voxels[:, 2, 1:].sum(0) > 0).sum())
         text = (
-            f"{len(self.cases)} cases, {int((self.voxels[:, 2, 1:].sum(0) > 0).sum())} classes in the references: mean "
-            f"Dice {self.mean_dice:.4f} (TotalSegmentator's rule), {self.mean_pooled_dice:.4f} (pooled)"
+            f"{cases} {'case' if cases == 1 else 'cases'}, {classes} {'class' if classes == 1 else 'classes'} in the "
+            f"references: mean Dice {self.mean_dice:.4f} (TotalSegmentator's rule), "
+            f"{self.mean_pooled_dice:.4f} (pooled)"
         )
         if self.mean_surface_dice is not None:
             text += f", surface Dice {self.mean_surface_dice:.4f} at {self.tolerance:g} mm"
-        return text + (f"; {len(self.missing)} predictions are missing." if self.missing else ".")
+        return text + (f"; missing predictions: {len(self.missing)}." if self.missing else ".")
 
     def summary(self) -> dict:
-        """What ``summary.json`` holds; ``None`` where a rule says nothing about a class."""
+        """Return the content of ``summary.json``; ``None`` where a rule does not define a value for a class."""
         return {
             "cases": len(self.cases),
             "classes_in_references": int((self.voxels[:, 2, 1:].sum(0) > 0).sum()),
@@ -99,7 +107,7 @@ class Evaluation:
         }
 
     def class_rows(self) -> list[dict]:
-        """One row for each named class but the background."""
+        """Return one row for each named class except the background."""
         cases, reference, predicted = (
             array.tolist() for array in ((self.voxels[:, 2] > 0).sum(0), *self.voxels.sum(0)[[2, 1]])
         )
@@ -119,7 +127,7 @@ class Evaluation:
         ]
 
     def case_rows(self) -> Iterable[dict]:
-        """One row for each case and each class that is in its reference or its prediction."""
+        """Yield one row for each case and each class that is in its reference or its prediction."""
         dice = case_dice(self.voxels)
         for number, case in enumerate(self.cases):
             _, predicted, reference = self.voxels[number]
@@ -136,9 +144,9 @@ class Evaluation:
                 }
 
     def write(self, folder: Path) -> None:
-        """Write ``per_class.csv``, ``per_case.csv``, ``summary.json`` and ``dice.png``.
+        """Write ``per_class.csv``, ``per_case.csv``, ``summary.json`` and ``dice.png`` into ``folder``.
 
-        :raises OutputError: if one cannot be written.
+        :raises OutputError: if a file cannot be written.
         """
         _write_csv(folder / "per_class.csv", self.class_rows())
         _write_csv(folder / "per_case.csv", list(self.case_rows()))
@@ -147,7 +155,7 @@ class Evaluation:
             self.plot(temporary)
 
     def plot(self, file: Path) -> None:
-        """Per-class values, each curve sorted by itself."""
+        """Plot the values of all classes as a PNG. Each curve is sorted separately, best class first."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8, 5), layout="constrained")

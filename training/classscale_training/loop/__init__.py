@@ -1,1 +1,1 @@
-"""The bare training loop: torch and numpy alone."""
+"""A bare training loop that needs only torch and NumPy."""

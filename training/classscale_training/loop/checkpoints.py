@@ -1,4 +1,7 @@
-"""Checkpoints of the bare loop: one write cannot lose the one before, and a damaged newest one falls back to it."""
+"""Checkpoints of the bare loop.
+
+Writing a new checkpoint cannot lose the previous one, and a damaged newest checkpoint is replaced by the previous one.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from ClassScaleSegLib.models.files import first_line
 
 
 class Checkpoints:
-    """``checkpoint_latest.pth`` and ``checkpoint_previous.pth`` of a fold; in the end ``checkpoint_final.pth``.
+    """``checkpoint_latest.pth`` and ``checkpoint_previous.pth`` of a fold, and ``checkpoint_final.pth`` at the end.
 
-    All are readable with ``weights_only=True``.
+    All can be read with ``weights_only=True``.
+
+    :param folder: the folder of the fold.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,23 +30,34 @@ class Checkpoints:
         )
 
     def save(self, content: dict[str, Any]) -> None:
-        """:raises OutputError: if it cannot be written (disk full, say); both older ones are then as they were."""
+        """Write ``content`` as the latest checkpoint and keep the one before it as the previous one.
+
+        :param content: see :func:`~classscale_training.loop.model_folder.checkpoint_content`.
+        :raises OutputError: if it cannot be written (because the disk is full, for example). Both older checkpoints
+            are then unchanged.
+        """
         with replacing(self.latest, overwrite=True) as temporary:
             _write(content, temporary, self.latest)
-            if self.latest.exists():  # from here until the replacement a resumed run finds `previous`
+            if self.latest.exists():  # if the process is killed before `latest` is replaced, `previous` is loaded
                 os.replace(self.latest, self.previous)
 
     def save_final(self, content: dict[str, Any]) -> None:
-        """:raises OutputError: as :meth:`save`."""
+        """Write ``content`` as the checkpoint of the finished training.
+
+        :param content: as for :meth:`save`.
+        :raises OutputError: as :meth:`save`.
+        """
         with replacing(self.final, overwrite=True) as temporary:
             _write(content, temporary, self.final)
 
     def load(self, device: torch.device | str) -> dict[str, Any] | None:
-        """The newest readable checkpoint; ``None`` if there is none.
+        """Load the newest checkpoint that can be read.
 
-        Warns when the newest is damaged and the one before is used.
+        Warns when the newest one is damaged and the previous one is used instead.
 
-        :raises ModelError: if there are some, but none can be read.
+        :param device: where to put the tensors.
+        :returns: the content, or ``None`` if there is no checkpoint.
+        :raises ModelError: if there are checkpoints, but none can be read.
         """
         faults = []
         for file in (self.latest, self.previous):
@@ -49,14 +65,16 @@ class Checkpoints:
                 continue
             try:
                 content = torch.load(file, map_location=device, weights_only=True)
-            except Exception as error:  # torch names no set of errors for damaged files
+            except Exception as error:  # torch does not document which errors damaged files raise
                 faults.append(f"{file} ({first_line(error)})")
                 continue
             if faults:
-                warnings.warn(f"{faults[0]} cannot be read; going on from {file.name}.", stacklevel=2)
+                warnings.warn(f"{faults[0]} cannot be read; the training continues from {file.name}.", stacklevel=2)
             return content
         if faults:
-            raise ModelError(f"No checkpoint can be read: {'; '.join(faults)}. Delete them to start anew.")
+            raise ModelError(
+                f"No checkpoint can be read: {'; '.join(faults)}. Delete them to start again from the beginning."
+            )
         return None
 
 

@@ -1,11 +1,11 @@
-"""What the bare loop trains on: the toy volumes or synthesised heads, behind one small face; and in batches."""
+"""The training data of the bare loop: toy volumes or synthesised heads, behind one interface, and in batches."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -21,28 +21,39 @@ from .options import BRAIN, LoopOptions
 
 
 class LoopData(Protocol):
-    """Cases by index, each a pure function of it, and the facts that a model folder states about them."""
+    """Cases by index, and the facts about them that a model folder states. A case depends on its index alone.
+
+    :ivar dataset_name: name of the dataset in nnU-Net's plans.
+    :ivar channel: name of the input channel.
+    :ivar names: name of each class, including the background.
+    :ivar patch: voxels along each axis.
+    :ivar spacing: mm, the same along each axis.
+    :ivar label_sets: label sets of the datasets that cases belong to. In dataset 0 each class has its own label.
+    :ivar shares: ``(C,)`` share of each class in the voxels of a patch, where classes differ much in size.
+    """
 
     dataset_name: str
     channel: str
-    names: dict[int, str]  # of each class, background included
+    names: dict[int, str]
     patch: tuple[int, int, int]
-    spacing: float  # mm
-    label_sets: LabelSets | None  # of the datasets that cases belong to; dataset 0 has every class for itself
-    shares: torch.Tensor | None  # (C,) of the voxels of a patch, where classes differ much in size
+    spacing: float
+    label_sets: LabelSets | None
+    shares: torch.Tensor | None
 
     def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Image ``(1, *patch)`` float32, labels ``patch`` (-1: ignored) and dataset of a case to train on."""
+        """Return image ``(1, *patch)`` float32, labels ``patch`` (-1: ignored) and dataset of a training case."""
 
     def unseen(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image ``(1, Z, Y, X)`` and labels ``(Z, Y, X)`` of dataset 0, of a case never trained on."""
+        """Return image ``(1, Z, Y, X)`` and labels ``(Z, Y, X)`` of dataset 0 of a case that training never sees."""
 
 
 class ToyData:
-    """:class:`LoopData` of :class:`~classscale_training.data.toy.ToyCases`."""
+    """The :class:`LoopData` of :class:`~classscale_training.data.toy.ToyCases`."""
 
-    label_sets = shares = None
     channel = "toy"
+    patch: tuple[int, int, int]
+    label_sets: LabelSets | None = None
+    shares: torch.Tensor | None = None
 
     def __init__(self, options: LoopOptions, device: torch.device) -> None:
         toy = options.toy
@@ -59,9 +70,11 @@ class ToyData:
 
 
 class BrainData:
-    """:class:`LoopData` of :class:`~classscale_training.data.brain.BrainCases`."""
+    """The :class:`LoopData` of :class:`~classscale_training.data.brain.BrainCases`."""
 
     channel = "MR"
+    label_sets: LabelSets | None
+    shares: torch.Tensor | None
 
     def __init__(self, options: LoopOptions, device: torch.device) -> None:
         path = Path(options.data.removeprefix(BRAIN))
@@ -80,7 +93,11 @@ class BrainData:
 
 
 def open_data(options: LoopOptions, device: torch.device | str) -> LoopData:
-    """:raises ClassScaleError: if ``options.data`` names a file that cannot be read."""
+    """Return the data that ``options.data`` names.
+
+    :param device: where cases are computed.
+    :raises ClassScaleError: if ``options.data`` names a file that cannot be read.
+    """
     kind = BrainData if options.data.startswith(BRAIN) else ToyData
     return kind(options, torch.device(device))
 
@@ -90,7 +107,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, list[int]]
 
 @dataclass(frozen=True)
 class _Steps(Dataset):
-    """The batches of a training by number, from that of step ``start`` on."""
+    """The batches of the steps ``start`` to ``end - 1``; batch 0 is that of step ``start``."""
 
     data: LoopData
     batch: int
@@ -109,18 +126,20 @@ class _Steps(Dataset):
         return torch.stack(images), torch.stack(labels), list(datasets)
 
 
-def batches(options: LoopOptions, start: int, data: LoopData, device: torch.device) -> Iterator[Batch]:
-    """Images ``(B, 1, X, Y, Z)``, labels ``(B, X, Y, Z)`` and datasets, ascending, of each step from ``start`` on.
+def batches(options: LoopOptions, start: int, data: LoopData, device: torch.device) -> Generator[Batch, None, None]:
+    """Yield images ``(B, 1, X, Y, Z)``, labels ``(B, X, Y, Z)`` and datasets, ascending, of each remaining step.
 
-    Some are made ahead, by one thread, or by processes, which need ``data`` on the CPU.
+    A thread, or several processes, make batches ahead of time. The processes need ``data`` on the CPU.
 
-    :raises ClassScaleError: if such a process died.
+    :param start: the first step.
+    :param device: where the batches are moved to.
+    :raises ClassScaleError: if one of the processes dies.
     """
     steps = _Steps(data, options.batch, start, options.steps)
     if not len(steps):
         return
     ahead = _by_processes(steps, options, device) if options.workers else _by_thread(steps, options.prefetch)
-    pinned = device.type == "cuda"  # elsewhere a copy must be over before the next batch takes its place
+    pinned = device.type == "cuda"  # elsewhere the copy must be complete before the next batch overwrites it
     for images, labels, datasets in ahead:
         yield images.to(device, non_blocking=pinned), labels.to(device, non_blocking=pinned), datasets
 
@@ -134,14 +153,16 @@ def _by_processes(steps: _Steps, options: LoopOptions, device: torch.device) -> 
         if "DataLoader worker" not in str(error):
             raise
         raise ClassScaleError(
-            f"A process that makes volumes ended ({str(error).splitlines()[0]}): memory or shared memory (/dev/shm, "
-            "which containers limit) may be too small. Call again with fewer --workers or a smaller --prefetch."
+            f"A process that makes volumes ended ({str(error).splitlines()[0]}): there may be too little memory, or "
+            "too little shared memory (/dev/shm, which containers limit). Run the command again with fewer --workers "
+            "or a smaller --prefetch."
         ) from error
 
 
 def _by_thread(steps: _Steps, prefetch: int) -> Iterator[Batch]:
     with ThreadPoolExecutor(1) as thread:
-        waiting, following = deque(), 0
+        waiting: deque[Future[Batch]] = deque()
+        following = 0
         for _ in range(len(steps)):
             while following < len(steps) and len(waiting) <= prefetch:
                 waiting.append(thread.submit(steps.__getitem__, following))

@@ -1,4 +1,4 @@
-"""nnU-Net's files around a network trained by the bare loop, so that nnU-Net and our engine open its folder."""
+"""The files with which nnU-Net and our engine open the folder of a network that the bare loop trained."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ CONFIGURATION = "3d_fullres"
 
 
 def write_model_folder(folder: Path, data: LoopData, arch_kwargs: dict[str, Any]) -> None:
-    """Write everything of the model folder but ``fold_0/checkpoint_*.pth``."""
+    """Write ``plans.json`` and ``dataset.json``; only ``fold_0/checkpoint_*.pth`` is then missing.
+
+    :param folder: the model folder.
+    :param arch_kwargs: see :func:`~classscale_training.network.plain_unet.architecture`.
+    :raises OutputError: if a file cannot be written.
+    """
     write_json(folder / "plans.json", plans(data, arch_kwargs))
     write_dataset_json(folder, data.channel, data.names, 0, "SimpleITKIO")
 
 
 def plans(data: LoopData, arch_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The parts of nnU-Net's plans that inference reads. The patch is that of the training."""
+    """Return the parts of nnU-Net's plans that inference reads; the patch is that of the training.
+
+    :param arch_kwargs: as for :func:`write_model_folder`.
+    """
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     function = "resample_data_or_seg_to_shape"
     return {
@@ -59,7 +67,11 @@ def plans(data: LoopData, arch_kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def checkpoint_content(network_weights: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """What nnU-Net and our engine read of a ``checkpoint_*.pth``; ``more`` is kept beside it."""
+    """Return what nnU-Net and our engine read from a ``checkpoint_*.pth``.
+
+    :param network_weights: the ``state_dict`` of the network.
+    :param more: further entries of the checkpoint.
+    """
     return {
         "network_weights": network_weights,
         "trainer_name": "nnUNetTrainer",

@@ -1,4 +1,4 @@
-"""Options of the bare training loop, sets of them worth naming, and the command line made from them."""
+"""Options of the bare training loop, presets of them, and the command line made from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..data.toy import MODES, ToyOptions
 from ..network.plain_unet import architecture
 
 TOY, BRAIN = "toy", "brain:"
-_HEAD = "head:"  # what BRAIN was called before
+_HEAD = "head:"  # the former name of BRAIN, accepted in options of older runs
 
 
 def _option(default: Any, text: str, **more: Any) -> Any:
@@ -23,52 +23,87 @@ def _option(default: Any, text: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """What to train, on what, how long. Each field is a command-line option, whose help says what it means.
+    """What to train, on which data, and for how long.
 
-    :raises ClassScaleError: for values that contradict each other.
+    Each field is an option of ``python -m classscale_training.loop``, whose ``--help`` explains it.
+    :data:`PRESETS` holds the options of the embedded models and of other trainings:
+
+    >>> options = LoopOptions(Path("runs/demo"), **PRESETS["toy-1000"])
+    >>> options.classes, options.size, options.steps
+    (1000, 128, 6000)
+    >>> LoopOptions(Path("runs/demo"), batch=0)
+    Traceback (most recent call last):
+        ...
+    ClassScaleSegLib.errors.ClassScaleError: --batch 0 must be 1 or more.
+
+    :raises ClassScaleError: for values that are out of range or contradict each other.
     """
 
-    folder: Path = field(metadata={"help": "model folder to write; a run found there is continued"})
-    data: str = _option(TOY, "toy, or brain:FILE with the label maps that prepare_brain_data.py wrote")
-    classes: int = _option(120, "foreground classes of the toy data")
-    mode: str = _option("atlas", "kind of toy data", choices=MODES)
-    size: int = _option(64, "voxels along each side of a toy volume, which is one patch")
-    patch: tuple[int, ...] = _option((64, 96, 80), "voxels of a patch of a head: z y x")
-    spacing: float = _option(2.0, "mm between the voxels of a head")
-    warm_up: int = _option(0, "volumes over which heads get harder, from one contrast, subject and place to all")
-    seed: int = _option(0, "of the data and the initial weights; cases of seed + 1 are for evaluation")
-    features: tuple[int, ...] = _option((16, 24, 32, 48, 48), "channels of each stage; the first one is the rank")
-    convolutions: tuple[int, ...] = _option((1, 1, 2, 2, 2), "convolutions of each stage of the encoder")
-    decoder_convolutions: tuple[int, ...] = _option((1, 1, 1, 1), "of the decoder, one stage less, coarsest first")
-    weights: str = _option("", "bundle or checkpoint_*.pth whose weights a new run begins with")
-    steps: int = _option(4000, "length of the whole schedule")
-    batch: int = _option(1, "volumes a step")
-    optimizer: str = _option("adamw", "adamw, or nnU-Net's SGD with Nesterov momentum 0.99", choices=("adamw", "sgd"))
-    learning_rate: float = _option(3e-3, "at the beginning; falls as (1 - step / steps)^0.9. nnU-Net: 0.01 with sgd")
-    weight_decay: float = _option(1e-4, "nnU-Net: 3e-5 with sgd")
-    half_precision: bool = _option(False, "autocast: float16 with gradient scaling on CUDA, bfloat16 on a CPU")
-    present_only: bool = _option(False, "leave classes that a patch lacks out of its Dice; nnU-Net does not")
-    balance: float = _option(0.0, "weight of a voxel in the cross entropy: (share of its class) ^ -balance; heads only")
-    loss_stride: int = _option(1, "the loss at the finest scale takes every n-th voxel, others at each step: faster")
-    deep_supervision: bool = _option(False, "a loss at every scale, half as heavy from one to the next")
-    finest_every: int = _option(1, "with deep supervision, only every n-th step computes the finest scale: faster")
-    device: str = _option("auto", "auto, cpu, cuda, cuda:1, mps")
-    workers: int = _option(0, "processes that make the volumes, at most one a CPU core; 0: a thread on the device")
-    prefetch: int = _option(
-        0, "batches made ahead while the network trains, by the thread, or by each process (at least 1)"
+    folder: Path = field(metadata={"help": "model folder to write; a run that is already there is continued"})
+    data: str = _option(TOY, "toy, or brain:FILE, where FILE holds the label maps written by prepare_brain_data.py")
+    classes: int = _option(120, "number of foreground classes of the toy data")
+    mode: str = _option(
+        "atlas", "kind of toy data: atlas (the cells of one anatomy) or objects (scattered objects)", choices=MODES
     )
-    minutes: float | None = _option(None, "stop with a checkpoint after so long; call again to continue")
-    checkpoint_minutes: float = _option(5.0, "between checkpoints; 0: after every step")
-    log_every: int = _option(100, "steps between lines of log.jsonl")
-    evaluate_every: int = _option(500, "steps between evaluations on unseen cases; a multiple of --log-every")
-    evaluation_cases: int = _option(4, "unseen cases evaluated")
-    tensorboard: bool = _option(False, "log to TensorBoard too, in the subfolder tensorboard")
+    size: int = _option(64, "voxels along each side of a toy volume, which is also the patch")
+    patch: tuple[int, ...] = _option((64, 96, 80), "voxels of a patch of a head along z, y and x")
+    spacing: float = _option(2.0, "distance between the voxels of a head, in mm")
+    warm_up: int = _option(
+        0, "number of volumes over which heads get harder: from one contrast, subject and place to all of them"
+    )
+    seed: int = _option(0, "seed of the data and the initial weights; evaluation uses the cases of seed + 1")
+    features: tuple[int, ...] = _option(
+        (16, 24, 32, 48, 48), "channels of each stage, finest first; the first number is the rank of the basis"
+    )
+    convolutions: tuple[int, ...] = _option((1, 1, 2, 2, 2), "convolutions of each stage of the encoder, finest first")
+    decoder_convolutions: tuple[int, ...] = _option(
+        (1, 1, 1, 1), "convolutions of each stage of the decoder, coarsest first; one number less than for the encoder"
+    )
+    weights: str = _option("", "bundle or checkpoint_*.pth from which a new run takes its first weights")
+    steps: int = _option(4000, "number of steps of the whole training")
+    batch: int = _option(1, "volumes per step")
+    optimizer: str = _option("adamw", "adamw, or nnU-Net's SGD with Nesterov momentum 0.99", choices=("adamw", "sgd"))
+    learning_rate: float = _option(
+        3e-3, "learning rate of the first step; it falls as (1 - step / steps)^0.9. nnU-Net: 0.01 with sgd"
+    )
+    weight_decay: float = _option(1e-4, "weight decay of the optimizer. nnU-Net: 3e-5 with sgd")
+    half_precision: bool = _option(
+        False, "compute with autocast: float16 with gradient scaling on CUDA, bfloat16 on a CPU"
+    )
+    present_only: bool = _option(
+        False, "compute the Dice only over the classes that are in the patch; nnU-Net uses all classes"
+    )
+    balance: float = _option(
+        0.0, "heads only: a voxel has the weight (share of its class)^(-balance) in the cross entropy"
+    )
+    loss_stride: int = _option(
+        1, "compute the loss at the finest scale on every n-th voxel, on other voxels in each step: faster"
+    )
+    deep_supervision: bool = _option(
+        False, "compute a loss at every scale, each with half the weight of the next finer one"
+    )
+    finest_every: int = _option(1, "with deep supervision, compute the finest scale only in every n-th step: faster")
+    device: str = _option("auto", "auto (CUDA if there is a GPU, else the CPU), cpu, cuda, cuda:1, mps")
+    workers: int = _option(
+        0, "processes that make the volumes, at most one per CPU core; 0: a thread makes them on the device"
+    )
+    prefetch: int = _option(
+        0, "batches made ahead of time while the network trains, by the thread or by each process (there at least 1)"
+    )
+    minutes: float | None = _option(
+        None, "write a checkpoint and stop after this many minutes; run the same command to continue"
+    )
+    checkpoint_minutes: float = _option(5.0, "minutes between checkpoints; 0: after every step")
+    log_every: int = _option(100, "number of steps between lines of log.jsonl")
+    evaluate_every: int = _option(500, "number of steps between evaluations on unseen cases; a multiple of --log-every")
+    evaluation_cases: int = _option(4, "number of unseen cases in each evaluation")
+    tensorboard: bool = _option(False, "also log to TensorBoard, in the subfolder tensorboard")
 
     def __post_init__(self) -> None:
         if self.data.startswith(_HEAD):
             object.__setattr__(self, "data", BRAIN + self.data.removeprefix(_HEAD))
         if self.data != TOY and not self.data.startswith(BRAIN):
-            raise ClassScaleError(f"--data {self.data} is unknown: there are {TOY} and {BRAIN}FILE.")
+            raise ClassScaleError(f"--data {self.data} is unknown: give {TOY} or {BRAIN}FILE.")
         _ = self.toy
         try:
             self.arch_kwargs()
@@ -86,7 +121,9 @@ class LoopOptions:
                 option = f"--{name.replace('_', '-')} {getattr(self, name)}"
                 raise ClassScaleError(f"{option} must be {least} or more.")
         if self.finest_every > 1 and (not self.deep_supervision or len(self.features) < 3):
-            raise ClassScaleError("--finest-every needs --deep-supervision and three stages: there is no other scale.")
+            raise ClassScaleError(
+                "--finest-every needs --deep-supervision and three stages: otherwise there is no other scale."
+            )
         if self.evaluate_every % self.log_every:
             raise ClassScaleError(
                 f"--evaluate-every {self.evaluate_every} is not a multiple of --log-every {self.log_every}."
@@ -94,26 +131,31 @@ class LoopOptions:
 
     @property
     def toy(self) -> ToyOptions:
-        """The data trained on, if ``data`` is toy."""
+        """The options of the toy data, used if ``data`` is :data:`TOY`."""
         return ToyOptions(self.classes, self.mode, self.size, self.seed)
 
     @property
     def brain(self) -> BrainOptions:
-        """The data trained on, if ``data`` is :data:`BRAIN`."""
-        return BrainOptions(self.patch, self.spacing, self.seed, warm_up=self.warm_up)
+        """The options of the heads, used if ``data`` starts with :data:`BRAIN`."""
+        z, y, x = self.patch
+        return BrainOptions((z, y, x), self.spacing, self.seed, warm_up=self.warm_up)
 
     def _sides(self) -> tuple[int, ...]:
         if self.data == TOY:
             return (self.size,)
         if len(self.patch) != 3:
-            raise ClassScaleError(f"--patch {self.patch} has {len(self.patch)} numbers; expected three, z y x.")
+            raise ClassScaleError(f"--patch {self.patch} has {len(self.patch)} numbers; expected three (z y x).")
         return self.patch
 
     def arch_kwargs(self) -> dict[str, Any]:
+        """Return the arguments of the network.
+
+        :raises ValueError: as :func:`~classscale_training.network.plain_unet.architecture`.
+        """
         return architecture(self.features, self.convolutions, self.decoder_convolutions)
 
     def fixed(self) -> dict[str, Any]:
-        """What a run cannot change when it is continued, by name, as plain values."""
+        """Return the options that must not change when a run is continued, by name, as plain values."""
         data = ("classes", "mode", "size") if self.data == TOY else ("patch", "spacing", "present_only", "warm_up")
         network = ("features", "convolutions", "decoder_convolutions", "batch", "optimizer", "half_precision")
         begin = ("weights",) if self.weights else ()
@@ -128,11 +170,11 @@ _BRAIN_OPTIONS: dict[str, Any] = {
     "present_only": True,
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    # The embedded model with 120 classes: 77 minutes on one CPU thread, mean Dice 0.979 on unseen volumes (measured).
+    # The embedded model with 120 classes. Measured: 77 minutes on one CPU thread, mean Dice 0.979 on unseen volumes.
     "toy-120": {},
-    # 1000 classes at 128^3 on one H100 or H200. Estimated, not run yet: 2.9 TFLOP a step for the network, 10 to 60 ms
-    # for the loss, about 0.15 s a step, 15 minutes in all; below 8 GiB of GPU memory. A cell is as many voxels wide as
-    # in toy-120 (9).
+    # 1000 classes at 128^3 on one H100 or H200. Not run yet; the estimate is 2.9 TFLOP per step for the network, 10 to
+    # 60 ms for the loss, about 0.15 s per step, 15 minutes in total, and less than 8 GiB of GPU memory. A cell is 9
+    # voxels wide, as in toy-120.
     "toy-1000": {
         "classes": 1000,
         "size": 128,
@@ -146,8 +188,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "minutes": 19.0,
         "checkpoint_minutes": 3.0,
     },
-    # The same number of classes on one CPU thread: 47 minutes, mean Dice 0.952 over all classes (measured). Cells are
-    # 4.4 voxels wide.
+    # 1000 classes on one CPU thread. Measured: 47 minutes, mean Dice 0.952 over all classes. A cell is 4.4 voxels wide.
     "toy-1000-cpu": {
         "classes": 1000,
         "features": (24, 32, 48, 64, 64),
@@ -156,8 +197,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log_every": 50,
         "evaluate_every": 250,
     },
-    # The embedded brain model: 311 structures of a head and the background at 2 mm, a patch holds a whole head. On one
-    # H100 and 14 CPU cores: 18 minutes (measured).
+    # The embedded brain model: 311 structures of a head and the background at 2 mm. A patch holds a whole head.
+    # Measured: 18 minutes on one H100 and 14 CPU cores.
     "head-mr-312": {
         **_BRAIN_OPTIONS,
         "patch": (112, 128, 96),
@@ -176,8 +217,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "checkpoint_minutes": 1.0,
         "evaluate_every": 1000,
     },
-    # The same in small for one CPU thread; a patch holds nearly the whole brain. The model before the embedded one came
-    # from nearly these options, in 81 minutes.
+    # A smaller network and patch for one CPU thread; a patch holds nearly the whole brain. The predecessor of the
+    # embedded model was trained with nearly these options in 81 minutes.
     "head-mr-312-cpu": {
         **_BRAIN_OPTIONS,
         "features": (16, 32, 64, 96, 96),
@@ -190,7 +231,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log_every": 20,
         "evaluate_every": 200,
     },
-    # At 1 mm on one GPU, the coarse scales as above. Not run yet, its time not known.
+    # At 1 mm on one GPU, with the coarse scales of head-mr-312. Not run yet, so the time it needs is not known.
     "head-mr-312-1mm": {
         **_BRAIN_OPTIONS,
         "patch": (192, 224, 160),
@@ -214,12 +255,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--preset`` and an option for each field of :class:`LoopOptions`.
+
+    Options not given are absent from the parsed arguments, so that :func:`options_from` can tell them from given ones.
+    """
     parser.add_argument(
-        "--preset", choices=tuple(PRESETS), default="toy-120", help="options not given (default: toy-120)"
+        "--preset",
+        choices=tuple(PRESETS),
+        default="toy-120",
+        help="set of values for the options that are not given (default: toy-120)",
     )
     for option in fields(LoopOptions):
         name = "--" + option.name.replace("_", "-")
-        text = {"help": option.metadata["help"], "default": argparse.SUPPRESS, "dest": option.name}
+        text: dict[str, Any] = {"help": option.metadata["help"], "default": argparse.SUPPRESS, "dest": option.name}
         if option.default is MISSING:
             parser.add_argument(name, required=True, type=Path, **text)
         elif isinstance(option.default, bool):
@@ -232,7 +280,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def options_from(arguments: argparse.Namespace) -> LoopOptions:
-    """:raises ClassScaleError: as :class:`LoopOptions`."""
+    """Return the options given on the command line, completed by those of the preset.
+
+    :raises ClassScaleError: as :class:`LoopOptions`.
+    """
     given = {o.name: getattr(arguments, o.name) for o in fields(LoopOptions) if hasattr(arguments, o.name)}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return LoopOptions(**{**PRESETS[arguments.preset], **given})

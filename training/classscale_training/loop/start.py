@@ -1,4 +1,4 @@
-"""A training of the bare loop that begins with the weights of another one: a bundle, or a checkpoint."""
+"""Start a training of the bare loop with the weights of an earlier one, from a bundle or a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ _HEADS = "decoder.seg_layers."
 
 
 def start_from(network: torch.nn.Module, source: Path) -> None:
-    """Load the first fold of a bundle (``.zip``) or a ``checkpoint_*.pth`` into ``network``, in place.
+    """Load weights into ``network``, in place. Heads of coarser scales that the file lacks keep their weights.
 
-    Heads of coarser scales that the file lacks stay as they are.
-
-    :raises ModelError: if the file cannot be read, or is of another network or another number of classes.
+    :param source: a bundle (``.zip``), of which the first fold is used, or a ``checkpoint_*.pth``.
+    :raises ModelError: if the file cannot be read, or belongs to another network or another number of classes.
     """
     weights = _of_bundle(source) if source.suffix.lower() == ".zip" else _of_checkpoint(source)
     own = network.state_dict()
     finest = max((name for name in own if name.startswith(_HEADS)), default="").rpartition(".")[0]
-    # a bundle keeps the finest head alone, which is all that inference uses
+    # a bundle holds only the finest head, because inference uses no other
     optional = [name for name in own if _is_copy(name) or (name.startswith(_HEADS) and not name.startswith(finest))]
     missing = [name for name in own if name not in weights and name not in optional]
     foreign = [name for name in weights if name not in own]
     shapes = [name for name in weights if name in own and weights[name].shape != own[name].shape]
-    for fault, names in (("lacks", missing), ("has besides", foreign), ("has another shape of", shapes)):
+    for fault, names in (("lacks", missing), ("also has", foreign), ("has another shape of", shapes)):
         if names:
             raise ModelError(
-                f"{source} is of another network: it {fault} {names[0]}. Give the options it was trained with."
+                f"{source} belongs to another network: it {fault} {names[0]}. Use the options it was trained with."
             )
     network.load_state_dict(weights, strict=False)
 
 
 def _is_copy(name: str) -> bool:
-    """Whether this is a second name of a tensor, as nnU-Net's networks have them."""
+    """Return whether this is a second name of a tensor, as nnU-Net's networks have them."""
     return "all_modules" in name or name.startswith("decoder.encoder.")
 
 
@@ -45,7 +44,9 @@ def _of_bundle(source: Path) -> dict[str, torch.Tensor]:
 
     with open_source(source) as files:
         if not is_bundle(files):
-            raise ModelError(f"{source} is no bundle of ours: give a bundle, or a checkpoint_*.pth of a model folder.")
+            raise ModelError(
+                f"{source} is not a ClassScaleSeg bundle: give a bundle, or a checkpoint_*.pth of a model folder."
+            )
         manifest = read_manifest(files)
         name = f"fold_{manifest['folds'][0]}.safetensors"
         return read_tensors(read_member(files, name, manifest["members"][name]), files.where(name))
@@ -54,5 +55,5 @@ def _of_bundle(source: Path) -> dict[str, torch.Tensor]:
 def _of_checkpoint(source: Path) -> dict[str, torch.Tensor]:
     try:
         return torch.load(source, map_location="cpu", weights_only=True)["network_weights"]
-    except Exception as error:  # torch names no set of errors for damaged files
-        raise ModelError(f"{source} is not a checkpoint that can be read ({first_line(error)}).") from error
+    except Exception as error:  # torch does not document which errors damaged files raise
+        raise ModelError(f"{source} cannot be read as a checkpoint ({first_line(error)}).") from error

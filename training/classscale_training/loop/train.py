@@ -1,14 +1,16 @@
-"""A bare training loop on generated data: torch and NumPy alone, no nnU-Net.
+"""A bare training loop on generated data. It needs only torch and NumPy, not nnU-Net.
 
     python -m classscale_training.loop --folder .benchmarks/demo                   # the embedded 120-class model, CPU
     python -m classscale_training.loop --folder runs/toy-1000 --preset toy-1000    # 1000 classes at 128^3, one GPU
-    python -m classscale_training.loop --folder runs/x --classes 300 --size 96     # every option can be given
+    python -m classscale_training.loop --folder runs/x --classes 300 --size 96     # options replace those of a preset
     python -m classscale_training.loop --folder runs/head --preset head-mr-312     # heads: recipes/head-mr-312.md
 
-Writes an nnU-Net v2 model folder that our engine and stock nnU-Net open: ``plans.json``, ``dataset.json``,
-``fold_0/checkpoint_final.pth``, and while it runs ``fold_0/checkpoint_latest.pth``; beside them ``log.jsonl``. Calling
-it again continues a run that was stopped or killed, on a CPU to the very same weights (given as many threads, and
-``--workers`` or none, as before): the cases of a step follow from its number and everything else is in the checkpoint.
+The result is an nnU-Net v2 model folder that our engine and stock nnU-Net open: plans.json, dataset.json and
+fold_0/checkpoint_final.pth. During the training, fold_0/checkpoint_latest.pth and log.jsonl are written too.
+
+The same command continues a run that was stopped or killed. On a CPU it then arrives at exactly the weights of an
+uninterrupted run, if the number of threads is the same and --workers is again zero or again not zero: the cases of a
+step follow from its number, and everything else is in the checkpoint.
 """
 
 from __future__ import annotations
@@ -40,17 +42,20 @@ from .model_folder import checkpoint_content, write_model_folder
 from .options import LoopOptions, add_arguments, options_from
 from .start import start_from
 
-_WAY_OUT = "call again with a lower --learning-rate to go on from the last checkpoint."
-_CLIP = 12.0  # largest norm of the gradient, nnU-Net's
-_TILE_ELEMENTS = {"cpu": 1 << 18}  # logits held at once in evaluation
+_WAY_OUT = "run the command again with a lower --learning-rate to continue from the last checkpoint."
+_CLIP = 12.0  # largest norm of the gradient, as in nnU-Net
+_TILE_ELEMENTS = {"cpu": 1 << 18}  # logits held in memory at once in evaluation
 _TILE_ELEMENTS_ACCELERATOR = 1 << 26
 
 
 @dataclass(frozen=True)
 class LoopResult:
-    """:ivar step: steps done.
-    :ivar finished: whether these are all.
-    :ivar last: the last entry of the log."""
+    """Where a call of :func:`train` ended.
+
+    :ivar step: number of steps done.
+    :ivar finished: whether these are all steps of the training.
+    :ivar last: the last entry of the log, empty if this call added none.
+    """
 
     step: int
     finished: bool
@@ -58,17 +63,17 @@ class LoopResult:
 
 
 def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lambda entry: None) -> LoopResult:
-    """Train, or go on with the run found in ``options.folder``.
+    """Train a network, or continue the run that is in ``options.folder``.
 
     :param report: called with each new entry of the log.
-    :raises ModelError: if the run found there had other options, or no checkpoint of it can be read.
-    :raises OutputError: if a checkpoint cannot be written; the older ones are whole.
-    :raises ClassScaleError: if loss or weights are not finite any more; the last checkpoint precedes that.
+    :raises ModelError: if the run in the folder has other options, or none of its checkpoints can be read.
+    :raises OutputError: if a checkpoint cannot be written. The older ones are then intact.
+    :raises ClassScaleError: if the loss or the weights are no longer finite. The last checkpoint was written before.
     """
     device = _device(options.device)
     torch.backends.cudnn.benchmark = device.type == "cuda"
     if device.index is not None and device.type == "cuda":
-        torch.cuda.set_device(device)  # where memory is pinned for
+        torch.cuda.set_device(device)  # memory is pinned for the current device
     torch.manual_seed(options.seed)
     data = open_data(options, "cpu" if options.workers else device)
     network = PlainUNet(options.arch_kwargs(), 1, len(data.names)).to(device)
@@ -82,7 +87,8 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
     write_model_folder(options.folder, data, options.arch_kwargs())
     log = Log(options.folder, step, options.tensorboard)
     begin = saved = time.monotonic()
-    total, counted, entry = torch.zeros((), device=device), 0, {}
+    total, counted = torch.zeros((), device=device), 0
+    entry: dict[str, float] = {}
 
     def elapsed() -> float:
         return seconds + time.monotonic() - begin
@@ -125,11 +131,12 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
 
 
 class _Loss:
-    """nnU-Net's loss, cross entropy and batch Dice over the foreground; marginal where cases follow label sets.
+    """nnU-Net's loss: cross entropy and batch Dice over the foreground. It is marginal where cases follow label sets.
 
-    The cases of dataset 0 and the others of a batch are pooled each for themselves, and count by their numbers.
-    With deep supervision the mean over the scales, weighted with 1, 1/2, 1/4 and so on. nnU-Net leaves out the
-    coarsest; it is kept here, because place tells most of the classes apart.
+    The cases of dataset 0 and the other cases of a batch form two groups, each with its own batch Dice; the loss is the
+    mean of both, weighted by their numbers of cases. With deep supervision it is the mean over the scales, weighted
+    with 1, 1/2, 1/4 and so on. nnU-Net omits the coarsest scale; it is kept here, because most classes differ from
+    each other by their place.
     """
 
     def __init__(self, data: LoopData, options: LoopOptions, device: torch.device) -> None:
@@ -138,7 +145,7 @@ class _Loss:
         self.plain = CrossEntropyDiceLoss(present_only=options.present_only, ignore_index=IGNORE_INDEX)
         label_sets = data.label_sets and data.label_sets.to(device)
         self.marginal = replace(self.plain, label_sets=label_sets)
-        if options.balance and data.shares is not None:
+        if options.balance and data.shares is not None and data.label_sets is not None:
             weights = voxel_weights(data.shares, data.label_sets.label_of_class.cpu(), options.balance)
             self.plain = replace(self.plain, class_weights=tuple(weights[0].tolist()))
             self.marginal = replace(self.marginal, label_weights=weights.to(device))
@@ -146,41 +153,46 @@ class _Loss:
     def __call__(
         self, network: PlainUNet, step: int, images: torch.Tensor, labels: torch.Tensor, datasets: list[int]
     ) -> torch.Tensor:
-        """Loss ``()`` of images ``(B, 1, X, Y, Z)`` and labels ``(B, X, Y, Z)``.
+        """Return the loss ``()`` of images ``(B, 1, X, Y, Z)`` and labels ``(B, X, Y, Z)``.
 
-        :param step: chooses the voxels that take part, if not all do.
-        :param datasets: of each case, ascending.
+        :param step: decides which voxels are used, if not all are.
+        :param datasets: dataset of each case, ascending.
         """
         finest = step % self.finest_every == 0
         with _autocast(self.half, images.device):
             scales = network.scales(images, finest) if self.deep else [(0, network(images), network.head)]
-        total = divisor = 0
+        losses, divisor = [], 0.0
         for scale, basis, head in scales:
             every = slice(None, None, 2**scale)
-            flat = basis.flatten(2), labels[:, every, every, every].flatten(1)
+            flat, flat_labels = basis.flatten(2), labels[:, every, every, every].flatten(1)
             if not scale:
-                flat = tuple(part[..., step // self.finest_every % self.stride :: self.stride] for part in flat)
-            total = total + self._at_one_scale(*flat, head, datasets) / 2**scale
+                chosen = slice(step // self.finest_every % self.stride, None, self.stride)
+                flat, flat_labels = flat[..., chosen], flat_labels[..., chosen]
+            losses.append(self._at_one_scale(flat, flat_labels, head, datasets) / 2**scale)
             divisor += 0.5**scale
-        return total / divisor
+        return sum(losses[1:], losses[0]) / divisor
 
     def _at_one_scale(
         self, basis: torch.Tensor, labels: torch.Tensor, head: torch.nn.Conv3d, datasets: list[int]
     ) -> torch.Tensor:
-        """Those of dataset 0 need no label sets, and are many times faster without.
+        """Return the loss ``()`` of basis ``(B, R, N)`` and labels ``(B, N)``.
 
-        :param datasets: ascending.
-        :raises ValueError: if they are not.
+        The cases of dataset 0 need no label sets, and their loss is many times faster without.
+
+        :param datasets: dataset of each case, ascending.
+        :raises ValueError: if ``datasets`` does not ascend.
         """
         if datasets != sorted(datasets):
             raise ValueError(f"datasets {datasets} must ascend: the cases of dataset 0 come first.")
-        layer, whole, total = (head.weight.flatten(1), head.bias), datasets.count(0), 0
+        assert head.bias is not None  # every head of PlainUNet has one
+        weight, bias, whole = head.weight.flatten(1), head.bias, datasets.count(0)
+        losses = []
         if whole:
-            total = whole * self.plain(basis[:whole], *layer, labels[:whole])
+            losses.append(whole * self.plain(basis[:whole], weight, bias, labels[:whole]))
         if others := datasets[whole:]:
             which = torch.tensor(others, device=labels.device)
-            total = total + len(others) * self.marginal(basis[whole:], *layer, labels[whole:], which)
-        return total / len(datasets)
+            losses.append(len(others) * self.marginal(basis[whole:], weight, bias, labels[whole:], which))
+        return sum(losses[1:], losses[0]) / len(datasets)
 
 
 def _learn(
@@ -191,7 +203,7 @@ def _learn(
     step: int,
     batch: Batch,
 ) -> torch.Tensor:
-    """One step of the optimizer; the loss ``()``, left on its device so that nothing waits for it."""
+    """Do one step of the optimizer and return the loss ``()``, still on its device so that nothing waits for it."""
     value = loss(network, step, *batch)
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(value).backward()
@@ -204,8 +216,13 @@ def _learn(
 
 @torch.no_grad()
 def evaluate(network: PlainUNet, options: LoopOptions, device: torch.device, data: LoopData) -> dict[str, float]:
-    """Mean Dice over the classes on cases never trained on, by both rules of :mod:`..evaluation.dice`."""
+    """Return the mean Dice over the foreground classes on cases that training never sees.
+
+    :param data: the source of the unseen cases.
+    :returns: ``dice`` and ``pooled_dice``, the two rules of :mod:`classscale_training.evaluation.dice`.
+    """
     classes = len(data.names)
+    assert network.head.bias is not None  # every head of PlainUNet has one
     projection = Projection(network.head.weight.flatten(1), network.head.bias)
     tile = max(1, _TILE_ELEMENTS.get(device.type, _TILE_ELEMENTS_ACCELERATOR) // classes)
     counts = []
@@ -243,7 +260,7 @@ def _resume(
     scaler: torch.amp.GradScaler,
     device: torch.device,
 ) -> tuple[int, float]:
-    """Steps done and seconds spent so far, after loading the newest checkpoint if there is one."""
+    """Load the newest checkpoint, if there is one; return the steps done and the seconds spent so far."""
     content = checkpoints.load(device)
     if content is None:
         return 0, 0.0
@@ -252,11 +269,11 @@ def _resume(
         if state["options"].get(name) != value:
             raise ModelError(
                 f"{checkpoints.latest} was trained with {name} {state['options'].get(name)}, not {value}: "
-                "use the same, or another folder."
+                "use the same value, or another folder."
             )
     network.load_state_dict(content["network_weights"])
     optimizer.load_state_dict(state["optimizer"])
-    if state["scaler"]:  # empty if the run was on a CPU before
+    if state["scaler"]:  # empty if the run was on a CPU until now
         scaler.load_state_dict(state["scaler"])
     return state["step"], state["seconds"]
 
@@ -275,7 +292,16 @@ def _autocast(half: bool, device: torch.device) -> contextlib.AbstractContextMan
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run the command line; print each entry of the log as a line of JSON.
+
+    :param arguments: those of the process if ``None``.
+    :returns: the exit code: 0, or 1 after an error.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m classscale_training.loop",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_arguments(parser)
     try:
         options = options_from(parser.parse_args(arguments))
@@ -283,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ClassScaleError as error:
         print(error, file=sys.stderr)
         return 1
-    state = "finished" if result.finished else "stopped; call again to go on"
+    state = "finished" if result.finished else "stopped; run the same command again to continue"
     print(f"{options.folder}: step {result.step} of {options.steps}, {state}.")
     return 0
 

@@ -1,4 +1,4 @@
-"""Head images synthesised from label maps alone: one finely labelled atlas subject, several coarsely labelled ones."""
+"""Synthesise head images from the label maps of one finely labelled atlas and several coarsely labelled heads."""
 
 from .cases import BrainCases, BrainOptions
 from .label_maps import LabelMaps

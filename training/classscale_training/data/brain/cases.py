@@ -1,4 +1,4 @@
-"""Synthesised heads as training cases: a pure function of seed and index, like the toy data."""
+"""Synthesised heads as training cases. Like the toy data, a case depends on seed and index alone."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from .label_maps import LabelMaps
 from .synthesis import Palette, degrade, nearest, paint, random_pose
 from .tables import AIR, IGNORE_INDEX, BrainTables
 
-_LEAST_MM3 = 200.0
+_LEAST_MM3 = 200.0  # a smaller class counts as this large in the shares
 _SKULL_STRIPPED = 0.18  # of the cases
-_FAR = 0.08  # of the cases lie where a sliding window sees little of the brain
-# mm around the middle of the brain, z y x: where the windows of a whole head mostly lie, and how far out the rest do
+_FAR = 0.08  # of the cases: patches that contain little of the brain, as some sliding windows do
+# mm from the middle of the brain, z y x: most sliding windows of a whole head are near, some are far
 _NEAR_OFFSETS = ((-42.0, 25.0), (-25.0, 25.0), (-18.0, 18.0))
 _FAR_OFFSETS = ((-110.0, 60.0), (-75.0, 75.0), (-60.0, 60.0))
-_SMALL_IMAGE = 0.4  # of the cases: images that a patch is larger than, mostly along all axes
+_SMALL_IMAGE = 0.4  # of the cases: images smaller than the patch, mostly along all axes
 _LEAST_FIELD = 0.65  # of a patch, along each axis
 
 
 @dataclass(frozen=True)
 class BrainOptions:
-    """:ivar patch: voxels z y x.
-    :ivar spacing: mm.
-    :ivar atlas_share: of the cases; the others are individuals.
+    """Which heads to synthesise.
 
-    :ivar warm_up: cases over which these get harder: first T1-weighted images of the atlas subject around the middle of
-        the brain, then more and more of all the others.
+    :ivar patch: voxels, z y x.
+    :ivar spacing: mm.
+    :ivar seed: another seed gives other cases.
+    :ivar atlas_share: share of the cases that show the atlas subject; the others show individuals.
+    :ivar warm_up: number of cases over which they get harder: at first all are T1-weighted images of the atlas subject
+        around the middle of the brain, then more and more are any others.
     """
 
     patch: tuple[int, int, int] = (64, 96, 80)
@@ -42,11 +44,16 @@ class BrainOptions:
 
 
 class BrainCases(Dataset):
-    """Cases made when asked for, as nnU-Net's preprocessing would hand them on.
+    """Cases computed on access, in the form that nnU-Net's preprocessing produces.
 
     An item is an image ``(1, Z, Y, X)`` float32 with mean 0 and standard deviation 1 over itself and some air,
-    labels ``(Z, Y, X)`` int16, and the dataset whose label table they follow: 0 the atlas, 1 an individual. An image
-    smaller than the patch is in its middle; around it are zeros, as nnU-Net pads, and labels to ignore.
+    labels ``(Z, Y, X)`` int16, and the dataset whose label table the labels follow: 0 the atlas, 1 an individual. An
+    image smaller than the patch is in the middle of the patch, surrounded by zeros, as nnU-Net pads, and by labels to
+    ignore.
+
+    :param maps: the label maps to synthesise from.
+    :param cases: number of cases.
+    :param device: where they are computed.
     """
 
     def __init__(
@@ -65,7 +72,10 @@ class BrainCases(Dataset):
 
     @classmethod
     def read(cls, path: Path, options: BrainOptions, cases: int, device: torch.device | str = "cpu") -> BrainCases:
-        """:raises ClassScaleError: as :meth:`LabelMaps.read`."""
+        """Return the cases of the label maps in file ``path``.
+
+        :raises ClassScaleError: as :meth:`LabelMaps.read`.
+        """
         tables = BrainTables.read()
         return cls(LabelMaps.read(path, tables), tables, options, cases, device)
 
@@ -73,9 +83,9 @@ class BrainCases(Dataset):
         return self.cases
 
     def shares(self) -> torch.Tensor:
-        """Share of each class in the voxels of a patch around the brain of the atlas subject, ``(C,)`` float32.
+        """Return the share of each class in a patch around the brain of the atlas subject, ``(C,)`` float32.
 
-        At least that of :data:`_LEAST_MM3`, so that a class of a few voxels does not count for more.
+        A class smaller than 200 mm^3 counts as 200 mm^3, so that a class of a few voxels does not get a huge weight.
         """
         counts = torch.bincount(self._volumes[0].flatten().long(), minlength=len(self.tables.names)).float().cpu()
         volumes = counts.clamp_min(_LEAST_MM3 / self.maps.spacing**3) * self.maps.spacing**3
@@ -105,10 +115,11 @@ class BrainCases(Dataset):
         return padded[None], padded_labels, int(subject > 0)
 
     def unseen(self, index: int, subject: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (grey values of at least 0) and labels, both ``(Z, Y, X)``, of an undivided head never trained on.
+        """Return image (grey values of at least 0) and labels, both ``(Z, Y, X)``, of a head that training never sees.
 
-        :param subject: 0, the atlas, surrounded by an individual held out for validation; or one of these.
-        :param shape: voxels, centred on the brain.
+        :param index: number of the case; the seed is that of the options plus 1.
+        :param subject: 0 for the atlas, surrounded by an individual held out for validation; or such an individual.
+        :param shape: voxels, z y x, centred on the brain.
         """
         generator = case_generator(index, self.options.seed + 1)
         held_out = self.maps.validation
@@ -116,7 +127,7 @@ class BrainCases(Dataset):
         return self.make(generator, subject, donor, shape, torch.zeros(3))
 
     def unseen_patch(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image ``(1, *patch)`` and labels of a head of the atlas subject never trained on, centred on the brain."""
+        """Return image ``(1, *patch)`` and labels ``patch`` of an unseen head of the atlas, centred on the brain."""
         image, labels = self.unseen(index, 0, self.options.patch)
         return _normalized(image, 0.5)[None], labels
 
@@ -129,11 +140,14 @@ class BrainCases(Dataset):
         offset: torch.Tensor,
         like_t1: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (grey values of at least 0) and labels, int16, both of ``shape``, of one subject.
+        """Return image (grey values of at least 0) and labels, int16, both of ``shape``, of one subject.
 
-        :param donor: the individual whose skull, skin and fluid surround the atlas, which has none.
-        :param offset: of the patch from the middle of the brain, mm, z y x.
-        :param like_t1: whether the contrast is that of T1-weighted images; else it is any.
+        :param subject: 0 for the atlas, or the number of an individual.
+        :param donor: the individual whose skull, skin and fluid surround the atlas, which has none. ``None`` for an
+            individual.
+        :param shape: voxels, z y x.
+        :param offset: offset of the patch from the middle of the brain, ``(3,)``, mm, z y x.
+        :param like_t1: whether the contrast is that of T1-weighted images; otherwise it may be any.
         """
         tables, spacing, device = self.tables, self.options.spacing, self.device
         pose = random_pose(generator, shape, spacing, offset, device)
@@ -158,8 +172,8 @@ class BrainCases(Dataset):
         return image if removed is None else image.masked_fill(removed, 0), labels
 
     def _around(self, points: torch.Tensor, donor: int) -> torch.Tensor:
-        """Tissue around the atlas subject, int64: that of an individual laid over it."""
-        affine = self._from_atlas[donor].to(points)  # in voxels; points are mm from the centre
+        """Return the tissue around the atlas subject, int64: that of the individual ``donor`` aligned with it."""
+        affine = self._from_atlas[donor].to(points)  # maps voxels; points are mm from the centre
         start = affine[:, :3] @ self._centres[0].to(points) + affine[:, 3]
         voxels = (affine[:, :3] / self.maps.spacing @ points.flatten(1)).add_(start[:, None]).view_as(points)
         coarse = nearest(self._volumes[donor], voxels)
@@ -167,14 +181,14 @@ class BrainCases(Dataset):
 
 
 def _field_of_view(generator: torch.Generator, shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """Where the image is in a patch: everywhere, or in its middle."""
+    """Return the part of a patch that the image fills: all of it, or its middle."""
     small = float(uniform(generator, 0, 1, 1)) < _SMALL_IMAGE
     margins = (uniform(generator, 0.0, (1 - _LEAST_FIELD) / 2, len(shape)) * small).tolist()
     return tuple(slice(round(m * n), n - round(m * n)) for m, n in zip(margins, shape, strict=True))
 
 
 def _normalized(image: torch.Tensor, air: float) -> torch.Tensor:
-    """Mean 0 and standard deviation 1, as if ``air`` times as many voxels of value 0 belonged to the image."""
+    """Shift and scale to mean 0 and standard deviation 1, as if ``air`` times as many zero voxels were in the image."""
     count = image.numel() * (1 + air)
     mean = image.sum() / count
     return (image - mean) / (image.square().sum() / count - mean.square()).clamp_min(1e-8).sqrt()

@@ -1,4 +1,4 @@
-"""The label maps that head images are made from, in one ``.npz`` of a few megabytes that NumPy alone can read."""
+"""The label maps from which head images are made, in one ``.npz`` file of a few megabytes that NumPy can read."""
 
 from __future__ import annotations
 
@@ -12,31 +12,40 @@ from ClassScaleSegLib.files import replacing
 
 from .tables import BrainTables
 
-VALIDATION = (11, 12, 13, 14)  # individuals never trained on
+VALIDATION = (11, 12, 13, 14)  # individuals that training never sees
 
 
 @dataclass(frozen=True, eq=False)
 class LabelMaps:
-    """All subjects, axes from inferior to superior, anterior to posterior, right to left; ``spacing`` mm.
+    """The label maps of all subjects. Their axes run from inferior to superior, anterior to posterior, right to left.
 
-    Subject 0 is the atlas (int16, class labels); subject n > 0 the individual n (uint8, rows of the coarse table).
+    :ivar spacing: mm.
+    :ivar subjects: each ``(Z, Y, X)``. Subject 0 is the atlas (int16, class labels); subject n > 0 is the individual n
+        (uint8, rows of the coarse table).
+    :ivar centres: ``(subjects, 3)`` voxel at the middle of the brain, z y x.
+    :ivar from_atlas: ``(subjects, 3, 4)`` affine map from voxels of the atlas to voxels of the subject.
     """
 
     spacing: float
-    subjects: tuple[np.ndarray, ...]  # each (Z, Y, X)
-    centres: np.ndarray  # (subjects, 3) voxel at the middle of the brain, z y x
-    from_atlas: np.ndarray  # (subjects, 3, 4) affine map of voxels of the atlas to those of the subject
+    subjects: tuple[np.ndarray, ...]
+    centres: np.ndarray
+    from_atlas: np.ndarray
 
     @property
     def training(self) -> tuple[int, ...]:
+        """Numbers of the individuals to train on."""
         return tuple(n for n in range(1, len(self.subjects)) if n not in VALIDATION)
 
     @property
     def validation(self) -> tuple[int, ...]:
+        """Numbers of the individuals that training never sees; those to train on if there are no others."""
         return tuple(n for n in range(1, len(self.subjects)) if n in VALIDATION) or self.training
 
     def write(self, path: Path, tables: BrainTables) -> None:
-        """:raises OutputError: if it cannot be written."""
+        """Write the file ``path``, together with the values of ``tables`` that its numbers refer to.
+
+        :raises OutputError: if it cannot be written.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {f"subject_{n:02d}": subject for n, subject in enumerate(self.subjects)}
         content |= {"spacing": self.spacing, "centres": self.centres, "from_atlas": self.from_atlas, **_values(tables)}
@@ -45,7 +54,10 @@ class LabelMaps:
 
     @classmethod
     def read(cls, path: Path, tables: BrainTables) -> LabelMaps:
-        """:raises ClassScaleError: if this is no such file, or one made with other tables."""
+        """Read a file that :meth:`write` wrote.
+
+        :raises ClassScaleError: if it is not such a file, or was made with other tables.
+        """
         try:
             with np.load(path, allow_pickle=False) as content:
                 for name, expected in _values(tables).items():
@@ -63,7 +75,10 @@ class LabelMaps:
 
 
 def _values(tables: BrainTables) -> dict[str, np.ndarray]:
-    """The values behind the numbers in the volumes: a table with rows added or moved no longer fits them."""
+    """Return the values to which the numbers in the volumes refer.
+
+    Adding or moving rows of a table changes what these numbers mean, so the volumes then no longer fit it.
+    """
     structures, coarse = tables.structures, tables.coarse
     return {
         "atlas_values": np.array([row.atlas_value for row in structures]),

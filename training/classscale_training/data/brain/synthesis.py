@@ -1,7 +1,7 @@
-"""One head image from label maps: deform them, give every tissue a grey value, blur, add bias and noise.
+"""Make one head image from label maps: deform them, give every tissue a grey value, blur, add bias and noise.
 
-After Billot et al., SynthSeg (Medical Image Analysis 2023): a network that has seen every contrast needs no real image
-to learn from. Random numbers are drawn on the CPU, so that a case is the same on every device up to rounding.
+This follows Billot et al., SynthSeg (Medical Image Analysis 2023): a network that was trained on every contrast needs
+no real images. Random numbers are drawn on the CPU, so that a case is the same on every device except for rounding.
 """
 
 from __future__ import annotations
@@ -15,24 +15,36 @@ from torch.nn.functional import conv3d, pad
 from ..random_fields import normal, rotation, uniform
 from .tables import AIR, BrainTables
 
-# Shares of the contrasts; the rest is random.
+# Shares of the contrasts; the remaining cases have random contrasts.
 _T1, _T2 = 0.4, 0.25
 
 
 @dataclass(frozen=True)
 class Pose:
-    """A deformed grid in the coordinates of a subject: mm from the middle of its brain, ``(3, Z, Y, X)``."""
+    """A deformed grid in the coordinates of a subject.
+
+    :ivar points: ``(3, Z, Y, X)``, mm from the middle of its brain.
+    """
 
     points: torch.Tensor
 
     def labels(self, volume: torch.Tensor, centre: torch.Tensor, spacing: float) -> torch.Tensor:
-        """Nearest label at each point, 0 outside the volume ``(Z, Y, X)``; the grid's shape, the volume's dtype."""
+        """Return the nearest label at each point, 0 outside the volume; shape of the grid, dtype of the volume.
+
+        :param volume: label map ``(Z, Y, X)``.
+        :param centre: ``(3,)`` voxel at the middle of the brain.
+        :param spacing: of the volume, mm.
+        """
         return nearest(volume, self.points / spacing + centre.to(self.points)[:, None, None, None])
 
 
 def nearest(volume: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
-    """Values of ``volume`` at the voxel coordinates ``(3, ...)``, rounded; 0 outside."""
-    index, inside = 0, True
+    """Return the values of ``volume`` at the rounded voxel coordinates ``voxels`` ``(3, ...)``; 0 outside.
+
+    >>> nearest(torch.tensor([[[5, 6, 7]]]), torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.2, 3.0]]))
+    tensor([6, 0])
+    """
+    index, inside = torch.tensor(0), torch.tensor(True)
     for size, places in zip(volume.shape, voxels.round().int(), strict=True):
         inside = inside & (places >= 0) & (places < size)
         index = index * size + places.clamp(0, size - 1)
@@ -42,7 +54,12 @@ def nearest(volume: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
 def random_pose(
     generator: torch.Generator, shape: tuple[int, ...], spacing: float, offset: torch.Tensor, device: torch.device | str
 ) -> Pose:
-    """A patch of ``shape`` voxels around ``offset`` (mm, z y x) of a head that is turned, scaled and bent at random."""
+    """Return the grid of a patch of a head that is turned, scaled and bent at random.
+
+    :param shape: voxels, z y x.
+    :param spacing: mm.
+    :param offset: ``(3,)`` offset of the patch from the middle of the brain, mm, z y x.
+    """
     matrix = rotation(uniform(generator, -0.2, 0.2, 3)) * uniform(generator, 0.88, 1.16, 3)
     coarse = field(generator, shape, spacing, 28.0, float(uniform(generator, 0.5, 3.0, 1)), 3, device)
     fine = field(generator, shape, spacing, 12.0, float(uniform(generator, 0.0, 0.8, 1)), 3, device)
@@ -63,22 +80,32 @@ def field(
     channels: int,
     device: torch.device | str,
 ) -> torch.Tensor:
-    """A smooth random field ``(channels, Z, Y, X)``: normal values every ``knots`` mm, linear between them."""
+    """Return a smooth random field ``(channels, Z, Y, X)``: normal values every ``knots`` mm, linear between them.
+
+    :param shape: voxels, z y x.
+    :param spacing: mm.
+    :param deviation: standard deviation of the normal values.
+    """
     z, y, x = (_linear(max(2, math.ceil(n * spacing / knots) + 1), n).to(device) for n in shape)
     values = (deviation * normal(generator, channels, z.shape[1], y.shape[1], x.shape[1])).to(device)
-    planes = y @ (values @ x.T)  # axis by axis: on a CPU faster than torch's interpolate, along all at once
+    planes = y @ (values @ x.T)  # axis by axis: on a CPU faster than torch's interpolate along all axes at once
     return (z @ planes.flatten(2)).view(channels, *shape)
 
 
 def _linear(knots: int, size: int) -> torch.Tensor:
-    """Weights ``(size, knots)`` of linear interpolation; the outermost knots are at the outermost voxels."""
+    """Return the weights ``(size, knots)`` of linear interpolation. The outermost knots are at the outermost voxels."""
     place = torch.linspace(0, knots - 1, size)[:, None]
     return (1 - (place - torch.arange(knots)).abs()).clamp_min(0)
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Grey values of each tissue, ``(tissues,)``: mean, deviation from voxel to voxel, deviation over millimetres."""
+    """Grey values of each tissue, each field ``(tissues,)``.
+
+    :ivar mean: mean grey value.
+    :ivar noise: standard deviation from voxel to voxel.
+    :ivar texture: standard deviation over millimetres.
+    """
 
     mean: torch.Tensor
     noise: torch.Tensor
@@ -86,6 +113,10 @@ class Palette:
 
     @classmethod
     def draw(cls, generator: torch.Generator, tables: BrainTables, like_t1: bool = False) -> Palette:
+        """Draw the grey values of a contrast: T1-weighted, T2-weighted or random.
+
+        :param like_t1: whether it must be T1-weighted.
+        """
         rows, count = tables.tissues, len(tables.tissues)
         families = list(dict.fromkeys(row.family for row in rows))
         kind = float(uniform(generator, 0, 1, 1)) * (_T1 if like_t1 else 1)
@@ -113,9 +144,11 @@ def paint(
     palette: Palette,
     spacing: float,
 ) -> torch.Tensor:
-    """Grey values ``(Z, Y, X)`` of a map of parts (integers), each of one tissue and a little apart from others of it.
+    """Return the grey values ``(Z, Y, X)`` of a map of parts. Parts of the same tissue differ a little.
 
-    :param tissue_of_part: ``(parts,)``.
+    :param parts: ``(Z, Y, X)`` integers, the number of the part at each voxel.
+    :param tissue_of_part: ``(parts,)`` row of the tissue of each part.
+    :param spacing: mm.
     """
     device, shape = parts.device, tuple(parts.shape)
     apart = float(uniform(generator, 0.0, 0.04, 1)) * normal(generator, len(tissue_of_part))
@@ -127,9 +160,14 @@ def paint(
 
 
 def degrade(generator: torch.Generator, image: torch.Tensor, spacing: float) -> torch.Tensor:
-    """What a scanner does to ideal grey values: partial volume, thick slices, uneven coils, noise, windowing."""
+    """Apply what a scanner does to ideal grey values: partial volume, thick slices, uneven coils, noise, windowing.
+
+    :param image: ``(Z, Y, X)``.
+    :param spacing: mm.
+    :returns: grey values of at least 0.
+    """
     device, shape = image.device, tuple(image.shape)
-    # 0.35 mm: a voxel averages over its width; nearest labels do not.
+    # A voxel averages over its width; an image made from nearest labels does not, so it is blurred a little.
     deviation = uniform(generator, 0.3, 0.8, 3)
     thick, axis = float(uniform(generator, 0, 1, 1)), int(torch.randint(3, (1,), generator=generator))
     if thick < 0.2:
@@ -143,7 +181,10 @@ def degrade(generator: torch.Generator, image: torch.Tensor, spacing: float) -> 
 
 
 def blur(image: torch.Tensor, deviation: list[float]) -> torch.Tensor:
-    """Gaussian with these standard deviations in voxels, axis by axis; edges repeat."""
+    """Blur ``(Z, Y, X)`` with a Gaussian, axis by axis; the values at the edges are repeated.
+
+    :param deviation: standard deviation along each axis, in voxels.
+    """
     result = image[None, None]
     for axis, sigma in enumerate(deviation):
         radius = max(1, math.ceil(2.5 * sigma))

@@ -1,19 +1,18 @@
-"""The tables behind the brain model, kept as CSV so that they can be read and corrected without reading code.
+"""The tables of the brain model. They are CSV files, so that they can be read and corrected without reading code.
 
-``structures.csv``: the structures of the SPL brain atlas, which are the classes; ``label_sets.csv``: what
-each label of a coarsely labelled individual means, as a set of these classes; ``tissues.csv``: what a tissue may
-look like. A structure or label names its tissue and its set; ``rest`` is label 0 of an individual, everything that it
-does not annotate, and ``ignored`` voxels take no part in the loss.
+``structures.csv`` lists the structures of the SPL brain atlas, which are the classes. ``label_sets.csv`` defines each
+label of the coarsely labelled individuals as a set of these classes. ``tissues.csv`` describes the grey values of each
+tissue. A structure or label names its tissue and its set. The set ``rest`` is label 0 of an individual, that is,
+everything that is not annotated. Voxels of the set ``ignored`` do not enter the loss.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import NamedTuple, TypeVar, get_type_hints
 
 import torch
 from ClassScaleSegLib.errors import ClassScaleError
@@ -27,7 +26,19 @@ FOLDER = Path(__file__).parent
 
 
 class Structure(NamedTuple):
-    """One class. ``label`` counts from 1; ``atlas_value`` is its value in the atlas; colours are 0..255."""
+    """One class.
+
+    :ivar label: label value, from 1.
+    :ivar atlas_value: its value in the atlas.
+    :ivar name: name of the structure.
+    :ivar red: 0..255, as ``green`` and ``blue``.
+    :ivar green: 0..255.
+    :ivar blue: 0..255.
+    :ivar radlex: code in RadLex, or empty.
+    :ivar group: heading under which it is reported.
+    :ivar tissue: name of its tissue.
+    :ivar set: name of the set under which individuals annotate it.
+    """
 
     label: int
     atlas_value: int
@@ -42,7 +53,14 @@ class Structure(NamedTuple):
 
 
 class CoarseLabel(NamedTuple):
-    """One label of the individuals. ``around``: the tissue it lends to the surroundings of the atlas subject."""
+    """One label of the individuals.
+
+    :ivar value: label value.
+    :ivar name: name of the label.
+    :ivar tissue: name of its tissue.
+    :ivar set: name of the set of classes that it means.
+    :ivar around: tissue that its voxels get where they surround the atlas subject.
+    """
 
     value: int
     name: str
@@ -52,7 +70,15 @@ class CoarseLabel(NamedTuple):
 
 
 class Tissue(NamedTuple):
-    """Mean grey value in T1- and T2-weighted images, 0..1; ``texture``: how much it may vary inside."""
+    """The look of one tissue.
+
+    :ivar tissue: its name.
+    :ivar family: tissues of one family have similar grey values in random contrasts.
+    :ivar t1: mean grey value in T1-weighted images, 0..1.
+    :ivar t2: mean grey value in T2-weighted images, 0..1.
+    :ivar brain: 1 if it remains in a skull-stripped image, else 0.
+    :ivar texture: largest standard deviation of the grey value over millimetres.
+    """
 
     tissue: str
     family: str
@@ -62,9 +88,17 @@ class Tissue(NamedTuple):
     texture: float
 
 
+_Row = TypeVar("_Row", Structure, CoarseLabel, Tissue)
+
+
 @dataclass(frozen=True, eq=False)
 class BrainTables:
-    """The three tables, and what follows from them as tensors over C classes (0 the background) and K coarse labels."""
+    """The three tables, and tensors derived from them over C classes (0 is the background) and K coarse labels.
+
+    >>> tables = BrainTables.read()
+    >>> len(tables.names), tables.names[0]
+    (312, 'background')
+    """
 
     structures: tuple[Structure, ...]
     coarse: tuple[CoarseLabel, ...]
@@ -72,30 +106,34 @@ class BrainTables:
 
     @classmethod
     def read(cls, folder: Path = FOLDER) -> BrainTables:
-        """:raises ClassScaleError: naming the file and row that does not fit."""
+        """Read the three tables from ``folder``.
+
+        :raises ClassScaleError: if a table is missing or a row does not fit; it names the file or the row.
+        """
         structures = _rows(folder / "structures.csv", Structure)
         coarse = _rows(folder / "label_sets.csv", CoarseLabel)
         tables = cls(structures, coarse, _rows(folder / "tissues.csv", Tissue))
         if [row.label for row in structures] != list(range(1, len(structures) + 1)):
             raise ClassScaleError(f"{folder / 'structures.csv'}: labels must be 1, 2, 3, ... in this order.")
         known = {row.tissue for row in tables.tissues}
-        for row in (*structures, *coarse):
+        rows: list[Structure | CoarseLabel] = [*structures, *coarse]
+        for row in rows:
             if unknown := {row.tissue, getattr(row, "around", row.tissue)} - known:
                 raise ClassScaleError(f"{row.name}: tissue {unknown.pop()!r} is not in {folder / 'tissues.csv'}.")
         sets = {row.set for row in structures} | {REST, IGNORED}
-        for row in coarse:
-            if row.set not in sets:
-                raise ClassScaleError(f"{row.name}: no structure belongs to the set {row.set!r}.")
+        for label in coarse:
+            if label.set not in sets:
+                raise ClassScaleError(f"{label.name}: no structure belongs to the set {label.set!r}.")
         return tables
 
     @property
     def names(self) -> dict[int, str]:
-        """Name of each class, background included."""
+        """Name of each class, including the background."""
         return {0: "background", **{row.label: row.name for row in self.structures}}
 
     @cached_property
     def set_names(self) -> tuple[str, ...]:
-        """Sets in the order of their labels; the rest is 0."""
+        """Names of the sets in the order of their labels; ``rest`` is label 0."""
         return (REST, *dict.fromkeys(row.set for row in self.structures if row.set != REST))
 
     @cached_property
@@ -105,44 +143,47 @@ class BrainTables:
 
     @cached_property
     def label_sets(self) -> LabelSets:
-        """Dataset 0: the atlas, every class for itself. Dataset 1: the individuals."""
+        """Label sets of dataset 0, the atlas, where each class has its own label, and dataset 1, the individuals."""
         numbers = self.set_of_class.tolist()
         sets = {label: [c for c, s in enumerate(numbers) if s == label] for label in range(len(self.set_names))}
         return LabelSets.from_classes(len(numbers), [{c: [c] for c in range(len(numbers))}, sets])
 
     @cached_property
     def label_of_coarse(self) -> torch.Tensor:
-        """``(K,)`` int16: label of the set of each coarse label, or :data:`IGNORE_INDEX`."""
+        """``(K,)`` int16: the label of the set of each coarse label, or :data:`IGNORE_INDEX`."""
         labels = [IGNORE_INDEX if row.set == IGNORED else self.set_names.index(row.set) for row in self.coarse]
         return torch.tensor(labels, dtype=torch.int16)
 
     def tissue_numbers(self, names: list[str]) -> torch.Tensor:
-        """Row of each tissue in :attr:`tissues`, int64."""
+        """Return the row of each tissue in :attr:`tissues`, int64.
+
+        :param names: names of tissues.
+        """
         number = {row.tissue: index for index, row in enumerate(self.tissues)}
         return torch.tensor([number[name] for name in names])
 
     @cached_property
     def tissue_of_class(self) -> torch.Tensor:
-        """``(C,)`` int64; the background counts as air, which the surroundings replace."""
+        """``(C,)`` int64: row of the tissue of each class. The background is air, which the surroundings replace."""
         return self.tissue_numbers([AIR, *(row.tissue for row in self.structures)])
 
     @cached_property
     def tissue_of_coarse(self) -> torch.Tensor:
-        """``(K,)`` int64."""
+        """``(K,)`` int64: row of the tissue of each coarse label."""
         return self.tissue_numbers([row.tissue for row in self.coarse])
 
     @cached_property
     def around_of_coarse(self) -> torch.Tensor:
-        """``(K,)`` int64."""
+        """``(K,)`` int64: row of the tissue that each coarse label becomes around the atlas subject."""
         return self.tissue_numbers([row.around for row in self.coarse])
 
     @cached_property
     def is_brain(self) -> torch.Tensor:
-        """``(tissues,)`` bool: what stays in a skull-stripped image."""
+        """``(tissues,)`` bool: whether the tissue remains in a skull-stripped image."""
         return torch.tensor([bool(row.brain) for row in self.tissues])
 
 
-def _rows(path: Path, kind: Callable[..., Any]) -> tuple[Any, ...]:
+def _rows(path: Path, kind: type[_Row]) -> tuple[_Row, ...]:
     try:
         with open(path, newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))

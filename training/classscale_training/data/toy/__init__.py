@@ -1,4 +1,4 @@
-"""Synthetic volumes with as many classes as wanted, a pure function of seed and index, on CPU or GPU."""
+"""Synthetic volumes with 1 to 4000 classes, on CPU or GPU. A volume depends on seed and index alone."""
 
 from .atlas import atlas_case, cell_centres
 from .cases import MODES, ToyCases, ToyOptions, toy_case

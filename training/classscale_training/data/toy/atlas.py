@@ -1,9 +1,10 @@
-"""*atlas*: a synthetic anatomy, ``classes`` cells of one fixed, curved Voronoi tessellation of an ellipsoid.
+"""The toy mode *atlas*: a synthetic anatomy, made of the cells of a fixed, curved Voronoi tessellation of an ellipsoid.
 
-Few grey values are shared by many cells, so a class follows from grey value **and** place, and every class is in every
-volume, as in anatomy. Each case bends that anatomy (affine and elastic), and adds a bias field, noise and its own grey
-levels. The seeds of the cells come from one quasi-random sequence: the first 100 of 1000 are the 100.
-At 128^3 each of 1000 cells has 40 voxels or more; of 4000 cells, about ten at the rim of the ellipsoid have none.
+Many cells share few grey values, so grey value **and** place together determine the class. Every class is in every
+volume, as in anatomy. Each case bends that anatomy (affine and elastic) and adds a bias field, noise and its own grey
+levels. The centres of the cells come from one quasi-random sequence: with 1000 classes the first 100 centres are those
+of 100 classes. At 128^3 each of 1000 cells has 40 voxels or more; of 4000 cells, about ten at the rim of the ellipsoid
+have none.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ from ..random_fields import case_generator, normal, rotation, smooth, uniform, v
 GREY_VALUES = 7
 _SEMI_AXES = (0.86, 0.92, 0.80)  # of the ellipsoid, in the cube [-1, 1]^3
 _POINT_TILE = 1 << 15
-_BLOCK = 4  # voxels a side, of the blocks that share their candidates
+_BLOCK = 4  # voxels along each side of a block; its voxels share their candidates
 _BLOCK_TILE_ELEMENTS = 1 << 22  # of a table of distances from blocks to centres
-_ALL_CENTRES = (
-    512  # up to so many, comparing with all of them costs little and is how the shipped model's data were made
-)
+# Up to so many centres, comparing with all of them costs little, and the data of the embedded model were made this way.
+_ALL_CENTRES = 512
 
 
 def cell_centres(classes: int) -> torch.Tensor:
-    """Centres of the first ``classes`` cells, ``(classes, 3)`` float32 in [-1, 1]^3 (R3 low-discrepancy sequence)."""
+    """Return the centres of the first ``classes`` cells, ``(classes, 3)`` float32 in [-1, 1]^3.
+
+    They are points of the R3 low-discrepancy sequence.
+
+    >>> bool((cell_centres(1000)[:100] == cell_centres(100)).all())
+    True
+    """
     plastic = 1.22074408460575947536  # root of x^4 = x + 1
     steps = torch.tensor([plastic**-1, plastic**-2, plastic**-3], dtype=torch.float64)
     axes = torch.tensor(_SEMI_AXES, dtype=torch.float64)
@@ -36,9 +42,19 @@ def cell_centres(classes: int) -> torch.Tensor:
 def atlas_case(
     index: int, classes: int, size: int, seed: int = 0, device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Case ``index``: image ``(size,)*3`` float32 (positive) and labels ``(size,)*3`` int64 in ``0..classes``.
+    """Return case ``index``: image ``(size,)*3`` float32 (positive) and labels ``(size,)*3`` int64 in ``0..classes``.
 
-    The anatomy does not depend on ``size``: one index at 64 and at 128 is one subject at two resolutions.
+    The anatomy does not depend on ``size``: the same index at 64 and at 128 is one subject at two resolutions.
+
+    >>> image, labels = atlas_case(0, classes=5, size=16)
+    >>> tuple(image.shape), labels.unique().tolist()
+    ((16, 16, 16), [0, 1, 2, 3, 4, 5])
+
+    :param index: number of the case.
+    :param classes: number of cells.
+    :param size: voxels along each side.
+    :param seed: another seed gives other cases of the same anatomy.
+    :param device: where the case is computed and returned.
     """
     generator = case_generator(index, seed)
     matrix = rotation(uniform(generator, -0.17, 0.17, 3)) * uniform(generator, 0.92, 1.08, 3)
@@ -61,7 +77,10 @@ def atlas_case(
 
 
 def _anatomy(x: torch.Tensor, classes: int) -> torch.Tensor:
-    """Label of each point ``(X, Y, Z, 3)``: 0 outside the ellipsoid, else 1 + nearest centre in curved coordinates."""
+    """Return the label of each point ``(X, Y, Z, 3)``.
+
+    It is 0 outside the ellipsoid, elsewhere 1 + the index of the nearest centre in curved coordinates.
+    """
     outside = (x / torch.tensor(_SEMI_AXES, device=x.device)).square().sum(3) > 1
     curved = x + 0.06 * torch.sin(3.0 * x.roll(1, 3) + torch.tensor([0.3, 1.1, 2.0], device=x.device))
     centres = cell_centres(classes).to(x.device)
@@ -72,7 +91,11 @@ def _anatomy(x: torch.Tensor, classes: int) -> torch.Tensor:
 
 
 def nearest_of_all(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Index of the centre ``(C, 3)`` nearest to each point ``(X, Y, Z, 3)``, by comparing every pair."""
+    """Return the index of the centre nearest to each point, ``(X, Y, Z)`` int64, by comparing every pair.
+
+    :param points: ``(X, Y, Z, 3)``.
+    :param centres: ``(C, 3)``.
+    """
     flat = points.reshape(-1, 3)
     offset = -0.5 * centres.square().sum(1)
     nearest = [torch.addmm(offset, tile, centres.T).argmax(1) for tile in flat.split(_POINT_TILE)]
@@ -80,10 +103,15 @@ def nearest_of_all(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 
 
 def nearest_by_blocks(points: torch.Tensor, centres: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The same for neighbouring points that lie close together, comparing each with a few dozen centres.
+    """Return the same as :func:`nearest_of_all`, but compare each point with a few dozen centres only.
 
-    A block of points within ``r`` of its middle, whose nearest centre is ``d`` away, can only be nearest to centres
-    within ``d + 2 r`` of the middle (triangle inequality). 0 in blocks without a ``wanted`` point ``(X, Y, Z)``.
+    This needs points whose neighbours in the array are close together. If all points of a block are within ``r`` of its
+    middle, and the centre nearest to the middle is at the distance ``d``, then the centres nearest to these points are
+    within ``d + 2 r`` of the middle (triangle inequality).
+
+    :param points: ``(X, Y, Z, 3)``.
+    :param centres: ``(C, 3)``.
+    :param wanted: ``(X, Y, Z)`` bool. The result is 0 in blocks that have no wanted point.
     """
     size = points.shape[:3]
     blocks = _blocks(points)  # (blocks, voxels, 3)
@@ -95,9 +123,9 @@ def nearest_by_blocks(points: torch.Tensor, centres: torch.Tensor, wanted: torch
         middle = (inside.amin(1) + inside.amax(1)) / 2
         radius = (inside - middle[:, None]).norm(dim=2).amax(1)
         distance = torch.cdist(middle, centres, compute_mode="donot_use_mm_for_euclid_dist")
-        reach = distance.amin(1) + 2 * radius + 1e-5  # rounding
+        reach = distance.amin(1) + 2 * radius + 1e-5  # a margin for rounding
         count = int((distance <= reach[:, None]).sum(1).max())
-        # in ascending order, so that of equally near centres the first one wins, as above
+        # in ascending order, so that the first of equally near centres is chosen, as in nearest_of_all
         candidates = distance.topk(count, dim=1, largest=False).indices.sort(1).values
         score = torch.baddbmm(offset[candidates][:, None], inside, centres[candidates].transpose(1, 2))
         nearest[tile] = candidates.gather(1, score.argmax(2))
@@ -107,7 +135,7 @@ def nearest_by_blocks(points: torch.Tensor, centres: torch.Tensor, wanted: torch
 
 
 def _blocks(volume: torch.Tensor) -> torch.Tensor:
-    """``(X, Y, Z, K)`` cut into ``(blocks, _BLOCK^3, K)``; the last ones are filled up by repeating the edge."""
+    """Cut ``(X, Y, Z, K)`` into ``(blocks, _BLOCK^3, K)``; incomplete blocks are filled by repeating the edge."""
     missing = [-n % _BLOCK for n in volume.shape[:3]]
     channels = volume.permute(3, 0, 1, 2)[None].float()
     full = pad(channels, (0, missing[2], 0, missing[1], 0, missing[0]), mode="replicate")[0]

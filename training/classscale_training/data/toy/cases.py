@@ -1,4 +1,4 @@
-"""Any toy case by one call, and toy cases on the fly as a torch dataset."""
+"""A single toy case by one call, and toy cases computed on access as a torch dataset."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ MODES = tuple(_GENERATORS)
 
 @dataclass(frozen=True)
 class ToyOptions:
-    """Which toy data. A case is a function of these and of its index.
+    """Which toy data to make. A case depends on these options and its index alone.
 
-    :ivar classes: foreground classes, 1..4000.
-    :ivar size: voxels along each side of the cube.
+    >>> options = ToyOptions(classes=2, size=64)
+    >>> options.spacing, options.names
+    (2.0, {0: 'background', 1: 'cell 1', 2: 'cell 2'})
+
+    :ivar classes: number of foreground classes, 1..4000.
+    :ivar mode: one of :data:`MODES`.
+    :ivar size: voxels along each side of the cube, 8..512.
+    :ivar seed: another seed gives other volumes of the same classes.
     :raises ClassScaleError: for values out of range.
     """
 
@@ -34,18 +40,18 @@ class ToyOptions:
         if not 1 <= self.classes <= MAX_CLASSES:
             raise ClassScaleError(f"A toy dataset has 1 to {MAX_CLASSES} classes, not {self.classes}.")
         if self.mode not in _GENERATORS:
-            raise ClassScaleError(f"Toy mode {self.mode!r} is unknown; there are {' and '.join(_GENERATORS)}.")
+            raise ClassScaleError(f"Toy mode {self.mode!r} is unknown: choose {' or '.join(_GENERATORS)}.")
         if not 8 <= self.size <= 512:
             raise ClassScaleError(f"A toy volume has 8 to 512 voxels along each side, not {self.size}.")
 
     @property
     def spacing(self) -> float:
-        """Millimetres. An atlas measures 128 mm whatever its resolution; objects are made of voxels of 1 mm."""
+        """Voxel spacing in mm. An atlas measures 128 mm at any resolution; objects have voxels of 1 mm."""
         return 128 / self.size if self.mode == "atlas" else 1.0
 
     @property
     def names(self) -> dict[int, str]:
-        """Name of each label value, background included."""
+        """Name of each label value, including the background."""
         return {0: "background", **{value: self._name(value) for value in range(1, self.classes + 1)}}
 
     def _name(self, value: int) -> str:
@@ -57,14 +63,30 @@ class ToyOptions:
 
 
 def toy_case(index: int, options: ToyOptions, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Case ``index``: image ``(size,)*3`` float32 (positive), labels ``(size,)*3`` int64 in ``0..classes``."""
+    """Return case ``index``: image ``(size,)*3`` float32 (positive), labels ``(size,)*3`` int64 in ``0..classes``.
+
+    >>> image, labels = toy_case(0, ToyOptions(classes=5, size=16))
+    >>> image.dtype, tuple(image.shape), int(labels.max())
+    (torch.float32, (16, 16, 16), 5)
+
+    :param device: where the case is computed and returned.
+    """
     return _GENERATORS[options.mode](index, options.classes, options.size, options.seed, device)
 
 
 class ToyCases(Dataset):
-    """Cases ``0..cases-1`` made when asked for, as nnU-Net's preprocessing would hand them on.
+    """The cases ``0..cases-1``, computed on access, in the form that nnU-Net's preprocessing produces.
 
     An item is an image ``(1, X, Y, Z)`` float32 with mean 0 and standard deviation 1, and labels ``(X, Y, Z)`` int16.
+
+    >>> cases = ToyCases(ToyOptions(classes=5, size=16), cases=3)
+    >>> image, labels = cases[2]
+    >>> len(cases), tuple(image.shape), labels.dtype, round(float(image.std()), 3)
+    (3, (1, 16, 16, 16), torch.int16, 1.0)
+
+    :param options: which toy data.
+    :param cases: number of cases.
+    :param device: where they are computed and returned.
     """
 
     def __init__(self, options: ToyOptions, cases: int, device: torch.device | str = "cpu") -> None:

@@ -1,20 +1,21 @@
-"""*objects*: scattered objects; class = shape x grey of the core x grey of the rim x texture of the core.
+"""The toy mode *objects*: scattered objects. A class has one shape, grey level of the core, of the rim, and texture.
 
-8 x 8 x 8 x 8 = 4096 recipes; class ``k`` has a recipe that is a function of ``k`` alone, so the first 100 of 1000 are
-the 100. No feature alone tells a class and place tells nothing: the counterpart of *atlas*.
+There are 8 x 8 x 8 x 8 = 4096 such recipes. The recipe of class ``k`` depends on ``k`` alone, so the first 100 of 1000
+classes are the same as those of 100 classes. In contrast to *atlas*, no single feature determines a class, and place
+says nothing about it.
 
-Design, in voxels, since a texture needs voxels to be seen: the volume is cut into cells of about 24 voxels (125 of
-them at ``size`` 128), 80 % of which hold one object of about 20 voxels, jittered, turned by up to 0.2 radians about
-each axis and bent elastically; objects in different cells cannot overlap. The rim is 0.16 radii (1.5 to 2 voxels)
-thick. Each of the 8 grey levels of core and rim is 0.107 from the next; noise has a standard deviation of 0.02 to
-0.04, a level moves by about 0.01 and the bias field by 1 % from case to case. Textures have a mean near zero and an
-amplitude of about 0.09, keep to the axes of the volume and look the same mirrored. A volume shows about a hundred
-objects, of a random subset of the classes.
+The design is in voxels, because a texture needs a minimum number of voxels to be visible. The volume is divided into
+cells of about 24 voxels (125 of them at ``size`` 128). 80 % of the cells hold one object of about 20 voxels, jittered,
+turned by up to 0.2 radians about each axis and bent elastically; objects in different cells cannot overlap. The rim is
+0.16 radii (1.5 to 2 voxels) thick. The 8 grey levels of core and rim are 0.107 apart. Noise has a standard deviation of
+0.02 to 0.04; from case to case a level changes by about 0.01 and the bias field by 1 %. Textures have a mean near zero
+and an amplitude of about 0.09, are aligned with the axes of the volume and look the same when mirrored. A volume shows
+about a hundred objects of a random subset of the classes.
 
-The classes can be told apart: of the objects of a volume with 1000 classes at 128^3 the mean grey of the outermost
-voxels gives the level of the rim in 100 %, that of the innermost the level of the core in 96 %; a random forest on two
-dozen simple features (extents, moments, autocorrelation), trained on 1,050 objects, finds the shape of 98.6 % and the
-texture of 95.7 % of 350 unseen ones.
+The classes can be distinguished. Measured on objects of a volume with 1000 classes at 128^3: the mean grey value of the
+outermost voxels gives the level of the rim in 100 %, that of the innermost voxels the level of the core in 96 %. A
+random forest on two dozen simple features (extents, moments, autocorrelation), trained on 1,050 objects, finds the
+shape of 98.6 % and the texture of 95.7 % of 350 unseen ones.
 """
 
 from __future__ import annotations
@@ -30,15 +31,21 @@ SHAPES = ("ball", "cube", "octahedron", "torus", "rod", "plate", "cone", "cross"
 TEXTURES = ("flat", "stripes x", "stripes y", "stripes z", "coarse checker", "fine checker", "rings", "speckle")
 LEVELS = 8  # grey levels of cores, and of rims
 MAX_CLASSES = len(SHAPES) * LEVELS * LEVELS * len(TEXTURES)
-CELL = 24  # voxels a side, at least
+CELL = 24  # smallest number of voxels along each side of a cell
 RIM = 0.16  # thickness, in radii of the object
 _OCCUPIED = 0.8  # of the cells
 _AMPLITUDE = 0.09  # of a texture
-_STRIDE = 2531  # odd, so k -> k * 2531 mod 4096 reaches every recipe; the first classes already differ in all features
+_STRIDE = 2531  # odd, so k -> k * 2531 mod 4096 reaches every recipe; even the first classes differ in all features
 
 
 class ObjectRecipe(NamedTuple):
-    """What an object of one class looks like: indices into :data:`SHAPES`, the grey levels and :data:`TEXTURES`."""
+    """The look of the objects of one class.
+
+    :ivar shape: index into :data:`SHAPES`.
+    :ivar core: index into :func:`grey_levels`.
+    :ivar rim: index into :func:`grey_levels`.
+    :ivar texture: index into :data:`TEXTURES`.
+    """
 
     shape: int
     core: int
@@ -47,19 +54,35 @@ class ObjectRecipe(NamedTuple):
 
 
 def object_recipe(value: int) -> ObjectRecipe:
-    """Recipe of the class with this label value, ``1..4096``."""
+    """Return the recipe of the class with this label value, ``1..4096``.
+
+    >>> recipe = object_recipe(2)
+    >>> recipe, SHAPES[recipe.shape], TEXTURES[recipe.texture]
+    (ObjectRecipe(shape=3, core=4, rim=7, texture=4), 'torus', 'coarse checker')
+    """
     return ObjectRecipe(*_recipes(torch.tensor([value]))[0].tolist())
 
 
 def grey_levels() -> torch.Tensor:
-    """Mean grey values of the levels, ``(8,)``; the background has 0.1."""
+    """Return the mean grey values of the levels, ``(8,)``; the background has 0.1."""
     return torch.linspace(0.25, 1.0, LEVELS)
 
 
 def objects_case(
     index: int, classes: int, size: int, seed: int = 0, device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Case ``index``: image ``(size,)*3`` float32 (positive) and labels ``(size,)*3`` int64 in ``0..classes``."""
+    """Return case ``index``: image ``(size,)*3`` float32 (positive) and labels ``(size,)*3`` int64 in ``0..classes``.
+
+    >>> image, labels = objects_case(0, classes=1000, size=48)
+    >>> len(labels.unique()) - 1  # 2 x 2 x 2 cells, 80 % of them occupied
+    6
+
+    :param index: number of the case.
+    :param classes: number of classes; a case shows a random subset of them.
+    :param size: voxels along each side.
+    :param seed: another seed gives other cases of the same classes.
+    :param device: where the case is computed and returned.
+    """
     generator = case_generator(index, seed)
     cells = max(1, size // CELL)
     levels = grey_levels() + 0.01 * normal(generator, LEVELS)
@@ -99,13 +122,16 @@ def objects_case(
 
 
 def _recipes(values: torch.Tensor) -> torch.Tensor:
-    """``(N, 4)`` of label values ``(N,)``; label 0 gets one too, which nobody looks at."""
+    """Return the recipes ``(N, 4)`` of label values ``(N,)``; label 0 gets one too, which is never used."""
     code = (values - 1) * _STRIDE % MAX_CLASSES
     return torch.stack([code % 8, code // 8 % 8, code // 64 % 8, code // 512], 1)
 
 
 def _scatter(generator: torch.Generator, cells: int, classes: int) -> torch.Tensor:
-    """Label value of each cell ``(cells,)``, 0 where it is empty: three quarters of the classes, or as many as fit."""
+    """Return the label value of each cell ``(cells,)``, 0 where it is empty.
+
+    Three quarters of the classes occur, or fewer if there are not enough cells.
+    """
     occupied = max(1, int(_OCCUPIED * cells))
     order = torch.randperm(cells, generator=generator)[:occupied]
     present = torch.randperm(classes, generator=generator)[: min(occupied, math.ceil(0.75 * classes))] + 1
@@ -115,7 +141,7 @@ def _scatter(generator: torch.Generator, cells: int, classes: int) -> torch.Tens
 
 
 def _depth(u: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
-    """How deep points ``u`` ``(N, 3)`` lie inside their shape ``(N,)``, in radii; negative outside."""
+    """Return how deep the points ``u`` ``(N, 3)`` are inside their shape ``(N,)``, in radii; negative outside."""
     depth = torch.empty(len(u), device=u.device)
     for number in range(len(SHAPES)):
         mine = shape == number
@@ -148,7 +174,7 @@ def _depth_in(shape: int, u: torch.Tensor) -> torch.Tensor:
 def _pattern(
     texture: torch.Tensor, voxel: torch.Tensor, phases: list[float], rings: torch.Tensor, noise: torch.Tensor
 ) -> torch.Tensor:
-    """Texture, about -1.4 to 1.4 with mean 0, at voxel indices ``(N, 3)``."""
+    """Return the texture at voxel indices ``(N, 3)``: ``(N,)``, about -1.4 to 1.4 with mean 0."""
     turns = [2 * math.pi * voxel[:, d] / 5 + phases[d] for d in range(3)]
     half_turns = torch.stack([torch.sin(turn / 2) for turn in turns])
     patterns = [torch.zeros_like(rings), *(torch.sin(turn) * math.sqrt(2) for turn in turns)]
