@@ -32,7 +32,7 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "training" / "embedded_models"), str(HERE.parent / "Slicer"), str(HERE.parent / "Python")]
 
 MODEL = ROOT / "Resources" / "Models" / "head-mr-312.zip"
-LABEL_MAPS = Path(".benchmarks") / "head" / "label_maps.npz"
+LABEL_MAPS = Path(".benchmarks") / "brain" / "label_maps.npz"
 TEMPLATE = DATA / "neuroparc_mni" / "MNI152NLin6_res-1x1x1_T1w_descr-brain.nii.gz"
 
 
