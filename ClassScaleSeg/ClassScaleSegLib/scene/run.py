@@ -56,8 +56,8 @@ class Request:
     :ivar statistics: table node to fill with the voxels and the volume (mL) of each structure.
     :ivar standard_names: name segments by their terminology codes ("Left kidney") where they have some.
     :ivar keep_empty: also add segments for classes that were not found.
-    :ivar options: further fields of `Job`: ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``,
-        ``configuration``, ``memory_limit`` (GiB) and ``threads``.
+    :ivar options: further fields of `Job`, such as ``classes``, ``device``, ``step``, ``mirroring``, ``folds``,
+        ``checkpoint``, ``memory_limit`` (GiB) and ``threads``.
     :raises ClassScaleError: if ``options`` has an unknown name.
 
     >>> Request((), "toy-120", options={"colour": "red"})  # doctest: +ELLIPSIS
