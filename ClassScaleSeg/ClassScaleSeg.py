@@ -76,11 +76,23 @@ def registerSampleData() -> None:
 class ClassScaleSegParameterNode:
     """The settings of the panel, which are saved with the scene.
 
-    :ivar channel2: volumes of further channels, also ``channel3`` and ``channel4``, if the model needs them.
+    :ivar inputVolume: the volume to segment, or the first channel.
+    :ivar channel2: the second channel, if the model needs one.
+    :ivar channel3: the third channel, if the model needs one.
+    :ivar channel4: the fourth channel, if the model needs one.
     :ivar allFrames: segment every frame of the sequence that the volume is part of.
+    :ivar region: segment only the voxels inside it; none: the whole volume.
+    :ivar model: id of the model in the catalogue.
     :ivar classes: one class name per line; empty: all classes.
+    :ivar segmentation: the node to fill; none: a new node.
+    :ivar confidence: the volume to fill with the probability of each voxel's class; none: it is not computed.
+    :ivar statistics: the table to fill with the volumes of the structures; none: no table.
+    :ivar standardNames: name segments by their terminology codes.
+    :ivar keepEmpty: also add segments for classes that were not found.
+    :ivar device: "auto", "cpu", "cuda:0" and so on.
     :ivar memoryLimit: GiB; 0: the free memory.
     :ivar step: distance between neighbouring windows, as a fraction of the window size.
+    :ivar mirroring: average the results of mirrored images, if the model was trained with mirroring.
     :ivar folds: numbers separated by spaces or commas; empty: all folds.
     :ivar threads: CPU threads; 0: automatic.
     """
@@ -196,7 +208,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.results.show(None, [])
 
     def onSceneEndClose(self, caller: "vtkMRMLScene", event: str) -> None:
-        """Start with new parameters in the empty scene."""
+        """Show the parameters of the empty scene, if the module is open."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 
@@ -368,11 +380,13 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :param keep_empty: if true, also add segments for classes that were not found.
         :param device: "auto", the default, "cpu", "cuda", "cuda:1" or "mps".
         :param step: distance between neighbouring windows as a fraction of the window size, by default 0.5.
-        :param mirroring: if false, do not average over mirrored images.
+        :param mirroring: if true, the default, average the results of mirrored images, provided that the model was
+            trained with mirroring.
         :param folds: list of the folds to average, such as ``["0", "1"]``; by default all.
         :param checkpoint: "final", the default, or "best".
-        :param memory_limit: the most memory to use, in GiB, of the GPU or without one of the main memory.
-        :param threads: number of CPU threads.
+        :param memory_limit: the most memory to use, GiB: of the GPU, or without a GPU of the main memory (RAM). By
+            default the free memory.
+        :param threads: number of CPU threads; by default ``OMP_NUM_THREADS``, or else all cores but one.
         :raises ClassScaleSegLib.ClassScaleError: if the volume, the model or an argument is not suitable, Python
             packages are missing, or the run fails. The message says what to do. The scene is not changed.
         """

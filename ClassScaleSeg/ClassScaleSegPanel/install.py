@@ -102,7 +102,8 @@ def _install_torch() -> None:
     except Exception as error:  # the extension passes on what pip, the network or the driver raise
         raise ClassScaleError(_failed(str(error))) from error
     if torch is None:
-        raise ClassScaleError(_("PyTorch was not installed, and the module cannot segment without it."))
+        text = _("PyTorch was not installed, and the module cannot segment without it. Press Apply to install it.")
+        raise ClassScaleError(text)
 
 
 def _install_torch_extension() -> None:

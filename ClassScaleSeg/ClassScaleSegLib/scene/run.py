@@ -204,7 +204,7 @@ class SceneRun:
             if free < need:
                 raise OutputError(
                     f"The temporary folder {folder.parents[1]} has {free / 1e9:.1f} GB free, and about "
-                    f"{need / 1e9:.1f} GB are needed. Free space there, and run again."
+                    f"{need / 1e9:.1f} GB are needed. Make room there, and run again."
                 )
             files.append(folder / f"{name}_{channel:04}.nrrd")
             write_volume(volume, files[-1], region)
