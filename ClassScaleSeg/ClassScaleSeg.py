@@ -1,15 +1,17 @@
-"""The module ClassScaleSeg of 3D Slicer: its panel, and the same from the Python console.
+"""The module ClassScaleSeg of 3D Slicer: its panel, and its logic for the Python console.
 
     from ClassScaleSeg import ClassScaleSegLogic
     segmentationNode = ClassScaleSegLogic().segment(volumeNode, "toy-120")
 
-Thin on purpose: runs are in ``ClassScaleSegLib.scene.run``, tables and choosers in ``ClassScaleSegPanel``. Nothing is
-imported at file scope that Slicer has not loaded already, so that Slicer starts as fast with this module as without it.
+This file only connects: ``ClassScaleSegLib.scene.run`` segments, and ``ClassScaleSegPanel`` has the widgets. At file
+scope it imports only what Slicer has loaded already, so that the module does not slow down the start of Slicer.
 """
 
 import logging
 import sys
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import slicer
 import vtk
@@ -30,26 +32,32 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+if TYPE_CHECKING:
+    import qt
+    from ClassScaleSegLib.process.process import Event
+    from ClassScaleSegLib.scene.run import Request, SceneRun
+    from slicer import vtkMRMLNode, vtkMRMLScene
+
 SAMPLE = "toy-120"
 
 
 class ClassScaleSeg(ScriptedLoadableModule):
-    """What Slicer shows of the module before it is opened."""
+    """What Slicer shows about the module: title, category, help and acknowledgement."""
 
-    def __init__(self, parent):
+    def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("ClassScaleSeg")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = []
         self.parent.contributors = ["ClassScaleSeg developers"]
         self.parent.helpText = _(
-            "Segments CT and MR images into hundreds of named structures, with memory that does not grow with the "
-            "number of classes. Choose a volume and a model, and press Apply. A few structures out of hundreds are "
-            "found by search in the table of results; click one to go there, tick some to see them in 3D. "
-            "Models of nnU-Net v2 can be used as they are. Not for clinical use."
+            "Segments CT and MR images into hundreds of named structures, in memory that does not grow with the "
+            "number of classes. Select a volume and a model, and press Apply. To find a structure, search in the "
+            "table of results. Click a structure to centre the views on it. Tick structures to show them in 3D. "
+            "nnU-Net v2 models can be used without conversion. Not for clinical use."
         )
         self.parent.acknowledgementText = _(
-            "The low-rank basis with a projection onto the classes follows Jaubert, Traynor, Mikhael, Hipwell and "
+            "The low-rank basis and its projection onto the classes follow Jaubert, Traynor, Mikhael, Hipwell and "
             'Dahdouh, "Breaking the Memory Barrier: Efficient Multi-Class 3D Segmentation for Hundreds of Classes", '
             "MIDL 2026, PMLR 315:2369-2387. Networks, plans and preprocessing are those of nnU-Net (Isensee et al., "
             "Nature Methods 18, 203-211, 2021)."
@@ -57,7 +65,8 @@ class ClassScaleSeg(ScriptedLoadableModule):
         slicer.app.connect("startupCompleted()", registerSampleData)
 
 
-def registerSampleData():
+def registerSampleData() -> None:
+    """Offer the embedded samples in the module Sample Data."""
     from ClassScaleSegPanel.sample_data import register
 
     register()
@@ -65,7 +74,28 @@ def registerSampleData():
 
 @parameterNodeWrapper
 class ClassScaleSegParameterNode:
-    """Everything that the panel shows, saved with the scene. ``classes``: a name a line; none stands for all."""
+    """The settings of the panel, which are saved with the scene.
+
+    :ivar inputVolume: the volume to segment, or the first channel.
+    :ivar channel2: the second channel, if the model needs one.
+    :ivar channel3: the third channel, if the model needs one.
+    :ivar channel4: the fourth channel, if the model needs one.
+    :ivar allFrames: segment every frame of the sequence that the volume is part of.
+    :ivar region: segment only the voxels inside it; none: the whole volume.
+    :ivar model: id of the model in the catalogue.
+    :ivar classes: one class name per line; empty: all classes.
+    :ivar segmentation: the node to fill; none: a new node.
+    :ivar confidence: the volume to fill with the probability of each voxel's class; none: it is not computed.
+    :ivar statistics: the table to fill with the volumes of the structures; none: no table.
+    :ivar standardNames: name segments by their terminology codes.
+    :ivar keepEmpty: also add segments for classes that were not found.
+    :ivar device: "auto", "cpu", "cuda:0" and so on.
+    :ivar memoryLimit: GiB; 0: the free memory.
+    :ivar step: distance between neighbouring windows, as a fraction of the window size.
+    :ivar mirroring: average the results of mirrored images, if the model was trained with mirroring.
+    :ivar folds: numbers separated by spaces or commas; empty: all folds.
+    :ivar threads: CPU threads; 0: automatic.
+    """
 
     inputVolume: vtkMRMLScalarVolumeNode
     channel2: vtkMRMLScalarVolumeNode
@@ -89,18 +119,27 @@ class ClassScaleSegParameterNode:
 
 
 class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel: binds widgets to the parameter node, and a timer to the run."""
+    """The panel: connects the widgets with the parameter node, and Apply and Cancel with the run.
 
-    def __init__(self, parent=None):
+    :ivar logic: the module's logic, made by `setup`.
+    :ivar ui: the widgets of the .ui file by name, made by `setup`.
+    """
+
+    logic: "ClassScaleSegLogic"
+    ui: Any
+
+    def __init__(self, parent: "qt.QWidget | None" = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic = self.ui = None
-        self._parameterNode = self._guiTag = None
-        self._watched = []
-        self._shownClasses = ""  # the parameter that the ticks stand for
-        self._shownInput = None  # the volume, and the model for it if it is a sample
+        self._parameterNode: ClassScaleSegParameterNode | None = None
+        self._guiTag: int | None = None
+        self._watched: list[vtkMRMLNode | None] = []
+        self._shownClasses = ""  # the value of the parameter "classes" that the ticks show
+        # the selected volume, and the model that belongs to it if it is a sample
+        self._shownInput: tuple[vtkMRMLScalarVolumeNode | None, str | None] | None = None
 
-    def setup(self):
+    def setup(self) -> None:
+        """Make the widgets; called once, when the module is first opened."""
         from ClassScaleSegLib.catalog.catalog import Catalog
         from ClassScaleSegPanel.class_list import ClassList
         from ClassScaleSegPanel.device_list import DeviceList
@@ -123,67 +162,84 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.uiWidget.installEventFilter(self.modelDrop)
         self.runs = RunPanel(self.ui, self.logic, self.onParametersChanged, self.onFinished, self.models.reload)
         self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRegionAdded)
-        self.ui.applyButton.connect("clicked(bool)", lambda: self.runs.apply(self._parameterNode))
-        self.ui.cancelButton.connect("clicked(bool)", lambda: self.runs.stop(_("Cancelled. The scene is as it was.")))
+        self.ui.applyButton.connect("clicked(bool)", lambda: self.onApply())
+        self.ui.cancelButton.connect("clicked(bool)", lambda: self.onCancel())
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.initializeParameterNode()
 
-    def cleanup(self):
-        """The application closes, or the module is reloaded: nothing may go on without the panel."""
+    def cleanup(self) -> None:
+        """Stop the run and all observers, because the application closes or the module is reloaded."""
         self.runs.stop()
         self.models.close()
         self.uiWidget.removeEventFilter(self.modelDrop)
         self.setParameterNode(None)
         self.removeObservers()
 
-    def onReload(self):
+    def onReload(self) -> None:
+        """Reload the module, its library and its panel, so that changes to their files take effect."""
         self.runs.stop()
         for name in list(sys.modules):
             if name.partition(".")[0] in ("ClassScaleSegLib", "ClassScaleSegPanel"):
-                del sys.modules[name]  # so that changes in them are loaded, too
+                del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
-    def enter(self):
+    def enter(self) -> None:
+        """Show the current parameters; called each time the module is opened."""
         self.initializeParameterNode()
 
-    def exit(self):
+    def exit(self) -> None:
+        """Stop following the parameters; called each time the module is left. A run continues."""
         self.setParameterNode(None)
 
-    def onSceneStartClose(self, caller, event):
+    def onApply(self) -> None:
+        """Start the run that the parameters describe."""
+        if self._parameterNode is not None:
+            self.runs.apply(self._parameterNode)
+
+    def onCancel(self) -> None:
+        """Stop the run that is under way, if any."""
+        self.runs.stop(_("Cancelled. The scene was not changed."))
+
+    def onSceneStartClose(self, caller: "vtkMRMLScene", event: str) -> None:
+        """Stop the run before its nodes are removed."""
         self.setParameterNode(None)
         self.runs.stop(_("The scene was closed, so the segmentation was stopped."))
         self.results.show(None, [])
 
-    def onSceneEndClose(self, caller, event):
+    def onSceneEndClose(self, caller: "vtkMRMLScene", event: str) -> None:
+        """Show the parameters of the empty scene, if the module is open."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 
-    def initializeParameterNode(self):
-        self.setParameterNode(self.logic.getParameterNode())
-        if not self._parameterNode.inputVolume:
+    def initializeParameterNode(self) -> None:
+        """Show the parameter node of the scene, and select the first volume if none is selected."""
+        node = self.logic.getParameterNode()
+        self.setParameterNode(node)
+        if not node.inputVolume:
             first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
             if first:
-                self._parameterNode.inputVolume = first
+                node.inputVolume = first
 
-    def setParameterNode(self, node):
+    def setParameterNode(self, node: "ClassScaleSegParameterNode | None") -> None:
+        """Connect the widgets with a parameter node; ``None`` disconnects them."""
         from ClassScaleSegPanel.sample_data import model_for
 
         if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
+            self._parameterNode.disconnectGui(self._guiTag)  # type: ignore[attr-defined]  # of parameterNodeWrapper
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
             self.watch([])
         self._parameterNode = node
         if node is not None:
-            self._shownInput = node.inputVolume, model_for(node.inputVolume)  # chosen earlier, and a model with it
+            self._shownInput = node.inputVolume, model_for(node.inputVolume)  # not newly selected
             self.models.select(node.model)
             self.restoreClasses()
-            self._guiTag = node.connectGui(self.ui)
+            self._guiTag = node.connectGui(self.ui)  # type: ignore[attr-defined]
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
             self.onParametersChanged()
 
-    def onParametersChanged(self, caller=None, event=None):
-        """Show what depends on the parameters: channels, device, what the run takes, and whether it can start."""
+    def onParametersChanged(self, caller: Any = None, event: str | None = None) -> None:
+        """Update all that depends on the parameters: channels, device, memory needed, Apply and Cancel."""
         from ClassScaleSegLib.scene.sequence import browser_of
         from ClassScaleSegPanel.inputs import show_channels
         from ClassScaleSegPanel.need import need_text
@@ -203,15 +259,15 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.applyButton.toolTip = _("Segment the volume.") if ready else text
         self.ui.cancelButton.enabled = self.runs.run is not None
 
-    def follow(self, node):
-        """Show model, classes and result that the node names: a scene or a script may have put them there.
+    def follow(self, node: "ClassScaleSegParameterNode") -> None:
+        """Show the model, classes and result of the parameter node, which a scene or a script may have changed.
 
-        A sample that is newly chosen brings its model along.
+        If a sample volume was newly selected, select its model too.
         """
         from ClassScaleSegPanel.sample_data import model_for
 
         model = model_for(node.inputVolume)
-        if self._shownInput != (node.inputVolume, model):  # a volume may be there before its file is known
+        if self._shownInput != (node.inputVolume, model):  # a volume can be in the scene before its file name is
             self._shownInput = node.inputVolume, model
             node.model = model or node.model
         if node.model != (self.models.entry.id if self.models.entry is not None else None):
@@ -221,8 +277,8 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node.segmentation is not None and node.segmentation is not self.results.node:
             self.results.show_node(node.segmentation)
 
-    def watch(self, nodes):
-        """Look again when one of these changes: voxels that arrive late, a transform, a region that is moved."""
+    def watch(self, nodes: "list[vtkMRMLNode | None]") -> None:
+        """Update the panel whenever one of the nodes changes: its voxels, its transform, or the region's position."""
         if nodes != self._watched:
             self.removeObservers(self.onInputModified)
             self._watched = nodes
@@ -230,47 +286,58 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 for event in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent):
                     self.addObserver(node, event, self.onInputModified)
 
-    def onInputModified(self, caller, event):
+    def onInputModified(self, caller: "vtkMRMLNode", event: str) -> None:
+        """Update the panel, because the volume or the region has changed."""
         self.onParametersChanged()
 
-    def onModelChanged(self):
+    def onModelChanged(self) -> None:
+        """Store the model that the user selected, and list its classes."""
         if self.models.entry is not None and self._parameterNode is not None:
             self._parameterNode.model = self.models.entry.id
         self.restoreClasses()
         self.onParametersChanged()
 
-    def restoreClasses(self):
-        """List the classes of the model, ticked as the parameter node has it; all, if that names another model's."""
+    def restoreClasses(self) -> None:
+        """List the classes of the model, ticked as in the parameter node.
+
+        If the parameter node has classes that the model does not have, all are ticked.
+        """
         node = self._parameterNode
         if node is None:
             return
         self.classList.set_table(self.models.table)
         self._shownClasses = node.classes
         names = node.classes.splitlines()
-        # what a model that is not there could mean by them is not known: they stay
+        # without the table of the model the names cannot be checked, so they are kept
         if names and self.models.table is not None and self.classList.choose(names):
             self.classList.choose(None)
             self.setClasses(())
 
-    def onClassesChanged(self):
+    def onClassesChanged(self) -> None:
+        """Store the classes that the user ticked."""
         if self._parameterNode is not None:
             self.setClasses(self.classList.chosen() or ())
             self.onParametersChanged()
 
-    def setClasses(self, names):
+    def setClasses(self, names: Sequence[str]) -> None:
+        """Store class names in the parameter node; none stands for all classes."""
         self._shownClasses = "\n".join(names)
-        self._parameterNode.classes = self._shownClasses
+        if self._parameterNode is not None:
+            self._parameterNode.classes = self._shownClasses
 
-    def onRegionAdded(self, region):
+    def onRegionAdded(self, region: vtkMRMLMarkupsROINode) -> None:
+        """Fit a region that the user has just created around the volume."""
         from ClassScaleSegLib.scene.volume import fit_region
 
         fit_region(region, self._parameterNode.inputVolume if self._parameterNode is not None else None)
 
-    def onDeviceChanged(self, device):
+    def onDeviceChanged(self, device: str) -> None:
+        """Store the device that the user selected."""
         if self._parameterNode is not None:
             self._parameterNode.device = device
 
-    def onFinished(self, run):
+    def onFinished(self, run: "SceneRun") -> None:
+        """Show the result of a run."""
         self.results.show(run.node, run.results)
         if self._parameterNode is not None:
             self._parameterNode.segmentation = run.node
@@ -278,36 +345,78 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
-    """The module without its panel, for scripts."""
+    """The module without its panel, for the Python console and for other modules."""
 
-    def getParameterNode(self):
-        return ClassScaleSegParameterNode(super().getParameterNode())
+    def getParameterNode(self) -> ClassScaleSegParameterNode:
+        """Return the settings of the panel in the current scene."""
+        return ClassScaleSegParameterNode(super().getParameterNode())  # type: ignore[call-arg]
 
-    def segment(self, volume, model, *, progress=None, **choices):
-        """Segment a volume and wait for it; returns the segmentation node.
+    def segment(
+        self,
+        volume: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
+        model: str | Path,
+        *,
+        progress: "Callable[[Event], None] | None" = None,
+        **choices: Any,
+    ) -> vtkMRMLSegmentationNode:
+        """Segment a volume, wait for the result, and return the segmentation node.
 
-        :param volume: scalar volume node, or a list of them where the model reads several channels.
+        All arguments but ``volume`` and ``model`` are optional:
+
+            logic.segment(volumeNode, "totalsegmentator-3mm", classes=["liver", "spleen"], device="cpu")
+
+        :param volume: the volume node, or a list with one volume node per channel of the model.
         :param model: name or id in the catalogue, or the path of a model folder, an exported zip or a bundle.
-        :param progress: called with a ``ClassScaleSegLib.process.process.Event`` now and then.
-        :param choices: ``classes`` (names or label values to keep), ``region`` (``vtkMRMLMarkupsROINode``),
-            ``all_frames`` (of the sequence that the volume belongs to), ``segmentation``, ``confidence`` and
-            ``statistics`` (nodes to fill), ``replace`` (the segments that the node has), ``standard_names``,
-            ``keep_empty``; ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``, ``memory_limit`` (GiB),
-            ``threads``.
-        :raises ClassScaleSegLib.ClassScaleError: a sentence with what to do; the scene is as it was.
+        :param progress: called with each ``ClassScaleSegLib.process.process.Event`` of the run.
+        :param classes: list of names or label values of the classes to keep; by default all. Voxels of other classes
+            become background.
+        :param region: ``vtkMRMLMarkupsROINode``; segment only the voxels inside it.
+        :param all_frames: if true, segment every frame of the sequence that the volume is part of.
+        :param segmentation: ``vtkMRMLSegmentationNode`` to fill; by default a new one.
+        :param replace: if true, remove the segments that ``segmentation`` has; otherwise they are an error.
+        :param confidence: ``vtkMRMLScalarVolumeNode`` to fill with the probability, 0 to 1, of each voxel's class.
+        :param statistics: ``vtkMRMLTableNode`` to fill with the voxels and the volume (mL) of each structure.
+        :param standard_names: if true, the default, name segments by their terminology codes ("Left kidney").
+        :param keep_empty: if true, also add segments for classes that were not found.
+        :param device: "auto", the default, "cpu", "cuda", "cuda:1" or "mps".
+        :param step: distance between neighbouring windows as a fraction of the window size, by default 0.5.
+        :param mirroring: if true, the default, average the results of mirrored images, provided that the model was
+            trained with mirroring.
+        :param folds: list of the folds to average, such as ``["0", "1"]``; by default all.
+        :param checkpoint: "final", the default, or "best".
+        :param memory_limit: the most memory to use, GiB: of the GPU, or without a GPU of the main memory (RAM). By
+            default the free memory.
+        :param threads: number of CPU threads; by default ``OMP_NUM_THREADS``, or else all cores but one.
+        :raises ClassScaleSegLib.ClassScaleError: if the volume, the model or an argument is not suitable, Python
+            packages are missing, or the run fails. The message says what to do. The scene is not changed.
         """
         return self.start(self.request(volume, model, **choices)).wait(progress)
 
-    def request(self, volume, model, **choices):
-        """The choices of `segment` as a ``ClassScaleSegLib.scene.run.Request``."""
+    def request(
+        self,
+        volume: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
+        model: str | Path,
+        **choices: Any,
+    ) -> "Request":
+        """Return the arguments of `segment` as a request for `start`.
+
+        :param volume: as in `segment`.
+        :param model: as in `segment`.
+        :param choices: the optional arguments of `segment`, other than ``progress``.
+        :raises ClassScaleSegLib.ClassScaleError: if there is no argument of that name.
+        """
         from ClassScaleSegLib.scene.run import request_for
 
         return request_for(volume, model, choices)
 
-    def start(self, request):
-        """Start a run and return it at once: call its ``poll()`` from a timer, or ``wait()``.
+    def start(self, request: "Request") -> "SceneRun":
+        """Start a run, and return it without waiting for the result.
 
-        :raises ClassScaleSegLib.ClassScaleError: a sentence; also if another run is under way, or packages are missing.
+        Then call ``poll()`` of the run from a timer until its ``state`` is no longer "running", or call ``wait()``.
+
+        :param request: what to segment, from `request`.
+        :raises ClassScaleSegLib.ClassScaleError: if another run is under way, Python packages are missing, or the
+            request cannot be met. The message says what to do.
         """
         from ClassScaleSegLib.scene.run import SceneRun
         from ClassScaleSegPanel.install import refuse_missing_dependencies
@@ -317,31 +426,49 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         run.start()
         return run
 
-    def installDependencies(self):
-        """Install PyTorch and the packages that are missing, after asking; as Apply in the panel does.
+    def installDependencies(self) -> None:
+        """Install PyTorch and other missing Python packages after asking the user, as Apply in the panel does.
 
-        :raises ClassScaleSegLib.ClassScaleError: a sentence with what to do, if declined or if it fails.
+        :raises ClassScaleSegLib.ClassScaleError: if the user declines, or the installation fails. The message says what
+            to do.
         """
         from ClassScaleSegPanel.install import ensure_dependencies
 
         ensure_dependencies()
 
-    def show3D(self, segmentationNode, segmentIDs):
-        """Show these segments in 3D and no others; makes surfaces for them alone. Returns how many were made."""
+    def show3D(self, segmentationNode: vtkMRMLSegmentationNode, segmentIDs: Sequence[str]) -> int:
+        """Show the given segments in 3D, and hide all others there. Surfaces are made for these segments only.
+
+        :param segmentationNode: the node with the segments.
+        :param segmentIDs: ids of the segments to show, such as ``["Segment_5"]``.
+        :returns: how many surfaces were made.
+        """
         from ClassScaleSegLib.scene.surfaces import show_3d
 
         return show_3d(segmentationNode, segmentIDs)
 
-    def centerViews(self, segmentationNode, segmentID):
-        """Centre slice and 3D views on a segment; returns the point in RAS, mm, or ``None`` if it is empty."""
+    def centerViews(
+        self, segmentationNode: vtkMRMLSegmentationNode, segmentID: str
+    ) -> tuple[float, float, float] | None:
+        """Centre the slice views and 3D views on a segment.
+
+        :param segmentationNode: the node with the segment.
+        :param segmentID: id of the segment, such as "Segment_5".
+        :returns: the centre, RAS in mm; ``None``, with no view moved, if the segment is empty or does not exist.
+        """
         from ClassScaleSegLib.scene.view import centre_views
 
         return centre_views(segmentationNode, segmentID)
 
-    def saveSegmentation(self, segmentationNode, path):
-        """Save as ``.seg.nrrd``; by our own writer where all segments share one image, else by Slicer's.
+    def saveSegmentation(self, segmentationNode: vtkMRMLSegmentationNode, path: str | Path) -> bool:
+        """Save a segmentation to a file, and replace the file if there is one.
 
-        Whether ours was used.
+        Segments that share one image, as those of `segment` do, are written by the module's own ``.seg.nrrd`` writer,
+        which takes about a second for hundreds of segments. Everything else is left to Slicer's writer.
+
+        :param segmentationNode: the node to save.
+        :param path: the file, ending in ``.seg.nrrd``.
+        :returns: ``True`` if the module's own writer was used.
         :raises ClassScaleSegLib.OutputError: if the file cannot be written.
         """
         from ClassScaleSegLib.scene.results import save_segmentation
@@ -350,12 +477,12 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
 
 class ClassScaleSegTest(ScriptedLoadableModuleTest):
-    """Runs inside Slicer: the embedded sample through the embedded model."""
+    """Runs inside Slicer: segments the embedded sample with the embedded model."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         slicer.mrmlScene.Clear()
 
-    def test_sample_is_segmented(self):
+    def test_sample_is_segmented(self) -> None:
         from ClassScaleSegLib.resources import resource
 
         self.delayDisplay("Loading the sample")

@@ -1,1 +1,1 @@
-"""The Qt parts of the module's panel. Only ``ClassScaleSeg.py`` imports them, where there is an application."""
+"""The Qt widgets of the module's panel. Only ``ClassScaleSeg.py`` imports them, because they need the application."""

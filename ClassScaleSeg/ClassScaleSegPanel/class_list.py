@@ -1,9 +1,9 @@
-"""The list of a model's classes: search, tick, whole groups, presets."""
+"""The list of a model's classes, with search, ticks, groups and presets."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import qt
@@ -16,31 +16,37 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.labels.label import Label
     from ClassScaleSegLib.labels.table import LabelTable
 
-# in the application's settings: presets outlive scenes and serve every model
+# Presets are in the application's settings, because they are for all scenes and models.
 _SETTING = "ClassScaleSeg/ClassPresets"
 
 
 class ClassList:
-    """:ivar widget: to be put into the panel.
+    """The section "Classes" of the panel.
 
-    :param on_changed: called without arguments when another set of classes is ticked.
+    :ivar widget: the widget to add to the section.
+    :ivar table: the table of classes; keys of its rows are label values as text.
+    :param on_changed: called without arguments when the user has ticked or unticked classes.
     """
 
     def __init__(self, on_changed: Callable[[], None]) -> None:
-        self._on_changed, self._names, self._groups = on_changed, {}, {}
-        self._lookup = None
+        self._on_changed = on_changed
+        self._names: dict[str, str] = {}  # by key
+        self._groups: dict[str, list[str]] = {}  # keys by group
+        self._lookup: Callable[[str], Sequence[Label]] | None = None
         self.table = SearchTable(
             [_("Class"), _("Code"), _("Group")], _("Search by name, code or group"), on_ticked=self._ticked
         )
         self.widget = self.table.widget
         self.count = qt.QLabel()
-        self.all_button = self._button(_("All"), _("Tick all classes that the search shows."))
+        self.all_button = self._button(_("All"), _("Tick all classes in the list below."))
         self.all_button.connect("clicked(bool)", lambda: self._tick_shown(True))
-        self.none_button = self._button(_("None"), _("Untick all classes that the search shows."))
+        self.none_button = self._button(_("None"), _("Untick all classes in the list below."))
         self.none_button.connect("clicked(bool)", lambda: self._tick_shown(False))
         self.group_menu, self.preset_menu = qt.QMenu(), qt.QMenu()
-        self.group_button = self._menu_button(_("Groups"), _("Tick or untick whole groups."), self.group_menu)
-        self.preset_button = self._menu_button(_("Presets"), _("Choices of classes that you saved."), self.preset_menu)
+        self.group_button = self._menu_button(_("Groups"), _("Tick or untick all classes of a group."), self.group_menu)
+        self.preset_button = self._menu_button(
+            _("Presets"), _("Save the ticked classes, or tick classes that you saved."), self.preset_menu
+        )
         self.group_menu.connect("aboutToShow()", self._fill_groups)
         self.preset_menu.connect("aboutToShow()", self._fill_presets)
         row = qt.QHBoxLayout()
@@ -50,23 +56,23 @@ class ClassList:
         row.addWidget(self.count)
         self.table.layout.insertLayout(1, row)
 
-    def _button(self, text: str, tip: str):
+    def _button(self, text: str, tip: str) -> qt.QToolButton:
         button = qt.QToolButton()
         button.text, button.toolTip = text, tip
         return button
 
-    def _menu_button(self, text: str, tip: str, menu):
+    def _menu_button(self, text: str, tip: str, menu: qt.QMenu) -> qt.QToolButton:
         button = self._button(text, tip)
         button.setMenu(menu)
         button.popupMode = qt.QToolButton.InstantPopup
         return button
 
     def set_table(self, table: LabelTable | None) -> None:
-        """Show the classes of a model, all ticked; none if it is not known yet."""
+        """List the classes of a model, all ticked. ``None``, for a model that is not downloaded, empties the list."""
         labels = table.foreground if table is not None else ()
         self._lookup = table.lookup if table is not None else None
         self._names = {str(label.value): label.name for label in labels}
-        self._groups: dict[str, list[str]] = {}
+        self._groups = {}
         for label in labels:
             if label.group:
                 self._groups.setdefault(label.group, []).append(str(label.value))
@@ -77,20 +83,23 @@ class ClassList:
         self._show_count()
 
     def chosen(self) -> list[str] | None:
-        """Names of the ticked classes; ``None`` stands for all."""
+        """Return the names of the ticked classes, or ``None`` if all are ticked."""
         ticked = self.table.ticked()
         return None if len(ticked) == len(self._names) else [self._names[key] for key in ticked]
 
     def choose(self, names: Iterable[str] | None) -> int:
-        """Tick the classes with these names or label values, ``None``: all. Returns how many this model does not have.
+        """Tick the classes with the given names or label values, and untick all others.
 
-        Names are matched as the engine does it, whatever their case, spaces, underscores and hyphens.
+        As in the engine, case, spaces, underscores and hyphens of names do not matter.
+
+        :param names: ``None`` ticks all classes.
+        :returns: how many of the names the model does not have.
         """
         if names is None:
             self.table.tick(self._names)
             missing = 0
         else:
-            found = [self._lookup(name) if self._lookup is not None else () for name in names]
+            found: list[Sequence[Label]] = [() if self._lookup is None else self._lookup(name) for name in names]
             self.table.tick(str(label.value) for labels in found for label in labels)
             missing = sum(not labels for labels in found)
         self._show_count()
@@ -146,7 +155,7 @@ class ClassList:
         missing = self.choose(names)
         self._on_changed()
         if missing:
-            text = _("{count} classes of the preset are not in this model.").format(count=missing)
+            text = _("Classes of the preset that this model does not have: {count}.").format(count=missing)
             slicer.util.infoDisplay(text, windowTitle=_("Preset"))
 
     def _save(self) -> None:
@@ -156,7 +165,7 @@ class ClassList:
             self.save_preset(name)
 
     def save_preset(self, name: str) -> None:
-        """Keep the ticked classes under ``name``, in place of what was kept so."""
+        """Save the ticked classes as a preset, and replace the preset of that name if there is one."""
         save_presets({**load_presets(), name: [self._names[key] for key in self.table.ticked()]})
 
     def _delete(self, name: str) -> None:
@@ -174,7 +183,7 @@ def _cells(label: Label) -> tuple[str, str, str]:
 
 
 def load_presets() -> dict[str, list[str]]:
-    """Names of classes by name of preset; what is not readable counts as none."""
+    """Return the class names of each preset, by name of the preset. Presets that cannot be read are left out."""
     try:
         content = json.loads(slicer.app.userSettings().value(_SETTING) or "{}")
     except (TypeError, ValueError):
@@ -185,4 +194,5 @@ def load_presets() -> dict[str, list[str]]:
 
 
 def save_presets(presets: dict[str, list[str]]) -> None:
+    """Replace all saved presets."""
     slicer.app.userSettings().setValue(_SETTING, json.dumps(presets))

@@ -1,4 +1,4 @@
-"""The list of devices, asked for when the advanced settings are first opened: it takes a moment."""
+"""The list of devices, filled when the section "Advanced" is first opened, because finding GPUs takes a moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from slicer.i18n import tr as _
 
 
 class DeviceList:
-    """:param on_changed: called with the device that the user chose, such as "cuda:0"."""
+    """Fills the device list of the .ui file, and reports the user's choice.
+
+    :param ui: the widgets of the panel, by name.
+    :param on_changed: called with the selected device, such as "cuda:0".
+    """
 
     def __init__(self, ui: Any, on_changed: Callable[[str], None]) -> None:
         self._box, self._on_changed, self._filled = ui.deviceComboBox, on_changed, False
@@ -19,7 +23,7 @@ class DeviceList:
         ui.advancedCollapsibleButton.connect("contentsCollapsed(bool)", self._opened)
 
     def select(self, device: str) -> None:
-        """Show a device, also one that this computer does not have: the scene may come from another."""
+        """Show a device, also if this computer does not have it, because the scene may come from another computer."""
         index = self._box.findData(device)
         if index < 0:
             self._box.addItem(device, device)

@@ -1,4 +1,4 @@
-"""The inputs of the panel: a row for each channel of the model, and all choices as one request."""
+"""The inputs of the panel: one row per channel of the model, and the user's choices as one request."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from slicer.i18n import tr as _
 if TYPE_CHECKING:
     from ClassScaleSegLib.scene.run import Request
 
-CHANNELS = 4  # rows that the .ui file has
+    from ClassScaleSeg import ClassScaleSegLogic, ClassScaleSegParameterNode
+
+CHANNELS = 4  # rows for channels in the .ui file
 
 
 def show_channels(ui: Any, names: Sequence[str]) -> None:
-    """A row for each channel, called as the model calls it; a single one is just the volume."""
+    """Show one row per channel, labelled with the model's name of the channel.
+
+    The row of a single channel is labelled "Volume".
+
+    :param ui: the widgets of the panel, by name.
+    :param names: names of the channels; none if the model is not known yet.
+    """
     ui.inputLabel.text = _("Volume:") if len(names) < 2 else _("{channel}:").format(channel=names[0])
     for number in range(2, CHANNELS + 1):
         label, selector = (getattr(ui, f"channel{kind}{number}") for kind in ("Label", "Selector"))
@@ -23,13 +31,11 @@ def show_channels(ui: Any, names: Sequence[str]) -> None:
             label.text = _("{channel}:").format(channel=names[number - 1])
 
 
-def request_of(logic: Any, parameters: Any, replace: bool) -> Request:
-    """What the parameter node holds, as the arguments that a script would give to ``ClassScaleSegLogic().segment``.
+def request_of(logic: ClassScaleSegLogic, parameters: ClassScaleSegParameterNode, replace: bool) -> Request:
+    """Return the request that the parameter node describes, as a script would make it with `logic.request`.
 
-    :param logic: the module's.
-    :param parameters: its parameter node.
-    :param replace: segments that are there.
-    :raises ClassScaleError: a sentence, if the model is not there.
+    :param replace: remove the segments that the segmentation node has.
+    :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
     from ClassScaleSegLib.catalog.catalog import resolve_model
     from ClassScaleSegLib.models.summary import summarize

@@ -1,7 +1,7 @@
-"""What the child process needs in Slicer's Python, installed when Apply is first pressed and the user agrees.
+"""Install the packages that the child process needs into Slicer's Python, once the user has agreed.
 
-torch comes through the extension PyTorch, which knows the build for this computer's GPU. The rest comes from the Python
-package index, and must not replace what Slicer brings along: its numpy, SimpleITK and requests.
+torch is installed by the extension PyTorch, which chooses the build for this computer's GPU. The other packages come
+from the Python Package Index. Their installation must not replace Slicer's own numpy, SimpleITK and requests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
-# name to import: requirement
+# import name -> requirement
 PACKAGES = {
     "nnunetv2": "nnunetv2>=2.7",
     "psutil": "psutil",
@@ -28,13 +28,16 @@ TORCH = ">=2.2"
 
 
 def missing_packages() -> list[str]:
-    """Requirements that are not there or too old, torch apart; looks for files only, and imports none of them."""
+    """Return the requirements, other than torch, that are not installed or too old.
+
+    Looks for files only, and imports none of the packages.
+    """
     importlib.invalidate_caches()
     return [requirement for name, requirement in PACKAGES.items() if not _is_installed(name, requirement)]
 
 
 def has_torch() -> bool:
-    """Whether torch is there and new enough."""
+    """Return whether torch is installed and new enough."""
     importlib.invalidate_caches()
     return _is_installed("torch", f"torch{TORCH}")
 
@@ -47,28 +50,28 @@ def _is_installed(name: str, requirement: str) -> bool:
     wanted = Requirement(requirement)
     try:
         return wanted.specifier.contains(version(wanted.name), prereleases=True)
-    except PackageNotFoundError:  # put there without pip, so nobody knows which version it is
+    except PackageNotFoundError:  # installed without pip, so its version is unknown
         return True
 
 
 def refuse_missing_dependencies() -> None:
-    """For scripts, which nobody may be there to answer.
+    """Raise an error if packages are missing. For scripts, where nobody may be present to answer a question.
 
-    :raises ClassScaleError: a sentence naming what is missing, and how it is installed.
+    :raises ClassScaleError: if packages are missing; names them, and the call that installs them.
     """
     missing = ([] if has_torch() else [f"torch{TORCH}"]) + missing_packages()
     if missing:
         text = _(
-            "These Python packages are needed first: {packages}. Press Apply once in the module, or call "
-            "ClassScaleSegLogic().installDependencies()."
+            "Python packages are missing: {packages}. To install them, press Apply in the module ClassScaleSeg, or "
+            "call ClassScaleSegLogic().installDependencies()."
         )
         raise ClassScaleError(text.format(packages=", ".join(missing)))
 
 
 def ensure_dependencies() -> None:
-    """Do nothing if all is there; else ask, and install.
+    """Install the missing packages after asking the user. If none is missing, do nothing.
 
-    :raises ClassScaleError: a sentence with what to do, if the user declines or an installation fails.
+    :raises ClassScaleError: if the user declines, or an installation fails; says what to do.
     """
     if not has_torch():
         _install_torch()
@@ -83,7 +86,7 @@ def ensure_dependencies() -> None:
         _install(missing)
         if still := missing_packages():
             raise ClassScaleError(
-                _failed(_("{packages} could not be imported afterwards").format(packages=", ".join(still)))
+                _failed(_("{packages} cannot be imported after the installation").format(packages=", ".join(still)))
             )
 
 
@@ -96,17 +99,18 @@ def _install_torch() -> None:
     logic = PyTorchUtils.PyTorchUtilsLogic()
     try:
         torch = logic.installTorch(askConfirmation=True, torchVersionRequirement=TORCH)
-    except Exception as error:  # pip, the network, the driver: the extension raises what they raise
+    except Exception as error:  # the extension passes on what pip, the network or the driver raise
         raise ClassScaleError(_failed(str(error))) from error
     if torch is None:
-        raise ClassScaleError(_("PyTorch was not installed, and nothing can be segmented without it."))
+        text = _("PyTorch was not installed, and the module cannot segment without it. Press Apply to install it.")
+        raise ClassScaleError(text)
 
 
 def _install_torch_extension() -> None:
     by_hand = _("Install the extension PyTorch in the Extensions Manager, restart Slicer, and press Apply again.")
     question = _(
-        "This module computes with PyTorch, which Slicer gets through its extension PyTorch. Install that extension "
-        "now and restart Slicer? Save your scene first."
+        "This module needs the extension PyTorch. Install it now and restart Slicer? If your scene is not saved, press "
+        "Cancel and save it first."
     )
     if not slicer.util.confirmOkCancelDisplay(question, windowTitle=_("Extension PyTorch")):
         raise ClassScaleError(by_hand)
@@ -129,33 +133,36 @@ def _install(missing: list[str]) -> None:
 
             pip_ensure(missing, skip_packages=list(KEPT), requester="ClassScaleSeg")
             return
-        question = _("These Python packages are needed and will be installed into Slicer:\n{packages}")
+        question = _("This module needs these Python packages. Install them into Slicer?\n{packages}")
         if not slicer.util.confirmOkCancelDisplay(question.format(packages="\n".join(missing))):
-            raise ClassScaleError(_("Without {packages} nothing can be segmented.").format(packages=", ".join(missing)))
-        with tempfile.TemporaryDirectory() as folder:  # Slicer 5.10 cannot skip packages; pip keeps what is pinned
+            text = _(
+                "The module cannot segment without these Python packages: {packages}. Press Apply to install them."
+            )
+            raise ClassScaleError(text.format(packages=", ".join(missing)))
+        with tempfile.TemporaryDirectory() as folder:  # Slicer 5.10 cannot skip packages, so those to keep are pinned
             pins = Path(folder) / "constraints.txt"
             pins.write_text(constraints())
             slicer.util.pip_install(["-c", str(pins), *missing])
     except ClassScaleError:
         raise
-    except Exception as error:  # the user said no, or pip failed in any of its ways
+    except Exception as error:  # the user declined, or pip failed for any reason
         raise ClassScaleError(_failed(str(error))) from error
 
 
 def constraints() -> str:
-    """Lines that pin the packages of Slicer that must stay as they are."""
+    """Return the lines of a pip constraints file that pins the packages of Slicer that must not be replaced."""
     lines = []
     for name in KEPT:
         try:
             lines.append(f"{name}=={version(name).partition('+')[0] if name != 'torch' else version(name)}")
         except PackageNotFoundError:
-            pass  # Slicer does not have it, so there is nothing to keep
+            pass  # not installed, so there is nothing to protect
     return "\n".join(lines) + "\n"
 
 
 def _failed(reason: str) -> str:
     text = _(
-        "The Python packages are not installed: {reason}. Slicer's own packages were left as they are. "
-        'Try again, or undo with slicer.util.pip_uninstall("nnunetv2 safetensors") in the Python console.'
+        "The Python packages could not be installed: {reason}. Slicer's own packages were not changed. Try again. To "
+        'undo the installation, type slicer.util.pip_uninstall("nnunetv2 safetensors") into the Python console.'
     )
     return text.format(reason=reason.strip().rstrip("."))

@@ -1,4 +1,4 @@
-"""Choosing a model: the catalogue as a list, downloads with consent, models of one's own by dialog or drop."""
+"""The model row of the panel: the list of models, their download, and models that the user adds by dialog or drop."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 
 class ModelChooser:
-    """Drives the widgets of the row "Model" in the .ui file.
+    """Controls the widgets of the row "Model" in the .ui file.
 
-    :ivar summaries: of the model's parts, empty while it is not downloaded.
-    :ivar table: its classes, if known.
-    :param on_changed: called without arguments when another model is chosen, or it is downloaded or removed.
+    :ivar summaries: one per part of the selected model; empty while it is not downloaded or cannot be read.
+    :ivar table: the classes of the selected model, or ``None`` while ``summaries`` is empty.
+    :ivar fault: why the selected model cannot be read, in a sentence; empty if it can.
+    :ivar card_dialog: the dialog with the model card, or ``None`` if it is closed.
+    :param ui: the widgets of the panel, by name.
+    :param on_changed: called without arguments when another model is selected, or the selected one is downloaded or
+        removed.
     """
 
     def __init__(self, ui: Any, catalog: Catalog, on_changed: Callable[[], None]) -> None:
@@ -33,16 +37,16 @@ class ModelChooser:
         self.summaries: tuple[ModelSummary, ...] = ()
         self.table: LabelTable | None = None
         self.fault = ""
-        self.card_dialog: Any = None
+        self.card_dialog: qt.QDialog | None = None
         self._entries: dict[str, Entry] = {}
         self._menu = qt.QMenu()
         for text, slot in (
             (_("Model card..."), self.show_card),
             (_("Add model file..."), self._add_file),
             (_("Add model folder..."), self._add_folder),
-            (_("Add by address..."), self._add_address),
+            (_("Add model from web address..."), self._add_address),
             (_("Remove this model..."), self.remove),
-            (_("Show folder of models"), self._show_folder),
+            (_("Show model folder"), self._show_folder),
         ):
             self._menu.addAction(text).connect("triggered(bool)", lambda on, slot=slot: slot())
         ui.modelMenuButton.setMenu(self._menu)
@@ -53,11 +57,11 @@ class ModelChooser:
 
     @property
     def entry(self) -> Entry | None:
-        """The chosen model."""
+        """The selected model, or ``None``."""
         return self._entries.get(self._ui.modelComboBox.itemData(self._ui.modelComboBox.currentIndex))
 
     def refresh(self) -> None:
-        """Read the catalogue again; the choice stays, and if that is gone nothing is chosen."""
+        """Read the catalogue again. The same model stays selected; if it is gone, none is."""
         from ClassScaleSegLib.errors import CatalogError
 
         box, before = self._ui.modelComboBox, self.entry
@@ -65,7 +69,7 @@ class ModelChooser:
         try:
             entries = self._catalog.entries()
         except CatalogError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Catalogue of models"))
+            slicer.util.errorDisplay(str(error), windowTitle=_("Model catalogue"))
             entries = ()
         self._entries = {entry.id: entry for entry in entries}
         box.blockSignals(True)
@@ -78,21 +82,25 @@ class ModelChooser:
         box.blockSignals(False)
 
     def select(self, identifier: str) -> bool:
-        """Choose by id; whether there is such a model. Without it none is chosen."""
+        """Select a model by its id, and return whether it exists. If it does not, no model is selected."""
         index = self._ui.modelComboBox.findData(identifier)
         self._ui.modelComboBox.setCurrentIndex(index)
         return index >= 0
 
     def is_installed(self) -> bool:
+        """Return whether all files of the selected model are on this computer."""
         return self.entry is not None and self._catalog.is_installed(self.entry)
 
     def reload(self) -> None:
-        """Look again what is there, after a download, a removal, or a fault."""
+        """Read the catalogue and the selected model again, after a download, a removal or an error."""
         self.refresh()
         self._chosen()
 
     def add(self, source: str) -> None:
-        """Add a model of the user's and choose it; a fault is shown as a sentence."""
+        """Add a model to the catalogue and select it. Errors are shown in a message box.
+
+        :param source: path of a model folder or zip file, or the web address of a zip file.
+        """
         from ClassScaleSegLib.errors import ClassScaleError
 
         try:
@@ -105,7 +113,7 @@ class ModelChooser:
             self._chosen()
 
     def download(self) -> bool:
-        """Download the chosen model once the user has agreed; whether it is there now."""
+        """Download the selected model if the user agrees, and return whether it is on this computer now."""
         entry = self.entry
         if entry is None or not download(self._catalog, entry):
             return False
@@ -113,42 +121,48 @@ class ModelChooser:
         return self.is_installed()
 
     def show_card(self) -> None:
-        """Show what the model's makers say of it: data, licences, how good it is, known failures."""
+        """Show the model card: training data, licences, accuracy, and known failures."""
         cards = [summary.card for summary in self.summaries if summary.card]
         if not cards:
-            slicer.util.infoDisplay(_("This model has no card, or is not downloaded."), windowTitle=_("Model card"))
+            text = _("This model has no model card, or is not downloaded yet.")
+            slicer.util.infoDisplay(text, windowTitle=_("Model card"))
             return
         self.close()
-        self.card_dialog = qt.QDialog(slicer.util.mainWindow())  # not modal: it can be read beside the panel
-        self.card_dialog.windowTitle = _("Model card")
+        self.card_dialog = dialog = qt.QDialog(slicer.util.mainWindow())  # not modal, so that the panel stays usable
+        dialog.windowTitle = _("Model card")
         browser = qt.QTextBrowser()
         browser.openExternalLinks = True
         browser.setMarkdown("\n\n".join(cards))
-        qt.QVBoxLayout(self.card_dialog).addWidget(browser)
-        self.card_dialog.resize(760, 640)
-        self.card_dialog.show()
+        qt.QVBoxLayout(dialog).addWidget(browser)
+        dialog.resize(760, 640)
+        dialog.show()
 
     def close(self) -> None:
-        """Close the card, if it is shown."""
+        """Close the model card if it is open."""
         if self.card_dialog is not None:
             self.card_dialog.close()
             self.card_dialog.deleteLater()
             self.card_dialog = None
 
     def remove(self) -> None:
-        """Delete the download of the chosen model, or forget a model of the user's, after a question."""
+        """After asking, delete the files of the selected model, or remove the user's own model from the list."""
         from ClassScaleSegLib.errors import ClassScaleError
 
         entry = self.entry
         if entry is None:
             return
         size = megabytes(self._catalog.size(entry))
-        question = _("Remove {name} ({size})?") if not entry.own else _("Forget {name}? Its file stays where it is.")
-        if slicer.util.confirmOkCancelDisplay(question.format(name=entry.name, size=size), windowTitle=_("Remove")):
+        question = (
+            _("Remove {name} from the list? Its files are not deleted.")
+            if entry.own
+            else _("Delete the files of {name} ({size})?")
+        )
+        title = _("Remove model")
+        if slicer.util.confirmOkCancelDisplay(question.format(name=entry.name, size=size), windowTitle=title):
             try:
                 self._catalog.remove(entry)
             except ClassScaleError as error:
-                slicer.util.errorDisplay(str(error), windowTitle=_("Not removed"))
+                slicer.util.errorDisplay(str(error), windowTitle=_("This model cannot be removed"))
             self.reload()
 
     def _chosen(self, *_index: int) -> None:
@@ -156,14 +170,14 @@ class ModelChooser:
         self._on_changed()
 
     def _describe(self) -> None:
-        """Read the summaries of the chosen model, and tell what it is."""
+        """Read the summaries of the selected model, and show its facts below the list."""
         from ClassScaleSegLib.errors import ClassScaleError
         from ClassScaleSegLib.inference.several_models import common_table
         from ClassScaleSegLib.models.summary import summarize
 
         entry = self.entry
         self.summaries, self.table, self.fault = (), None, ""
-        if self.is_installed():
+        if entry is not None and self._catalog.is_installed(entry):
             try:
                 paths = zip(self._catalog.paths(entry), entry.parts, strict=True)
                 self.summaries = tuple(summarize(path, part.configuration) for path, part in paths)
@@ -175,7 +189,7 @@ class ModelChooser:
         self._ui.modelFactsLabel.text = self.fault and escape(self.fault) or self.facts()
 
     def facts(self) -> str:
-        """Rich text: classes, modality, licence, notice."""
+        """Return what the panel shows about the model, as rich text: classes, modality, voxel size, licence, notice."""
         entry, summary = self.entry, self.summaries[0] if self.summaries else None
         if entry is None:
             return ""
@@ -208,7 +222,8 @@ class ModelChooser:
             self.add(path)
 
     def _add_address(self) -> None:
-        answer = qt.QInputDialog.getText(slicer.util.mainWindow(), _("Model by address"), _("Address of a zip file:"))
+        title, label = _("Add model"), _("Web address (URL) of a zip file:")
+        answer = qt.QInputDialog.getText(slicer.util.mainWindow(), title, label)
         address = (answer[0] if isinstance(answer, tuple) else answer).strip()
         if address:
             self.add(address)
@@ -219,27 +234,28 @@ class ModelChooser:
 
 
 class ModelDrop(qt.QObject):
-    """Event filter: a model folder or zip dropped onto the panel is added."""
+    """Event filter that adds a model folder or zip file dropped onto the panel."""
 
     def __init__(self, chooser: ModelChooser) -> None:
         qt.QObject.__init__(self)
         self._chooser = chooser
 
-    def eventFilter(self, watched: Any, event: Any) -> bool:
+    def eventFilter(self, watched: qt.QObject, event: qt.QEvent) -> bool:
+        """Accept a dropped model, and return whether the event was handled."""
         kind = event.type()
         if kind not in (qt.QEvent.DragEnter, qt.QEvent.Drop):
             return False
         path = dropped_model(event.mimeData())
         if path is None:
-            return False  # volumes and scenes are Slicer's to load
+            return False  # Slicer loads volumes and scenes itself
         event.acceptProposedAction()
         if kind == qt.QEvent.Drop:
             self._chooser.add(path)
         return True
 
 
-def dropped_model(mime: Any) -> str | None:
-    """The one file or folder that may be a model."""
+def dropped_model(mime: qt.QMimeData) -> str | None:
+    """Return the path of the dropped model, or ``None`` unless exactly one zip file or folder is dropped."""
     paths = [url.toLocalFile() for url in mime.urls()] if mime.hasUrls() else []
     if len(paths) == 1 and (paths[0].lower().endswith(".zip") or Path(paths[0]).is_dir()):
         return paths[0]

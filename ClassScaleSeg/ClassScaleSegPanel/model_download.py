@@ -1,8 +1,8 @@
-"""The download of a model: what the user agrees to, and a dialog with progress and Cancel."""
+"""Download a model: ask for the user's consent, then show a dialog with progress and a Cancel button."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import qt
 import slicer
@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 def download(catalog: Catalog, entry: Entry) -> bool:
-    """Download a model once the user has agreed; whether that was so. A fault is shown as a sentence."""
+    """Download a model if the user agrees. Errors are shown in a message box.
+
+    :returns: whether the user agreed, also if the download was then cancelled or failed.
+    """
     from ClassScaleSegLib.errors import Cancelled, ClassScaleError
 
-    if not slicer.util.confirmOkCancelDisplay(consent(catalog, entry), windowTitle=_("Download")):
+    if not slicer.util.confirmOkCancelDisplay(consent(catalog, entry), windowTitle=_("Download model")):
         return False
     dialog = qt.QProgressDialog(_("Downloading {name}").format(name=entry.name), _("Cancel"), 0, 1000)
     dialog.windowModality = qt.Qt.ApplicationModal
@@ -26,7 +29,7 @@ def download(catalog: Catalog, entry: Entry) -> bool:
     try:
         catalog.download(entry, progress=_Shower(dialog), cancel=_Canceller(dialog))
     except Cancelled:
-        pass  # what has arrived is kept, and the next download goes on from there
+        pass  # the part that has arrived is kept, and the next download continues from it
     except ClassScaleError as error:
         slicer.util.errorDisplay(str(error), windowTitle=_("Download failed"))
     finally:
@@ -36,7 +39,7 @@ def download(catalog: Catalog, entry: Entry) -> bool:
 
 
 def consent(catalog: Catalog, entry: Entry) -> str:
-    """What the user agrees to: addresses, size, licence, and where the files will lie."""
+    """Return the text that the user agrees to: addresses, size, licence, and where the files will be kept."""
     size = _("unknown size") if entry.download_size is None else megabytes(entry.download_size)
     lines = [
         _("{name} will be downloaded ({size}) from:").format(name=entry.name, size=size),
@@ -47,15 +50,15 @@ def consent(catalog: Catalog, entry: Entry) -> str:
     lines += [text for text in (entry.licence_address, entry.notice) if text]
     lines += [
         _("It will be kept in {folder} until you remove it.").format(folder=catalog.folder / entry.id),
-        _("Nothing about your images is sent."),
+        _("No information about your images is sent."),
     ]
     return "\n".join(lines)
 
 
 class _Shower:
-    """Progress of a download in a dialog; keeps the application alive meanwhile."""
+    """Shows the progress of a download in a dialog, and keeps the application responsive."""
 
-    def __init__(self, dialog: Any) -> None:
+    def __init__(self, dialog: qt.QProgressDialog) -> None:
         self._dialog = dialog
 
     def __call__(self, done: int, total: int | None) -> None:
@@ -65,7 +68,7 @@ class _Shower:
 
 
 class _Canceller:
-    def __init__(self, dialog: Any) -> None:
+    def __init__(self, dialog: qt.QProgressDialog) -> None:
         self._dialog = dialog
 
     def is_set(self) -> bool:
@@ -74,4 +77,5 @@ class _Canceller:
 
 
 def megabytes(count: int) -> str:
+    """Return a number of bytes as text in MB (10^6 bytes)."""
     return _("{size} MB").format(size=f"{count / 1e6:,.0f}" if count > 1e7 else f"{count / 1e6:.1f}")

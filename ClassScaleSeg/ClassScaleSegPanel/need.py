@@ -1,35 +1,41 @@
-"""The line above Apply: what the run will take and what to beware of, or what is missing before it can start."""
+"""The line above Apply: how much memory the run will take and any warnings, or what is missing before it can start."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
+    from ClassScaleSeg import ClassScaleSegParameterNode
+
     from .model_chooser import ModelChooser
 
 
-def need_text(models: ModelChooser, parameters: Any, ticked: list[str]) -> tuple[str, bool]:
-    """The line, and whether Apply can be pressed."""
+def need_text(models: ModelChooser, parameters: ClassScaleSegParameterNode, ticked: list[str]) -> tuple[str, bool]:
+    """Return the line above Apply, and whether Apply can be pressed.
+
+    :param ticked: keys of the ticked classes.
+    """
     from ClassScaleSegLib.errors import ClassScaleError
     from ClassScaleSegLib.scene.volume import check_volume
 
     if models.fault:
         return models.fault, False
     if models.entry is None and parameters.model:
-        text = _("The scene names the model {model}, which is not in the catalogue. Choose one.")
+        text = _("The scene uses the model {model}, which is not in the catalogue. Select another model, or add it.")
         return text.format(model=parameters.model), False
     if models.entry is None:
-        return _("No model is chosen. Choose one, or add your own."), False
+        return _("No model is selected. Select one, or add your own."), False
     if not models.summaries:
         return _("{name} is not downloaded. Press Download.").format(name=models.entry.name), False
     channels = models.summaries[0].channels
     volumes = (parameters.inputVolume, parameters.channel2, parameters.channel3, parameters.channel4)[:channels]
     if channels > 4:
-        return _("This model reads {count} channels; use the Python console for it.").format(count=channels), False
+        text = _("This model needs {count} volumes, and the panel has room for four. Use the Python console.")
+        return text.format(count=channels), False
     if not ticked:
-        return _("No class is ticked. Tick at least one."), False
+        return _("No class is ticked. Tick at least one class."), False
     try:
         for volume in volumes:
             check_volume(volume)
@@ -38,7 +44,7 @@ def need_text(models: ModelChooser, parameters: Any, ticked: list[str]) -> tuple
         return str(error), False
 
 
-def _estimate(models: ModelChooser, parameters: Any) -> list[str]:
+def _estimate(models: ModelChooser, parameters: ClassScaleSegParameterNode) -> list[str]:
     from ClassScaleSegLib.inference.estimate import describe_need, estimate_from_summary, largest
     from ClassScaleSegLib.models.advice import advise
     from ClassScaleSegLib.scene.volume import box_of, crop, geometry_of, modality_of

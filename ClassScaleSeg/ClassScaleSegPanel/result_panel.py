@@ -1,4 +1,4 @@
-"""The section "Result": the table of structures, 3D for the ticked ones, and saving."""
+"""The section "Result": the table of structures, the ticked ones in 3D, and saving."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from slicer.i18n import tr as _
 from .search_table import Row, SearchTable
 
 if TYPE_CHECKING:
+    from ClassScaleSegLib.images.counts import LabelVolume
     from ClassScaleSegLib.images.segmentation import Segmentation
+    from ClassScaleSegLib.labels.label import Label
+    from slicer import vtkMRMLSegmentationNode
+
+    from ClassScaleSeg import ClassScaleSegLogic
 
 
 class ResultTable:
-    """:ivar widget: to be put into the panel. Keys are segment ids.
+    """The table of structures with their volumes. Keys of its rows are segment ids.
 
-    :param on_chosen: called with the segment id of a row that is clicked.
-    :param on_ticked: called without arguments.
+    :ivar widget: the widget to add to the section.
+    :param on_chosen: called with the segment id of the row that the user has clicked.
+    :param on_ticked: called without arguments when the user has ticked or unticked a row.
     """
 
     def __init__(self, on_chosen: Callable[[str], None], on_ticked: Callable[[], None]) -> None:
@@ -27,62 +33,69 @@ class ResultTable:
             [_("Structure"), _("Volume (mL)")], _("Search structures"), on_ticked=on_ticked, on_chosen=on_chosen
         )
         self.widget = self.table.widget
-        self.summary = qt.QLabel(_("Nothing segmented yet."))
+        self.summary = qt.QLabel()
         self.summary.wordWrap = True
         self.table.layout.addWidget(self.summary)
 
     def show(self, result: Segmentation | None) -> None:
-        """List what was found; ``None`` empties the table."""
-        found = [row for row in result.statistics() if row.voxels] if result is not None else []
-        rows = []
-        for row in found:
-            label = result.table[row.value]
-            searched = " ".join((row.name, label.group or "", *(c.meaning for c in label.codes.values() if c)))
-            amount = f"{row.volume_ml:,.3f}" if row.volume_ml < 10 else f"{row.volume_ml:,.1f}"
-            rows.append(Row(label.id, label.color, (row.name, amount), (row.name.casefold(), row.volume_ml), searched))
+        """List the structures that have voxels; ``None`` empties the table."""
+        rows, text = [], _("No structures to show.")
+        if result is not None:
+            rows = [_row(result.table[row.value], row) for row in result.statistics() if row.voxels]
+            text = _("{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.")
         self.table.set_rows(rows, ticked=False)
         self.table.set_width(1, "00,000.000")
-        if result is None:
-            self.summary.text = _("Nothing segmented yet.")
-        else:
-            text = _("{count} structures found. Click one to go there, tick some to show them in 3D.")
-            self.summary.text = text.format(count=len(found))
+        self.summary.text = text.format(count=len(rows))
 
     def ticked(self) -> list[str]:
-        """Segment ids to be shown in 3D."""
+        """Return the ids of the ticked segments, which are those to show in 3D."""
         return self.table.ticked()
 
 
-class ResultPanel:
-    """Drives the widgets of the section in the .ui file.
-    :ivar node: the segmentation node on show, if any."""
+def _row(label: Label, volume: LabelVolume) -> Row:
+    searched = " ".join((volume.name, label.group or "", *(c.meaning for c in label.codes.values() if c)))
+    amount = f"{volume.volume_ml:,.3f}" if volume.volume_ml < 10 else f"{volume.volume_ml:,.1f}"
+    order = (volume.name.casefold(), volume.volume_ml)
+    return Row(label.id, label.color, (volume.name, amount), order, searched)
 
-    def __init__(self, ui: Any, logic: Any) -> None:
-        self._ui, self._logic, self.node = ui, logic, None
-        self._turning_on = False  # from the press of the button of the 3D view to its release
+
+class ResultPanel:
+    """Controls the widgets of the section "Result" in the .ui file.
+
+    :ivar node: the segmentation node whose structures are listed, or ``None``.
+    :param ui: the widgets of the panel, by name.
+    """
+
+    def __init__(self, ui: Any, logic: ClassScaleSegLogic) -> None:
+        self._ui, self._logic = ui, logic
+        self.node: vtkMRMLSegmentationNode | None = None
+        self._turning_on = False  # while the button "Show 3D" is held down to turn 3D on
         self.table = ResultTable(self._go_to, self._ticked)
         ui.resultCollapsibleButton.layout().addWidget(self.table.widget)
-        # Slicer's button makes the surfaces that are missing when it is toggled; ours are made before, while it is down
+        # Slicer's button makes missing surfaces when it is toggled. Ours are made before that, while it is held down.
         ui.show3DButton.connect("pressed()", self._before_3d)
         ui.show3DButton.connect("clicked(bool)", self._after_3d)
         ui.saveButton.connect("clicked(bool)", self._save)
         self.show(None, [])
 
-    def show(self, node: Any, results: list[Segmentation]) -> None:
-        """List the structures of the first frame; without a node the section is empty."""
+    def show(self, node: vtkMRMLSegmentationNode | None, results: list[Segmentation]) -> None:
+        """List the structures of a result; ``None`` and an empty list empty the section.
+
+        :param results: one segmentation per frame. The structures of the first frame are listed.
+        """
         self.node = node
         self.table.show(results[0] if results else None)
         self._ui.show3DButton.setSegmentationNode(node)
         self._ui.saveButton.enabled = node is not None
 
-    def show_node(self, node: Any) -> None:
-        """List the structures that a segmentation node has, if its segments share one image as those of a run do."""
+    def show_node(self, node: vtkMRMLSegmentationNode) -> None:
+        """List the structures of a segmentation node, if its segments share one image as those of a run do."""
         from ClassScaleSegLib.errors import ClassScaleError
         from ClassScaleSegLib.scene.results import segmentation_of
 
         try:
             result = segmentation_of(node)
-        except ClassScaleError:  # somebody else's segments, with ids or values that we do not write
+        except ClassScaleError:  # segments made elsewhere, with ids or label values that this module does not write
             result = None
         self.show(node, [] if result is None else [result])
 
@@ -102,7 +115,7 @@ class ResultPanel:
         self._turning_on = self._is_there() and not button.checked
         if self._turning_on:
             self._show_3d()
-            # the new surfaces have checked it, and its release would uncheck it and so remove them
+            # The new surfaces have checked the button. Its release would uncheck it and so remove them.
             blocked = button.blockSignals(True)
             button.checked = False
             button.blockSignals(blocked)
@@ -112,9 +125,9 @@ class ResultPanel:
         if not turned_on or not self._is_there():
             return
         if not self.table.ticked():
-            self._ui.show3DButton.checked = False  # removes the empty surfaces
-            slicer.util.infoDisplay(_("Tick structures in the table below; these are shown in 3D."))
-        elif not checked:  # the node has checked it once more while it was down
+            self._ui.show3DButton.checked = False  # also removes the empty surfaces
+            slicer.util.infoDisplay(_("To show structures in 3D, tick them in the table below."))
+        elif not checked:  # the node checked the button once more while it was held down
             self._show_3d()
 
     def _show_3d(self) -> None:
@@ -125,7 +138,7 @@ class ResultPanel:
             slicer.app.restoreOverrideCursor()
 
     def _save(self) -> None:
-        if not self._is_there():
+        if self.node is None or not self._is_there():
             return
         title, kinds = _("Save segmentation"), _("Segmentation") + " (*.seg.nrrd)"
         proposed = f"{self.node.GetName()}.seg.nrrd"

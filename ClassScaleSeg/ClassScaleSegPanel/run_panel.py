@@ -1,4 +1,4 @@
-"""Apply, Cancel, progress and log: one run at a time, looked at by a timer, so that the application stays alive."""
+"""Apply, Cancel, progress and log. A timer polls the run, so that the application stays responsive."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.process.process import Event
     from ClassScaleSegLib.scene.run import SceneRun
 
+    from ClassScaleSeg import ClassScaleSegLogic, ClassScaleSegParameterNode
+
 POLL_MILLISECONDS = 100
-# Share of a case's time at which each stage begins and ends. Where an image is one window, decoding is what one sees.
+# Percentage of a case's time at which each stage begins and ends. For an image of a single window, the progress that
+# users see is mostly that of decoding, so it may start early.
 _SPANS = {
     "start": (0, 4),
     "read": (4, 6),
@@ -31,23 +34,26 @@ _PART = re.compile(r"part (\d+) of (\d+): (.+)")
 
 
 class RunPanel:
-    """Drives the widgets below the sections in the .ui file.
+    """Controls the widgets of a run in the .ui file: Apply, Cancel, progress, status and log.
 
-    :ivar run: what is under way, else ``None``.
+    :ivar run: the run that is under way, or ``None``.
+    :ivar timer: polls the run.
+    :param ui: the widgets of the panel, by name.
     :param on_changed: called without arguments when a run begins or ends.
-    :param on_finished: with one that has its result in the scene.
-    :param on_refused: without arguments when a run could not begin.
+    :param on_finished: called with the run once its result is in the scene.
+    :param on_refused: called without arguments when a run could not begin.
     """
 
     def __init__(
         self,
         ui: Any,
-        logic: Any,
+        logic: ClassScaleSegLogic,
         on_changed: Callable[[], None],
         on_finished: Callable[[SceneRun], None],
         on_refused: Callable[[], None],
     ) -> None:
-        self._ui, self._logic, self.run, self._progress = ui, logic, None, RunProgress()
+        self._ui, self._logic, self._progress = ui, logic, RunProgress()
+        self.run: SceneRun | None = None
         self._on_changed, self._on_finished, self._on_refused = on_changed, on_finished, on_refused
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_MILLISECONDS)
@@ -55,8 +61,8 @@ class RunPanel:
         ui.progressBar.visible = False
         ui.copyLogButton.connect("clicked(bool)", self.copy_log)
 
-    def apply(self, parameters: Any) -> None:
-        """Start what the parameter node asks for; a fault is shown as a sentence."""
+    def apply(self, parameters: ClassScaleSegParameterNode) -> None:
+        """Start the run that the parameter node describes. Errors are shown in a message box."""
         from ClassScaleSegLib.errors import ClassScaleError
 
         node = parameters.segmentation
@@ -81,7 +87,7 @@ class RunPanel:
         self._on_changed()
 
     def poll(self) -> None:
-        """Take over what the run says; at its end show the result, or what to do."""
+        """Show the progress of the run, and at its end the result or the error."""
         run = self.run
         if run is None:
             self.timer.stop()
@@ -100,10 +106,13 @@ class RunPanel:
             self.show_status(f"{done} {run.notice}".strip())
             self._on_finished(run)
         elif run.state == "failed":
-            self._show_fault(run.error)
+            self._show_fault(run.error or "")
 
     def stop(self, reason: str = "") -> None:
-        """End a run that is under way with its process; without one nothing happens."""
+        """Cancel the run that is under way, if any.
+
+        :param reason: shown as the status.
+        """
         if self.run is not None:
             self.run.cancel()
             self._show_log(self.run)
@@ -111,9 +120,11 @@ class RunPanel:
             self.show_status(reason)
 
     def show_status(self, text: str) -> None:
+        """Show a line of text below Apply."""
         self._ui.statusLabel.text = text
 
     def copy_log(self) -> None:
+        """Copy the log to the clipboard."""
         qt.QApplication.clipboard().setText(self._ui.logTextEdit.plainText)
 
     def _end(self) -> None:
@@ -134,16 +145,18 @@ class RunPanel:
 
 
 class RunProgress:
-    """Events of a run as what the user reads: a percentage that never falls, the stage, the time that is left.
+    """Turns the events of a run into a percentage that never decreases, and a line of text.
 
     :ivar percent: 0..100.
-    :ivar text: the stage, and the time that is left if it is known."""
+    :ivar text: the stage, and the remaining time if it is known.
+    """
 
     def __init__(self) -> None:
         self.percent, self.text = 0, _("Starting")
         self._index, self._count = 1, 1
 
     def update(self, event: Event) -> None:
+        """Take the next event of the run into account."""
         if event.kind == "begin":
             self._index = int(event.facts.get("index", 1))
             self._count = max(1, int(event.facts.get("count", 1)))
@@ -166,19 +179,20 @@ class RunProgress:
 
 
 def stage_text(stage: str) -> str:
-    """A stage of the engine in the user's language."""
+    """Return the name of a stage of the engine in the user's language."""
     return {
         "start": _("Starting"),
         "load": _("Loading the model"),
         "read": _("Reading the image"),
         "preprocess": _("Preparing the image"),
         "segment": _("Segmenting"),
-        "decode": _("Finding the classes"),
+        "decode": _("Assigning the classes"),
         "write": _("Writing the result"),
     }.get(stage, stage)
 
 
 def remaining_text(seconds: float) -> str:
+    """Return the remaining time as text, in seconds or minutes."""
     if seconds < 90:
         return _("about {seconds} s left").format(seconds=round(seconds))
     return _("about {minutes} min left").format(minutes=round(seconds / 60))

@@ -1,14 +1,21 @@
-"""The embedded sample volumes in the Sample Data module; they are local files, nothing is downloaded."""
+"""Offer the embedded sample volumes in the module Sample Data. They are local files, so nothing is downloaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLVolumeNode
 
 
 class Sample(NamedTuple):
-    """:ivar file: of ``Resources/SampleData``, and the node, without ``.nrrd``.
-    :ivar name: what is clicked on."""
+    """One embedded sample volume.
+
+    :ivar file: name of the file in ``Resources/SampleData`` without ``.nrrd``, and of the node.
+    :ivar name: name of the sample in the module Sample Data.
+    :ivar sha256: checksum of the file.
+    """
 
     file: str
     name: str
@@ -23,7 +30,7 @@ SAMPLES = (
 
 
 def register() -> None:
-    """Offer them there."""
+    """Register the samples with the module Sample Data."""
     import SampleData
     from ClassScaleSegLib.resources import resource
 
@@ -39,8 +46,11 @@ def register() -> None:
         )
 
 
-def model_for(volume) -> str | None:
-    """Id of the embedded model that goes with a volume node, if that was read from the file of a sample."""
+def model_for(volume: vtkMRMLVolumeNode | None) -> str | None:
+    """Return the id of the embedded model for a sample volume, or ``None`` for any other volume.
+
+    A sample is recognised by the name of the file that the node was loaded from.
+    """
     from ClassScaleSegLib.commands.demo import DEMOS
 
     storage = volume.GetStorageNode() if volume is not None else None

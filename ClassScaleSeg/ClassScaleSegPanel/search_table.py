@@ -1,8 +1,8 @@
-"""A table of up to thousands of named, coloured structures with a tick each, and a search line above it.
+"""A table of up to thousands of structures, each with a name, a colour and a tick, and a search box above it.
 
-PythonQt has no QAbstractItemModel to derive from. So the rows are standard items, made once, and the search is one
-regular expression handed to a proxy model: at 1000 rows that takes a few milliseconds a key stroke, while hiding rows
-one by one from Python would not.
+In PythonQt a QAbstractItemModel cannot be subclassed. Therefore the rows are standard items that are made once, and the
+search is one regular expression of a proxy model. With 1000 rows it takes a few milliseconds per key stroke; hiding
+rows one by one from Python is slower.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ _SEARCHED, _SORTED, _KEY = qt.Qt.UserRole + 1, qt.Qt.UserRole + 2, qt.Qt.UserRol
 
 
 class Row(NamedTuple):
-    """:ivar key: what the row stands for.
+    """One row of the table.
+
+    :ivar key: identifies the row, for example a segment id.
+    :ivar color: red, green, blue, 0..255.
     :ivar cells: texts of the columns, the name first.
-    :ivar order: what each
-    column is sorted by.
-    :ivar searched: all that the search looks at.
+    :ivar order: values that the columns are sorted by.
+    :ivar searched: the text that the search looks at.
     """
 
     key: str
@@ -32,10 +34,14 @@ class Row(NamedTuple):
 
 
 class SearchTable:
-    """:ivar widget: search line and table in a column; ``layout`` may take more.
+    """A table with a tick in every row, and a search box.
 
-    :param on_ticked: called when the user ticked or unticked something.
-    :param on_chosen: called with the key of the row that was clicked.
+    :ivar widget: the search box and the table, one below the other.
+    :ivar layout: the layout of ``widget``, to which more can be added.
+    :param headers: titles of the columns.
+    :param hint: shown in the search box while it is empty.
+    :param on_ticked: called without arguments when the user has ticked or unticked a row.
+    :param on_chosen: called with the key of the row that the user has clicked.
     """
 
     def __init__(
@@ -46,7 +52,8 @@ class SearchTable:
         on_chosen: Callable[[str], None] | None = None,
     ) -> None:
         self._on_ticked, self._on_chosen, self._headers = on_ticked, on_chosen, headers
-        self._items: dict[str, object] = {}  # key -> the item with the tick; also keeps PythonQt from dropping it
+        # key -> the item with the tick. Without this reference PythonQt would delete the items.
+        self._items: dict[str, qt.QStandardItem] = {}
         self.widget = qt.QWidget()
         self.layout = qt.QVBoxLayout(self.widget)
         self.layout.setContentsMargins(0, 0, 0, 0)
@@ -64,7 +71,7 @@ class SearchTable:
         self.layout.addWidget(self.view)
         self.model.connect("itemChanged(QStandardItem*)", self._item_changed)
 
-    def _make_view(self):
+    def _make_view(self) -> qt.QTableView:
         view = qt.QTableView()
         view.setModel(self.proxy)
         view.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
@@ -73,16 +80,19 @@ class SearchTable:
         view.setShowGrid(False)
         view.setWordWrap(False)
         view.verticalHeader().setVisible(False)
-        # widths and heights are set once: measuring the contents of 1000 rows is what makes tables slow
+        # Widths and heights are set once, because measuring the contents of 1000 rows makes tables slow.
         view.verticalHeader().setDefaultSectionSize(view.fontMetrics().height() + 6)
         view.minimumHeight = 9 * (view.fontMetrics().height() + 6)
         view.connect("clicked(QModelIndex)", self._clicked)
         return view
 
     def set_rows(self, rows: Iterable[Row], ticked: bool) -> None:
-        """Replace all rows; ``ticked``: all of them, or none. The user's search stays."""
+        """Replace all rows, and keep the user's search.
+
+        :param ticked: whether the rows are all ticked or all unticked.
+        """
         self.view.setSortingEnabled(False)
-        self.proxy.setSourceModel(None)  # one update at the end in place of one a cell
+        self.proxy.setSourceModel(None)  # one update at the end instead of one per cell
         self.model.blockSignals(True)
         self.model.clear()
         self.model.setHorizontalHeaderLabels(list(self._headers))
@@ -106,7 +116,7 @@ class SearchTable:
             self.model.appendRow(items)
         self.model.blockSignals(False)
         self.proxy.setSourceModel(self.model)
-        self.proxy.sort(-1)  # the order of the rows given, until a header is clicked
+        self.proxy.sort(-1)  # rows stay in the given order until the user clicks a header
         header = self.view.horizontalHeader()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
@@ -115,9 +125,10 @@ class SearchTable:
         self.filter(self.search.text)
 
     def set_width(self, column: int, longest: str) -> None:
-        """As wide as ``longest`` and the title take; without any text the column is hidden.
+        """Make a column as wide as its title and its longest text need, or hide it if that text is empty.
 
-        A first column without a width takes what the others leave; with one, a narrow panel scrolls sideways.
+        While its width is not set, the first column fills the space that the others leave. Once it is set, a panel that
+        is too narrow scrolls sideways.
         """
         metrics = self.view.fontMetrics()
         texts = (longest, self._headers[column] + "MM")  # room for the arrow of the sort order
@@ -136,18 +147,19 @@ class SearchTable:
         self.proxy.setFilterRegularExpression("".join(f"(?=.*{word})" for word in words))
 
     def shown(self) -> list[str]:
-        """Keys of the rows that the search leaves, in the order of the table."""
+        """Return the keys of the rows that match the search, in the order of the table."""
         return [self._key(self.proxy.index(row, 0)) for row in range(self.proxy.rowCount())]
 
     def keys(self) -> list[str]:
+        """Return the keys of all rows, in the order in which they were given."""
         return list(self._items)
 
     def ticked(self) -> list[str]:
-        """Keys of the ticked rows, shown or not, in the order that the rows were given."""
+        """Return the keys of the ticked rows, shown or not, in the order in which the rows were given."""
         return [key for key, item in self._items.items() if item.checkState() == qt.Qt.Checked]
 
     def tick(self, keys: Iterable[str]) -> None:
-        """Tick these rows and no others; tells nobody."""
+        """Tick the given rows and untick all others, without calling ``on_ticked``."""
         wanted = set(keys)
         self.model.blockSignals(True)
         for key, item in self._items.items():
@@ -157,12 +169,12 @@ class SearchTable:
         self.model.blockSignals(False)
         self.view.viewport().update()
 
-    def _item_changed(self, item) -> None:
+    def _item_changed(self, item: qt.QStandardItem) -> None:
         self._on_ticked()
 
-    def _clicked(self, index) -> None:
+    def _clicked(self, index: qt.QModelIndex) -> None:
         if self._on_chosen is not None:
             self._on_chosen(self._key(self.proxy.index(index.row(), 0)))
 
-    def _key(self, index) -> str:
+    def _key(self, index: qt.QModelIndex) -> str:
         return self.proxy.data(index, _KEY)

@@ -57,7 +57,7 @@ def test_without_ticks_the_hint_comes_after_the_click_and_no_surface_is_made(pan
     QTest.mousePress(button, qt.Qt.LeftButton)
     assert answers == []
     QTest.mouseRelease(button, qt.Qt.LeftButton)
-    assert answers == ["Tick structures in the table below; these are shown in 3D."]
+    assert answers == ["To show structures in 3D, tick them in the table below."]
     assert not button.checked and surfaces(shown) is None
 
 
@@ -145,7 +145,7 @@ def test_a_scene_loaded_into_the_open_module_brings_its_model_and_classes(panel,
             assert panel.models.entry.id == second.id and panel.ui.applyButton.enabled
             assert panel.classList.chosen() == ["cell 5", "cell 6"]
     assert panel.models.entry is None and panel.ui.modelComboBox.currentIndex == -1
-    sentence = f"The scene names the model {second.id}, which is not in the catalogue. Choose one."
+    sentence = f"The scene uses the model {second.id}, which is not in the catalogue. Select another model, or add it."
     assert panel.ui.needLabel.text == sentence and not panel.ui.applyButton.enabled
     panel.models.reload()
     assert panel.models.entry is None and panel._parameterNode.model == second.id
@@ -172,7 +172,9 @@ def test_packages_that_are_too_old_count_as_missing(panel, monkeypatch):
         install, "version", lambda name: {"nnunetv2": "2.2.1", "torch": "2.1.2+cu118"}.get(name) or real(name)
     )
     assert install.missing_packages() == ["nnunetv2>=2.7"] and not install.has_torch()
-    with pytest.raises(ClassScaleError, match="packages are needed first: torch>=2.2, nnunetv2>=2.7. Press Apply"):
+    with pytest.raises(
+        ClassScaleError, match="packages are missing: torch>=2.2, nnunetv2>=2.7. To install them, press Apply"
+    ):
         install.refuse_missing_dependencies()
     monkeypatch.setattr(install, "_install_torch", lambda: None)  # what the extension does if there is a torch
     with pytest.raises(ClassScaleError, match=r"PyTorch 2.1.2\+cu118 is installed, and >=2.2 is needed"):

@@ -81,7 +81,7 @@ def test_a_volume_becomes_a_segmentation_with_confidence_and_statistics(scene, l
     volumes = {statistics.GetCellText(row, 0): float(statistics.GetCellText(row, 3)) for row in range(120)}
     value = segments(node)["Segment_7"].GetLabelValue()
     assert volumes["cell 7"] == pytest.approx((labels == value).sum() * geometry.voxel_volume / 1000, rel=1e-4)
-    with pytest.raises(OutputExistsError, match="has segments already"):
+    with pytest.raises(OutputExistsError, match="already has segments"):
         logic.segment(volume, "toy-120", segmentation=node)
 
 
@@ -162,7 +162,7 @@ def test_a_volume_deleted_during_the_run_stops_it_with_a_sentence(scene, logic):
         logic.segment(volume, "toy-120")
     scene.RemoveNode(volume)
     assert run.poll() == [] and run.state == "failed"
-    assert run.error == "CT was removed while it was segmented, so the segmentation was stopped."
+    assert run.error == "CT was removed from the scene, so its segmentation was stopped."
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
 
 
@@ -202,7 +202,11 @@ def test_segments_added_to_the_target_during_the_run_stay_and_the_result_goes_el
     told = []
     node = run.wait(told.append)
     assert list(segments(target)) == ["mine"] and node is not target and len(segments(node)) > 100
-    assert told[-1].text == run.notice == "Target has got segments meanwhile, so the result is in CT segmentation."
+    assert (
+        told[-1].text
+        == run.notice
+        == "Segments were added to Target during the run, so the result is in CT segmentation."
+    )
     assert run.log.endswith(run.notice)
 
 
@@ -225,10 +229,12 @@ def test_packages_that_are_missing_are_named_with_the_call_that_installs_them(sc
     monkeypatch.setitem(install.PACKAGES, "no_such_package", "no-such-package>=1")
     asked = []
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
-    with pytest.raises(ClassScaleError, match="no-such-package>=1. Press Apply .*installDependencies") as caught:
+    with pytest.raises(
+        ClassScaleError, match="no-such-package>=1. To install them, press Apply .*installDependencies"
+    ) as caught:
         logic.segment(volume, "toy-120")
     assert "torch" not in str(caught.value) and asked == []
-    with pytest.raises(ClassScaleError, match="Without no-such-package>=1 nothing"):
+    with pytest.raises(ClassScaleError, match="cannot segment without these Python packages: no-such-package>=1"):
         logic.installDependencies()
     assert len(asked) == 1
 
@@ -247,16 +253,16 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(scene, logic, monkeypatch):
 
 
 def test_bad_volumes_are_refused_with_sentences(scene, logic):
-    with pytest.raises(ImageError, match="No volume is chosen"):
+    with pytest.raises(ImageError, match="No volume is selected"):
         logic.segment(None, "toy-120")
     with pytest.raises(ImageError, match="Empty has no voxels"):
         logic.segment(scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty"), "toy-120")
     volume = add_volume(np.zeros((4, 5, 6), np.int16))
-    with pytest.raises(ImageError, match="reads 1 volume.*2 are chosen"):
+    with pytest.raises(ImageError, match="needs 1 volume.*2 are given"):
         logic.segment([volume, volume], "toy-120")
     bent = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Bent")
     volume.SetAndObserveTransformNodeID(bent.GetID())
-    with pytest.raises(ImageError, match="Small is bent by the transform Bent. Harden it"):
+    with pytest.raises(ImageError, match="Small is under the non-linear transform Bent. Harden the"):
         logic.segment(volume, "toy-120")
     transform(volume, np.diag([1.0, 1.0, 0.0, 1.0]))
     with pytest.raises(ImageError, match="Small: .*not positive.*Correct its spacing"):
@@ -340,7 +346,7 @@ def test_a_turned_region_holds_the_voxels_that_slicer_says_are_inside(scene):
     found = np.zeros_like(inside)
     found[region.box] = region.inside
     assert 300 < inside.sum() < 8000 and (found != inside).sum() == 0
-    with pytest.raises(ImageError, match="holds no voxel of Small"):
+    with pytest.raises(ImageError, match="contains no voxel of Small"):
         region_of(volume, add_roi((500.0, 0.0, 0.0), (5.0, 5.0, 5.0)))
 
 

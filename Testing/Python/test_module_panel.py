@@ -38,7 +38,7 @@ def anatomy(count=117):
 
 
 def test_a_fresh_panel_says_what_is_missing_and_cannot_start(panel):
-    assert panel.ui.needLabel.text.startswith("No volume is chosen")
+    assert panel.ui.needLabel.text.startswith("No volume is selected")
     assert not panel.ui.applyButton.enabled and not panel.ui.cancelButton.enabled
     assert not panel.ui.channelSelector2.visible and panel.ui.advancedCollapsibleButton.collapsed
     assert "120 classes" in panel.ui.modelFactsLabel.text and "not for clinical use" in panel.ui.modelFactsLabel.text
@@ -46,7 +46,9 @@ def test_a_fresh_panel_says_what_is_missing_and_cannot_start(panel):
     panel.ui.inputSelector.setCurrentNode(volume)
     assert panel.ui.applyButton.enabled and "does not grow with the number of classes" in panel.ui.needLabel.text
     panel.classList.none_button.click()
-    assert not panel.ui.applyButton.enabled and panel.ui.needLabel.text == "No class is ticked. Tick at least one."
+    assert (
+        not panel.ui.applyButton.enabled and panel.ui.needLabel.text == "No class is ticked. Tick at least one class."
+    )
 
 
 def test_the_need_follows_device_region_step_and_voxels(panel):
@@ -63,7 +65,7 @@ def test_the_need_follows_device_region_step_and_voxels(panel):
     assert panel.ui.needLabel.text != on_cpu
     roi.SetCenter(-900.0, 0.0, 0.0)
     panel.onParametersChanged()
-    assert "holds no voxel of CT" in panel.ui.needLabel.text and not panel.ui.applyButton.enabled
+    assert "contains no voxel of CT" in panel.ui.needLabel.text and not panel.ui.applyButton.enabled
     panel.ui.regionSelector.setCurrentNode(None)
     panel.ui.inputSelector.currentNode().SetSpacing(1, 1, 9)
     panel.onParametersChanged()
@@ -125,7 +127,7 @@ def test_presets_outlive_the_panel_and_fit_other_models(panel, answers):
     other.classList.preset_menu.aboutToShow.emit()
     next(a for a in other.classList.preset_menu.actions() if a.text == "Upper abdomen").trigger()
     assert other.classList.chosen() == ["spleen"]
-    assert answers == ["1 classes of the preset are not in this model."]
+    assert answers == ["Classes of the preset that this model does not have: 1."]
     other.classList._delete("Upper abdomen")
     other.cleanup()
     classes.preset_menu.aboutToShow.emit()
@@ -223,7 +225,7 @@ def test_cancel_ends_the_process_and_leaves_the_scene_as_it_was(panel):
     panel.ui.applyButton.click()
     child = psutil.Process(panel.runs.run._process.pid)
     panel.ui.cancelButton.click()
-    assert not child.is_running() and panel.ui.statusLabel.text == "Cancelled. The scene is as it was."
+    assert not child.is_running() and panel.ui.statusLabel.text == "Cancelled. The scene was not changed."
     assert slicer.mrmlScene.GetNumberOfNodes() == before and panel.ui.applyButton.enabled
 
 
@@ -242,7 +244,7 @@ def test_closing_the_scene_stops_the_run(panel):
     panel.ui.applyButton.click()
     slicer.mrmlScene.Clear()
     assert panel.runs.run is None and "scene was closed" in panel.ui.statusLabel.text
-    assert panel.ui.needLabel.text.startswith("No volume is chosen")
+    assert panel.ui.needLabel.text.startswith("No volume is selected")
 
 
 def test_leaving_the_module_does_not_stop_the_run_and_unloading_does(panel):
@@ -269,7 +271,7 @@ def test_a_model_removed_between_choice_and_apply_is_told(panel, answers, tmp_pa
     assert "is no longer at" in answers.pop() and panel.runs.run is None
     assert not panel.ui.applyButton.enabled
     panel.models.remove()
-    assert answers.pop().startswith("Forget own model?") and panel.models.entry is None
+    assert answers.pop().startswith("Remove own model from the list?") and panel.models.entry is None
     assert "which is not in the catalogue" in panel.ui.needLabel.text
 
 
@@ -304,7 +306,7 @@ def test_the_model_card_can_be_read(panel, monkeypatch):
     assert panel.models.card_dialog is None
     panel.models.select("totalsegmentator-3mm")
     action.trigger()
-    assert said == ["This model has no card, or is not downloaded."]
+    assert said == ["This model has no model card, or is not downloaded yet."]
 
 
 def test_a_download_is_asked_for_with_address_size_and_licence(panel, answers, monkeypatch):
@@ -327,7 +329,8 @@ def test_a_missing_package_is_asked_for_and_declining_says_what_to_do(panel, ans
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
     panel.ui.applyButton.click()
     assert len(asked) == 1 and asked[0].endswith("no-such-package>=1")
-    assert answers == ["Without no-such-package>=1 nothing can be segmented."] and panel.runs.run is None
+    assert len(answers) == 1 and "without these Python packages: no-such-package>=1. Press Apply" in answers[0]
+    assert panel.runs.run is None
     assert "numpy==" in install.constraints() and "SimpleITK==" in install.constraints()
 
 

@@ -53,7 +53,7 @@ def test_codes_become_terminology(node):
 
 def test_what_the_node_has_is_replaced_only_when_asked(node):
     fill_segmentation_node(node, segmentation(12))
-    with pytest.raises(OutputExistsError, match="Result has segments already"):
+    with pytest.raises(OutputExistsError, match="Result already has segments"):
         fill_segmentation_node(node, segmentation(3))
     assert len(segments(node)) == 11
     fill_segmentation_node(node, segmentation(3), replace=True)

@@ -1,6 +1,6 @@
-"""Run inside Slicer after installation: the library, its resources and the scene work there, without torch.
+"""Test inside Slicer that the library, its resources and the scene work after installation, without torch.
 
-Needs nothing of the application but its scene, so that the repository's tests run it with slicer-core too.
+The test needs only Slicer's scene and not the application, so that the repository's tests can run it with slicer-core.
 """
 
 from __future__ import annotations

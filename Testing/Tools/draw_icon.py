@@ -2,8 +2,8 @@
 
     python Testing/Tools/draw_icon.py
 
-writes ``Resources/Icons/ClassScaleSeg.png``, which the extension catalogue shows, and the same file beside the module,
-where Slicer looks for it. Made from numbers alone, so that nobody's picture is copied.
+This writes ``Resources/Icons/ClassScaleSeg.png``, which Slicer's extension catalogue shows, and a copy in the module's
+``Resources/Icons``, where Slicer looks for it. The icon is computed, so that nobody's picture is copied.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-SIZE = 128  # pixels, what the extension catalogue asks for
-FINE = 6  # subpixels a side
+SIZE = 128  # pixels, as the extension catalogue requires
+FINE = 6  # subpixels per side of a pixel
 CELLS = 84
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = ("Resources/Icons/ClassScaleSeg.png", "ClassScaleSeg/Resources/Icons/ClassScaleSeg.png")
 
-# Ellipses (centre x, centre y, radius x, radius y, turn in degrees), in the unit square with y downwards.
+# Ellipses (centre x, centre y, radius x, radius y, rotation in degrees), in the unit square with y downwards.
 CEREBRUM = (
     (0.45, 0.42, 0.40, 0.335, -8),
     (0.62, 0.40, 0.355, 0.31, 18),
@@ -32,7 +32,7 @@ STEM = ((0.545, 0.845, 0.068, 0.15, -14),)
 
 
 def main() -> None:
-    """Write both files."""
+    """Draw the icon, and write both files."""
     from matplotlib.image import imsave
 
     image = draw()
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def draw() -> np.ndarray:
-    """``(128, 128, 4)`` float RGBA in 0..1 with a transparent background."""
+    """Return the icon: ``(128, 128, 4)`` float RGBA, 0..1, with a transparent background."""
     axis = (np.arange(SIZE * FINE) + 0.5) / (SIZE * FINE)
     x, y = np.meshgrid(axis, axis)
     points = np.stack([x, y], axis=-1)
@@ -55,7 +55,7 @@ def draw() -> np.ndarray:
     hue_of = _colors(seeds)
     image = np.zeros((*x.shape, 4))
     image[..., :3] = hue_of[cell[..., 0]] * (1.06 - 0.24 * (y[..., None] + x[..., None] * 0.5 - 0.35))
-    joint = distance[..., 1] - distance[..., 0] < 0.011  # dark joints between the stones
+    joint = distance[..., 1] - distance[..., 0] < 0.011  # dark joints between the cells
     rim = shape & (_near_edge(part, 0.011) > 0)
     image[joint | rim, :3] = (0.09, 0.11, 0.17)
     image[..., 3] = shape
@@ -77,7 +77,7 @@ def _union(x: np.ndarray, y: np.ndarray, ellipses: tuple[tuple[float, ...], ...]
 
 
 def _seeds(points: np.ndarray) -> np.ndarray:
-    """``(CELLS, 2)`` centres of cells of about equal size (Lloyd's relaxation)."""
+    """Return the centres, ``(CELLS, 2)``, of cells of about equal size (Lloyd's relaxation)."""
     points = points[::11]
     seeds = np.random.default_rng(7).choice(points, CELLS, replace=False)
     for _ in range(12):
@@ -89,7 +89,7 @@ def _seeds(points: np.ndarray) -> np.ndarray:
 
 
 def _colors(seeds: np.ndarray) -> np.ndarray:
-    """``(CELLS, 3)``: hues run around the brain, with enough scatter that neighbours differ."""
+    """Return the colours, ``(CELLS, 3)``. Hues change around the brain, with enough scatter that neighbours differ."""
     random = np.random.default_rng(3)
     angle = np.arctan2(seeds[:, 1] - 0.5, seeds[:, 0] - 0.5) / (2 * np.pi)
     hue = (angle + 0.62 + random.uniform(-0.09, 0.09, len(seeds))) % 1
@@ -98,7 +98,7 @@ def _colors(seeds: np.ndarray) -> np.ndarray:
 
 
 def _near_edge(part: np.ndarray, width: float) -> np.ndarray:
-    """True within ``width`` of the outline of a part, so that cerebellum and stem stand out."""
+    """Return which pixels are within ``width`` of the outline of a part. Makes cerebellum and brain stem stand out."""
     from scipy.ndimage import maximum_filter, minimum_filter
 
     size = 2 * round(width * SIZE * FINE / 2) + 1

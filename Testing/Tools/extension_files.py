@@ -1,6 +1,6 @@
-"""Which files of the repository belong into Slicer, and where: the one rule that packaging and its test share.
+"""List the files that are installed into Slicer, and where. Packaging and its test both use this list.
 
-Slicer's own build installs what ``ClassScaleSeg/CMakeLists.txt`` lists; here the same is found by looking.
+Slicer's own build installs the files that ``ClassScaleSeg/CMakeLists.txt`` lists. Here they are found in the folders.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ import re
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NOT_INSTALLED = {"Icons", "Screenshots"}  # of the top-level Resources: for the catalogue and the readme
+NOT_INSTALLED = {"Icons", "Screenshots"}  # in the top-level Resources; only the catalogue and the readme use them
 
 
 def installed_files(repository: Path = REPOSITORY) -> dict[str, Path]:
-    """Path below Slicer's ``qt-scripted-modules`` -> file, sorted by path."""
+    """Return the files to install, by path below Slicer's ``qt-scripted-modules``, sorted by path.
+
+    :param repository: a checkout of the repository.
+    """
     module, resources = repository / "ClassScaleSeg", repository / "Resources"
     files = {file.relative_to(module): file for file in module.rglob("*.py")}
     files |= {file.relative_to(module): file for file in (module / "Resources").rglob("*")}
@@ -28,6 +31,9 @@ def installed_files(repository: Path = REPOSITORY) -> dict[str, Path]:
 
 
 def extension_metadata(repository: Path = REPOSITORY) -> dict[str, str]:
-    """The fields ``set(EXTENSION_X "...")`` of the top ``CMakeLists.txt``, by X in lower case."""
+    """Return the values of ``set(EXTENSION_X "...")`` in the top-level ``CMakeLists.txt``, by X in lower case.
+
+    :param repository: a checkout of the repository.
+    """
     text = (repository / "CMakeLists.txt").read_text(encoding="utf-8")
     return {name.lower(): value for name, value in re.findall(r'set\(EXTENSION_([A-Z]+)\s+"([^"]*)"\s*\)', text)}

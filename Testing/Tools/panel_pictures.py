@@ -1,8 +1,8 @@
-"""Pictures of the panel after a run of the sample: as it is, narrow, and at 300 % scaling, to be looked at.
+"""Make pictures of the panel for inspection: after a run of the sample, in a narrow window, and at 300 % scaling.
 
     python Testing/Tools/panel_pictures.py FOLDER
 
-``panel.png`` of them is kept in Resources/Screenshots. Qt draws off-screen; in Slicer fonts and colours are its own.
+A copy of ``panel.png`` is in Resources/Screenshots. Fonts and colours differ from those in Slicer.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# file, width in pixels before scaling, scale factor, list of classes shown
+# file, width in pixels before scaling, scale factor, source of the list of classes
 PICTURES = (("panel.png", 440, "1", "model"), ("narrow.png", 350, "1", "anatomy"), ("scaled.png", 440, "3", "anatomy"))
 
 
 def draw(file: Path, width: int, classes: str) -> None:
-    """Run the sample, tick two structures, and grab the panel."""
+    """Write a picture of the panel.
+
+    :param width: pixels, before scaling.
+    :param classes: "model": run the sample, and tick two structures. "anatomy": show a list with long names, and the
+        section "Advanced".
+    """
     sys.path[:0] = [str(ROOT / "Testing" / "Python")]
     from slicer_application import application, load_sample, module
 
     panel = application.make_widget(module)
     panel.ui.inputSelector.setCurrentNode(load_sample())
-    if classes == "anatomy":  # names, codes and groups as long as they get
+    if classes == "anatomy":  # has the longest names, codes and groups
         from ClassScaleSegLib import LabelTable
 
         panel.classList.set_table(LabelTable.from_csv(ROOT / "Resources" / "LabelTables" / "totalsegmentator.csv"))
@@ -46,11 +51,12 @@ def draw(file: Path, width: int, classes: str) -> None:
     application.processEvents()
     if not holder.grab().save(str(file)):
         raise SystemExit(f"{file} could not be written.")
-    print(f"{file}: {holder.width} pixels wide, {width} asked for")
+    print(f"{file}: {holder.width} pixels wide, {width} requested")
     panel.cleanup()
 
 
 def main() -> int:
+    """Draw all pictures, each in a process of its own, because Qt reads the scale factor only once."""
     if len(sys.argv) == 4:
         draw(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
         return 0

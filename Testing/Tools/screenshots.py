@@ -1,10 +1,10 @@
-"""Make the pictures of the readme: embedded samples, segmented by the embedded models, in Slicer's own views.
+"""Make the pictures of the readme: the embedded samples, segmented by the embedded models, in Slicer's views.
 
     python Testing/Tools/screenshots.py
 
-Needs slicer-core; writes ``four-views.png``, ``surfaces.png`` and ``head.png`` to ``Resources/Screenshots``. Scene,
-slice views, 3D view and the drawing of segments are Slicer's own (MRML scene, slice logic, displayable managers),
-without its window.
+This needs slicer-core, and writes ``four-views.png``, ``surfaces.png`` and ``head.png`` to ``Resources/Screenshots``.
+Slicer's own code draws the slice views, the 3D view and the segments (MRML scene, slice logic, displayable managers),
+but without its main window.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
+    from vtk import vtkRenderer
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-SIDE = 390  # pixels of one of the four views
-GAP = 4
+SIDE = 390  # width and height of one of the four views, pixels
+GAP = 4  # between views, pixels
 INSIDE = {"Brain stem", "Commissures and tracts", "Deep nuclei", "Eyes and optic pathway", "Thalamus", "Ventricles"}
-CAMERA = np.array(
-    [0.62, 0.66, 0.42]
-)  # seen from the right, the front and above: directions of right, anterior, superior
+CAMERA = np.array([0.62, 0.66, 0.42])  # direction of the camera in RAS: from the right, the front and above
 
 
 def main() -> None:
-    """Segment, fill the scene, render, write."""
+    """Segment both samples, and write the pictures."""
     parser = argparse.ArgumentParser(description="Render the pictures of the readme.")
     parser.add_argument("-o", "--output", type=Path, default=REPOSITORY / "Resources" / "Screenshots", metavar="FOLDER")
     options = parser.parse_args()
@@ -43,7 +45,10 @@ def main() -> None:
 
 
 class Scene:
-    """A MRML scene with the sample volume of a demo and the segmentation that its model makes of it."""
+    """An MRML scene with the sample volume of a demo, and its segmentation by the model of the demo.
+
+    :param demo: name of the demo, "toy" or "head".
+    """
 
     def __init__(self, demo: str) -> None:
         import slicer
@@ -69,7 +74,7 @@ class Scene:
         for factory in (self.slices, self.solids):
             factory.SetMRMLApplicationLogic(self.application)
 
-    def _add_volume(self, file: Path) -> Any:
+    def _add_volume(self, file: Path) -> vtkMRMLScalarVolumeNode:
         import slicer
 
         volume = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", self.name)
@@ -88,7 +93,7 @@ class Scene:
         return volume
 
     def apart(self) -> list[str]:
-        """Segments of which none touches another, large ones first."""
+        """Return ids of segments that do not touch each other. Large segments are preferred."""
         labels = self.result.labels
         neighbours: dict[int, set[int]] = {}
         for axis in range(3):
@@ -104,25 +109,29 @@ class Scene:
         return [self.result.table[value].id for value in sorted(taken)]
 
     def in_groups(self, groups: set[str]) -> list[str]:
-        """Segments of these groups that were found."""
+        """Return the ids of the segments in the given groups, as far as the model has found them."""
         found = self.node.GetSegmentation()
         return [
             label.id for label in self.result.table.foreground if label.group in groups and found.GetSegment(label.id)
         ]
 
     def show(self, identifiers: list[str]) -> None:
-        """Show these in 3D, as the module does for the rows that are selected in its table."""
+        """Show the given segments in 3D, as the module does for ticked structures."""
         from ClassScaleSegLib.scene.surfaces import show_3d
 
         show_3d(self.node, identifiers)
 
     def four_views(self) -> np.ndarray:
-        """Slicer's four-up layout."""
+        """Return a picture in Slicer's layout Four-Up: axial, 3D, coronal and sagittal view."""
         axial, sagittal, coronal = (self.slice_view(orientation) for orientation in ("Axial", "Sagittal", "Coronal"))
         return tiled([[axial, self.view_3d(SIDE, SIDE)], [coronal, sagittal]])
 
     def slice_view(self, orientation: str) -> np.ndarray:
-        """``(SIDE, SIDE, 3)`` uint8: the middle slice with the segments filled and outlined, as Slicer shows it."""
+        """Return a picture of the middle slice, with its segments filled and outlined.
+
+        :param orientation: "Axial", "Sagittal" or "Coronal".
+        :returns: uint8 ``(SIDE, SIDE, 3)``.
+        """
         import slicer
         import vtk
 
@@ -145,14 +154,14 @@ class Scene:
         image = vtk.vtkActor2D()
         image.SetMapper(mapper)
         image.GetProperty().SetDisplayLocationToBackground()
-        under = vtk.vtkRenderer()  # a layer of its own, as in Slicer: fills are blended with what lies under theirs
+        under = vtk.vtkRenderer()  # a separate layer, as in Slicer, with which the segments are blended
         under.AddViewProp(image)
         window.put_under(under)
         logic.UpdatePipeline()
         return window.pixels()
 
     def view_3d(self, width: int, height: int) -> np.ndarray:
-        """``(height, width, 3)`` uint8."""
+        """Return a picture of the 3D view, uint8 ``(height, width, 3)``."""
         import slicer
         import vtk
 
@@ -175,9 +184,13 @@ class Scene:
 
 
 class Window:
-    """A window without a screen."""
+    """An off-screen render window.
 
-    def __init__(self, renderer: Any, width: int, height: int) -> None:
+    :param width: pixels.
+    :param height: pixels.
+    """
+
+    def __init__(self, renderer: vtkRenderer, width: int, height: int) -> None:
         import vtk
 
         self.window = vtk.vtkRenderWindow()
@@ -186,17 +199,17 @@ class Window:
         self.window.SetMultiSamples(8)
         self.window.AddRenderer(renderer)
         renderer.SetBackground(0, 0, 0)
-        self.interactor = vtk.vtkGenericRenderWindowInteractor()  # displayable managers ask for one
+        self.interactor = vtk.vtkGenericRenderWindowInteractor()  # displayable managers need one
         self.interactor.SetRenderWindow(self.window)
 
-    def put_under(self, renderer: Any) -> None:
-        """Add a layer under the one that is there."""
+    def put_under(self, renderer: vtkRenderer) -> None:
+        """Add a layer below the existing one."""
         self.window.SetNumberOfLayers(2)
         self.window.GetRenderers().GetFirstRenderer().SetLayer(1)
         self.window.AddRenderer(renderer)
 
     def pixels(self) -> np.ndarray:
-        """``(height, width, 3)`` uint8, the top row first."""
+        """Render the window, and return its picture, uint8 ``(height, width, 3)``, the top row first."""
         import vtk
         from vtk.util.numpy_support import vtk_to_numpy
 
@@ -211,7 +224,10 @@ class Window:
 
 
 def tiled(rows: list[list[np.ndarray]]) -> np.ndarray:
-    """Pictures of one size side by side, with a gap of ``GAP`` dark pixels."""
+    """Return one picture made of pictures of the same size, with ``GAP`` dark pixels between them.
+
+    :param rows: the pictures, uint8 ``(height, width, 3)``, by row.
+    """
     height, width = rows[0][0].shape[:2]
     picture = np.full((len(rows) * (height + GAP) - GAP, len(rows[0]) * (width + GAP) - GAP, 3), 40, np.uint8)
     for y, row in enumerate(rows):
@@ -221,7 +237,7 @@ def tiled(rows: list[list[np.ndarray]]) -> np.ndarray:
 
 
 def write(file: Path, picture: np.ndarray) -> None:
-    """Write a PNG and print its name."""
+    """Write a picture as PNG, and print the name of the file."""
     from ClassScaleSegLib.files import replacing
     from matplotlib.image import imsave
 

@@ -1,1 +1,1 @@
-"""MRML: volumes, segmentation nodes, runs, surfaces. The one room that imports ``slicer`` and ``vtk``."""
+"""Work with MRML nodes: volumes, segmentations, runs, surfaces. The only folder of the library that imports Slicer."""

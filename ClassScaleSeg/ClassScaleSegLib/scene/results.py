@@ -1,4 +1,4 @@
-"""What a finished run leaves in 3D Slicer's scene, and how a segmentation node is saved again in a second."""
+"""Put the result of a run into 3D Slicer's scene, and read and save segmentation nodes that share one label map."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,11 +21,28 @@ from ..labels.table import LabelTable
 from .segmentation_node import fill_segmentation_node
 from .volume import Region, fill_volume_node, grid, image_to_world, uncrop
 
+if TYPE_CHECKING:
+    from slicer import (
+        vtkMRMLDisplayableNode,
+        vtkMRMLScalarVolumeNode,
+        vtkMRMLScene,
+        vtkMRMLSegmentationNode,
+        vtkMRMLTableNode,
+        vtkOrientedImageData,
+        vtkSegment,
+        vtkSegmentation,
+    )
+    from vtk import vtkAbstractArray
+
 
 def read_result(path: Path, confidence: Path | None, region: Region | None, geometry: Geometry) -> Segmentation:
-    """The label map that the child process wrote, with its confidence, on the grid of the whole volume.
+    """Read what the child process wrote, and put it on the grid of the whole volume.
 
-    :raises ImageError: if a file is missing or is not what was asked for.
+    :param path: the ``.seg.nrrd`` with the label map.
+    :param confidence: the file with the confidence map, if one was requested.
+    :param region: the part of the volume that was segmented, or ``None`` for all of it.
+    :param geometry: the grid of the whole volume.
+    :raises ImageError: if a file is missing, cannot be read, or does not have the expected size.
     """
     result = Segmentation.from_image(path)
     if confidence is not None:
@@ -40,11 +57,23 @@ def read_result(path: Path, confidence: Path | None, region: Region | None, geom
 
 
 def show_result(
-    node: Any, result: Segmentation, volume: Any, standard_names: bool, keep_empty: bool, replace_segments: bool
+    node: vtkMRMLSegmentationNode,
+    result: Segmentation,
+    volume: vtkMRMLScalarVolumeNode,
+    standard_names: bool,
+    keep_empty: bool,
+    replace_segments: bool,
 ) -> Segmentation:
-    """Fill a segmentation node of the scene, in the world, beside the volume in the subject hierarchy.
+    """Fill a segmentation node with a result, and move it next to the volume in the subject hierarchy.
 
-    :returns: the segmentation as shown, with the names that the segments have.
+    The node loses its transform, because the result is in world coordinates.
+
+    :param volume: the volume that was segmented.
+    :param standard_names: name segments by their terminology codes where they have some.
+    :param keep_empty: also add classes without a voxel.
+    :param replace_segments: remove the segments that the node has; otherwise they are an error.
+    :returns: the segmentation with the names of the segments.
+    :raises OutputExistsError: if the node has segments and ``replace_segments`` is not set.
     """
     shown = replace(result, table=with_standard_names(result.table)) if standard_names else result
     modifying = node.StartModify()
@@ -57,8 +86,8 @@ def show_result(
 
 
 @contextlib.contextmanager
-def removed_on_failure(scene: Any) -> Iterator[None]:
-    """If the block raises, remove every node that it has added to ``scene``."""
+def removed_on_failure(scene: vtkMRMLScene) -> Iterator[None]:
+    """Remove all nodes that the ``with`` block has added to ``scene`` if it raises."""
     before = {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}
     try:
         yield
@@ -70,8 +99,13 @@ def removed_on_failure(scene: Any) -> Iterator[None]:
         raise
 
 
-def fill_confidence_node(node: Any, confidence: np.ndarray, geometry: Geometry) -> None:
-    """Put probabilities ``(z, y, x)`` into a scalar volume node; it is shown from 0 to 1 unless it was shown before."""
+def fill_confidence_node(node: vtkMRMLScalarVolumeNode, confidence: np.ndarray, geometry: Geometry) -> None:
+    """Put a confidence map into a scalar volume node.
+
+    A node without display properties gets the window 0 to 1; those of other nodes stay as they are.
+
+    :param confidence: probabilities, 0..1, float32 ``(z, y, x)``.
+    """
     fill_volume_node(node, confidence, geometry)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
@@ -80,17 +114,17 @@ def fill_confidence_node(node: Any, confidence: np.ndarray, geometry: Geometry) 
         display.SetWindowLevelMinMax(0, 1)
 
 
-def prepare_surfaces(node: Any) -> None:
-    """Let Slicer's own "Show 3D" use surface nets, its faster way."""
+def prepare_surfaces(node: vtkMRMLSegmentationNode) -> None:
+    """Make Slicer's own "Show 3D" use surface nets, the faster of its two methods."""
     import slicer
 
     rule = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule
-    if hasattr(rule, "GetConversionMethodParameterName"):  # Slicer 5.8 has none
+    if hasattr(rule, "GetConversionMethodParameterName"):  # Slicer 5.8 has no such parameter
         node.GetSegmentation().SetConversionParameter(rule.GetConversionMethodParameterName(), "1")
 
 
-def place_beside(node: Any, volume: Any) -> None:
-    """Move ``node`` into the folder or study of the subject hierarchy that holds ``volume``."""
+def place_beside(node: vtkMRMLDisplayableNode, volume: vtkMRMLScalarVolumeNode) -> None:
+    """Move ``node`` into the folder or study of the subject hierarchy that ``volume`` is in."""
     import slicer
 
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume.GetScene())
@@ -100,11 +134,19 @@ def place_beside(node: Any, volume: Any) -> None:
             hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(beside))
 
 
-def fill_table_node(node: Any, results: Sequence[Segmentation]) -> None:
-    """A row for every class that was found: name, label value, voxels, mL; with several frames also the frame."""
+def fill_table_node(node: vtkMRMLTableNode, results: Sequence[Segmentation]) -> None:
+    """Fill a table node with a row for each class that was found: name, label value, voxels, volume in mL.
+
+    :param results: one segmentation per frame; with more than one, the first column is the frame number from 0.
+    """
     import vtk
 
-    columns: list[Any] = [vtk.vtkStringArray(), vtk.vtkIntArray(), vtk.vtkLongLongArray(), vtk.vtkDoubleArray()]
+    columns: list[vtkAbstractArray] = [
+        vtk.vtkStringArray(),
+        vtk.vtkIntArray(),
+        vtk.vtkLongLongArray(),
+        vtk.vtkDoubleArray(),
+    ]
     names = ["Structure", "Label value", "Voxels", "Volume (mL)"]
     if len(results) > 1:
         columns, names = [vtk.vtkIntArray(), *columns], ["Frame", *names]
@@ -122,11 +164,12 @@ def fill_table_node(node: Any, results: Sequence[Segmentation]) -> None:
     node.EndModify(modifying)
 
 
-def segmentation_of(node: Any) -> Segmentation | None:
-    """The label map and table of a segmentation node, if all its segments share one image; else ``None``.
+def segmentation_of(node: vtkMRMLSegmentationNode) -> Segmentation | None:
+    """Return the label map of a segmentation node, with the current names, colours, codes and ids of its segments.
 
-    Segments filled by `fill_segmentation_node` do, also after edits without overlap. Names, colours, codes and ids are
-    those of the segments now.
+    :returns: ``None`` if the segments do not share one image, or the node is under a transform. Segments added by
+        `fill_segmentation_node` share one, and still do after edits that let none overlap.
+    :raises ClassScaleError: if segments have ids or label values that a label table cannot hold.
     """
     from vtk.util.numpy_support import vtk_to_numpy
 
@@ -138,7 +181,7 @@ def segmentation_of(node: Any) -> Segmentation | None:
     if len(images) != 1 or image is None or len(values) != len(segments) or node.GetParentTransformNode() is not None:
         return None
     if image.GetPointData().GetScalars() is None or not image.GetNumberOfPoints():
-        return None  # of segments that were only just added
+        return None  # segments added without any voxels yet
     x0, x1, y0, y1, z0, z1 = image.GetExtent()
     cropped = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(z1 - z0 + 1, y1 - y0 + 1, x1 - x0 + 1)
     if cropped.dtype.kind not in "iu" or not set(np.unique(cropped).tolist()) <= values | {0}:
@@ -155,9 +198,13 @@ def segmentation_of(node: Any) -> Segmentation | None:
     return Segmentation(labels, table, grid(matrix, tuple(size)))
 
 
-def save_segmentation(node: Any, path: str | Path) -> bool:
-    """Save a segmentation node; by our own writer where that can, which returns ``True``, else by Slicer's.
+def save_segmentation(node: vtkMRMLSegmentationNode, path: str | Path) -> bool:
+    """Save a segmentation node to a file, and replace the file if there is one.
 
+    A ``.seg.nrrd`` of segments that share one image is written by the library's writer, in about a second for hundreds
+    of segments. Anything else is left to Slicer's writer.
+
+    :returns: ``True`` if the library's writer was used.
     :raises OutputError: if the file cannot be written.
     """
     import slicer
@@ -168,15 +215,15 @@ def save_segmentation(node: Any, path: str | Path) -> bool:
         _mark_saved(node, os.path.abspath(path))
         return True
     if not slicer.util.saveNode(node, str(path)):
-        raise OutputError(f"{path} could not be written. See the application's log.")
+        raise OutputError(f"{path} could not be written. The reason is in Slicer's error log (View > Error Log).")
     return False
 
 
-def _mark_saved(node: Any, path: str) -> None:
-    """Let Slicer know that ``path`` holds the segmentation node as it is, so that it does not ask to save it again.
+def _mark_saved(node: vtkMRMLSegmentationNode, path: str) -> None:
+    """Mark the node as saved to ``path``, so that Slicer does not ask to save it again.
 
-    Only a write through the storage node sets the time that Slicer compares. So a segmentation of one voxel is written,
-    to a temporary file.
+    Only a write through the storage node sets the time that Slicer compares. Therefore the storage node writes a
+    segmentation of one voxel to a temporary file.
     """
     import slicer
 
@@ -189,23 +236,24 @@ def _mark_saved(node: Any, path: str) -> None:
     voxel = slicer.vtkMRMLSegmentationNode()
     voxel.SetName("voxel")
     fill_segmentation_node(voxel, Segmentation(np.ones((1, 1, 1), np.uint16), table, grid(np.eye(4), (1, 1, 1))))
-    # no room there: it is saved all the same, and Slicer will just ask
+    # without room for that file Slicer merely asks again; the segmentation itself is saved
     with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as folder:
         storage.SetFileName(str(Path(folder) / "voxel.seg.nrrd"))
         storage.WriteData(voxel)
     storage.SetFileName(path)
 
 
-def _label(identifier: str, segment: Any) -> Label:
+def _label(identifier: str, segment: vtkSegment) -> Label:
     from ..images.seg_nrrd import parse_codes
 
     colour = tuple(round(255 * part) for part in segment.GetColor())
-    codes = parse_codes(f"TerminologyEntry:{segment.GetTerminology()}|") if hasattr(segment, "GetTerminology") else {}
+    entry = segment.GetTerminology() if hasattr(segment, "GetTerminology") else ""  # Slicer older than 5.10 has none
+    codes: dict[str, Any] = parse_codes(f"TerminologyEntry:{entry}|")
     return Label(segment.GetLabelValue(), identifier, segment.GetName(), colour, **codes)
 
 
-def _reference_extent(segmentation: Any, image: Any) -> tuple[int, ...] | None:
-    """Extent of the reference geometry if it is the grid of ``image``."""
+def _reference_extent(segmentation: vtkSegmentation, image: vtkOrientedImageData) -> tuple[int, ...] | None:
+    """Return the extent of the reference geometry, or ``None`` if it is not on the grid of ``image``."""
     import slicer
 
     converter = slicer.vtkSegmentationConverter

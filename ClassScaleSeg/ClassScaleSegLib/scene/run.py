@@ -1,18 +1,18 @@
-"""One run: from volume nodes through the child process to a segmentation node. Used by the panel and by scripts alike.
+"""Segment volume nodes in a child process, and put the result into a segmentation node, for the panel and for scripts.
 
     run = SceneRun(Request((volume,), "toy-120"))
     run.start()
-    run.wait()                # or, in an application: a timer that calls run.poll()
+    run.wait()                # or, in an application, call run.poll() from a timer
     run.node
 
-Nothing in the scene changes before the result is there, and nothing is left in the temporary folder, however it ends.
+The scene does not change before the result is complete. The temporary folder is removed however the run ends.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,37 +27,53 @@ from .sequence import add_segmentations, browser_of, frames
 from .volume import check_volume, geometry_of, region_of, write_volume
 
 if TYPE_CHECKING:
+    from slicer import (
+        vtkMRMLMarkupsROINode,
+        vtkMRMLNode,
+        vtkMRMLScalarVolumeNode,
+        vtkMRMLSegmentationNode,
+        vtkMRMLTableNode,
+    )
+
     from ..images.geometry import Geometry
     from ..images.segmentation import Segmentation
     from .volume import Region
 
-_MARGIN = 64 << 20  # for the statistics, the log, and what file systems keep
+_MARGIN = 64 << 20  # bytes for the statistics, the log, and what file systems reserve
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to segment, with what, and where the result goes.
+    """What to segment, with which model, and which nodes to fill.
 
-    :ivar volumes: scalar volume nodes, one a channel.
-    :ivar model: path, or id or name of the catalogue.
-    :ivar region: ``vtkMRMLMarkupsROINode``: only voxels in it are segmented.
-    :ivar all_frames: of the sequence that the first volume belongs to.
-    :ivar segmentation: node to fill; a new one if ``None``.
-    :ivar replace: the segments it has.
-    :ivar confidence, statistics: nodes to fill, if wanted.
+    :ivar volumes: one volume node per channel of the model.
+    :ivar model: path of a model, or its id or name in the catalogue.
+    :ivar region: region of interest; only voxels inside it are segmented. ``None``: the whole volume.
+    :ivar all_frames: segment every frame of the sequence that the first volume is part of.
+    :ivar segmentation: node to fill; ``None``: a new node.
+    :ivar replace: remove the segments that ``segmentation`` has; otherwise they are an error.
+    :ivar confidence: volume node to fill with the probability of each voxel's class. Not for sequences.
+    :ivar statistics: table node to fill with the voxels and the volume (mL) of each structure.
+    :ivar standard_names: name segments by their terminology codes ("Left kidney") where they have some.
+    :ivar keep_empty: also add segments for classes that were not found.
     :ivar options: further fields of `Job`, such as ``classes``, ``device``, ``step``, ``mirroring``, ``folds``,
-        ``memory_limit``, ``threads``.
-    :raises ClassScaleError: if ``options`` names something that there is not.
+        ``checkpoint``, ``memory_limit`` (GiB) and ``threads``.
+    :raises ClassScaleError: if ``options`` has an unknown name.
+
+    >>> Request((), "toy-120", options={"colour": "red"})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ClassScaleSegLib.errors.ClassScaleError: There is no option colour. The options are all_frames, ...
     """
 
-    volumes: tuple[Any, ...]
+    volumes: tuple[vtkMRMLScalarVolumeNode, ...]
     model: str | Path
-    region: Any = None
+    region: vtkMRMLMarkupsROINode | None = None
     all_frames: bool = False
-    segmentation: Any = None
+    segmentation: vtkMRMLSegmentationNode | None = None
     replace: bool = False
-    confidence: Any = None
-    statistics: Any = None
+    confidence: vtkMRMLScalarVolumeNode | None = None
+    statistics: vtkMRMLTableNode | None = None
     standard_names: bool = True
     keep_empty: bool = False
     options: dict[str, Any] | None = None
@@ -70,41 +86,52 @@ class Request:
             raise ClassScaleError(f"There is no option {', '.join(unknown)}. The options are {listed}.")
 
 
-def request_for(volumes: Any, model: str | Path, choices: dict[str, Any]) -> Request:
-    """The request of one volume node, or a list of them; ``choices`` are its own fields, or options of the `Job`.
+def request_for(
+    volumes: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
+    model: str | Path,
+    choices: dict[str, Any],
+) -> Request:
+    """Make a `Request` from the keyword arguments of a script.
 
-    :raises ClassScaleError: if a choice is neither.
+    :param volumes: one volume node, or a list or tuple of them, one per channel of the model.
+    :param model: path of a model, or its id or name in the catalogue.
+    :param choices: fields of `Request` and of `Job`, by name.
+    :raises ClassScaleError: if a name in ``choices`` is unknown.
     """
     own = {field.name for field in fields(Request)} - {"volumes", "model", "options"}
     kept = {name: choice for name, choice in choices.items() if name in own}
     options = {name: choice for name, choice in choices.items() if name not in own}
-    volumes = tuple(volumes) if isinstance(volumes, (list, tuple)) else (volumes,)
-    return Request(volumes, model, **kept, options=options)
+    nodes = tuple(volumes) if isinstance(volumes, (list, tuple)) else (volumes,)
+    return Request(nodes, model, **kept, options=options)
 
 
 class SceneRun:
-    """:ivar state: "new", "running", "finished", "failed" or "cancelled".
-    :ivar node: the segmentation node at the end.
-    :ivar results: a `Segmentation` for each frame, as shown.
-    :ivar error: a sentence, if it failed.
-    :ivar notice: what the user should know of a run that finished, mostly nothing.
+    """One run of a request. Only one can be under way in an application at a time.
+
+    :ivar state: "new", "running", "finished", "failed" or "cancelled".
+    :ivar node: the segmentation node, once the run has finished.
+    :ivar results: a `Segmentation` per frame, with the names of the segments, once the run has finished.
+    :ivar error: why the run failed, in a sentence; ``None`` unless it did.
+    :ivar notice: what the user should know about a run that finished, usually empty.
     """
 
-    current: SceneRun | None = None  # the one that runs, in this application
+    current: SceneRun | None = None  # the run that is under way in this application
 
-    def __init__(self, request: Request):
-        self.request, self.state, self.error, self.notice = request, "new", None, ""
-        self.node: Any = None
+    def __init__(self, request: Request) -> None:
+        self.request, self.state, self.notice = request, "new", ""
+        self.error: str | None = None
+        self.node: vtkMRMLSegmentationNode | None = None
         self.results: list[Segmentation] = []
         self._process: SegmentationProcess | None = None
-        self._regions: list[Region | None] = []  # these two: one a frame
+        self._regions: list[Region | None] = []  # one per frame, as are the geometries
         self._geometries: list[Geometry] = []
         self._name = ""
 
     def start(self) -> None:
-        """Check the request, write the images, start the process.
+        """Check the request, write the images to a temporary folder, and start the child process.
 
-        :raises ClassScaleError: a sentence; nothing is left behind.
+        :raises ClassScaleError: if another run is under way, the request cannot be met, or the images cannot be
+            written. The scene is not changed, and the temporary folder is removed.
         """
         if SceneRun.current is not None and SceneRun.current.state == "running":
             raise ClassScaleError("A segmentation is running already. Wait until it ends, or cancel it.")
@@ -114,17 +141,19 @@ class SceneRun:
         model = resolve_model(str(request.model))
         channels = summarize(model[0]).channels
         if len(request.volumes) != channels:
-            raise ImageError(f"The model reads {channels} volume(s), one a channel; {len(request.volumes)} are chosen.")
+            raise ImageError(
+                f"The model needs {channels} volume(s), one per channel, and {len(request.volumes)} are given."
+            )
         self._refuse_existing_segments()
         self._name = request.volumes[0].GetName()
-        self._process = SegmentationProcess()
+        self._process = process = SegmentationProcess()
         try:
-            self._process.job = self._job(model, self._process.work_folder)
-            self._process.start()
+            process.job = self._job(model, process.work_folder)
+            process.start()
         except BaseException as error:
             self._close()
             if isinstance(error, OSError):
-                raise unwritable(self._process.work_folder, error) from error
+                raise unwritable(process.work_folder, error) from error
             raise
         SceneRun.current, self.state = self, "running"
 
@@ -132,15 +161,15 @@ class SceneRun:
         node = self.request.segmentation
         if node is not None and node.GetSegmentation().GetNumberOfSegments() and not self.request.replace:
             raise OutputExistsError(
-                f"{node.GetName()} has segments already. Choose a new segmentation, or replace them."
+                f"{node.GetName()} already has segments. Select another segmentation, or replace them (replace=True)."
             )
         if self.request.all_frames and self.request.confidence is not None:
             raise OutputError(
-                "Confidence is computed for a single volume, not for a sequence. Choose no confidence volume."
+                "Confidence is computed for a single volume, not for a sequence. Select no confidence volume."
             )
 
     def _job(self, model: tuple[Path, ...], folder: Path) -> Job:
-        """Write the images into ``folder``, and say what is to be made of them."""
+        """Write the images into ``folder``, and return the job that segments them."""
         request = self.request
         images = folder / "images"
         images.mkdir()
@@ -148,7 +177,8 @@ class SceneRun:
             for frame in frames(request.volumes[0]):
                 self._write_images(images, f"frame{frame:06}")
             (folder / "results").mkdir()
-            paths, output = (images,), folder / "results"
+            paths: tuple[Path, ...] = (images,)
+            output = folder / "results"
         else:
             paths, output = self._write_images(images, "image"), folder / "result.seg.nrrd"
         confidence = folder / "confidence.nrrd" if request.confidence is not None else None
@@ -166,14 +196,15 @@ class SceneRun:
             if image.GetDimensions() != first.GetDimensions():
                 raise ImageError(
                     f"{volume.GetName()} has {image.GetDimensions()} voxels and {volumes[0].GetName()} "
-                    f"{first.GetDimensions()}. All channels must lie on one grid; resample one of them."
+                    f"{first.GetDimensions()}. All channels need the same grid. Resample one of the volumes to the "
+                    "grid of the other, for example with Slicer's module Resample Scalar/Vector/DWI Volume."
                 )
             need = image.GetNumberOfPoints() * (image.GetScalarSize() + 2) + _MARGIN
             free = shutil.disk_usage(folder).free
             if free < need:
                 raise OutputError(
                     f"The temporary folder {folder.parents[1]} has {free / 1e9:.1f} GB free, and about "
-                    f"{need / 1e9:.1f} GB are needed. Make room there and run again."
+                    f"{need / 1e9:.1f} GB are needed. Make room there, and run again."
                 )
             files.append(folder / f"{name}_{channel:04}.nrrd")
             write_volume(volume, files[-1], region)
@@ -182,79 +213,89 @@ class SceneRun:
         return tuple(files)
 
     def poll(self) -> list[Event]:
-        """What happened since the last call; never blocks for long. At the end fills the nodes and sets ``state``."""
-        if self.state != "running":
+        """Return the events since the last call, without waiting for more.
+
+        Once the child process has ended, fill the nodes and set ``state``.
+        """
+        process = self._process
+        if process is None or self.state != "running":
             return []
-        if not self._inputs_are_there():
+        if not self._inputs_exist():
             self.cancel()
-            self._fail(f"{self._name} was removed while it was segmented, so the segmentation was stopped.")
+            self._fail(f"{self._name} was removed from the scene, so its segmentation was stopped.")
             return []
-        events = self._process.poll()
-        if self._process.state != "running":
-            events += self._conclude()
+        events = process.poll()
+        if process.state != "running":
+            events += self._conclude(process)
         return events
 
-    def wait(self, on_event: Callable[[Event], None] | None = None) -> Any:
-        """Block until the end; returns the segmentation node.
+    def wait(self, on_event: Callable[[Event], None] | None = None) -> vtkMRMLSegmentationNode:
+        """Block until the run has ended, and return the segmentation node.
 
-        :raises ClassScaleError: if it failed.
-        :raises Cancelled: if it was cancelled.
+        :param on_event: called with each `Event`. If it raises, or Ctrl-C is pressed, the run is cancelled.
+        :raises ClassScaleError: if the run failed.
+        :raises Cancelled: if the run was cancelled.
         """
+        process = self._process
         try:
-            if self.state == "running":
-                self._process.wait(on_event)
-                for event in self._conclude():
+            if process is not None and self.state == "running":
+                process.wait(on_event)
+                for event in self._conclude(process):
                     if on_event is not None:
                         on_event(event)
         except BaseException:
             self.cancel()
             raise
         if self.state == "cancelled":
-            raise Cancelled("Cancelled; nothing was changed.")
+            raise Cancelled("The segmentation was cancelled. The scene was not changed.")
         if self.state == "failed":
             raise ClassScaleError(self.error)
         return self.node
 
     def cancel(self) -> None:
-        """End the process with all its children and remove the temporary folder. Does nothing once it has ended."""
+        """End the child process with all its children, and remove the temporary folder.
+
+        A run that has ended keeps its state and its result.
+        """
         if self.state == "running":
             self.state = "cancelled"
         self._close()
 
     @property
     def log(self) -> str:
+        """What the child process has printed so far, and the notice, for people to read or copy."""
         return "\n".join(filter(None, (self._process.log if self._process is not None else "", self.notice)))
 
-    def _conclude(self) -> list[Event]:
-        """Take the result over, whatever happens then; returns what is to be told."""
-        if self._process.state == "finished":
+    def _conclude(self, process: SegmentationProcess) -> list[Event]:
+        """Put the result of the process into the scene, and set ``state``. Return the notice as an event, if any."""
+        if process.state == "finished":
             try:
-                if not self._inputs_are_there():
-                    raise ImageError(f"{self._name} was removed while it was segmented; the result was dropped.")
+                if not self._inputs_exist():
+                    raise ImageError(f"{self._name} was removed from the scene, so its segmentation was discarded.")
                 with removed_on_failure(self.request.volumes[0].GetScene()):
-                    self._fill()
+                    self._fill(process.work_folder)
                 self.state = "finished"
             except ClassScaleError as error:
                 self._fail(str(error))
             except MemoryError:
-                self._fail("Memory ran out while the result was loaded. Close other scenes or programs, and run again.")
-            except Exception as error:  # a bug, of ours or of an observer of the scene: once, and not at every poll
+                self._fail("Memory ran out while the result was loaded. Close other programs or scenes, and run again.")
+            except Exception as error:  # a bug here or in an observer of the scene; must not repeat at every poll
                 logging.exception("The result of a segmentation could not be shown")
                 self._fail(
-                    f"The result could not be shown ({type(error).__name__}: {error}). This is a fault of the module: "
-                    "please report it, with the application's log."
+                    f"The result could not be shown ({type(error).__name__}: {error}). This is an error in the module. "
+                    "Please report it, with Slicer's error log (View > Error Log)."
                 )
-        elif self._process.state == "cancelled":
+        elif process.state == "cancelled":
             self.state = "cancelled"
         else:
-            self._fail(self._process.error or "The segmentation process failed without a message; see the log.")
+            self._fail(process.error or "The segmentation process failed without a message. See the log.")
         self._close()
         return [Event("message", text=self.notice)] if self.notice and self.state == "finished" else []
 
-    def _fill(self) -> None:
+    def _fill(self, folder: Path) -> None:
         import slicer
 
-        request, volume, folder = self.request, self.request.volumes[0], self._process.work_folder
+        request, volume = self.request, self.request.volumes[0]
         if request.all_frames:
             files = [folder / "results" / f"frame{index:06}.seg.nrrd" for index in range(len(self._regions))]
         else:
@@ -276,31 +317,27 @@ class SceneRun:
         else:
             node = self._target()
             results.append(show_result(node, loaded[0], volume, *choices))
-        if self._present(request.confidence):
+        if _is_in_scene(request.confidence) and loaded[0].confidence is not None:
             fill_confidence_node(request.confidence, loaded[0].confidence, self._geometries[0])
-        if self._present(request.statistics):
+        if _is_in_scene(request.statistics):
             fill_table_node(request.statistics, results)
         self.node, self.results = node, results
 
-    def _target(self) -> Any:
-        """The node to fill: the one asked for, or a new one if that is gone or has got segments during the run."""
+    def _target(self) -> vtkMRMLSegmentationNode:
+        """Return the requested node, or a new one if that was removed or got segments during the run."""
         node, scene = self.request.segmentation, self.request.volumes[0].GetScene()
-        usable = self._present(node)
-        filled = usable and node.GetSegmentation().GetNumberOfSegments() and not self.request.replace
-        if usable and not filled:
-            return node
+        taken: str | None = None
+        if node is not None and _is_in_scene(node):
+            if self.request.replace or not node.GetSegmentation().GetNumberOfSegments():
+                return node
+            taken = node.GetName()
         new = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{self._name} segmentation"))
-        if filled:
-            self.notice = f"{node.GetName()} has got segments meanwhile, so the result is in {new.GetName()}."
+        if taken is not None:
+            self.notice = f"Segments were added to {taken} during the run, so the result is in {new.GetName()}."
         return new
 
-    def _inputs_are_there(self) -> bool:
-        return all(self._present(volume) and volume.GetImageData() is not None for volume in self.request.volumes)
-
-    @staticmethod
-    def _present(node: Any) -> bool:
-        """Whether the node is there and its scene has not let go of it."""
-        return node is not None and node.GetScene() is not None and node.GetScene().IsNodePresent(node)
+    def _inputs_exist(self) -> bool:
+        return all(_is_in_scene(volume) and volume.GetImageData() is not None for volume in self.request.volumes)
 
     def _fail(self, sentence: str) -> None:
         self.state, self.error = "failed", sentence
@@ -310,3 +347,7 @@ class SceneRun:
             self._process.close()
         if SceneRun.current is self:
             SceneRun.current = None
+
+
+def _is_in_scene(node: vtkMRMLNode | None) -> bool:
+    return node is not None and node.GetScene() is not None and node.GetScene().IsNodePresent(node)

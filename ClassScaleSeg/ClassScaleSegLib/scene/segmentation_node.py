@@ -1,13 +1,13 @@
-"""A segmentation in 3D Slicer's scene: hundreds of segments that share one label map.
+"""Fill segmentation nodes of 3D Slicer with hundreds of segments that share one label map.
 
-Importing a label map node gives every class an image of its own first: 21.7 s for 1000 classes at 256^3, on two threads
-of an AMD EPYC (`Testing/Benchmarks/segmentation_node.py`). Here all segments point at one image, cropped to what is not
-background, each with its label value.
+Slicer's import of a label map node first makes a separate image for every class: 21.7 s for 1000 classes at 256^3, on
+two threads of an AMD EPYC (`Testing/Benchmarks/segmentation_node.py`). Here all segments refer to one image, cropped to
+the foreground, and each has its own label value.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,25 +18,50 @@ from ..images.seg_nrrd import terminology_entry
 from ..images.segmentation import Segmentation
 
 if TYPE_CHECKING:
+    from slicer import (
+        vtkMRMLScalarVolumeNode,
+        vtkMRMLSegmentationNode,
+        vtkOrientedImageData,
+        vtkSegment,
+        vtkSegmentation,
+    )
+    from vtk import vtkMatrix4x4
+
     from ..labels.label import Label
 
 
 def fill_segmentation_node(
-    node: Any, segmentation: Segmentation, keep_empty: bool = False, replace: bool = False, volume: Any = None
+    node: vtkMRMLSegmentationNode,
+    segmentation: Segmentation,
+    keep_empty: bool = False,
+    replace: bool = False,
+    volume: vtkMRMLScalarVolumeNode | None = None,
 ) -> None:
-    """Put the classes of ``segmentation`` into a ``vtkMRMLSegmentationNode`` as segments with names, colours and codes.
+    """Add the classes of a segmentation to a segmentation node, as segments with names, colours and codes.
 
-    :param keep_empty: add classes without a voxel too.
-    :param replace: remove the segments that the node has; without it they are an error.
-    :param volume: the ``vtkMRMLScalarVolumeNode`` that was segmented: becomes the reference geometry, which export as
-        DICOM needs. Without it the grid of the segmentation does.
-    :raises OutputExistsError: if the node has segments and ``replace`` is not set; nothing is changed then.
+    :param keep_empty: also add classes without a voxel.
+    :param replace: remove the segments that the node has; otherwise they are an error.
+    :param volume: the volume that was segmented. It becomes the reference geometry, which DICOM export needs; without
+        it the grid of the segmentation does.
+    :raises OutputExistsError: if the node has segments and ``replace`` is not set; the node is not changed.
+
+    >>> import slicer
+    >>> from ClassScaleSegLib import LabelTable
+    >>> scene = slicer.vtkMRMLScene()
+    >>> node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Result")
+    >>> table = LabelTable.from_names({0: "background", 1: "liver", 2: "spleen"})
+    >>> geometry = Geometry((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    >>> fill_segmentation_node(node, Segmentation(np.ones((4, 4, 4), np.uint16), table, geometry))
+    >>> [node.GetSegmentation().GetSegment(i).GetName() for i in node.GetSegmentation().GetSegmentIDs()]
+    ['liver']
     """
     import slicer
 
     vtk_segmentation = node.GetSegmentation()
     if vtk_segmentation.GetNumberOfSegments() and not replace:
-        raise OutputExistsError(f"{node.GetName()} has segments already. Choose a new segmentation, or replace them.")
+        raise OutputExistsError(
+            f"{node.GetName()} already has segments. Select another segmentation, or replace them (replace=True)."
+        )
     counts = voxel_counts(segmentation.labels)
     image = _shared_image(segmentation)
     representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
@@ -59,7 +84,7 @@ def fill_segmentation_node(
         node.CreateDefaultDisplayNodes()
 
 
-def _segment(label: Label) -> Any:
+def _segment(label: Label) -> vtkSegment:
     import slicer
 
     segment = slicer.vtkSegment()
@@ -72,13 +97,13 @@ def _segment(label: Label) -> Any:
         entry = terminology_entry(label)
         if hasattr(segment, "SetTerminology"):
             segment.SetTerminology(entry)
-        else:  # Slicer before 5.10
+        else:  # Slicer older than 5.10
             segment.SetTag(segment.GetTerminologyEntryTagName(), entry)
     return segment
 
 
-def _shared_image(segmentation: Segmentation) -> Any:
-    """``vtkOrientedImageData`` of the label map, cropped to its foreground, uint8 where that holds all values."""
+def _shared_image(segmentation: Segmentation) -> vtkOrientedImageData:
+    """Return the label map cropped to its foreground, as uint8 if all values fit, else as uint16."""
     import slicer
     from vtk.util.numpy_support import numpy_to_vtk
 
@@ -98,8 +123,8 @@ def _shared_image(segmentation: Segmentation) -> Any:
     return image
 
 
-def _set_reference_geometry(vtk_segmentation: Any, geometry: Geometry) -> None:
-    """So that export, and a look at the empty surroundings, have the grid of the image and not of the crop."""
+def _set_reference_geometry(vtk_segmentation: vtkSegmentation, geometry: Geometry) -> None:
+    """Set the reference geometry to the whole grid, which export and editing then use instead of the cropped one."""
     import slicer
 
     converter = slicer.vtkSegmentationConverter
@@ -110,8 +135,8 @@ def _set_reference_geometry(vtk_segmentation: Any, geometry: Geometry) -> None:
     vtk_segmentation.SetConversionParameter(converter.GetReferenceImageGeometryParameterName(), text)
 
 
-def index_to_ras(geometry: Geometry) -> Any:
-    """``vtkMatrix4x4`` from voxel index to millimetres, right-anterior-superior."""
+def index_to_ras(geometry: Geometry) -> vtkMatrix4x4:
+    """Return the matrix from voxel index i, j, k of ``geometry`` to RAS, in mm."""
     import vtk
 
     matrix = np.eye(4)

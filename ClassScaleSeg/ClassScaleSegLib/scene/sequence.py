@@ -1,15 +1,18 @@
-"""Every frame of a sequence, one after the other, and their segmentations as a sequence of the same browser."""
+"""Step through the frames of a sequence, and add their segmentations as a sequence to the same browser."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import ImageError
 
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceBrowserNode
 
-def browser_of(volume: Any) -> Any | None:
-    """The sequence browser that plays ``volume``, if it belongs to a sequence."""
+
+def browser_of(volume: vtkMRMLScalarVolumeNode) -> vtkMRMLSequenceBrowserNode | None:
+    """Return the sequence browser that plays ``volume``, or ``None`` if it is not part of a sequence."""
     scene = volume.GetScene()
     browsers = scene.GetNodesByClass("vtkMRMLSequenceBrowserNode")
     browsers.UnRegister(None)
@@ -17,14 +20,14 @@ def browser_of(volume: Any) -> Any | None:
     return next((browser for browser in found if browser.GetSequenceNode(volume) is not None), None)
 
 
-def frames(volume: Any) -> Iterator[int]:
-    """Show one frame after the other, so that ``volume`` and its transforms hold it, and go back to where it was.
+def frames(volume: vtkMRMLScalarVolumeNode) -> Iterator[int]:
+    """Yield the index of each frame while ``volume`` and its transforms hold that frame.
 
-    :raises ImageError: if the volume belongs to no sequence.
+    The browser returns to the frame that was selected before, also if the caller stops early.
+
+    :raises ImageError: if the volume is not part of a sequence.
     """
-    browser = browser_of(volume)
-    if browser is None:
-        raise ImageError(f"{volume.GetName()} belongs to no sequence. Segment it as a single volume.")
+    browser = _browser(volume)
     before = browser.GetSelectedItemNumber()
     try:
         for frame in range(browser.GetNumberOfItems()):
@@ -34,9 +37,17 @@ def frames(volume: Any) -> Iterator[int]:
         _select(browser, before)
 
 
-def add_segmentations(volume: Any, nodes: list[Any], name: str) -> Any:
-    """Add a sequence of segmentation nodes beside that of ``volume``; returns the node that shows the current frame."""
-    browser = browser_of(volume)
+def add_segmentations(
+    volume: vtkMRMLScalarVolumeNode, nodes: list[vtkMRMLSegmentationNode], name: str
+) -> vtkMRMLSegmentationNode:
+    """Add a sequence of segmentations to the browser of ``volume``.
+
+    :param nodes: one segmentation node per frame; the sequence keeps copies of them.
+    :param name: name of the new sequence node.
+    :returns: the node of the scene that shows the segmentation of the current frame.
+    :raises ImageError: if the volume is not part of a sequence.
+    """
+    browser = _browser(volume)
     master = browser.GetMasterSequenceNode()
     sequence = volume.GetScene().AddNewNodeByClass("vtkMRMLSequenceNode", name)
     sequence.SetIndexName(master.GetIndexName())
@@ -48,7 +59,14 @@ def add_segmentations(volume: Any, nodes: list[Any], name: str) -> Any:
     return browser.GetProxyNode(sequence)
 
 
-def _select(browser: Any, frame: int) -> None:
+def _browser(volume: vtkMRMLScalarVolumeNode) -> vtkMRMLSequenceBrowserNode:
+    browser = browser_of(volume)
+    if browser is None:
+        raise ImageError(f"{volume.GetName()} is not part of a sequence. Segment it as a single volume.")
+    return browser
+
+
+def _select(browser: vtkMRMLSequenceBrowserNode, frame: int) -> None:
     import slicer
 
     browser.SetSelectedItemNumber(frame)

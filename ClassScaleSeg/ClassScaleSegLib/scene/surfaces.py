@@ -1,29 +1,36 @@
-"""Surfaces for the 3D view of a few segments out of hundreds that share one label map.
+"""Make the surfaces of a few segments, out of hundreds that share one label map, for the 3D view.
 
-Slicer makes surfaces of all segments or of none, and with its joint smoothing they come out
-without polygons (slicer-core 5.13). Here one surface net runs over the chosen labels alone, in the box that holds them.
-Smoothing it as one mesh keeps touching structures in touch.
+Slicer makes surfaces of all segments or of none, and its joint smoothing gives surfaces without polygons (slicer-core
+5.13). Here one surface net is made of the requested labels alone, in the box that encloses them. It is smoothed as one
+mesh, so that structures that touch still touch afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .volume import image_to_world
 
+if TYPE_CHECKING:
+    from slicer import vtkMRMLSegmentationNode, vtkOrientedImageData, vtkSegment
+    from vtk import vtkPolyData
+
 SURFACE, LABELMAP = "Closed surface", "Binary labelmap"
-# Slicer's own mapping of its smoothing factor 0.5
+# the values that Slicer derives from its smoothing factor 0.5
 _ITERATIONS, _PASS_BAND = 40, 0.01
 
 
-def show_3d(node: Any, segment_ids: Sequence[str]) -> int:
-    """Show these segments of a segmentation node in 3D, and no others; returns how many surfaces were made.
+def show_3d(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> int:
+    """Show the given segments of a segmentation node in 3D, and hide all others there.
 
-    A segment whose surface is there keeps it. All other segments get an empty one: Slicer expects the same
-    representations in every segment, and its button then has nothing left to convert.
+    Segments that already have a surface keep it. Segments that are not shown get an empty surface, because Slicer
+    expects the same representations in every segment; its button "Show 3D" then has nothing left to convert.
+
+    :param segment_ids: ids of the segments to show; ids that the node does not have are ignored.
+    :returns: how many surfaces were made.
     """
     import vtk
 
@@ -57,14 +64,20 @@ def show_3d(node: Any, segment_ids: Sequence[str]) -> int:
     return len(made)
 
 
-def _has_surface(segment: Any) -> bool:
+def _has_surface(segment: vtkSegment) -> bool:
     surface = segment.GetRepresentation(SURFACE)
     return surface is not None and surface.GetNumberOfPoints() > 0
 
 
-def closed_surfaces(node: Any, segment_ids: Sequence[str]) -> dict[str, Any]:
-    """``vtkPolyData`` of each segment, in the coordinates of the node, normals outwards."""
-    images: dict[Any, dict[str, int]] = {}
+def closed_surfaces(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> dict[str, vtkPolyData]:
+    """Return the closed surface of each segment, by id.
+
+    Points are in the coordinates of the node, RAS in mm, and normals point outwards. A segment without voxels has an
+    empty surface.
+
+    :param segment_ids: ids of segments of the node. Those without a label map are left out.
+    """
+    images: dict[vtkOrientedImageData, dict[str, int]] = {}
     for identifier in segment_ids:
         segment = node.GetSegmentation().GetSegment(identifier)
         image = segment.GetRepresentation(LABELMAP)
@@ -73,7 +86,7 @@ def closed_surfaces(node: Any, segment_ids: Sequence[str]) -> dict[str, Any]:
     return {i: surface for image, values in images.items() for i, surface in _of_image(image, values).items()}
 
 
-def _of_image(image: Any, values: dict[str, int]) -> dict[str, Any]:
+def _of_image(image: vtkOrientedImageData, values: dict[str, int]) -> dict[str, vtkPolyData]:
     import vtk
     from vtk.util.numpy_support import vtk_to_numpy
 
@@ -93,10 +106,10 @@ def _of_image(image: Any, values: dict[str, int]) -> dict[str, Any]:
 
 
 def _faces(corners: np.ndarray, sides: np.ndarray) -> Callable[[int], np.ndarray]:
-    """Gives the faces of a label, those turned around that have it on their far side.
+    """Return a function that gives the faces of a label, ``(n, 3)``, all oriented outwards.
 
     :param corners: ``(faces, 3)`` indices of points.
-    :param sides: ``(faces, 2)`` labels before and behind each face.
+    :param sides: ``(faces, 2)`` labels in front of and behind each face. Faces that have the label behind are turned.
     """
     orders = [np.argsort(sides[:, side], kind="stable") for side in (0, 1)]
     sorted_labels = [sides[order, side] for side, order in enumerate(orders)]
@@ -111,8 +124,11 @@ def _faces(corners: np.ndarray, sides: np.ndarray) -> Callable[[int], np.ndarray
     return of
 
 
-def _net(image: Any, values: list[int]) -> Any | None:
-    """The smoothed net in voxel coordinates, its labels 1, 2, ... in the order of ``values``; None without a voxel."""
+def _net(image: vtkOrientedImageData, values: list[int]) -> vtkPolyData | None:
+    """Return the smoothed net of some labels in voxel coordinates, or ``None`` if no voxel has any of them.
+
+    :param values: label values. In the net they are numbered 1, 2, ... in this order.
+    """
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
@@ -127,7 +143,7 @@ def _net(image: Any, values: list[int]) -> Any | None:
         if not len(occupied):
             return None
         box.append(slice(occupied[0], occupied[-1] + 1))
-    padded = np.pad(chosen[tuple(box)], 1)  # or a surface would stay open where it meets the border
+    padded = np.pad(chosen[tuple(box)], 1)  # otherwise surfaces would stay open at the border of the box
     grid = vtk.vtkImageData()
     grid.SetDimensions(*padded.shape[::-1])
     grid.SetOrigin(*(float(start + part.start - 1) for start, part in zip((x0, y0, z0), reversed(box), strict=True)))
@@ -151,8 +167,8 @@ def _net(image: Any, values: list[int]) -> Any | None:
     return smoother.GetOutput()
 
 
-def _surface(points: np.ndarray, faces: np.ndarray) -> Any:
-    """``vtkPolyData`` with normals of the triangles ``faces`` ``(n, 3)`` of ``points`` ``(N, 3)`` mm."""
+def _surface(points: np.ndarray, faces: np.ndarray) -> vtkPolyData:
+    """Return a surface with normals, of the triangles ``faces`` ``(n, 3)`` of ``points`` ``(N, 3)`` in mm."""
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk
 

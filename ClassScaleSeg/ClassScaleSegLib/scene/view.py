@@ -1,18 +1,23 @@
-"""Bringing one structure out of hundreds before the eyes: a point inside it, and the views centred there."""
+"""Find a point inside a segment, and centre Slicer's views on it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .volume import image_to_world
 
+if TYPE_CHECKING:
+    from slicer import vtkMRMLNode, vtkMRMLScene, vtkMRMLSegmentationNode
 
-def structure_point(node: Any, segment_id: str) -> tuple[float, float, float] | None:
-    """World coordinates, mm, of the voxel of a segment that is nearest to its centre of mass; ``None`` if it is empty.
 
-    The centre itself may lie outside, between the arms of a rib or beside a vessel.
+def structure_point(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[float, float, float] | None:
+    """Return the world coordinates, RAS in mm, of the voxel of a segment that is nearest to its centre of mass.
+
+    The centre of mass itself may be outside of the segment, as with a curved rib or vessel.
+
+    :returns: ``None`` if the segment is empty or does not exist.
     """
     import vtk
     from vtk.util.numpy_support import vtk_to_numpy
@@ -36,8 +41,11 @@ def structure_point(node: Any, segment_id: str) -> tuple[float, float, float] | 
     return tuple(point)
 
 
-def centre_views(node: Any, segment_id: str) -> tuple[float, float, float] | None:
-    """Centre all slice views and 3D cameras on a segment; returns the point, ``None`` if the segment is empty."""
+def centre_views(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[float, float, float] | None:
+    """Centre all slice views and 3D cameras on a segment.
+
+    :returns: the centre, RAS in mm; ``None``, with no view moved, if the segment is empty or does not exist.
+    """
     import slicer
 
     point = structure_point(node, segment_id)
@@ -52,7 +60,7 @@ def centre_views(node: Any, segment_id: str) -> tuple[float, float, float] | Non
     return point
 
 
-def _nodes(scene: Any, kind: str) -> list[Any]:
+def _nodes(scene: vtkMRMLScene, kind: str) -> list[vtkMRMLNode]:
     found = scene.GetNodesByClass(kind)
     found.UnRegister(None)
     return [found.GetItemAsObject(index) for index in range(found.GetNumberOfItems())]

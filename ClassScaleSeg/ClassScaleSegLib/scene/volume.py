@@ -1,14 +1,14 @@
-"""Volumes of 3D Slicer's scene as files for the child process, and arrays back as volumes.
+"""Convert volume nodes of 3D Slicer's scene to files for the child process, and arrays back to volume nodes.
 
-Where a volume lies is asked once, here: its own matrix and the linear transforms above it. So what the network gets
-and what comes back lie in the world, and nothing has to be hardened in the user's scene.
+The position of a volume is read in this file only: its own matrix and the linear transforms above it. Input and result
+are therefore both in world coordinates, and users need not harden any transform of their scene.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,47 +18,61 @@ from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
 from .segmentation_node import index_to_ras
 
+if TYPE_CHECKING:
+    from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkOrientedImageData
+    from vtk import vtkMatrix4x4
+
 
 @dataclass(frozen=True)
 class Region:
-    """The part of a grid that a region of interest covers.
+    """The part of a voxel grid that a region of interest covers.
 
-    :ivar box: slices along z, y, x that hold it.
-    :ivar inside: bool ``(z, y, x)`` of that box: voxels whose centre lies in the region.
+    :ivar box: slices along z, y, x that enclose the region.
+    :ivar inside: bool ``(z, y, x)``, the shape of ``box``: ``True`` for voxels whose centre is in the region.
     """
 
     box: tuple[slice, slice, slice]
     inside: np.ndarray
 
 
-def check_volume(volume: Any) -> None:
-    """:raises ImageError: a sentence, if ``volume`` is missing, empty, of colours, or bent by its transform."""
+def check_volume(volume: vtkMRMLScalarVolumeNode | None) -> None:
+    """Check that a volume can be segmented.
+
+    :raises ImageError: if ``volume`` is ``None``, has no voxels or more than one value per voxel, or is under a
+        non-linear transform.
+    """
     if volume is None:
-        raise ImageError("No volume is chosen. Choose the image to segment.")
+        raise ImageError("No volume is selected. Select the volume to segment.")
     name, image = volume.GetName(), volume.GetImageData()
     if image is None or not all(image.GetDimensions()) or image.GetPointData().GetScalars() is None:
-        raise ImageError(f"{name} has no voxels. Load the image again, or choose another volume.")
+        raise ImageError(f"{name} has no voxels. Load the image again, or select another volume.")
     if image.GetNumberOfScalarComponents() != 1:
         count = image.GetNumberOfScalarComponents()
-        raise ImageError(f"{name} has {count} values a voxel. A scalar volume is needed; extract one channel first.")
+        raise ImageError(
+            f"{name} has {count} values per voxel, and a scalar volume with one is needed. Convert it with Slicer's "
+            "module Vector to Scalar Volume."
+        )
     transform = volume.GetParentTransformNode()
     if transform is not None and not transform.IsTransformToWorldLinear():
         raise ImageError(
-            f"{name} is bent by the transform {transform.GetName()}. Harden it (in Slicer's Data module, right-click "
-            "the transform icon, Harden transform) and segment the volume that this gives."
+            f"{name} is under the non-linear transform {transform.GetName()}. Harden the transform (in Slicer's Data "
+            "module, right-click the transform icon and choose Harden transform), then segment the hardened volume."
         )
 
 
-def voxels(volume: Any) -> np.ndarray:
-    """Voxels ``(z, y, x)`` of a scalar volume, shared with it."""
+def voxels(volume: vtkMRMLScalarVolumeNode) -> np.ndarray:
+    """Return the voxels of a scalar volume, ``(z, y, x)``, as a view of the node's memory."""
     from vtk.util.numpy_support import vtk_to_numpy
 
     image = volume.GetImageData()
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 
 
-def index_to_world(volume: Any) -> np.ndarray:
-    """``(4, 4)`` float64: voxel index i, j, k to millimetres, right-anterior-superior, transforms included."""
+def index_to_world(volume: vtkMRMLScalarVolumeNode) -> np.ndarray:
+    """Return the ``(4, 4)`` float64 matrix from voxel index i, j, k to world coordinates, RAS, in mm.
+
+    It includes the linear transforms above the volume.
+    """
     import vtk
 
     matrix = vtk.vtkMatrix4x4()
@@ -71,8 +85,8 @@ def index_to_world(volume: Any) -> np.ndarray:
     return matrix_array(matrix)
 
 
-def image_to_world(image: Any) -> np.ndarray:
-    """The same of a ``vtkOrientedImageData``."""
+def image_to_world(image: vtkOrientedImageData) -> np.ndarray:
+    """Return the ``(4, 4)`` float64 matrix from voxel index to the coordinates of an oriented image, RAS, in mm."""
     import vtk
 
     matrix = vtk.vtkMatrix4x4()
@@ -81,9 +95,15 @@ def image_to_world(image: Any) -> np.ndarray:
 
 
 def grid(matrix: np.ndarray, size: tuple[int, int, int]) -> Geometry:
-    """The grid of ``size`` (x, y, z) whose voxel indices ``matrix`` takes to right-anterior-superior, mm.
+    """Return the geometry of a voxel grid from its index-to-world matrix.
 
-    :raises ImageError: if it spans no volume.
+    :param matrix: ``(4, 4)``, from voxel index i, j, k to RAS, in mm.
+    :param size: voxels along x, y, z.
+    :returns: the same grid in the library's convention, LPS.
+    :raises ImageError: if the matrix has collapsed an axis.
+
+    >>> grid(np.diag([2.0, 2.0, 3.0, 1.0]), (4, 5, 6)).spacing
+    (2.0, 2.0, 3.0)
     """
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -91,8 +111,8 @@ def grid(matrix: np.ndarray, size: tuple[int, int, int]) -> Geometry:
     return Geometry(size, tuple(spacing.tolist()), tuple(lps[:3, 3].tolist()), direction)
 
 
-def geometry_of(volume: Any) -> Geometry:
-    """The grid of a volume in the world, in the library's convention.
+def geometry_of(volume: vtkMRMLScalarVolumeNode) -> Geometry:
+    """Return the grid of a volume in world coordinates, in the library's convention (LPS, mm).
 
     :raises ImageError: if the volume, or a transform above it, has collapsed an axis.
     """
@@ -102,27 +122,27 @@ def geometry_of(volume: Any) -> Geometry:
         raise ImageError(f"{volume.GetName()}: {error} Correct its spacing, or the transform above it.") from error
 
 
-def box_of(volume: Any, roi: Any) -> tuple[slice, slice, slice]:
-    """Slices along z, y, x of ``volume`` that hold a ``vtkMRMLMarkupsROINode``, turned in any way.
+def box_of(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> tuple[slice, slice, slice]:
+    """Return the slices of ``volume`` along z, y, x that enclose ``roi``, which may be rotated.
 
-    :raises ImageError: if it holds no voxel.
+    :raises ImageError: if the region and the volume do not overlap.
     """
     index_to_object, half = _to_object(volume, roi)
     corners = np.array([[x, y, z, 1] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * [*half, 1]
     reached = (np.linalg.inv(index_to_object) @ corners.T)[:3]
     first = np.maximum(np.ceil(reached.min(1) - 1e-6), 0).astype(int)
-    last = np.minimum(np.floor(reached.max(1) + 1e-6), np.subtract(volume.GetImageData().GetDimensions(), 1)).astype(
-        int
-    )
+    end = np.subtract(volume.GetImageData().GetDimensions(), 1)
+    last = np.minimum(np.floor(reached.max(1) + 1e-6), end).astype(int)
     if (first > last).any():
         raise _outside(volume, roi)
-    return tuple(slice(a, b + 1) for a, b in zip(first[::-1].tolist(), last[::-1].tolist(), strict=True))
+    z, y, x = (slice(a, b + 1) for a, b in zip(first[::-1].tolist(), last[::-1].tolist(), strict=True))
+    return z, y, x
 
 
-def region_of(volume: Any, roi: Any) -> Region:
-    """Voxels of ``volume`` whose centre lies in a ``vtkMRMLMarkupsROINode``, turned in any way.
+def region_of(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> Region:
+    """Return the voxels of ``volume`` whose centre is in ``roi``, which may be rotated.
 
-    :raises ImageError: if there is none.
+    :raises ImageError: if there are none.
     """
     box = box_of(volume, roi)
     index_to_object, half = _to_object(volume, roi)
@@ -136,8 +156,11 @@ def region_of(volume: Any, roi: Any) -> Region:
     return Region(box, inside)
 
 
-def _to_object(volume: Any, roi: Any) -> tuple[np.ndarray, np.ndarray]:
-    """``(4, 4)`` from voxel index to the region's own axes, mm from its centre, and half its size along each."""
+def _to_object(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ``(4, 4)`` matrix from voxel index to the axes of the region, and half its size, ``(3,)``.
+
+    Both are in mm; the origin of the axes is the centre of the region.
+    """
     import vtk
 
     matrix = vtk.vtkMatrix4x4()
@@ -148,14 +171,17 @@ def _to_object(volume: Any, roi: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.linalg.inv(object_to_world) @ index_to_world(volume), half
 
 
-def _outside(volume: Any, roi: Any) -> ImageError:
-    return ImageError(f"The region {roi.GetName()} holds no voxel of {volume.GetName()}. Move it, or choose none.")
+def _outside(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> ImageError:
+    return ImageError(
+        f"The region {roi.GetName()} contains no voxel of {volume.GetName()}. Move or enlarge it, or select no region."
+    )
 
 
-def fit_region(roi: Any, volume: Any) -> None:
-    """Lay a new ``vtkMRMLMarkupsROINode`` around ``volume`` as a box without fill, with handles to be dragged.
+def fit_region(roi: vtkMRMLMarkupsROINode, volume: vtkMRMLScalarVolumeNode | None) -> None:
+    """Fit a new region of interest around ``volume``, and show it as an outline with handles to drag.
 
-    Without a volume it is 100 mm wide: one that is added by ``AddNode`` has no size, and cannot be seen or caught.
+    Without a volume the region becomes a cube of 100 mm, because a node added by ``AddNode`` has no size: it could be
+    neither seen nor dragged.
     """
     bounds = [-50.0, 50.0] * 3
     if volume is not None and volume.GetImageData() is not None:
@@ -170,10 +196,11 @@ def fit_region(roi: Any, volume: Any) -> None:
     display.SetHandlesInteractive(True)
 
 
-def write_volume(volume: Any, path: Path, region: Region | None = None) -> None:
-    """Write the voxels, or those in the box of ``region``, as an uncompressed NRRD in the world.
+def write_volume(volume: vtkMRMLScalarVolumeNode, path: Path, region: Region | None = None) -> None:
+    """Write a volume as an uncompressed NRRD in world coordinates.
 
-    :raises OutputError: if the disk is full or the folder cannot be written.
+    :param region: write only the voxels in its box.
+    :raises OutputError: if the disk is full or the folder is not writable.
     """
     import SimpleITK as sitk
 
@@ -187,32 +214,47 @@ def write_volume(volume: Any, path: Path, region: Region | None = None) -> None:
     except RuntimeError as error:
         path.unlink(missing_ok=True)
         raise unwritable(path, str(error).strip().splitlines()[-1]) from error
-    if path.stat().st_size < array.nbytes:  # ITK does not always tell
+    if path.stat().st_size < array.nbytes:  # ITK does not report every incomplete write
         path.unlink()
         raise unwritable(path, "the disk took only part of the file")
 
 
 def crop(geometry: Geometry, box: tuple[slice, slice, slice]) -> Geometry:
-    """The grid of a box, given as slices along z, y, x."""
+    """Return the grid of a box of ``geometry``.
+
+    :param box: slices along z, y, x.
+
+    >>> part = crop(Geometry((8, 8, 8), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0)), (slice(3, 8), slice(0, 8), slice(1, 8)))
+    >>> part.size, part.origin
+    ((7, 8, 5), (1.0, 0.0, 6.0))
+    """
     size = tuple(part.stop - part.start for part in reversed(box))
     start = np.array([part.start for part in reversed(box)], float)
     return replace(geometry, size=size, origin=tuple((np.asarray(geometry.origin) + geometry.axes @ start).tolist()))
 
 
 def uncrop(segmentation: Segmentation, region: Region, geometry: Geometry) -> Segmentation:
-    """A segmentation of the box on the grid ``geometry`` of the whole image; outside of the region is background."""
-    whole = []
-    for array in (segmentation.labels, segmentation.confidence):
-        if array is not None:
-            full = np.zeros(geometry.size[::-1], array.dtype)
-            full[region.box] = np.where(region.inside, array, array.dtype.type(0))
-            array = full
-        whole.append(array)
-    return Segmentation(whole[0], segmentation.table, geometry, whole[1])
+    """Put a segmentation of a box back on the grid of the whole image, as background outside of the region.
+
+    :param segmentation: the labels, and confidence if any, of ``region.box``.
+    :param geometry: the grid of the whole image.
+    """
+
+    def whole(array: np.ndarray) -> np.ndarray:
+        full = np.zeros(geometry.size[::-1], array.dtype)
+        full[region.box] = np.where(region.inside, array, array.dtype.type(0))
+        return full
+
+    confidence = None if segmentation.confidence is None else whole(segmentation.confidence)
+    return Segmentation(whole(segmentation.labels), segmentation.table, geometry, confidence)
 
 
-def fill_volume_node(node: Any, array: np.ndarray, geometry: Geometry) -> None:
-    """Put ``array`` ``(z, y, x)`` and its place in the world into a scalar volume node without transform."""
+def fill_volume_node(node: vtkMRMLScalarVolumeNode, array: np.ndarray, geometry: Geometry) -> None:
+    """Put an array and its geometry into a scalar volume node, and remove the node's transform.
+
+    :param array: ``(z, y, x)``; it is copied.
+    :param geometry: the grid of ``array`` in world coordinates.
+    """
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk
 
@@ -226,13 +268,13 @@ def fill_volume_node(node: Any, array: np.ndarray, geometry: Geometry) -> None:
     node.EndModify(modifying)
 
 
-def matrix_array(matrix: Any) -> np.ndarray:
-    """``(4, 4)`` of a ``vtkMatrix4x4``."""
+def matrix_array(matrix: vtkMatrix4x4) -> np.ndarray:
+    """Return a VTK matrix as a ``(4, 4)`` float64 array."""
     return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
 
 
-def modality_of(volume: Any) -> str | None:
-    """Modality as DICOM has it, if the volume came from there."""
+def modality_of(volume: vtkMRMLScalarVolumeNode) -> str | None:
+    """Return the DICOM modality of a volume, such as "CT", or ``None`` if it was not loaded from DICOM."""
     import slicer
 
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume.GetScene())

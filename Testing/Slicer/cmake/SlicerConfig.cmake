@@ -1,5 +1,5 @@
-# Stands in for the SlicerConfig.cmake of a Slicer build tree, so that the extension's CMake files can be configured,
-# built and installed where there is none. Same variable names, same folders; used by Testing/Python/test_extension.py.
+# Replaces the SlicerConfig.cmake of a Slicer build tree, so that the extension can be configured, built and installed
+# without one. It sets the same variables and folders as Slicer's. Used by Testing/Python/test_extension.py.
 
 set(Slicer_VERSION 5.12)
 set(Slicer_REVISION 99999)

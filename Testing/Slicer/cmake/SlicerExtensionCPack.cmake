@@ -1,4 +1,4 @@
-# Slicer's last step: description file and package. It refuses an extension without readme, licence or description.
+# The last step of Slicer's build: write the description file. Fails if readme, licence or a field is missing.
 
 foreach(_file README.md LICENSE)
   if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${_file})

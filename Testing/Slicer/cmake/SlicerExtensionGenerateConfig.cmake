@@ -1,1 +1,1 @@
-# Slicer writes <Extension>Config.cmake here, for other extensions to link to; a scripted module exports no target.
+# Slicer writes <Extension>Config.cmake here, which other extensions link to. A scripted module has no target to export.

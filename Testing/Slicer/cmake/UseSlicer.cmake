@@ -1,5 +1,5 @@
-# The macros an extension of scripted modules calls. As in Slicer, files are copied into the build tree when it is
-# built, and the whole folder of the build tree is installed; a listed file that does not exist is an error.
+# The macros that an extension of scripted modules calls. As in Slicer, the build copies the listed files into the build
+# tree, and the installation copies that whole folder. It is an error to list a file that does not exist.
 
 set(EXTENSION_NAME ${PROJECT_NAME})
 include(CTest)

@@ -1,26 +1,30 @@
-"""Stands in for the Slicer application where a test needs one: Qt as PythonQt shows it, on PySide6, and real MRML.
+"""Replace the Slicer application in tests: Qt on PySide6, with the interface that PythonQt gives it, and real MRML.
 
     import standins
     application = standins.start()                     # slicer.app, slicer.mrmlScene, `import qt`, `import ctk` ...
     module = application.load_module("ClassScaleSeg/ClassScaleSeg.py")
     widget = application.make_widget(module)
 
-MRML, segmentations, terminology and storage are slicer-core, Slicer's own code. Only what the wheel lacks is imitated:
-Qt wrappers, ctk and qMRML widgets, and the base classes of scripted modules. The environment variable
-SLICER_BASE_PYTHON may name ``Base/Python`` of a Slicer checkout; its own base classes are used then.
+MRML, segmentations, terminology and storage are Slicer's own code, from slicer-core. Only what that wheel lacks is
+imitated: Qt wrappers, ctk and qMRML widgets, and the base classes of scripted modules. To use Slicer's own base
+classes, set the environment variable SLICER_BASE_PYTHON to ``Base/Python`` of a Slicer checkout.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # before Qt is loaded, by whichever import
-_started = None
+if TYPE_CHECKING:
+    from .application import Application
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # before any import loads Qt
+_started: Application | None = None
 
 
-def start():
-    """The one stand-in application of this process."""
+def start() -> Application:
+    """Return the stand-in application of this process, and start it at the first call."""
     global _started
     if _started is None:
         import slicer

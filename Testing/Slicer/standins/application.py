@@ -1,4 +1,4 @@
-"""``slicer.app``, the scene, and the modules' logics, as far as a scripted module meets them."""
+"""``slicer.app``, the scene, and the logics of modules, as far as a scripted module uses them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import types
+from typing import Any
 
 import slicer
 import vtk
@@ -24,18 +25,18 @@ LOGICS = {
 
 
 class Modules:
-    """``slicer.modules``: what is loaded, by lower-case name."""
+    """``slicer.modules``: the loaded modules, by lower-case name."""
 
 
 class Application(qt.QObject):
-    """``slicer.app``."""
+    """``slicer.app``, with the methods and properties that the module uses."""
 
     startupCompleted = qt.Signal()
     moduleAboutToBeUnloaded = qt.Signal(str)
     applicationName = "Slicer"
     majorVersion, minorVersion = 5, 12
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.temporaryPath = tempfile.gettempdir()
         self.testing = True
@@ -46,7 +47,7 @@ class Application(qt.QObject):
         slicer.qSlicerScriptedLoadableModule = types.new_class("qSlicerScriptedLoadableModule")
         self._prepare_scene()
 
-    def _prepare_scene(self):
+    def _prepare_scene(self) -> None:
         scene = slicer.mrmlScene
         self.logic.SetMRMLScene(scene)
         self.logic.SetSliceLogics(vtk.vtkCollection())
@@ -63,20 +64,24 @@ class Application(qt.QObject):
             self.logic.SetModuleLogic(name, logic)
             setattr(slicer.modules, name.lower(), types.SimpleNamespace(logic=lambda logic=logic: logic))
 
-    def applicationLogic(self):
+    def applicationLogic(self) -> slicer.vtkSlicerApplicationLogic:
         return self.logic
 
-    def moduleManager(self):
+    def moduleManager(self) -> Application:
         return self
 
-    def layoutManager(self):
+    def layoutManager(self) -> None:
         return None
 
-    def coreIOManager(self):
+    def coreIOManager(self) -> Application:
         return self
 
-    def loadNodes(self, kind, properties, loaded, messages=None):
-        """Of the readers, that of volumes alone."""
+    def loadNodes(self, kind: str, properties: dict[str, Any], loaded: vtk.vtkCollection, messages: Any = None) -> bool:
+        """Load a volume; other kinds of files cannot be loaded here.
+
+        :param loaded: the node is added to it.
+        :returns: whether the node was loaded.
+        """
         logic = self.logic.GetModuleLogic("Volumes")
         node = logic.AddArchetypeVolume(properties["fileName"], os.path.basename(properties["fileName"]).split(".")[0])
         if kind != "VolumeFile" or node is None:
@@ -84,38 +89,38 @@ class Application(qt.QObject):
         loaded.AddItem(node)
         return True
 
-    def mrmlScene(self):
+    def mrmlScene(self) -> slicer.vtkMRMLScene:
         return slicer.mrmlScene
 
-    def userSettings(self):
+    def userSettings(self) -> qt.QSettings:
         return self.settings
 
-    def processEvents(self):
+    def processEvents(self) -> None:
         qt.QCoreApplication.processEvents()
 
-    def testingEnabled(self):
+    def testingEnabled(self) -> bool:
         return self.testing
 
-    def commandOptions(self):
+    def commandOptions(self) -> types.SimpleNamespace:
         return types.SimpleNamespace(noMainWindow=True, testingEnabled=self.testing)
 
-    def translate(self, context, text):
+    def translate(self, context: str, text: str) -> str:
         return text
 
-    def setOverrideCursor(self, shape):
+    def setOverrideCursor(self, shape: qt.Qt.CursorShape) -> None:
         qt.QApplication.setOverrideCursor(qt.QCursor(shape))
 
-    def restoreOverrideCursor(self):
+    def restoreOverrideCursor(self) -> None:
         qt.QApplication.restoreOverrideCursor()
 
-    def moduleDocumentationUrl(self, name):
+    def moduleDocumentationUrl(self, name: str) -> str:
         return f"https://slicer.readthedocs.io/{name}"
 
-    def topLevelWidgets(self):
+    def topLevelWidgets(self) -> list[qt.QWidget]:
         return qt.QApplication.topLevelWidgets()
 
-    def load_module(self, path):
-        """Import the module file as Slicer does, make its module object, and tell it that start-up is complete."""
+    def load_module(self, path: str | os.PathLike[str]) -> types.ModuleType:
+        """Import a module file as Slicer does, make its module object, and emit ``startupCompleted``."""
         path = os.path.abspath(path)
         name = os.path.splitext(os.path.basename(path))[0]
         if os.path.dirname(path) not in sys.path:
@@ -132,8 +137,8 @@ class Application(qt.QObject):
         self.startupCompleted.emit()
         return module
 
-    def make_widget(self, module):
-        """The module's widget object, set up; ``.parent`` is the qMRMLWidget that holds it."""
+    def make_widget(self, module: types.ModuleType) -> Any:
+        """Return a new widget object of the module, set up. Its ``parent`` is the qMRMLWidget that contains it."""
         holder = slicer.qMRMLWidget()
         holder.setLayout(qt.QVBoxLayout())
         holder.setMRMLScene(slicer.mrmlScene)
@@ -141,7 +146,7 @@ class Application(qt.QObject):
         getattr(slicer.modules, module.__name__.lower()).widgetRepresentation = lambda: holder
         return self._fill(holder, module)
 
-    def _fill(self, holder, module):
+    def _fill(self, holder: qt.QWidget, module: types.ModuleType) -> Any:
         widget = getattr(module, f"{module.__name__}Widget")(holder)
         setattr(slicer.modules, f"{module.__name__}Widget", widget)
         widget.setup()

@@ -1,6 +1,8 @@
-"""The ctk widgets that the panel uses, with the properties and signals that it uses of them."""
+"""The ctk widgets of the panel, with the properties and signals that it uses."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from . import qt
 
@@ -11,28 +13,28 @@ class ctkCollapsibleButton(qt.QWidget):
 
     contentsCollapsed = qt.Signal(bool)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__(parent)
         self._collapsed, self._text = False, ""
         self.setContentsMargins(0, 22, 0, 0)
 
-    def _set_collapsed(self, value):
+    def _set_collapsed(self, value: bool) -> None:
         if bool(value) != self._collapsed:
             self._collapsed = bool(value)
             self._arrange()
             self.contentsCollapsed.emit(self._collapsed)
 
-    def _arrange(self):
+    def _arrange(self) -> None:
         for child in self.children():
             if isinstance(child, qt.QWidget):
                 child.setVisible(not self._collapsed)
         self.setMaximumHeight(22 if self._collapsed else 16777215)
 
-    def showEvent(self, event):
-        if self._collapsed:  # children made after the property was read
+    def showEvent(self, event: qt.QEvent) -> None:
+        if self._collapsed:  # hides children that were made after the property was set
             self._arrange()
 
-    def paintEvent(self, event):
+    def paintEvent(self, event: qt.QEvent) -> None:
         painter = qt.QPainter(self)
         painter.fillRect(0, 0, self.width, 20, self.palette.button())
         painter.drawText(8, 15, ("▸ " if self._collapsed else "▾ ") + self._text)
@@ -42,10 +44,10 @@ class ctkCollapsibleButton(qt.QWidget):
     text = qt.Property(str, lambda self: self._text, lambda self, value: setattr(self, "_text", value))
 
 
-def _of_box(name, kind=float):
-    """A property of the spin box within."""
+def _of_box(name: str, kind: type = float) -> qt.Property:
+    """Return a property that reads and writes a property of the spin box inside."""
 
-    def write(self, value):
+    def write(self: ctkSliderWidget, value: Any) -> None:
         setattr(self._box, name, value)
 
     return qt.Property(kind, lambda self: getattr(self._box, name), write)
@@ -53,11 +55,11 @@ def _of_box(name, kind=float):
 
 @qt.custom_widget
 class ctkSliderWidget(qt.QWidget):
-    """A slider with a spin box; only the spin box here."""
+    """A slider with a spin box, of which only the spin box can be used here."""
 
     valueChanged = qt.Signal(float)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__(parent)
         layout = qt.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -66,7 +68,7 @@ class ctkSliderWidget(qt.QWidget):
         layout.addWidget(self._box)
         self._box.valueChanged.connect(self._changed)
 
-    def _changed(self, value):
+    def _changed(self, value: float) -> None:
         span = self._box.maximum - self._box.minimum
         self._slider.setValue(round(99 * (value - self._box.minimum) / span) if span else 0)
         self.valueChanged.emit(value)
@@ -75,7 +77,7 @@ class ctkSliderWidget(qt.QWidget):
     singleStep, decimals, suffix = _of_box("singleStep"), _of_box("decimals", int), _of_box("suffix", str)
 
 
-# Slicer's own parameter nodes name these classes; the panel has none of them.
+# Slicer's own parameter nodes refer to these classes. The panel uses none of them.
 for _name, _base in {
     "ctkCheckBox": qt.QCheckBox,
     "ctkCheckablePushButton": qt.QPushButton,

@@ -1,6 +1,8 @@
-"""The qMRML widgets that the panel uses, on the real scene."""
+"""The qMRML widgets of the panel, connected to a real scene."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import shiboken6
 import slicer
@@ -10,27 +12,29 @@ from . import ctk, qt
 
 @qt.custom_widget
 class qMRMLWidget(qt.QWidget):
-    """Hands its scene on to the widgets within it, which in Slicer connections of the .ui file do."""
+    """A widget that passes its scene on to the widgets inside it. In Slicer, connections in the .ui file do that."""
 
     mrmlSceneChanged = qt.Signal("vtkMRMLScene*")
     node_signals = ("mrmlSceneChanged",)
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._scene, self.isEntered = None, False
+        self._scene: slicer.vtkMRMLScene | None = None
+        self.isEntered = False
 
     @qt.Slot("vtkMRMLScene*")
-    def setMRMLScene(self, scene):
+    def setMRMLScene(self, scene: slicer.vtkMRMLScene) -> None:
         self._scene = scene
         for child in self.findChildren(qt.QWidget):
             if child is not self and hasattr(child, "setMRMLScene"):
                 child.setMRMLScene(scene)
 
-    def mrmlScene(self):
+    def mrmlScene(self) -> slicer.vtkMRMLScene | None:
         return self._scene
 
 
-def _option(kind, default):
+def _option(kind: type | str, default: Any) -> qt.Property:
+    """Return a property that keeps its value in the dictionary ``_options`` of the widget."""
     key = object()
     return qt.Property(
         kind, lambda self: self._options.get(key, default), lambda self, value: self._options.__setitem__(key, value)
@@ -39,15 +43,17 @@ def _option(kind, default):
 
 @qt.custom_widget
 class qMRMLNodeComboBox(qt.QWidget):
-    """Chooses one node of the given classes."""
+    """A list from which one node of the given classes is selected."""
 
     currentNodeChanged = qt.Signal(object)
     nodeAddedByUser = qt.Signal(object)
     node_signals = ("currentNodeChanged", "nodeAddedByUser")
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._options, self._scene, self._id = {}, None, ""
+        self._options: dict[object, Any] = {}
+        self._scene: slicer.vtkMRMLScene | None = None
+        self._id = ""
         self._box = qt.QComboBox()
         self._box.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
         layout = qt.QHBoxLayout(self)
@@ -62,13 +68,13 @@ class qMRMLNodeComboBox(qt.QWidget):
     noneDisplay, baseName = _option(str, "None"), _option(str, "")
 
     @qt.Slot("vtkMRMLScene*")
-    def setMRMLScene(self, scene):
+    def setMRMLScene(self, scene: slicer.vtkMRMLScene) -> None:
         self._scene = scene
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
             scene.AddObserver(event, lambda *_: self._refill())
         self._refill()
 
-    def _nodes(self):
+    def _nodes(self) -> list[slicer.vtkMRMLNode]:
         found = []
         for kind in self.nodeTypes:
             nodes = self._scene.GetNodesByClass(kind)
@@ -76,7 +82,7 @@ class qMRMLNodeComboBox(qt.QWidget):
             found += [nodes.GetItemAsObject(i) for i in range(nodes.GetNumberOfItems())]
         return [node for node in found if not node.GetHideFromEditors()]
 
-    def _refill(self):
+    def _refill(self) -> None:
         nodes = self._nodes()
         self._box.clear()
         if self.noneEnabled:
@@ -87,20 +93,21 @@ class qMRMLNodeComboBox(qt.QWidget):
             self.setCurrentNodeID("" if self.noneEnabled or not nodes else nodes[0].GetID())
         self._box.setCurrentIndex(self._box.findData(self._id))
 
-    def currentNode(self):
+    def currentNode(self) -> slicer.vtkMRMLNode | None:
         return self._scene.GetNodeByID(self._id) if self._scene and self._id else None
 
-    def setCurrentNode(self, node):
+    def setCurrentNode(self, node: slicer.vtkMRMLNode | None) -> None:
         self.setCurrentNodeID(node.GetID() if node else "")
 
-    def setCurrentNodeID(self, identifier):
+    def setCurrentNodeID(self, identifier: str | None) -> None:
         identifier = identifier or ""
         if identifier != self._id:
             self._id = identifier
             self._box.setCurrentIndex(self._box.findData(identifier))
             self.currentNodeChanged.emit(self.currentNode())
 
-    def addNode(self):
+    def addNode(self) -> slicer.vtkMRMLNode:
+        """Add a node, as the user does with "Create new", and select it."""
         node = self._scene.AddNewNodeByClass(self.nodeTypes[0], self._scene.GenerateUniqueName(self.baseName or "Node"))
         self.setCurrentNode(node)
         self.nodeAddedByUser.emit(node)
@@ -109,19 +116,20 @@ class qMRMLNodeComboBox(qt.QWidget):
 
 @qt.custom_widget
 class qMRMLSegmentationShow3DButton(qt.QPushButton):
-    """Makes the closed surfaces that are missing when it is toggled on, and removes all when it is toggled off.
+    """A button that makes the missing closed surfaces when it is turned on, and removes all when it is turned off.
 
-    As in Slicer, it follows the node at each of its events, be it pressed down or not.
+    As in Slicer, every event of the segmentation node updates the button, even while the mouse holds it down.
     """
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__("Show 3D", parent)
-        self._node, self._observers = None, []
+        self._node: slicer.vtkMRMLSegmentationNode | None = None
+        self._observers: list[int] = []
         self.setCheckable(True)
         self.toggled.connect(self._toggled)
         self.setEnabled(False)
 
-    def setSegmentationNode(self, node):
+    def setSegmentationNode(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         if node is self._node:
             return
         for tag in self._observers:
@@ -132,8 +140,8 @@ class qMRMLSegmentationShow3DButton(qt.QPushButton):
         self._observers = [node.AddObserver(event, self._follow) for event in events] if node is not None else []
         self._follow()
 
-    def _follow(self, *_):
-        if not shiboken6.isValid(self):  # the panel is gone, and the node is not
+    def _follow(self, *_: Any) -> None:
+        if not shiboken6.isValid(self):  # the panel was deleted, but the node still sends events
             return
         segmentation = self._node.GetSegmentation() if self._node is not None else None
         self.setEnabled(segmentation is not None and segmentation.GetNumberOfSegments() > 0)
@@ -142,29 +150,29 @@ class qMRMLSegmentationShow3DButton(qt.QPushButton):
             self.setChecked(segmentation.ContainsRepresentation("Closed surface"))
             self.blockSignals(blocked)
 
-    def segmentationNode(self):
+    def segmentationNode(self) -> slicer.vtkMRMLSegmentationNode | None:
         return self._node
 
-    def _toggled(self, on):
+    def _toggled(self, on: bool) -> None:
         if self._node is not None:
             segmentation = self._node.GetSegmentation()
             getattr(segmentation, "CreateRepresentation" if on else "RemoveRepresentation")("Closed surface")
 
 
 class qMRMLRangeWidget(qt.QWidget):
-    """Named by Slicer's own parameter nodes."""
+    """Only referred to by Slicer's own parameter nodes."""
 
 
 class qMRMLSliderWidget(ctk.ctkSliderWidget):
-    """Named by Slicer's own parameter nodes."""
+    """Only referred to by Slicer's own parameter nodes."""
 
 
 class qMRMLSpinBox(qt.QDoubleSpinBox):
-    """Named by Slicer's own parameter nodes."""
+    """Only referred to by Slicer's own parameter nodes."""
 
 
-def install(namespace) -> None:
-    """Put the widgets where ``slicer.qMRMLWidget`` is looked up."""
+def install(namespace: Any) -> None:
+    """Add the widgets to ``namespace``, the module ``slicer``, where code looks for ``slicer.qMRMLWidget``."""
     for kind in (
         qMRMLWidget,
         qMRMLNodeComboBox,
@@ -176,4 +184,4 @@ def install(namespace) -> None:
         setattr(namespace, kind.__name__, kind)
 
 
-assert slicer  # the scene's classes are loaded before any widget asks for them
+assert slicer  # loads the classes of the scene before any widget needs them

@@ -1,6 +1,6 @@
 """A small ``slicer.parameterNodeWrapper``: typed attributes kept in a node and bound to widgets.
 
-Values are kept as Slicer keeps them, nodes as references and all else as text, so that they survive save and load.
+As in Slicer, nodes are stored as references and all other values as text, so that saving and loading keeps them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import ast
 import functools
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import slicer
 import vtk
@@ -19,12 +21,14 @@ from . import ctk, qt
 
 @dataclass
 class WithinRange:
+    """The least and the greatest value of a number, for its widget."""
+
     minimum: float
     maximum: float
 
 
-def parameterNodeWrapper(kind):
-    """Class decorator as in Slicer; see there."""
+def parameterNodeWrapper(kind: type) -> type:
+    """Class decorator: turn annotated attributes into properties stored in a parameter node, as Slicer does."""
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = {
         name: (typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint) for name, hint in hints.items()
@@ -34,12 +38,12 @@ def parameterNodeWrapper(kind):
     for name, field in fields.items():
         setattr(kind, name, property(_reader(name, field, defaults[name]), _writer(name, field)))
 
-    def construct(self, node):
+    def construct(self: Any, node: slicer.vtkMRMLScriptedModuleNode) -> None:
         self.parameterNode, self._bound, self._writing = node, {}, False
         self.AddObserver, self.RemoveObserver, self.Modified = node.AddObserver, node.RemoveObserver, node.Modified
         self.StartModify, self.EndModify = node.StartModify, node.EndModify
 
-    def connect_gui(self, gui):
+    def connect_gui(self: Any, gui: Any) -> int:
         widgets = [w for w in vars(gui).values() if w.property("SlicerParameterName")]
         bound = {w.property("SlicerParameterName"): w for w in widgets}
         for name, widget in bound.items():
@@ -51,7 +55,7 @@ def parameterNodeWrapper(kind):
         for name, widget in bound.items():
             signal, read, _ = _access(widget)
 
-            def changed(*_, name=name, read=read):
+            def changed(*_: Any, name: str = name, read: Callable[[], Any] = read) -> None:
                 if not self._writing:
                     setattr(self, name, read())
 
@@ -60,7 +64,7 @@ def parameterNodeWrapper(kind):
         self._tag = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: _write_widgets(self, bound))
         return self._tag
 
-    def disconnect_gui(self, tag):
+    def disconnect_gui(self: Any, tag: int) -> None:
         for signal, changed in self._bound.values():
             signal.disconnect(changed)
         self._bound = {}
@@ -71,12 +75,12 @@ def parameterNodeWrapper(kind):
     return kind
 
 
-def _is_node(field) -> bool:
+def _is_node(field: type) -> bool:
     return isinstance(field, type) and issubclass(field, slicer.vtkMRMLNode)
 
 
-def _reader(name, field, default):
-    def read(self):
+def _reader(name: str, field: type, default: Any) -> Callable[[Any], Any]:
+    def read(self: Any) -> Any:
         if _is_node(field):
             return self.parameterNode.GetNodeReference(name)
         text = self.parameterNode.GetParameter(name)
@@ -87,8 +91,8 @@ def _reader(name, field, default):
     return read
 
 
-def _writer(name, field):
-    def write(self, value):
+def _writer(name: str, field: type) -> Callable[[Any, Any], None]:
+    def write(self: Any, value: Any) -> None:
         if _is_node(field):
             self.parameterNode.SetNodeReferenceID(name, value.GetID() if value else None)
         else:
@@ -97,7 +101,7 @@ def _writer(name, field):
     return write
 
 
-def _write_widgets(self, bound):
+def _write_widgets(self: Any, bound: dict[str, qt.QWidget]) -> None:
     if self._writing:
         return
     self._writing = True
@@ -108,8 +112,8 @@ def _write_widgets(self, bound):
         self._writing = False
 
 
-def _access(widget):
-    """Signal of a change, reader and writer of the value."""
+def _access(widget: qt.QWidget) -> tuple[Any, Callable[[], Any], Callable[[Any], None]]:
+    """Return the signal of a change of the widget's value, and functions that read and write the value."""
     if isinstance(widget, slicer.qMRMLNodeComboBox):
         return widget.currentNodeChanged, widget.currentNode, widget.setCurrentNode
     for kind, signal, name in (
@@ -126,6 +130,7 @@ def _access(widget):
 
 
 def as_module() -> types.ModuleType:
+    """Return the decorator and `WithinRange` as the module ``slicer.parameterNodeWrapper``."""
     module = types.ModuleType("slicer.parameterNodeWrapper")
     module.parameterNodeWrapper, module.WithinRange = parameterNodeWrapper, WithinRange
     return module

@@ -1,8 +1,9 @@
-"""``import qt`` as scripted modules know it, made of PySide6.
+"""The module ``qt`` of Slicer (PythonQt), imitated with PySide6.
 
-PythonQt shows Qt properties as plain attributes (``button.text = "Apply"``), connects by a signal's C++ signature
-(``button.connect("clicked(bool)", f)``), hands a slot as many arguments as it takes, returns a bare string from file
-dialogs, and refuses attributes that a wrapped class does not have. A panel that works here must keep to that.
+In PythonQt, Qt properties are plain attributes (``button.text = "Apply"``), and signals are connected by their C++
+signature (``button.connect("clicked(bool)", f)``). A slot gets as many arguments as it takes, file dialogs return a
+plain string, and attributes that a wrapped class does not have cannot be set. All this is imitated, so that a panel
+that breaks these rules fails here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import inspect
 import re
 import sys
 import types
+from collections.abc import Callable
+from typing import Any
 
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import *  # noqa: F403
@@ -20,26 +23,26 @@ from PySide6.QtUiTools import QUiLoader as _Loader
 from PySide6.QtWidgets import *  # noqa: F403
 
 application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(sys.argv[:1])
-# PySide6 6.12 gives None for an empty QVariant without counting the reference. Before Python 3.12 None dies of that
-# after some ten thousand calls ("deallocating None"), unless a list that is never freed holds enough of them.
+# PySide6 6.12 returns None for an empty QVariant without counting the reference. Before Python 3.12 this ends the
+# process after some ten thousand calls ("deallocating None"), unless enough references are held that are never freed.
 if sys.version_info < (3, 12):
     ctypes.pythonapi.Py_IncRef(ctypes.py_object([None] * (1 << 22)))
 custom_widgets: dict[str, type] = {}
 _shown: set[type] = set()
-# Qt asks these of Python for every widget that is derived there; they stay methods, and no panel needs them
+# Qt calls these as methods of every widget class derived in Python, so they must not become attributes.
 _VIRTUAL = ("sizeHint", "minimumSizeHint")
 _SIGNAL = re.compile(r"2?\s*(\w+)\s*(?:\((.*)\))?\s*")
 
 
 def custom_widget(kind: type) -> type:
-    """Class decorator: the widget may stand in a .ui file, and its properties are attributes."""
+    """Class decorator: allow the widget in .ui files, and make its properties attributes."""
     _show_properties(kind)
     custom_widgets[kind.__name__] = kind
     return kind
 
 
 def _show_properties(kind: type) -> None:
-    """Turn every Qt property that ``kind`` adds into a Python attribute, in place of the getter of the same name."""
+    """Replace the getter of every Qt property that ``kind`` adds by a Python attribute."""
     if kind in _shown:
         return
     _shown.add(kind)
@@ -54,10 +57,10 @@ def _show_properties(kind: type) -> None:
 
 
 def _attribute(name: str, writable: bool) -> property:
-    def read(self):
+    def read(self: QtCore.QObject) -> Any:
         return QtCore.QObject.property(self, name)
 
-    def write(self, value):
+    def write(self: QtCore.QObject, value: Any) -> None:
         if not writable:
             raise AttributeError(f"Property '{name}' of {type(self).__name__} is read-only")
         value = value.value if hasattr(value, "value") and type(value).__module__.startswith("PySide6") else value
@@ -67,8 +70,8 @@ def _attribute(name: str, writable: bool) -> property:
     return property(read, write)
 
 
-def _set_known(self, name, value):
-    """Assignment as PythonQt does it: to properties, and to nothing else that the wrapped class does not know."""
+def _set_known(self: Any, name: str, value: Any) -> None:
+    """Assign an attribute as PythonQt does: only properties, and attributes that the wrapped class has."""
     found = inspect.getattr_static(type(self), name, None)
     if isinstance(found, QtCore.Property):
         self.setProperty(name, value)
@@ -80,7 +83,7 @@ def _set_known(self, name, value):
         self.__dict__[name] = value
 
 
-def _connect(self, signature, function):
+def _connect(self: Any, signature: str, function: Callable[..., Any]) -> bool:
     name, arguments = _SIGNAL.fullmatch(signature).groups()
     known = {
         bytes(self.metaObject().method(i).methodSignature()).decode() for i in range(self.metaObject().methodCount())
@@ -94,7 +97,7 @@ def _connect(self, signature, function):
     if arguments and name not in getattr(type(self), "node_signals", ()):
         signal = signal[wanted[len(name) + 1 : -1]]
 
-    def slot(*values):
+    def slot(*values: Any) -> Any:
         return function(*values[: len(values) if taken is None else taken])
 
     self.__dict__.setdefault("_slots", []).append((name, function, signal, slot))
@@ -102,7 +105,7 @@ def _connect(self, signature, function):
     return True
 
 
-def _disconnect(self, signature, function=None):
+def _disconnect(self: Any, signature: str, function: Callable[..., Any] | None = None) -> bool:
     name = _SIGNAL.fullmatch(signature).group(1)
     for entry in [e for e in self.__dict__.get("_slots", []) if e[0] == name and function in (None, e[1])]:
         entry[2].disconnect(entry[3])
@@ -110,8 +113,8 @@ def _disconnect(self, signature, function=None):
     return True
 
 
-def _arity(function) -> int | None:
-    """Positional arguments that ``function`` takes; None: any number."""
+def _arity(function: Callable[..., Any]) -> int | None:
+    """Return how many positional arguments ``function`` takes; ``None``: any number."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -122,10 +125,10 @@ def _arity(function) -> int | None:
 
 
 def _answer_first(kind: type) -> None:
-    # PySide6 looks connect and disconnect up before any attribute that Python code sets on its classes
+    # PySide6 finds its own connect and disconnect before any attribute that Python code sets on its classes
     given = kind.__dict__["__getattribute__"]
 
-    def look_up(self, name):
+    def look_up(self: Any, name: str) -> Any:
         if name == "connect":
             return types.MethodType(_connect, self)
         if name == "disconnect":
@@ -135,8 +138,10 @@ def _answer_first(kind: type) -> None:
     kind.__getattribute__ = look_up
 
 
-def _find_by_name(method):
-    def find(self, kind, *more):
+def _find_by_name(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``findChild`` and ``findChildren`` take the name of a class too."""
+
+    def find(self: Any, kind: type | str, *more: Any) -> Any:
         return method(self, globals().get(kind, custom_widgets.get(kind)) if isinstance(kind, str) else kind, *more)
 
     return find
@@ -165,18 +170,18 @@ _install()
 
 
 class QUiLoader(_Loader):
-    """Knows the custom widgets, and raises where a .ui file has a class that nobody stands in for."""
+    """Loads .ui files with the custom widgets, and raises an error if a file uses a class that is not imitated here."""
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: QtCore.QObject | None = None) -> None:
         super().__init__(parent)
         for kind in custom_widgets.values():
             self.registerCustomWidget(kind)
 
-    def load(self, file, parent=None):
+    def load(self, file: QtCore.QFile, parent: QtWidgets.QWidget | None = None) -> QtWidgets.QWidget:
         from xml.etree import ElementTree
 
         known = {*self.availableWidgets(), *custom_widgets, "Line"}
         used = {widget.get("class") for widget in ElementTree.parse(file.fileName()).iter("widget")}
         if used - known:
-            raise RuntimeError(f"{file.fileName()} uses {', '.join(sorted(used - known))}, which has no stand-in.")
+            raise RuntimeError(f"{file.fileName()} uses {', '.join(sorted(used - known))}, which is not imitated.")
         return _Loader.load(self, file, parent)

@@ -1,4 +1,4 @@
-"""The Python parts of Slicer that the slicer-core wheel lacks: base classes of modules, translation, sample data."""
+"""The Python parts of Slicer that slicer-core lacks: base classes of modules, translation, sample data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 import types
 import unittest
+from typing import Any
 
 import slicer
 import vtk
@@ -14,36 +15,36 @@ from . import parameter_node, qt
 
 
 class ScriptedLoadableModule:
-    def __init__(self, parent):
+    def __init__(self, parent: Any) -> None:
         self.parent = parent
         self.moduleName = type(self).__name__
 
 
 class ScriptedLoadableModuleWidget:
-    def __init__(self, parent=None):
+    def __init__(self, parent: Any = None) -> None:
         self.parent = parent
         self.layout = parent.layout()
         self.moduleName = type(self).__name__[: -len("Widget")]
         self.developerMode = False
 
-    def resourcePath(self, name):
+    def resourcePath(self, name: str) -> str:
         return os.path.join(os.path.dirname(sys.modules[self.moduleName].__file__), "Resources", name)
 
-    def setup(self):
+    def setup(self) -> None:
         pass
 
-    def cleanup(self):
+    def cleanup(self) -> None:
         pass
 
-    def onReload(self):
+    def onReload(self) -> None:
         slicer.util.reloadScriptedModule(self.moduleName)
 
 
 class ScriptedLoadableModuleLogic:
-    def __init__(self, parent=None):
+    def __init__(self, parent: Any = None) -> None:
         self.moduleName = type(self).__name__[: -len("Logic")]
 
-    def getParameterNode(self):
+    def getParameterNode(self) -> slicer.vtkMRMLScriptedModuleNode:
         node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
         if node is None:
             node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
@@ -56,32 +57,36 @@ class ScriptedLoadableModuleLogic:
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
-    def delayDisplay(self, message, *_, **__):
+    def delayDisplay(self, message: str, *_: Any, **__: Any) -> None:
         qt.QCoreApplication.processEvents()
 
-    def runTest(self):
+    def runTest(self) -> None:
         for name in [name for name in dir(self) if name.startswith("test")]:
             self.setUp()
             getattr(self, name)()
 
 
 class SampleDataLogic:
-    """Keeps what is registered, for tests to look at."""
+    """Records the registered samples, so that tests can check them."""
 
     sources: list[dict] = []
     categories: list[str] = []
 
     @classmethod
-    def registerCustomSampleDataCategory(cls, category, title=None):
+    def registerCustomSampleDataCategory(cls, category: str, title: str | None = None) -> None:
         cls.categories.append(category)
 
     @classmethod
-    def registerCustomSampleDataSource(cls, **source):
+    def registerCustomSampleDataSource(cls, **source: Any) -> None:
         cls.sources.append(source)
 
 
-def install(namespace, own: bool) -> None:
-    """Make the modules importable. ``own``: imitate also those that a Slicer checkout would provide."""
+def install(namespace: Any, own: bool) -> None:
+    """Make the imitated modules importable.
+
+    :param namespace: the module ``slicer``.
+    :param own: also imitate the modules that a Slicer checkout would provide.
+    """
     sample_data = types.ModuleType("SampleData")
     sample_data.SampleDataLogic = SampleDataLogic
     sys.modules["SampleData"] = sample_data
