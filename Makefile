@@ -19,6 +19,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=ClassScaleSeg:training $(BIN)/lint-imports
+	$(BIN)/mypy
 
 test: lint
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q

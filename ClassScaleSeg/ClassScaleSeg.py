@@ -34,7 +34,7 @@ from slicer.util import VTKObservationMixin
 
 if TYPE_CHECKING:
     import qt
-    from ClassScaleSegLib.process.process import Event
+    from ClassScaleSegLib.process.child import Event
     from ClassScaleSegLib.scene.run import Request, SceneRun
     from slicer import vtkMRMLNode, vtkMRMLScene
 
@@ -241,8 +241,8 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onParametersChanged(self, caller: Any = None, event: str | None = None) -> None:
         """Update all that depends on the parameters: channels, device, memory needed, Apply and Cancel."""
         from ClassScaleSegLib.scene.sequence import browser_of
+        from ClassScaleSegPanel.apply_line import need_text
         from ClassScaleSegPanel.inputs import show_channels
-        from ClassScaleSegPanel.need import need_text
 
         node = self._parameterNode
         if node is None:
@@ -367,7 +367,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         :param volume: the volume node, or a list with one volume node per channel of the model.
         :param model: name or id in the catalogue, or the path of a model folder, an exported zip or a bundle.
-        :param progress: called with each ``ClassScaleSegLib.process.process.Event`` of the run.
+        :param progress: called with each ``ClassScaleSegLib.process.child.Event`` of the run.
         :param classes: list of names or label values of the classes to keep; by default all. Voxels of other classes
             become background.
         :param region: ``vtkMRMLMarkupsROINode``; segment only the voxels inside it.

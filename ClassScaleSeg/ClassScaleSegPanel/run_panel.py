@@ -14,7 +14,7 @@ from .inputs import request_of
 from .install import ensure_dependencies
 
 if TYPE_CHECKING:
-    from ClassScaleSegLib.process.process import Event
+    from ClassScaleSegLib.process.child import Event
     from ClassScaleSegLib.scene.run import SceneRun
 
     from ClassScaleSeg import ClassScaleSegLogic, ClassScaleSegParameterNode

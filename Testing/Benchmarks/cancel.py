@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import psutil
-from ClassScaleSegLib.process.process import Job, SegmentationProcess
-from ClassScaleSegLib.process.tree import descendants, is_alive
+from ClassScaleSegLib.process.child import Job, SegmentationProcess
+from ClassScaleSegLib.process.process_tree import descendants, is_alive
 from ClassScaleSegLib.resources import resource
 from measure import Bar, parse, report
 

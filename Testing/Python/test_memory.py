@@ -10,7 +10,7 @@ import pytest
 import torch
 from ClassScaleSegLib import OutOfMemoryError, open_model
 from ClassScaleSegLib.inference.devices import free_memory
-from ClassScaleSegLib.inference.estimate import (
+from ClassScaleSegLib.inference.memory_estimate import (
     Estimate,
     ModelSize,
     describe_need,
@@ -20,8 +20,8 @@ from ClassScaleSegLib.inference.estimate import (
     model_grid,
     window_count,
 )
-from ClassScaleSegLib.inference.memory import MemoryPlan, Placement, Tiles, is_out_of_memory, plan_memory
-from ClassScaleSegLib.inference.ring import Ring
+from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement, Tiles, is_out_of_memory, plan_memory
+from ClassScaleSegLib.inference.rolling_accumulator import Ring
 from ClassScaleSegLib.models.summary import summarize
 from conftest import TOY, small_dataset, small_plans
 
@@ -197,7 +197,7 @@ def test_the_estimate_of_a_bundle_knows_its_parameters():
 
 def test_the_estimate_needs_neither_torch_nor_nnunet():
     code = (
-        "import sys; from ClassScaleSegLib.inference.estimate import *;"
+        "import sys; from ClassScaleSegLib.inference.memory_estimate import *;"
         "from ClassScaleSegLib.models.summary import summarize;"
         f"need = estimate_from_summary(summarize({str(TOY)!r}), (96, 96, 96), (1.0, 1.0, 1.0));"
         "print(describe_need(need, 'cuda'));"

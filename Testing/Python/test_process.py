@@ -16,8 +16,8 @@ from ClassScaleSegLib import ClassScaleError, OutputError, Segmentation
 from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.commands.demo import mean_dice
 from ClassScaleSegLib.commands.main import ExitCode, _parser, main
-from ClassScaleSegLib.process.process import Job, SegmentationProcess, default_python
-from ClassScaleSegLib.process.tree import descendants, is_alive
+from ClassScaleSegLib.process.child import Job, SegmentationProcess, default_python
+from ClassScaleSegLib.process.process_tree import descendants, is_alive
 from ClassScaleSegLib.resources import resource
 from conftest import TOY
 

@@ -139,13 +139,16 @@ def test_a_2d_model_segments_a_volume_slice_by_slice(write_model):
 
 def test_memory_limit_sends_the_ring_to_disk_and_changes_nothing(write_model, monkeypatch):
     model, image, places = open_model(write_model()), random_image(size=(40, 40, 40)), []
-    from ClassScaleSegLib.inference import estimate, ring
+    from ClassScaleSegLib.inference import memory_estimate, rolling_accumulator
 
-    monkeypatch.setattr(estimate, "_PREPROCESS_BYTES", 0)
-    original = ring.Ring.__init__
-    monkeypatch.setattr(ring.Ring, "__init__", lambda self, *a: (places.append(a[-1]), original(self, *a))[1])
+    monkeypatch.setattr(memory_estimate, "_PREPROCESS_BYTES", 0)
+    original = rolling_accumulator.Ring.__init__
+    monkeypatch.setattr(
+        rolling_accumulator.Ring, "__init__", lambda self, *a: (places.append(a[-1]), original(self, *a))[1]
+    )
     usual = segment(image, model, device="cpu", mirroring=False)
-    need = estimate.estimate(model, (40, 40, 40), (1.0, 1.0, 1.0), 0.5, False).placement("cpu", "cpu").host_bytes
+    estimate = memory_estimate.estimate(model, (40, 40, 40), (1.0, 1.0, 1.0), 0.5, False)
+    need = estimate.placement("cpu", "cpu").host_bytes
     tight = segment(image, model, device="cpu", mirroring=False, memory_limit=need - 1)
     assert places == ["cpu", "disk"] and np.array_equal(usual.labels, tight.labels)
 

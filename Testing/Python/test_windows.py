@@ -5,7 +5,7 @@ import pytest
 import torch
 from ClassScaleSegLib import Cancelled, ClassScaleError, OutOfMemoryError
 from ClassScaleSegLib.inference.backbone import Backbone, forward
-from ClassScaleSegLib.inference.memory import MemoryPlan, Placement
+from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement
 from ClassScaleSegLib.inference.progress import Monitor
 from ClassScaleSegLib.inference.windows import predict_rows
 

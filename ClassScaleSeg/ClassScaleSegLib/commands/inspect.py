@@ -49,7 +49,7 @@ def describe_job(model: Model, image: ImageSource, step: float) -> dict[str, Any
     :raises ImageError: if the image cannot be read or does not fit the model.
     """
     from ..images.reading import read_image
-    from ..inference.estimate import estimate
+    from ..inference.memory_estimate import estimate
 
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
     assert source.voxels is not None  # an image that was just read has its voxels

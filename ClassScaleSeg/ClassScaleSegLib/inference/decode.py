@@ -16,9 +16,9 @@ from typing import NamedTuple
 import torch
 
 from ..models.projection import Decision, Projection
-from .exact import ExactDecision
+from .float64 import ExactDecision
 from .interpolation import AxisSampling
-from .memory import Tiles
+from .memory_plan import Tiles
 
 # Evaluating all logits of a boundary voxel is faster than searching for its candidates with 118 classes, as fast with
 # 300, and slower with 1000 (measured with Testing/Benchmarks/export_time.py at several values of this number).

@@ -98,8 +98,8 @@ def segment(
     from .backbone import Backbone
     from .decode import RowDecoder
     from .devices import choose_device
-    from .estimate import estimate
-    from .memory import plan_memory
+    from .memory_estimate import estimate
+    from .memory_plan import plan_memory
     from .preprocess import prepare
     from .windows import predict_rows
 

@@ -14,9 +14,9 @@ from functools import partial
 import torch
 
 from ..errors import ClassScaleError
-from .memory import MemoryPlan
+from .memory_plan import MemoryPlan
 from .progress import Monitor
-from .ring import Ring
+from .rolling_accumulator import Ring
 
 
 def predict_rows(

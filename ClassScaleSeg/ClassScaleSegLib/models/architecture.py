@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from ..errors import ModelError
-from .fields import integers, numbers, short
+from .json_checks import integers, numbers, short
 
 MAX_STAGES, MAX_CONVOLUTIONS, MAX_FEATURES = 16, 64, 4096  # nnU-Net plans at most 9 stages, 6 blocks, 512 features
 MAX_KERNEL, MAX_STRIDE = 31, 16

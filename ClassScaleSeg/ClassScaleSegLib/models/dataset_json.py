@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..labels.label import one_line
-from .fields import flat, short
+from .json_checks import flat, short
 
 MAX_CHANNELS, MAX_LABEL = 1024, 65535  # label maps are uint16
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import ModelError
 from .architecture import MAX_CONVOLUTIONS, check_architecture
 from .dataset_json import channel_names, label_rows
-from .fields import integers, numbers, short
+from .json_checks import integers, numbers, short
 
 MAX_PATCH_VOXELS = 1 << 28
 

@@ -18,9 +18,9 @@ from ..labels.table import LabelTable
 from .architecture import MAX_FEATURES
 from .bundle import TEXTS, check_size, is_bundle, read_manifest, read_member, read_table
 from .dataset_json import channel_names, identify, label_rows
-from .fields import short
 from .files import MAX_JSON, Files, open_source, parse_json, read_json
 from .folder import fold_names
+from .json_checks import short
 from .plans import check_geometry
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")

@@ -1,5 +1,5 @@
 """Run a segmentation in a child process, follow its progress, and cancel it."""
 
-from .process import Event, Job, SegmentationProcess
+from .child import Event, Job, SegmentationProcess
 
 __all__ = ["Event", "Job", "SegmentationProcess"]

@@ -1,4 +1,4 @@
-"""The child's side of `process.py`: stop on request, and when the program that started the child has ended.
+"""The child's side of `child.py`: stop on request, and when the program that started the child has ended.
 
 The parent requests a stop with a file in the work folder, and the child checks whether the parent's process still
 exists. Pipes would not work everywhere: the launcher `PythonSlicer` is between the two, and passes its standard input
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ClassScaleError
 from .exit_codes import ExitCode
-from .tree import descendants, is_alive, kill_all
+from .process_tree import descendants, is_alive, kill_all
 from .work_folder import CANCEL_FILE, checked_work_folder, remove_work_folder
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from ..catalog.catalog import resolve_model
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
 from ..files import unwritable
 from ..models.summary import summarize
-from ..process.process import Event, Job, SegmentationProcess
+from ..process.child import Event, Job, SegmentationProcess
 from .results import fill_confidence_node, fill_table_node, read_result, removed_on_failure, show_result
 from .sequence import add_segmentations, browser_of, frames
 from .volume import check_volume, geometry_of, region_of, write_volume

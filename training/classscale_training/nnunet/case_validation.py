@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from ClassScaleSegLib.inference.backbone import Backbone
 from ClassScaleSegLib.inference.decode import RowDecoder
-from ClassScaleSegLib.inference.memory import MemoryPlan, Placement
+from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement
 from ClassScaleSegLib.inference.preprocess import Prepared, resampling
 from ClassScaleSegLib.inference.windows import predict_rows
 from ClassScaleSegLib.models.projection import Projection

@@ -1,7 +1,7 @@
 """Run a segmentation in a child process, so that the caller stays responsive and the GPU is free afterwards.
 
 The child is ``classscaleseg segment``, which reports its progress in JSON lines. Whatever happens to the child, to its
-folder or to this process, no process and no file is left behind: see :mod:`.parent_watch`, :mod:`.tree` and
+folder or to this process, no process and no file is left behind: see :mod:`.parent_watch`, :mod:`.process_tree` and
 :mod:`.work_folder`.
 """
 
@@ -25,7 +25,7 @@ from ..errors import ClassScaleError
 from ..files import unwritable
 from .exit_codes import explain_exit
 from .job import Event, Job, parse_event
-from .tree import kill_tree
+from .process_tree import kill_tree
 from .work_folder import CANCEL_FILE, make_work_folder, remove_work_folder
 
 _SECONDS_TO_STOP = 1.0  # in which the child may remove what it was writing; then it is killed

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from .memory import Placement
+from .memory_plan import Placement
 
 if TYPE_CHECKING:
     from ..models.model import Model

@@ -45,7 +45,7 @@ def need_text(models: ModelChooser, parameters: ClassScaleSegParameterNode, tick
 
 
 def _estimate(models: ModelChooser, parameters: ClassScaleSegParameterNode) -> list[str]:
-    from ClassScaleSegLib.inference.estimate import describe_need, estimate_from_summary, largest
+    from ClassScaleSegLib.inference.memory_estimate import describe_need, estimate_from_summary, largest
     from ClassScaleSegLib.models.advice import advise
     from ClassScaleSegLib.scene.volume import box_of, crop, geometry_of, modality_of
 

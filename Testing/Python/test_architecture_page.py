@@ -15,7 +15,7 @@ def named() -> set[str]:
     page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     folders: list[str] = []
     found = set()
-    for line in page[page.index("## Every file") :].splitlines():
+    for line in page[page.index("## Every code file") :].splitlines():
         entry = re.match(r"^ {4}( *)([\w./-]+)(?: |$)", line)
         if not entry:
             continue

@@ -13,8 +13,8 @@ LIBRARY = ROOT / "ClassScaleSeg" / "ClassScaleSegLib"
 WITH_TORCH = {
     "inference.backbone",
     "inference.decode",
-    "inference.exact",
-    "inference.ring",
+    "inference.float64",
+    "inference.rolling_accumulator",
     "inference.windows",
     "models.checkpoint",
     "models.low_rank",
