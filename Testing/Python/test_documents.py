@@ -1,4 +1,4 @@
-"""The documents keep their word: commands parse, files and links exist, Python compiles, and the recipe runs."""
+"""The documents are true: commands parse, files and links exist, Python code compiles, and the recipe runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def tokens(page: Path) -> list:
 
 
 def code(page: Path) -> Iterator[Code]:
-    """All code of a page, in order."""
+    """Yield all code of a page, in order."""
     line = 1
     for token in tokens(page):
         line = token.map[0] + 1 if token.map else line  # cells of a table have no line of their own
@@ -70,14 +70,15 @@ def code(page: Path) -> Iterator[Code]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The commands of a block of shell code as lists of words: without comments, assignments and redirections.
+    """Yield the commands in a block of shell code as lists of words, without comments, assignments and redirections.
 
     Brackets around optional words are removed, and ``<a placeholder>`` becomes ``PLACEHOLDER``.
     """
     text = re.sub(r"\\\n\s*", " ", text)
     for line in text.splitlines():
         line = re.sub(r"<[\w ./-]+>", "PLACEHOLDER", line.strip().removeprefix("$ "))
-        if not any(program in line for program in PROGRAMS):
+        line = re.sub(r"\s\d?>+\s*\S+", "", line)
+        if not any(name in line for name in PROGRAMS):
             continue
         lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
         lexer.whitespace_split, lexer.commenters = True, "#"
@@ -95,13 +96,13 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def program(words: list[str]) -> str:
-    """The first word as the documents mean it: ``.venv/bin/python``, ``python3`` and ``$PYTHON`` are ``python``."""
+    """The name of the program: ``.venv/bin/python``, ``python3`` and ``$PYTHON`` are all ``python``."""
     name = words[0].rpartition("/")[2]
     return "python" if name in ("python3", "$PYTHON", "${PYTHON}") else name
 
 
 def documented(kind: str) -> list:
-    """Every command of all pages that begins with ``kind``, as a parameter named after its page and line."""
+    """Return a test parameter for each command of all pages that begins with ``kind``, named after page and line."""
     found = []
     for page in CHECKED:
         for piece in code(page):
@@ -129,7 +130,7 @@ class _Choices(list):
 
 
 def lenient(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser, raising ``ValueError`` instead of exiting, and taking a placeholder for any value."""
+    """Make the parser raise ``ValueError`` instead of exiting, and accept a placeholder for any value."""
 
     def error(message: str) -> None:
         raise ValueError(message)
@@ -149,9 +150,10 @@ def lenient(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def check_arguments(parser: argparse.ArgumentParser, words: list[str], inline: bool) -> None:
-    """:raises ValueError: if the parser refuses the arguments.
+    """Parse the arguments.
 
     :param inline: required arguments may be left out, as in "`classscaleseg pack` makes a bundle".
+    :raises ValueError: if the parser refuses the arguments.
     """
     if "-h" in words or "--help" in words or not words:
         return
@@ -172,7 +174,7 @@ def check_arguments(parser: argparse.ArgumentParser, words: list[str], inline: b
 
 
 def module_parser(module: str) -> argparse.ArgumentParser | None:
-    """The parser of ``python -m MODULE``, or ``None`` if the module takes its arguments in another way."""
+    """Return the parser of ``python -m MODULE``, or ``None`` if the module has no function that makes it."""
     file = source_file(f"{module}.__main__") or source_file(module)
     assert file and "__main__" in file.stem + file.read_text(encoding="utf-8"), f"python -m {module} cannot run"
     if module == "ClassScaleSegLib":
@@ -250,7 +252,7 @@ def python_blocks() -> list:
 
 
 def source_file(module: str) -> Path | None:
-    """The file of a module of this project, found without importing it: the panel needs Slicer."""
+    """Return the file of a module of this project without importing it, because the panel needs Slicer."""
     base = (ROOT / ("training" if module.startswith("classscale_training") else "ClassScaleSeg")).joinpath(
         *module.split(".")
     )
@@ -287,7 +289,7 @@ def test_python_code_compiles_and_imports_what_is_there(text):
 
 
 def links(page: Path) -> Iterator[str]:
-    """Targets of links and pictures of a page that are not web addresses."""
+    """Yield the targets of links and pictures of a page, except web addresses."""
     found = []
     for token in tokens(page):
         for child in (token, *(token.children or ())):
@@ -299,7 +301,7 @@ def links(page: Path) -> Iterator[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub calls the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     found: set[str] = set()
     every = tokens(page)
     for token, heading in zip(every, every[1:], strict=False):
@@ -367,9 +369,10 @@ def source(tmp_path) -> Path:
 
 
 class Shell:
-    """What a POSIX shell does with the lines of the recipe, in this process, and with values that make them short.
+    """Runs lines of the recipe in this process as a POSIX shell would.
 
-    :ivar done: the commands that ran, without their arguments.
+    :ivar given: values that replace those of the page, so that the run is short.
+    :ivar done: the commands that ran, without their options.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]):

@@ -1,4 +1,4 @@
-"""The maker of small datasets in TotalSegmentator's layout."""
+"""The script that writes small datasets in TotalSegmentator's layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from make_totalsegmentator_layout import CT, LABELS, main  # noqa: E402
 
 @pytest.fixture
 def source(tmp_path):
-    """A spleen (1) and a liver (5) in a label map without a CT, 3 mm."""
+    """A folder with a label map (spleen 1, liver 5, voxels of 3 mm) and no CT."""
     labels = np.zeros((30, 24, 12), np.uint8)
     labels[3:13, 4:20, 2:10], labels[16:27, 4:20, 2:10] = 1, 5
     folder = tmp_path / "source"
@@ -24,7 +24,7 @@ def read(file):
     return np.asanyarray(nib.load(file).dataobj)
 
 
-def test_cases_differ_from_each_other_and_not_from_run_to_run(source, tmp_path, capsys):
+def test_cases_differ_from_each_other_but_not_between_runs(source, tmp_path, capsys):
     for name in ("a", "b"):
         main([str(source), str(tmp_path / name), "--cases", "4", "--size", "20"])
     rows = (tmp_path / "a" / "meta.csv").read_text().splitlines()
@@ -50,7 +50,7 @@ def test_cases_differ_from_each_other_and_not_from_run_to_run(source, tmp_path, 
     assert "s0003: test, 20 x 16 x 8 voxels, 2 classes" in capsys.readouterr().out
 
 
-def test_a_ct_is_taken_where_there_is_one_and_must_fit(source, tmp_path):
+def test_a_ct_is_used_if_there_is_one_and_must_have_the_grid_of_the_labels(source, tmp_path):
     affine = np.diag([-3.0, 3.0, 3.0, 1.0])
     nib.save(nib.Nifti1Image(np.full((30, 24, 12), 300, np.int16), affine), source / CT)
     main([str(source), str(tmp_path / "made"), "--cases", "3", "--size", "20"])
@@ -61,7 +61,7 @@ def test_a_ct_is_taken_where_there_is_one_and_must_fit(source, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [([], "does not exist"), (["--cases", "2"], "at least 3")])
-def test_what_cannot_work_is_said(tmp_path, capsys, arguments, sentence):
+def test_wrong_arguments_get_a_sentence(tmp_path, capsys, arguments, sentence):
     with pytest.raises(SystemExit) as error:
         main([str(tmp_path), str(tmp_path / "made"), *arguments])
     assert sentence in str(error.value) + capsys.readouterr().err
