@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import ClassScaleSegLib
 import numpy as np
 import psutil
 import pytest
@@ -364,6 +365,17 @@ def test_ctrl_c_while_waiting_cancels(temporary):
     finally:
         signal.signal(signal.SIGINT, before)
     assert process.state == "cancelled" and not is_alive(child) and list(temporary.iterdir()) == []
+
+
+def test_the_child_finds_this_library_where_nothing_is_installed(tmp_path):
+    with SegmentationProcess(environment={"PYTHONPATH": str(tmp_path)}) as process:
+        environment = process._child_environment()
+    folders = environment["PYTHONPATH"].split(os.pathsep)
+    assert folders == [str(Path(ClassScaleSegLib.__file__).resolve().parents[1]), str(tmp_path)]
+    find = "import importlib.util as u; print(u.find_spec('ClassScaleSegLib').origin, u.find_spec('catalog'))"
+    command = [sys.executable, "-S", "-c", find]  # -S: without the packages that are installed
+    found = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [ClassScaleSegLib.__file__, "None"]
 
 
 def test_the_parents_side_imports_nothing_heavy():

@@ -204,7 +204,8 @@ class SegmentationProcess:
 
     def _child_environment(self) -> dict[str, str]:
         environment = {**os.environ, **self._environment}
-        paths = [str(Path(__file__).resolve().parents[1]), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+        library = Path(__file__).resolve().parents[1]
+        paths = [str(library.parent), *environment.get("PYTHONPATH", "").split(os.pathsep)]
         environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)
         if models := environment.get(_MODELS_FOLDER):  # absolute, because the child's current folder is another one
             environment[_MODELS_FOLDER] = os.path.abspath(models)
