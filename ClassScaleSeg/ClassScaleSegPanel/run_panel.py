@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ _SPANS = {
     "decode": (60, 96),
     "write": (96, 100),
 }
-_PART = re.compile(r"part (\d+) of (\d+): (.+)")
+_SPAN_OF_PARTS = (4, 96)  # with several models, whose reports are those of the whole job
 
 
 class RunPanel:
@@ -165,13 +164,12 @@ class RunProgress:
 
     def _advance(self, event: Event) -> None:
         share = event.done / event.total if event.total else 0
-        part = _PART.fullmatch(event.stage)
-        begin, end = (4, 96) if part else _SPANS.get(event.stage, (0, 0))
+        begin, end = _SPANS.get(event.stage, (0, 0)) if event.parts == 1 else _SPAN_OF_PARTS
         percent = (100 * (self._index - 1) + begin + share * (end - begin)) / self._count
         self.percent = max(self.percent, min(100, int(percent)))
-        self.text = stage_text(part.group(3) if part else event.stage)
-        if part:
-            self.text += " " + _("(part {part} of {parts})").format(part=part.group(1), parts=part.group(2))
+        self.text = stage_text(event.stage)
+        if event.parts > 1:
+            self.text += " " + _("(part {part} of {parts})").format(part=event.part, parts=event.parts)
         if self._count > 1:
             self.text += " " + _("(frame {frame} of {frames})").format(frame=self._index, frames=self._count)
         if event.remaining is not None and event.remaining >= 1:

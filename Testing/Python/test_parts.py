@@ -127,12 +127,12 @@ def test_a_renumbered_class_keeps_a_colour_of_its_own_and_its_codes():
 def test_progress_is_of_the_whole_job_and_never_goes_back(two, image):
     seen = []
     segment_parts(image, two, progress=seen.append, **CPU)
-    stages = list(dict.fromkeys(report.stage for report in seen))
+    stages = list(dict.fromkeys(report.title for report in seen))
     assert stages == [f"part {i} of 2: {s}" for i in (1, 2) for s in ("load", "read", "preprocess", "segment")]
     assert {report.total for report in seen} == {2000}
     done = [report.done for report in seen]
     assert done == sorted(done) and done[0] == 0 and done[-1] == 2000
-    assert next(report.done for report in seen if report.stage == "part 2 of 2: load") == 1000
+    assert next(report.done for report in seen if (report.part, report.stage) == (2, "load")) == 1000
     assert seen[0].remaining is None and seen[-1].remaining == 0
 
 
@@ -140,7 +140,7 @@ def test_progress_is_of_the_whole_job_and_never_goes_back(two, image):
 def test_cancelling_works_in_each_part(two, image, stage):
     token = threading.Event()
     with pytest.raises(Cancelled):
-        segment_parts(image, two, progress=lambda r: token.set() if r.stage == stage else None, cancel=token, **CPU)
+        segment_parts(image, two, progress=lambda r: token.set() if r.title == stage else None, cancel=token, **CPU)
 
 
 def test_only_one_model_is_in_memory_at_a_time(two, image, monkeypatch):

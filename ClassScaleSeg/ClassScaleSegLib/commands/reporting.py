@@ -51,7 +51,7 @@ class TerminalReporter:
             tqdm.write(f"{self._label}: {report.message}", file=sys.stderr)
         self._bar.total = report.total
         self._bar.n = report.done
-        self._bar.set_description(f"{self._label}: {report.stage}")
+        self._bar.set_description(f"{self._label}: {report.title}")
 
     def result(self, case: str, **facts: Any) -> None:
         self.close()
@@ -92,8 +92,8 @@ class JsonReporter:
 
     def progress(self, report: Progress) -> None:
         remaining = None if report.remaining is None else round(report.remaining, 1)
-        facts = {"stage": report.stage, "done": report.done, "total": report.total}
-        self._line("progress", **facts, remaining=remaining, message=report.message)
+        facts = {"stage": report.stage, "done": report.done, "total": report.total, "remaining": remaining}
+        self._line("progress", **facts, message=report.message, part=report.part, parts=report.parts)
 
     def result(self, case: str, **facts: Any) -> None:
         self._line("result", **facts)

@@ -14,16 +14,21 @@ from ..errors import Cancelled
 class Progress:
     """One report on a running job.
 
-    :ivar stage: "read", "preprocess", "segment" (windows), "decode" (rows, if there is only one window) or "write".
-        With several models, :mod:`.several_models` puts the part in front, as in "part 2 of 5: segment", and adds the
-        stage "load".
+    With several models (:mod:`.several_models`), ``done``, ``total`` and ``remaining`` are those of the whole job.
+
+    :ivar stage: "read", "preprocess", "segment" (windows), "decode" (rows, if there is only one window) or "write";
+        with several models also "load".
     :ivar done: steps of this stage that are done.
     :ivar total: all steps of this stage.
     :ivar remaining: estimated seconds until this stage is done; ``None`` while unknown.
     :ivar message: a sentence for the user, if there is something to tell.
+    :ivar part: which of several models is at work, from 1.
+    :ivar parts: number of models.
 
     >>> print(Progress("segment", 3, 12, remaining=4.2))
     segment 3/12, 4 s left
+    >>> Progress("segment", 1500, 5000, part=2, parts=5).title
+    'part 2 of 5: segment'
     """
 
     stage: str
@@ -31,9 +36,16 @@ class Progress:
     total: int
     remaining: float | None = None
     message: str = ""
+    part: int = 1
+    parts: int = 1
+
+    @property
+    def title(self) -> str:
+        """The stage, after the part if there are several."""
+        return self.stage if self.parts == 1 else f"part {self.part} of {self.parts}: {self.stage}"
 
     def __str__(self) -> str:
-        text = f"{self.stage} {self.done}/{self.total}"
+        text = f"{self.title} {self.done}/{self.total}"
         if self.remaining is not None:
             text += f", {self.remaining:.0f} s left"
         return f"{text}: {self.message}" if self.message else text

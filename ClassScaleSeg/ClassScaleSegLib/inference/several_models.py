@@ -59,8 +59,8 @@ def segment_parts(
     :param folds: as for `open_model`, for every model.
     :param checkpoint: as for `open_model`, for every model.
     :param configuration: as for `open_model`, for every model.
-    :param progress: called with reports whose stage is such as "part 2 of 5: segment"; ``done``, ``total`` and
-        ``remaining`` are those of the whole job.
+    :param progress: called with reports that say which part is at work; ``done``, ``total`` and ``remaining`` are those
+        of the whole job.
     :param cancel: as for `segment`.
     :param options: the fields of :class:`~ClassScaleSegLib.inference.segmenter.Options`. ``classes`` holds names or
         values of the common table; a part that has none of them is not run, so it takes no voxel from the others.
@@ -73,9 +73,9 @@ def segment_parts(
     >>> import SimpleITK as sitk
     >>> toy = resource("Models", "toy-120.zip")
     >>> corner = sitk.ReadImage(str(resource("SampleData", "toy-120.nrrd")))[30:50, 30:50, 30:50]
-    >>> stages = []
-    >>> result = segment_parts(corner, [toy, toy], device="cpu", progress=lambda report: stages.append(report.stage))
-    >>> result.labels.shape, len(result.table), stages[0], stages[-1]
+    >>> titles = []
+    >>> result = segment_parts(corner, [toy, toy], device="cpu", progress=lambda report: titles.append(report.title))
+    >>> result.labels.shape, len(result.table), titles[0], titles[-1]
     ((20, 20, 20), 121, 'part 1 of 2: load', 'part 2 of 2: decode')
     """
     from ..models.model import open_model
@@ -219,7 +219,7 @@ class _Progress:
             total = _UNITS * self._count
             seconds = time.monotonic() - self._begin
             remaining = seconds / self._done * (total - self._done) if self._done else None
-            stage = f"part {index + 1} of {self._count}: {own.stage}"
-            self._progress(replace(own, stage=stage, done=self._done, total=total, remaining=remaining))
+            whole = replace(own, done=self._done, total=total, remaining=remaining)
+            self._progress(replace(whole, part=index + 1, parts=self._count))
 
         return report

@@ -109,6 +109,8 @@ class Event:
     :ivar total: all steps of the stage.
     :ivar remaining: seconds; ``None`` if unknown.
     :ivar text: the text of a message or error.
+    :ivar part: which of several models is at work, from 1.
+    :ivar parts: number of models.
     :ivar facts: all members of the JSON line.
     """
 
@@ -118,6 +120,8 @@ class Event:
     total: int = 1
     remaining: float | None = None
     text: str = ""
+    part: int = 1
+    parts: int = 1
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -135,7 +139,8 @@ def parse_event(line: str) -> Event | None:
     kind = facts.get("event") if isinstance(facts, dict) else None
     if kind == "progress":
         text = facts.get("message") or ""
-        progress = {key: facts.get(key) for key in ("stage", "done", "total", "remaining")}
+        known = ("stage", "done", "total", "remaining", "part", "parts")
+        progress = {key: facts[key] for key in known if key in facts}
         return Event("message" if text else "progress", **progress, text=text, facts=facts)
     if kind in ("error", "skipped"):
         text = str(facts.get("message" if kind == "error" else "reason"))
