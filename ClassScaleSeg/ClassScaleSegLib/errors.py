@@ -37,3 +37,14 @@ class OutOfMemoryError(ClassScaleError):
 
 class Cancelled(ClassScaleError):
     """The caller's cancel token was set. No files were left behind."""
+
+
+def reason(error: BaseException, line: int = 0) -> str:
+    """Return one line of an exception's message, to be quoted in a sentence; the class name if it has no message.
+
+    :param line: the first line by default; ITK gives the reason in the last one, -1.
+
+    >>> reason(ValueError("No pixels.\\nTried two readers.")), reason(KeyError())
+    ('No pixels.', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[line].strip()

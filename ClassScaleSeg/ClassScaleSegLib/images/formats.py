@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import OutputError
+from ..errors import OutputError, reason
 from ..files import refuse_existing, refuse_unwritable_folder, replacing, unwritable
 from ..labels.csv import CODE_COLUMNS, code_cells
 from ..labels.table import LabelTable
@@ -145,7 +145,7 @@ def _write_image(temporary: Path, path: Path, array: np.ndarray, geometry: Geome
     try:
         sitk.WriteImage(image, str(temporary), useCompression=True)
     except RuntimeError as error:
-        raise unwritable(path, str(error).strip().splitlines()[-1]) from error
+        raise unwritable(path, reason(error, -1)) from error
     if path.name.lower().endswith((".nii", ".nii.gz")) and _nifti_bytes(temporary) != (352 + array.nbytes) % 2**32:
         raise unwritable(path, "the disk took only part of the file")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from ..errors import ImageError
+from ..errors import ImageError, reason
 from .geometry import Geometry
 from .nifti import check_nifti
 
@@ -129,12 +129,12 @@ def _read(path: Path) -> sitk.Image:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise ImageError(f"{path} is not an image that SimpleITK can read ({_last_line(error)}).") from None
+        raise ImageError(f"{path} is not an image that SimpleITK can read ({reason(error, -1)}).") from None
     _check_header(path, reader)
     try:
         return reader.Execute()
     except RuntimeError as error:
-        raise ImageError(f"{path} cannot be read; it may be truncated ({_last_line(error)}).") from None
+        raise ImageError(f"{path} cannot be read; it may be truncated ({reason(error, -1)}).") from None
 
 
 def _check_header(path: Path, reader: Any) -> None:
@@ -182,7 +182,7 @@ def _read_dicom(folder: Path) -> sitk.Image:
     try:
         image = reader.Execute()
     except RuntimeError as error:
-        raise ImageError(f"The DICOM series in {folder} cannot be read ({_last_line(error)}).") from None
+        raise ImageError(f"The DICOM series in {folder} cannot be read ({reason(error, -1)}).") from None
     _check_slices(folder, reader, len(files[series[0]]))
     return image
 
@@ -241,8 +241,3 @@ def _check_finite(name: str, voxels: np.ndarray) -> None:
         raise ImageError(
             f"{name} has {broken:,} voxels that are NaN or infinite. Replace them first, for example with air."
         )
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ImageError, LabelTableError
+from ..errors import ImageError, LabelTableError, reason
 from ..labels.label import MAX_VALUE
 from ..labels.table import LabelTable
 from .counts import LabelVolume, voxel_counts
@@ -131,7 +131,7 @@ class Segmentation:
             try:
                 label_image = sitk.ReadImage(what)
             except RuntimeError as error:
-                raise ImageError(f"{what} cannot be read as an image ({str(error).splitlines()[-1]}).") from error
+                raise ImageError(f"{what} cannot be read as an image ({reason(error, -1)}).") from error
         if label_image.GetNumberOfComponentsPerPixel() != 1:
             components = label_image.GetNumberOfComponentsPerPixel()
             raise ImageError(

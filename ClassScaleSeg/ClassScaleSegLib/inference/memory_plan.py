@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..errors import OutOfMemoryError
+from ..errors import OutOfMemoryError, reason
 from .devices import free_memory
 
 _T = TypeVar("_T")
@@ -140,13 +140,13 @@ class MemoryPlan:
                 missing = lacks and self.compute != "cpu"
                 if not missing and not is_out_of_memory(error):
                     raise
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self._step_down(reason)  # outside of "except", whose traceback keeps the tensors of the failed call alive
+                cause = reason(error)
+            self._step_down(cause)  # outside of "except", whose traceback keeps the tensors of the failed call alive
 
-    def _step_down(self, reason: str) -> None:
+    def _step_down(self, cause: str) -> None:
         if len(self._placements) == 1:
             raise OutOfMemoryError(
-                f"Memory ran out with the {self.current}, which is the smallest way to run this model ({reason}). "
+                f"Memory ran out with the {self.current}, which is the smallest way to run this model ({cause}). "
                 "Close other programs, use a machine with more memory, or use a model with a smaller patch."
             )
         del self._placements[0]
@@ -159,7 +159,7 @@ class MemoryPlan:
             torch.cuda.empty_cache()
         elif torch.backends.mps.is_available():
             torch.mps.empty_cache()
-        self._notify(f"{reason}. Continuing with the {self.current}.")
+        self._notify(f"{cause}. Continuing with the {self.current}.")
 
 
 def plan_memory(

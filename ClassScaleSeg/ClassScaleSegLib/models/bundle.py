@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import LabelTableError, ModelError
 from ..labels.table import LabelTable
-from .files import MAX_JSON, Files, parse_json, read_json
+from .files import MAX_JSON, Files, check_configuration, parse_json, read_json
 from .folder import ModelParts, check_mirror_axes
 from .plans import check_plans
 
@@ -58,8 +58,7 @@ def read_bundle(
         raise ModelError(
             f"{files.where()} has the folds {', '.join(found)}; {', '.join(chosen) or 'no fold'} was requested."
         )
-    if configuration not in (None, manifest["configuration"], files.name, files.root):
-        raise ModelError(f"{files.where()} has the configuration {manifest['configuration']}, not {configuration}.")
+    check_configuration(files, manifest["configuration"], configuration)
     texts, tensors = {}, {}
     for name, declared in manifest["members"].items():
         content = read_member(files, name, declared)

@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from ..errors import ModelError
-from .files import ZIP_FAULTS, first_line
+from ..errors import ModelError, reason
+from .files import ZIP_FAULTS
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ def read_checkpoint(stream: BinaryIO, where: str) -> Checkpoint:
     except pickle.UnpicklingError as error:
         raise ModelError(_explain(str(error), where)) from error
     except Exception as error:  # torch does not document its exceptions for damaged files
-        raise ModelError(
-            f"{where} cannot be read as a checkpoint ({first_line(error)}): get the file again."
-        ) from error
+        raise ModelError(f"{where} cannot be read as a checkpoint ({reason(error)}): get the file again.") from error
     weights = content.get("network_weights") if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in weights.items()
@@ -104,7 +102,7 @@ def _check_container(stream: BinaryIO, where: str) -> None:
             damaged = archive.testzip()
     except ZIP_FAULTS as error:
         raise ModelError(
-            f"{where} cannot be read as a checkpoint ({length} bytes, {first_line(error)}): it is truncated or was not "
+            f"{where} cannot be read as a checkpoint ({length} bytes, {reason(error)}): it is truncated or was not "
             "written by nnU-Net v2."
         ) from error
     if damaged is not None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import ModelError
+from ..errors import ModelError, reason
 
 MAX_MEMBERS = 100_000
 MAX_TOTAL = 64 << 30  # bytes; five folds of nnU-Net's largest network in four configurations are about 24 GiB
@@ -142,7 +142,7 @@ class ZipFiles:
             with self.archive.open(self._member(name)) as stream:
                 return stream.read(count)
         except ZIP_FAULTS as error:
-            raise ModelError(f"{self.where(name)} is damaged ({first_line(error)}): get the file again.") from error
+            raise ModelError(f"{self.where(name)} is damaged ({reason(error)}): get the file again.") from error
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -161,7 +161,7 @@ class ZipFiles:
         try:
             content = self.archive.read(info)  # reads no more bytes than declared and compares the CRC
         except ZIP_FAULTS as error:
-            raise ModelError(f"{self.where(name)} is damaged ({first_line(error)}): get the file again.") from error
+            raise ModelError(f"{self.where(name)} is damaged ({reason(error)}): get the file again.") from error
         if len(content) != info.file_size:
             raise ModelError(f"{self.where(name)} is shorter than the zip declares: get the file again.")
         yield io.BytesIO(content)
@@ -195,6 +195,17 @@ def open_source(source: str | Path, configuration: str | None = None) -> Iterato
         raise ModelError(f"{source} does not exist: give a model folder, an exported zip or a bundle.")
 
 
+def check_configuration(files: Files, found: str | None, wanted: str | None) -> None:
+    """Refuse a model whose configuration is not the one that was asked for.
+
+    :param found: the configuration of the model in ``files``.
+    :param wanted: a configuration, or the name or path of the model's folder; ``None`` accepts any.
+    :raises ModelError: naming both.
+    """
+    if wanted not in (None, found, files.name, files.root):
+        raise ModelError(f"{files.where()} has the configuration {found}, not {wanted}.")
+
+
 def read_json(files: Files, name: str) -> dict:
     """Read a file with a JSON object.
 
@@ -218,7 +229,7 @@ def parse_json(content: bytes, where: str) -> dict:
     try:
         value = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{where} is not valid JSON ({first_line(error)}).") from error
+        raise ModelError(f"{where} is not valid JSON ({reason(error)}).") from error
     if not isinstance(value, dict):
         raise ModelError(f"{where} contains a {type(value).__name__}; a JSON object was expected.")
     level: list = [value]
@@ -236,7 +247,7 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         archive = zipfile.ZipFile(path)
     except ZIP_FAULTS as error:
         raise ModelError(
-            f"{path} is neither a model folder nor a readable zip ({first_line(error)}): give the folder, the zip made "
+            f"{path} is neither a model folder nor a readable zip ({reason(error)}): give the folder, the zip made "
             "by nnUNetv2_export_model_to_zip, or a bundle."
         ) from error
     with archive:
@@ -314,8 +325,3 @@ def _choose(source: Path, models: list[Files], configuration: str | None) -> Fil
     listing = ", ".join(m.root for m in models[:20])
     wanted = "several models" if configuration is None else f"not exactly one model {configuration}"
     raise ModelError(f"{source} contains {wanted}; choose one by its configuration or its path: {listing}.")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, to be quoted in a message; the class name if it is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

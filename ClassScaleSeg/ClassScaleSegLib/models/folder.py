@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import ModelError
 from ..labels.table import LabelTable
 from .dataset_json import identify
-from .files import Files, read_json
+from .files import Files, check_configuration, read_json
 from .plans import Plans, check_plans
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def read_model_folder(
         raise ModelError(f"{files.where()}: the folds have different configurations: {', '.join(map(str, trained))}.")
     # checkpoints of some trainers do not name it; the folder name is Trainer__Plans__configuration
     found = trained.pop() or files.name.rpartition("__")[2]
-    if configuration not in (None, found, files.name, files.root):
-        raise ModelError(f"{files.where()} has the configuration {found}, not {configuration}.")
+    check_configuration(files, found, configuration)
     plans = check_plans(raw_plans, dataset, found, files.where())
     axes = contents[0][1].mirror_axes  # the first fold decides, as in nnU-Net (predict_from_raw_data.py)
     identity = identify(raw_plans, dataset, files.name, files.where("dataset.json"))

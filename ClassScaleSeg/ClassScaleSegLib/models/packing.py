@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError, OutputError
+from ..errors import ModelError, OutputError, reason
 from ..files import refuse_existing, replacing
 from ..labels.table import LabelTable
 from .bundle import DESCRIPTION, FORMAT, VERSION, check_manifest, complete_table, is_bundle
 from .dataset_json import channel_names
-from .files import first_line, open_source
+from .files import open_source
 from .folder import ModelParts, read_model_folder
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _read_card(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{path} cannot be read as the model card ({first_line(error)}): give a UTF-8 text file."
+            f"{path} cannot be read as the model card ({reason(error)}): give a UTF-8 text file."
         ) from error
 
 

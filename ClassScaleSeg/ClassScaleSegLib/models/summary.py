@@ -18,7 +18,7 @@ from ..labels.table import LabelTable
 from .architecture import MAX_FEATURES
 from .bundle import TEXTS, check_size, is_bundle, read_manifest, read_member, read_table
 from .dataset_json import channel_names, identify, label_rows
-from .files import MAX_JSON, Files, open_source, parse_json, read_json
+from .files import MAX_JSON, Files, check_configuration, open_source, parse_json, read_json
 from .folder import fold_names
 from .json_checks import short
 from .plans import check_geometry
@@ -85,8 +85,7 @@ def summarize(path: str | Path, configuration: str | None = None) -> ModelSummar
 def _bundle(files: Files, configuration: str | None) -> dict[str, Any]:
     manifest = read_manifest(files)
     members = manifest["members"]
-    if configuration not in (None, manifest["configuration"], files.name, files.root):
-        raise ModelError(f"{files.where()} has the configuration {manifest['configuration']}, not {configuration}.")
+    check_configuration(files, manifest["configuration"], configuration)
     for name, declared in members.items():
         check_size(files, name, declared)
     texts = {name: read_member(files, name, members[name]) for name in TEXTS}
@@ -114,8 +113,7 @@ def _model_folder(files: Files, configuration: str | None) -> dict[str, Any]:
     planned = plans.get("configurations")
     if isinstance(planned, dict) and found not in planned and len(planned) == 1:
         found = next(iter(planned))
-    if configuration not in (None, found, files.name, files.root):
-        raise ModelError(f"{files.where()} has the configuration {found}, not {configuration}.")
+    check_configuration(files, found, configuration)
     identity = identify(plans, dataset, files.name, files.where("dataset.json"))
     values, names, _ = label_rows(dataset, files.where("dataset.json"))
     return {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ImageError, OutputError
+from ..errors import ImageError, OutputError, reason
 from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
 from ..labels.label import Label
@@ -51,7 +51,7 @@ def read_result(path: Path, confidence: Path | None, region: Region | None, geom
         try:
             probabilities = sitk.GetArrayFromImage(sitk.ReadImage(str(confidence)))
         except RuntimeError as error:
-            raise ImageError(f"{confidence} cannot be read ({str(error).splitlines()[-1]}).") from error
+            raise ImageError(f"{confidence} cannot be read ({reason(error, -1)}).") from error
         result = replace(result, confidence=probabilities)
     return result if region is None else uncrop(result, region, geometry)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ImageError
+from ..errors import ImageError, reason
 from ..files import unwritable
 from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
@@ -213,7 +213,7 @@ def write_volume(volume: vtkMRMLScalarVolumeNode, path: Path, region: Region | N
         sitk.WriteImage(image, str(path), useCompression=False)
     except RuntimeError as error:
         path.unlink(missing_ok=True)
-        raise unwritable(path, str(error).strip().splitlines()[-1]) from error
+        raise unwritable(path, reason(error, -1)) from error
     if path.stat().st_size < array.nbytes:  # ITK does not report every incomplete write
         path.unlink()
         raise unwritable(path, "the disk took only part of the file")

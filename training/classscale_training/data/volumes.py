@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ClassScaleSegLib.errors import ImageError
+from ClassScaleSegLib.errors import ImageError, reason
 from ClassScaleSegLib.files import replacing, unwritable
 from ClassScaleSegLib.images.nifti import check_nifti
 
@@ -50,7 +50,7 @@ def read_labels(file: Path) -> tuple[np.ndarray, SimpleITK.Image]:
     try:
         image = SimpleITK.ReadImage(str(file))
     except RuntimeError as error:
-        raise ImageError(f"{file} cannot be read as an image ({_last_line(error)}).") from error
+        raise ImageError(f"{file} cannot be read as an image ({reason(error, -1)}).") from error
     array = SimpleITK.GetArrayFromImage(image)
     if array.ndim not in (2, 3) or array.size == 0:
         raise ImageError(f"{file} has shape {array.shape}; a label map has 2 or 3 dimensions and one value per voxel.")
@@ -77,7 +77,7 @@ def write_volume(image: SimpleITK.Image, file: Path) -> None:
             SimpleITK.WriteImage(image, str(temporary), useCompression=True)
             check_nifti(temporary)
         except (RuntimeError, ImageError) as error:
-            raise unwritable(file, _last_line(error)) from error
+            raise unwritable(file, reason(error, -1)) from error
 
 
 def geometry_difference(first: SimpleITK.Image, second: SimpleITK.Image) -> str | None:
@@ -99,7 +99,3 @@ def geometry_difference(first: SimpleITK.Image, second: SimpleITK.Image) -> str 
             numbers = (f"({', '.join(f'{v:g}' for v in values)})" for values in (a, b))
             return f"{name.lower()} {' and '.join(numbers)}"
     return None
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

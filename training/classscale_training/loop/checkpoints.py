@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.errors import ModelError, reason
 from ClassScaleSegLib.files import replacing, unwritable
-from ClassScaleSegLib.models.files import first_line
 
 
 class Checkpoints:
@@ -66,7 +65,7 @@ class Checkpoints:
             try:
                 content = torch.load(file, map_location=device, weights_only=True)
             except Exception as error:  # torch does not document which errors damaged files raise
-                faults.append(f"{file} ({first_line(error)})")
+                faults.append(f"{file} ({reason(error)})")
                 continue
             if faults:
                 warnings.warn(f"{faults[0]} cannot be read; the training continues from {file.name}.", stacklevel=2)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.errors import ClassScaleError, reason
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.brain import BrainCases
@@ -153,7 +153,7 @@ def _by_processes(steps: _Steps, options: LoopOptions, device: torch.device) -> 
         if "DataLoader worker" not in str(error):
             raise
         raise ClassScaleError(
-            f"A process that makes volumes ended ({str(error).splitlines()[0]}): there may be too little memory, or "
+            f"A process that makes volumes ended ({reason(error)}): there may be too little memory, or "
             "too little shared memory (/dev/shm, which containers limit). Run the command again with fewer --workers "
             "or a smaller --prefetch."
         ) from error

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from ClassScaleSegLib.errors import ModelError
-from ClassScaleSegLib.models.files import first_line
+from ClassScaleSegLib.errors import ModelError, reason
 
 _HEADS = "decoder.seg_layers."
 
@@ -56,4 +55,4 @@ def _of_checkpoint(source: Path) -> dict[str, torch.Tensor]:
     try:
         return torch.load(source, map_location="cpu", weights_only=True)["network_weights"]
     except Exception as error:  # torch does not document which errors damaged files raise
-        raise ModelError(f"{source} cannot be read as a checkpoint ({first_line(error)}).") from error
+        raise ModelError(f"{source} cannot be read as a checkpoint ({reason(error)}).") from error

@@ -312,7 +312,3 @@ def main(arguments: list[str] | None = None) -> int:
     state = "finished" if result.finished else "stopped; run the same command again to continue"
     print(f"{options.folder}: step {result.step} of {options.steps}, {state}.")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

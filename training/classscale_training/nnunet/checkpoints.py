@@ -12,9 +12,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.errors import ModelError, reason
 from ClassScaleSegLib.files import replacing, unwritable
-from ClassScaleSegLib.models.files import ZIP_FAULTS, first_line
+from ClassScaleSegLib.models.files import ZIP_FAULTS
 
 LATEST, PREVIOUS, BEST = (f"checkpoint_{name}.pth" for name in ("latest", "previous", "best"))
 
@@ -33,7 +33,7 @@ def save_whole(file: Path, write: Callable[[str], None]) -> None:
         try:
             write(str(temporary))
         except RuntimeError as error:  # torch's zip writer raises this instead of the OSError
-            raise unwritable(file, first_line(error)) from error
+            raise unwritable(file, reason(error)) from error
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
         if file.name == LATEST and file.exists():
@@ -75,4 +75,4 @@ def _fault(file: Path) -> str | None:
         with zipfile.ZipFile(file) as archive:
             return None if archive.testzip() is None else "is damaged (checksum)"
     except ZIP_FAULTS as error:
-        return f"is damaged ({first_line(error)})"
+        return f"is damaged ({reason(error)})"
