@@ -23,16 +23,18 @@ def need_text(models: ModelChooser, parameters: ClassScaleSegParameterNode, tick
     if models.fault:
         return models.fault, False
     if models.entry is None and parameters.model:
-        text = _("The scene uses the model {model}, which is not in the catalogue. Select another model, or add it.")
+        text = _(
+            "The scene uses the model {model}, which is not in the catalogue. Select another model, or add this one."
+        )
         return text.format(model=parameters.model), False
     if models.entry is None:
         return _("No model is selected. Select one, or add your own."), False
     if not models.summaries:
-        return _("{name} is not downloaded. Press Download.").format(name=models.entry.name), False
+        return _('{name} is not downloaded. Press "Download...".').format(name=models.entry.name), False
     channels = models.summaries[0].channels
     volumes = (parameters.inputVolume, parameters.channel2, parameters.channel3, parameters.channel4)[:channels]
     if channels > 4:
-        text = _("This model needs {count} volumes, and the panel has room for four. Use the Python console.")
+        text = _("This model needs {count} volumes, but the panel has room for only four. Use the Python console.")
         return text.format(count=channels), False
     if not ticked:
         return _("No class is ticked. Tick at least one class."), False
@@ -58,6 +60,6 @@ def _estimate(models: ModelChooser, parameters: ClassScaleSegParameterNode) -> l
     needs = [estimate_from_summary(s, shape, spacing, parameters.step, confidence) for s in models.summaries]
     need = describe_need(largest(needs), parameters.device)
     return [
-        _("This will take {need}.").format(need=need),
+        _("This run will take {need}.").format(need=need),
         *advise(models.summaries[0], spacing, modality_of(volume)),
     ]

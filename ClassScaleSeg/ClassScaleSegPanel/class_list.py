@@ -38,9 +38,9 @@ class ClassList:
         )
         self.widget = self.table.widget
         self.count = qt.QLabel()
-        self.all_button = self._button(_("All"), _("Tick all classes in the list below."))
+        self.all_button = self._button(_("All"), _("Tick all classes that the search shows."))
         self.all_button.connect("clicked(bool)", lambda: self._tick_shown(True))
-        self.none_button = self._button(_("None"), _("Untick all classes in the list below."))
+        self.none_button = self._button(_("None"), _("Untick all classes that the search shows."))
         self.none_button.connect("clicked(bool)", lambda: self._tick_shown(False))
         self.group_menu, self.preset_menu = qt.QMenu(), qt.QMenu()
         self.group_button = self._menu_button(_("Groups"), _("Tick or untick all classes of a group."), self.group_menu)
@@ -155,7 +155,7 @@ class ClassList:
         missing = self.choose(names)
         self._on_changed()
         if missing:
-            text = _("Classes of the preset that this model does not have: {count}.").format(count=missing)
+            text = _("This model does not have {count} of the classes in the preset.").format(count=missing)
             slicer.util.infoDisplay(text, windowTitle=_("Preset"))
 
     def _save(self) -> None:

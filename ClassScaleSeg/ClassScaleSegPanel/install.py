@@ -77,7 +77,7 @@ def ensure_dependencies() -> None:
         _install_torch()
         if not has_torch():
             text = _(
-                "PyTorch {found} is installed, and {wanted} is needed. Uninstall it in the module PyTorch, restart "
+                "PyTorch {found} is installed, but {wanted} is needed. Uninstall it in the module PyTorch, restart "
                 "Slicer, and press Apply again."
             )
             raise ClassScaleError(text.format(found=version("torch"), wanted=TORCH))
@@ -102,7 +102,7 @@ def _install_torch() -> None:
     except Exception as error:  # the extension passes on what pip, the network or the driver raise
         raise ClassScaleError(_failed(str(error))) from error
     if torch is None:
-        text = _("PyTorch was not installed, and the module cannot segment without it. Press Apply to install it.")
+        text = _("PyTorch was not installed. The module cannot segment without it. To install it, press Apply again.")
         raise ClassScaleError(text)
 
 
@@ -136,7 +136,8 @@ def _install(missing: list[str]) -> None:
         question = _("This module needs these Python packages. Install them into Slicer?\n{packages}")
         if not slicer.util.confirmOkCancelDisplay(question.format(packages="\n".join(missing))):
             text = _(
-                "The module cannot segment without these Python packages: {packages}. Press Apply to install them."
+                "The module cannot segment without these Python packages: {packages}. "
+                "To install them, press Apply again."
             )
             raise ClassScaleError(text.format(packages=", ".join(missing)))
         with tempfile.TemporaryDirectory() as folder:  # Slicer 5.10 cannot skip packages, so those to keep are pinned

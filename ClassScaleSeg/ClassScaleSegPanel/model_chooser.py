@@ -124,7 +124,7 @@ class ModelChooser:
         """Show the model card: training data, licences, accuracy, and known failures."""
         cards = [summary.card for summary in self.summaries if summary.card]
         if not cards:
-            text = _("This model has no model card, or is not downloaded yet.")
+            text = _("This model has no model card, or it is not downloaded yet.")
             slicer.util.infoDisplay(text, windowTitle=_("Model card"))
             return
         self.close()
@@ -152,11 +152,13 @@ class ModelChooser:
         if entry is None:
             return
         size = megabytes(self._catalog.size(entry))
-        question = (
-            _("Remove {name} from the list? Its files are not deleted.")
-            if entry.own
-            else _("Delete the files of {name} ({size})?")
-        )
+        downloaded = any(part.address for part in entry.parts)
+        if not entry.own:
+            question = _("Delete the files of {name} ({size})?")
+        elif downloaded:
+            question = _("Remove {name} from the list and delete its download ({size})?")
+        else:
+            question = _("Remove {name} from the list? Its files are not deleted.")
         title = _("Remove model")
         if slicer.util.confirmOkCancelDisplay(question.format(name=entry.name, size=size), windowTitle=title):
             try:
@@ -218,7 +220,7 @@ class ModelChooser:
             self.add(path)
 
     def _add_folder(self) -> None:
-        if path := qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of an nnU-Net model")):
+        if path := qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Model folder")):
             self.add(path)
 
     def _add_address(self) -> None:

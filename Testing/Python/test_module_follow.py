@@ -145,7 +145,8 @@ def test_a_scene_loaded_into_the_open_module_brings_its_model_and_classes(panel,
             assert panel.models.entry.id == second.id and panel.ui.applyButton.enabled
             assert panel.classList.chosen() == ["cell 5", "cell 6"]
     assert panel.models.entry is None and panel.ui.modelComboBox.currentIndex == -1
-    sentence = f"The scene uses the model {second.id}, which is not in the catalogue. Select another model, or add it."
+    sentence = f"The scene uses the model {second.id}, which is not in the catalogue. "
+    sentence += "Select another model, or add this one."
     assert panel.ui.needLabel.text == sentence and not panel.ui.applyButton.enabled
     panel.models.reload()
     assert panel.models.entry is None and panel._parameterNode.model == second.id
@@ -177,7 +178,7 @@ def test_packages_that_are_too_old_count_as_missing(panel, monkeypatch):
     ):
         install.refuse_missing_dependencies()
     monkeypatch.setattr(install, "_install_torch", lambda: None)  # what the extension does if there is a torch
-    with pytest.raises(ClassScaleError, match=r"PyTorch 2.1.2\+cu118 is installed, and >=2.2 is needed"):
+    with pytest.raises(ClassScaleError, match=r"PyTorch 2.1.2\+cu118 is installed, but >=2.2 is needed"):
         install.ensure_dependencies()
     monkeypatch.setattr(install, "version", lambda name: "2.8.0.dev1" if name == "torch" else real(name))
     assert install.has_torch()

@@ -158,7 +158,7 @@ def test_a_volume_deleted_during_the_run_stops_it_with_a_sentence(scene, logic):
     volume = load_sample()
     run = logic.start(logic.request(volume, "toy-120"))
     assert run.poll()[0].stage == "start" and run.state == "running"
-    with pytest.raises(ClassScaleError, match="running already"):
+    with pytest.raises(ClassScaleError, match="already running"):
         logic.segment(volume, "toy-120")
     scene.RemoveNode(volume)
     assert run.poll() == [] and run.state == "failed"

@@ -127,7 +127,7 @@ def test_presets_outlive_the_panel_and_fit_other_models(panel, answers):
     other.classList.preset_menu.aboutToShow.emit()
     next(a for a in other.classList.preset_menu.actions() if a.text == "Upper abdomen").trigger()
     assert other.classList.chosen() == ["spleen"]
-    assert answers == ["Classes of the preset that this model does not have: 1."]
+    assert answers == ["This model does not have 1 of the classes in the preset."]
     other.classList._delete("Upper abdomen")
     other.cleanup()
     classes.preset_menu.aboutToShow.emit()
@@ -152,6 +152,20 @@ def test_choices_are_saved_with_the_scene(panel, tmp_path):
     panel.enter()
     assert panel.classList.chosen() == ["cell 5", "cell 6"]
     assert panel.ui.stepSpinBox.value == 0.75 and panel.ui.keepEmptyCheckBox.checked
+
+
+def test_progress_of_several_models_and_frames_is_one_percentage():
+    from ClassScaleSegLib.process import Event
+    from ClassScaleSegPanel.run_panel import RunProgress
+
+    progress = RunProgress()
+    progress.update(Event("progress", "segment", 1500, 5000, remaining=30.4, part=2, parts=5))
+    assert (progress.percent, progress.text) == (31, "Segmenting (part 2 of 5), about 30 s left")
+    progress.update(Event("progress", "decode", 1000, 5000, part=1, parts=5))
+    assert progress.percent == 31  # never backwards
+    progress.update(Event("begin", facts={"index": 2, "count": 2}))
+    progress.update(Event("progress", "segment", 1, 2))
+    assert (progress.percent, progress.text) == (76, "Segmenting (frame 2 of 2)")
 
 
 def test_apply_shows_progress_and_a_result_that_can_be_explored(panel, answers):
@@ -306,7 +320,7 @@ def test_the_model_card_can_be_read(panel, monkeypatch):
     assert panel.models.card_dialog is None
     panel.models.select("totalsegmentator-3mm")
     action.trigger()
-    assert said == ["This model has no model card, or is not downloaded yet."]
+    assert said == ["This model has no model card, or it is not downloaded yet."]
 
 
 def test_a_download_is_asked_for_with_address_size_and_licence(panel, answers, monkeypatch):
@@ -329,7 +343,10 @@ def test_a_missing_package_is_asked_for_and_declining_says_what_to_do(panel, ans
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
     panel.ui.applyButton.click()
     assert len(asked) == 1 and asked[0].endswith("no-such-package>=1")
-    assert len(answers) == 1 and "without these Python packages: no-such-package>=1. Press Apply" in answers[0]
+    assert (
+        len(answers) == 1
+        and "without these Python packages: no-such-package>=1. To install them, press Apply" in answers[0]
+    )
     assert panel.runs.run is None
     assert "numpy==" in install.constraints() and "SimpleITK==" in install.constraints()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -206,7 +205,3 @@ def _parser() -> argparse.ArgumentParser:
 def _one_model(parser: argparse.ArgumentParser, kinds: str) -> None:
     parser.add_argument("model", metavar="MODEL", help=kinds)
     model_options(parser)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -134,7 +134,7 @@ class SceneRun:
             written. The scene is not changed, and the temporary folder is removed.
         """
         if SceneRun.current is not None and SceneRun.current.state == "running":
-            raise ClassScaleError("A segmentation is running already. Wait until it ends, or cancel it.")
+            raise ClassScaleError("A segmentation is already running. Wait until it ends, or cancel it.")
         request = self.request
         for volume in request.volumes or (None,):
             check_volume(volume)
