@@ -204,8 +204,7 @@ class SegmentationProcess:
 
     def _child_environment(self) -> dict[str, str]:
         environment = {**os.environ, **self._environment}
-        library = Path(__file__).resolve().parents[1]
-        paths = [str(library.parent), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+        paths = [*folder_for_child(Path(__file__)), *environment.get("PYTHONPATH", "").split(os.pathsep)]
         environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)
         if models := environment.get(_MODELS_FOLDER):  # absolute, because the child's current folder is another one
             environment[_MODELS_FOLDER] = os.path.abspath(models)
@@ -281,6 +280,25 @@ class SegmentationProcess:
         remove_work_folder(self.work_folder)
         self.state, self.error = state, error
         _unclosed.discard(self)
+
+
+def folder_for_child(file: Path) -> list[str]:
+    """Return the folder that a child must search for this library, as a list of one path; empty if it needs none.
+
+    A folder of installed packages is searched anyway. On ``PYTHONPATH`` it would come before the standard library, and
+    a package there, such as PyPI's ``argparse``, would replace Python's own.
+
+    :param file: a file in a folder of the library, such as ``ClassScaleSegLib/process/child.py``.
+
+    >>> folder_for_child(Path("qt-scripted-modules/ClassScaleSegLib/process/child.py")) == [
+    ...     str(Path("qt-scripted-modules").resolve())
+    ... ]
+    True
+    >>> folder_for_child(Path("lib/site-packages/ClassScaleSegLib/process/child.py"))
+    []
+    """
+    folder = file.resolve().parents[2]
+    return [] if folder.name in ("site-packages", "dist-packages") else [str(folder)]
 
 
 def default_python() -> str:
