@@ -39,23 +39,20 @@ def check_nifti(file: Path) -> None:
         )
 
 
-def _parse(header: bytes) -> tuple[tuple[int, ...], tuple[float, ...], int] | None:
+def _parse(start: bytes) -> tuple[tuple[int, ...], tuple[float, ...], int] | None:
     """Return sizes, spacings (mm) and total bytes of header and voxels; ``None`` if this is not a NIfTI header."""
-    for order in "<>":
-        if len(header) >= 348 and struct.unpack_from(order + "i", header)[0] == 348:  # NIfTI-1
-            dimensions, *sizes = struct.unpack_from(order + "8h", header, 40)
-            (bits,), (offset,) = (struct.unpack_from(order + f, header, at) for f, at in (("h", 72), ("f", 108)))
-            spacing = struct.unpack_from(order + "8f", header, 76)[1:]
-        elif len(header) >= 540 and struct.unpack_from(order + "i", header)[0] == 540:  # NIfTI-2
-            dimensions, *sizes = struct.unpack_from(order + "8q", header, 16)
-            (bits,), (offset,) = (struct.unpack_from(order + f, header, at) for f, at in (("h", 14), ("q", 168)))
-            spacing = struct.unpack_from(order + "8d", header, 104)[1:]
-        else:
+    import nibabel
+
+    for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
+        if len(start) < kind.sizeof_hdr or not kind.may_contain_header(start):
             continue
+        header = kind(start[: kind.sizeof_hdr], check=False)
+        dimensions, *sizes = header["dim"].tolist()
+        offset = float(header["vox_offset"])
         if not 1 <= dimensions <= 7 or not math.isfinite(offset):
             return None
-        sizes = sizes[:dimensions]
-        return tuple(sizes), spacing[: min(dimensions, 3)], int(offset) + math.prod(sizes) * bits // 8
+        sizes, spacing = sizes[:dimensions], header["pixdim"][1 : min(dimensions, 3) + 1].tolist()
+        return tuple(sizes), tuple(spacing), int(offset) + math.prod(sizes) * int(header["bitpix"]) // 8
     return None
 
 

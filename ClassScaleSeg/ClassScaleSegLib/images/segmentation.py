@@ -143,10 +143,10 @@ class Segmentation:
         except ImageError as error:
             raise ImageError(f"{what}: {error}") from error
         if table is None:
+            table = read_segments(label_image)
+        if table is None:
             values = np.flatnonzero(voxel_counts(labels)).tolist()
-            table = read_segments(label_image) or LabelTable.from_names(
-                {0: "background", **{value: f"label {value}" for value in values if value}}
-            )
+            table = LabelTable.from_names({0: "background", **{value: f"label {value}" for value in values if value}})
         return cls(labels, table, geometry)
 
 
