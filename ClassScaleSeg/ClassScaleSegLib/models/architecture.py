@@ -38,13 +38,12 @@ _BOUNDS = {
 def check_architecture(entries: dict, where: str) -> None:
     """Check the architecture and replace each class name by its path in the installed packages.
 
-    :param entries: entries of one configuration in ``plans.json``; ``architecture`` is replaced.
+    :param entries: entries of one configuration in ``plans.json``; ``architecture``, an object with ``arch_kwargs``, is
+        replaced.
     :param where: the file, for messages.
     :raises ModelError: if a class is not supported or a size is not plausible; the message names the entry.
     """
-    architecture = entries.get("architecture")
-    if not isinstance(architecture, dict) or not isinstance(architecture.get("arch_kwargs"), dict):
-        raise ModelError(f"{where}: 'architecture' must be an object with 'arch_kwargs'.")
+    architecture = entries["architecture"]
     name = _last(architecture.get("network_class_name"), "dynamic_network_architectures")
     if name not in ARCHITECTURES:
         raise ModelError(

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import LabelTableError, ModelError
 from ..labels.table import LabelTable
-from .files import MAX_JSON, Files, check_configuration, parse_json, read_json
-from .folder import ModelParts, check_mirror_axes
-from .plans import check_plans
+from .files import MAX_JSON, Files, read_json
 
 if TYPE_CHECKING:
     import torch
+
+    Weights = tuple[tuple[str, dict[str, torch.Tensor]], ...]
 
 FORMAT, VERSION = "classscaleseg-bundle", 1
 TEXTS = ("plans.json", "dataset.json", "labels.csv", "README.md")
@@ -41,47 +41,21 @@ def is_bundle(files: Files) -> bool:
     return "manifest.json" in files
 
 
-def read_bundle(
-    files: Files, folds: tuple[int | str, ...] | None = None, configuration: str | None = None
-) -> ModelParts:
-    """Read a bundle, zipped or not, and compare every member with the manifest.
+def choose_folds(files: Files, manifest: dict, folds: tuple[int | str, ...] | None) -> tuple[str, ...]:
+    """Return the names of the folds to use.
 
     :param files: files of the bundle.
-    :param folds: the folds to read; all if not given.
-    :param configuration: the configuration that the caller expects.
-    :raises ModelError: if the bundle cannot be used; the message names the member and the fault.
+    :param manifest: its checked manifest.
+    :param folds: the requested folds; all if not given.
+    :raises ModelError: if the bundle does not have them.
     """
-    manifest = read_manifest(files)
     found = manifest["folds"]
-    chosen = found if folds is None else list(dict.fromkeys(map(str, folds)))
+    chosen = tuple(found if folds is None else dict.fromkeys(map(str, folds)))
     if not chosen or not set(chosen) <= set(found):
         raise ModelError(
             f"{files.where()} has the folds {', '.join(found)}; {', '.join(chosen) or 'no fold'} was requested."
         )
-    check_configuration(files, manifest["configuration"], configuration)
-    texts, tensors = {}, {}
-    for name, declared in manifest["members"].items():
-        content = read_member(files, name, declared)
-        fold = re.fullmatch(FOLD, name)
-        if fold is None:
-            texts[name] = content
-        elif fold[1] in chosen:
-            tensors[fold[1]] = read_tensors(content, files.where(name))
-    raw_plans = parse_json(texts["plans.json"], files.where("plans.json"))
-    dataset = parse_json(texts["dataset.json"], files.where("dataset.json"))
-    plans = check_plans(raw_plans, dataset, manifest["configuration"], files.where())
-    table = read_table(texts["labels.csv"], plans.values, files.where("labels.csv"))
-    return ModelParts(
-        plans=plans,
-        raw_plans=raw_plans,
-        folds=tuple(chosen),
-        weights=tuple((files.where(f"fold_{fold}.safetensors"), tensors[fold]) for fold in chosen),
-        mirror_axes=check_mirror_axes(tuple(manifest["mirror_axes"]), plans, files.where("manifest.json")),
-        table=table,
-        name=manifest["name"],
-        where=files.where(),
-        **{key: manifest.get(key) for key in DESCRIPTION},
-    )
+    return chosen
 
 
 def read_manifest(files: Files) -> dict:
@@ -175,6 +149,25 @@ def check_size(files: Files, name: str, declared: dict) -> None:
         raise ModelError(f"{files.where(name)} has {size} bytes, but the manifest declares {declared['size']}.")
     if name in TEXTS and size > MAX_JSON:
         raise ModelError(f"{files.where(name)} has {size} bytes; at most {MAX_JSON} are read.")
+
+
+def read_weights(files: Files, manifest: dict, folds: tuple[str, ...]) -> Weights:
+    """Read the weights of a bundle, and compare those of every fold with the manifest.
+
+    :param files: files of the bundle.
+    :param manifest: its checked manifest.
+    :param folds: the folds whose tensors are wanted.
+    :returns: for each of these folds the file, for messages, and its tensors by nnU-Net's names.
+    :raises ModelError: if a file is missing, damaged, or not a safetensors file.
+    """
+    tensors = {}
+    for name, declared in manifest["members"].items():
+        fold = re.fullmatch(FOLD, name)
+        if fold is not None:
+            content = read_member(files, name, declared)
+            if fold[1] in folds:
+                tensors[fold[1]] = (files.where(name), read_tensors(content, files.where(name)))
+    return tuple(tensors[fold] for fold in folds)
 
 
 def read_tensors(content: bytes, where: str) -> dict[str, torch.Tensor]:

@@ -1,40 +1,13 @@
-"""Read channels, labels, name and modality from ``dataset.json`` and ``plans.json`` without nnU-Net.
-
-Opening a model uses these functions, and so does listing models where nnunetv2 is not installed.
-"""
+"""Read channels, labels and modality from ``dataset.json`` without nnU-Net."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
 
 from ..errors import ModelError
-from ..labels.label import one_line
 from .json_checks import flat, short
 
 MAX_CHANNELS, MAX_LABEL = 1024, 65535  # label maps are uint16
-
-# TotalSegmentator turns every image to the closest canonical (RAS+) orientation before nnU-Net sees it
-# (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks need this orientation.
-TOTALSEGMENTATOR = r"(Dataset\d+_)?TotalSeg(mentator|MRI)_?.*"
-TOTALSEGMENTATOR_NOTICE = "TotalSegmentator is not a medical device and not intended for clinical use."
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Facts about a model folder, as in `Model`.
-
-    :ivar name: name of the dataset, or else of the folder.
-    :ivar orientation: anatomical orientation that the network needs, such as ``RAS``; ``None`` for images as stored.
-    :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
-    :ivar notice: text that users must see.
-    """
-
-    name: str
-    orientation: str | None
-    modality: str | None
-    notice: str | None
 
 
 def channel_names(dataset: dict, where: str) -> tuple[str, ...]:
@@ -70,8 +43,12 @@ def label_rows(dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, st
     labels = dataset.get("labels")
     if not isinstance(labels, dict):
         raise ModelError(f"{where} has no object 'labels' such as {{'background': 0, 'liver': 1}}.")
+    if "background" not in labels:
+        raise ModelError(f"{where}: 'labels' has no 'background'; nnU-Net's networks have a class 0 of this name.")
     named = {name: entry for name, entry in labels.items() if name != "ignore"}
     regions = any(isinstance(entry, list) and len(entry) > 1 for entry in named.values())
+    if regions and "regions_class_order" not in dataset:
+        raise ModelError(f"{where} has overlapping regions, but no 'regions_class_order' with the value of each.")
     try:
         listed = sorted({int(value) for entry in named.values() for value in flat(entry)})
         order = [int(value) for value in dataset["regions_class_order"]] if regions else listed
@@ -91,28 +68,8 @@ def label_rows(dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, st
     return tuple(listed), {int(value): name for name, entry in named.items() for value in flat(entry)}, False
 
 
-def identify(plans: dict, dataset: dict, folder: str, where: str) -> Identity:
-    """Return name, orientation, modality and notice of a model folder.
-
-    :param plans: content of ``plans.json``.
-    :param dataset: content of ``dataset.json``.
-    :param folder: name of the model folder.
-    :param where: ``dataset.json``, for messages.
-    :raises ModelError: if ``dataset.json`` names no channels.
-    """
-    name = one_line(str(plans.get("dataset_name") or folder))[:200]
-    canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
-    reader: Any = plans.get("image_reader_writer")
-    return Identity(
-        name=name,
-        orientation="RAS" if canonical or str(reader).endswith("WithReorient") else None,
-        modality=_modality(channel_names(dataset, where)),
-        notice=TOTALSEGMENTATOR_NOTICE if canonical else None,
-    )
-
-
-def _modality(channels: tuple[str, ...]) -> str | None:
-    """Return ``CT`` or ``MR``, as in DICOM, if the names of all channels agree on one of them."""
+def modality(channels: tuple[str, ...]) -> str | None:
+    """Return ``CT`` or ``MR``, as in DICOM, if the names of all channels agree on one of them; else ``None``."""
     names = [name.lower() for name in channels]
     if all(name == "ct" for name in names):
         return "CT"

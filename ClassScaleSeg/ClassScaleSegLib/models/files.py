@@ -46,29 +46,29 @@ ZIP_FAULTS = (
 class FolderFiles:
     """The files of a model folder.
 
-    :ivar folder: the model folder.
+    :ivar path: the model folder.
     :ivar root: its path, with ``/``, below the folder that the user gave; empty if it is that folder.
     :ivar name: name of the model folder.
     """
 
-    def __init__(self, folder: Path, root: str = "") -> None:
-        self.folder, self.root = folder, root
-        self.name = folder.resolve().name
+    def __init__(self, path: Path, root: str = "") -> None:
+        self.path, self.root = path, root
+        self.name = path.resolve().name
 
     def __contains__(self, name: str) -> bool:
-        return (self.folder / name).is_file()
+        return (self.path / name).is_file()
 
     def where(self, name: str = "") -> str:
         """Return the path of a file, or of the model if no name is given, for messages."""
-        return str(self.folder / name)
+        return str(self.path / name)
 
     def folds(self) -> dict[str, list[str]]:
         """Return the checkpoints of each fold: ``{"0": ["checkpoint_final.pth", ...], "all": [...]}``."""
-        return _folds(file.relative_to(self.folder).as_posix() for file in self.folder.glob("fold_*/*.pth"))
+        return _folds(file.relative_to(self.path).as_posix() for file in self.path.glob("fold_*/*.pth"))
 
     def size(self, name: str) -> int:
         """Return the size of a file in bytes."""
-        return (self.folder / name).stat().st_size
+        return (self.path / name).stat().st_size
 
     def start(self, name: str, count: int) -> bytes:
         """Read the first bytes of a file.
@@ -88,7 +88,7 @@ class FolderFiles:
         :raises ModelError: if the file is missing or cannot be read.
         """
         try:
-            stream = open(self.folder / name, "rb")
+            stream = open(self.path / name, "rb")
         except FileNotFoundError:
             raise ModelError(f"{self.where(name)} is missing.") from None
         except OSError as error:

@@ -1,7 +1,8 @@
 """Open a model folder, an exported zip or a bundle as backbones (R channels) and projection (C x R).
 
-This file combines its neighbours: :mod:`.files` finds the files, :mod:`.folder` and :mod:`.bundle` read the two
-layouts, :mod:`.plans` and :mod:`.checkpoint` check the contents, and :mod:`.network` builds and splits the network.
+This file combines its neighbours: :mod:`.files` finds the files, :mod:`.summary` says what they are, :mod:`.folder` and
+:mod:`.bundle` read the weights of the two layouts, :mod:`.plans` and :mod:`.checkpoint` check the contents, and
+:mod:`.network` builds and splits the network.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from ..labels.table import LabelTable
-from .bundle import is_bundle, read_bundle
-from .files import open_source
-from .folder import ModelParts, read_model_folder
+from .bundle import is_bundle, read_manifest, read_weights
+from .files import Files, open_source
+from .folder import fold_names, read_checkpoints, read_plans
+from .plans import check_plans
+from .summary import ModelSummary, describe_bundle, describe_folder
 
 if TYPE_CHECKING:
     import torch
 
+    from .bundle import Weights
     from .projection import Projection
 
 __all__ = ["Model", "ModelError", "open_model"]
@@ -113,36 +117,88 @@ def open_model(
     (121, 16, (64, 64, 64))
     """
     with open_source(source, configuration) as files:
-        if is_bundle(files):
-            parts = read_bundle(files, folds, configuration)
-        else:
-            parts = read_model_folder(files, folds, checkpoint, configuration)
+        parts = read_parts(files, folds, checkpoint, configuration)
     return _assemble(parts)
 
 
-def _assemble(parts: ModelParts) -> Model:
-    from .network import adopt_weights, build_network, fit_weights, split
+@dataclass(frozen=True)
+class ModelParts:
+    """The files of a model, read and checked, before the network is built.
 
-    networks = []
+    :ivar summary: the model.
+    :ivar plans_manager: nnU-Net's ``PlansManager``.
+    :ivar configuration: nnU-Net's ``ConfigurationManager``.
+    :ivar weights: for each fold the file, for messages, and its tensors by nnU-Net's names.
+    :ivar mirror_axes: axes of the patch that may be mirrored.
+    :ivar where: ``plans.json``, for messages.
+    """
+
+    summary: ModelSummary
+    plans_manager: Any
+    configuration: Any
+    weights: Weights
+    mirror_axes: tuple[int, ...]
+    where: str
+
+    def network(self) -> torch.nn.Module:
+        """Build the network, without weights."""
+        from .network import build_network
+
+        return build_network(self.configuration, self.summary.channels, self.summary.classes, self.where)
+
+
+def read_parts(
+    files: Files, folds: tuple[int | str, ...] | None, checkpoint: str, configuration: str | None
+) -> ModelParts:
+    """Read and check the files of a model; the parameters are those of :func:`open_model`.
+
+    :raises ModelError: if the model cannot be used; the message names the file and the fault.
+    """
+    weights: Weights
+    if is_bundle(files):
+        manifest = read_manifest(files)
+        summary = describe_bundle(files, manifest, configuration, folds)
+        weights = read_weights(files, manifest, summary.folds)
+        axes, where = tuple(manifest["mirror_axes"]), files.where("manifest.json")
+    else:
+        plans, dataset = read_plans(files)
+        file = f"checkpoint_{checkpoint}.pth"
+        names = fold_names(files, folds, file)
+        contents = read_checkpoints(files, names, file)
+        first = contents[0][1]  # the first fold decides on the axes, as in nnU-Net (predict_from_raw_data.py)
+        summary = describe_folder(files, plans, dataset, names, configuration, first.configuration)
+        weights = tuple((f"{where}{content.origin}", content.weights) for where, content in contents)
+        axes, where = first.mirror_axes, files.where()
+    manager, planned = check_plans(summary, files)
+    dimension = len(summary.patch)
+    if not all(type(axis) is int and 0 <= axis < dimension for axis in axes) or len(set(axes)) != len(axes):
+        raise ModelError(f"{where}: mirroring axes {axes} are not axes of a patch with {dimension} dimensions.")
+    return ModelParts(summary, manager, planned, weights, tuple(sorted(axes)), files.where("plans.json"))
+
+
+def _assemble(parts: ModelParts) -> Model:
+    from .network import adopt_weights, fit_weights, split
+
+    networks, summary = [], parts.summary
     for where, weights in parts.weights:
-        network = build_network(parts.plans, parts.where)
+        network = parts.network()
         adopt_weights(network, fit_weights(network, weights, where))
         networks.append(network)
-    projection, average_folds = split(networks, parts.plans)
+    projection, average_folds = split(networks, summary.values, summary.regions)
     return Model(
         backbones=tuple(networks),
         average_folds=average_folds,
         projection=projection,
-        plans_manager=parts.plans.manager,
-        configuration=parts.plans.configuration,
-        dataset=parts.plans.dataset,
+        plans_manager=parts.plans_manager,
+        configuration=parts.configuration,
+        dataset=summary.dataset,
         mirror_axes=parts.mirror_axes,
-        table=parts.table,
-        name=parts.name,
-        configuration_name=parts.plans.configuration_name,
-        folds=parts.folds,
-        orientation=parts.orientation,
-        modality=parts.modality,
-        licence=parts.licence,
-        notice=parts.notice,
+        table=summary.table,
+        name=summary.name,
+        configuration_name=summary.configuration_name,
+        folds=summary.folds,
+        orientation=summary.orientation,
+        modality=summary.modality,
+        licence=summary.licence,
+        notice=summary.notice,
     )

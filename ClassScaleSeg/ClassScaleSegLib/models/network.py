@@ -13,42 +13,40 @@ import torch
 
 from ..errors import ModelError
 from .low_rank import fold_low_rank_head, has_low_rank_head
-from .plans import Plans
 from .projection import Projection
 
 MAX_PARAMETERS = 1 << 30  # nnU-Net's largest preset (ResEnc XL) has about 0.14 * 10^9
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def build_network(plans: Plans, where: str) -> torch.nn.Module:
+def build_network(configuration: Any, channels: int, classes: int, where: str) -> torch.nn.Module:
     """Build the network of the plans on the ``meta`` device, without heads for deep supervision.
 
-    :param plans: checked plans.
-    :param where: the model, for messages.
+    :param configuration: nnU-Net's ``ConfigurationManager`` of checked plans.
+    :param channels: number of input channels.
+    :param classes: number of rows of the last layer.
+    :param where: ``plans.json``, for messages.
     :raises ModelError: if the network cannot be built, or would have more than ``MAX_PARAMETERS`` parameters.
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-    configuration, classes = plans.configuration, len(plans.values)
     try:
         with torch.device("meta"):
             network = get_network_from_plans(
                 configuration.network_arch_class_name,
                 configuration.network_arch_init_kwargs,
                 configuration.network_arch_init_kwargs_req_import,
-                plans.channels,
+                channels,
                 classes,
                 allow_init=False,
                 deep_supervision=False,
             )
     except Exception as error:
-        raise ModelError(
-            f"{where}: plans.json: the architecture cannot be built ({type(error).__name__}: {error})."
-        ) from error
+        raise ModelError(f"{where}: the architecture cannot be built ({type(error).__name__}: {error}).") from error
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MAX_PARAMETERS:
         raise ModelError(
-            f"{where}: plans.json: the network would have {parameters} parameters. At most {MAX_PARAMETERS} are built."
+            f"{where}: the network would have {parameters} parameters. At most {MAX_PARAMETERS} are built."
         )
     heads = _heads(network)
     for index in range(len(heads) - 1):
@@ -127,7 +125,7 @@ def adopt_weights(network: torch.nn.Module, fitted: dict[str, torch.Tensor]) -> 
             module.num_batches_tracked = torch.zeros((), dtype=torch.int64)
 
 
-def split(networks: Sequence[torch.nn.Module], plans: Plans) -> tuple[Projection, bool]:
+def split(networks: Sequence[torch.nn.Module], values: tuple[int, ...], regions: bool) -> tuple[Projection, bool]:
     """Remove the last, linear layer of each fold's network, if that makes the basis smaller.
 
     The mean over folds of the logits ``W_k f_k + b_k`` is linear in the concatenated bases of the folds, with the
@@ -138,18 +136,19 @@ def split(networks: Sequence[torch.nn.Module], plans: Plans) -> tuple[Projection
     up to the rounding of float32.
 
     :param networks: one for each fold, with weights; their last layers are removed in the first form.
-    :param plans: plans of the model.
+    :param values: label value of each row of the last layer.
+    :param regions: the rows are overlapping sigmoid regions.
     :returns: the projection; whether the networks' outputs are to be averaged (second form) or concatenated (first).
     """
     heads = [_heads(network)[-1] for network in networks]
     classes, rank = heads[0].weight.shape[:2]
     if classes < rank * len(networks):
-        return Projection(torch.eye(classes), torch.zeros(classes), plans.values, plans.regions), True
+        return Projection(torch.eye(classes), torch.zeros(classes), values, regions), True
     for network in networks:
         _heads(network)[-1] = torch.nn.Identity()
     weight = torch.cat([head.weight.flatten(1) for head in heads], 1) / len(heads)
     bias = torch.stack([head.bias for head in heads]).mean(0)
-    return Projection(weight, bias, plans.values, plans.regions), False
+    return Projection(weight, bias, values, regions), False
 
 
 def _heads(network: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Summarize a model without torch and nnunetv2, for lists, choosers and downloads before these are installed.
+"""Describe a model without torch and nnunetv2: for lists and choosers before these are installed, and for opening it.
 
 Only the JSON files, the label table and, in a bundle, the header of the weights are read. Weights and pickles are not
 read, so a model with a summary may still fail to open: only :func:`~ClassScaleSegLib.models.model.open_model` checks
@@ -7,24 +7,32 @@ the whole model.
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..labels.label import one_line
 from ..labels.table import LabelTable
 from .architecture import MAX_FEATURES
-from .bundle import TEXTS, check_size, is_bundle, read_manifest, read_member, read_table
-from .dataset_json import channel_names, identify, label_rows
-from .files import MAX_JSON, Files, check_configuration, open_source, parse_json, read_json
-from .folder import fold_names
-from .json_checks import short
-from .plans import check_geometry
+from .bundle import DESCRIPTION, TEXTS, check_size, choose_folds, is_bundle, read_manifest, read_member, read_table
+from .dataset_json import channel_names, label_rows, modality
+from .files import MAX_JSON, Files, check_configuration, open_source, parse_json
+from .folder import fold_names, read_plans
+from .json_checks import numbers, short
 
+MAX_PATCH_VOXELS = 1 << 28
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 STATISTICS = ("running_mean", "running_var")  # of batch normalization: stored with the weights, but not parameters
+
+# TotalSegmentator turns every image to the closest canonical (RAS+) orientation before nnU-Net sees it
+# (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks need this orientation.
+TOTALSEGMENTATOR = r"(Dataset\d+_)?TotalSeg(mentator|MRI)_?.*"
+TOTALSEGMENTATOR_NOTICE = "TotalSegmentator is not a medical device and not intended for clinical use."
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,18 @@ class ModelSummary:
     """The facts about a `Model` that need no network.
 
     :ivar path: the model folder, zip or bundle.
-    :ivar name: name shown to users.
+    :ivar name: name shown to users: that of the dataset, or else of the folder, if the model has no other.
+    :ivar configuration_name: such as ``3d_fullres``.
+    :ivar plans: content of ``plans.json``.
+    :ivar dataset: content of ``dataset.json``.
     :ivar table: name, colour and codes of every label value, including the background.
     :ivar classes: number of rows of the last layer: classes including the background, or regions.
+    :ivar values: label value of each of these rows.
+    :ivar regions: the rows are overlapping sigmoid regions.
     :ivar channels: number of input channels.
     :ivar channel_names: such as ``("CT",)``.
     :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
+    :ivar orientation: anatomical orientation that the network needs, such as ``RAS``; ``None`` for images as stored.
     :ivar licence: licence of the weights; ``None`` if unknown.
     :ivar notice: text that users must see; ``None`` if there is none.
     :ivar spacing: mm along z, y, x (y, x for a 2D network).
@@ -50,11 +64,17 @@ class ModelSummary:
 
     path: Path
     name: str
+    configuration_name: str
+    plans: dict
+    dataset: dict
     table: LabelTable
     classes: int
+    values: tuple[int, ...]
+    regions: bool
     channels: int
     channel_names: tuple[str, ...]
     modality: str | None
+    orientation: str | None
     licence: str | None
     notice: str | None
     spacing: tuple[float, ...]
@@ -78,72 +98,106 @@ def summarize(path: str | Path, configuration: str | None = None) -> ModelSummar
     ('Toy atlas, 120 classes', 121, (2.0, 2.0, 2.0))
     """
     with open_source(path, configuration) as files:
-        facts = _bundle(files, configuration) if is_bundle(files) else _model_folder(files, configuration)
-    return ModelSummary(path=Path(path), **facts)
+        if is_bundle(files):
+            return describe_bundle(files, read_manifest(files), configuration)
+        plans, dataset = read_plans(files)
+        present = {name for names in files.folds().values() for name in names}
+        folds = fold_names(files, None, next((name for name in CHECKPOINTS if name in present), CHECKPOINTS[0]))
+        return describe_folder(files, plans, dataset, folds, configuration)
 
 
-def _bundle(files: Files, configuration: str | None) -> dict[str, Any]:
-    manifest = read_manifest(files)
+def describe_bundle(
+    files: Files, manifest: dict, configuration: str | None = None, folds: tuple[int | str, ...] | None = None
+) -> ModelSummary:
+    """Describe a bundle: as its plans and its dataset do, unless its manifest says otherwise.
+
+    :param files: files of the bundle.
+    :param manifest: its checked manifest.
+    :param configuration: the configuration that the caller expects.
+    :param folds: the folds to use; all if not given.
+    :raises ModelError: if a member is missing or damaged, or the model cannot be used.
+    """
+    chosen = choose_folds(files, manifest, folds)
     members = manifest["members"]
     check_configuration(files, manifest["configuration"], configuration)
     for name, declared in members.items():
         check_size(files, name, declared)
     texts = {name: read_member(files, name, members[name]) for name in TEXTS}
     plans, dataset = (parse_json(texts[name], files.where(name)) for name in ("plans.json", "dataset.json"))
-    values, _, _ = label_rows(dataset, files.where("dataset.json"))
-    return {
-        **_shape(plans, dataset, manifest["configuration"], files),
-        "name": manifest["name"],
-        "table": read_table(texts["labels.csv"], values, files.where("labels.csv")),
-        "classes": len(values),
-        "modality": manifest.get("modality"),
-        "licence": manifest.get("licence"),
-        "notice": manifest.get("notice"),
-        "parameters": _parameters(files, f"fold_{manifest['folds'][0]}.safetensors"),
-        "folds": tuple(manifest["folds"]),
-        "card": texts["README.md"].decode(errors="replace"),
-    }
+    stated: dict[str, Any] = {key: manifest.get(key) for key in DESCRIPTION}
+    described = _describe(files, plans, dataset, manifest["configuration"], chosen, texts["labels.csv"])
+    return replace(
+        described,
+        name=manifest["name"],
+        parameters=_parameters(files, f"fold_{chosen[0]}.safetensors"),
+        card=texts["README.md"].decode(errors="replace"),
+        **stated,
+    )
 
 
-def _model_folder(files: Files, configuration: str | None) -> dict[str, Any]:
-    plans, dataset = read_json(files, "plans.json"), read_json(files, "dataset.json")
-    present = {name for names in files.folds().values() for name in names}
-    folds = fold_names(files, None, next((name for name in CHECKPOINTS if name in present), CHECKPOINTS[0]))
-    found = files.name.rpartition("__")[2]  # the folder name is Trainer__Plans__configuration
-    planned = plans.get("configurations")
-    if isinstance(planned, dict) and found not in planned and len(planned) == 1:
+def describe_folder(
+    files: Files,
+    plans: dict,
+    dataset: dict,
+    folds: tuple[str, ...],
+    configuration: str | None = None,
+    trained: str | None = None,
+) -> ModelSummary:
+    """Describe a model folder of nnU-Net.
+
+    :param files: files of the model folder.
+    :param plans: content of its ``plans.json``.
+    :param dataset: content of its ``dataset.json``.
+    :param folds: the folds to use.
+    :param configuration: the configuration that the caller expects.
+    :param trained: the configuration in the checkpoints. If not given, the one in the folder's name
+        ``Trainer__Plans__configuration``, or else the only one in the plans.
+    :raises ModelError: if the model cannot be used.
+    """
+    found, planned = trained or files.name.rpartition("__")[2], plans.get("configurations")
+    if trained is None and isinstance(planned, dict) and found not in planned and len(planned) == 1:
         found = next(iter(planned))
     check_configuration(files, found, configuration)
-    identity = identify(plans, dataset, files.name, files.where("dataset.json"))
-    values, names, _ = label_rows(dataset, files.where("dataset.json"))
-    return {
-        **_shape(plans, dataset, found, files),
-        "name": identity.name,
-        "table": LabelTable.from_names(names),
-        "classes": len(values),
-        "modality": identity.modality,
-        "licence": None,
-        "notice": identity.notice,
-        "parameters": None,
-        "folds": folds,
-        "card": None,
-    }
+    return _describe(files, plans, dataset, found, folds)
 
 
-def _shape(plans: dict, dataset: dict, configuration: str, files: Files) -> dict[str, Any]:
-    """Return channels, spacing, patch and features of a configuration, by the fields of `ModelSummary`."""
-    where = files.where("plans.json")
-    entries = _configuration(plans, configuration, where)
-    check_geometry(plans, entries, where)
-    channels = channel_names(dataset, files.where("dataset.json"))
+def _describe(
+    files: Files, plans: dict, dataset: dict, configuration: str, folds: tuple[str, ...], labels: bytes | None = None
+) -> ModelSummary:
+    """Return what both JSON files say of a configuration; the names of ``dataset.json`` if there is no label table."""
+    where, where_labels = files.where("dataset.json"), files.where("labels.csv")
+    entries = _configuration(plans, configuration, files.where("plans.json"))
+    _check_geometry(plans, entries, files.where("plans.json"))
+    features = _features(entries, files.where("plans.json"))
+    channels = channel_names(dataset, where)
+    values, names, regions = label_rows(dataset, where)
     backward = plans["transpose_backward"] if len(entries["patch_size"]) == 3 else (0, 1)
-    return {
-        "channels": len(channels),
-        "channel_names": channels,
-        "spacing": tuple(float(entries["spacing"][axis]) for axis in backward),
-        "patch": tuple(int(entries["patch_size"][axis]) for axis in backward),
-        "features": _features(entries, where),
-    }
+    name = one_line(str(plans.get("dataset_name") or files.name))[:200]
+    canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
+    reoriented = canonical or str(plans.get("image_reader_writer")).endswith("WithReorient")
+    return ModelSummary(
+        path=files.path,
+        name=name,
+        configuration_name=configuration,
+        plans=plans,
+        dataset=dataset,
+        table=LabelTable.from_names(names) if labels is None else read_table(labels, values, where_labels),
+        classes=len(values),
+        values=values,
+        regions=regions,
+        channels=len(channels),
+        channel_names=channels,
+        modality=modality(channels),
+        orientation="RAS" if reoriented else None,
+        licence=None,
+        notice=TOTALSEGMENTATOR_NOTICE if canonical else None,
+        spacing=tuple(float(entries["spacing"][axis]) for axis in backward),
+        patch=tuple(int(entries["patch_size"][axis]) for axis in backward),
+        features=features,
+        parameters=None,
+        folds=folds,
+        card=None,
+    )
 
 
 def _configuration(plans: dict, name: str, where: str) -> dict:
@@ -164,14 +218,37 @@ def _configuration(plans: dict, name: str, where: str) -> dict:
     return entries
 
 
+def _check_geometry(plans: dict, entries: dict, where: str) -> None:
+    """Check patch, spacing and order of the axes."""
+    patch = entries.get("patch_size")
+    if not (numbers(patch, 2) or numbers(patch, 3)) or not 1 <= math.prod(patch) <= MAX_PATCH_VOXELS:
+        raise ModelError(
+            f"{where}: patch_size {short(patch)} must be two or three sizes, at most {MAX_PATCH_VOXELS} voxels."
+        )
+    spacing = entries.get("spacing")
+    if not numbers(spacing, len(patch)) or min(spacing) <= 0:
+        raise ModelError(f"{where}: spacing {short(spacing)} must be {len(patch)} positive numbers (mm).")
+    forward: Any = plans.get("transpose_forward")
+    backward: Any = plans.get("transpose_backward")
+    if forward not in [list(axes) for axes in itertools.permutations(range(3))]:
+        raise ModelError(f"{where}: transpose_forward {short(forward)} is not a permutation of the axes 0, 1, 2.")
+    if backward != [forward.index(axis) for axis in range(3)]:
+        raise ModelError(
+            f"{where}: transpose_backward {short(backward)} is not the inverse of transpose_forward {forward}."
+        )
+
+
 def _features(entries: dict, where: str) -> int:
     """Return the channels of the first stage; plans from before nnU-Net 2.5 have another name for them."""
     architecture = entries.get("architecture")
-    if architecture is None:
-        given = [entries.get("UNet_base_num_features"), entries.get("unet_max_num_features", MAX_FEATURES)]
+    if "architecture" not in entries:
+        if "UNet_base_num_features" not in entries:
+            raise ModelError(f"{where} describes no network, not even as plans written before nnU-Net 2.5 do.")
+        given = [entries["UNet_base_num_features"], entries.get("unet_max_num_features", MAX_FEATURES)]
+    elif not isinstance(architecture, dict) or not isinstance(architecture.get("arch_kwargs"), dict):
+        raise ModelError(f"{where}: 'architecture' must be an object with 'arch_kwargs'.")
     else:
-        options = architecture.get("arch_kwargs") if isinstance(architecture, dict) else None
-        features = options.get("features_per_stage") if isinstance(options, dict) else None
+        features = architecture["arch_kwargs"].get("features_per_stage")
         given = features[:1] if isinstance(features, list) else [features]
     if not given or not all(type(count) is int and 1 <= count <= MAX_FEATURES for count in given):
         raise ModelError(
