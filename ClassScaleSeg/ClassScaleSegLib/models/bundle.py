@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import LabelTableError, ModelError
+from ..errors import LabelTableError, ModelError, named
 from ..labels.table import LabelTable
 from .files import MAX_JSON, Files, read_json
 
@@ -64,26 +64,16 @@ def read_manifest(files: Files) -> dict:
     :param files: files of the bundle.
     :raises ModelError: if it is damaged, of another format, or of a newer version.
     """
-    manifest, where = read_json(files, "manifest.json"), files.where("manifest.json")
-    if manifest.get("format") != FORMAT:
-        raise ModelError(f"{where} does not belong to a ClassScaleSeg bundle (its 'format' is not {FORMAT}).")
-    version = manifest.get("version")
-    if type(version) is not int or version < 1:
-        raise ModelError(f"{where} has no version: the bundle is damaged; get it again.")
-    if version > VERSION:
-        raise ModelError(
-            f"{files.where()} was made by a newer ClassScaleSeg (bundle version {version}, this one reads {VERSION}): "
-            "update ClassScaleSeg."
-        )
-    check_manifest(manifest, where)
+    manifest = read_json(files, "manifest.json")
+    with named(files.where("manifest.json")):
+        check_manifest(manifest)
     return manifest
 
 
-def check_manifest(manifest: dict, where: str) -> None:
-    """Check types and forms of all entries of a manifest.
+def check_manifest(manifest: dict) -> None:
+    """Check format, version, and types and forms of all entries of a manifest.
 
     :param manifest: content of ``manifest.json``.
-    :param where: the file, for messages.
     :raises ModelError: if an entry is missing or not valid; the message names the first one.
     """
 
@@ -98,6 +88,16 @@ def check_manifest(manifest: dict, where: str) -> None:
             and (name in TEXTS or re.fullmatch(FOLD, str(name)) is not None)
         )
 
+    if manifest.get("format") != FORMAT:
+        raise ModelError(f"It does not belong to a ClassScaleSeg bundle (its 'format' is not {FORMAT}).")
+    version = manifest.get("version")
+    if type(version) is not int or version < 1:
+        raise ModelError("It has no version: the bundle is damaged; get it again.")
+    if version > VERSION:
+        raise ModelError(
+            f"It was made by a newer ClassScaleSeg (bundle version {version}, this one reads {VERSION}): update "
+            "ClassScaleSeg."
+        )
     members = manifest["members"] if isinstance(manifest.get("members"), dict) else {}
     folds = manifest["folds"] if isinstance(manifest.get("folds"), list) else []
     fine = {
@@ -110,10 +110,10 @@ def check_manifest(manifest: dict, where: str) -> None:
     }
     fault = next((key for key, value in fine.items() if not value), None)
     if fault:
-        raise ModelError(f"{where}: the entry {fault!r} is missing or not valid.")
+        raise ModelError(f"the entry {fault!r} is missing or not valid.")
     missing = next((name for name in TEXTS if name not in members), None)
     if missing:
-        raise ModelError(f"{where} does not list {missing}: the bundle is incomplete; get it again.")
+        raise ModelError(f"It does not list {missing}: the bundle is incomplete; get it again.")
 
 
 def read_member(files: Files, name: str, declared: dict) -> bytes:
@@ -166,15 +166,15 @@ def read_weights(files: Files, manifest: dict, folds: tuple[str, ...]) -> Weight
         if fold is not None:
             content = read_member(files, name, declared)
             if fold[1] in folds:
-                tensors[fold[1]] = (files.where(name), read_tensors(content, files.where(name)))
+                with named(files.where(name)):
+                    tensors[fold[1]] = (files.where(name), read_tensors(content))
     return tuple(tensors[fold] for fold in folds)
 
 
-def read_tensors(content: bytes, where: str) -> dict[str, torch.Tensor]:
+def read_tensors(content: bytes) -> dict[str, torch.Tensor]:
     """Read the tensors of a safetensors file, by name.
 
     :param content: the bytes of the file.
-    :param where: the file, for messages.
     :raises ModelError: if the bytes are not a safetensors file.
     """
     from safetensors import SafetensorError
@@ -183,15 +183,14 @@ def read_tensors(content: bytes, where: str) -> dict[str, torch.Tensor]:
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{where} is not a safetensors file ({error}).") from error
+        raise ModelError(f"It is not a safetensors file ({error}).") from error
 
 
-def read_table(content: bytes, values: tuple[int, ...], where: str) -> LabelTable:
+def read_table(content: bytes, values: tuple[int, ...]) -> LabelTable:
     """Read the label table of a bundle and add a background if it has none.
 
     :param content: the bytes of ``labels.csv``.
     :param values: label values that the model gives.
-    :param where: the file, for messages.
     :raises ModelError: if the bytes are not a label table, or its values are not those of the model.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -200,26 +199,23 @@ def read_table(content: bytes, values: tuple[int, ...], where: str) -> LabelTabl
         try:
             table = LabelTable.from_csv(path)
         except LabelTableError as error:
-            raise ModelError(
-                f"{where} is not a label table ({str(error).replace(str(path), 'labels.csv')})."
-            ) from error
+            raise ModelError(f"It is not a label table ({str(error).replace(str(path), 'labels.csv')}).") from error
     try:
-        return complete_table(table, values, where)
+        return complete_table(table, values)
     except LabelTableError as error:
         raise ModelError(str(error)) from error
 
 
-def complete_table(table: LabelTable, values: tuple[int, ...], where: str) -> LabelTable:
+def complete_table(table: LabelTable, values: tuple[int, ...]) -> LabelTable:
     """Check that a table has exactly the values that a model gives; return it with a background.
 
     :param table: labels of the model.
     :param values: label values that the model gives.
-    :param where: the table, for messages.
     :raises LabelTableError: if the values differ; the message names the first such value.
     """
     given, wanted = {label.value for label in table.foreground}, set(values) - {0}
     if given != wanted:
         value = min(given ^ wanted)
-        fault = f"has no label {value}" if value in wanted else f"has label {value}, which the model does not give"
-        raise LabelTableError(f"{where} {fault}; the model's labels are {min(wanted)} to {max(wanted)}.")
+        fault = f"no label {value}" if value in wanted else f"label {value}, which the model does not give"
+        raise LabelTableError(f"It has {fault}; the model's labels are {min(wanted)} to {max(wanted)}.")
     return table if 0 in table else LabelTable((*LabelTable.from_names({0: "background"}), *table))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError
+from ..errors import ModelError, named
 from .files import Files, read_json
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def read_checkpoints(files: Files, folds: tuple[str, ...], file: str) -> list[tu
     contents = []
     for fold in folds:
         where = files.where(f"fold_{fold}/{file}")
-        with files.open(f"fold_{fold}/{file}") as stream:
-            contents.append((where, read_checkpoint(stream, where)))
+        with files.open(f"fold_{fold}/{file}") as stream, named(where):
+            contents.append((where, read_checkpoint(stream)))
     trained = {content.configuration for _, content in contents}
     if len(trained) > 1:
         raise ModelError(f"{files.where()}: the folds have different configurations: {', '.join(map(str, trained))}.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
+from ..errors import ModelError, named
 from ..labels.table import LabelTable
 from .bundle import is_bundle, read_manifest, read_weights
 from .files import Files, open_source
@@ -144,7 +144,8 @@ class ModelParts:
         """Build the network, without weights."""
         from .network import build_network
 
-        return build_network(self.configuration, self.summary.channels, self.summary.classes, self.where)
+        with named(self.where):
+            return build_network(self.configuration, self.summary.channels, self.summary.classes)
 
 
 def read_parts(
@@ -169,7 +170,8 @@ def read_parts(
         summary = describe_folder(files, plans, dataset, names, configuration, first.configuration)
         weights = tuple((f"{where}{content.origin}", content.weights) for where, content in contents)
         axes, where = first.mirror_axes, files.where()
-    manager, planned = check_plans(summary, files)
+    with named(files.where("plans.json")):
+        manager, planned = check_plans(summary)
     dimension = len(summary.patch)
     if not all(type(axis) is int and 0 <= axis < dimension for axis in axes) or len(set(axes)) != len(axes):
         raise ModelError(f"{where}: mirroring axes {axes} are not axes of a patch with {dimension} dimensions.")
@@ -182,7 +184,8 @@ def _assemble(parts: ModelParts) -> Model:
     networks, summary = [], parts.summary
     for where, weights in parts.weights:
         network = parts.network()
-        adopt_weights(network, fit_weights(network, weights, where))
+        with named(where):
+            adopt_weights(network, fit_weights(network, weights))
         networks.append(network)
     projection, average_folds = split(networks, summary.values, summary.regions)
     return Model(

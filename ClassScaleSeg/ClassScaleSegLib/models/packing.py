@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError, OutputError, reason
+from ..errors import ModelError, OutputError, named, reason
 from ..files import refuse_existing, replacing
 from ..labels.table import LabelTable
 from .bundle import DESCRIPTION, FORMAT, VERSION, check_manifest, complete_table, is_bundle
@@ -89,8 +89,8 @@ def pack(
     summary = parts.summary
     if labels is not None:
         table = labels if isinstance(labels, LabelTable) else LabelTable.from_csv(labels)
-        where = "The label table" if isinstance(labels, LabelTable) else str(labels)
-        summary = replace(summary, table=complete_table(table, summary.values, where))
+        with named("The label table" if isinstance(labels, LabelTable) else str(labels)):
+            summary = replace(summary, table=complete_table(table, summary.values))
     given: dict[str, Any] = {
         "name": name,
         "licence": licence,
@@ -152,9 +152,10 @@ def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, by
         "plans.json": _json(summary.plans),
     }
     for fold, (where, weights) in zip(summary.folds, parts.weights, strict=True):
-        tensors = fit_weights(network, weights, where)
-        if half_precision:
-            tensors = {name: _half(tensor, name, where) for name, tensor in tensors.items()}
+        with named(where):
+            tensors = fit_weights(network, weights)
+            if half_precision:
+                tensors = {name: _half(tensor, name) for name, tensor in tensors.items()}
         members[f"fold_{fold}.safetensors"] = save(tensors)
     manifest = {
         "format": FORMAT,
@@ -169,16 +170,15 @@ def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, by
             for name, content in members.items()
         },
     }
-    check_manifest(manifest, "the manifest of this bundle")
+    with named("the manifest of this bundle"):
+        check_manifest(manifest)
     return {"manifest.json": _json(manifest), **members}
 
 
-def _half(tensor: torch.Tensor, name: str, where: str) -> torch.Tensor:
+def _half(tensor: torch.Tensor, name: str) -> torch.Tensor:
     half = tensor.half()
     if not half.isfinite().all():
-        raise ModelError(
-            f"{where}: {name} has values beyond the largest float16 number, 65504: do not use --half-precision."
-        )
+        raise ModelError(f"{name} has values beyond the largest float16 number, 65504: do not use --half-precision.")
     return half
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, named
 from ..labels.label import one_line
 from ..labels.table import LabelTable
 from .architecture import MAX_FEATURES
@@ -123,13 +123,18 @@ def describe_bundle(
     for name, declared in members.items():
         check_size(files, name, declared)
     texts = {name: read_member(files, name, members[name]) for name in TEXTS}
-    plans, dataset = (parse_json(texts[name], files.where(name)) for name in ("plans.json", "dataset.json"))
+    with named(files.where("plans.json")):
+        plans = parse_json(texts["plans.json"])
+    with named(files.where("dataset.json")):
+        dataset = parse_json(texts["dataset.json"])
     stated: dict[str, Any] = {key: manifest.get(key) for key in DESCRIPTION}
     described = _describe(files, plans, dataset, manifest["configuration"], chosen, texts["labels.csv"])
+    with named(files.where(f"fold_{chosen[0]}.safetensors")):
+        parameters = _parameters(files, f"fold_{chosen[0]}.safetensors")
     return replace(
         described,
         name=manifest["name"],
-        parameters=_parameters(files, f"fold_{chosen[0]}.safetensors"),
+        parameters=parameters,
         card=texts["README.md"].decode(errors="replace"),
         **stated,
     )
@@ -165,12 +170,15 @@ def _describe(
     files: Files, plans: dict, dataset: dict, configuration: str, folds: tuple[str, ...], labels: bytes | None = None
 ) -> ModelSummary:
     """Return what both JSON files say of a configuration; the names of ``dataset.json`` if there is no label table."""
-    where, where_labels = files.where("dataset.json"), files.where("labels.csv")
-    entries = _configuration(plans, configuration, files.where("plans.json"))
-    _check_geometry(plans, entries, files.where("plans.json"))
-    features = _features(entries, files.where("plans.json"))
-    channels = channel_names(dataset, where)
-    values, names, regions = label_rows(dataset, where)
+    with named(files.where("plans.json")):
+        entries = _configuration(plans, configuration)
+        _check_geometry(plans, entries)
+        features = _features(entries)
+    with named(files.where("dataset.json")):
+        channels = channel_names(dataset)
+        values, names, regions = label_rows(dataset)
+    with named(files.where("dataset.json" if labels is None else "labels.csv")):
+        table = LabelTable.from_names(names) if labels is None else read_table(labels, values)
     backward = plans["transpose_backward"] if len(entries["patch_size"]) == 3 else (0, 1)
     name = one_line(str(plans.get("dataset_name") or files.name))[:200]
     canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
@@ -181,7 +189,7 @@ def _describe(
         configuration_name=configuration,
         plans=plans,
         dataset=dataset,
-        table=LabelTable.from_names(names) if labels is None else read_table(labels, values, where_labels),
+        table=table,
         classes=len(values),
         values=values,
         regions=regions,
@@ -200,77 +208,70 @@ def _describe(
     )
 
 
-def _configuration(plans: dict, name: str, where: str) -> dict:
+def _configuration(plans: dict, name: str) -> dict:
     """Return the entries of a configuration, including inherited ones."""
     configurations = plans.get("configurations")
     if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
-        raise ModelError(f"{where} has no object 'configurations': these are not plans of nnU-Net v2.")
+        raise ModelError("It has no object 'configurations': these are not plans of nnU-Net v2.")
     entries: dict = {}
     heirs: list[str] = []
     while name is not None:
         if not isinstance(name, str) or name not in configurations:
-            raise ModelError(f"{where} has no configuration {name!r}, only {', '.join(configurations)[:200]}.")
+            raise ModelError(f"It has no configuration {name!r}, only {', '.join(configurations)[:200]}.")
         if name in heirs:
-            raise ModelError(f"{where}: configuration {name} inherits from itself.")
+            raise ModelError(f"configuration {name} inherits from itself.")
         heirs.append(name)
         entries = {**configurations[name], **entries}
         name = configurations[name].get("inherits_from")
     return entries
 
 
-def _check_geometry(plans: dict, entries: dict, where: str) -> None:
+def _check_geometry(plans: dict, entries: dict) -> None:
     """Check patch, spacing and order of the axes."""
     patch = entries.get("patch_size")
     if not (numbers(patch, 2) or numbers(patch, 3)) or not 1 <= math.prod(patch) <= MAX_PATCH_VOXELS:
-        raise ModelError(
-            f"{where}: patch_size {short(patch)} must be two or three sizes, at most {MAX_PATCH_VOXELS} voxels."
-        )
+        raise ModelError(f"patch_size {short(patch)} must be two or three sizes, at most {MAX_PATCH_VOXELS} voxels.")
     spacing = entries.get("spacing")
     if not numbers(spacing, len(patch)) or min(spacing) <= 0:
-        raise ModelError(f"{where}: spacing {short(spacing)} must be {len(patch)} positive numbers (mm).")
+        raise ModelError(f"spacing {short(spacing)} must be {len(patch)} positive numbers (mm).")
     forward: Any = plans.get("transpose_forward")
     backward: Any = plans.get("transpose_backward")
     if forward not in [list(axes) for axes in itertools.permutations(range(3))]:
-        raise ModelError(f"{where}: transpose_forward {short(forward)} is not a permutation of the axes 0, 1, 2.")
+        raise ModelError(f"transpose_forward {short(forward)} is not a permutation of the axes 0, 1, 2.")
     if backward != [forward.index(axis) for axis in range(3)]:
-        raise ModelError(
-            f"{where}: transpose_backward {short(backward)} is not the inverse of transpose_forward {forward}."
-        )
+        raise ModelError(f"transpose_backward {short(backward)} is not the inverse of transpose_forward {forward}.")
 
 
-def _features(entries: dict, where: str) -> int:
+def _features(entries: dict) -> int:
     """Return the channels of the first stage; plans from before nnU-Net 2.5 have another name for them."""
     architecture = entries.get("architecture")
     if "architecture" not in entries:
         if "UNet_base_num_features" not in entries:
-            raise ModelError(f"{where} describes no network, not even as plans written before nnU-Net 2.5 do.")
+            raise ModelError("It describes no network, not even as plans written before nnU-Net 2.5 do.")
         given = [entries["UNet_base_num_features"], entries.get("unet_max_num_features", MAX_FEATURES)]
     elif not isinstance(architecture, dict) or not isinstance(architecture.get("arch_kwargs"), dict):
-        raise ModelError(f"{where}: 'architecture' must be an object with 'arch_kwargs'.")
+        raise ModelError("'architecture' must be an object with 'arch_kwargs'.")
     else:
         features = architecture["arch_kwargs"].get("features_per_stage")
         given = features[:1] if isinstance(features, list) else [features]
     if not given or not all(type(count) is int and 1 <= count <= MAX_FEATURES for count in given):
-        raise ModelError(
-            f"{where}: the channels of the first stage are {short(given)}; 1 to {MAX_FEATURES} were expected."
-        )
+        raise ModelError(f"the channels of the first stage are {short(given)}; 1 to {MAX_FEATURES} were expected.")
     return min(given)
 
 
 def _parameters(files: Files, name: str) -> int:
     """Count the parameters in a safetensors file from its header, without the statistics of batch normalization."""
-    where = files.where(name)
     length = files.start(name, 8)
     size = struct.unpack("<Q", length)[0] if len(length) == 8 else 0
     if not 0 < size <= MAX_JSON:
-        raise ModelError(f"{where} is not a safetensors file (its header would have {size} bytes).")
-    header = parse_json(files.start(name, 8 + size)[8:], where)
+        raise ModelError(f"It is not a safetensors file (its header would have {size} bytes).")
+    header = parse_json(files.start(name, 8 + size)[8:])
     count = 0
     for tensor, entry in header.items():
         if tensor == "__metadata__" or tensor.endswith(STATISTICS):
             continue
         shape = entry.get("shape") if isinstance(entry, dict) else None
         if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-            raise ModelError(f"{where} is not a safetensors file ({tensor[:80]!r} has no shape).")
+            raise ModelError(f"It is not a safetensors file ({tensor[:80]!r} has no shape).")
         count += math.prod(shape)
     return count
