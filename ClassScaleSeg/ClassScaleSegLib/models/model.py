@@ -7,17 +7,16 @@ This file combines its neighbours: :mod:`.files` finds the files, :mod:`.summary
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, named
-from ..labels.table import LabelTable
 from .bundle import is_bundle, read_manifest, read_weights
 from .files import Files, open_source
 from .folder import fold_names, read_checkpoints, read_plans
 from .plans import check_plans
-from .summary import ModelSummary, describe_bundle, describe_folder
+from .summary import ModelFacts, ModelSummary, describe_bundle, describe_folder
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +28,8 @@ __all__ = ["Model", "ModelError", "open_model"]
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model ready for inference, and the facts that users need to know about it.
+class Model(ModelFacts):
+    """A model ready for inference; further fields as in `ModelFacts`.
 
     :ivar backbones: one network for each fold, in evaluation mode, on the CPU, float32: ``(1, channels, *patch)`` ->
         ``(1, r, *patch)``.
@@ -39,17 +38,7 @@ class Model:
     :ivar projection: ``(classes, rank)``; its ``values`` are the label values of its rows.
     :ivar plans_manager: nnU-Net's ``PlansManager`` of the checked plans.
     :ivar configuration: nnU-Net's ``ConfigurationManager`` of the checked plans.
-    :ivar dataset: content of ``dataset.json``.
     :ivar mirror_axes: axes of the patch that may be mirrored.
-    :ivar table: name, colour and codes of every label value, including the background.
-    :ivar name: name shown to users.
-    :ivar configuration_name: name of the configuration, such as ``3d_fullres``.
-    :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
-    :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
-        ``None`` for images as stored.
-    :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
-    :ivar licence: licence of the weights; ``None`` if unknown.
-    :ivar notice: text that users must see; ``None`` if there is none.
 
     >>> from ClassScaleSegLib.resources import resource
     >>> model = open_model(resource("Models", "toy-120.zip"))
@@ -64,16 +53,7 @@ class Model:
     projection: Projection
     plans_manager: Any
     configuration: Any
-    dataset: dict
     mirror_axes: tuple[int, ...]
-    table: LabelTable
-    name: str
-    configuration_name: str
-    folds: tuple[str, ...]
-    orientation: str | None = None
-    modality: str | None = None
-    licence: str | None = None
-    notice: str | None = None
 
     @property
     def patch(self) -> tuple[int, ...]:
@@ -189,19 +169,11 @@ def _assemble(parts: ModelParts) -> Model:
         networks.append(network)
     projection, average_folds = split(networks, summary.values, summary.regions)
     return Model(
+        **{field.name: getattr(summary, field.name) for field in fields(ModelFacts)},
         backbones=tuple(networks),
         average_folds=average_folds,
         projection=projection,
         plans_manager=parts.plans_manager,
         configuration=parts.configuration,
-        dataset=summary.dataset,
         mirror_axes=parts.mirror_axes,
-        table=summary.table,
-        name=summary.name,
-        configuration_name=summary.configuration_name,
-        folds=summary.folds,
-        orientation=summary.orientation,
-        modality=summary.modality,
-        licence=summary.licence,
-        notice=summary.notice,
     )

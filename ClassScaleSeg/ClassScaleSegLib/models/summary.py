@@ -36,53 +36,62 @@ TOTALSEGMENTATOR_NOTICE = "TotalSegmentator is not a medical device and not inte
 
 
 @dataclass(frozen=True)
-class ModelSummary:
-    """The facts about a `Model` that need no network.
+class ModelFacts:
+    """What users need to know about a model, opened or not.
 
-    :ivar path: the model folder, zip or bundle.
     :ivar name: name shown to users: that of the dataset, or else of the folder, if the model has no other.
-    :ivar configuration_name: such as ``3d_fullres``.
-    :ivar plans: content of ``plans.json``.
+    :ivar configuration_name: name of the configuration, such as ``3d_fullres``.
     :ivar dataset: content of ``dataset.json``.
     :ivar table: name, colour and codes of every label value, including the background.
+    :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
+    :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
+        ``None`` for images as stored.
+    :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
+    :ivar licence: licence of the weights; ``None`` if unknown.
+    :ivar notice: text that users must see; ``None`` if there is none.
+    """
+
+    name: str
+    configuration_name: str
+    dataset: dict
+    table: LabelTable
+    folds: tuple[str, ...]
+    orientation: str | None
+    modality: str | None
+    licence: str | None
+    notice: str | None
+
+
+@dataclass(frozen=True)
+class ModelSummary(ModelFacts):
+    """A model, as described without its network; further fields as in `ModelFacts`.
+
+    :ivar path: the model folder, zip or bundle.
+    :ivar plans: content of ``plans.json``.
     :ivar classes: number of rows of the last layer: classes including the background, or regions.
     :ivar values: label value of each of these rows.
     :ivar regions: the rows are overlapping sigmoid regions.
     :ivar channels: number of input channels.
     :ivar channel_names: such as ``("CT",)``.
-    :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
-    :ivar orientation: anatomical orientation that the network needs, such as ``RAS``; ``None`` for images as stored.
-    :ivar licence: licence of the weights; ``None`` if unknown.
-    :ivar notice: text that users must see; ``None`` if there is none.
     :ivar spacing: mm along z, y, x (y, x for a 2D network).
     :ivar patch: voxels, in the same order.
     :ivar features: channels of the network's first stage, which are also the channels of the basis.
     :ivar parameters: parameters of one fold's network; ``None`` if unknown because the weights are a pickle.
-    :ivar folds: names of the folds, such as ``("0", "1")``.
     :ivar card: the model card, Markdown; ``None`` if there is none.
     """
 
     path: Path
-    name: str
-    configuration_name: str
     plans: dict
-    dataset: dict
-    table: LabelTable
     classes: int
     values: tuple[int, ...]
     regions: bool
     channels: int
     channel_names: tuple[str, ...]
-    modality: str | None
-    orientation: str | None
-    licence: str | None
-    notice: str | None
     spacing: tuple[float, ...]
     patch: tuple[int, ...]
     features: int
-    parameters: int | None
-    folds: tuple[str, ...]
-    card: str | None
+    parameters: int | None = None
+    card: str | None = None
 
 
 def summarize(path: str | Path, configuration: str | None = None) -> ModelSummary:
@@ -202,9 +211,7 @@ def _describe(
         spacing=tuple(float(entries["spacing"][axis]) for axis in backward),
         patch=tuple(int(entries["patch_size"][axis]) for axis in backward),
         features=features,
-        parameters=None,
         folds=folds,
-        card=None,
     )
 
 
