@@ -61,16 +61,6 @@ class Model(ModelFacts):
         return tuple(self.configuration.patch_size)
 
     @property
-    def channels(self) -> int:
-        """Number of input channels."""
-        return len(self.configuration.normalization_schemes)
-
-    @property
-    def classes(self) -> int:
-        """Number of rows of the projection: classes including the background, or regions."""
-        return self.projection.classes
-
-    @property
     def rank(self) -> int:
         """Number of channels of the basis, all folds together."""
         return self.projection.rank

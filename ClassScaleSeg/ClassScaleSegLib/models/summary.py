@@ -43,6 +43,9 @@ class ModelFacts:
     :ivar configuration_name: name of the configuration, such as ``3d_fullres``.
     :ivar dataset: content of ``dataset.json``.
     :ivar table: name, colour and codes of every label value, including the background.
+    :ivar classes: number of rows of the last layer: classes including the background, or regions.
+    :ivar channels: number of input channels.
+    :ivar features: channels of the network's first stage, which are also the channels of one fold's basis.
     :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
     :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
         ``None`` for images as stored.
@@ -55,6 +58,9 @@ class ModelFacts:
     configuration_name: str
     dataset: dict
     table: LabelTable
+    classes: int
+    channels: int
+    features: int
     folds: tuple[str, ...]
     orientation: str | None
     modality: str | None
@@ -68,28 +74,22 @@ class ModelSummary(ModelFacts):
 
     :ivar path: the model folder, zip or bundle.
     :ivar plans: content of ``plans.json``.
-    :ivar classes: number of rows of the last layer: classes including the background, or regions.
-    :ivar values: label value of each of these rows.
+    :ivar values: label value of each row of the last layer.
     :ivar regions: the rows are overlapping sigmoid regions.
-    :ivar channels: number of input channels.
     :ivar channel_names: such as ``("CT",)``.
     :ivar spacing: mm along z, y, x (y, x for a 2D network).
     :ivar patch: voxels, in the same order.
-    :ivar features: channels of the network's first stage, which are also the channels of the basis.
     :ivar parameters: parameters of one fold's network; ``None`` if unknown because the weights are a pickle.
     :ivar card: the model card, Markdown; ``None`` if there is none.
     """
 
     path: Path
     plans: dict
-    classes: int
     values: tuple[int, ...]
     regions: bool
-    channels: int
     channel_names: tuple[str, ...]
     spacing: tuple[float, ...]
     patch: tuple[int, ...]
-    features: int
     parameters: int | None = None
     card: str | None = None
 
