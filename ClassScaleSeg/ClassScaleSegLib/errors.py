@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ClassScaleError(Exception):
     """Base class of every exception that ClassScaleSeg raises on purpose. Any other exception is a bug."""
@@ -48,3 +51,19 @@ def reason(error: BaseException, line: int = 0) -> str:
     ('No pixels.', 'KeyError')
     """
     return (str(error).strip() or type(error).__name__).splitlines()[line].strip()
+
+
+@contextmanager
+def named(file: object) -> Iterator[None]:
+    """Name the file in the sentences of the exceptions raised inside: "It" is the file, if a sentence begins so.
+
+    >>> with named("plans.json"):
+    ...     raise ModelError("It has no configurations.")
+    Traceback (most recent call last):
+    ClassScaleSegLib.errors.ModelError: plans.json has no configurations.
+    """
+    try:
+        yield
+    except ClassScaleError as error:
+        sentence = str(error)
+        raise type(error)(f"{file}{sentence[2:]}" if sentence.startswith("It ") else f"{file}: {sentence}") from error

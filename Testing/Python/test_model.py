@@ -11,6 +11,7 @@ from conftest import MODEL, TOY, logits, small_dataset, small_plans, stock_netwo
 pytest.importorskip("nnunetv2")
 from ClassScaleSegLib.errors import ModelError  # noqa: E402
 from ClassScaleSegLib.models.model import open_model  # noqa: E402
+from ClassScaleSegLib.models.summary import summarize  # noqa: E402
 
 
 def stock_logits(networks, patch):
@@ -226,6 +227,21 @@ def test_several_models_are_listed_and_one_is_chosen_by_its_configuration(write_
             open_model(source, configuration="2d")
     with pytest.raises(ModelError, match="has the configuration 3d_fullres, not 2d"):
         open_model(folder, configuration="2d")
+
+
+def test_the_only_configuration_is_taken_where_neither_checkpoint_nor_folder_names_one(write_model):
+    folder = write_model()
+    folder = folder.rename(folder.with_name("organs"))
+    write_checkpoint(
+        folder / "fold_0" / "checkpoint_final.pth", stock_network(small_plans(), small_dataset()), init_args={}
+    )
+    assert open_model(folder).configuration_name == summarize(folder).configuration_name == "3d_fullres"
+    plans = small_plans()
+    plans["configurations"]["2d"] = plans["configurations"]["3d_fullres"]
+    (folder / "plans.json").write_text(json.dumps(plans))
+    for read in (open_model, summarize):
+        with pytest.raises(ModelError, match="has no configuration 'organs', only 3d_fullres, 2d"):
+            read(folder)
 
 
 def test_the_shipped_model_opens_in_a_moment():

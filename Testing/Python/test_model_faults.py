@@ -99,13 +99,13 @@ FAULTS = {
         {"2d": {}},
         "has no configuration '3d_fullres', only 2d",
     ),
-    "inheritance": ("plans.json", (*CONFIGURATION, "inherits_from"), "3d_fullres", "Circular"),
+    "inheritance": ("plans.json", (*CONFIGURATION, "inherits_from"), "3d_fullres", "inherits from itself"),
     "channels": ("dataset.json", ("channel_names",), {}, "names no input channels"),
     "labels": ("dataset.json", ("labels",), ["liver"], "no object 'labels'"),
-    "labels of v1": ("dataset.json", ("labels",), {"0": "background"}, "Background label not declared"),
+    "labels of v1": ("dataset.json", ("labels",), {"0": "background"}, "'labels' has no 'background'"),
     "gap": ("dataset.json", ("labels",), {"background": 0, "a": 1, "b": 3}, "must be 0 to 2 without gaps"),
     "class count": ("dataset.json", ("labels", "organ 21"), 21, "they have 21 classes, dataset.json has 22"),
-    "region order": ("dataset.json", ("labels", "organ 1"), [1, 2], "need to define regions_class_order"),
+    "region order": ("dataset.json", ("labels", "organ 1"), [1, 2], "no 'regions_class_order'"),
 }
 
 

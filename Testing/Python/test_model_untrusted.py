@@ -42,7 +42,7 @@ def test_a_malicious_pickle_does_not_run(write_model, tmp_path):
             open_model(folder)
         plain = io.BytesIO(pickle.dumps({"network_weights": Evil(call)}, protocol=2))
         with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
-            read_checkpoint(plain, "plain")
+            read_checkpoint(plain)
         assert not marker.exists()
         torch.load(file, weights_only=False)  # the very file would have run
         assert marker.exists()
@@ -53,7 +53,7 @@ def test_a_torchscript_program_is_refused_before_torch_sees_it():
     stream = io.BytesIO()
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), stream)
     with pytest.raises(ModelError, match="TorchScript"):
-        read_checkpoint(stream, "program")
+        read_checkpoint(stream)
 
 
 def test_a_checkpoint_that_unpacks_to_more_than_its_size_is_refused(write_model):
@@ -64,7 +64,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_its_size_is_refused(write_model)
         for name, content in members.items():
             archive.writestr(name, content)
     with open(file, "rb") as stream, pytest.raises(ModelError, match="declares more bytes than it has"):
-        read_checkpoint(stream, "bomb")
+        read_checkpoint(stream)
 
 
 def rewrite_pickle(file, old, new):
@@ -87,7 +87,7 @@ def test_numpy_numbers_of_either_generation_are_read(write_model, monkeypatch, p
     assert package + b".multiarray\nscalar" in stream.getvalue()
     if not context_manager:  # torch 2.4
         monkeypatch.delattr(torch.serialization, "safe_globals")
-    assert read_checkpoint(stream, "x").configuration == "3d_fullres"
+    assert read_checkpoint(stream).configuration == "3d_fullres"
     torch.serialization.clear_safe_globals()
 
 

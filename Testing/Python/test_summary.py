@@ -23,7 +23,8 @@ CONFIGURATION = ("configurations", "3d_fullres")
 def same_facts(summary, model):
     """Whether a summary says what `open_model` found."""
     of_summary = (summary.name, summary.table, summary.classes, summary.channels, summary.modality, summary.licence)
-    of_model = (model.name, model.table, model.classes, model.channels, model.modality, model.licence)
+    channels = len(model.configuration.normalization_schemes)
+    of_model = (model.name, model.table, model.projection.classes, channels, model.modality, model.licence)
     features = model.configuration.network_arch_init_kwargs["features_per_stage"][0]
     return (
         of_summary == of_model

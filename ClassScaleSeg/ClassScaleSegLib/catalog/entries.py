@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..errors import CatalogError, ModelError
+from ..errors import CatalogError, ModelError, named
 from ..models.files import MAX_JSON, parse_json
 from .download import MAX_DOWNLOAD, check_address
 
@@ -120,7 +120,8 @@ def read_entries(path: Path, own: bool) -> tuple[Entry, ...]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise CatalogError(f"{path} has more than {MAX_JSON} bytes, which is too large for a catalogue: not read.")
-        content = parse_json(path.read_bytes(), str(path))
+        with named(path):
+            content = parse_json(path.read_bytes())
     except OSError as error:
         raise CatalogError(f"{path} cannot be read ({error.strerror or error}).") from error
     except ModelError as error:

@@ -55,7 +55,7 @@ def read_record(place: Path) -> Record | None:
     if not file.exists():
         return None
     try:
-        noted = Record(**parse_json(file.read_bytes(), str(file)))
+        noted = Record(**parse_json(file.read_bytes()))
     except (OSError, ModelError, TypeError) as error:
         raise CatalogError(f"{file} is damaged ({error}). Delete it.") from error
     return noted

@@ -52,11 +52,10 @@ class ModelSize:
     @classmethod
     def of_model(cls, model: Model) -> ModelSize:
         """Return the size of an opened model."""
-        features = model.configuration.network_arch_init_kwargs["features_per_stage"]
         return cls(
             patch=model.patch,
             spacing=tuple(float(s) for s in model.configuration.spacing),
-            features=features if isinstance(features, int) else features[0],
+            features=model.features,
             parameters=sum(p.numel() for network in model.backbones for p in network.parameters()),
             rank=model.rank,
             channels=model.channels,

@@ -35,50 +35,44 @@ _BOUNDS = {
 }
 
 
-def check_architecture(entries: dict, where: str) -> None:
+def check_architecture(entries: dict) -> None:
     """Check the architecture and replace each class name by its path in the installed packages.
 
-    :param entries: entries of one configuration in ``plans.json``; ``architecture`` is replaced.
-    :param where: the file, for messages.
+    :param entries: entries of one configuration in ``plans.json``; ``architecture``, an object with ``arch_kwargs``, is
+        replaced.
     :raises ModelError: if a class is not supported or a size is not plausible; the message names the entry.
     """
-    architecture = entries.get("architecture")
-    if not isinstance(architecture, dict) or not isinstance(architecture.get("arch_kwargs"), dict):
-        raise ModelError(f"{where}: 'architecture' must be an object with 'arch_kwargs'.")
+    architecture = entries["architecture"]
     name = _last(architecture.get("network_class_name"), "dynamic_network_architectures")
     if name not in ARCHITECTURES:
         raise ModelError(
-            f"{where}: architecture {short(architecture.get('network_class_name'))} is not supported. "
+            f"architecture {short(architecture.get('network_class_name'))} is not supported. "
             f"Use {' or '.join(ARCHITECTURES)}, whose last layer is a 1x1x1 convolution."
         )
     arguments, dimension = dict(architecture["arch_kwargs"]), len(entries["patch_size"])
     stages = arguments.get("n_stages")
     if not isinstance(stages, int) or not 2 <= stages <= MAX_STAGES:
-        raise ModelError(f"{where}: n_stages is {short(stages)}; 2 to {MAX_STAGES} were expected.")
+        raise ModelError(f"n_stages is {short(stages)}; 2 to {MAX_STAGES} were expected.")
     for key, value in arguments.items():
         if key in _BOUNDS and value is not None:
-            integers(value, _BOUNDS[key], key, where)
+            integers(value, _BOUNDS[key], key)
         elif key in OPERATIONS and value is not None:
             known = [choice.format(d=dimension) for choice in OPERATIONS[key]]
             home = _RESIDUAL if key == "block" else "torch.nn"
             operation = _last(value, home)
             if operation not in known:
-                raise ModelError(f"{where}: {key} {short(value)} is not one of {', '.join(known)} of {home}.")
+                raise ModelError(f"{key} {short(value)} is not one of {', '.join(known)} of {home}.")
             arguments[key] = f"{home}.{operation}"
         elif key.endswith("_kwargs") and value is not None:
             fine = isinstance(value, dict) and all(isinstance(entry, bool | int | float) for entry in value.values())
             if not fine or not numbers([value.get("eps", 1e-5)], 1):
-                raise ModelError(
-                    f"{where}: {key} {short(value)} must be an object whose values are numbers, true or false."
-                )
-    kernels, strides = (_per_stage(arguments, key, stages, dimension, where) for key in ("kernel_sizes", "strides"))
+                raise ModelError(f"{key} {short(value)} must be an object whose values are numbers, true or false.")
+    kernels, strides = (_per_stage(arguments, key, stages, dimension) for key in ("kernel_sizes", "strides"))
     if any(size % 2 == 0 for stage in kernels for size in stage):
-        raise ModelError(f"{where}: kernel_sizes {short(kernels)} must be odd.")
+        raise ModelError(f"kernel_sizes {short(kernels)} must be odd.")
     for size, per_stage in zip(entries["patch_size"], zip(*strides, strict=True), strict=True):
         if size % math.prod(per_stage):
-            raise ModelError(
-                f"{where}: patch_size {size} is not divisible by the product of the strides {list(per_stage)}."
-            )
+            raise ModelError(f"patch_size {size} is not divisible by the product of the strides {list(per_stage)}.")
     entries["architecture"] = {
         "network_class_name": f"dynamic_network_architectures.architectures.unet.{name}",
         "arch_kwargs": arguments,
@@ -86,13 +80,13 @@ def check_architecture(entries: dict, where: str) -> None:
     }
 
 
-def _per_stage(arguments: dict, key: str, stages: int, dimension: int, where: str) -> list[list[int]]:
+def _per_stage(arguments: dict, key: str, stages: int, dimension: int) -> list[list[int]]:
     """Return kernel sizes or strides of each stage along each axis; plans may give one number for all of them."""
     value = arguments.get(key)
     per_stage: list[Any] = value if isinstance(value, list) else [value] * stages
     rows: list[list[int]] = [row if isinstance(row, list) else [row] * dimension for row in per_stage]
     if value is None or len(rows) != stages or any(len(row) != dimension for row in rows):
-        raise ModelError(f"{where}: {key} {short(value)} must give {dimension} sizes for each of {stages} stages.")
+        raise ModelError(f"{key} {short(value)} must give {dimension} sizes for each of {stages} stages.")
     return rows
 
 

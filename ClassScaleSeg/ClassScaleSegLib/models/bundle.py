@@ -20,14 +20,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import LabelTableError, ModelError
+from ..errors import LabelTableError, ModelError, named
 from ..labels.table import LabelTable
-from .files import MAX_JSON, Files, check_configuration, parse_json, read_json
-from .folder import ModelParts, check_mirror_axes
-from .plans import check_plans
+from .files import MAX_JSON, Files, read_json
 
 if TYPE_CHECKING:
     import torch
+
+    Weights = tuple[tuple[str, dict[str, torch.Tensor]], ...]
 
 FORMAT, VERSION = "classscaleseg-bundle", 1
 TEXTS = ("plans.json", "dataset.json", "labels.csv", "README.md")
@@ -41,47 +41,21 @@ def is_bundle(files: Files) -> bool:
     return "manifest.json" in files
 
 
-def read_bundle(
-    files: Files, folds: tuple[int | str, ...] | None = None, configuration: str | None = None
-) -> ModelParts:
-    """Read a bundle, zipped or not, and compare every member with the manifest.
+def choose_folds(files: Files, manifest: dict, folds: tuple[int | str, ...] | None) -> tuple[str, ...]:
+    """Return the names of the folds to use.
 
     :param files: files of the bundle.
-    :param folds: the folds to read; all if not given.
-    :param configuration: the configuration that the caller expects.
-    :raises ModelError: if the bundle cannot be used; the message names the member and the fault.
+    :param manifest: its checked manifest.
+    :param folds: the requested folds; all if not given.
+    :raises ModelError: if the bundle does not have them.
     """
-    manifest = read_manifest(files)
     found = manifest["folds"]
-    chosen = found if folds is None else list(dict.fromkeys(map(str, folds)))
+    chosen = tuple(found if folds is None else dict.fromkeys(map(str, folds)))
     if not chosen or not set(chosen) <= set(found):
         raise ModelError(
             f"{files.where()} has the folds {', '.join(found)}; {', '.join(chosen) or 'no fold'} was requested."
         )
-    check_configuration(files, manifest["configuration"], configuration)
-    texts, tensors = {}, {}
-    for name, declared in manifest["members"].items():
-        content = read_member(files, name, declared)
-        fold = re.fullmatch(FOLD, name)
-        if fold is None:
-            texts[name] = content
-        elif fold[1] in chosen:
-            tensors[fold[1]] = read_tensors(content, files.where(name))
-    raw_plans = parse_json(texts["plans.json"], files.where("plans.json"))
-    dataset = parse_json(texts["dataset.json"], files.where("dataset.json"))
-    plans = check_plans(raw_plans, dataset, manifest["configuration"], files.where())
-    table = read_table(texts["labels.csv"], plans.values, files.where("labels.csv"))
-    return ModelParts(
-        plans=plans,
-        raw_plans=raw_plans,
-        folds=tuple(chosen),
-        weights=tuple((files.where(f"fold_{fold}.safetensors"), tensors[fold]) for fold in chosen),
-        mirror_axes=check_mirror_axes(tuple(manifest["mirror_axes"]), plans, files.where("manifest.json")),
-        table=table,
-        name=manifest["name"],
-        where=files.where(),
-        **{key: manifest.get(key) for key in DESCRIPTION},
-    )
+    return chosen
 
 
 def read_manifest(files: Files) -> dict:
@@ -90,26 +64,16 @@ def read_manifest(files: Files) -> dict:
     :param files: files of the bundle.
     :raises ModelError: if it is damaged, of another format, or of a newer version.
     """
-    manifest, where = read_json(files, "manifest.json"), files.where("manifest.json")
-    if manifest.get("format") != FORMAT:
-        raise ModelError(f"{where} does not belong to a ClassScaleSeg bundle (its 'format' is not {FORMAT}).")
-    version = manifest.get("version")
-    if type(version) is not int or version < 1:
-        raise ModelError(f"{where} has no version: the bundle is damaged; get it again.")
-    if version > VERSION:
-        raise ModelError(
-            f"{files.where()} was made by a newer ClassScaleSeg (bundle version {version}, this one reads {VERSION}): "
-            "update ClassScaleSeg."
-        )
-    check_manifest(manifest, where)
+    manifest = read_json(files, "manifest.json")
+    with named(files.where("manifest.json")):
+        check_manifest(manifest)
     return manifest
 
 
-def check_manifest(manifest: dict, where: str) -> None:
-    """Check types and forms of all entries of a manifest.
+def check_manifest(manifest: dict) -> None:
+    """Check format, version, and types and forms of all entries of a manifest.
 
     :param manifest: content of ``manifest.json``.
-    :param where: the file, for messages.
     :raises ModelError: if an entry is missing or not valid; the message names the first one.
     """
 
@@ -124,6 +88,16 @@ def check_manifest(manifest: dict, where: str) -> None:
             and (name in TEXTS or re.fullmatch(FOLD, str(name)) is not None)
         )
 
+    if manifest.get("format") != FORMAT:
+        raise ModelError(f"It does not belong to a ClassScaleSeg bundle (its 'format' is not {FORMAT}).")
+    version = manifest.get("version")
+    if type(version) is not int or version < 1:
+        raise ModelError("It has no version: the bundle is damaged; get it again.")
+    if version > VERSION:
+        raise ModelError(
+            f"It was made by a newer ClassScaleSeg (bundle version {version}, this one reads {VERSION}): update "
+            "ClassScaleSeg."
+        )
     members = manifest["members"] if isinstance(manifest.get("members"), dict) else {}
     folds = manifest["folds"] if isinstance(manifest.get("folds"), list) else []
     fine = {
@@ -136,10 +110,10 @@ def check_manifest(manifest: dict, where: str) -> None:
     }
     fault = next((key for key, value in fine.items() if not value), None)
     if fault:
-        raise ModelError(f"{where}: the entry {fault!r} is missing or not valid.")
+        raise ModelError(f"the entry {fault!r} is missing or not valid.")
     missing = next((name for name in TEXTS if name not in members), None)
     if missing:
-        raise ModelError(f"{where} does not list {missing}: the bundle is incomplete; get it again.")
+        raise ModelError(f"It does not list {missing}: the bundle is incomplete; get it again.")
 
 
 def read_member(files: Files, name: str, declared: dict) -> bytes:
@@ -177,11 +151,30 @@ def check_size(files: Files, name: str, declared: dict) -> None:
         raise ModelError(f"{files.where(name)} has {size} bytes; at most {MAX_JSON} are read.")
 
 
-def read_tensors(content: bytes, where: str) -> dict[str, torch.Tensor]:
+def read_weights(files: Files, manifest: dict, folds: tuple[str, ...]) -> Weights:
+    """Read the weights of a bundle, and compare those of every fold with the manifest.
+
+    :param files: files of the bundle.
+    :param manifest: its checked manifest.
+    :param folds: the folds whose tensors are wanted.
+    :returns: for each of these folds the file, for messages, and its tensors by nnU-Net's names.
+    :raises ModelError: if a file is missing, damaged, or not a safetensors file.
+    """
+    tensors = {}
+    for name, declared in manifest["members"].items():
+        fold = re.fullmatch(FOLD, name)
+        if fold is not None:
+            content = read_member(files, name, declared)
+            if fold[1] in folds:
+                with named(files.where(name)):
+                    tensors[fold[1]] = (files.where(name), read_tensors(content))
+    return tuple(tensors[fold] for fold in folds)
+
+
+def read_tensors(content: bytes) -> dict[str, torch.Tensor]:
     """Read the tensors of a safetensors file, by name.
 
     :param content: the bytes of the file.
-    :param where: the file, for messages.
     :raises ModelError: if the bytes are not a safetensors file.
     """
     from safetensors import SafetensorError
@@ -190,15 +183,14 @@ def read_tensors(content: bytes, where: str) -> dict[str, torch.Tensor]:
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{where} is not a safetensors file ({error}).") from error
+        raise ModelError(f"It is not a safetensors file ({error}).") from error
 
 
-def read_table(content: bytes, values: tuple[int, ...], where: str) -> LabelTable:
+def read_table(content: bytes, values: tuple[int, ...]) -> LabelTable:
     """Read the label table of a bundle and add a background if it has none.
 
     :param content: the bytes of ``labels.csv``.
     :param values: label values that the model gives.
-    :param where: the file, for messages.
     :raises ModelError: if the bytes are not a label table, or its values are not those of the model.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -207,26 +199,23 @@ def read_table(content: bytes, values: tuple[int, ...], where: str) -> LabelTabl
         try:
             table = LabelTable.from_csv(path)
         except LabelTableError as error:
-            raise ModelError(
-                f"{where} is not a label table ({str(error).replace(str(path), 'labels.csv')})."
-            ) from error
+            raise ModelError(f"It is not a label table ({str(error).replace(str(path), 'labels.csv')}).") from error
     try:
-        return complete_table(table, values, where)
+        return complete_table(table, values)
     except LabelTableError as error:
         raise ModelError(str(error)) from error
 
 
-def complete_table(table: LabelTable, values: tuple[int, ...], where: str) -> LabelTable:
+def complete_table(table: LabelTable, values: tuple[int, ...]) -> LabelTable:
     """Check that a table has exactly the values that a model gives; return it with a background.
 
     :param table: labels of the model.
     :param values: label values that the model gives.
-    :param where: the table, for messages.
     :raises LabelTableError: if the values differ; the message names the first such value.
     """
     given, wanted = {label.value for label in table.foreground}, set(values) - {0}
     if given != wanted:
         value = min(given ^ wanted)
-        fault = f"has no label {value}" if value in wanted else f"has label {value}, which the model does not give"
-        raise LabelTableError(f"{where} {fault}; the model's labels are {min(wanted)} to {max(wanted)}.")
+        fault = f"no label {value}" if value in wanted else f"label {value}, which the model does not give"
+        raise LabelTableError(f"It has {fault}; the model's labels are {min(wanted)} to {max(wanted)}.")
     return table if 0 in table else LabelTable((*LabelTable.from_names({0: "background"}), *table))

@@ -47,27 +47,26 @@ class Checkpoint:
         return f" (trained by {self.trainer})" if self.trainer else ""
 
 
-def read_checkpoint(stream: BinaryIO, where: str) -> Checkpoint:
+def read_checkpoint(stream: BinaryIO) -> Checkpoint:
     """Read a checkpoint written by nnU-Net v2.
 
     :param stream: the file, seekable.
-    :param where: the file, for messages.
     :raises ModelError: if it is truncated, not a checkpoint, or contains more than weights and plain values.
     """
-    _check_container(stream, where)
+    _check_container(stream)
     stream.seek(0)
     try:
         with _numpy_scalars_allowed():
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ModelError(_explain(str(error), where)) from error
+        raise ModelError(_explain(str(error))) from error
     except Exception as error:  # torch does not document its exceptions for damaged files
-        raise ModelError(f"{where} cannot be read as a checkpoint ({reason(error)}): get the file again.") from error
+        raise ModelError(f"It cannot be read as a checkpoint ({reason(error)}): get the file again.") from error
     weights = content.get("network_weights") if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in weights.items()
     ):
-        raise ModelError(f"{where} has no 'network_weights': it is not a checkpoint of nnU-Net v2.")
+        raise ModelError("It has no 'network_weights': it is not a checkpoint of nnU-Net v2.")
     arguments = content.get("init_args")
     configuration = arguments.get("configuration") if isinstance(arguments, dict) else None
     axes, trainer = content.get("inference_allowed_mirroring_axes"), content.get("trainer_name")
@@ -79,7 +78,7 @@ def read_checkpoint(stream: BinaryIO, where: str) -> Checkpoint:
     )
 
 
-def _check_container(stream: BinaryIO, where: str) -> None:
+def _check_container(stream: BinaryIO) -> None:
     """Check the zip of a checkpoint before torch reads it.
 
     ``torch.save`` stores its members uncompressed, so their total size never exceeds the size of the file. torch does
@@ -92,21 +91,19 @@ def _check_container(stream: BinaryIO, where: str) -> None:
         with zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
             if any(member.filename.endswith("/constants.pkl") for member in members):
-                raise ModelError(
-                    f"{where} is a TorchScript program, not a checkpoint. It could run code and was not opened."
-                )
+                raise ModelError("It is a TorchScript program, not a checkpoint. It could run code and was not opened.")
             if any(member.compress_type != zipfile.ZIP_STORED for member in members) or length < sum(
                 member.file_size for member in members
             ):
-                raise ModelError(f"{where} cannot be read as a checkpoint: it declares more bytes than it has.")
+                raise ModelError("It cannot be read as a checkpoint: it declares more bytes than it has.")
             damaged = archive.testzip()
     except ZIP_FAULTS as error:
         raise ModelError(
-            f"{where} cannot be read as a checkpoint ({length} bytes, {reason(error)}): it is truncated or was not "
+            f"It cannot be read as a checkpoint ({length} bytes, {reason(error)}): it is truncated or was not "
             "written by nnU-Net v2."
         ) from error
     if damaged is not None:
-        raise ModelError(f"{where} cannot be read as a checkpoint: its bytes were altered (checksum). Get it again.")
+        raise ModelError("It cannot be read as a checkpoint: its bytes were altered (checksum). Get it again.")
 
 
 def _numpy_scalars_allowed() -> contextlib.AbstractContextManager:
@@ -138,13 +135,13 @@ def _scalar(module: Any, package: str) -> Callable:
     return scalar
 
 
-def _explain(message: str, where: str) -> str:
+def _explain(message: str) -> str:
     found = re.search(r"GLOBAL (\S+)", message) or re.search(r"[Uu]nsupported class (\S+)", message)
     name = found[1][:80] if found else ""
     if name.startswith("numpy.") and not hasattr(torch.serialization, "add_safe_globals"):
         return (
-            f"{where} contains NumPy numbers, which torch {torch.__version__} cannot read safely: update torch to 2.4 "
+            f"It contains NumPy numbers, which torch {torch.__version__} cannot read safely: update torch to 2.4 "
             "or later, or use the model as a bundle (made by `classscaleseg pack` on a computer with a newer torch)."
         )
     what = f" ({name})" if name else ""
-    return f"{where} contains more than weights and plain values{what}. It could run code and was not opened."
+    return f"It contains more than weights and plain values{what}. It could run code and was not opened."

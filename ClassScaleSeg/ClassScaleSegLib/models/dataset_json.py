@@ -1,118 +1,71 @@
-"""Read channels, labels, name and modality from ``dataset.json`` and ``plans.json`` without nnU-Net.
-
-Opening a model uses these functions, and so does listing models where nnunetv2 is not installed.
-"""
+"""Read channels, labels and modality from ``dataset.json`` without nnU-Net."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
 
 from ..errors import ModelError
-from ..labels.label import one_line
 from .json_checks import flat, short
 
 MAX_CHANNELS, MAX_LABEL = 1024, 65535  # label maps are uint16
 
-# TotalSegmentator turns every image to the closest canonical (RAS+) orientation before nnU-Net sees it
-# (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks need this orientation.
-TOTALSEGMENTATOR = r"(Dataset\d+_)?TotalSeg(mentator|MRI)_?.*"
-TOTALSEGMENTATOR_NOTICE = "TotalSegmentator is not a medical device and not intended for clinical use."
 
-
-@dataclass(frozen=True)
-class Identity:
-    """Facts about a model folder, as in `Model`.
-
-    :ivar name: name of the dataset, or else of the folder.
-    :ivar orientation: anatomical orientation that the network needs, such as ``RAS``; ``None`` for images as stored.
-    :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
-    :ivar notice: text that users must see.
-    """
-
-    name: str
-    orientation: str | None
-    modality: str | None
-    notice: str | None
-
-
-def channel_names(dataset: dict, where: str) -> tuple[str, ...]:
+def channel_names(dataset: dict) -> tuple[str, ...]:
     """Return the names of the input channels. Older files have the entry ``modality`` instead of ``channel_names``.
 
     :param dataset: content of ``dataset.json``.
-    :param where: the file, for messages.
     :raises ModelError: if the entry is not an object with 1 to ``MAX_CHANNELS`` entries.
 
-    >>> channel_names({"channel_names": {"0": "CT"}}, "dataset.json")
+    >>> channel_names({"channel_names": {"0": "CT"}})
     ('CT',)
     """
     names = dataset["modality"] if "modality" in dataset else dataset.get("channel_names")
     if not isinstance(names, dict) or not 1 <= len(names) <= MAX_CHANNELS:
-        raise ModelError(f"{where} names no input channels: 'channel_names' must be an object such as {{'0': 'CT'}}.")
+        raise ModelError("It names no input channels: 'channel_names' must be an object such as {'0': 'CT'}.")
     return tuple(str(name) for name in names.values())
 
 
-def label_rows(dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, str], bool]:
+def label_rows(dataset: dict) -> tuple[tuple[int, ...], dict[int, str], bool]:
     """Return the labels that the rows of the last layer stand for.
 
     Matches nnU-Net's ``LabelManager``. A softmax row stands for the label equal to its index. For regions,
     ``regions_class_order`` gives the value of each row; a voxel gets the value of the last region above 0.5.
 
     :param dataset: content of ``dataset.json``.
-    :param where: the file, for messages.
     :returns: the label value of each row; the name of each label value; whether the rows are regions.
     :raises ModelError: if these cannot be the labels of a network.
 
-    >>> label_rows({"labels": {"background": 0, "liver": 1}}, "dataset.json")
+    >>> label_rows({"labels": {"background": 0, "liver": 1}})
     ((0, 1), {0: 'background', 1: 'liver'}, False)
     """
     labels = dataset.get("labels")
     if not isinstance(labels, dict):
-        raise ModelError(f"{where} has no object 'labels' such as {{'background': 0, 'liver': 1}}.")
+        raise ModelError("It has no object 'labels' such as {'background': 0, 'liver': 1}.")
+    if "background" not in labels:
+        raise ModelError("'labels' has no 'background'; nnU-Net's networks have a class 0 of this name.")
     named = {name: entry for name, entry in labels.items() if name != "ignore"}
     regions = any(isinstance(entry, list) and len(entry) > 1 for entry in named.values())
+    if regions and "regions_class_order" not in dataset:
+        raise ModelError("It has overlapping regions, but no 'regions_class_order' with the value of each.")
     try:
         listed = sorted({int(value) for entry in named.values() for value in flat(entry)})
         order = [int(value) for value in dataset["regions_class_order"]] if regions else listed
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ModelError(f"{where}: the labels cannot be used ({type(error).__name__}: {short(error)}).") from error
+        raise ModelError(f"the labels cannot be used ({type(error).__name__}: {short(error)}).") from error
     if not order or not all(0 <= value <= MAX_LABEL for value in (*listed, *order)):
-        raise ModelError(f"{where}: label values must lie between 0 and {MAX_LABEL}.")
+        raise ModelError(f"label values must lie between 0 and {MAX_LABEL}.")
     if regions:
         named = {k: v for k, v in named.items() if v != 0 and not (v and set(flat(v)) == {0})}
         if len(named) != len(order):
-            raise ModelError(f"{where}: {len(named)} regions are named, but {len(order)} are predicted.")
+            raise ModelError(f"{len(named)} regions are named, but {len(order)} are predicted.")
         return tuple(order), {0: "background", **dict(zip(order, named, strict=True))}, True
     if listed != list(range(len(listed))):
-        raise ModelError(
-            f"{where}: labels must be 0 to {len(listed) - 1} without gaps, as nnU-Net's network predicts them."
-        )
+        raise ModelError(f"labels must be 0 to {len(listed) - 1} without gaps, as nnU-Net's network predicts them.")
     return tuple(listed), {int(value): name for name, entry in named.items() for value in flat(entry)}, False
 
 
-def identify(plans: dict, dataset: dict, folder: str, where: str) -> Identity:
-    """Return name, orientation, modality and notice of a model folder.
-
-    :param plans: content of ``plans.json``.
-    :param dataset: content of ``dataset.json``.
-    :param folder: name of the model folder.
-    :param where: ``dataset.json``, for messages.
-    :raises ModelError: if ``dataset.json`` names no channels.
-    """
-    name = one_line(str(plans.get("dataset_name") or folder))[:200]
-    canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
-    reader: Any = plans.get("image_reader_writer")
-    return Identity(
-        name=name,
-        orientation="RAS" if canonical or str(reader).endswith("WithReorient") else None,
-        modality=_modality(channel_names(dataset, where)),
-        notice=TOTALSEGMENTATOR_NOTICE if canonical else None,
-    )
-
-
-def _modality(channels: tuple[str, ...]) -> str | None:
-    """Return ``CT`` or ``MR``, as in DICOM, if the names of all channels agree on one of them."""
+def modality(channels: tuple[str, ...]) -> str | None:
+    """Return ``CT`` or ``MR``, as in DICOM, if the names of all channels agree on one of them; else ``None``."""
     names = [name.lower() for name in channels]
     if all(name == "ct" for name in names):
         return "CT"

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import ModelError, reason
+from ..errors import ModelError, named, reason
 
 MAX_MEMBERS = 100_000
 MAX_TOTAL = 64 << 30  # bytes; five folds of nnU-Net's largest network in four configurations are about 24 GiB
@@ -46,29 +46,29 @@ ZIP_FAULTS = (
 class FolderFiles:
     """The files of a model folder.
 
-    :ivar folder: the model folder.
+    :ivar path: the model folder.
     :ivar root: its path, with ``/``, below the folder that the user gave; empty if it is that folder.
     :ivar name: name of the model folder.
     """
 
-    def __init__(self, folder: Path, root: str = "") -> None:
-        self.folder, self.root = folder, root
-        self.name = folder.resolve().name
+    def __init__(self, path: Path, root: str = "") -> None:
+        self.path, self.root = path, root
+        self.name = path.resolve().name
 
     def __contains__(self, name: str) -> bool:
-        return (self.folder / name).is_file()
+        return (self.path / name).is_file()
 
     def where(self, name: str = "") -> str:
         """Return the path of a file, or of the model if no name is given, for messages."""
-        return str(self.folder / name)
+        return str(self.path / name)
 
     def folds(self) -> dict[str, list[str]]:
         """Return the checkpoints of each fold: ``{"0": ["checkpoint_final.pth", ...], "all": [...]}``."""
-        return _folds(file.relative_to(self.folder).as_posix() for file in self.folder.glob("fold_*/*.pth"))
+        return _folds(file.relative_to(self.path).as_posix() for file in self.path.glob("fold_*/*.pth"))
 
     def size(self, name: str) -> int:
         """Return the size of a file in bytes."""
-        return (self.folder / name).stat().st_size
+        return (self.path / name).stat().st_size
 
     def start(self, name: str, count: int) -> bytes:
         """Read the first bytes of a file.
@@ -88,7 +88,7 @@ class FolderFiles:
         :raises ModelError: if the file is missing or cannot be read.
         """
         try:
-            stream = open(self.folder / name, "rb")
+            stream = open(self.path / name, "rb")
         except FileNotFoundError:
             raise ModelError(f"{self.where(name)} is missing.") from None
         except OSError as error:
@@ -130,41 +130,37 @@ class ZipFiles:
         return self.archive.getinfo(self._member(name)).file_size
 
     def start(self, name: str, count: int) -> bytes:
-        """Read the first bytes of a member.
-
-        :param name: of the member.
-        :param count: bytes to read; fewer are returned if the member is shorter.
-        :raises ModelError: if the member is missing or damaged.
-        """
-        if name not in self:
-            raise ModelError(f"{self.where(name)} is missing.")
-        try:
-            with self.archive.open(self._member(name)) as stream:
-                return stream.read(count)
-        except ZIP_FAULTS as error:
-            raise ModelError(f"{self.where(name)} is damaged ({reason(error)}): get the file again.") from error
+        """Read the first bytes of a member, as `FolderFiles.start` does."""
+        with self._reading(name), self.archive.open(self._member(name)) as stream:
+            return stream.read(count)
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """Read a member into memory and open it as a seekable binary stream.
+        """Read a member into memory and open it, as `FolderFiles.open` does.
 
         :param name: of the member.
         :raises ModelError: if the member is missing, damaged, or would unpack to implausibly many bytes.
         """
-        if name not in self:
-            raise ModelError(f"{self.where(name)} is missing.")
-        info = self.archive.getinfo(self._member(name))
-        if info.file_size > max(MAX_JSON, MAX_RATIO * info.compress_size):
-            raise ModelError(
-                f"{self.where(name)} would unpack to {info.file_size} bytes, too many for its size. It was not opened."
-            )
-        try:
+        with self._reading(name):
+            info = self.archive.getinfo(self._member(name))
+            if info.file_size > max(MAX_JSON, MAX_RATIO * info.compress_size):
+                raise ModelError(
+                    f"It would unpack to {info.file_size} bytes, too many for its size. It was not opened."
+                )
             content = self.archive.read(info)  # reads no more bytes than declared and compares the CRC
-        except ZIP_FAULTS as error:
-            raise ModelError(f"{self.where(name)} is damaged ({reason(error)}): get the file again.") from error
-        if len(content) != info.file_size:
-            raise ModelError(f"{self.where(name)} is shorter than the zip declares: get the file again.")
+            if len(content) != info.file_size:
+                raise ModelError("It is shorter than the zip declares: get the file again.")
         yield io.BytesIO(content)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        with named(self.where(name)):
+            if name not in self:
+                raise ModelError("It is missing.")
+            try:
+                yield
+            except ZIP_FAULTS as error:
+                raise ModelError(f"It is damaged ({reason(error)}): get the file again.") from error
 
 
 Files = FolderFiles | ZipFiles
@@ -213,32 +209,31 @@ def read_json(files: Files, name: str) -> dict:
     :param name: of the file.
     :raises ModelError: if the file is missing, larger than ``MAX_JSON`` bytes, or not as `parse_json` requires.
     """
-    with files.open(name) as stream:
+    with files.open(name) as stream, named(files.where(name)):
         if files.size(name) > MAX_JSON:
-            raise ModelError(f"{files.where(name)} has {files.size(name)} bytes; at most {MAX_JSON} are read.")
-        return parse_json(stream.read(), files.where(name))
+            raise ModelError(f"It has {files.size(name)} bytes; at most {MAX_JSON} are read.")
+        return parse_json(stream.read())
 
 
-def parse_json(content: bytes, where: str) -> dict:
+def parse_json(content: bytes) -> dict:
     """Parse a JSON object.
 
     :param content: UTF-8 text.
-    :param where: the file, for messages.
     :raises ModelError: if it is not valid JSON, not an object, or nested more than ``MAX_DEPTH`` levels deep.
     """
     try:
         value = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{where} is not valid JSON ({reason(error)}).") from error
+        raise ModelError(f"It is not valid JSON ({reason(error)}).") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{where} contains a {type(value).__name__}; a JSON object was expected.")
+        raise ModelError(f"It contains a {type(value).__name__}; a JSON object was expected.")
     level: list = [value]
     for _ in range(MAX_DEPTH):
         children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
         level = [child for child in children if isinstance(child, dict | list)]
         if not level:
             return value
-    raise ModelError(f"{where} is nested more than {MAX_DEPTH} levels deep. It was not read.")
+    raise ModelError(f"It is nested more than {MAX_DEPTH} levels deep. It was not read.")
 
 
 @contextmanager

@@ -15,18 +15,17 @@ def flat(value: Any) -> list[Any]:
     return [entry for item in items for entry in (item if isinstance(item, list) else [item])]
 
 
-def integers(value: Any, largest: int, key: str, where: str) -> None:
+def integers(value: Any, largest: int, key: str) -> None:
     """Check that a value is a whole number from 1 to ``largest``, or a list or list of lists of such numbers.
 
     :param value: at most ``MAX_ENTRIES`` numbers.
     :param largest: largest number allowed.
     :param key: the entry, for the message.
-    :param where: the file, for the message.
     :raises ModelError: if it is anything else.
     """
     entries = flat(value)
     if len(entries) > MAX_ENTRIES or not all(type(entry) is int and 1 <= entry <= largest for entry in entries):
-        raise ModelError(f"{where}: {key} {short(value)} must be whole numbers from 1 to {largest}.")
+        raise ModelError(f"{key} {short(value)} must be whole numbers from 1 to {largest}.")
 
 
 def numbers(value: Any, count: int) -> TypeGuard[list[float]]:

@@ -1,32 +1,35 @@
 """Open a model folder, an exported zip or a bundle as backbones (R channels) and projection (C x R).
 
-This file combines its neighbours: :mod:`.files` finds the files, :mod:`.folder` and :mod:`.bundle` read the two
-layouts, :mod:`.plans` and :mod:`.checkpoint` check the contents, and :mod:`.network` builds and splits the network.
+This file combines its neighbours: :mod:`.files` finds the files, :mod:`.summary` says what they are, :mod:`.folder` and
+:mod:`.bundle` read the weights of the two layouts, :mod:`.plans` and :mod:`.checkpoint` check the contents, and
+:mod:`.network` builds and splits the network.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
-from ..labels.table import LabelTable
-from .bundle import is_bundle, read_bundle
-from .files import open_source
-from .folder import ModelParts, read_model_folder
+from ..errors import ModelError, named
+from .bundle import is_bundle, read_manifest, read_weights
+from .files import Files, open_source
+from .folder import fold_names, read_checkpoints, read_plans
+from .plans import check_plans
+from .summary import ModelFacts, ModelSummary, describe_bundle, describe_folder
 
 if TYPE_CHECKING:
     import torch
 
+    from .bundle import Weights
     from .projection import Projection
 
 __all__ = ["Model", "ModelError", "open_model"]
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model ready for inference, and the facts that users need to know about it.
+class Model(ModelFacts):
+    """A model ready for inference; further fields as in `ModelFacts`.
 
     :ivar backbones: one network for each fold, in evaluation mode, on the CPU, float32: ``(1, channels, *patch)`` ->
         ``(1, r, *patch)``.
@@ -35,17 +38,7 @@ class Model:
     :ivar projection: ``(classes, rank)``; its ``values`` are the label values of its rows.
     :ivar plans_manager: nnU-Net's ``PlansManager`` of the checked plans.
     :ivar configuration: nnU-Net's ``ConfigurationManager`` of the checked plans.
-    :ivar dataset: content of ``dataset.json``.
     :ivar mirror_axes: axes of the patch that may be mirrored.
-    :ivar table: name, colour and codes of every label value, including the background.
-    :ivar name: name shown to users.
-    :ivar configuration_name: name of the configuration, such as ``3d_fullres``.
-    :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
-    :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
-        ``None`` for images as stored.
-    :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
-    :ivar licence: licence of the weights; ``None`` if unknown.
-    :ivar notice: text that users must see; ``None`` if there is none.
 
     >>> from ClassScaleSegLib.resources import resource
     >>> model = open_model(resource("Models", "toy-120.zip"))
@@ -60,31 +53,12 @@ class Model:
     projection: Projection
     plans_manager: Any
     configuration: Any
-    dataset: dict
     mirror_axes: tuple[int, ...]
-    table: LabelTable
-    name: str
-    configuration_name: str
-    folds: tuple[str, ...]
-    orientation: str | None = None
-    modality: str | None = None
-    licence: str | None = None
-    notice: str | None = None
 
     @property
     def patch(self) -> tuple[int, ...]:
         """Size of the patch in voxels, in the order of the network's axes."""
         return tuple(self.configuration.patch_size)
-
-    @property
-    def channels(self) -> int:
-        """Number of input channels."""
-        return len(self.configuration.normalization_schemes)
-
-    @property
-    def classes(self) -> int:
-        """Number of rows of the projection: classes including the background, or regions."""
-        return self.projection.classes
 
     @property
     def rank(self) -> int:
@@ -113,36 +87,83 @@ def open_model(
     (121, 16, (64, 64, 64))
     """
     with open_source(source, configuration) as files:
-        if is_bundle(files):
-            parts = read_bundle(files, folds, configuration)
-        else:
-            parts = read_model_folder(files, folds, checkpoint, configuration)
+        parts = read_parts(files, folds, checkpoint, configuration)
     return _assemble(parts)
 
 
-def _assemble(parts: ModelParts) -> Model:
-    from .network import adopt_weights, build_network, fit_weights, split
+@dataclass(frozen=True)
+class ModelParts:
+    """The files of a model, read and checked, before the network is built.
 
-    networks = []
+    :ivar summary: the model.
+    :ivar plans_manager: nnU-Net's ``PlansManager``.
+    :ivar configuration: nnU-Net's ``ConfigurationManager``.
+    :ivar weights: for each fold the file, for messages, and its tensors by nnU-Net's names.
+    :ivar mirror_axes: axes of the patch that may be mirrored.
+    :ivar where: ``plans.json``, for messages.
+    """
+
+    summary: ModelSummary
+    plans_manager: Any
+    configuration: Any
+    weights: Weights
+    mirror_axes: tuple[int, ...]
+    where: str
+
+    def network(self) -> torch.nn.Module:
+        """Build the network, without weights."""
+        from .network import build_network
+
+        with named(self.where):
+            return build_network(self.configuration, self.summary.channels, self.summary.classes)
+
+
+def read_parts(
+    files: Files, folds: tuple[int | str, ...] | None, checkpoint: str, configuration: str | None
+) -> ModelParts:
+    """Read and check the files of a model; the parameters are those of :func:`open_model`.
+
+    :raises ModelError: if the model cannot be used; the message names the file and the fault.
+    """
+    weights: Weights
+    if is_bundle(files):
+        manifest = read_manifest(files)
+        summary = describe_bundle(files, manifest, configuration, folds)
+        weights = read_weights(files, manifest, summary.folds)
+        axes, where = tuple(manifest["mirror_axes"]), files.where("manifest.json")
+    else:
+        plans, dataset = read_plans(files)
+        file = f"checkpoint_{checkpoint}.pth"
+        names = fold_names(files, folds, file)
+        contents = read_checkpoints(files, names, file)
+        first = contents[0][1]  # the first fold decides on the axes, as in nnU-Net (predict_from_raw_data.py)
+        summary = describe_folder(files, plans, dataset, names, configuration, first.configuration)
+        weights = tuple((f"{where}{content.origin}", content.weights) for where, content in contents)
+        axes, where = first.mirror_axes, files.where()
+    with named(files.where("plans.json")):
+        manager, planned = check_plans(summary)
+    dimension = len(summary.patch)
+    if not all(type(axis) is int and 0 <= axis < dimension for axis in axes) or len(set(axes)) != len(axes):
+        raise ModelError(f"{where}: mirroring axes {axes} are not axes of a patch with {dimension} dimensions.")
+    return ModelParts(summary, manager, planned, weights, tuple(sorted(axes)), files.where("plans.json"))
+
+
+def _assemble(parts: ModelParts) -> Model:
+    from .network import adopt_weights, fit_weights, split
+
+    networks, summary = [], parts.summary
     for where, weights in parts.weights:
-        network = build_network(parts.plans, parts.where)
-        adopt_weights(network, fit_weights(network, weights, where))
+        network = parts.network()
+        with named(where):
+            adopt_weights(network, fit_weights(network, weights))
         networks.append(network)
-    projection, average_folds = split(networks, parts.plans)
+    projection, average_folds = split(networks, summary.values, summary.regions)
     return Model(
+        **{field.name: getattr(summary, field.name) for field in fields(ModelFacts)},
         backbones=tuple(networks),
         average_folds=average_folds,
         projection=projection,
-        plans_manager=parts.plans.manager,
-        configuration=parts.plans.configuration,
-        dataset=parts.plans.dataset,
+        plans_manager=parts.plans_manager,
+        configuration=parts.configuration,
         mirror_axes=parts.mirror_axes,
-        table=parts.table,
-        name=parts.name,
-        configuration_name=parts.plans.configuration_name,
-        folds=parts.folds,
-        orientation=parts.orientation,
-        modality=parts.modality,
-        licence=parts.licence,
-        notice=parts.notice,
     )

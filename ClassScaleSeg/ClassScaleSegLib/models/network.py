@@ -13,50 +13,45 @@ import torch
 
 from ..errors import ModelError
 from .low_rank import fold_low_rank_head, has_low_rank_head
-from .plans import Plans
 from .projection import Projection
 
 MAX_PARAMETERS = 1 << 30  # nnU-Net's largest preset (ResEnc XL) has about 0.14 * 10^9
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def build_network(plans: Plans, where: str) -> torch.nn.Module:
+def build_network(configuration: Any, channels: int, classes: int) -> torch.nn.Module:
     """Build the network of the plans on the ``meta`` device, without heads for deep supervision.
 
-    :param plans: checked plans.
-    :param where: the model, for messages.
+    :param configuration: nnU-Net's ``ConfigurationManager`` of checked plans.
+    :param channels: number of input channels.
+    :param classes: number of rows of the last layer.
     :raises ModelError: if the network cannot be built, or would have more than ``MAX_PARAMETERS`` parameters.
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-    configuration, classes = plans.configuration, len(plans.values)
     try:
         with torch.device("meta"):
             network = get_network_from_plans(
                 configuration.network_arch_class_name,
                 configuration.network_arch_init_kwargs,
                 configuration.network_arch_init_kwargs_req_import,
-                plans.channels,
+                channels,
                 classes,
                 allow_init=False,
                 deep_supervision=False,
             )
     except Exception as error:
-        raise ModelError(
-            f"{where}: plans.json: the architecture cannot be built ({type(error).__name__}: {error})."
-        ) from error
+        raise ModelError(f"the architecture cannot be built ({type(error).__name__}: {error}).") from error
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MAX_PARAMETERS:
-        raise ModelError(
-            f"{where}: plans.json: the network would have {parameters} parameters. At most {MAX_PARAMETERS} are built."
-        )
+        raise ModelError(f"the network would have {parameters} parameters. At most {MAX_PARAMETERS} are built.")
     heads = _heads(network)
     for index in range(len(heads) - 1):
         heads[index] = torch.nn.Identity()
     return network.requires_grad_(False).eval()
 
 
-def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
+def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Select the tensors that inference needs and check that they fit the network.
 
     nnU-Net's decoder registers the encoder again, and its blocks register each layer twice, so a checkpoint has two to
@@ -65,15 +60,11 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor], wher
 
     :param network: from :func:`build_network`.
     :param weights: tensors of one checkpoint, by nnU-Net's names.
-    :param where: the checkpoint, for messages.
     :returns: float32 tensors, each by the first of its names.
     :raises ModelError: if a tensor is missing, not part of the network, of another shape, or not finite.
     """
     if has_low_rank_head(weights):
-        try:
-            weights = fold_low_rank_head(weights)
-        except ModelError as error:
-            raise ModelError(f"{where}: {error}") from error
+        weights = fold_low_rank_head(weights)
     heads = len(_heads(network))
     unused = tuple(f"decoder.seg_layers.{index}." for index in range(heads - 1))
     names: dict[int, list[str]] = {}
@@ -84,20 +75,20 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor], wher
             expected[alias] = tensor
     foreign = next((name for name in weights if name not in expected and not name.startswith(unused)), None)
     if foreign is not None:
-        raise ModelError(f"{where}: the weights do not belong to plans.json: {foreign} is not part of the network.")
+        raise ModelError(f"the weights do not belong to plans.json: {foreign} is not part of the network.")
     fitted = {}
     for aliases in names.values():
         if aliases[0].endswith(".num_batches_tracked"):  # counts training steps; inference does not use it
             continue
         name = next((alias for alias in aliases if alias in weights), None)
         if name is None:
-            raise ModelError(f"{where}: the weights do not belong to plans.json: {aliases[0]} is missing.")
-        _check_tensor(weights[name], tuple(expected[name].shape), name, heads, where)
+            raise ModelError(f"the weights do not belong to plans.json: {aliases[0]} is missing.")
+        _check_tensor(weights[name], tuple(expected[name].shape), name, heads)
         fitted[aliases[0]] = weights[name].detach().to(torch.float32).contiguous()
     return fitted
 
 
-def _check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], name: str, heads: int, where: str) -> None:
+def _check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], name: str, heads: int) -> None:
     found = tuple(tensor.shape)
     if found != shape:
         if name.startswith(f"decoder.seg_layers.{heads - 1}.") and found[1:] == shape[1:]:
@@ -106,13 +97,13 @@ def _check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], name: str, heads
             fault = f"they take {found[1]} channels, dataset.json has {shape[1]}"
         else:
             fault = f"{name} has shape {found}, plans.json requires {shape}"
-        raise ModelError(f"{where}: the weights do not fit: {fault}.")
+        raise ModelError(f"the weights do not fit: {fault}.")
     if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.device.type != "cpu":
-        raise ModelError(f"{where}: {name} is not a plain array of floating-point numbers.")
+        raise ModelError(f"{name} is not a plain array of floating-point numbers.")
     if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        raise ModelError(f"{where}: {name} contains fewer numbers than its shape {shape} requires.")
+        raise ModelError(f"{name} contains fewer numbers than its shape {shape} requires.")
     if not bool(torch.isfinite(tensor).all()):
-        raise ModelError(f"{where}: {name} has values that are not finite: the training of this model failed.")
+        raise ModelError(f"{name} has values that are not finite: the training of this model failed.")
 
 
 def adopt_weights(network: torch.nn.Module, fitted: dict[str, torch.Tensor]) -> None:
@@ -127,7 +118,7 @@ def adopt_weights(network: torch.nn.Module, fitted: dict[str, torch.Tensor]) -> 
             module.num_batches_tracked = torch.zeros((), dtype=torch.int64)
 
 
-def split(networks: Sequence[torch.nn.Module], plans: Plans) -> tuple[Projection, bool]:
+def split(networks: Sequence[torch.nn.Module], values: tuple[int, ...], regions: bool) -> tuple[Projection, bool]:
     """Remove the last, linear layer of each fold's network, if that makes the basis smaller.
 
     The mean over folds of the logits ``W_k f_k + b_k`` is linear in the concatenated bases of the folds, with the
@@ -138,18 +129,19 @@ def split(networks: Sequence[torch.nn.Module], plans: Plans) -> tuple[Projection
     up to the rounding of float32.
 
     :param networks: one for each fold, with weights; their last layers are removed in the first form.
-    :param plans: plans of the model.
+    :param values: label value of each row of the last layer.
+    :param regions: the rows are overlapping sigmoid regions.
     :returns: the projection; whether the networks' outputs are to be averaged (second form) or concatenated (first).
     """
     heads = [_heads(network)[-1] for network in networks]
     classes, rank = heads[0].weight.shape[:2]
     if classes < rank * len(networks):
-        return Projection(torch.eye(classes), torch.zeros(classes), plans.values, plans.regions), True
+        return Projection(torch.eye(classes), torch.zeros(classes), values, regions), True
     for network in networks:
         _heads(network)[-1] = torch.nn.Identity()
     weight = torch.cat([head.weight.flatten(1) for head in heads], 1) / len(heads)
     bias = torch.stack([head.bias for head in heads]).mean(0)
-    return Projection(weight, bias, plans.values, plans.regions), False
+    return Projection(weight, bias, values, regions), False
 
 
 def _heads(network: Any) -> Any:

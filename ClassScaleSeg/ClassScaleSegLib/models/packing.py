@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError, OutputError, reason
+from ..errors import ModelError, OutputError, named, reason
 from ..files import refuse_existing, replacing
 from ..labels.table import LabelTable
 from .bundle import DESCRIPTION, FORMAT, VERSION, check_manifest, complete_table, is_bundle
-from .dataset_json import channel_names
 from .files import open_source
-from .folder import ModelParts, read_model_folder
+from .model import ModelParts, read_parts
 
 if TYPE_CHECKING:
     import torch
@@ -86,11 +85,12 @@ def pack(
     with open_source(source, configuration) as files:
         if is_bundle(files):
             raise ModelError(f"{source} is already a bundle.")
-        parts = read_model_folder(files, folds, checkpoint, configuration)
+        parts = read_parts(files, folds, checkpoint, configuration)
+    summary = parts.summary
     if labels is not None:
         table = labels if isinstance(labels, LabelTable) else LabelTable.from_csv(labels)
-        where = "The label table" if isinstance(labels, LabelTable) else str(labels)
-        parts = replace(parts, table=complete_table(table, parts.plans.values, where))
+        with named("The label table" if isinstance(labels, LabelTable) else str(labels)):
+            summary = replace(summary, table=complete_table(table, summary.values))
     given: dict[str, Any] = {
         "name": name,
         "licence": licence,
@@ -98,7 +98,7 @@ def pack(
         "orientation": orientation,
         "notice": notice,
     }
-    parts = replace(parts, **{key: value for key, value in given.items() if value is not None})
+    parts = replace(parts, summary=replace(summary, **{key: given[key] for key in given if given[key] is not None}))
     text = model_card(parts) if card is None else _read_card(Path(card))
     members = _members(parts, text, half_precision)
     with replacing(output, overwrite) as temporary:
@@ -111,21 +111,22 @@ def model_card(parts: ModelParts) -> str:
 
     :param parts: the model.
     """
-    configuration, labels = parts.plans.configuration, [label.name for label in parts.table.foreground]
+    configuration, summary = parts.configuration, parts.summary
+    labels = [label.name for label in summary.table.foreground]
     facts = {
         "Classes": str(len(labels)),
-        "Input": ", ".join(channel_names(parts.plans.dataset, parts.where)),
-        "Modality": parts.modality,
-        "Orientation": parts.orientation or "as stored",
+        "Input": ", ".join(summary.channel_names),
+        "Modality": summary.modality,
+        "Orientation": summary.orientation or "as stored",
         "Spacing": " x ".join(f"{size:g}" for size in configuration.spacing) + " mm (first axis first)",
         "Patch": " x ".join(map(str, configuration.patch_size)) + " voxels",
         "Network": configuration.network_arch_class_name.rpartition(".")[2],
-        "Configuration": f"{parts.plans.configuration_name}, folds {', '.join(parts.folds)}",
-        "Licence": parts.licence or "not stated",
+        "Configuration": f"{summary.configuration_name}, folds {', '.join(summary.folds)}",
+        "Licence": summary.licence or "not stated",
     }
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items() if value)
-    notice = f"{parts.notice}\n\n" if parts.notice else ""
-    return f"# {parts.name}\n\n{notice}| | |\n|---|---|\n{rows}\n\nClasses: {', '.join(labels)}.\n"
+    notice = f"{summary.notice}\n\n" if summary.notice else ""
+    return f"# {summary.name}\n\n{notice}| | |\n|---|---|\n{rows}\n\nClasses: {', '.join(labels)}.\n"
 
 
 def _read_card(path: Path) -> str:
@@ -141,43 +142,43 @@ def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, by
     """Return the content of every member, the manifest first. Only the weights that the network needs are included."""
     from safetensors.torch import save
 
-    from .network import build_network, fit_weights
+    from .network import fit_weights
 
-    network = build_network(parts.plans, parts.where)
+    network, summary = parts.network(), parts.summary
     members = {
         "README.md": card.encode(),
-        "dataset.json": _json(parts.plans.dataset),
-        "labels.csv": parts.table.to_csv().encode(),
-        "plans.json": _json(parts.raw_plans),
+        "dataset.json": _json(summary.dataset),
+        "labels.csv": summary.table.to_csv().encode(),
+        "plans.json": _json(summary.plans),
     }
-    for fold, (where, weights) in zip(parts.folds, parts.weights, strict=True):
-        tensors = fit_weights(network, weights, where)
-        if half_precision:
-            tensors = {name: _half(tensor, name, where) for name, tensor in tensors.items()}
+    for fold, (where, weights) in zip(summary.folds, parts.weights, strict=True):
+        with named(where):
+            tensors = fit_weights(network, weights)
+            if half_precision:
+                tensors = {name: _half(tensor, name) for name, tensor in tensors.items()}
         members[f"fold_{fold}.safetensors"] = save(tensors)
     manifest = {
         "format": FORMAT,
         "version": VERSION,
-        "name": parts.name,
-        "configuration": parts.plans.configuration_name,
-        "folds": list(parts.folds),
+        "name": summary.name,
+        "configuration": summary.configuration_name,
+        "folds": list(summary.folds),
         "mirror_axes": list(parts.mirror_axes),
-        **{key: getattr(parts, key) for key in DESCRIPTION},
+        **{key: getattr(summary, key) for key in DESCRIPTION},
         "members": {
             name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in members.items()
         },
     }
-    check_manifest(manifest, "the manifest of this bundle")
+    with named("the manifest of this bundle"):
+        check_manifest(manifest)
     return {"manifest.json": _json(manifest), **members}
 
 
-def _half(tensor: torch.Tensor, name: str, where: str) -> torch.Tensor:
+def _half(tensor: torch.Tensor, name: str) -> torch.Tensor:
     half = tensor.half()
     if not half.isfinite().all():
-        raise ModelError(
-            f"{where}: {name} has values beyond the largest float16 number, 65504: do not use --half-precision."
-        )
+        raise ModelError(f"{name} has values beyond the largest float16 number, 65504: do not use --half-precision.")
     return half
 
 

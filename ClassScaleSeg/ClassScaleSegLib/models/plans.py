@@ -1,4 +1,4 @@
-"""Check ``plans.json`` and ``dataset.json`` of an untrusted model before they are used.
+"""Check ``plans.json`` and ``dataset.json`` of an untrusted model with nnU-Net before they are used.
 
 nnU-Net imports classes and functions by the names in these files (``pydoc.locate`` imports any module) and allocates
 arrays of any size that they give. Here every name must belong to nnU-Net, and every number must lie within wide bounds.
@@ -7,87 +7,49 @@ arrays of any size that they give. Here every name must belong to nnU-Net, and e
 from __future__ import annotations
 
 import inspect
-import itertools
-import math
 import re
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelError
 from .architecture import MAX_CONVOLUTIONS, check_architecture
-from .dataset_json import channel_names, label_rows
 from .json_checks import integers, numbers, short
-
-MAX_PATCH_VOXELS = 1 << 28
-
-
-@dataclass(frozen=True)
-class Plans:
-    """Checked plans of one configuration, with nnU-Net's own objects for them.
-
-    :ivar manager: nnU-Net's ``PlansManager``.
-    :ivar configuration: nnU-Net's ``ConfigurationManager``.
-    :ivar configuration_name: such as ``3d_fullres``.
-    :ivar dataset: content of ``dataset.json``.
-    :ivar channels: number of input channels.
-    :ivar values: label value of each row of the last layer, ``(C,)``.
-    :ivar names: name of each label value, including the background.
-    :ivar regions: the rows are overlapping sigmoid regions.
-    """
-
-    manager: Any
-    configuration: Any
-    configuration_name: str
-    dataset: dict
-    channels: int
-    values: tuple[int, ...]
-    names: dict[int, str]
-    regions: bool
+from .summary import ModelSummary
 
 
-def check_plans(plans: dict, dataset: dict, name: str, where: str) -> Plans:
-    """Check both files for one configuration.
+def check_plans(summary: ModelSummary) -> tuple[Any, Any]:
+    """Check plans and labels of a described model with nnU-Net.
 
-    :param plans: content of ``plans.json``.
-    :param dataset: content of ``dataset.json``.
-    :param name: of the configuration.
-    :param where: the model, for messages.
-    :raises ModelError: if the model cannot be used; the message names the file and the entry at fault.
+    :param summary: the model.
+    :returns: nnU-Net's ``PlansManager``, and its ``ConfigurationManager`` of the model's configuration.
+    :raises ModelError: if the model cannot be used; the message names the entry at fault.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    plans_file, dataset_file = f"{where}: plans.json", f"{where}: dataset.json"
-    configurations = plans.get("configurations")
-    if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
-        raise ModelError(f"{plans_file} has no object 'configurations': these are not plans of nnU-Net v2.")
-    if name not in configurations:
-        raise ModelError(f"{plans_file} has no configuration {name!r}, only {', '.join(configurations)[:200]}.")
-    for raw in configurations.values():  # nnU-Net's conversion of old plans computes 2**stage
-        integers(raw.get("n_conv_per_stage_encoder", []), MAX_CONVOLUTIONS, "n_conv_per_stage_encoder", plans_file)
-    manager = PlansManager({"label_manager": "LabelManager", **plans})
+    name = summary.configuration_name
+    for raw in summary.plans["configurations"].values():  # nnU-Net's conversion of old plans computes 2**stage
+        integers(raw.get("n_conv_per_stage_encoder", []), MAX_CONVOLUTIONS, "n_conv_per_stage_encoder")
+    manager = PlansManager({"label_manager": "LabelManager", **summary.plans})
     try:
         with warnings.catch_warnings():  # nnU-Net warns about every model trained before its version 2.5
             warnings.simplefilter("ignore")
             configuration = manager.get_configuration(name)
     except Exception as error:
         raise ModelError(
-            f"{plans_file}: configuration {name} cannot be read, not even as plans written before nnU-Net 2.5 "
+            f"configuration {name} cannot be read, not even as plans written before nnU-Net 2.5 "
             f"({type(error).__name__}: {error})."
         ) from error
     entries = configuration.configuration
     if entries.get("previous_stage"):
         raise ModelError(
-            f"{where}: configuration {name} is a cascade: it needs the segmentation of "
+            f"configuration {name} is a cascade: it needs the segmentation of "
             f"{short(entries['previous_stage'])} as input, which is not supported. Use a single-stage configuration."
         )
-    channels = len(channel_names(dataset, dataset_file))
-    check_geometry(manager.plans, entries, plans_file)
-    _check_preprocessing(manager.plans, entries, channels, plans_file)
-    _check_linear(entries, plans_file)
-    check_architecture(entries, plans_file)
-    values, names, regions = _labels(manager, dataset, dataset_file)
-    return Plans(manager, configuration, name, dataset, channels, values, names, regions)
+    _check_preprocessing(manager.plans, entries, summary.channels)
+    _check_linear(entries)
+    check_architecture(entries)
+    _check_labels(manager, summary)
+    return manager, configuration
 
 
 def resampling_options(entries: dict) -> dict[str, Any]:
@@ -104,7 +66,7 @@ def resampling_options(entries: dict) -> dict[str, Any]:
     return defaults | entries["resampling_fn_probabilities_kwargs"]
 
 
-def _check_linear(entries: dict, where: str) -> None:
+def _check_linear(entries: dict) -> None:
     """Require linear resampling of logits, because only a linear operation gives the same result on the basis.
 
     Order 3 is not linear, because nnU-Net clips its result.
@@ -118,50 +80,24 @@ def _check_linear(entries: dict, where: str) -> None:
     name = entries["resampling_fn_probabilities"]
     if not linear.get(name, False):
         raise ModelError(
-            f"{where} resamples logits with {name} and {short(entries['resampling_fn_probabilities_kwargs'])}; only "
+            f"It resamples logits with {name} and {short(entries['resampling_fn_probabilities_kwargs'])}; only "
             "nnU-Net's linear resampling (order 1, its default) is supported. Use nnUNetv2_predict for this model."
         )
 
 
-def check_geometry(plans: dict, entries: dict, where: str) -> None:
-    """Check patch, spacing and order of the axes.
-
-    :param plans: content of ``plans.json``.
-    :param entries: entries of one configuration.
-    :param where: the file, for messages.
-    :raises ModelError: if an entry cannot be used; the message names it.
-    """
-    patch = entries.get("patch_size")
-    if not (numbers(patch, 2) or numbers(patch, 3)) or not 1 <= math.prod(patch) <= MAX_PATCH_VOXELS:
-        raise ModelError(
-            f"{where}: patch_size {short(patch)} must be two or three sizes, at most {MAX_PATCH_VOXELS} voxels."
-        )
-    spacing = entries.get("spacing")
-    if not numbers(spacing, len(patch)) or min(spacing) <= 0:
-        raise ModelError(f"{where}: spacing {short(spacing)} must be {len(patch)} positive numbers (mm).")
-    forward: Any = plans.get("transpose_forward")
-    backward: Any = plans.get("transpose_backward")
-    if forward not in [list(axes) for axes in itertools.permutations(range(3))]:
-        raise ModelError(f"{where}: transpose_forward {short(forward)} is not a permutation of the axes 0, 1, 2.")
-    if backward != [forward.index(axis) for axis in range(3)]:
-        raise ModelError(
-            f"{where}: transpose_backward {short(backward)} is not the inverse of transpose_forward {forward}."
-        )
-
-
-def _check_preprocessing(plans: dict, entries: dict, channels: int, where: str) -> None:
+def _check_preprocessing(plans: dict, entries: dict, channels: int) -> None:
     """Check the names that nnU-Net's preprocessing looks up, and the entries it reads for each channel."""
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-    _find(plans.get("image_reader_writer"), "image_reader_writer", "imageio", BaseReaderWriter, where)
-    _find(plans["label_manager"], "label_manager", "utilities.label_handling", LabelManager, where)
+    _find(plans.get("image_reader_writer"), "image_reader_writer", "imageio", BaseReaderWriter)
+    _find(plans["label_manager"], "label_manager", "utilities.label_handling", LabelManager)
     preprocessor = entries.get("preprocessor_name")
-    _find(preprocessor, "preprocessor_name", "preprocessing.preprocessors", DefaultPreprocessor, where)
+    _find(preprocessor, "preprocessor_name", "preprocessing.preprocessors", DefaultPreprocessor)
     for key in ("resampling_fn_data", "resampling_fn_probabilities"):
-        function = _find(entries.get(key), key, "preprocessing.resampling", None, where)
+        function = _find(entries.get(key), key, "preprocessing.resampling", None)
         options = entries.get(f"{key}_kwargs")
         if (
             not isinstance(options, dict)
@@ -172,44 +108,41 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int, where: str) 
             or not set(options) <= set(inspect.signature(function).parameters)
             or options.get("force_separate_z") not in (None, True, False)
         ):
-            raise ModelError(f"{where}: {key}_kwargs {short(options)} are not options of {entries[key]}.")
+            raise ModelError(f"{key}_kwargs {short(options)} are not options of {entries[key]}.")
     schemes: Any = entries.get("normalization_schemes")
     masks: Any = entries.get("use_mask_for_norm")
     for key, value in (("normalization_schemes", schemes), ("use_mask_for_norm", masks)):
         if not isinstance(value, list) or len(value) != channels:
-            raise ModelError(f"{where}: {key} is {short(value)}, but dataset.json names {channels} channel(s).")
+            raise ModelError(f"{key} is {short(value)}, but dataset.json names {channels} channel(s).")
     if not all(isinstance(mask, bool) for mask in masks):
-        raise ModelError(f"{where}: use_mask_for_norm {short(masks)} must be true or false for each channel.")
+        raise ModelError(f"use_mask_for_norm {short(masks)} must be true or false for each channel.")
     intensities = plans.get(
         "foreground_intensity_properties_per_channel", plans.get("foreground_intensity_properties_by_modality")
     )
     if not isinstance(intensities, dict):
-        raise ModelError(f"{where} has no object 'foreground_intensity_properties_per_channel'.")
+        raise ModelError("It has no object 'foreground_intensity_properties_per_channel'.")
     for channel, scheme in enumerate(schemes):
-        _find(scheme, "normalization_schemes", "preprocessing.normalization", ImageNormalization, where)
+        _find(scheme, "normalization_schemes", "preprocessing.normalization", ImageNormalization)
         properties = intensities.get(str(channel))
         if not isinstance(properties, dict):
-            raise ModelError(f"{where}: foreground_intensity_properties_per_channel lacks channel {channel}.")
+            raise ModelError(f"foreground_intensity_properties_per_channel lacks channel {channel}.")
         wanted = ("mean", "std", "percentile_00_5", "percentile_99_5") if scheme == "CTNormalization" else ()
         if not numbers([properties.get(key) for key in wanted], len(wanted)):
-            raise ModelError(f"{where}: the intensity properties of channel {channel} lack one of {', '.join(wanted)}.")
+            raise ModelError(f"the intensity properties of channel {channel} lack one of {', '.join(wanted)}.")
 
 
-def _labels(manager: Any, dataset: dict, where: str) -> tuple[tuple[int, ...], dict[int, str], bool]:
-    """Return the rows of the last layer as `label_rows` does, after checking that nnU-Net accepts the labels."""
-    handler: Any
+def _check_labels(manager: Any, summary: ModelSummary) -> None:
+    """Check that nnU-Net accepts the labels in ``dataset.json`` and predicts as many rows."""
     try:
-        handler = manager.get_label_manager(dataset) if isinstance(dataset.get("labels"), dict) else None
-        heads = handler and handler.num_segmentation_heads
+        handler = manager.get_label_manager(summary.dataset)
+        heads = handler.num_segmentation_heads
     except Exception as error:
-        raise ModelError(f"{where}: the labels cannot be used ({type(error).__name__}: {error}).") from error
-    values, names, regions = label_rows(dataset, where)
-    if len(values) != heads or regions != handler.has_regions:
-        raise ModelError(f"{where}: {len(values)} classes are named, but {heads} are predicted.")
-    return values, names, regions
+        raise ModelError(f"the labels of dataset.json cannot be used ({type(error).__name__}: {error}).") from error
+    if (summary.classes, summary.regions) != (heads, handler.has_regions):
+        raise ModelError(f"dataset.json names {summary.classes} classes, but {heads} are predicted.")
 
 
-def _find(name: Any, key: str, module: str, base: type | None, where: str) -> Any:
+def _find(name: Any, key: str, module: str, base: type | None) -> Any:
     """Return the class (or, without ``base``, the function) with this name that ``nnunetv2.<module>`` defines."""
     import nnunetv2
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
@@ -221,7 +154,7 @@ def _find(name: Any, key: str, module: str, base: type | None, where: str) -> An
     fits = inspect.isfunction(found) if base is None else inspect.isclass(found) and issubclass(found, base)
     if not fits or not found.__module__.startswith("nnunetv2."):
         raise ModelError(
-            f"{where}: {key} {short(name)} is not part of the installed nnunetv2: update it, or use a model made "
+            f"{key} {short(name)} is not part of the installed nnunetv2: update it, or use a model made "
             "with nnU-Net's own classes."
         )
     return found

@@ -1,4 +1,4 @@
-"""Summarize a model without torch and nnunetv2, for lists, choosers and downloads before these are installed.
+"""Describe a model without torch and nnunetv2: for lists and choosers before these are installed, and for opening it.
 
 Only the JSON files, the label table and, in a bundle, the header of the weights are read. Weights and pickles are not
 read, so a model with a summary may still fail to open: only :func:`~ClassScaleSegLib.models.model.open_model` checks
@@ -7,62 +7,91 @@ the whole model.
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, named
+from ..labels.label import one_line
 from ..labels.table import LabelTable
 from .architecture import MAX_FEATURES
-from .bundle import TEXTS, check_size, is_bundle, read_manifest, read_member, read_table
-from .dataset_json import channel_names, identify, label_rows
-from .files import MAX_JSON, Files, check_configuration, open_source, parse_json, read_json
-from .folder import fold_names
-from .json_checks import short
-from .plans import check_geometry
+from .bundle import DESCRIPTION, TEXTS, check_size, choose_folds, is_bundle, read_manifest, read_member, read_table
+from .dataset_json import channel_names, label_rows, modality
+from .files import MAX_JSON, Files, check_configuration, open_source, parse_json
+from .folder import fold_names, read_plans
+from .json_checks import numbers, short
 
+MAX_PATCH_VOXELS = 1 << 28
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 STATISTICS = ("running_mean", "running_var")  # of batch normalization: stored with the weights, but not parameters
 
+# TotalSegmentator turns every image to the closest canonical (RAS+) orientation before nnU-Net sees it
+# (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks need this orientation.
+TOTALSEGMENTATOR = r"(Dataset\d+_)?TotalSeg(mentator|MRI)_?.*"
+TOTALSEGMENTATOR_NOTICE = "TotalSegmentator is not a medical device and not intended for clinical use."
+
 
 @dataclass(frozen=True)
-class ModelSummary:
-    """The facts about a `Model` that need no network.
+class ModelFacts:
+    """What users need to know about a model, opened or not.
 
-    :ivar path: the model folder, zip or bundle.
-    :ivar name: name shown to users.
+    :ivar name: name shown to users: that of the dataset, or else of the folder, if the model has no other.
+    :ivar configuration_name: name of the configuration, such as ``3d_fullres``.
+    :ivar dataset: content of ``dataset.json``.
     :ivar table: name, colour and codes of every label value, including the background.
     :ivar classes: number of rows of the last layer: classes including the background, or regions.
     :ivar channels: number of input channels.
-    :ivar channel_names: such as ``("CT",)``.
+    :ivar features: channels of the network's first stage, which are also the channels of one fold's basis.
+    :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
+    :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
+        ``None`` for images as stored.
     :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
     :ivar licence: licence of the weights; ``None`` if unknown.
     :ivar notice: text that users must see; ``None`` if there is none.
+    """
+
+    name: str
+    configuration_name: str
+    dataset: dict
+    table: LabelTable
+    classes: int
+    channels: int
+    features: int
+    folds: tuple[str, ...]
+    orientation: str | None
+    modality: str | None
+    licence: str | None
+    notice: str | None
+
+
+@dataclass(frozen=True)
+class ModelSummary(ModelFacts):
+    """A model, as described without its network; further fields as in `ModelFacts`.
+
+    :ivar path: the model folder, zip or bundle.
+    :ivar plans: content of ``plans.json``.
+    :ivar values: label value of each row of the last layer.
+    :ivar regions: the rows are overlapping sigmoid regions.
+    :ivar channel_names: such as ``("CT",)``.
     :ivar spacing: mm along z, y, x (y, x for a 2D network).
     :ivar patch: voxels, in the same order.
-    :ivar features: channels of the network's first stage, which are also the channels of the basis.
     :ivar parameters: parameters of one fold's network; ``None`` if unknown because the weights are a pickle.
-    :ivar folds: names of the folds, such as ``("0", "1")``.
     :ivar card: the model card, Markdown; ``None`` if there is none.
     """
 
     path: Path
-    name: str
-    table: LabelTable
-    classes: int
-    channels: int
+    plans: dict
+    values: tuple[int, ...]
+    regions: bool
     channel_names: tuple[str, ...]
-    modality: str | None
-    licence: str | None
-    notice: str | None
     spacing: tuple[float, ...]
     patch: tuple[int, ...]
-    features: int
-    parameters: int | None
-    folds: tuple[str, ...]
-    card: str | None
+    parameters: int | None = None
+    card: str | None = None
 
 
 def summarize(path: str | Path, configuration: str | None = None) -> ModelSummary:
@@ -78,122 +107,178 @@ def summarize(path: str | Path, configuration: str | None = None) -> ModelSummar
     ('Toy atlas, 120 classes', 121, (2.0, 2.0, 2.0))
     """
     with open_source(path, configuration) as files:
-        facts = _bundle(files, configuration) if is_bundle(files) else _model_folder(files, configuration)
-    return ModelSummary(path=Path(path), **facts)
+        if is_bundle(files):
+            return describe_bundle(files, read_manifest(files), configuration)
+        plans, dataset = read_plans(files)
+        present = {name for names in files.folds().values() for name in names}
+        folds = fold_names(files, None, next((name for name in CHECKPOINTS if name in present), CHECKPOINTS[0]))
+        return describe_folder(files, plans, dataset, folds, configuration)
 
 
-def _bundle(files: Files, configuration: str | None) -> dict[str, Any]:
-    manifest = read_manifest(files)
+def describe_bundle(
+    files: Files, manifest: dict, configuration: str | None = None, folds: tuple[int | str, ...] | None = None
+) -> ModelSummary:
+    """Describe a bundle: as its plans and its dataset do, unless its manifest says otherwise.
+
+    :param files: files of the bundle.
+    :param manifest: its checked manifest.
+    :param configuration: the configuration that the caller expects.
+    :param folds: the folds to use; all if not given.
+    :raises ModelError: if a member is missing or damaged, or the model cannot be used.
+    """
+    chosen = choose_folds(files, manifest, folds)
     members = manifest["members"]
     check_configuration(files, manifest["configuration"], configuration)
     for name, declared in members.items():
         check_size(files, name, declared)
     texts = {name: read_member(files, name, members[name]) for name in TEXTS}
-    plans, dataset = (parse_json(texts[name], files.where(name)) for name in ("plans.json", "dataset.json"))
-    values, _, _ = label_rows(dataset, files.where("dataset.json"))
-    return {
-        **_shape(plans, dataset, manifest["configuration"], files),
-        "name": manifest["name"],
-        "table": read_table(texts["labels.csv"], values, files.where("labels.csv")),
-        "classes": len(values),
-        "modality": manifest.get("modality"),
-        "licence": manifest.get("licence"),
-        "notice": manifest.get("notice"),
-        "parameters": _parameters(files, f"fold_{manifest['folds'][0]}.safetensors"),
-        "folds": tuple(manifest["folds"]),
-        "card": texts["README.md"].decode(errors="replace"),
-    }
+    with named(files.where("plans.json")):
+        plans = parse_json(texts["plans.json"])
+    with named(files.where("dataset.json")):
+        dataset = parse_json(texts["dataset.json"])
+    stated: dict[str, Any] = {key: manifest.get(key) for key in DESCRIPTION}
+    described = _describe(files, plans, dataset, manifest["configuration"], chosen, texts["labels.csv"])
+    with named(files.where(f"fold_{chosen[0]}.safetensors")):
+        parameters = _parameters(files, f"fold_{chosen[0]}.safetensors")
+    return replace(
+        described,
+        name=manifest["name"],
+        parameters=parameters,
+        card=texts["README.md"].decode(errors="replace"),
+        **stated,
+    )
 
 
-def _model_folder(files: Files, configuration: str | None) -> dict[str, Any]:
-    plans, dataset = read_json(files, "plans.json"), read_json(files, "dataset.json")
-    present = {name for names in files.folds().values() for name in names}
-    folds = fold_names(files, None, next((name for name in CHECKPOINTS if name in present), CHECKPOINTS[0]))
-    found = files.name.rpartition("__")[2]  # the folder name is Trainer__Plans__configuration
-    planned = plans.get("configurations")
-    if isinstance(planned, dict) and found not in planned and len(planned) == 1:
+def describe_folder(
+    files: Files,
+    plans: dict,
+    dataset: dict,
+    folds: tuple[str, ...],
+    configuration: str | None = None,
+    trained: str | None = None,
+) -> ModelSummary:
+    """Describe a model folder of nnU-Net.
+
+    :param files: files of the model folder.
+    :param plans: content of its ``plans.json``.
+    :param dataset: content of its ``dataset.json``.
+    :param folds: the folds to use.
+    :param configuration: the configuration that the caller expects.
+    :param trained: the configuration in the checkpoints. If not given, the one in the folder's name
+        ``Trainer__Plans__configuration``, or else the only one in the plans.
+    :raises ModelError: if the model cannot be used.
+    """
+    found, planned = trained or files.name.rpartition("__")[2], plans.get("configurations")
+    if trained is None and isinstance(planned, dict) and found not in planned and len(planned) == 1:
         found = next(iter(planned))
     check_configuration(files, found, configuration)
-    identity = identify(plans, dataset, files.name, files.where("dataset.json"))
-    values, names, _ = label_rows(dataset, files.where("dataset.json"))
-    return {
-        **_shape(plans, dataset, found, files),
-        "name": identity.name,
-        "table": LabelTable.from_names(names),
-        "classes": len(values),
-        "modality": identity.modality,
-        "licence": None,
-        "notice": identity.notice,
-        "parameters": None,
-        "folds": folds,
-        "card": None,
-    }
+    return _describe(files, plans, dataset, found, folds)
 
 
-def _shape(plans: dict, dataset: dict, configuration: str, files: Files) -> dict[str, Any]:
-    """Return channels, spacing, patch and features of a configuration, by the fields of `ModelSummary`."""
-    where = files.where("plans.json")
-    entries = _configuration(plans, configuration, where)
-    check_geometry(plans, entries, where)
-    channels = channel_names(dataset, files.where("dataset.json"))
+def _describe(
+    files: Files, plans: dict, dataset: dict, configuration: str, folds: tuple[str, ...], labels: bytes | None = None
+) -> ModelSummary:
+    """Return what both JSON files say of a configuration; the names of ``dataset.json`` if there is no label table."""
+    with named(files.where("plans.json")):
+        entries = _configuration(plans, configuration)
+        _check_geometry(plans, entries)
+        features = _features(entries)
+    with named(files.where("dataset.json")):
+        channels = channel_names(dataset)
+        values, names, regions = label_rows(dataset)
+    with named(files.where("dataset.json" if labels is None else "labels.csv")):
+        table = LabelTable.from_names(names) if labels is None else read_table(labels, values)
     backward = plans["transpose_backward"] if len(entries["patch_size"]) == 3 else (0, 1)
-    return {
-        "channels": len(channels),
-        "channel_names": channels,
-        "spacing": tuple(float(entries["spacing"][axis]) for axis in backward),
-        "patch": tuple(int(entries["patch_size"][axis]) for axis in backward),
-        "features": _features(entries, where),
-    }
+    name = one_line(str(plans.get("dataset_name") or files.name))[:200]
+    canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
+    reoriented = canonical or str(plans.get("image_reader_writer")).endswith("WithReorient")
+    return ModelSummary(
+        path=files.path,
+        name=name,
+        configuration_name=configuration,
+        plans=plans,
+        dataset=dataset,
+        table=table,
+        classes=len(values),
+        values=values,
+        regions=regions,
+        channels=len(channels),
+        channel_names=channels,
+        modality=modality(channels),
+        orientation="RAS" if reoriented else None,
+        licence=None,
+        notice=TOTALSEGMENTATOR_NOTICE if canonical else None,
+        spacing=tuple(float(entries["spacing"][axis]) for axis in backward),
+        patch=tuple(int(entries["patch_size"][axis]) for axis in backward),
+        features=features,
+        folds=folds,
+    )
 
 
-def _configuration(plans: dict, name: str, where: str) -> dict:
+def _configuration(plans: dict, name: str) -> dict:
     """Return the entries of a configuration, including inherited ones."""
     configurations = plans.get("configurations")
     if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
-        raise ModelError(f"{where} has no object 'configurations': these are not plans of nnU-Net v2.")
+        raise ModelError("It has no object 'configurations': these are not plans of nnU-Net v2.")
     entries: dict = {}
     heirs: list[str] = []
     while name is not None:
         if not isinstance(name, str) or name not in configurations:
-            raise ModelError(f"{where} has no configuration {name!r}, only {', '.join(configurations)[:200]}.")
+            raise ModelError(f"It has no configuration {name!r}, only {', '.join(configurations)[:200]}.")
         if name in heirs:
-            raise ModelError(f"{where}: configuration {name} inherits from itself.")
+            raise ModelError(f"configuration {name} inherits from itself.")
         heirs.append(name)
         entries = {**configurations[name], **entries}
         name = configurations[name].get("inherits_from")
     return entries
 
 
-def _features(entries: dict, where: str) -> int:
+def _check_geometry(plans: dict, entries: dict) -> None:
+    """Check patch, spacing and order of the axes."""
+    patch = entries.get("patch_size")
+    if not (numbers(patch, 2) or numbers(patch, 3)) or not 1 <= math.prod(patch) <= MAX_PATCH_VOXELS:
+        raise ModelError(f"patch_size {short(patch)} must be two or three sizes, at most {MAX_PATCH_VOXELS} voxels.")
+    spacing = entries.get("spacing")
+    if not numbers(spacing, len(patch)) or min(spacing) <= 0:
+        raise ModelError(f"spacing {short(spacing)} must be {len(patch)} positive numbers (mm).")
+    forward: Any = plans.get("transpose_forward")
+    backward: Any = plans.get("transpose_backward")
+    if forward not in [list(axes) for axes in itertools.permutations(range(3))]:
+        raise ModelError(f"transpose_forward {short(forward)} is not a permutation of the axes 0, 1, 2.")
+    if backward != [forward.index(axis) for axis in range(3)]:
+        raise ModelError(f"transpose_backward {short(backward)} is not the inverse of transpose_forward {forward}.")
+
+
+def _features(entries: dict) -> int:
     """Return the channels of the first stage; plans from before nnU-Net 2.5 have another name for them."""
     architecture = entries.get("architecture")
-    if architecture is None:
-        given = [entries.get("UNet_base_num_features"), entries.get("unet_max_num_features", MAX_FEATURES)]
+    if "architecture" not in entries:
+        if "UNet_base_num_features" not in entries:
+            raise ModelError("It describes no network, not even as plans written before nnU-Net 2.5 do.")
+        given = [entries["UNet_base_num_features"], entries.get("unet_max_num_features", MAX_FEATURES)]
+    elif not isinstance(architecture, dict) or not isinstance(architecture.get("arch_kwargs"), dict):
+        raise ModelError("'architecture' must be an object with 'arch_kwargs'.")
     else:
-        options = architecture.get("arch_kwargs") if isinstance(architecture, dict) else None
-        features = options.get("features_per_stage") if isinstance(options, dict) else None
+        features = architecture["arch_kwargs"].get("features_per_stage")
         given = features[:1] if isinstance(features, list) else [features]
     if not given or not all(type(count) is int and 1 <= count <= MAX_FEATURES for count in given):
-        raise ModelError(
-            f"{where}: the channels of the first stage are {short(given)}; 1 to {MAX_FEATURES} were expected."
-        )
+        raise ModelError(f"the channels of the first stage are {short(given)}; 1 to {MAX_FEATURES} were expected.")
     return min(given)
 
 
 def _parameters(files: Files, name: str) -> int:
     """Count the parameters in a safetensors file from its header, without the statistics of batch normalization."""
-    where = files.where(name)
     length = files.start(name, 8)
     size = struct.unpack("<Q", length)[0] if len(length) == 8 else 0
     if not 0 < size <= MAX_JSON:
-        raise ModelError(f"{where} is not a safetensors file (its header would have {size} bytes).")
-    header = parse_json(files.start(name, 8 + size)[8:], where)
+        raise ModelError(f"It is not a safetensors file (its header would have {size} bytes).")
+    header = parse_json(files.start(name, 8 + size)[8:])
     count = 0
     for tensor, entry in header.items():
         if tensor == "__metadata__" or tensor.endswith(STATISTICS):
             continue
         shape = entry.get("shape") if isinstance(entry, dict) else None
         if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-            raise ModelError(f"{where} is not a safetensors file ({tensor[:80]!r} has no shape).")
+            raise ModelError(f"It is not a safetensors file ({tensor[:80]!r} has no shape).")
         count += math.prod(shape)
     return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from ClassScaleSegLib.errors import ModelError, reason
+from ClassScaleSegLib.errors import ModelError, named, reason
 
 _HEADS = "decoder.seg_layers."
 
@@ -48,7 +48,9 @@ def _of_bundle(source: Path) -> dict[str, torch.Tensor]:
             )
         manifest = read_manifest(files)
         name = f"fold_{manifest['folds'][0]}.safetensors"
-        return read_tensors(read_member(files, name, manifest["members"][name]), files.where(name))
+        content = read_member(files, name, manifest["members"][name])
+        with named(files.where(name)):
+            return read_tensors(content)
 
 
 def _of_checkpoint(source: Path) -> dict[str, torch.Tensor]:

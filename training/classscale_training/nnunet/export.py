@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from ClassScaleSegLib import pack
-from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.errors import ModelError, named
 from ClassScaleSegLib.files import refuse_existing
 from ClassScaleSegLib.models.checkpoint import read_checkpoint
 from ClassScaleSegLib.models.low_rank import fold_low_rank_head
@@ -48,12 +48,10 @@ def export_stock(
         configuration.pop(RANK_ENTRY, None)
     dataset = _read_json(folder / "dataset.json")
     for file in _checkpoints(folder, folds, checkpoint):
-        with open(file, "rb") as stream:
-            content = read_checkpoint(stream, str(file))
-        try:
+        with open(file, "rb") as stream, named(file):
+            content = read_checkpoint(stream)
+        with named(f"{file}{content.origin}"):
             weights = fold_low_rank_head(content.weights)
-        except ModelError as error:
-            raise ModelError(f"{file}{content.origin}: {error}") from error
         fold = file.parent.name.removeprefix("fold_")
         stock = {
             "network_weights": weights,
