@@ -15,7 +15,7 @@ from ..process.allocator import return_memory_at_once
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.parent_watch import ParentWatch
 from .models import add_models_options, models_command
-from .options import fraction, model_options, summary
+from .options import add_options, summary
 from .reporting import JsonReporter, Reporter, TerminalReporter
 from .segment import add_segment_options, segment_command
 
@@ -162,12 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="IMAGE",
         help="also estimate memory and windows for this image (one file per channel)",
     )
-    inspect.add_argument(
-        "--step",
-        type=fraction,
-        default=0.5,
-        help="distance between windows as a fraction of the patch (default: 0.5)",
-    )
+    add_options(inspect, "step")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
     pack = command("pack", pack_command)
@@ -198,10 +193,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folder for the files; existing ones are replaced (default: classscaleseg-demo)",
     )
-    demo.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
+    add_options(demo, "device")
     return parser
 
 
 def _one_model(parser: argparse.ArgumentParser, kinds: str) -> None:
     parser.add_argument("model", metavar="MODEL", help=kinds)
-    model_options(parser)
+    add_options(parser, "folds", "checkpoint", "configuration")
