@@ -103,22 +103,8 @@ def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     """
     from ..models.packing import pack
 
-    written = pack(
-        options.model,
-        options.output,
-        folds=options.folds,
-        checkpoint=options.checkpoint,
-        configuration=options.configuration,
-        labels=options.labels,
-        card=options.card,
-        name=options.name,
-        licence=options.licence,
-        modality=options.modality,
-        orientation=options.orientation,
-        notice=options.notice,
-        half_precision=options.half_precision,
-        overwrite=options.overwrite,
-    )
+    more = {name: value for name, value in vars(options).items() if name not in ("run", "model", "output")}
+    written = pack(options.model, options.output, **more)
     print(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
     return ExitCode.OK
 

@@ -72,11 +72,12 @@ def segment_parts(
     ((20, 20, 20), 121, 'part 1 of 2: load', 'part 2 of 2: decode')
     """
     from ..models.model import open_model
+    from ..models.summary import summarize  # reads no weights, so a part without a wanted class costs nothing
 
     which = (options.folds, options.checkpoint, options.configuration)
     if len(sources) == 1:
         return segment_with(image, open_model(sources[0], *which), options, progress, cancel)
-    tables = [_table(source, options.configuration) for source in sources]
+    tables = [summarize(source, options.configuration).table for source in sources]
     table = common_table(tables)
     table = table if options.classes is None else table.select(options.classes)
     parts = _parts(sources, tables, table)
@@ -149,12 +150,6 @@ def _renumbered(label: Label, value: int) -> Label:
     """Give a label another value and the matching id, and also the matching colour unless the model set its own."""
     color = segment_color(value) if label.color == segment_color(label.value) else label.color
     return replace(label, value=value, id=segment_id(value), color=color)
-
-
-def _table(source: str | Path, configuration: str | None) -> LabelTable:
-    from ..models.summary import summarize  # reads no weights, so a part without a wanted class costs nothing
-
-    return summarize(source, configuration).table
 
 
 def _parts(sources: Iterable[str | Path], tables: Iterable[LabelTable], wanted: LabelTable) -> list[_Part]:

@@ -35,8 +35,6 @@ _JOB_FILE = "job.json"
 _MODELS_FOLDER = "CLASSSCALESEG_MODELS"  # environment variable with the folder of the catalogue
 _unclosed: set[SegmentationProcess] = set()
 
-__all__ = ["Event", "Job", "SegmentationProcess"]
-
 
 class SegmentationProcess:
     """One job in a child process.
