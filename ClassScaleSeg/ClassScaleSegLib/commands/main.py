@@ -65,12 +65,7 @@ def _interrupt(*_: Any) -> None:
 
 
 def inspect_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Print facts about a model, and the memory that it needs for an image.
-
-    :param options: of this subcommand.
-    :param reporter: not used.
-    :returns: the exit code.
-    """
+    """Print facts about a model, and the memory that it needs for an image."""
     from ..catalog.catalog import resolve_model
     from ..models.model import open_model
     from .inspect import describe, describe_job
@@ -95,12 +90,7 @@ def inspect_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
 
 
 def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Pack a model into a bundle, a single zip without pickles that includes a label table and a model card.
-
-    :param options: of this subcommand.
-    :param reporter: not used.
-    :returns: the exit code.
-    """
+    """Pack a model into a bundle, a single zip without pickles that includes a label table and a model card."""
     from ..models.packing import pack
 
     more = {name: value for name, value in vars(options).items() if name not in ("run", "model", "output")}
@@ -110,12 +100,7 @@ def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
 
 
 def demo_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Segment a sample volume with an embedded model, and write the result, statistics and a picture.
-
-    :param options: of this subcommand.
-    :param reporter: for progress and result.
-    :returns: the exit code.
-    """
+    """Segment a sample volume with an embedded model, and write the result, statistics and a picture."""
     from .demo import run_demo
 
     run_demo(options.name, options.output, options.device, reporter)

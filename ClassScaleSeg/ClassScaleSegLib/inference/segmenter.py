@@ -33,7 +33,7 @@ def segment(
     step: float = Options.step,
     mirroring: bool = Options.mirroring,
     classes: Iterable[str | int] | None = None,
-    confidence: bool = False,
+    confidence: bool = Options.confidence,
     memory_limit_gib: float | None = None,
     threads: int | None = None,
     progress: Callable[[Progress], None] | None = None,
