@@ -368,25 +368,10 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :param volume: the volume node, or a list with one volume node per channel of the model.
         :param model: name or id in the catalogue, or the path of a model folder, an exported zip or a bundle.
         :param progress: called with each ``ClassScaleSegLib.process.child.Event`` of the run.
-        :param classes: list of names or label values of the classes to keep; by default all. Voxels of other classes
-            become background.
-        :param region: ``vtkMRMLMarkupsROINode``; segment only the voxels inside it.
-        :param all_frames: if true, segment every frame of the sequence that the volume is part of.
-        :param segmentation: ``vtkMRMLSegmentationNode`` to fill; by default a new one.
-        :param replace: if true, remove the segments that ``segmentation`` has; otherwise they are an error.
-        :param confidence: ``vtkMRMLScalarVolumeNode`` to fill with the probability, 0 to 1, of each voxel's class.
-        :param statistics: ``vtkMRMLTableNode`` to fill with the voxels and the volume (mL) of each structure.
-        :param standard_names: if true, the default, name segments by their terminology codes ("Left kidney").
-        :param keep_empty: if true, also add segments for classes that were not found.
-        :param device: "auto", the default, "cpu", "cuda", "cuda:1" or "mps".
-        :param step: distance between neighbouring windows as a fraction of the window size, by default 0.5.
-        :param mirroring: if true, the default, average the results of mirrored images, provided that the model was
-            trained with mirroring.
-        :param folds: list of the folds to average, such as ``["0", "1"]``; by default all.
-        :param checkpoint: "final", the default, or "best".
-        :param memory_limit: the most memory to use, GiB: of the GPU, or without a GPU of the main memory (RAM). By
-            default the free memory.
-        :param threads: number of CPU threads; by default ``OMP_NUM_THREADS``, or else all cores but one.
+        :param choices: for the nodes ``region``, ``all_frames``, ``segmentation``, ``replace``, ``confidence``,
+            ``statistics`` and ``standard_names``, which ``ClassScaleSegLib.scene.run.Request`` explains; for the rest
+            ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``, ``configuration``,
+            ``memory_limit`` (GiB), ``threads`` and ``keep_empty``, which ``ClassScaleSegLib.Options`` explains.
         :raises ClassScaleSegLib.ClassScaleError: if the volume, the model or an argument is not suitable, Python
             packages are missing, or the run fails. The message says what to do. The scene is not changed.
         """
@@ -398,12 +383,9 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         model: str | Path,
         **choices: Any,
     ) -> "Request":
-        """Return the arguments of `segment` as a request for `start`.
+        """Return the arguments of `segment`, other than ``progress``, as a request for `start`.
 
-        :param volume: as in `segment`.
-        :param model: as in `segment`.
-        :param choices: the optional arguments of `segment`, other than ``progress``.
-        :raises ClassScaleSegLib.ClassScaleError: if there is no argument of that name.
+        :raises ClassScaleSegLib.ClassScaleError: if there is no argument of that name, or its value is not suitable.
         """
         from ClassScaleSegLib.scene.run import request_for
 

@@ -21,11 +21,12 @@ from .errors import (
 from .images.geometry import Geometry
 from .images.segmentation import Segmentation
 from .inference.progress import Progress
-from .inference.segmenter import Options, segment
+from .inference.segmenter import segment
 from .labels.label import Code, Label
 from .labels.table import LabelTable
 from .models.model import Model, open_model
 from .models.packing import pack
+from .options import Options
 
 __all__ = [
     "Cancelled",

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
+from .inputs import CHANNELS, volumes_of
+
 if TYPE_CHECKING:
     from ClassScaleSeg import ClassScaleSegParameterNode
 
@@ -32,14 +34,13 @@ def need_text(models: ModelChooser, parameters: ClassScaleSegParameterNode, tick
     if not models.summaries:
         return _('{name} is not downloaded. Press "Download...".').format(name=models.entry.name), False
     channels = models.summaries[0].channels
-    volumes = (parameters.inputVolume, parameters.channel2, parameters.channel3, parameters.channel4)[:channels]
-    if channels > 4:
+    if channels > CHANNELS:
         text = _("This model needs {count} volumes, but the panel has room for only four. Use the Python console.")
         return text.format(count=channels), False
     if not ticked:
         return _("No class is ticked. Tick at least one class."), False
     try:
-        for volume in volumes:
+        for volume in volumes_of(parameters, channels):
             check_volume(volume)
         return " ".join(_estimate(models, parameters)), True
     except ClassScaleError as error:

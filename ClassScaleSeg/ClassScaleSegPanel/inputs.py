@@ -9,8 +9,9 @@ from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.scene.run import Request
+    from slicer import vtkMRMLScalarVolumeNode
 
-    from ClassScaleSeg import ClassScaleSegLogic, ClassScaleSegParameterNode
+    from ClassScaleSeg import ClassScaleSegParameterNode
 
 CHANNELS = 4  # rows for channels in the .ui file
 
@@ -31,20 +32,25 @@ def show_channels(ui: Any, names: Sequence[str]) -> None:
             label.text = _("{channel}:").format(channel=names[number - 1])
 
 
-def request_of(logic: ClassScaleSegLogic, parameters: ClassScaleSegParameterNode, replace: bool) -> Request:
-    """Return the request that the parameter node describes, as a script would make it with `logic.request`.
+def volumes_of(parameters: ClassScaleSegParameterNode, channels: int) -> tuple[vtkMRMLScalarVolumeNode | None, ...]:
+    """Return the selected volume of each channel, as far as the panel has rows for them."""
+    return (parameters.inputVolume, parameters.channel2, parameters.channel3, parameters.channel4)[:channels]
+
+
+def request_of(parameters: ClassScaleSegParameterNode, replace: bool) -> Request:
+    """Return the request that the parameter node describes.
 
     :param replace: remove the segments that the segmentation node has.
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
     from ClassScaleSegLib.catalog.catalog import resolve_model
     from ClassScaleSegLib.models.summary import summarize
+    from ClassScaleSegLib.options import Options
+    from ClassScaleSegLib.scene.run import Request
     from ClassScaleSegLib.scene.sequence import browser_of
 
-    channels = summarize(resolve_model(parameters.model)[0]).channels
-    volumes = (parameters.inputVolume, parameters.channel2, parameters.channel3, parameters.channel4)[:channels]
-    return logic.request(
-        volumes,
+    return Request(
+        volumes_of(parameters, summarize(resolve_model(parameters.model)[0]).channels),
         parameters.model,
         region=parameters.region,
         all_frames=parameters.allFrames and browser_of(parameters.inputVolume) is not None,
@@ -53,12 +59,14 @@ def request_of(logic: ClassScaleSegLogic, parameters: ClassScaleSegParameterNode
         confidence=parameters.confidence,
         statistics=parameters.statistics,
         standard_names=parameters.standardNames,
-        keep_empty=parameters.keepEmpty,
-        classes=parameters.classes.splitlines() or None,
-        device=parameters.device,
-        memory_limit=parameters.memoryLimit or None,
-        step=parameters.step,
-        mirroring=parameters.mirroring,
-        folds=parameters.folds.replace(",", " ").split() or None,
-        threads=parameters.threads or None,
+        options=Options(
+            folds=tuple(parameters.folds.replace(",", " ").split()) or None,
+            device=parameters.device,
+            step=parameters.step,
+            mirroring=parameters.mirroring,
+            classes=parameters.classes.splitlines() or None,
+            memory_limit_gib=parameters.memoryLimit or None,
+            threads=parameters.threads or None,
+            keep_empty=parameters.keepEmpty,
+        ),
     )

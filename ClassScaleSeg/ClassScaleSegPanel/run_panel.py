@@ -73,7 +73,7 @@ class RunPanel:
         self._ui.logTextEdit.plainText = ""
         try:
             ensure_dependencies()
-            self.run = self._logic.start(request_of(self._logic, parameters, replace=bool(count)))
+            self.run = self._logic.start(request_of(parameters, replace=bool(count)))
         except ClassScaleError as error:
             self._show_fault(str(error))
             self._on_refused()

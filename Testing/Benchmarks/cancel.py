@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import psutil
+from ClassScaleSegLib import Options
 from ClassScaleSegLib.process.child import Job, SegmentationProcess
 from ClassScaleSegLib.process.process_tree import descendants, is_alive
 from ClassScaleSegLib.resources import resource
@@ -35,7 +36,8 @@ def cancelled(stage: str, launcher: Path) -> dict:
         row["left"] = sum(map(is_alive, tree)) + process.work_folder.exists()
 
     with SegmentationProcess(python=str(launcher)) as process:
-        process.job = Job((image,), model, process.work_folder / "out.seg.nrrd", device="cpu", threads=1)
+        options = Options(device="cpu", threads=1)
+        process.job = Job((image,), model, process.work_folder / "out.seg.nrrd", options=options)
         process.start()
         process.wait(cancel)
     return row

@@ -106,7 +106,7 @@ def limited(row: Row, model: str, image: str, device: str, gib: float, how: str,
     opened = opened_and_warm(model, device)
     if not Path(reference).exists():
         save(reference, segment(image, opened, device=device, mirroring=False).labels)
-    options = {"memory_limit": int(gib * 2**30)} if how == "memory_limit" else {}
+    options = {"memory_limit_gib": gib} if how == "memory_limit" else {}
     if how == "torch" and device != "cpu":
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(device).total_memory

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from ClassScaleSegLib.process.job import Job
+from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.scene.run import Request
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -209,7 +209,7 @@ def test_recipes_of_the_module_use_only_what_the_logic_takes() -> None:
     calls = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
     calls = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "segment"]
     used = {keyword.arg for call in calls for keyword in call.keywords}
-    taken = {field.name for kind in (Request, Job) for field in fields(kind)} | {"progress"}
+    taken = {field.name for kind in (Request, Options) for field in fields(kind)} | {"progress", "memory_limit"}
     assert len(calls) == 6 and len(used) > 5
     assert used <= taken
     listed = re.search(r"Optional arguments: (.*?)\.\n", text, re.DOTALL)

@@ -110,7 +110,7 @@ def test_classes_of_another_model_are_forgotten_and_all_are_segmented(panel, wri
     panel._parameterNode.channel2 = volume
     from ClassScaleSegPanel.inputs import request_of
 
-    assert request_of(panel.logic, panel._parameterNode, replace=False).options["classes"] is None
+    assert request_of(panel._parameterNode, replace=False).options.classes is None
     panel._parameterNode.classes = "ORGAN_7\norgan-8"  # as the engine would read them
     assert panel.classList.chosen() == ["organ 7", "organ 8"] and panel._parameterNode.classes == "ORGAN_7\norgan-8"
     panel._parameterNode.classes = ""

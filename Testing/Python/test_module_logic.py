@@ -218,7 +218,7 @@ def test_choices_that_mean_nothing_are_sentences(scene, logic):
         logic.segment(volume, "toy-120", clases=["cell 1"])
     for given, meant in (("cell 1", ("cell 1",)), (7, (7,)), (np.array([3, 4]), (3, 4)), (None, None)):
         run = logic.start(logic.request(volume, "toy-120", classes=given))
-        assert run._process.job.classes == meant
+        assert run._process.job.options.classes == meant
         run.cancel()
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import (
     Cancelled,
+    ClassScaleError,
     LabelTable,
     LabelTableError,
     ModelError,
+    Options,
     Segmentation,
     open_model,
     segment,
@@ -50,13 +52,13 @@ def alone(image, sources, **more):
 
 def test_the_later_part_wins_where_both_have_foreground(two, image):
     first, second = (result.labels for result in alone(image, two))
-    result = segment_parts(image, two, **CPU)
+    result = segment_parts(image, two, Options(**CPU))
     assert result.table.names == {0: "background", 1: "rock", 2: "paper", 3: "well", 4: "scissors"}
     of_second = np.array([0, 3, 2, 4], np.uint16)[second]
     assert np.array_equal(result.labels, np.where(second > 0, of_second, first))
     assert (second[first > 0] == 0).any() and (second[first > 0] > 0).any()  # the rule was needed
     assert result.labels.dtype == np.uint16 and result.geometry.spacing == pytest.approx((1.2, 0.9, 1.0))
-    backwards = segment_parts(image, two[::-1], **CPU)
+    backwards = segment_parts(image, two[::-1], Options(**CPU))
     assert backwards.table.names == {0: "background", 1: "well", 2: "paper", 3: "scissors", 4: "rock"}
     of_first = np.array([0, 4, 2], np.uint16)[first]
     assert np.array_equal(backwards.labels, np.where(first > 0, of_first, second))
@@ -64,7 +66,7 @@ def test_the_later_part_wins_where_both_have_foreground(two, image):
 
 def test_confidence_is_that_of_the_winning_part_and_the_lowest_where_none_wins(two, image):
     first, second = alone(image, two, confidence=True)
-    result = segment_parts(image, two, **CPU, confidence=True)
+    result = segment_parts(image, two, Options(**CPU, confidence=True))
     lowest = np.minimum(first.confidence, second.confidence)
     one = np.where(first.labels > 0, first.confidence, lowest)
     assert np.array_equal(result.confidence, np.where(second.labels > 0, second.confidence, one))
@@ -75,24 +77,26 @@ def test_a_part_without_a_wanted_class_is_not_even_opened(two, image, monkeypatc
     opened = []
     monkeypatch.setattr("ClassScaleSegLib.models.model.open_model", lambda s, *_: (opened.append(s), open_model(s))[1])
     first, second = alone(image, two)
-    result = segment_parts(image, two, **CPU, classes=["rock"])
+    result = segment_parts(image, two, Options(**CPU, classes=["rock"]))
     assert opened == two[:1] and result.table.names == {0: "background", 1: "rock"}
     assert np.array_equal(result.labels, first.labels == 1)
-    result = segment_parts(image, two, **CPU, classes=["scissors", 2])
+    result = segment_parts(image, two, Options(**CPU, classes=["scissors", 2]))
     assert opened == [two[0], *two]
     expected = np.where(first.labels == 2, 2, 0)
     expected[second.labels == 2], expected[second.labels == 3] = 2, 4
     assert np.array_equal(result.labels, expected) and set(result.table.names) == {0, 2, 4}
     with pytest.raises(LabelTableError, match="No label is called paperr; did you mean paper"):
-        segment_parts(image, two, **CPU, classes=["paperr"])
+        segment_parts(image, two, Options(**CPU, classes=["paperr"]))
     with pytest.raises(LabelTableError, match="No class was named"):
-        segment_parts(image, two, **CPU, classes=[])
+        segment_parts(image, two, Options(**CPU, classes=["background"]))
+    with pytest.raises(ClassScaleError, match="classes is empty"):
+        Options(classes=[])
     assert opened == [two[0], *two]
 
 
 def test_one_model_alone_is_plain_segmentation(two, image):
     progress = []
-    result, plain = segment_parts(image, two[:1], progress=progress.append, **CPU), alone(image, two[:1])[0]
+    result, plain = segment_parts(image, two[:1], Options(**CPU), progress.append), alone(image, two[:1])[0]
     assert np.array_equal(result.labels, plain.labels) and result.table == plain.table
     assert progress[0].stage == "read"
 
@@ -126,7 +130,7 @@ def test_a_renumbered_class_keeps_a_colour_of_its_own_and_its_codes():
 
 def test_progress_is_of_the_whole_job_and_never_goes_back(two, image):
     seen = []
-    segment_parts(image, two, progress=seen.append, **CPU)
+    segment_parts(image, two, Options(**CPU), seen.append)
     stages = list(dict.fromkeys(report.title for report in seen))
     assert stages == [f"part {i} of 2: {s}" for i in (1, 2) for s in ("load", "read", "preprocess", "segment")]
     assert {report.total for report in seen} == {2000}
@@ -140,7 +144,7 @@ def test_progress_is_of_the_whole_job_and_never_goes_back(two, image):
 def test_cancelling_works_in_each_part(two, image, stage):
     token = threading.Event()
     with pytest.raises(Cancelled):
-        segment_parts(image, two, progress=lambda r: token.set() if r.title == stage else None, cancel=token, **CPU)
+        segment_parts(image, two, Options(**CPU), lambda r: token.set() if r.title == stage else None, token)
 
 
 def test_only_one_model_is_in_memory_at_a_time(two, image, monkeypatch):
@@ -157,7 +161,7 @@ def test_only_one_model_is_in_memory_at_a_time(two, image, monkeypatch):
         return model
 
     monkeypatch.setattr("ClassScaleSegLib.models.model.open_model", watched)
-    segment_parts(image, two, **CPU)
+    segment_parts(image, two, Options(**CPU))
     assert most == [0, 0] and len(alive) == 2
 
 
@@ -166,7 +170,7 @@ def test_the_command_takes_several_models(two, image, tmp_path, capsys):
     arguments = ["segment", str(tmp_path / "ct.nrrd"), "-o", str(tmp_path / "o.seg.nrrd"), "--device", "cpu"]
     arguments += ["--no-mirroring", "--threads", "1", "-m", str(two[0]), "-m", str(two[1]), "--keep-empty"]
     assert main(arguments) == ExitCode.OK
-    written, expected = Segmentation.from_image(tmp_path / "o.seg.nrrd"), segment_parts(image, two, **CPU)
+    written, expected = Segmentation.from_image(tmp_path / "o.seg.nrrd"), segment_parts(image, two, Options(**CPU))
     assert np.array_equal(written.labels, expected.labels)
     assert [row.name for row in written.table.foreground] == [row.name for row in expected.table.foreground]
 

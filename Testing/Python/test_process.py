@@ -1,5 +1,6 @@
 """The child process: end to end, cancelled, killed, orphaned, broken; nothing stays behind in any case."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,23 +8,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ClassScaleSegLib
 import numpy as np
 import psutil
 import pytest
-from ClassScaleSegLib import ClassScaleError, OutputError, Segmentation
+from ClassScaleSegLib import ClassScaleError, Options, OutputError, Segmentation
 from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.commands.demo import mean_dice
 from ClassScaleSegLib.commands.main import ExitCode, _parser, main
+from ClassScaleSegLib.commands.segment import _job
 from ClassScaleSegLib.process.child import Job, SegmentationProcess, default_python
+from ClassScaleSegLib.process.job import read_job
 from ClassScaleSegLib.process.process_tree import descendants, is_alive
 from ClassScaleSegLib.resources import resource
 from conftest import TOY
 
 pytest.importorskip("nnunetv2")
 SAMPLE, TRUTH = (resource("SampleData", f"toy-120{part}.nrrd") for part in ("", "-labels"))
+CPU = {"device": "cpu", "threads": 1}
 posix = pytest.mark.skipif(os.name == "nt", reason="a shell script stands between the processes")
 
 
@@ -37,8 +42,10 @@ def temporary(tmp_path, monkeypatch) -> Path:
 
 
 def toy_job(process, **more) -> Job:
-    more = {"model": TOY, "output": process.work_folder / "out.seg.nrrd", "device": "cpu", "threads": 1} | more
-    return Job((SAMPLE,), **more)
+    files = ("model", "output", "confidence", "statistics")
+    named = {"model": TOY, "output": process.work_folder / "out.seg.nrrd"}
+    named |= {name: more.pop(name) for name in files if name in more}
+    return Job((SAMPLE,), **named, options=Options(**CPU, **more))
 
 
 @pytest.fixture
@@ -70,7 +77,7 @@ def test_two_jobs_side_by_side_with_names_of_any_alphabet(tmp_path, temporary):
     with SegmentationProcess(environment=environment) as named, SegmentationProcess() as subset:
         image = Path(shutil.copy(SAMPLE, named.work_folder / "Schädel des Herrn Müller.nrrd"))
         whole = toy_job(named, model="würfel 立方", output=named.work_folder / "Ergebnis 結果.seg.nrrd")
-        named.job = Job((image,), whole.model, whole.output, device="cpu", threads=1)
+        named.job = Job((image,), whole.model, whole.output, options=Options(**CPU))
         extra = {"confidence": subset.work_folder / "c.nrrd", "statistics": tmp_path / "s.csv"}
         subset.job = toy_job(subset, classes=("cell 5", 17), **extra)
         events = {named: [], subset: []}
@@ -208,9 +215,11 @@ def test_a_full_temporary_folder_is_a_sentence(temporary, python, monkeypatch):
 
 PARENT = """
 import sys, time
+from ClassScaleSegLib import Options
 from ClassScaleSegLib.process import Job, SegmentationProcess
 process = SegmentationProcess()
-process.job = Job((sys.argv[1],), sys.argv[2], process.work_folder / "out.seg.nrrd", device="cpu", threads=1)
+options = Options(device="cpu", threads=1)
+process.job = Job((sys.argv[1],), sys.argv[2], process.work_folder / "out.seg.nrrd", options=options)
 process.start()
 while sys.argv[3] not in [part for event in process.poll() for part in (event.kind, event.stage)]:
     time.sleep(0.02)
@@ -273,39 +282,89 @@ def test_only_a_folder_of_ours_is_ever_removed(tmp_path, capsys):
     assert "is not a temporary folder of ClassScaleSeg" in capsys.readouterr().err and precious.is_dir()
 
 
-def test_a_job_says_on_the_command_line_what_it_holds(tmp_path, monkeypatch):
+def test_a_job_is_read_from_its_file_as_it_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own model").mkdir()
-    job = Job(
-        ("-0.nrrd", "1.nrrd"), ("own model", "toy-120"), "o.nrrd", "c.nrrd", "s.csv", "cuda:1", 0.3, False,
-        ("0", "all"), "best", "3d_lowres", ("--liver", "left kidney", 7), 4.5, 3, True,
-    )  # fmt: skip
-    options = _parser().parse_args(job.arguments())
-    assert options.images == [str(tmp_path / "-0.nrrd"), str(tmp_path / "1.nrrd")]
-    assert options.model == [str(tmp_path / "own model"), "toy-120"]
-    assert [options.output, options.confidence, options.statistics] == [
+    options = Options(
+        "cuda:1", 0.3, False, ("--liver", "left kidney", 7), False, 4.5, 3, ("0", "all"), "best", "3d_lowres", True
+    )
+    job = Job(("-0.nrrd", "1.nrrd"), ("own model", "toy-120"), "o.nrrd", "c.nrrd", "s.csv", options)
+    job.write(tmp_path / "job.json")
+    read = read_job(tmp_path / "job.json")
+    assert read.images == (str(tmp_path / "-0.nrrd"), str(tmp_path / "1.nrrd"))
+    assert read.models == (str(tmp_path / "own model"), "toy-120")
+    assert [read.output, read.confidence, read.statistics] == [
         str(tmp_path / name) for name in ("o.nrrd", "c.nrrd", "s.csv")
     ]
-    assert (options.device, options.step, options.no_mirroring, options.keep_empty) == ("cuda:1", 0.3, True, True)
-    assert (options.folds, options.checkpoint, options.configuration) == (["0", "all"], "best", "3d_lowres")
-    assert options.classes == ["--liver", "left kidney", "7"]
-    assert (options.memory_limit, options.threads) == (4.5, 3)
-    plain = _parser().parse_args(Job(("i.nrrd",), "toy-120", "o.nrrd").arguments())
-    assert plain == _parser().parse_args(["segment", os.path.abspath("i.nrrd"), "-m", "toy-120", "-o", plain.output])
+    assert read.options == options
+    Job(("i.nrrd",), "toy-120", "o.nrrd").write(tmp_path / "job.json")
+    plain = read_job(tmp_path / "job.json")
+    assert plain.options == Options() and plain.confidence is None and plain.models == ("toy-120",)
+    command = ["segment", plain.images[0], "-m", "toy-120", "-o", plain.output]
+    assert _job(_parser().parse_args(command)) == plain
+    command += ["--folds", "0", "all", "--checkpoint=best", "--configuration=3d_lowres", "--device=cuda:1"]
+    command += ["--step=0.3", "--no-mirroring", "--classes=--liver", "--classes", "left kidney", "7"]
+    command += ["--memory-limit=4.5", "--threads=3", "--keep-empty"]
+    given = _job(_parser().parse_args(command)).options
+    assert given == replace(options, classes=("--liver", "left kidney", "7"))
 
 
-def test_hundreds_of_classes_travel_in_a_file(tmp_path, temporary):
+JOB = {"images": ["i.nrrd"], "model": ["toy-120"], "output": "o.nrrd"}
+FAULTS = {
+    "{": "cannot be read as a job in JSON (Expecting property name",
+    "[" * 100_000: "cannot be read as a job in JSON",
+    "[]": "must be JSON objects",
+    '{"options": []}': "must be JSON objects",
+    '{"shell": "true"}': "There is no option shell. The options are confidence, images, ",
+    '{"options": {"memory_limit": 1}}': "There is no option memory_limit. The options are checkpoint, ",
+    json.dumps({"model": ["toy-120"], "output": "o.nrrd"}): "images must be a list of one or more texts",
+    json.dumps({**JOB, "model": "toy-120"}): "model must be a list of one or more texts",
+    json.dumps({**JOB, "images": [1]}): "images must be a list of one or more texts",
+    json.dumps({**JOB, "output": None}): "output must be the path of a file",
+    json.dumps({**JOB, "statistics": 3}): "statistics must be the path of a file",
+    json.dumps({**JOB, "options": {"step": "0.5"}}): "The step is '0.5'; it must be a number above 0",
+    json.dumps({**JOB, "options": {"step": float("nan")}}): "The step is nan; it must be a number above 0",
+    json.dumps({**JOB, "options": {"threads": True}}): "The threads is True; it must be a whole number",
+    json.dumps({**JOB, "options": {"threads": 10**400}}): "it must be a whole number",
+    json.dumps({**JOB, "options": {"memory_limit_gib": float("inf")}}): "is inf; it must be a number above 0",
+    json.dumps({**JOB, "options": {"mirroring": "no"}}): "The mirroring is 'no'; it must be true or false",
+    json.dumps({**JOB, "options": {"checkpoint": "../x"}}): "The checkpoint is '../x'; it must be final or best",
+    json.dumps({**JOB, "options": {"classes": []}}): "classes is empty; leave it out for all classes",
+    json.dumps({**JOB, "options": {"folds": [None]}}): "folds has the entry None; it must be text or a whole number",
+    json.dumps({**JOB, "options": {"classes": 1.5}}): "classes has the entry 1.5",
+}
+
+
+@pytest.mark.parametrize("content", FAULTS, ids=lambda content: content[:60])
+def test_a_file_that_is_no_job_is_a_sentence(tmp_path, capsys, content):
+    file = tmp_path / "job.json"
+    file.write_text(content)
+    assert main(["segment", "--job", str(file)]) == ExitCode.FAULT
+    said = capsys.readouterr().err
+    assert said.startswith(str(file)) and FAULTS[content] in said and len(said.splitlines()) == 1
+
+
+def test_without_a_job_file_the_command_needs_images_a_model_and_an_output(capsys):
+    assert main(["segment", "--job", "missing.json"]) == ExitCode.FAULT
+    assert "missing.json cannot be read as a job in JSON (" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["segment", "--device", "cpu"])
+    assert "the following arguments are required: IMAGE, -o/--output, -m/--model" in capsys.readouterr().err
+
+
+def test_hundreds_of_classes_do_not_fill_the_log(tmp_path, temporary):
     names = tuple(f"Cell_{value}" for value in range(1, 102))
     with SegmentationProcess() as process:
         process.job = toy_job(process, classes=names, step=1.0, mirroring=False)
         process.start()
-        command = process.log
+        line = process.log
         assert process.wait() == "finished", process.log
-        assert "--classes-file=" in command and "Cell_1" not in command and process.result["structures"] == 101
-    few = Job(("i.nrrd",), "toy-120", "o.nrrd", classes=names[:100])
-    with SegmentationProcess(few) as process:
-        assert process._classes_file() is None and few.arguments().count("--classes=Cell_7") == 1
-    with SegmentationProcess(Job(("i.nrrd",), "toy-120", "o.nrrd", classes=names)) as process:
+        assert "step=1.0, mirroring=False, classes=('Cell_1', " in line and "Cell_99" not in line
+        assert (
+            process.result["structures"] == 101
+            and len(read_job(process.work_folder / "job.json").options.classes) == 101
+        )
+    with SegmentationProcess(Job(("i.nrrd",), "toy-120", "o.nrrd")) as process:
         shutil.rmtree(process.work_folder)  # as good as a disk that is full
         process.start()
         assert process.state == "failed" and "cannot be written" in process.error

@@ -149,7 +149,7 @@ def test_memory_limit_sends_the_ring_to_disk_and_changes_nothing(write_model, mo
     usual = segment(image, model, device="cpu", mirroring=False)
     estimate = memory_estimate.estimate(model, (40, 40, 40), (1.0, 1.0, 1.0), 0.5, False)
     need = estimate.placement("cpu", "cpu").host_bytes
-    tight = segment(image, model, device="cpu", mirroring=False, memory_limit=need - 1)
+    tight = segment(image, model, device="cpu", mirroring=False, memory_limit_gib=(need - 1) / 2**30)
     assert places == ["cpu", "disk"] and np.array_equal(usual.labels, tight.labels)
 
 

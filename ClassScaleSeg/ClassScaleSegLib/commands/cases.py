@@ -40,7 +40,7 @@ class Cases:
     many: bool
 
 
-def find_cases(images: Sequence[str], channels: int, output: str, suffix: str) -> Cases:
+def find_cases(images: Sequence[str | Path], channels: int, output: str | Path, suffix: str) -> Cases:
     """Find the cases that the image arguments mean.
 
     A folder with image files contains many cases, where ``NAME_0000``, ``NAME_0001`` and so on are the channels of one.

@@ -43,7 +43,7 @@ def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> 
 
     :param name: one of ``DEMOS``.
     :param folder: where to write; existing files are replaced.
-    :param device: as :class:`~ClassScaleSegLib.inference.segmenter.Options` has it.
+    :param device: as :class:`~ClassScaleSegLib.options.Options` has it.
     :param reporter: for progress and result.
     :raises ClassScaleError: if this installation has no such demo, or the Dice is lower than the model card states.
     """

@@ -15,7 +15,7 @@ from ..process.allocator import return_memory_at_once
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.parent_watch import ParentWatch
 from .models import add_models_options, models_command
-from .options import fraction, model_options, summary
+from .options import add_options, summary
 from .reporting import JsonReporter, Reporter, TerminalReporter
 from .segment import add_segment_options, segment_command
 
@@ -65,12 +65,7 @@ def _interrupt(*_: Any) -> None:
 
 
 def inspect_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Print facts about a model, and the memory that it needs for an image.
-
-    :param options: of this subcommand.
-    :param reporter: not used.
-    :returns: the exit code.
-    """
+    """Print facts about a model, and the memory that it needs for an image."""
     from ..catalog.catalog import resolve_model
     from ..models.model import open_model
     from .inspect import describe, describe_job
@@ -95,41 +90,17 @@ def inspect_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
 
 
 def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Pack a model into a bundle, a single zip without pickles that includes a label table and a model card.
-
-    :param options: of this subcommand.
-    :param reporter: not used.
-    :returns: the exit code.
-    """
+    """Pack a model into a bundle, a single zip without pickles that includes a label table and a model card."""
     from ..models.packing import pack
 
-    written = pack(
-        options.model,
-        options.output,
-        folds=options.folds,
-        checkpoint=options.checkpoint,
-        configuration=options.configuration,
-        labels=options.labels,
-        card=options.card,
-        name=options.name,
-        licence=options.licence,
-        modality=options.modality,
-        orientation=options.orientation,
-        notice=options.notice,
-        half_precision=options.half_precision,
-        overwrite=options.overwrite,
-    )
+    more = {name: value for name, value in vars(options).items() if name not in ("run", "model", "output")}
+    written = pack(options.model, options.output, **more)
     print(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
     return ExitCode.OK
 
 
 def demo_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Segment a sample volume with an embedded model, and write the result, statistics and a picture.
-
-    :param options: of this subcommand.
-    :param reporter: for progress and result.
-    :returns: the exit code.
-    """
+    """Segment a sample volume with an embedded model, and write the result, statistics and a picture."""
     from .demo import run_demo
 
     run_demo(options.name, options.output, options.device, reporter)
@@ -162,12 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="IMAGE",
         help="also estimate memory and windows for this image (one file per channel)",
     )
-    inspect.add_argument(
-        "--step",
-        type=fraction,
-        default=0.5,
-        help="distance between windows as a fraction of the patch (default: 0.5)",
-    )
+    add_options(inspect, "step")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
     pack = command("pack", pack_command)
@@ -198,10 +164,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folder for the files; existing ones are replaced (default: classscaleseg-demo)",
     )
-    demo.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
+    add_options(demo, "device")
     return parser
 
 
 def _one_model(parser: argparse.ArgumentParser, kinds: str) -> None:
     parser.add_argument("model", metavar="MODEL", help=kinds)
-    model_options(parser)
+    add_options(parser, "folds", "checkpoint", "configuration")

@@ -1,10 +1,14 @@
-"""Options that several subcommands of ``classscaleseg`` share, and the types of their numbers."""
+"""Options that several subcommands of ``classscaleseg`` share, made from the fields of `Options`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from ..errors import ClassScaleError
+from ..options import FIELDS, Options
 
 
 def summary(command: Callable[..., Any]) -> str:
@@ -12,54 +16,33 @@ def summary(command: Callable[..., Any]) -> str:
     return " ".join((command.__doc__ or "").partition("\n\n")[0].split())
 
 
-def model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose folds, checkpoint and configuration of a model."""
-    # each --folds adds to the previous ones, so that a program can pass them one by one: --folds=0 --folds=1
-    parser.add_argument(
-        "--folds", nargs="+", action="extend", metavar="FOLD", help="folds to average, such as 0 1 2 (default: all)"
-    )
-    parser.add_argument(
-        "--checkpoint", default="final", choices=("final", "best"), help="checkpoint of each fold (default: final)"
-    )
-    parser.add_argument(
-        "--configuration", metavar="NAME", help="choose among several models in MODEL, such as 3d_fullres"
-    )
+def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the options of the command line that set fields of `Options`.
 
+    :param names: of the fields, which are also the names of the parsed arguments.
 
-def fraction(text: str) -> float:
-    """Convert a command-line argument to a number above 0 and at most 1.
-
-    :raises argparse.ArgumentTypeError: if it is out of range.
-    :raises ValueError: if it is not a number.
-
-    >>> fraction("0.5")
-    0.5
+    >>> parser = argparse.ArgumentParser()
+    >>> add_options(parser, "memory_limit_gib", "mirroring", "classes")
+    >>> parser.parse_args(["--memory-limit", "4", "--classes", "liver", "--classes", "spleen", "7"])
+    Namespace(memory_limit_gib=4.0, mirroring=True, classes=['liver', 'spleen', '7'])
     """
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
+    for name in names:
+        default, about = FIELDS[name].default, FIELDS[name].metadata
+        flag, text, kind = name.removesuffix("_gib").replace("_", "-"), about["help"], about["kind"]
+        more: dict[str, Any] = {"dest": name, "default": default, "help": text}
+        if kind is bool:
+            flag, more["help"] = (f"no-{flag}", f"do not {text}") if default else (flag, text)
+            more["action"] = "store_false" if default else "store_true"
+        elif kind is tuple:
+            more |= {"nargs": "+", "action": "extend", "metavar": "NAME"}
+        else:
+            more |= {"type": partial(_value, name, kind), "choices": about.get("choices")}
+            more["help"] += "" if default is None else f" (default: {default})"
+        parser.add_argument(f"--{flag}", **more)
 
 
-def positive(text: str) -> float:
-    """Convert a command-line argument to a number above 0.
-
-    :raises argparse.ArgumentTypeError: if it is out of range.
-    :raises ValueError: if it is not a number.
-    """
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def count(text: str) -> int:
-    """Convert a command-line argument to an integer of at least 1.
-
-    :raises argparse.ArgumentTypeError: if it is out of range.
-    :raises ValueError: if it is not an integer.
-    """
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
+def _value(name: str, kind: Callable[[str], Any], text: str) -> Any:
+    try:
+        return getattr(Options(**{name: kind(text)}), name)
+    except (ValueError, ClassScaleError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -92,8 +92,7 @@ class JsonReporter:
 
     def progress(self, report: Progress) -> None:
         remaining = None if report.remaining is None else round(report.remaining, 1)
-        facts = {"stage": report.stage, "done": report.done, "total": report.total, "remaining": remaining}
-        self._line("progress", **facts, message=report.message, part=report.part, parts=report.parts)
+        self._line("progress", **{**vars(report), "remaining": remaining})
 
     def result(self, case: str, **facts: Any) -> None:
         self._line("result", **facts)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ClassScaleError
 from ..images.reading import ImageSource, read_image
 from ..images.segmentation import Segmentation
+from ..options import Options
 from .progress import CancelToken, Monitor, Progress
 
 if TYPE_CHECKING:
@@ -26,57 +25,27 @@ _TILE_ELEMENTS = {"cpu": 1 << 20}
 _TILE_ELEMENTS_ACCELERATOR = 1 << 25
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to segment an image.
-
-    :ivar device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" means CUDA if there is any, otherwise MPS, otherwise
-        the CPU.
-    :ivar step: distance between windows as a fraction of the patch, above 0 and at most 1.
-    :ivar mirroring: average over mirrored patches, along the axes that the model was trained to mirror.
-    :ivar classes: names or label values to keep; every other class becomes background. ``None`` keeps all.
-    :ivar confidence: also compute the probability of each voxel's class.
-    :ivar memory_limit: bytes of GPU memory (of main memory on a CPU) that may be used; ``None`` means what is free.
-    :ivar threads: number of CPU threads; ``None`` means the environment variable OMP_NUM_THREADS, or without it all
-        cores but one (all, if there are at most two).
-    :raises ClassScaleError: if the step is out of range.
-
-    >>> Options(step=0.75).mirroring
-    True
-    >>> Options(step=1.5)
-    Traceback (most recent call last):
-        ...
-    ClassScaleSegLib.errors.ClassScaleError: The step is 1.5; it must be above 0 and at most 1 (one patch).
-    """
-
-    device: str = "auto"
-    step: float = 0.5
-    mirroring: bool = True
-    classes: Iterable[str | int] | None = None
-    confidence: bool = False
-    memory_limit: int | None = None
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.step <= 1:
-            raise ClassScaleError(f"The step is {self.step}; it must be above 0 and at most 1 (one patch).")
-
-
 def segment(
     image: ImageSource,
     model: Model,
     *,
+    device: str = Options.device,
+    step: float = Options.step,
+    mirroring: bool = Options.mirroring,
+    classes: Iterable[str | int] | None = None,
+    confidence: bool = Options.confidence,
+    memory_limit_gib: float | None = None,
+    threads: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancel: CancelToken | None = None,
-    **options: Any,
 ) -> Segmentation:
     """Segment one image.
 
     :param image: a path, a list of paths (one for each channel), a DICOM folder, or a SimpleITK image.
     :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
+    :param device: this and the next ones are fields of :class:`Options`, which says what they mean.
     :param progress: called with a :class:`Progress` at every step of a stage.
     :param cancel: a token whose ``is_set()`` is checked at every step; when it is true, the job stops.
-    :param options: the fields of :class:`Options`.
     :returns: the segmentation on the grid of the image, with the confidence if wanted.
     :raises ImageError: if the image cannot be read or does not fit the model.
     :raises LabelTableError: if the model has no class of a name or label value in ``classes``.
@@ -93,6 +62,18 @@ def segment(
 
     ``result.write("toy.seg.nrrd")`` saves it.
     """
+    options = Options(device, step, mirroring, classes, confidence, memory_limit_gib, threads)
+    return segment_with(image, model, options, progress, cancel)
+
+
+def segment_with(
+    image: ImageSource,
+    model: Model,
+    options: Options,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: CancelToken | None = None,
+) -> Segmentation:
+    """Segment one image as :func:`segment` does, with the choices in ``options``."""
     import torch
 
     from .backbone import Backbone
@@ -103,30 +84,31 @@ def segment(
     from .preprocess import prepare
     from .windows import predict_rows
 
-    chosen, monitor = Options(**options), Monitor(progress, cancel)
-    table = model.table if chosen.classes is None else model.table.select(chosen.classes)
+    monitor = Monitor(progress, cancel)
+    table = model.table if options.classes is None else model.table.select(options.classes)
     monitor.report("read")
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
     assert source.voxels is not None  # an image that was just read has its voxels
-    need = estimate(model, source.voxels.shape[1:], source.spacing, chosen.step, chosen.confidence)
-    device = choose_device(chosen.device)
-    plan = plan_memory(need.placements(device), device, chosen.memory_limit, monitor.tell)
-    with _threads(chosen.threads), torch.inference_mode():
+    need = estimate(model, source.voxels.shape[1:], source.spacing, options.step, options.confidence)
+    device = choose_device(options.device)
+    limit = None if options.memory_limit_gib is None else int(options.memory_limit_gib * 2**30)
+    plan = plan_memory(need.placements(device), device, limit, monitor.tell)
+    with _threads(options.threads), torch.inference_mode():
         monitor.report("preprocess")
         prepared = prepare(source, model)
         source = source.without_voxels()
         labels, label_rows = prepared.empty(np.uint16)
-        confidence, confidence_rows = prepared.empty(np.float32) if chosen.confidence else (None, None)
+        confidence, confidence_rows = prepared.empty(np.float32) if options.confidence else (None, None)
         if confidence is not None:
             confidence.fill(1)  # outside of the non-zero crop, background is certain
         decoder = RowDecoder(
             model.projection.to(plan.compute),
             prepared.axes,
-            None if chosen.classes is None else frozenset(label.value for label in table),
-            chosen.confidence,
+            None if options.classes is None else frozenset(label.value for label in table),
+            options.confidence,
             _TILE_ELEMENTS.get(plan.compute, _TILE_ELEMENTS_ACCELERATOR),
         )
-        backbone = Backbone(model.backbones, model.mirror_axes if chosen.mirroring else (), model.average_folds)
+        backbone = Backbone(model.backbones, model.mirror_axes if options.mirroring else (), model.average_folds)
 
         def push(basis: torch.Tensor) -> None:
             decoder.to(plan.compute).push(basis)
@@ -134,7 +116,7 @@ def segment(
         def pop() -> LabelRow | None:
             return decoder.to(plan.compute).pop()
 
-        for basis in predict_rows(torch.from_numpy(prepared.image), backbone, model.patch, chosen.step, plan, monitor):
+        for basis in predict_rows(torch.from_numpy(prepared.image), backbone, model.patch, options.step, plan, monitor):
             plan.retry(partial(push, basis))
             while row := plan.retry(pop):
                 monitor.check()

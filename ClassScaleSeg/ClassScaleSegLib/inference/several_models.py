@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,9 +18,10 @@ from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
 from ..labels.label import MAX_VALUE, Label, segment_color, segment_id
 from ..labels.table import LabelTable
+from ..options import Options
 from ..resources import resource
 from .progress import CancelToken, Monitor, Progress
-from .segmenter import segment
+from .segmenter import segment_with
 
 _UNITS = 1000  # steps of progress that each part counts
 
@@ -40,13 +40,9 @@ class _Part:
 def segment_parts(
     image: ImageSource,
     sources: Sequence[str | Path],
-    *,
-    folds: tuple[int | str, ...] | None = None,
-    checkpoint: str = "final",
-    configuration: str | None = None,
+    options: Options = Options(),
     progress: Callable[[Progress], None] | None = None,
     cancel: CancelToken | None = None,
-    **options: Any,
 ) -> Segmentation:
     """Segment one image with each of the models in turn; with a single model this is `segment`.
 
@@ -56,14 +52,11 @@ def segment_parts(
 
     :param image: as for `segment`.
     :param sources: models, in any form that `open_model` takes.
-    :param folds: as for `open_model`, for every model.
-    :param checkpoint: as for `open_model`, for every model.
-    :param configuration: as for `open_model`, for every model.
+    :param options: for every model. ``classes`` holds names or values of the common table; a part that has none of them
+        is not run, so it takes no voxel from the others.
     :param progress: called with reports that say which part is at work; ``done``, ``total`` and ``remaining`` are those
         of the whole job.
     :param cancel: as for `segment`.
-    :param options: the fields of :class:`~ClassScaleSegLib.inference.segmenter.Options`. ``classes`` holds names or
-        values of the common table; a part that has none of them is not run, so it takes no voxel from the others.
     :raises ModelError: if a model cannot be opened.
     :raises ImageError: if the image cannot be read or does not fit a model.
     :raises LabelTableError: if there is no such class, or there are more than 65535.
@@ -74,19 +67,19 @@ def segment_parts(
     >>> toy = resource("Models", "toy-120.zip")
     >>> corner = sitk.ReadImage(str(resource("SampleData", "toy-120.nrrd")))[30:50, 30:50, 30:50]
     >>> titles = []
-    >>> result = segment_parts(corner, [toy, toy], device="cpu", progress=lambda report: titles.append(report.title))
+    >>> result = segment_parts(corner, [toy, toy], Options(device="cpu"), lambda report: titles.append(report.title))
     >>> result.labels.shape, len(result.table), titles[0], titles[-1]
     ((20, 20, 20), 121, 'part 1 of 2: load', 'part 2 of 2: decode')
     """
     from ..models.model import open_model
+    from ..models.summary import summarize  # reads no weights, so a part without a wanted class costs nothing
 
-    which = (folds, checkpoint, configuration)
+    which = (options.folds, options.checkpoint, options.configuration)
     if len(sources) == 1:
-        return segment(image, open_model(sources[0], *which), progress=progress, cancel=cancel, **options)
-    classes = options.pop("classes", None)
-    tables = [_table(source, configuration) for source in sources]
+        return segment_with(image, open_model(sources[0], *which), options, progress, cancel)
+    tables = [summarize(source, options.configuration).table for source in sources]
     table = common_table(tables)
-    table = table if classes is None else table.select(classes)
+    table = table if options.classes is None else table.select(options.classes)
     parts = _parts(sources, tables, table)
     monitor, tell = Monitor(cancel=cancel), _Progress(progress, len(parts))
     merged = None
@@ -94,10 +87,8 @@ def segment_parts(
         monitor.check()
         report = tell.of_part(index)
         report(Progress("load", 0, 1))
-        chosen = None if classes is None else tuple(part.values)
-        result = segment(
-            image, open_model(part.source, *which), progress=report, cancel=cancel, classes=chosen, **options
-        )
+        chosen = None if options.classes is None else tuple(part.values)
+        result = segment_with(image, open_model(part.source, *which), replace(options, classes=chosen), report, cancel)
         merged = merged or _nothing(result, table)
         _merge(merged, result, part.values)
         del result  # before the next part needs the memory
@@ -159,12 +150,6 @@ def _renumbered(label: Label, value: int) -> Label:
     """Give a label another value and the matching id, and also the matching colour unless the model set its own."""
     color = segment_color(value) if label.color == segment_color(label.value) else label.color
     return replace(label, value=value, id=segment_id(value), color=color)
-
-
-def _table(source: str | Path, configuration: str | None) -> LabelTable:
-    from ..models.summary import summarize  # reads no weights, so a part without a wanted class costs nothing
-
-    return summarize(source, configuration).table
 
 
 def _parts(sources: Iterable[str | Path], tables: Iterable[LabelTable], wanted: LabelTable) -> list[_Part]:

@@ -1,5 +1,6 @@
 """Run a segmentation in a child process, follow its progress, and cancel it."""
 
-from .child import Event, Job, SegmentationProcess
+from .child import SegmentationProcess
+from .job import Event, Job
 
 __all__ = ["Event", "Job", "SegmentationProcess"]

@@ -1,8 +1,8 @@
 """Run a segmentation in a child process, so that the caller stays responsive and the GPU is free afterwards.
 
-The child is ``classscaleseg segment``, which reports its progress in JSON lines. Whatever happens to the child, to its
-folder or to this process, no process and no file is left behind: see :mod:`.parent_watch`, :mod:`.process_tree` and
-:mod:`.work_folder`.
+The child is ``classscaleseg segment --job FILE``, which reports its progress in JSON lines. Whatever happens to the
+child, to its folder or to this process, no process and no file is left behind: see :mod:`.parent_watch`,
+:mod:`.process_tree` and :mod:`.work_folder`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,9 @@ from .work_folder import CANCEL_FILE, make_work_folder, remove_work_folder
 _SECONDS_TO_STOP = 1.0  # in which the child may remove what it was writing; then it is killed
 _LONGEST_LINE = 1 << 20  # bytes
 _LOG_LINES = 5000
-_MOST_NAMED_CLASSES = 100  # more go through a file, because Windows limits a command line to 32767 characters
+_JOB_FILE = "job.json"
 _MODELS_FOLDER = "CLASSSCALESEG_MODELS"  # environment variable with the folder of the catalogue
 _unclosed: set[SegmentationProcess] = set()
-
-__all__ = ["Event", "Job", "SegmentationProcess"]
 
 
 class SegmentationProcess:
@@ -56,10 +54,11 @@ class SegmentationProcess:
     Write the image into the work folder, start the child, and read the result before the folder is removed:
 
     >>> import SimpleITK as sitk
+    >>> from ClassScaleSegLib import Options
     >>> with SegmentationProcess() as process:
     ...     image, output = process.work_folder / "ct.nrrd", process.work_folder / "ct.seg.nrrd"
     ...     sitk.WriteImage(sitk.GaussianSource(size=[20, 20, 20]), image)
-    ...     process.job = Job(images=(image,), model="toy-120", output=output, device="cpu")
+    ...     process.job = Job(images=(image,), model="toy-120", output=output, options=Options(device="cpu"))
     ...     process.start()
     ...     state = process.wait()  # or process.poll() from a timer
     ...     labels = sitk.ReadImage(output)
@@ -94,7 +93,7 @@ class SegmentationProcess:
 
     @property
     def log(self) -> str:
-        """The command, all messages, and everything else that the child printed, for people to read."""
+        """The job, all messages, and everything else that the child printed, for people to read."""
         return "\n".join(list(self._log))
 
     @property
@@ -113,13 +112,14 @@ class SegmentationProcess:
         # the child sees the user's own packages exactly if this process does; inside Slicer it does not
         isolation = ["-s"] if sys.flags.no_user_site else []
         watch = ["--json-progress", "--stop-with-parent", str(os.getpid()), str(self.work_folder)]
+        file = self.work_folder / _JOB_FILE
         try:
-            arguments = self.job.arguments(self._classes_file())
+            self.job.write(file)
         except OSError as error:
             self._fail(str(unwritable(self.work_folder, error)))
             return
-        command = [python, *isolation, "-m", "ClassScaleSegLib", *arguments, *watch]
-        self._log.append(subprocess.list2cmdline(command))
+        command = [python, *isolation, "-m", "ClassScaleSegLib", "segment", "--job", str(file), *watch]
+        self._log.append(f"{python}: {self.job}")
         try:
             self._child = subprocess.Popen(
                 command,
@@ -139,16 +139,6 @@ class SegmentationProcess:
             threading.Thread(target=self._read, args=(name, getattr(self._child, name)), daemon=True).start()
         self._pending.append(Event("progress", "start"))
         self.state = "running"
-
-    def _classes_file(self) -> Path | None:
-        """Write the classes of the job into a file in the work folder if there are many."""
-        assert self.job is not None  # start() has checked
-        names = [str(name) for name in self.job.classes or ()]
-        if len(names) <= _MOST_NAMED_CLASSES:
-            return None
-        file = self.work_folder / "classes.txt"
-        file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        return file
 
     def poll(self) -> list[Event]:
         """Return the events since the last call, without blocking. When the child has ended, this sets the state."""

@@ -1,43 +1,34 @@
-"""The job of a child process, which becomes its command line, and the events that the child reports."""
+"""The job of a child process, which it gets as a file, and the events that it reports."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from ..errors import ClassScaleError
+from ..errors import ClassScaleError, reason
+from ..options import FIELDS, Options, refuse_unknown
+
+_FILES = ("output", "confidence", "statistics")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to segment and how; the fields mean the same as the options of ``classscaleseg segment``.
+    """What to segment, how, and which files to write.
 
-    :ivar images: one image, or one file for each channel.
+    :ivar images: one image, or one file for each channel; or as ``classscaleseg segment`` takes them.
     :ivar model: a path, or an id or name of the catalogue; or several, of which the later one gets a voxel that two
         claim.
     :ivar output: file of the segmentation.
     :ivar confidence: file of the confidence, if wanted.
     :ivar statistics: CSV file of the statistics, if wanted.
-    :ivar device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-    :ivar step: distance between windows, as a fraction of the patch.
-    :ivar mirroring: whether to average over mirrored patches.
-    :ivar folds: such as ``("0", "1")``, or a single one; ``None`` means all.
-    :ivar checkpoint: "final" or "best".
-    :ivar configuration: chooses among several models in a source.
-    :ivar classes: names or label values to keep, or a single one; ``None`` means all.
-    :ivar memory_limit: GiB of GPU memory, or of main memory on a CPU.
-    :ivar threads: number of CPU threads.
-    :ivar keep_empty: whether classes without a voxel are listed in the segmentation.
-    :raises ClassScaleError: if ``classes`` or ``folds`` is given but empty, which would mean none and not all.
+    :ivar options: the other choices; ``confidence`` is set if there is a file of it.
 
-    >>> job = Job(images=("ct.nrrd",), model="toy-120", output="ct.seg.nrrd", classes="cell 7")
-    >>> job.classes
-    ('cell 7',)
-    >>> [argument for argument in job.arguments() if not os.path.isabs(argument)][:2]
-    ['segment', '--model=toy-120']
+    >>> print(Job(("ct.nrrd",), "toy-120", "ct.seg.nrrd", options=Options(device="cpu", classes="cell 7")))
+    segment ct.nrrd with toy-120 into ct.seg.nrrd (device='cpu', classes=('cell 7',))
     """
 
     images: tuple[str | Path, ...]
@@ -45,57 +36,59 @@ class Job:
     output: str | Path
     confidence: str | Path | None = None
     statistics: str | Path | None = None
-    device: str = "auto"
-    step: float = 0.5
-    mirroring: bool = True
-    folds: tuple[str, ...] | None = None
-    checkpoint: str = "final"
-    configuration: str | None = None
-    classes: tuple[str | int, ...] | None = None
-    memory_limit: float | None = None
-    threads: int | None = None
-    keep_empty: bool = False
+    options: Options = Options()
 
-    def __post_init__(self) -> None:
-        for name in ("classes", "folds"):
-            given = getattr(self, name)
-            if given is not None:
-                items = (given,) if isinstance(given, (str, int)) else tuple(given)
-                if not items:
-                    raise ClassScaleError(f"{name} is empty; leave it out for all {name}.")
-                object.__setattr__(self, name, items)
+    @property
+    def models(self) -> tuple[str | Path, ...]:
+        """The model or models."""
+        return self.model if isinstance(self.model, tuple) else (self.model,)
 
-    def arguments(self, classes_file: Path | None = None) -> list[str]:
-        """Return the arguments of ``classscaleseg`` for this job.
+    def __str__(self) -> str:
+        images, models = (", ".join(map(str, several)) for several in (self.images, self.models))
+        return f"segment {images} with {models} into {self.output} ({self.options})"
 
-        Paths are absolute. Every value is joined to its option with ``=``, so that it may begin with a hyphen.
+    def write(self, path: Path) -> None:
+        """Write the job as JSON, with absolute paths, for :func:`read_job`.
 
-        :param classes_file: a text file that lists the classes, if they are not to be on the command line.
+        :raises OSError: if the file cannot be written.
         """
-        models = self.model if isinstance(self.model, tuple) else (self.model,)
-        single = {
-            "output": os.path.abspath(self.output),
-            "confidence": None if self.confidence is None else os.path.abspath(self.confidence),
-            "statistics": None if self.statistics is None else os.path.abspath(self.statistics),
-            "device": self.device,
-            "step": self.step,
-            "checkpoint": self.checkpoint,
-            "configuration": self.configuration,
-            "memory-limit": self.memory_limit,
-            "threads": self.threads,
-            "classes-file": classes_file,
+        facts = {
+            "images": [os.path.abspath(image) for image in self.images],
+            "model": [os.path.abspath(model) if os.path.exists(model) else str(model) for model in self.models],
+            **{name: (file := getattr(self, name)) and os.path.abspath(file) for name in _FILES},
+            "options": asdict(self.options),
         }
-        listed = () if classes_file is not None else self.classes or ()
-        return [
-            "segment",
-            *(os.path.abspath(image) for image in self.images),
-            *(f"--model={os.path.abspath(model) if os.path.exists(model) else model}" for model in models),
-            *(f"--{option}={value}" for option, value in single.items() if value is not None),
-            *(f"--folds={fold}" for fold in self.folds or ()),
-            *(f"--classes={name}" for name in listed),
-            *(["--no-mirroring"] if not self.mirroring else []),
-            *(["--keep-empty"] if self.keep_empty else []),
-        ]
+        path.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def read_job(path: Path) -> Job:
+    """Read a job that :meth:`Job.write` has written. The file is not trusted.
+
+    :raises ClassScaleError: if the file cannot be read, or is not a job; the message names the file and the entry.
+    """
+    try:
+        return _job(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ClassScaleError(f"{path} cannot be read as a job in JSON ({reason(error)}).") from error
+    except ClassScaleError as error:
+        raise ClassScaleError(f"{path} is not a job of classscaleseg segment. {error}") from error
+
+
+def _job(facts: Any) -> Job:
+    options = facts.get("options", {}) if isinstance(facts, dict) else None
+    if not isinstance(options, dict):
+        raise ClassScaleError("The job and its options must be JSON objects.")
+    refuse_unknown(facts, [entry.name for entry in fields(Job)])
+    refuse_unknown(options, FIELDS)
+    for name in ("images", "model"):
+        texts = facts.get(name)
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ClassScaleError(f"{name} must be a list of one or more texts.")
+    for name in _FILES:
+        if not isinstance(facts.get(name), str if name == "output" else (str, NoneType)):
+            raise ClassScaleError(f"{name} must be the path of a file.")
+    lists = {name: tuple(facts[name]) for name in ("images", "model")}
+    return Job(**{**facts, **lists, "options": Options(**options)})
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vtk import vtkAbstractArray
 
 
-def read_result(path: Path, confidence: Path | None, region: Region | None, geometry: Geometry) -> Segmentation:
+def read_result(path: Path, confidence: str | Path | None, region: Region | None, geometry: Geometry) -> Segmentation:
     """Read what the child process wrote, and put it on the grid of the whole volume.
 
     :param path: the ``.seg.nrrd`` with the label map.

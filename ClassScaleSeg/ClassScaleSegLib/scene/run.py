@@ -21,6 +21,7 @@ from ..catalog.catalog import resolve_model
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
 from ..files import unwritable
 from ..models.summary import summarize
+from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
 from .results import fill_confidence_node, fill_table_node, read_result, removed_on_failure, show_result
 from .sequence import add_segmentations, browser_of, frames
@@ -55,15 +56,7 @@ class Request:
     :ivar confidence: volume node to fill with the probability of each voxel's class. Not for sequences.
     :ivar statistics: table node to fill with the voxels and the volume (mL) of each structure.
     :ivar standard_names: name segments by their terminology codes ("Left kidney") where they have some.
-    :ivar keep_empty: also add segments for classes that were not found.
-    :ivar options: further fields of `Job`, such as ``classes``, ``device``, ``step``, ``mirroring``, ``folds``,
-        ``checkpoint``, ``memory_limit`` (GiB) and ``threads``.
-    :raises ClassScaleError: if ``options`` has an unknown name.
-
-    >>> Request((), "toy-120", options={"colour": "red"})  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-        ...
-    ClassScaleSegLib.errors.ClassScaleError: There is no option colour. The options are all_frames, ...
+    :ivar options: how to segment; ``keep_empty`` also adds segments for classes that were not found.
     """
 
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
@@ -75,15 +68,7 @@ class Request:
     confidence: vtkMRMLScalarVolumeNode | None = None
     statistics: vtkMRMLTableNode | None = None
     standard_names: bool = True
-    keep_empty: bool = False
-    options: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        own = {field.name for field in fields(Request)}
-        known = {field.name for field in fields(Job)} - own - {"images", "output"}
-        if unknown := sorted(set(self.options or ()) - known):
-            listed = ", ".join(sorted(known | own - {"volumes", "model", "options"}))
-            raise ClassScaleError(f"There is no option {', '.join(unknown)}. The options are {listed}.")
+    options: Options = Options()
 
 
 def request_for(
@@ -95,12 +80,21 @@ def request_for(
 
     :param volumes: one volume node, or a list or tuple of them, one per channel of the model.
     :param model: path of a model, or its id or name in the catalogue.
-    :param choices: fields of `Request` and of `Job`, by name.
-    :raises ClassScaleError: if a name in ``choices`` is unknown.
+    :param choices: fields of `Request` and of `Options`, by name; but ``memory_limit`` for ``memory_limit_gib``.
+    :raises ClassScaleError: if a name in ``choices`` is unknown, or a value is out of range.
+
+    >>> request_for((), "toy-120", {"memory_limit": 4, "replace": True}).options.memory_limit_gib
+    4.0
+    >>> request_for((), "toy-120", {"colour": "red"})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ClassScaleSegLib.errors.ClassScaleError: There is no option colour. The options are all_frames, ...
     """
     own = {field.name for field in fields(Request)} - {"volumes", "model", "options"}
+    others = {name.removesuffix("_gib"): name for name in FIELDS if name not in own}
+    refuse_unknown(choices, own | others.keys())
     kept = {name: choice for name, choice in choices.items() if name in own}
-    options = {name: choice for name, choice in choices.items() if name not in own}
+    options = Options(**{others[name]: choice for name, choice in choices.items() if name in others})
     nodes = tuple(volumes) if isinstance(volumes, (list, tuple)) else (volumes,)
     return Request(nodes, model, **kept, options=options)
 
@@ -182,9 +176,7 @@ class SceneRun:
         else:
             paths, output = self._write_images(images, "image"), folder / "result.seg.nrrd"
         confidence = folder / "confidence.nrrd" if request.confidence is not None else None
-        chosen = model if len(model) > 1 else model[0]
-        more = request.options or {}
-        return Job(paths, chosen, output, confidence=confidence, keep_empty=request.keep_empty, **more)
+        return Job(paths, model, output, confidence, options=request.options)
 
     def _write_images(self, folder: Path, name: str) -> tuple[Path, ...]:
         volumes, roi = self.request.volumes, self.request.region
@@ -273,7 +265,8 @@ class SceneRun:
                 if not self._inputs_exist():
                     raise ImageError(f"{self._name} was removed from the scene, so its segmentation was discarded.")
                 with removed_on_failure(self.request.volumes[0].GetScene()):
-                    self._fill(process.work_folder)
+                    assert process.job is not None  # start() has set it
+                    self._fill(process.job)
                 self.state = "finished"
             except ClassScaleError as error:
                 self._fail(str(error))
@@ -292,20 +285,19 @@ class SceneRun:
         self._close()
         return [Event("message", text=self.notice)] if self.notice and self.state == "finished" else []
 
-    def _fill(self, folder: Path) -> None:
+    def _fill(self, job: Job) -> None:
         import slicer
 
         request, volume = self.request, self.request.volumes[0]
         if request.all_frames:
-            files = [folder / "results" / f"frame{index:06}.seg.nrrd" for index in range(len(self._regions))]
+            files = [Path(job.output, f"frame{index:06}.seg.nrrd") for index in range(len(self._regions))]
         else:
-            files = [folder / "result.seg.nrrd"]
-        confidence = folder / "confidence.nrrd" if request.confidence is not None else None
+            files = [Path(job.output)]
         loaded = [
-            read_result(file, confidence, region, geometry)
+            read_result(file, job.confidence, region, geometry)
             for file, region, geometry in zip(files, self._regions, self._geometries, strict=True)
         ]
-        choices = (request.standard_names, request.keep_empty, request.replace)
+        choices = (request.standard_names, request.options.keep_empty, request.replace)
         results = []
         if request.all_frames and browser_of(volume) is not None:
             nodes = []

@@ -1,0 +1,102 @@
+"""The choices of a segmentation, for Python, the command, the child process and the panel alike."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable
+from dataclasses import Field, dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any
+
+from .errors import ClassScaleError
+
+_NUMBERS: dict[type, Any] = {float: Real, int: Integral}  # NumPy's numbers are among them
+
+
+def _option(default: Any, kind: type, text: str, **more: Any) -> Any:
+    return field(default=default, metadata={"kind": kind, "help": text, **more})
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to segment an image.
+
+    All fields but ``confidence`` are options of ``classscaleseg segment``, and their texts below are its help. ``None``
+    stands for an option that is not given. A single class or fold, or any iterable of them, becomes a tuple.
+
+    :raises ClassScaleError: if a value is of the wrong type or out of range, or if ``classes`` or ``folds`` is empty,
+        which would mean none and not all.
+
+    >>> Options(step=0.75, classes="liver").classes
+    ('liver',)
+    >>> Options(step=1.5)
+    Traceback (most recent call last):
+        ...
+    ClassScaleSegLib.errors.ClassScaleError: The step is 1.5; it must be a number above 0 and at most 1.
+    """
+
+    device: str = _option("auto", str, "cpu, cuda, cuda:1, mps or auto, which is CUDA, else MPS, else the CPU")
+    step: float = _option(0.5, float, "distance between windows as a fraction of the patch", most=1)
+    mirroring: bool = _option(True, bool, "average over mirrored patches (which is slower and slightly more accurate)")
+    classes: Iterable[str | int] | None = _option(
+        None, tuple, "names or label values of the classes to keep; all others become background"
+    )
+    confidence: bool = _option(False, bool, "also compute the probability of each voxel's class")
+    memory_limit_gib: float | None = _option(
+        None, float, "GiB of GPU memory, or of RAM on a CPU, that may be used (default: what is free)"
+    )
+    threads: int | None = _option(
+        None, int, "number of CPU threads (default: OMP_NUM_THREADS, or all cores but one; of two cores, both)"
+    )
+    folds: tuple[str | int, ...] | None = _option(None, tuple, "folds to average, such as 0 1 2 (default: all)")
+    checkpoint: str = _option("final", str, "checkpoint of each fold", choices=("final", "best"))
+    configuration: str | None = _option(None, str, "choose among several models in MODEL, such as 3d_fullres")
+    keep_empty: bool = _option(False, bool, "also list classes that were not found")
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is not None or option.default is not None:
+                object.__setattr__(self, option.name, _checked(option, value))
+
+    def __str__(self) -> str:
+        """The choices that differ from the defaults, in one line; of a long list of classes only the first ones."""
+        changed = [name for name, option in FIELDS.items() if getattr(self, name) != option.default]
+        return ", ".join(f"{name}={reprlib.repr(getattr(self, name))}" for name in changed)
+
+
+FIELDS = {option.name: option for option in fields(Options)}  # with defaults and, in the metadata, type and text
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise a `ClassScaleError` that lists the known names if there is a name that is not known."""
+    if unknown := sorted(set(names) - set(known)):
+        listed = ", ".join(sorted(known))
+        raise ClassScaleError(f"There is no option {', '.join(unknown)}. The options are {listed}.")
+
+
+def _checked(option: Field, value: Any) -> Any:
+    """Return a value of an option as a plain `str`, `bool`, `float`, `int` or `tuple`."""
+    kind, most, choices = option.metadata["kind"], option.metadata.get("most", 1e9), option.metadata.get("choices")
+    if kind is tuple:
+        return _items(option.name, value)
+    if kind in (str, bool):
+        right, must = isinstance(value, kind), "text" if kind is str else "true or false"
+    else:
+        right = isinstance(value, _NUMBERS[kind]) and not isinstance(value, bool) and 0 < value <= most
+        must = f"a {'whole ' if kind is int else ''}number above 0 and at most {most:g}"
+    if choices is not None:
+        right, must = value in choices, " or ".join(choices)
+    if not right:
+        raise ClassScaleError(f"The {option.name} is {value!r}; it must be {must}.")
+    return kind(value)
+
+
+def _items(name: str, value: Any) -> tuple[str | int, ...]:
+    items = (value,) if isinstance(value, (str, Integral)) or not isinstance(value, Iterable) else tuple(value)
+    if not items:
+        raise ClassScaleError(f"{name} is empty; leave it out for all {name}.")
+    for item in items:
+        if not isinstance(item, (str, Integral)) or isinstance(item, bool):
+            raise ClassScaleError(f"{name} has the entry {item!r}; it must be text or a whole number.")
+    return tuple(item if isinstance(item, str) else int(item) for item in items)
