@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 
 from .tiles import check_shapes
-from .torch_statistics import TorchStatistics
+from .torch_statistics import SetStatistics, TorchStatistics
 
 
 class ClassStatistics(NamedTuple):
@@ -121,7 +121,7 @@ def class_statistics(
             return ClassStatistics(*TritonStatistics.apply(*flat, ignore_index))
         return ClassStatistics(*TorchStatistics.apply(*flat, ignore_index))
     rows = _checked_sets(label_sets, len(basis), len(projection)).to(basis.device)
-    stats = ClassStatistics(*TorchStatistics.apply(*flat, ignore_index, rows))
+    stats = ClassStatistics(*SetStatistics.apply(rows, *flat, ignore_index))
     return stats._replace(predicted=torch.zeros_like(stats.reference).scatter_add(1, rows, stats.predicted))
 
 
