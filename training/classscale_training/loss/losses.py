@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .class_statistics import ClassStatistics, class_statistics
+from .class_statistics import ClassStatistics, Implementation, class_statistics
 from .label_sets import LabelSets
 from .region_statistics import region_statistics
 
@@ -101,6 +101,7 @@ class CrossEntropyDiceLoss(SoftDice):
     :ivar label_smoothing: like ``label_smoothing`` of torch's cross entropy.
     :ivar label_sets: if given, each call has to say which dataset each sample comes from.
     :ivar label_weights: ``(D, L)``, weights of the cross entropy with label sets, one for each label of each dataset.
+    :ivar implementation: which one computes the sums, as in :func:`.class_statistics`.
     :raises ValueError: if class weights or label smoothing are combined with label sets, or ``label_weights`` has
         another shape than the table of labels.
 
@@ -130,6 +131,7 @@ class CrossEntropyDiceLoss(SoftDice):
     label_smoothing: float = 0.0
     label_sets: LabelSets | None = None
     label_weights: torch.Tensor | None = None
+    implementation: Implementation = "auto"
 
     def __post_init__(self) -> None:
         if self.label_sets is not None and (self.class_weights is not None or self.label_smoothing):
@@ -162,16 +164,16 @@ class CrossEntropyDiceLoss(SoftDice):
         :raises ValueError: as :func:`class_statistics`, or if only one of ``datasets`` and ``label_sets`` is given.
         """
         labels = without_channel(labels, basis)
+        arguments = basis, projection, bias, labels, self.ignore_index
         if self.label_sets is None and datasets is None:
-            stats = class_statistics(basis, projection, bias, labels, self.ignore_index)
+            stats = class_statistics(*arguments, implementation=self.implementation)
             takes_part = torch.ones_like(stats.reference)
             if not self.do_bg:
                 takes_part[:, 0] = 0
             sums = stats.intersection, stats.predicted, stats.reference, takes_part
         elif self.label_sets is not None and datasets is not None:
             table = self.label_sets.to(basis.device)
-            rows = table.label_of_class[datasets]
-            stats = class_statistics(basis, projection, bias, labels, self.ignore_index, rows)
+            stats = class_statistics(*arguments, table.label_of_class[datasets], self.implementation)
             sums = table.pool(stats, datasets, self.do_bg)
         else:
             raise ValueError(
