@@ -33,7 +33,7 @@ from ClassScaleSegLib.models.projection import Projection
 from ..data.brain import IGNORE_INDEX
 from ..evaluation.dice import foreground_mean, pooled_dice, reference_dice
 from ..loss.label_sets import voxel_weights
-from ..loss.losses import CrossEntropyDiceLoss
+from ..loss.losses import CrossEntropyDiceLoss, SoftDice
 from ..network.plain_unet import PlainUNet
 from .checkpoints import Checkpoints
 from .data import Batch, LoopData, batches, open_data
@@ -142,7 +142,7 @@ class _Loss:
     def __init__(self, data: LoopData, options: LoopOptions, device: torch.device) -> None:
         self.deep, self.half = options.deep_supervision, options.half_precision
         self.stride, self.finest_every = options.loss_stride, options.finest_every
-        self.plain = CrossEntropyDiceLoss(present_only=options.present_only, ignore_index=IGNORE_INDEX)
+        self.plain = CrossEntropyDiceLoss(SoftDice(present_only=options.present_only), IGNORE_INDEX)
         label_sets = data.label_sets and data.label_sets.to(device)
         self.marginal = replace(self.plain, label_sets=label_sets)
         if options.balance and data.shares is not None and data.label_sets is not None:

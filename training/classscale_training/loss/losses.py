@@ -46,17 +46,26 @@ class SoftDice:
     false_positive: float = 0.5
     false_negative: float = 0.5
 
-    def dice(
-        self, intersection: torch.Tensor, predicted: torch.Tensor, reference: torch.Tensor, takes_part: torch.Tensor
+    def __call__(
+        self,
+        intersection: torch.Tensor,
+        predicted: torch.Tensor,
+        reference: torch.Tensor,
+        takes_part: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the mean score ``()``.
 
         :param intersection: I ``(B, C)``.
         :param predicted: P ``(B, C)``.
         :param reference: G ``(B, C)``.
-        :param takes_part: ``(B, C)``, 1 for the entries to include and 0 for the others.
+        :param takes_part: ``(B, C)``, 1 for the entries to include and 0 for the others. By default all are included,
+            and class 0 only with ``do_bg``.
         :returns: the mean over the included entries; 0 if there are none.
         """
+        if takes_part is None:
+            takes_part = torch.ones_like(reference)
+            if not self.do_bg:
+                takes_part[:, 0] = 0
         if self.batch_dice:
             sums = torch.stack([intersection, predicted, reference, takes_part]).sum(1, keepdim=True)
             if self.ddp:
@@ -88,12 +97,13 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class CrossEntropyDiceLoss(SoftDice):
+class CrossEntropyDiceLoss:
     """``weight_ce`` x mean cross entropy over valid voxels - ``weight_dice`` x mean soft Dice.
 
     If every voxel of a batch is ignored, the loss is -1 with nnU-Net's Dice, 0 with ``present_only``, and has no
-    gradient. The settings of the Dice are those of :class:`SoftDice`.
+    gradient.
 
+    :ivar dice: the Dice and its settings.
     :ivar ignore_index: label of the voxels to leave out; None if every voxel counts.
     :ivar weight_ce: weight of the cross entropy.
     :ivar weight_dice: weight of the Dice.
@@ -124,6 +134,7 @@ class CrossEntropyDiceLoss(SoftDice):
     True
     """
 
+    dice: SoftDice = SoftDice()
     ignore_index: int | None = None
     weight_ce: float = 1.0
     weight_dice: float = 1.0
@@ -167,14 +178,11 @@ class CrossEntropyDiceLoss(SoftDice):
         arguments = basis, projection, bias, labels, self.ignore_index
         if self.label_sets is None and datasets is None:
             stats = class_statistics(*arguments, implementation=self.implementation)
-            takes_part = torch.ones_like(stats.reference)
-            if not self.do_bg:
-                takes_part[:, 0] = 0
-            sums = stats.intersection, stats.predicted, stats.reference, takes_part
+            sums: tuple[torch.Tensor, ...] = stats.intersection, stats.predicted, stats.reference
         elif self.label_sets is not None and datasets is not None:
             table = self.label_sets.to(basis.device)
             stats = class_statistics(*arguments, table.label_of_class[datasets], self.implementation)
-            sums = table.pool(stats, datasets, self.do_bg)
+            sums = table.pool(stats, datasets, self.dice.do_bg)
         else:
             raise ValueError(
                 "datasets says which dataset of label_sets each sample comes from: give both of them, or neither."
@@ -204,15 +212,14 @@ class CrossEntropyDiceLoss(SoftDice):
 
 
 @dataclass(frozen=True)
-class RegionLoss(SoftDice):
+class RegionLoss:
     """``weight_ce`` x mean binary cross entropy - ``weight_dice`` x mean soft Dice, for overlapping regions.
 
     A region is a set of label values and has a sigmoid of its own; the projection has one row for each region. The
-    labels stay one label map, which nnU-Net would first turn into one channel for each region. The settings of the
-    Dice are those of :class:`SoftDice`.
+    labels stay one label map, which nnU-Net would first turn into one channel for each region.
 
     :ivar regions: label values of each region, in the order of the projection's rows.
-    :ivar do_bg: include region 0.
+    :ivar dice: the Dice and its settings, of which ``do_bg`` includes region 0.
     :ivar ignore_index: label of the voxels to leave out; None if every voxel counts.
     :ivar weight_ce: weight of the binary cross entropy.
     :ivar weight_dice: weight of the Dice.
@@ -230,8 +237,8 @@ class RegionLoss(SoftDice):
     True
     """
 
-    regions: tuple[tuple[int, ...], ...] = ()
-    do_bg: bool = True
+    regions: tuple[tuple[int, ...], ...]
+    dice: SoftDice = SoftDice(do_bg=True)
     ignore_index: int | None = None
     weight_ce: float = 1.0
     weight_dice: float = 1.0
@@ -257,10 +264,7 @@ class RegionLoss(SoftDice):
         # nnU-Net divides by voxels x regions, but with an ignore label by the number of valid voxels alone.
         divisor = stats.voxels if self.ignore_index is not None else stats.voxels * len(self.regions)
         cross_entropy = stats.cross_entropy.sum() / divisor.clamp_min(1)
-        takes_part = torch.ones_like(stats.reference)
-        if not self.do_bg:
-            takes_part[:, 0] = 0
-        dice = self.dice(stats.intersection, stats.predicted, stats.reference, takes_part)
+        dice = self.dice(stats.intersection, stats.predicted, stats.reference)
         return self.weight_ce * cross_entropy - self.weight_dice * dice
 
 
