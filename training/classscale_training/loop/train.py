@@ -33,7 +33,7 @@ from ClassScaleSegLib.models.projection import Projection
 from ..data.brain import IGNORE_INDEX
 from ..evaluation.dice import foreground_mean, pooled_dice, reference_dice
 from ..loss.label_sets import voxel_weights
-from ..loss.losses import CrossEntropyDiceLoss, SoftDice
+from ..loss.losses import CrossEntropyDiceLoss, SoftDice, weighted_mean
 from ..network.plain_unet import PlainUNet
 from .checkpoints import Checkpoints
 from .data import Batch, LoopData, batches, open_data
@@ -161,16 +161,15 @@ class _Loss:
         finest = step % self.finest_every == 0
         with _autocast(self.half, images.device):
             scales = network.scales(images, finest) if self.deep else [(0, network(images), network.head)]
-        losses, divisor = [], 0.0
+        terms = []
         for scale, basis, head in scales:
             every = slice(None, None, 2**scale)
             flat, flat_labels = basis.flatten(2), labels[:, every, every, every].flatten(1)
             if not scale:
                 chosen = slice(step // self.finest_every % self.stride, None, self.stride)
                 flat, flat_labels = flat[..., chosen], flat_labels[..., chosen]
-            losses.append(self._at_one_scale(flat, flat_labels, head, datasets) / 2**scale)
-            divisor += 0.5**scale
-        return sum(losses[1:], losses[0]) / divisor
+            terms.append((0.5**scale, self._at_one_scale(flat, flat_labels, head, datasets)))
+        return weighted_mean(terms)
 
     def _at_one_scale(
         self, basis: torch.Tensor, labels: torch.Tensor, head: torch.nn.Conv3d, datasets: list[int]
@@ -186,13 +185,13 @@ class _Loss:
             raise ValueError(f"datasets {datasets} must ascend: the cases of dataset 0 come first.")
         assert head.bias is not None  # every head of PlainUNet has one
         weight, bias, whole = head.weight.flatten(1), head.bias, datasets.count(0)
-        losses = []
+        terms = []
         if whole:
-            losses.append(whole * self.plain(basis[:whole], weight, bias, labels[:whole]))
+            terms.append((whole, self.plain(basis[:whole], weight, bias, labels[:whole])))
         if others := datasets[whole:]:
             which = torch.tensor(others, device=labels.device)
-            losses.append(len(others) * self.marginal(basis[whole:], weight, bias, labels[whole:], which))
-        return sum(losses[1:], losses[0]) / len(datasets)
+            terms.append((len(others), self.marginal(basis[whole:], weight, bias, labels[whole:], which)))
+        return weighted_mean(terms)
 
 
 def _learn(

@@ -8,7 +8,8 @@ its losses with ``(logits, labels)``; these are called with ``(basis, projection
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -318,8 +319,13 @@ class DeepSupervisionLoss:
         :param options: further arguments for every call of ``loss``.
         """
         scales = zip(self.weights(len(bases)), bases, labels, strict=True)
-        terms = (w * self.loss(f, projection, bias, y, **options) for w, f, y in scales if w)
-        return functools.reduce(torch.add, terms)
+        return weighted_mean((w, self.loss(f, projection, bias, y, **options)) for w, f, y in scales if w)
+
+
+def weighted_mean(terms: Iterable[tuple[float, torch.Tensor]]) -> torch.Tensor:
+    """Return the mean of pairs of a weight and a loss ``()``."""
+    weights, losses = zip(*terms, strict=True)
+    return functools.reduce(torch.add, map(operator.mul, weights, losses)) / sum(weights)
 
 
 def without_channel(labels: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
