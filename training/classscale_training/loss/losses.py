@@ -37,6 +37,13 @@ class SoftDice:
         if a patch has 20 of 1000 classes.
     :ivar false_positive: weight of false positives.
     :ivar false_negative: weight of false negatives.
+
+    Classes 0 to 2, with class 0 left out. Of class 1 half is found, and class 2 is neither present nor predicted:
+
+    >>> import torch
+    >>> sums = torch.tensor([[[8.0, 1.0, 0.0]], [[9.0, 2.0, 0.0]], [[9.0, 2.0, 0.0]]])  # I, P, G
+    >>> [round(dice(*sums).item(), 3) for dice in (SoftDice(), SoftDice(present_only=True))]
+    [0.75, 0.5]
     """
 
     batch_dice: bool = True
