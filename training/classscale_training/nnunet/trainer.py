@@ -24,10 +24,11 @@ from nnunetv2.utilities.helpers import dummy_context
 from torch import distributed
 from torch._dynamo import OptimizedModule
 
+from ..files import PREVIOUS, save_whole
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 from ..network.low_rank_head import add_head
 from .case_validation import CasePredictor, case_metrics, write_summary
-from .checkpoints import PREVIOUS, readable, save_whole
+from .checkpoints import readable
 from .epoch_validation import class_counts, region_counts
 from .planner import RANK_ENTRY
 
