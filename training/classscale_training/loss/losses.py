@@ -17,7 +17,7 @@ import torch
 
 from .class_statistics import ClassStatistics, Implementation, class_statistics
 from .label_sets import LabelSets
-from .region_statistics import region_statistics
+from .region_statistics import membership_of, region_statistics
 
 
 @dataclass(frozen=True)
@@ -262,13 +262,8 @@ class RegionLoss:
         :param labels: integers ``(B, ...)``, or ``(B, 1, ...)`` as nnU-Net's loader returns them.
         :raises ValueError: as :func:`region_statistics`; a label above those of all regions counts as out of range.
         """
-        highest = max((label for region in self.regions for label in region), default=0)
-        membership = torch.zeros(highest + 1, len(self.regions), dtype=torch.bool, device=basis.device)
-        for index, region in enumerate(self.regions):
-            membership[list(region), index] = True
-        stats = region_statistics(
-            basis, projection, bias, without_channel(labels, basis), membership, self.ignore_index
-        )
+        labels, membership = without_channel(labels, basis), membership_of(self.regions, basis.device)
+        stats = region_statistics(basis, projection, bias, labels, membership, self.ignore_index)
         # nnU-Net divides by voxels x regions, but with an ignore label by the number of valid voxels alone.
         divisor = stats.voxels if self.ignore_index is not None else stats.voxels * len(self.regions)
         cross_entropy = stats.cross_entropy.sum() / divisor.clamp_min(1)
