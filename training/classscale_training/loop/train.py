@@ -116,6 +116,7 @@ class Trainer:
 
     :ivar network: on ``device``.
     :ivar step: number of steps done.
+    :ivar learning_rate: that of the last step.
     :ivar begin: when this process began, by :func:`time.monotonic`.
     :raises ModelError: as :func:`train`.
     """
@@ -127,7 +128,7 @@ class Trainer:
         self._optimizer = _optimizer(self.network, options)
         self._scaler = _scaler(options.half_precision and device.type == "cuda")
         self._checkpoints = Checkpoints(options.folder / "fold_0")
-        self.step, self._seconds_before = 0, 0.0
+        self.step, self.learning_rate, self._seconds_before = 0, options.learning_rate, 0.0
         content = self._checkpoints.load(device)
         if content is not None:
             self._resume(content)
@@ -149,19 +150,15 @@ class Trainer:
             self._scaler.load_state_dict(state["scaler"])
         self.step, self._seconds_before = state["step"], state["seconds"]
 
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate of the last step."""
-        return self._optimizer.param_groups[0]["lr"]
-
     def seconds(self) -> float:
         """Return the time that all processes of this training took together."""
         return self._seconds_before + time.monotonic() - self.begin
 
     def learn(self, batch: Batch) -> torch.Tensor:
         """Do the next step and return its loss ``()``, still on the device so that nothing waits for it."""
+        self.learning_rate = self._options.learning_rate * (1 - self.step / self._options.steps) ** 0.9
         for group in self._optimizer.param_groups:
-            group["lr"] = self._options.learning_rate * (1 - self.step / self._options.steps) ** 0.9
+            group["lr"] = self.learning_rate
         loss = self._loss(self.network, self.step, *batch)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()

@@ -118,7 +118,10 @@ def class_statistics(
     """
     check_shapes(basis, projection, bias, labels)
     flat = basis.flatten(2), projection, bias, labels.flatten(1)
-    if _with_triton(implementation, basis, projection, label_sets):
+    obstacle = _obstacle(implementation, basis, projection, label_sets)
+    if obstacle and implementation == "triton":
+        raise ValueError(f"implementation='triton' cannot be used: {obstacle}. Choose 'auto' or 'torch'.")
+    if not obstacle:
         from .triton_statistics import TritonStatistics
 
         return ClassStatistics(*TritonStatistics.apply(*flat, ignore_index))
@@ -132,21 +135,14 @@ def class_statistics(
 __test__ = {"class_statistics": class_statistics}  # doctest does not look into decorated functions
 
 
-def _with_triton(
+def _obstacle(
     implementation: Implementation, basis: torch.Tensor, projection: torch.Tensor, label_sets: torch.Tensor | None
-) -> bool:
+) -> str | None:
+    """Return why the Triton kernels are not used, or None if they are."""
     if implementation not in get_args(Implementation):
         raise ValueError(f"implementation is {implementation!r}; expected 'auto', 'torch' or 'triton'.")
     if implementation == "torch":
-        return False
-    obstacle = _obstacle(basis, projection, label_sets)
-    if obstacle and implementation == "triton":
-        raise ValueError(f"implementation='triton' cannot be used: {obstacle}. Choose 'auto' or 'torch'.")
-    return not obstacle
-
-
-def _obstacle(basis: torch.Tensor, projection: torch.Tensor, label_sets: torch.Tensor | None) -> str | None:
-    """Return why the Triton kernels cannot be used, or None if they can."""
+        return "torch is chosen"
     if label_sets is not None:
         return "the kernels compute ordinary labels, and label_sets is given"
     if not basis.is_cuda:

@@ -70,7 +70,7 @@ def _agree(device: torch.device, dtype: torch.dtype, rank: int, classes: int) ->
     if not error <= _TOLERANCE:
         warnings.warn(
             f"The Triton kernels are not used on {device} ({reason}). The loss is computed by torch, which is slower.",
-            stacklevel=5,
+            stacklevel=4,
         )
         return False
     return True
