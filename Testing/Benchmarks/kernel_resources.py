@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
-from classscale_training.loss import kernels
+from classscale_training.loss import triton_statistics
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -31,8 +31,8 @@ SHARED_LIMIT = 99 * 1024  # of sm_86 and sm_89, the smallest of the devices with
 
 def resources(name: str, architecture: int, rank: int, classes: int, half: bool) -> dict[str, int]:
     """Return what ptxas reports for one kernel: registers and spilled bytes per thread, bytes of shared memory."""
-    kernel = getattr(kernels, name)
-    options = getattr(kernels.Blocks.fitting(rank, classes), KERNELS[name])
+    kernel = getattr(triton_statistics, name)
+    options = getattr(triton_statistics.Blocks.fitting(rank, classes), KERNELS[name])
     constants = {k: v for k, v in options.items() if k in kernel.arg_names} | {"PRECISION": "tf32"}
     signature = {argument: _type(argument, constants, half) for argument in kernel.arg_names}
     aligned = [["tt.divisibility", 16]]  # as at a launch, for tensors, padded numbers of classes and usual volume sizes

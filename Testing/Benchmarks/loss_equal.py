@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from classscale_training import CrossEntropyDiceLoss
+from classscale_training import CrossEntropyDiceLoss, SoftDice
 from measure import Bar, parse, report
 from reference_losses import IGNORE, Case, cases, head, nnunet_loss, sums_in_float64
 
@@ -61,7 +61,7 @@ def _rank(rank: int, classes: int, size: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = (Path(folder) / "store").as_uri()
     torch.distributed.init_process_group("gloo", store, timedelta(minutes=2), world_size=2, rank=rank)
-    case = Case("ddp", CrossEntropyDiceLoss(ddp=True), nnunet_loss(ddp=True))
+    case = Case("ddp", CrossEntropyDiceLoss(SoftDice(ddp=True)), nnunet_loss(ddp=True))
     torch.save(relative_errors(case, classes, size, seed=rank), Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

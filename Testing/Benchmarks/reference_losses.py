@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from classscale_training import CrossEntropyDiceLoss, DeepSupervisionLoss, LabelSets, RegionLoss
+from classscale_training import CrossEntropyDiceLoss, DeepSupervisionLoss, LabelSets, RegionLoss, SoftDice
 from nnunetv2.training.loss import dice as nnunet_dice
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
@@ -86,7 +86,7 @@ def cases(classes: int) -> list[Case]:
     found = [
         Case(
             f"batch_dice={batch} do_bg={bg}{' ignore' * ignored}",
-            CrossEntropyDiceLoss(batch, bg, ignore_index=IGNORE if ignored else None),
+            CrossEntropyDiceLoss(SoftDice(batch, bg), IGNORE if ignored else None),
             nnunet_loss(batch, bg, ignore=IGNORE if ignored else None),
             0.3 * ignored,
         )
@@ -96,8 +96,8 @@ def cases(classes: int) -> list[Case]:
     ]
     smoothing = {"label_smoothing": 0.1}
     return found + [
-        Case("smooth=1", CrossEntropyDiceLoss(smooth=1.0), nnunet_loss(smooth=1.0)),
-        Case("smooth=0", CrossEntropyDiceLoss(smooth=0.0), nnunet_loss(smooth=0.0)),
+        Case("smooth=1", CrossEntropyDiceLoss(SoftDice(smooth=1.0)), nnunet_loss(smooth=1.0)),
+        Case("smooth=0", CrossEntropyDiceLoss(SoftDice(smooth=0.0)), nnunet_loss(smooth=0.0)),
         Case(
             "weights 0.3, 2",
             CrossEntropyDiceLoss(weight_ce=0.3, weight_dice=2),
@@ -114,8 +114,8 @@ def cases(classes: int) -> list[Case]:
             nnunet_loss(weight=weights, ignore=IGNORE, **smoothing),
             0.3,
         ),
-        Case("present_only", CrossEntropyDiceLoss(present_only=True), _present_only),
-        Case("tversky", CrossEntropyDiceLoss(false_positive=0.3, false_negative=0.7), _tversky),
+        Case("present_only", CrossEntropyDiceLoss(SoftDice(present_only=True)), _present_only),
+        Case("tversky", CrossEntropyDiceLoss(SoftDice(false_positive=0.3, false_negative=0.7)), _tversky),
         Case("deep supervision", _deep(DeepSupervisionLoss(CrossEntropyDiceLoss())), _deep_reference),
         Case("regions", RegionLoss(regions=_regions(classes)), _region_reference(classes, False)),
         Case(
@@ -213,9 +213,8 @@ def _folded(tables: list[dict[int, list[int]]], labels: torch.Tensor, datasets: 
 def _with_datasets(tables: list[dict[int, list[int]]], batch_dice: bool) -> Callable[..., torch.Tensor]:
     def of_label_map(basis, projection, bias, labels):
         datasets = [b % 3 for b in range(len(basis))]
-        loss = CrossEntropyDiceLoss(
-            batch_dice, ignore_index=IGNORE, label_sets=LabelSets.from_classes(len(projection), tables)
-        )
+        sets = LabelSets.from_classes(len(projection), tables)
+        loss = CrossEntropyDiceLoss(SoftDice(batch_dice), IGNORE, label_sets=sets)
         return loss(basis, projection, bias, _folded(tables, labels, datasets), torch.tensor(datasets))
 
     return of_label_map

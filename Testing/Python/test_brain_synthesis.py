@@ -17,7 +17,7 @@ from classscale_training.data.brain.synthesis import Palette, blur, nearest, pai
 from classscale_training.loop.data import open_data
 from classscale_training.loop.options import LoopOptions
 from classscale_training.loop.train import main, train
-from classscale_training.loss.losses import CrossEntropyDiceLoss
+from classscale_training.loss.losses import CrossEntropyDiceLoss, SoftDice
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from scipy import ndimage
 
@@ -135,7 +135,7 @@ def test_every_structure_belongs_to_one_set_and_the_marginal_loss_takes_individu
     labels = labels.clone()
     labels[0] = IGNORE_INDEX
     basis, projection = torch.randn(1, 8, *PATCH, requires_grad=True), torch.randn(classes, 8)
-    loss = CrossEntropyDiceLoss(present_only=True, ignore_index=IGNORE_INDEX, label_sets=TABLES.label_sets)
+    loss = CrossEntropyDiceLoss(SoftDice(present_only=True), IGNORE_INDEX, label_sets=TABLES.label_sets)
     value = loss(basis, projection, torch.zeros(classes), labels[None], torch.tensor([dataset]))
     value.backward()
     assert torch.isfinite(value) and (basis.grad[:, :, 0] == 0).all() and (basis.grad[:, :, 1:] != 0).any()

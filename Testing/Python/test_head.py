@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("nnunetv2")
 import torch
-from classscale_training import ClassScaleHead, CrossEntropyDiceLoss, DeepSupervisionLoss
+from classscale_training import ClassScaleHead, CrossEntropyDiceLoss, DeepSupervisionLoss, SoftDice
 from classscale_training.network.low_rank_head import add_head
 from classscale_training.nnunet.pretrained import whole_network
 from ClassScaleSegLib.errors import ModelError
@@ -96,7 +96,7 @@ def test_every_parameter_gets_a_gradient_and_ddp_finds_them_all():
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         parallel = torch.nn.parallel.DistributedDataParallel(network)
-        loss = DeepSupervisionLoss(CrossEntropyDiceLoss(ddp=True), ddp=True)
+        loss = DeepSupervisionLoss(CrossEntropyDiceLoss(SoftDice(ddp=True)), ddp=True)
         for _ in range(2):  # DDP complains of parameters without gradient at the second step
             parallel.zero_grad()
             bases, projection, bias = parallel(image())

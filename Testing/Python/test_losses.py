@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from classscale_training import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss
+from classscale_training import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 
 sys.path.append(str(Path(__file__).parents[1] / "Benchmarks"))
 from loss_equal import inputs, relative_errors, two_ranks  # noqa: E402
@@ -35,7 +35,7 @@ def test_a_fully_ignored_batch_gives_minus_one_as_in_nnunet():
 
 def test_nothing_present_gives_a_present_only_dice_of_zero():
     *leaves, labels = inputs(classes=5, size=3, ignored=0.0)
-    loss = CrossEntropyDiceLoss(weight_ce=0, present_only=True)(*leaves, torch.zeros_like(labels))
+    loss = CrossEntropyDiceLoss(SoftDice(present_only=True), weight_ce=0)(*leaves, torch.zeros_like(labels))
     assert loss == 0
 
 

@@ -183,3 +183,14 @@ def test_a_label_outside_the_regions_is_named(case):
     membership = torch.ones(9, CLASSES, dtype=torch.bool)
     with pytest.raises(ValueError, match="label 10 is outside 0..8, the labels of these regions"):
         region_statistics(*case[:3], case[3].clamp(max=10), membership)
+
+
+def test_the_implementation_can_be_chosen_and_one_that_cannot_be_used_says_why(case):
+    assert all(map(torch.equal, class_statistics(*case, 255, implementation="torch"), class_statistics(*case, 255)))
+    with pytest.raises(ValueError, match="'triton' cannot be used: the basis is on cpu, .* Choose 'auto' or 'torch'"):
+        class_statistics(*case, 255, implementation="triton")
+    sets = torch.arange(CLASSES).repeat(2, 1)
+    with pytest.raises(ValueError, match="the kernels compute ordinary labels, and label_sets is given"):
+        class_statistics(*case, 255, sets, implementation="triton")
+    with pytest.raises(ValueError, match="implementation is 'cuda'; expected 'auto', 'torch' or 'triton'"):
+        class_statistics(*case, 255, implementation="cuda")

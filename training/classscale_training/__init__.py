@@ -6,7 +6,7 @@ imports with torch and NumPy alone; ``commands`` and ``nnunet`` need nnU-Net as 
 
 from .loss.class_statistics import ClassStatistics, class_statistics
 from .loss.label_sets import LabelSets
-from .loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss
+from .loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 from .loss.region_statistics import RegionStatistics, region_statistics
 from .network.low_rank_head import ClassScaleHead
 
@@ -18,6 +18,7 @@ __all__ = [
     "LabelSets",
     "RegionLoss",
     "RegionStatistics",
+    "SoftDice",
     "class_statistics",
     "region_statistics",
 ]

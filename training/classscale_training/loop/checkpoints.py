@@ -5,14 +5,15 @@ Writing a new checkpoint cannot lose the previous one, and a damaged newest chec
 
 from __future__ import annotations
 
-import os
+import functools
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from ClassScaleSegLib.errors import ModelError, reason
-from ClassScaleSegLib.files import replacing, unwritable
+
+from ..files import LATEST, PREVIOUS, save_whole
 
 
 class Checkpoints:
@@ -24,9 +25,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.latest, self.previous, self.final = (
-            folder / f"checkpoint_{name}.pth" for name in ("latest", "previous", "final")
-        )
+        self.latest, self.previous, self.final = folder / LATEST, folder / PREVIOUS, folder / "checkpoint_final.pth"
 
     def save(self, content: dict[str, Any]) -> None:
         """Write ``content`` as the latest checkpoint and keep the one before it as the previous one.
@@ -35,10 +34,7 @@ class Checkpoints:
         :raises OutputError: if it cannot be written (because the disk is full, for example). Both older checkpoints
             are then unchanged.
         """
-        with replacing(self.latest, overwrite=True) as temporary:
-            _write(content, temporary, self.latest)
-            if self.latest.exists():  # if the process is killed before `latest` is replaced, `previous` is loaded
-                os.replace(self.latest, self.previous)
+        save_whole(self.latest, functools.partial(_write, content))
 
     def save_final(self, content: dict[str, Any]) -> None:
         """Write ``content`` as the checkpoint of the finished training.
@@ -46,8 +42,7 @@ class Checkpoints:
         :param content: as for :meth:`save`.
         :raises OutputError: as :meth:`save`.
         """
-        with replacing(self.final, overwrite=True) as temporary:
-            _write(content, temporary, self.final)
+        save_whole(self.final, functools.partial(_write, content))
 
     def load(self, device: torch.device | str) -> dict[str, Any] | None:
         """Load the newest checkpoint that can be read.
@@ -77,11 +72,6 @@ class Checkpoints:
         return None
 
 
-def _write(content: dict[str, Any], temporary: Path, file: Path) -> None:
-    try:
-        with open(temporary, "wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except RuntimeError as error:  # torch's zip writer hides the OSError
-        raise unwritable(file, error) from error
+def _write(content: dict[str, Any], name: str) -> None:
+    with open(name, "wb") as stream:  # with a name, torch would store it in the file
+        torch.save(content, stream)

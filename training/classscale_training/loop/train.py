@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from ClassScaleSegLib.models.projection import Projection
 from ..data.brain import IGNORE_INDEX
 from ..evaluation.dice import foreground_mean, pooled_dice, reference_dice
 from ..loss.label_sets import voxel_weights
-from ..loss.losses import CrossEntropyDiceLoss
+from ..loss.losses import CrossEntropyDiceLoss, SoftDice, weighted_mean
 from ..network.plain_unet import PlainUNet
 from .checkpoints import Checkpoints
 from .data import Batch, LoopData, batches, open_data
@@ -76,58 +77,116 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
         torch.cuda.set_device(device)  # memory is pinned for the current device
     torch.manual_seed(options.seed)
     data = open_data(options, "cpu" if options.workers else device)
-    network = PlainUNet(options.arch_kwargs(), 1, len(data.names)).to(device)
-    loss = _Loss(data, options, device)
-    optimizer = _optimizer(network, options)
-    scaler = _scaler(options.half_precision and device.type == "cuda")
-    checkpoints = Checkpoints(options.folder / "fold_0")
-    step, seconds = _resume(checkpoints, options, network, optimizer, scaler, device)
-    if not step and options.weights:
-        start_from(network, Path(options.weights))
+    trainer = Trainer(options, data, device)
     write_model_folder(options.folder, data, options.arch_kwargs())
-    log = Log(options.folder, step, options.tensorboard)
-    begin = saved = time.monotonic()
+    log = Log(options.folder, trainer.step, options.tensorboard)
+    saved = trainer.begin
     total, counted = torch.zeros((), device=device), 0
     entry: dict[str, float] = {}
-
-    def elapsed() -> float:
-        return seconds + time.monotonic() - begin
-
-    def save() -> None:
-        if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
-            raise ClassScaleError(f"The weights are not finite at step {step}: {_WAY_OUT}")
-        state = {"step": step, "seconds": elapsed(), "options": options.fixed()}
-        state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-        checkpoints.save(checkpoint_content(network.state_dict(), loop=state))
-
-    with contextlib.closing(log), contextlib.closing(batches(options, step, data, device)) as coming:
+    with contextlib.closing(log), contextlib.closing(batches(options, trainer.step, data, device)) as coming:
         for batch in coming:
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * (1 - step / options.steps) ** 0.9
-            total += _learn(network, optimizer, scaler, loss, step, batch)
-            step, counted = step + 1, counted + 1
-            late = options.minutes is not None and time.monotonic() - begin > 60 * options.minutes
+            total += trainer.learn(batch)
+            step, counted = trainer.step, counted + 1
+            late = options.minutes is not None and time.monotonic() - trainer.begin > 60 * options.minutes
             last = late or step == options.steps
             if last or step % options.log_every == 0:
                 mean = float(total / counted)
                 if not math.isfinite(mean):
                     raise ClassScaleError(f"The loss is {mean} at step {step}: {_WAY_OUT}")
-                entry = {"step": step, "loss": round(mean, 5), "learning_rate": optimizer.param_groups[0]["lr"]}
+                entry = {"step": step, "loss": round(mean, 5), "learning_rate": trainer.learning_rate}
                 if step == options.steps or step % options.evaluate_every == 0:
-                    entry |= evaluate(network, options, device, data)
-                entry["seconds"] = round(elapsed(), 1)
+                    entry |= evaluate(trainer.network, options, device, data)
+                entry["seconds"] = round(trainer.seconds(), 1)
                 log.add(entry)
                 report(entry)
                 total, counted = torch.zeros_like(total), 0
             if last or time.monotonic() - saved > 60 * options.checkpoint_minutes:
-                save()
+                trainer.save()
                 saved = time.monotonic()
             if last:
                 break
-    finished = step >= options.steps
+    finished = trainer.step >= options.steps
     if finished:
-        checkpoints.save_final(checkpoint_content(network.state_dict()))
-    return LoopResult(step, finished, entry)
+        trainer.save_final()
+    return LoopResult(trainer.step, finished, entry)
+
+
+class Trainer:
+    """A network in training, continued from the newest checkpoint in the folder if there is one.
+
+    :ivar network: on ``device``.
+    :ivar step: number of steps done.
+    :ivar learning_rate: that of the last step.
+    :ivar begin: when this process began, by :func:`time.monotonic`.
+    :raises ModelError: as :func:`train`.
+    """
+
+    def __init__(self, options: LoopOptions, data: LoopData, device: torch.device) -> None:
+        self._options = options
+        self.network = PlainUNet(options.arch_kwargs(), 1, len(data.names)).to(device)
+        self._loss = _Loss(data, options, device)
+        self._optimizer = _optimizer(self.network, options)
+        self._scaler = _scaler(options.half_precision and device.type == "cuda")
+        self._checkpoints = Checkpoints(options.folder / "fold_0")
+        self.step, self.learning_rate, self._seconds_before = 0, options.learning_rate, 0.0
+        content = self._checkpoints.load(device)
+        if content is not None:
+            self._resume(content)
+        elif options.weights:
+            start_from(self.network, Path(options.weights))
+        self.begin = time.monotonic()
+
+    def _resume(self, content: dict[str, Any]) -> None:
+        state = content["loop"]
+        for name, value in self._options.fixed().items():
+            if state["options"].get(name) != value:
+                raise ModelError(
+                    f"{self._checkpoints.latest} was trained with {name} {state['options'].get(name)}, not {value}: "
+                    "use the same value, or another folder."
+                )
+        self.network.load_state_dict(content["network_weights"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # empty if the run was on a CPU until now
+            self._scaler.load_state_dict(state["scaler"])
+        self.step, self._seconds_before = state["step"], state["seconds"]
+
+    def seconds(self) -> float:
+        """Return the time that all processes of this training took together."""
+        return self._seconds_before + time.monotonic() - self.begin
+
+    def learn(self, batch: Batch) -> torch.Tensor:
+        """Do the next step and return its loss ``()``, still on the device so that nothing waits for it."""
+        self.learning_rate = self._options.learning_rate * (1 - self.step / self._options.steps) ** 0.9
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        loss = self._loss(self.network, self.step, *batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.step += 1
+        return loss.detach()
+
+    def save(self) -> None:
+        """Write a checkpoint from which the training can continue.
+
+        :raises OutputError: if it cannot be written.
+        :raises ClassScaleError: if the weights are no longer finite.
+        """
+        if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
+            raise ClassScaleError(f"The weights are not finite at step {self.step}: {_WAY_OUT}")
+        state = {"step": self.step, "seconds": self.seconds(), "options": self._options.fixed()}
+        state |= {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+        self._checkpoints.save(checkpoint_content(self.network.state_dict(), loop=state))
+
+    def save_final(self) -> None:
+        """Write the checkpoint of the finished training.
+
+        :raises OutputError: if it cannot be written.
+        """
+        self._checkpoints.save_final(checkpoint_content(self.network.state_dict()))
 
 
 class _Loss:
@@ -142,7 +201,7 @@ class _Loss:
     def __init__(self, data: LoopData, options: LoopOptions, device: torch.device) -> None:
         self.deep, self.half = options.deep_supervision, options.half_precision
         self.stride, self.finest_every = options.loss_stride, options.finest_every
-        self.plain = CrossEntropyDiceLoss(present_only=options.present_only, ignore_index=IGNORE_INDEX)
+        self.plain = CrossEntropyDiceLoss(SoftDice(present_only=options.present_only), IGNORE_INDEX)
         label_sets = data.label_sets and data.label_sets.to(device)
         self.marginal = replace(self.plain, label_sets=label_sets)
         if options.balance and data.shares is not None and data.label_sets is not None:
@@ -161,16 +220,15 @@ class _Loss:
         finest = step % self.finest_every == 0
         with _autocast(self.half, images.device):
             scales = network.scales(images, finest) if self.deep else [(0, network(images), network.head)]
-        losses, divisor = [], 0.0
+        terms = []
         for scale, basis, head in scales:
             every = slice(None, None, 2**scale)
             flat, flat_labels = basis.flatten(2), labels[:, every, every, every].flatten(1)
             if not scale:
                 chosen = slice(step // self.finest_every % self.stride, None, self.stride)
                 flat, flat_labels = flat[..., chosen], flat_labels[..., chosen]
-            losses.append(self._at_one_scale(flat, flat_labels, head, datasets) / 2**scale)
-            divisor += 0.5**scale
-        return sum(losses[1:], losses[0]) / divisor
+            terms.append((0.5**scale, self._at_one_scale(flat, flat_labels, head, datasets)))
+        return weighted_mean(terms)
 
     def _at_one_scale(
         self, basis: torch.Tensor, labels: torch.Tensor, head: torch.nn.Conv3d, datasets: list[int]
@@ -186,32 +244,13 @@ class _Loss:
             raise ValueError(f"datasets {datasets} must ascend: the cases of dataset 0 come first.")
         assert head.bias is not None  # every head of PlainUNet has one
         weight, bias, whole = head.weight.flatten(1), head.bias, datasets.count(0)
-        losses = []
+        terms = []
         if whole:
-            losses.append(whole * self.plain(basis[:whole], weight, bias, labels[:whole]))
+            terms.append((whole, self.plain(basis[:whole], weight, bias, labels[:whole])))
         if others := datasets[whole:]:
             which = torch.tensor(others, device=labels.device)
-            losses.append(len(others) * self.marginal(basis[whole:], weight, bias, labels[whole:], which))
-        return sum(losses[1:], losses[0]) / len(datasets)
-
-
-def _learn(
-    network: PlainUNet,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    loss: _Loss,
-    step: int,
-    batch: Batch,
-) -> torch.Tensor:
-    """Do one step of the optimizer and return the loss ``()``, still on its device so that nothing waits for it."""
-    value = loss(network, step, *batch)
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(value).backward()
-    scaler.unscale_(optimizer)
-    torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
-    scaler.step(optimizer)
-    scaler.update()
-    return value.detach()
+            terms.append((len(others), self.marginal(basis[whole:], weight, bias, labels[whole:], which)))
+        return weighted_mean(terms)
 
 
 @torch.no_grad()
@@ -250,32 +289,6 @@ def _scaler(enabled: bool) -> torch.amp.GradScaler:
     if hasattr(torch.amp, "GradScaler"):
         return torch.amp.GradScaler("cuda", enabled=enabled)
     return torch.cuda.amp.GradScaler(enabled=enabled)  # torch 2.2
-
-
-def _resume(
-    checkpoints: Checkpoints,
-    options: LoopOptions,
-    network: PlainUNet,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
-) -> tuple[int, float]:
-    """Load the newest checkpoint, if there is one; return the steps done and the seconds spent so far."""
-    content = checkpoints.load(device)
-    if content is None:
-        return 0, 0.0
-    state = content["loop"]
-    for name, value in options.fixed().items():
-        if state["options"].get(name) != value:
-            raise ModelError(
-                f"{checkpoints.latest} was trained with {name} {state['options'].get(name)}, not {value}: "
-                "use the same value, or another folder."
-            )
-    network.load_state_dict(content["network_weights"])
-    optimizer.load_state_dict(state["optimizer"])
-    if state["scaler"]:  # empty if the run was on a CPU until now
-        scaler.load_state_dict(state["scaler"])
-    return state["step"], state["seconds"]
 
 
 def _device(name: str) -> torch.device:

@@ -22,12 +22,14 @@ on other devices, are computed by :mod:`.torch_statistics`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
 from .tiles import check_shapes
-from .torch_statistics import TorchStatistics
+from .torch_statistics import SetStatistics, TorchStatistics
+
+Implementation = Literal["auto", "torch", "triton"]
 
 
 class ClassStatistics(NamedTuple):
@@ -77,6 +79,7 @@ def class_statistics(
     labels: torch.Tensor,
     ignore_index: int | None = None,
     label_sets: torch.Tensor | None = None,
+    implementation: Implementation = "auto",
 ) -> ClassStatistics:
     """Return the sums from which cross entropy and soft Dice are computed; they are differentiable.
 
@@ -88,9 +91,10 @@ def class_statistics(
     :param ignore_index: label of the voxels to leave out; None if every voxel counts.
     :param label_sets: ``(B, C)`` integers: ``label_sets[b, c]`` is the label under which sample b annotates class c.
         Label l then stands for the set of all classes with the entry l, and labels are in ``0..L-1``.
+    :param implementation: ``torch``, ``triton``, or ``auto``: Triton's kernels wherever they can be used, else torch.
     :returns: the sums, of which ``reference`` and ``voxels`` have no gradient.
     :raises ValueError: if shapes do not fit, a label is outside its range (the message names it), labels are not
-        integers, or a label set has no classes.
+        integers, a label set has no classes, or ``triton`` cannot be used.
 
     The sums equal those of all logits, which this function never holds at once:
 
@@ -114,26 +118,42 @@ def class_statistics(
     """
     check_shapes(basis, projection, bias, labels)
     flat = basis.flatten(2), projection, bias, labels.flatten(1)
-    if label_sets is None:
-        if basis.is_cuda and _kernels_usable(basis, projection):
-            from .triton_statistics import TritonStatistics
+    obstacle = _obstacle(implementation, basis, projection, label_sets)
+    if obstacle and implementation == "triton":
+        raise ValueError(f"implementation='triton' cannot be used: {obstacle}. Choose 'auto' or 'torch'.")
+    if not obstacle:
+        from .triton_statistics import TritonStatistics
 
-            return ClassStatistics(*TritonStatistics.apply(*flat, ignore_index))
+        return ClassStatistics(*TritonStatistics.apply(*flat, ignore_index))
+    if label_sets is None:
         return ClassStatistics(*TorchStatistics.apply(*flat, ignore_index))
     rows = _checked_sets(label_sets, len(basis), len(projection)).to(basis.device)
-    stats = ClassStatistics(*TorchStatistics.apply(*flat, ignore_index, rows))
+    stats = ClassStatistics(*SetStatistics.apply(rows, *flat, ignore_index))
     return stats._replace(predicted=torch.zeros_like(stats.reference).scatter_add(1, rows, stats.predicted))
 
 
 __test__ = {"class_statistics": class_statistics}  # doctest does not look into decorated functions
 
 
-def _kernels_usable(basis: torch.Tensor, projection: torch.Tensor) -> bool:
+def _obstacle(
+    implementation: Implementation, basis: torch.Tensor, projection: torch.Tensor, label_sets: torch.Tensor | None
+) -> str | None:
+    """Return why the Triton kernels are not used, or None if they are."""
+    if implementation not in get_args(Implementation):
+        raise ValueError(f"implementation is {implementation!r}; expected 'auto', 'torch' or 'triton'.")
+    if implementation == "torch":
+        return "torch is chosen"
+    if label_sets is not None:
+        return "the kernels compute ordinary labels, and label_sets is given"
+    if not basis.is_cuda:
+        return f"the basis is on {basis.device}, not on a CUDA device"
     try:
         from .triton_statistics import usable
-    except ImportError:  # Triton is not installed
-        return False
-    return usable(basis.flatten(2), projection)
+    except ImportError:
+        return "Triton is not installed"
+    if usable(basis.flatten(2), projection):
+        return None
+    return f"the kernels do not work with {basis.shape[1]} channels of {basis.dtype} on {basis.device}"
 
 
 def _checked_sets(label_sets: torch.Tensor, batch: int, classes: int) -> torch.Tensor:

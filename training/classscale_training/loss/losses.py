@@ -8,15 +8,16 @@ its losses with ``(logits, labels)``; these are called with ``(basis, projection
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .class_statistics import ClassStatistics, class_statistics
+from .class_statistics import ClassStatistics, Implementation, class_statistics
 from .label_sets import LabelSets
-from .region_statistics import region_statistics
+from .region_statistics import membership_of, region_statistics
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class SoftDice:
         if a patch has 20 of 1000 classes.
     :ivar false_positive: weight of false positives.
     :ivar false_negative: weight of false negatives.
+
+    Classes 0 to 2, with class 0 left out. Of class 1 half is found, and class 2 is neither present nor predicted:
+
+    >>> import torch
+    >>> sums = torch.tensor([[[8.0, 1.0, 0.0]], [[9.0, 2.0, 0.0]], [[9.0, 2.0, 0.0]]])  # I, P, G
+    >>> [round(dice(*sums).item(), 3) for dice in (SoftDice(), SoftDice(present_only=True))]
+    [0.75, 0.5]
     """
 
     batch_dice: bool = True
@@ -46,17 +54,26 @@ class SoftDice:
     false_positive: float = 0.5
     false_negative: float = 0.5
 
-    def dice(
-        self, intersection: torch.Tensor, predicted: torch.Tensor, reference: torch.Tensor, takes_part: torch.Tensor
+    def __call__(
+        self,
+        intersection: torch.Tensor,
+        predicted: torch.Tensor,
+        reference: torch.Tensor,
+        takes_part: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the mean score ``()``.
 
         :param intersection: I ``(B, C)``.
         :param predicted: P ``(B, C)``.
         :param reference: G ``(B, C)``.
-        :param takes_part: ``(B, C)``, 1 for the entries to include and 0 for the others.
+        :param takes_part: ``(B, C)``, 1 for the entries to include and 0 for the others. By default all are included,
+            and class 0 only with ``do_bg``.
         :returns: the mean over the included entries; 0 if there are none.
         """
+        if takes_part is None:
+            takes_part = torch.ones_like(reference)
+            if not self.do_bg:
+                takes_part[:, 0] = 0
         if self.batch_dice:
             sums = torch.stack([intersection, predicted, reference, takes_part]).sum(1, keepdim=True)
             if self.ddp:
@@ -88,12 +105,13 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class CrossEntropyDiceLoss(SoftDice):
+class CrossEntropyDiceLoss:
     """``weight_ce`` x mean cross entropy over valid voxels - ``weight_dice`` x mean soft Dice.
 
     If every voxel of a batch is ignored, the loss is -1 with nnU-Net's Dice, 0 with ``present_only``, and has no
-    gradient. The settings of the Dice are those of :class:`SoftDice`.
+    gradient.
 
+    :ivar dice: the Dice and its settings.
     :ivar ignore_index: label of the voxels to leave out; None if every voxel counts.
     :ivar weight_ce: weight of the cross entropy.
     :ivar weight_dice: weight of the Dice.
@@ -101,6 +119,7 @@ class CrossEntropyDiceLoss(SoftDice):
     :ivar label_smoothing: like ``label_smoothing`` of torch's cross entropy.
     :ivar label_sets: if given, each call has to say which dataset each sample comes from.
     :ivar label_weights: ``(D, L)``, weights of the cross entropy with label sets, one for each label of each dataset.
+    :ivar implementation: which one computes the sums, as in :func:`.class_statistics`.
     :raises ValueError: if class weights or label smoothing are combined with label sets, or ``label_weights`` has
         another shape than the table of labels.
 
@@ -123,6 +142,7 @@ class CrossEntropyDiceLoss(SoftDice):
     True
     """
 
+    dice: SoftDice = SoftDice()
     ignore_index: int | None = None
     weight_ce: float = 1.0
     weight_dice: float = 1.0
@@ -130,6 +150,7 @@ class CrossEntropyDiceLoss(SoftDice):
     label_smoothing: float = 0.0
     label_sets: LabelSets | None = None
     label_weights: torch.Tensor | None = None
+    implementation: Implementation = "auto"
 
     def __post_init__(self) -> None:
         if self.label_sets is not None and (self.class_weights is not None or self.label_smoothing):
@@ -162,17 +183,14 @@ class CrossEntropyDiceLoss(SoftDice):
         :raises ValueError: as :func:`class_statistics`, or if only one of ``datasets`` and ``label_sets`` is given.
         """
         labels = without_channel(labels, basis)
+        arguments = basis, projection, bias, labels, self.ignore_index
         if self.label_sets is None and datasets is None:
-            stats = class_statistics(basis, projection, bias, labels, self.ignore_index)
-            takes_part = torch.ones_like(stats.reference)
-            if not self.do_bg:
-                takes_part[:, 0] = 0
-            sums = stats.intersection, stats.predicted, stats.reference, takes_part
+            stats = class_statistics(*arguments, implementation=self.implementation)
+            sums: tuple[torch.Tensor, ...] = stats.intersection, stats.predicted, stats.reference
         elif self.label_sets is not None and datasets is not None:
             table = self.label_sets.to(basis.device)
-            rows = table.label_of_class[datasets]
-            stats = class_statistics(basis, projection, bias, labels, self.ignore_index, rows)
-            sums = table.pool(stats, datasets, self.do_bg)
+            stats = class_statistics(*arguments, table.label_of_class[datasets], self.implementation)
+            sums = table.pool(stats, datasets, self.dice.do_bg)
         else:
             raise ValueError(
                 "datasets says which dataset of label_sets each sample comes from: give both of them, or neither."
@@ -202,15 +220,14 @@ class CrossEntropyDiceLoss(SoftDice):
 
 
 @dataclass(frozen=True)
-class RegionLoss(SoftDice):
+class RegionLoss:
     """``weight_ce`` x mean binary cross entropy - ``weight_dice`` x mean soft Dice, for overlapping regions.
 
     A region is a set of label values and has a sigmoid of its own; the projection has one row for each region. The
-    labels stay one label map, which nnU-Net would first turn into one channel for each region. The settings of the
-    Dice are those of :class:`SoftDice`.
+    labels stay one label map, which nnU-Net would first turn into one channel for each region.
 
     :ivar regions: label values of each region, in the order of the projection's rows.
-    :ivar do_bg: include region 0.
+    :ivar dice: the Dice and its settings, of which ``do_bg`` includes region 0.
     :ivar ignore_index: label of the voxels to leave out; None if every voxel counts.
     :ivar weight_ce: weight of the binary cross entropy.
     :ivar weight_dice: weight of the Dice.
@@ -228,8 +245,8 @@ class RegionLoss(SoftDice):
     True
     """
 
-    regions: tuple[tuple[int, ...], ...] = ()
-    do_bg: bool = True
+    regions: tuple[tuple[int, ...], ...]
+    dice: SoftDice = SoftDice(do_bg=True)
     ignore_index: int | None = None
     weight_ce: float = 1.0
     weight_dice: float = 1.0
@@ -245,20 +262,12 @@ class RegionLoss(SoftDice):
         :param labels: integers ``(B, ...)``, or ``(B, 1, ...)`` as nnU-Net's loader returns them.
         :raises ValueError: as :func:`region_statistics`; a label above those of all regions counts as out of range.
         """
-        highest = max((label for region in self.regions for label in region), default=0)
-        membership = torch.zeros(highest + 1, len(self.regions), dtype=torch.bool, device=basis.device)
-        for index, region in enumerate(self.regions):
-            membership[list(region), index] = True
-        stats = region_statistics(
-            basis, projection, bias, without_channel(labels, basis), membership, self.ignore_index
-        )
+        labels, membership = without_channel(labels, basis), membership_of(self.regions, basis.device)
+        stats = region_statistics(basis, projection, bias, labels, membership, self.ignore_index)
         # nnU-Net divides by voxels x regions, but with an ignore label by the number of valid voxels alone.
         divisor = stats.voxels if self.ignore_index is not None else stats.voxels * len(self.regions)
         cross_entropy = stats.cross_entropy.sum() / divisor.clamp_min(1)
-        takes_part = torch.ones_like(stats.reference)
-        if not self.do_bg:
-            takes_part[:, 0] = 0
-        dice = self.dice(stats.intersection, stats.predicted, stats.reference, takes_part)
+        dice = self.dice(stats.intersection, stats.predicted, stats.reference)
         return self.weight_ce * cross_entropy - self.weight_dice * dice
 
 
@@ -312,8 +321,13 @@ class DeepSupervisionLoss:
         :param options: further arguments for every call of ``loss``.
         """
         scales = zip(self.weights(len(bases)), bases, labels, strict=True)
-        terms = (w * self.loss(f, projection, bias, y, **options) for w, f, y in scales if w)
-        return functools.reduce(torch.add, terms)
+        return weighted_mean((w, self.loss(f, projection, bias, y, **options)) for w, f, y in scales if w)
+
+
+def weighted_mean(terms: Iterable[tuple[float, torch.Tensor]]) -> torch.Tensor:
+    """Return the mean of pairs of a weight and a loss ``()``."""
+    weights, losses = zip(*terms, strict=True)
+    return functools.reduce(torch.add, map(operator.mul, weights, losses)) / sum(weights)
 
 
 def without_channel(labels: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:

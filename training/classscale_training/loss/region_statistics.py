@@ -12,6 +12,7 @@ belongs to the region and 0 elsewhere, and the incoming gradients ``gC = dL/d(cr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -90,6 +91,18 @@ def region_statistics(
         )
     arguments = basis.flatten(2), projection, bias, labels.flatten(1), membership.to(basis.device), ignore_index
     return RegionStatistics(*_RegionStatistics.apply(*arguments))
+
+
+def membership_of(regions: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """Return ``(L, K)`` bool: whether label l belongs to region k.
+
+    :param regions: label values of each region.
+    """
+    highest = max((label for region in regions for label in region), default=0)
+    membership = torch.zeros(highest + 1, len(regions), dtype=torch.bool, device=device)
+    for column, region in zip(membership.T, regions, strict=True):
+        column[list(region)] = True
+    return membership
 
 
 __test__ = {"region_statistics": region_statistics}  # doctest does not look into decorated functions

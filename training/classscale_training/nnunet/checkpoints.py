@@ -1,52 +1,17 @@
-"""Write and check the checkpoints of the nnU-Net trainer.
-
-A write that fails leaves the older checkpoints unchanged. ``checkpoint_latest.pth`` has a predecessor, which is used if
-the latest file is damaged.
-"""
+"""Check the checkpoints of the nnU-Net trainer: if the latest one is damaged, an older one is used."""
 
 from __future__ import annotations
 
-import os
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 from ClassScaleSegLib.errors import ModelError, reason
-from ClassScaleSegLib.files import replacing, unwritable
 from ClassScaleSegLib.models.files import ZIP_FAULTS
 
-LATEST, PREVIOUS, BEST = (f"checkpoint_{name}.pth" for name in ("latest", "previous", "best"))
+from ..files import LATEST, PREVIOUS
 
-
-def save_whole(file: Path, write: Callable[[str], None]) -> None:
-    """Write a temporary file and, once it is complete, let it replace ``file``.
-
-    If ``file`` is ``checkpoint_latest.pth``, the older file is kept as ``checkpoint_previous.pth``.
-
-    :param file: the checkpoint to write or replace.
-    :param write: called with the name of the temporary file, which it writes.
-    :raises OutputError: if the file cannot be written, because the disk is full for example; the older checkpoints are
-        then unchanged.
-    """
-    with replacing(file, overwrite=True) as temporary:
-        try:
-            write(str(temporary))
-        except RuntimeError as error:  # torch's zip writer raises this instead of the OSError
-            raise unwritable(file, reason(error)) from error
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        if file.name == LATEST and file.exists():
-            _keep(file, file.with_name(PREVIOUS))
-
-
-def _keep(file: Path, previous: Path) -> None:
-    """Give ``file`` the second name ``previous``, so that ``file`` always exists; without hard links, rename it."""
-    previous.unlink(missing_ok=True)
-    try:
-        os.link(file, previous)
-    except OSError:
-        os.replace(file, previous)
+BEST = "checkpoint_best.pth"
 
 
 def readable(file: Path) -> Path:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from ClassScaleSegLib.models.projection import Projection
 
+from ..loss.region_statistics import membership_of
+
 _TILE_ELEMENTS = {"cpu": 1 << 20}  # number of logits held at once
 _TILE_ELEMENTS_ACCELERATOR = 1 << 26
 
@@ -55,10 +57,7 @@ def region_counts(
     :param ignore: label of the voxels to leave out; None if there is none.
     :returns: the three counts, each ``(K,)`` int64.
     """
-    highest = max(label for region in regions for label in region)
-    member = torch.zeros(len(regions), highest + 1, dtype=torch.bool, device=basis.device)
-    for row, region in zip(member, regions, strict=True):
-        row[list(region)] = True
+    member = membership_of(regions, basis.device).T
     common, predicted, reference = (labels.new_zeros(len(regions), dtype=torch.long) for _ in range(3))
     for features, truth in _tiles(basis, len(regions), labels, ignore):
         positive, inside = projection.logits(features) > 0, member[:, truth]

@@ -16,8 +16,7 @@ from ClassScaleSegLib.files import refuse_existing
 from ClassScaleSegLib.models.checkpoint import read_checkpoint
 from ClassScaleSegLib.models.low_rank import fold_low_rank_head
 
-from ..files import write_json
-from .checkpoints import save_whole
+from ..files import save_whole, write_json
 from .planner import RANK_ENTRY
 
 

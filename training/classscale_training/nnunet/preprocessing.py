@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from nnunetv2.experiment_planning import plan_and_preprocess_api
@@ -88,7 +87,7 @@ class _OnePass(ConfigurationManager):
 def preprocess(dataset_ids: list[int], plans_name: str, configurations: Sequence[str], **options: Any) -> None:
     """Run nnU-Net's ``preprocess``, with :class:`ClassScalePreprocessor` if the plans name nnU-Net's default.
 
-    nnU-Net finds preprocessors by name and in its own package only, so its lookup is patched during the call.
+    nnU-Net finds preprocessors by name and in its own package only, so its lookup is replaced during the call.
 
     :param dataset_ids: numbers of the datasets.
     :param plans_name: name of the plans.
@@ -101,5 +100,8 @@ def preprocess(dataset_ids: list[int], plans_name: str, configurations: Sequence
         found = stock.fget(self)
         return ClassScalePreprocessor if found is DefaultPreprocessor else found
 
-    with patch.object(ConfigurationManager, "preprocessor_class", property(ours)):
+    ConfigurationManager.preprocessor_class = property(ours)
+    try:
         plan_and_preprocess_api.preprocess(dataset_ids, plans_name, configurations, **options)
+    finally:
+        ConfigurationManager.preprocessor_class = stock

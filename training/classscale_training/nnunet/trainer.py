@@ -24,10 +24,11 @@ from nnunetv2.utilities.helpers import dummy_context
 from torch import distributed
 from torch._dynamo import OptimizedModule
 
-from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss
+from ..files import PREVIOUS, save_whole
+from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 from ..network.low_rank_head import add_head
 from .case_validation import CasePredictor, case_metrics, write_summary
-from .checkpoints import PREVIOUS, readable, save_whole
+from .checkpoints import readable
 from .epoch_validation import class_counts, region_counts
 from .planner import RANK_ENTRY
 
@@ -105,9 +106,9 @@ class ClassScaleTrainer(nnUNetTrainer):
         return add_head(network, num_output_channels, configuration_manager.configuration.get(RANK_ENTRY))
 
     def _build_loss(self) -> _HeadLoss:
-        common = {"batch_dice": self.configuration_manager.batch_dice, "ddp": self.is_ddp}
-        common["ignore_index"] = self.label_manager.ignore_label
-        loss = RegionLoss(regions=self._regions(), **common) if self._regions() else CrossEntropyDiceLoss(**common)
+        regions, ignore = self._regions(), self.label_manager.ignore_label
+        dice = SoftDice(self.configuration_manager.batch_dice, do_bg=bool(regions), ddp=self.is_ddp)
+        loss = RegionLoss(regions, dice, ignore) if regions else CrossEntropyDiceLoss(dice, ignore)
         return _HeadLoss(DeepSupervisionLoss(loss, ddp=self.is_ddp))
 
     def _regions(self) -> tuple[tuple[int, ...], ...]:
