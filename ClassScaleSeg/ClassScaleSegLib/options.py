@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
@@ -39,24 +39,32 @@ class Options:
     step: float = _option(0.5, float, "distance between windows as a fraction of the patch", most=1)
     mirroring: bool = _option(True, bool, "average over mirrored patches (which is slower and slightly more accurate)")
     classes: Iterable[str | int] | None = _option(
-        None, tuple, "names or label values of the classes to keep; all others become background"
+        None, tuple, "names or label values of the classes to keep; all others become background", metavar="NAME"
     )
     confidence: bool = _option(False, bool, "also compute the probability of each voxel's class")
     memory_limit_gib: float | None = _option(
-        None, float, "GiB of GPU memory, or of RAM on a CPU, that may be used (default: what is free)"
+        None, float, "GiB of GPU memory, or of RAM on a CPU, that may be used (default: what is free)", metavar="GIB"
     )
     threads: int | None = _option(
-        None, int, "number of CPU threads (default: OMP_NUM_THREADS, or all cores but one; of two cores, both)"
+        None,
+        int,
+        "number of CPU threads (default: OMP_NUM_THREADS, or all cores but one; of two cores, both)",
+        metavar="N",
     )
-    folds: tuple[str | int, ...] | None = _option(None, tuple, "folds to average, such as 0 1 2 (default: all)")
+    folds: tuple[str | int, ...] | None = _option(
+        None, tuple, "folds to average, such as 0 1 2 (default: all)", metavar="FOLD"
+    )
     checkpoint: str = _option("final", str, "checkpoint of each fold", choices=("final", "best"))
-    configuration: str | None = _option(None, str, "choose among several models in MODEL, such as 3d_fullres")
+    configuration: str | None = _option(
+        None, str, "choose among several models in MODEL, such as 3d_fullres", metavar="NAME"
+    )
     keep_empty: bool = _option(False, bool, "also list classes that were not found")
 
     def __post_init__(self) -> None:
         for option in fields(self):
             value = getattr(self, option.name)
-            if value is not None or option.default is not None:
+            value = option.default if value is None else value
+            if value is not None:
                 object.__setattr__(self, option.name, _checked(option, value))
 
     def __str__(self) -> str:
@@ -77,6 +85,7 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
 
 def _checked(option: Field, value: Any) -> Any:
     """Return a value of an option as a plain `str`, `bool`, `float`, `int` or `tuple`."""
+    value = value.item() if getattr(value, "shape", None) == () else value  # a number of NumPy
     kind, most, choices = option.metadata["kind"], option.metadata.get("most", 1e9), option.metadata.get("choices")
     if kind is tuple:
         return _items(option.name, value)
@@ -93,6 +102,8 @@ def _checked(option: Field, value: Any) -> Any:
 
 
 def _items(name: str, value: Any) -> tuple[str | int, ...]:
+    if isinstance(value, (bytes, Mapping)):
+        raise ClassScaleError(f"{name} is {value!r}; it must be a list of texts and whole numbers.")
     items = (value,) if isinstance(value, (str, Integral)) or not isinstance(value, Iterable) else tuple(value)
     if not items:
         raise ClassScaleError(f"{name} is empty; leave it out for all {name}.")

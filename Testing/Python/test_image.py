@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.images.nifti import check_nifti
 from ClassScaleSegLib.images.reading import read_image
 
 sitk = pytest.importorskip("SimpleITK")
@@ -119,6 +120,13 @@ def nifti_with(tmp_path, offset, form, *values):
     struct.pack_into(form, content, offset, *values)
     (tmp_path / "bad.nii").write_bytes(content)
     return tmp_path / "bad.nii"
+
+
+def test_a_truncated_file_without_the_magic_word_is_named(tmp_path):
+    file = nifti_with(tmp_path, 344, "<4s", bytes(4))
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ImageError, match="is truncated: its header declares"):
+        check_nifti(file)
 
 
 @pytest.mark.parametrize("spacing", [(0, 2, 3), (-1, 2, 3), (float("nan"), 2, 3), (1, float("inf"), 3)])

@@ -12,6 +12,7 @@ from ClassScaleSegLib import (
     ImageError,
     LabelTableError,
     ModelError,
+    Options,
     open_model,
     segment,
 )
@@ -189,3 +190,11 @@ def test_the_library_imports_without_anything_heavy():
     code += "print([m for m in 'torch nnunetv2 SimpleITK slicer scipy matplotlib'.split() if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == "[]"
+
+
+def test_options_take_what_scripts_give_and_refuse_what_they_cannot_mean():
+    given = Options(device=None, step=None, mirroring=np.bool_(False), threads=np.int64(2), folds=0)
+    assert given == Options(mirroring=False, threads=2, folds=(0,)) and type(given.threads) is int
+    for wrong in ({"classes": {"liver": 1}}, {"classes": b"ab"}, {"threads": 0}, {"threads": True}, {"mirroring": 1}):
+        with pytest.raises(ClassScaleError, match=f"{next(iter(wrong))} is .*must be"):
+            Options(**wrong)

@@ -30,11 +30,12 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
         default, about = FIELDS[name].default, FIELDS[name].metadata
         flag, text, kind = name.removesuffix("_gib").replace("_", "-"), about["help"], about["kind"]
         more: dict[str, Any] = {"dest": name, "default": default, "help": text}
+        more |= {"metavar": about["metavar"]} if "metavar" in about else {}
         if kind is bool:
             flag, more["help"] = (f"no-{flag}", f"do not {text}") if default else (flag, text)
             more["action"] = "store_false" if default else "store_true"
         elif kind is tuple:
-            more |= {"nargs": "+", "action": "extend", "metavar": "NAME"}
+            more |= {"nargs": "+", "action": "extend"}
         else:
             more |= {"type": partial(_value, name, kind), "choices": about.get("choices")}
             more["help"] += "" if default is None else f" (default: {default})"

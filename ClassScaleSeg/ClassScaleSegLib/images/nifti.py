@@ -44,7 +44,8 @@ def _parse(start: bytes) -> tuple[tuple[int, ...], tuple[float, ...], int] | Non
     import nibabel
 
     for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
-        if len(start) < kind.sizeof_hdr or not kind.may_contain_header(start):
+        sizes_of_header = {int.from_bytes(start[:4], order) for order in ("little", "big")}
+        if len(start) < kind.sizeof_hdr or kind.sizeof_hdr not in sizes_of_header:
             continue
         header = kind(start[: kind.sizeof_hdr], check=False)
         dimensions, *sizes = header["dim"].tolist()

@@ -108,7 +108,10 @@ def summarize(path: str | Path, configuration: str | None = None) -> ModelSummar
     """
     with open_source(path, configuration) as files:
         if is_bundle(files):
-            return describe_bundle(files, read_manifest(files), configuration)
+            described = describe_bundle(files, read_manifest(files), configuration)
+            weights = f"fold_{described.folds[0]}.safetensors"
+            with named(files.where(weights)):
+                return replace(described, parameters=_parameters(files, weights))
         plans, dataset = read_plans(files)
         present = {name for names in files.folds().values() for name in names}
         folds = fold_names(files, None, next((name for name in CHECKPOINTS if name in present), CHECKPOINTS[0]))
@@ -138,12 +141,9 @@ def describe_bundle(
         dataset = parse_json(texts["dataset.json"])
     stated: dict[str, Any] = {key: manifest.get(key) for key in DESCRIPTION}
     described = _describe(files, plans, dataset, manifest["configuration"], chosen, texts["labels.csv"])
-    with named(files.where(f"fold_{chosen[0]}.safetensors")):
-        parameters = _parameters(files, f"fold_{chosen[0]}.safetensors")
     return replace(
         described,
         name=manifest["name"],
-        parameters=parameters,
         card=texts["README.md"].decode(errors="replace"),
         **stated,
     )

@@ -108,7 +108,7 @@ def disagreement(device: torch.device, dtype: torch.dtype, rank: int, classes: i
 
 
 class TritonStatistics(torch.autograd.Function):
-    """Same arguments and results as :class:`.TorchStatistics` without label sets; all results are float32."""
+    """Same arguments and results as :class:`.TorchStatistics`; all results are float32."""
 
     @staticmethod
     def forward(
