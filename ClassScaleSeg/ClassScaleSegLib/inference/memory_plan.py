@@ -96,7 +96,7 @@ class MemoryPlan:
 
     def __init__(self, placements: Sequence[Placement], notify: Callable[[str], None] = lambda message: None):
         self._placements, self._notify = list(placements), notify
-        self._watchers: list[Callable[[Placement], None]] = []
+        self._watchers: list[Callable[[Placement], object]] = []
 
     @classmethod
     def simple(cls, device: str) -> MemoryPlan:
@@ -118,7 +118,7 @@ class MemoryPlan:
         """Torch device of the rolling basis, or "disk"."""
         return self.current.ring
 
-    def watch(self, watcher: Callable[[Placement], None]) -> None:
+    def watch(self, watcher: Callable[[Placement], object]) -> None:
         """Call ``watcher`` with the new placement whenever the plan moves on to the next one."""
         self._watchers.append(watcher)
 

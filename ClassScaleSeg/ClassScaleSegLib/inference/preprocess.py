@@ -60,15 +60,26 @@ def prepare(image: InputImage, model: Model) -> Prepared:
     array, _, properties = preprocessor.run_case_npy(
         image.voxels, None, properties, manager, configuration, model.dataset
     )
+    return with_way_back(array, properties, manager, model.configuration)
+
+
+def with_way_back(array: np.ndarray, properties: dict, plans_manager: Any, configuration: Any) -> Prepared:
+    """Return an image that nnU-Net preprocessed, with the way back that its properties describe.
+
+    :param array: ``(channels, X, Y, Z)``.
+    :param properties: as ``run_case_npy`` of nnU-Net's preprocessor returns them.
+    :param plans_manager: nnU-Net's manager of checked plans.
+    :param configuration: nnU-Net's configuration manager.
+    """
     crop = properties["shape_after_cropping_and_before_resampling"]
-    spacing = [image.spacing[i] for i in manager.transpose_forward]
+    spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
     x, y, z = (slice(low, high) for low, high in properties["bbox_used_for_cropping"])
     return Prepared(
         np.ascontiguousarray(array, np.float32),
-        resampling(model.configuration, array.shape[1:], crop, spacing),
+        resampling(configuration, array.shape[1:], crop, spacing),
         tuple(properties["shape_before_cropping"]),
         (x, y, z),
-        tuple(manager.transpose_backward),
+        tuple(plans_manager.transpose_backward),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,13 +16,12 @@ from ..options import Options
 from .progress import CancelToken, Monitor, Progress
 
 if TYPE_CHECKING:
-    import torch
-
     from ..models.model import Model
+    from ..models.projection import Projection
+    from .backbone import Backbone
     from .decode import LabelRow
-
-_TILE_ELEMENTS = {"cpu": 1 << 20}
-_TILE_ELEMENTS_ACCELERATOR = 1 << 25
+    from .memory_plan import MemoryPlan
+    from .preprocess import Prepared
 
 
 def segment(
@@ -77,12 +76,10 @@ def segment_with(
     import torch
 
     from .backbone import Backbone
-    from .decode import RowDecoder
     from .devices import choose_device
     from .memory_estimate import estimate
     from .memory_plan import plan_memory
     from .preprocess import prepare
-    from .windows import predict_rows
 
     monitor = Monitor(progress, cancel)
     table = model.table if options.classes is None else model.table.select(options.classes)
@@ -97,36 +94,56 @@ def segment_with(
         monitor.report("preprocess")
         prepared = prepare(source, model)
         source = source.without_voxels()
-        labels, label_rows = prepared.empty(np.uint16)
+        labels, rows = prepared.empty(np.uint16)
         confidence, confidence_rows = prepared.empty(np.float32) if options.confidence else (None, None)
         if confidence is not None:
             confidence.fill(1)  # outside of the non-zero crop, background is certain
-        decoder = RowDecoder(
-            model.projection.to(plan.compute),
-            prepared.axes,
-            None if options.classes is None else frozenset(label.value for label in table),
-            options.confidence,
-            _TILE_ELEMENTS.get(plan.compute, _TILE_ELEMENTS_ACCELERATOR),
-        )
         backbone = Backbone(model.backbones, model.mirror_axes if options.mirroring else (), model.average_folds)
-
-        def push(basis: torch.Tensor) -> None:
-            decoder.to(plan.compute).push(basis)
-
-        def pop() -> LabelRow | None:
-            return decoder.to(plan.compute).pop()
-
-        for basis in predict_rows(torch.from_numpy(prepared.image), backbone, model.patch, options.step, plan, monitor):
-            plan.retry(partial(push, basis))
-            while row := plan.retry(pop):
-                monitor.check()
-                if need.windows == 1:  # with several, the windows are the progress
-                    monitor.report("decode", row.index + 1, len(label_rows))
-                label_rows[row.index] = row.labels.cpu().numpy()
-                if confidence_rows is not None and row.confidence is not None:
-                    confidence_rows[row.index] = row.confidence.cpu().numpy()
+        wanted = None if options.classes is None else frozenset(label.value for label in table)
+        choices = (options.step, monitor, wanted, options.confidence)
+        for row in decoded_rows(prepared, backbone, model.patch, model.projection, plan, *choices):
+            monitor.check()
+            if need.windows == 1:  # with several, the windows are the progress
+                monitor.report("decode", row.index + 1, len(rows))
+            rows[row.index] = row.labels.cpu().numpy()
+            if confidence_rows is not None and row.confidence is not None:
+                confidence_rows[row.index] = row.confidence.cpu().numpy()
     restored = None if confidence is None else source.restore(confidence)
     return Segmentation(source.restore(labels), table, source.geometry, restored)
+
+
+def decoded_rows(
+    prepared: Prepared,
+    backbone: Backbone,
+    patch: Sequence[int],
+    projection: Projection,
+    plan: MemoryPlan,
+    step: float = Options.step,
+    monitor: Monitor | None = None,
+    wanted: frozenset[int] | None = None,
+    confidence: bool = False,
+) -> Iterator[LabelRow]:
+    """Yield the rows of a prepared image's label map, each as soon as the windows that it needs are computed.
+
+    When memory runs out, the plan moves on, and only the window or the row in work is computed again.
+
+    :param patch: this, ``backbone``, ``step`` and ``monitor`` are those of :func:`~.windows.predict_rows`.
+    :param projection: on any device; this, ``wanted`` and ``confidence`` are those of :class:`~.decode.RowDecoder`.
+    :param plan: where to compute.
+    :raises OutOfMemoryError: as ``predict_rows``, which also raises :class:`ClassScaleError` and :class:`Cancelled`.
+    """
+    import torch
+
+    from .decode import RowDecoder
+    from .windows import predict_rows
+
+    tile = 1 << (20 if plan.compute == "cpu" else 25)
+    decoder = RowDecoder(projection.to(plan.compute), prepared.axes, wanted, confidence, tile)
+    plan.watch(lambda placement: decoder.to(placement.compute))
+    for basis in predict_rows(torch.from_numpy(prepared.image), backbone, patch, step, plan, monitor):
+        plan.retry(partial(decoder.push, basis))
+        while row := plan.retry(decoder.pop):
+            yield row
 
 
 @contextmanager
