@@ -25,10 +25,11 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from classscale_training.data.brain import IGNORE_INDEX, BrainCases, BrainOptions, BrainTables
-from classscale_training.evaluation.dice import case_dice, foreground_mean, mean_over_cases, overlap_counts, pooled_dice
+from classscale_training.evaluation.dice import case_dice, foreground_mean, mean_of_known, mean_over_cases, pooled_dice
 from classscale_training.files import write_json
 from ClassScaleSegLib import Model, open_model, segment
 from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.images.counts import overlap_counts
 
 FIELD_OF_VIEW = (224.0, 256.0, 192.0)  # mm, z y x, around the middle of the brain
 LEAST_VOXELS = 125  # smallest structure that counts in the mean Dice
@@ -139,7 +140,7 @@ def structure_voxels(cases: BrainCases) -> np.ndarray:
 def structure_figures(counts: np.ndarray, voxels: np.ndarray, tables: BrainTables) -> dict[str, Any]:
     """Return the figures of all structures.
 
-    :param counts: ``(cases, 3, C)``, see :func:`~classscale_training.evaluation.dice.overlap_counts`.
+    :param counts: ``(cases, 3, C)``, see :func:`~ClassScaleSegLib.images.counts.overlap_counts`.
     :param voxels: ``(C,)``, see :func:`structure_voxels`.
     """
     dice, pooled = mean_over_cases(case_dice(counts)), pooled_dice(counts)
@@ -159,8 +160,8 @@ def structure_figures(counts: np.ndarray, voxels: np.ndarray, tables: BrainTable
     return {
         "least_voxels": LEAST_VOXELS,
         "structures_as_large": int(large.sum()),
-        "dice": _number(mean_over_cases(dice[large, None])[0]),
-        "pooled_dice": _number(mean_over_cases(pooled[large, None])[0]),
+        "dice": _number(mean_of_known(dice[large])),
+        "pooled_dice": _number(mean_of_known(pooled[large])),
         "dice_of_all": _number(foreground_mean(dice)),
         "non_empty": [int(count) for count in (counts[:, 1, 1:] > 0).sum(1)],
         "structures": rows,
@@ -185,7 +186,7 @@ def _dice_of_unions(matrices: np.ndarray, unions: list[list[str]], tables: Brain
         counts.append([reference[:, :, rows].sum((1, 2)), predicted.sum((1, 2)), reference.sum((1, 2))])
     both = np.moveaxis(np.array(counts), (0, 2), (2, 0))  # (cases, 3, unions)
     rules = {"dice": mean_over_cases(case_dice(both)), "pooled_dice": pooled_dice(both)}
-    return {name: _number(mean_over_cases(values[:, None])[0]) for name, values in rules.items()}
+    return {name: _number(mean_of_known(values)) for name, values in rules.items()}
 
 
 def _number(value: float) -> float | None:

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from classscale_training.data.toy import ToyCases, ToyOptions
-from classscale_training.evaluation.dice import foreground_mean, overlap_counts, pooled_dice, reference_dice
+from classscale_training.evaluation.dice import foreground_mean, pooled_dice, reference_dice
 from ClassScaleSegLib import open_model, pack
 from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.images.counts import overlap_counts
 from evaluate_brain_model import segmented
 
 MODELS = Path(__file__).resolve().parents[2] / "Resources" / "Models"

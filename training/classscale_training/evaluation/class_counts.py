@@ -1,8 +1,8 @@
-"""Count the hits and misses of each class in a validation batch, without logits of whole patches or one-hot arrays."""
+"""Count the hits of each class in the output of a network, without logits of whole patches or one-hot arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from ClassScaleSegLib.models.projection import Projection
@@ -14,67 +14,45 @@ _TILE_ELEMENTS_ACCELERATOR = 1 << 26
 
 
 def class_counts(
-    basis: torch.Tensor, projection: Projection, labels: torch.Tensor, ignore: int | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Count true positives, false positives and false negatives where the class with the largest logit is predicted.
+    basis: torch.Tensor,
+    projection: Projection,
+    labels: torch.Tensor,
+    ignore: int | None = None,
+    regions: Sequence[Sequence[int]] = (),
+) -> torch.Tensor:
+    """Count the voxels common to prediction and reference, those of the prediction, and those of the reference.
 
-    The counts equal those of ``nnUNetTrainer.validation_step`` (nnunetv2 2.8). They come from three bincounts.
+    The class with the largest logit is predicted, or each region whose logit is positive. True positives, false
+    positives and false negatives, which follow, equal those of ``nnUNetTrainer.validation_step`` (nnunetv2 2.8).
 
     :param basis: ``(B, R, ...)``.
-    :param projection: from basis to C classes.
-    :param labels: ``(B, 1, ...)`` integers.
+    :param projection: from basis to C classes or regions.
+    :param labels: integers ``(B, ...)`` or ``(B, 1, ...)``, on the same device.
     :param ignore: label of the voxels to leave out; None if there is none.
-    :returns: the three counts, each ``(C,)`` int64.
+    :param regions: label values of each region, in the order of the projection's rows; nothing for classes.
+    :returns: ``(3, C)`` int64, as :func:`~ClassScaleSegLib.images.counts.overlap_counts` of label maps.
 
     >>> import torch
     >>> projection = Projection(torch.eye(3), torch.zeros(3))  # the basis is the logits
     >>> basis = torch.tensor([[[9.0, 9.0, 0.0], [0.0, 0.0, 9.0], [0.0, 0.0, 0.0]]])  # predicts classes 0, 0, 1
-    >>> [counts.tolist() for counts in class_counts(basis, projection, torch.tensor([[[0, 1, 1]]]), ignore=None)]
-    [[1, 1, 0], [1, 0, 0], [0, 1, 0]]
+    >>> class_counts(basis, projection, torch.tensor([[0, 1, 1]])).tolist()
+    [[1, 1, 0], [2, 1, 0], [1, 2, 0]]
     """
     classes = projection.classes
-    common, predicted, reference = (labels.new_zeros(classes, dtype=torch.long) for _ in range(3))
-    for features, truth in _tiles(basis, classes, labels, ignore):
-        decision = projection.decide(features)[0]
-        for counts, values in ((common, truth[decision == truth]), (predicted, decision), (reference, truth)):
-            counts += torch.bincount(values, minlength=classes)
-    return common, predicted - common, reference - common
-
-
-def region_counts(
-    basis: torch.Tensor,
-    projection: Projection,
-    labels: torch.Tensor,
-    regions: Sequence[Sequence[int]],
-    ignore: int | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Count true positives, false positives and false negatives of regions, predicted where their logit is positive.
-
-    :param basis: ``(B, R, ...)``.
-    :param projection: from basis to K regions.
-    :param labels: ``(B, 1, ...)`` integers.
-    :param regions: label values of each region, in the order of the projection's rows.
-    :param ignore: label of the voxels to leave out; None if there is none.
-    :returns: the three counts, each ``(K,)`` int64.
-    """
-    member = membership_of(regions, basis.device).T
-    common, predicted, reference = (labels.new_zeros(len(regions), dtype=torch.long) for _ in range(3))
-    for features, truth in _tiles(basis, len(regions), labels, ignore):
-        positive, inside = projection.logits(features) > 0, member[:, truth]
-        for counts, hits in ((common, positive & inside), (predicted, positive), (reference, inside)):
-            counts += hits.sum(1)
-    return common, predicted - common, reference - common
-
-
-def _tiles(
-    basis: torch.Tensor, rows: int, labels: torch.Tensor, ignore: int | None
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield features ``(n, R)`` float32 and labels ``(n,)`` int64 of voxels that are not ignored, tile by tile."""
-    size = max(1, _TILE_ELEMENTS.get(basis.device.type, _TILE_ELEMENTS_ACCELERATOR) // rows)
+    counts = labels.new_zeros(3, classes, dtype=torch.long)
+    member = membership_of(regions, basis.device).T if regions else None
+    size = max(1, _TILE_ELEMENTS.get(basis.device.type, _TILE_ELEMENTS_ACCELERATOR) // classes)
     for sample, truth in zip(basis.flatten(2), labels.flatten(1), strict=True):
         for start in range(0, len(truth), size):
             features, label = sample[:, start : start + size].T.float(), truth[start : start + size].long()
             if ignore is not None:
                 counted = label != ignore
                 features, label = features[counted], label[counted]
-            yield features, label
+            if member is None:
+                predicted = projection.decide(features).row
+                found = (label[predicted == label], predicted, label)
+                counts += torch.stack([torch.bincount(values, minlength=classes) for values in found])
+            else:
+                positive, inside = projection.logits(features) > 0, member[:, label]
+                counts += torch.stack([hits.sum(1) for hits in (positive & inside, positive, inside)])
+    return counts

@@ -1,11 +1,11 @@
 """Compute Dice from counts of voxels, by the two rules under which many-class results are published.
 
-Counts have the shape ``(cases, 3, C)``. Their three rows hold, for each class, the voxels common to reference and
-prediction, the predicted voxels and the reference voxels. Results are ``NaN`` where a rule does not define a value for
-a class; means omit these classes.
+Counts have the shape ``(cases, 3, C)``; :func:`~ClassScaleSegLib.images.counts.overlap_counts` gives those of one case.
+Results are ``NaN`` where a rule does not define a value for a class; means omit these classes.
 
 Two cases and two foreground classes, reference first:
 
+>>> from ClassScaleSegLib.images.counts import overlap_counts
 >>> counts = np.stack([
 ...     overlap_counts(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]), classes=3),
 ...     overlap_counts(np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1]), classes=3),
@@ -18,30 +18,10 @@ array([0.857, 0.5  ])
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-
-_CHUNK = 1 << 20  # voxels; bincount makes a copy with eight bytes per voxel
-
-
-def overlap_counts(reference: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
-    """Return the counts ``(3, classes)`` int64 of two label maps, in one pass for any number of classes.
-
-    >>> overlap_counts(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]), classes=3)
-    array([[1, 1, 1],
-           [1, 1, 2],
-           [1, 2, 1]])
-
-    :param reference: unsigned integers of any shape.
-    :param prediction: unsigned integers of the same shape.
-    :param classes: number of classes C, including the background; labels are below it.
-    """
-    reference, prediction = reference.ravel(), prediction.ravel()
-    counts = np.zeros((3, classes), np.int64)
-    for start in range(0, reference.size, _CHUNK):
-        g, p = reference[start : start + _CHUNK], prediction[start : start + _CHUNK]
-        for row, labels in zip(counts, (g[g == p], p, g), strict=True):
-            row += np.bincount(labels, minlength=classes)
-    return counts
+from ClassScaleSegLib.images.counts import dice
 
 
 def case_dice(counts: np.ndarray) -> np.ndarray:
@@ -51,8 +31,7 @@ def case_dice(counts: np.ndarray) -> np.ndarray:
 
     :param counts: ``(cases, 3, C)``.
     """
-    common, predicted, reference = np.moveaxis(counts, 1, 0)
-    return _ratio(2 * common, predicted + reference, reference > 0)
+    return np.where(counts[:, 2] > 0, dice(counts), np.nan)
 
 
 def reference_dice(counts: np.ndarray) -> np.ndarray:
@@ -74,14 +53,12 @@ def pooled_dice(counts: np.ndarray) -> np.ndarray:
 
     :param counts: ``(cases, 3, C)``.
     """
-    common, predicted, reference = counts.sum(0)
-    return _ratio(2 * common, predicted + reference, predicted + reference > 0)
+    return dice(counts.sum(0))
 
 
 def mean_over_cases(values: np.ndarray) -> np.ndarray:
     """Return the mean ``(C,)`` over the cases of those values ``(cases, C)`` that are not NaN."""
-    known = ~np.isnan(values)
-    return _ratio(np.where(known, values, 0).sum(0), known.sum(0), known.any(0))
+    return np.array([mean_of_known(column) for column in values.T])
 
 
 def foreground_mean(values: np.ndarray) -> float:
@@ -90,8 +67,15 @@ def foreground_mean(values: np.ndarray) -> float:
     >>> foreground_mean(np.array([0.99, 0.5, np.nan, 0.7])).__round__(3)
     0.6
     """
-    return float(mean_over_cases(values[1:, None])[0])
+    return mean_of_known(values[1:])
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=where)
+def mean_of_known(values: Sequence[float] | np.ndarray) -> float:
+    """Return the mean of those values that are not NaN, or NaN if there is none.
+
+    >>> mean_of_known([1, float("nan"), 0]), mean_of_known([])
+    (0.5, nan)
+    """
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from ClassScaleSegLib.errors import ImageError, LabelTableError
+from ClassScaleSegLib.images.counts import overlap_counts
 
 from ..data.parallel import map_cases
 from ..data.volumes import case_name, geometry_difference, read_labels
-from .dice import overlap_counts
 from .report import Evaluation
 from .surface_dice import surface_counts
 
@@ -46,7 +46,7 @@ class EvaluationOptions:
 class CaseCounts:
     """The counts of one case.
 
-    :ivar voxels: ``(3, C)`` int64, see :func:`~classscale_training.evaluation.dice.overlap_counts`.
+    :ivar voxels: ``(3, C)`` int64, see :func:`~ClassScaleSegLib.images.counts.overlap_counts`.
     :ivar surface: ``(2, C)`` int64, see :func:`~classscale_training.evaluation.surface_dice.surface_counts`; ``None``
         without surface Dice.
     """

@@ -32,6 +32,7 @@ from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from ClassScaleSegLib.models.projection import Projection
 
 from ..data.brain import IGNORE_INDEX
+from ..evaluation.class_counts import class_counts
 from ..evaluation.dice import foreground_mean, pooled_dice, reference_dice
 from ..loss.label_sets import voxel_weights
 from ..loss.losses import CrossEntropyDiceLoss, SoftDice, weighted_mean
@@ -45,8 +46,6 @@ from .start import start_from
 
 _WAY_OUT = "run the command again with a lower --learning-rate to continue from the last checkpoint."
 _CLIP = 12.0  # largest norm of the gradient, as in nnU-Net
-_TILE_ELEMENTS = {"cpu": 1 << 18}  # logits held in memory at once in evaluation
-_TILE_ELEMENTS_ACCELERATOR = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -260,19 +259,13 @@ def evaluate(network: PlainUNet, options: LoopOptions, device: torch.device, dat
     :param data: the source of the unseen cases.
     :returns: ``dice`` and ``pooled_dice``, the two rules of :mod:`classscale_training.evaluation.dice`.
     """
-    classes = len(data.names)
     assert network.head.bias is not None  # every head of PlainUNet has one
     projection = Projection(network.head.weight.flatten(1), network.head.bias)
-    tile = max(1, _TILE_ELEMENTS.get(device.type, _TILE_ELEMENTS_ACCELERATOR) // classes)
     counts = []
     for image, labels in (data.unseen(index) for index in range(options.evaluation_cases)):
         with _autocast(options.half_precision, device):
-            basis = network(image[None].to(device))[0]
-        parts = [projection.decide(part)[0] for part in basis.float().flatten(1).T.split(tile)]
-        predicted, reference = torch.cat(parts), labels.to(device).flatten().long()
-        common = reference[predicted == reference]
-        rows = [torch.bincount(row, minlength=classes) for row in (common, predicted, reference)]
-        counts.append(torch.stack(rows).cpu().numpy())
+            basis = network(image[None].to(device))
+        counts.append(class_counts(basis, projection, labels[None].to(device)).cpu().numpy())
     both = {"dice": reference_dice(np.stack(counts)), "pooled_dice": pooled_dice(np.stack(counts))}
     return {name: round(foreground_mean(values), 5) for name, values in both.items()}
 

@@ -8,75 +8,48 @@ counted in one pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ClassScaleSegLib.images.counts import dice, overlap_counts, ratio
 from ClassScaleSegLib.inference.backbone import Backbone
-from ClassScaleSegLib.inference.decode import RowDecoder
 from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement
-from ClassScaleSegLib.inference.preprocess import Prepared, resampling
-from ClassScaleSegLib.inference.windows import predict_rows
+from ClassScaleSegLib.inference.preprocess import with_way_back
+from ClassScaleSegLib.inference.segmenter import decoded_rows
 from ClassScaleSegLib.models.projection import Projection
 
-from ..evaluation.dice import overlap_counts
+from ..evaluation.dice import mean_of_known
 
-_TILE_ELEMENTS = {"cpu": 1 << 20}
-_TILE_ELEMENTS_ACCELERATOR = 1 << 25
 LabelOrRegion = int | tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class CasePredictor:
-    """Segments whole preprocessed cases, with the default settings of ``nnUNetv2_predict``.
+@torch.inference_mode()
+def segment_case(
+    data: np.ndarray,
+    properties: dict,
+    managers: tuple[Any, Any],
+    backbone: Backbone,
+    projection: Projection,
+    device: torch.device,
+) -> np.ndarray:
+    """Segment a preprocessed case, with the default settings of ``nnUNetv2_predict``.
 
-    :ivar network: a network with a :class:`.ClassScaleHead`, in evaluation mode.
-    :ivar projection: from basis to classes or regions, with their label values.
-    :ivar mirror_axes: spatial axes along which to mirror.
-    :ivar plans_manager: nnU-Net's manager of the plans.
-    :ivar configuration: nnU-Net's manager of the configuration.
-    :ivar device: device of the network.
+    :param data: preprocessed image ``(channels, X, Y, Z)``.
+    :param properties: stored with it by nnU-Net's preprocessing.
+    :param managers: nnU-Net's managers of the plans and of the configuration.
+    :param backbone: a network with a :class:`.ClassScaleHead`, in evaluation mode.
+    :param projection: from basis to classes or regions, with their label values.
+    :param device: where to compute.
+    :returns: label map ``(z, y, x)`` uint16 on the grid of the original image.
     """
-
-    network: torch.nn.Module
-    projection: Projection
-    mirror_axes: Sequence[int]
-    plans_manager: Any
-    configuration: Any
-    device: torch.device
-
-    @torch.inference_mode()
-    def __call__(self, data: np.ndarray, properties: dict) -> np.ndarray:
-        """Segment one case.
-
-        :param data: preprocessed image ``(channels, X, Y, Z)``.
-        :param properties: stored with it by nnU-Net's preprocessing.
-        :returns: label map ``(z, y, x)`` uint16 on the grid of the original image.
-        """
-        crop = properties["shape_after_cropping_and_before_resampling"]
-        spacing = [properties["spacing"][axis] for axis in self.plans_manager.transpose_forward]
-        first, second, third = (slice(low, high) for low, high in properties["bbox_used_for_cropping"])
-        prepared = Prepared(
-            np.ascontiguousarray(data, np.float32),
-            resampling(self.configuration, data.shape[1:], crop, spacing),
-            tuple(properties["shape_before_cropping"]),
-            (first, second, third),
-            tuple(self.plans_manager.transpose_backward),
-        )
-        labels, rows = prepared.empty(np.uint16)
-        device = str(self.device)
-        plan = MemoryPlan([Placement(device, device), Placement(device, "cpu")])
-        tile = _TILE_ELEMENTS.get(self.device.type, _TILE_ELEMENTS_ACCELERATOR)
-        decoder = RowDecoder(self.projection.to(device), prepared.axes, tile_elements=tile)
-        backbone = Backbone([self.network], self.mirror_axes)
-        image, patch = torch.from_numpy(prepared.image), self.configuration.patch_size
-        for basis in predict_rows(image, backbone, patch, plan=plan):
-            decoder.push(basis)
-            while row := decoder.pop():
-                rows[row.index] = row.labels.cpu().numpy()
-        return labels
+    prepared = with_way_back(data, properties, *managers)
+    labels, rows = prepared.empty(np.uint16)
+    plan = MemoryPlan([Placement(str(device), str(device)), Placement(str(device), "cpu")])
+    for row in decoded_rows(prepared, backbone, managers[1].patch_size, projection, plan):
+        rows[row.index] = row.labels.cpu().numpy()
+    return labels
 
 
 def case_metrics(
@@ -109,24 +82,20 @@ def case_metrics(
     else:
         classes = max(highest, *labels) + 1
         counts = overlap_counts(reference, prediction, classes).T[labels]
-    return {
-        entry: _metrics(common, predicted, referred, len(reference))
-        for entry, (common, predicted, referred) in zip(evaluated, counts.tolist(), strict=True)
-    }
-
-
-def _metrics(common: int, predicted: int, reference: int, voxels: int) -> dict[str, float]:
-    union = predicted + reference - common
-    return {
-        "Dice": 2 * common / (predicted + reference) if union else np.nan,
-        "IoU": common / union if union else np.nan,
+    common, predicted, referred = counts.T
+    union = predicted + referred - common
+    columns = {
+        "Dice": dice(counts.T),
+        "IoU": ratio(common, union),
         "FP": predicted - common,
         "TP": common,
-        "FN": reference - common,
-        "TN": voxels - union,
+        "FN": referred - common,
+        "TN": len(reference) - union,
         "n_pred": predicted,
-        "n_ref": reference,
+        "n_ref": referred,
     }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return {entry: dict(zip(columns, row, strict=True)) for entry, row in zip(evaluated, rows, strict=True)}
 
 
 def write_summary(cases: list[dict], file: Path) -> dict:
@@ -143,14 +112,10 @@ def write_summary(cases: list[dict], file: Path) -> dict:
 
     labels, names = list(cases[0]["metrics"]), next(iter(cases[0]["metrics"].values())).keys()
     mean = {
-        label: {name: _mean([case["metrics"][label][name] for case in cases]) for name in names} for label in labels
+        label: {name: mean_of_known([case["metrics"][label][name] for case in cases]) for name in names}
+        for label in labels
     }
-    foreground = {name: _mean([mean[label][name] for label in labels]) for name in names}
+    foreground = {name: mean_of_known([mean[label][name] for label in labels]) for name in names}
     summary = {"metric_per_case": cases, "mean": mean, "foreground_mean": foreground}
     save_summary_json(summary, str(file))
     return summary
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")

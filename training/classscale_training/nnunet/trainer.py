@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from ClassScaleSegLib.errors import LabelTableError, ModelError
 from ClassScaleSegLib.files import replacing
+from ClassScaleSegLib.images.counts import dice
+from ClassScaleSegLib.inference.backbone import Backbone
 from ClassScaleSegLib.models.projection import Projection
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
@@ -24,12 +26,13 @@ from nnunetv2.utilities.helpers import dummy_context
 from torch import distributed
 from torch._dynamo import OptimizedModule
 
+from ..evaluation.class_counts import class_counts
+from ..evaluation.dice import mean_of_known
 from ..files import PREVIOUS, save_whole
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 from ..network.low_rank_head import add_head
-from .case_validation import CasePredictor, case_metrics, write_summary
+from .case_validation import case_metrics, segment_case, write_summary
 from .checkpoints import readable
-from .epoch_validation import class_counts, region_counts
 from .planner import RANK_ENTRY
 
 MAX_CLASSES_WITH_PROBABILITIES = 64  # --npz stores one volume for each class of each case
@@ -107,8 +110,8 @@ class ClassScaleTrainer(nnUNetTrainer):
 
     def _build_loss(self) -> _HeadLoss:
         regions, ignore = self._regions(), self.label_manager.ignore_label
-        dice = SoftDice(self.configuration_manager.batch_dice, do_bg=bool(regions), ddp=self.is_ddp)
-        loss = RegionLoss(regions, dice, ignore) if regions else CrossEntropyDiceLoss(dice, ignore)
+        soft_dice = SoftDice(self.configuration_manager.batch_dice, do_bg=bool(regions), ddp=self.is_ddp)
+        loss = RegionLoss(regions, soft_dice, ignore) if regions else CrossEntropyDiceLoss(soft_dice, ignore)
         return _HeadLoss(DeepSupervisionLoss(loss, ddp=self.is_ddp))
 
     def _regions(self) -> tuple[tuple[int, ...], ...]:
@@ -150,7 +153,7 @@ class ClassScaleTrainer(nnUNetTrainer):
             ) from error
 
     def validation_step(self, batch: dict) -> dict:
-        """Return nnU-Net's loss and counts of hits and misses, computed by :mod:`.epoch_validation`.
+        """Return nnU-Net's loss and counts of hits and misses, computed by :func:`.class_counts`.
 
         :param batch: of nnU-Net's data loader.
         """
@@ -162,15 +165,13 @@ class ClassScaleTrainer(nnUNetTrainer):
         bases, projection, bias = output
         regions, ignore = self._regions(), self.label_manager.ignore_label
         head = Projection(projection.float(), bias.float(), regions=bool(regions))
-        if regions:
-            hits, false, missed = region_counts(bases[0], head, target[0], regions, ignore)
-        else:  # without the background
-            hits, false, missed = (count[1:] for count in class_counts(bases[0], head, target[0], ignore))
+        counts = class_counts(bases[0], head, target[0], ignore, regions).cpu().numpy()
+        hits, predicted, reference = counts if regions else counts[:, 1:]  # without the background
         return {
             "loss": loss.detach().cpu().numpy(),
-            "tp_hard": hits.cpu().numpy(),
-            "fp_hard": false.cpu().numpy(),
-            "fn_hard": missed.cpu().numpy(),
+            "tp_hard": hits,
+            "fp_hard": predicted - hits,
+            "fn_hard": reference - hits,
         }
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
@@ -187,12 +188,10 @@ class ClassScaleTrainer(nnUNetTrainer):
             ranks: list = [None] * distributed.get_world_size()
             distributed.all_gather_object(ranks, (sums, loss))
             sums, loss = sum(r[0] for r in ranks), np.mean([r[1] for r in ranks])
-        hits, total = 2 * sums[0], 2 * sums[0] + sums[1] + sums[2]
-        dice = np.divide(hits, total, out=np.full(len(total), np.nan), where=total > 0)
-        self.logger.log(
-            "mean_fg_dice", float(np.nanmean(dice)) if (total > 0).any() else float("nan"), self.current_epoch
-        )
-        self.logger.log("dice_per_class_or_region", [round(float(d), 5) for d in dice], self.current_epoch)
+        hits, false, missed = sums
+        by_class = dice(np.stack([hits, hits + false, hits + missed]))
+        self.logger.log("mean_fg_dice", mean_of_known(by_class), self.current_epoch)
+        self.logger.log("dice_per_class_or_region", [round(float(d), 5) for d in by_class], self.current_epoch)
         self.logger.log("val_losses", float(loss), self.current_epoch)
 
     def save_checkpoint(self, filename: str) -> None:
@@ -260,12 +259,13 @@ class ClassScaleTrainer(nnUNetTrainer):
         regions = self.label_manager.has_regions
         evaluated = self.label_manager.foreground_regions if regions else self.label_manager.foreground_labels
         evaluated = [tuple(e) if isinstance(e, list | tuple) else int(e) for e in evaluated]
-        predict = self._case_predictor()
+        managers = self.plans_manager, self.configuration_manager
+        backbone, projection = self._split_network()
         cases = []
         for index, key in enumerate(dataset.identifiers):
             self.print_to_log_file(f"predicting {key}")
             data, _, _, properties = dataset.load_case(key)
-            labels = predict(data[:], properties)
+            labels = segment_case(data[:], properties, managers, backbone, projection, self.device)
             reference_file, prediction_file = references / f"{key}{ending}", predictions / f"{key}{ending}"
             with replacing(prediction_file, overwrite=True) as temporary:
                 reader.write_seg(labels, str(temporary), properties)
@@ -282,12 +282,12 @@ class ClassScaleTrainer(nnUNetTrainer):
             cases = [case for rank in ranks for case in rank]
         return sorted(cases, key=lambda case: case["reference_file"])
 
-    def _case_predictor(self) -> CasePredictor:
+    def _split_network(self) -> tuple[Backbone, Projection]:
+        """Return the network as the engine takes it: what computes the basis, and the projection."""
         network = self.network.module if self.is_ddp else self.network
         if isinstance(network, OptimizedModule):
             network = network._orig_mod
         head, regions = network.decoder.seg_layers, self.label_manager.has_regions
         values = self.label_manager.regions_class_order if regions else self.label_manager.all_labels
         projection = Projection(head.projection.detach(), head.bias.detach(), tuple(map(int, values)), regions)
-        axes = self.inference_allowed_mirroring_axes or ()
-        return CasePredictor(network, projection, axes, self.plans_manager, self.configuration_manager, self.device)
+        return Backbone([network], self.inference_allowed_mirroring_axes or ()), projection
