@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from ClassScaleSegLib.errors import LabelTableError
+from ClassScaleSegLib.errors import LabelTableError, named
 
 from ..data.parallel import map_cases
 
@@ -26,21 +26,22 @@ def check_dataset(folder: Path, workers: int = 0) -> None:
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     file = folder / "dataset.json"
-    try:
-        dataset = json.loads(file.read_text(encoding="utf-8"))
-        highest = check_labels(dataset["labels"], str(file))
-        announced = int(dataset["numTraining"])
-        cases = get_filenames_of_train_images_and_targets(str(folder), dataset)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabelTableError(
-            f"{file} cannot be read as an nnU-Net dataset.json ({error!r}). Compare it with nnU-Net's description of "
-            "the dataset format."
-        ) from error
-    if len(cases) != announced:
-        raise LabelTableError(
-            f"{file} gives numTraining as {announced}, but {len(cases)} training cases were found. Correct numTraining "
-            "or the cases."
-        )
+    with named(file):
+        try:
+            dataset = json.loads(file.read_text(encoding="utf-8"))
+            highest = check_labels(dataset["labels"])
+            announced = int(dataset["numTraining"])
+            cases = get_filenames_of_train_images_and_targets(str(folder), dataset)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LabelTableError(
+                f"It cannot be read as an nnU-Net dataset.json ({error!r}). Compare it with nnU-Net's description of "
+                "the dataset format."
+            ) from error
+        if len(cases) != announced:
+            raise LabelTableError(
+                f"It gives numTraining as {announced}, but {len(cases)} training cases were found. Correct numTraining "
+                "or the cases."
+            )
     if not cases:
         raise LabelTableError(f"{folder} has no training cases: put images into imagesTr and label maps into labelsTr.")
     first = next(iter(cases.values()))["images"][0]
@@ -50,24 +51,23 @@ def check_dataset(folder: Path, workers: int = 0) -> None:
         pass
 
 
-def check_labels(labels: dict, where: str) -> int:
+def check_labels(labels: dict) -> int:
     """Check the labels of a ``dataset.json``, and return the highest value that may occur in label maps.
 
     :param labels: the entry "labels" of ``dataset.json``. The value of a region is a list of labels.
-    :param where: name of the file, for messages.
     :raises LabelTableError: unless the values are 0, 1, 2 ... without a gap, 0 is the background, and "ignore", if
         there is one, is the highest.
 
-    >>> check_labels({"background": 0, "kidney": [1, 2], "tumour": 2, "ignore": 3}, "dataset.json")
+    >>> check_labels({"background": 0, "kidney": [1, 2], "tumour": 2, "ignore": 3})
     3
     """
     values = sorted({int(value) for entry in labels.values() for value in np.atleast_1d(entry)})
     gap = next((index for index, value in enumerate(values) if value != index), None)
     if gap is not None or labels.get("background") != 0:
         found = f"{values[gap]} where {gap} was expected" if gap is not None else "no background with value 0"
-        raise LabelTableError(f"{where}: labels must be 0 (background), 1, 2 ... without a gap; found {found}.")
+        raise LabelTableError(f"labels must be 0 (background), 1, 2 ... without a gap; found {found}.")
     if "ignore" in labels and labels["ignore"] != values[-1]:
-        raise LabelTableError(f"{where}: the ignore label is {labels['ignore']}; it must be the highest, {values[-1]}.")
+        raise LabelTableError(f"the ignore label is {labels['ignore']}; it must be the highest, {values[-1]}.")
     return values[-1]
 
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.errors import ModelError, named
 
 
 @contextmanager
@@ -31,7 +31,8 @@ def whole_network(file: Path, build: Callable[[], torch.nn.Module]) -> Iterator[
         yield file
         return
     network = build()
-    adopt_encoder(network, content, str(file))
+    with named(file):
+        adopt_encoder(network, content)
     with TemporaryDirectory() as folder:
         whole = Path(folder) / "checkpoint_pretrained.pth"
         torch.save({"network_weights": network.state_dict()}, whole)
@@ -49,7 +50,7 @@ def _self_supervised(file: Path) -> dict | None:
     return content if isinstance(content, dict) and "nnssl_adaptation_plan" in content else None
 
 
-def adopt_encoder(network: Any, content: dict, where: str) -> None:
+def adopt_encoder(network: Any, content: dict) -> None:
     """Load the weights of a pretrained encoder and stem into a network, and leave its other weights unchanged.
 
     If the network has more input channels than the encoder, the first weights of the encoder are repeated for each
@@ -57,7 +58,6 @@ def adopt_encoder(network: Any, content: dict, where: str) -> None:
 
     :param network: a PlainConvUNet or ResidualEncoderUNet.
     :param content: content of a checkpoint of nnssl.
-    :param where: its file, for messages.
     :raises ModelError: naming the first tensor that is missing or has another shape.
     """
     plan, given = content["nnssl_adaptation_plan"], content["network_weights"]
@@ -72,20 +72,17 @@ def adopt_encoder(network: Any, content: dict, where: str) -> None:
         source = next((theirs + name[len(own) :] for own, theirs in prefixes if name.startswith(own)), None)
         if source is None:
             continue
-        if source not in given:
-            raise ModelError(
-                f"{where}: the encoder does not fit the plans: {source} is missing. Plan with the architecture that "
-                "was pretrained (in most cases nnU-Net's ResEncL)."
-            )
-        value = given[source]
-        if name in first and value.shape[1] == 1 < tensor.shape[1]:
+        value = given.get(source)
+        if value is not None and name in first and value.shape[1] == 1 < tensor.shape[1]:
             channels = tensor.shape[1]
             value = value.repeat(1, channels, *[1] * (value.ndim - 2)) / channels
-        if value.shape != tensor.shape:
+        if value is None or value.shape != tensor.shape:
+            fault = "is missing"
+            if value is not None:
+                fault = f"has shape {tuple(value.shape)}, the network has {tuple(tensor.shape)}"
             raise ModelError(
-                f"{where}: the encoder does not fit the plans: {source} has shape {tuple(value.shape)}, the network "
-                f"has {tuple(tensor.shape)}. Plan with the architecture that was pretrained (in most cases nnU-Net's "
-                "ResEncL)."
+                f"the encoder does not fit the plans: {source} {fault}. Plan with the architecture "
+                "that was pretrained (in most cases nnU-Net's ResEncL)."
             )
         weights[name] = value
     network.load_state_dict(weights, strict=False)
