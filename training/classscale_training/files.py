@@ -1,17 +1,19 @@
-"""Write JSON files and checkpoints completely or not at all."""
+"""Write JSON files and checkpoints completely or not at all, and find a checkpoint that is whole."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ClassScaleSegLib.errors import reason
+from ClassScaleSegLib.errors import ModelError, reason
 from ClassScaleSegLib.files import replacing, unwritable
 
 LATEST, PREVIOUS = "checkpoint_latest.pth", "checkpoint_previous.pth"
+Content = TypeVar("Content")
 
 
 def write_json(file: Path, content: Any) -> None:
@@ -53,3 +55,24 @@ def _keep(file: Path, previous: Path) -> None:
         os.link(file, previous)
     except OSError:
         os.replace(file, previous)
+
+
+def read_newest(files: Sequence[Path], read: Callable[[Path], Content], advice: str) -> Content:
+    """Return what ``read`` makes of the first checkpoint that it can read, with a warning if the first one is damaged.
+
+    :param files: the newest checkpoint first.
+    :param read: raises any exception for a damaged file.
+    :param advice: a sentence that says what to do if all are damaged.
+    :raises ModelError: if ``read`` can read none of them.
+    """
+    faults = []
+    for file in files:
+        try:
+            content = read(file)
+        except Exception as error:  # torch does not document which errors damaged files raise
+            faults.append(f"{file} ({reason(error) if file.exists() else 'does not exist'})")
+            continue
+        if faults:
+            warnings.warn(f"{faults[0]} cannot be read; the training continues from {file.name}.", stacklevel=3)
+        return content
+    raise ModelError(f"No checkpoint can be read: {'; '.join(faults)}. {advice}")

@@ -6,14 +6,12 @@ Writing a new checkpoint cannot lose the previous one, and a damaged newest chec
 from __future__ import annotations
 
 import functools
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from ClassScaleSegLib.errors import ModelError, reason
 
-from ..files import LATEST, PREVIOUS, save_whole
+from ..files import LATEST, PREVIOUS, read_newest, save_whole
 
 
 class Checkpoints:
@@ -53,23 +51,9 @@ class Checkpoints:
         :returns: the content, or ``None`` if there is no checkpoint.
         :raises ModelError: if there are checkpoints, but none can be read.
         """
-        faults = []
-        for file in (self.latest, self.previous):
-            if not file.exists():
-                continue
-            try:
-                content = torch.load(file, map_location=device, weights_only=True)
-            except Exception as error:  # torch does not document which errors damaged files raise
-                faults.append(f"{file} ({reason(error)})")
-                continue
-            if faults:
-                warnings.warn(f"{faults[0]} cannot be read; the training continues from {file.name}.", stacklevel=2)
-            return content
-        if faults:
-            raise ModelError(
-                f"No checkpoint can be read: {'; '.join(faults)}. Delete them to start again from the beginning."
-            )
-        return None
+        files = [file for file in (self.latest, self.previous) if file.exists()]
+        read = functools.partial(torch.load, map_location=device, weights_only=True)
+        return read_newest(files, read, "Delete them to start again from the beginning.") if files else None
 
 
 def _write(content: dict[str, Any], name: str) -> None:

@@ -8,6 +8,7 @@ arrays with both a class axis and volume axes: the last layer, the loss, and bot
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,10 @@ from torch._dynamo import OptimizedModule
 
 from ..evaluation.class_counts import class_counts
 from ..evaluation.dice import mean_of_known
-from ..files import PREVIOUS, save_whole
+from ..files import LATEST, PREVIOUS, read_newest, save_whole
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 from ..network.low_rank_head import add_head
 from .case_validation import case_metrics, segment_case, write_summary
-from .checkpoints import readable
 from .planner import RANK_ENTRY
 
 MAX_CLASSES_WITH_PROBABILITIES = 64  # --npz stores one volume for each class of each case
@@ -211,7 +211,10 @@ class ClassScaleTrainer(nnUNetTrainer):
         :param filename_or_checkpoint: path of the checkpoint.
         :raises ModelError: if it is missing or damaged and no other checkpoint can be used.
         """
-        super().load_checkpoint(str(readable(Path(filename_or_checkpoint))))
+        file = Path(filename_or_checkpoint)
+        older = [file.with_name(PREVIOUS), file.with_name("checkpoint_best.pth")] if file.name == LATEST else []
+        advice = "Name another checkpoint, or start the training again without it."
+        super().load_checkpoint(str(read_newest([file, *older], _whole, advice)))
 
     def on_train_end(self) -> None:
         """Finish as nnU-Net does, and remove ``checkpoint_previous.pth``."""
@@ -291,3 +294,11 @@ class ClassScaleTrainer(nnUNetTrainer):
         values = self.label_manager.regions_class_order if regions else self.label_manager.all_labels
         projection = Projection(head.projection.detach(), head.bias.detach(), tuple(map(int, values)), regions)
         return Backbone([network], self.inference_allowed_mirroring_axes or ()), projection
+
+
+def _whole(checkpoint: Path) -> Path:
+    """Return the checkpoint, if none of the checksums in it is wrong."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"checksum of {damaged}")
+    return checkpoint
