@@ -120,6 +120,10 @@ class Tiles:
             yield part, [row[: shape[0] * shape[1]].view(shape) for row in self.buffer]
 
 
+class LabelOutsideError(ValueError):
+    """A label is not among those of the model, the dataset or the regions."""
+
+
 class LabelCheck:
     """Check that labels are in range, with a single synchronisation of the GPU for all blocks.
 
@@ -146,7 +150,7 @@ class LabelCheck:
     def raise_if_outside(self) -> None:
         """Check the recorded labels.
 
-        :raises ValueError: naming the first label that is out of range.
+        :raises LabelOutsideError: naming the first label that is out of range.
         """
         if not self.seen:
             return
@@ -154,4 +158,4 @@ class LabelCheck:
         for b, low, high in zip(samples, torch.stack(lows).tolist(), torch.stack(highs).tolist(), strict=True):
             if low < 0 or high >= self.limits[b]:
                 wrong = low if low < 0 else high
-                raise ValueError(f"label {wrong} is outside 0..{self.limits[b] - 1}, the {self.what}.")
+                raise LabelOutsideError(f"label {wrong} is outside 0..{self.limits[b] - 1}, the {self.what}.")

@@ -31,6 +31,7 @@ from ..evaluation.class_counts import class_counts
 from ..evaluation.dice import mean_of_known
 from ..files import LATEST, PREVIOUS, read_newest, save_whole
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
+from ..loss.tiles import LabelOutsideError
 from ..network.low_rank_head import add_head
 from .case_validation import case_metrics, segment_case, write_summary
 from .planner import RANK_ENTRY
@@ -144,9 +145,7 @@ class ClassScaleTrainer(nnUNetTrainer):
         """
         try:
             return super().train_step(batch)
-        except ValueError as error:
-            if "outside 0.." not in str(error):
-                raise
+        except LabelOutsideError as error:
             raise LabelTableError(
                 f"One of the cases {', '.join(sorted(set(batch['keys'])))} does not fit dataset.json: {error} "
                 "Correct the label map or dataset.json, then preprocess again."
