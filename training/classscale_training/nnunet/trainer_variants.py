@@ -9,69 +9,12 @@ class ClassScaleTrainer_NoMirroring(ClassScaleTrainer):
     mirroring = False
 
 
-class ClassScaleTrainer_1epoch(ClassScaleTrainer):
-    epochs = 1
+def _add_lengths(base: type[ClassScaleTrainer], ending: str, lengths: tuple[int, ...]) -> None:
+    for epochs in lengths:
+        name = f"ClassScaleTrainer_{epochs}epoch{'s' if epochs > 1 else ''}{ending}"
+        globals()[name] = type(name, (base,), {"epochs": epochs})
 
 
-class ClassScaleTrainer_5epochs(ClassScaleTrainer):
-    epochs = 5
-
-
-class ClassScaleTrainer_10epochs(ClassScaleTrainer):
-    epochs = 10
-
-
-class ClassScaleTrainer_20epochs(ClassScaleTrainer):
-    epochs = 20
-
-
-class ClassScaleTrainer_50epochs(ClassScaleTrainer):
-    epochs = 50
-
-
-class ClassScaleTrainer_100epochs(ClassScaleTrainer):
-    epochs = 100
-
-
-class ClassScaleTrainer_250epochs(ClassScaleTrainer):
-    epochs = 250
-
-
-class ClassScaleTrainer_500epochs(ClassScaleTrainer):
-    epochs = 500
-
-
-class ClassScaleTrainer_750epochs(ClassScaleTrainer):
-    epochs = 750
-
-
-class ClassScaleTrainer_2000epochs(ClassScaleTrainer):
-    epochs = 2000
-
-
-class ClassScaleTrainer_4000epochs(ClassScaleTrainer):
-    epochs = 4000
-
-
-class ClassScaleTrainer_8000epochs(ClassScaleTrainer):
-    epochs = 8000
-
-
-class ClassScaleTrainer_100epochs_NoMirroring(ClassScaleTrainer_NoMirroring):
-    epochs = 100
-
-
-class ClassScaleTrainer_250epochs_NoMirroring(ClassScaleTrainer_NoMirroring):
-    epochs = 250
-
-
-class ClassScaleTrainer_2000epochs_NoMirroring(ClassScaleTrainer_NoMirroring):
-    epochs = 2000
-
-
-class ClassScaleTrainer_4000epochs_NoMirroring(ClassScaleTrainer_NoMirroring):
-    epochs = 4000
-
-
-class ClassScaleTrainer_8000epochs_NoMirroring(ClassScaleTrainer_NoMirroring):
-    epochs = 8000
+# such as ClassScaleTrainer_1epoch, ClassScaleTrainer_250epochs and ClassScaleTrainer_250epochs_NoMirroring
+_add_lengths(ClassScaleTrainer, "", (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000))
+_add_lengths(ClassScaleTrainer_NoMirroring, "_NoMirroring", (100, 250, 2000, 4000, 8000))
