@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,52 +26,36 @@ _PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}  # nnU-Net's defaults
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of :func:`plan`."""
-    parser.add_argument("-d", nargs="+", type=int, required=True, metavar="ID", help="dataset IDs")
-    parser.add_argument(
+    add = parser.add_argument
+    add("-d", nargs="+", type=int, required=True, metavar="ID", help="dataset IDs")
+    add(
         "-pl",
         default="ExperimentPlanner",
         metavar="PLANNER",
         help="nnU-Net's name of the planner, such as nnUNetPlannerResEncL (default: ExperimentPlanner)",
     )
-    parser.add_argument(
-        "--rank",
-        type=int,
-        help="channels of the basis (default: 32, or those of the finest scale if it has fewer)",
-    )
-    parser.add_argument(
-        "-fpe",
-        default="DatasetFingerprintExtractor",
-        metavar="EXTRACTOR",
-        help="fingerprint extractor (default: DatasetFingerprintExtractor)",
-    )
-    parser.add_argument(
+    add("--rank", type=int, help="channels of the basis (default: 32, or those of the finest scale if it has fewer)")
+    extractor, preprocessor = "DatasetFingerprintExtractor", "DefaultPreprocessor"
+    add("-fpe", default=extractor, metavar="EXTRACTOR", help=f"fingerprint extractor (default: {extractor})")
+    add(
         "-npfp",
         type=int,
         default=8,
         metavar="N",
         help="number of processes for checking the dataset and extracting its fingerprint (default: 8)",
     )
-    parser.add_argument("--clean", action="store_true", help="extract the fingerprint again, even if it exists")
-    parser.add_argument(
-        "--verify_dataset_integrity", action="store_true", help="also run nnU-Net's own check of the dataset"
-    )
-    parser.add_argument(
-        "-gpu_memory_target", type=float, metavar="GB", help="GPU memory to plan for (default: set by the planner)"
-    )
-    parser.add_argument(
-        "-preprocessor_name",
-        default="DefaultPreprocessor",
-        metavar="NAME",
-        help="preprocessor (default: DefaultPreprocessor)",
-    )
-    parser.add_argument(
+    add("--clean", action="store_true", help="extract the fingerprint again, even if it exists")
+    add("--verify_dataset_integrity", action="store_true", help="also run nnU-Net's own check of the dataset")
+    add("-gpu_memory_target", type=float, metavar="GB", help="GPU memory to plan for (default: set by the planner)")
+    add("-preprocessor_name", default=preprocessor, metavar="NAME", help=f"preprocessor (default: {preprocessor})")
+    add(
         "-overwrite_target_spacing",
         nargs=3,
         type=float,
         metavar="MM",
         help="voxel spacing of 3d_fullres (default: chosen by the planner)",
     )
-    parser.add_argument(
+    add(
         "-overwrite_plans_name",
         metavar="NAME",
         help=f"name of the plans file (default: set by the planner, such as {PLANS})",
@@ -102,10 +87,8 @@ def plan(options: argparse.Namespace) -> int:
 
     for dataset in options.d:
         check_dataset(_dataset_folder("nnUNet_raw", str(dataset)), options.npfp)
-    checked = options.verify_dataset_integrity
-    extract_fingerprints(
-        options.d, options.fpe, options.npfp, checked, options.clean, options.verbose, not options.no_pbar
-    )
+    bar, checked = not options.no_pbar, options.verify_dataset_integrity
+    extract_fingerprints(options.d, options.fpe, options.npfp, checked, options.clean, options.verbose, bar)
     for dataset in options.d:
         _, name = plan_experiment_dataset(
             dataset,
@@ -126,16 +109,17 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_preprocess_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of :func:`preprocess`."""
-    parser.add_argument("-d", nargs="+", type=int, required=True, metavar="ID", help="dataset IDs")
-    parser.add_argument("-plans_name", default=PLANS, metavar="PLANS", help=f"plans (default: {PLANS})")
-    parser.add_argument(
+    add = parser.add_argument
+    add("-d", nargs="+", type=int, required=True, metavar="ID", help="dataset IDs")
+    add("-plans_name", default=PLANS, metavar="PLANS", help=f"plans (default: {PLANS})")
+    add(
         "-c",
         nargs="+",
         default=list(_PROCESSES),
         metavar="CONFIGURATION",
         help=f"configurations (default: {' '.join(_PROCESSES)})",
     )
-    parser.add_argument(
+    add(
         "-np",
         nargs="+",
         type=int,
@@ -158,26 +142,32 @@ def preprocess(options: argparse.Namespace) -> int:
     from . import preprocessing
 
     for dataset in options.d:
-        _require_plans(str(dataset), options.plans_name)
-    processes = options.np or [_PROCESSES.get(configuration, 4) for configuration in options.c]
-    more = {"num_processes": processes, "verbose": options.verbose, "show_progress_bar": not options.no_pbar}
-    preprocessing.preprocess(options.d, options.plans_name, options.c, **more)
+        _preprocessed_json(str(dataset), f"{options.plans_name}.json")
+    preprocessing.preprocess(
+        options.d,
+        options.plans_name,
+        options.c,
+        num_processes=options.np or [_PROCESSES.get(configuration, 4) for configuration in options.c],
+        verbose=options.verbose,
+        show_progress_bar=not options.no_pbar,
+    )
     return 0
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of :func:`train`."""
+    add = parser.add_argument
     _add_training(parser)
-    parser.add_argument(
+    add(
         "-pretrained_weights",
         type=Path,
         metavar="FILE",
         help="start from the weights of a checkpoint of nnU-Net, or from an encoder that nnssl trained",
     )
-    parser.add_argument("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
-    parser.add_argument("--c", action="store_true", help="continue from the latest checkpoint")
-    parser.add_argument("--val", action="store_true", help="only validate a finished training")
-    parser.add_argument("--disable_checkpointing", action="store_true", help="write no checkpoints")
+    add("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
+    add("--c", action="store_true", help="continue from the latest checkpoint")
+    add("--val", action="store_true", help="only validate a finished training")
+    add("--disable_checkpointing", action="store_true", help="write no checkpoints")
 
 
 def train(options: argparse.Namespace) -> int:
@@ -190,7 +180,7 @@ def train(options: argparse.Namespace) -> int:
     :raises ModelError: if plans, configuration or pretrained weights are missing or do not fit.
     """
     require_folders("nnUNet_preprocessed", "nnUNet_results")
-    plans = _require_plans(options.dataset_name_or_id, options.p)
+    plans = _preprocessed_json(options.dataset_name_or_id, f"{options.p}.json")
     if options.configuration not in plans["configurations"]:
         raise ModelError(
             f"The plans {options.p} have no configuration {options.configuration}, only "
@@ -200,37 +190,31 @@ def train(options: argparse.Namespace) -> int:
         _refuse_probabilities(options.dataset_name_or_id)
     register_trainers()
     make_torchvision_importable()
-    if options.pretrained_weights is None:
-        _run_training(options, None)
-        return 0
-    from .pretrained import whole_network
-
-    with whole_network(options.pretrained_weights, lambda: _network(options, plans)) as file:
-        _run_training(options, str(file))
-    return 0
-
-
-def _run_training(options: argparse.Namespace, pretrained_weights: str | None) -> None:
     import torch
     from nnunetv2.run.run_training import run_training
 
+    from .pretrained import whole_network
+
     # As nnUNetv2_train does: all cores when training on a CPU, one core when training on a GPU.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)) if options.device == "cpu" else 1)
-    run_training(
-        options.dataset_name_or_id,
-        options.configuration,
-        options.fold,
-        options.tr,
-        options.p,
-        pretrained_weights,
-        options.num_gpus,
-        options.npz,
-        options.c,
-        options.val,
-        options.disable_checkpointing,
-        options.val_best,
-        torch.device(options.device),
-    )
+    given = options.pretrained_weights
+    with nullcontext() if given is None else whole_network(given, lambda: _network(options, plans)) as file:
+        run_training(
+            options.dataset_name_or_id,
+            options.configuration,
+            options.fold,
+            options.tr,
+            options.p,
+            None if file is None else str(file),
+            options.num_gpus,
+            options.npz,
+            options.c,
+            options.val,
+            options.disable_checkpointing,
+            options.val_best,
+            torch.device(options.device),
+        )
+    return 0
 
 
 def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -240,46 +224,34 @@ def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset_name_or_id", help="such as 300 or Dataset300_Name")
-    parser.add_argument("configuration", help="configuration of the plans, such as 3d_fullres or 2d")
-    parser.add_argument("fold", help="0 to 4, or all to train on all cases")
-    parser.add_argument("-tr", default=TRAINER, metavar="TRAINER", help=f"trainer (default: {TRAINER})")
-    parser.add_argument("-p", default=PLANS, metavar="PLANS", help=f"plans (default: {PLANS})")
-    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (default: cuda)")
-    parser.add_argument(
-        "--npz", action="store_true", help="also store the probabilities of the validation cases (at most 64 classes)"
-    )
-    parser.add_argument("--val_best", action="store_true", help="validate checkpoint_best instead of checkpoint_final")
+    add = parser.add_argument
+    add("dataset_name_or_id", help="such as 300 or Dataset300_Name")
+    add("configuration", help="configuration of the plans, such as 3d_fullres or 2d")
+    add("fold", help="0 to 4, or all to train on all cases")
+    add("-tr", default=TRAINER, metavar="TRAINER", help=f"trainer (default: {TRAINER})")
+    add("-p", default=PLANS, metavar="PLANS", help=f"plans (default: {PLANS})")
+    add("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (default: cuda)")
+    add("--npz", action="store_true", help="also store the probabilities of the validation cases (at most 64 classes)")
+    add("--val_best", action="store_true", help="validate checkpoint_best instead of checkpoint_final")
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of :func:`export`."""
-    parser.add_argument("-d", metavar="DATASET", help="name or ID of the dataset; or give -m")
-    parser.add_argument(
-        "-m", type=Path, metavar="FOLDER", help="folder of the training, Trainer__Plans__configuration; or give -d"
-    )
-    parser.add_argument(
-        "-o", type=Path, required=True, metavar="PATH", help="bundle to write (.zip), or with --stock the folder"
-    )
-    parser.add_argument(
-        "-c", default="3d_fullres", metavar="CONFIGURATION", help="configuration, with -d (default: 3d_fullres)"
-    )
-    parser.add_argument("-tr", default=TRAINER, metavar="TRAINER", help=f"trainer, with -d (default: {TRAINER})")
-    parser.add_argument("-p", default=PLANS, metavar="PLANS", help=f"plans, with -d (default: {PLANS})")
-    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that have the checkpoint)")
-    parser.add_argument("-chk", choices=("final", "best"), default="final", help="checkpoint (default: final)")
-    parser.add_argument(
-        "--stock", action="store_true", help="write a model folder for nnUNetv2_predict_from_modelfolder"
-    )
-    parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="colour-table CSV with names, colours and codes (bundle only)"
-    )
-    parser.add_argument(
-        "--card", type=Path, metavar="FILE", help="Markdown file that describes the model (bundle only)"
-    )
-    parser.add_argument("--name", help="name of the model (bundle only)")
-    parser.add_argument("--licence", help="licence of the weights (bundle only)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle or folder")
+    add = parser.add_argument
+    add("-d", metavar="DATASET", help="name or ID of the dataset; or give -m")
+    add("-m", type=Path, metavar="FOLDER", help="folder of the training, Trainer__Plans__configuration; or give -d")
+    add("-o", type=Path, required=True, metavar="PATH", help="bundle to write (.zip), or with --stock the folder")
+    add("-c", default="3d_fullres", metavar="CONFIGURATION", help="configuration, with -d (default: 3d_fullres)")
+    add("-tr", default=TRAINER, metavar="TRAINER", help=f"trainer, with -d (default: {TRAINER})")
+    add("-p", default=PLANS, metavar="PLANS", help=f"plans, with -d (default: {PLANS})")
+    add("-f", nargs="+", metavar="FOLD", help="folds (default: all that have the checkpoint)")
+    add("-chk", choices=("final", "best"), default="final", help="checkpoint (default: final)")
+    add("--stock", action="store_true", help="write a model folder for nnUNetv2_predict_from_modelfolder")
+    add("--labels", type=Path, metavar="FILE", help="colour-table CSV with names, colours and codes (bundle only)")
+    add("--card", type=Path, metavar="FILE", help="Markdown file that describes the model (bundle only)")
+    add("--name", help="name of the model (bundle only)")
+    add("--licence", help="licence of the weights (bundle only)")
+    add("--overwrite", action="store_true", help="replace an existing bundle or folder")
 
 
 def export(options: argparse.Namespace) -> int:
@@ -329,8 +301,9 @@ def _dataset_folder(variable: str, name_or_id: str) -> Path:
     return found[0]
 
 
-def _require_plans(name_or_id: str, plans_name: str) -> dict:
-    file = _dataset_folder("nnUNet_preprocessed", name_or_id) / f"{plans_name}.json"
+def _preprocessed_json(name_or_id: str, name: str) -> dict:
+    """Read a JSON file that ``classscaleseg-train plan`` wrote."""
+    file = _dataset_folder("nnUNet_preprocessed", name_or_id) / name
     if not file.is_file():
         raise ModelError(f"{file} does not exist: run `classscaleseg-train plan` first, or name plans that exist.")
     return json.loads(file.read_text(encoding="utf-8"))
@@ -339,8 +312,7 @@ def _require_plans(name_or_id: str, plans_name: str) -> dict:
 def _refuse_probabilities(name_or_id: str) -> None:
     from .trainer import MAX_CLASSES_WITH_PROBABILITIES
 
-    file = _dataset_folder("nnUNet_preprocessed", name_or_id) / "dataset.json"
-    classes = len(json.loads(file.read_text(encoding="utf-8"))["labels"])
+    classes = len(_preprocessed_json(name_or_id, "dataset.json")["labels"])
     if classes > MAX_CLASSES_WITH_PROBABILITIES:
         raise ClassScaleError(
             f"--npz would store {classes} volumes of probabilities for each case; it is allowed for at most "
@@ -356,8 +328,7 @@ def _network(options: argparse.Namespace, plans: dict) -> torch.nn.Module:
 
     manager = PlansManager(plans)
     configuration = manager.get_configuration(options.configuration)
-    file = _dataset_folder("nnUNet_preprocessed", options.dataset_name_or_id) / "dataset.json"
-    dataset = json.loads(file.read_text(encoding="utf-8"))
+    dataset = _preprocessed_json(options.dataset_name_or_id, "dataset.json")
     channels = determine_num_input_channels(manager, configuration, dataset)
     heads = manager.get_label_manager(dataset).num_segmentation_heads
     return ClassScaleTrainer.build_network_architecture(manager, configuration, channels, heads)
