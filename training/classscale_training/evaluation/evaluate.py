@@ -174,30 +174,20 @@ def _count_files(options: EvaluationOptions, pair: tuple[Path, Path | None]) -> 
         prediction = np.zeros_like(reference)
     else:
         prediction, predicted_image = read_labels(prediction_file)
-        difference = geometry_difference(image, predicted_image)
-        if difference:
+        if difference := geometry_difference(image, predicted_image):
             raise ImageError(
                 f"{reference_file} and {prediction_file} have different geometries: {difference}. "
                 "Evaluate predictions on the grid of their reference."
             )
     counts = count_case(reference, prediction, image.GetSpacing()[::-1], options)
-    _check_labels(counts.voxels[2], reference_file, options.names)
-    _check_labels(counts.voxels[1], prediction_file or reference_file, options.names)
+    names = options.names or range(counts.voxels.shape[1])
+    for file, voxels in ((reference_file, counts.voxels[2]), (prediction_file or reference_file, counts.voxels[1])):
+        unknown = [value for value in np.flatnonzero(voxels).tolist() if value not in names]
+        if unknown:
+            raise ImageError(
+                f"{file} holds label {unknown[0]}, which is not among the {len(names)} labels of dataset.json."
+            )
     return counts
-
-
-def _check_labels(counts: np.ndarray, file: Path, names: Mapping[int, str] | None) -> None:
-    """Check that every label in a file has a name.
-
-    :param counts: ``(C,)`` voxels of each label value.
-    """
-    if not names:
-        return
-    unknown = [value for value in np.flatnonzero(counts).tolist() if value not in names]
-    if unknown:
-        raise ImageError(
-            f"{file} holds label {unknown[0]}, which is not among the {len(names)} labels of dataset.json."
-        )
 
 
 def _collect(
@@ -221,23 +211,20 @@ def _collect(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``classscaleseg-train evaluate``."""
-    parser.add_argument("reference", type=Path, help="folder of reference label maps")
-    parser.add_argument("prediction", type=Path, help="folder of predicted label maps with the same names")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the tables and the plot")
-    parser.add_argument(
+    add = parser.add_argument
+    add("reference", type=Path, help="folder of reference label maps")
+    add("prediction", type=Path, help="folder of predicted label maps with the same names")
+    add("-o", "--output", type=Path, required=True, help="folder for the tables and the plot")
+    add(
         "--dataset-json",
         type=Path,
         help="file with the names of the labels (default: dataset.json in the folder of the predictions, or in the "
         "parent folder of the references)",
     )
-    parser.add_argument(
-        "--tolerance", type=float, default=1.0, metavar="MM", help="tolerance of the surface Dice (default: 1 mm)"
-    )
-    parser.add_argument("--no-surface", action="store_true", help="omit the surface Dice, which takes most of the time")
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="count missing predictions as if nothing had been predicted"
-    )
-    parser.add_argument("--workers", type=int, default=0, help="number of worker processes; 0 or 1: none (default: 0)")
+    add("--tolerance", type=float, default=1.0, metavar="MM", help="tolerance of the surface Dice (default: 1 mm)")
+    add("--no-surface", action="store_true", help="omit the surface Dice, which takes most of the time")
+    add("--allow-missing", action="store_true", help="count missing predictions as if nothing had been predicted")
+    add("--workers", type=int, default=0, help="number of worker processes; 0 or 1: none (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:
