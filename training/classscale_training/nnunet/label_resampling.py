@@ -39,8 +39,7 @@ def resample_labels(labels: np.ndarray, new_shape: Sequence[int], separate_axis:
     x_axis, y_axis, z_axis = linear
     result = np.empty(tuple(new_shape), labels.dtype)
     for row in range(len(x_axis)):
-        layers = [labels[x_axis.lower[row]], labels[x_axis.upper[row]]]
-        sides = [(1 - x_axis.weight[row], layers[0]), (x_axis.weight[row], layers[1])]
+        layers = labels[x_axis.lower[row]], labels[x_axis.upper[row]]
         closest = labels[nearest[0][row]][nearest[1][:, None], nearest[2]]
         corners = [layer[y[:, None], z] for layer in layers for y in _ends(y_axis) for z in _ends(z_axis)]
         y, z = np.nonzero(np.any([corner != corners[0] for corner in corners[1:]], 0))
@@ -48,7 +47,7 @@ def resample_labels(labels: np.ndarray, new_shape: Sequence[int], separate_axis:
         if len(y):
             weights = [
                 a * b * c
-                for a, _ in sides
+                for a in (1 - x_axis.weight[row], x_axis.weight[row])
                 for b in (1 - y_axis.weight[y], y_axis.weight[y])
                 for c in (1 - z_axis.weight[z], z_axis.weight[z])
             ]

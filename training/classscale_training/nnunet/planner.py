@@ -50,14 +50,7 @@ class _CountsRank(_Untyped):
         """Return the number of elements of all feature maps, counted as nnU-Net does, but with the basis as output.
 
         The network is built on the meta device: unlike nnU-Net's estimate, this one needs no memory for weights, and it
-        does not depend on the number of worker processes.
-
-        :param patch_size: voxels along each axis.
-        :param input_channels: channels of the image.
-        :param output_channels: not used.
-        :param arch_class_name: name of the network's class.
-        :param arch_kwargs: its arguments.
-        :param arch_kwargs_req_import: names of those arguments that are to be imported.
+        does not depend on the number of worker processes. Of nnU-Net's parameters, ``output_channels`` is not used.
         """
         with torch.device("meta"):
             network = get_network_from_plans(
@@ -73,8 +66,6 @@ class _CountsRank(_Untyped):
     def get_plans_for_configuration(self, *arguments: Any, **options: Any) -> dict:
         """Plan one configuration as nnU-Net does, and store the rank in it if one was chosen.
 
-        :param arguments: of nnU-Net's method.
-        :param options: of nnU-Net's method.
         :raises ModelError: if the rank exceeds the channels of the finest scale.
         """
         plan = super().get_plans_for_configuration(*arguments, **options)
@@ -87,8 +78,6 @@ class _CountsRank(_Untyped):
         """Name the folder of the preprocessed data after these plans.
 
         It must not be the folder of nnU-Net's plans, because our preprocessing keeps fewer ``class_locations``.
-
-        :param configuration_name: such as ``3d_fullres``.
         """
         return f"{self.plans_identifier}_{configuration_name}"
 
@@ -127,9 +116,8 @@ PLANNERS: dict[str, type] = {
 
 
 def find_planner(name: str) -> type:
-    """Return the planner that replaces a planner of nnU-Net.
+    """Return the planner that replaces the planner of nnU-Net with this name.
 
-    :param name: of nnU-Net's planner.
     :raises ModelError: if none of the planners here replaces it.
 
     >>> find_planner("nnUNetPlannerResEncL").__name__

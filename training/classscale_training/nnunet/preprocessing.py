@@ -42,10 +42,6 @@ class ClassScalePreprocessor(DefaultPreprocessor):
 
         :param data: image ``(channels, ...)`` in the axis order of nnU-Net's reader.
         :param seg: label map ``(1, ...)``, or None.
-        :param properties: of the image, as nnU-Net's reader returns them.
-        :param plans_manager: nnU-Net's manager of the plans.
-        :param configuration_manager: nnU-Net's manager of the configuration.
-        :param dataset_json: content or path of ``dataset.json``.
         :returns: image, label map and properties, preprocessed.
         """
         configuration = _OnePass(configuration_manager.configuration)

@@ -91,9 +91,7 @@ class ClassScaleTrainer(nnUNetTrainer):
     ) -> torch.nn.Module:
         """Build the network of the plans with a :class:`.ClassScaleHead` as its last layer.
 
-        :param plans_manager: nnU-Net's manager of the plans.
         :param configuration_manager: nnU-Net's manager of the configuration, with the rank if one was chosen.
-        :param num_input_channels: channels of the image.
         :param num_output_channels: number of classes or regions.
         :param enable_deep_supervision: whether the network returns bases, as in training, instead of logits.
         :raises ModelError: if the network has another decoder, or the rank does not fit it.
@@ -140,7 +138,6 @@ class ClassScaleTrainer(nnUNetTrainer):
     def train_step(self, batch: dict) -> dict:
         """Train on one batch as nnU-Net does.
 
-        :param batch: of nnU-Net's data loader.
         :raises LabelTableError: naming the cases, if a label map holds a label that ``dataset.json`` does not have.
         """
         try:
@@ -152,10 +149,7 @@ class ClassScaleTrainer(nnUNetTrainer):
             ) from error
 
     def validation_step(self, batch: dict) -> dict:
-        """Return nnU-Net's loss and counts of hits and misses, computed by :func:`.class_counts`.
-
-        :param batch: of nnU-Net's data loader.
-        """
+        """Return nnU-Net's loss and counts of hits and misses, computed by :func:`.class_counts`."""
         target = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
         target = [scale.to(self.device, non_blocking=True) for scale in target]
         with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
@@ -177,26 +171,19 @@ class ClassScaleTrainer(nnUNetTrainer):
         """Log losses and Dice as nnU-Net does, but as rounded Python numbers.
 
         Every checkpoint holds the log, which a thousand NumPy numbers for each epoch would make large.
-
-        :param val_outputs: results of :meth:`validation_step`.
         """
         collated = collate_outputs(val_outputs)
         sums = np.stack([np.sum(collated[name], 0) for name in ("tp_hard", "fp_hard", "fn_hard")])
-        loss = np.mean(collated["loss"])
-        if self.is_ddp:
-            ranks: list = [None] * distributed.get_world_size()
-            distributed.all_gather_object(ranks, (sums, loss))
-            sums, loss = sum(r[0] for r in ranks), np.mean([r[1] for r in ranks])
-        hits, false, missed = sums
+        ranks = self._of_all_processes((sums, np.mean(collated["loss"])))
+        hits, false, missed = sum(rank[0] for rank in ranks)
         by_class = dice(np.stack([hits, hits + false, hits + missed]))
         self.logger.log("mean_fg_dice", mean_of_known(by_class), self.current_epoch)
         self.logger.log("dice_per_class_or_region", [round(float(d), 5) for d in by_class], self.current_epoch)
-        self.logger.log("val_losses", float(loss), self.current_epoch)
+        self.logger.log("val_losses", float(np.mean([rank[1] for rank in ranks])), self.current_epoch)
 
     def save_checkpoint(self, filename: str) -> None:
         """Write a checkpoint as nnU-Net does, and replace an older one only once the new one is complete.
 
-        :param filename: path to write.
         :raises OutputError: if it cannot be written; the older checkpoints are then unchanged.
         """
         if self.local_rank or self.disable_checkpointing:
@@ -207,7 +194,6 @@ class ClassScaleTrainer(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint, or an older one if ``checkpoint_latest.pth`` is damaged.
 
-        :param filename_or_checkpoint: path of the checkpoint.
         :raises ModelError: if it is missing or damaged and no other checkpoint can be used.
         """
         file = Path(filename_or_checkpoint)
@@ -278,11 +264,16 @@ class ClassScaleTrainer(nnUNetTrainer):
             # NCCL aborts after a long silence. Every process has at least this many cases, so all reach the barrier.
             if self.is_ddp and index < len(keys) // world:
                 distributed.barrier()
-        if self.is_ddp:
-            ranks: list = [None] * world
-            distributed.all_gather_object(ranks, cases)
-            cases = [case for rank in ranks for case in rank]
-        return sorted(cases, key=lambda case: case["reference_file"])
+        everywhere = [case for rank in self._of_all_processes(cases) for case in rank]
+        return sorted(everywhere, key=lambda case: case["reference_file"])
+
+    def _of_all_processes(self, own: Any) -> list:
+        """Return what each process of a training on several GPUs passed; otherwise ``own`` alone."""
+        if not self.is_ddp:
+            return [own]
+        ranks: list = [None] * distributed.get_world_size()
+        distributed.all_gather_object(ranks, own)
+        return ranks
 
     def _split_network(self) -> tuple[Backbone, Projection]:
         """Return the network as the engine takes it: what computes the basis, and the projection."""
