@@ -243,6 +243,16 @@ def test_the_child_ends_with_its_parent(temporary, moment, way):
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_copy_of_the_caller_leaves_the_folder_alone(temporary):
+    code = "import os, sys; from ClassScaleSegLib.process import SegmentationProcess; p = SegmentationProcess()\n"
+    code += "if not (copy := os.fork()): sys.exit()\n"
+    code += "os.waitpid(copy, 0); print(p.work_folder.exists())"
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True"] and list(temporary.iterdir()) == []
+
+
 def test_a_child_that_nobody_listens_to_ends_though_its_parent_still_exists(temporary):
     folder = temporary / "classscaleseg-1-x"
     folder.mkdir()
@@ -426,7 +436,7 @@ def test_ctrl_c_while_waiting_cancels(temporary):
     assert process.state == "cancelled" and not is_alive(child) and list(temporary.iterdir()) == []
 
 
-def test_the_child_finds_this_library_where_nothing_is_installed(tmp_path):
+def test_the_child_finds_this_library_where_nothing_is_installed(tmp_path, monkeypatch):
     with SegmentationProcess(environment={"PYTHONPATH": str(tmp_path)}) as process:
         environment = process._child_environment()
     folders = environment["PYTHONPATH"].split(os.pathsep)
@@ -435,6 +445,11 @@ def test_the_child_finds_this_library_where_nothing_is_installed(tmp_path):
     command = [sys.executable, "-S", "-c", find]  # -S: without the packages that are installed
     found = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout.split() == [ClassScaleSegLib.__file__, "None"]
+    installed = tmp_path / "site-packages" / "ClassScaleSegLib" / "process" / "child.py"
+    # a folder of installed packages would come before the standard library
+    monkeypatch.setattr("ClassScaleSegLib.process.child.__file__", str(installed))
+    with SegmentationProcess(environment={"PYTHONPATH": str(tmp_path)}) as process:
+        assert process._child_environment()["PYTHONPATH"] == str(tmp_path)
 
 
 def test_the_parents_side_imports_nothing_heavy():

@@ -47,8 +47,7 @@ def kill_tree(root: subprocess.Popen, timeout: float = 0.8) -> None:
         with contextlib.suppress(OSError):
             os.killpg(root.pid, signal.SIGKILL)
     kill_all(members)
-    if root.poll() is None:
-        root.kill()
+    root.kill()
     deadline = time.monotonic() + timeout
     with contextlib.suppress(subprocess.TimeoutExpired):
         root.wait(timeout)
