@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from ..models.summary import ModelSummary
 from .memory_plan import Placement
 
 if TYPE_CHECKING:
     from ..models.model import Model
-    from ..models.summary import ModelSummary
 
 _INTERPRETER = 450 << 20  # Python with torch, nnunetv2 and SimpleITK loaded, and a tile of logits: measured
 _CUDA_CONTEXT = 600 << 20
@@ -66,12 +66,11 @@ class ModelSize:
     def of_summary(cls, summary: ModelSummary) -> ModelSize:
         """Return the size of a summarised model: as `of_model`, but without the parameters of the last layer."""
         folds = len(summary.folds)
-        parameters = _USUAL_PARAMETERS if summary.parameters is None else summary.parameters
         return cls(
-            patch=tuple(summary.patch),
-            spacing=tuple(summary.spacing),
+            patch=summary.patch,
+            spacing=summary.spacing,
             features=summary.features,
-            parameters=parameters * folds,
+            parameters=folds * (_USUAL_PARAMETERS if summary.parameters is None else summary.parameters),
             rank=min(summary.features * folds, summary.classes),
             channels=summary.channels,
         )
@@ -133,42 +132,28 @@ class Estimate:
 
 
 def estimate(
-    model: Model, shape: tuple[int, int, int], spacing: tuple[float, float, float], step: float, confidence: bool
+    model: Model | ModelSummary,
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    step: float = 0.5,
+    confidence: bool = False,
 ) -> Estimate:
-    """Estimate what an opened model takes for one image.
+    """Estimate what a model takes for one image. With a summary, neither torch nor nnunetv2 is imported.
 
-    :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
+    :param model: as `open_model` or `summarize` returns it.
     :param shape: voxels of the image (z, y, x), in the orientation that the model reads.
     :param spacing: mm, in the same order.
     :param step: distance between windows, as a fraction of the patch.
     :param confidence: whether the confidence is computed as well.
-    """
-    return estimate_from_size(ModelSize.of_model(model), shape, spacing, step, confidence)
-
-
-def estimate_from_summary(
-    summary: ModelSummary,
-    shape: tuple[int, int, int],
-    spacing: tuple[float, float, float],
-    step: float = 0.5,
-    confidence: bool = False,
-) -> Estimate:
-    """Estimate as :func:`estimate` before a model is opened; imports neither torch nor nnunetv2.
 
     >>> from ClassScaleSegLib.models.summary import summarize
     >>> from ClassScaleSegLib.resources import resource
     >>> toy = summarize(resource("Models", "toy-120.zip"))
-    >>> need = estimate_from_summary(toy, shape=(96, 96, 96), spacing=(1.5, 1.0, 1.0))
+    >>> need = estimate(toy, shape=(96, 96, 96), spacing=(1.5, 1.0, 1.0))
     >>> need.grid, need.windows
     ((72, 48, 48), 2)
     """
-    return estimate_from_size(ModelSize.of_summary(summary), shape, spacing, step, confidence)
-
-
-def estimate_from_size(
-    size: ModelSize, shape: Sequence[int], spacing: Sequence[float], step: float, confidence: bool
-) -> Estimate:
-    """Estimate from plain numbers; the parameters are those of :func:`estimate`."""
+    size = ModelSize.of_summary(model) if isinstance(model, ModelSummary) else ModelSize.of_model(model)
     grid = model_grid(size, shape, spacing)
     flat = len(size.patch) == 2
     full = (1, *size.patch) if flat else size.patch
@@ -212,8 +197,7 @@ def window_count(shape: Sequence[int], patch: Sequence[int], step: float) -> int
     >>> window_count((128, 96, 64), (64, 64, 64), 0.5)
     6
     """
-    counts = (math.ceil((n - p) / (p * step)) + 1 for n, p in zip(shape, patch, strict=True))
-    return math.prod(counts)
+    return math.prod(math.ceil((n - p) / (p * step)) + 1 for n, p in zip(shape, patch, strict=True))
 
 
 def largest(estimates: Sequence[Estimate]) -> Estimate:
@@ -241,7 +225,8 @@ def describe_need(need: Estimate, device: str) -> str:
     if device == "cpu":
         text = f"about {host}"
     else:
-        gpu = need.placement("cuda" if device == "auto" else device, "cuda" if device == "auto" else device)
+        where = "cuda" if device == "auto" else device
+        gpu = need.placement(where, where)
         text = f"about {gpu.device_bytes / 1e9:.1f} GB of GPU memory and {gpu.host_bytes / 1e9:.1f} GB of RAM"
         text += f" (without a GPU {host})" if device == "auto" else ""
     return f"{text}; does not grow with the number of classes"
