@@ -34,6 +34,26 @@ class Prepared:
     box: tuple[slice, slice, slice]
     backward: tuple[int, int, int]
 
+    @classmethod
+    def of_case(cls, image: np.ndarray, properties: dict, manager: Any, configuration: Any) -> Prepared:
+        """Describe what nnU-Net's preprocessing has returned.
+
+        :param image: ``(channels, X, Y, Z)``.
+        :param properties: those that the preprocessing has filled.
+        :param manager: nnU-Net's plans manager.
+        :param configuration: nnU-Net's configuration manager, of checked plans.
+        """
+        spacing = [properties["spacing"][axis] for axis in manager.transpose_forward]
+        crop = properties["shape_after_cropping_and_before_resampling"]
+        x, y, z = (slice(low, high) for low, high in properties["bbox_used_for_cropping"])
+        return cls(
+            np.ascontiguousarray(image, np.float32),
+            resampling(configuration, image.shape[1:], crop, spacing),
+            tuple(properties["shape_before_cropping"]),
+            (x, y, z),
+            tuple(manager.transpose_backward),
+        )
+
     def empty(self, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return an array of zeros for the result, and a view of its crop to fill row by row.
 
@@ -50,7 +70,6 @@ def prepare(image: InputImage, model: Model) -> Prepared:
     :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
     :raises ImageError: if all voxels are zero.
     """
-    manager = model.plans_manager
     assert image.voxels is not None  # they are dropped only after this function
     if not image.voxels.any():
         raise ImageError(f"{image.name} is zero everywhere, so there is nothing to segment. Check the image.")
@@ -58,18 +77,9 @@ def prepare(image: InputImage, model: Model) -> Prepared:
     properties: dict[str, Any] = {"spacing": list(image.spacing)}
     configuration = _without_mask_resampling(model.configuration)
     array, _, properties = preprocessor.run_case_npy(
-        image.voxels, None, properties, manager, configuration, model.dataset
+        image.voxels, None, properties, model.plans_manager, configuration, model.dataset
     )
-    crop = properties["shape_after_cropping_and_before_resampling"]
-    spacing = [image.spacing[i] for i in manager.transpose_forward]
-    x, y, z = (slice(low, high) for low, high in properties["bbox_used_for_cropping"])
-    return Prepared(
-        np.ascontiguousarray(array, np.float32),
-        resampling(model.configuration, array.shape[1:], crop, spacing),
-        tuple(properties["shape_before_cropping"]),
-        (x, y, z),
-        tuple(manager.transpose_backward),
-    )
+    return Prepared.of_case(array, properties, model.plans_manager, model.configuration)
 
 
 def resampling(

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from ..models.model import Model
     from .decode import LabelRow
 
-_TILE_ELEMENTS = {"cpu": 1 << 20}
-_TILE_ELEMENTS_ACCELERATOR = 1 << 25
-
 
 def segment(
     image: ImageSource,
@@ -106,7 +103,6 @@ def segment_with(
             prepared.axes,
             None if options.classes is None else frozenset(label.value for label in table),
             options.confidence,
-            _TILE_ELEMENTS.get(plan.compute, _TILE_ELEMENTS_ACCELERATOR),
         )
         backbone = Backbone(model.backbones, model.mirror_axes if options.mirroring else (), model.average_folds)
 

@@ -17,14 +17,12 @@ import torch
 from ClassScaleSegLib.inference.backbone import Backbone
 from ClassScaleSegLib.inference.decode import RowDecoder
 from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement
-from ClassScaleSegLib.inference.preprocess import Prepared, resampling
+from ClassScaleSegLib.inference.preprocess import Prepared
 from ClassScaleSegLib.inference.windows import predict_rows
 from ClassScaleSegLib.models.projection import Projection
 
 from ..evaluation.dice import overlap_counts
 
-_TILE_ELEMENTS = {"cpu": 1 << 20}
-_TILE_ELEMENTS_ACCELERATOR = 1 << 25
 LabelOrRegion = int | tuple[int, ...]
 
 
@@ -55,21 +53,11 @@ class CasePredictor:
         :param properties: stored with it by nnU-Net's preprocessing.
         :returns: label map ``(z, y, x)`` uint16 on the grid of the original image.
         """
-        crop = properties["shape_after_cropping_and_before_resampling"]
-        spacing = [properties["spacing"][axis] for axis in self.plans_manager.transpose_forward]
-        first, second, third = (slice(low, high) for low, high in properties["bbox_used_for_cropping"])
-        prepared = Prepared(
-            np.ascontiguousarray(data, np.float32),
-            resampling(self.configuration, data.shape[1:], crop, spacing),
-            tuple(properties["shape_before_cropping"]),
-            (first, second, third),
-            tuple(self.plans_manager.transpose_backward),
-        )
+        prepared = Prepared.of_case(data, properties, self.plans_manager, self.configuration)
         labels, rows = prepared.empty(np.uint16)
         device = str(self.device)
         plan = MemoryPlan([Placement(device, device), Placement(device, "cpu")])
-        tile = _TILE_ELEMENTS.get(self.device.type, _TILE_ELEMENTS_ACCELERATOR)
-        decoder = RowDecoder(self.projection.to(device), prepared.axes, tile_elements=tile)
+        decoder = RowDecoder(self.projection.to(device), prepared.axes)
         backbone = Backbone([self.network], self.mirror_axes)
         image, patch = torch.from_numpy(prepared.image), self.configuration.patch_size
         for basis in predict_rows(image, backbone, patch, plan=plan):
