@@ -354,6 +354,28 @@ def test_a_file_that_is_no_job_is_a_sentence(tmp_path, capsys, content):
     assert said.startswith(str(file)) and FAULTS[content] in said and len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "beside, named",
+    [
+        (["i.nrrd", "-m", "toy-120", "-o", "o.nrrd"], "images, output, model"),
+        (["--device", "auto", "--no-mirroring"], "device, mirroring"),
+        (["--classes", "liver", "--classes-file=c.txt", "--confidence=c.nrrd"], "confidence, classes_file, classes"),
+        (["--memory-limit=4", "--keep-empty", "--statistics=s.csv"], "statistics, memory_limit_gib, keep_empty"),
+    ],
+)
+@pytest.mark.parametrize("json_progress", [False, True])
+def test_a_choice_beside_a_job_file_is_refused(tmp_path, capsys, beside, named, json_progress):
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({**JOB, "output": str(tmp_path / "o.nrrd")}))
+    more = ["--json-progress"] if json_progress else []
+    assert main(["segment", "--job", str(file), *beside, "--overwrite", *more]) == ExitCode.USAGE
+    out, said = capsys.readouterr()
+    if json_progress:
+        said = json.loads(out)["message"]
+    assert said.startswith(f"{file} says what to segment and how, so {named} cannot be given beside --job.")
+    assert not (tmp_path / "o.nrrd").exists()
+
+
 def test_without_a_job_file_the_command_needs_images_a_model_and_an_output(capsys):
     assert main(["segment", "--job", "missing.json"]) == ExitCode.FAULT
     assert "missing.json cannot be read as a job in JSON (" in capsys.readouterr().err

@@ -11,9 +11,18 @@ from ..errors import ClassScaleError
 from ..options import FIELDS, Options
 
 
-def summary(command: Callable[..., Any]) -> str:
-    """Return the first paragraph of a function's docstring, which is its help text."""
-    return " ".join((command.__doc__ or "").partition("\n\n")[0].split())
+def add_command(commands: Any, attribute: str, name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
+    """Add a subcommand, whose help text is the first paragraph of a function's docstring.
+
+    :param commands: as ``ArgumentParser.add_subparsers`` returns it.
+    :param attribute: of the parsed arguments, which becomes the function.
+    :param name: of the subcommand.
+    :param function: called for the subcommand.
+    """
+    text = " ".join((function.__doc__ or "").partition("\n\n")[0].split())
+    added = commands.add_parser(name, help=text, description=text)
+    added.set_defaults(**{attribute: function})
+    return added
 
 
 def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
