@@ -178,7 +178,7 @@ def test_the_estimate_of_a_summary_is_that_of_the_model(write_model, kind, class
     folder = write_model(plans, small_dataset(classes, more.get("channels", 1)), more.get("seeds", (0,)))
     model, image = open_model(folder), ((90, 80, 70), (2.0, 1.5, 1.0), 0.5, True)
     summary, exact = summarize(folder), estimate(model, *image)
-    assert ModelSize.of_summary(summary).rank == model.rank
+    assert ModelSize.of(summary).rank == model.rank
     found = estimate(summary, *image)
     assert replace(found, network=0) == replace(exact, network=0)
     # the weights are a pickle, so their number is that of nnU-Net's default network; a bundle tells its own

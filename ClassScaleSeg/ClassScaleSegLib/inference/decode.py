@@ -85,8 +85,7 @@ class RowDecoder:
     ):
         self.projection, self.rows, self.confidence = projection, axes[0], confidence
         self.device = device = projection.weight.device
-        self._y = [torch.as_tensor(a, device=device) for a in (axes[1].lower, axes[1].upper)]
-        self._z = [torch.as_tensor(a, device=device) for a in (axes[2].lower, axes[2].upper)]
+        self._y, self._z = ([torch.as_tensor(i, device=device) for i in (a.lower, a.upper)] for a in axes[1:])
         self._weights = [torch.as_tensor(a.weight, dtype=projection.weight.dtype).to(device) for a in axes]
         self._exact = ExactDecision(projection, axes)
         self._largest_weight, self._largest_bias = (float(t.abs().amax()) for t in (projection.weight, projection.bias))

@@ -50,30 +50,16 @@ class ModelSize:
     transpose: tuple[int, ...] = (0, 1, 2)
 
     @classmethod
-    def of_model(cls, model: Model) -> ModelSize:
-        """Return the size of an opened model."""
-        return cls(
-            patch=model.patch,
-            spacing=tuple(float(s) for s in model.configuration.spacing),
-            features=model.features,
-            parameters=sum(p.numel() for network in model.backbones for p in network.parameters()),
-            rank=model.rank,
-            channels=model.channels,
-            transpose=tuple(model.plans_manager.transpose_forward),
-        )
-
-    @classmethod
-    def of_summary(cls, summary: ModelSummary) -> ModelSize:
-        """Return the size of a summarised model: as `of_model`, but without the parameters of the last layer."""
-        folds = len(summary.folds)
-        return cls(
-            patch=summary.patch,
-            spacing=summary.spacing,
-            features=summary.features,
-            parameters=folds * (_USUAL_PARAMETERS if summary.parameters is None else summary.parameters),
-            rank=min(summary.features * folds, summary.classes),
-            channels=summary.channels,
-        )
+    def of(cls, model: Model | ModelSummary) -> ModelSize:
+        """Return the size of a model; a summary has the parameters of the last layer too."""
+        folds = len(model.folds)
+        rank = min(model.features * folds, model.classes)
+        if isinstance(model, ModelSummary):
+            parameters = folds * (_USUAL_PARAMETERS if model.parameters is None else model.parameters)
+            return cls(model.patch, model.spacing, model.features, parameters, rank, model.channels)
+        parameters = sum(p.numel() for network in model.backbones for p in network.parameters())
+        spacing, transpose = tuple(model.configuration.spacing), tuple(model.plans_manager.transpose_forward)
+        return cls(model.patch, spacing, model.features, parameters, rank, model.channels, transpose)
 
 
 @dataclass(frozen=True)
@@ -153,7 +139,7 @@ def estimate(
     >>> need.grid, need.windows
     ((72, 48, 48), 2)
     """
-    size = ModelSize.of_summary(model) if isinstance(model, ModelSummary) else ModelSize.of_model(model)
+    size = ModelSize.of(model)
     grid = model_grid(size, shape, spacing)
     flat = len(size.patch) == 2
     full = (1, *size.patch) if flat else size.patch
@@ -175,9 +161,7 @@ def estimate(
 def model_grid(size: ModelSize, shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int, int]:
     """Return the shape that nnU-Net's ``compute_new_shape`` gives the uncropped image, which is the largest it can get.
 
-    :param size: of the model.
-    :param shape: voxels of the image (z, y, x).
-    :param spacing: mm, in the same order.
+    :param shape: voxels of the image (z, y, x); ``spacing`` in mm, in the same order.
     :returns: voxels on the model grid, in the model's axis order.
     """
     spacing = [spacing[axis] for axis in size.transpose]

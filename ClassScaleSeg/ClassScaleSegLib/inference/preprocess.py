@@ -36,12 +36,9 @@ class Prepared:
 
     @classmethod
     def of_case(cls, image: np.ndarray, properties: dict, manager: Any, configuration: Any) -> Prepared:
-        """Describe what nnU-Net's preprocessing has returned.
+        """Describe the image ``(channels, X, Y, Z)`` and the properties that nnU-Net's preprocessing has returned.
 
-        :param image: ``(channels, X, Y, Z)``.
-        :param properties: those that the preprocessing has filled.
-        :param manager: nnU-Net's plans manager.
-        :param configuration: nnU-Net's configuration manager, of checked plans.
+        :param manager: nnU-Net's plans manager; ``configuration`` is its configuration manager, of checked plans.
         """
         spacing = [properties["spacing"][axis] for axis in manager.transpose_forward]
         crop = properties["shape_after_cropping_and_before_resampling"]
@@ -91,8 +88,7 @@ def resampling(
 
     :param configuration: nnU-Net's configuration manager, of checked plans.
     :param shape: voxels on the model grid, in the model's axis order.
-    :param new_shape: voxels of the cropped input.
-    :param spacing: mm, of the input.
+    :param new_shape: voxels of the cropped input; ``spacing`` is its spacing in mm.
     """
     from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
 

@@ -86,7 +86,6 @@ def segment_parts(
 def common_channels(sources: Sequence[str | Path], configuration: str | None = None) -> int:
     """Return the number of input channels, which must be the same for all models.
 
-    :param sources: models, in any form that `open_model` takes.
     :param configuration: chooses among several models in a source.
     :raises ModelError: if the number of a model differs from that of the first.
 
