@@ -42,10 +42,7 @@ def describe(model: Model) -> dict[str, Any]:
 def describe_job(model: Model, image: ImageSource, step: float) -> dict[str, Any]:
     """Return facts about a job, with the number of windows and the memory, that can be written as JSON.
 
-    :param model: the model to run.
-    :param image: as for :func:`~ClassScaleSegLib.inference.segmenter.segment`.
-    :param step: distance between windows, as a fraction of the patch.
-    :raises ImageError: if the image cannot be read or does not fit the model.
+    The parameters and exceptions are those of :func:`~ClassScaleSegLib.inference.segmenter.segment`.
     """
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
     assert source.voxels is not None  # an image that was just read has its voxels

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
 
 from .. import errors
 from ..catalog.catalog import resolve_model
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reporter: Reporter = JsonReporter() if getattr(options, "json_progress", False) else TerminalReporter()
     # a termination signal cleans up like Ctrl-C; only the main thread can catch signals
     embedded = threading.current_thread() is not threading.main_thread()
-    before = None if embedded else signal.signal(signal.SIGTERM, _interrupt)
+    before = None if embedded else signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not embedded:
         return_memory_at_once()
     parent = getattr(options, "stop_with_parent", None)
@@ -63,10 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reporter.close()
         if before is not None:
             signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def inspect_command(options: argparse.Namespace, reporter: Reporter) -> None:

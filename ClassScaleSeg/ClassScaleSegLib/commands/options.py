@@ -12,13 +12,7 @@ from ..options import FIELDS, Options
 
 
 def add_command(commands: Any, attribute: str, name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
-    """Add a subcommand, whose help text is the first paragraph of a function's docstring.
-
-    :param commands: as ``ArgumentParser.add_subparsers`` returns it.
-    :param attribute: of the parsed arguments, which becomes the function.
-    :param name: of the subcommand.
-    :param function: called for the subcommand.
-    """
+    """Add a subcommand that sets an attribute to a function, the first paragraph of whose docstring is the help."""
     text = " ".join((function.__doc__ or "").partition("\n\n")[0].split())
     added = commands.add_parser(name, help=text, description=text)
     added.set_defaults(**{attribute: function})

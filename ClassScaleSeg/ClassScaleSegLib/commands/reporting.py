@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import ClassScaleError
 from ..inference.progress import Progress
 
 
-class Reporter(Protocol):
-    """What subcommands report to."""
+class Reporter:
+    """What subcommands report to; this one says nothing."""
 
     def begin(self, case: str, index: int, count: int) -> None:
         """Report that a case begins, the image number ``index`` (from 1) of ``count``."""
@@ -32,8 +32,8 @@ class Reporter(Protocol):
         """Remove the progress bar."""
 
 
-class TerminalReporter:
-    """A `Reporter` that shows a progress bar on standard error, and prints a line for each case on standard output."""
+class TerminalReporter(Reporter):
+    """Shows a progress bar on standard error, and prints a line for each case on standard output."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -74,8 +74,8 @@ class TerminalReporter:
             self._bar = None
 
 
-class JsonReporter:
-    """A `Reporter` that prints JSON objects on standard output, one per line.
+class JsonReporter(Reporter):
+    """Prints JSON objects on standard output, one per line.
 
     The member ``event`` is "begin", "progress", "result", "skipped" or "error".
     """
@@ -102,6 +102,3 @@ class JsonReporter:
 
     def error(self, error: ClassScaleError) -> None:
         self._line("error", kind=type(error).__name__, message=str(error))
-
-    def close(self) -> None:
-        pass

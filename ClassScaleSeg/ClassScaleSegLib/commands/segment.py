@@ -100,8 +100,6 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
 def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     """Segment one image or many. With many, finished ones are skipped, and a failed one does not stop the others.
 
-    :param options: of :func:`add_segment_options`.
-    :param reporter: for progress, results and errors.
     :returns: ``SOME_FAILED`` if one of many cases failed, ``USAGE`` if a choice is given beside a job's file, otherwise
         ``OK``.
     :raises ClassScaleError: if the only case failed.
@@ -137,9 +135,8 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
 
 
 def read_classes(path: Path) -> list[str]:
-    """Return the class names and label values that a text file lists, one per line.
+    """Return the class names and label values that a text file lists, one per line; empty lines are ignored.
 
-    :param path: a file in UTF-8; empty lines are ignored.
     :raises LabelTableError: if the file cannot be read as UTF-8 text, or lists none.
     """
     try:

@@ -30,9 +30,8 @@ _SECONDS_TO_CLEAN_UP = 1.0
 class ParentWatch:
     """Interrupt the main thread, as a termination signal does, when the parent requests it or has ended.
 
-    The parent requests a stop by creating ``CANCEL_FILE`` in the work folder. When the block ends after that, the
-    folder is removed, and this process ends with all that it has started. If the parent has ended, this happens a
-    second later even if the block still runs.
+    When the block ends after that, the work folder is removed, and this process ends with all that it has started. If
+    the parent has ended, this happens a second later even if the block still runs.
 
     :param pid: process id of the parent.
     :param folder: the work folder that the parent has made.
