@@ -1,4 +1,4 @@
-"""Options that several subcommands of ``classscaleseg`` share, made from the fields of `Options`."""
+"""Add subcommands of ``classscaleseg``, and the options that they share, made from the fields of `Options`."""
 
 from __future__ import annotations
 
