@@ -112,12 +112,8 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = command("inspect", inspect_command)
     _one_model(inspect, "nnU-Net v2 model folder, exported zip, bundle, or id or name of a model of the catalogue")
-    inspect.add_argument(
-        "image",
-        nargs="*",
-        metavar="IMAGE",
-        help="also estimate memory and windows for this image (one file per channel)",
-    )
+    text = "also estimate memory and windows for this image (one file per channel)"
+    inspect.add_argument("image", nargs="*", metavar="IMAGE", help=text)
     add_options(inspect, "step")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
@@ -139,16 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     add_models_options(command("models", models_command))
 
     demo = command("demo", demo_command)
-    demo.add_argument(
-        "name", nargs="?", default="toy", metavar="NAME", help="sample to segment: toy (default), toy-1000 or head"
-    )
-    demo.add_argument(
-        "-o",
-        "--output",
-        default="classscaleseg-demo",
-        metavar="FOLDER",
-        help="folder for the files; existing ones are replaced (default: classscaleseg-demo)",
-    )
+    text = "sample to segment: toy (default), toy-1000 or head"
+    demo.add_argument("name", nargs="?", default="toy", metavar="NAME", help=text)
+    text = "folder for the files; existing ones are replaced (default: classscaleseg-demo)"
+    demo.add_argument("-o", "--output", default="classscaleseg-demo", metavar="FOLDER", help=text)
     add_options(demo, "device")
     return parser
 

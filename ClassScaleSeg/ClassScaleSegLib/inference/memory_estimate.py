@@ -30,24 +30,15 @@ _USUAL_PARAMETERS = 31_000_000  # of nnU-Net's default network, if a summary doe
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The numbers of a model that determine how much memory it takes.
+    """The numbers of a model that determine how much memory it takes."""
 
-    :ivar patch: voxels along two or three axes, in the model's axis order.
-    :ivar spacing: mm, along the same axes.
-    :ivar features: channels of the network's first stage.
-    :ivar parameters: parameters of all folds together.
-    :ivar rank: channels of the basis, all folds together.
-    :ivar channels: channels of the input.
-    :ivar transpose: for each axis of the model, the axis (z, y, x) of the image.
-    """
-
-    patch: tuple[int, ...]
-    spacing: tuple[float, ...]
-    features: int
-    parameters: int
-    rank: int
-    channels: int
-    transpose: tuple[int, ...] = (0, 1, 2)
+    patch: tuple[int, ...]  # voxels along two or three axes, in the model's axis order
+    spacing: tuple[float, ...]  # mm, along the same axes
+    features: int  # channels of the network's first stage
+    parameters: int  # of all folds together
+    rank: int  # channels of the basis, all folds together
+    channels: int  # of the input
+    transpose: tuple[int, ...] = (0, 1, 2)  # for each axis of the model, the axis (z, y, x) of the image
 
     @classmethod
     def of(cls, model: Model | ModelSummary) -> ModelSize:
