@@ -6,7 +6,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import OutputError, OutputExistsError
@@ -45,17 +45,13 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        try:
+        with suppress(OSError):  # the folder is at fault; the block's own exception already tells the caller
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass  # the folder is at fault; the block's own exception already tells the caller
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise an exception if a file must not be written to ``path``.
 
-    :param path: the file to be written.
-    :param overwrite: allow an existing file.
     :raises OutputExistsError: if the file exists and ``overwrite`` is false.
     :raises OutputError: if ``path`` is a folder, or the file system cannot tell whether it exists.
     """
@@ -80,8 +76,7 @@ def refuse_unwritable_folder(path: Path) -> None:
     folder = next((parent for parent in path.absolute().parents if parent.exists()), None)
     try:
         # permission bits do not cover read-only mounts, network shares and Windows
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise unwritable(path, error) from error
 

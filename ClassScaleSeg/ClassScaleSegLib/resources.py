@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_HERE = Path(__file__).resolve().parent
-
 
 def resource(*parts: str) -> Path:
     """Return the path of a file or folder in ``Resources``.
@@ -20,7 +18,7 @@ def resource(*parts: str) -> Path:
     >>> resource("Models", "toy-120.zip").is_file()
     True
     """
-    folders = [_HERE / "Resources", _HERE.parent / "Resources", _HERE.parents[1] / "Resources"]
+    folders = [folder / "Resources" for folder in Path(__file__).resolve().parents[:3]]
     for folder in folders:
         path = folder.joinpath(*parts)
         if path.exists():

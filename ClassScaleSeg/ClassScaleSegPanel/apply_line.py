@@ -48,7 +48,7 @@ def need_text(models: ModelChooser, parameters: ClassScaleSegParameterNode, tick
 
 
 def _estimate(models: ModelChooser, parameters: ClassScaleSegParameterNode) -> list[str]:
-    from ClassScaleSegLib.inference.memory_estimate import describe_need, estimate_from_summary, largest
+    from ClassScaleSegLib.inference.memory_estimate import describe_need, estimate, largest
     from ClassScaleSegLib.models.advice import advise
     from ClassScaleSegLib.scene.volume import box_of, crop, geometry_of, modality_of
 
@@ -58,7 +58,7 @@ def _estimate(models: ModelChooser, parameters: ClassScaleSegParameterNode) -> l
         geometry = crop(geometry, box_of(volume, parameters.region))
     shape, spacing = geometry.size[::-1], geometry.spacing[::-1]
     confidence = parameters.confidence is not None
-    needs = [estimate_from_summary(s, shape, spacing, parameters.step, confidence) for s in models.summaries]
+    needs = [estimate(s, shape, spacing, parameters.step, confidence) for s in models.summaries]
     need = describe_need(largest(needs), parameters.device)
     return [
         _("This run will take {need}.").format(need=need),

@@ -15,7 +15,6 @@ from ClassScaleSegLib.inference.memory_estimate import (
     ModelSize,
     describe_need,
     estimate,
-    estimate_from_summary,
     largest,
     model_grid,
     window_count,
@@ -179,8 +178,8 @@ def test_the_estimate_of_a_summary_is_that_of_the_model(write_model, kind, class
     folder = write_model(plans, small_dataset(classes, more.get("channels", 1)), more.get("seeds", (0,)))
     model, image = open_model(folder), ((90, 80, 70), (2.0, 1.5, 1.0), 0.5, True)
     summary, exact = summarize(folder), estimate(model, *image)
-    assert ModelSize.of_summary(summary).rank == model.rank
-    found = estimate_from_summary(summary, *image)
+    assert ModelSize.of(summary).rank == model.rank
+    found = estimate(summary, *image)
     assert replace(found, network=0) == replace(exact, network=0)
     # the weights are a pickle, so their number is that of nnU-Net's default network; a bundle tells its own
     usual = 31_000_000 * 4 * len(model.folds)
@@ -190,7 +189,7 @@ def test_the_estimate_of_a_summary_is_that_of_the_model(write_model, kind, class
 
 def test_the_estimate_of_a_bundle_knows_its_parameters():
     image = ((96, 96, 96), (128 / 96,) * 3)
-    found, exact = estimate_from_summary(summarize(TOY), *image), estimate(open_model(TOY), *image, 0.5, False)
+    found, exact = estimate(summarize(TOY), *image), estimate(open_model(TOY), *image, 0.5, False)
     assert found == replace(exact, network=found.network)
     assert exact.network <= found.network < exact.network * 1.02  # the heads of the summary count with the rest
 
@@ -199,7 +198,7 @@ def test_the_estimate_needs_neither_torch_nor_nnunet():
     code = (
         "import sys; from ClassScaleSegLib.inference.memory_estimate import *;"
         "from ClassScaleSegLib.models.summary import summarize;"
-        f"need = estimate_from_summary(summarize({str(TOY)!r}), (96, 96, 96), (1.0, 1.0, 1.0));"
+        f"need = estimate(summarize({str(TOY)!r}), (96, 96, 96), (1.0, 1.0, 1.0));"
         "print(describe_need(need, 'cuda'));"
         "print([m for m in ('torch', 'nnunetv2', 'SimpleITK', 'scipy') if m in sys.modules])"
     )

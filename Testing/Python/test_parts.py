@@ -75,7 +75,7 @@ def test_confidence_is_that_of_the_winning_part_and_the_lowest_where_none_wins(t
 
 def test_a_part_without_a_wanted_class_is_not_even_opened(two, image, monkeypatch):
     opened = []
-    monkeypatch.setattr("ClassScaleSegLib.models.model.open_model", lambda s, *_: (opened.append(s), open_model(s))[1])
+    monkeypatch.setattr(parts, "open_model", lambda s, *_: (opened.append(s), open_model(s))[1])
     first, second = alone(image, two)
     result = segment_parts(image, two, Options(**CPU, classes=["rock"]))
     assert opened == two[:1] and result.table.names == {0: "background", 1: "rock"}
@@ -160,7 +160,7 @@ def test_only_one_model_is_in_memory_at_a_time(two, image, monkeypatch):
         alive.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr("ClassScaleSegLib.models.model.open_model", watched)
+    monkeypatch.setattr(parts, "open_model", watched)
     segment_parts(image, two, Options(**CPU))
     assert most == [0, 0] and len(alive) == 2
 

@@ -243,6 +243,16 @@ def test_the_child_ends_with_its_parent(temporary, moment, way):
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_copy_of_the_caller_leaves_the_folder_alone(temporary):
+    code = "import os, sys; from ClassScaleSegLib.process import SegmentationProcess; p = SegmentationProcess()\n"
+    code += "if not (copy := os.fork()): sys.exit()\n"
+    code += "os.waitpid(copy, 0); print(p.work_folder.exists())"
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True"] and list(temporary.iterdir()) == []
+
+
 def test_a_child_that_nobody_listens_to_ends_though_its_parent_still_exists(temporary):
     folder = temporary / "classscaleseg-1-x"
     folder.mkdir()
@@ -344,6 +354,28 @@ def test_a_file_that_is_no_job_is_a_sentence(tmp_path, capsys, content):
     assert said.startswith(str(file)) and FAULTS[content] in said and len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "beside, named",
+    [
+        (["i.nrrd", "-m", "toy-120", "-o", "o.nrrd"], "images, output, model"),
+        (["--device", "auto", "--no-mirroring"], "device, mirroring"),
+        (["--classes", "liver", "--classes-file=c.txt", "--confidence=c.nrrd"], "confidence, classes_file, classes"),
+        (["--memory-limit=4", "--keep-empty", "--statistics=s.csv"], "statistics, memory_limit_gib, keep_empty"),
+    ],
+)
+@pytest.mark.parametrize("json_progress", [False, True])
+def test_a_choice_beside_a_job_file_is_refused(tmp_path, capsys, beside, named, json_progress):
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({**JOB, "output": str(tmp_path / "o.nrrd")}))
+    more = ["--json-progress"] if json_progress else []
+    assert main(["segment", "--job", str(file), *beside, "--overwrite", *more]) == ExitCode.USAGE
+    out, said = capsys.readouterr()
+    if json_progress:
+        said = json.loads(out)["message"]
+    assert said.startswith(f"{file} says what to segment and how, so {named} cannot be given beside --job.")
+    assert not (tmp_path / "o.nrrd").exists()
+
+
 def test_without_a_job_file_the_command_needs_images_a_model_and_an_output(capsys):
     assert main(["segment", "--job", "missing.json"]) == ExitCode.FAULT
     assert "missing.json cannot be read as a job in JSON (" in capsys.readouterr().err
@@ -426,7 +458,7 @@ def test_ctrl_c_while_waiting_cancels(temporary):
     assert process.state == "cancelled" and not is_alive(child) and list(temporary.iterdir()) == []
 
 
-def test_the_child_finds_this_library_where_nothing_is_installed(tmp_path):
+def test_the_child_finds_this_library_where_nothing_is_installed(tmp_path, monkeypatch):
     with SegmentationProcess(environment={"PYTHONPATH": str(tmp_path)}) as process:
         environment = process._child_environment()
     folders = environment["PYTHONPATH"].split(os.pathsep)
@@ -435,6 +467,11 @@ def test_the_child_finds_this_library_where_nothing_is_installed(tmp_path):
     command = [sys.executable, "-S", "-c", find]  # -S: without the packages that are installed
     found = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout.split() == [ClassScaleSegLib.__file__, "None"]
+    installed = tmp_path / "site-packages" / "ClassScaleSegLib" / "process" / "child.py"
+    # a folder of installed packages would come before the standard library
+    monkeypatch.setattr("ClassScaleSegLib.process.child.__file__", str(installed))
+    with SegmentationProcess(environment={"PYTHONPATH": str(tmp_path)}) as process:
+        assert process._child_environment()["PYTHONPATH"] == str(tmp_path)
 
 
 def test_the_parents_side_imports_nothing_heavy():

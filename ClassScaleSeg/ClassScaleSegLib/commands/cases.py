@@ -30,14 +30,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """What :func:`find_cases` has found.
-
-    :ivar cases: in the order of their names.
-    :ivar many: whether a folder of cases or several images were given, even if the folder contains only one.
-    """
+    """What :func:`find_cases` has found, in the order of names."""
 
     cases: tuple[Case, ...]
-    many: bool
+    many: bool  # whether a folder of cases or several images were given, even if the folder contains only one
 
 
 def find_cases(images: Sequence[str | Path], channels: int, output: str | Path, suffix: str) -> Cases:
@@ -73,11 +69,8 @@ def find_cases(images: Sequence[str | Path], channels: int, output: str | Path, 
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(
-        p
-        for p in folder.iterdir()
-        if _has_suffix(p) and not p.name.lower().endswith(_RESULT_SUFFIX) and not p.name.startswith(".")
-    )
+    images = (file for file in folder.iterdir() if _has_suffix(file) and not file.name.startswith("."))
+    return sorted(file for file in images if not file.name.lower().endswith(_RESULT_SUFFIX))
 
 
 def _group(files: Sequence[Path], channels: int) -> dict[str, tuple[Path, ...]]:

@@ -71,7 +71,7 @@ def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> 
     if demo.dice is not None:
         truth = Segmentation.from_image(resource("SampleData", f"{demo.sample}-labels.nrrd"))
         facts["dice"] = round(mean_dice(result.labels, truth.labels), 4)
-    reporter.result("demo", **facts, seconds=round(time.monotonic() - begin, 1))
+    reporter.result(**facts, seconds=round(time.monotonic() - begin, 1))
     if demo.dice is not None and facts["dice"] <= demo.dice:
         raise ClassScaleError(
             f"The mean Dice is {facts['dice']:.3f}, but the model card states more than {demo.dice}. Please report "

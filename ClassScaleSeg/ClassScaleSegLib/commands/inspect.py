@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..images.reading import ImageSource
-
-if TYPE_CHECKING:
-    from ..models.model import Model
+from ..images.reading import ImageSource, read_image
+from ..inference.memory_estimate import estimate
+from ..models.model import Model
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -43,17 +42,11 @@ def describe(model: Model) -> dict[str, Any]:
 def describe_job(model: Model, image: ImageSource, step: float) -> dict[str, Any]:
     """Return facts about a job, with the number of windows and the memory, that can be written as JSON.
 
-    :param model: the model to run.
-    :param image: as for :func:`~ClassScaleSegLib.inference.segmenter.segment`.
-    :param step: distance between windows, as a fraction of the patch.
-    :raises ImageError: if the image cannot be read or does not fit the model.
+    The parameters and exceptions are those of :func:`~ClassScaleSegLib.inference.segmenter.segment`.
     """
-    from ..images.reading import read_image
-    from ..inference.memory_estimate import estimate
-
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
     assert source.voxels is not None  # an image that was just read has its voxels
-    need = estimate(model, source.voxels.shape[1:], source.spacing, step, confidence=False)
+    need = estimate(model, source.voxels.shape[1:], source.spacing, step)
     gpu, cpu = need.placement("cuda", "cuda"), need.placement("cpu", "cpu")
     return {
         "image (z, y, x)": list(source.voxels.shape[1:]),

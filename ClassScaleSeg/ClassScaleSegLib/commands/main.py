@@ -8,14 +8,18 @@ import signal
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from functools import partial
 
 from .. import errors
+from ..catalog.catalog import resolve_model
+from ..models.model import open_model
+from ..models.packing import pack
 from ..process.allocator import return_memory_at_once
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.parent_watch import ParentWatch
+from .inspect import describe, describe_job
 from .models import add_models_options, models_command
-from .options import add_options, summary
+from .options import add_command, add_options
 from .reporting import JsonReporter, Reporter, TerminalReporter
 from .segment import add_segment_options, segment_command
 
@@ -38,21 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reporter: Reporter = JsonReporter() if getattr(options, "json_progress", False) else TerminalReporter()
     # a termination signal cleans up like Ctrl-C; only the main thread can catch signals
     embedded = threading.current_thread() is not threading.main_thread()
-    before = None if embedded else signal.signal(signal.SIGTERM, _interrupt)
+    before = None if embedded else signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not embedded:
         return_memory_at_once()
     parent = getattr(options, "stop_with_parent", None)
     try:
         with ParentWatch(*parent) if parent else nullcontext():
-            return int(options.run(options, reporter))
+            return int(options.run(options, reporter) or ExitCode.OK)
     except errors.ClassScaleError as error:
-        reporter.error("", error)
+        reporter.error(error)
         return int(exit_code(error))
     except KeyboardInterrupt:
-        reporter.error("", errors.Cancelled("Cancelled; nothing unfinished was written."))
+        reporter.error(errors.Cancelled("Cancelled; nothing unfinished was written."))
         return int(ExitCode.CANCELLED)
     except MemoryError:
-        reporter.error("", errors.OutOfMemoryError("Memory ran out. Close other programs or crop the image."))
+        reporter.error(errors.OutOfMemoryError("Memory ran out. Close other programs or crop the image."))
         return int(ExitCode.OUT_OF_MEMORY)
     finally:
         reporter.close()
@@ -60,16 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def inspect_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
+def inspect_command(options: argparse.Namespace, reporter: Reporter) -> None:
     """Print facts about a model, and the memory that it needs for an image."""
-    from ..catalog.catalog import resolve_model
-    from ..models.model import open_model
-    from .inspect import describe, describe_job
-
     parts = []
     for path in resolve_model(options.model):
         model = open_model(path, options.folds, options.checkpoint, options.configuration)
@@ -79,32 +75,27 @@ def inspect_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             parts[-1] |= describe_job(model, image, options.step)
     if options.json:
         print(json.dumps(parts[0] if len(parts) == 1 else parts, indent=2))
-        return ExitCode.OK
+        return
     for facts in parts:
         for key, value in facts.items():
             if key != "classes":
                 print(f"{key:>24}  {value}")
         for value, name in facts["classes"].items():
             print(f"{value:>24}  {name}")
-    return ExitCode.OK
 
 
-def pack_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
+def pack_command(options: argparse.Namespace, reporter: Reporter) -> None:
     """Pack a model into a bundle, a single zip without pickles that includes a label table and a model card."""
-    from ..models.packing import pack
-
     more = {name: value for name, value in vars(options).items() if name not in ("run", "model", "output")}
     written = pack(options.model, options.output, **more)
     print(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
-    return ExitCode.OK
 
 
-def demo_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
+def demo_command(options: argparse.Namespace, reporter: Reporter) -> None:
     """Segment a sample volume with an embedded model, and write the result, statistics and a picture."""
     from .demo import run_demo
 
     run_demo(options.name, options.output, options.device, reporter)
-    return ExitCode.OK
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,55 +106,39 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"exit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = partial(add_command, parser.add_subparsers(required=True, metavar="COMMAND"), "run")
 
-    def command(name: str, run: Any) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=summary(run), description=summary(run))
-        added.set_defaults(run=run)
-        return added
-
-    segment = command("segment", segment_command)
-    add_segment_options(segment)
+    add_segment_options(command("segment", segment_command))
 
     inspect = command("inspect", inspect_command)
     _one_model(inspect, "nnU-Net v2 model folder, exported zip, bundle, or id or name of a model of the catalogue")
-    inspect.add_argument(
-        "image",
-        nargs="*",
-        metavar="IMAGE",
-        help="also estimate memory and windows for this image (one file per channel)",
-    )
+    text = "also estimate memory and windows for this image (one file per channel)"
+    inspect.add_argument("image", nargs="*", metavar="IMAGE", help=text)
     add_options(inspect, "step")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
-    pack = command("pack", pack_command)
-    _one_model(pack, "nnU-Net v2 model folder, exported zip, or bundle")
-    pack.add_argument("-o", "--output", required=True, metavar="BUNDLE.zip", help="file to write")
-    pack.add_argument(
+    bundle = command("pack", pack_command)
+    _one_model(bundle, "nnU-Net v2 model folder, exported zip, or bundle")
+    bundle.add_argument("-o", "--output", required=True, metavar="BUNDLE.zip", help="file to write")
+    bundle.add_argument(
         "--labels", metavar="CSV", help="label table with names, colours and codes (columns of Slicer's colour tables)"
     )
-    pack.add_argument("--card", metavar="README.md", help="file with the model card")
-    pack.add_argument("--name", help="name of the model that users see")
-    pack.add_argument("--licence", help="licence of the weights, such as CC-BY-4.0")
-    pack.add_argument("--modality", help="modality of the images, such as CT or MR")
-    pack.add_argument("--orientation", help="anatomical orientation to which images are turned first, such as RAS")
-    pack.add_argument("--notice", help="a sentence that is shown to users")
-    pack.add_argument("--half-precision", action="store_true", help="store weights as float16, which halves the size")
-    pack.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    bundle.add_argument("--card", metavar="README.md", help="file with the model card")
+    bundle.add_argument("--name", help="name of the model that users see")
+    bundle.add_argument("--licence", help="licence of the weights, such as CC-BY-4.0")
+    bundle.add_argument("--modality", help="modality of the images, such as CT or MR")
+    bundle.add_argument("--orientation", help="anatomical orientation to which images are turned first, such as RAS")
+    bundle.add_argument("--notice", help="a sentence that is shown to users")
+    bundle.add_argument("--half-precision", action="store_true", help="store weights as float16, which halves the size")
+    bundle.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
     add_models_options(command("models", models_command))
 
     demo = command("demo", demo_command)
-    demo.add_argument(
-        "name", nargs="?", default="toy", metavar="NAME", help="sample to segment: toy (default), toy-1000 or head"
-    )
-    demo.add_argument(
-        "-o",
-        "--output",
-        default="classscaleseg-demo",
-        metavar="FOLDER",
-        help="folder for the files; existing ones are replaced (default: classscaleseg-demo)",
-    )
+    text = "sample to segment: toy (default), toy-1000 or head"
+    demo.add_argument("name", nargs="?", default="toy", metavar="NAME", help=text)
+    text = "folder for the files; existing ones are replaced (default: classscaleseg-demo)"
+    demo.add_argument("-o", "--output", default="classscaleseg-demo", metavar="FOLDER", help=text)
     add_options(demo, "device")
     return parser
 

@@ -12,44 +12,30 @@ from typing import Any
 from ..catalog.catalog import Catalog, Entry
 from ..errors import Cancelled, CatalogError
 from ..models.summary import summarize
-from ..process.exit_codes import ExitCode
-from .options import summary
+from .options import add_command
 from .reporting import Reporter
 
 
 def add_models_options(parser: argparse.ArgumentParser) -> None:
     """Add the actions of ``classscaleseg models``."""
     commands = parser.add_subparsers(required=True, metavar="ACTION")
-
-    def command(action: Any) -> argparse.ArgumentParser:
-        added = commands.add_parser(action.__name__.lstrip("_"), help=summary(action), description=summary(action))
-        added.set_defaults(action=action)
-        return added
-
-    command(_list).add_argument("--json", action="store_true", help="print JSON")
-    info = command(_info)
-    _named(info)
-    info.add_argument("--json", action="store_true", help="print JSON")
-    _named(command(_card))
-    download = command(_download)
-    _named(download)
-    download.add_argument("--yes", action="store_true", help="agree to address, size and licence without being asked")
-    _named(command(_remove))
-    add = command(_add)
+    actions = (_list, _info, _card, _download, _remove, _add, _path)
+    parsers = {action: add_command(commands, "action", action.__name__[1:], action) for action in actions}
+    for action in (_info, _card, _download, _remove, _path):
+        text = "id or name of a model; `classscaleseg models list` lists them"
+        parsers[action].add_argument("model", metavar="MODEL", help=text)
+    for action in (_list, _info):
+        parsers[action].add_argument("--json", action="store_true", help="print JSON")
+    text = "agree to address, size and licence without being asked"
+    parsers[_download].add_argument("--yes", action="store_true", help=text)
+    add = parsers[_add]
     add.add_argument("source", metavar="SOURCE", help="model folder, exported zip, bundle, or the web address of a zip")
     add.add_argument("--name", help="name of the model that users see (default: the model's own name)")
-    _named(command(_path))
 
 
-def models_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """List, download, remove and add models.
-
-    :param options: of :func:`add_models_options`.
-    :param reporter: not used.
-    :returns: the exit code.
-    """
+def models_command(options: argparse.Namespace, reporter: Reporter) -> None:
+    """List, download, remove and add models."""
     options.action(Catalog(), options)
-    return ExitCode.OK
 
 
 def consent_text(entry: Entry, catalog: Catalog) -> str:
@@ -117,12 +103,25 @@ def _card(catalog: Catalog, options: argparse.Namespace) -> None:
 
 def _download(catalog: Catalog, options: argparse.Namespace) -> None:
     """Download a model after asking for consent; if it is downloaded already, check its files."""
+    from tqdm import tqdm
+
     entry = catalog.find(options.model)
     if not catalog.is_installed(entry) and any(part.address for part in entry.parts):
         print(consent_text(entry, catalog))
-        _ask(options.yes)
-    with _Bar() as bar:
-        paths = catalog.download(entry, bar.report)
+        if not options.yes and not sys.stdin.isatty():
+            raise CatalogError(
+                "Nothing was downloaded, because standard input is not a terminal and nobody can answer. Give --yes to "
+                "agree to the above."
+            )
+        if not options.yes and input("\nDownload it? [y/N] ").strip().casefold() not in ("y", "yes"):
+            raise Cancelled("Nothing was downloaded.")
+    with tqdm(unit="B", unit_scale=True, file=sys.stderr, leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        paths = catalog.download(entry, show)
     for part, path in zip(entry.parts, paths, strict=True):
         record = catalog.record(entry, part)
         print(path)
@@ -149,27 +148,6 @@ def _path(catalog: Catalog, options: argparse.Namespace) -> None:
     """Print the paths of a model's files."""
     for path in catalog.paths(catalog.find(options.model)):
         print(path)
-
-
-def _named(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="id or name of a model; `classscaleseg models list` lists them")
-
-
-def _ask(agreed: bool) -> None:
-    """Ask for consent, unless ``agreed``.
-
-    :raises CatalogError: if standard input is not a terminal.
-    :raises Cancelled: if the answer is not yes.
-    """
-    if agreed:
-        return
-    if not sys.stdin.isatty():
-        raise CatalogError(
-            "Nothing was downloaded, because standard input is not a terminal and nobody can answer. Give --yes to "
-            "agree to the above."
-        )
-    if input("\nDownload it? [y/N] ").strip().casefold() not in ("y", "yes"):
-        raise Cancelled("Nothing was downloaded.")
 
 
 def _state(catalog: Catalog, entry: Entry) -> str:
@@ -200,20 +178,3 @@ def _facts(catalog: Catalog, entry: Entry) -> dict[str, Any]:
 
 def _megabytes(size: int | None) -> str:
     return "size unknown" if size is None else f"{size / 1e6:.1f} MB"
-
-
-class _Bar:
-    """A progress bar on standard error, if that is a terminal."""
-
-    def __enter__(self) -> _Bar:
-        from tqdm import tqdm
-
-        self._bar = tqdm(unit="B", unit_scale=True, file=sys.stderr, leave=False, disable=not sys.stderr.isatty())
-        return self
-
-    def report(self, done: int, total: int | None) -> None:
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
-
-    def __exit__(self, *_: Any) -> None:
-        self._bar.close()

@@ -1,4 +1,4 @@
-"""Options that several subcommands of ``classscaleseg`` share, made from the fields of `Options`."""
+"""Add subcommands of ``classscaleseg``, and the options that they share, made from the fields of `Options`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from ..errors import ClassScaleError
 from ..options import FIELDS, Options
 
 
-def summary(command: Callable[..., Any]) -> str:
-    """Return the first paragraph of a function's docstring, which is its help text."""
-    return " ".join((command.__doc__ or "").partition("\n\n")[0].split())
+def add_command(commands: Any, attribute: str, name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
+    """Add a subcommand that sets an attribute to a function, the first paragraph of whose docstring is the help."""
+    text = " ".join((function.__doc__ or "").partition("\n\n")[0].split())
+    added = commands.add_parser(name, help=text, description=text)
+    added.set_defaults(**{attribute: function})
+    return added
 
 
 def add_options(parser: argparse.ArgumentParser, *names: str) -> None:

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import ClassScaleError
 from ..inference.progress import Progress
 
 
-class Reporter(Protocol):
-    """What subcommands report to; ``case`` is always the name of the current image."""
+class Reporter:
+    """What subcommands report to; this one says nothing."""
 
     def begin(self, case: str, index: int, count: int) -> None:
-        """Report that the case number ``index`` (from 1) of ``count`` begins."""
+        """Report that a case begins, the image number ``index`` (from 1) of ``count``."""
 
     def progress(self, report: Progress) -> None:
         """Report the progress of the current case."""
 
-    def result(self, case: str, **facts: Any) -> None:
+    def result(self, **facts: Any) -> None:
         """Report that the case is done; the facts include the files written, ``structures`` and ``seconds``."""
 
-    def skipped(self, case: str, reason: str) -> None:
+    def skipped(self, reason: str) -> None:
         """Report that the case is skipped."""
 
-    def error(self, case: str, error: ClassScaleError) -> None:
-        """Report an error of the case, or of the whole command if ``case`` is empty."""
+    def error(self, error: ClassScaleError) -> None:
+        """Report an error of the case, or of the command if none has begun."""
 
     def close(self) -> None:
         """Remove the progress bar."""
 
 
-class TerminalReporter:
-    """A `Reporter` that shows a progress bar on standard error, and prints a line for each case on standard output."""
+class TerminalReporter(Reporter):
+    """Shows a progress bar on standard error, and prints a line for each case on standard output."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -53,7 +53,7 @@ class TerminalReporter:
         self._bar.n = report.done
         self._bar.set_description(f"{self._label}: {report.title}")
 
-    def result(self, case: str, **facts: Any) -> None:
+    def result(self, **facts: Any) -> None:
         self.close()
         kinds = ("output", "confidence", "statistics", "picture")
         written = ", ".join(str(facts[kind]) for kind in kinds if kind in facts)
@@ -61,10 +61,10 @@ class TerminalReporter:
         done = f"{facts['structures']} structures in {facts['seconds']:.1f} s{dice}"
         print(f"{self._label}: {done} -> {written}", flush=True)
 
-    def skipped(self, case: str, reason: str) -> None:
+    def skipped(self, reason: str) -> None:
         print(f"{self._label}: skipped, {reason}", flush=True)
 
-    def error(self, case: str, error: ClassScaleError) -> None:
+    def error(self, error: ClassScaleError) -> None:
         self.close()
         print(f"{self._label}: {error}" if self._label else str(error), file=sys.stderr, flush=True)
 
@@ -74,8 +74,8 @@ class TerminalReporter:
             self._bar = None
 
 
-class JsonReporter:
-    """A `Reporter` that prints JSON objects on standard output, one per line.
+class JsonReporter(Reporter):
+    """Prints JSON objects on standard output, one per line.
 
     The member ``event`` is "begin", "progress", "result", "skipped" or "error".
     """
@@ -94,14 +94,11 @@ class JsonReporter:
         remaining = None if report.remaining is None else round(report.remaining, 1)
         self._line("progress", **{**vars(report), "remaining": remaining})
 
-    def result(self, case: str, **facts: Any) -> None:
+    def result(self, **facts: Any) -> None:
         self._line("result", **facts)
 
-    def skipped(self, case: str, reason: str) -> None:
+    def skipped(self, reason: str) -> None:
         self._line("skipped", reason=reason)
 
-    def error(self, case: str, error: ClassScaleError) -> None:
+    def error(self, error: ClassScaleError) -> None:
         self._line("error", kind=type(error).__name__, message=str(error))
-
-    def close(self) -> None:
-        pass

@@ -9,9 +9,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import errors
+from ..catalog.catalog import resolve_model
+from ..files import replacing
+from ..images.formats import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable
+from ..images.reading import ImageSource
+from ..images.segmentation import Segmentation
+from ..inference.progress import Progress
+from ..inference.segmenter import segment_with
+from ..inference.several_models import common_channels, segment_parts
+from ..models.model import open_model
 from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job, read_job
@@ -19,12 +28,12 @@ from .cases import Case, find_cases
 from .options import add_options
 from .reporting import Reporter
 
-if TYPE_CHECKING:
-    from ..images.reading import ImageSource
-    from ..images.segmentation import Segmentation
-    from ..inference.progress import Progress
-
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file
+_IN_JOB = ("images", "output", "model", "confidence", "statistics", "classes_file", *_OPTIONS)
+_SIDE_FILES = {  # the suffix of a file in a folder, the allowed suffixes, and what writes the file
+    "confidence": (".nrrd", IMAGE_SUFFIXES, Segmentation.write_confidence),
+    "statistics": (".csv", TABLE_SUFFIXES, Segmentation.write_statistics),
+}
 
 
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +56,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         "(-m A -m B) make one segmentation with the classes of all; where two claim a voxel, the later one gets it.",
     )
     add_options(parser, *_OPTIONS)
+    parser.set_defaults(**dict.fromkeys(_OPTIONS))  # None: not given
     parser.add_argument(
         "--format",
         default=".seg.nrrd",
@@ -90,14 +100,14 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
 def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     """Segment one image or many. With many, finished ones are skipped, and a failed one does not stop the others.
 
-    :param options: of :func:`add_segment_options`.
-    :param reporter: for progress, results and errors.
-    :returns: ``SOME_FAILED`` if one of many cases failed, otherwise ``OK``.
+    :returns: ``SOME_FAILED`` if one of many cases failed, ``USAGE`` if a choice is given beside a job's file, otherwise
+        ``OK``.
     :raises ClassScaleError: if the only case failed.
     """
-    from ..images.formats import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable
-
-    suffixes = {"confidence": IMAGE_SUFFIXES, "statistics": TABLE_SUFFIXES}
+    if options.job is not None and (beside := [name for name in _IN_JOB if getattr(options, name) is not None]):
+        said = f"{options.job} says what to segment and how, so {', '.join(beside)} cannot be given beside --job."
+        reporter.error(errors.ClassScaleError(f"{said} Leave that out, or change the file."))
+        return ExitCode.USAGE
     job = _job(options)
     channels, run = _models(job)
     found = find_cases(job.images, channels, job.output, options.format)
@@ -105,31 +115,28 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     for index, case in enumerate(found.cases, start=1):
         reporter.begin(case.name, index, len(found.cases))
         if found.many and case.output.exists() and not options.overwrite:
-            reporter.skipped(case.name, f"{case.output} exists already")
+            reporter.skipped(f"{case.output} exists already")
             continue
         try:
             files = _side_files(job, case, found.many)
             check_writable(case.output, options.overwrite, SEGMENTATION_SUFFIXES)
             for kind, path in files.items():
-                check_writable(path, options.overwrite, suffixes[kind])
+                check_writable(path, options.overwrite, _SIDE_FILES[kind][1])
             _segment_case(job, options.overwrite, reporter, case, files, run)
-        except errors.Cancelled:
-            raise
         except Exception as error:
-            if not found.many:
+            if not found.many or isinstance(error, errors.Cancelled):
                 raise
             if not isinstance(error, errors.ClassScaleError):
                 traceback.print_exc()  # a bug, ours or a library's: show it and continue with the other cases
                 error = errors.ClassScaleError(f"{case.name} failed unexpectedly ({type(error).__name__}: {error}).")
-            reporter.error(case.name, error)
+            reporter.error(error)
             failed.append(case.name)
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 
 def read_classes(path: Path) -> list[str]:
-    """Return the class names and label values that a text file lists, one per line.
+    """Return the class names and label values that a text file lists, one per line; empty lines are ignored.
 
-    :param path: a file in UTF-8; empty lines are ignored.
     :raises LabelTableError: if the file cannot be read as UTF-8 text, or lists none.
     """
     try:
@@ -137,9 +144,10 @@ def read_classes(path: Path) -> list[str]:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise errors.LabelTableError(f"{path} cannot be read ({reason}). It should list one class per line.") from error
-    if not any(line.strip() for line in lines):
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
         raise errors.LabelTableError(f"{path} lists no class. Write one name or label value per line.")
-    return [line.strip() for line in lines if line.strip()]
+    return names
 
 
 def _job(options: argparse.Namespace) -> Job:
@@ -158,11 +166,6 @@ def _models(job: Job) -> tuple[int, Callable[[ImageSource, Callable[[Progress], 
 
     A single model is opened once for all cases.
     """
-    from ..catalog.catalog import resolve_model
-    from ..inference.segmenter import segment_with
-    from ..inference.several_models import common_channels, segment_parts
-    from ..models.model import open_model
-
     sources = [path for text in job.models for path in resolve_model(str(text))]
     options = replace(job.options, confidence=job.confidence is not None)
     if len(sources) == 1:
@@ -174,27 +177,21 @@ def _models(job: Job) -> tuple[int, Callable[[ImageSource, Callable[[Progress], 
 
 def _side_files(job: Job, case: Case, many: bool) -> dict[str, Path]:
     """Return the confidence and statistics files of a case; with many cases, the job names folders."""
-    named = {"confidence": (job.confidence, ".nrrd"), "statistics": (job.statistics, ".csv")}
     return {
         kind: Path(path) / f"{case.name}{suffix}" if many else Path(path)
-        for kind, (path, suffix) in named.items()
-        if path is not None
+        for kind, (suffix, *_) in _SIDE_FILES.items()
+        if (path := getattr(job, kind)) is not None
     }
 
 
 def _segment_case(job: Job, overwrite: bool, reporter: Reporter, case: Case, files: dict, run: Any) -> None:
-    from ..files import replacing
-    from ..inference.progress import Progress
-
     begin = time.monotonic()
     result = run(case.files[0] if len(case.files) == 1 else case.files, reporter.progress)
     reporter.progress(Progress("write", 0, 1))
-    writers = {"confidence": result.write_confidence, "statistics": result.write_statistics}
     with ExitStack() as stack:  # all files are written before any is renamed to its final name
         for kind, path in files.items():
-            writers[kind](stack.enter_context(replacing(path, overwrite)))
+            _SIDE_FILES[kind][2](result, stack.enter_context(replacing(path, overwrite)))
         result.write(case.output, overwrite, job.options.keep_empty)
     structures = sum(row.voxels > 0 for row in result.statistics())
-    reporter.result(
-        case.name, output=case.output, **files, structures=structures, seconds=round(time.monotonic() - begin, 2)
-    )
+    seconds = round(time.monotonic() - begin, 2)
+    reporter.result(output=case.output, **files, structures=structures, seconds=seconds)

@@ -56,9 +56,9 @@ def forward(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     The decoder's own ``forward`` keeps all of them to the end. At the full resolution, where memory peaks, that is one
     feature map more.
 
-    :param network: a U-Net as in :class:`Backbone`.
+    :param network: a U-Net as in :class:`Backbone`, which gives r channels.
     :param x: ``(1, channels, *patch)``.
-    :returns: ``(1, r, *patch)``, where r is the number of channels that the network gives.
+    :returns: ``(1, r, *patch)``.
     """
     encoder: Any = network.encoder
     decoder: Any = network.decoder

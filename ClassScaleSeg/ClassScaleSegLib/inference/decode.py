@@ -23,6 +23,8 @@ from .memory_plan import Tiles
 # Evaluating all logits of a boundary voxel is faster than searching for its candidates with 118 classes, as fast with
 # 300, and slower with 1000 (measured with Testing/Benchmarks/export_time.py at several values of this number).
 _FEW_CLASSES = 256
+# Logits held at a time. On a CPU, 2^20 (4 MiB) was fastest with 118 and with 1000 classes.
+_TILE_ELEMENTS, _TILE_ELEMENTS_ACCELERATOR = 1 << 20, 1 << 25
 # Two logits that differ by less than this are compared in float64. The unit is the largest sum of absolute terms that a
 # logit of the row can have. A float32 operation rounds by 2^-24 of it, and the errors of some thirty operations mostly
 # cancel.
@@ -62,7 +64,6 @@ class RowDecoder:
     :param wanted: label values to keep; all others become 0 in the result, but still compete. ``None`` keeps all.
     :param confidence: also compute the probability of each decision. This needs all logits of every output voxel, which
         undoes what the shortcut at the corners saves.
-    :param tile_elements: logits held at a time; 2^20 (4 MiB) was fastest on a CPU with 118 and with 1000 classes.
 
     >>> double = AxisSampling.linear(2, 4)  # from 2 voxels of the model grid to 4 of the output grid
     >>> decoder = RowDecoder(Projection(torch.eye(2), torch.zeros(2)), (double, double, double))
@@ -81,22 +82,20 @@ class RowDecoder:
         axes: tuple[AxisSampling, AxisSampling, AxisSampling],
         wanted: frozenset[int] | None = None,
         confidence: bool = False,
-        tile_elements: int = 1 << 20,
     ):
         self.projection, self.rows, self.confidence = projection, axes[0], confidence
-        device, dtype = projection.weight.device, projection.weight.dtype
-        self.device = device
-        self._y = [torch.as_tensor(a, device=device) for a in (axes[1].lower, axes[1].upper)]
-        self._z = [torch.as_tensor(a, device=device) for a in (axes[2].lower, axes[2].upper)]
-        self._weights = [torch.as_tensor(a.weight, dtype=dtype).to(device) for a in axes]
+        self.device = device = projection.weight.device
+        self._y, self._z = ([torch.as_tensor(i, device=device) for i in (a.lower, a.upper)] for a in axes[1:])
+        self._weights = [torch.as_tensor(a.weight, dtype=projection.weight.dtype).to(device) for a in axes]
         self._exact = ExactDecision(projection, axes)
-        self._largest_weight, self._largest_bias = projection.weight.abs().amax(), projection.bias.abs().amax()
+        self._largest_weight, self._largest_bias = (float(t.abs().amax()) for t in (projection.weight, projection.bias))
         self._values = projection.decision_values()
         if wanted is not None:
             kept = torch.tensor([int(v) in wanted for v in self._values], device=device)
             self._values = torch.where(kept, self._values, 0)
-        self._all_classes = Tiles(tile_elements // projection.classes)
-        self._candidates = Tiles(tile_elements // 4 // projection.rank)  # several arrays (n, R) live at once
+        elements = _TILE_ELEMENTS if device.type == "cpu" else _TILE_ELEMENTS_ACCELERATOR
+        self._all_classes = Tiles(elements // projection.classes)
+        self._candidates = Tiles(elements // 4 // projection.rank)  # several arrays (n, R) live at once
         self._kept: dict[int, _Row] = {}
         self._next_input = self._next_output = 0
 
@@ -106,7 +105,6 @@ class RowDecoder:
             self.projection = self.projection.to(device)
             self._y, self._z, self._weights = ([t.to(device) for t in ts] for ts in (self._y, self._z, self._weights))
             self._values = self._values.to(device)
-            self._largest_weight, self._largest_bias = self._largest_weight.to(device), self._largest_bias.to(device)
             self._kept = {i: _Row(*(t.to(device) for t in row)) for i, row in self._kept.items()}
             self.device = torch.device(device)
         return self
@@ -148,13 +146,13 @@ class RowDecoder:
         return found
 
     def _decode(self, row: int) -> LabelRow:
-        lower, upper = self._kept[int(self.rows.lower[row])], self._kept[int(self.rows.upper[row])]
-        y0, z0 = self._y[0], self._z[0]
+        lower, upper = (self._kept[int(index[row])] for index in (self.rows.lower, self.rows.upper))
+        first = (self._y[0][:, None], self._z[0])  # the first corner of each output voxel
         same = lower.winner == upper.winner
         for a, b in ((0, 1), (1, 0), (1, 1)):  # whether the corners of each cell of the model grid agree
             same &= (_ahead(lower.winner, a, b) == lower.winner) & (_ahead(upper.winner, a, b) == lower.winner)
-        decision = lower.winner[y0[:, None], z0]
-        boundary = (~same)[y0[:, None], z0].nonzero()
+        decision = lower.winner[first]
+        boundary = (~same)[first].nonzero()
         confidence = None
         if len(boundary) or self.confidence:
             cell = _Cells(row, lower, upper, self._weights[0][row], self._y, self._z, self._weights[1:])
@@ -164,8 +162,8 @@ class RowDecoder:
                 decision[y, z] = self._decide_between_corners(cell, y, z)
 
             self._candidates.run(len(boundary), work)
-        if self.confidence:
-            confidence = self._confidence(cell, decision)
+            if self.confidence:
+                confidence = self._confidence(cell, decision)
         return LabelRow(row, self._values[decision], confidence)
 
     def _decide_between_corners(self, cell: _Cells, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -31,16 +30,13 @@ def find_devices() -> dict[str, str]:
 
 
 def _nvidia_gpus() -> list[str]:
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return []
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console window on Windows
     try:
         answer = subprocess.run(
-            [command, "-L"], capture_output=True, text=True, timeout=10, creationflags=hidden, check=True
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, creationflags=hidden, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return []  # a GPU whose driver does not answer cannot be used
+        return []  # there is no driver, or a GPU whose driver does not answer, which cannot be used
     return parse_gpu_list(answer.stdout)
 
 

@@ -16,22 +16,14 @@ from .interpolation import AxisSampling
 
 
 class ExactDecision:
-    """Decide in float64 on the CPU.
-
-    :param projection: of C classes and R channels.
-    :param axes: sampling of the three axes, in the model's axis order.
-    """
+    """Decide in float64 on the CPU; the parameters are the first two of a `RowDecoder`."""
 
     def __init__(self, projection: Projection, axes: tuple[AxisSampling, AxisSampling, AxisSampling]):
         self._projection = projection.to("cpu", torch.float64)
         self._weights = [torch.as_tensor(axis.weight, dtype=torch.float64) for axis in axes]
 
     def at_voxels(self, basis: torch.Tensor) -> torch.Tensor:
-        """Decide voxels of the model grid.
-
-        :param basis: ``(n, R)`` on any device.
-        :returns: decisions ``(n,)`` int64 as in :class:`~ClassScaleSegLib.models.projection.Decision`, on the CPU.
-        """
+        """Decide voxels of the model grid with a basis ``(n, R)``; return `Decision.row` ``(n,)`` on the CPU."""
         return self._projection.decide(basis.cpu().double()).row
 
     def between(self, corners: Sequence[torch.Tensor], row: int, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -39,9 +31,8 @@ class ExactDecision:
 
         :param corners: the basis at the eight corners of each voxel, ``(n, R)`` each; the last axis varies fastest.
         :param row: index of the row.
-        :param y: indices along the second axis of the output grid, ``(n,)``.
-        :param z: indices along the third axis, ``(n,)``.
-        :returns: decisions ``(n,)`` int64, on the CPU.
+        :param y: indices ``(n,)`` along the second axis of the output grid; ``z`` along the third.
+        :returns: `Decision.row` ``(n,)`` on the CPU.
         """
         weights = [(1 - w, w) for w in (self._weights[0][row], self._weights[1][y.cpu()], self._weights[2][z.cpu()])]
         eight = [wx * wy * wz for wx in weights[0] for wy in weights[1] for wz in weights[2]]

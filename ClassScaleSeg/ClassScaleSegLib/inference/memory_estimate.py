@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from ..models.summary import ModelSummary
 from .memory_plan import Placement
 
 if TYPE_CHECKING:
     from ..models.model import Model
-    from ..models.summary import ModelSummary
 
 _INTERPRETER = 450 << 20  # Python with torch, nnunetv2 and SimpleITK loaded, and a tile of logits: measured
 _CUDA_CONTEXT = 600 << 20
@@ -30,51 +30,27 @@ _USUAL_PARAMETERS = 31_000_000  # of nnU-Net's default network, if a summary doe
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The numbers of a model that determine how much memory it takes.
+    """The numbers of a model that determine how much memory it takes."""
 
-    :ivar patch: voxels along two or three axes, in the model's axis order.
-    :ivar spacing: mm, along the same axes.
-    :ivar features: channels of the network's first stage.
-    :ivar parameters: parameters of all folds together.
-    :ivar rank: channels of the basis, all folds together.
-    :ivar channels: channels of the input.
-    :ivar transpose: for each axis of the model, the axis (z, y, x) of the image.
-    """
-
-    patch: tuple[int, ...]
-    spacing: tuple[float, ...]
-    features: int
-    parameters: int
-    rank: int
-    channels: int
-    transpose: tuple[int, ...] = (0, 1, 2)
+    patch: tuple[int, ...]  # voxels along two or three axes, in the model's axis order
+    spacing: tuple[float, ...]  # mm, along the same axes
+    features: int  # channels of the network's first stage
+    parameters: int  # of all folds together
+    rank: int  # channels of the basis, all folds together
+    channels: int  # of the input
+    transpose: tuple[int, ...] = (0, 1, 2)  # for each axis of the model, the axis (z, y, x) of the image
 
     @classmethod
-    def of_model(cls, model: Model) -> ModelSize:
-        """Return the size of an opened model."""
-        return cls(
-            patch=model.patch,
-            spacing=tuple(float(s) for s in model.configuration.spacing),
-            features=model.features,
-            parameters=sum(p.numel() for network in model.backbones for p in network.parameters()),
-            rank=model.rank,
-            channels=model.channels,
-            transpose=tuple(model.plans_manager.transpose_forward),
-        )
-
-    @classmethod
-    def of_summary(cls, summary: ModelSummary) -> ModelSize:
-        """Return the size of a summarised model: as `of_model`, but without the parameters of the last layer."""
-        folds = len(summary.folds)
-        parameters = _USUAL_PARAMETERS if summary.parameters is None else summary.parameters
-        return cls(
-            patch=tuple(summary.patch),
-            spacing=tuple(summary.spacing),
-            features=summary.features,
-            parameters=parameters * folds,
-            rank=min(summary.features * folds, summary.classes),
-            channels=summary.channels,
-        )
+    def of(cls, model: Model | ModelSummary) -> ModelSize:
+        """Return the size of a model; a summary has the parameters of the last layer too."""
+        folds = len(model.folds)
+        rank = min(model.features * folds, model.classes)
+        if isinstance(model, ModelSummary):
+            parameters = folds * (_USUAL_PARAMETERS if model.parameters is None else model.parameters)
+            return cls(model.patch, model.spacing, model.features, parameters, rank, model.channels)
+        parameters = sum(p.numel() for network in model.backbones for p in network.parameters())
+        spacing, transpose = tuple(model.configuration.spacing), tuple(model.plans_manager.transpose_forward)
+        return cls(model.patch, spacing, model.features, parameters, rank, model.channels, transpose)
 
 
 @dataclass(frozen=True)
@@ -133,42 +109,28 @@ class Estimate:
 
 
 def estimate(
-    model: Model, shape: tuple[int, int, int], spacing: tuple[float, float, float], step: float, confidence: bool
+    model: Model | ModelSummary,
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    step: float = 0.5,
+    confidence: bool = False,
 ) -> Estimate:
-    """Estimate what an opened model takes for one image.
+    """Estimate what a model takes for one image. With a summary, neither torch nor nnunetv2 is imported.
 
-    :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
+    :param model: as `open_model` or `summarize` returns it.
     :param shape: voxels of the image (z, y, x), in the orientation that the model reads.
     :param spacing: mm, in the same order.
     :param step: distance between windows, as a fraction of the patch.
     :param confidence: whether the confidence is computed as well.
-    """
-    return estimate_from_size(ModelSize.of_model(model), shape, spacing, step, confidence)
-
-
-def estimate_from_summary(
-    summary: ModelSummary,
-    shape: tuple[int, int, int],
-    spacing: tuple[float, float, float],
-    step: float = 0.5,
-    confidence: bool = False,
-) -> Estimate:
-    """Estimate as :func:`estimate` before a model is opened; imports neither torch nor nnunetv2.
 
     >>> from ClassScaleSegLib.models.summary import summarize
     >>> from ClassScaleSegLib.resources import resource
     >>> toy = summarize(resource("Models", "toy-120.zip"))
-    >>> need = estimate_from_summary(toy, shape=(96, 96, 96), spacing=(1.5, 1.0, 1.0))
+    >>> need = estimate(toy, shape=(96, 96, 96), spacing=(1.5, 1.0, 1.0))
     >>> need.grid, need.windows
     ((72, 48, 48), 2)
     """
-    return estimate_from_size(ModelSize.of_summary(summary), shape, spacing, step, confidence)
-
-
-def estimate_from_size(
-    size: ModelSize, shape: Sequence[int], spacing: Sequence[float], step: float, confidence: bool
-) -> Estimate:
-    """Estimate from plain numbers; the parameters are those of :func:`estimate`."""
+    size = ModelSize.of(model)
     grid = model_grid(size, shape, spacing)
     flat = len(size.patch) == 2
     full = (1, *size.patch) if flat else size.patch
@@ -190,9 +152,7 @@ def estimate_from_size(
 def model_grid(size: ModelSize, shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int, int]:
     """Return the shape that nnU-Net's ``compute_new_shape`` gives the uncropped image, which is the largest it can get.
 
-    :param size: of the model.
-    :param shape: voxels of the image (z, y, x).
-    :param spacing: mm, in the same order.
+    :param shape: voxels of the image (z, y, x); ``spacing`` in mm, in the same order.
     :returns: voxels on the model grid, in the model's axis order.
     """
     spacing = [spacing[axis] for axis in size.transpose]
@@ -212,8 +172,7 @@ def window_count(shape: Sequence[int], patch: Sequence[int], step: float) -> int
     >>> window_count((128, 96, 64), (64, 64, 64), 0.5)
     6
     """
-    counts = (math.ceil((n - p) / (p * step)) + 1 for n, p in zip(shape, patch, strict=True))
-    return math.prod(counts)
+    return math.prod(math.ceil((n - p) / (p * step)) + 1 for n, p in zip(shape, patch, strict=True))
 
 
 def largest(estimates: Sequence[Estimate]) -> Estimate:
@@ -241,7 +200,8 @@ def describe_need(need: Estimate, device: str) -> str:
     if device == "cpu":
         text = f"about {host}"
     else:
-        gpu = need.placement("cuda" if device == "auto" else device, "cuda" if device == "auto" else device)
+        where = "cuda" if device == "auto" else device
+        gpu = need.placement(where, where)
         text = f"about {gpu.device_bytes / 1e9:.1f} GB of GPU memory and {gpu.host_bytes / 1e9:.1f} GB of RAM"
         text += f" (without a GPU {host})" if device == "auto" else ""
     return f"{text}; does not grow with the number of classes"

@@ -90,23 +90,15 @@ class Placement:
 class MemoryPlan:
     """A list of placements from the fastest to the smallest, of which the first is in use.
 
+    :ivar current: the placement in use.
     :param placements: at least one.
     :param notify: called with a sentence whenever the plan moves on to the next placement.
     """
 
     def __init__(self, placements: Sequence[Placement], notify: Callable[[str], None] = lambda message: None):
-        self._placements, self._notify = list(placements), notify
+        self.current, *self._smaller = placements
+        self._notify = notify
         self._watchers: list[Callable[[Placement], object]] = []
-
-    @classmethod
-    def simple(cls, device: str) -> MemoryPlan:
-        """Return a plan with everything on one torch device and no other placement to move on to."""
-        return cls([Placement(str(device), str(device))])
-
-    @property
-    def current(self) -> Placement:
-        """The placement in use."""
-        return self._placements[0]
 
     @property
     def compute(self) -> str:
@@ -129,7 +121,7 @@ class MemoryPlan:
 
         :raises OutOfMemoryError: if there is no next placement.
 
-        >>> MemoryPlan.simple("cpu").retry(lambda: 3)
+        >>> MemoryPlan([Placement("cpu", "cpu")]).retry(lambda: 3)
         3
         """
         while True:
@@ -137,19 +129,18 @@ class MemoryPlan:
                 return work()
             except (RuntimeError, MemoryError, NotImplementedError) as error:
                 lacks = isinstance(error, NotImplementedError) or "not supported on MPS" in str(error)
-                missing = lacks and self.compute != "cpu"
-                if not missing and not is_out_of_memory(error):
+                if not (lacks and self.compute != "cpu" or is_out_of_memory(error)):
                     raise
                 cause = reason(error)
             self._step_down(cause)  # outside of "except", whose traceback keeps the tensors of the failed call alive
 
     def _step_down(self, cause: str) -> None:
-        if len(self._placements) == 1:
+        if not self._smaller:
             raise OutOfMemoryError(
                 f"Memory ran out with the {self.current}, which is the smallest way to run this model ({cause}). "
                 "Close other programs, use a machine with more memory, or use a model with a smaller patch."
             )
-        del self._placements[0]
+        self.current = self._smaller.pop(0)
         gc.collect()
         import torch
 
@@ -173,32 +164,29 @@ def plan_memory(
     :param notify: called with a sentence if a placement does not fit, or if main memory may be too small.
     :raises OutOfMemoryError: if the device is the CPU and no placement fits the given limit.
     """
-    placements = list(placements)
     free_host = free_memory("cpu")
-    while True:
-        first = placements[0]
-        if first.compute == "cpu":
-            fits = first.host_bytes <= (limit if limit is not None and device == "cpu" else free_host)
-        else:
-            fits = first.device_bytes <= (limit if limit is not None else free_memory(device))
-        if fits or len(placements) == 1:
-            break
-        del placements[0]
-        notify(f"The {first} would take {_size(first)}, more than may be used. Using the {placements[0]}.")
-    if limit is not None and device == "cpu" and placements[0].host_bytes > limit:
+
+    def fits(placement: Placement) -> bool:
+        if placement.compute == "cpu":
+            return placement.host_bytes <= (limit if limit is not None and device == "cpu" else free_host)
+        return placement.device_bytes <= (limit if limit is not None else free_memory(device))
+
+    first, *smaller = placements
+    while smaller and not fits(first):
+        larger, first = first, smaller.pop(0)
+        notify(f"The {larger} would take {_size(larger)}, more than may be used. Using the {first}.")
+    if limit is not None and device == "cpu" and first.host_bytes > limit:
         raise OutOfMemoryError(
-            f"The smallest way to run this model on this image takes {_size(placements[0])}, more than the limit of "
+            f"The smallest way to run this model on this image takes {_size(first)}, more than the limit of "
             f"{limit / 2**30:.1f} GiB. Raise the limit, crop the image, or use a model with a smaller patch."
         )
-    if placements[0].host_bytes > free_host:
-        notify(
-            f"This job needs about {placements[0].host_bytes / 2**30:.1f} GiB of memory, but only "
-            f"{free_host / 2**30:.1f} GiB are free."
-        )
-    return MemoryPlan(placements, notify)
+    if first.host_bytes > free_host:
+        needed, free = first.host_bytes / 2**30, free_host / 2**30
+        notify(f"This job needs about {needed:.1f} GiB of memory, but only {free:.1f} GiB are free.")
+    return MemoryPlan([first, *smaller], notify)
 
 
 def _size(placement: Placement) -> str:
-    if placement.compute != "cpu":
-        return f"{placement.device_bytes / 2**30:.1f} GiB of GPU memory"
-    return f"{placement.host_bytes / 2**30:.1f} GiB of memory"
+    on_gpu = placement.compute != "cpu"
+    size = placement.device_bytes if on_gpu else placement.host_bytes
+    return f"{size / 2**30:.1f} GiB of {'GPU ' if on_gpu else ''}memory"

@@ -34,6 +34,23 @@ class Prepared:
     box: tuple[slice, slice, slice]
     backward: tuple[int, int, int]
 
+    @classmethod
+    def of_case(cls, image: np.ndarray, properties: dict, manager: Any, configuration: Any) -> Prepared:
+        """Describe the image ``(channels, X, Y, Z)`` and the properties that nnU-Net's preprocessing has returned.
+
+        :param manager: nnU-Net's plans manager; ``configuration`` is its configuration manager, of checked plans.
+        """
+        spacing = [properties["spacing"][axis] for axis in manager.transpose_forward]
+        crop = properties["shape_after_cropping_and_before_resampling"]
+        x, y, z = (slice(low, high) for low, high in properties["bbox_used_for_cropping"])
+        return cls(
+            np.ascontiguousarray(image, np.float32),
+            resampling(configuration, image.shape[1:], crop, spacing),
+            tuple(properties["shape_before_cropping"]),
+            (x, y, z),
+            tuple(manager.transpose_backward),
+        )
+
     def empty(self, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return an array of zeros for the result, and a view of its crop to fill row by row.
 
@@ -50,7 +67,6 @@ def prepare(image: InputImage, model: Model) -> Prepared:
     :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
     :raises ImageError: if all voxels are zero.
     """
-    manager = model.plans_manager
     assert image.voxels is not None  # they are dropped only after this function
     if not image.voxels.any():
         raise ImageError(f"{image.name} is zero everywhere, so there is nothing to segment. Check the image.")
@@ -58,29 +74,9 @@ def prepare(image: InputImage, model: Model) -> Prepared:
     properties: dict[str, Any] = {"spacing": list(image.spacing)}
     configuration = _without_mask_resampling(model.configuration)
     array, _, properties = preprocessor.run_case_npy(
-        image.voxels, None, properties, manager, configuration, model.dataset
+        image.voxels, None, properties, model.plans_manager, configuration, model.dataset
     )
-    return with_way_back(array, properties, manager, model.configuration)
-
-
-def with_way_back(array: np.ndarray, properties: dict, plans_manager: Any, configuration: Any) -> Prepared:
-    """Return an image that nnU-Net preprocessed, with the way back that its properties describe.
-
-    :param array: ``(channels, X, Y, Z)``.
-    :param properties: as ``run_case_npy`` of nnU-Net's preprocessor returns them.
-    :param plans_manager: nnU-Net's manager of checked plans.
-    :param configuration: nnU-Net's configuration manager.
-    """
-    crop = properties["shape_after_cropping_and_before_resampling"]
-    spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
-    x, y, z = (slice(low, high) for low, high in properties["bbox_used_for_cropping"])
-    return Prepared(
-        np.ascontiguousarray(array, np.float32),
-        resampling(configuration, array.shape[1:], crop, spacing),
-        tuple(properties["shape_before_cropping"]),
-        (x, y, z),
-        tuple(plans_manager.transpose_backward),
-    )
+    return Prepared.of_case(array, properties, model.plans_manager, model.configuration)
 
 
 def resampling(
@@ -92,8 +88,7 @@ def resampling(
 
     :param configuration: nnU-Net's configuration manager, of checked plans.
     :param shape: voxels on the model grid, in the model's axis order.
-    :param new_shape: voxels of the cropped input.
-    :param spacing: mm, of the input.
+    :param new_shape: voxels of the cropped input; ``spacing`` is its spacing in mm.
     """
     from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
 

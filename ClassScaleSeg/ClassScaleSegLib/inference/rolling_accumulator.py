@@ -40,9 +40,7 @@ class Ring:
     def add(self, x: int, y: int, z: int, basis: torch.Tensor, weight: torch.Tensor) -> None:
         """Add a window.
 
-        :param x: index of the window's first row.
-        :param y: index of its first voxel along the second axis.
-        :param z: index of its first voxel along the third axis.
+        :param x: index of the window's first row; ``y`` and ``z`` are those of its first voxel along the other axes.
         :param basis: ``(R, px, py, pz)``, already multiplied by ``weight``.
         :param weight: ``(px, py, pz)`` float32 on the CPU.
         """

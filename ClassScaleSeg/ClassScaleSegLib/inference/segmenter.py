@@ -137,8 +137,7 @@ def decoded_rows(
     from .decode import RowDecoder
     from .windows import predict_rows
 
-    tile = 1 << (20 if plan.compute == "cpu" else 25)
-    decoder = RowDecoder(projection.to(plan.compute), prepared.axes, wanted, confidence, tile)
+    decoder = RowDecoder(projection.to(plan.compute), prepared.axes, wanted, confidence)
     plan.watch(lambda placement: decoder.to(placement.compute))
     for basis in predict_rows(torch.from_numpy(prepared.image), backbone, patch, step, plan, monitor):
         plan.retry(partial(decoder.push, basis))

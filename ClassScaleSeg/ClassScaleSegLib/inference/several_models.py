@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +18,14 @@ from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
 from ..labels.label import MAX_VALUE, Label, segment_color, segment_id
 from ..labels.table import LabelTable
+from ..models.model import open_model
+from ..models.summary import summarize  # reads no weights, so a part without a wanted class costs nothing
 from ..options import Options
 from ..resources import resource
 from .progress import CancelToken, Monitor, Progress
 from .segmenter import segment_with
 
 _UNITS = 1000  # steps of progress that each part counts
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A model with wanted classes.
-
-    :ivar values: for each wanted label value of the model, the value in the common table.
-    """
-
-    source: str | Path
-    values: dict[int, int]
 
 
 def segment_parts(
@@ -71,9 +62,6 @@ def segment_parts(
     >>> result.labels.shape, len(result.table), titles[0], titles[-1]
     ((20, 20, 20), 121, 'part 1 of 2: load', 'part 2 of 2: decode')
     """
-    from ..models.model import open_model
-    from ..models.summary import summarize  # reads no weights, so a part without a wanted class costs nothing
-
     which = (options.folds, options.checkpoint, options.configuration)
     if len(sources) == 1:
         return segment_with(image, open_model(sources[0], *which), options, progress, cancel)
@@ -81,16 +69,15 @@ def segment_parts(
     table = common_table(tables)
     table = table if options.classes is None else table.select(options.classes)
     parts = _parts(sources, tables, table)
-    monitor, tell = Monitor(cancel=cancel), _Progress(progress, len(parts))
+    monitor, report = Monitor(cancel=cancel), _Progress(progress, len(parts))
     merged = None
-    for index, part in enumerate(parts):
+    for report.part, (source, values) in enumerate(parts, start=1):
         monitor.check()
-        report = tell.of_part(index)
         report(Progress("load", 0, 1))
-        chosen = None if options.classes is None else tuple(part.values)
-        result = segment_with(image, open_model(part.source, *which), replace(options, classes=chosen), report, cancel)
+        chosen = None if options.classes is None else tuple(values)
+        result = segment_with(image, open_model(source, *which), replace(options, classes=chosen), report, cancel)
         merged = merged or _nothing(result, table)
-        _merge(merged, result, part.values)
+        _merge(merged, result, values)
         del result  # before the next part needs the memory
     assert merged is not None  # there is at least one part
     return merged
@@ -99,15 +86,12 @@ def segment_parts(
 def common_channels(sources: Sequence[str | Path], configuration: str | None = None) -> int:
     """Return the number of input channels, which must be the same for all models.
 
-    :param sources: models, in any form that `open_model` takes.
     :param configuration: chooses among several models in a source.
     :raises ModelError: if the number of a model differs from that of the first.
 
     >>> common_channels([resource("Models", "toy-120.zip"), resource("Models", "toy-1000.zip")])
     1
     """
-    from ..models.summary import summarize
-
     counts = [summarize(source, configuration).channels for source in sources]
     for source, channels in zip(sources, counts, strict=True):
         if channels != counts[0]:
@@ -152,14 +136,16 @@ def _renumbered(label: Label, value: int) -> Label:
     return replace(label, value=value, id=segment_id(value), color=color)
 
 
-def _parts(sources: Iterable[str | Path], tables: Iterable[LabelTable], wanted: LabelTable) -> list[_Part]:
-    """Return the parts that have a wanted class."""
+def _parts(
+    sources: Iterable[str | Path], tables: Iterable[LabelTable], wanted: LabelTable
+) -> list[tuple[str | Path, dict[int, int]]]:
+    """Return the models that have wanted classes, each with the common value of each of its wanted values."""
     values = {label.name: label.value for label in wanted.foreground}
     parts = []
     for source, table in zip(sources, tables, strict=True):
         own = {label.value: values[label.name] for label in table.foreground if label.name in values}
         if own:
-            parts.append(_Part(source, own))
+            parts.append((source, own))
     if not parts:
         raise LabelTableError(
             "No class was named that one of the models could find. Name a class of the models, or leave the classes "
@@ -192,19 +178,15 @@ class _Progress:
     """Turn the reports of each part into reports of the whole job, to which all parts contribute equally."""
 
     def __init__(self, progress: Callable[[Progress], None] | None, count: int):
-        self._progress, self._count, self._done, self._begin = progress, count, 0, time.monotonic()
+        self._progress, self._count, self._begin = progress, count, time.monotonic()
+        self.part, self._done = 1, 0
 
-    def of_part(self, index: int) -> Callable[[Progress], None]:
-        def report(own: Progress) -> None:
-            if self._progress is None:
-                return
-            share = own.done / own.total if own.stage in ("segment", "decode") else 0
-            # never backwards: after a single window, "decode" starts again at 0
-            self._done = max(self._done, round(_UNITS * (index + share)))
-            total = _UNITS * self._count
-            seconds = time.monotonic() - self._begin
-            remaining = seconds / self._done * (total - self._done) if self._done else None
-            whole = replace(own, done=self._done, total=total, remaining=remaining)
-            self._progress(replace(whole, part=index + 1, parts=self._count))
-
-        return report
+    def __call__(self, own: Progress) -> None:
+        if self._progress is None:
+            return
+        share = own.done / own.total if own.stage in ("segment", "decode") else 0
+        # never backwards: after a single window, "decode" starts again at 0
+        self._done = max(self._done, round(_UNITS * (self.part - 1 + share)))
+        total, seconds = _UNITS * self._count, time.monotonic() - self._begin
+        remaining = seconds / self._done * (total - self._done) if self._done else None
+        self._progress(Progress(own.stage, self._done, total, remaining, own.message, self.part, self._count))

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from ..errors import ClassScaleError
-from .memory_plan import MemoryPlan
+from .memory_plan import MemoryPlan, Placement
 from .progress import Monitor
 from .rolling_accumulator import Ring
 
@@ -50,7 +50,7 @@ def predict_rows(
     from acvl_utils.cropping_and_padding.padding import pad_nd_image
     from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 
-    plan, monitor = plan or MemoryPlan.simple("cpu"), monitor or Monitor()
+    plan, monitor = plan or MemoryPlan([Placement("cpu", "cpu")]), monitor or Monitor()
     flat = len(patch) == 2
     full_patch = (1, *patch) if flat else tuple(patch)
     image, inside = pad_nd_image(image, full_patch, "constant", {"value": 0}, True)

@@ -31,9 +31,7 @@ from .work_folder import CANCEL_FILE, make_work_folder, remove_work_folder
 _SECONDS_TO_STOP = 1.0  # in which the child may remove what it was writing; then it is killed
 _LONGEST_LINE = 1 << 20  # bytes
 _LOG_LINES = 5000
-_JOB_FILE = "job.json"
 _MODELS_FOLDER = "CLASSSCALESEG_MODELS"  # environment variable with the folder of the catalogue
-_unclosed: set[SegmentationProcess] = set()
 
 
 class SegmentationProcess:
@@ -82,8 +80,7 @@ class SegmentationProcess:
         self._ended: float | None = None  # when the child was first seen to have ended
         self._heard = False  # whether the child has written a line; until then it has nothing to clean up
         self._stopping, self._lock, self._stop_lock = False, threading.Lock(), threading.Lock()
-        self._owner = os.getpid()
-        _unclosed.add(self)
+        atexit.register(self._close_at_exit, os.getpid())
 
     def __enter__(self) -> SegmentationProcess:
         return self
@@ -111,18 +108,17 @@ class SegmentationProcess:
         python = self._python or default_python()
         # the child sees the user's own packages exactly if this process does; inside Slicer it does not
         isolation = ["-s"] if sys.flags.no_user_site else []
-        watch = ["--json-progress", "--stop-with-parent", str(os.getpid()), str(self.work_folder)]
-        file = self.work_folder / _JOB_FILE
+        file = self.work_folder / "job.json"
+        command = [python, *isolation, "-m", "ClassScaleSegLib", "segment", "--job", str(file), "--json-progress"]
         try:
             self.job.write(file)
         except OSError as error:
             self._fail(str(unwritable(self.work_folder, error)))
             return
-        command = [python, *isolation, "-m", "ClassScaleSegLib", "segment", "--job", str(file), *watch]
         self._log.append(f"{python}: {self.job}")
         try:
             self._child = subprocess.Popen(
-                command,
+                [*command, "--stop-with-parent", str(os.getpid()), str(self.work_folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -182,11 +178,14 @@ class SegmentationProcess:
         """Cancel the job if it still runs, and remove the folder. Read the result of a finished job before."""
         self.cancel()
         remove_work_folder(self.work_folder)
-        _unclosed.discard(self)
+        atexit.unregister(self._close_at_exit)
+
+    def _close_at_exit(self, owner: int) -> None:
+        if os.getpid() == owner:  # a forked copy of the owner must not close it
+            self.close()
 
     def _stop(self, child: subprocess.Popen) -> None:
-        if self._heard:
-            # the disk may be full, and the child may be busy with a long computation
+        if self._heard:  # the disk may be full, and the child may be busy with a long computation
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 (self.work_folder / CANCEL_FILE).touch()
                 child.wait(_SECONDS_TO_STOP)
@@ -194,7 +193,11 @@ class SegmentationProcess:
 
     def _child_environment(self) -> dict[str, str]:
         environment = {**os.environ, **self._environment}
-        paths = [*folder_for_child(Path(__file__)), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+        folder, paths = Path(__file__).resolve().parents[2], environment.get("PYTHONPATH", "").split(os.pathsep)
+        # A folder of installed packages is searched anyway. On PYTHONPATH it would come before the standard library,
+        # and a package there, such as PyPI's argparse, would replace Python's own.
+        if folder.name not in ("site-packages", "dist-packages"):
+            paths.insert(0, str(folder))
         environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths if path)
         if models := environment.get(_MODELS_FOLDER):  # absolute, because the child's current folder is another one
             environment[_MODELS_FOLDER] = os.path.abspath(models)
@@ -210,28 +213,23 @@ class SegmentationProcess:
     def _collect(self, timeout: float) -> list[Event]:
         with self._lock:
             events, self._pending = self._pending, []
-            while (entry := self._next(0 if events else timeout)) is not None:
-                name, line = entry
-                if line is None:
-                    self._open_pipes.discard(name)
-                elif (event := parse_event(line) if name == "stdout" else None) is not None:
-                    self._note(event)
-                    events.append(event)
-                elif line:
-                    self._log.append(line)
-                    self._output.append(line)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    name, line = self._lines.get(timeout=0 if events else timeout)
+                    if line is None:
+                        self._open_pipes.discard(name)
+                    elif (event := parse_event(line) if name == "stdout" else None) is not None:
+                        self._note(event)
+                        events.append(event)
+                    elif line:
+                        self._log.append(line)
+                        self._output.append(line)
             child = self._child
             if self.state == "running" and not self._stopping and child is not None and self._has_ended(child):
                 self._conclude(child.returncode)
                 events += self._pending
                 self._pending = []
         return [] if self._stopping else events
-
-    def _next(self, timeout: float) -> tuple[str, str | None] | None:
-        try:
-            return self._lines.get(timeout=timeout) if timeout else self._lines.get_nowait()
-        except queue.Empty:
-            return None
 
     def _note(self, event: Event) -> None:
         if event.text:
@@ -268,27 +266,8 @@ class SegmentationProcess:
 
     def _end(self, state: str, error: str | None = None) -> None:
         remove_work_folder(self.work_folder)
+        atexit.unregister(self._close_at_exit)
         self.state, self.error = state, error
-        _unclosed.discard(self)
-
-
-def folder_for_child(file: Path) -> list[str]:
-    """Return the folder that a child must search for this library, as a list of one path; empty if it needs none.
-
-    A folder of installed packages is searched anyway. On ``PYTHONPATH`` it would come before the standard library, and
-    a package there, such as PyPI's ``argparse``, would replace Python's own.
-
-    :param file: a file in a folder of the library, such as ``ClassScaleSegLib/process/child.py``.
-
-    >>> folder_for_child(Path("qt-scripted-modules/ClassScaleSegLib/process/child.py")) == [
-    ...     str(Path("qt-scripted-modules").resolve())
-    ... ]
-    True
-    >>> folder_for_child(Path("lib/site-packages/ClassScaleSegLib/process/child.py"))
-    []
-    """
-    folder = file.resolve().parents[2]
-    return [] if folder.name in ("site-packages", "dist-packages") else [str(folder)]
 
 
 def default_python() -> str:
@@ -303,10 +282,3 @@ def default_python() -> str:
     if not sys.executable:
         raise ClassScaleError("No Python interpreter was found for the segmentation. Name one (python=...).")
     return sys.executable
-
-
-@atexit.register
-def _close_all() -> None:
-    for process in list(_unclosed):
-        if process._owner == os.getpid():  # a forked copy of this process must not close them
-            process.close()

@@ -13,31 +13,20 @@ from .. import errors
 class ExitCode(IntEnum):
     """The exit codes of ``classscaleseg``.
 
-    :cvar OK: everything was done.
-    :cvar SOME_FAILED: some of several cases failed; the others are done.
-    :cvar USAGE: the command line is not valid.
-    :cvar MODEL: the model cannot be used.
-    :cvar IMAGE: the image cannot be read, or does not fit the model.
-    :cvar OUTPUT: the result cannot be written, or exists already.
-    :cvar OUT_OF_MEMORY: memory ran out.
-    :cvar LABELS: a label table or a class name is wrong.
-    :cvar FAULT: any other error that has a message.
-    :cvar CANCELLED: Ctrl-C was pressed, or a termination signal arrived.
-
     >>> ExitCode(3).name
     'MODEL'
     """
 
-    OK = 0
-    SOME_FAILED = 1
-    USAGE = 2
-    MODEL = 3
-    IMAGE = 4
-    OUTPUT = 5
+    OK = 0  # everything was done
+    SOME_FAILED = 1  # some of several cases failed; the others are done
+    USAGE = 2  # the command line is not valid
+    MODEL = 3  # the model cannot be used
+    IMAGE = 4  # the image cannot be read, or does not fit the model
+    OUTPUT = 5  # the result cannot be written, or exists already
     OUT_OF_MEMORY = 6
-    LABELS = 7
-    FAULT = 8
-    CANCELLED = 130
+    LABELS = 7  # a label table or a class name is wrong
+    FAULT = 8  # any other error that has a message
+    CANCELLED = 130  # Ctrl-C was pressed, or a termination signal arrived
 
 
 _CODES = (

@@ -12,12 +12,13 @@ import contextlib
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClassScaleError
 from .exit_codes import ExitCode
 from .process_tree import descendants, is_alive, kill_all
-from .work_folder import CANCEL_FILE, checked_work_folder, remove_work_folder
+from .work_folder import CANCEL_FILE, PREFIX, remove_work_folder
 
 if TYPE_CHECKING:
     import psutil
@@ -29,9 +30,8 @@ _SECONDS_TO_CLEAN_UP = 1.0
 class ParentWatch:
     """Interrupt the main thread, as a termination signal does, when the parent requests it or has ended.
 
-    The parent requests a stop by creating ``CANCEL_FILE`` in the work folder. When the block ends after that, the
-    folder is removed, and this process ends with all that it has started. If the parent has ended, this happens a
-    second later even if the block still runs.
+    When the block ends after that, the work folder is removed, and this process ends with all that it has started. If
+    the parent has ended, this happens a second later even if the block still runs.
 
     :param pid: process id of the parent.
     :param folder: the work folder that the parent has made.
@@ -43,7 +43,12 @@ class ParentWatch:
 
         if not pid.isdecimal():
             raise ClassScaleError(f"{pid} is not a process id. Give the number of the process that is to be watched.")
-        self._folder, self._left, self._asked = checked_work_folder(folder), threading.Event(), False
+        if not Path(folder).name.startswith(PREFIX):
+            raise ClassScaleError(
+                f"{folder} is not a temporary folder of ClassScaleSeg, and would be removed at the end. Name another "
+                "folder."
+            )
+        self._folder, self._left, self._asked = Path(folder), threading.Event(), False
         self._parent: psutil.Process | None = None
         with contextlib.suppress(psutil.Error):  # it has ended already
             self._parent = psutil.Process(int(pid))
@@ -55,8 +60,7 @@ class ParentWatch:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self._left.set()
         # the pipes of a parent that is being killed break a moment before its process counts as ended
-        unheard = isinstance(error, BrokenPipeError)
-        if unheard or self._asked or self._orphaned():
+        if isinstance(error, BrokenPipeError) or self._asked or self._orphaned():
             self._end()  # at once: a normal exit of Python with torch takes most of a second
 
     def _orphaned(self) -> bool:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
+_SECONDS_TO_END = 0.8
+
 
 def is_alive(process: psutil.Process) -> bool:
     """Return whether a process still runs; a zombie, which ended but was not waited for, does not."""
@@ -36,22 +38,17 @@ def descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
-def kill_tree(root: subprocess.Popen, timeout: float = 0.8) -> None:
-    """Kill a process and all its descendants.
-
-    :param root: the leader of its session.
-    :param timeout: seconds to wait until all have ended.
-    """
+def kill_tree(root: subprocess.Popen) -> None:
+    """Kill the leader of a session and all its descendants, and wait until they have ended, but not for long."""
     members = descendants(root.pid) if root.poll() is None else []
     if os.name == "posix":  # this also reaches processes whose parent has ended
         with contextlib.suppress(OSError):
             os.killpg(root.pid, signal.SIGKILL)
     kill_all(members)
-    if root.poll() is None:
-        root.kill()
-    deadline = time.monotonic() + timeout
+    root.kill()
+    deadline = time.monotonic() + _SECONDS_TO_END
     with contextlib.suppress(subprocess.TimeoutExpired):
-        root.wait(timeout)
+        root.wait(_SECONDS_TO_END)
     while any(map(is_alive, members)) and time.monotonic() < deadline:
         time.sleep(0.01)
 

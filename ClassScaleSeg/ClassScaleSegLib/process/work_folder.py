@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import ClassScaleError
 from ..files import unwritable
 
-_PREFIX = "classscaleseg-"
+PREFIX = "classscaleseg-"
 _DAY = 24 * 3600
 CANCEL_FILE = "cancel"  # the parent creates it in the folder to stop its child
 
@@ -32,34 +32,21 @@ def make_work_folder() -> Path:
     >>> folder.exists()
     False
     """
-    _sweep(Path(tempfile.gettempdir()))
+    root = Path(tempfile.gettempdir())
+    _sweep(root)
     try:
-        return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     except OSError as error:
-        raise unwritable(Path(tempfile.gettempdir()), error) from error
-
-
-def checked_work_folder(path: str) -> Path:
-    """Return ``path`` if it may be removed later.
-
-    :raises ClassScaleError: if it is not named like a folder of `make_work_folder`.
-    """
-    if not Path(path).name.startswith(_PREFIX):
-        raise ClassScaleError(
-            f"{path} is not a temporary folder of ClassScaleSeg, and would be removed at the end. Name another folder."
-        )
-    return Path(path)
+        raise unwritable(root, error) from error
 
 
 def remove_work_folder(folder: Path) -> None:
     """Remove a folder with all its contents; try for a second if a file is still open (Windows) or being written."""
     deadline = time.monotonic() + 1
-    while folder.exists():
+    shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
         shutil.rmtree(folder, ignore_errors=True)
-        if time.monotonic() > deadline:
-            return
-        if folder.exists():
-            time.sleep(0.02)
 
 
 def _sweep(root: Path) -> None:
@@ -72,7 +59,7 @@ def _sweep(root: Path) -> None:
             "dependencies; in Slicer, press Apply once, or call ClassScaleSegLogic().installDependencies()."
         ) from error
 
-    for folder in root.glob(f"{_PREFIX}[0-9]*-*"):
+    for folder in root.glob(f"{PREFIX}[0-9]*-*"):
         pid = folder.name.split("-")[1]
         try:
             stale = time.time() - folder.stat().st_mtime > _DAY

@@ -16,7 +16,7 @@ import torch
 from ClassScaleSegLib.images.counts import dice, overlap_counts, ratio
 from ClassScaleSegLib.inference.backbone import Backbone
 from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement
-from ClassScaleSegLib.inference.preprocess import with_way_back
+from ClassScaleSegLib.inference.preprocess import Prepared
 from ClassScaleSegLib.inference.segmenter import decoded_rows
 from ClassScaleSegLib.models.projection import Projection
 
@@ -44,7 +44,7 @@ def segment_case(
     :param device: where to compute.
     :returns: label map ``(z, y, x)`` uint16 on the grid of the original image.
     """
-    prepared = with_way_back(data, properties, *managers)
+    prepared = Prepared.of_case(data, properties, *managers)
     labels, rows = prepared.empty(np.uint16)
     plan = MemoryPlan([Placement(str(device), str(device)), Placement(str(device), "cpu")])
     for row in decoded_rows(prepared, backbone, managers[1].patch_size, projection, plan):
