@@ -278,29 +278,57 @@ class Blocks(NamedTuple):
 
 
 @triton.jit
+def voxel_rows(voxels, rank, RANK: tl.constexpr, VOXELS: tl.constexpr):
+    """Return the sample, the voxels and channels of a block of rows, which voxels exist, and which entries do."""
+    v, r = tl.program_id(0) * VOXELS + tl.arange(0, VOXELS), tl.arange(0, RANK)
+    inside = v < voxels
+    return tl.program_id(1).to(tl.int64), v, r, inside, inside[:, None] & (r < rank)[None, :]
+
+
+@triton.jit
+def class_columns(f, weights, bias, r, start, c, RANK: tl.constexpr, PRECISION: tl.constexpr):
+    """Return the weights (RANK, CLASSES) of the classes start + c, and the logits (VOXELS, CLASSES) of features f."""
+    w = tl.load(weights + (start + c)[None, :] * RANK + r[:, None])
+    return w, tl.dot(f, w, input_precision=PRECISION) + tl.load(bias + start + c)[None, :]
+
+
+@triton.jit
+def class_rows(weights, bias, RANK: tl.constexpr, CLASSES: tl.constexpr):
+    """Return the sample, the classes and channels of a block of rows, its weights (CLASSES, RANK), and its bias."""
+    c, r = tl.program_id(1) * CLASSES + tl.arange(0, CLASSES), tl.arange(0, RANK)
+    return tl.program_id(2).to(tl.int64), c, r, tl.load(weights + c[:, None] * RANK + r[None, :]), tl.load(bias + c)
+
+
+@triton.jit
+def voxel_columns(labels, lse, b, v, inside, voxels, CLASSES: tl.constexpr):
+    """Return the log-sum-exp and label of voxels v, and which are valid and have a label in this block of classes."""
+    level = tl.load(lse + b * voxels + v, mask=inside, other=float("inf"))
+    label = tl.load(labels + b * voxels + v, mask=inside, other=0).to(tl.int32)
+    first = tl.program_id(1) * CLASSES
+    return level, label, (label >= first) & (label < first + CLASSES) & (level != float("inf"))
+
+
+@triton.jit
 def log_sum_exp(
     basis, weights, bias, labels, lse, features, voxels, rank, classes, ignore,
     stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write lse (B, N), and the sum of the valid features of each block of voxels: (B, blocks, RANK)."""
-    block, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    v = block * VOXELS + tl.arange(0, VOXELS)
-    r, c = tl.arange(0, RANK), tl.arange(0, CLASSES)
-    inside = v < voxels
+    b, v, r, inside, fits = voxel_rows(voxels, rank, RANK, VOXELS)
+    c = tl.arange(0, CLASSES)
     at = basis + b * stride_b + v[:, None] + r[None, :].to(tl.int64) * stride_r
-    f = tl.load(at, mask=inside[:, None] & (r < rank)[None, :], other=0.0).to(weights.dtype.element_ty)
+    f = tl.load(at, mask=fits, other=0.0).to(weights.dtype.element_ty)
     valid = inside & (tl.load(labels + b * voxels + v, mask=inside, other=0).to(tl.int32) != ignore)
     maximum = tl.full([VOXELS], -1e38, tl.float32)
     total = tl.zeros([VOXELS], tl.float32)
     for start in range(0, classes, CLASSES):
-        w = tl.load(weights + (start + c)[None, :] * RANK + r[:, None])
-        z = tl.dot(f, w, input_precision=PRECISION) + tl.load(bias + start + c)[None, :]
+        w, z = class_columns(f, weights, bias, r, start, c, RANK, PRECISION)
         higher = tl.maximum(maximum, tl.max(z, 1))
         total = total * tl.exp2(maximum - higher) + tl.sum(tl.exp2(z - higher[:, None]), 1)
         maximum = higher
     tl.store(lse + b * voxels + v, tl.where(valid, maximum + tl.log2(total), float("inf")), mask=inside)
     summed = tl.sum(tl.where(valid[:, None], f.to(tl.float32), 0.0), 0)
-    tl.store(features + (b * tl.num_programs(0) + block) * RANK + r, summed)
+    tl.store(features + (b * tl.num_programs(0) + tl.program_id(0)) * RANK + r, summed)
 
 
 @triton.jit
@@ -310,25 +338,20 @@ def class_sums(
 ):  # fmt: skip
     """Write the cross entropy (bits), I, P and G of each split of the voxels: (B, splits, 4, classes)."""
     split, splits = tl.program_id(0), tl.num_programs(0)
-    first, b = tl.program_id(1) * CLASSES, tl.program_id(2).to(tl.int64)
-    r, c, v = tl.arange(0, RANK), first + tl.arange(0, CLASSES), tl.arange(0, VOXELS)
-    w = tl.load(weights + c[:, None] * RANK + r[None, :])
-    offset = tl.load(bias + c)
-    channels = basis + b * stride_b + r[:, None].to(tl.int64) * stride_r
+    b, c, r, w, offset = class_rows(weights, bias, RANK, CLASSES)
     predicted = tl.zeros([CLASSES], tl.float32)
     cross_entropy = tl.zeros([CLASSES], tl.float32)
     intersection = tl.zeros([CLASSES], tl.float32)
     reference = tl.zeros([CLASSES], tl.float32)
     for start in range(split * VOXELS, voxels, splits * VOXELS):
-        at = start + v
-        inside = at < voxels
-        f = tl.load(channels + at[None, :], mask=(r < rank)[:, None] & inside[None, :], other=0.0).to(w.dtype)
-        level = tl.load(lse + b * voxels + at, mask=inside, other=float("inf"))
-        label = tl.load(labels + b * voxels + at, mask=inside, other=0).to(tl.int32)
+        v = start + tl.arange(0, VOXELS)
+        inside = v < voxels
+        at = basis + b * stride_b + r[:, None].to(tl.int64) * stride_r + v[None, :]
+        f = tl.load(at, mask=(r < rank)[:, None] & inside[None, :], other=0.0).to(w.dtype)
+        level, label, here = voxel_columns(labels, lse, b, v, inside, voxels, CLASSES)
         z = tl.dot(w, f, input_precision=PRECISION) + offset[:, None]
         p = tl.exp2(z - level[None, :])
         predicted += tl.sum(p, 1)
-        here = (label >= first) & (label < first + CLASSES) & (level != float("inf"))
         if tl.sum(here.to(tl.int32), 0) > 0:  # a block of voxels has few labels, so most blocks of classes skip this
             hit = (label[None, :] == c[:, None]) & here[None, :]
             intersection += tl.sum(tl.where(hit, p, 0.0), 1)
@@ -349,11 +372,8 @@ def basis_gradient(
     RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of the basis, and shift and at_label (B, N) of dz = p (gP + shift) + [c = y] at_label."""
-    block, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    v = block * VOXELS + tl.arange(0, VOXELS)
-    r, c = tl.arange(0, RANK), tl.arange(0, CLASSES)
-    inside = v < voxels
-    fits = inside[:, None] & (r < rank)[None, :]
+    b, v, r, inside, fits = voxel_rows(voxels, rank, RANK, VOXELS)
+    c = tl.arange(0, CLASSES)
     at = basis + b * stride_b + v[:, None] + r[None, :].to(tl.int64) * stride_r
     f = tl.load(at, mask=fits, other=0.0).to(weights.dtype.element_ty)
     level = tl.load(lse + b * voxels + v, mask=inside, other=float("inf"))
@@ -363,8 +383,7 @@ def basis_gradient(
     shared = tl.zeros([VOXELS], tl.float32)
     probability = tl.zeros([VOXELS], tl.float32)
     for start in range(0, classes, CLASSES):
-        w = tl.load(weights + (start + c)[None, :] * RANK + r[:, None])
-        z = tl.dot(f, w, input_precision=PRECISION) + tl.load(bias + start + c)[None, :]
+        w, z = class_columns(f, weights, bias, r, start, c, RANK, PRECISION)
         p = tl.exp2(z - level[:, None])
         shared += tl.sum(p * tl.load(grad_predicted + b * classes + start + c)[None, :], 1)
         if (lowest < start + CLASSES) & (highest >= start):
@@ -377,8 +396,7 @@ def basis_gradient(
     tl.store(at_label + b * voxels + v, extra, mask=inside)
     gradient = tl.zeros([VOXELS, RANK], tl.float32)
     for start in range(0, classes, CLASSES):
-        w = tl.load(weights + (start + c)[None, :] * RANK + r[:, None])
-        z = tl.dot(f, w, input_precision=PRECISION) + tl.load(bias + start + c)[None, :]
+        w, z = class_columns(f, weights, bias, r, start, c, RANK, PRECISION)
         p = tl.exp2(z - level[:, None])
         dz = p * (tl.load(grad_predicted + b * classes + start + c)[None, :] + moved[:, None])
         if (lowest < start + CLASSES) & (highest >= start):
@@ -397,26 +415,21 @@ def projection_gradient(
 ):  # fmt: skip
     """Write the gradients of projection (B, splits, classes, RANK) and bias (B, splits, classes) of each split."""
     split, splits = tl.program_id(0), tl.num_programs(0)
-    first, b = tl.program_id(1) * CLASSES, tl.program_id(2).to(tl.int64)
-    r, c, v = tl.arange(0, RANK), first + tl.arange(0, CLASSES), tl.arange(0, VOXELS)
-    w = tl.load(weights + c[:, None] * RANK + r[None, :])
-    offset = tl.load(bias + c)
+    b, c, r, w, offset = class_rows(weights, bias, RANK, CLASSES)
     slope = tl.load(grad_predicted + b * classes + c)
-    channels = basis + b * stride_b + r[:, None].to(tl.int64) * stride_r
     gradient = tl.zeros([CLASSES, RANK], tl.float32)
     summed = tl.zeros([CLASSES], tl.float32)
     for start in range(split * VOXELS, voxels, splits * VOXELS):
-        at = start + v
-        inside = at < voxels
-        f = tl.load(channels + at[None, :], mask=(r < rank)[:, None] & inside[None, :], other=0.0).to(w.dtype)
-        level = tl.load(lse + b * voxels + at, mask=inside, other=float("inf"))
-        label = tl.load(labels + b * voxels + at, mask=inside, other=0).to(tl.int32)
+        v = start + tl.arange(0, VOXELS)
+        inside = v < voxels
+        at = basis + b * stride_b + r[:, None].to(tl.int64) * stride_r + v[None, :]
+        f = tl.load(at, mask=(r < rank)[:, None] & inside[None, :], other=0.0).to(w.dtype)
+        level, label, here = voxel_columns(labels, lse, b, v, inside, voxels, CLASSES)
         z = tl.dot(w, f, input_precision=PRECISION) + offset[:, None]
-        moved = tl.load(shift + b * voxels + at, mask=inside, other=0.0)
+        moved = tl.load(shift + b * voxels + v, mask=inside, other=0.0)
         dz = tl.exp2(z - level[None, :]) * (slope[:, None] + moved[None, :])
-        here = (label >= first) & (label < first + CLASSES) & (level != float("inf"))
         if tl.sum(here.to(tl.int32), 0) > 0:
-            extra = tl.load(at_label + b * voxels + at, mask=inside, other=0.0)
+            extra = tl.load(at_label + b * voxels + v, mask=inside, other=0.0)
             dz += tl.where((label[None, :] == c[:, None]) & here[None, :], extra[None, :], 0.0)
         summed += tl.sum(dz, 1)
         gradient = tl.dot(dz, tl.trans(f).to(tl.float32), gradient, input_precision="tf32")
