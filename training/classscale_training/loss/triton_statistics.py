@@ -31,9 +31,11 @@ from typing import Any, NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-from .tiles import LabelCheck
+from .autograd import Statistics
+from .tiles import Inputs
+from .torch_statistics import TorchStatistics
 
 _LN2 = 0.6931471805599453
 _NO_LABEL = -(1 << 31)
@@ -87,8 +89,6 @@ def disagreement(device: torch.device, dtype: torch.dtype, rank: int, classes: i
     :param classes: number of classes.
     :param voxels: per sample, of two samples; every seventh voxel is ignored.
     """
-    from .torch_statistics import TorchStatistics
-
     generator = torch.Generator().manual_seed(0)
     basis = torch.randn(2, rank, voxels, generator=generator).to(device, dtype).requires_grad_()
     projection = (torch.randn(classes, rank, generator=generator) / rank**0.5).to(device).requires_grad_()
@@ -98,147 +98,107 @@ def disagreement(device: torch.device, dtype: torch.dtype, rank: int, classes: i
     labels = labels.to(device)
     results = []
     with torch.inference_mode(False), torch.enable_grad():
-        for statistics in (TritonStatistics.apply, TorchStatistics.apply):
-            sums = statistics(basis, projection, bias, labels, -1)
+        for statistics in (TritonStatistics(), TorchStatistics()):
+            sums = statistics(Inputs(basis, projection, bias, labels, -1))
             draw = torch.Generator().manual_seed(1)
-            loss = sum((x * torch.randn(x.shape, generator=draw).to(device)).sum() for x in sums)
+            loss = torch.stack([(x * torch.randn(x.shape, generator=draw).to(device)).sum() for x in sums]).sum()
             results.append([*(x.detach() for x in sums), *torch.autograd.grad(loss, (basis, projection, bias))])
     pairs = [(a.float(), b.float()) for a, b in zip(*results, strict=True)]
     return max(float((a - b).norm() / b.norm().clamp_min(1e-6)) for a, b in pairs)
 
 
-class TritonStatistics(torch.autograd.Function):
-    """Same arguments and results as :class:`.TorchStatistics`; all results are float32."""
+class TritonStatistics(Statistics):
+    """Same sums as :class:`.TorchStatistics`; all are float32."""
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        basis: torch.Tensor,
-        projection: torch.Tensor,
-        bias: torch.Tensor,
-        labels: torch.Tensor,
-        ignore_index: int | None,
-    ) -> tuple[torch.Tensor, ...]:
-        batch, rank, voxels = basis.shape
-        classes = len(projection)
-        basis = basis if basis.stride(2) == 1 else basis.contiguous()
-        labels = _checked(labels, classes, ignore_index)
-        launch = _Launch(basis, projection, bias, labels)
+    def __call__(self, x: Inputs) -> tuple[torch.Tensor, ...]:
+        """Return the sums, after the labels have been checked and everything has an order that the kernels read."""
+        labels, check = x.labels, self.check(x)
+        if labels.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64):
+            labels = labels.int()
+        labels = labels.contiguous()
+        check.note(0, labels if x.ignore_index is None else torch.where(labels == x.ignore_index, 0, labels))
+        check.raise_if_outside()
+        basis = x.basis if x.basis.stride(2) == 1 else x.basis.contiguous()
+        return super().__call__(x._replace(basis=basis, labels=labels))
+
+    def sums(self, x: Inputs) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        (batch, rank, voxels), classes = x.basis.shape, len(x.projection)
+        launch = _Launch(x)
         lse = launch.floats(batch, voxels)
         features = launch.floats(batch, launch.voxel_grid[0], launch.blocks.rank)
-        ignored = _NO_LABEL if ignore_index is None else ignore_index
-        with launch.device:
-            log_sum_exp[launch.voxel_grid](
-                *launch.inputs, lse, features, voxels, rank, launch.blocks.classes, ignored, *launch.strides,
-                **launch.blocks.voxel_rows, PRECISION=launch.precision,
-            )  # fmt: skip
-            sums = launch.floats(batch, launch.class_grid[0], 4, launch.blocks.classes)
-            class_sums[launch.class_grid](
-                *launch.inputs, lse, sums, voxels, rank, launch.blocks.classes, *launch.strides,
-                **launch.blocks.class_rows, PRECISION=launch.precision,
-            )  # fmt: skip
+        sums = launch.floats(batch, launch.class_grid[0], 4, launch.blocks.classes)
+        launch.over_voxels(log_sum_exp, lse, features, _NO_LABEL if x.ignore_index is None else x.ignore_index)
+        launch.over_classes(class_sums, lse, sums)
         cross_entropy, intersection, predicted, reference = sums[..., :classes].sum(1, dtype=torch.float64).unbind(1)
         lse_sum = lse.masked_fill(lse.isinf(), 0).sum(1, dtype=torch.float64)
-        feature_sum = features[..., :rank].sum(1, dtype=torch.float64)
         counts = reference.sum(1, keepdim=True)
-        logits = feature_sum @ projection.T.double() + counts * bias.double()
-        ctx.save_for_backward(basis, projection, bias, labels, lse, feature_sum.float(), counts.float())
+        feature_sum = torch.cat([features[..., :rank].sum(1, dtype=torch.float64), counts], 1)
+        logits = feature_sum @ x.weights.T.double()
         totals = cross_entropy * _LN2, intersection, predicted, reference, lse_sum * _LN2, logits, counts.sum()
-        results = tuple(x.float() for x in totals)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(results[3], results[6])
-        return results
+        return totals, (lse, feature_sum.float())
 
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any,
-        grad_ce: torch.Tensor | None,
-        grad_intersection: torch.Tensor | None,
-        grad_predicted: torch.Tensor | None,
-        _reference: torch.Tensor | None,
-        grad_lse: torch.Tensor | None,
-        grad_logits: torch.Tensor | None,
-        _voxels: torch.Tensor | None,
-    ) -> tuple[torch.Tensor | None, ...]:
-        basis, projection, bias, labels, lse, feature_sum, counts = ctx.saved_tensors
-        batch, rank, voxels = basis.shape
-        classes = len(projection)
-        launch = _Launch(basis, projection, bias, labels)
-        padded, splits = launch.blocks.classes, launch.class_grid[0]
-
-        def given(gradient: torch.Tensor | None) -> torch.Tensor:
-            full = basis.new_zeros(batch, padded, dtype=torch.float32)
-            if gradient is not None:
-                full[:, :classes] = gradient
-            return full
-
-        grad_ce, grad_intersection, grad_predicted = map(given, (grad_ce, grad_intersection, grad_predicted))
-        grad_lse = lse.new_zeros(batch) if grad_lse is None else grad_lse.float().contiguous()
-        grad_basis = torch.empty(basis.shape, dtype=basis.dtype, device=basis.device)
+    def gradients(
+        self, x: Inputs, saved: tuple[torch.Tensor, ...], *of_sums: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        lse, feature_sum = saved
+        grad_logits, classes, rank = of_sums[5], *x.projection.shape
+        launch = _Launch(x)
+        padded, parts = launch.blocks.classes, (len(x.basis), launch.class_grid[0])
+        grad_ce, grad_intersection, grad_predicted = (
+            functional.pad(gradient, (0, padded - classes)).contiguous() for gradient in of_sums[:3]
+        )
+        grad_basis = torch.empty(x.basis.shape, dtype=x.basis.dtype, device=x.basis.device)
         shift, at_label = torch.empty_like(lse), torch.empty_like(lse)
-        grad_projection = launch.floats(batch, splits, padded, launch.blocks.rank)
-        grad_bias = launch.floats(batch, splits, padded)
-        with launch.device:
-            basis_gradient[launch.voxel_grid](
-                *launch.inputs, lse, grad_ce, grad_intersection, grad_predicted, grad_lse, grad_basis, shift, at_label,
-                voxels, rank, padded, *launch.strides, *grad_basis.stride()[:2],
-                **launch.blocks.voxel_rows, PRECISION=launch.precision,
-            )  # fmt: skip
-            projection_gradient[launch.class_grid](
-                *launch.inputs, lse, grad_predicted, shift, at_label, grad_projection, grad_bias,
-                voxels, rank, padded, *launch.strides,
-                **launch.blocks.class_rows, PRECISION=launch.precision,
-            )  # fmt: skip
+        grad_projection = launch.floats(*parts, padded, launch.blocks.rank)
+        grad_bias = launch.floats(*parts, padded)
+        launch.over_voxels(
+            basis_gradient, lse, grad_ce, grad_intersection, grad_predicted, of_sums[4].contiguous(),
+            grad_basis, shift, at_label, *grad_basis.stride()[:2],
+        )  # fmt: skip
+        launch.over_classes(projection_gradient, lse, grad_predicted, shift, at_label, grad_projection, grad_bias)
         grad_projection = grad_projection.sum((0, 1), dtype=torch.float64)[:classes, :rank]
         grad_bias = grad_bias.sum((0, 1), dtype=torch.float64)[:classes]
         if grad_logits is not None:
-            grad_projection += grad_logits.T.double() @ feature_sum.double()
-            grad_bias += (grad_logits * counts).sum(0)
+            grad_projection += grad_logits.T.double() @ feature_sum[:, :-1].double()
+            grad_bias += (grad_logits * feature_sum[:, -1:]).sum(0)
             valid = torch.isfinite(lse)
-            for b, row in enumerate(grad_logits @ projection.float()):
-                grad_basis[b] += (row[:, None] * valid[b]).to(basis.dtype)
-        return grad_basis, grad_projection.to(projection.dtype), grad_bias.to(bias.dtype), None, None
-
-
-def _checked(labels: torch.Tensor, classes: int, ignore_index: int | None) -> torch.Tensor:
-    """Return the labels, contiguous and of a dtype that the kernels read.
-
-    :raises ValueError: naming a label outside 0..C-1.
-    """
-    if labels.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64):
-        labels = labels.int()
-    labels = labels.contiguous()
-    check = LabelCheck([classes], "classes of this model")
-    check.note(0, labels if ignore_index is None else torch.where(labels == ignore_index, 0, labels))
-    check.raise_if_outside()
-    return labels
+            for b, row in enumerate(grad_logits @ x.projection.float()):
+                grad_basis[b] += (row[:, None] * valid[b]).to(grad_basis.dtype)
+        return grad_basis, grad_projection, grad_bias
 
 
 class _Launch:
     """Padded weights, grids, strides and precision that the kernels of one pass share."""
 
-    def __init__(self, basis: torch.Tensor, projection: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor) -> None:
-        batch, rank, voxels = basis.shape
-        classes = len(projection)
-        self.blocks = blocks = Blocks.fitting(rank, classes)
-        operand = torch.float16 if basis.dtype == torch.float16 else torch.float32
-        weights = torch.zeros(blocks.classes, blocks.rank, dtype=operand, device=basis.device)
-        weights[:classes, :rank] = projection.float() / _LN2
-        offset = torch.full((blocks.classes,), -1e30, device=basis.device)
-        offset[:classes] = bias.float() / _LN2
-        self.inputs = basis, weights, offset, labels
-        self.strides = basis.stride()[:2]
+    def __init__(self, x: Inputs) -> None:
+        (batch, rank, voxels), classes = x.basis.shape, len(x.projection)
+        self.basis, self.blocks = x.basis, Blocks.fitting(rank, classes)
+        padded = self.blocks.classes
+        operand = torch.float16 if x.basis.dtype == torch.float16 else torch.float32
+        weights = torch.zeros(padded, self.blocks.rank, dtype=operand, device=x.basis.device)
+        weights[:classes, :rank] = x.projection.float() / _LN2
+        offset = torch.full((padded,), -1e30, device=x.basis.device)
+        offset[:classes] = x.bias.float() / _LN2
+        self.inputs = x.basis, weights, offset, x.labels, voxels, rank, padded, *x.basis.stride()[:2]
         # For a float32 basis, follow the setting of the torch convolutions that these kernels replace.
         self.precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
-        self.voxel_grid = triton.cdiv(voxels, blocks.voxel_rows["VOXELS"]), batch
-        parts = blocks.classes // blocks.class_rows["CLASSES"]
-        tiles = triton.cdiv(voxels, blocks.class_rows["VOXELS"])
+        self.voxel_grid = triton.cdiv(voxels, self.blocks.voxel_rows["VOXELS"]), batch
+        parts = padded // self.blocks.class_rows["CLASSES"]
+        tiles = triton.cdiv(voxels, self.blocks.class_rows["VOXELS"])
         self.class_grid = max(1, min(tiles, _PROGRAMS // (parts * batch))), parts, batch
-        self.device = torch.cuda.device_of(basis)  # no effect on a CPU, where Triton's interpreter runs
 
     def floats(self, *shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=self.inputs[0].device)
+        return torch.empty(shape, dtype=torch.float32, device=self.basis.device)
+
+    def over_voxels(self, kernel: Any, *arguments: Any) -> None:
+        self._run(kernel[self.voxel_grid], arguments, self.blocks.voxel_rows)
+
+    def over_classes(self, kernel: Any, *arguments: Any) -> None:
+        self._run(kernel[self.class_grid], arguments, self.blocks.class_rows)
+
+    def _run(self, launcher: Any, arguments: tuple[Any, ...], options: dict[str, int]) -> None:
+        with torch.cuda.device_of(self.basis):  # no effect on a CPU, where Triton's interpreter runs
+            launcher(*self.inputs, *arguments, **options, PRECISION=self.precision)
 
 
 class Blocks(NamedTuple):
@@ -310,8 +270,8 @@ def voxel_columns(labels, lse, b, v, inside, voxels, CLASSES: tl.constexpr):
 
 @triton.jit
 def log_sum_exp(
-    basis, weights, bias, labels, lse, features, voxels, rank, classes, ignore,
-    stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
+    basis, weights, bias, labels, voxels, rank, classes, stride_b, stride_r,
+    lse, features, ignore, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write lse (B, N), and the sum of the valid features of each block of voxels: (B, blocks, RANK)."""
     b, v, r, inside, fits = voxel_rows(voxels, rank, RANK, VOXELS)
@@ -333,8 +293,8 @@ def log_sum_exp(
 
 @triton.jit
 def class_sums(
-    basis, weights, bias, labels, lse, sums, voxels, rank, classes,
-    stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
+    basis, weights, bias, labels, voxels, rank, classes, stride_b, stride_r,
+    lse, sums, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the cross entropy (bits), I, P and G of each split of the voxels: (B, splits, 4, classes)."""
     split, splits = tl.program_id(0), tl.num_programs(0)
@@ -366,9 +326,9 @@ def class_sums(
 
 @triton.jit
 def basis_gradient(
-    basis, weights, bias, labels, lse, grad_ce, grad_intersection, grad_predicted, grad_lse,
-    grad_basis, shift, at_label, voxels, rank, classes,
-    stride_b, stride_r, grad_stride_b, grad_stride_r,
+    basis, weights, bias, labels, voxels, rank, classes, stride_b, stride_r,
+    lse, grad_ce, grad_intersection, grad_predicted, grad_lse,
+    grad_basis, shift, at_label, grad_stride_b, grad_stride_r,
     RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of the basis, and shift and at_label (B, N) of dz = p (gP + shift) + [c = y] at_label."""
@@ -409,9 +369,9 @@ def basis_gradient(
 
 @triton.jit
 def projection_gradient(
-    basis, weights, bias, labels, lse, grad_predicted, shift, at_label, grad_projection, grad_bias,
-    voxels, rank, classes,
-    stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
+    basis, weights, bias, labels, voxels, rank, classes, stride_b, stride_r,
+    lse, grad_predicted, shift, at_label, grad_projection, grad_bias,
+    RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of projection (B, splits, classes, RANK) and bias (B, splits, classes) of each split."""
     split, splits = tl.program_id(0), tl.num_programs(0)
