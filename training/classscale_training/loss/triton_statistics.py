@@ -238,11 +238,14 @@ class Blocks(NamedTuple):
 
 
 @triton.jit
-def voxel_rows(voxels, rank, RANK: tl.constexpr, VOXELS: tl.constexpr):
-    """Return the sample, the voxels and channels of a block of rows, which voxels exist, and which entries do."""
+def voxel_rows(basis, weights, voxels, rank, stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr):
+    """Return sample, voxels and channels of a block of rows, which voxels and entries exist, and the features."""
+    b = tl.program_id(1).to(tl.int64)
     v, r = tl.program_id(0) * VOXELS + tl.arange(0, VOXELS), tl.arange(0, RANK)
     inside = v < voxels
-    return tl.program_id(1).to(tl.int64), v, r, inside, inside[:, None] & (r < rank)[None, :]
+    fits = inside[:, None] & (r < rank)[None, :]
+    at = basis + b * stride_b + v[:, None] + r[None, :].to(tl.int64) * stride_r
+    return b, v, r, inside, fits, tl.load(at, mask=fits, other=0.0).to(weights.dtype.element_ty)
 
 
 @triton.jit
@@ -260,12 +263,23 @@ def class_rows(weights, bias, RANK: tl.constexpr, CLASSES: tl.constexpr):
 
 
 @triton.jit
-def voxel_columns(labels, lse, b, v, inside, voxels, CLASSES: tl.constexpr):
-    """Return the log-sum-exp and label of voxels v, and which are valid and have a label in this block of classes."""
+def voxel_columns(
+    basis, labels, lse, w, offset, b, r, start, voxels, rank, stride_b, stride_r,
+    VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Return the voxels from start, which exist, their features, logits (CLASSES, VOXELS), log-sum-exp and label.
+
+    The last result is which of them are valid and have a label in this block of classes.
+    """
+    v = start + tl.arange(0, VOXELS)
+    inside = v < voxels
+    at = basis + b * stride_b + r[:, None].to(tl.int64) * stride_r + v[None, :]
+    f = tl.load(at, mask=(r < rank)[:, None] & inside[None, :], other=0.0).to(w.dtype)
     level = tl.load(lse + b * voxels + v, mask=inside, other=float("inf"))
     label = tl.load(labels + b * voxels + v, mask=inside, other=0).to(tl.int32)
+    z = tl.dot(w, f, input_precision=PRECISION) + offset[:, None]
     first = tl.program_id(1) * CLASSES
-    return level, label, (label >= first) & (label < first + CLASSES) & (level != float("inf"))
+    return v, inside, f, z, level, label, (label >= first) & (label < first + CLASSES) & (level != float("inf"))
 
 
 @triton.jit
@@ -274,10 +288,8 @@ def log_sum_exp(
     lse, features, ignore, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write lse (B, N), and the sum of the valid features of each block of voxels: (B, blocks, RANK)."""
-    b, v, r, inside, fits = voxel_rows(voxels, rank, RANK, VOXELS)
+    b, v, r, inside, fits, f = voxel_rows(basis, weights, voxels, rank, stride_b, stride_r, RANK, VOXELS)
     c = tl.arange(0, CLASSES)
-    at = basis + b * stride_b + v[:, None] + r[None, :].to(tl.int64) * stride_r
-    f = tl.load(at, mask=fits, other=0.0).to(weights.dtype.element_ty)
     valid = inside & (tl.load(labels + b * voxels + v, mask=inside, other=0).to(tl.int32) != ignore)
     maximum = tl.full([VOXELS], -1e38, tl.float32)
     total = tl.zeros([VOXELS], tl.float32)
@@ -304,12 +316,9 @@ def class_sums(
     intersection = tl.zeros([CLASSES], tl.float32)
     reference = tl.zeros([CLASSES], tl.float32)
     for start in range(split * VOXELS, voxels, splits * VOXELS):
-        v = start + tl.arange(0, VOXELS)
-        inside = v < voxels
-        at = basis + b * stride_b + r[:, None].to(tl.int64) * stride_r + v[None, :]
-        f = tl.load(at, mask=(r < rank)[:, None] & inside[None, :], other=0.0).to(w.dtype)
-        level, label, here = voxel_columns(labels, lse, b, v, inside, voxels, CLASSES)
-        z = tl.dot(w, f, input_precision=PRECISION) + offset[:, None]
+        v, inside, f, z, level, label, here = voxel_columns(
+            basis, labels, lse, w, offset, b, r, start, voxels, rank, stride_b, stride_r, VOXELS, CLASSES, PRECISION
+        )
         p = tl.exp2(z - level[None, :])
         predicted += tl.sum(p, 1)
         if tl.sum(here.to(tl.int32), 0) > 0:  # a block of voxels has few labels, so most blocks of classes skip this
@@ -332,10 +341,8 @@ def basis_gradient(
     RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of the basis, and shift and at_label (B, N) of dz = p (gP + shift) + [c = y] at_label."""
-    b, v, r, inside, fits = voxel_rows(voxels, rank, RANK, VOXELS)
+    b, v, r, inside, fits, f = voxel_rows(basis, weights, voxels, rank, stride_b, stride_r, RANK, VOXELS)
     c = tl.arange(0, CLASSES)
-    at = basis + b * stride_b + v[:, None] + r[None, :].to(tl.int64) * stride_r
-    f = tl.load(at, mask=fits, other=0.0).to(weights.dtype.element_ty)
     level = tl.load(lse + b * voxels + v, mask=inside, other=float("inf"))
     valid = level != float("inf")
     label = tl.where(valid, tl.load(labels + b * voxels + v, mask=inside, other=0).to(tl.int32), -1)
@@ -380,12 +387,9 @@ def projection_gradient(
     gradient = tl.zeros([CLASSES, RANK], tl.float32)
     summed = tl.zeros([CLASSES], tl.float32)
     for start in range(split * VOXELS, voxels, splits * VOXELS):
-        v = start + tl.arange(0, VOXELS)
-        inside = v < voxels
-        at = basis + b * stride_b + r[:, None].to(tl.int64) * stride_r + v[None, :]
-        f = tl.load(at, mask=(r < rank)[:, None] & inside[None, :], other=0.0).to(w.dtype)
-        level, label, here = voxel_columns(labels, lse, b, v, inside, voxels, CLASSES)
-        z = tl.dot(w, f, input_precision=PRECISION) + offset[:, None]
+        v, inside, f, z, level, label, here = voxel_columns(
+            basis, labels, lse, w, offset, b, r, start, voxels, rank, stride_b, stride_r, VOXELS, CLASSES, PRECISION
+        )
         moved = tl.load(shift + b * voxels + v, mask=inside, other=0.0)
         dz = tl.exp2(z - level[None, :]) * (slope[:, None] + moved[None, :])
         if tl.sum(here.to(tl.int32), 0) > 0:
