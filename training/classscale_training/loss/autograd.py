@@ -9,11 +9,13 @@ from torch.autograd.function import once_differentiable
 
 from .tiles import Inputs, LabelCheck
 
+Tensors = tuple[torch.Tensor, ...]
+
 
 class Statistics:
     """A way to compute sums over voxels, and the gradients of the inputs from those of the sums."""
 
-    def __call__(self, x: Inputs) -> tuple[torch.Tensor, ...]:
+    def __call__(self, x: Inputs) -> Tensors:
         """Return the sums, which are differentiable."""
         return _Operator.apply(self, x.ignore_index, *x[:4])
 
@@ -21,22 +23,18 @@ class Statistics:
         """Return a check of the labels; here each label is a class."""
         return LabelCheck([len(x.projection)] * len(x.basis), "classes of this model")
 
-    def sums(self, x: Inputs) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    def sums(self, x: Inputs) -> tuple[Tensors, Tensors]:
         """Return the sums, of which the fourth and the last count voxels, and what :meth:`gradients` needs of them."""
         raise NotImplementedError
 
-    def gradients(
-        self, x: Inputs, saved: tuple[torch.Tensor, ...], *of_sums: Any
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def gradients(self, x: Inputs, saved: Tensors, *of_sums: Any) -> Tensors:
         """Return the gradients of basis, projection and bias. Those of the sixth sum and on are None if unused."""
         raise NotImplementedError
 
 
 class _Operator(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, statistics: Statistics, ignore_index: int | None, *tensors: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
+    def forward(ctx: Any, statistics: Statistics, ignore_index: int | None, *tensors: torch.Tensor) -> Tensors:
         x = Inputs._make((*tensors, ignore_index))
         with torch.autocast(x.basis.device.type, enabled=False):
             sums, saved = statistics.sums(x)

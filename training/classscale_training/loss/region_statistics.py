@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .autograd import Statistics
+from .autograd import Statistics, Tensors
 from .tiles import Inputs, LabelCheck, Tiles, blocks
 
 
@@ -93,10 +93,7 @@ def region_statistics(
 
 
 def membership_of(regions: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
-    """Return ``(L, K)`` bool: whether label l belongs to region k.
-
-    :param regions: label values of each region.
-    """
+    """Return ``(L, K)`` bool: whether label l belongs to region k, of which ``regions`` lists the label values."""
     highest = max((label for region in regions for label in region), default=0)
     membership = torch.zeros(highest + 1, len(regions), dtype=torch.bool, device=device)
     for column, region in zip(membership.T, regions, strict=True):
@@ -114,7 +111,7 @@ class _Regions(Statistics):
     def check(self, x: Inputs) -> LabelCheck:
         return LabelCheck([len(self.membership)] * len(x.basis), "labels of these regions")
 
-    def sums(self, x: Inputs) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    def sums(self, x: Inputs) -> tuple[Tensors, Tensors]:
         sums = x.zeros(4, len(x.basis), len(x.projection))
         voxels = sums.new_zeros(())
         tiles = Tiles(x, x.weights)
@@ -128,9 +125,7 @@ class _Regions(Statistics):
                     total += term @ weight[part]
         return (*sums, voxels), ()
 
-    def gradients(
-        self, x: Inputs, saved: tuple[torch.Tensor, ...], *of_sums: Any
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def gradients(self, x: Inputs, saved: Tensors, *of_sums: Any) -> Tensors:
         grad_ce, grad_intersection, grad_predicted = (gradient[..., None] for gradient in of_sums[:3])
         grad_basis, weights = torch.empty_like(x.basis), x.weights
         grad_weights = torch.zeros_like(weights)

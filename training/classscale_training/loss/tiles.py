@@ -23,11 +23,7 @@ _ACCELERATOR_VOXELS = 1 << 17
 class Inputs(NamedTuple):
     """The arguments that all operators share.
 
-    :ivar basis: ``(B, R, N)``.
-    :ivar projection: ``(C, R)``.
-    :ivar bias: ``(C,)``.
-    :ivar labels: ``(B, N)`` integers.
-    :ivar ignore_index: label of the voxels to ignore; None if there are none.
+    Their shapes are ``(B, R, N)``, ``(C, R)``, ``(C,)`` and ``(B, N)``, the labels are integers.
     """
 
     basis: torch.Tensor
@@ -162,10 +158,7 @@ class LabelCheck:
         self.seen.append((sample, *label.aminmax()))
 
     def raise_if_outside(self) -> None:
-        """Check the recorded labels.
-
-        :raises ValueError: naming the first label that is out of range.
-        """
+        """Raise ValueError if a recorded label is out of range, naming the first."""
         if not self.seen:
             return
         samples, lows, highs = zip(*self.seen, strict=True)

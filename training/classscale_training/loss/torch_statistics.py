@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .autograd import Statistics
+from .autograd import Statistics, Tensors
 from .tiles import Inputs, LabelCheck, Tiles, blocks
 
 _LN2 = math.log(2.0)
@@ -45,7 +45,7 @@ class TorchStatistics(Statistics):
         """Add ``amount`` ``(n,)`` to the gradient of each voxel's label, after :meth:`label_probability`."""
         dz.scatter_add_(0, label[None], amount[None])
 
-    def sums(self, x: Inputs) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    def sums(self, x: Inputs) -> tuple[Tensors, Tensors]:
         (batch, rank, voxels), classes = x.basis.shape, len(x.projection)
         check = self.check(x)
         width = max(check.limits, default=classes)
@@ -76,9 +76,7 @@ class TorchStatistics(Statistics):
         sums = cross_entropy * _LN2, intersection, predicted, reference, lse_sum * _LN2, logits_sum, reference.sum()
         return sums, (log_sum_exp, feature_sum.to(x.dtype), gaps)
 
-    def gradients(
-        self, x: Inputs, saved: tuple[torch.Tensor, ...], *of_sums: Any
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def gradients(self, x: Inputs, saved: Tensors, *of_sums: Any) -> Tensors:
         grad_ce, grad_intersection, grad_predicted, _, grad_lse, grad_logits, _ = of_sums
         log_sum_exp, feature_sum, gaps = saved
         grad_basis, plain = torch.empty_like(x.basis), x.projection.to(x.dtype)
@@ -122,7 +120,7 @@ class SetStatistics(TorchStatistics):
     def __init__(self, rows: torch.Tensor) -> None:
         self.rows = rows
 
-    def __call__(self, x: Inputs) -> tuple[torch.Tensor, ...]:
+    def __call__(self, x: Inputs) -> Tensors:
         ce, intersection, of_class, reference, *others = super().__call__(x)
         predicted = torch.zeros_like(reference).scatter_add(1, self.rows, of_class)
         return ce, intersection, predicted, reference, *others

@@ -33,7 +33,7 @@ import triton
 import triton.language as tl
 from torch.nn import functional
 
-from .autograd import Statistics
+from .autograd import Statistics, Tensors
 from .tiles import Inputs
 from .torch_statistics import TorchStatistics
 
@@ -50,9 +50,6 @@ def usable(basis: torch.Tensor, projection: torch.Tensor) -> bool:
 
     They can if the basis has half or single precision, its rank is at most 256, and the kernels agree with torch. The
     comparison runs once for each device, dtype, rank and number of classes.
-
-    :param basis: ``(B, R, N)``.
-    :param projection: ``(C, R)``.
     """
     if basis.dtype == torch.float64 or not 1 <= basis.shape[1] <= 256 or basis.numel() == 0:
         return False
@@ -79,15 +76,9 @@ def _agree(device: torch.device, dtype: torch.dtype, rank: int, classes: int) ->
 
 
 def disagreement(device: torch.device, dtype: torch.dtype, rank: int, classes: int, voxels: int = 300) -> float:
-    """Return the largest relative difference between kernels and torch on a random input.
+    """Return the largest relative difference in norm between kernels and torch, of any sum or gradient.
 
-    The difference is taken in norm, for each sum and each gradient.
-
-    :param device: a CUDA device.
-    :param dtype: of the basis.
-    :param rank: channels of the basis.
-    :param classes: number of classes.
-    :param voxels: per sample, of two samples; every seventh voxel is ignored.
+    The basis is random and of ``dtype``, with ``voxels`` in each of two samples, of which every seventh is ignored.
     """
     generator = torch.Generator().manual_seed(0)
     basis = torch.randn(2, rank, voxels, generator=generator).to(device, dtype).requires_grad_()
@@ -110,7 +101,7 @@ def disagreement(device: torch.device, dtype: torch.dtype, rank: int, classes: i
 class TritonStatistics(Statistics):
     """Same sums as :class:`.TorchStatistics`; all are float32."""
 
-    def __call__(self, x: Inputs) -> tuple[torch.Tensor, ...]:
+    def __call__(self, x: Inputs) -> Tensors:
         """Return the sums, after the labels have been checked and everything has an order that the kernels read."""
         labels, check = x.labels, self.check(x)
         if labels.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64):
@@ -121,7 +112,7 @@ class TritonStatistics(Statistics):
         basis = x.basis if x.basis.stride(2) == 1 else x.basis.contiguous()
         return super().__call__(x._replace(basis=basis, labels=labels))
 
-    def sums(self, x: Inputs) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    def sums(self, x: Inputs) -> tuple[Tensors, Tensors]:
         (batch, rank, voxels), classes = x.basis.shape, len(x.projection)
         launch = _Launch(x)
         lse = launch.floats(batch, voxels)
@@ -137,9 +128,7 @@ class TritonStatistics(Statistics):
         totals = cross_entropy * _LN2, intersection, predicted, reference, lse_sum * _LN2, logits, counts.sum()
         return totals, (lse, feature_sum.float())
 
-    def gradients(
-        self, x: Inputs, saved: tuple[torch.Tensor, ...], *of_sums: Any
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def gradients(self, x: Inputs, saved: Tensors, *of_sums: Any) -> Tensors:
         lse, feature_sum = saved
         grad_logits, classes, rank = of_sums[5], *x.projection.shape
         launch = _Launch(x)
@@ -202,13 +191,7 @@ class _Launch:
 
 
 class Blocks(NamedTuple):
-    """Padded sizes, and the options with which the kernels are launched.
-
-    :ivar rank: padded rank.
-    :ivar classes: padded number of classes.
-    :ivar voxel_rows: options of the two kernels whose rows are voxels.
-    :ivar class_rows: options of the two kernels whose rows are classes.
-    """
+    """Padded sizes, and the options to launch the kernels whose rows are voxels, and those whose rows are classes."""
 
     rank: int
     classes: int
@@ -221,9 +204,6 @@ class Blocks(NamedTuple):
 
         The smallest devices with tf32 (sm_86, sm_89) have 99 KiB. ``Testing/Benchmarks/kernel_resources.py`` compiles
         all kernels and lists the registers and shared memory that they take.
-
-        :param rank: channels of the basis, at most 256.
-        :param classes: number of classes.
         """
         padded = max(16, triton.next_power_of_2(rank))
         voxels, voxel_columns, class_columns = {128: (64, 32, 32), 256: (64, 16, 16)}.get(padded, (128, 64, 32))
