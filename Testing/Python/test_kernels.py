@@ -30,6 +30,7 @@ CASES = [
 ]
 SCRIPT = """
 import json, sys, torch
+from classscale_training.loss.tiles import Inputs
 from classscale_training.loss.triton_statistics import TritonStatistics, disagreement
 results = {"differences": []}
 for dtype, *sizes, _ in json.loads(sys.argv[1]):
@@ -40,12 +41,12 @@ inputs = [x.requires_grad_() for x in inputs]
 labels = torch.randint(0, 9, (2, 500), generator=generator, dtype=torch.uint8)
 runs = []
 for _ in range(2):
-    sums = TritonStatistics.apply(*inputs, labels, None)
+    sums = TritonStatistics()(Inputs(*inputs, labels, None))
     runs.append([*sums, *torch.autograd.grad(sum(x.square().sum() for x in sums), inputs)])
 results["same twice"] = all(torch.equal(a, b) for a, b in zip(*runs))
 labels[0, 3] = 200
 try:
-    TritonStatistics.apply(*inputs, labels, None)
+    TritonStatistics()(Inputs(*inputs, labels, None))
 except ValueError as fault:
     results["fault"] = str(fault)
 print(json.dumps(results))

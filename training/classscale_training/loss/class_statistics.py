@@ -26,7 +26,8 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
-from .tiles import check_shapes
+from .autograd import Statistics
+from .tiles import Inputs
 from .torch_statistics import SetStatistics, TorchStatistics
 
 Implementation = Literal["auto", "torch", "triton"]
@@ -116,28 +117,25 @@ def class_statistics(
     >>> torch.allclose(merged.predicted[:, 1], stats.predicted[:, 1:].sum(1))
     True
     """
-    check_shapes(basis, projection, bias, labels)
-    flat = basis.flatten(2), projection, bias, labels.flatten(1)
-    obstacle = _obstacle(implementation, basis, projection, label_sets)
+    x = Inputs(basis, projection, bias, labels, ignore_index).checked()
+    obstacle = _obstacle(implementation, x, label_sets)
     if obstacle and implementation == "triton":
         raise ValueError(f"implementation='triton' cannot be used: {obstacle}. Choose 'auto' or 'torch'.")
-    if not obstacle:
+    if label_sets is not None:
+        statistics: Statistics = SetStatistics(_checked_sets(label_sets, len(basis), len(projection)).to(basis.device))
+    elif obstacle:
+        statistics = TorchStatistics()
+    else:
         from .triton_statistics import TritonStatistics
 
-        return ClassStatistics(*TritonStatistics.apply(*flat, ignore_index))
-    if label_sets is None:
-        return ClassStatistics(*TorchStatistics.apply(*flat, ignore_index))
-    rows = _checked_sets(label_sets, len(basis), len(projection)).to(basis.device)
-    stats = ClassStatistics(*SetStatistics.apply(rows, *flat, ignore_index))
-    return stats._replace(predicted=torch.zeros_like(stats.reference).scatter_add(1, rows, stats.predicted))
+        statistics = TritonStatistics()
+    return ClassStatistics(*statistics(x))
 
 
 __test__ = {"class_statistics": class_statistics}  # doctest does not look into decorated functions
 
 
-def _obstacle(
-    implementation: Implementation, basis: torch.Tensor, projection: torch.Tensor, label_sets: torch.Tensor | None
-) -> str | None:
+def _obstacle(implementation: Implementation, x: Inputs, label_sets: torch.Tensor | None) -> str | None:
     """Return why the Triton kernels are not used, or None if they are."""
     if implementation not in get_args(Implementation):
         raise ValueError(f"implementation is {implementation!r}; expected 'auto', 'torch' or 'triton'.")
@@ -145,15 +143,15 @@ def _obstacle(
         return "torch is chosen"
     if label_sets is not None:
         return "the kernels compute ordinary labels, and label_sets is given"
-    if not basis.is_cuda:
-        return f"the basis is on {basis.device}, not on a CUDA device"
+    if not x.basis.is_cuda:
+        return f"the basis is on {x.basis.device}, not on a CUDA device"
     try:
         from .triton_statistics import usable
     except ImportError:
         return "Triton is not installed"
-    if usable(basis.flatten(2), projection):
+    if usable(x.basis, x.projection):
         return None
-    return f"the kernels do not work with {basis.shape[1]} channels of {basis.dtype} on {basis.device}"
+    return f"the kernels do not work with {x.basis.shape[1]} channels of {x.basis.dtype} on {x.basis.device}"
 
 
 def _checked_sets(label_sets: torch.Tensor, batch: int, classes: int) -> torch.Tensor:

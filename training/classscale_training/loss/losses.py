@@ -182,19 +182,14 @@ class CrossEntropyDiceLoss:
         :param datasets: ``(B,)`` index of each sample's dataset in ``label_sets``; required with label sets only.
         :raises ValueError: as :func:`class_statistics`, or if only one of ``datasets`` and ``label_sets`` is given.
         """
-        labels = without_channel(labels, basis)
-        arguments = basis, projection, bias, labels, self.ignore_index
-        if self.label_sets is None and datasets is None:
-            stats = class_statistics(*arguments, implementation=self.implementation)
-            sums: tuple[torch.Tensor, ...] = stats.intersection, stats.predicted, stats.reference
-        elif self.label_sets is not None and datasets is not None:
-            table = self.label_sets.to(basis.device)
-            stats = class_statistics(*arguments, table.label_of_class[datasets], self.implementation)
-            sums = table.pool(stats, datasets, self.dice.do_bg)
-        else:
+        if (self.label_sets is None) != (datasets is None):
             raise ValueError(
                 "datasets says which dataset of label_sets each sample comes from: give both of them, or neither."
             )
+        labels, table = without_channel(labels, basis), self.label_sets and self.label_sets.to(basis.device)
+        rows = table and table.label_of_class[datasets]
+        stats = class_statistics(basis, projection, bias, labels, self.ignore_index, rows, self.implementation)
+        sums = table.pool(stats, datasets, self.dice.do_bg) if table and datasets is not None else stats[1:4]
         loss = self.weight_ce * self._cross_entropy(stats, datasets)
         return loss - self.weight_dice * self.dice(*sums) if self.weight_dice else loss
 

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .tiles import LabelCheck, Tiles, accumulator_dtype, blocks, check_shapes, compute_dtype
+from .autograd import Statistics, Tensors
+from .tiles import Inputs, LabelCheck, Tiles, blocks
 
 
 class RegionStatistics(NamedTuple):
@@ -83,21 +83,17 @@ def region_statistics(
     >>> torch.allclose(stats.cross_entropy, plain.sum(1))
     True
     """
-    check_shapes(basis, projection, bias, labels)
+    x = Inputs(basis, projection, bias, labels, ignore_index).checked()
     if membership.shape[1] != len(projection):
         raise ValueError(
             f"membership has {membership.shape[1]} columns, but the projection has {len(projection)} rows; expected "
             "one column and one row for each region."
         )
-    arguments = basis.flatten(2), projection, bias, labels.flatten(1), membership.to(basis.device), ignore_index
-    return RegionStatistics(*_RegionStatistics.apply(*arguments))
+    return RegionStatistics(*_Regions(membership.to(basis.device))(x))
 
 
 def membership_of(regions: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
-    """Return ``(L, K)`` bool: whether label l belongs to region k.
-
-    :param regions: label values of each region.
-    """
+    """Return ``(L, K)`` bool: whether label l belongs to region k, of which ``regions`` lists the label values."""
     highest = max((label for region in regions for label in region), default=0)
     membership = torch.zeros(highest + 1, len(regions), dtype=torch.bool, device=device)
     for column, region in zip(membership.T, regions, strict=True):
@@ -108,67 +104,40 @@ def membership_of(regions: Sequence[Sequence[int]], device: torch.device) -> tor
 __test__ = {"region_statistics": region_statistics}  # doctest does not look into decorated functions
 
 
-class _RegionStatistics(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        basis: torch.Tensor,
-        projection: torch.Tensor,
-        bias: torch.Tensor,
-        labels: torch.Tensor,
-        membership: torch.Tensor,
-        ignore_index: int | None,
-    ) -> tuple[torch.Tensor, ...]:
-        regions, dtype = len(projection), compute_dtype(basis)
-        ctx.ignore_index = ignore_index
-        ctx.save_for_backward(basis, projection, bias, labels, membership)
-        sums = torch.zeros(4, len(basis), regions, dtype=accumulator_dtype(basis), device=basis.device)
-        voxels = sums.new_zeros(())
-        check = LabelCheck([len(membership)] * len(basis), "labels of these regions")
-        tiles = Tiles(basis, regions)
-        with torch.autocast(basis.device.type, enabled=False):
-            weights = torch.cat([projection, bias[:, None]], 1).to(dtype)
-            for block in blocks(basis, labels, ignore_index):
-                label = check.clamped(block)
-                voxels += block.weight.sum()
-                for part, (logits,) in tiles(len(label)):
-                    torch.mm(weights, block.features[:-1, part], out=logits)
-                    target = membership[label[part]].T.to(dtype)
-                    cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
-                    p = logits.sigmoid_()
-                    for total, term in zip(sums[:, block.sample], (cross_entropy, p * target, p, target), strict=True):
-                        total += term @ block.weight[part]
-        check.raise_if_outside()
-        results = (*sums.to(dtype), voxels.to(dtype))
-        ctx.mark_non_differentiable(results[3], results[4])
-        return results
+class _Regions(Statistics):
+    def __init__(self, membership: torch.Tensor) -> None:
+        self.membership = membership
 
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any,
-        grad_ce: torch.Tensor,
-        grad_intersection: torch.Tensor,
-        grad_predicted: torch.Tensor,
-        _reference: torch.Tensor,
-        _voxels: torch.Tensor,
-    ) -> tuple[torch.Tensor | None, ...]:
-        basis, projection, bias, labels, membership = ctx.saved_tensors
-        dtype = compute_dtype(basis)
-        grad_basis = torch.empty_like(basis)
-        tiles = Tiles(basis, len(projection))
-        with torch.autocast(basis.device.type, enabled=False):
-            weights = torch.cat([projection, bias[:, None]], 1).to(dtype)
-            grad_weights = torch.zeros_like(weights)
-            for b, where, features, label, weight in blocks(basis, labels, ctx.ignore_index):
-                gradient = torch.empty_like(features[:-2])
-                for part, (logits,) in tiles(len(label)):
-                    p = torch.mm(weights, features[:-1, part], out=logits).sigmoid_()
-                    target = membership[label[part]].T.to(dtype)
-                    slope = grad_predicted[b, :, None] + grad_intersection[b, :, None] * target
-                    dz = (grad_ce[b, :, None] * (p - target) + p * (1 - p) * slope).mul_(weight[part])
-                    grad_weights.addmm_(dz, features[:-1, part].T)
-                    gradient[:, part] = weights[:, :-1].T @ dz
-                grad_basis[b, :, where] = gradient
-        grad_projection, grad_bias = grad_weights[:, :-1].to(projection.dtype), grad_weights[:, -1].to(bias.dtype)
-        return grad_basis, grad_projection, grad_bias, None, None, None
+    def check(self, x: Inputs) -> LabelCheck:
+        return LabelCheck([len(self.membership)] * len(x.basis), "labels of these regions")
+
+    def sums(self, x: Inputs) -> tuple[Tensors, Tensors]:
+        sums = x.zeros(4, len(x.basis), len(x.projection))
+        voxels = sums.new_zeros(())
+        tiles = Tiles(x, x.weights)
+        for b, _, features, label, weight in blocks(x, self.check(x)):
+            voxels += weight.sum()
+            for part, (logits,) in tiles(features):
+                target = self.membership[label[part]].T.to(x.dtype)
+                cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
+                p = logits.sigmoid_()
+                for total, term in zip(sums[:, b], (cross_entropy, p * target, p, target), strict=True):
+                    total += term @ weight[part]
+        return (*sums, voxels), ()
+
+    def gradients(self, x: Inputs, saved: Tensors, *of_sums: Any) -> Tensors:
+        grad_ce, grad_intersection, grad_predicted = (gradient[..., None] for gradient in of_sums[:3])
+        grad_basis, weights = torch.empty_like(x.basis), x.weights
+        grad_weights = torch.zeros_like(weights)
+        tiles = Tiles(x, weights)
+        for b, where, features, label, weight in blocks(x):
+            gradient = torch.empty_like(features[:-2])
+            for part, (logits,) in tiles(features):
+                p = logits.sigmoid_()
+                target = self.membership[label[part]].T.to(x.dtype)
+                slope = grad_predicted[b] + grad_intersection[b] * target
+                dz = (grad_ce[b] * (p - target) + p * (1 - p) * slope).mul_(weight[part])
+                grad_weights.addmm_(dz, features[:-1, part].T)
+                gradient[:, part] = weights[:, :-1].T @ dz
+            grad_basis[b, :, where] = gradient
+        return grad_basis, grad_weights[:, :-1], grad_weights[:, -1]

@@ -20,35 +20,50 @@ _TILE_ELEMENTS = {"cpu": 1 << 19}
 _ACCELERATOR_VOXELS = 1 << 17
 
 
-def check_shapes(basis: torch.Tensor, projection: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor) -> None:
-    """Check the shapes of the arguments that all operators share.
+class Inputs(NamedTuple):
+    """The arguments that all operators share.
 
-    :param basis: ``(B, R, ...)``.
-    :param projection: ``(C, R)``.
-    :param bias: ``(C,)``.
-    :param labels: ``(B, ...)`` integers.
-    :raises ValueError: if the shapes do not fit each other, or labels are not integers.
+    Their shapes are ``(B, R, N)``, ``(C, R)``, ``(C,)`` and ``(B, N)``, the labels are integers.
     """
-    rank, classes = basis.shape[1], len(projection)
-    if projection.shape != (classes, rank) or bias.shape != (classes,):
-        raise ValueError(
-            f"projection {tuple(projection.shape)} and bias {tuple(bias.shape)} do not fit a basis of {rank} channels; "
-            f"expected ({classes}, {rank}) and ({classes},)."
-        )
-    if labels.shape != (len(basis), *basis.shape[2:]):
-        raise ValueError(f"labels {tuple(labels.shape)} do not fit a basis of shape {tuple(basis.shape)}.")
-    if labels.is_floating_point():
-        raise ValueError(f"labels are {labels.dtype}; expected integers.")
 
+    basis: torch.Tensor
+    projection: torch.Tensor
+    bias: torch.Tensor
+    labels: torch.Tensor
+    ignore_index: int | None
 
-def compute_dtype(basis: torch.Tensor) -> torch.dtype:
-    """Return the dtype to compute in: float64 for a float64 basis, float32 for any other."""
-    return torch.float64 if basis.dtype == torch.float64 else torch.float32
+    def checked(self) -> Inputs:
+        """Return the inputs with one axis of voxels instead of the axes of an image.
 
+        :raises ValueError: if the shapes do not fit each other, or labels are not integers.
+        """
+        basis, projection, bias, labels, _ = self
+        rank, classes = basis.shape[1], len(projection)
+        if projection.shape != (classes, rank) or bias.shape != (classes,):
+            raise ValueError(
+                f"projection {tuple(projection.shape)} and bias {tuple(bias.shape)} do not fit a basis of {rank} "
+                f"channels; expected ({classes}, {rank}) and ({classes},)."
+            )
+        if labels.shape != (len(basis), *basis.shape[2:]):
+            raise ValueError(f"labels {tuple(labels.shape)} do not fit a basis of shape {tuple(basis.shape)}.")
+        if labels.is_floating_point():
+            raise ValueError(f"labels are {labels.dtype}; expected integers.")
+        return self._replace(basis=basis.flatten(2), labels=labels.flatten(1))
 
-def accumulator_dtype(basis: torch.Tensor) -> torch.dtype:
-    """Return the dtype of sums over millions of voxels: float64, or float32 on a device without it (MPS)."""
-    return torch.float32 if basis.device.type == "mps" else torch.float64
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype to compute in: float64 for a float64 basis, float32 for any other."""
+        return torch.float64 if self.basis.dtype == torch.float64 else torch.float32
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """Projection and bias ``(C, R + 1)``: times the basis and a row of ones, they give the logits."""
+        return torch.cat([self.projection, self.bias[:, None]], 1).to(self.dtype)
+
+    def zeros(self, *shape: int) -> torch.Tensor:
+        """Return zeros for sums over millions of voxels: float64, or float32 on a device without it (MPS)."""
+        dtype = torch.float32 if self.basis.device.type == "mps" else torch.float64
+        return torch.zeros(shape, dtype=dtype, device=self.basis.device)
 
 
 class Block(NamedTuple):
@@ -69,55 +84,62 @@ class Block(NamedTuple):
     weight: torch.Tensor
 
 
-def blocks(basis: torch.Tensor, labels: torch.Tensor, ignore_index: int | None) -> Iterator[Block]:
+def blocks(x: Inputs, check: LabelCheck | None = None) -> Iterator[Block]:
     """Yield all blocks, sample by sample.
 
-    :param basis: ``(B, R, N)``.
-    :param labels: ``(B, N)``.
-    :param ignore_index: label of the voxels to ignore; None if there are none.
+    :param check: checks the labels and raises after the last block; until then labels are clamped, so that they are
+        safe as indices. None if they have been checked.
     """
-    batch, rank, voxels = basis.shape
-    step = min(_BLOCK_VOXELS.get(basis.device.type, _ACCELERATOR_VOXELS), max(1, voxels))
-    buffer = basis.new_empty((rank + 2) * step, dtype=compute_dtype(basis))
+    batch, rank, voxels = x.basis.shape
+    step = min(_BLOCK_VOXELS.get(x.basis.device.type, _ACCELERATOR_VOXELS), max(1, voxels))
+    buffer = x.basis.new_empty((rank + 2) * step, dtype=x.dtype)
     for b in range(batch):
         for start in range(0, voxels, step):
             where = slice(start, min(start + step, voxels))
             size = where.stop - start
             features = buffer[: (rank + 2) * size].view(rank + 2, size)
-            features[:rank] = basis[b, :, where]
+            features[:rank] = x.basis[b, :, where]
             features[rank] = 1
-            label = labels[b, where].long()
-            if ignore_index is None:
+            label = x.labels[b, where].long()
+            if x.ignore_index is None:
                 weight = torch.ones_like(label, dtype=buffer.dtype)
             else:
-                ignored = label == ignore_index
+                ignored = label == x.ignore_index
                 weight = (~ignored).to(buffer.dtype)
                 label = label.masked_fill(ignored, 0)
+            if check:
+                check.note(b, label)
+                label = label.clamp(0, check.limits[b] - 1)
             yield Block(b, where, features, label, weight)
+    if check:
+        check.raise_if_outside()
 
 
 class Tiles:
     """Divide the voxels of a block into tiles, and provide arrays for a tile in memory that all tiles share.
 
-    :param basis: ``(B, R, N)``.
-    :param classes: rows of each array.
-    :param arrays: number of arrays that the caller needs for a tile.
+    :param weights: ``(C, R + 1)``, or ``(C, R + 2)`` if the last row of the features is used.
+    :param arrays: number of arrays ``(C, n)`` that the caller needs for a tile of n voxels.
     """
 
-    def __init__(self, basis: torch.Tensor, classes: int, arrays: int = 1) -> None:
-        self.classes, self.arrays = classes, arrays
+    def __init__(self, x: Inputs, weights: torch.Tensor, arrays: int = 1) -> None:
+        self.weights, classes, device = weights, len(weights), x.basis.device.type
         self.step = _ACCELERATOR_VOXELS
-        if basis.device.type in _TILE_ELEMENTS:
-            self.step = max(1, _TILE_ELEMENTS[basis.device.type] // (classes + basis.shape[1]))
-        self.step = min(self.step, max(1, basis.shape[2]))
-        self.buffer = basis.new_empty(arrays, classes * self.step, dtype=compute_dtype(basis))
+        if device in _TILE_ELEMENTS:
+            self.step = max(1, _TILE_ELEMENTS[device] // (classes + x.basis.shape[1]))
+        self.step = min(self.step, max(1, x.basis.shape[2]))
+        self.buffer = weights.new_empty(arrays, classes * self.step)
 
-    def __call__(self, size: int) -> Iterator[tuple[slice, list[torch.Tensor]]]:
-        """Yield each tile of ``size`` voxels: its slice, and its arrays ``(C, n)``, which are not initialised."""
+    def __call__(self, features: torch.Tensor) -> Iterator[tuple[slice, list[torch.Tensor]]]:
+        """Yield each tile of a block: its slice, and its arrays: the logits, and others that are not initialised."""
+        classes, rows = self.weights.shape
+        size = features.shape[1]
         for start in range(0, size, self.step):
             part = slice(start, min(start + self.step, size))
-            shape = self.classes, part.stop - start
-            yield part, [row[: shape[0] * shape[1]].view(shape) for row in self.buffer]
+            shape = classes, part.stop - start
+            arrays = [row[: shape[0] * shape[1]].view(shape) for row in self.buffer]
+            torch.mm(self.weights, features[:rows, part], out=arrays[0])
+            yield part, arrays
 
 
 class LabelOutsideError(ValueError):
@@ -126,9 +148,6 @@ class LabelOutsideError(ValueError):
 
 class LabelCheck:
     """Check that labels are in range, with a single synchronisation of the GPU for all blocks.
-
-    :meth:`note` and :meth:`clamped` only record the smallest and largest label of a block. :meth:`raise_if_outside`
-    reads the records.
 
     :param limits: number of labels of each sample.
     :param what: words that say in the message what the labels are, such as "classes of this model".
@@ -142,16 +161,8 @@ class LabelCheck:
         """Record the smallest and largest of these labels of a sample."""
         self.seen.append((sample, *label.aminmax()))
 
-    def clamped(self, block: Block) -> torch.Tensor:
-        """Record the labels of a block, and return them clamped to the range, so that they are safe as indices."""
-        self.note(block.sample, block.label)
-        return block.label.clamp(0, self.limits[block.sample] - 1)
-
     def raise_if_outside(self) -> None:
-        """Check the recorded labels.
-
-        :raises LabelOutsideError: naming the first label that is out of range.
-        """
+        """Raise LabelOutsideError if a recorded label is out of range, naming the first."""
         if not self.seen:
             return
         samples, lows, highs = zip(*self.seen, strict=True)

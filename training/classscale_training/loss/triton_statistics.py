@@ -31,9 +31,11 @@ from typing import Any, NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-from .tiles import LabelCheck
+from .autograd import Statistics, Tensors
+from .tiles import Inputs
+from .torch_statistics import TorchStatistics
 
 _LN2 = 0.6931471805599453
 _NO_LABEL = -(1 << 31)
@@ -48,9 +50,6 @@ def usable(basis: torch.Tensor, projection: torch.Tensor) -> bool:
 
     They can if the basis has half or single precision, its rank is at most 256, and the kernels agree with torch. The
     comparison runs once for each device, dtype, rank and number of classes.
-
-    :param basis: ``(B, R, N)``.
-    :param projection: ``(C, R)``.
     """
     if basis.dtype == torch.float64 or not 1 <= basis.shape[1] <= 256 or basis.numel() == 0:
         return False
@@ -77,18 +76,10 @@ def _agree(device: torch.device, dtype: torch.dtype, rank: int, classes: int) ->
 
 
 def disagreement(device: torch.device, dtype: torch.dtype, rank: int, classes: int, voxels: int = 300) -> float:
-    """Return the largest relative difference between kernels and torch on a random input.
+    """Return the largest relative difference in norm between kernels and torch, of any sum or gradient.
 
-    The difference is taken in norm, for each sum and each gradient.
-
-    :param device: a CUDA device.
-    :param dtype: of the basis.
-    :param rank: channels of the basis.
-    :param classes: number of classes.
-    :param voxels: per sample, of two samples; every seventh voxel is ignored.
+    The basis is random and of ``dtype``, with ``voxels`` in each of two samples, of which every seventh is ignored.
     """
-    from .torch_statistics import TorchStatistics
-
     generator = torch.Generator().manual_seed(0)
     basis = torch.randn(2, rank, voxels, generator=generator).to(device, dtype).requires_grad_()
     projection = (torch.randn(classes, rank, generator=generator) / rank**0.5).to(device).requires_grad_()
@@ -98,157 +89,109 @@ def disagreement(device: torch.device, dtype: torch.dtype, rank: int, classes: i
     labels = labels.to(device)
     results = []
     with torch.inference_mode(False), torch.enable_grad():
-        for statistics in (TritonStatistics.apply, TorchStatistics.apply):
-            sums = statistics(basis, projection, bias, labels, -1)
+        for statistics in (TritonStatistics(), TorchStatistics()):
+            sums = statistics(Inputs(basis, projection, bias, labels, -1))
             draw = torch.Generator().manual_seed(1)
-            loss = sum((x * torch.randn(x.shape, generator=draw).to(device)).sum() for x in sums)
+            loss = torch.stack([(x * torch.randn(x.shape, generator=draw).to(device)).sum() for x in sums]).sum()
             results.append([*(x.detach() for x in sums), *torch.autograd.grad(loss, (basis, projection, bias))])
     pairs = [(a.float(), b.float()) for a, b in zip(*results, strict=True)]
     return max(float((a - b).norm() / b.norm().clamp_min(1e-6)) for a, b in pairs)
 
 
-class TritonStatistics(torch.autograd.Function):
-    """Same arguments and results as :class:`.TorchStatistics`; all results are float32."""
+class TritonStatistics(Statistics):
+    """Same sums as :class:`.TorchStatistics`; all are float32."""
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        basis: torch.Tensor,
-        projection: torch.Tensor,
-        bias: torch.Tensor,
-        labels: torch.Tensor,
-        ignore_index: int | None,
-    ) -> tuple[torch.Tensor, ...]:
-        batch, rank, voxels = basis.shape
-        classes = len(projection)
-        basis = basis if basis.stride(2) == 1 else basis.contiguous()
-        labels = _checked(labels, classes, ignore_index)
-        launch = _Launch(basis, projection, bias, labels)
+    def __call__(self, x: Inputs) -> Tensors:
+        """Return the sums, after the labels have been checked and everything has an order that the kernels read."""
+        labels, check = x.labels, self.check(x)
+        if labels.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64):
+            labels = labels.int()
+        labels = labels.contiguous()
+        check.note(0, labels if x.ignore_index is None else torch.where(labels == x.ignore_index, 0, labels))
+        check.raise_if_outside()
+        basis = x.basis if x.basis.stride(2) == 1 else x.basis.contiguous()
+        return super().__call__(x._replace(basis=basis, labels=labels))
+
+    def sums(self, x: Inputs) -> tuple[Tensors, Tensors]:
+        (batch, rank, voxels), classes = x.basis.shape, len(x.projection)
+        launch = _Launch(x)
         lse = launch.floats(batch, voxels)
         features = launch.floats(batch, launch.voxel_grid[0], launch.blocks.rank)
-        ignored = _NO_LABEL if ignore_index is None else ignore_index
-        with launch.device:
-            log_sum_exp[launch.voxel_grid](
-                *launch.inputs, lse, features, voxels, rank, launch.blocks.classes, ignored, *launch.strides,
-                **launch.blocks.voxel_rows, PRECISION=launch.precision,
-            )  # fmt: skip
-            sums = launch.floats(batch, launch.class_grid[0], 4, launch.blocks.classes)
-            class_sums[launch.class_grid](
-                *launch.inputs, lse, sums, voxels, rank, launch.blocks.classes, *launch.strides,
-                **launch.blocks.class_rows, PRECISION=launch.precision,
-            )  # fmt: skip
+        sums = launch.floats(batch, launch.class_grid[0], 4, launch.blocks.classes)
+        launch.over_voxels(log_sum_exp, lse, features, _NO_LABEL if x.ignore_index is None else x.ignore_index)
+        launch.over_classes(class_sums, lse, sums)
         cross_entropy, intersection, predicted, reference = sums[..., :classes].sum(1, dtype=torch.float64).unbind(1)
         lse_sum = lse.masked_fill(lse.isinf(), 0).sum(1, dtype=torch.float64)
-        feature_sum = features[..., :rank].sum(1, dtype=torch.float64)
         counts = reference.sum(1, keepdim=True)
-        logits = feature_sum @ projection.T.double() + counts * bias.double()
-        ctx.save_for_backward(basis, projection, bias, labels, lse, feature_sum.float(), counts.float())
+        feature_sum = torch.cat([features[..., :rank].sum(1, dtype=torch.float64), counts], 1)
+        logits = feature_sum @ x.weights.T.double()
         totals = cross_entropy * _LN2, intersection, predicted, reference, lse_sum * _LN2, logits, counts.sum()
-        results = tuple(x.float() for x in totals)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(results[3], results[6])
-        return results
+        return totals, (lse, feature_sum.float())
 
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any,
-        grad_ce: torch.Tensor | None,
-        grad_intersection: torch.Tensor | None,
-        grad_predicted: torch.Tensor | None,
-        _reference: torch.Tensor | None,
-        grad_lse: torch.Tensor | None,
-        grad_logits: torch.Tensor | None,
-        _voxels: torch.Tensor | None,
-    ) -> tuple[torch.Tensor | None, ...]:
-        basis, projection, bias, labels, lse, feature_sum, counts = ctx.saved_tensors
-        batch, rank, voxels = basis.shape
-        classes = len(projection)
-        launch = _Launch(basis, projection, bias, labels)
-        padded, splits = launch.blocks.classes, launch.class_grid[0]
-
-        def given(gradient: torch.Tensor | None) -> torch.Tensor:
-            full = basis.new_zeros(batch, padded, dtype=torch.float32)
-            if gradient is not None:
-                full[:, :classes] = gradient
-            return full
-
-        grad_ce, grad_intersection, grad_predicted = map(given, (grad_ce, grad_intersection, grad_predicted))
-        grad_lse = lse.new_zeros(batch) if grad_lse is None else grad_lse.float().contiguous()
-        grad_basis = torch.empty(basis.shape, dtype=basis.dtype, device=basis.device)
+    def gradients(self, x: Inputs, saved: Tensors, *of_sums: Any) -> Tensors:
+        lse, feature_sum = saved
+        grad_logits, classes, rank = of_sums[5], *x.projection.shape
+        launch = _Launch(x)
+        padded, parts = launch.blocks.classes, (len(x.basis), launch.class_grid[0])
+        grad_ce, grad_intersection, grad_predicted = (
+            functional.pad(gradient, (0, padded - classes)).contiguous() for gradient in of_sums[:3]
+        )
+        grad_basis = torch.empty(x.basis.shape, dtype=x.basis.dtype, device=x.basis.device)
         shift, at_label = torch.empty_like(lse), torch.empty_like(lse)
-        grad_projection = launch.floats(batch, splits, padded, launch.blocks.rank)
-        grad_bias = launch.floats(batch, splits, padded)
-        with launch.device:
-            basis_gradient[launch.voxel_grid](
-                *launch.inputs, lse, grad_ce, grad_intersection, grad_predicted, grad_lse, grad_basis, shift, at_label,
-                voxels, rank, padded, *launch.strides, *grad_basis.stride()[:2],
-                **launch.blocks.voxel_rows, PRECISION=launch.precision,
-            )  # fmt: skip
-            projection_gradient[launch.class_grid](
-                *launch.inputs, lse, grad_predicted, shift, at_label, grad_projection, grad_bias,
-                voxels, rank, padded, *launch.strides,
-                **launch.blocks.class_rows, PRECISION=launch.precision,
-            )  # fmt: skip
+        grad_projection = launch.floats(*parts, padded, launch.blocks.rank)
+        grad_bias = launch.floats(*parts, padded)
+        launch.over_voxels(
+            basis_gradient, lse, grad_ce, grad_intersection, grad_predicted, of_sums[4].contiguous(),
+            grad_basis, shift, at_label, *grad_basis.stride()[:2],
+        )  # fmt: skip
+        launch.over_classes(projection_gradient, lse, grad_predicted, shift, at_label, grad_projection, grad_bias)
         grad_projection = grad_projection.sum((0, 1), dtype=torch.float64)[:classes, :rank]
         grad_bias = grad_bias.sum((0, 1), dtype=torch.float64)[:classes]
         if grad_logits is not None:
-            grad_projection += grad_logits.T.double() @ feature_sum.double()
-            grad_bias += (grad_logits * counts).sum(0)
+            grad_projection += grad_logits.T.double() @ feature_sum[:, :-1].double()
+            grad_bias += (grad_logits * feature_sum[:, -1:]).sum(0)
             valid = torch.isfinite(lse)
-            for b, row in enumerate(grad_logits @ projection.float()):
-                grad_basis[b] += (row[:, None] * valid[b]).to(basis.dtype)
-        return grad_basis, grad_projection.to(projection.dtype), grad_bias.to(bias.dtype), None, None
-
-
-def _checked(labels: torch.Tensor, classes: int, ignore_index: int | None) -> torch.Tensor:
-    """Return the labels, contiguous and of a dtype that the kernels read.
-
-    :raises ValueError: naming a label outside 0..C-1.
-    """
-    if labels.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64):
-        labels = labels.int()
-    labels = labels.contiguous()
-    check = LabelCheck([classes], "classes of this model")
-    check.note(0, labels if ignore_index is None else torch.where(labels == ignore_index, 0, labels))
-    check.raise_if_outside()
-    return labels
+            for b, row in enumerate(grad_logits @ x.projection.float()):
+                grad_basis[b] += (row[:, None] * valid[b]).to(grad_basis.dtype)
+        return grad_basis, grad_projection, grad_bias
 
 
 class _Launch:
     """Padded weights, grids, strides and precision that the kernels of one pass share."""
 
-    def __init__(self, basis: torch.Tensor, projection: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor) -> None:
-        batch, rank, voxels = basis.shape
-        classes = len(projection)
-        self.blocks = blocks = Blocks.fitting(rank, classes)
-        operand = torch.float16 if basis.dtype == torch.float16 else torch.float32
-        weights = torch.zeros(blocks.classes, blocks.rank, dtype=operand, device=basis.device)
-        weights[:classes, :rank] = projection.float() / _LN2
-        offset = torch.full((blocks.classes,), -1e30, device=basis.device)
-        offset[:classes] = bias.float() / _LN2
-        self.inputs = basis, weights, offset, labels
-        self.strides = basis.stride()[:2]
+    def __init__(self, x: Inputs) -> None:
+        (batch, rank, voxels), classes = x.basis.shape, len(x.projection)
+        self.basis, self.blocks = x.basis, Blocks.fitting(rank, classes)
+        padded = self.blocks.classes
+        operand = torch.float16 if x.basis.dtype == torch.float16 else torch.float32
+        weights = torch.zeros(padded, self.blocks.rank, dtype=operand, device=x.basis.device)
+        weights[:classes, :rank] = x.projection.float() / _LN2
+        offset = torch.full((padded,), -1e30, device=x.basis.device)
+        offset[:classes] = x.bias.float() / _LN2
+        self.inputs = x.basis, weights, offset, x.labels, voxels, rank, padded, *x.basis.stride()[:2]
         # For a float32 basis, follow the setting of the torch convolutions that these kernels replace.
         self.precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
-        self.voxel_grid = triton.cdiv(voxels, blocks.voxel_rows["VOXELS"]), batch
-        parts = blocks.classes // blocks.class_rows["CLASSES"]
-        tiles = triton.cdiv(voxels, blocks.class_rows["VOXELS"])
+        self.voxel_grid = triton.cdiv(voxels, self.blocks.voxel_rows["VOXELS"]), batch
+        parts = padded // self.blocks.class_rows["CLASSES"]
+        tiles = triton.cdiv(voxels, self.blocks.class_rows["VOXELS"])
         self.class_grid = max(1, min(tiles, _PROGRAMS // (parts * batch))), parts, batch
-        self.device = torch.cuda.device_of(basis)  # no effect on a CPU, where Triton's interpreter runs
 
     def floats(self, *shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=self.inputs[0].device)
+        return torch.empty(shape, dtype=torch.float32, device=self.basis.device)
+
+    def over_voxels(self, kernel: Any, *arguments: Any) -> None:
+        self._run(kernel[self.voxel_grid], arguments, self.blocks.voxel_rows)
+
+    def over_classes(self, kernel: Any, *arguments: Any) -> None:
+        self._run(kernel[self.class_grid], arguments, self.blocks.class_rows)
+
+    def _run(self, launcher: Any, arguments: tuple[Any, ...], options: dict[str, int]) -> None:
+        with torch.cuda.device_of(self.basis):  # no effect on a CPU, where Triton's interpreter runs
+            launcher(*self.inputs, *arguments, **options, PRECISION=self.precision)
 
 
 class Blocks(NamedTuple):
-    """Padded sizes, and the options with which the kernels are launched.
-
-    :ivar rank: padded rank.
-    :ivar classes: padded number of classes.
-    :ivar voxel_rows: options of the two kernels whose rows are voxels.
-    :ivar class_rows: options of the two kernels whose rows are classes.
-    """
+    """Padded sizes, and the options to launch the kernels whose rows are voxels, and those whose rows are classes."""
 
     rank: int
     classes: int
@@ -261,9 +204,6 @@ class Blocks(NamedTuple):
 
         The smallest devices with tf32 (sm_86, sm_89) have 99 KiB. ``Testing/Benchmarks/kernel_resources.py`` compiles
         all kernels and lists the registers and shared memory that they take.
-
-        :param rank: channels of the basis, at most 256.
-        :param classes: number of classes.
         """
         padded = max(16, triton.next_power_of_2(rank))
         voxels, voxel_columns, class_columns = {128: (64, 32, 32), 256: (64, 16, 16)}.get(padded, (128, 64, 32))
@@ -278,57 +218,89 @@ class Blocks(NamedTuple):
 
 
 @triton.jit
+def voxel_rows(basis, weights, voxels, rank, stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr):
+    """Return sample, voxels and channels of a block of rows, which voxels and entries exist, and the features."""
+    b = tl.program_id(1).to(tl.int64)
+    v, r = tl.program_id(0) * VOXELS + tl.arange(0, VOXELS), tl.arange(0, RANK)
+    inside = v < voxels
+    fits = inside[:, None] & (r < rank)[None, :]
+    at = basis + b * stride_b + v[:, None] + r[None, :].to(tl.int64) * stride_r
+    return b, v, r, inside, fits, tl.load(at, mask=fits, other=0.0).to(weights.dtype.element_ty)
+
+
+@triton.jit
+def class_columns(f, weights, bias, r, start, c, RANK: tl.constexpr, PRECISION: tl.constexpr):
+    """Return the weights (RANK, CLASSES) of the classes start + c, and the logits (VOXELS, CLASSES) of features f."""
+    w = tl.load(weights + (start + c)[None, :] * RANK + r[:, None])
+    return w, tl.dot(f, w, input_precision=PRECISION) + tl.load(bias + start + c)[None, :]
+
+
+@triton.jit
+def class_rows(weights, bias, RANK: tl.constexpr, CLASSES: tl.constexpr):
+    """Return the sample, the classes and channels of a block of rows, its weights (CLASSES, RANK), and its bias."""
+    c, r = tl.program_id(1) * CLASSES + tl.arange(0, CLASSES), tl.arange(0, RANK)
+    return tl.program_id(2).to(tl.int64), c, r, tl.load(weights + c[:, None] * RANK + r[None, :]), tl.load(bias + c)
+
+
+@triton.jit
+def voxel_columns(
+    basis, labels, lse, w, offset, b, r, start, voxels, rank, stride_b, stride_r,
+    VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Return the voxels from start, which exist, their features, logits (CLASSES, VOXELS), log-sum-exp and label.
+
+    The last result is which of them are valid and have a label in this block of classes.
+    """
+    v = start + tl.arange(0, VOXELS)
+    inside = v < voxels
+    at = basis + b * stride_b + r[:, None].to(tl.int64) * stride_r + v[None, :]
+    f = tl.load(at, mask=(r < rank)[:, None] & inside[None, :], other=0.0).to(w.dtype)
+    level = tl.load(lse + b * voxels + v, mask=inside, other=float("inf"))
+    label = tl.load(labels + b * voxels + v, mask=inside, other=0).to(tl.int32)
+    z = tl.dot(w, f, input_precision=PRECISION) + offset[:, None]
+    first = tl.program_id(1) * CLASSES
+    return v, inside, f, z, level, label, (label >= first) & (label < first + CLASSES) & (level != float("inf"))
+
+
+@triton.jit
 def log_sum_exp(
-    basis, weights, bias, labels, lse, features, voxels, rank, classes, ignore,
-    stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
+    basis, weights, bias, labels, voxels, rank, classes, stride_b, stride_r,
+    lse, features, ignore, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write lse (B, N), and the sum of the valid features of each block of voxels: (B, blocks, RANK)."""
-    block, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    v = block * VOXELS + tl.arange(0, VOXELS)
-    r, c = tl.arange(0, RANK), tl.arange(0, CLASSES)
-    inside = v < voxels
-    at = basis + b * stride_b + v[:, None] + r[None, :].to(tl.int64) * stride_r
-    f = tl.load(at, mask=inside[:, None] & (r < rank)[None, :], other=0.0).to(weights.dtype.element_ty)
+    b, v, r, inside, fits, f = voxel_rows(basis, weights, voxels, rank, stride_b, stride_r, RANK, VOXELS)
+    c = tl.arange(0, CLASSES)
     valid = inside & (tl.load(labels + b * voxels + v, mask=inside, other=0).to(tl.int32) != ignore)
     maximum = tl.full([VOXELS], -1e38, tl.float32)
     total = tl.zeros([VOXELS], tl.float32)
     for start in range(0, classes, CLASSES):
-        w = tl.load(weights + (start + c)[None, :] * RANK + r[:, None])
-        z = tl.dot(f, w, input_precision=PRECISION) + tl.load(bias + start + c)[None, :]
+        w, z = class_columns(f, weights, bias, r, start, c, RANK, PRECISION)
         higher = tl.maximum(maximum, tl.max(z, 1))
         total = total * tl.exp2(maximum - higher) + tl.sum(tl.exp2(z - higher[:, None]), 1)
         maximum = higher
     tl.store(lse + b * voxels + v, tl.where(valid, maximum + tl.log2(total), float("inf")), mask=inside)
     summed = tl.sum(tl.where(valid[:, None], f.to(tl.float32), 0.0), 0)
-    tl.store(features + (b * tl.num_programs(0) + block) * RANK + r, summed)
+    tl.store(features + (b * tl.num_programs(0) + tl.program_id(0)) * RANK + r, summed)
 
 
 @triton.jit
 def class_sums(
-    basis, weights, bias, labels, lse, sums, voxels, rank, classes,
-    stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
+    basis, weights, bias, labels, voxels, rank, classes, stride_b, stride_r,
+    lse, sums, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the cross entropy (bits), I, P and G of each split of the voxels: (B, splits, 4, classes)."""
     split, splits = tl.program_id(0), tl.num_programs(0)
-    first, b = tl.program_id(1) * CLASSES, tl.program_id(2).to(tl.int64)
-    r, c, v = tl.arange(0, RANK), first + tl.arange(0, CLASSES), tl.arange(0, VOXELS)
-    w = tl.load(weights + c[:, None] * RANK + r[None, :])
-    offset = tl.load(bias + c)
-    channels = basis + b * stride_b + r[:, None].to(tl.int64) * stride_r
+    b, c, r, w, offset = class_rows(weights, bias, RANK, CLASSES)
     predicted = tl.zeros([CLASSES], tl.float32)
     cross_entropy = tl.zeros([CLASSES], tl.float32)
     intersection = tl.zeros([CLASSES], tl.float32)
     reference = tl.zeros([CLASSES], tl.float32)
     for start in range(split * VOXELS, voxels, splits * VOXELS):
-        at = start + v
-        inside = at < voxels
-        f = tl.load(channels + at[None, :], mask=(r < rank)[:, None] & inside[None, :], other=0.0).to(w.dtype)
-        level = tl.load(lse + b * voxels + at, mask=inside, other=float("inf"))
-        label = tl.load(labels + b * voxels + at, mask=inside, other=0).to(tl.int32)
-        z = tl.dot(w, f, input_precision=PRECISION) + offset[:, None]
+        v, inside, f, z, level, label, here = voxel_columns(
+            basis, labels, lse, w, offset, b, r, start, voxels, rank, stride_b, stride_r, VOXELS, CLASSES, PRECISION
+        )
         p = tl.exp2(z - level[None, :])
         predicted += tl.sum(p, 1)
-        here = (label >= first) & (label < first + CLASSES) & (level != float("inf"))
         if tl.sum(here.to(tl.int32), 0) > 0:  # a block of voxels has few labels, so most blocks of classes skip this
             hit = (label[None, :] == c[:, None]) & here[None, :]
             intersection += tl.sum(tl.where(hit, p, 0.0), 1)
@@ -343,19 +315,14 @@ def class_sums(
 
 @triton.jit
 def basis_gradient(
-    basis, weights, bias, labels, lse, grad_ce, grad_intersection, grad_predicted, grad_lse,
-    grad_basis, shift, at_label, voxels, rank, classes,
-    stride_b, stride_r, grad_stride_b, grad_stride_r,
+    basis, weights, bias, labels, voxels, rank, classes, stride_b, stride_r,
+    lse, grad_ce, grad_intersection, grad_predicted, grad_lse,
+    grad_basis, shift, at_label, grad_stride_b, grad_stride_r,
     RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of the basis, and shift and at_label (B, N) of dz = p (gP + shift) + [c = y] at_label."""
-    block, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    v = block * VOXELS + tl.arange(0, VOXELS)
-    r, c = tl.arange(0, RANK), tl.arange(0, CLASSES)
-    inside = v < voxels
-    fits = inside[:, None] & (r < rank)[None, :]
-    at = basis + b * stride_b + v[:, None] + r[None, :].to(tl.int64) * stride_r
-    f = tl.load(at, mask=fits, other=0.0).to(weights.dtype.element_ty)
+    b, v, r, inside, fits, f = voxel_rows(basis, weights, voxels, rank, stride_b, stride_r, RANK, VOXELS)
+    c = tl.arange(0, CLASSES)
     level = tl.load(lse + b * voxels + v, mask=inside, other=float("inf"))
     valid = level != float("inf")
     label = tl.where(valid, tl.load(labels + b * voxels + v, mask=inside, other=0).to(tl.int32), -1)
@@ -363,8 +330,7 @@ def basis_gradient(
     shared = tl.zeros([VOXELS], tl.float32)
     probability = tl.zeros([VOXELS], tl.float32)
     for start in range(0, classes, CLASSES):
-        w = tl.load(weights + (start + c)[None, :] * RANK + r[:, None])
-        z = tl.dot(f, w, input_precision=PRECISION) + tl.load(bias + start + c)[None, :]
+        w, z = class_columns(f, weights, bias, r, start, c, RANK, PRECISION)
         p = tl.exp2(z - level[:, None])
         shared += tl.sum(p * tl.load(grad_predicted + b * classes + start + c)[None, :], 1)
         if (lowest < start + CLASSES) & (highest >= start):
@@ -377,8 +343,7 @@ def basis_gradient(
     tl.store(at_label + b * voxels + v, extra, mask=inside)
     gradient = tl.zeros([VOXELS, RANK], tl.float32)
     for start in range(0, classes, CLASSES):
-        w = tl.load(weights + (start + c)[None, :] * RANK + r[:, None])
-        z = tl.dot(f, w, input_precision=PRECISION) + tl.load(bias + start + c)[None, :]
+        w, z = class_columns(f, weights, bias, r, start, c, RANK, PRECISION)
         p = tl.exp2(z - level[:, None])
         dz = p * (tl.load(grad_predicted + b * classes + start + c)[None, :] + moved[:, None])
         if (lowest < start + CLASSES) & (highest >= start):
@@ -391,32 +356,24 @@ def basis_gradient(
 
 @triton.jit
 def projection_gradient(
-    basis, weights, bias, labels, lse, grad_predicted, shift, at_label, grad_projection, grad_bias,
-    voxels, rank, classes,
-    stride_b, stride_r, RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
+    basis, weights, bias, labels, voxels, rank, classes, stride_b, stride_r,
+    lse, grad_predicted, shift, at_label, grad_projection, grad_bias,
+    RANK: tl.constexpr, VOXELS: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of projection (B, splits, classes, RANK) and bias (B, splits, classes) of each split."""
     split, splits = tl.program_id(0), tl.num_programs(0)
-    first, b = tl.program_id(1) * CLASSES, tl.program_id(2).to(tl.int64)
-    r, c, v = tl.arange(0, RANK), first + tl.arange(0, CLASSES), tl.arange(0, VOXELS)
-    w = tl.load(weights + c[:, None] * RANK + r[None, :])
-    offset = tl.load(bias + c)
+    b, c, r, w, offset = class_rows(weights, bias, RANK, CLASSES)
     slope = tl.load(grad_predicted + b * classes + c)
-    channels = basis + b * stride_b + r[:, None].to(tl.int64) * stride_r
     gradient = tl.zeros([CLASSES, RANK], tl.float32)
     summed = tl.zeros([CLASSES], tl.float32)
     for start in range(split * VOXELS, voxels, splits * VOXELS):
-        at = start + v
-        inside = at < voxels
-        f = tl.load(channels + at[None, :], mask=(r < rank)[:, None] & inside[None, :], other=0.0).to(w.dtype)
-        level = tl.load(lse + b * voxels + at, mask=inside, other=float("inf"))
-        label = tl.load(labels + b * voxels + at, mask=inside, other=0).to(tl.int32)
-        z = tl.dot(w, f, input_precision=PRECISION) + offset[:, None]
-        moved = tl.load(shift + b * voxels + at, mask=inside, other=0.0)
+        v, inside, f, z, level, label, here = voxel_columns(
+            basis, labels, lse, w, offset, b, r, start, voxels, rank, stride_b, stride_r, VOXELS, CLASSES, PRECISION
+        )
+        moved = tl.load(shift + b * voxels + v, mask=inside, other=0.0)
         dz = tl.exp2(z - level[None, :]) * (slope[:, None] + moved[None, :])
-        here = (label >= first) & (label < first + CLASSES) & (level != float("inf"))
         if tl.sum(here.to(tl.int32), 0) > 0:
-            extra = tl.load(at_label + b * voxels + at, mask=inside, other=0.0)
+            extra = tl.load(at_label + b * voxels + v, mask=inside, other=0.0)
             dz += tl.where((label[None, :] == c[:, None]) & here[None, :], extra[None, :], 0.0)
         summed += tl.sum(dz, 1)
         gradient = tl.dot(dz, tl.trans(f).to(tl.float32), gradient, input_precision="tf32")

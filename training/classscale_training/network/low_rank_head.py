@@ -15,6 +15,8 @@ from ClassScaleSegLib.errors import ModelError
 from torch import nn
 from torch.nn.functional import conv1d
 
+from .plain_unet import initialize
+
 DEFAULT_RANK = 32  # channels of the finest scale of nnU-Net's networks; `check_rank` says why more add nothing
 
 
@@ -52,12 +54,7 @@ class ClassScaleHead(nn.Module):
         super().__init__()
         check_rank(rank, features[-1])
         convolution = {2: nn.Conv2d, 3: nn.Conv3d}[dimension]
-        layers = [convolution(channels, rank, 1) for channels in features]
-        self.bases = nn.ModuleList(layers)
-        for layer in layers:
-            nn.init.kaiming_normal_(layer.weight, a=1e-2)
-            assert layer.bias is not None  # a convolution has a bias by default
-            nn.init.zeros_(layer.bias)
+        self.bases = nn.ModuleList(convolution(channels, rank, 1) for channels in features).apply(initialize)
         self.projection = nn.Parameter(torch.randn(classes, rank) * rank**-0.5)
         self.bias = nn.Parameter(torch.zeros(classes))
 
@@ -112,7 +109,7 @@ def add_head(network: nn.Module, classes: int, rank: int | None = None) -> nn.Mo
 
     :param network: a PlainConvUNet or ResidualEncoderUNet; it is changed in place.
     :param classes: number of classes C.
-    :param rank: channels of the basis; None for the default of :func:`resolve_rank`.
+    :param rank: channels of the basis; None for 32 or, if it has fewer, the channels of the finest scale.
     :returns: ``network``.
     :raises ModelError: if the network does not end in the decoder of these two, or the rank is out of range.
 
@@ -143,19 +140,14 @@ def add_head(network: nn.Module, classes: int, rank: int | None = None) -> nn.Mo
         )
     features = [layer.in_channels for layer in decoder.seg_layers]
     dimension = decoder.seg_layers[-1].weight.ndim - 2
-    head = ClassScaleHead(features, classes, resolve_rank(rank, features[-1]), dimension)
+    head = ClassScaleHead(features, classes, min(DEFAULT_RANK, features[-1]) if rank is None else rank, dimension)
     network.decoder = ClassScaleDecoder(decoder, head)
     return network
 
 
 def check_rank(rank: int, channels: int) -> None:
-    """Check a rank against the channels of the finest scale.
+    """Check a rank against the channels of the finest scale, of which the basis is a linear function.
 
-    The basis is a linear function of these channels, so a larger rank would add weights, but no function that a smaller
-    one cannot represent.
-
-    :param rank: channels of the basis.
-    :param channels: of the finest scale of the network.
     :raises ModelError: if ``rank`` is not in 1..``channels``.
     """
     if not 1 <= rank <= channels:
@@ -163,22 +155,3 @@ def check_rank(rank: int, channels: int) -> None:
             f"The rank is {rank}, but the finest scale of the network has {channels} channels: choose 1 to {channels}. "
             "A larger rank would add weights without improving what the network can represent."
         )
-
-
-def resolve_rank(rank: int | None, channels: int) -> int:
-    """Return the rank to use.
-
-    :param rank: the rank that was asked for; None for the default, which is 32 or, if less, ``channels``.
-    :param channels: of the finest scale of the network.
-    :raises ModelError: if ``rank`` is not in 1..``channels``.
-
-    >>> resolve_rank(None, 320), resolve_rank(None, 16), resolve_rank(8, 32)
-    (32, 16, 8)
-    >>> resolve_rank(9, 8)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ClassScaleSegLib.errors.ModelError: The rank is 9, but the finest scale of the network has 8 channels: ...
-    """
-    if rank is None:
-        return min(DEFAULT_RANK, channels)
-    check_rank(rank, channels)
-    return rank

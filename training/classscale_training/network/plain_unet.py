@@ -7,6 +7,7 @@ Structure, arguments and the names of all weights are those of ``PlainConvUNet``
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -66,14 +67,10 @@ class _ConvNormReLU(nn.Module):
         return self.all_modules(x)
 
 
-class _Stack(nn.Module):
-    def __init__(self, count: int, channels_in: int, channels_out: int, stride: int = 1) -> None:
-        super().__init__()
-        rest = [_ConvNormReLU(channels_out, channels_out, 1) for _ in range(count - 1)]
-        self.convs = nn.Sequential(_ConvNormReLU(channels_in, channels_out, stride), *rest)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.convs(x)
+def _stack(count: int, channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
+    first = _ConvNormReLU(channels_in, channels_out, stride)
+    rest = [_ConvNormReLU(channels_out, channels_out, 1) for _ in range(count - 1)]
+    return nn.Sequential(OrderedDict(convs=nn.Sequential(first, *rest)))
 
 
 class _Encoder(nn.Module):
@@ -81,7 +78,7 @@ class _Encoder(nn.Module):
         super().__init__()
         inputs = [channels, *features[:-1]]
         stages = [
-            nn.Sequential(_Stack(count, before, after, stride=1 if number == 0 else 2))
+            nn.Sequential(_stack(count, before, after, stride=1 if number == 0 else 2))
             for number, (count, before, after) in enumerate(zip(convolutions, inputs, features, strict=True))
         ]
         self.stages = nn.Sequential(*stages)
@@ -99,7 +96,7 @@ class _Decoder(nn.Module):
         super().__init__()
         self.encoder = encoder  # registered a second time, as in PlainConvUNet
         below, skip = features[:0:-1], features[-2::-1]
-        self.stages = nn.ModuleList(_Stack(n, 2 * s, s) for n, s in zip(convolutions, skip, strict=True))
+        self.stages = nn.ModuleList(_stack(n, 2 * s, s) for n, s in zip(convolutions, skip, strict=True))
         self.transpconvs = nn.ModuleList(nn.ConvTranspose3d(b, s, 2, 2) for b, s in zip(below, skip, strict=True))
         self.seg_layers = nn.ModuleList(nn.Conv3d(s, classes, 1) for s in skip)
 
@@ -139,7 +136,7 @@ class PlainUNet(nn.Module):
         features = arch_kwargs["features_per_stage"]
         self.encoder = _Encoder(channels, features, arch_kwargs["n_conv_per_stage"])
         self.decoder = _Decoder(self.encoder, classes, features, arch_kwargs["n_conv_per_stage_decoder"])
-        self.apply(_initialize)
+        self.apply(initialize)
 
     @property
     def head(self) -> nn.Conv3d:
@@ -163,9 +160,9 @@ class PlainUNet(nn.Module):
         return [(len(heads) - 1 - n, bases[n], heads[n]) for n in range(len(bases))][::-1]
 
 
-def _initialize(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Initialise convolutions from He's normal distribution, as nnU-Net does."""
-    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d):
         nn.init.kaiming_normal_(module.weight, a=1e-2)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
