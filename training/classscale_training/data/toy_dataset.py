@@ -47,7 +47,7 @@ def write_toy_dataset(
     """
     import SimpleITK
 
-    folder = dataset_folder(dataset_id, f"Toy{options.mode.capitalize()}{options.classes}", nnunet_raw)
+    folder = dataset_folder(dataset_id, options.dataset_name, nnunet_raw)
     _claim(folder / "toy.json", options)
     for index in range(1, cases + 1):
         image_file = folder / "imagesTr" / f"Toy_{index:04d}_0000.nii.gz"

@@ -205,7 +205,7 @@ class _Loss:
         label_sets = data.label_sets and data.label_sets.to(device)
         self.marginal = replace(self.plain, label_sets=label_sets)
         if options.balance and data.shares is not None and data.label_sets is not None:
-            weights = voxel_weights(data.shares, data.label_sets.label_of_class.cpu(), options.balance)
+            weights = voxel_weights(data.shares, data.label_sets.label_of_class, options.balance)
             self.plain = replace(self.plain, class_weights=tuple(weights[0].tolist()))
             self.marginal = replace(self.marginal, label_weights=weights.to(device))
 
