@@ -23,28 +23,18 @@ from .options import BRAIN, TOY, LoopOptions
 @dataclass(frozen=True)
 class LoopData:
     """Cases by index, and the facts about them that a model folder states. A case depends on its index alone.
-
-    :ivar dataset_name: name of the dataset in nnU-Net's plans.
-    :ivar channel: name of the input channel.
-    :ivar names: name of each class, including the background.
-    :ivar patch: voxels along each axis.
-    :ivar spacing: mm, the same along each axis.
-    :ivar cases: the cases to train on, each as :meth:`case` returns it, or without the dataset if there is only one.
-    :ivar unseen: function that returns image ``(1, Z, Y, X)`` and labels ``(Z, Y, X)`` of dataset 0 of a case that
-        training never sees.
-    :ivar label_sets: label sets of the datasets that cases belong to. In dataset 0 each class has its own label.
-    :ivar shares: ``(C,)`` share of each class in the voxels of a patch, where classes differ much in size.
+    In dataset 0 each class has its own label.
     """
 
-    dataset_name: str
+    dataset_name: str  # in nnU-Net's plans
     channel: str
-    names: dict[int, str]
+    names: dict[int, str]  # of each class, including the background
     patch: tuple[int, int, int]
-    spacing: float
-    cases: Dataset
-    unseen: Callable[[int], tuple[torch.Tensor, torch.Tensor]]
-    label_sets: LabelSets | None = None
-    shares: torch.Tensor | None = None
+    spacing: float  # mm
+    cases: Dataset  # the cases to train on, as `case` returns them, or without the dataset if there is only one
+    unseen: Callable[[int], tuple[torch.Tensor, torch.Tensor]]  # cases of dataset 0 that training never sees
+    label_sets: LabelSets | None = None  # of the datasets that cases belong to
+    shares: torch.Tensor | None = None  # (C,), of each class in the voxels of a patch, where classes differ in size
 
     def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Return image ``(1, *patch)`` float32, labels ``patch`` (-1: ignored) and dataset of a training case."""
