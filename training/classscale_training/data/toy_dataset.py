@@ -55,12 +55,9 @@ def write_toy_dataset(
         if image_file.exists() and label_file.exists():
             continue
         image, labels = toy_case(index, options, device)
-        arrays = {
-            image_file: (image * _GREY).round().clamp(0, 32767).cpu().numpy().astype("int16"),
-            label_file: labels.cpu().numpy().astype("uint16"),
-        }
-        for file, array in arrays.items():
-            volume = SimpleITK.GetImageFromArray(array)
+        grey = (image * _GREY).round().clamp(0, 32767)
+        for file, array, kind in ((image_file, grey, "int16"), (label_file, labels, "uint16")):
+            volume = SimpleITK.GetImageFromArray(array.cpu().numpy().astype(kind))
             volume.SetSpacing([options.spacing] * 3)
             write_volume(volume, file)
         report(f"{label_file.name} ({index} of {cases})")
@@ -70,10 +67,7 @@ def write_toy_dataset(
 
 
 def _claim(file: Path, options: ToyOptions) -> None:
-    """Write the options of a new folder to ``file``.
-
-    :raises OutputExistsError: if the folder was made with other options.
-    """
+    """Write the options of a new folder to ``file``; raise an error if the folder was made with other options."""
     if not file.exists():
         write_json(file, asdict(options))
         return
