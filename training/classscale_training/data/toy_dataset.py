@@ -89,14 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode",
         choices=MODES,
-        default="atlas",
-        help="atlas (the cells of one anatomy) or objects (scattered objects) (default: atlas)",
+        default=ToyOptions.mode,
+        help="atlas (the cells of one anatomy) or objects (scattered objects) (default: %(default)s)",
     )
-    parser.add_argument("--size", type=int, default=128, help="voxels along each side (default: 128)")
+    size = "voxels along each side (default: %(default)s)"
+    parser.add_argument("--size", type=int, default=ToyOptions.size, help=size)
     parser.add_argument("--cases", type=int, default=50, metavar="K", help="number of volumes (default: 50)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="another seed gives other volumes of the same classes (default: 0)"
-    )
+    seed = "another seed gives other volumes of the same classes (default: %(default)s)"
+    parser.add_argument("--seed", type=int, default=ToyOptions.seed, help=seed)
     parser.add_argument("--device", default="cpu", help="where the volumes are computed (default: cpu)")
 
 
