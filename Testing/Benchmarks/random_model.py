@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from classscale_training.loop.model_folder import CONFIGURATION, checkpoint_content, plans
 from classscale_training.network.plain_unet import architecture
 
 if TYPE_CHECKING:
     import torch
 
-CONFIGURATION = "3d_fullres"
 _PACKAGE = "dynamic_network_architectures.architectures.unet"
 
 
@@ -52,41 +52,16 @@ class RandomModel:
 
     def plans(self) -> dict:
         """Return the content of ``plans.json``."""
-        resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
         intensities = {"mean": 50.0, "std": 250.0, "percentile_00_5": -1000.0, "percentile_99_5": 1000.0}
-        return {
-            "dataset_name": self.dataset,
-            "plans_name": "nnUNetPlans",
-            "image_reader_writer": "SimpleITKIO",
-            "transpose_forward": [0, 1, 2],
-            "transpose_backward": [0, 1, 2],
-            "label_manager": "LabelManager",
-            "experiment_planner_used": "ExperimentPlanner",
-            "foreground_intensity_properties_per_channel": {str(c): intensities for c in range(self.channels)},
-            "configurations": {
-                CONFIGURATION: {
-                    "data_identifier": "nnUNetPlans_3d_fullres",
-                    "preprocessor_name": "DefaultPreprocessor",
-                    "batch_size": 2,
-                    "batch_dice": False,
-                    "patch_size": list(self.patch),
-                    "spacing": list(self.spacing),
-                    "normalization_schemes": [self.normalization] * self.channels,
-                    "use_mask_for_norm": [False] * self.channels,
-                    "resampling_fn_data": "resample_data_or_seg_to_shape",
-                    "resampling_fn_data_kwargs": resampling,
-                    "resampling_fn_seg": "resample_data_or_seg_to_shape",
-                    "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
-                    "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-                    "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
-                    "architecture": {
-                        "network_class_name": f"{_PACKAGE}.{self.architecture}",
-                        "arch_kwargs": self._arch_kwargs(),
-                        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-                    },
-                }
-            },
-        }
+        content = plans(self.dataset, self.patch, self.spacing, self._arch_kwargs())
+        content["experiment_planner_used"] = "ExperimentPlanner"
+        content["foreground_intensity_properties_per_channel"] = {str(c): intensities for c in range(self.channels)}
+        configuration = content["configurations"][CONFIGURATION]
+        configuration["batch_dice"] = False
+        configuration["normalization_schemes"] = [self.normalization] * self.channels
+        configuration["use_mask_for_norm"] = [False] * self.channels
+        configuration["architecture"]["network_class_name"] = f"{_PACKAGE}.{self.architecture}"
+        return content
 
     def _arch_kwargs(self) -> dict:
         stages = len(self.features)
@@ -134,13 +109,9 @@ class RandomModel:
         for fold, network in enumerate(networks or [self.network()]):
             file = folder / f"fold_{fold}" / "checkpoint_final.pth"
             file.parent.mkdir(parents=True, exist_ok=True)
-            content = {
-                "network_weights": network.state_dict(),
-                "init_args": {"configuration": CONFIGURATION, "fold": fold},
-                "trainer_name": "nnUNetTrainer",
-                "inference_allowed_mirroring_axes": self.mirror_axes or None,
-            }
-            torch.save(content, file)
+            more = {"inference_allowed_mirroring_axes": self.mirror_axes or None}
+            more["init_args"] = {"configuration": CONFIGURATION, "fold": fold}
+            torch.save(checkpoint_content(network.state_dict(), **more), file)
         (folder / "plans.json").write_text(json.dumps(self.plans(), indent=2))
         (folder / "dataset.json").write_text(json.dumps(self.dataset_json(), indent=2))
         return folder

@@ -122,7 +122,7 @@ def test_volumes_made_by_processes_train_the_same_weights(tmp_path, monkeypatch)
 def test_a_process_that_dies_is_a_sentence_and_leaves_the_checkpoint(tmp_path, monkeypatch):
     options = small(tmp_path, workers=1, steps=6)
     train(replace(options, minutes=0.0))
-    monkeypatch.setattr("classscale_training.loop.data.ToyData.case", lambda self, index: os._exit(7))
+    monkeypatch.setattr("classscale_training.loop.data.ToyCases.__getitem__", lambda self, index: os._exit(7))
     with pytest.raises(ClassScaleError, match="A process that makes volumes ended .* fewer --workers"):
         train(options)
     monkeypatch.undo()

@@ -18,23 +18,11 @@ from collections.abc import Sequence
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code
 
-from .data import totalsegmentator as convert_totalsegmentator
+from .data import totalsegmentator as convert
 from .data import toy_dataset
-from .evaluation import evaluate as evaluation
-from .nnunet import commands as nnunet_commands
+from .evaluation import evaluate
+from .nnunet import commands as nnunet
 from .nnunet.environment import trainer_folder
-
-_SUMMARIES = {
-    "plan": "check a dataset and choose spacing, patch size and network",
-    "preprocess": "resample and normalise a planned dataset",
-    "train": "train one fold, resume a training, or validate it",
-    "validate": "validate a finished training",
-    "export": "write a bundle, or a model folder for stock nnU-Net",
-    "toy": "write a synthetic dataset with 1 to 4000 classes",
-    "evaluate": "compare predicted label maps with reference label maps",
-    "convert": "convert the TotalSegmentator dataset to an nnU-Net dataset",
-    "trainers": "print the folder to set as nnUNet_extTrainer",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,18 +53,18 @@ def _parser() -> argparse.ArgumentParser:
         prog="classscaleseg-train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, add_arguments, run in (
-        ("plan", nnunet_commands.add_plan_arguments, nnunet_commands.plan),
-        ("preprocess", nnunet_commands.add_preprocess_arguments, nnunet_commands.preprocess),
-        ("train", nnunet_commands.add_train_arguments, nnunet_commands.train),
-        ("validate", nnunet_commands.add_validate_arguments, nnunet_commands.train),
-        ("export", nnunet_commands.add_export_arguments, nnunet_commands.export),
-        ("toy", toy_dataset.add_arguments, toy_dataset.run),
-        ("evaluate", evaluation.add_arguments, evaluation.run),
-        ("convert", convert_totalsegmentator.add_arguments, convert_totalsegmentator.run),
-        ("trainers", lambda parser: None, _print_trainer_folder),
+    for name, add_arguments, run, summary in (
+        ("plan", nnunet.add_plan_arguments, nnunet.plan, "check a dataset and choose spacing, patch size and network"),
+        ("preprocess", nnunet.add_preprocess_arguments, nnunet.preprocess, "resample and normalise a planned dataset"),
+        ("train", nnunet.add_train_arguments, nnunet.train, "train one fold, resume a training, or validate it"),
+        ("validate", nnunet.add_validate_arguments, nnunet.train, "validate a finished training"),
+        ("export", nnunet.add_export_arguments, nnunet.export, "write a bundle, or a model folder for stock nnU-Net"),
+        ("toy", toy_dataset.add_arguments, toy_dataset.run, "write a synthetic dataset with 1 to 4000 classes"),
+        ("evaluate", evaluate.add_arguments, evaluate.run, "compare predicted label maps with reference label maps"),
+        ("convert", convert.add_arguments, convert.run, "convert the TotalSegmentator dataset to an nnU-Net dataset"),
+        ("trainers", lambda parser: None, _print_trainer_folder, "print the folder to set as nnUNet_extTrainer"),
     ):
-        command = commands.add_parser(name, help=_SUMMARIES[name], description=_SUMMARIES[name])
+        command = commands.add_parser(name, help=summary, description=summary)
         add_arguments(command)
         command.set_defaults(run=run)
     return parser

@@ -45,16 +45,12 @@ def save_whole(file: Path, write: Callable[[str], None]) -> None:
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
         if file.name == LATEST and file.exists():
-            _keep(file, file.with_name(PREVIOUS))
-
-
-def _keep(file: Path, previous: Path) -> None:
-    """Give ``file`` the second name ``previous``, so that ``file`` always exists; without hard links, rename it."""
-    previous.unlink(missing_ok=True)
-    try:
-        os.link(file, previous)
-    except OSError:
-        os.replace(file, previous)
+            previous = file.with_name(PREVIOUS)
+            previous.unlink(missing_ok=True)
+            try:
+                os.link(file, previous)  # a second name, so that the file always exists
+            except OSError:  # no hard links
+                os.replace(file, previous)
 
 
 def read_newest(files: Sequence[Path], read: Callable[[Path], Content], advice: str) -> Content:

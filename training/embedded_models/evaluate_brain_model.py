@@ -22,18 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from classscale_training.data.brain import IGNORE_INDEX, BrainCases, BrainOptions, BrainTables
 from classscale_training.evaluation.dice import case_dice, foreground_mean, mean_of_known, mean_over_cases, pooled_dice
 from classscale_training.files import write_json
 from ClassScaleSegLib import Model, open_model, segment
-from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.images.counts import overlap_counts
+from embedded_models import BRAIN, CHECKPOINT, LABEL_MAPS, option, picture, run
 
 FIELD_OF_VIEW = (224.0, 256.0, 192.0)  # mm, z y x, around the middle of the brain
 LEAST_VOXELS = 125  # smallest structure that counts in the mean Dice
-ORIENTATION = "LPS"  # of the arrays of the cases
 # Groups of coarse sets by the name under which their Dice is reported. The inner lists are united to one structure
 # (ventricles); the outer list is averaged (left and right).
 BARS = {
@@ -48,46 +46,31 @@ BARS = {
     "cerebellum": [[f"{side} cerebellar {part}" for side in ("left", "right") for part in ("cortex", "white matter")]],
     "cerebral white matter": [["cerebral white matter"]],
 }
+OPTIONS = {
+    "model": {"type": Path, "help": "a bundle, or the folder of a training"},
+    "--checkpoint": CHECKPOINT,
+    "--label-maps": LABEL_MAPS,
+    "--heads": option("number of heads of the atlas subject", 8),
+    "--each": option("number of images of each individual", 2),
+    "--seed": option("seed of the training; the cases are those of seed + 1", 0),
+    "--output": option("JSON file to write", BRAIN / "evaluation.json"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, or 1 after an error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a bundle, or the folder of a training")
-    parser.add_argument(
-        "--checkpoint", default="final", help="checkpoint of a training: final or latest (default: final)"
-    )
-    parser.add_argument(
-        "--label-maps",
-        type=Path,
-        default=Path(".benchmarks/brain/label_maps.npz"),
-        help="file that prepare_brain_data.py wrote (default: %(default)s)",
-    )
-    parser.add_argument("--heads", type=int, default=8, help="number of heads of the atlas subject (default: 8)")
-    parser.add_argument("--each", type=int, default=2, help="number of images of each individual (default: 2)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the training; the cases are those of seed + 1 (default: 0)"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(".benchmarks/brain/evaluation.json"),
-        help="JSON file to write (default: %(default)s)",
-    )
-    options = parser.parse_args(arguments)
-    try:
-        model = open_model(options.model, checkpoint=options.checkpoint)
-        spacing = float(model.configuration.spacing[0])
-        cases = BrainCases.read(options.label_maps, BrainOptions(spacing=spacing, seed=options.seed), 0)
-        result = evaluate(model, cases, options.heads, options.each)
-        result |= {"model": options.model.name, "checkpoint": options.checkpoint, "machine": machine()}
-        write_json(options.output, result)
-    except ClassScaleError as error:
-        print(error, file=sys.stderr)
-        return 1
+    return run(__doc__, OPTIONS, _evaluate, arguments)
+
+
+def _evaluate(options: argparse.Namespace) -> str:
+    model = open_model(options.model, checkpoint=options.checkpoint)
+    spacing = float(model.configuration.spacing[0])
+    cases = BrainCases.read(options.label_maps, BrainOptions(spacing=spacing, seed=options.seed), 0)
+    result = evaluate(model, cases, options.heads, options.each)
+    result |= {"model": options.model.name, "checkpoint": options.checkpoint, "machine": machine()}
+    write_json(options.output, result)
     summary = {key: result["atlas"][key] for key in ("dice", "pooled_dice", "non_empty")}
-    print(json.dumps(summary | {name: row["dice"] for name, row in result["individuals"]["bars"].items()}))
-    return 0
+    return json.dumps(summary | {name: row["dice"] for name, row in result["individuals"]["bars"].items()})
 
 
 def evaluate(model: Model, cases: BrainCases, heads: int, each: int) -> dict[str, Any]:
@@ -112,7 +95,7 @@ def both_maps(model: Model, cases: BrainCases, index: int, subject: int) -> tupl
     """Return reference and prediction ``(N,)`` at the voxels that count. The reference of an individual holds sets."""
     shape = tuple(round(side / cases.options.spacing / 16) * 16 for side in FIELD_OF_VIEW)
     image, labels = cases.unseen(index, subject, shape)
-    reference, predicted = labels.numpy(), segmented(model, image.numpy(), cases.options.spacing)
+    reference, predicted = labels.numpy(), segment(picture(image.numpy(), cases.options.spacing), model).labels
     counted = reference != IGNORE_INDEX
     return reference[counted].astype(np.int64), predicted[counted].astype(np.int64)
 
@@ -122,13 +105,6 @@ def confusion(reference: np.ndarray, predicted: np.ndarray, tables: BrainTables)
     sets = len(tables.set_names)
     pairs = reference * sets + tables.set_of_class.numpy()[predicted]
     return np.bincount(pairs, minlength=sets**2).reshape(sets, sets)
-
-
-def segmented(model: Model, image: np.ndarray, spacing: float) -> np.ndarray:
-    """Return the label map of a generated image ``(Z, Y, X)``; ``spacing`` in mm."""
-    picture = sitk.GetImageFromArray(image)
-    picture.SetSpacing([spacing] * 3)
-    return segment(picture, model).labels
 
 
 def structure_voxels(cases: BrainCases) -> np.ndarray:
@@ -145,7 +121,6 @@ def structure_figures(counts: np.ndarray, voxels: np.ndarray, tables: BrainTable
     """
     dice, pooled = mean_over_cases(case_dice(counts)), pooled_dice(counts)
     large = voxels >= LEAST_VOXELS
-    large[0] = False
     rows = [
         {
             "label": row.label,
@@ -159,9 +134,9 @@ def structure_figures(counts: np.ndarray, voxels: np.ndarray, tables: BrainTable
     ]
     return {
         "least_voxels": LEAST_VOXELS,
-        "structures_as_large": int(large.sum()),
-        "dice": _number(mean_of_known(dice[large])),
-        "pooled_dice": _number(mean_of_known(pooled[large])),
+        "structures_as_large": int(large[1:].sum()),
+        "dice": _number(foreground_mean(np.where(large, dice, np.nan))),
+        "pooled_dice": _number(foreground_mean(np.where(large, pooled, np.nan))),
         "dice_of_all": _number(foreground_mean(dice)),
         "non_empty": [int(count) for count in (counts[:, 1, 1:] > 0).sum(1)],
         "structures": rows,

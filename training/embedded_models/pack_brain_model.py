@@ -12,15 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from classscale_training.data.brain import BrainTables
-from ClassScaleSegLib import Code, Label, LabelTable, pack
+from ClassScaleSegLib import Code, Label, LabelTable
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.labels.label import segment_id
-from evaluate_brain_model import ORIENTATION
+from embedded_models import BRAIN, CHECKPOINT, RESOURCES, option, pack_with_card, read_log, run
 
 NAME = "Head MR, 312 classes"
 LICENCE = "3D Slicer License (SPL brain atlas) and Apache-2.0 (SynthSeg's label maps, this project)"
@@ -30,72 +29,31 @@ PREFACE = (
     'All or portions of this licensed product (such portions are the "Software") have been obtained under license from '
     "The Brigham and Women's Hospital, Inc. and are subject to the following terms and conditions:"
 )
-OUTPUT = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "head-mr-312.zip"
+OUTPUT = RESOURCES / "Models" / "head-mr-312.zip"
 WEAK = 0.5  # mean Dice below which a structure is listed as a failure
+OPTIONS = {
+    "--folder": option("folder of the training", BRAIN / "run"),
+    "--checkpoint": CHECKPOINT,
+    "--evaluation": option("file that evaluate_brain_model.py wrote", BRAIN / "evaluation.json"),
+    "--atlas-licence": {"type": Path, "required": True, "help": "3DSlicer_License.txt, from the folder of the atlas"},
+    "--hardware": {"required": True, "help": 'hardware of the training, for the card, as in "one NVIDIA H100"'},
+    "--remark": {"default": "", "help": "a sentence about the training, for the card"},
+    "--output": option("bundle to write", OUTPUT, "the embedded model in Resources/Models"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, or 1 after an error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path(".benchmarks/brain/run"),
-        help="folder of the training (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--checkpoint", default="final", help="final, or latest for a training that is not finished (default: final)"
-    )
-    parser.add_argument(
-        "--evaluation",
-        type=Path,
-        default=Path(".benchmarks/brain/evaluation.json"),
-        help="file that evaluate_brain_model.py wrote (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--atlas-licence", type=Path, required=True, help="3DSlicer_License.txt, from the folder of the atlas"
-    )
-    parser.add_argument(
-        "--hardware", required=True, help='hardware of the training, for the card, as in "one NVIDIA H100"'
-    )
-    parser.add_argument("--remark", default="", help="a sentence about the training, for the card")
-    parser.add_argument(
-        "--output", type=Path, default=OUTPUT, help="bundle to write (default: the embedded model in Resources/Models)"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        tables = BrainTables.read()
-        evaluation = json.loads(options.evaluation.read_text(encoding="utf-8"))
-        text = card(
-            tables,
-            evaluation,
-            training_log(options.folder),
-            options.hardware,
-            conditions(options.atlas_licence),
-            options.remark,
-        )
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary) / "README.md"
-            path.write_text(text, encoding="utf-8")
-            pack(
-                options.folder,
-                options.output,
-                checkpoint=options.checkpoint,
-                labels=label_table(tables),
-                card=path,
-                name=NAME,
-                licence=LICENCE,
-                modality="MR",
-                orientation=ORIENTATION,
-                notice=NOTICE,
-                half_precision=True,
-                overwrite=True,
-            )
-    except (ClassScaleError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
-    return 0
+    return run(__doc__, OPTIONS, _pack, arguments, OSError, ValueError)
+
+
+def _pack(options: argparse.Namespace) -> str:
+    tables, log = BrainTables.read(), read_log(options.folder)
+    evaluation = json.loads(options.evaluation.read_text(encoding="utf-8"))
+    evaluated = [entry for entry in log[:-1] if "dice" in entry] + log[-1:]
+    text = card(tables, evaluation, evaluated, options.hardware, conditions(options.atlas_licence), options.remark)
+    about = {"name": NAME, "licence": LICENCE, "modality": "MR", "orientation": "LPS", "notice": NOTICE}
+    return pack_with_card(options, options.output, text, labels=label_table(tables), half_precision=True, **about)
 
 
 def label_table(tables: BrainTables) -> LabelTable:
@@ -122,12 +80,6 @@ def conditions(licence: Path) -> str:
     return text[begin:end].strip()
 
 
-def training_log(folder: Path) -> list[dict[str, Any]]:
-    """Return the entries of ``log.jsonl`` that have an evaluation, and the last entry."""
-    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [entry for entry in entries[:-1] if "dice" in entry] + entries[-1:]
-
-
 def card(
     tables: BrainTables,
     evaluation: dict[str, Any],
@@ -139,7 +91,7 @@ def card(
     """Return the model card in Markdown.
 
     :param evaluation: what ``evaluate_brain_model.py`` wrote.
-    :param log: see :func:`training_log`.
+    :param log: entries of ``log.jsonl`` that have an evaluation, and the last entry.
     :param hardware: hardware of the training.
     :param conditions: see :func:`conditions`.
     :param remark: a sentence about the training.
@@ -147,6 +99,7 @@ def card(
     atlas, individuals = evaluation["atlas"], evaluation["individuals"]
     large = [row for row in atlas["structures"] if row["voxels"] >= atlas["least_voxels"]]
     weak = sorted((row for row in large if (row["dice"] or 0) < WEAK), key=lambda row: row["dice"] or 0)
+    worst = ", ".join(f"{row['name']} ({_figure(row['dice'])})" for row in weak[:20])
     lines = [
         f"# {NAME}",
         "",
@@ -206,12 +159,7 @@ def card(
         "- Skull, skin, vessels and fluid around the brain are background.",
         f"- Structures of few voxels at {evaluation['spacing_mm']:g} mm may be missing completely.",
         f"- Of the larger structures, {len(weak)} have a mean Dice below {WEAK}"
-        + (
-            "; the worst are " + ", ".join(f"{row['name']} ({_figure(row['dice'])})" for row in weak[:20])
-            if weak
-            else ""
-        )
-        + ".",
+        f"{'; the worst are ' * bool(weak)}{worst}.",
         "",
         "## Dice of every structure, on unseen synthesised heads of the atlas subject",
         "",

@@ -9,9 +9,8 @@ unseen volumes with the voxel grid of the model.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,70 +18,40 @@ import numpy as np
 import torch
 from classscale_training.data.toy import ToyCases, ToyOptions
 from classscale_training.evaluation.dice import foreground_mean, pooled_dice, reference_dice
-from ClassScaleSegLib import open_model, pack
-from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib import open_model, segment
 from ClassScaleSegLib.images.counts import overlap_counts
-from evaluate_brain_model import segmented
+from embedded_models import CHECKPOINT, RESOURCES, option, pack_with_card, picture, read_log, run
 
-MODELS = Path(__file__).resolve().parents[2] / "Resources" / "Models"
 NOTICE = "A demonstration of the method on generated volumes, not for clinical use."
 WEAK = 0.8  # Dice below which the card lists a class as a failure
+OPTIONS = {
+    "folder": {"type": Path, "help": "folder of the training"},
+    "--checkpoint": CHECKPOINT,
+    "--hardware": option("hardware of the training, for the card", "one CPU thread"),
+    "--cases": option("number of unseen volumes to evaluate", 8),
+    "--output": {"type": Path, "help": "bundle to write (default: toy-<classes>.zip in Resources/Models)"},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, or 1 after an error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of the training")
-    parser.add_argument(
-        "--checkpoint", default="final", help="final, or latest for a training that is not finished (default: final)"
-    )
-    parser.add_argument(
-        "--hardware",
-        default="one CPU thread",
-        help="hardware of the training, for the card (default: %(default)s)",
-    )
-    parser.add_argument("--cases", type=int, default=8, help="number of unseen volumes to evaluate (default: 8)")
-    parser.add_argument("--output", type=Path, help="bundle to write (default: toy-<classes>.zip in Resources/Models)")
-    options = parser.parse_args(arguments)
-    try:
-        toy, text = _described(options)
-        output = options.output or MODELS / f"toy-{toy.classes}.zip"
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary) / "README.md"
-            path.write_text(text, encoding="utf-8")
-            pack(
-                options.folder,
-                output,
-                checkpoint=options.checkpoint,
-                card=path,
-                name=f"Toy atlas, {toy.classes} classes",
-                licence="Apache-2.0",
-                notice=NOTICE,
-                overwrite=True,
-            )
-    except (ClassScaleError, OSError, ValueError, KeyError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
-    return 0
+    return run(__doc__, OPTIONS, _pack, arguments, OSError, ValueError, KeyError)
 
 
-def _described(options: argparse.Namespace) -> tuple[ToyOptions, str]:
-    """Return the data of the training and the card."""
-    fold = options.folder / "fold_0"
-    state = torch.load(fold / "checkpoint_latest.pth", map_location="cpu", weights_only=True)["loop"]
+def _pack(options: argparse.Namespace) -> str:
+    latest = options.folder / "fold_0" / "checkpoint_latest.pth"
+    state = torch.load(latest, map_location="cpu", weights_only=True)["loop"]
     fixed = state["options"]
-    toy = ToyOptions(fixed["classes"], fixed["mode"], fixed["size"], fixed["seed"])
+    toy = ToyOptions(*(fixed[name] for name in ("classes", "mode", "size", "seed")))
     model = open_model(options.folder, checkpoint=options.checkpoint)
-    log = [json.loads(line) for line in (options.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    log = [entry for entry in log if entry["step"] <= state["step"]]
-    unseen = ToyCases(ToyOptions(toy.classes, toy.mode, toy.size, toy.seed + 1), options.cases)
-    cases = (unseen[index] for index in range(options.cases))
-    counts = [
-        overlap_counts(labels.numpy(), segmented(model, image[0].numpy(), toy.spacing), toy.classes + 1)
-        for image, labels in cases
-    ]
-    return toy, card(fixed, log, np.stack(counts), options.hardware)
+    log = [entry for entry in read_log(options.folder) if entry["step"] <= state["step"]]
+    counts = []
+    for image, labels in ToyCases(replace(toy, seed=toy.seed + 1), options.cases):
+        predicted = segment(picture(image[0].numpy(), toy.spacing), model).labels
+        counts.append(overlap_counts(labels.numpy(), predicted, toy.classes + 1))
+    output = options.output or RESOURCES / "Models" / f"toy-{toy.classes}.zip"
+    about = {"name": f"Toy atlas, {toy.classes} classes", "licence": "Apache-2.0", "notice": NOTICE}
+    return pack_with_card(options, output, card(fixed, log, np.stack(counts), options.hardware), **about)
 
 
 def card(fixed: dict[str, Any], log: list[dict[str, Any]], counts: np.ndarray, hardware: str) -> str:
@@ -96,6 +65,7 @@ def card(fixed: dict[str, Any], log: list[dict[str, Any]], counts: np.ndarray, h
     classes, size, rank = fixed["classes"], fixed["size"], fixed["features"][0]
     by_class, pooled = reference_dice(counts), pooled_dice(counts)
     weak = [label for label in range(1, classes + 1) if not by_class[label] >= WEAK]
+    listed = ", ".join(f"{label} ({by_class[label]:.2f})" for label in weak[:40])
     last, voxels = log[-1], counts[:, 2, 1:].mean()
     course = [entry for entry in log if "dice" in entry]
     lines = [
@@ -119,9 +89,7 @@ def card(fixed: dict[str, Any], log: list[dict[str, Any]], counts: np.ndarray, h
         f"- A class has {voxels:.0f} voxels on average in the grid of the model; errors at borders affect "
         "small classes most.",
         f"- {len(weak)} of {classes} classes have a Dice below {WEAK}"
-        + (f": {', '.join(f'{label} ({by_class[label]:.2f})' for label in weak[:40])}" if weak else "")
-        + (", ..." if len(weak) > 40 else "")
-        + ".",
+        f"{': ' * bool(weak)}{listed}{', ...' * (len(weak) > 40)}.",
         "- The model knows only this one generated anatomy.",
         "",
         "## Course of the training",

@@ -18,36 +18,29 @@ import numpy as np
 import SimpleITK as sitk
 from classscale_training.data.brain import BrainTables, LabelMaps
 from ClassScaleSegLib.errors import ClassScaleError
+from embedded_models import LABEL_MAPS, run
+
+OPTIONS = {
+    "--atlas": {"type": Path, "required": True, "help": "folder with hncma-atlas.nrrd"},
+    "--individuals": {
+        "type": Path,
+        "required": True,
+        "help": "folder with the files training_seg_01.nii.gz to training_seg_14.nii.gz",
+    },
+    "--output": {**LABEL_MAPS, "help": "file to write (default: %(default)s)"},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, or 1 after an error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--atlas", type=Path, required=True, help="folder with hncma-atlas.nrrd")
-    parser.add_argument(
-        "--individuals",
-        type=Path,
-        required=True,
-        help="folder with the files training_seg_01.nii.gz to training_seg_14.nii.gz",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(".benchmarks/brain/label_maps.npz"),
-        help="file to write (default: %(default)s)",
-    )
-    options = parser.parse_args(arguments)
-    try:
-        tables = BrainTables.read()
-        maps = label_maps(
-            options.atlas / "hncma-atlas.nrrd", sorted(options.individuals.glob("training_seg_*.nii.gz")), tables
-        )
-        maps.write(options.output, tables)
-    except (ClassScaleError, RuntimeError) as error:  # RuntimeError: SimpleITK cannot read a file
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{options.output}: the atlas and {len(maps.subjects) - 1} individuals.")
-    return 0
+    return run(__doc__, OPTIONS, _prepare, arguments, RuntimeError)  # SimpleITK's, when it cannot read a file
+
+
+def _prepare(options: argparse.Namespace) -> str:
+    tables, individuals = BrainTables.read(), sorted(options.individuals.glob("training_seg_*.nii.gz"))
+    maps = label_maps(options.atlas / "hncma-atlas.nrrd", individuals, tables)
+    maps.write(options.output, tables)
+    return f"{options.output}: the atlas and {len(individuals)} individuals."
 
 
 def label_maps(atlas: Path, individuals: list[Path], tables: BrainTables) -> LabelMaps:

@@ -9,18 +9,15 @@ classes has the 2 mm of the model. Grey values are stored as uint8 to keep the f
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import SimpleITK as sitk
 from classscale_training.data.toy import atlas_case
+from embedded_models import RESOURCES, picture
 
-FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
+FOLDER = RESOURCES / "SampleData"
 CASE, EXTENT = 100, 128.0  # EXTENT in mm
-SAMPLES = {
-    120: (96, np.uint8),
-    1000: (64, np.uint16),
-}  # number of classes: (voxels along each side, type of the labels)
+# number of classes: (voxels along each side, type of the labels)
+SAMPLES = {120: (96, np.uint8), 1000: (64, np.uint16)}
 
 
 def main() -> None:
@@ -30,10 +27,9 @@ def main() -> None:
         image, labels = atlas_case(CASE, classes, size, seed=1)
         grey = np.clip(np.rint(image.numpy() * 160), 1, 255).astype(np.uint8)
         for name, array in ((f"toy-{classes}", grey), (f"toy-{classes}-labels", labels.numpy().astype(kind))):
-            picture = sitk.GetImageFromArray(array)
-            picture.SetSpacing([EXTENT / size] * 3)
-            picture.SetOrigin([-EXTENT / 2] * 3)
-            sitk.WriteImage(picture, str(FOLDER / f"{name}.nrrd"), True)
+            sample = picture(array, EXTENT / size)
+            sample.SetOrigin([-EXTENT / 2] * 3)
+            sitk.WriteImage(sample, str(FOLDER / f"{name}.nrrd"), True)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ import argparse
 import csv
 import json
 import shutil
-import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from ClassScaleSegLib.errors import ClassScaleError, ImageError, LabelTableError, OutputExistsError
 from ClassScaleSegLib.files import replacing
 from ClassScaleSegLib.images.nifti import check_nifti
@@ -30,7 +30,6 @@ from .raw_dataset import dataset_folder, write_dataset_json
 
 if TYPE_CHECKING:
     import nibabel
-    import numpy as np
 
 SPLITS = {"train": "Tr", "val": "Tr", "test": "Ts"}
 _TOLERANCE = 1e-3  # of the entries of an affine, in mm
@@ -52,15 +51,8 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One subject to convert.
-
-    :ivar folder: its folder in the TotalSegmentator dataset.
-    :ivar image_file: the image to write.
-    :ivar label_file: the label map to write.
-    :ivar names: names of the label values 1, 2, 3 and so on.
-    :ivar allow_missing: as in :class:`ConvertOptions`.
-    """
+class _Subject:
+    """One subject to convert: its folder, the files to write, and the names of the labels 1, 2, 3 and so on."""
 
     folder: Path
     image_file: Path
@@ -70,22 +62,15 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Converted:
-    """The entry of a subject in ``conversion.json``.
+class _Converted:
+    """The entry of a subject in ``conversion.json``."""
 
-    :ivar subject: name of its folder.
-    :ivar overlapping_voxels: voxels in the masks of several classes. They have the label of the last of these classes,
-        as in TotalSegmentator's own converter.
-    :ivar missing: classes without a file.
-    :ivar unknown: files that belong to no class.
-    :ivar fault: why the subject could not be converted, or ``None``.
-    """
-
-    subject: str
+    subject: str  # name of its folder
+    # voxels in several masks have the label of the last of these classes, as in TotalSegmentator's own converter
     overlapping_voxels: int = 0
-    missing: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-    fault: str | None = None
+    missing: tuple[str, ...] = ()  # classes without a file
+    unknown: tuple[str, ...] = ()  # files that belong to no class
+    fault: str | None = None  # why the subject could not be converted
 
 
 def convert(
@@ -98,8 +83,8 @@ def convert(
     """Convert all subjects. Those already converted are kept, so an interrupted call can be repeated.
 
     Subjects of ``train`` and ``val`` go to ``imagesTr`` and ``labelsTr``, those of ``test`` to ``imagesTs`` and
-    ``labelsTs``. ``splits_final.json`` holds the official split as fold 0; ``conversion.json`` holds a
-    :class:`Converted` for each subject.
+    ``labelsTs``. ``splits_final.json`` holds the official split as fold 0; ``conversion.json`` holds what was found in
+    each subject.
 
     :param source: folder of the unpacked TotalSegmentator dataset.
     :param dataset_id: number of the nnU-Net dataset, 1..999.
@@ -114,7 +99,7 @@ def convert(
     split = _read_split(source / "meta.csv")
     folder = dataset_folder(dataset_id, "TotalSegmentator", nnunet_raw)
     subjects = [
-        Subject(
+        _Subject(
             source / name,
             folder / f"images{SPLITS[part]}" / f"{name}_0000.nii.gz",
             folder / f"labels{SPLITS[part]}" / f"{name}.nii.gz",
@@ -128,7 +113,7 @@ def convert(
     write_json(log_file, {"classes": names, "subjects": log})
     rest = [s for s in subjects if not (s.image_file.exists() and s.label_file.exists())]
     try:
-        for number, converted in enumerate(map_cases(convert_subject, rest, options.workers), 1):
+        for number, converted in enumerate(map_cases(_convert, rest, options.workers), 1):
             log[converted.subject] = asdict(converted)
             report(f"{converted.subject} ({number} of {len(rest)}){': ' + converted.fault if converted.fault else ''}")
     finally:
@@ -143,21 +128,16 @@ def convert(
     return folder
 
 
-def convert_subject(subject: Subject) -> Converted:
-    """Write the image and the label map of one subject.
-
-    :returns: what was found. A fault in the files of the subject is returned too, so that other subjects can follow.
-    :raises OutputError: if a result cannot be written.
-    """
+def _convert(subject: _Subject) -> _Converted:
+    """Write image and label map of a subject; a fault in its files is returned, so that other subjects can follow."""
     try:
-        return _convert_subject(subject)
+        return _write(subject)
     except ImageError as error:
-        return Converted(subject.folder.name, fault=str(error))
+        return _Converted(subject.folder.name, fault=str(error))
 
 
-def _convert_subject(subject: Subject) -> Converted:
+def _write(subject: _Subject) -> _Converted:
     import nibabel
-    import numpy as np
 
     ct_file = subject.folder / "ct.nii.gz"
     ct = _load(ct_file)
@@ -184,7 +164,7 @@ def _convert_subject(subject: Subject) -> Converted:
     with replacing(subject.image_file, overwrite=True) as temporary:
         shutil.copyfile(ct_file, temporary)
     unknown = tuple(sorted(set(masks) - set(subject.names)))
-    return Converted(subject.folder.name, overlapping, missing, unknown)
+    return _Converted(subject.folder.name, overlapping, missing, unknown)
 
 
 def _load(file: Path) -> nibabel.Nifti1Image:
@@ -203,8 +183,6 @@ def _load(file: Path) -> nibabel.Nifti1Image:
 
 def _read_mask(file: Path, ct: nibabel.Nifti1Image, ct_file: Path) -> np.ndarray:
     """Return the mask ``(X, Y, Z)`` bool."""
-    import numpy as np
-
     image = _load(file)
     if image.shape != ct.shape or not np.allclose(image.affine, ct.affine, atol=_TOLERANCE):
         what = "shape" if image.shape != ct.shape else "position or spacing"
@@ -224,10 +202,7 @@ def _class_names(file: Path) -> tuple[str, ...]:
 
 
 def _read_log(file: Path, names: tuple[str, ...]) -> dict[str, dict]:
-    """Return the entries of an earlier call by subject.
-
-    :raises OutputExistsError: if the earlier call had other classes.
-    """
+    """Return the entries of an earlier call by subject; raise an error if it had other classes."""
     if not file.exists():
         return {}
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -274,18 +249,3 @@ def run(arguments: argparse.Namespace) -> int:
     options = ConvertOptions(arguments.labels, arguments.allow_missing, arguments.workers)
     print(convert(arguments.source, arguments.dataset_id, options=options, report=print))
     return 0
-
-
-def main() -> int:
-    """Run the command line of this module and return the exit code: 0, or 1 after an error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args())
-    except ClassScaleError as error:
-        print(error, file=sys.stderr)
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -47,7 +47,7 @@ def write_toy_dataset(
     """
     import SimpleITK
 
-    folder = dataset_folder(dataset_id, f"Toy{options.mode.capitalize()}{options.classes}", nnunet_raw)
+    folder = dataset_folder(dataset_id, options.dataset_name, nnunet_raw)
     _claim(folder / "toy.json", options)
     for index in range(1, cases + 1):
         image_file = folder / "imagesTr" / f"Toy_{index:04d}_0000.nii.gz"
@@ -55,12 +55,9 @@ def write_toy_dataset(
         if image_file.exists() and label_file.exists():
             continue
         image, labels = toy_case(index, options, device)
-        arrays = {
-            image_file: (image * _GREY).round().clamp(0, 32767).cpu().numpy().astype("int16"),
-            label_file: labels.cpu().numpy().astype("uint16"),
-        }
-        for file, array in arrays.items():
-            volume = SimpleITK.GetImageFromArray(array)
+        grey = (image * _GREY).round().clamp(0, 32767)
+        for file, array, kind in ((image_file, grey, "int16"), (label_file, labels, "uint16")):
+            volume = SimpleITK.GetImageFromArray(array.cpu().numpy().astype(kind))
             volume.SetSpacing([options.spacing] * 3)
             write_volume(volume, file)
         report(f"{label_file.name} ({index} of {cases})")
@@ -70,10 +67,7 @@ def write_toy_dataset(
 
 
 def _claim(file: Path, options: ToyOptions) -> None:
-    """Write the options of a new folder to ``file``.
-
-    :raises OutputExistsError: if the folder was made with other options.
-    """
+    """Write the options of a new folder to ``file``; raise an error if the folder was made with other options."""
     if not file.exists():
         write_json(file, asdict(options))
         return
@@ -95,14 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode",
         choices=MODES,
-        default="atlas",
-        help="atlas (the cells of one anatomy) or objects (scattered objects) (default: atlas)",
+        default=ToyOptions.mode,
+        help="atlas (the cells of one anatomy) or objects (scattered objects) (default: %(default)s)",
     )
-    parser.add_argument("--size", type=int, default=128, help="voxels along each side (default: 128)")
+    size = "voxels along each side (default: %(default)s)"
+    parser.add_argument("--size", type=int, default=ToyOptions.size, help=size)
     parser.add_argument("--cases", type=int, default=50, metavar="K", help="number of volumes (default: 50)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="another seed gives other volumes of the same classes (default: 0)"
-    )
+    seed = "another seed gives other volumes of the same classes (default: %(default)s)"
+    parser.add_argument("--seed", type=int, default=ToyOptions.seed, help=seed)
     parser.add_argument("--device", default="cpu", help="where the volumes are computed (default: cpu)")
 
 

@@ -10,12 +10,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from ClassScaleSegLib.errors import ImageError, reason
 from ClassScaleSegLib.files import replacing, unwritable
 from ClassScaleSegLib.images.nifti import check_nifti
 
 if TYPE_CHECKING:
-    import numpy as np
     import SimpleITK
 
 FILE_ENDINGS = (".nii.gz", ".seg.nrrd", ".nii", ".nrrd", ".mha", ".mhd")
@@ -40,7 +40,6 @@ def read_labels(file: Path) -> tuple[np.ndarray, SimpleITK.Image]:
     :raises ImageError: if the file is missing, truncated or not an image, or holds anything except whole numbers from 0
         to 65535.
     """
-    import numpy as np
     import SimpleITK
 
     if not file.is_file():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from ClassScaleSegLib.errors import ClassScaleError, reason
@@ -17,79 +17,29 @@ from torch.utils.data import DataLoader, Dataset
 from ..data.brain import BrainCases
 from ..data.toy import ToyCases
 from ..loss.label_sets import LabelSets
-from .options import BRAIN, LoopOptions
+from .options import BRAIN, TOY, LoopOptions
 
 
-class LoopData(Protocol):
+@dataclass(frozen=True)
+class LoopData:
     """Cases by index, and the facts about them that a model folder states. A case depends on its index alone.
-
-    :ivar dataset_name: name of the dataset in nnU-Net's plans.
-    :ivar channel: name of the input channel.
-    :ivar names: name of each class, including the background.
-    :ivar patch: voxels along each axis.
-    :ivar spacing: mm, the same along each axis.
-    :ivar label_sets: label sets of the datasets that cases belong to. In dataset 0 each class has its own label.
-    :ivar shares: ``(C,)`` share of each class in the voxels of a patch, where classes differ much in size.
+    In dataset 0 each class has its own label.
     """
 
-    dataset_name: str
+    dataset_name: str  # in nnU-Net's plans
     channel: str
-    names: dict[int, str]
+    names: dict[int, str]  # of each class, including the background
     patch: tuple[int, int, int]
-    spacing: float
-    label_sets: LabelSets | None
-    shares: torch.Tensor | None
+    spacing: float  # mm
+    cases: Dataset  # the cases to train on, as `case` returns them, or without the dataset if there is only one
+    unseen: Callable[[int], tuple[torch.Tensor, torch.Tensor]]  # cases of dataset 0 that training never sees
+    label_sets: LabelSets | None = None  # of the datasets that cases belong to
+    shares: torch.Tensor | None = None  # (C,), of each class in the voxels of a patch, where classes differ in size
 
     def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Return image ``(1, *patch)`` float32, labels ``patch`` (-1: ignored) and dataset of a training case."""
-
-    def unseen(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return image ``(1, Z, Y, X)`` and labels ``(Z, Y, X)`` of dataset 0 of a case that training never sees."""
-
-
-class ToyData:
-    """The :class:`LoopData` of :class:`~classscale_training.data.toy.ToyCases`."""
-
-    channel = "toy"
-    patch: tuple[int, int, int]
-    label_sets: LabelSets | None = None
-    shares: torch.Tensor | None = None
-
-    def __init__(self, options: LoopOptions, device: torch.device) -> None:
-        toy = options.toy
-        self.dataset_name = f"Toy{toy.mode.capitalize()}{toy.classes}"
-        self.names, self.patch, self.spacing = toy.names, (toy.size,) * 3, toy.spacing
-        self._cases = ToyCases(toy, options.steps * options.batch, device)
-        self._unseen = ToyCases(replace(toy, seed=toy.seed + 1), options.evaluation_cases, device)
-
-    def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        return *self._cases[index], 0
-
-    def unseen(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._unseen[index]
-
-
-class BrainData:
-    """The :class:`LoopData` of :class:`~classscale_training.data.brain.BrainCases`."""
-
-    channel = "MR"
-    label_sets: LabelSets | None
-    shares: torch.Tensor | None
-
-    def __init__(self, options: LoopOptions, device: torch.device) -> None:
-        path = Path(options.data.removeprefix(BRAIN))
-        self._cases = BrainCases.read(path, options.brain, options.steps * options.batch, device)
-        tables = self._cases.tables
-        self.dataset_name = f"HeadMR{len(tables.names)}"
-        self.names, self.label_sets = tables.names, tables.label_sets.to(device)
-        self.patch, self.spacing = options.brain.patch, options.brain.spacing
-        self.shares = self._cases.shares()
-
-    def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        return self._cases[index]
-
-    def unseen(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._cases.unseen_patch(index)
+        image, labels, *dataset = self.cases[index]
+        return image, labels, dataset[0] if dataset else 0
 
 
 def open_data(options: LoopOptions, device: torch.device | str) -> LoopData:
@@ -98,8 +48,16 @@ def open_data(options: LoopOptions, device: torch.device | str) -> LoopData:
     :param device: where cases are computed.
     :raises ClassScaleError: if ``options.data`` names a file that cannot be read.
     """
-    kind = BrainData if options.data.startswith(BRAIN) else ToyData
-    return kind(options, torch.device(device))
+    count = options.steps * options.batch
+    if options.data == TOY:
+        toy = options.toy
+        unseen = ToyCases(replace(toy, seed=toy.seed + 1), options.evaluation_cases, device)
+        facts = toy.dataset_name, "toy", toy.names, (toy.size,) * 3, toy.spacing
+        return LoopData(*facts, ToyCases(toy, count, device), unseen.__getitem__)
+    heads = BrainCases.read(Path(options.data.removeprefix(BRAIN)), options.brain, count, device)
+    tables, brain = heads.tables, options.brain
+    facts = f"HeadMR{len(tables.names)}", "MR", tables.names, brain.patch, brain.spacing
+    return LoopData(*facts, heads, heads.unseen_patch, tables.label_sets, heads.shares())
 
 
 Batch = tuple[torch.Tensor, torch.Tensor, list[int]]
@@ -161,10 +119,8 @@ def _by_processes(steps: _Steps, options: LoopOptions, device: torch.device) -> 
 
 def _by_thread(steps: _Steps, prefetch: int) -> Iterator[Batch]:
     with ThreadPoolExecutor(1) as thread:
-        waiting: deque[Future[Batch]] = deque()
-        following = 0
-        for _ in range(len(steps)):
-            while following < len(steps) and len(waiting) <= prefetch:
-                waiting.append(thread.submit(steps.__getitem__, following))
-                following += 1
+        coming = (thread.submit(steps.__getitem__, number) for number in range(len(steps)))
+        waiting = deque(islice(coming, prefetch + 1))
+        while waiting:
             yield waiting.popleft().result()
+            waiting.extend(islice(coming, 1))

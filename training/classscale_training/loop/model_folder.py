@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +23,23 @@ def write_model_folder(folder: Path, data: LoopData, arch_kwargs: dict[str, Any]
     :param arch_kwargs: see :func:`~classscale_training.network.plain_unet.architecture`.
     :raises OutputError: if a file cannot be written.
     """
-    write_json(folder / "plans.json", plans(data, arch_kwargs))
+    write_json(folder / "plans.json", plans(data.dataset_name, data.patch, [data.spacing] * 3, arch_kwargs))
     write_dataset_json(folder, data.channel, data.names, 0, "SimpleITKIO")
 
 
-def plans(data: LoopData, arch_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the parts of nnU-Net's plans that inference reads; the patch is that of the training.
+def plans(
+    dataset_name: str, patch: Sequence[int], spacing: Sequence[float], arch_kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the parts of nnU-Net's plans that inference reads, for one channel of any unit.
 
+    :param patch: voxels, z y x.
+    :param spacing: mm, z y x.
     :param arch_kwargs: as for :func:`write_model_folder`.
     """
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     function = "resample_data_or_seg_to_shape"
     return {
-        "dataset_name": data.dataset_name,
+        "dataset_name": dataset_name,
         "plans_name": "nnUNetPlans",
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2],
@@ -46,8 +51,8 @@ def plans(data: LoopData, arch_kwargs: dict[str, Any]) -> dict[str, Any]:
                 "data_identifier": f"nnUNetPlans_{CONFIGURATION}",
                 "preprocessor_name": "DefaultPreprocessor",
                 "batch_size": 2,
-                "patch_size": list(data.patch),
-                "spacing": [data.spacing] * 3,
+                "patch_size": list(patch),
+                "spacing": list(spacing),
                 "normalization_schemes": ["ZScoreNormalization"],
                 "use_mask_for_norm": [False],
                 "resampling_fn_data": function,

@@ -22,7 +22,94 @@ def _option(default: Any, text: str, **more: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class LoopOptions:
+class _Run:
+    """Output and computing"""
+
+    folder: Path = field(metadata={"help": "model folder to write; a run that is already there is continued"})
+    device: str = _option("auto", "auto (CUDA if there is a GPU, else the CPU), cpu, cuda, cuda:1, mps")
+    workers: int = _option(
+        0, "processes that make the volumes, at most one per CPU core; 0: a thread makes them on the device", least=0
+    )
+    prefetch: int = _option(
+        0,
+        "batches made ahead of time while the network trains, by the thread or by each process (there at least 1)",
+        least=0,
+    )
+    minutes: float | None = _option(
+        None, "write a checkpoint and stop after this many minutes; run the same command to continue"
+    )
+    checkpoint_minutes: float = _option(5.0, "minutes between checkpoints; 0: after every step")
+    log_every: int = _option(100, "number of steps between lines of log.jsonl")
+    evaluate_every: int = _option(500, "number of steps between evaluations on unseen cases; a multiple of --log-every")
+    evaluation_cases: int = _option(4, "number of unseen cases in each evaluation")
+    tensorboard: bool = _option(False, "also log to TensorBoard, in the subfolder tensorboard")
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Data"""
+
+    data: str = _option(TOY, "toy, or brain:FILE, where FILE holds the label maps written by prepare_brain_data.py")
+    classes: int = _option(120, "number of foreground classes of the toy data")
+    mode: str = _option(
+        "atlas", "kind of toy data: atlas (the cells of one anatomy) or objects (scattered objects)", choices=MODES
+    )
+    size: int = _option(64, "voxels along each side of a toy volume, which is also the patch")
+    patch: tuple[int, ...] = _option((64, 96, 80), "voxels of a patch of a head along z, y and x")
+    spacing: float = _option(2.0, "distance between the voxels of a head, in mm")
+    warm_up: int = _option(
+        0, "number of volumes over which heads get harder: from one contrast, subject and place to all of them"
+    )
+    seed: int = _option(0, "seed of the data and the initial weights; evaluation uses the cases of seed + 1")
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Network"""
+
+    features: tuple[int, ...] = _option(
+        (16, 24, 32, 48, 48), "channels of each stage, finest first; the first number is the rank of the basis"
+    )
+    convolutions: tuple[int, ...] = _option((1, 1, 2, 2, 2), "convolutions of each stage of the encoder, finest first")
+    decoder_convolutions: tuple[int, ...] = _option(
+        (1, 1, 1, 1), "convolutions of each stage of the decoder, coarsest first; one number less than for the encoder"
+    )
+    weights: str = _option("", "bundle or checkpoint_*.pth from which a new run takes its first weights")
+
+
+@dataclass(frozen=True)
+class _Learning:
+    """Optimisation and loss"""
+
+    steps: int = _option(4000, "number of steps of the whole training")
+    batch: int = _option(1, "volumes per step", least=1)
+    optimizer: str = _option("adamw", "adamw, or nnU-Net's SGD with Nesterov momentum 0.99", choices=("adamw", "sgd"))
+    learning_rate: float = _option(
+        3e-3, "learning rate of the first step; it falls as (1 - step / steps)^0.9. nnU-Net: 0.01 with sgd"
+    )
+    weight_decay: float = _option(1e-4, "weight decay of the optimizer. nnU-Net: 3e-5 with sgd")
+    half_precision: bool = _option(
+        False, "compute with autocast: float16 with gradient scaling on CUDA, bfloat16 on a CPU"
+    )
+    present_only: bool = _option(
+        False, "compute the Dice only over the classes that are in the patch; nnU-Net uses all classes"
+    )
+    balance: float = _option(
+        0.0, "heads only: a voxel has the weight (share of its class)^(-balance) in the cross entropy"
+    )
+    loss_stride: int = _option(
+        1, "compute the loss at the finest scale on every n-th voxel, on other voxels in each step: faster", least=1
+    )
+    deep_supervision: bool = _option(
+        False, "compute a loss at every scale, each with half the weight of the next finer one"
+    )
+    finest_every: int = _option(
+        1, "with deep supervision, compute the finest scale only in every n-th step: faster", least=1
+    )
+
+
+@dataclass(frozen=True)
+class LoopOptions(_Learning, _Network, _Data, _Run):
     """What to train, on which data, and for how long.
 
     Each field is an option of ``python -m classscale_training.loop``, whose ``--help`` explains it.
@@ -39,88 +126,30 @@ class LoopOptions:
     :raises ClassScaleError: for values that are out of range or contradict each other.
     """
 
-    folder: Path = field(metadata={"help": "model folder to write; a run that is already there is continued"})
-    data: str = _option(TOY, "toy, or brain:FILE, where FILE holds the label maps written by prepare_brain_data.py")
-    classes: int = _option(120, "number of foreground classes of the toy data")
-    mode: str = _option(
-        "atlas", "kind of toy data: atlas (the cells of one anatomy) or objects (scattered objects)", choices=MODES
-    )
-    size: int = _option(64, "voxels along each side of a toy volume, which is also the patch")
-    patch: tuple[int, ...] = _option((64, 96, 80), "voxels of a patch of a head along z, y and x")
-    spacing: float = _option(2.0, "distance between the voxels of a head, in mm")
-    warm_up: int = _option(
-        0, "number of volumes over which heads get harder: from one contrast, subject and place to all of them"
-    )
-    seed: int = _option(0, "seed of the data and the initial weights; evaluation uses the cases of seed + 1")
-    features: tuple[int, ...] = _option(
-        (16, 24, 32, 48, 48), "channels of each stage, finest first; the first number is the rank of the basis"
-    )
-    convolutions: tuple[int, ...] = _option((1, 1, 2, 2, 2), "convolutions of each stage of the encoder, finest first")
-    decoder_convolutions: tuple[int, ...] = _option(
-        (1, 1, 1, 1), "convolutions of each stage of the decoder, coarsest first; one number less than for the encoder"
-    )
-    weights: str = _option("", "bundle or checkpoint_*.pth from which a new run takes its first weights")
-    steps: int = _option(4000, "number of steps of the whole training")
-    batch: int = _option(1, "volumes per step")
-    optimizer: str = _option("adamw", "adamw, or nnU-Net's SGD with Nesterov momentum 0.99", choices=("adamw", "sgd"))
-    learning_rate: float = _option(
-        3e-3, "learning rate of the first step; it falls as (1 - step / steps)^0.9. nnU-Net: 0.01 with sgd"
-    )
-    weight_decay: float = _option(1e-4, "weight decay of the optimizer. nnU-Net: 3e-5 with sgd")
-    half_precision: bool = _option(
-        False, "compute with autocast: float16 with gradient scaling on CUDA, bfloat16 on a CPU"
-    )
-    present_only: bool = _option(
-        False, "compute the Dice only over the classes that are in the patch; nnU-Net uses all classes"
-    )
-    balance: float = _option(
-        0.0, "heads only: a voxel has the weight (share of its class)^(-balance) in the cross entropy"
-    )
-    loss_stride: int = _option(
-        1, "compute the loss at the finest scale on every n-th voxel, on other voxels in each step: faster"
-    )
-    deep_supervision: bool = _option(
-        False, "compute a loss at every scale, each with half the weight of the next finer one"
-    )
-    finest_every: int = _option(1, "with deep supervision, compute the finest scale only in every n-th step: faster")
-    device: str = _option("auto", "auto (CUDA if there is a GPU, else the CPU), cpu, cuda, cuda:1, mps")
-    workers: int = _option(
-        0, "processes that make the volumes, at most one per CPU core; 0: a thread makes them on the device"
-    )
-    prefetch: int = _option(
-        0, "batches made ahead of time while the network trains, by the thread or by each process (there at least 1)"
-    )
-    minutes: float | None = _option(
-        None, "write a checkpoint and stop after this many minutes; run the same command to continue"
-    )
-    checkpoint_minutes: float = _option(5.0, "minutes between checkpoints; 0: after every step")
-    log_every: int = _option(100, "number of steps between lines of log.jsonl")
-    evaluate_every: int = _option(500, "number of steps between evaluations on unseen cases; a multiple of --log-every")
-    evaluation_cases: int = _option(4, "number of unseen cases in each evaluation")
-    tensorboard: bool = _option(False, "also log to TensorBoard, in the subfolder tensorboard")
-
     def __post_init__(self) -> None:
         if self.data.startswith(_HEAD):
             object.__setattr__(self, "data", BRAIN + self.data.removeprefix(_HEAD))
         if self.data != TOY and not self.data.startswith(BRAIN):
             raise ClassScaleError(f"--data {self.data} is unknown: give {TOY} or {BRAIN}FILE.")
-        _ = self.toy
+        for option in fields(self):
+            value, least = getattr(self, option.name), option.metadata.get("least")
+            if least is not None and value < least:
+                raise ClassScaleError(f"--{option.name.replace('_', '-')} {value} must be {least} or more.")
+        _ = self.toy  # checks its options
+        if self.data != TOY and len(self.patch) != 3:
+            raise ClassScaleError(f"--patch {self.patch} has {len(self.patch)} numbers; expected three (z y x).")
         try:
             self.arch_kwargs()
         except ValueError as error:
             raise ClassScaleError(f"The network cannot be built: {error}") from error
-        coarsest = 2 ** (len(self.features) - 1)
-        for size in self._sides():
+        stages, coarsest = len(self.features), 2 ** (len(self.features) - 1)
+        for size in (self.size,) if self.data == TOY else self.patch:
             if size % coarsest or size // coarsest < 2:
                 raise ClassScaleError(
-                    f"Size {size} does not fit a network of {len(self.features)} stages: it must be a multiple of "
-                    f"{coarsest}, and at least {2 * coarsest}."
+                    f"Size {size} does not fit a network of {stages} stages: it must be a multiple of {coarsest}, and "
+                    f"at least {2 * coarsest}."
                 )
-        for name, least in (("batch", 1), ("loss_stride", 1), ("finest_every", 1), ("workers", 0), ("prefetch", 0)):
-            if getattr(self, name) < least:
-                option = f"--{name.replace('_', '-')} {getattr(self, name)}"
-                raise ClassScaleError(f"{option} must be {least} or more.")
-        if self.finest_every > 1 and (not self.deep_supervision or len(self.features) < 3):
+        if self.finest_every > 1 and (not self.deep_supervision or stages < 3):
             raise ClassScaleError(
                 "--finest-every needs --deep-supervision and three stages: otherwise there is no other scale."
             )
@@ -140,13 +169,6 @@ class LoopOptions:
         z, y, x = self.patch
         return BrainOptions((z, y, x), self.spacing, self.seed, warm_up=self.warm_up)
 
-    def _sides(self) -> tuple[int, ...]:
-        if self.data == TOY:
-            return (self.size,)
-        if len(self.patch) != 3:
-            raise ClassScaleError(f"--patch {self.patch} has {len(self.patch)} numbers; expected three (z y x).")
-        return self.patch
-
     def arch_kwargs(self) -> dict[str, Any]:
         """Return the arguments of the network.
 
@@ -163,11 +185,20 @@ class LoopOptions:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-_BRAIN_OPTIONS: dict[str, Any] = {
+_BRAIN: dict[str, Any] = {
     "data": "brain:.benchmarks/brain/label_maps.npz",
     "deep_supervision": True,
     "half_precision": True,
     "present_only": True,
+}
+_BRAIN_ON_A_GPU: dict[str, Any] = {
+    **_BRAIN,
+    "batch": 2,
+    "learning_rate": 1.5e-3,
+    "warm_up": 3000,
+    "balance": 0.3,
+    "workers": 14,
+    "evaluate_every": 1000,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     # The embedded model with 120 classes. Measured: 77 minutes on one CPU thread, mean Dice 0.979 on unseen volumes.
@@ -200,27 +231,21 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The embedded brain model: 311 structures of a head and the background at 2 mm. A patch holds a whole head.
     # Measured: 18 minutes on one H100 and 14 CPU cores.
     "head-mr-312": {
-        **_BRAIN_OPTIONS,
+        **_BRAIN_ON_A_GPU,
         "patch": (112, 128, 96),
         "features": (32, 64, 96, 128, 160),
         "convolutions": (1, 2, 2, 2, 3),
         "decoder_convolutions": (2, 2, 2, 1),
         "steps": 13730,
-        "batch": 2,
-        "learning_rate": 1.5e-3,
-        "warm_up": 3000,
-        "balance": 0.3,
         "loss_stride": 4,
         "finest_every": 2,
-        "workers": 14,
         "prefetch": 3,
         "checkpoint_minutes": 1.0,
-        "evaluate_every": 1000,
     },
     # A smaller network and patch for one CPU thread; a patch holds nearly the whole brain. The predecessor of the
     # embedded model was trained with nearly these options in 81 minutes.
     "head-mr-312-cpu": {
-        **_BRAIN_OPTIONS,
+        **_BRAIN,
         "features": (16, 32, 64, 96, 96),
         "steps": 7200,
         "warm_up": 1500,
@@ -233,23 +258,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # At 1 mm on one GPU, with the coarse scales of head-mr-312. Not run yet, so the time it needs is not known.
     "head-mr-312-1mm": {
-        **_BRAIN_OPTIONS,
+        **_BRAIN_ON_A_GPU,
         "patch": (192, 224, 160),
         "spacing": 1.0,
         "features": (16, 32, 64, 96, 128, 160),
         "convolutions": (1, 1, 2, 2, 2, 3),
         "decoder_convolutions": (2, 2, 2, 1, 1),
         "steps": 20000,
-        "batch": 2,
-        "learning_rate": 1.5e-3,
-        "warm_up": 3000,
-        "balance": 0.3,
         "loss_stride": 8,
         "finest_every": 3,
-        "workers": 14,
         "prefetch": 2,
         "checkpoint_minutes": 3.0,
-        "evaluate_every": 1000,
     },
 }
 
@@ -265,25 +284,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="toy-120",
         help="set of values for the options that are not given (default: toy-120)",
     )
-    for option in fields(LoopOptions):
-        name = "--" + option.name.replace("_", "-")
-        text: dict[str, Any] = {"help": option.metadata["help"], "default": argparse.SUPPRESS, "dest": option.name}
-        if option.default is MISSING:
-            parser.add_argument(name, required=True, type=Path, **text)
-        elif isinstance(option.default, bool):
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, **text)
-        elif isinstance(option.default, tuple):
-            parser.add_argument(name, type=int, nargs="+", **text)
-        else:
-            kind = float if option.default is None else type(option.default)
-            parser.add_argument(name, type=kind, choices=option.metadata.get("choices"), **text)
+    for group in (_Run, _Data, _Network, _Learning):
+        section = parser.add_argument_group(group.__doc__)
+        for option in fields(group):
+            name, default, about = "--" + option.name.replace("_", "-"), option.default, option.metadata
+            more: dict[str, Any] = {"help": about["help"], "default": argparse.SUPPRESS, "dest": option.name}
+            if default is MISSING:
+                more |= {"type": Path, "required": True}
+            elif isinstance(default, bool):
+                more["action"] = argparse.BooleanOptionalAction
+            elif isinstance(default, tuple):
+                more |= {"type": int, "nargs": "+"}
+            else:
+                more |= {"type": float if default is None else type(default), "choices": about.get("choices")}
+            section.add_argument(name, **more)
 
 
 def options_from(arguments: argparse.Namespace) -> LoopOptions:
-    """Return the options given on the command line, completed by those of the preset.
+    """Return the options that a parser with :func:`add_arguments` parsed, completed by those of the preset.
 
     :raises ClassScaleError: as :class:`LoopOptions`.
     """
-    given = {o.name: getattr(arguments, o.name) for o in fields(LoopOptions) if hasattr(arguments, o.name)}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(arguments).items()}
+    del given["preset"]
     return LoopOptions(**{**PRESETS[arguments.preset], **given})

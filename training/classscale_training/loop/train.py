@@ -50,16 +50,11 @@ _CLIP = 12.0  # largest norm of the gradient, as in nnU-Net
 
 @dataclass(frozen=True)
 class LoopResult:
-    """Where a call of :func:`train` ended.
+    """Where a call of :func:`train` ended."""
 
-    :ivar step: number of steps done.
-    :ivar finished: whether these are all steps of the training.
-    :ivar last: the last entry of the log, empty if this call added none.
-    """
-
-    step: int
-    finished: bool
-    last: dict[str, float]
+    step: int  # number of steps done
+    finished: bool  # whether these are all steps of the training
+    last: dict[str, float]  # the last entry of the log, empty if this call added none
 
 
 def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lambda entry: None) -> LoopResult:
@@ -181,10 +176,7 @@ class Trainer:
         self._checkpoints.save(checkpoint_content(self.network.state_dict(), loop=state))
 
     def save_final(self) -> None:
-        """Write the checkpoint of the finished training.
-
-        :raises OutputError: if it cannot be written.
-        """
+        """Write the checkpoint of the finished training, with the errors of :meth:`save`."""
         self._checkpoints.save_final(checkpoint_content(self.network.state_dict()))
 
 
@@ -204,7 +196,7 @@ class _Loss:
         label_sets = data.label_sets and data.label_sets.to(device)
         self.marginal = replace(self.plain, label_sets=label_sets)
         if options.balance and data.shares is not None and data.label_sets is not None:
-            weights = voxel_weights(data.shares, data.label_sets.label_of_class.cpu(), options.balance)
+            weights = voxel_weights(data.shares, data.label_sets.label_of_class, options.balance)
             self.plain = replace(self.plain, class_weights=tuple(weights[0].tolist()))
             self.marginal = replace(self.marginal, label_weights=weights.to(device))
 
@@ -235,9 +227,6 @@ class _Loss:
         """Return the loss ``()`` of basis ``(B, R, N)`` and labels ``(B, N)``.
 
         The cases of dataset 0 need no label sets, and their loss is many times faster without.
-
-        :param datasets: dataset of each case, ascending.
-        :raises ValueError: if ``datasets`` does not ascend.
         """
         if datasets != sorted(datasets):
             raise ValueError(f"datasets {datasets} must ascend: the cases of dataset 0 come first.")
@@ -291,10 +280,8 @@ def _device(name: str) -> torch.device:
 
 
 def _autocast(half: bool, device: torch.device) -> contextlib.AbstractContextManager:
-    kinds = {"cuda": torch.float16, "cpu": torch.bfloat16}
-    return (
-        torch.autocast(device.type, kinds[device.type]) if half and device.type in kinds else contextlib.nullcontext()
-    )
+    kind = {"cuda": torch.float16, "cpu": torch.bfloat16}.get(device.type)
+    return torch.autocast(device.type, kind) if half and kind else contextlib.nullcontext()
 
 
 def main(arguments: list[str] | None = None) -> int:

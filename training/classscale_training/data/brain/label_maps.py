@@ -46,7 +46,6 @@ class LabelMaps:
 
         :raises OutputError: if it cannot be written.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {f"subject_{n:02d}": subject for n, subject in enumerate(self.subjects)}
         content |= {"spacing": self.spacing, "centres": self.centres, "from_atlas": self.from_atlas, **_values(tables)}
         with replacing(path, overwrite=True) as temporary, open(temporary, "wb") as stream:
@@ -79,8 +78,5 @@ def _values(tables: BrainTables) -> dict[str, np.ndarray]:
 
     Adding or moving rows of a table changes what these numbers mean, so the volumes then no longer fit it.
     """
-    structures, coarse = tables.structures, tables.coarse
-    return {
-        "atlas_values": np.array([row.atlas_value for row in structures]),
-        "coarse_values": np.array([row.value for row in coarse]),
-    }
+    atlas, coarse = [row.atlas_value for row in tables.structures], [row.value for row in tables.coarse]
+    return {"atlas_values": np.array(atlas), "coarse_values": np.array(coarse)}

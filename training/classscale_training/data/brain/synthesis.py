@@ -2,6 +2,7 @@
 
 This follows Billot et al., SynthSeg (Medical Image Analysis 2023): a network that was trained on every contrast needs
 no real images. Random numbers are drawn on the CPU, so that a case is the same on every device except for rounding.
+Shapes are voxels, z y x; lengths are mm.
 """
 
 from __future__ import annotations
@@ -21,12 +22,9 @@ _T1, _T2 = 0.4, 0.25
 
 @dataclass(frozen=True)
 class Pose:
-    """A deformed grid in the coordinates of a subject.
+    """A deformed grid in the coordinates of a subject."""
 
-    :ivar points: ``(3, Z, Y, X)``, mm from the middle of its brain.
-    """
-
-    points: torch.Tensor
+    points: torch.Tensor  # (3, Z, Y, X), from the middle of its brain
 
     def labels(self, volume: torch.Tensor, centre: torch.Tensor, spacing: float) -> torch.Tensor:
         """Return the nearest label at each point, 0 outside the volume; shape of the grid, dtype of the volume.
@@ -56,9 +54,7 @@ def random_pose(
 ) -> Pose:
     """Return the grid of a patch of a head that is turned, scaled and bent at random.
 
-    :param shape: voxels, z y x.
-    :param spacing: mm.
-    :param offset: ``(3,)`` offset of the patch from the middle of the brain, mm, z y x.
+    :param offset: ``(3,)`` offset of the patch from the middle of the brain, z y x.
     """
     matrix = rotation(uniform(generator, -0.2, 0.2, 3)) * uniform(generator, 0.88, 1.16, 3)
     coarse = field(generator, shape, spacing, 28.0, float(uniform(generator, 0.5, 3.0, 1)), 3, device)
@@ -82,8 +78,6 @@ def field(
 ) -> torch.Tensor:
     """Return a smooth random field ``(channels, Z, Y, X)``: normal values every ``knots`` mm, linear between them.
 
-    :param shape: voxels, z y x.
-    :param spacing: mm.
     :param deviation: standard deviation of the normal values.
     """
     z, y, x = (_linear(max(2, math.ceil(n * spacing / knots) + 1), n).to(device) for n in shape)
@@ -100,23 +94,15 @@ def _linear(knots: int, size: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Palette:
-    """Grey values of each tissue, each field ``(tissues,)``.
-
-    :ivar mean: mean grey value.
-    :ivar noise: standard deviation from voxel to voxel.
-    :ivar texture: standard deviation over millimetres.
-    """
+    """Grey values of each tissue, each field ``(tissues,)``."""
 
     mean: torch.Tensor
-    noise: torch.Tensor
-    texture: torch.Tensor
+    noise: torch.Tensor  # standard deviation from voxel to voxel
+    texture: torch.Tensor  # standard deviation over millimetres
 
     @classmethod
     def draw(cls, generator: torch.Generator, tables: BrainTables, like_t1: bool = False) -> Palette:
-        """Draw the grey values of a contrast: T1-weighted, T2-weighted or random.
-
-        :param like_t1: whether it must be T1-weighted.
-        """
+        """Draw the grey values of a contrast: T1-weighted if ``like_t1``, else T1-weighted, T2-weighted or random."""
         rows, count = tables.tissues, len(tables.tissues)
         families = list(dict.fromkeys(row.family for row in rows))
         kind = float(uniform(generator, 0, 1, 1)) * (_T1 if like_t1 else 1)
@@ -148,7 +134,6 @@ def paint(
 
     :param parts: ``(Z, Y, X)`` integers, the number of the part at each voxel.
     :param tissue_of_part: ``(parts,)`` row of the tissue of each part.
-    :param spacing: mm.
     """
     device, shape = parts.device, tuple(parts.shape)
     apart = float(uniform(generator, 0.0, 0.04, 1)) * normal(generator, len(tissue_of_part))
@@ -162,9 +147,7 @@ def paint(
 def degrade(generator: torch.Generator, image: torch.Tensor, spacing: float) -> torch.Tensor:
     """Apply what a scanner does to ideal grey values: partial volume, thick slices, uneven coils, noise, windowing.
 
-    :param image: ``(Z, Y, X)``.
-    :param spacing: mm.
-    :returns: grey values of at least 0.
+    :returns: grey values of at least 0, like ``image`` ``(Z, Y, X)``.
     """
     device, shape = image.device, tuple(image.shape)
     # A voxel averages over its width; an image made from nearest labels does not, so it is blurred a little.
@@ -190,9 +173,7 @@ def blur(image: torch.Tensor, deviation: list[float]) -> torch.Tensor:
         radius = max(1, math.ceil(2.5 * sigma))
         steps = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
         weights = torch.exp(-0.5 * (steps / sigma).square())
-        shape = [1, 1, 1, 1, 1]
-        shape[axis + 2] = len(weights)
-        margins = [0] * 6
-        margins[2 * (2 - axis)] = margins[2 * (2 - axis) + 1] = radius
+        shape = [-1 if a == axis else 1 for a in (None, None, 0, 1, 2)]
+        margins = [radius if a == axis else 0 for a in (2, 2, 1, 1, 0, 0)]
         result = conv3d(pad(result, margins, mode="replicate"), (weights / weights.sum()).view(shape))
     return result[0, 0]

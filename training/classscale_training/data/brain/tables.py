@@ -26,66 +26,39 @@ FOLDER = Path(__file__).parent
 
 
 class Structure(NamedTuple):
-    """One class.
+    """One class."""
 
-    :ivar label: label value, from 1.
-    :ivar atlas_value: its value in the atlas.
-    :ivar name: name of the structure.
-    :ivar red: 0..255, as ``green`` and ``blue``.
-    :ivar green: 0..255.
-    :ivar blue: 0..255.
-    :ivar radlex: code in RadLex, or empty.
-    :ivar group: heading under which it is reported.
-    :ivar tissue: name of its tissue.
-    :ivar set: name of the set under which individuals annotate it.
-    """
-
-    label: int
+    label: int  # from 1
     atlas_value: int
     name: str
-    red: int
+    red: int  # 0..255
     green: int
     blue: int
-    radlex: str
-    group: str
+    radlex: str  # code in RadLex, or empty
+    group: str  # heading under which it is reported
     tissue: str
-    set: str
+    set: str  # under which individuals annotate it
 
 
 class CoarseLabel(NamedTuple):
-    """One label of the individuals.
-
-    :ivar value: label value.
-    :ivar name: name of the label.
-    :ivar tissue: name of its tissue.
-    :ivar set: name of the set of classes that it means.
-    :ivar around: tissue that its voxels get where they surround the atlas subject.
-    """
+    """One label of the individuals."""
 
     value: int
     name: str
     tissue: str
-    set: str
-    around: str
+    set: str  # of the classes that it means
+    around: str  # tissue that its voxels get where they surround the atlas subject
 
 
 class Tissue(NamedTuple):
-    """The look of one tissue.
+    """The look of one tissue."""
 
-    :ivar tissue: its name.
-    :ivar family: tissues of one family have similar grey values in random contrasts.
-    :ivar t1: mean grey value in T1-weighted images, 0..1.
-    :ivar t2: mean grey value in T2-weighted images, 0..1.
-    :ivar brain: 1 if it remains in a skull-stripped image, else 0.
-    :ivar texture: largest standard deviation of the grey value over millimetres.
-    """
-
-    tissue: str
-    family: str
-    t1: float
+    tissue: str  # its name
+    family: str  # tissues of one family have similar grey values in random contrasts
+    t1: float  # mean grey value in T1-weighted images, 0..1
     t2: float
-    brain: int
-    texture: float
+    brain: int  # 1 if it remains in a skull-stripped image, else 0
+    texture: float  # largest standard deviation of the grey value over millimetres
 
 
 _Row = TypeVar("_Row", Structure, CoarseLabel, Tissue)
@@ -155,10 +128,7 @@ class BrainTables:
         return torch.tensor(labels, dtype=torch.int16)
 
     def tissue_numbers(self, names: list[str]) -> torch.Tensor:
-        """Return the row of each tissue in :attr:`tissues`, int64.
-
-        :param names: names of tissues.
-        """
+        """Return the row of each of the named tissues in :attr:`tissues`, int64."""
         number = {row.tissue: index for index, row in enumerate(self.tissues)}
         return torch.tensor([number[name] for name in names])
 

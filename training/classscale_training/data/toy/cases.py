@@ -45,6 +45,11 @@ class ToyOptions:
             raise ClassScaleError(f"A toy volume has 8 to 512 voxels along each side, not {self.size}.")
 
     @property
+    def dataset_name(self) -> str:
+        """Name of the dataset in nnU-Net."""
+        return f"Toy{self.mode.capitalize()}{self.classes}"
+
+    @property
     def spacing(self) -> float:
         """Voxel spacing in mm. An atlas measures 128 mm at any resolution; objects have voxels of 1 mm."""
         return 128 / self.size if self.mode == "atlas" else 1.0

@@ -21,13 +21,26 @@ shape of 98.6 % and the texture of 95.7 % of 350 unseen ones.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from ..random_fields import case_generator, normal, rotation, smooth, uniform, voxel_grid
 
-SHAPES = ("ball", "cube", "octahedron", "torus", "rod", "plate", "cone", "cross")
+# How deep a point is inside each shape, in radii: a function of its coordinates u, their absolute values a and its
+# distance r from the axis z. Of the cross, one coordinate may be long, the other two not.
+_DEPTHS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "ball": lambda u, a, r: 0.92 - u.norm(dim=1),
+    "cube": lambda u, a, r: 0.72 - a.amax(1),
+    "octahedron": lambda u, a, r: (1.05 - a.sum(1)) / math.sqrt(3),
+    "torus": lambda u, a, r: 0.38 - torch.hypot(r - 0.6, u[:, 2]),
+    "rod": lambda u, a, r: torch.minimum(0.45 - r, 0.95 - a[:, 2]),
+    "plate": lambda u, a, r: torch.minimum(0.92 - r, 0.38 - a[:, 2]),
+    "cone": lambda u, a, r: torch.minimum((0.53 * (0.95 - u[:, 2]) - r) * 0.88, u[:, 2] + 0.75),
+    "cross": lambda u, a, r: torch.minimum(0.36 - a.sort(1).values[:, 1], 0.95 - a.amax(1)),
+}
+SHAPES = tuple(_DEPTHS)
 TEXTURES = ("flat", "stripes x", "stripes y", "stripes z", "coarse checker", "fine checker", "rings", "speckle")
 LEVELS = 8  # grey levels of cores, and of rims
 MAX_CLASSES = len(SHAPES) * LEVELS * LEVELS * len(TEXTURES)
@@ -77,11 +90,7 @@ def objects_case(
     >>> len(labels.unique()) - 1  # 2 x 2 x 2 cells, 80 % of them occupied
     6
 
-    :param index: number of the case.
-    :param classes: number of classes; a case shows a random subset of them.
-    :param size: voxels along each side.
-    :param seed: another seed gives other cases of the same classes.
-    :param device: where the case is computed and returned.
+    The parameters are those of :func:`.atlas_case`. A case shows a random subset of the ``classes``.
     """
     generator = case_generator(index, seed)
     cells = max(1, size // CELL)
@@ -143,32 +152,11 @@ def _scatter(generator: torch.Generator, cells: int, classes: int) -> torch.Tens
 def _depth(u: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
     """Return how deep the points ``u`` ``(N, 3)`` are inside their shape ``(N,)``, in radii; negative outside."""
     depth = torch.empty(len(u), device=u.device)
-    for number in range(len(SHAPES)):
+    for number, depth_in in enumerate(_DEPTHS.values()):
         mine = shape == number
-        depth[mine] = _depth_in(number, u[mine])
+        points = u[mine]
+        depth[mine] = depth_in(points, points.abs(), torch.hypot(points[:, 0], points[:, 1]))
     return depth
-
-
-def _depth_in(shape: int, u: torch.Tensor) -> torch.Tensor:
-    size, z = u.abs(), u[:, 2]
-    across = torch.hypot(u[:, 0], u[:, 1])
-    name = SHAPES[shape]
-    if name == "ball":
-        return 0.92 - u.norm(dim=1)
-    if name == "cube":
-        return 0.72 - size.amax(1)
-    if name == "octahedron":
-        return (1.05 - size.sum(1)) / math.sqrt(3)
-    if name == "torus":
-        return 0.38 - torch.hypot(across - 0.6, z)
-    if name == "rod":
-        return torch.minimum(0.45 - across, 0.95 - size[:, 2])
-    if name == "plate":
-        return torch.minimum(0.92 - across, 0.38 - size[:, 2])
-    if name == "cone":
-        return torch.minimum((0.53 * (0.95 - z) - across) * 0.88, z + 0.75)
-    arms = size.sort(1).values  # cross: one coordinate may be long, the other two not
-    return torch.minimum(0.36 - arms[:, 1], 0.95 - arms[:, 2])
 
 
 def _pattern(
