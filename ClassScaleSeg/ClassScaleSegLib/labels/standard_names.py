@@ -22,12 +22,8 @@ def with_standard_names(table: LabelTable) -> LabelTable:
     """
     proposed = {label.value: standard_name(label) for label in table}
     taken = Counter(name or table[value].name for value, name in proposed.items())
-
-    def renamed(label: Label) -> Label:
-        name = proposed[label.value]
-        return replace(label, name=name) if name and taken[name] == 1 else label
-
-    return LabelTable(tuple(renamed(label) for label in table))
+    unique = {value: name for value, name in proposed.items() if name and taken[name] == 1}
+    return LabelTable(tuple(replace(label, name=unique.get(label.value, label.name)) for label in table))
 
 
 def standard_name(label: Label) -> str | None:
@@ -40,11 +36,9 @@ def standard_name(label: Label) -> str | None:
         return None
     words = label.type.meaning
     if label.type_modifier is not None and label.type_modifier.meaning:
-        words = (
-            f"{label.type_modifier.meaning} {words[0].lower() + words[1:]}"
-            if words[1:2].islower()
-            else (f"{label.type_modifier.meaning} {words}")
-        )
+        if words[1:2].islower():
+            words = words[0].lower() + words[1:]
+        words = f"{label.type_modifier.meaning} {words}"
     if label.region is not None and label.region.meaning:
         side = f"{label.region_modifier.meaning} " if label.region_modifier is not None else ""
         words += f", {side}{label.region.meaning}"
