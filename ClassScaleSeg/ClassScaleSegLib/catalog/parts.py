@@ -52,13 +52,10 @@ def read_record(place: Path) -> Record | None:
     :raises CatalogError: if the record is damaged.
     """
     file = record_file(place)
-    if not file.exists():
-        return None
     try:
-        noted = Record(**parse_json(file.read_bytes()))
+        return Record(**parse_json(file.read_bytes())) if file.exists() else None
     except (OSError, ModelError, TypeError) as error:
         raise CatalogError(f"{file} is damaged ({error}). Delete it.") from error
-    return noted
 
 
 def download_parts(

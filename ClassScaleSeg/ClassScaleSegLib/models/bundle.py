@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LabelTableError, ModelError, named
+from ..labels.csv import parse_labels
 from ..labels.table import LabelTable
 from .files import MAX_JSON, Files, read_json
+from .json_checks import is_sha256, is_text
 
 if TYPE_CHECKING:
     import torch
@@ -77,15 +77,12 @@ def check_manifest(manifest: dict) -> None:
     :raises ModelError: if an entry is missing or not valid; the message names the first one.
     """
 
-    def text(value: object) -> bool:
-        return isinstance(value, str) and 0 < len(value) <= 2000 and value.isprintable()
-
-    def member(name: object, declared: object) -> bool:
+    def member(name: str, declared: object) -> bool:
         return (
             isinstance(declared, dict)
             and type(declared.get("size")) is int
-            and re.fullmatch(r"[0-9a-f]{64}", str(declared.get("sha256"))) is not None
-            and (name in TEXTS or re.fullmatch(FOLD, str(name)) is not None)
+            and is_sha256(declared.get("sha256"))
+            and (name in TEXTS or re.fullmatch(FOLD, name) is not None)
         )
 
     if manifest.get("format") != FORMAT:
@@ -105,8 +102,8 @@ def check_manifest(manifest: dict) -> None:
         "folds": bool(folds) and all(isinstance(fold, str) and f"fold_{fold}.safetensors" in members for fold in folds),
         "mirror_axes": isinstance(manifest.get("mirror_axes"), list),
         "orientation": manifest.get("orientation") is None or re.fullmatch(ORIENTATION, str(manifest["orientation"])),
-        **{key: text(manifest.get(key)) for key in ("name", "configuration")},
-        **{key: manifest.get(key) is None or text(manifest[key]) for key in ("modality", "licence", "notice")},
+        **{key: is_text(manifest.get(key)) for key in ("name", "configuration")},
+        **{key: manifest.get(key) is None or is_text(manifest[key]) for key in ("modality", "licence", "notice")},
     }
     fault = next((key for key, value in fine.items() if not value), None)
     if fault:
@@ -193,13 +190,10 @@ def read_table(content: bytes, values: tuple[int, ...]) -> LabelTable:
     :param values: label values that the model gives.
     :raises ModelError: if the bytes are not a label table, or its values are not those of the model.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "labels.csv"
-        path.write_bytes(content)
-        try:
-            table = LabelTable.from_csv(path)
-        except LabelTableError as error:
-            raise ModelError(f"It is not a label table ({str(error).replace(str(path), 'labels.csv')}).") from error
+    try:
+        table = LabelTable(parse_labels(content, "labels.csv"))
+    except LabelTableError as error:
+        raise ModelError(f"It is not a label table ({error}).") from error
     try:
         return complete_table(table, values)
     except LabelTableError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeGuard
 
 from ..errors import ModelError
 
 MAX_ENTRIES = 48  # three sizes for each of 16 stages
+MAX_TEXT = 2000
 
 
 def flat(value: Any) -> list[Any]:
@@ -35,6 +37,16 @@ def numbers(value: Any, count: int) -> TypeGuard[list[float]]:
         and len(value) == count
         and all(type(v) in (int, float) and abs(v) < 1e12 for v in value)
     )
+
+
+def is_text(value: Any) -> bool:
+    """Tell whether ``value`` is one line of 1 to ``MAX_TEXT`` characters."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT and value.isprintable()
+
+
+def is_sha256(value: Any) -> bool:
+    """Tell whether ``value`` is 64 hexadecimal digits."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
 def short(value: Any) -> str:
