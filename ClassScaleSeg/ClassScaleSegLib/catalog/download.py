@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ..errors import Cancelled, CatalogError
 from ..files import replacing, unwritable
+from ..models.json_checks import is_text
 
 MAX_DOWNLOAD = 16 << 30  # bytes; five folds of nnU-Net's largest network take less than 8 GiB
 CHUNK = 64 << 10  # bytes; small, so that cancelling is quick on a slow connection
@@ -83,14 +84,12 @@ def fetch(
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
 ) -> str:
-    """Download a zip.
+    """Download a zip and return its SHA-256, 64 hexadecimal digits.
 
-    :param source: where from.
     :param target: path of the new file, which does not exist yet, in a folder that does.
     :param check: called with the complete file before it is renamed to ``target``; raises an error to refuse the file.
     :param progress: called with the bytes so far, and the bytes in total if known.
     :param cancel: a token that is checked before each chunk.
-    :returns: SHA-256 of the file, 64 hexadecimal digits.
     :raises CatalogError: if the file cannot be downloaded, or is not what was expected.
     :raises OutputError: if the file cannot be written.
     :raises Cancelled: if the token is set; the bytes received so far are kept.
@@ -133,10 +132,7 @@ def fetch(
 
 
 def sha256_of(path: Path, cancel: CancelToken | None = None) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits.
-
-    :raises Cancelled: if the token is set.
-    """
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -196,21 +192,8 @@ def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel:
         raise _ConnectionLost(f"it ended after {done} of {total} bytes")
 
 
-def _refusal(address: str, status: int) -> CatalogError:
-    if status in (404, 410):
-        return CatalogError(
-            f"{address} does not exist (status {status}): the file was moved or withdrawn. Look for its new address."
-        )
-    if status in (401, 403):
-        return CatalogError(f"{address} is not open to everyone (status {status}). Get the file by hand.")
-    return CatalogError(f"{address}: the server answered with status {status}. Try again later.")
-
-
 def _answer(session: Any, address: str, headers: dict[str, str]) -> Any:
-    """Return the response with the file, after following redirects that do not leave https.
-
-    :raises CatalogError: for every status but 200, 206 and 416.
-    """
+    """Return the response with the file (status 200, 206 or 416), after redirects that do not leave https."""
     current = address
     for _ in range(REDIRECTS + 1):
         response = session.get(current, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False)
@@ -225,14 +208,19 @@ def _answer(session: Any, address: str, headers: dict[str, str]) -> Any:
             f"{address} leads through more than {REDIRECTS} redirects, which were not followed. Give the address of "
             "the file itself."
         )
-    raise _refusal(address, response.status_code)
+    status = response.status_code
+    if status in (404, 410):
+        raise CatalogError(
+            f"{address} does not exist (status {status}): the file was moved or withdrawn. Look for its new address."
+        )
+    if status in (401, 403):
+        raise CatalogError(f"{address} is not open to everyone (status {status}). Get the file by hand.")
+    raise CatalogError(f"{address}: the server answered with status {status}. Try again later.")
 
 
 def follow(address: str, location: str) -> str:
-    """Return the address that a redirect leads to.
+    """Return the address that a redirect from ``address`` leads to, whose ``Location`` may be relative.
 
-    :param address: where the redirect came from.
-    :param location: its ``Location``, absolute or relative.
     :raises CatalogError: if the new address is not one of http or https, or leaves https.
 
     >>> follow("https://example.org/a/b.zip", "c.zip")
@@ -254,12 +242,11 @@ def _arrived(source: Source, part: Path, note: Path) -> tuple[int, str, int | No
     """
     try:
         noted = json.loads(note.read_text(encoding="utf-8"))
-        validator = noted["validator"] if noted["address"] == source.address else None
-        have, whole = part.stat().st_size, noted["size"]
+        validator, whole, have = noted["validator"], noted["size"], part.stat().st_size
+        if noted["address"] == source.address and is_text(validator):
+            return have, validator, whole
     except (OSError, ValueError, KeyError, TypeError):
-        return 0, "", None
-    if isinstance(validator, str) and validator and validator.isprintable():
-        return have, validator, whole
+        pass  # no note, or a damaged one
     return 0, "", None
 
 
@@ -276,10 +263,7 @@ def _validator(headers: Any) -> str | None:
 
 
 def _total(source: Source, start: int, headers: Any) -> int | None:
-    """Return the bytes of the whole file, if the catalogue or the server states them.
-
-    :raises CatalogError: if the two contradict each other, or the file is too large.
-    """
+    """Return the bytes of the whole file, if the catalogue or the server states them."""
     length = headers.get("Content-Length", "")
     declared = start + int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
     if None not in (declared, source.size) and declared != source.size:

@@ -75,15 +75,15 @@ class Entry:
 
     id: str
     name: str
-    description: str
-    modality: str | None
-    classes: int | None
-    licence: str | None
-    licence_address: str | None
-    source: str | None
-    notice: str | None
-    parts: tuple[Part, ...]
-    tried: bool
+    description: str = ""
+    modality: str | None = None
+    classes: int | None = None
+    licence: str | None = None
+    licence_address: str | None = None
+    source: str | None = None
+    notice: str | None = None
+    parts: tuple[Part, ...] = ()
+    tried: bool = False
     own: bool = False
 
     @property

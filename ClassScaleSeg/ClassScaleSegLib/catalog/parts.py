@@ -47,10 +47,7 @@ def files_of(place: Path) -> tuple[Path, ...]:
 
 
 def read_record(place: Path) -> Record | None:
-    """Return the record of a downloaded file; ``None`` if there is none.
-
-    :raises CatalogError: if the record is damaged.
-    """
+    """Return the record of a downloaded file; ``None`` if there is none. A damaged one is a CatalogError."""
     file = record_file(place)
     try:
         return Record(**parse_json(file.read_bytes())) if file.exists() else None
@@ -61,14 +58,9 @@ def read_record(place: Path) -> Record | None:
 def download_parts(
     parts: Sequence[tuple[Part, Path]], progress: Progress | None = None, cancel: CancelToken | None = None
 ) -> None:
-    """Download the parts that are missing, and check those that are present.
+    """Download the parts that are missing, and check those that are present, as `Catalog.download` says.
 
     :param parts: parts with an address, each with the path of its file. The folders exist.
-    :param progress: as for `Catalog.download`.
-    :param cancel: as for `Catalog.download`.
-    :raises CatalogError: if a part cannot be downloaded, is damaged, or is not a model.
-    :raises Cancelled: if the token is set.
-    :raises OutputError: if a file cannot be written.
     """
     missing = [part.size for part, place in parts if not place.exists()]
     total, before = total_size(missing), 0
@@ -105,10 +97,7 @@ def _fetch(part: Part, place: Path, progress: Progress, cancel: CancelToken | No
 
 
 def _check_present(part: Part, place: Path, cancel: CancelToken | None) -> None:
-    """Compare a file, downloaded or placed by hand, with the SHA-256 that is known for it.
-
-    :raises CatalogError: if they differ, or the file is not a model.
-    """
+    """Compare a file, downloaded or placed by hand, with the SHA-256 that is known for it."""
     noted, digest = read_record(place), sha256_of(place, cancel)
     wanted = part.sha256 or (noted.sha256 if noted else None)
     if wanted and digest != wanted:
