@@ -10,7 +10,7 @@ import colorsys
 import re
 from dataclasses import dataclass
 
-MAX_VALUE = 65535
+MAX_VALUE = 65535  # label maps are uint16
 CODE_FIELDS = ("category", "type", "type_modifier", "region", "region_modifier")
 
 

@@ -24,14 +24,10 @@ OPERATIONS = {  # arguments that name a class, and the allowed classes; {d} is 2
 }
 _RESIDUAL = "dynamic_network_architectures.building_blocks.residual"
 _BOUNDS = {
-    "features_per_stage": MAX_FEATURES,
-    "stem_channels": MAX_FEATURES,
-    "bottleneck_channels": MAX_FEATURES,
+    **dict.fromkeys(("features_per_stage", "stem_channels", "bottleneck_channels"), MAX_FEATURES),
+    **dict.fromkeys(("n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder"), MAX_CONVOLUTIONS),
     "kernel_sizes": MAX_KERNEL,
     "strides": MAX_STRIDE,
-    "n_conv_per_stage": MAX_CONVOLUTIONS,
-    "n_blocks_per_stage": MAX_CONVOLUTIONS,
-    "n_conv_per_stage_decoder": MAX_CONVOLUTIONS,
 }
 
 

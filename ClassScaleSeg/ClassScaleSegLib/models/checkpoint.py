@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import functools
-import importlib
 import pickle
 import re
 import zipfile
@@ -119,17 +117,17 @@ def _numpy_scalars_allowed() -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
-@functools.cache
 def _numpy_scalars() -> list[Any]:
     """Return what a pickled NumPy number refers to; NumPy 1 and 2 write different names of the same function."""
-    module = importlib.import_module("numpy.core" if int(np.__version__.split(".")[0]) < 2 else "numpy._core")
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_)]
-    return [np.dtype, codecs.encode, *(_scalar(module, name) for name in ("numpy.core", "numpy._core")), *dtypes]
+    return [np.dtype, codecs.encode, _scalar("numpy.core"), _scalar("numpy._core"), *dtypes]
 
 
-def _scalar(module: Any, package: str) -> Callable:
+def _scalar(package: str) -> Callable:
+    number: Any = np.float64(0)
+
     def scalar(dtype: np.dtype, data: bytes) -> Any:
-        return module.multiarray.scalar(dtype, data)
+        return number.__reduce__()[0](dtype, data)
 
     scalar.__module__, scalar.__qualname__ = f"{package}.multiarray", "scalar"
     return scalar

@@ -30,17 +30,8 @@ MAX_FOLDERS = 20_000  # visited when a model is searched below a folder
 SEARCH_DEPTH = 3  # a results folder contains Dataset*/Trainer__Plans__configuration
 
 MARKERS = ("manifest.json", "plans.json")  # either file makes its folder a model
-ZIP_FAULTS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,  # compression methods and zip versions that Python does not support
-    OSError,
-    OverflowError,
-    RuntimeError,  # an encrypted member
-    ValueError,
-)
+# RuntimeError: an encrypted member; NotImplementedError, which is one: a compression that Python does not support
+ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
 
 
 class FolderFiles:
@@ -71,12 +62,7 @@ class FolderFiles:
         return (self.path / name).stat().st_size
 
     def start(self, name: str, count: int) -> bytes:
-        """Read the first bytes of a file.
-
-        :param name: of the file.
-        :param count: bytes to read; fewer are returned if the file is shorter.
-        :raises ModelError: if the file is missing or cannot be read.
-        """
+        """Return the first ``count`` bytes of a file, or fewer if it is shorter."""
         with self.open(name) as stream:
             return stream.read(count)
 
@@ -84,7 +70,6 @@ class FolderFiles:
     def open(self, name: str) -> Iterator[BinaryIO]:
         """Open a file as a seekable binary stream.
 
-        :param name: of the file.
         :raises ModelError: if the file is missing or cannot be read.
         """
         try:
@@ -117,7 +102,7 @@ class ZipFiles:
         return self._member(name) in self.archive.NameToInfo
 
     def where(self, name: str = "") -> str:
-        """Return the zip and the member, or the model if no name is given, for messages."""
+        """Return the zip and the member, as `FolderFiles.where` does."""
         return f"{self.path}: {self._member(name)}" if name or self.root else str(self.path)
 
     def folds(self) -> dict[str, list[str]]:
@@ -138,7 +123,6 @@ class ZipFiles:
     def open(self, name: str) -> Iterator[BinaryIO]:
         """Read a member into memory and open it, as `FolderFiles.open` does.
 
-        :param name: of the member.
         :raises ModelError: if the member is missing, damaged, or would unpack to implausibly many bytes.
         """
         with self._reading(name):
@@ -191,22 +175,9 @@ def open_source(source: str | Path, configuration: str | None = None) -> Iterato
         raise ModelError(f"{source} does not exist: give a model folder, an exported zip or a bundle.")
 
 
-def check_configuration(files: Files, found: str | None, wanted: str | None) -> None:
-    """Refuse a model whose configuration is not the one that was asked for.
-
-    :param found: the configuration of the model in ``files``.
-    :param wanted: a configuration, or the name or path of the model's folder; ``None`` accepts any.
-    :raises ModelError: naming both.
-    """
-    if wanted not in (None, found, files.name, files.root):
-        raise ModelError(f"{files.where()} has the configuration {found}, not {wanted}.")
-
-
 def read_json(files: Files, name: str) -> dict:
     """Read a file with a JSON object.
 
-    :param files: files of the model.
-    :param name: of the file.
     :raises ModelError: if the file is missing, larger than ``MAX_JSON`` bytes, or not as `parse_json` requires.
     """
     with files.open(name) as stream, named(files.where(name)):
@@ -216,9 +187,8 @@ def read_json(files: Files, name: str) -> dict:
 
 
 def parse_json(content: bytes) -> dict:
-    """Parse a JSON object.
+    """Parse a JSON object in UTF-8.
 
-    :param content: UTF-8 text.
     :raises ModelError: if it is not valid JSON, not an object, or nested more than ``MAX_DEPTH`` levels deep.
     """
     try:

@@ -68,11 +68,9 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> d
     heads = len(_heads(network))
     unused = tuple(f"decoder.seg_layers.{index}." for index in range(heads - 1))
     names: dict[int, list[str]] = {}
-    expected = {}
-    for tensors in (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)):
-        for alias, tensor in tensors:
-            names.setdefault(id(tensor), []).append(alias)
-            expected[alias] = tensor
+    expected = network.state_dict(keep_vars=True)
+    for alias, tensor in expected.items():
+        names.setdefault(id(tensor), []).append(alias)
     foreign = next((name for name in weights if name not in expected and not name.startswith(unused)), None)
     if foreign is not None:
         raise ModelError(f"the weights do not belong to plans.json: {foreign} is not part of the network.")
