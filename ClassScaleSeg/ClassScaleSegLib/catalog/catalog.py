@@ -173,7 +173,8 @@ class Catalog:
         places = [self.folder / entry.id]
         if self.is_installed(entry):
             places += [self.place(entry, part) for part in entry.parts if part.file]
-        return sum(_bytes(place) for place in places)
+        files = (file for place in places for file in (place.rglob("*") if place.is_dir() else [place]))
+        return sum(file.stat().st_size for file in files if file.is_file())
 
     def record(self, entry: Entry, part: Part) -> Record | None:
         """Return what was recorded when a part was downloaded, or first checked; ``None`` if neither has happened.
@@ -299,8 +300,3 @@ def _delete(file: Path) -> int:
     except OSError as error:
         raise unwritable(file, error) from error
     return size
-
-
-def _bytes(place: Path) -> int:
-    files = place.rglob("*") if place.is_dir() else [place]
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -56,6 +56,15 @@ class _ConnectionLost(Exception):
     """The download stopped, but another request may get the rest."""
 
 
+def is_address(value: Any) -> bool:
+    """Tell whether ``value`` is a valid address of http or https."""
+    try:
+        parts = urlsplit(value if is_text(value) else "")
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in value
+    except ValueError:
+        return False
+
+
 def check_address(address: str) -> str:
     """Return the address if it is a valid one of http or https.
 
@@ -64,12 +73,7 @@ def check_address(address: str) -> str:
     >>> check_address("https://example.org/model.zip")
     'https://example.org/model.zip'
     """
-    try:
-        parts = urlsplit(address)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and address.isprintable()
-    except ValueError:
-        fine = False
-    if not fine or len(address) > 2000 or " " in address:
+    if not is_address(address):
         raise CatalogError(
             f"{address[:200]!r} is not an address of a file. It must start with https:// or http:// and contain no "
             "space."
@@ -164,7 +168,12 @@ def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel:
                 part.unlink()
                 raise _ConnectionLost("the server sent a different range than requested, or a different file")
             total = _total(source, start, response.headers)
-            _room(part, total, start)
+            free = shutil.disk_usage(part.parent).free
+            if total is not None and total - start > free:
+                raise CatalogError(
+                    f"{part.parent} has {free / 1e6:.0f} MB left, but {(total - start) / 1e6:.0f} MB are needed. Free "
+                    "some space there, or set CLASSSCALESEG_MODELS to another folder."
+                )
             _keep_note(source, note, response.headers, total)
             with part.open("r+b" if start else "wb") as file:
                 file.seek(start)
@@ -278,15 +287,6 @@ def _total(source: Source, start: int, headers: Any) -> int | None:
             "way."
         )
     return total
-
-
-def _room(part: Path, total: int | None, start: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if total is not None and total - start > free:
-        raise CatalogError(
-            f"{part.parent} has {free / 1e6:.0f} MB left, but {(total - start) / 1e6:.0f} MB are needed. Free some "
-            "space there, or set CLASSSCALESEG_MODELS to another folder."
-        )
 
 
 def _stop_if(cancel: CancelToken | None) -> None:

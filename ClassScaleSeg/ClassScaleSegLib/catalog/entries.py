@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import CatalogError, ModelError, named
 from ..models.files import FolderFiles, read_json
 from ..models.json_checks import MAX_TEXT, is_sha256, is_text
-from .download import MAX_DOWNLOAD, check_address
+from .download import MAX_DOWNLOAD, is_address
 
 VERSION = 1
 MAX_MODELS, MAX_PARTS, MAX_CLASSES = 1000, 32, 65536
@@ -161,7 +161,7 @@ def _entry(item: Any, own: bool) -> Entry:
         "classes": _number(given["classes"], MAX_CLASSES) or (own and given["classes"] is None),
         "tried": isinstance(given["tried"], bool),
         **{key: given[key] is None or is_text(given[key]) for key in ("modality", "licence", "notice")},
-        **{key: given[key] is None or _is_address(given[key]) for key in ("licence_address", "source")},
+        **{key: given[key] is None or is_address(given[key]) for key in ("licence_address", "source")},
     }
     _refuse(fine, given)
     checked = []
@@ -179,7 +179,7 @@ def _part(item: Any, own: bool) -> Part:
     file = given["file"]
     placed = isinstance(file, str) and (Path(file).is_absolute() if own else bool(re.fullmatch(FILE_NAME, file)))
     fine = {
-        "address": given["address"] is None or _is_address(given["address"]),
+        "address": given["address"] is None or is_address(given["address"]),
         "file": file is None or placed,
         "size": given["size"] is None or _number(given["size"], MAX_DOWNLOAD),
         "sha256": given["sha256"] is None or is_sha256(given["sha256"]),
@@ -211,10 +211,3 @@ def _refuse(fine: dict[str, Any], given: dict[str, Any]) -> None:
 
 def _number(value: Any, largest: int) -> bool:
     return type(value) is int and 1 <= value <= largest
-
-
-def _is_address(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and bool(check_address(value))
-    except CatalogError:
-        return False

@@ -78,14 +78,8 @@ def download_parts(
 
 
 def _fetch(part: Part, place: Path, progress: Progress, cancel: CancelToken | None) -> None:
-    noted, address = read_record(place), _address(part)
-    digest = fetch(
-        Source(address, part.size, part.sha256),
-        place,
-        check=lambda file: _check_model(file, part, address),
-        progress=progress,
-        cancel=cancel,
-    )
+    noted, source = read_record(place), Source(_address(part), part.size, part.sha256)
+    digest = fetch(source, place, lambda file: _check_model(file, part, source.address), progress, cancel)
     if part.sha256 is None and noted is not None and noted.sha256 != digest:
         place.unlink()
         day = time.strftime("%Y-%m-%d", time.gmtime(noted.time))

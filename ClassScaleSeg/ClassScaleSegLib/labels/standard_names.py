@@ -32,14 +32,14 @@ def standard_name(label: Label) -> str | None:
     :param label: any label.
     :returns: such as "Left kidney"; ``None`` for the background and for a label without a type.
     """
-    if label.value == 0 or label.type is None or not label.type.meaning:
+    meaning = {field: code.meaning for field, code in label.codes.items() if code is not None and code.meaning}
+    words = meaning.get("type")
+    if label.value == 0 or words is None:
         return None
-    words = label.type.meaning
-    if label.type_modifier is not None and label.type_modifier.meaning:
+    if "type_modifier" in meaning:
         if words[1:2].islower():
             words = words[0].lower() + words[1:]
-        words = f"{label.type_modifier.meaning} {words}"
-    if label.region is not None and label.region.meaning:
-        side = f"{label.region_modifier.meaning} " if label.region_modifier is not None else ""
-        words += f", {side}{label.region.meaning}"
+        words = f"{meaning['type_modifier']} {words}"
+    if "region" in meaning:
+        words += ", " + " ".join(meaning[field] for field in ("region_modifier", "region") if field in meaning)
     return words

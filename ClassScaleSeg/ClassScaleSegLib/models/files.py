@@ -169,7 +169,8 @@ def open_source(source: str | Path, configuration: str | None = None) -> Iterato
         yield _choose(source, [FolderFiles(source / root, root) for root in _roots_of_folder(source)], configuration)
     elif source.is_file():
         with _open_zip(source) as archive:
-            roots = _roots(archive.namelist())
+            folders = {name.rpartition("/")[0] for name in archive.namelist() if name.rpartition("/")[2] in MARKERS}
+            roots = sorted(folder for folder in folders if not folder.startswith("__MACOSX"))
             yield _choose(source, [ZipFiles(source, archive, root) for root in roots], configuration)
     else:
         raise ModelError(f"{source} does not exist: give a model folder, an exported zip or a bundle.")
@@ -232,21 +233,19 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _unsafe(info: zipfile.ZipInfo) -> str | None:
     """Return why a member is not allowed, as the end of a sentence; ``None`` if it is allowed."""
-    name = info.filename
-    if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name):
-        return "has an absolute path, a drive or a backslash"
-    if ".." in name.split("/"):
-        return "leads out of the zip"
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        return "is a link or a device"
-    if info.flag_bits & 1:
-        return "is encrypted"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "has a compression that is not supported (only stored and deflated are)"
-    if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
-        return "has a different size than it declares"
-    return None
+    name, kind, compression = info.filename, stat.S_IFMT(info.external_attr >> 16), info.compress_type
+    rooted = name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name)
+    unsupported = compression not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    faults = {
+        "has an absolute path, a drive or a backslash": rooted,
+        "leads out of the zip": ".." in name.split("/"),
+        "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
+        "is encrypted": info.flag_bits & 1,
+        "has a compression that is not supported (only stored and deflated are)": unsupported,
+        "has a different size than it declares": compression == zipfile.ZIP_STORED
+        and info.file_size != info.compress_size,
+    }
+    return next((fault for fault, found in faults.items() if found), None)
 
 
 def _folds(names: Iterator[str]) -> dict[str, list[str]]:
@@ -256,11 +255,6 @@ def _folds(names: Iterator[str]) -> dict[str, list[str]]:
         if match:
             found.setdefault(match[1], []).append(match[2])
     return dict(sorted(found.items(), key=lambda item: (item[0] == "all", int(item[0]) if item[0] != "all" else 0)))
-
-
-def _roots(names: list[str]) -> list[str]:
-    folders = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] in MARKERS}
-    return sorted(folder for folder in folders if not folder.startswith("__MACOSX"))
 
 
 def _roots_of_folder(source: Path) -> list[str]:

@@ -99,21 +99,20 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int) -> None:
     for key in ("resampling_fn_data", "resampling_fn_probabilities"):
         function = _find(entries.get(key), key, "preprocessing.resampling", None)
         options = entries.get(f"{key}_kwargs")
-        if (
-            not isinstance(options, dict)
-            or not all(
-                type(order) is int and 0 <= order <= 5 for order in (options.get("order", 0), options.get("order_z", 0))
-            )
-            or not all(value is None or isinstance(value, bool | int | str) for value in options.values())
-            or not set(options) <= set(inspect.signature(function).parameters)
-            or options.get("force_separate_z") not in (None, True, False)
-        ):
+        fine = (
+            isinstance(options, dict)
+            and set(options) <= set(inspect.signature(function).parameters)
+            and all(value is None or isinstance(value, bool | int | str) for value in options.values())
+            and all(type(options.get(o, 0)) is int and 0 <= options.get(o, 0) <= 5 for o in ("order", "order_z"))
+            and options.get("force_separate_z") in (None, True, False)
+        )
+        if not fine:
             raise ModelError(f"{key}_kwargs {short(options)} are not options of {entries[key]}.")
-    schemes: Any = entries.get("normalization_schemes")
-    masks: Any = entries.get("use_mask_for_norm")
-    for key, value in (("normalization_schemes", schemes), ("use_mask_for_norm", masks)):
+    for key in ("normalization_schemes", "use_mask_for_norm"):
+        value: Any = entries.get(key)
         if not isinstance(value, list) or len(value) != channels:
             raise ModelError(f"{key} is {short(value)}, but dataset.json names {channels} channel(s).")
+    masks = entries["use_mask_for_norm"]
     if not all(isinstance(mask, bool) for mask in masks):
         raise ModelError(f"use_mask_for_norm {short(masks)} must be true or false for each channel.")
     intensities = plans.get(
@@ -121,7 +120,7 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int) -> None:
     )
     if not isinstance(intensities, dict):
         raise ModelError("It has no object 'foreground_intensity_properties_per_channel'.")
-    for channel, scheme in enumerate(schemes):
+    for channel, scheme in enumerate(entries["normalization_schemes"]):
         _find(scheme, "normalization_schemes", "preprocessing.normalization", ImageNormalization)
         properties = intensities.get(str(channel))
         if not isinstance(properties, dict):
