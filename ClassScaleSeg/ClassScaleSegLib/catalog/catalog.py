@@ -7,24 +7,24 @@ downloaded. ``FILE.zip.json`` records its address, size and SHA-256. The user's 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from ..errors import CatalogError
-from ..files import replacing, unwritable
+from ..files import unwritable
 from ..labels.label import one_line
 from ..models.summary import summarize
 from ..resources import resource
 from .download import CancelToken, Progress, check_address
-from .entries import Entry, Part, format_entries, read_entries
+from .entries import Entry, Part, read_entries, write_entries
 from .locking import locked
 from .parts import Record, download_parts, files_of, read_record
 
@@ -98,14 +98,14 @@ class Catalog:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = models_folder() if folder is None else Path(folder).absolute()
+        self._own_file = self.folder / "own.json"
 
     @cached_property
     def _known(self) -> tuple[Entry, ...]:
         return read_entries(resource("Catalog", "models.json"), own=False)
 
     def _own(self) -> tuple[Entry, ...]:
-        file = self.folder / "own.json"
-        return read_entries(file, own=True) if file.exists() else ()
+        return read_entries(self._own_file, own=True) if self._own_file.exists() else ()
 
     def entries(self) -> tuple[Entry, ...]:
         """Return the embedded models, then the downloadable ones, then the user's own.
@@ -200,8 +200,8 @@ class Catalog:
             with locked(self.folder / entry.id / LOCK, f"{entry.name} is being downloaded"):
                 download_parts(remote, progress, cancel)
             if entry.own:
-                described = self._described(entry)
-                self._write_own([described if other.id == entry.id else other for other in self._own()])
+                known = [self._described(entry) if other.id == entry.id else other for other in self._own()]
+                write_entries(self._own_file, known)
         return self.paths(entry)
 
     def remove(self, entry: Entry) -> int:
@@ -217,16 +217,13 @@ class Catalog:
         folder, freed = self.folder / entry.id, 0
         if folder.is_dir():
             with locked(folder / LOCK, f"{entry.name} is being downloaded"):
-                for part in entry.parts:
-                    if part.address:
-                        freed += sum(_delete(file) for file in files_of(folder / part.file_name))
+                places = (folder / part.file_name for part in entry.parts if part.address)
+                freed = sum(_delete(file) for place in places for file in files_of(place))
             _delete(folder / LOCK)
-            try:
+            with contextlib.suppress(OSError):  # it contains other files, which are not ours
                 folder.rmdir()
-            except OSError:
-                pass  # it contains other files, which are not ours
         if entry.own:
-            self._write_own([other for other in self._own() if other.id != entry.id])
+            write_entries(self._own_file, [other for other in self._own() if other.id != entry.id])
         return freed
 
     def add(self, source: str | Path, name: str | None = None) -> Entry:
@@ -262,7 +259,7 @@ class Catalog:
         plain = unicodedata.normalize("NFKD", entry.name.casefold()).encode("ascii", "ignore").decode()
         slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:50].strip("-") or "model"
         entry = replace(entry, id=_free(f"own-{slug}", "-", taken))
-        self._write_own((*self._own(), entry))
+        write_entries(self._own_file, (*self._own(), entry))
         return entry
 
     def _described(self, entry: Entry) -> Entry:
@@ -278,10 +275,6 @@ class Catalog:
             notice=summary.notice,
             tried=True,
         )
-
-    def _write_own(self, entries: Iterable[Entry]) -> None:
-        with replacing(self.folder / "own.json", overwrite=True) as temporary:
-            temporary.write_text(format_entries(entries), encoding="utf-8")
 
 
 def _free(name: str, separator: str, taken: set[str]) -> str:

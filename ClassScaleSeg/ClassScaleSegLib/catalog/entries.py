@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..errors import CatalogError, ModelError, named
+from ..files import replacing
 from ..models.files import FolderFiles, read_json
 from ..models.json_checks import MAX_TEXT, is_sha256, is_text
 from .download import MAX_DOWNLOAD, is_address
@@ -136,17 +138,18 @@ def read_entries(path: Path, own: bool) -> tuple[Entry, ...]:
             with named(f"model {index}{known}"):
                 entries.append(_entry(item, own))
         for kind in ("id", "name"):
-            values = [getattr(entry, kind).casefold() for entry in entries]
-            repeated = next((value for value in values if values.count(value) > 1), None)
-            if repeated is not None:
-                raise CatalogError(f"two models have the {kind} {repeated!r}.")
+            for value, count in Counter(getattr(entry, kind).casefold() for entry in entries).items():
+                if count > 1:
+                    raise CatalogError(f"two models have the {kind} {value!r}.")
     return tuple(entries)
 
 
-def format_entries(entries: Iterable[Entry]) -> str:
-    """Return the text of ``own.json`` with these entries."""
+def write_entries(path: Path, entries: Iterable[Entry]) -> None:
+    """Write these entries as ``own.json``."""
     models = [{key: value for key, value in asdict(entry).items() if key != "own"} for entry in entries]
-    return json.dumps({"version": VERSION, "models": models}, indent=2, ensure_ascii=False) + "\n"
+    content = json.dumps({"version": VERSION, "models": models}, indent=2, ensure_ascii=False) + "\n"
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text(content, encoding="utf-8")
 
 
 def _entry(item: Any, own: bool) -> Entry:
@@ -203,10 +206,9 @@ def _members(item: Any, kind: type[Entry] | type[Part]) -> dict[str, Any]:
 
 def _refuse(fine: dict[str, Any], given: dict[str, Any]) -> None:
     """Raise a CatalogError for the first member that is not fine."""
-    fault = next((key for key, value in fine.items() if not value), None)
-    if fault:
-        found = str(given[fault])[:80]
-        raise CatalogError(f"{fault!r} cannot be {found!r}; schema.json says what is allowed.")
+    for key, value in fine.items():
+        if not value:
+            raise CatalogError(f"{key!r} cannot be {str(given[key])[:80]!r}; schema.json says what is allowed.")
 
 
 def _number(value: Any, largest: int) -> bool:

@@ -78,7 +78,7 @@ def download_parts(
 
 
 def _fetch(part: Part, place: Path, progress: Progress, cancel: CancelToken | None) -> None:
-    noted, source = read_record(place), Source(_address(part), part.size, part.sha256)
+    noted, source = read_record(place), Source(part.address or "", part.size, part.sha256)
     digest = fetch(source, place, lambda file: _check_model(file, part, source.address), progress, cancel)
     if part.sha256 is None and noted is not None and noted.sha256 != digest:
         place.unlink()
@@ -104,14 +104,9 @@ def _check_present(part: Part, place: Path, cancel: CancelToken | None) -> None:
 
 
 def _note(part: Part, place: Path, digest: str) -> None:
-    noted = Record(_address(part), place.stat().st_size, digest, int(time.time()))
+    noted = Record(part.address or "", place.stat().st_size, digest, int(time.time()))
     with replacing(record_file(place), overwrite=True) as temporary:
         temporary.write_text(json.dumps(asdict(noted), indent=2) + "\n", encoding="utf-8")
-
-
-def _address(part: Part) -> str:
-    assert part.address is not None  # only parts with an address are downloaded
-    return part.address
 
 
 def _check_model(file: Path, part: Part, where: str) -> None:

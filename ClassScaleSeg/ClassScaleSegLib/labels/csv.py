@@ -28,10 +28,7 @@ GROUP = "Group"
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
-    """Read a colour-table CSV, as `parse_labels` does.
-
-    :raises LabelTableError: if the file cannot be read or used.
-    """
+    """Read a colour-table CSV, as `parse_labels` does. A file that cannot be read is a LabelTableError too."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise LabelTableError(f"{path} is larger than {MAX_BYTES >> 20} MiB: this is not a label table.")
@@ -74,8 +71,6 @@ def format_labels(labels: Iterable[Label]) -> str:
     """Return labels as CSV text with all columns. The background is transparent, every other label opaque.
 
     Text is quoted because Slicer's reader treats ``#`` outside quotes as the start of a comment.
-
-    :param labels: the rows, written in this order.
     """
     text, rows = io.StringIO(), tuple(labels)
     grouped = any(label.group for label in rows)

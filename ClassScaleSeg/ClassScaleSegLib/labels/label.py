@@ -21,8 +21,6 @@ def one_line(text: str) -> str:
     reader of colour tables loses the rest of the table at a double quote. A backslash becomes a slash, because Slicer,
     slicerio and NRRD each interpret a backslash as a different escape.
 
-    :param text: any text.
-
     >>> one_line(' left\\n "kidney" ')
     "left 'kidney'"
     """
@@ -105,8 +103,6 @@ def segment_id(value: int) -> str:
     headers, MRML and slicerio. The id depends on the value alone, so scripts can rely on it, and results of the same
     model can be compared segment by segment.
 
-    :param value: label value.
-
     >>> segment_id(12)
     'Segment_12'
     """
@@ -120,8 +116,6 @@ def segment_color(value: int) -> tuple[int, int, int]:
     evenly in two dimensions (powers of the plastic number). Neighbouring values therefore have distant colours: at
     least 49 CIELAB units between a value and the next. The first 4000 colours are all different. Dark hues (blue) are
     lightened to stand out against a black background.
-
-    :param value: label value.
 
     >>> segment_color(1)
     (52, 103, 228)

@@ -27,11 +27,7 @@ def with_standard_names(table: LabelTable) -> LabelTable:
 
 
 def standard_name(label: Label) -> str | None:
-    """Return the meaning of a label's type, preceded by its modifier and followed by its region.
-
-    :param label: any label.
-    :returns: such as "Left kidney"; ``None`` for the background and for a label without a type.
-    """
+    """Return a name such as "Left kidney" from a label's codes; ``None`` for the background or without a type."""
     meaning = {field: code.meaning for field, code in label.codes.items() if code is not None and code.meaning}
     words = meaning.get("type")
     if label.value == 0 or words is None:

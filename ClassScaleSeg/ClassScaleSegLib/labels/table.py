@@ -68,10 +68,9 @@ class LabelTable:
 
         :raises LabelTableError: if no label has this value.
         """
-        try:
-            return self._by_value[value]
-        except KeyError:
-            raise LabelTableError(f"No label has the value {value}; {self._extent}.") from None
+        if value not in self:
+            raise LabelTableError(f"No label has the value {value}; {self._extent}.")
+        return self._by_value[value]
 
     @cached_property
     def _by_value(self) -> dict[int, Label]:
@@ -148,8 +147,7 @@ class LabelTable:
         value = self._as_value(name_or_value)
         if value is None:
             return tuple(self._called(str(name_or_value)))
-        label = self._by_value.get(value)
-        return () if label is None else (label,)
+        return (self._by_value[value],) if value in self else ()
 
     def _called(self, name: str) -> list[Label]:
         return self._by_name.get(name) or self._by_words.get(tuple(_words(name)), [])

@@ -34,8 +34,7 @@ _BOUNDS = {
 def check_architecture(entries: dict) -> None:
     """Check the architecture and replace each class name by its path in the installed packages.
 
-    :param entries: entries of one configuration in ``plans.json``; ``architecture``, an object with ``arch_kwargs``, is
-        replaced.
+    :param entries: of one configuration; ``architecture``, an object with ``arch_kwargs``, is replaced.
     :raises ModelError: if a class is not supported or a size is not plausible; the message names the entry.
     """
     architecture = entries["architecture"]

@@ -42,9 +42,8 @@ class Checkpoint:
 
 
 def read_checkpoint(stream: BinaryIO) -> Checkpoint:
-    """Read a checkpoint written by nnU-Net v2.
+    """Read a checkpoint written by nnU-Net v2 from a seekable stream.
 
-    :param stream: the file, seekable.
     :raises ModelError: if it is truncated, not a checkpoint, or contains more than weights and plain values.
     """
     _check_container(stream)

@@ -14,7 +14,6 @@ MAX_CHANNELS = 1024
 def channel_names(dataset: dict) -> tuple[str, ...]:
     """Return the names of the input channels. Older files have the entry ``modality`` instead of ``channel_names``.
 
-    :param dataset: content of ``dataset.json``.
     :raises ModelError: if the entry is not an object with 1 to ``MAX_CHANNELS`` entries.
 
     >>> channel_names({"channel_names": {"0": "CT"}})
@@ -32,7 +31,6 @@ def label_rows(dataset: dict) -> tuple[tuple[int, ...], dict[int, str], bool]:
     Matches nnU-Net's ``LabelManager``. A softmax row stands for the label equal to its index. For regions,
     ``regions_class_order`` gives the value of each row; a voxel gets the value of the last region above 0.5.
 
-    :param dataset: content of ``dataset.json``.
     :returns: the label value of each row; the name of each label value; whether the rows are regions.
     :raises ModelError: if these cannot be the labels of a network.
 

@@ -37,7 +37,6 @@ ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, O
 class FolderFiles:
     """The files of a model folder.
 
-    :ivar path: the model folder.
     :ivar root: its path, with ``/``, below the folder that the user gave; empty if it is that folder.
     :ivar name: name of the model folder.
     """
@@ -85,8 +84,6 @@ class FolderFiles:
 class ZipFiles:
     """The files of a model in a zip that :func:`_open_zip` has checked; methods as in `FolderFiles`.
 
-    :ivar path: the zip.
-    :ivar archive: the open zip.
     :ivar root: path of the model in the zip, with ``/``; empty if the model is at its top.
     :ivar name: name of the model's folder in the zip, or else of the zip without its suffix.
     """
@@ -259,10 +256,9 @@ def _folds(names: Iterator[str]) -> dict[str, list[str]]:
 
 def _roots_of_folder(source: Path) -> list[str]:
     """Find folders with a model at most ``SEARCH_DEPTH`` levels below ``source``, but none inside another model."""
-    found, visited = [], 0
-    for path, folders, names in os.walk(source, followlinks=True):
+    found = []
+    for visited, (path, folders, names) in enumerate(os.walk(source, followlinks=True), start=1):
         here = Path(path).relative_to(source)
-        visited += 1
         if visited > MAX_FOLDERS:
             raise ModelError(f"{source} contains more than {MAX_FOLDERS} folders: give the model folder itself.")
         if any(marker in names for marker in MARKERS):

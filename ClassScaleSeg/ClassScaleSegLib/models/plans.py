@@ -20,7 +20,6 @@ from .summary import ModelSummary
 def check_plans(summary: ModelSummary) -> tuple[Any, Any]:
     """Check plans and labels of a described model with nnU-Net.
 
-    :param summary: the model.
     :returns: nnU-Net's ``PlansManager``, and its ``ConfigurationManager`` of the model's configuration.
     :raises ModelError: if the model cannot be used; the message names the entry at fault.
     """
@@ -53,10 +52,7 @@ def check_plans(summary: ModelSummary) -> tuple[Any, Any]:
 
 
 def resampling_options(entries: dict) -> dict[str, Any]:
-    """Return all options for the resampling of logits, including defaults of nnU-Net's function.
-
-    :param entries: entries of one configuration in ``plans.json``.
-    """
+    """Return a configuration's options for the resampling of logits, including defaults of nnU-Net's function."""
     from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
 
     name = entries["resampling_fn_probabilities"]
@@ -67,10 +63,7 @@ def resampling_options(entries: dict) -> dict[str, Any]:
 
 
 def _check_linear(entries: dict) -> None:
-    """Require linear resampling of logits, because only a linear operation gives the same result on the basis.
-
-    Order 3 is not linear, because nnU-Net clips its result.
-    """
+    """Require linear resampling of logits: only that gives the same result on the basis. nnU-Net clips order 3."""
     options = resampling_options(entries)
     linear = {
         "resample_data_or_seg_to_shape": options.get("order") == 1 and options.get("order_z") in (0, 1),

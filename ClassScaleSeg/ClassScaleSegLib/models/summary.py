@@ -151,7 +151,6 @@ def describe_folder(
 ) -> ModelSummary:
     """Describe a model folder of nnU-Net by the content of its ``plans.json`` and ``dataset.json``.
 
-    :param folds: the folds to use.
     :param configuration: the configuration that the caller expects.
     :param trained: the configuration in the checkpoints. If not given, the one in the folder's name
         ``Trainer__Plans__configuration``, or else the only one in the plans.
