@@ -45,13 +45,12 @@ def models_folder() -> Path:
     if given := os.environ.get("CLASSSCALESEG_MODELS"):
         return Path(given).expanduser().absolute()
     home = Path.home()
-    if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        data = home / "Library" / "Application Support"
-    else:
-        data = Path(os.environ.get("XDG_DATA_HOME", "").strip() or home / ".local" / "share")
-    return data / "ClassScaleSeg" / "models"
+    data = {
+        "win32": os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local",
+        "darwin": home / "Library" / "Application Support",
+    }
+    elsewhere = os.environ.get("XDG_DATA_HOME", "").strip() or home / ".local" / "share"
+    return Path(data.get(sys.platform, elsewhere), "ClassScaleSeg", "models")
 
 
 def resolve_model(text: str, catalog: Catalog | None = None) -> tuple[Path, ...]:

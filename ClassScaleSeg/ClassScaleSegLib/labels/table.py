@@ -224,13 +224,10 @@ def _codes_by_words(table: Iterable[Label]) -> dict[tuple[str, ...], dict[str, A
         if label.category is not None:
             words, known = sorted(_words(label.name)), {**label.codes, "group": label.group}
             whole[tuple(words)] = known
-            without = {
-                field: None
-                for field in ("type_modifier", "region_modifier")
-                if (modifier := label.codes[field]) is not None and modifier.meaning.casefold() in sides
-            }
-            if without:
-                sideless[tuple(word for word in words if word not in sides)] = {**known, **without}
+            modifiers = {field: code for field, code in label.codes.items() if code and field.endswith("modifier")}
+            sided = [field for field, code in modifiers.items() if code.meaning.casefold() in sides]
+            if sided:
+                sideless[tuple(word for word in words if word not in sides)] = known | dict.fromkeys(sided)
     return sideless | whole
 
 

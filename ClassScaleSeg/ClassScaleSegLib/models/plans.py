@@ -87,8 +87,7 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int) -> None:
 
     _find(plans.get("image_reader_writer"), "image_reader_writer", "imageio", BaseReaderWriter)
     _find(plans["label_manager"], "label_manager", "utilities.label_handling", LabelManager)
-    preprocessor = entries.get("preprocessor_name")
-    _find(preprocessor, "preprocessor_name", "preprocessing.preprocessors", DefaultPreprocessor)
+    _find(entries.get("preprocessor_name"), "preprocessor_name", "preprocessing.preprocessors", DefaultPreprocessor)
     for key in ("resampling_fn_data", "resampling_fn_probabilities"):
         function = _find(entries.get(key), key, "preprocessing.resampling", None)
         options = entries.get(f"{key}_kwargs")
@@ -108,18 +107,17 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int) -> None:
     masks = entries["use_mask_for_norm"]
     if not all(isinstance(mask, bool) for mask in masks):
         raise ModelError(f"use_mask_for_norm {short(masks)} must be true or false for each channel.")
-    intensities = plans.get(
-        "foreground_intensity_properties_per_channel", plans.get("foreground_intensity_properties_by_modality")
-    )
+    key = "foreground_intensity_properties_per_channel"
+    intensities = plans.get(key, plans.get("foreground_intensity_properties_by_modality"))
     if not isinstance(intensities, dict):
-        raise ModelError("It has no object 'foreground_intensity_properties_per_channel'.")
+        raise ModelError(f"It has no object {key!r}.")
     for channel, scheme in enumerate(entries["normalization_schemes"]):
         _find(scheme, "normalization_schemes", "preprocessing.normalization", ImageNormalization)
         properties = intensities.get(str(channel))
         if not isinstance(properties, dict):
-            raise ModelError(f"foreground_intensity_properties_per_channel lacks channel {channel}.")
+            raise ModelError(f"{key} lacks channel {channel}.")
         wanted = ("mean", "std", "percentile_00_5", "percentile_99_5") if scheme == "CTNormalization" else ()
-        if not numbers([properties.get(key) for key in wanted], len(wanted)):
+        if not numbers([properties.get(name) for name in wanted], len(wanted)):
             raise ModelError(f"the intensity properties of channel {channel} lack one of {', '.join(wanted)}.")
 
 
