@@ -67,6 +67,11 @@ def test_embedded_models_are_found_by_id_and_name_and_not_removed(catalog, tmp_p
     assert catalog.paths(toy) == catalog.download(toy) == (TOY,) and catalog.size(toy) == len(MODEL)
     with pytest.raises(CatalogError, match="part of ClassScaleSeg"):
         catalog.remove(toy)
+    missing = known(toy, file="none.zip")
+    assert not catalog.is_installed(missing)
+    for ask in (catalog.paths, lambda entry: catalog.place(entry, *entry.parts)):
+        with pytest.raises(CatalogError, match="none.zip was not found .* install it again"):
+            ask(missing)
     with pytest.raises(CatalogError, match="Did you mean totalsegmentator-3mm"):
         catalog.find("totalsegmentator 3 mm")
     assert resolve_model(str(TOY), catalog) == (TOY,) and resolve_model("toy-120", catalog) == (TOY,)

@@ -7,23 +7,24 @@ downloaded. ``FILE.zip.json`` records its address, size and SHA-256. The user's 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import itertools
 import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from ..errors import CatalogError
-from ..files import replacing, unwritable
+from ..files import unwritable
 from ..labels.label import one_line
 from ..models.summary import summarize
 from ..resources import resource
 from .download import CancelToken, Progress, check_address
-from .entries import Entry, Part, format_entries, read_entries
+from .entries import Entry, Part, read_entries, write_entries
 from .locking import locked
 from .parts import Record, download_parts, files_of, read_record
 
@@ -44,13 +45,12 @@ def models_folder() -> Path:
     if given := os.environ.get("CLASSSCALESEG_MODELS"):
         return Path(given).expanduser().absolute()
     home = Path.home()
-    if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        data = home / "Library" / "Application Support"
-    else:
-        data = Path(os.environ.get("XDG_DATA_HOME", "").strip() or home / ".local" / "share")
-    return data / "ClassScaleSeg" / "models"
+    data = {
+        "win32": os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local",
+        "darwin": home / "Library" / "Application Support",
+    }
+    elsewhere = os.environ.get("XDG_DATA_HOME", "").strip() or home / ".local" / "share"
+    return Path(data.get(sys.platform, elsewhere), "ClassScaleSeg", "models")
 
 
 def resolve_model(text: str, catalog: Catalog | None = None) -> tuple[Path, ...]:
@@ -97,14 +97,14 @@ class Catalog:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = models_folder() if folder is None else Path(folder).absolute()
+        self._own_file = self.folder / "own.json"
 
     @cached_property
     def _known(self) -> tuple[Entry, ...]:
         return read_entries(resource("Catalog", "models.json"), own=False)
 
     def _own(self) -> tuple[Entry, ...]:
-        file = self.folder / "own.json"
-        return read_entries(file, own=True) if file.exists() else ()
+        return read_entries(self._own_file, own=True) if self._own_file.exists() else ()
 
     def entries(self) -> tuple[Entry, ...]:
         """Return the embedded models, then the downloadable ones, then the user's own.
@@ -120,12 +120,11 @@ class Catalog:
         :raises CatalogError: if there is none; the message suggests similar ids.
         """
         entries, wanted = self.entries(), text.strip().casefold()
-        for entry in entries:
-            if wanted in (entry.id.casefold(), entry.name.casefold()):
-                return entry
-        ids = {name.casefold(): entry.id for entry in entries for name in (entry.id, entry.name)}
-        near = difflib.get_close_matches(wanted, ids, n=3, cutoff=0.4)
-        hint = ", ".join(dict.fromkeys(ids[name] for name in near)) or ", ".join(entry.id for entry in entries)
+        called = {name.casefold(): entry for entry in reversed(entries) for name in (entry.id, entry.name)}
+        if wanted in called:
+            return called[wanted]
+        near = difflib.get_close_matches(wanted, called, n=3, cutoff=0.4)
+        hint = ", ".join(dict.fromkeys(called[name].id for name in near)) or ", ".join(entry.id for entry in entries)
         raise CatalogError(
             f"{text[:200]} is neither a file or folder nor a model of the catalogue. Did you mean {hint}? The command "
             "`classscaleseg models list` lists all models."
@@ -134,17 +133,20 @@ class Catalog:
     def place(self, entry: Entry, part: Part) -> Path:
         """Return the path of a part, whether it is downloaded yet or not.
 
-        :raises FileNotFoundError: if an embedded model is missing from this installation.
+        :raises CatalogError: if an embedded model is missing from this installation.
         """
         if part.file is None:
             return self.folder / entry.id / part.file_name
-        return Path(part.file) if entry.own else resource("Models", part.file)
+        try:
+            return Path(part.file) if entry.own else resource("Models", part.file)
+        except FileNotFoundError as error:
+            raise CatalogError(str(error)) from error
 
     def is_installed(self, entry: Entry) -> bool:
         """Return whether all parts are on this machine."""
         try:
             return all(self.place(entry, part).exists() for part in entry.parts)
-        except FileNotFoundError:  # this installation lacks an embedded model
+        except CatalogError:  # this installation lacks an embedded model
             return False
 
     def paths(self, entry: Entry) -> tuple[Path, ...]:
@@ -154,10 +156,7 @@ class Catalog:
         """
         found = []
         for part in entry.parts:
-            try:
-                place = self.place(entry, part)
-            except FileNotFoundError as error:
-                raise CatalogError(str(error)) from error
+            place = self.place(entry, part)
             if not place.exists():
                 raise CatalogError(
                     f"{entry.name} is not downloaded. Run `classscaleseg models download {entry.id}`, or save "
@@ -173,7 +172,8 @@ class Catalog:
         places = [self.folder / entry.id]
         if self.is_installed(entry):
             places += [self.place(entry, part) for part in entry.parts if part.file]
-        return sum(_bytes(place) for place in places)
+        files = (file for place in places for file in (place.rglob("*") if place.is_dir() else [place]))
+        return sum(file.stat().st_size for file in files if file.is_file())
 
     def record(self, entry: Entry, part: Part) -> Record | None:
         """Return what was recorded when a part was downloaded, or first checked; ``None`` if neither has happened.
@@ -187,7 +187,6 @@ class Catalog:
     ) -> tuple[Path, ...]:
         """Download the parts that are missing, and check those that are present.
 
-        :param entry: the model.
         :param progress: called with the bytes so far and the bytes in total (if known) of the missing parts.
         :param cancel: a token that stops the download when it is set.
         :returns: the model file or folder of each part, as `paths` does.
@@ -200,16 +199,15 @@ class Catalog:
             with locked(self.folder / entry.id / LOCK, f"{entry.name} is being downloaded"):
                 download_parts(remote, progress, cancel)
             if entry.own:
-                described = self._described(entry)
-                self._write_own([described if other.id == entry.id else other for other in self._own()])
+                known = [self._described(entry) if other.id == entry.id else other for other in self._own()]
+                write_entries(self._own_file, known)
         return self.paths(entry)
 
     def remove(self, entry: Entry) -> int:
-        """Delete the downloads of a model, and take the user's own model off the list.
+        """Delete the downloads of a model, take the user's own model off the list, and return the bytes freed.
 
         A file or folder that is used in place is not deleted.
 
-        :returns: bytes freed.
         :raises CatalogError: if the model is embedded, or is being downloaded.
         :raises OutputError: if a file cannot be deleted.
         """
@@ -218,16 +216,13 @@ class Catalog:
         folder, freed = self.folder / entry.id, 0
         if folder.is_dir():
             with locked(folder / LOCK, f"{entry.name} is being downloaded"):
-                for part in entry.parts:
-                    if part.address:
-                        freed += sum(_delete(file) for file in files_of(folder / part.file_name))
+                places = (folder / part.file_name for part in entry.parts if part.address)
+                freed = sum(_delete(file) for place in places for file in files_of(place))
             _delete(folder / LOCK)
-            try:
+            with contextlib.suppress(OSError):  # it contains other files, which are not ours
                 folder.rmdir()
-            except OSError:
-                pass  # it contains other files, which are not ours
         if entry.own:
-            self._write_own([other for other in self._own() if other.id != entry.id])
+            write_entries(self._own_file, [other for other in self._own() if other.id != entry.id])
         return freed
 
     def add(self, source: str | Path, name: str | None = None) -> Entry:
@@ -245,23 +240,25 @@ class Catalog:
         text, shown = str(source), one_line(name or "")[:200]
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
             part = Part(address=check_address(text))
-            entry = replace(_EMPTY, name=shown or part.file_name.rpartition(".")[0], source=text, parts=(part,))
+            entry = Entry("", shown or part.file_name.rpartition(".")[0], source=text, parts=(part,), own=True)
         else:
             part = Part(file=str(Path(source).absolute()))
-            entry = self._described(replace(_EMPTY, name=shown, parts=(part,)))
+            entry = self._described(Entry("", shown, parts=(part,), own=True))
         entries = self.entries()
         taken = {text.casefold() for other in entries for text in (other.id, other.name)}
         if not shown:
             if same := next((other for other in entries if other.own and other.parts == entry.parts), None):
                 raise CatalogError(f"{text} is in the catalogue already, as {same.name}.")
-            entry = replace(entry, name=_free_name(entry.name, part, taken))
+            if entry.name.casefold() in taken:
+                file = Path(part.file or "")
+                stem = one_line(file.stem)[:200] if file.suffix.lower() == ".zip" else ""
+                entry = replace(entry, name=_free(stem or entry.name, " ", taken))
         elif entry.name.casefold() in taken:
             raise CatalogError(f"A model called {entry.name} is in the catalogue already. Give yours another name.")
         plain = unicodedata.normalize("NFKD", entry.name.casefold()).encode("ascii", "ignore").decode()
         slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:50].strip("-") or "model"
-        ids = (f"own-{slug}{number}" for number in ("", *(f"-{n}" for n in range(2, len(taken) + 2))))
-        entry = replace(entry, id=next(candidate for candidate in ids if candidate not in taken))
-        self._write_own((*self._own(), entry))
+        entry = replace(entry, id=_free(f"own-{slug}", "-", taken))
+        write_entries(self._own_file, (*self._own(), entry))
         return entry
 
     def _described(self, entry: Entry) -> Entry:
@@ -278,26 +275,15 @@ class Catalog:
             tried=True,
         )
 
-    def _write_own(self, entries: Iterable[Entry]) -> None:
-        with replacing(self.folder / "own.json", overwrite=True) as temporary:
-            temporary.write_text(format_entries(entries), encoding="utf-8")
 
-
-_EMPTY = Entry("", "", "", None, None, None, None, None, None, (), tried=False, own=True)
-
-
-def _free_name(name: str, part: Part, taken: set[str]) -> str:
-    """Return the first that is not taken: ``name``, the name of the model's file, or the latter with a number."""
-    stem = one_line(Path(part.file).stem)[:200] if part.file and part.file.lower().endswith(".zip") else name
-    candidates = (name, stem or name, *(f"{stem or name} {number}" for number in range(2, len(taken) + 3)))
-    return next(candidate for candidate in candidates if candidate.casefold() not in taken)
+def _free(name: str, separator: str, taken: set[str]) -> str:
+    """Return ``name``, with a number from 2 on if it is taken."""
+    numbered = (f"{name}{separator}{number}" for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([name], numbered) if candidate.casefold() not in taken)
 
 
 def _delete(file: Path) -> int:
-    """Delete a file if it exists, and return the bytes freed.
-
-    :raises OutputError: if it cannot be deleted.
-    """
+    """Delete a file if it exists, and return the bytes freed."""
     try:
         size = file.stat().st_size
         file.unlink()
@@ -306,8 +292,3 @@ def _delete(file: Path) -> int:
     except OSError as error:
         raise unwritable(file, error) from error
     return size
-
-
-def _bytes(place: Path) -> int:
-    files = place.rglob("*") if place.is_dir() else [place]
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ..errors import Cancelled, CatalogError
 from ..files import replacing, unwritable
+from ..models.json_checks import is_text
 
 MAX_DOWNLOAD = 16 << 30  # bytes; five folds of nnU-Net's largest network take less than 8 GiB
 CHUNK = 64 << 10  # bytes; small, so that cancelling is quick on a slow connection
@@ -55,6 +56,15 @@ class _ConnectionLost(Exception):
     """The download stopped, but another request may get the rest."""
 
 
+def is_address(value: Any) -> bool:
+    """Tell whether ``value`` is a valid address of http or https."""
+    try:
+        parts = urlsplit(value if is_text(value) else "")
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in value
+    except ValueError:
+        return False
+
+
 def check_address(address: str) -> str:
     """Return the address if it is a valid one of http or https.
 
@@ -63,12 +73,7 @@ def check_address(address: str) -> str:
     >>> check_address("https://example.org/model.zip")
     'https://example.org/model.zip'
     """
-    try:
-        parts = urlsplit(address)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and address.isprintable()
-    except ValueError:
-        fine = False
-    if not fine or len(address) > 2000 or " " in address:
+    if not is_address(address):
         raise CatalogError(
             f"{address[:200]!r} is not an address of a file. It must start with https:// or http:// and contain no "
             "space."
@@ -83,14 +88,12 @@ def fetch(
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
 ) -> str:
-    """Download a zip.
+    """Download a zip and return its SHA-256, 64 hexadecimal digits.
 
-    :param source: where from.
     :param target: path of the new file, which does not exist yet, in a folder that does.
     :param check: called with the complete file before it is renamed to ``target``; raises an error to refuse the file.
     :param progress: called with the bytes so far, and the bytes in total if known.
     :param cancel: a token that is checked before each chunk.
-    :returns: SHA-256 of the file, 64 hexadecimal digits.
     :raises CatalogError: if the file cannot be downloaded, or is not what was expected.
     :raises OutputError: if the file cannot be written.
     :raises Cancelled: if the token is set; the bytes received so far are kept.
@@ -133,10 +136,7 @@ def fetch(
 
 
 def sha256_of(path: Path, cancel: CancelToken | None = None) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits.
-
-    :raises Cancelled: if the token is set.
-    """
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -168,7 +168,12 @@ def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel:
                 part.unlink()
                 raise _ConnectionLost("the server sent a different range than requested, or a different file")
             total = _total(source, start, response.headers)
-            _room(part, total, start)
+            free = shutil.disk_usage(part.parent).free
+            if total is not None and total - start > free:
+                raise CatalogError(
+                    f"{part.parent} has {free / 1e6:.0f} MB left, but {(total - start) / 1e6:.0f} MB are needed. Free "
+                    "some space there, or set CLASSSCALESEG_MODELS to another folder."
+                )
             _keep_note(source, note, response.headers, total)
             with part.open("r+b" if start else "wb") as file:
                 file.seek(start)
@@ -196,21 +201,8 @@ def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel:
         raise _ConnectionLost(f"it ended after {done} of {total} bytes")
 
 
-def _refusal(address: str, status: int) -> CatalogError:
-    if status in (404, 410):
-        return CatalogError(
-            f"{address} does not exist (status {status}): the file was moved or withdrawn. Look for its new address."
-        )
-    if status in (401, 403):
-        return CatalogError(f"{address} is not open to everyone (status {status}). Get the file by hand.")
-    return CatalogError(f"{address}: the server answered with status {status}. Try again later.")
-
-
 def _answer(session: Any, address: str, headers: dict[str, str]) -> Any:
-    """Return the response with the file, after following redirects that do not leave https.
-
-    :raises CatalogError: for every status but 200, 206 and 416.
-    """
+    """Return the response with the file (status 200, 206 or 416), after redirects that do not leave https."""
     current = address
     for _ in range(REDIRECTS + 1):
         response = session.get(current, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False)
@@ -225,14 +217,19 @@ def _answer(session: Any, address: str, headers: dict[str, str]) -> Any:
             f"{address} leads through more than {REDIRECTS} redirects, which were not followed. Give the address of "
             "the file itself."
         )
-    raise _refusal(address, response.status_code)
+    status = response.status_code
+    if status in (404, 410):
+        raise CatalogError(
+            f"{address} does not exist (status {status}): the file was moved or withdrawn. Look for its new address."
+        )
+    if status in (401, 403):
+        raise CatalogError(f"{address} is not open to everyone (status {status}). Get the file by hand.")
+    raise CatalogError(f"{address}: the server answered with status {status}. Try again later.")
 
 
 def follow(address: str, location: str) -> str:
-    """Return the address that a redirect leads to.
+    """Return the address that a redirect from ``address`` leads to, whose ``Location`` may be relative.
 
-    :param address: where the redirect came from.
-    :param location: its ``Location``, absolute or relative.
     :raises CatalogError: if the new address is not one of http or https, or leaves https.
 
     >>> follow("https://example.org/a/b.zip", "c.zip")
@@ -254,12 +251,11 @@ def _arrived(source: Source, part: Path, note: Path) -> tuple[int, str, int | No
     """
     try:
         noted = json.loads(note.read_text(encoding="utf-8"))
-        validator = noted["validator"] if noted["address"] == source.address else None
-        have, whole = part.stat().st_size, noted["size"]
+        validator, whole, have = noted["validator"], noted["size"], part.stat().st_size
+        if noted["address"] == source.address and is_text(validator):
+            return have, validator, whole
     except (OSError, ValueError, KeyError, TypeError):
-        return 0, "", None
-    if isinstance(validator, str) and validator and validator.isprintable():
-        return have, validator, whole
+        pass  # no note, or a damaged one
     return 0, "", None
 
 
@@ -276,10 +272,7 @@ def _validator(headers: Any) -> str | None:
 
 
 def _total(source: Source, start: int, headers: Any) -> int | None:
-    """Return the bytes of the whole file, if the catalogue or the server states them.
-
-    :raises CatalogError: if the two contradict each other, or the file is too large.
-    """
+    """Return the bytes of the whole file, if the catalogue or the server states them."""
     length = headers.get("Content-Length", "")
     declared = start + int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
     if None not in (declared, source.size) and declared != source.size:
@@ -294,15 +287,6 @@ def _total(source: Source, start: int, headers: Any) -> int | None:
             "way."
         )
     return total
-
-
-def _room(part: Path, total: int | None, start: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if total is not None and total - start > free:
-        raise CatalogError(
-            f"{part.parent} has {free / 1e6:.0f} MB left, but {(total - start) / 1e6:.0f} MB are needed. Free some "
-            "space there, or set CLASSSCALESEG_MODELS to another folder."
-        )
 
 
 def _stop_if(cancel: CancelToken | None) -> None:

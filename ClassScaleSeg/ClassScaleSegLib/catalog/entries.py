@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -15,11 +16,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..errors import CatalogError, ModelError, named
-from ..models.files import MAX_JSON, parse_json
-from .download import MAX_DOWNLOAD, check_address
+from ..files import replacing
+from ..models.files import FolderFiles, read_json
+from ..models.json_checks import MAX_TEXT, is_sha256, is_text
+from .download import MAX_DOWNLOAD, is_address
 
 VERSION = 1
-MAX_MODELS, MAX_PARTS, MAX_CLASSES, MAX_TEXT = 1000, 32, 65536, 2000
+MAX_MODELS, MAX_PARTS, MAX_CLASSES = 1000, 32, 65536
 IDENTIFIER = r"[a-z0-9][a-z0-9.-]{0,62}[a-z0-9]"  # also the name of a folder
 # not the names that Windows reserves for devices, whatever follows their first dot
 FILE_NAME = r"(?i)(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))[\w][\w.+-]{0,120}\.zip"
@@ -74,15 +77,15 @@ class Entry:
 
     id: str
     name: str
-    description: str
-    modality: str | None
-    classes: int | None
-    licence: str | None
-    licence_address: str | None
-    source: str | None
-    notice: str | None
-    parts: tuple[Part, ...]
-    tried: bool
+    description: str = ""
+    modality: str | None = None
+    classes: int | None = None
+    licence: str | None = None
+    licence_address: str | None = None
+    source: str | None = None
+    notice: str | None = None
+    parts: tuple[Part, ...] = ()
+    tried: bool = False
     own: bool = False
 
     @property
@@ -98,12 +101,9 @@ class Entry:
 
 def total_size(sizes: Iterable[int | None]) -> int | None:
     """Return the sum of the sizes; ``None`` if one of them is unknown."""
-    total = 0
-    for size in sizes:
-        if size is None:
-            return None
-        total += size
-    return total
+    given = list(sizes)
+    known = [size for size in given if size is not None]
+    return sum(known) if len(known) == len(given) else None
 
 
 def read_entries(path: Path, own: bool) -> tuple[Entry, ...]:
@@ -118,107 +118,98 @@ def read_entries(path: Path, own: bool) -> tuple[Entry, ...]:
     'toy-120'
     """
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise CatalogError(f"{path} has more than {MAX_JSON} bytes, which is too large for a catalogue: not read.")
-        with named(path):
-            content = parse_json(path.read_bytes())
-    except OSError as error:
-        raise CatalogError(f"{path} cannot be read ({error.strerror or error}).") from error
+        content = read_json(FolderFiles(path.parent), path.name)
     except ModelError as error:
         raise CatalogError(str(error)) from error
-    version, models = content.get("version"), content.get("models")
-    if type(version) is not int or not isinstance(models, list) or len(models) > MAX_MODELS:
-        raise CatalogError(
-            f"{path} is not a catalogue: a number 'version' and a list 'models' of at most {MAX_MODELS} were expected."
-        )
-    if version > VERSION:
-        raise CatalogError(
-            f"{path} was made by a newer ClassScaleSeg (catalogue version {version}, this one reads {VERSION}). Update "
-            "ClassScaleSeg."
-        )
-    entries = tuple(_entry(item, f"{path}: model {index}", own) for index, item in enumerate(models, start=1))
-    for kind in ("id", "name"):
-        values = [getattr(entry, kind).casefold() for entry in entries]
-        repeated = next((value for value in values if values.count(value) > 1), None)
-        if repeated is not None:
-            raise CatalogError(f"{path}: two models have the {kind} {repeated!r}.")
-    return entries
+    with named(path):
+        version, models = content.get("version"), content.get("models")
+        if type(version) is not int or not isinstance(models, list) or len(models) > MAX_MODELS:
+            raise CatalogError(
+                f"It is not a catalogue: a number 'version' and a list 'models' of at most {MAX_MODELS} were expected."
+            )
+        if version > VERSION:
+            raise CatalogError(
+                f"It was made by a newer ClassScaleSeg (catalogue version {version}, this one reads {VERSION}). Update "
+                "ClassScaleSeg."
+            )
+        entries = []
+        for index, item in enumerate(models, start=1):
+            known = f" ({str(item['id'])[:64]})" if isinstance(item, dict) and "id" in item else ""
+            with named(f"model {index}{known}"):
+                entries.append(_entry(item, own))
+        for kind in ("id", "name"):
+            for value, count in Counter(getattr(entry, kind).casefold() for entry in entries).items():
+                if count > 1:
+                    raise CatalogError(f"two models have the {kind} {value!r}.")
+    return tuple(entries)
 
 
-def format_entries(entries: Iterable[Entry]) -> str:
-    """Return the text of ``own.json`` with these entries."""
+def write_entries(path: Path, entries: Iterable[Entry]) -> None:
+    """Write these entries as ``own.json``."""
     models = [{key: value for key, value in asdict(entry).items() if key != "own"} for entry in entries]
-    return json.dumps({"version": VERSION, "models": models}, indent=2, ensure_ascii=False) + "\n"
+    content = json.dumps({"version": VERSION, "models": models}, indent=2, ensure_ascii=False) + "\n"
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text(content, encoding="utf-8")
 
 
-def _entry(item: Any, where: str, own: bool) -> Entry:
-    given = _members(item, Entry, where)
-    where = f"{where} ({str(given['id'])[:64]})"
+def _entry(item: Any, own: bool) -> Entry:
+    given = _members(item, Entry)
     parts = given["parts"]
     if not isinstance(parts, list) or not 1 <= len(parts) <= MAX_PARTS:
-        raise CatalogError(f"{where}: 'parts' must be a list of 1 to {MAX_PARTS} parts.")
+        raise CatalogError(f"'parts' must be a list of 1 to {MAX_PARTS} parts.")
     fine = {
         "id": isinstance(given["id"], str) and re.fullmatch(IDENTIFIER, given["id"]),
-        "name": _text(given["name"]),
+        "name": is_text(given["name"]),
         "description": isinstance(given["description"], str) and len(given["description"]) <= MAX_TEXT,
         "classes": _number(given["classes"], MAX_CLASSES) or (own and given["classes"] is None),
         "tried": isinstance(given["tried"], bool),
-        **{key: given[key] is None or _text(given[key]) for key in ("modality", "licence", "notice")},
-        **{key: given[key] is None or _is_address(given[key]) for key in ("licence_address", "source")},
+        **{key: given[key] is None or is_text(given[key]) for key in ("modality", "licence", "notice")},
+        **{key: given[key] is None or is_address(given[key]) for key in ("licence_address", "source")},
     }
-    _refuse(fine, given, where)
-    checked = tuple(_part(part, f"{where}, part {index}", own) for index, part in enumerate(parts, start=1))
+    _refuse(fine, given)
+    checked = []
+    for index, part in enumerate(parts, start=1):
+        with named(f"part {index}"):
+            checked.append(_part(part, own))
     names = [part.file_name for part in checked if part.address]
     if len(set(names)) != len(names):
-        raise CatalogError(f"{where}: two parts would be kept under the same file name. Give them different ones.")
-    return Entry(**{**given, "parts": checked}, own=own)
+        raise CatalogError("two parts would be kept under the same file name. Give them different ones.")
+    return Entry(**{**given, "parts": tuple(checked)}, own=own)
 
 
-def _part(item: Any, where: str, own: bool) -> Part:
-    given = _members(item, Part, where)
+def _part(item: Any, own: bool) -> Part:
+    given = _members(item, Part)
     file = given["file"]
     placed = isinstance(file, str) and (Path(file).is_absolute() if own else bool(re.fullmatch(FILE_NAME, file)))
     fine = {
-        "address": given["address"] is None or _is_address(given["address"]),
+        "address": given["address"] is None or is_address(given["address"]),
         "file": file is None or placed,
         "size": given["size"] is None or _number(given["size"], MAX_DOWNLOAD),
-        "sha256": given["sha256"] is None or re.fullmatch(r"[0-9a-f]{64}", str(given["sha256"])),
-        "configuration": given["configuration"] is None or _text(given["configuration"]),
+        "sha256": given["sha256"] is None or is_sha256(given["sha256"]),
+        "configuration": given["configuration"] is None or is_text(given["configuration"]),
     }
-    _refuse(fine, given, where)
+    _refuse(fine, given)
     if (given["address"] is None) == (file is None):
-        raise CatalogError(f"{where}: it must have either an 'address' or a 'file'.")
+        raise CatalogError("it must have either an 'address' or a 'file'.")
     return Part(**given)
 
 
-def _members(item: Any, kind: type[Entry] | type[Part], where: str) -> dict[str, Any]:
-    """Return the members of a JSON object, after checking that they are exactly the fields of ``kind``."""
+def _members(item: Any, kind: type[Entry] | type[Part]) -> dict[str, Any]:
+    """Return a JSON object, after checking that its members are exactly the fields of ``kind``."""
     wanted = {field.name for field in fields(kind)} - {"own"}
     if not isinstance(item, dict):
-        raise CatalogError(f"{where} must be a JSON object.")
+        raise CatalogError("It must be a JSON object.")
     if odd := sorted(set(item) ^ wanted):
-        raise CatalogError(f"{where}: {odd[0][:64]!r} is {'missing' if odd[0] in wanted else 'not known'}.")
-    return dict(item)
+        raise CatalogError(f"{odd[0][:64]!r} is {'missing' if odd[0] in wanted else 'not known'}.")
+    return item
 
 
-def _refuse(fine: dict[str, Any], given: dict[str, Any], where: str) -> None:
+def _refuse(fine: dict[str, Any], given: dict[str, Any]) -> None:
     """Raise a CatalogError for the first member that is not fine."""
-    fault = next((key for key, value in fine.items() if not value), None)
-    if fault:
-        found = str(given[fault])[:80]
-        raise CatalogError(f"{where}: {fault!r} cannot be {found!r}; schema.json says what is allowed.")
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT and value.isprintable()
+    for key, value in fine.items():
+        if not value:
+            raise CatalogError(f"{key!r} cannot be {str(given[key])[:80]!r}; schema.json says what is allowed.")
 
 
 def _number(value: Any, largest: int) -> bool:
     return type(value) is int and 1 <= value <= largest
-
-
-def _is_address(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and bool(check_address(value))
-    except CatalogError:
-        return False

@@ -47,31 +47,20 @@ def files_of(place: Path) -> tuple[Path, ...]:
 
 
 def read_record(place: Path) -> Record | None:
-    """Return the record of a downloaded file; ``None`` if there is none.
-
-    :raises CatalogError: if the record is damaged.
-    """
+    """Return the record of a downloaded file; ``None`` if there is none. A damaged one is a CatalogError."""
     file = record_file(place)
-    if not file.exists():
-        return None
     try:
-        noted = Record(**parse_json(file.read_bytes()))
+        return Record(**parse_json(file.read_bytes())) if file.exists() else None
     except (OSError, ModelError, TypeError) as error:
         raise CatalogError(f"{file} is damaged ({error}). Delete it.") from error
-    return noted
 
 
 def download_parts(
     parts: Sequence[tuple[Part, Path]], progress: Progress | None = None, cancel: CancelToken | None = None
 ) -> None:
-    """Download the parts that are missing, and check those that are present.
+    """Download the parts that are missing, and check those that are present, as `Catalog.download` says.
 
     :param parts: parts with an address, each with the path of its file. The folders exist.
-    :param progress: as for `Catalog.download`.
-    :param cancel: as for `Catalog.download`.
-    :raises CatalogError: if a part cannot be downloaded, is damaged, or is not a model.
-    :raises Cancelled: if the token is set.
-    :raises OutputError: if a file cannot be written.
     """
     missing = [part.size for part, place in parts if not place.exists()]
     total, before = total_size(missing), 0
@@ -89,14 +78,8 @@ def download_parts(
 
 
 def _fetch(part: Part, place: Path, progress: Progress, cancel: CancelToken | None) -> None:
-    noted, address = read_record(place), _address(part)
-    digest = fetch(
-        Source(address, part.size, part.sha256),
-        place,
-        check=lambda file: _check_model(file, part, address),
-        progress=progress,
-        cancel=cancel,
-    )
+    noted, source = read_record(place), Source(part.address or "", part.size, part.sha256)
+    digest = fetch(source, place, lambda file: _check_model(file, part, source.address), progress, cancel)
     if part.sha256 is None and noted is not None and noted.sha256 != digest:
         place.unlink()
         day = time.strftime("%Y-%m-%d", time.gmtime(noted.time))
@@ -108,10 +91,7 @@ def _fetch(part: Part, place: Path, progress: Progress, cancel: CancelToken | No
 
 
 def _check_present(part: Part, place: Path, cancel: CancelToken | None) -> None:
-    """Compare a file, downloaded or placed by hand, with the SHA-256 that is known for it.
-
-    :raises CatalogError: if they differ, or the file is not a model.
-    """
+    """Compare a file, downloaded or placed by hand, with the SHA-256 that is known for it."""
     noted, digest = read_record(place), sha256_of(place, cancel)
     wanted = part.sha256 or (noted.sha256 if noted else None)
     if wanted and digest != wanted:
@@ -124,14 +104,9 @@ def _check_present(part: Part, place: Path, cancel: CancelToken | None) -> None:
 
 
 def _note(part: Part, place: Path, digest: str) -> None:
-    noted = Record(_address(part), place.stat().st_size, digest, int(time.time()))
+    noted = Record(part.address or "", place.stat().st_size, digest, int(time.time()))
     with replacing(record_file(place), overwrite=True) as temporary:
         temporary.write_text(json.dumps(asdict(noted), indent=2) + "\n", encoding="utf-8")
-
-
-def _address(part: Part) -> str:
-    assert part.address is not None  # only parts with an address are downloaded
-    return part.address
 
 
 def _check_model(file: Path, part: Part, where: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
 
-from ..errors import LabelTableError
+from ..errors import LabelTableError, named
 from .label import CODE_FIELDS, MAX_VALUE, Code, Label, segment_color, segment_id
 
 MAX_BYTES = 64 << 20  # 65536 rows of a kilobyte each; a larger file is not a label table
@@ -28,40 +28,42 @@ GROUP = "Group"
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
-    """Read a colour-table CSV.
+    """Read a colour-table CSV, as `parse_labels` does. A file that cannot be read is a LabelTableError too."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise LabelTableError(f"{path} is larger than {MAX_BYTES >> 20} MiB: this is not a label table.")
+        return parse_labels(path.read_bytes(), str(path))
+    except OSError as error:
+        raise LabelTableError(f"{path} cannot be read ({error.strerror or error}).") from error
 
-    :param path: the file, UTF-8.
-    :returns: the labels in the order of the file.
-    :raises LabelTableError: if the file cannot be read or used; the message names the file and, where known, the line.
+
+def parse_labels(content: bytes, file: str) -> tuple[Label, ...]:
+    """Return the labels of a colour-table CSV in the order of the file.
+
+    :param content: UTF-8 text.
+    :param file: what messages call it.
+    :raises LabelTableError: if it is not a label table; the message names the file and, where known, the line.
     """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise LabelTableError(f"{file}, line {line}: this is not UTF-8 text. Save it as CSV in UTF-8.") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     labels: dict[int, Label] = {}
     try:
-        header = [column.strip() for column in next(reader, [])]
-        missing = [column for column in ("LabelValue", "Name") if column not in header]
-        repeated = [column for column in (*COLUMNS, GROUP) if header.count(column) > 1]
-        if missing:
-            found = ", ".join(header)[:100] or "nothing"
-            raise LabelTableError(
-                f"{path}: the first line has no column {missing[0]}; it has {found}. A label table is a CSV file with "
-                "the columns LabelValue and Name, separated by commas, such as a colour table that 3D Slicer writes."
-            )
-        if repeated:
-            raise LabelTableError(f"{path}: the first line has more than one column {repeated[0]}.")
-        for fields in reader:
-            if not fields:
-                continue
-            where = f"{path}, line {reader.line_num}"
-            if len(fields) != len(header):
-                raise LabelTableError(f"{where}: {len(fields)} fields were found, {len(header)} were expected.")
-            label = _label(dict(zip(header, fields, strict=True)), where)
-            if label.value in labels:
-                raise LabelTableError(
-                    f"{where}: label value {label.value} was used before, by {labels[label.value].name}."
-                )
-            labels[label.value] = label
+        with named(file):
+            header = _header(next(reader, []))
+        for fields in filter(None, reader):
+            with named(f"{file}, line {reader.line_num}"):
+                if len(fields) != len(header):
+                    raise LabelTableError(f"{len(fields)} fields were found, {len(header)} were expected.")
+                label = _label(dict(zip(header, fields, strict=True)))
+                if labels.setdefault(label.value, label) is not label:
+                    before = labels[label.value].name
+                    raise LabelTableError(f"label value {label.value} was used before, by {before}.")
     except csv.Error as error:
-        raise LabelTableError(f"{path}, line {reader.line_num}: this is not valid CSV ({error}).") from error
+        raise LabelTableError(f"{file}, line {reader.line_num}: this is not valid CSV ({error}).") from error
     return tuple(labels.values())
 
 
@@ -69,8 +71,6 @@ def format_labels(labels: Iterable[Label]) -> str:
     """Return labels as CSV text with all columns. The background is transparent, every other label opaque.
 
     Text is quoted because Slicer's reader treats ``#`` outside quotes as the start of a comment.
-
-    :param labels: the rows, written in this order.
     """
     text, rows = io.StringIO(), tuple(labels)
     grouped = any(label.group for label in rows)
@@ -87,42 +87,43 @@ def code_cells(label: Label) -> list[str]:
     return [part for code in label.codes.values() for part in (astuple(code) if code else ("", "", ""))]
 
 
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise LabelTableError(f"{path} is larger than {MAX_BYTES >> 20} MiB: this is not a label table.")
-        content = path.read_bytes()
-    except OSError as error:
-        raise LabelTableError(f"{path} cannot be read ({error.strerror or error}).") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise LabelTableError(f"{path}, line {line}: this is not UTF-8 text. Save it as CSV in UTF-8.") from error
+def _header(cells: list[str]) -> list[str]:
+    header = [column.strip() for column in cells]
+    for column in ("LabelValue", "Name"):
+        if column not in header:
+            found = ", ".join(header)[:100] or "nothing"
+            raise LabelTableError(
+                f"the first line has no column {column}; it has {found}. A label table is a CSV file with the columns "
+                "LabelValue and Name, separated by commas, such as a colour table that 3D Slicer writes."
+            )
+    for column in (*COLUMNS, GROUP):
+        if header.count(column) > 1:
+            raise LabelTableError(f"the first line has more than one column {column}.")
+    return header
 
 
-def _label(cells: dict[str, str], where: str) -> Label:
-    value = _number(cells, "LabelValue", MAX_VALUE, where)
+def _label(cells: dict[str, str]) -> Label:
+    value = _number(cells, "LabelValue", MAX_VALUE)
     if any(column in cells for column in COLORS):
-        red, green, blue = (_number(cells, column, 255, where) for column in COLORS)
+        red, green, blue = (_number(cells, column, 255) for column in COLORS)
     else:
         red, green, blue = segment_color(value)
-    codes = {field: _code(cells, columns, where) for field, columns in CODE_COLUMNS.items()}
+    codes = {field: _code(cells, columns) for field, columns in CODE_COLUMNS.items()}
     return Label(value, segment_id(value), cells["Name"], (red, green, blue), **codes, group=cells.get(GROUP))
 
 
-def _number(cells: dict[str, str], column: str, largest: int, where: str) -> int:
+def _number(cells: dict[str, str], column: str, largest: int) -> int:
     text = cells.get(column, "").strip()
     # int() alone would also accept "1_0", digits of other scripts and numbers of any length
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) <= largest):
-        raise LabelTableError(f'{where}: {column} is "{text[:30]}", expected a whole number from 0 to {largest}.')
+        raise LabelTableError(f'{column} is "{text[:30]}", expected a whole number from 0 to {largest}.')
     return int(text)
 
 
-def _code(cells: dict[str, str], columns: tuple[str, ...], where: str) -> Code | None:
+def _code(cells: dict[str, str], columns: tuple[str, ...]) -> Code | None:
     code = Code(*(cells.get(column, "") for column in columns))
     if not any(astuple(code)):
         return None
     if not (code.scheme and code.value):
-        raise LabelTableError(f"{where}: {columns[0]} and {columns[1]} must both be given, or neither of them.")
+        raise LabelTableError(f"{columns[0]} and {columns[1]} must both be given, or neither of them.")
     return code

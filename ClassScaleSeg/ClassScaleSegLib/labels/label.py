@@ -10,7 +10,7 @@ import colorsys
 import re
 from dataclasses import dataclass
 
-MAX_VALUE = 65535
+MAX_VALUE = 65535  # label maps are uint16
 CODE_FIELDS = ("category", "type", "type_modifier", "region", "region_modifier")
 
 
@@ -20,8 +20,6 @@ def one_line(text: str) -> str:
     Control characters and runs of white space become one space. A double quote becomes a single quote, because Slicer's
     reader of colour tables loses the rest of the table at a double quote. A backslash becomes a slash, because Slicer,
     slicerio and NRRD each interpret a backslash as a different escape.
-
-    :param text: any text.
 
     >>> one_line(' left\\n "kidney" ')
     "left 'kidney'"
@@ -105,8 +103,6 @@ def segment_id(value: int) -> str:
     headers, MRML and slicerio. The id depends on the value alone, so scripts can rely on it, and results of the same
     model can be compared segment by segment.
 
-    :param value: label value.
-
     >>> segment_id(12)
     'Segment_12'
     """
@@ -120,8 +116,6 @@ def segment_color(value: int) -> tuple[int, int, int]:
     evenly in two dimensions (powers of the plastic number). Neighbouring values therefore have distant colours: at
     least 49 CIELAB units between a value and the next. The first 4000 colours are all different. Dark hues (blue) are
     lightened to stand out against a black background.
-
-    :param value: label value.
 
     >>> segment_color(1)
     (52, 103, 228)

@@ -22,30 +22,20 @@ def with_standard_names(table: LabelTable) -> LabelTable:
     """
     proposed = {label.value: standard_name(label) for label in table}
     taken = Counter(name or table[value].name for value, name in proposed.items())
-
-    def renamed(label: Label) -> Label:
-        name = proposed[label.value]
-        return replace(label, name=name) if name and taken[name] == 1 else label
-
-    return LabelTable(tuple(renamed(label) for label in table))
+    unique = {value: name for value, name in proposed.items() if name and taken[name] == 1}
+    return LabelTable(tuple(replace(label, name=unique.get(label.value, label.name)) for label in table))
 
 
 def standard_name(label: Label) -> str | None:
-    """Return the meaning of a label's type, preceded by its modifier and followed by its region.
-
-    :param label: any label.
-    :returns: such as "Left kidney"; ``None`` for the background and for a label without a type.
-    """
-    if label.value == 0 or label.type is None or not label.type.meaning:
+    """Return a name such as "Left kidney" from a label's codes; ``None`` for the background or without a type."""
+    meaning = {field: code.meaning for field, code in label.codes.items() if code is not None and code.meaning}
+    words = meaning.get("type")
+    if label.value == 0 or words is None:
         return None
-    words = label.type.meaning
-    if label.type_modifier is not None and label.type_modifier.meaning:
-        words = (
-            f"{label.type_modifier.meaning} {words[0].lower() + words[1:]}"
-            if words[1:2].islower()
-            else (f"{label.type_modifier.meaning} {words}")
-        )
-    if label.region is not None and label.region.meaning:
-        side = f"{label.region_modifier.meaning} " if label.region_modifier is not None else ""
-        words += f", {side}{label.region.meaning}"
+    if "type_modifier" in meaning:
+        if words[1:2].islower():
+            words = words[0].lower() + words[1:]
+        words = f"{meaning['type_modifier']} {words}"
+    if "region" in meaning:
+        words += ", " + " ".join(meaning[field] for field in ("region_modifier", "region") if field in meaning)
     return words

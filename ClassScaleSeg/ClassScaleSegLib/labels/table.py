@@ -9,11 +9,14 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import LabelTableError
+from ..files import replacing
+from ..resources import resource
+from .csv import format_labels, read_labels
 from .label import MAX_VALUE, Label, segment_color, segment_id
 
 
@@ -40,16 +43,16 @@ class LabelTable:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(sorted(self.labels, key=lambda label: label.value)))
-        for label in self.labels:
-            if not 0 <= label.value <= MAX_VALUE:
-                raise LabelTableError(f"Label value {label.value} ({label.name}) is not between 0 and {MAX_VALUE}.")
-        for before, label in zip(self.labels, self.labels[1:], strict=False):
-            if before.value == label.value:
-                raise LabelTableError(f"Label value {label.value} is used twice, by {before.name} and by {label.name}.")
+        values: dict[int, Label] = {}
         ids: dict[str, Label] = {}
         for label in self.labels:
+            value, name = label.value, label.name
+            if not 0 <= value <= MAX_VALUE:
+                raise LabelTableError(f"Label value {value} ({name}) is not between 0 and {MAX_VALUE}.")
+            if values.setdefault(value, label) is not label:
+                raise LabelTableError(f"Label value {value} is used twice, by {values[value].name} and by {name}.")
             if ids.setdefault(label.id, label) is not label:
-                raise LabelTableError(f"Segment id {label.id} is used twice, by {ids[label.id].name} and {label.name}.")
+                raise LabelTableError(f"Segment id {label.id} is used twice, by {ids[label.id].name} and {name}.")
 
     def __iter__(self) -> Iterator[Label]:
         return iter(self.labels)
@@ -65,10 +68,9 @@ class LabelTable:
 
         :raises LabelTableError: if no label has this value.
         """
-        try:
-            return self._by_value[value]
-        except KeyError:
-            raise LabelTableError(f"No label has the value {value}; {self._extent}.") from None
+        if value not in self:
+            raise LabelTableError(f"No label has the value {value}; {self._extent}.")
+        return self._by_value[value]
 
     @cached_property
     def _by_value(self) -> dict[int, Label]:
@@ -76,17 +78,11 @@ class LabelTable:
 
     @cached_property
     def _by_name(self) -> dict[str, list[Label]]:
-        found: dict[str, list[Label]] = {}
-        for label in self.labels:
-            found.setdefault(label.name, []).append(label)
-        return found
+        return _grouped((label.name, label) for label in self.labels)
 
     @cached_property
     def _by_words(self) -> dict[tuple[str, ...], list[Label]]:
-        found: dict[tuple[str, ...], list[Label]] = {}
-        for label in self.labels:
-            found.setdefault(tuple(_words(label.name)), []).append(label)
-        return found
+        return _grouped((tuple(_words(label.name)), label) for label in self.labels)
 
     @property
     def _extent(self) -> str:
@@ -107,10 +103,7 @@ class LabelTable:
     @cached_property
     def groups(self) -> dict[str, tuple[Label, ...]]:
         """Foreground labels by group, both in the order of the label values. Labels without a group are left out."""
-        found: dict[str, list[Label]] = {}
-        for label in self.foreground:
-            if label.group:
-                found.setdefault(label.group, []).append(label)
+        found = _grouped((label.group, label) for label in self.foreground if label.group)
         return {group: tuple(labels) for group, labels in found.items()}
 
     def by_name(self, name: str) -> Label:
@@ -154,8 +147,7 @@ class LabelTable:
         value = self._as_value(name_or_value)
         if value is None:
             return tuple(self._called(str(name_or_value)))
-        label = self._by_value.get(value)
-        return () if label is None else (label,)
+        return (self._by_value[value],) if value in self else ()
 
     def _called(self, name: str) -> list[Label]:
         return self._by_name.get(name) or self._by_words.get(tuple(_words(name)), [])
@@ -175,12 +167,11 @@ class LabelTable:
             ClassScaleSeg (the classes of TotalSegmentator). A name found in neither gets no codes.
         :raises LabelTableError: if a value does not fit into 16 bits.
         """
-        given = {} if codes is None else _codes_by_words(codes)
+        known = _codes_in(resource("LabelTables", "totalsegmentator.csv")) | _codes_by_words(codes or ())
         labels = []
         for value, name in names.items():
-            words = tuple(sorted(_words(name)))
-            known = given.get(words) or _known_codes().get(words) or {}
-            labels.append(Label(int(value), segment_id(value), name, segment_color(value), **known))
+            found = known.get(tuple(sorted(_words(name))), {})
+            labels.append(Label(int(value), segment_id(value), name, segment_color(value), **found))
         return cls(tuple(labels))
 
     @classmethod
@@ -191,8 +182,6 @@ class LabelTable:
         :raises LabelTableError: if the file cannot be read or used; the message names the file and, where known, the
             line.
         """
-        from .csv import read_labels
-
         return cls(read_labels(Path(path)))
 
     def to_csv(self, path: str | Path | None = None, overwrite: bool = False) -> str:
@@ -204,15 +193,18 @@ class LabelTable:
         :raises OutputExistsError: if the file exists and ``overwrite`` is false.
         :raises OutputError: if the file cannot be written.
         """
-        from .csv import format_labels
-
         text = format_labels(self.labels)
         if path is not None:
-            from ..files import replacing
-
             with replacing(path, overwrite) as temporary:
                 temporary.write_text(text, encoding="utf-8", newline="")
         return text
+
+
+def _grouped(items: Iterable[tuple[Any, Label]]) -> dict[Any, list[Label]]:
+    found: dict[Any, list[Label]] = {}
+    for key, label in items:
+        found.setdefault(key, []).append(label)
+    return found
 
 
 def _words(name: str) -> list[str]:
@@ -227,27 +219,18 @@ def _codes_by_words(table: Iterable[Label]) -> dict[tuple[str, ...], dict[str, A
     """
     whole: dict[tuple[str, ...], dict[str, Any]] = {}
     sideless: dict[tuple[str, ...], dict[str, Any]] = {}
+    sides = ("left", "right")
     for label in table:
-        words = sorted(_words(label.name))
-        if label.category is None:
-            continue
-        whole[tuple(words)] = {**label.codes, "group": label.group}
-        sides: dict[str, Any] = {
-            field: None
-            for field in ("type_modifier", "region_modifier")
-            if (modifier := label.codes[field]) is not None and modifier.meaning.casefold() in ("left", "right")
-        }
-        if sides:
-            sideless[tuple(word for word in words if word not in ("left", "right"))] = {
-                **label.codes,
-                **sides,
-                "group": label.group,
-            }
-    return {**sideless, **whole}
+        if label.category is not None:
+            words, known = sorted(_words(label.name)), {**label.codes, "group": label.group}
+            whole[tuple(words)] = known
+            modifiers = {field: code for field, code in label.codes.items() if code and field.endswith("modifier")}
+            sided = [field for field, code in modifiers.items() if code.meaning.casefold() in sides]
+            if sided:
+                sideless[tuple(word for word in words if word not in sides)] = known | dict.fromkeys(sided)
+    return sideless | whole
 
 
-@lru_cache(maxsize=1)
-def _known_codes() -> dict[tuple[str, ...], dict[str, Any]]:
-    from ..resources import resource
-
-    return _codes_by_words(LabelTable.from_csv(resource("LabelTables", "totalsegmentator.csv")))
+@cache
+def _codes_in(file: Path) -> dict[tuple[str, ...], dict[str, Any]]:
+    return _codes_by_words(LabelTable.from_csv(file))

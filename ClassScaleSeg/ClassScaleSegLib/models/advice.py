@@ -9,12 +9,10 @@ _MODALITIES = {"MR": "MR", "MRI": "MR", "CT": "CT", "PT": "PET", "PET": "PET", "
 
 
 def advise(summary: ModelSummary, spacing: tuple[float, float, float], modality: str | None) -> list[str]:
-    """Return warnings about the use of a model for a volume.
+    """Return warnings about the use of a model for a volume, one sentence each.
 
-    :param summary: the model.
     :param spacing: of the volume, mm, along z, y, x.
     :param modality: of the volume as in DICOM; ``None`` if unknown.
-    :returns: one sentence for each warning; empty if there is none.
     """
     sentences = []
     wanted = summary.modality or (summary.channel_names[0] if len(summary.channel_names) == 1 else None)

@@ -24,22 +24,17 @@ OPERATIONS = {  # arguments that name a class, and the allowed classes; {d} is 2
 }
 _RESIDUAL = "dynamic_network_architectures.building_blocks.residual"
 _BOUNDS = {
-    "features_per_stage": MAX_FEATURES,
-    "stem_channels": MAX_FEATURES,
-    "bottleneck_channels": MAX_FEATURES,
+    **dict.fromkeys(("features_per_stage", "stem_channels", "bottleneck_channels"), MAX_FEATURES),
+    **dict.fromkeys(("n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder"), MAX_CONVOLUTIONS),
     "kernel_sizes": MAX_KERNEL,
     "strides": MAX_STRIDE,
-    "n_conv_per_stage": MAX_CONVOLUTIONS,
-    "n_blocks_per_stage": MAX_CONVOLUTIONS,
-    "n_conv_per_stage_decoder": MAX_CONVOLUTIONS,
 }
 
 
 def check_architecture(entries: dict) -> None:
     """Check the architecture and replace each class name by its path in the installed packages.
 
-    :param entries: entries of one configuration in ``plans.json``; ``architecture``, an object with ``arch_kwargs``, is
-        replaced.
+    :param entries: of one configuration; ``architecture``, an object with ``arch_kwargs``, is replaced.
     :raises ModelError: if a class is not supported or a size is not plausible; the message names the entry.
     """
     architecture = entries["architecture"]

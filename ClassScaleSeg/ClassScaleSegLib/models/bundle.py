@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import LabelTableError, ModelError, named
+from ..labels.csv import parse_labels
 from ..labels.table import LabelTable
 from .files import MAX_JSON, Files, read_json
+from .json_checks import is_sha256, is_text
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +42,8 @@ def is_bundle(files: Files) -> bool:
 
 
 def choose_folds(files: Files, manifest: dict, folds: tuple[int | str, ...] | None) -> tuple[str, ...]:
-    """Return the names of the folds to use.
+    """Return the names of the requested folds, or of all.
 
-    :param files: files of the bundle.
-    :param manifest: its checked manifest.
-    :param folds: the requested folds; all if not given.
     :raises ModelError: if the bundle does not have them.
     """
     found = manifest["folds"]
@@ -61,7 +58,6 @@ def choose_folds(files: Files, manifest: dict, folds: tuple[int | str, ...] | No
 def read_manifest(files: Files) -> dict:
     """Read and check the manifest, without comparing it with the other members.
 
-    :param files: files of the bundle.
     :raises ModelError: if it is damaged, of another format, or of a newer version.
     """
     manifest = read_json(files, "manifest.json")
@@ -73,20 +69,13 @@ def read_manifest(files: Files) -> dict:
 def check_manifest(manifest: dict) -> None:
     """Check format, version, and types and forms of all entries of a manifest.
 
-    :param manifest: content of ``manifest.json``.
     :raises ModelError: if an entry is missing or not valid; the message names the first one.
     """
 
-    def text(value: object) -> bool:
-        return isinstance(value, str) and 0 < len(value) <= 2000 and value.isprintable()
-
-    def member(name: object, declared: object) -> bool:
-        return (
-            isinstance(declared, dict)
-            and type(declared.get("size")) is int
-            and re.fullmatch(r"[0-9a-f]{64}", str(declared.get("sha256"))) is not None
-            and (name in TEXTS or re.fullmatch(FOLD, str(name)) is not None)
-        )
+    def member(name: str, declared: Any) -> bool:
+        described = isinstance(declared, dict) and type(declared.get("size")) is int
+        known = name in TEXTS or re.fullmatch(FOLD, name) is not None
+        return known and described and is_sha256(declared.get("sha256"))
 
     if manifest.get("format") != FORMAT:
         raise ModelError(f"It does not belong to a ClassScaleSeg bundle (its 'format' is not {FORMAT}).")
@@ -105,23 +94,20 @@ def check_manifest(manifest: dict) -> None:
         "folds": bool(folds) and all(isinstance(fold, str) and f"fold_{fold}.safetensors" in members for fold in folds),
         "mirror_axes": isinstance(manifest.get("mirror_axes"), list),
         "orientation": manifest.get("orientation") is None or re.fullmatch(ORIENTATION, str(manifest["orientation"])),
-        **{key: text(manifest.get(key)) for key in ("name", "configuration")},
-        **{key: manifest.get(key) is None or text(manifest[key]) for key in ("modality", "licence", "notice")},
+        **{key: is_text(manifest.get(key)) for key in ("name", "configuration")},
+        **{key: manifest.get(key) is None or is_text(manifest[key]) for key in ("modality", "licence", "notice")},
     }
-    fault = next((key for key, value in fine.items() if not value), None)
-    if fault:
-        raise ModelError(f"the entry {fault!r} is missing or not valid.")
-    missing = next((name for name in TEXTS if name not in members), None)
-    if missing:
-        raise ModelError(f"It does not list {missing}: the bundle is incomplete; get it again.")
+    for key, value in fine.items():
+        if not value:
+            raise ModelError(f"the entry {key!r} is missing or not valid.")
+    for name in TEXTS:
+        if name not in members:
+            raise ModelError(f"It does not list {name}: the bundle is incomplete; get it again.")
 
 
 def read_member(files: Files, name: str, declared: dict) -> bytes:
-    """Read a member and compare it with its entry in the manifest.
+    """Read a member and compare it with what the checked manifest declares, ``size`` in bytes and ``sha256``.
 
-    :param files: files of the bundle.
-    :param name: of the member.
-    :param declared: its entry in the manifest, with ``size`` in bytes and ``sha256``.
     :raises ModelError: if it is missing or differs; the message names the member.
     """
     check_size(files, name, declared)
@@ -135,11 +121,8 @@ def read_member(files: Files, name: str, declared: dict) -> bytes:
 
 
 def check_size(files: Files, name: str, declared: dict) -> None:
-    """Compare the size of a member with its entry in the manifest, without reading the member.
+    """Compare the size of a member with the declared one, without reading the member.
 
-    :param files: files of the bundle.
-    :param name: of the member.
-    :param declared: its entry in the manifest, with ``size`` in bytes.
     :raises ModelError: if it is missing, has another size, or is a text of more than 64 MiB.
     """
     if name not in files:
@@ -154,10 +137,7 @@ def check_size(files: Files, name: str, declared: dict) -> None:
 def read_weights(files: Files, manifest: dict, folds: tuple[str, ...]) -> Weights:
     """Read the weights of a bundle, and compare those of every fold with the manifest.
 
-    :param files: files of the bundle.
-    :param manifest: its checked manifest.
-    :param folds: the folds whose tensors are wanted.
-    :returns: for each of these folds the file, for messages, and its tensors by nnU-Net's names.
+    :returns: for each of the given folds the file, for messages, and its tensors by nnU-Net's names.
     :raises ModelError: if a file is missing, damaged, or not a safetensors file.
     """
     tensors = {}
@@ -172,9 +152,8 @@ def read_weights(files: Files, manifest: dict, folds: tuple[str, ...]) -> Weight
 
 
 def read_tensors(content: bytes) -> dict[str, torch.Tensor]:
-    """Read the tensors of a safetensors file, by name.
+    """Return the tensors in the bytes of a safetensors file, by name.
 
-    :param content: the bytes of the file.
     :raises ModelError: if the bytes are not a safetensors file.
     """
     from safetensors import SafetensorError
@@ -187,19 +166,14 @@ def read_tensors(content: bytes) -> dict[str, torch.Tensor]:
 
 
 def read_table(content: bytes, values: tuple[int, ...]) -> LabelTable:
-    """Read the label table of a bundle and add a background if it has none.
+    """Return the label table in the bytes of ``labels.csv``, as `complete_table` does.
 
-    :param content: the bytes of ``labels.csv``.
-    :param values: label values that the model gives.
     :raises ModelError: if the bytes are not a label table, or its values are not those of the model.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "labels.csv"
-        path.write_bytes(content)
-        try:
-            table = LabelTable.from_csv(path)
-        except LabelTableError as error:
-            raise ModelError(f"It is not a label table ({str(error).replace(str(path), 'labels.csv')}).") from error
+    try:
+        table = LabelTable(parse_labels(content, "labels.csv"))
+    except LabelTableError as error:
+        raise ModelError(f"It is not a label table ({error}).") from error
     try:
         return complete_table(table, values)
     except LabelTableError as error:
@@ -209,8 +183,6 @@ def read_table(content: bytes, values: tuple[int, ...]) -> LabelTable:
 def complete_table(table: LabelTable, values: tuple[int, ...]) -> LabelTable:
     """Check that a table has exactly the values that a model gives; return it with a background.
 
-    :param table: labels of the model.
-    :param values: label values that the model gives.
     :raises LabelTableError: if the values differ; the message names the first such value.
     """
     given, wanted = {label.value for label in table.foreground}, set(values) - {0}

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import functools
-import importlib
 import pickle
 import re
 import zipfile
@@ -33,24 +31,19 @@ class Checkpoint:
     :ivar weights: tensors by nnU-Net's names, without the prefixes of ``torch.compile`` and data parallel training.
     :ivar configuration: configuration in the plans that it was trained with; ``None`` if the file does not name it.
     :ivar mirror_axes: spatial axes that may be mirrored, as the trainer set them; unchecked.
-    :ivar trainer: name of the trainer class. Some trainers build another network than the plans describe.
+    :ivar origin: the trainer class, as messages append it to the file name; empty if unknown. Some trainers build
+        another network than the plans describe.
     """
 
     weights: dict[str, torch.Tensor]
     configuration: str | None
     mirror_axes: tuple[Any, ...]
-    trainer: str | None
-
-    @property
-    def origin(self) -> str:
-        """Name of the trainer, as messages append it to the file name; empty if unknown."""
-        return f" (trained by {self.trainer})" if self.trainer else ""
+    origin: str
 
 
 def read_checkpoint(stream: BinaryIO) -> Checkpoint:
-    """Read a checkpoint written by nnU-Net v2.
+    """Read a checkpoint written by nnU-Net v2 from a seekable stream.
 
-    :param stream: the file, seekable.
     :raises ModelError: if it is truncated, not a checkpoint, or contains more than weights and plain values.
     """
     _check_container(stream)
@@ -74,7 +67,7 @@ def read_checkpoint(stream: BinaryIO) -> Checkpoint:
         {re.sub(r"^((_orig_mod|module)\.)+", "", key): value for key, value in weights.items()},
         configuration if isinstance(configuration, str) else None,
         tuple(axes) if isinstance(axes, list | tuple) else (),
-        trainer if isinstance(trainer, str) else None,
+        f" (trained by {trainer})" if isinstance(trainer, str) and trainer else "",
     )
 
 
@@ -119,17 +112,17 @@ def _numpy_scalars_allowed() -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
-@functools.cache
 def _numpy_scalars() -> list[Any]:
     """Return what a pickled NumPy number refers to; NumPy 1 and 2 write different names of the same function."""
-    module = importlib.import_module("numpy.core" if int(np.__version__.split(".")[0]) < 2 else "numpy._core")
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_)]
-    return [np.dtype, codecs.encode, *(_scalar(module, name) for name in ("numpy.core", "numpy._core")), *dtypes]
+    return [np.dtype, codecs.encode, _scalar("numpy.core"), _scalar("numpy._core"), *dtypes]
 
 
-def _scalar(module: Any, package: str) -> Callable:
+def _scalar(package: str) -> Callable:
+    number: Any = np.float64(0)
+
     def scalar(dtype: np.dtype, data: bytes) -> Any:
-        return module.multiarray.scalar(dtype, data)
+        return number.__reduce__()[0](dtype, data)
 
     scalar.__module__, scalar.__qualname__ = f"{package}.multiarray", "scalar"
     return scalar

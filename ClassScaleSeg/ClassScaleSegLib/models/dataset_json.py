@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 
 from ..errors import ModelError
+from ..labels.label import MAX_VALUE
 from .json_checks import flat, short
 
-MAX_CHANNELS, MAX_LABEL = 1024, 65535  # label maps are uint16
+MAX_CHANNELS = 1024
 
 
 def channel_names(dataset: dict) -> tuple[str, ...]:
     """Return the names of the input channels. Older files have the entry ``modality`` instead of ``channel_names``.
 
-    :param dataset: content of ``dataset.json``.
     :raises ModelError: if the entry is not an object with 1 to ``MAX_CHANNELS`` entries.
 
     >>> channel_names({"channel_names": {"0": "CT"}})
@@ -31,7 +31,6 @@ def label_rows(dataset: dict) -> tuple[tuple[int, ...], dict[int, str], bool]:
     Matches nnU-Net's ``LabelManager``. A softmax row stands for the label equal to its index. For regions,
     ``regions_class_order`` gives the value of each row; a voxel gets the value of the last region above 0.5.
 
-    :param dataset: content of ``dataset.json``.
     :returns: the label value of each row; the name of each label value; whether the rows are regions.
     :raises ModelError: if these cannot be the labels of a network.
 
@@ -52,8 +51,8 @@ def label_rows(dataset: dict) -> tuple[tuple[int, ...], dict[int, str], bool]:
         order = [int(value) for value in dataset["regions_class_order"]] if regions else listed
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"the labels cannot be used ({type(error).__name__}: {short(error)}).") from error
-    if not order or not all(0 <= value <= MAX_LABEL for value in (*listed, *order)):
-        raise ModelError(f"label values must lie between 0 and {MAX_LABEL}.")
+    if not order or not all(0 <= value <= MAX_VALUE for value in (*listed, *order)):
+        raise ModelError(f"label values must lie between 0 and {MAX_VALUE}.")
     if regions:
         named = {k: v for k, v in named.items() if v != 0 and not (v and set(flat(v)) == {0})}
         if len(named) != len(order):

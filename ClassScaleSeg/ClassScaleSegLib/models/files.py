@@ -30,23 +30,13 @@ MAX_FOLDERS = 20_000  # visited when a model is searched below a folder
 SEARCH_DEPTH = 3  # a results folder contains Dataset*/Trainer__Plans__configuration
 
 MARKERS = ("manifest.json", "plans.json")  # either file makes its folder a model
-ZIP_FAULTS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,  # compression methods and zip versions that Python does not support
-    OSError,
-    OverflowError,
-    RuntimeError,  # an encrypted member
-    ValueError,
-)
+# RuntimeError: an encrypted member; NotImplementedError, which is one: a compression that Python does not support
+ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
 
 
 class FolderFiles:
     """The files of a model folder.
 
-    :ivar path: the model folder.
     :ivar root: its path, with ``/``, below the folder that the user gave; empty if it is that folder.
     :ivar name: name of the model folder.
     """
@@ -71,12 +61,7 @@ class FolderFiles:
         return (self.path / name).stat().st_size
 
     def start(self, name: str, count: int) -> bytes:
-        """Read the first bytes of a file.
-
-        :param name: of the file.
-        :param count: bytes to read; fewer are returned if the file is shorter.
-        :raises ModelError: if the file is missing or cannot be read.
-        """
+        """Return the first ``count`` bytes of a file, or fewer if it is shorter."""
         with self.open(name) as stream:
             return stream.read(count)
 
@@ -84,7 +69,6 @@ class FolderFiles:
     def open(self, name: str) -> Iterator[BinaryIO]:
         """Open a file as a seekable binary stream.
 
-        :param name: of the file.
         :raises ModelError: if the file is missing or cannot be read.
         """
         try:
@@ -100,8 +84,6 @@ class FolderFiles:
 class ZipFiles:
     """The files of a model in a zip that :func:`_open_zip` has checked; methods as in `FolderFiles`.
 
-    :ivar path: the zip.
-    :ivar archive: the open zip.
     :ivar root: path of the model in the zip, with ``/``; empty if the model is at its top.
     :ivar name: name of the model's folder in the zip, or else of the zip without its suffix.
     """
@@ -117,7 +99,7 @@ class ZipFiles:
         return self._member(name) in self.archive.NameToInfo
 
     def where(self, name: str = "") -> str:
-        """Return the zip and the member, or the model if no name is given, for messages."""
+        """Return the zip and the member, as `FolderFiles.where` does."""
         return f"{self.path}: {self._member(name)}" if name or self.root else str(self.path)
 
     def folds(self) -> dict[str, list[str]]:
@@ -138,7 +120,6 @@ class ZipFiles:
     def open(self, name: str) -> Iterator[BinaryIO]:
         """Read a member into memory and open it, as `FolderFiles.open` does.
 
-        :param name: of the member.
         :raises ModelError: if the member is missing, damaged, or would unpack to implausibly many bytes.
         """
         with self._reading(name):
@@ -185,28 +166,16 @@ def open_source(source: str | Path, configuration: str | None = None) -> Iterato
         yield _choose(source, [FolderFiles(source / root, root) for root in _roots_of_folder(source)], configuration)
     elif source.is_file():
         with _open_zip(source) as archive:
-            roots = _roots(archive.namelist())
+            folders = {name.rpartition("/")[0] for name in archive.namelist() if name.rpartition("/")[2] in MARKERS}
+            roots = sorted(folder for folder in folders if not folder.startswith("__MACOSX"))
             yield _choose(source, [ZipFiles(source, archive, root) for root in roots], configuration)
     else:
         raise ModelError(f"{source} does not exist: give a model folder, an exported zip or a bundle.")
 
 
-def check_configuration(files: Files, found: str | None, wanted: str | None) -> None:
-    """Refuse a model whose configuration is not the one that was asked for.
-
-    :param found: the configuration of the model in ``files``.
-    :param wanted: a configuration, or the name or path of the model's folder; ``None`` accepts any.
-    :raises ModelError: naming both.
-    """
-    if wanted not in (None, found, files.name, files.root):
-        raise ModelError(f"{files.where()} has the configuration {found}, not {wanted}.")
-
-
 def read_json(files: Files, name: str) -> dict:
     """Read a file with a JSON object.
 
-    :param files: files of the model.
-    :param name: of the file.
     :raises ModelError: if the file is missing, larger than ``MAX_JSON`` bytes, or not as `parse_json` requires.
     """
     with files.open(name) as stream, named(files.where(name)):
@@ -216,9 +185,8 @@ def read_json(files: Files, name: str) -> dict:
 
 
 def parse_json(content: bytes) -> dict:
-    """Parse a JSON object.
+    """Parse a JSON object in UTF-8.
 
-    :param content: UTF-8 text.
     :raises ModelError: if it is not valid JSON, not an object, or nested more than ``MAX_DEPTH`` levels deep.
     """
     try:
@@ -262,21 +230,19 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _unsafe(info: zipfile.ZipInfo) -> str | None:
     """Return why a member is not allowed, as the end of a sentence; ``None`` if it is allowed."""
-    name = info.filename
-    if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name):
-        return "has an absolute path, a drive or a backslash"
-    if ".." in name.split("/"):
-        return "leads out of the zip"
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind and not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        return "is a link or a device"
-    if info.flag_bits & 1:
-        return "is encrypted"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "has a compression that is not supported (only stored and deflated are)"
-    if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
-        return "has a different size than it declares"
-    return None
+    name, kind, compression = info.filename, stat.S_IFMT(info.external_attr >> 16), info.compress_type
+    rooted = name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name)
+    unsupported = compression not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    faults = {
+        "has an absolute path, a drive or a backslash": rooted,
+        "leads out of the zip": ".." in name.split("/"),
+        "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
+        "is encrypted": info.flag_bits & 1,
+        "has a compression that is not supported (only stored and deflated are)": unsupported,
+        "has a different size than it declares": compression == zipfile.ZIP_STORED
+        and info.file_size != info.compress_size,
+    }
+    return next((fault for fault, found in faults.items() if found), None)
 
 
 def _folds(names: Iterator[str]) -> dict[str, list[str]]:
@@ -288,17 +254,11 @@ def _folds(names: Iterator[str]) -> dict[str, list[str]]:
     return dict(sorted(found.items(), key=lambda item: (item[0] == "all", int(item[0]) if item[0] != "all" else 0)))
 
 
-def _roots(names: list[str]) -> list[str]:
-    folders = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] in MARKERS}
-    return sorted(folder for folder in folders if not folder.startswith("__MACOSX"))
-
-
 def _roots_of_folder(source: Path) -> list[str]:
     """Find folders with a model at most ``SEARCH_DEPTH`` levels below ``source``, but none inside another model."""
-    found, visited = [], 0
-    for path, folders, names in os.walk(source, followlinks=True):
+    found = []
+    for visited, (path, folders, names) in enumerate(os.walk(source, followlinks=True), start=1):
         here = Path(path).relative_to(source)
-        visited += 1
         if visited > MAX_FOLDERS:
             raise ModelError(f"{source} contains more than {MAX_FOLDERS} folders: give the model folder itself.")
         if any(marker in names for marker in MARKERS):

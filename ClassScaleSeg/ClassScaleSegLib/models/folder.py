@@ -19,9 +19,8 @@ def read_plans(files: Files) -> tuple[dict, dict]:
 def fold_names(files: Files, folds: tuple[int | str, ...] | None, file: str) -> tuple[str, ...]:
     """Return the names of the folds to read.
 
-    :param files: files of the model folder.
     :param folds: the requested folds. If not given, all numbered folds with this checkpoint, or else ``all``.
-    :param file: name of the checkpoint file.
+    :param file: name of the checkpoint.
     :raises ModelError: if a fold has no such checkpoint; the message lists the checkpoints found.
     """
     found = files.folds()
@@ -38,12 +37,8 @@ def fold_names(files: Files, folds: tuple[int | str, ...] | None, file: str) -> 
 
 
 def read_checkpoints(files: Files, folds: tuple[str, ...], file: str) -> list[tuple[str, Checkpoint]]:
-    """Read the checkpoint of each fold.
+    """Return for each fold the checkpoint with the name ``file``: its path, for messages, and its content.
 
-    :param files: files of the model folder.
-    :param folds: names of the folds.
-    :param file: name of the checkpoint file.
-    :returns: for each fold the file, for messages, and its content.
     :raises ModelError: if a checkpoint cannot be used, or the folds have different configurations.
     """
     from .checkpoint import read_checkpoint

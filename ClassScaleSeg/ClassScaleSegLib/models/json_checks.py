@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeGuard
 
 from ..errors import ModelError
 
 MAX_ENTRIES = 48  # three sizes for each of 16 stages
+MAX_TEXT = 2000
 
 
 def flat(value: Any) -> list[Any]:
@@ -18,10 +20,7 @@ def flat(value: Any) -> list[Any]:
 def integers(value: Any, largest: int, key: str) -> None:
     """Check that a value is a whole number from 1 to ``largest``, or a list or list of lists of such numbers.
 
-    :param value: at most ``MAX_ENTRIES`` numbers.
-    :param largest: largest number allowed.
-    :param key: the entry, for the message.
-    :raises ModelError: if it is anything else.
+    :raises ModelError: if it is anything else, or more than ``MAX_ENTRIES``; the message names the entry, ``key``.
     """
     entries = flat(value)
     if len(entries) > MAX_ENTRIES or not all(type(entry) is int and 1 <= entry <= largest for entry in entries):
@@ -30,11 +29,18 @@ def integers(value: Any, largest: int, key: str) -> None:
 
 def numbers(value: Any, count: int) -> TypeGuard[list[float]]:
     """Tell whether ``value`` is a list of ``count`` finite numbers."""
-    return (
-        isinstance(value, list)
-        and len(value) == count
-        and all(type(v) in (int, float) and abs(v) < 1e12 for v in value)
-    )
+    fine = isinstance(value, list) and len(value) == count
+    return fine and all(type(entry) in (int, float) and abs(entry) < 1e12 for entry in value)
+
+
+def is_text(value: Any) -> bool:
+    """Tell whether ``value`` is one line of 1 to ``MAX_TEXT`` characters."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT and value.isprintable()
+
+
+def is_sha256(value: Any) -> bool:
+    """Tell whether ``value`` is 64 hexadecimal digits."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
 def short(value: Any) -> str:

@@ -19,7 +19,6 @@ def fold_low_rank_head(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
     ``P (A f + a) + b = (P A) f + (P a + b)``, computed in float64.
 
-    :param weights: a ``state_dict`` with a low-rank head.
     :returns: the ``state_dict`` of the stock network; the merged layers are float32.
     :raises ModelError: if there is no low-rank head, or its tensors do not fit each other.
     """

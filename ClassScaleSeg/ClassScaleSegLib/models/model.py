@@ -7,6 +7,7 @@ This file combines its neighbours: :mod:`.files` finds the files, :mod:`.summary
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,36 +87,42 @@ def open_model(
     >>> model.classes, model.rank, model.patch
     (121, 16, (64, 64, 64))
     """
+    from .network import adopt_weights, fit_weights, split
+
     with open_source(source, configuration) as files:
         parts = read_parts(files, folds, checkpoint, configuration)
-    return _assemble(parts)
+    networks, summary = [], parts.summary
+    for where, weights in parts.weights:
+        network = copy.deepcopy(parts.network)
+        with named(where):
+            adopt_weights(network, fit_weights(network, weights))
+        networks.append(network)
+    projection, average_folds = split(networks, summary.values, summary.regions)
+    return Model(
+        **{field.name: getattr(summary, field.name) for field in fields(ModelFacts)},
+        backbones=tuple(networks),
+        average_folds=average_folds,
+        projection=projection,
+        plans_manager=parts.plans_manager,
+        configuration=parts.configuration,
+        mirror_axes=parts.mirror_axes,
+    )
 
 
 @dataclass(frozen=True)
 class ModelParts:
-    """The files of a model, read and checked, before the network is built.
+    """The files of a model, read and checked; further fields as in `Model`.
 
-    :ivar summary: the model.
-    :ivar plans_manager: nnU-Net's ``PlansManager``.
-    :ivar configuration: nnU-Net's ``ConfigurationManager``.
+    :ivar network: the network of one fold, without weights.
     :ivar weights: for each fold the file, for messages, and its tensors by nnU-Net's names.
-    :ivar mirror_axes: axes of the patch that may be mirrored.
-    :ivar where: ``plans.json``, for messages.
     """
 
     summary: ModelSummary
     plans_manager: Any
     configuration: Any
+    network: torch.nn.Module
     weights: Weights
     mirror_axes: tuple[int, ...]
-    where: str
-
-    def network(self) -> torch.nn.Module:
-        """Build the network, without weights."""
-        from .network import build_network
-
-        with named(self.where):
-            return build_network(self.configuration, self.summary.channels, self.summary.classes)
 
 
 def read_parts(
@@ -125,6 +132,8 @@ def read_parts(
 
     :raises ModelError: if the model cannot be used; the message names the file and the fault.
     """
+    from .network import build_network
+
     weights: Weights
     if is_bundle(files):
         manifest = read_manifest(files)
@@ -142,28 +151,8 @@ def read_parts(
         axes, where = first.mirror_axes, files.where()
     with named(files.where("plans.json")):
         manager, planned = check_plans(summary)
+        network = build_network(planned, summary.channels, summary.classes)
     dimension = len(summary.patch)
     if not all(type(axis) is int and 0 <= axis < dimension for axis in axes) or len(set(axes)) != len(axes):
         raise ModelError(f"{where}: mirroring axes {axes} are not axes of a patch with {dimension} dimensions.")
-    return ModelParts(summary, manager, planned, weights, tuple(sorted(axes)), files.where("plans.json"))
-
-
-def _assemble(parts: ModelParts) -> Model:
-    from .network import adopt_weights, fit_weights, split
-
-    networks, summary = [], parts.summary
-    for where, weights in parts.weights:
-        network = parts.network()
-        with named(where):
-            adopt_weights(network, fit_weights(network, weights))
-        networks.append(network)
-    projection, average_folds = split(networks, summary.values, summary.regions)
-    return Model(
-        **{field.name: getattr(summary, field.name) for field in fields(ModelFacts)},
-        backbones=tuple(networks),
-        average_folds=average_folds,
-        projection=projection,
-        plans_manager=parts.plans_manager,
-        configuration=parts.configuration,
-        mirror_axes=parts.mirror_axes,
-    )
+    return ModelParts(summary, manager, planned, network, weights, tuple(sorted(axes)))

@@ -23,8 +23,6 @@ def build_network(configuration: Any, channels: int, classes: int) -> torch.nn.M
     """Build the network of the plans on the ``meta`` device, without heads for deep supervision.
 
     :param configuration: nnU-Net's ``ConfigurationManager`` of checked plans.
-    :param channels: number of input channels.
-    :param classes: number of rows of the last layer.
     :raises ModelError: if the network cannot be built, or would have more than ``MAX_PARAMETERS`` parameters.
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -58,8 +56,6 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> d
     four names for one tensor. A tensor may be given under any of them. Heads of deep supervision are left out. The
     low-rank head of ClassScaleTrainer is merged into nnU-Net's last layer.
 
-    :param network: from :func:`build_network`.
-    :param weights: tensors of one checkpoint, by nnU-Net's names.
     :returns: float32 tensors, each by the first of its names.
     :raises ModelError: if a tensor is missing, not part of the network, of another shape, or not finite.
     """
@@ -68,11 +64,9 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> d
     heads = len(_heads(network))
     unused = tuple(f"decoder.seg_layers.{index}." for index in range(heads - 1))
     names: dict[int, list[str]] = {}
-    expected = {}
-    for tensors in (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)):
-        for alias, tensor in tensors:
-            names.setdefault(id(tensor), []).append(alias)
-            expected[alias] = tensor
+    expected = network.state_dict(keep_vars=True)
+    for alias, tensor in expected.items():
+        names.setdefault(id(tensor), []).append(alias)
     foreign = next((name for name in weights if name not in expected and not name.startswith(unused)), None)
     if foreign is not None:
         raise ModelError(f"the weights do not belong to plans.json: {foreign} is not part of the network.")
@@ -107,11 +101,7 @@ def _check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], name: str, heads
 
 
 def adopt_weights(network: torch.nn.Module, fitted: dict[str, torch.Tensor]) -> None:
-    """Set the tensors of a network without copying them.
-
-    :param network: from :func:`build_network`; it is changed.
-    :param fitted: from :func:`fit_weights`.
-    """
+    """Set the tensors of a network to those from :func:`fit_weights`, without copying them."""
     network.load_state_dict(fitted, strict=False, assign=True)
     for module in network.modules():
         if getattr(module, "num_batches_tracked", None) is not None:
@@ -129,8 +119,6 @@ def split(networks: Sequence[torch.nn.Module], values: tuple[int, ...], regions:
     up to the rounding of float32.
 
     :param networks: one for each fold, with weights; their last layers are removed in the first form.
-    :param values: label value of each row of the last layer.
-    :param regions: the rows are overlapping sigmoid regions.
     :returns: the projection; whether the networks' outputs are to be averaged (second form) or concatenated (first).
     """
     heads = [_heads(network)[-1] for network in networks]

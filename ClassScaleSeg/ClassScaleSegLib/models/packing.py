@@ -91,14 +91,9 @@ def pack(
         table = labels if isinstance(labels, LabelTable) else LabelTable.from_csv(labels)
         with named("The label table" if isinstance(labels, LabelTable) else str(labels)):
             summary = replace(summary, table=complete_table(table, summary.values))
-    given: dict[str, Any] = {
-        "name": name,
-        "licence": licence,
-        "modality": modality,
-        "orientation": orientation,
-        "notice": notice,
-    }
-    parts = replace(parts, summary=replace(summary, **{key: given[key] for key in given if given[key] is not None}))
+    given = dict(name=name, licence=licence, modality=modality, orientation=orientation, notice=notice)
+    stated: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    parts = replace(parts, summary=replace(summary, **stated))
     text = model_card(parts) if card is None else _read_card(Path(card))
     members = _members(parts, text, half_precision)
     with replacing(output, overwrite) as temporary:
@@ -107,10 +102,7 @@ def pack(
 
 
 def model_card(parts: ModelParts) -> str:
-    """Return a model card in Markdown with the facts in the model's files.
-
-    :param parts: the model.
-    """
+    """Return a model card in Markdown with the facts in the model's files."""
     configuration, summary = parts.configuration, parts.summary
     labels = [label.name for label in summary.table.foreground]
     facts = {
@@ -144,7 +136,7 @@ def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, by
 
     from .network import fit_weights
 
-    network, summary = parts.network(), parts.summary
+    summary = parts.summary
     members = {
         "README.md": card.encode(),
         "dataset.json": _json(summary.dataset),
@@ -153,7 +145,7 @@ def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, by
     }
     for fold, (where, weights) in zip(summary.folds, parts.weights, strict=True):
         with named(where):
-            tensors = fit_weights(network, weights)
+            tensors = fit_weights(parts.network, weights)
             if half_precision:
                 tensors = {name: _half(tensor, name) for name, tensor in tensors.items()}
         members[f"fold_{fold}.safetensors"] = save(tensors)

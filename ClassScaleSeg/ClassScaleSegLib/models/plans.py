@@ -20,7 +20,6 @@ from .summary import ModelSummary
 def check_plans(summary: ModelSummary) -> tuple[Any, Any]:
     """Check plans and labels of a described model with nnU-Net.
 
-    :param summary: the model.
     :returns: nnU-Net's ``PlansManager``, and its ``ConfigurationManager`` of the model's configuration.
     :raises ModelError: if the model cannot be used; the message names the entry at fault.
     """
@@ -53,10 +52,7 @@ def check_plans(summary: ModelSummary) -> tuple[Any, Any]:
 
 
 def resampling_options(entries: dict) -> dict[str, Any]:
-    """Return all options for the resampling of logits, including defaults of nnU-Net's function.
-
-    :param entries: entries of one configuration in ``plans.json``.
-    """
+    """Return a configuration's options for the resampling of logits, including defaults of nnU-Net's function."""
     from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
 
     name = entries["resampling_fn_probabilities"]
@@ -67,10 +63,7 @@ def resampling_options(entries: dict) -> dict[str, Any]:
 
 
 def _check_linear(entries: dict) -> None:
-    """Require linear resampling of logits, because only a linear operation gives the same result on the basis.
-
-    Order 3 is not linear, because nnU-Net clips its result.
-    """
+    """Require linear resampling of logits: only that gives the same result on the basis. nnU-Net clips order 3."""
     options = resampling_options(entries)
     linear = {
         "resample_data_or_seg_to_shape": options.get("order") == 1 and options.get("order_z") in (0, 1),
@@ -94,40 +87,37 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int) -> None:
 
     _find(plans.get("image_reader_writer"), "image_reader_writer", "imageio", BaseReaderWriter)
     _find(plans["label_manager"], "label_manager", "utilities.label_handling", LabelManager)
-    preprocessor = entries.get("preprocessor_name")
-    _find(preprocessor, "preprocessor_name", "preprocessing.preprocessors", DefaultPreprocessor)
+    _find(entries.get("preprocessor_name"), "preprocessor_name", "preprocessing.preprocessors", DefaultPreprocessor)
     for key in ("resampling_fn_data", "resampling_fn_probabilities"):
         function = _find(entries.get(key), key, "preprocessing.resampling", None)
         options = entries.get(f"{key}_kwargs")
-        if (
-            not isinstance(options, dict)
-            or not all(
-                type(order) is int and 0 <= order <= 5 for order in (options.get("order", 0), options.get("order_z", 0))
-            )
-            or not all(value is None or isinstance(value, bool | int | str) for value in options.values())
-            or not set(options) <= set(inspect.signature(function).parameters)
-            or options.get("force_separate_z") not in (None, True, False)
-        ):
+        fine = (
+            isinstance(options, dict)
+            and set(options) <= set(inspect.signature(function).parameters)
+            and all(value is None or isinstance(value, bool | int | str) for value in options.values())
+            and all(type(options.get(o, 0)) is int and 0 <= options.get(o, 0) <= 5 for o in ("order", "order_z"))
+            and options.get("force_separate_z") in (None, True, False)
+        )
+        if not fine:
             raise ModelError(f"{key}_kwargs {short(options)} are not options of {entries[key]}.")
-    schemes: Any = entries.get("normalization_schemes")
-    masks: Any = entries.get("use_mask_for_norm")
-    for key, value in (("normalization_schemes", schemes), ("use_mask_for_norm", masks)):
+    for key in ("normalization_schemes", "use_mask_for_norm"):
+        value: Any = entries.get(key)
         if not isinstance(value, list) or len(value) != channels:
             raise ModelError(f"{key} is {short(value)}, but dataset.json names {channels} channel(s).")
+    masks = entries["use_mask_for_norm"]
     if not all(isinstance(mask, bool) for mask in masks):
         raise ModelError(f"use_mask_for_norm {short(masks)} must be true or false for each channel.")
-    intensities = plans.get(
-        "foreground_intensity_properties_per_channel", plans.get("foreground_intensity_properties_by_modality")
-    )
+    key = "foreground_intensity_properties_per_channel"
+    intensities = plans.get(key, plans.get("foreground_intensity_properties_by_modality"))
     if not isinstance(intensities, dict):
-        raise ModelError("It has no object 'foreground_intensity_properties_per_channel'.")
-    for channel, scheme in enumerate(schemes):
+        raise ModelError(f"It has no object {key!r}.")
+    for channel, scheme in enumerate(entries["normalization_schemes"]):
         _find(scheme, "normalization_schemes", "preprocessing.normalization", ImageNormalization)
         properties = intensities.get(str(channel))
         if not isinstance(properties, dict):
-            raise ModelError(f"foreground_intensity_properties_per_channel lacks channel {channel}.")
+            raise ModelError(f"{key} lacks channel {channel}.")
         wanted = ("mean", "std", "percentile_00_5", "percentile_99_5") if scheme == "CTNormalization" else ()
-        if not numbers([properties.get(key) for key in wanted], len(wanted)):
+        if not numbers([properties.get(name) for name in wanted], len(wanted)):
             raise ModelError(f"the intensity properties of channel {channel} lack one of {', '.join(wanted)}.")
 
 

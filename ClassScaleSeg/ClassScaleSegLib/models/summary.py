@@ -21,7 +21,7 @@ from ..labels.table import LabelTable
 from .architecture import MAX_FEATURES
 from .bundle import DESCRIPTION, TEXTS, check_size, choose_folds, is_bundle, read_manifest, read_member, read_table
 from .dataset_json import channel_names, label_rows, modality
-from .files import MAX_JSON, Files, check_configuration, open_source, parse_json
+from .files import MAX_JSON, Files, open_source, parse_json
 from .folder import fold_names, read_plans
 from .json_checks import numbers, short
 
@@ -121,17 +121,14 @@ def summarize(path: str | Path, configuration: str | None = None) -> ModelSummar
 def describe_bundle(
     files: Files, manifest: dict, configuration: str | None = None, folds: tuple[int | str, ...] | None = None
 ) -> ModelSummary:
-    """Describe a bundle: as its plans and its dataset do, unless its manifest says otherwise.
+    """Describe a bundle: as its plans and its dataset do, unless its manifest, which is checked, says otherwise.
 
-    :param files: files of the bundle.
-    :param manifest: its checked manifest.
     :param configuration: the configuration that the caller expects.
     :param folds: the folds to use; all if not given.
     :raises ModelError: if a member is missing or damaged, or the model cannot be used.
     """
-    chosen = choose_folds(files, manifest, folds)
-    members = manifest["members"]
-    check_configuration(files, manifest["configuration"], configuration)
+    chosen, members = choose_folds(files, manifest, folds), manifest["members"]
+    _check_configuration(files, manifest["configuration"], configuration)
     for name, declared in members.items():
         check_size(files, name, declared)
     texts = {name: read_member(files, name, members[name]) for name in TEXTS}
@@ -139,14 +136,9 @@ def describe_bundle(
         plans = parse_json(texts["plans.json"])
     with named(files.where("dataset.json")):
         dataset = parse_json(texts["dataset.json"])
-    stated: dict[str, Any] = {key: manifest.get(key) for key in DESCRIPTION}
     described = _describe(files, plans, dataset, manifest["configuration"], chosen, texts["labels.csv"])
-    return replace(
-        described,
-        name=manifest["name"],
-        card=texts["README.md"].decode(errors="replace"),
-        **stated,
-    )
+    stated: dict[str, Any] = {key: manifest.get(key) for key in DESCRIPTION}
+    return replace(described, name=manifest["name"], card=texts["README.md"].decode(errors="replace"), **stated)
 
 
 def describe_folder(
@@ -157,12 +149,8 @@ def describe_folder(
     configuration: str | None = None,
     trained: str | None = None,
 ) -> ModelSummary:
-    """Describe a model folder of nnU-Net.
+    """Describe a model folder of nnU-Net by the content of its ``plans.json`` and ``dataset.json``.
 
-    :param files: files of the model folder.
-    :param plans: content of its ``plans.json``.
-    :param dataset: content of its ``dataset.json``.
-    :param folds: the folds to use.
     :param configuration: the configuration that the caller expects.
     :param trained: the configuration in the checkpoints. If not given, the one in the folder's name
         ``Trainer__Plans__configuration``, or else the only one in the plans.
@@ -171,8 +159,14 @@ def describe_folder(
     found, planned = trained or files.name.rpartition("__")[2], plans.get("configurations")
     if trained is None and isinstance(planned, dict) and found not in planned and len(planned) == 1:
         found = next(iter(planned))
-    check_configuration(files, found, configuration)
+    _check_configuration(files, found, configuration)
     return _describe(files, plans, dataset, found, folds)
+
+
+def _check_configuration(files: Files, found: str, wanted: str | None) -> None:
+    """Refuse another configuration than the wanted one, which may also be the name or path of the model's folder."""
+    if wanted not in (None, found, files.name, files.root):
+        raise ModelError(f"{files.where()} has the configuration {found}, not {wanted}.")
 
 
 def _describe(
