@@ -42,10 +42,14 @@ SAMPLE = "toy-120"
 
 
 class ClassScaleSeg(ScriptedLoadableModule):
-    """What Slicer shows about the module: title, category, help and acknowledgement."""
+    """What Slicer shows about the module: title, category, help and acknowledgement.
+
+    :ivar running: the run that is under way in the application, if any, whichever logic has started it.
+    """
 
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
+        self.running: list[SceneRun] = []
         self.parent.title = _("ClassScaleSeg")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = []
@@ -205,7 +209,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Stop the run before its nodes are removed."""
         self.setParameterNode(None)
         self.runs.stop(_("The scene was closed, so the segmentation was stopped."))
-        self.results.show(None, [])
+        self.results.show(None, None)
 
     def onSceneEndClose(self, caller: "vtkMRMLScene", event: str) -> None:
         """Show the parameters of the empty scene, if the module is open."""
@@ -338,7 +342,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onFinished(self, run: "SceneRun") -> None:
         """Show the result of a run."""
-        self.results.show(run.node, run.results)
+        self.results.show(run.node, (run.results[0], run.statistics[0]))
         if self._parameterNode is not None:
             self._parameterNode.segmentation = run.node
         self.ui.resultCollapsibleButton.collapsed = False
@@ -404,7 +408,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         from ClassScaleSegPanel.install import refuse_missing_dependencies
 
         refuse_missing_dependencies()
-        run = SceneRun(request)
+        run = SceneRun(request, slicer.modules.ClassScaleSegInstance.running)
         run.start()
         return run
 

@@ -13,8 +13,8 @@ from .search_table import Row, SearchTable
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.counts import LabelVolume
-    from ClassScaleSegLib.images.segmentation import Segmentation
     from ClassScaleSegLib.labels.label import Label
+    from ClassScaleSegLib.scene.results import Counted
     from slicer import vtkMRMLSegmentationNode
 
     from ClassScaleSeg import ClassScaleSegLogic
@@ -37,11 +37,12 @@ class ResultTable:
         self.summary.wordWrap = True
         self.table.layout.addWidget(self.summary)
 
-    def show(self, result: Segmentation | None) -> None:
+    def show(self, result: Counted | None) -> None:
         """List the structures that have voxels; ``None`` empties the table."""
         rows, text = [], _("No structures to show.")
         if result is not None:
-            rows = [_row(result.table[row.value], row) for row in result.statistics() if row.voxels]
+            segmentation, statistics = result
+            rows = [_row(segmentation.table[row.value], row) for row in statistics if row.voxels]
             text = _("{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.")
         self.table.set_rows(rows, ticked=False)
         self.table.set_width(1, "00,000.000")
@@ -76,15 +77,12 @@ class ResultPanel:
         ui.show3DButton.connect("pressed()", self._before_3d)
         ui.show3DButton.connect("clicked(bool)", self._after_3d)
         ui.saveButton.connect("clicked(bool)", self._save)
-        self.show(None, [])
+        self.show(None, None)
 
-    def show(self, node: vtkMRMLSegmentationNode | None, results: list[Segmentation]) -> None:
-        """List the structures of a result; ``None`` and an empty list empty the section.
-
-        :param results: one segmentation per frame. The structures of the first frame are listed.
-        """
+    def show(self, node: vtkMRMLSegmentationNode | None, result: Counted | None) -> None:
+        """List the structures of a result; ``None`` empties the table."""
         self.node = node
-        self.table.show(results[0] if results else None)
+        self.table.show(result)
         self._ui.show3DButton.setSegmentationNode(node)
         self._ui.saveButton.enabled = node is not None
 
@@ -97,7 +95,7 @@ class ResultPanel:
             result = segmentation_of(node)
         except ClassScaleError:  # segments made elsewhere, with ids or label values that this module does not write
             result = None
-        self.show(node, [] if result is None else [result])
+        self.show(node, result)
 
     def _is_there(self) -> bool:
         return self.node is not None and self.node.GetScene() is not None

@@ -100,7 +100,7 @@ class RunPanel:
             return
         self._end()
         if run.state == "finished":
-            found = sum(row.voxels > 0 for row in run.results[0].statistics())
+            found = sum(row.voxels > 0 for row in run.statistics[0])
             done = _("Done: {count} structures found.").format(count=found)
             self.show_status(f"{done} {run.notice}".strip())
             self._on_finished(run)

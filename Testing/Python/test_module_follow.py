@@ -1,6 +1,7 @@
 """The panel follows the scene and its nodes: models, classes, regions, results, and the button of the 3D view."""
 
 import shutil
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,8 @@ TRUTH = SAMPLE.with_name("toy-120-labels.nrrd")
 def shown(panel):
     """The true segmentation of the sample, in the scene."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Earlier")
-    show_result(node, Segmentation.from_image(TRUTH), load_sample(), True, False, False)
+    truth = Segmentation.from_image(TRUTH)
+    show_result(node, (truth, truth.statistics()), load_sample(), False, False)
     return node
 
 
@@ -75,6 +77,28 @@ def test_choosing_a_segmentation_lists_its_structures(panel, shown):
     assert table.keys() == [] and panel.results.node is drawn
     panel._parameterNode.segmentation = None  # for the next run a new one; the last result stays to be looked at
     assert panel.results.node is drawn
+
+
+def test_voxels_of_a_result_are_counted_once(panel, monkeypatch):
+    from ClassScaleSegLib.images.counts import voxel_counts
+
+    counted = []
+    for module in [module for module in sys.modules.values() if vars(module).get("voxel_counts") is voxel_counts]:
+        monkeypatch.setattr(module, "voxel_counts", lambda labels: counted.append(labels) or voxel_counts(labels))
+    parameters = panel._parameterNode
+    parameters.inputVolume, parameters.device, parameters.step = load_sample(), "cpu", 1.0
+    parameters.confidence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    parameters.statistics = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+    parameters.region = panel.ui.regionSelector.addNode()
+    panel.ui.applyButton.click()
+    panel.runs.run._process.wait()
+    panel.runs.poll()
+    shown = panel.results.node
+    assert len(panel.results.table.table.keys()) == parameters.statistics.GetNumberOfRows() == 120
+    assert len(counted) == 1 and counted[0].shape == (96, 96, 96)
+    panel.results.show(None, None)
+    panel.onParametersChanged()  # lists the node's structures again
+    assert panel.results.node is shown and len(counted) == 2
 
 
 def test_a_new_region_lies_around_the_volume_and_can_be_dragged(panel):

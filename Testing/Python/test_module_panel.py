@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ClassScaleSegLib import LabelTable
-from ClassScaleSegLib.scene.run import SceneRun
 from ClassScaleSegLib.scene.surfaces import SURFACE
 from slicer_application import ROOT, add_volume, application, load_sample, module, qt, slicer
 
@@ -269,7 +268,7 @@ def test_leaving_the_module_does_not_stop_the_run_and_unloading_does(panel):
     assert panel.runs.run is not None and panel.runs.run.state == "running"
     panel.enter()
     panel.cleanup()
-    assert panel.runs.run is None and SceneRun.current is None
+    assert panel.runs.run is None and slicer.modules.ClassScaleSegInstance.running == []
 
 
 def test_a_model_removed_between_choice_and_apply_is_told(panel, answers, tmp_path):

@@ -128,15 +128,20 @@ def _vector(numbers: Iterable[float]) -> str:
 
 
 def _reference_geometry(geometry: Geometry) -> str:
-    """Return the matrix from voxel index to right-anterior-superior (mm), row by row, then the extent in voxels.
+    """Return `index_to_ras` row by row, then the extent in voxels.
 
     Slicer crops the label map to its segments when it reads the file, so only this field tells it the image's grid.
     """
+    extent = [bound for size in geometry.size for bound in (0, size - 1)]
+    return "".join(f"{number!r};" for number in [*index_to_ras(geometry).ravel().tolist(), *extent])
+
+
+def index_to_ras(geometry: Geometry) -> np.ndarray:
+    """Return the ``(4, 4)`` matrix from voxel index i, j, k to right-anterior-superior, in mm."""
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = geometry.axes, geometry.origin
     matrix[:2] *= -1
-    extent = [bound for size in geometry.size for bound in (0, size - 1)]
-    return "".join(f"{number!r};" for number in [*matrix.ravel().tolist(), *extent])
+    return matrix
 
 
 def read_segments(image: sitk.Image) -> LabelTable | None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         vtkMRMLTableNode,
     )
 
+    from ..images.counts import LabelVolume
     from ..images.geometry import Geometry
     from ..images.segmentation import Segmentation
     from .volume import Region
@@ -100,22 +101,24 @@ def request_for(
 
 
 class SceneRun:
-    """One run of a request. Only one can be under way in an application at a time.
+    """One run of a request.
 
     :ivar state: "new", "running", "finished", "failed" or "cancelled".
     :ivar node: the segmentation node, once the run has finished.
     :ivar results: a `Segmentation` per frame, with the names of the segments, once the run has finished.
+    :ivar statistics: the statistics of each of the ``results``.
     :ivar error: why the run failed, in a sentence; ``None`` unless it did.
     :ivar notice: what the user should know about a run that finished, usually empty.
+    :param running: the runs that are under way, of which only one is allowed at a time.
     """
 
-    current: SceneRun | None = None  # the run that is under way in this application
-
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, running: list[SceneRun] | None = None) -> None:
+        self._running = [] if running is None else running
         self.request, self.state, self.notice = request, "new", ""
         self.error: str | None = None
         self.node: vtkMRMLSegmentationNode | None = None
         self.results: list[Segmentation] = []
+        self.statistics: list[list[LabelVolume]] = []
         self._process: SegmentationProcess | None = None
         self._regions: list[Region | None] = []  # one per frame, as are the geometries
         self._geometries: list[Geometry] = []
@@ -127,7 +130,7 @@ class SceneRun:
         :raises ClassScaleError: if another run is under way, the request cannot be met, or the images cannot be
             written. The scene is not changed, and the temporary folder is removed.
         """
-        if SceneRun.current is not None and SceneRun.current.state == "running":
+        if self._running:
             raise ClassScaleError("A segmentation is already running. Wait until it ends, or cancel it.")
         request = self.request
         for volume in request.volumes or (None,):
@@ -149,7 +152,8 @@ class SceneRun:
             if isinstance(error, OSError):
                 raise unwritable(process.work_folder, error) from error
             raise
-        SceneRun.current, self.state = self, "running"
+        self._running.append(self)
+        self.state = "running"
 
     def _refuse_existing_segments(self) -> None:
         node = self.request.segmentation
@@ -294,26 +298,26 @@ class SceneRun:
         else:
             files = [Path(job.output)]
         loaded = [
-            read_result(file, job.confidence, region, geometry)
+            read_result(file, job.confidence, region, geometry, request.standard_names)
             for file, region, geometry in zip(files, self._regions, self._geometries, strict=True)
         ]
-        choices = (request.standard_names, request.options.keep_empty, request.replace)
-        results = []
+        results, statistics = ([*column] for column in zip(*loaded, strict=True))
+        choices = (request.options.keep_empty, request.replace)
         if request.all_frames and browser_of(volume) is not None:
             nodes = []
             for result in loaded:
                 nodes.append(slicer.vtkMRMLSegmentationNode())
                 nodes[-1].SetName(f"{self._name} segmentation")
-                results.append(show_result(nodes[-1], result, volume, *choices))
+                show_result(nodes[-1], result, volume, *choices)
             node = add_segmentations(volume, nodes, f"{self._name} segmentation")
         else:
             node = self._target()
-            results.append(show_result(node, loaded[0], volume, *choices))
-        if _is_in_scene(request.confidence) and loaded[0].confidence is not None:
-            fill_confidence_node(request.confidence, loaded[0].confidence, self._geometries[0])
+            show_result(node, loaded[0], volume, *choices)
+        if _is_in_scene(request.confidence) and results[0].confidence is not None:
+            fill_confidence_node(request.confidence, results[0].confidence, self._geometries[0])
         if _is_in_scene(request.statistics):
-            fill_table_node(request.statistics, results)
-        self.node, self.results = node, results
+            fill_table_node(request.statistics, statistics)
+        self.node, self.results, self.statistics = node, results, statistics
 
     def _target(self) -> vtkMRMLSegmentationNode:
         """Return the requested node, or a new one if that was removed or got segments during the run."""
@@ -337,8 +341,8 @@ class SceneRun:
     def _close(self) -> None:
         if self._process is not None:
             self._process.close()
-        if SceneRun.current is self:
-            SceneRun.current = None
+        if self in self._running:
+            self._running.remove(self)
 
 
 def _is_in_scene(node: vtkMRMLNode | None) -> bool:
