@@ -11,6 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .search_table import Row, SearchTable
+from .state import ask_text
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.labels.label import Label
@@ -68,8 +69,9 @@ class ClassList:
         for label in labels:
             if label.group:
                 self._groups.setdefault(label.group, []).append(str(label.value))
-        self.table.set_rows([_row(label) for label in labels], ticked=True)
-        for column, texts in enumerate(zip(*(_cells(label) for label in labels), strict=True)):
+        rows = [_row(label) for label in labels]
+        self.table.set_rows(rows, ticked=True)
+        for column, texts in enumerate(zip(*(row.cells for row in rows), strict=True)):
             self.table.set_width(column, max(texts, key=len))
         self.group_button.enabled = bool(self._groups)
         self._show_count()
@@ -94,15 +96,11 @@ class ClassList:
         :param names: ``None`` ticks all classes.
         :returns: how many of the names the model does not have.
         """
-        if names is None:
-            self.table.tick(self._names)
-            missing = 0
-        else:
-            found: list[Sequence[Label]] = [() if self._lookup is None else self._lookup(name) for name in names]
-            self.table.tick(str(label.value) for labels in found for label in labels)
-            missing = sum(not labels for labels in found)
+        found: list[Sequence[Label]] = [() if self._lookup is None else self._lookup(name) for name in names or ()]
+        chosen = (str(label.value) for labels in found for label in labels)
+        self.table.tick(self._names if names is None else chosen)
         self._show_count()
-        return missing
+        return sum(not labels for labels in found)
 
     def _tick_also(self, keys: Iterable[str], on: bool) -> None:
         ticked = set(self.table.ticked())
@@ -153,9 +151,7 @@ class ClassList:
             slicer.util.infoDisplay(text, windowTitle=_("Preset"))
 
     def _save(self) -> None:
-        name = qt.QInputDialog.getText(slicer.util.mainWindow(), _("Save preset"), _("Name:"))
-        name = (name[0] if isinstance(name, tuple) else name).strip()
-        if name:
+        if name := ask_text(_("Save preset"), _("Name:")):
             self.save_preset(name)
 
     def save_preset(self, name: str) -> None:
@@ -167,13 +163,9 @@ class ClassList:
 
 
 def _row(label: Label) -> Row:
-    cells = _cells(label)
+    cells = (label.name, label.type.value if label.type else "", label.group or "")
     searched = " ".join((*cells, *(part.meaning for part in label.codes.values() if part)))
     return Row(str(label.value), label.color, cells, tuple(text.casefold() for text in cells), searched)
-
-
-def _cells(label: Label) -> tuple[str, str, str]:
-    return label.name, label.type.value if label.type else "", label.group or ""
 
 
 def load_presets() -> dict[str, list[str]]:

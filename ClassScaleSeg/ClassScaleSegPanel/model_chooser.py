@@ -12,7 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .model_download import download, megabytes
-from .state import PanelState, silent
+from .state import PanelState, ask_text, silent
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog
@@ -195,10 +195,7 @@ class ModelChooser:
             self.add(path)
 
     def _add_address(self) -> None:
-        title, label = _("Add model"), _("Web address (URL) of a zip file:")
-        answer = qt.QInputDialog.getText(slicer.util.mainWindow(), title, label)
-        address = (answer[0] if isinstance(answer, tuple) else answer).strip()
-        if address:
+        if address := ask_text(_("Add model"), _("Web address (URL) of a zip file:")):
             self.add(address)
 
     def _show_folder(self) -> None:

@@ -27,7 +27,8 @@ def download(catalog: Catalog, entry: Entry) -> bool:
     dialog.minimumDuration = 0
     dialog.show()
     try:
-        catalog.download(entry, progress=_Shower(dialog), cancel=_Canceller(dialog))
+        shown = _Shown(dialog)
+        catalog.download(entry, progress=shown, cancel=shown)
     except Cancelled:
         pass  # the part that has arrived is kept, and the next download continues from it
     except ClassScaleError as error:
@@ -55,8 +56,8 @@ def consent(catalog: Catalog, entry: Entry) -> str:
     return "\n".join(lines)
 
 
-class _Shower:
-    """Shows the progress of a download in a dialog, and keeps the application responsive."""
+class _Shown:
+    """Shows the progress of a download, says whether it was cancelled, and keeps the application responsive."""
 
     def __init__(self, dialog: qt.QProgressDialog) -> None:
         self._dialog = dialog
@@ -65,11 +66,6 @@ class _Shower:
         self._dialog.maximum = 1000 if total else 0
         self._dialog.value = min(999, 1000 * done // total) if total else 0
         slicer.app.processEvents()
-
-
-class _Canceller:
-    def __init__(self, dialog: qt.QProgressDialog) -> None:
-        self._dialog = dialog
 
     def is_set(self) -> bool:
         slicer.app.processEvents()

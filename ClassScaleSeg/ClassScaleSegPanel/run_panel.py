@@ -163,30 +163,21 @@ class RunProgress:
         begin, end = _SPANS.get(event.stage, (0, 0)) if event.parts == 1 else _SPAN_OF_PARTS
         percent = (100 * (self._index - 1) + begin + share * (end - begin)) / self._count
         self.percent = max(self.percent, min(100, int(percent)))
-        self.text = stage_text(event.stage)
+        self.text = {
+            "start": _("Starting"),
+            "load": _("Loading the model"),
+            "read": _("Reading the image"),
+            "preprocess": _("Preparing the image"),
+            "segment": _("Segmenting"),
+            "decode": _("Assigning the classes"),
+            "write": _("Writing the result"),
+        }.get(event.stage, event.stage)
         if event.parts > 1:
             self.text += " " + _("(part {part} of {parts})").format(part=event.part, parts=event.parts)
         if self._count > 1:
             self.text += " " + _("(frame {frame} of {frames})").format(frame=self._index, frames=self._count)
-        if event.remaining is not None and event.remaining >= 1:
-            self.text += ", " + remaining_text(event.remaining)
-
-
-def stage_text(stage: str) -> str:
-    """Return the name of a stage of the engine in the user's language."""
-    return {
-        "start": _("Starting"),
-        "load": _("Loading the model"),
-        "read": _("Reading the image"),
-        "preprocess": _("Preparing the image"),
-        "segment": _("Segmenting"),
-        "decode": _("Assigning the classes"),
-        "write": _("Writing the result"),
-    }.get(stage, stage)
-
-
-def remaining_text(seconds: float) -> str:
-    """Return the remaining time as text, in seconds or minutes."""
-    if seconds < 90:
-        return _("about {seconds} s left").format(seconds=round(seconds))
-    return _("about {minutes} min left").format(minutes=round(seconds / 60))
+        left = event.remaining
+        if left is not None and left >= 90:
+            self.text += ", " + _("about {minutes} min left").format(minutes=round(left / 60))
+        elif left is not None and left >= 1:
+            self.text += ", " + _("about {seconds} s left").format(seconds=round(left))

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import qt
+import slicer
+
 if TYPE_CHECKING:
-    import qt
     from ClassScaleSegLib.catalog.entries import Entry
     from ClassScaleSegLib.labels.table import LabelTable
     from ClassScaleSegLib.models.summary import ModelSummary
@@ -58,3 +60,9 @@ def silent(widget: qt.QWidget) -> Iterator[None]:
         yield
     finally:
         widget.blockSignals(before)
+
+
+def ask_text(title: str, label: str) -> str:
+    """Ask the user for a line of text, and return it without spaces around it; empty if the user cancels."""
+    answer = qt.QInputDialog.getText(slicer.util.mainWindow(), title, label)
+    return (answer[0] if isinstance(answer, tuple) else answer).strip()

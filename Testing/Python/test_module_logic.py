@@ -226,7 +226,7 @@ def test_packages_that_are_missing_are_named_with_the_call_that_installs_them(sc
     from ClassScaleSegPanel import install
 
     volume = add_volume(np.zeros((20, 20, 20), np.int16))
-    monkeypatch.setitem(install.PACKAGES, "no_such_package", "no-such-package>=1")
+    monkeypatch.setattr(install, "PACKAGES", [*install.PACKAGES, "no-such-package>=1"])
     asked = []
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
     with pytest.raises(

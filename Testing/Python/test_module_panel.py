@@ -341,7 +341,7 @@ def test_a_missing_package_is_asked_for_and_declining_says_what_to_do(panel, ans
     from ClassScaleSegPanel import install
 
     panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16), "CT"))
-    monkeypatch.setitem(install.PACKAGES, "no_such_package", "no-such-package>=1")
+    monkeypatch.setattr(install, "PACKAGES", [*install.PACKAGES, "no-such-package>=1"])
     asked = []
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
     panel.ui.applyButton.click()
