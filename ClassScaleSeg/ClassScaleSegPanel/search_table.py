@@ -34,12 +34,9 @@ class Row(NamedTuple):
 
 
 class SearchTable:
-    """A table with a tick in every row, and a search box.
+    """A table with a tick in every row, and a search box, which shows ``hint`` while it is empty.
 
-    :ivar widget: the search box and the table, one below the other.
-    :ivar layout: the layout of ``widget``, to which more can be added.
-    :param headers: titles of the columns.
-    :param hint: shown in the search box while it is empty.
+    :ivar widget: the search box and the table, one below the other, in the layout ``layout``.
     :param on_ticked: called without arguments when the user has ticked or unticked a row.
     :param on_chosen: called with the key of the row that the user has clicked.
     """
@@ -83,10 +80,7 @@ class SearchTable:
         view.connect("clicked(QModelIndex)", lambda index: on_chosen(self._key(index.row())))
 
     def set_rows(self, rows: Iterable[Row], ticked: bool) -> None:
-        """Replace all rows, and keep the user's search.
-
-        :param ticked: whether the rows are all ticked or all unticked.
-        """
+        """Replace all rows by rows that are all ticked or all unticked, and keep the user's search."""
         self.view.setSortingEnabled(False)
         self.proxy.setSourceModel(None)  # one update at the end instead of one per cell
         self.model.blockSignals(True)

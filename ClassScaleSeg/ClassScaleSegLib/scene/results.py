@@ -51,11 +51,9 @@ def read_result(
 ) -> Counted:
     """Read what the child process wrote, and put it on the grid of the whole volume.
 
-    :param path: the ``.seg.nrrd`` with the label map.
-    :param confidence: the file with the confidence map, if one was requested.
+    :param path: the ``.seg.nrrd`` with the label map; ``confidence`` is the file with the confidence map, if any.
     :param region: the part of the volume that was segmented, or ``None`` for all of it.
     :param geometry: the grid of the whole volume.
-    :param standard_names: name segments by their terminology codes where they have some.
     :raises ImageError: if a file is missing, cannot be read, or does not have the expected size.
     """
     image, labels, own_geometry = read_labels(path)
@@ -84,14 +82,9 @@ def show_result(
     keep_empty: bool,
     replace_segments: bool,
 ) -> None:
-    """Fill a segmentation node with a result, and move it next to the volume in the subject hierarchy.
+    """Fill a segmentation node as `fill_segmentation_node` does, and move it next to ``volume`` in the hierarchy.
 
     The node loses its transform, because the result is in world coordinates.
-
-    :param volume: the volume that was segmented.
-    :param keep_empty: also add classes without a voxel.
-    :param replace_segments: remove the segments that the node has; otherwise they are an error.
-    :raises OutputExistsError: if the node has segments and ``replace_segments`` is not set.
     """
     import slicer
 
@@ -112,23 +105,20 @@ def show_result(
 @contextlib.contextmanager
 def removed_on_failure(scene: vtkMRMLScene) -> Iterator[None]:
     """Remove all nodes that the ``with`` block has added to ``scene`` if it raises."""
-    before = {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}
+    before = {node.GetID() for node in scene.GetNodes()}
     try:
         yield
     except BaseException:
-        nodes = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
-        for node in nodes:
+        for node in list(scene.GetNodes()):
             if node.GetID() not in before and scene.IsNodePresent(node):
                 scene.RemoveNode(node)
         raise
 
 
 def fill_confidence_node(node: vtkMRMLScalarVolumeNode, confidence: np.ndarray, geometry: Geometry) -> None:
-    """Put a confidence map into a scalar volume node, and remove the node's transform.
+    """Put a confidence map, 0..1, float32 ``(z, y, x)``, into a volume node, and remove the node's transform.
 
     A node without display properties gets the window 0 to 1; those of other nodes stay as they are.
-
-    :param confidence: probabilities, 0..1, float32 ``(z, y, x)``.
     """
     import slicer
 
@@ -203,7 +193,7 @@ def segmentation_of(node: vtkMRMLSegmentationNode) -> Counted | None:
     counts = voxel_counts(labels)
     if not set(np.flatnonzero(counts).tolist()) <= values | {0}:
         return None
-    table = LabelTable(tuple(_label(identifier, segment) for identifier, segment in segments.items()))
+    table = LabelTable(tuple(_label(*item) for item in segments.items()))
     matrix = image_to_world(image)
     matrix[:3, 3] += matrix[:3, :3] @ first
     return _counted(counts, labels, table, grid(matrix, tuple(size)))
@@ -212,10 +202,8 @@ def segmentation_of(node: vtkMRMLSegmentationNode) -> Counted | None:
 def save_segmentation(node: vtkMRMLSegmentationNode, path: str | Path) -> bool:
     """Save a segmentation node to a file, and replace the file if there is one.
 
-    A ``.seg.nrrd`` of segments that share one image is written by the library's writer, in about a second for hundreds
-    of segments. Anything else is left to Slicer's writer.
-
-    :returns: ``True`` if the library's writer was used.
+    :returns: ``True`` if the library's writer was used, which takes about a second for hundreds of segments: for a
+        ``.seg.nrrd`` of segments that share one image. Anything else is left to Slicer's writer.
     :raises OutputError: if the file cannot be written.
     """
     import slicer

@@ -80,7 +80,6 @@ def request_for(
     """Make a `Request` from the keyword arguments of a script.
 
     :param volumes: one volume node, or a list or tuple of them, one per channel of the model.
-    :param model: path of a model, or its id or name in the catalogue.
     :param choices: fields of `Request` and of `Options`, by name; but ``memory_limit`` for ``memory_limit_gib``.
     :raises ClassScaleError: if a name in ``choices`` is unknown, or a value is out of range.
 
@@ -120,8 +119,7 @@ class SceneRun:
         self.results: list[Segmentation] = []
         self.statistics: list[list[LabelVolume]] = []
         self._process: SegmentationProcess | None = None
-        self._regions: list[Region | None] = []  # one per frame, as are the geometries
-        self._geometries: list[Geometry] = []
+        self._grids: list[tuple[Region | None, Geometry]] = []  # one per frame
         self._name = ""
 
     def start(self) -> None:
@@ -204,8 +202,7 @@ class SceneRun:
                 )
             files.append(folder / f"{name}_{channel:04}.nrrd")
             write_volume(volume, files[-1], region)
-        self._regions.append(region)
-        self._geometries.append(geometry_of(volumes[0]))
+        self._grids.append((region, geometry_of(volumes[0])))
         return tuple(files)
 
     def poll(self) -> list[Event]:
@@ -293,15 +290,11 @@ class SceneRun:
         import slicer
 
         request, volume = self.request, self.request.volumes[0]
-        if request.all_frames:
-            files = [Path(job.output, f"frame{index:06}.seg.nrrd") for index in range(len(self._regions))]
-        else:
-            files = [Path(job.output)]
-        loaded = [
-            read_result(file, job.confidence, region, geometry, request.standard_names)
-            for file, region, geometry in zip(files, self._regions, self._geometries, strict=True)
-        ]
-        results, statistics = ([*column] for column in zip(*loaded, strict=True))
+        loaded = []
+        for frame, grid in enumerate(self._grids):
+            file = Path(job.output, f"frame{frame:06}.seg.nrrd") if request.all_frames else Path(job.output)
+            loaded.append(read_result(file, job.confidence, *grid, request.standard_names))
+        results, statistics = [result for result, _rows in loaded], [rows for _result, rows in loaded]
         choices = (request.options.keep_empty, request.replace)
         if request.all_frames and browser_of(volume) is not None:
             nodes = []
@@ -314,7 +307,7 @@ class SceneRun:
             node = self._target()
             show_result(node, loaded[0], volume, *choices)
         if _is_in_scene(request.confidence) and results[0].confidence is not None:
-            fill_confidence_node(request.confidence, results[0].confidence, self._geometries[0])
+            fill_confidence_node(request.confidence, results[0].confidence, self._grids[0][1])
         if _is_in_scene(request.statistics):
             fill_table_node(request.statistics, statistics)
         self.node, self.results, self.statistics = node, results, statistics
@@ -322,15 +315,14 @@ class SceneRun:
     def _target(self) -> vtkMRMLSegmentationNode:
         """Return the requested node, or a new one if that was removed or got segments during the run."""
         node, scene = self.request.segmentation, self.request.volumes[0].GetScene()
-        taken: str | None = None
-        if node is not None and _is_in_scene(node):
-            if self.request.replace or not node.GetSegmentation().GetNumberOfSegments():
-                return node
-            taken = node.GetName()
-        new = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{self._name} segmentation"))
-        if taken is not None:
-            self.notice = f"Segments were added to {taken} during the run, so the result is in {new.GetName()}."
-        return new
+        if not _is_in_scene(node):
+            node = None
+        if node is not None and (self.request.replace or not node.GetSegmentation().GetNumberOfSegments()):
+            return node
+        name = scene.GenerateUniqueName(f"{self._name} segmentation")
+        if node is not None:
+            self.notice = f"Segments were added to {node.GetName()} during the run, so the result is in {name}."
+        return scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
 
     def _inputs_exist(self) -> bool:
         return all(_is_in_scene(volume) and volume.GetImageData() is not None for volume in self.request.volumes)

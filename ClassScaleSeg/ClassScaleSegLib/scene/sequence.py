@@ -38,10 +38,8 @@ def frames(volume: vtkMRMLScalarVolumeNode) -> Iterator[int]:
 def add_segmentations(
     volume: vtkMRMLScalarVolumeNode, nodes: list[vtkMRMLSegmentationNode], name: str
 ) -> vtkMRMLSegmentationNode:
-    """Add a sequence of segmentations to the browser of ``volume``.
+    """Add a sequence with copies of ``nodes``, one per frame, to the browser of ``volume``.
 
-    :param nodes: one segmentation node per frame; the sequence keeps copies of them.
-    :param name: name of the new sequence node.
     :returns: the node of the scene that shows the segmentation of the current frame.
     :raises ImageError: if the volume is not part of a sequence.
     """

@@ -61,12 +61,9 @@ def show_3d(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> int:
 
 
 def closed_surfaces(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> dict[str, vtkPolyData]:
-    """Return the closed surface of each segment, by id.
+    """Return the closed surface of each segment, by id, in the coordinates of the node; normals point outwards.
 
-    Points are in the coordinates of the node, RAS in mm, and normals point outwards. A segment without voxels has an
-    empty surface.
-
-    :param segment_ids: ids of segments of the node. Those without a label map are left out.
+    A segment without voxels has an empty surface. Segments without a label map are left out.
     """
     import slicer
 
@@ -103,10 +100,10 @@ def _of_image(image: vtkOrientedImageData, labels: np.ndarray, values: dict[str,
 
 
 def _faces(corners: np.ndarray, sides: np.ndarray) -> Callable[[int], np.ndarray]:
-    """Return a function that gives the faces of a label, ``(n, 3)``, all oriented outwards.
+    """Return a function that gives the faces of a label, ``(n, 3)``: those that have it behind are turned outwards.
 
     :param corners: ``(faces, 3)`` indices of points.
-    :param sides: ``(faces, 2)`` labels in front of and behind each face. Faces that have the label behind are turned.
+    :param sides: ``(faces, 2)`` labels in front of and behind each face.
     """
     orders = [np.argsort(sides[:, side], kind="stable") for side in (0, 1)]
     sorted_labels = [sides[order, side] for side, order in enumerate(orders)]
@@ -122,10 +119,9 @@ def _faces(corners: np.ndarray, sides: np.ndarray) -> Callable[[int], np.ndarray
 
 
 def _net(labels: np.ndarray, first: Sequence[int], values: list[int]) -> vtkPolyData | None:
-    """Return the smoothed net of some labels in voxel coordinates, or ``None`` if no voxel has any of them.
+    """Return the smoothed net of some label values in voxel coordinates; ``None`` if no voxel has any of them.
 
-    :param first: index of the first voxel of ``labels`` along x, y, z.
-    :param values: label values. In the net they are numbered 1, 2, ... in this order.
+    They are numbered 1, 2, ... in it, in the order of ``values``. ``first`` is the index x, y, z of the first voxel.
     """
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk

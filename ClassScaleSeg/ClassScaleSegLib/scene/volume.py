@@ -58,10 +58,7 @@ def check_volume(volume: vtkMRMLScalarVolumeNode | None) -> None:
 
 
 def index_to_world(volume: vtkMRMLScalarVolumeNode) -> np.ndarray:
-    """Return the ``(4, 4)`` float64 matrix from voxel index i, j, k to world coordinates, RAS, in mm.
-
-    It includes the linear transforms above the volume.
-    """
+    """Return the ``(4, 4)`` matrix from voxel index i, j, k to RAS, in mm, with the transforms above the volume."""
     import slicer
     import vtk
 
@@ -147,10 +144,7 @@ def region_of(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> Re
 
 
 def _to_object(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ``(4, 4)`` matrix from voxel index to the axes of the region, and half its size, ``(3,)``.
-
-    Both are in mm; the origin of the axes is the centre of the region.
-    """
+    """Return the ``(4, 4)`` matrix from voxel index to the region's axes and centre, and half its size, in mm."""
     import slicer
 
     object_to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
@@ -169,8 +163,7 @@ def _outside(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> Ima
 def fit_region(roi: vtkMRMLMarkupsROINode, volume: vtkMRMLScalarVolumeNode | None) -> None:
     """Fit a new region of interest around ``volume``, and show it as an outline with handles to drag.
 
-    Without a volume the region becomes a cube of 100 mm, because a node added by ``AddNode`` has no size: it could be
-    neither seen nor dragged.
+    Without a volume it becomes a cube of 100 mm, because a new node has no size: it could be neither seen nor dragged.
     """
     bounds = [-50.0, 50.0] * 3
     if volume is not None and volume.GetImageData() is not None:
@@ -224,10 +217,7 @@ def crop(geometry: Geometry, box: tuple[slice, slice, slice]) -> Geometry:
 
 
 def uncrop(array: np.ndarray, region: Region, shape: tuple[int, ...]) -> np.ndarray:
-    """Put an array of ``region.box`` into an array of the whole image, with 0 outside of the region.
-
-    :param shape: of the whole image, ``(z, y, x)``.
-    """
+    """Put an array of ``region.box`` into an array of the whole image, ``(z, y, x)``, with 0 outside of the region."""
     full = np.zeros(shape, array.dtype)
     full[region.box] = np.where(region.inside, array, array.dtype.type(0))
     return full
