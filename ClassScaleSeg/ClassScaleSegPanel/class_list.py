@@ -82,16 +82,11 @@ class ClassList:
         return None if len(ticked) == len(self._names) else [self._names[key] for key in ticked]
 
     def value(self) -> str:
-        """Return the ticked classes as the parameter node keeps them: a name per line, nothing if all are ticked.
-
-        If none is ticked, there is nothing to segment, and nothing is returned too.
-        """
+        """Return the ticked classes as the parameter node keeps them: a name per line; nothing for all, or for none."""
         return "\n".join(self.chosen() or ())
 
     def choose(self, names: Iterable[str] | None) -> int:
-        """Tick the classes with the given names or label values, and untick all others.
-
-        As in the engine, case, spaces, underscores and hyphens of names do not matter.
+        """Tick the classes with the given names or label values, as the engine reads them, and untick all others.
 
         :param names: ``None`` ticks all classes.
         :returns: how many of the names the model does not have.
@@ -122,8 +117,7 @@ class ClassList:
         self.group_menu.clear()
         for group, keys in self._groups.items():
             action = self.group_menu.addAction(_("{group} ({count})").format(group=group, count=len(keys)))
-            action.checkable = True
-            action.checked = ticked.issuperset(keys)
+            action.checkable, action.checked = True, ticked.issuperset(keys)
             action.connect("triggered(bool)", lambda on, keys=keys: self._tick_also(keys, on))
         self.group_menu.addSeparator()
         only = self.group_menu.addMenu(_("Only"))
@@ -174,9 +168,8 @@ def load_presets() -> dict[str, list[str]]:
         content = json.loads(slicer.app.userSettings().value(_SETTING) or "{}")
     except (TypeError, ValueError):
         return {}
-    if not isinstance(content, dict):
-        return {}
-    return {str(name): [str(item) for item in names] for name, names in content.items() if isinstance(names, list)}
+    presets = content.items() if isinstance(content, dict) else ()
+    return {str(name): [str(item) for item in names] for name, names in presets if isinstance(names, list)}
 
 
 def save_presets(presets: dict[str, list[str]]) -> None:

@@ -6,6 +6,7 @@ from the Python Package Index. Their installation must not replace Slicer's own 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
@@ -148,10 +149,8 @@ def constraints() -> str:
     """Return the lines of a pip constraints file that pins the packages of Slicer that must not be replaced."""
     lines = []
     for name in KEPT:
-        try:
+        with contextlib.suppress(PackageNotFoundError):  # not installed, so there is nothing to protect
             lines.append(f"{name}=={version(name).partition('+')[0] if name != 'torch' else version(name)}")
-        except PackageNotFoundError:
-            pass  # not installed, so there is nothing to protect
     return "\n".join(lines) + "\n"
 
 

@@ -40,12 +40,13 @@ class ModelChooser:
         self._on_chosen, self._on_changed = on_chosen, on_changed
         self.card_dialog: qt.QDialog | None = None
         self._entries: dict[str, Entry] = {}
-        self._menu = qt.QMenu()
+        self._menu, folder = qt.QMenu(), qt.QFileDialog.getExistingDirectory
+        address = _("Web address (URL) of a zip file:")
         for text, slot in (
             (_("Model card..."), self.show_card),
-            (_("Add model file..."), self._add_file),
-            (_("Add model folder..."), self._add_folder),
-            (_("Add model from web address..."), self._add_address),
+            (_("Add model file..."), lambda: self.add(self._ask_file())),
+            (_("Add model folder..."), lambda: self.add(folder(slicer.util.mainWindow(), _("Model folder")))),
+            (_("Add model from web address..."), lambda: self.add(ask_text(_("Add model"), address))),
             (_("Remove this model..."), self.remove),
             (_("Show model folder"), self._show_folder),
         ):
@@ -77,10 +78,12 @@ class ModelChooser:
     def add(self, source: str) -> None:
         """Add a model to the catalogue and select it. Errors are shown in a message box.
 
-        :param source: path of a model folder or zip file, or the web address of a zip file.
+        :param source: path of a model folder or zip file, or web address of a zip file; empty if the user cancelled.
         """
         from ClassScaleSegLib.errors import ClassScaleError
 
+        if not source:
+            return
         try:
             entry = self._catalog.add(source)
         except ClassScaleError as error:
@@ -125,10 +128,9 @@ class ModelChooser:
         if entry is None:
             return
         size = megabytes(self._catalog.size(entry))
-        downloaded = any(part.address for part in entry.parts)
         if not entry.own:
             question = _("Delete the files of {name} ({size})?")
-        elif downloaded:
+        elif any(part.address for part in entry.parts):
             question = _("Remove {name} from the list and delete its download ({size})?")
         else:
             question = _("Remove {name} from the list? Its files are not deleted.")
@@ -185,18 +187,9 @@ class ModelChooser:
         notice = entry.notice or (summary.notice if summary else None)
         return ", ".join(facts) + "." + (f"<br><b>{escape(notice)}</b>" if notice else "")
 
-    def _add_file(self) -> None:
-        title, kinds = _("Model file"), _("Model bundles and exported models") + " (*.zip)"
-        if path := qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds):
-            self.add(path)
-
-    def _add_folder(self) -> None:
-        if path := qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Model folder")):
-            self.add(path)
-
-    def _add_address(self) -> None:
-        if address := ask_text(_("Add model"), _("Web address (URL) of a zip file:")):
-            self.add(address)
+    def _ask_file(self) -> str:
+        kinds = _("Model bundles and exported models") + " (*.zip)"
+        return qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Model file"), "", kinds)
 
     def _show_folder(self) -> None:
         self._catalog.folder.mkdir(parents=True, exist_ok=True)
@@ -213,9 +206,7 @@ class ModelDrop(qt.QObject):
     def eventFilter(self, watched: qt.QObject, event: qt.QEvent) -> bool:
         """Accept a dropped model, and return whether the event was handled."""
         kind = event.type()
-        if kind not in (qt.QEvent.DragEnter, qt.QEvent.Drop):
-            return False
-        path = dropped_model(event.mimeData())
+        path = dropped_model(event.mimeData()) if kind in (qt.QEvent.DragEnter, qt.QEvent.Drop) else None
         if path is None:
             return False  # Slicer loads volumes and scenes itself
         event.acceptProposedAction()
@@ -227,6 +218,5 @@ class ModelDrop(qt.QObject):
 def dropped_model(mime: qt.QMimeData) -> str | None:
     """Return the path of the dropped model, or ``None`` unless exactly one zip file or folder is dropped."""
     paths = [url.toLocalFile() for url in mime.urls()] if mime.hasUrls() else []
-    if len(paths) == 1 and (paths[0].lower().endswith(".zip") or Path(paths[0]).is_dir()):
-        return paths[0]
-    return None
+    fits = len(paths) == 1 and (paths[0].lower().endswith(".zip") or Path(paths[0]).is_dir())
+    return paths[0] if fits else None

@@ -155,10 +155,8 @@ class RunProgress:
         if event.kind == "begin":
             self._index = int(event.facts.get("index", 1))
             self._count = max(1, int(event.facts.get("count", 1)))
-        elif event.kind in ("progress", "message") and event.stage:
-            self._advance(event)
-
-    def _advance(self, event: Event) -> None:
+        if event.kind not in ("progress", "message") or not event.stage:
+            return
         share = event.done / event.total if event.total else 0
         begin, end = _SPANS.get(event.stage, (0, 0)) if event.parts == 1 else _SPAN_OF_PARTS
         percent = (100 * (self._index - 1) + begin + share * (end - begin)) / self._count

@@ -22,34 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class PanelState:
-    """The parameter node, and what the panel shows that is not saved with the scene.
+    """The parameter node, and what the panel shows that is not saved with the scene."""
 
-    :ivar parameters: the parameter node; ``None`` while the module is not open.
-    :ivar input: the selected volume, and the model that belongs to it if it is a sample, when that was last selected.
-    :ivar model: id of the model that ``entry``, ``summaries``, ``table`` and ``fault`` describe.
-    :ivar entry: the model in the catalogue; ``None`` if it is not there.
-    :ivar summaries: one per part of the model; empty while it is not downloaded or cannot be read.
-    :ivar table: its classes, or ``None`` while ``summaries`` is empty.
-    :ivar listed: the table whose classes are listed.
-    :ivar fault: why the model cannot be read, in a sentence; empty if it can.
-    :ivar run: the run that is under way, or ``None``.
-    :ivar status: the line below Apply.
-    :ivar log: what the last run has printed.
-    :ivar node: the segmentation node whose structures are listed, or ``None``.
-    """
-
-    parameters: ClassScaleSegParameterNode | None = None
-    input: tuple[vtkMRMLScalarVolumeNode | None, str | None] | None = None
-    model: str | None = None
-    entry: Entry | None = None
-    summaries: tuple[ModelSummary, ...] = ()
-    table: LabelTable | None = None
-    listed: LabelTable | None = None
-    fault: str = ""
-    run: SceneRun | None = None
-    status: str = ""
-    log: str = ""
-    node: vtkMRMLSegmentationNode | None = None
+    parameters: ClassScaleSegParameterNode | None = None  # None while the module is not open
+    input: tuple[vtkMRMLScalarVolumeNode | None, str | None] | None = None  # volume last followed, model if a sample
+    model: str | None = None  # id of the model that the next four describe
+    entry: Entry | None = None  # None if it is not in the catalogue
+    summaries: tuple[ModelSummary, ...] = ()  # one per part; empty while it is not downloaded or cannot be read
+    table: LabelTable | None = None  # None while summaries is empty
+    fault: str = ""  # why it cannot be read, in a sentence
+    listed: LabelTable | None = None  # whose classes are listed
+    run: SceneRun | None = None  # that is under way
+    status: str = ""  # the line below Apply
+    log: str = ""  # of the last run
+    node: vtkMRMLSegmentationNode | None = None  # whose structures are listed
 
 
 @contextlib.contextmanager

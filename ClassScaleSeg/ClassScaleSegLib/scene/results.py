@@ -221,8 +221,7 @@ def save_segmentation(node: vtkMRMLSegmentationNode, path: str | Path) -> bool:
 def _mark_saved(node: vtkMRMLSegmentationNode, path: str) -> None:
     """Mark the node as saved to ``path``, so that Slicer does not ask to save it again.
 
-    Only a write through the storage node sets the time that Slicer compares. Therefore the storage node writes a
-    segmentation of one voxel to a temporary file.
+    Only a write through the storage node sets the time that Slicer compares, so it writes one voxel to another file.
     """
     import slicer
 
