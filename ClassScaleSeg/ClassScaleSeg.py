@@ -15,12 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import slicer
 import vtk
-from slicer import (
-    vtkMRMLMarkupsROINode,
-    vtkMRMLScalarVolumeNode,
-    vtkMRMLSegmentationNode,
-    vtkMRMLTableNode,
-)
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -239,9 +234,10 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def store(self, **choices: str) -> None:
         """Store what the user has chosen in the parameter node, by the name of the parameter, and show it."""
         if self.state.parameters is not None:
-            for name, choice in choices.items():
-                setattr(self.state.parameters, name, choice)
-            self.render()
+            with slicer.util.NodeModify(self.state.parameters) as node:
+                for name, choice in choices.items():
+                    setattr(node, name, choice)
+                node.Modified()  # also if nothing changes there: no class and all classes are stored alike
 
     def settle(self, node: "ClassScaleSegParameterNode") -> None:
         """Follow the parameters, which the user, a scene or a script may have changed.
@@ -270,7 +266,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.results.show_node(node.segmentation)
 
     def render(self, caller: Any = None, event: str | None = None) -> None:
-        """Show the parameters and the state. Only this, and ``render`` of the parts of the panel, writes widgets."""
+        """Show the parameters and the state in the widgets, which send no signals meanwhile."""
         from ClassScaleSegLib.scene.sequence import browser_of
         from ClassScaleSegPanel.apply_line import need_text
         from ClassScaleSegPanel.inputs import show_channels
@@ -288,7 +284,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.devices.render(node.device)
         show_channels(ui, state.summaries[0].channel_names if state.summaries else ())
         ui.allFramesCheckBox.visible = node.inputVolume is not None and browser_of(node.inputVolume) is not None
-        text, ready = need_text(state, node, self.classList.table.ticked())
+        text, ready = need_text(state, node, self.classList.ticked)
         ui.needLabel.text = text
         ui.applyButton.enabled = ready and state.run is None
         ui.applyButton.toolTip = _("Segment the volume.") if ready else text
@@ -346,10 +342,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         return self.start(self.request(volume, model, **choices)).wait(progress)
 
     def request(
-        self,
-        volume: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
-        model: str | Path,
-        **choices: Any,
+        self, volume: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode], model: str | Path, **choices: Any
     ) -> "Request":
         """Return the arguments of `segment`, other than ``progress``, as a request for `start`.
 

@@ -25,11 +25,13 @@ class ClassList:
     """The section "Classes" of the panel.
 
     :ivar table: the table of classes; keys of its rows are label values as text.
+    :ivar ticked: keys of the ticked rows.
     :param on_chosen: called with the classes that the user has ticked, as the parameter node keeps them.
     """
 
     def __init__(self, on_chosen: Callable[[str], None]) -> None:
         self._on_chosen = on_chosen
+        self.ticked: list[str] = []
         self._names: dict[str, str] = {}  # by key
         self._groups: dict[str, list[str]] = {}  # keys by group
         self._lookup: Callable[[str], Sequence[Label]] | None = None
@@ -78,8 +80,7 @@ class ClassList:
 
     def chosen(self) -> list[str] | None:
         """Return the names of the ticked classes, or ``None`` if all are ticked."""
-        ticked = self.table.ticked()
-        return None if len(ticked) == len(self._names) else [self._names[key] for key in ticked]
+        return None if len(self.ticked) == len(self._names) else [self._names[key] for key in self.ticked]
 
     def value(self) -> str:
         """Return the ticked classes as the parameter node keeps them: a name per line; nothing for all, or for none."""
@@ -98,7 +99,7 @@ class ClassList:
         return sum(not labels for labels in found)
 
     def _tick_also(self, keys: Iterable[str], on: bool) -> None:
-        ticked = set(self.table.ticked())
+        ticked = set(self.ticked)
         self._tick_only(ticked.union(keys) if on else ticked.difference(keys))
 
     def _tick_only(self, keys: Iterable[str]) -> None:
@@ -110,10 +111,11 @@ class ClassList:
         self._on_chosen(self.value())
 
     def _show_count(self) -> None:
-        self.count.text = _("{ticked} of {all}").format(ticked=len(self.table.ticked()), all=len(self._names))
+        self.ticked = self.table.ticked()
+        self.count.text = _("{ticked} of {all}").format(ticked=len(self.ticked), all=len(self._names))
 
     def _fill_groups(self) -> None:
-        ticked = set(self.table.ticked())
+        ticked = set(self.ticked)
         self.group_menu.clear()
         for group, keys in self._groups.items():
             action = self.group_menu.addAction(_("{group} ({count})").format(group=group, count=len(keys)))
@@ -150,7 +152,7 @@ class ClassList:
 
     def save_preset(self, name: str) -> None:
         """Save the ticked classes as a preset, and replace the preset of that name if there is one."""
-        save_presets({**load_presets(), name: [self._names[key] for key in self.table.ticked()]})
+        save_presets({**load_presets(), name: [self._names[key] for key in self.ticked]})
 
     def _delete(self, name: str) -> None:
         save_presets({other: names for other, names in load_presets().items() if other != name})

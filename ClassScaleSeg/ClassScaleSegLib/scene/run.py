@@ -73,9 +73,7 @@ class Request:
 
 
 def request_for(
-    volumes: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
-    model: str | Path,
-    choices: dict[str, Any],
+    volumes: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode], model: str | Path, choices: dict[str, Any]
 ) -> Request:
     """Make a `Request` from the keyword arguments of a script.
 
