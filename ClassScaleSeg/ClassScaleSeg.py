@@ -242,8 +242,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def settle(self, node: "ClassScaleSegParameterNode") -> None:
         """Follow the parameters, which the user, a scene or a script may have changed.
 
-        If a sample volume was newly selected, its model is selected too. Classes that the model does not have are
-        replaced by all classes.
+        A sample volume that was newly selected brings its model. Classes that the model lacks make it all classes.
         """
         from ClassScaleSegPanel.sample_data import model_for
 

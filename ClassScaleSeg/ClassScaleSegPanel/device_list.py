@@ -13,7 +13,6 @@ from .state import silent
 class DeviceList:
     """Fills the device list of the .ui file, and reports the user's choice.
 
-    :param ui: the widgets of the panel, by name.
     :param on_chosen: called with the selected device, such as "cuda:0".
     """
 

@@ -23,7 +23,6 @@ class ModelChooser:
     """Controls the widgets of the row "Model" in the .ui file.
 
     :ivar card_dialog: the dialog with the model card, or ``None`` if it is closed.
-    :param ui: the widgets of the panel, by name.
     :param on_chosen: called with the id of the model that the user has selected or added.
     :param on_changed: called without arguments when the catalogue was read again.
     """

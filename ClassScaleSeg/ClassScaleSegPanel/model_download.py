@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def download(catalog: Catalog, entry: Entry) -> bool:
-    """Download a model if the user agrees. Errors are shown in a message box.
-
-    :returns: whether the user agreed, also if the download was then cancelled or failed.
-    """
+    """Download a model if the user agrees, and return whether the user did. Errors are shown in a message box."""
     from ClassScaleSegLib.errors import Cancelled, ClassScaleError
 
     if not slicer.util.confirmOkCancelDisplay(consent(catalog, entry), windowTitle=_("Download model")):

@@ -24,7 +24,6 @@ class ResultPanel:
     """Controls the widgets of the section "Result" in the .ui file.
 
     :ivar table: the table of structures with their volumes. Keys of its rows are segment ids.
-    :param ui: the widgets of the panel, by name.
     """
 
     def __init__(self, ui: Any, state: PanelState, logic: ClassScaleSegLogic) -> None:

@@ -37,7 +37,6 @@ class RunPanel:
     """Controls the widgets of a run in the .ui file: progress, status and log.
 
     :ivar timer: polls the run.
-    :param ui: the widgets of the panel, by name.
     :param on_changed: called without arguments when a run begins or ends.
     :param on_finished: called with the run once its result is in the scene.
     :param on_refused: called without arguments when a run could not begin.
