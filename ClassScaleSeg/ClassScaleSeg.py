@@ -15,12 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import slicer
 import vtk
-from slicer import (
-    vtkMRMLMarkupsROINode,
-    vtkMRMLScalarVolumeNode,
-    vtkMRMLSegmentationNode,
-    vtkMRMLTableNode,
-)
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -36,16 +31,21 @@ if TYPE_CHECKING:
     import qt
     from ClassScaleSegLib.process.child import Event
     from ClassScaleSegLib.scene.run import Request, SceneRun
+    from ClassScaleSegPanel.state import PanelState
     from slicer import vtkMRMLNode, vtkMRMLScene
 
 SAMPLE = "toy-120"
 
 
 class ClassScaleSeg(ScriptedLoadableModule):
-    """What Slicer shows about the module: title, category, help and acknowledgement."""
+    """What Slicer shows about the module: title, category, help and acknowledgement.
+
+    :ivar running: the run that is under way in the application, if any, whichever logic has started it.
+    """
 
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
+        self.running: list[SceneRun] = []
         self.parent.title = _("ClassScaleSeg")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = []
@@ -119,24 +119,21 @@ class ClassScaleSegParameterNode:
 
 
 class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel: connects the widgets with the parameter node, and Apply and Cancel with the run.
+    """The panel. Signals of widgets change the parameter node or the state; `render` shows both.
 
     :ivar logic: the module's logic, made by `setup`.
     :ivar ui: the widgets of the .ui file by name, made by `setup`.
+    :ivar state: the parameter node, and what the panel shows that is not saved with the scene; made by `setup`.
     """
 
     logic: "ClassScaleSegLogic"
     ui: Any
+    state: "PanelState"
 
     def __init__(self, parent: "qt.QWidget | None" = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self._parameterNode: ClassScaleSegParameterNode | None = None
         self._guiTag: int | None = None
-        self._watched: list[vtkMRMLNode | None] = []
-        self._shownClasses = ""  # the value of the parameter "classes" that the ticks show
-        # the selected volume, and the model that belongs to it if it is a sample
-        self._shownInput: tuple[vtkMRMLScalarVolumeNode | None, str | None] | None = None
 
     def setup(self) -> None:
         """Make the widgets; called once, when the module is first opened."""
@@ -146,24 +143,30 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegPanel.model_chooser import ModelChooser, ModelDrop
         from ClassScaleSegPanel.result_panel import ResultPanel
         from ClassScaleSegPanel.run_panel import RunPanel
+        from ClassScaleSegPanel.state import PanelState
 
         ScriptedLoadableModuleWidget.setup(self)
         self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/ClassScaleSeg.ui"))
         self.layout.addWidget(self.uiWidget)
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         self.uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = ClassScaleSegLogic()
-        self.classList = ClassList(self.onClassesChanged)
-        self.ui.classesCollapsibleButton.layout().addWidget(self.classList.widget)
-        self.results = ResultPanel(self.ui, self.logic)
-        self.devices = DeviceList(self.ui, self.onDeviceChanged)
-        self.models = ModelChooser(self.ui, Catalog(), self.onModelChanged)
+        self.logic, self.state = ClassScaleSegLogic(), PanelState()
+        self.classList = ClassList(lambda classes: self.store(classes=classes))
+        self.ui.classesCollapsibleButton.layout().addWidget(self.classList.table.widget)
+        self.results = ResultPanel(self.ui, self.state, self.logic)
+        self.devices = DeviceList(self.ui, lambda device: self.store(device=device))
+        self.runs = RunPanel(
+            self.ui, self.state, self.logic, self.render, self.onFinished, lambda: self.models.reload()
+        )
+        self.models = ModelChooser(
+            self.ui, self.state, Catalog(), lambda identifier: self.store(model=identifier), self.render
+        )
         self.modelDrop = ModelDrop(self.models)
         self.uiWidget.installEventFilter(self.modelDrop)
-        self.runs = RunPanel(self.ui, self.logic, self.onParametersChanged, self.onFinished, self.models.reload)
         self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRegionAdded)
-        self.ui.applyButton.connect("clicked(bool)", lambda: self.onApply())
-        self.ui.cancelButton.connect("clicked(bool)", lambda: self.onCancel())
+        self.ui.applyButton.connect("clicked(bool)", lambda: self.runs.apply())
+        cancelled = _("Cancelled. The scene was not changed.")
+        self.ui.cancelButton.connect("clicked(bool)", lambda: self.runs.stop(cancelled))
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.initializeParameterNode()
@@ -192,20 +195,11 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Stop following the parameters; called each time the module is left. A run continues."""
         self.setParameterNode(None)
 
-    def onApply(self) -> None:
-        """Start the run that the parameters describe."""
-        if self._parameterNode is not None:
-            self.runs.apply(self._parameterNode)
-
-    def onCancel(self) -> None:
-        """Stop the run that is under way, if any."""
-        self.runs.stop(_("Cancelled. The scene was not changed."))
-
     def onSceneStartClose(self, caller: "vtkMRMLScene", event: str) -> None:
         """Stop the run before its nodes are removed."""
         self.setParameterNode(None)
         self.runs.stop(_("The scene was closed, so the segmentation was stopped."))
-        self.results.show(None, [])
+        self.results.show(None, None)
 
     def onSceneEndClose(self, caller: "vtkMRMLScene", event: str) -> None:
         """Show the parameters of the empty scene, if the module is open."""
@@ -225,122 +219,91 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Connect the widgets with a parameter node; ``None`` disconnects them."""
         from ClassScaleSegPanel.sample_data import model_for
 
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._guiTag)  # type: ignore[attr-defined]  # of parameterNodeWrapper
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
-            self.watch([])
-        self._parameterNode = node
+        before, self.state.parameters = self.state.parameters, node
+        if before is not None:
+            before.disconnectGui(self._guiTag)  # type: ignore[attr-defined]  # of parameterNodeWrapper
+            self.removeObserver(before, vtk.vtkCommand.ModifiedEvent, self.render)
+            self.removeObservers(self.onInputModified)
         if node is not None:
-            self._shownInput = node.inputVolume, model_for(node.inputVolume)  # not newly selected
-            self.models.select(node.model)
-            self.restoreClasses()
+            self.state.input, self.state.listed = (node.inputVolume, model_for(node.inputVolume)), None
+            self.classList.set_table(None)
             self._guiTag = node.connectGui(self.ui)  # type: ignore[attr-defined]
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
-            self.onParametersChanged()
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.render)
+            self.render()
 
-    def onParametersChanged(self, caller: Any = None, event: str | None = None) -> None:
-        """Update all that depends on the parameters: channels, device, memory needed, Apply and Cancel."""
+    def store(self, **choices: str) -> None:
+        """Store what the user has chosen in the parameter node, by the name of the parameter, and show it."""
+        if self.state.parameters is not None:
+            with slicer.util.NodeModify(self.state.parameters) as node:
+                for name, choice in choices.items():
+                    setattr(node, name, choice)
+                node.Modified()  # also if nothing changes there: no class and all classes are stored alike
+
+    def settle(self, node: "ClassScaleSegParameterNode") -> None:
+        """Follow the parameters, which the user, a scene or a script may have changed.
+
+        A sample volume that was newly selected brings its model. Classes that the model lacks make it all classes.
+        """
+        from ClassScaleSegPanel.sample_data import model_for
+
+        state, seen = self.state, (node.inputVolume, model_for(node.inputVolume))
+        if state.input != seen:  # a volume can be in the scene before its file name is
+            state.input = seen
+            node.model = seen[1] or node.model
+        if state.model != node.model:
+            self.models.open(node.model)
+        if state.listed is not state.table:
+            state.listed = state.table
+            self.classList.set_table(state.table)
+        # without the table of the model the names cannot be checked, so they are kept
+        if state.table is not None and node.classes != self.classList.value():
+            names = node.classes.splitlines()
+            if self.classList.choose(names or None):
+                self.classList.choose(None)
+                node.classes = ""
+        if node.segmentation is not None and node.segmentation is not state.node:
+            self.results.show_node(node.segmentation)
+
+    def render(self, caller: Any = None, event: str | None = None) -> None:
+        """Show the parameters and the state in the widgets, which send no signals meanwhile."""
         from ClassScaleSegLib.scene.sequence import browser_of
         from ClassScaleSegPanel.apply_line import need_text
         from ClassScaleSegPanel.inputs import show_channels
 
-        node = self._parameterNode
+        ui, state, node = self.ui, self.state, self.state.parameters
+        self.runs.render()
         if node is None:
             return
-        self.follow(node)
-        self.devices.select(node.device)
-        show_channels(self.ui, self.models.summaries[0].channel_names if self.models.summaries else ())
-        volume = node.inputVolume
-        self.watch([volume, node.region])
-        self.ui.allFramesCheckBox.visible = volume is not None and browser_of(volume) is not None
-        text, ready = need_text(self.models, node, self.classList.table.ticked())
-        self.ui.needLabel.text = text
-        self.ui.applyButton.enabled = ready and self.runs.run is None
-        self.ui.applyButton.toolTip = _("Segment the volume.") if ready else text
-        self.ui.cancelButton.enabled = self.runs.run is not None
-
-    def follow(self, node: "ClassScaleSegParameterNode") -> None:
-        """Show the model, classes and result of the parameter node, which a scene or a script may have changed.
-
-        If a sample volume was newly selected, select its model too.
-        """
-        from ClassScaleSegPanel.sample_data import model_for
-
-        model = model_for(node.inputVolume)
-        if self._shownInput != (node.inputVolume, model):  # a volume can be in the scene before its file name is
-            self._shownInput = node.inputVolume, model
-            node.model = model or node.model
-        if node.model != (self.models.entry.id if self.models.entry is not None else None):
-            self.models.select(node.model)
-        if node.classes != self._shownClasses:
-            self.restoreClasses()
-        if node.segmentation is not None and node.segmentation is not self.results.node:
-            self.results.show_node(node.segmentation)
-
-    def watch(self, nodes: "list[vtkMRMLNode | None]") -> None:
-        """Update the panel whenever one of the nodes changes: its voxels, its transform, or the region's position."""
-        if nodes != self._watched:
-            self.removeObservers(self.onInputModified)
-            self._watched = nodes
-            for node in filter(None, nodes):
-                for event in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent):
-                    self.addObserver(node, event, self.onInputModified)
+        self.settle(node)
+        self.removeObservers(self.onInputModified)
+        for watched in filter(None, (node.inputVolume, node.region)):
+            for change in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent):
+                self.addObserver(watched, change, self.onInputModified)
+        self.models.render()
+        self.devices.render(node.device)
+        show_channels(ui, state.summaries[0].channel_names if state.summaries else ())
+        ui.allFramesCheckBox.visible = node.inputVolume is not None and browser_of(node.inputVolume) is not None
+        text, ready = need_text(state, node, self.classList.ticked)
+        ui.needLabel.text = text
+        ui.applyButton.enabled = ready and state.run is None
+        ui.applyButton.toolTip = _("Segment the volume.") if ready else text
+        ui.cancelButton.enabled = state.run is not None
 
     def onInputModified(self, caller: "vtkMRMLNode", event: str) -> None:
-        """Update the panel, because the volume or the region has changed."""
-        self.onParametersChanged()
-
-    def onModelChanged(self) -> None:
-        """Store the model that the user selected, and list its classes."""
-        if self.models.entry is not None and self._parameterNode is not None:
-            self._parameterNode.model = self.models.entry.id
-        self.restoreClasses()
-        self.onParametersChanged()
-
-    def restoreClasses(self) -> None:
-        """List the classes of the model, ticked as in the parameter node.
-
-        If the parameter node has classes that the model does not have, all are ticked.
-        """
-        node = self._parameterNode
-        if node is None:
-            return
-        self.classList.set_table(self.models.table)
-        self._shownClasses = node.classes
-        names = node.classes.splitlines()
-        # without the table of the model the names cannot be checked, so they are kept
-        if names and self.models.table is not None and self.classList.choose(names):
-            self.classList.choose(None)
-            self.setClasses(())
-
-    def onClassesChanged(self) -> None:
-        """Store the classes that the user ticked."""
-        if self._parameterNode is not None:
-            self.setClasses(self.classList.chosen() or ())
-            self.onParametersChanged()
-
-    def setClasses(self, names: Sequence[str]) -> None:
-        """Store class names in the parameter node; none stands for all classes."""
-        self._shownClasses = "\n".join(names)
-        if self._parameterNode is not None:
-            self._parameterNode.classes = self._shownClasses
+        """Update the panel, because the volume or the region was moved or its contents have changed."""
+        self.render()
 
     def onRegionAdded(self, region: vtkMRMLMarkupsROINode) -> None:
         """Fit a region that the user has just created around the volume."""
         from ClassScaleSegLib.scene.volume import fit_region
 
-        fit_region(region, self._parameterNode.inputVolume if self._parameterNode is not None else None)
-
-    def onDeviceChanged(self, device: str) -> None:
-        """Store the device that the user selected."""
-        if self._parameterNode is not None:
-            self._parameterNode.device = device
+        fit_region(region, self.state.parameters.inputVolume if self.state.parameters is not None else None)
 
     def onFinished(self, run: "SceneRun") -> None:
         """Show the result of a run."""
-        self.results.show(run.node, run.results)
-        if self._parameterNode is not None:
-            self._parameterNode.segmentation = run.node
+        self.results.show(run.node, (run.results[0], run.statistics[0]))
+        if self.state.parameters is not None:
+            self.state.parameters.segmentation = run.node
         self.ui.resultCollapsibleButton.collapsed = False
 
 
@@ -378,10 +341,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         return self.start(self.request(volume, model, **choices)).wait(progress)
 
     def request(
-        self,
-        volume: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
-        model: str | Path,
-        **choices: Any,
+        self, volume: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode], model: str | Path, **choices: Any
     ) -> "Request":
         """Return the arguments of `segment`, other than ``progress``, as a request for `start`.
 
@@ -404,7 +364,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         from ClassScaleSegPanel.install import refuse_missing_dependencies
 
         refuse_missing_dependencies()
-        run = SceneRun(request)
+        run = SceneRun(request, slicer.modules.ClassScaleSegInstance.running)
         run.start()
         return run
 

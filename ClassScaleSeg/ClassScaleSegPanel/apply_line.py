@@ -11,10 +11,10 @@ from .inputs import CHANNELS, volumes_of
 if TYPE_CHECKING:
     from ClassScaleSeg import ClassScaleSegParameterNode
 
-    from .model_chooser import ModelChooser
+    from .state import PanelState
 
 
-def need_text(models: ModelChooser, parameters: ClassScaleSegParameterNode, ticked: list[str]) -> tuple[str, bool]:
+def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked: list[str]) -> tuple[str, bool]:
     """Return the line above Apply, and whether Apply can be pressed.
 
     :param ticked: keys of the ticked classes.
@@ -22,18 +22,18 @@ def need_text(models: ModelChooser, parameters: ClassScaleSegParameterNode, tick
     from ClassScaleSegLib.errors import ClassScaleError
     from ClassScaleSegLib.scene.volume import check_volume
 
-    if models.fault:
-        return models.fault, False
-    if models.entry is None and parameters.model:
+    if state.fault:
+        return state.fault, False
+    if state.entry is None and parameters.model:
         text = _(
             "The scene uses the model {model}, which is not in the catalogue. Select another model, or add this one."
         )
         return text.format(model=parameters.model), False
-    if models.entry is None:
+    if state.entry is None:
         return _("No model is selected. Select one, or add your own."), False
-    if not models.summaries:
-        return _('{name} is not downloaded. Press "Download...".').format(name=models.entry.name), False
-    channels = models.summaries[0].channels
+    if not state.summaries:
+        return _('{name} is not downloaded. Press "Download...".').format(name=state.entry.name), False
+    channels = state.summaries[0].channels
     if channels > CHANNELS:
         text = _("This model needs {count} volumes, but the panel has room for only four. Use the Python console.")
         return text.format(count=channels), False
@@ -42,12 +42,12 @@ def need_text(models: ModelChooser, parameters: ClassScaleSegParameterNode, tick
     try:
         for volume in volumes_of(parameters, channels):
             check_volume(volume)
-        return " ".join(_estimate(models, parameters)), True
+        return " ".join(_estimate(state, parameters)), True
     except ClassScaleError as error:
         return str(error), False
 
 
-def _estimate(models: ModelChooser, parameters: ClassScaleSegParameterNode) -> list[str]:
+def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list[str]:
     from ClassScaleSegLib.inference.memory_estimate import describe_need, estimate, largest
     from ClassScaleSegLib.models.advice import advise
     from ClassScaleSegLib.scene.volume import box_of, crop, geometry_of, modality_of
@@ -58,9 +58,9 @@ def _estimate(models: ModelChooser, parameters: ClassScaleSegParameterNode) -> l
         geometry = crop(geometry, box_of(volume, parameters.region))
     shape, spacing = geometry.size[::-1], geometry.spacing[::-1]
     confidence = parameters.confidence is not None
-    needs = [estimate(s, shape, spacing, parameters.step, confidence) for s in models.summaries]
+    needs = [estimate(s, shape, spacing, parameters.step, confidence) for s in state.summaries]
     need = describe_need(largest(needs), parameters.device)
     return [
         _("This run will take {need}.").format(need=need),
-        *advise(models.summaries[0], spacing, modality_of(volume)),
+        *advise(state.summaries[0], spacing, modality_of(volume)),
     ]

@@ -11,6 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .search_table import Row, SearchTable
+from .state import ask_text
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.labels.label import Label
@@ -23,49 +24,43 @@ _SETTING = "ClassScaleSeg/ClassPresets"
 class ClassList:
     """The section "Classes" of the panel.
 
-    :ivar widget: the widget to add to the section.
     :ivar table: the table of classes; keys of its rows are label values as text.
-    :param on_changed: called without arguments when the user has ticked or unticked classes.
+    :ivar ticked: keys of the ticked rows.
+    :param on_chosen: called with the classes that the user has ticked, as the parameter node keeps them.
     """
 
-    def __init__(self, on_changed: Callable[[], None]) -> None:
-        self._on_changed = on_changed
+    def __init__(self, on_chosen: Callable[[str], None]) -> None:
+        self._on_chosen = on_chosen
+        self.ticked: list[str] = []
         self._names: dict[str, str] = {}  # by key
         self._groups: dict[str, list[str]] = {}  # keys by group
         self._lookup: Callable[[str], Sequence[Label]] | None = None
         self.table = SearchTable(
             [_("Class"), _("Code"), _("Group")], _("Search by name, code or group"), on_ticked=self._ticked
         )
-        self.widget = self.table.widget
-        self.count = qt.QLabel()
-        self.all_button = self._button(_("All"), _("Tick all classes that the search shows."))
-        self.all_button.connect("clicked(bool)", lambda: self._tick_shown(True))
-        self.none_button = self._button(_("None"), _("Untick all classes that the search shows."))
-        self.none_button.connect("clicked(bool)", lambda: self._tick_shown(False))
-        self.group_menu, self.preset_menu = qt.QMenu(), qt.QMenu()
-        self.group_button = self._menu_button(_("Groups"), _("Tick or untick all classes of a group."), self.group_menu)
-        self.preset_button = self._menu_button(
-            _("Presets"), _("Save the ticked classes, or tick classes that you saved."), self.preset_menu
-        )
-        self.group_menu.connect("aboutToShow()", self._fill_groups)
-        self.preset_menu.connect("aboutToShow()", self._fill_presets)
+        self.count, self.group_menu, self.preset_menu = qt.QLabel(), qt.QMenu(), qt.QMenu()
+        self.all_button, self.none_button, self.group_button, preset_button = (qt.QToolButton() for _number in range(4))
         row = qt.QHBoxLayout()
-        for button in (self.all_button, self.none_button, self.group_button, self.preset_button):
+        for button, text, tip in (
+            (self.all_button, _("All"), _("Tick all classes that the search shows.")),
+            (self.none_button, _("None"), _("Untick all classes that the search shows.")),
+            (self.group_button, _("Groups"), _("Tick or untick all classes of a group.")),
+            (preset_button, _("Presets"), _("Save the ticked classes, or tick classes that you saved.")),
+        ):
+            button.text, button.toolTip = text, tip
             row.addWidget(button)
         row.addStretch(1)
         row.addWidget(self.count)
         self.table.layout.insertLayout(1, row)
-
-    def _button(self, text: str, tip: str) -> qt.QToolButton:
-        button = qt.QToolButton()
-        button.text, button.toolTip = text, tip
-        return button
-
-    def _menu_button(self, text: str, tip: str, menu: qt.QMenu) -> qt.QToolButton:
-        button = self._button(text, tip)
-        button.setMenu(menu)
-        button.popupMode = qt.QToolButton.InstantPopup
-        return button
+        self.all_button.connect("clicked(bool)", lambda: self._tick_also(self.table.shown(), True))
+        self.none_button.connect("clicked(bool)", lambda: self._tick_also(self.table.shown(), False))
+        for button, menu, fill in (
+            (self.group_button, self.group_menu, self._fill_groups),
+            (preset_button, self.preset_menu, self._fill_presets),
+        ):
+            button.setMenu(menu)
+            button.popupMode = qt.QToolButton.InstantPopup
+            menu.connect("aboutToShow()", fill)
 
     def set_table(self, table: LabelTable | None) -> None:
         """List the classes of a model, all ticked. ``None``, for a model that is not downloaded, empties the list."""
@@ -76,74 +71,66 @@ class ClassList:
         for label in labels:
             if label.group:
                 self._groups.setdefault(label.group, []).append(str(label.value))
-        self.table.set_rows([_row(label) for label in labels], ticked=True)
-        for column, texts in enumerate(zip(*(_cells(label) for label in labels), strict=True)):
+        rows = [_row(label) for label in labels]
+        self.table.set_rows(rows, ticked=True)
+        for column, texts in enumerate(zip(*(row.cells for row in rows), strict=True)):
             self.table.set_width(column, max(texts, key=len))
         self.group_button.enabled = bool(self._groups)
         self._show_count()
 
     def chosen(self) -> list[str] | None:
         """Return the names of the ticked classes, or ``None`` if all are ticked."""
-        ticked = self.table.ticked()
-        return None if len(ticked) == len(self._names) else [self._names[key] for key in ticked]
+        return None if len(self.ticked) == len(self._names) else [self._names[key] for key in self.ticked]
+
+    def value(self) -> str:
+        """Return the ticked classes as the parameter node keeps them: a name per line; nothing for all, or for none."""
+        return "\n".join(self.chosen() or ())
 
     def choose(self, names: Iterable[str] | None) -> int:
-        """Tick the classes with the given names or label values, and untick all others.
-
-        As in the engine, case, spaces, underscores and hyphens of names do not matter.
+        """Tick the classes with the given names or label values, as the engine reads them, and untick all others.
 
         :param names: ``None`` ticks all classes.
         :returns: how many of the names the model does not have.
         """
-        if names is None:
-            self.table.tick(self._names)
-            missing = 0
-        else:
-            found: list[Sequence[Label]] = [() if self._lookup is None else self._lookup(name) for name in names]
-            self.table.tick(str(label.value) for labels in found for label in labels)
-            missing = sum(not labels for labels in found)
+        found: list[Sequence[Label]] = [() if self._lookup is None else self._lookup(name) for name in names or ()]
+        chosen = (str(label.value) for labels in found for label in labels)
+        self.table.tick(self._names if names is None else chosen)
         self._show_count()
-        return missing
+        return sum(not labels for labels in found)
 
-    def _tick_shown(self, on: bool) -> None:
-        shown, ticked = set(self.table.shown()), set(self.table.ticked())
-        self.table.tick(ticked | shown if on else ticked - shown)
+    def _tick_also(self, keys: Iterable[str], on: bool) -> None:
+        ticked = set(self.ticked)
+        self._tick_only(ticked.union(keys) if on else ticked.difference(keys))
+
+    def _tick_only(self, keys: Iterable[str]) -> None:
+        self.table.tick(keys)
         self._ticked()
 
     def _ticked(self) -> None:
         self._show_count()
-        self._on_changed()
+        self._on_chosen(self.value())
 
     def _show_count(self) -> None:
-        self.count.text = _("{ticked} of {all}").format(ticked=len(self.table.ticked()), all=len(self._names))
+        self.ticked = self.table.ticked()
+        self.count.text = _("{ticked} of {all}").format(ticked=len(self.ticked), all=len(self._names))
 
     def _fill_groups(self) -> None:
-        ticked = set(self.table.ticked())
+        ticked = set(self.ticked)
         self.group_menu.clear()
         for group, keys in self._groups.items():
             action = self.group_menu.addAction(_("{group} ({count})").format(group=group, count=len(keys)))
-            action.checkable = True
-            action.checked = ticked.issuperset(keys)
-            action.connect("triggered(bool)", lambda on, keys=keys: self._tick_group(keys, on))
+            action.checkable, action.checked = True, ticked.issuperset(keys)
+            action.connect("triggered(bool)", lambda on, keys=keys: self._tick_also(keys, on))
         self.group_menu.addSeparator()
         only = self.group_menu.addMenu(_("Only"))
         for group, keys in self._groups.items():
             only.addAction(group).connect("triggered(bool)", lambda on, keys=keys: self._tick_only(keys))
 
-    def _tick_group(self, keys: list[str], on: bool) -> None:
-        ticked = set(self.table.ticked())
-        self.table.tick(ticked.union(keys) if on else ticked.difference(keys))
-        self._ticked()
-
-    def _tick_only(self, keys: list[str]) -> None:
-        self.table.tick(keys)
-        self._ticked()
-
     def _fill_presets(self) -> None:
         presets = load_presets()
         self.preset_menu.clear()
         for name, names in presets.items():
-            self.preset_menu.addAction(name).connect("triggered(bool)", lambda on, names=names: self._apply(names))
+            self.preset_menu.addAction(name).connect("triggered(bool)", lambda on, names=names: self.apply(names))
         self.preset_menu.addSeparator()
         self.preset_menu.addAction(_("Save ticked classes...")).connect("triggered(bool)", lambda: self._save())
         if presets:
@@ -151,35 +138,30 @@ class ClassList:
             for name in presets:
                 delete.addAction(name).connect("triggered(bool)", lambda on, name=name: self._delete(name))
 
-    def _apply(self, names: list[str]) -> None:
+    def apply(self, names: Sequence[str]) -> None:
+        """Tick the classes of a preset, as the user does."""
         missing = self.choose(names)
-        self._on_changed()
+        self._on_chosen(self.value())
         if missing:
             text = _("This model does not have {count} of the classes in the preset.").format(count=missing)
             slicer.util.infoDisplay(text, windowTitle=_("Preset"))
 
     def _save(self) -> None:
-        name = qt.QInputDialog.getText(slicer.util.mainWindow(), _("Save preset"), _("Name:"))
-        name = (name[0] if isinstance(name, tuple) else name).strip()
-        if name:
+        if name := ask_text(_("Save preset"), _("Name:")):
             self.save_preset(name)
 
     def save_preset(self, name: str) -> None:
         """Save the ticked classes as a preset, and replace the preset of that name if there is one."""
-        save_presets({**load_presets(), name: [self._names[key] for key in self.table.ticked()]})
+        save_presets({**load_presets(), name: [self._names[key] for key in self.ticked]})
 
     def _delete(self, name: str) -> None:
         save_presets({other: names for other, names in load_presets().items() if other != name})
 
 
 def _row(label: Label) -> Row:
-    cells = _cells(label)
+    cells = (label.name, label.type.value if label.type else "", label.group or "")
     searched = " ".join((*cells, *(part.meaning for part in label.codes.values() if part)))
     return Row(str(label.value), label.color, cells, tuple(text.casefold() for text in cells), searched)
-
-
-def _cells(label: Label) -> tuple[str, str, str]:
-    return label.name, label.type.value if label.type else "", label.group or ""
 
 
 def load_presets() -> dict[str, list[str]]:
@@ -188,9 +170,8 @@ def load_presets() -> dict[str, list[str]]:
         content = json.loads(slicer.app.userSettings().value(_SETTING) or "{}")
     except (TypeError, ValueError):
         return {}
-    if not isinstance(content, dict):
-        return {}
-    return {str(name): [str(item) for item in names] for name, names in content.items() if isinstance(names, list)}
+    presets = content.items() if isinstance(content, dict) else ()
+    return {str(name): [str(item) for item in names] for name, names in presets if isinstance(names, list)}
 
 
 def save_presets(presets: dict[str, list[str]]) -> None:

@@ -7,42 +7,41 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from .state import silent
+
 
 class DeviceList:
     """Fills the device list of the .ui file, and reports the user's choice.
 
-    :param ui: the widgets of the panel, by name.
-    :param on_changed: called with the selected device, such as "cuda:0".
+    :param on_chosen: called with the selected device, such as "cuda:0".
     """
 
-    def __init__(self, ui: Any, on_changed: Callable[[str], None]) -> None:
-        self._box, self._on_changed, self._filled = ui.deviceComboBox, on_changed, False
-        self._box.addItem(_("Automatic"), "auto")
-        self._box.addItem(_("CPU"), "cpu")
-        self._box.connect("currentIndexChanged(int)", self._changed)
-        ui.advancedCollapsibleButton.connect("contentsCollapsed(bool)", self._opened)
+    def __init__(self, ui: Any, on_chosen: Callable[[str], None]) -> None:
+        self._box, self._section = ui.deviceComboBox, ui.advancedCollapsibleButton
+        self._list("auto", _("Automatic"))
+        self._list("cpu", _("CPU"))
+        self._box.connect("currentIndexChanged(int)", lambda index: on_chosen(self._box.itemData(index)))
+        self._section.connect("contentsCollapsed(bool)", self._opened)
 
-    def select(self, device: str) -> None:
+    def render(self, device: str) -> None:
         """Show a device, also if this computer does not have it, because the scene may come from another computer."""
+        with silent(self._box):
+            if self._box.findData(device) < 0:
+                self._list(device, device)
+            self._box.setCurrentIndex(self._box.findData(device))
+
+    def _list(self, device: str, text: str) -> None:
         index = self._box.findData(device)
         if index < 0:
-            self._box.addItem(device, device)
-            index = self._box.findData(device)
-        self._box.setCurrentIndex(index)
+            self._box.addItem(text, device)
+        else:
+            self._box.setItemText(index, text)
 
     def _opened(self, collapsed: bool) -> None:
-        if collapsed or self._filled:
-            return
-        from ClassScaleSegLib.inference.devices import find_devices
+        if not collapsed:
+            from ClassScaleSegLib.inference.devices import find_devices
 
-        self._filled = True
-        for device, name in find_devices().items():
-            text = _("{device} ({name})").format(device=device, name=name) if device != "cpu" else _("CPU")
-            index = self._box.findData(device)
-            if index < 0:
-                self._box.addItem(text, device)
-            else:
-                self._box.setItemText(index, text)
-
-    def _changed(self, index: int) -> None:
-        self._on_changed(self._box.itemData(index))
+            self._section.disconnect("contentsCollapsed(bool)", self._opened)
+            for device, name in find_devices().items():
+                shown = _("CPU") if device == "cpu" else _("{device} ({name})").format(device=device, name=name)
+                self._list(device, shown)

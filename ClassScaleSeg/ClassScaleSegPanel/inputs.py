@@ -17,16 +17,10 @@ CHANNELS = 4  # rows for channels in the .ui file
 
 
 def show_channels(ui: Any, names: Sequence[str]) -> None:
-    """Show one row per channel, labelled with the model's name of the channel.
-
-    The row of a single channel is labelled "Volume".
-
-    :param ui: the widgets of the panel, by name.
-    :param names: names of the channels; none if the model is not known yet.
-    """
+    """Show one row per channel, labelled with the model's name of the channel; a single one is labelled "Volume"."""
     ui.inputLabel.text = _("Volume:") if len(names) < 2 else _("{channel}:").format(channel=names[0])
     for number in range(2, CHANNELS + 1):
-        label, selector = (getattr(ui, f"channel{kind}{number}") for kind in ("Label", "Selector"))
+        label, selector = getattr(ui, f"channelLabel{number}"), getattr(ui, f"channelSelector{number}")
         label.visible = selector.visible = number <= len(names)
         if number <= len(names):
             label.text = _("{channel}:").format(channel=names[number - 1])
@@ -38,9 +32,8 @@ def volumes_of(parameters: ClassScaleSegParameterNode, channels: int) -> tuple[v
 
 
 def request_of(parameters: ClassScaleSegParameterNode, replace: bool) -> Request:
-    """Return the request that the parameter node describes.
+    """Return the request that the parameter node describes; ``replace``: the segments that the node has are removed.
 
-    :param replace: remove the segments that the segmentation node has.
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
     from ClassScaleSegLib.catalog.catalog import resolve_model

@@ -6,6 +6,7 @@ from the Python Package Index. Their installation must not replace Slicer's own 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
@@ -15,39 +16,29 @@ import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
-# import name -> requirement
-PACKAGES = {
-    "nnunetv2": "nnunetv2>=2.7",
-    "psutil": "psutil",
-    "safetensors": "safetensors",
-    "scipy": "scipy",
-    "tqdm": "tqdm",
-}
+PACKAGES = ["nnunetv2>=2.7", "psutil", "safetensors", "scipy", "tqdm"]
 KEPT = ("numpy", "SimpleITK", "requests", "torch")
 TORCH = ">=2.2"
 
 
 def missing_packages() -> list[str]:
-    """Return the requirements, other than torch, that are not installed or too old.
-
-    Looks for files only, and imports none of the packages.
-    """
-    importlib.invalidate_caches()
-    return [requirement for name, requirement in PACKAGES.items() if not _is_installed(name, requirement)]
+    """Return the requirements, other than torch, that are not installed or too old."""
+    return [requirement for requirement in PACKAGES if not _is_installed(requirement)]
 
 
 def has_torch() -> bool:
     """Return whether torch is installed and new enough."""
-    importlib.invalidate_caches()
-    return _is_installed("torch", f"torch{TORCH}")
+    return _is_installed(f"torch{TORCH}")
 
 
-def _is_installed(name: str, requirement: str) -> bool:
+def _is_installed(requirement: str) -> bool:
+    """Look for files only, without an import; `slicer.packaging.pip_check` would refuse pre-releases, as of torch."""
     from packaging.requirements import Requirement  # Slicer has it
 
-    if importlib.util.find_spec(name) is None:
-        return False
+    importlib.invalidate_caches()
     wanted = Requirement(requirement)
+    if importlib.util.find_spec(wanted.name) is None:
+        return False
     try:
         return wanted.specifier.contains(version(wanted.name), prereleases=True)
     except PackageNotFoundError:  # installed without pip, so its version is unknown
@@ -132,32 +123,34 @@ def _install(missing: list[str]) -> None:
             from slicer.packaging import pip_ensure
 
             pip_ensure(missing, skip_packages=list(KEPT), requester="ClassScaleSeg")
-            return
-        question = _("This module needs these Python packages. Install them into Slicer?\n{packages}")
-        if not slicer.util.confirmOkCancelDisplay(question.format(packages="\n".join(missing))):
-            text = _(
-                "The module cannot segment without these Python packages: {packages}. "
-                "To install them, press Apply again."
-            )
-            raise ClassScaleError(text.format(packages=", ".join(missing)))
-        with tempfile.TemporaryDirectory() as folder:  # Slicer 5.10 cannot skip packages, so those to keep are pinned
-            pins = Path(folder) / "constraints.txt"
-            pins.write_text(constraints())
-            slicer.util.pip_install(["-c", str(pins), *missing])
+        else:
+            _install_in_older_slicer(missing)
     except ClassScaleError:
         raise
     except Exception as error:  # the user declined, or pip failed for any reason
         raise ClassScaleError(_failed(str(error))) from error
 
 
+def _install_in_older_slicer(missing: list[str]) -> None:
+    """Ask and install. Slicer up to 5.10 cannot skip packages, so those to keep are pinned."""
+    question = _("This module needs these Python packages. Install them into Slicer?\n{packages}")
+    if not slicer.util.confirmOkCancelDisplay(question.format(packages="\n".join(missing))):
+        text = _(
+            "The module cannot segment without these Python packages: {packages}. To install them, press Apply again."
+        )
+        raise ClassScaleError(text.format(packages=", ".join(missing)))
+    with tempfile.TemporaryDirectory() as folder:
+        pins = Path(folder) / "constraints.txt"
+        pins.write_text(constraints())
+        slicer.util.pip_install(["-c", str(pins), *missing])
+
+
 def constraints() -> str:
     """Return the lines of a pip constraints file that pins the packages of Slicer that must not be replaced."""
     lines = []
     for name in KEPT:
-        try:
+        with contextlib.suppress(PackageNotFoundError):  # not installed, so there is nothing to protect
             lines.append(f"{name}=={version(name).partition('+')[0] if name != 'torch' else version(name)}")
-        except PackageNotFoundError:
-            pass  # not installed, so there is nothing to protect
     return "\n".join(lines) + "\n"
 
 

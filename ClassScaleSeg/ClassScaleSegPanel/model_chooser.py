@@ -12,117 +12,92 @@ import slicer
 from slicer.i18n import tr as _
 
 from .model_download import download, megabytes
+from .state import PanelState, ask_text, silent
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog
     from ClassScaleSegLib.catalog.entries import Entry
-    from ClassScaleSegLib.labels.table import LabelTable
-    from ClassScaleSegLib.models.summary import ModelSummary
 
 
 class ModelChooser:
     """Controls the widgets of the row "Model" in the .ui file.
 
-    :ivar summaries: one per part of the selected model; empty while it is not downloaded or cannot be read.
-    :ivar table: the classes of the selected model, or ``None`` while ``summaries`` is empty.
-    :ivar fault: why the selected model cannot be read, in a sentence; empty if it can.
     :ivar card_dialog: the dialog with the model card, or ``None`` if it is closed.
-    :param ui: the widgets of the panel, by name.
-    :param on_changed: called without arguments when another model is selected, or the selected one is downloaded or
-        removed.
+    :param on_chosen: called with the id of the model that the user has selected or added.
+    :param on_changed: called without arguments when the catalogue was read again.
     """
 
-    def __init__(self, ui: Any, catalog: Catalog, on_changed: Callable[[], None]) -> None:
-        self._ui, self._catalog, self._on_changed = ui, catalog, on_changed
-        self.summaries: tuple[ModelSummary, ...] = ()
-        self.table: LabelTable | None = None
-        self.fault = ""
+    def __init__(
+        self,
+        ui: Any,
+        state: PanelState,
+        catalog: Catalog,
+        on_chosen: Callable[[str], None],
+        on_changed: Callable[[], None],
+    ) -> None:
+        self._ui, self._state, self._catalog, self._box = ui, state, catalog, ui.modelComboBox
+        self._on_chosen, self._on_changed = on_chosen, on_changed
         self.card_dialog: qt.QDialog | None = None
         self._entries: dict[str, Entry] = {}
-        self._menu = qt.QMenu()
+        self._menu, folder = qt.QMenu(), qt.QFileDialog.getExistingDirectory
+        address = _("Web address (URL) of a zip file:")
         for text, slot in (
             (_("Model card..."), self.show_card),
-            (_("Add model file..."), self._add_file),
-            (_("Add model folder..."), self._add_folder),
-            (_("Add model from web address..."), self._add_address),
+            (_("Add model file..."), lambda: self.add(self._ask_file())),
+            (_("Add model folder..."), lambda: self.add(folder(slicer.util.mainWindow(), _("Model folder")))),
+            (_("Add model from web address..."), lambda: self.add(ask_text(_("Add model"), address))),
             (_("Remove this model..."), self.remove),
             (_("Show model folder"), self._show_folder),
         ):
             self._menu.addAction(text).connect("triggered(bool)", lambda on, slot=slot: slot())
         ui.modelMenuButton.setMenu(self._menu)
-        ui.downloadButton.connect("clicked(bool)", lambda: self.download())
-        self.refresh()
-        ui.modelComboBox.connect("currentIndexChanged(int)", self._chosen)
-        self._describe()
+        ui.downloadButton.connect("clicked(bool)", lambda: self._download())
+        self._box.connect("currentIndexChanged(int)", lambda index: on_chosen(self._box.itemData(index)))
+        self.reload()
 
-    @property
-    def entry(self) -> Entry | None:
-        """The selected model, or ``None``."""
-        return self._entries.get(self._ui.modelComboBox.itemData(self._ui.modelComboBox.currentIndex))
-
-    def refresh(self) -> None:
-        """Read the catalogue again. The same model stays selected; if it is gone, none is."""
+    def reload(self) -> None:
+        """Read the catalogue and the selected model again, after a download, a removal or an error."""
         from ClassScaleSegLib.errors import CatalogError
 
-        box, before = self._ui.modelComboBox, self.entry
-        first = box.count == 0
         try:
             entries = self._catalog.entries()
         except CatalogError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("Model catalogue"))
             entries = ()
         self._entries = {entry.id: entry for entry in entries}
-        box.blockSignals(True)
-        box.clear()
-        for entry in entries:
-            there = self._catalog.is_installed(entry)
-            box.addItem(entry.name if there else _("{name} (not downloaded)").format(name=entry.name), entry.id)
-        if not first:
-            box.setCurrentIndex(-1 if before is None else box.findData(before.id))
-        box.blockSignals(False)
-
-    def select(self, identifier: str) -> bool:
-        """Select a model by its id, and return whether it exists. If it does not, no model is selected."""
-        index = self._ui.modelComboBox.findData(identifier)
-        self._ui.modelComboBox.setCurrentIndex(index)
-        return index >= 0
-
-    def is_installed(self) -> bool:
-        """Return whether all files of the selected model are on this computer."""
-        return self.entry is not None and self._catalog.is_installed(self.entry)
-
-    def reload(self) -> None:
-        """Read the catalogue and the selected model again, after a download, a removal or an error."""
-        self.refresh()
-        self._chosen()
+        with silent(self._box):
+            self._box.clear()
+            for entry in entries:
+                there = self._catalog.is_installed(entry)
+                shown = entry.name if there else _("{name} (not downloaded)").format(name=entry.name)
+                self._box.addItem(shown, entry.id)
+        self._state.model = None
+        self._on_changed()
 
     def add(self, source: str) -> None:
         """Add a model to the catalogue and select it. Errors are shown in a message box.
 
-        :param source: path of a model folder or zip file, or the web address of a zip file.
+        :param source: path of a model folder or zip file, or web address of a zip file; empty if the user cancelled.
         """
         from ClassScaleSegLib.errors import ClassScaleError
 
+        if not source:
+            return
         try:
             entry = self._catalog.add(source)
         except ClassScaleError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("This model cannot be added"))
             return
-        self.refresh()
-        if not self.select(entry.id) or self._ui.modelComboBox.count == 1:
-            self._chosen()
-
-    def download(self) -> bool:
-        """Download the selected model if the user agrees, and return whether it is on this computer now."""
-        entry = self.entry
-        if entry is None or not download(self._catalog, entry):
-            return False
         self.reload()
-        return self.is_installed()
+        self._on_chosen(entry.id)
+
+    def _download(self) -> None:
+        if self._state.entry is not None and download(self._catalog, self._state.entry):
+            self.reload()
 
     def show_card(self) -> None:
         """Show the model card: training data, licences, accuracy, and known failures."""
-        cards = [summary.card for summary in self.summaries if summary.card]
+        cards = [summary.card for summary in self._state.summaries if summary.card]
         if not cards:
             text = _("This model has no model card, or it is not downloaded yet.")
             slicer.util.infoDisplay(text, windowTitle=_("Model card"))
@@ -148,14 +123,13 @@ class ModelChooser:
         """After asking, delete the files of the selected model, or remove the user's own model from the list."""
         from ClassScaleSegLib.errors import ClassScaleError
 
-        entry = self.entry
+        entry = self._state.entry
         if entry is None:
             return
         size = megabytes(self._catalog.size(entry))
-        downloaded = any(part.address for part in entry.parts)
         if not entry.own:
             question = _("Delete the files of {name} ({size})?")
-        elif downloaded:
+        elif any(part.address for part in entry.parts):
             question = _("Remove {name} from the list and delete its download ({size})?")
         else:
             question = _("Remove {name} from the list? Its files are not deleted.")
@@ -167,68 +141,54 @@ class ModelChooser:
                 slicer.util.errorDisplay(str(error), windowTitle=_("This model cannot be removed"))
             self.reload()
 
-    def _chosen(self, *_index: int) -> None:
-        self._describe()
-        self._on_changed()
-
-    def _describe(self) -> None:
-        """Read the summaries of the selected model, and show its facts below the list."""
+    def open(self, identifier: str) -> None:
+        """Put what is known of a model into the state."""
         from ClassScaleSegLib.errors import ClassScaleError
         from ClassScaleSegLib.inference.several_models import common_table
         from ClassScaleSegLib.models.summary import summarize
 
-        entry = self.entry
-        self.summaries, self.table, self.fault = (), None, ""
+        state, entry = self._state, self._entries.get(identifier)
+        state.model, state.entry, state.summaries, state.table, state.fault = identifier, entry, (), None, ""
         if entry is not None and self._catalog.is_installed(entry):
             try:
                 paths = zip(self._catalog.paths(entry), entry.parts, strict=True)
-                self.summaries = tuple(summarize(path, part.configuration) for path, part in paths)
-                tables = [summary.table for summary in self.summaries]
-                self.table = tables[0] if len(tables) == 1 else common_table(tables)
+                state.summaries = tuple(summarize(path, part.configuration) for path, part in paths)
+                tables = [summary.table for summary in state.summaries]
+                state.table = tables[0] if len(tables) == 1 else common_table(tables)
             except ClassScaleError as error:
-                self.fault = str(error)
-        self._ui.downloadButton.visible = entry is not None and not self.is_installed()
-        self._ui.modelFactsLabel.text = self.fault and escape(self.fault) or self.facts()
+                state.fault = str(error)
 
-    def facts(self) -> str:
-        """Return what the panel shows about the model, as rich text: classes, modality, voxel size, licence, notice."""
-        entry, summary = self.entry, self.summaries[0] if self.summaries else None
+    def render(self) -> None:
+        """Show the model of the state."""
+        state = self._state
+        with silent(self._box):
+            self._box.setCurrentIndex(self._box.findData(state.model))
+        self._ui.downloadButton.visible = state.entry is not None and not (state.summaries or state.fault)
+        self._ui.modelFactsLabel.text = escape(state.fault) or self._facts()
+
+    def _facts(self) -> str:
+        """Return what is known of the model, as rich text: classes, modality, voxel size, licence, notice."""
+        entry, table = self._state.entry, self._state.table
+        summary = self._state.summaries[0] if self._state.summaries else None
         if entry is None:
             return ""
-        count = len(self.table.foreground) if self.table is not None else entry.classes
+        count = len(table.foreground) if table is not None else entry.classes
         facts = [_("{count} classes").format(count=count)] if count else []
         modality = entry.modality or (summary.modality if summary else None)
         facts += [modality] if modality else []
         if summary is not None:
-            spacing = " x ".join(f"{side:.3g}" for side in reversed(summary.spacing))
-            facts.append(
-                _("{spacing} mm").format(
-                    spacing=f"{summary.spacing[0]:.3g}" if len(set(summary.spacing)) == 1 else spacing
-                )
-            )
-        licence = entry.licence or (summary.licence if summary else None) or _("not stated")
-        licence = escape(licence)
+            sides = summary.spacing[:1] if len(set(summary.spacing)) == 1 else reversed(summary.spacing)
+            facts.append(_("{spacing} mm").format(spacing=" x ".join(f"{side:.3g}" for side in sides)))
+        licence = escape(entry.licence or (summary.licence if summary else None) or _("not stated"))
         if entry.licence_address:
             licence = f'<a href="{escape(entry.licence_address)}">{licence}</a>'
         facts = [*(escape(fact) for fact in facts), _("licence {licence}").format(licence=licence)]
         notice = entry.notice or (summary.notice if summary else None)
         return ", ".join(facts) + "." + (f"<br><b>{escape(notice)}</b>" if notice else "")
 
-    def _add_file(self) -> None:
-        title, kinds = _("Model file"), _("Model bundles and exported models") + " (*.zip)"
-        if path := qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds):
-            self.add(path)
-
-    def _add_folder(self) -> None:
-        if path := qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Model folder")):
-            self.add(path)
-
-    def _add_address(self) -> None:
-        title, label = _("Add model"), _("Web address (URL) of a zip file:")
-        answer = qt.QInputDialog.getText(slicer.util.mainWindow(), title, label)
-        address = (answer[0] if isinstance(answer, tuple) else answer).strip()
-        if address:
-            self.add(address)
+    def _ask_file(self) -> str:
+        kinds = _("Model bundles and exported models") + " (*.zip)"
+        return qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Model file"), "", kinds)
 
     def _show_folder(self) -> None:
         self._catalog.folder.mkdir(parents=True, exist_ok=True)
@@ -245,9 +205,7 @@ class ModelDrop(qt.QObject):
     def eventFilter(self, watched: qt.QObject, event: qt.QEvent) -> bool:
         """Accept a dropped model, and return whether the event was handled."""
         kind = event.type()
-        if kind not in (qt.QEvent.DragEnter, qt.QEvent.Drop):
-            return False
-        path = dropped_model(event.mimeData())
+        path = dropped_model(event.mimeData()) if kind in (qt.QEvent.DragEnter, qt.QEvent.Drop) else None
         if path is None:
             return False  # Slicer loads volumes and scenes itself
         event.acceptProposedAction()
@@ -259,6 +217,5 @@ class ModelDrop(qt.QObject):
 def dropped_model(mime: qt.QMimeData) -> str | None:
     """Return the path of the dropped model, or ``None`` unless exactly one zip file or folder is dropped."""
     paths = [url.toLocalFile() for url in mime.urls()] if mime.hasUrls() else []
-    if len(paths) == 1 and (paths[0].lower().endswith(".zip") or Path(paths[0]).is_dir()):
-        return paths[0]
-    return None
+    fits = len(paths) == 1 and (paths[0].lower().endswith(".zip") or Path(paths[0]).is_dir())
+    return paths[0] if fits else None

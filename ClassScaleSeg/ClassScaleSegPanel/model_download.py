@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def download(catalog: Catalog, entry: Entry) -> bool:
-    """Download a model if the user agrees. Errors are shown in a message box.
-
-    :returns: whether the user agreed, also if the download was then cancelled or failed.
-    """
+    """Download a model if the user agrees, and return whether the user did. Errors are shown in a message box."""
     from ClassScaleSegLib.errors import Cancelled, ClassScaleError
 
     if not slicer.util.confirmOkCancelDisplay(consent(catalog, entry), windowTitle=_("Download model")):
@@ -27,7 +24,8 @@ def download(catalog: Catalog, entry: Entry) -> bool:
     dialog.minimumDuration = 0
     dialog.show()
     try:
-        catalog.download(entry, progress=_Shower(dialog), cancel=_Canceller(dialog))
+        shown = _Shown(dialog)
+        catalog.download(entry, progress=shown, cancel=shown)
     except Cancelled:
         pass  # the part that has arrived is kept, and the next download continues from it
     except ClassScaleError as error:
@@ -55,8 +53,8 @@ def consent(catalog: Catalog, entry: Entry) -> str:
     return "\n".join(lines)
 
 
-class _Shower:
-    """Shows the progress of a download in a dialog, and keeps the application responsive."""
+class _Shown:
+    """Shows the progress of a download, says whether it was cancelled, and keeps the application responsive."""
 
     def __init__(self, dialog: qt.QProgressDialog) -> None:
         self._dialog = dialog
@@ -65,11 +63,6 @@ class _Shower:
         self._dialog.maximum = 1000 if total else 0
         self._dialog.value = min(999, 1000 * done // total) if total else 0
         slicer.app.processEvents()
-
-
-class _Canceller:
-    def __init__(self, dialog: qt.QProgressDialog) -> None:
-        self._dialog = dialog
 
     def is_set(self) -> bool:
         slicer.app.processEvents()

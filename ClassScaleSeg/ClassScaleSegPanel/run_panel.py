@@ -11,12 +11,13 @@ from slicer.i18n import tr as _
 
 from .inputs import request_of
 from .install import ensure_dependencies
+from .state import PanelState
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.process.child import Event
     from ClassScaleSegLib.scene.run import SceneRun
 
-    from ClassScaleSeg import ClassScaleSegLogic, ClassScaleSegParameterNode
+    from ClassScaleSeg import ClassScaleSegLogic
 
 POLL_MILLISECONDS = 100
 # Percentage of a case's time at which each stage begins and ends. For an image of a single window, the progress that
@@ -33,11 +34,9 @@ _SPAN_OF_PARTS = (4, 96)  # with several models, whose reports are those of the 
 
 
 class RunPanel:
-    """Controls the widgets of a run in the .ui file: Apply, Cancel, progress, status and log.
+    """Controls the widgets of a run in the .ui file: progress, status and log.
 
-    :ivar run: the run that is under way, or ``None``.
     :ivar timer: polls the run.
-    :param ui: the widgets of the panel, by name.
     :param on_changed: called without arguments when a run begins or ends.
     :param on_finished: called with the run once its result is in the scene.
     :param on_refused: called without arguments when a run could not begin.
@@ -46,63 +45,62 @@ class RunPanel:
     def __init__(
         self,
         ui: Any,
+        state: PanelState,
         logic: ClassScaleSegLogic,
         on_changed: Callable[[], None],
         on_finished: Callable[[SceneRun], None],
         on_refused: Callable[[], None],
     ) -> None:
-        self._ui, self._logic, self._progress = ui, logic, RunProgress()
-        self.run: SceneRun | None = None
+        self._ui, self._state, self._logic, self._progress = ui, state, logic, RunProgress()
         self._on_changed, self._on_finished, self._on_refused = on_changed, on_finished, on_refused
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_MILLISECONDS)
         self.timer.connect("timeout()", self.poll)
-        ui.progressBar.visible = False
-        ui.copyLogButton.connect("clicked(bool)", self.copy_log)
+        ui.copyLogButton.connect("clicked(bool)", lambda: qt.QApplication.clipboard().setText(ui.logTextEdit.plainText))
 
-    def apply(self, parameters: ClassScaleSegParameterNode) -> None:
+    def apply(self) -> None:
         """Start the run that the parameter node describes. Errors are shown in a message box."""
         from ClassScaleSegLib.errors import ClassScaleError
 
+        state, parameters = self._state, self._state.parameters
+        if parameters is None:
+            return
         node = parameters.segmentation
         count = node.GetSegmentation().GetNumberOfSegments() if node else 0
         if count:
             question = _("{name} has {count} segments. Replace them?").format(name=node.GetName(), count=count)
             if not slicer.util.confirmOkCancelDisplay(question, windowTitle=_("Replace segments")):
                 return
-        self._ui.logTextEdit.plainText = ""
+        state.log = ""
         try:
             ensure_dependencies()
-            self.run = self._logic.start(request_of(parameters, replace=bool(count)))
+            state.run = self._logic.start(request_of(parameters, replace=bool(count)))
         except ClassScaleError as error:
             self._show_fault(str(error))
             self._on_refused()
             return
         self._progress = RunProgress()
-        self._ui.progressBar.value = 0
-        self._ui.progressBar.visible = True
-        self.show_status(self._progress.text)
+        state.status = self._progress.text
         self.timer.start()
         self._on_changed()
 
     def poll(self) -> None:
         """Show the progress of the run, and at its end the result or the error."""
-        run = self.run
+        state, run = self._state, self._state.run
         if run is None:
-            self.timer.stop()
             return
         for event in run.poll():
             self._progress.update(event)
-        self._ui.progressBar.value = self._progress.percent
-        self._show_log(run)
         if run.state == "running":
-            self.show_status(self._progress.text)
+            state.status, state.log = self._progress.text, run.log
+            self.render()
             return
-        self._end()
         if run.state == "finished":
-            found = sum(row.voxels > 0 for row in run.results[0].statistics())
+            found = sum(row.voxels > 0 for row in run.statistics[0])
             done = _("Done: {count} structures found.").format(count=found)
-            self.show_status(f"{done} {run.notice}".strip())
+            state.status = f"{done} {run.notice}".strip()
+        self._end(run)
+        if run.state == "finished":
             self._on_finished(run)
         elif run.state == "failed":
             self._show_fault(run.error or "")
@@ -112,35 +110,32 @@ class RunPanel:
 
         :param reason: shown as the status.
         """
-        if self.run is not None:
-            self.run.cancel()
-            self._show_log(self.run)
-            self._end()
-            self.show_status(reason)
+        run = self._state.run
+        if run is not None:
+            run.cancel()
+            self._state.status = reason
+            self._end(run)
 
-    def show_status(self, text: str) -> None:
-        """Show a line of text below Apply."""
-        self._ui.statusLabel.text = text
+    def render(self) -> None:
+        """Show the progress, the status and the log."""
+        ui, state = self._ui, self._state
+        ui.progressBar.visible = state.run is not None
+        ui.progressBar.value = self._progress.percent
+        ui.statusLabel.text = state.status
+        if ui.logTextEdit.plainText != state.log:
+            ui.logTextEdit.plainText = state.log
+            bar = ui.logTextEdit.verticalScrollBar()
+            bar.value = bar.maximum
 
-    def copy_log(self) -> None:
-        """Copy the log to the clipboard."""
-        qt.QApplication.clipboard().setText(self._ui.logTextEdit.plainText)
-
-    def _end(self) -> None:
+    def _end(self, run: SceneRun) -> None:
         self.timer.stop()
-        self.run = None
-        self._ui.progressBar.visible = False
+        self._state.run, self._state.log = None, run.log
         self._on_changed()
 
     def _show_fault(self, sentence: str) -> None:
-        self.show_status(sentence)
+        self._state.status = sentence
+        self.render()
         slicer.util.errorDisplay(sentence, windowTitle=_("ClassScaleSeg"))
-
-    def _show_log(self, run: SceneRun) -> None:
-        if self._ui.logTextEdit.plainText != run.log:
-            self._ui.logTextEdit.plainText = run.log
-            bar = self._ui.logTextEdit.verticalScrollBar()
-            bar.value = bar.maximum
 
 
 class RunProgress:
@@ -159,38 +154,27 @@ class RunProgress:
         if event.kind == "begin":
             self._index = int(event.facts.get("index", 1))
             self._count = max(1, int(event.facts.get("count", 1)))
-        elif event.kind in ("progress", "message") and event.stage:
-            self._advance(event)
-
-    def _advance(self, event: Event) -> None:
+        if event.kind not in ("progress", "message") or not event.stage:
+            return
         share = event.done / event.total if event.total else 0
         begin, end = _SPANS.get(event.stage, (0, 0)) if event.parts == 1 else _SPAN_OF_PARTS
         percent = (100 * (self._index - 1) + begin + share * (end - begin)) / self._count
         self.percent = max(self.percent, min(100, int(percent)))
-        self.text = stage_text(event.stage)
+        self.text = {
+            "start": _("Starting"),
+            "load": _("Loading the model"),
+            "read": _("Reading the image"),
+            "preprocess": _("Preparing the image"),
+            "segment": _("Segmenting"),
+            "decode": _("Assigning the classes"),
+            "write": _("Writing the result"),
+        }.get(event.stage, event.stage)
         if event.parts > 1:
             self.text += " " + _("(part {part} of {parts})").format(part=event.part, parts=event.parts)
         if self._count > 1:
             self.text += " " + _("(frame {frame} of {frames})").format(frame=self._index, frames=self._count)
-        if event.remaining is not None and event.remaining >= 1:
-            self.text += ", " + remaining_text(event.remaining)
-
-
-def stage_text(stage: str) -> str:
-    """Return the name of a stage of the engine in the user's language."""
-    return {
-        "start": _("Starting"),
-        "load": _("Loading the model"),
-        "read": _("Reading the image"),
-        "preprocess": _("Preparing the image"),
-        "segment": _("Segmenting"),
-        "decode": _("Assigning the classes"),
-        "write": _("Writing the result"),
-    }.get(stage, stage)
-
-
-def remaining_text(seconds: float) -> str:
-    """Return the remaining time as text, in seconds or minutes."""
-    if seconds < 90:
-        return _("about {seconds} s left").format(seconds=round(seconds))
-    return _("about {minutes} min left").format(minutes=round(seconds / 60))
+        left = event.remaining
+        if left is not None and left >= 90:
+            self.text += ", " + _("about {minutes} min left").format(minutes=round(left / 60))
+        elif left is not None and left >= 1:
+            self.text += ", " + _("about {seconds} s left").format(seconds=round(left))

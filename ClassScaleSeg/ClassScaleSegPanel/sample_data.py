@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLVolumeNode
 
 
-class Sample(NamedTuple):
-    """One embedded sample volume.
-
-    :ivar file: name of the file in ``Resources/SampleData`` without ``.nrrd``, and of the node.
-    :ivar name: name of the sample in the module Sample Data.
-    :ivar sha256: checksum of the file.
-    """
-
-    file: str
-    name: str
-    sha256: str
-
-
-SAMPLES = (
-    Sample("toy-120", "ClassScaleSegToy120", "fbcc1636b34073b13c64af657df4839032348657aef2bae05258f38a109057e8"),
-    Sample("toy-1000", "ClassScaleSegToy1000", "6d3d0411f6d121337add494db2bf1d15463a444bc33252a29d3be98dc8519a57"),
-    Sample("head-mr", "ClassScaleSegHeadMR", "810ce084cee758bd8d4ac4faa67c5344fc28d1597cb9b7a0cbcf94d96506fde2"),
-)
+# name of the file in Resources/SampleData without .nrrd, and of the node -> name in the module Sample Data, SHA-256
+SAMPLES = {
+    "toy-120": ("ClassScaleSegToy120", "fbcc1636b34073b13c64af657df4839032348657aef2bae05258f38a109057e8"),
+    "toy-1000": ("ClassScaleSegToy1000", "6d3d0411f6d121337add494db2bf1d15463a444bc33252a29d3be98dc8519a57"),
+    "head-mr": ("ClassScaleSegHeadMR", "810ce084cee758bd8d4ac4faa67c5344fc28d1597cb9b7a0cbcf94d96506fde2"),
+}
 
 
 def register() -> None:
@@ -34,15 +22,15 @@ def register() -> None:
     import SampleData
     from ClassScaleSegLib.resources import resource
 
-    for sample in SAMPLES:
+    for file, (name, sha256) in SAMPLES.items():
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category="ClassScaleSeg",
-            sampleName=sample.name,
+            sampleName=name,
             thumbnailFileName=str(Path(__file__).parents[1] / "Resources" / "Icons" / "ClassScaleSeg.png"),
-            uris=resource("SampleData", f"{sample.file}.nrrd").as_uri(),
-            fileNames=f"{sample.file}.nrrd",
-            nodeNames=sample.file,
-            checksums=f"SHA256:{sample.sha256}",
+            uris=resource("SampleData", f"{file}.nrrd").as_uri(),
+            fileNames=f"{file}.nrrd",
+            nodeNames=file,
+            checksums=f"SHA256:{sha256}",
         )
 
 

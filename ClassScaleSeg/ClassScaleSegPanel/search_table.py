@@ -34,12 +34,9 @@ class Row(NamedTuple):
 
 
 class SearchTable:
-    """A table with a tick in every row, and a search box.
+    """A table with a tick in every row, and a search box, which shows ``hint`` while it is empty.
 
-    :ivar widget: the search box and the table, one below the other.
-    :ivar layout: the layout of ``widget``, to which more can be added.
-    :param headers: titles of the columns.
-    :param hint: shown in the search box while it is empty.
+    :ivar widget: the search box and the table, one below the other, in the layout ``layout``.
     :param on_ticked: called without arguments when the user has ticked or unticked a row.
     :param on_chosen: called with the key of the row that the user has clicked.
     """
@@ -49,9 +46,9 @@ class SearchTable:
         headers: Sequence[str],
         hint: str,
         on_ticked: Callable[[], None],
-        on_chosen: Callable[[str], None] | None = None,
+        on_chosen: Callable[[str], None] = lambda key: None,
     ) -> None:
-        self._on_ticked, self._on_chosen, self._headers = on_ticked, on_chosen, headers
+        self._headers = headers
         # key -> the item with the tick. Without this reference PythonQt would delete the items.
         self._items: dict[str, qt.QStandardItem] = {}
         self.widget = qt.QWidget()
@@ -67,12 +64,9 @@ class SearchTable:
         self.proxy.setSourceModel(self.model)
         self.proxy.setFilterRole(_SEARCHED)
         self.proxy.setSortRole(_SORTED)
-        self.view = self._make_view()
-        self.layout.addWidget(self.view)
-        self.model.connect("itemChanged(QStandardItem*)", self._item_changed)
-
-    def _make_view(self) -> qt.QTableView:
-        view = qt.QTableView()
+        self.model.connect("itemChanged(QStandardItem*)", lambda item: on_ticked())
+        self.view = view = qt.QTableView()
+        self.layout.addWidget(view)
         view.setModel(self.proxy)
         view.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         view.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
@@ -83,14 +77,10 @@ class SearchTable:
         # Widths and heights are set once, because measuring the contents of 1000 rows makes tables slow.
         view.verticalHeader().setDefaultSectionSize(view.fontMetrics().height() + 6)
         view.minimumHeight = 9 * (view.fontMetrics().height() + 6)
-        view.connect("clicked(QModelIndex)", self._clicked)
-        return view
+        view.connect("clicked(QModelIndex)", lambda index: on_chosen(self._key(index.row())))
 
     def set_rows(self, rows: Iterable[Row], ticked: bool) -> None:
-        """Replace all rows, and keep the user's search.
-
-        :param ticked: whether the rows are all ticked or all unticked.
-        """
+        """Replace all rows by rows that are all ticked or all unticked, and keep the user's search."""
         self.view.setSortingEnabled(False)
         self.proxy.setSourceModel(None)  # one update at the end instead of one per cell
         self.model.blockSignals(True)
@@ -148,7 +138,7 @@ class SearchTable:
 
     def shown(self) -> list[str]:
         """Return the keys of the rows that match the search, in the order of the table."""
-        return [self._key(self.proxy.index(row, 0)) for row in range(self.proxy.rowCount())]
+        return [self._key(row) for row in range(self.proxy.rowCount())]
 
     def keys(self) -> list[str]:
         """Return the keys of all rows, in the order in which they were given."""
@@ -169,12 +159,5 @@ class SearchTable:
         self.model.blockSignals(False)
         self.view.viewport().update()
 
-    def _item_changed(self, item: qt.QStandardItem) -> None:
-        self._on_ticked()
-
-    def _clicked(self, index: qt.QModelIndex) -> None:
-        if self._on_chosen is not None:
-            self._on_chosen(self._key(self.proxy.index(index.row(), 0)))
-
-    def _key(self, index: qt.QModelIndex) -> str:
-        return self.proxy.data(index, _KEY)
+    def _key(self, row: int) -> str:
+        return self.proxy.data(self.proxy.index(row, 0), _KEY)

@@ -65,10 +65,10 @@ def run_in_panel(output: str) -> None:
         stand_in.SAMPLE = ROOT / "Resources" / "SampleData" / "head-mr.nrrd"
         panel = stand_in.application.make_widget(stand_in.module)
         panel.ui.inputSelector.setCurrentNode(stand_in.load_sample("head-mr"))
-        panel.models.select("head-mr-312")
+        panel.store(model="head-mr-312")
         begin = time.perf_counter()
         panel.ui.applyButton.click()
-        while panel.runs.run is not None:
+        while panel.state.run is not None:
             time.sleep(0.05)
             panel.runs.poll()
         seconds = time.perf_counter() - begin

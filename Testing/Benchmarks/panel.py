@@ -57,12 +57,12 @@ def search_seconds(classes: int) -> dict:
 
     known = LabelTable.from_csv(ROOT / "Resources" / "LabelTables" / "totalsegmentator.csv").names
     names = {value: known.get(value, f"structure {value}") for value in range(classes + 1)}
-    listed = ClassList(lambda: None)
+    listed = ClassList(lambda classes: None)
     begin = time.perf_counter()
     listed.set_table(LabelTable.from_names(names))
     filled = time.perf_counter() - begin
-    listed.widget.resize(400, 600)
-    listed.widget.show()
+    listed.table.widget.resize(400, 600)
+    listed.table.widget.show()
     application.processEvents()
     times = []
     for text in TYPED:
@@ -93,14 +93,14 @@ def run_seconds() -> list[dict]:
     panel.ui.inputSelector.setCurrentNode(load_sample())
     holds = [_timed(panel.ui.applyButton.click)]
     begin = time.perf_counter()
-    while panel.runs.run is not None:
+    while panel.state.run is not None:
         time.sleep(0.1)
         holds.append(_timed(panel.runs.poll))
     rows = [{"what": "a run of the sample", "seconds": time.perf_counter() - begin, "longest": max(holds)}]
     panel.ui.segmentationSelector.setCurrentNode(None)  # otherwise the panel asks whether to replace its content
     panel.ui.applyButton.click()
-    process = panel.runs.run._process
-    while not any(event.stage == "segment" for event in panel.runs.run.poll()):
+    process = panel.state.run._process
+    while not any(event.stage == "segment" for event in panel.state.run.poll()):
         time.sleep(0.01)
     child = psutil.Process(process.pid)
     tree = [child, *child.children(recursive=True)]

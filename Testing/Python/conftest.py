@@ -179,7 +179,6 @@ def panel(monkeypatch, tmp_path, answers):
     """The panel of the module in the stand-in application, on an empty scene."""
     import tempfile
 
-    from ClassScaleSegLib.scene.run import SceneRun
     from slicer_application import application, module, slicer
 
     monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))
@@ -193,4 +192,4 @@ def panel(monkeypatch, tmp_path, answers):
     widget.cleanup()
     widget.parent.deleteLater()
     application.processEvents()
-    assert list((tmp_path / "temporary").iterdir()) == [] and SceneRun.current is None
+    assert list((tmp_path / "temporary").iterdir()) == [] and slicer.modules.ClassScaleSegInstance.running == []

@@ -47,6 +47,22 @@ def add_volume(array: np.ndarray, name: str = "Small") -> Any:
     return node
 
 
+def saved_scene() -> str:
+    """The scene as text."""
+    slicer.mrmlScene.SetSaveToXMLString(1)
+    slicer.mrmlScene.Commit()
+    slicer.mrmlScene.SetSaveToXMLString(0)
+    return slicer.mrmlScene.GetSceneXMLString()
+
+
+def import_scene(text: str) -> None:
+    """Add what ``saved_scene`` returned to the scene, which reads from files again afterwards."""
+    slicer.mrmlScene.SetLoadFromXMLString(1)
+    slicer.mrmlScene.SetSceneXMLString(text)
+    slicer.mrmlScene.Import()
+    slicer.mrmlScene.SetLoadFromXMLString(0)
+
+
 def vtk_matrix(rows: Any) -> Any:
     matrix = vtkMatrix4x4()
     matrix.DeepCopy(np.ravel(rows).tolist())

@@ -71,7 +71,7 @@ def test_a_scene_keeps_its_choices_and_its_segments():
         scene.SetURL(str(DATA / "scene-0.2.0.mrml"))
         assert scene.Import()
         panel.enter()
-        node = panel._parameterNode
+        node = panel.state.parameters
         assert node.inputVolume.GetName() == "CT" and node.model == "toy-120"
         assert panel.classList.chosen() == ["cell 5", "cell 6", "cell 7"]
         assert (node.step, node.memoryLimit, node.folds, node.device, node.keepEmpty) == (0.75, 1.5, "0", "cpu", True)
@@ -79,7 +79,7 @@ def test_a_scene_keeps_its_choices_and_its_segments():
         segmentation = node.segmentation.GetSegmentation()
         names = [segmentation.GetNthSegment(n).GetName() for n in range(segmentation.GetNumberOfSegments())]
         assert names == ["cell 5", "cell 6", "cell 7"]
-        assert panel.results.node is node.segmentation
+        assert panel.state.node is node.segmentation
     finally:
         panel.cleanup()
         scene.Clear()

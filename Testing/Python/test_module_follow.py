@@ -1,6 +1,7 @@
 """The panel follows the scene and its nodes: models, classes, regions, results, and the button of the 3D view."""
 
 import shutil
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,17 @@ from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.scene.results import show_result
 from ClassScaleSegLib.scene.surfaces import SURFACE
 from conftest import TOY, small_dataset, small_plans
-from slicer_application import SAMPLE, TURNED, add_volume, load_sample, qt, slicer, transform
+from slicer_application import (
+    SAMPLE,
+    TURNED,
+    add_volume,
+    import_scene,
+    load_sample,
+    qt,
+    saved_scene,
+    slicer,
+    transform,
+)
 
 TRUTH = SAMPLE.with_name("toy-120-labels.nrrd")
 
@@ -19,7 +30,8 @@ TRUTH = SAMPLE.with_name("toy-120-labels.nrrd")
 def shown(panel):
     """The true segmentation of the sample, in the scene."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Earlier")
-    show_result(node, Segmentation.from_image(TRUTH), load_sample(), True, False, False)
+    truth = Segmentation.from_image(TRUTH)
+    show_result(node, (truth, truth.statistics()), load_sample(), False, False)
     return node
 
 
@@ -35,8 +47,8 @@ def surfaces(node):
 def test_surfaces_stay_when_the_mouse_button_is_released_and_go_at_the_next_click(panel, shown, answers):
     from PySide6.QtTest import QTest
 
-    panel._parameterNode.segmentation = shown
-    button, table = panel.ui.show3DButton, panel.results.table.table
+    panel.state.parameters.segmentation = shown
+    button, table = panel.ui.show3DButton, panel.results.table
     for chosen, disturbed in (({"Segment_3", "Segment_4"}, False), ({"Segment_9"}, True)):
         table.tick(chosen)
         QTest.mousePress(button, qt.Qt.LeftButton)
@@ -52,7 +64,7 @@ def test_surfaces_stay_when_the_mouse_button_is_released_and_go_at_the_next_clic
 def test_without_ticks_the_hint_comes_after_the_click_and_no_surface_is_made(panel, shown, answers):
     from PySide6.QtTest import QTest
 
-    panel._parameterNode.segmentation = shown
+    panel.state.parameters.segmentation = shown
     button = panel.ui.show3DButton
     QTest.mousePress(button, qt.Qt.LeftButton)
     assert answers == []
@@ -63,8 +75,8 @@ def test_without_ticks_the_hint_comes_after_the_click_and_no_surface_is_made(pan
 
 def test_choosing_a_segmentation_lists_its_structures(panel, shown):
     panel.ui.segmentationSelector.setCurrentNode(shown)
-    table = panel.results.table.table
-    assert len(table.keys()) == 120 and panel.results.node is shown and panel.ui.saveButton.enabled
+    table = panel.results.table
+    assert len(table.keys()) == 120 and panel.state.node is shown and panel.ui.saveButton.enabled
     result = Segmentation.from_image(TRUTH)
     volume = next(row.volume_ml for row in result.statistics() if row.value == 7)
     row = table.keys().index("Segment_7")
@@ -72,9 +84,31 @@ def test_choosing_a_segmentation_lists_its_structures(panel, shown):
     drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Drawn")
     drawn.GetSegmentation().AddEmptySegment("mine", "mine")
     panel.ui.segmentationSelector.setCurrentNode(drawn)
-    assert table.keys() == [] and panel.results.node is drawn
-    panel._parameterNode.segmentation = None  # for the next run a new one; the last result stays to be looked at
-    assert panel.results.node is drawn
+    assert table.keys() == [] and panel.state.node is drawn
+    panel.state.parameters.segmentation = None  # for the next run a new one; the last result stays to be looked at
+    assert panel.state.node is drawn
+
+
+def test_voxels_of_a_result_are_counted_once(panel, monkeypatch):
+    from ClassScaleSegLib.images.counts import voxel_counts
+
+    counted = []
+    for module in [module for module in sys.modules.values() if vars(module).get("voxel_counts") is voxel_counts]:
+        monkeypatch.setattr(module, "voxel_counts", lambda labels: counted.append(labels) or voxel_counts(labels))
+    parameters = panel.state.parameters
+    parameters.inputVolume, parameters.device, parameters.step = load_sample(), "cpu", 1.0
+    parameters.confidence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    parameters.statistics = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+    parameters.region = panel.ui.regionSelector.addNode()
+    panel.ui.applyButton.click()
+    panel.state.run._process.wait()
+    panel.runs.poll()
+    shown = panel.state.node
+    assert len(panel.results.table.keys()) == parameters.statistics.GetNumberOfRows() == 120
+    assert len(counted) == 1 and counted[0].shape == (96, 96, 96)
+    panel.results.show(None, None)
+    panel.render()  # lists the node's structures again
+    assert panel.state.node is shown and len(counted) == 2
 
 
 def test_a_new_region_lies_around_the_volume_and_can_be_dragged(panel):
@@ -86,7 +120,7 @@ def test_a_new_region_lies_around_the_volume_and_can_be_dragged(panel):
     bounds, of_roi = [0.0] * 6, [0.0] * 6
     volume.GetRASBounds(bounds)
     roi.GetRASBounds(of_roi)
-    assert of_roi == pytest.approx(bounds) and panel._parameterNode.region is roi
+    assert of_roi == pytest.approx(bounds) and panel.state.parameters.region is roi
     display = roi.GetDisplayNode()
     assert display.GetVisibility() and display.GetHandlesInteractive() and not display.GetFillVisibility()
     assert panel.ui.needLabel.text == whole and panel.ui.applyButton.enabled
@@ -101,67 +135,63 @@ def test_classes_of_another_model_are_forgotten_and_all_are_segmented(panel, wri
     volume = add_volume(np.zeros((20, 20, 20), np.int16))
     panel.ui.inputSelector.setCurrentNode(volume)
     assert panel.ui.inputLabel.text == "Volume:"
-    panel.classList.choose(["cell 5"])
-    panel.onClassesChanged()
-    assert panel._parameterNode.classes == "cell 5"
-    panel.models.select("own-organs")
-    assert panel.classList.count.text == "20 of 20" and panel._parameterNode.classes == ""
+    panel.classList.apply(["cell 5"])
+    assert panel.state.parameters.classes == "cell 5"
+    panel.store(model="own-organs")
+    assert panel.classList.count.text == "20 of 20" and panel.state.parameters.classes == ""
     assert (panel.ui.inputLabel.text, panel.ui.channelLabel2.text) == ("T1:", "T2:")
-    panel._parameterNode.channel2 = volume
+    panel.state.parameters.channel2 = volume
     from ClassScaleSegPanel.inputs import request_of
 
-    assert request_of(panel._parameterNode, replace=False).options.classes is None
-    panel._parameterNode.classes = "ORGAN_7\norgan-8"  # as the engine would read them
-    assert panel.classList.chosen() == ["organ 7", "organ 8"] and panel._parameterNode.classes == "ORGAN_7\norgan-8"
-    panel._parameterNode.classes = ""
+    assert request_of(panel.state.parameters, replace=False).options.classes is None
+    panel.state.parameters.classes = "ORGAN_7\norgan-8"  # as the engine would read them
+    assert panel.classList.chosen() == ["organ 7", "organ 8"] and panel.state.parameters.classes == "ORGAN_7\norgan-8"
+    panel.state.parameters.classes = ""
     assert panel.classList.count.text == "20 of 20"
 
 
 def test_a_scene_loaded_into_the_open_module_brings_its_model_and_classes(panel, tmp_path):
     second = Catalog().add(shutil.copy(TOY, tmp_path / "second.zip"))
     panel.models.reload()
-    panel.models.select(second.id)
-    panel.classList.choose(["cell 5", "cell 6"])
-    panel.onClassesChanged()
+    panel.store(model=second.id)
+    panel.classList.apply(["cell 5", "cell 6"])
     load_sample()
     scene = slicer.mrmlScene
-    scene.SetSaveToXMLString(1)
-    scene.Commit()
-    saved = scene.GetSceneXMLString()
+    saved = saved_scene()
     volumes = "vtkMRMLScalarVolumeNode"
     for known in (True, False):
         scene.Clear(0)
-        assert panel.models.entry.id == "toy-120" and panel.classList.chosen() is None
+        assert panel.state.entry.id == "toy-120" and panel.classList.chosen() is None
         if not known:
             Catalog().remove(second)
             panel.models.reload()
-        scene.SetLoadFromXMLString(1)
-        scene.SetSceneXMLString(saved)
-        scene.Import()
-        assert panel._parameterNode.model == second.id
+        import_scene(saved)
+        assert panel.state.parameters.model == second.id
         panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16)))
-        assert panel._parameterNode.classes == "cell 5\ncell 6" and scene.GetNumberOfNodesByClass(volumes)
+        assert panel.state.parameters.classes == "cell 5\ncell 6" and scene.GetNumberOfNodesByClass(volumes)
         if known:
-            assert panel.models.entry.id == second.id and panel.ui.applyButton.enabled
+            assert panel.state.entry.id == second.id and panel.ui.applyButton.enabled
             assert panel.classList.chosen() == ["cell 5", "cell 6"]
-    assert panel.models.entry is None and panel.ui.modelComboBox.currentIndex == -1
+    assert panel.state.entry is None and panel.ui.modelComboBox.currentIndex == -1
     sentence = f"The scene uses the model {second.id}, which is not in the catalogue. "
     sentence += "Select another model, or add this one."
     assert panel.ui.needLabel.text == sentence and not panel.ui.applyButton.enabled
     panel.models.reload()
-    assert panel.models.entry is None and panel._parameterNode.model == second.id
-    panel.models.select("toy-120")  # as the user does; its classes are called alike, so they stay chosen
-    assert panel._parameterNode.model == "toy-120" and panel.classList.chosen() == ["cell 5", "cell 6"]
+    assert panel.state.entry is None and panel.state.parameters.model == second.id
+    panel.store(model="toy-120")  # as the user does; its classes are called alike, so they stay chosen
+    assert panel.state.parameters.model == "toy-120" and panel.classList.chosen() == ["cell 5", "cell 6"]
     assert panel.ui.applyButton.enabled
 
 
 def test_a_model_may_have_braces_in_its_name(panel, tmp_path):
     entry = Catalog().add(shutil.copy(TOY, tmp_path / "study.zip"), "study {0} {x}")
     panel.models.reload()
-    assert panel.models.select(entry.id) and panel.ui.modelComboBox.currentText == "study {0} {x}"
+    panel.store(model=entry.id)
+    assert panel.ui.modelComboBox.currentText == "study {0} {x}"
     remote = Catalog().add("https://example.org/a.zip", "{} remote")
     panel.models.reload()
-    assert panel.models.select(remote.id) and panel.ui.modelComboBox.currentText == "{} remote (not downloaded)"
+    panel.store(model=remote.id)
+    assert panel.ui.modelComboBox.currentText == "{} remote (not downloaded)"
 
 
 def test_packages_that_are_too_old_count_as_missing(panel, monkeypatch):

@@ -36,7 +36,7 @@ def scene(monkeypatch, tmp_path):
     slicer.mrmlScene.Clear()
     yield slicer.mrmlScene
     assert list((tmp_path / "temporary").iterdir()) == []
-    assert SceneRun.current is None
+    assert slicer.modules.ClassScaleSegInstance.running == []
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_packages_that_are_missing_are_named_with_the_call_that_installs_them(sc
     from ClassScaleSegPanel import install
 
     volume = add_volume(np.zeros((20, 20, 20), np.int16))
-    monkeypatch.setitem(install.PACKAGES, "no_such_package", "no-such-package>=1")
+    monkeypatch.setattr(install, "PACKAGES", [*install.PACKAGES, "no-such-package>=1"])
     asked = []
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
     with pytest.raises(
@@ -369,9 +369,9 @@ def test_outside_of_the_region_is_background_on_the_grid_of_the_volume(scene):
     geometry = geometry_of(volume)
     part = crop(geometry, region.box)
     inner = Segmentation(np.full(region.inside.shape, 3, np.uint16), LabelTable.from_names({0: "b", 3: "x"}), part)
-    whole = uncrop(inner, region, geometry)
-    assert whole.labels.shape == (6, 7, 8) and (whole.labels == 3).sum() == region.inside.sum() == 5 * 3 * 3
-    assert whole.labels[1:4, 2:5, 1:6].all()
+    whole = uncrop(inner.labels, region, (6, 7, 8))
+    assert whole.shape == (6, 7, 8) and (whole == 3).sum() == region.inside.sum() == 5 * 3 * 3
+    assert whole[1:4, 2:5, 1:6].all()
 
 
 def test_a_node_with_overlapping_segments_is_saved_by_slicer(scene, logic, tmp_path, monkeypatch):

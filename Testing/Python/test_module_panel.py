@@ -9,9 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ClassScaleSegLib import LabelTable
-from ClassScaleSegLib.scene.run import SceneRun
 from ClassScaleSegLib.scene.surfaces import SURFACE
-from slicer_application import ROOT, add_volume, application, load_sample, module, qt, slicer
+from slicer_application import (
+    ROOT,
+    add_volume,
+    application,
+    import_scene,
+    load_sample,
+    module,
+    qt,
+    saved_scene,
+    slicer,
+)
 
 TOY = ROOT / "Resources" / "Models" / "toy-120.zip"
 SAMPLES = ROOT / "Resources" / "SampleData"
@@ -56,7 +65,7 @@ def test_the_need_follows_device_region_step_and_voxels(panel):
     whole = panel.ui.needLabel.text
     assert "GPU memory" in whole
     panel.ui.deviceComboBox.setCurrentIndex(panel.ui.deviceComboBox.findData("cpu"))
-    assert panel._parameterNode.device == "cpu" and "GPU" not in panel.ui.needLabel.text
+    assert panel.state.parameters.device == "cpu" and "GPU" not in panel.ui.needLabel.text
     on_cpu = panel.ui.needLabel.text
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
     roi.SetCenter(150.0, 150.0, 150.0)
@@ -64,11 +73,11 @@ def test_the_need_follows_device_region_step_and_voxels(panel):
     panel.ui.regionSelector.setCurrentNode(roi)
     assert panel.ui.needLabel.text != on_cpu
     roi.SetCenter(-900.0, 0.0, 0.0)
-    panel.onParametersChanged()
+    panel.render()
     assert "contains no voxel of CT" in panel.ui.needLabel.text and not panel.ui.applyButton.enabled
     panel.ui.regionSelector.setCurrentNode(None)
     panel.ui.inputSelector.currentNode().SetSpacing(1, 1, 9)
-    panel.onParametersChanged()
+    panel.render()
     assert (
         "up to 9.0 mm long, 4.5 times as long as the model's" in panel.ui.needLabel.text
         and panel.ui.applyButton.enabled
@@ -96,7 +105,7 @@ def test_classes_are_searched_by_name_code_and_group_and_ticked(panel):
     assert classes.chosen() == []
     row = next(r for r in range(table.model.rowCount()) if table.model.item(r, 0).text() == "liver")
     table.model.item(row, 0).setCheckState(qt.Qt.Checked)  # as a click on the box does
-    assert classes.chosen() == ["liver"] and panel._parameterNode.classes == "liver"
+    assert classes.chosen() == ["liver"] and panel.state.parameters.classes == "liver"
 
 
 def test_a_group_is_ticked_alone_or_added(panel):
@@ -136,19 +145,13 @@ def test_presets_outlive_the_panel_and_fit_other_models(panel, answers):
 
 def test_choices_are_saved_with_the_scene(panel, tmp_path):
     panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16), "CT"))
-    panel.classList.choose(["cell 5", "cell 6"])
-    panel.onClassesChanged()
+    panel.classList.apply(["cell 5", "cell 6"])
     panel.ui.stepSpinBox.value = 0.75
     panel.ui.keepEmptyCheckBox.checked = True
-    text = slicer.mrmlScene
-    text.SetSaveToXMLString(1)
-    text.Commit()
-    saved = text.GetSceneXMLString()
+    saved = saved_scene()
     slicer.mrmlScene.Clear()
     assert panel.classList.chosen() is None and panel.ui.stepSpinBox.value == 0.5
-    slicer.mrmlScene.SetLoadFromXMLString(1)
-    slicer.mrmlScene.SetSceneXMLString(saved)
-    slicer.mrmlScene.Import()
+    import_scene(saved)
     panel.enter()
     assert panel.classList.chosen() == ["cell 5", "cell 6"]
     assert panel.ui.stepSpinBox.value == 0.75 and panel.ui.keepEmptyCheckBox.checked
@@ -176,7 +179,7 @@ def test_apply_shows_progress_and_a_result_that_can_be_explored(panel, answers):
     assert not ui.applyButton.enabled
     texts, percents = [], []
     wait_until(
-        lambda: (texts.append(ui.statusLabel.text), percents.append(ui.progressBar.value)) and panel.runs.run is None
+        lambda: (texts.append(ui.statusLabel.text), percents.append(ui.progressBar.value)) and panel.state.run is None
     )
     assert answers == [] and {"Starting", "Segmenting", "Done: 120 structures found."} <= {
         text.split(",")[0] for text in texts
@@ -196,7 +199,7 @@ def test_apply_shows_progress_and_a_result_that_can_be_explored(panel, answers):
 
 def explore(panel, node, answers):
     """Search, go to a structure, and show a few in 3D."""
-    table = panel.results.table.table
+    table = panel.results.table
     assert len(table.shown()) == 120
     table.search.text = "cell 77"
     assert table.shown() == ["Segment_77"]
@@ -237,7 +240,7 @@ def test_cancel_ends_the_process_and_leaves_the_scene_as_it_was(panel):
     panel.ui.inputSelector.setCurrentNode(load_sample())
     before = slicer.mrmlScene.GetNumberOfNodes()
     panel.ui.applyButton.click()
-    child = psutil.Process(panel.runs.run._process.pid)
+    child = psutil.Process(panel.state.run._process.pid)
     panel.ui.cancelButton.click()
     assert not child.is_running() and panel.ui.statusLabel.text == "Cancelled. The scene was not changed."
     assert slicer.mrmlScene.GetNumberOfNodes() == before and panel.ui.applyButton.enabled
@@ -245,10 +248,10 @@ def test_cancel_ends_the_process_and_leaves_the_scene_as_it_was(panel):
 
 def test_a_failure_is_shown_as_the_sentence_of_the_child(panel, answers):
     panel.ui.inputSelector.setCurrentNode(load_sample())
-    panel._parameterNode.device = "cpu"
+    panel.state.parameters.device = "cpu"
     panel.ui.memoryLimitSpinBox.value = 0.1
     panel.ui.applyButton.click()
-    wait_until(lambda: panel.runs.run is None)
+    wait_until(lambda: panel.state.run is None)
     assert len(answers) == 1 and "Raise the limit" in answers[0] and panel.ui.statusLabel.text == answers[0]
     assert panel.ui.applyButton.enabled and not panel.ui.progressBar.visible
 
@@ -257,7 +260,7 @@ def test_closing_the_scene_stops_the_run(panel):
     panel.ui.inputSelector.setCurrentNode(load_sample())
     panel.ui.applyButton.click()
     slicer.mrmlScene.Clear()
-    assert panel.runs.run is None and "scene was closed" in panel.ui.statusLabel.text
+    assert panel.state.run is None and "scene was closed" in panel.ui.statusLabel.text
     assert panel.ui.needLabel.text.startswith("No volume is selected")
 
 
@@ -266,10 +269,10 @@ def test_leaving_the_module_does_not_stop_the_run_and_unloading_does(panel):
     panel.ui.applyButton.click()
     panel.exit()
     panel.runs.poll()
-    assert panel.runs.run is not None and panel.runs.run.state == "running"
+    assert panel.state.run is not None and panel.state.run.state == "running"
     panel.enter()
     panel.cleanup()
-    assert panel.runs.run is None and SceneRun.current is None
+    assert panel.state.run is None and slicer.modules.ClassScaleSegInstance.running == []
 
 
 def test_a_model_removed_between_choice_and_apply_is_told(panel, answers, tmp_path):
@@ -277,15 +280,15 @@ def test_a_model_removed_between_choice_and_apply_is_told(panel, answers, tmp_pa
     shutil.copy(TOY, copy)
     panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16), "CT"))
     panel.models.add(str(copy))  # calls itself as the embedded one, so the file gives the name
-    assert not answers and panel.models.entry.name == "own model" and panel.ui.applyButton.enabled
+    assert not answers and panel.state.entry.name == "own model" and panel.ui.applyButton.enabled
     panel.models.add(str(copy))
     assert answers.pop().endswith("is in the catalogue already, as own model.")
     copy.unlink()
     panel.ui.applyButton.click()
-    assert "is no longer at" in answers.pop() and panel.runs.run is None
+    assert "is no longer at" in answers.pop() and panel.state.run is None
     assert not panel.ui.applyButton.enabled
     panel.models.remove()
-    assert answers.pop().startswith("Remove own model from the list?") and panel.models.entry is None
+    assert answers.pop().startswith("Remove own model from the list?") and panel.state.entry is None
     assert "which is not in the catalogue" in panel.ui.needLabel.text
 
 
@@ -318,13 +321,13 @@ def test_the_model_card_can_be_read(panel, monkeypatch):
     assert text.startswith("Toy atlas, 120 classes") and "generated by classscale_training.toy" in text and not said
     panel.models.close()
     assert panel.models.card_dialog is None
-    panel.models.select("totalsegmentator-3mm")
+    panel.store(model="totalsegmentator-3mm")
     action.trigger()
     assert said == ["This model has no model card, or it is not downloaded yet."]
 
 
 def test_a_download_is_asked_for_with_address_size_and_licence(panel, answers, monkeypatch):
-    assert panel.models.select("totalsegmentator-1.5mm")
+    panel.store(model="totalsegmentator-1.5mm")
     assert not panel.ui.applyButton.enabled and "not downloaded" in panel.ui.needLabel.text
     assert "117 classes, CT" in panel.ui.modelFactsLabel.text
     asked = []
@@ -338,7 +341,7 @@ def test_a_missing_package_is_asked_for_and_declining_says_what_to_do(panel, ans
     from ClassScaleSegPanel import install
 
     panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16), "CT"))
-    monkeypatch.setitem(install.PACKAGES, "no_such_package", "no-such-package>=1")
+    monkeypatch.setattr(install, "PACKAGES", [*install.PACKAGES, "no-such-package>=1"])
     asked = []
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
     panel.ui.applyButton.click()
@@ -347,7 +350,7 @@ def test_a_missing_package_is_asked_for_and_declining_says_what_to_do(panel, ans
         len(answers) == 1
         and "without these Python packages: no-such-package>=1. To install them, press Apply" in answers[0]
     )
-    assert panel.runs.run is None
+    assert panel.state.run is None
     assert "numpy==" in install.constraints() and "SimpleITK==" in install.constraints()
 
 
@@ -370,12 +373,12 @@ def test_a_sample_that_is_chosen_brings_its_model_along(panel):
     other = add_volume(np.zeros((20, 20, 20), np.int16), "CT")
     for volume, model in ((toy, "toy-1000"), (head, "head-mr-312"), (other, "head-mr-312"), (toy, "toy-1000")):
         selector.setCurrentNode(volume)
-        assert models.currentData == model and panel._parameterNode.model == model
+        assert models.currentData == model and panel.state.parameters.model == model
         assert panel.ui.needLabel.text != "" and panel.ui.applyButton.enabled
-    panel.models.select("toy-120")  # the user's choice stays, also when the module is left and entered again
+    panel.store(model="toy-120")  # the user's choice stays, also when the module is left and entered again
     panel.exit()
     panel.enter()
-    assert panel._parameterNode.inputVolume is toy and panel._parameterNode.model == "toy-120"
+    assert panel.state.parameters.inputVolume is toy and panel.state.parameters.model == "toy-120"
 
 
 def test_importing_the_module_loads_nothing_heavy():
@@ -396,9 +399,9 @@ def test_reload_stops_the_run_and_gives_a_fresh_panel_of_fresh_code():
         "import sys; sys.path.insert(0, 'Testing/Python');"
         "from slicer_application import application, load_sample, module, slicer;"
         "volume = load_sample(); old = application.make_widget(module); old.ui.applyButton.click();"
-        "import psutil, ClassScaleSegLib as before; child = psutil.Process(old.runs.run._process.pid); old.onReload();"
+        "import psutil, ClassScaleSegLib as before; child = psutil.Process(old.state.run._process.pid); old.onReload();"
         "new = slicer.modules.ClassScaleSegWidget; import ClassScaleSegLib as fresh;"
-        "print(child.is_running(), old.runs.run, new is old, fresh is before, new.ui.applyButton.enabled)"
+        "print(child.is_running(), old.state.run, new is old, fresh is before, new.ui.applyButton.enabled)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1:] == ["False None False False True"], done.stderr

@@ -38,10 +38,10 @@ def draw(file: Path, width: int, classes: str) -> None:
         panel.ui.advancedCollapsibleButton.collapsed = False
     else:
         panel.ui.applyButton.click()
-        while panel.runs.run is not None:
+        while panel.state.run is not None:
             application.processEvents()
             time.sleep(0.05)
-        panel.results.table.table.tick(["Segment_3", "Segment_4"])
+        panel.results.table.tick(["Segment_3", "Segment_4"])
     holder = panel.parent
     holder.layout().setContentsMargins(4, 4, 4, 4)
     holder.resize(width, 200)

@@ -37,12 +37,9 @@ REGION_CONTEXT = "Anatomic codes - DICOM master list"
 def write_seg_nrrd(
     path: Path, labels: np.ndarray, table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool
 ) -> None:
-    """Write a label map as one layer of a segmentation.
+    """Write a label map, uint16 ``(z, y, x)``, as one layer of a segmentation. An existing file is replaced.
 
-    :param path: the file; an existing one is replaced.
-    :param labels: uint16 ``(z, y, x)``.
     :param table: a label for every value but 0 that occurs.
-    :param geometry: grid of the label map.
     :param dtype: uint8 or uint16, the type in the file; it must hold all values of ``labels``.
     :param keep_empty: list classes without voxels as segments too.
     :raises OSError: if the file cannot be written.
@@ -83,10 +80,7 @@ def header(labels: np.ndarray, table: LabelTable, geometry: Geometry, dtype: np.
 
 
 def segment_extents(labels: np.ndarray) -> dict[int, tuple[int, ...]]:
-    """Find the extents of all segments in one pass.
-
-    :param labels: integers ``(z, y, x)``.
-    :returns: for each value but 0 that occurs: first and last voxel along x, along y and along z.
+    """Return, for each value but 0 in ``labels`` ``(z, y, x)``, the first and last voxel along x, along y, along z.
 
     >>> segment_extents(np.array([[[0, 0, 7], [0, 7, 7]]], np.uint16))
     {7: (1, 2, 0, 1, 0, 0)}
@@ -115,12 +109,8 @@ def _fields(label: Label, extent: tuple[int, ...] | None) -> Iterator[tuple[str,
 
 def terminology_entry(label: Label) -> str:
     """Return the codes of a label in the form that Slicer's terminology logic and slicerio parse."""
-    category, kind, modifier, region, region_modifier = (_triplet(code) for code in label.codes.values())
-    return "~".join((CONTEXT, category, kind, modifier, REGION_CONTEXT, region, region_modifier))
-
-
-def _triplet(code: Code | None) -> str:
-    return "^".join(astuple(code)) if code else "^^"
+    triplets = ["^".join(astuple(code)) if code else "^^" for code in label.codes.values()]
+    return "~".join((CONTEXT, *triplets[:3], REGION_CONTEXT, *triplets[3:]))
 
 
 def _vector(numbers: Iterable[float]) -> str:
@@ -128,22 +118,25 @@ def _vector(numbers: Iterable[float]) -> str:
 
 
 def _reference_geometry(geometry: Geometry) -> str:
-    """Return the matrix from voxel index to right-anterior-superior (mm), row by row, then the extent in voxels.
+    """Return `index_to_ras` row by row, then the extent in voxels.
 
     Slicer crops the label map to its segments when it reads the file, so only this field tells it the image's grid.
     """
+    extent = [bound for size in geometry.size for bound in (0, size - 1)]
+    return "".join(f"{number!r};" for number in [*index_to_ras(geometry).ravel().tolist(), *extent])
+
+
+def index_to_ras(geometry: Geometry) -> np.ndarray:
+    """Return the ``(4, 4)`` matrix from voxel index i, j, k to right-anterior-superior, in mm."""
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = geometry.axes, geometry.origin
     matrix[:2] *= -1
-    extent = [bound for size in geometry.size for bound in (0, size - 1)]
-    return "".join(f"{number!r};" for number in [*matrix.ravel().tolist(), *extent])
+    return matrix
 
 
 def read_segments(image: sitk.Image) -> LabelTable | None:
-    """Read the label table in the header of a `.seg.nrrd`.
+    """Return the label table in the header of a `.seg.nrrd`; ``None`` if the image has no segments there.
 
-    :param image: the file as read by SimpleITK.
-    :returns: the table; ``None`` if the image has no segments in its header.
     :raises LabelTableError: if a segment has no valid label value or colour, or a value is used twice.
     """
     keys = set(image.GetMetaDataKeys())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ class Segmentation:
     :ivar table: has a label for every value but 0 that occurs.
     :ivar geometry: grid of the input image.
     :ivar confidence: float32 ``(z, y, x)``, 0..1; ``None`` if it was not computed.
+    :param counts: ``voxel_counts(labels)``, if the voxels have been counted already.
     :raises ImageError: if shapes disagree or a value does not fit into 16 bits.
     :raises LabelTableError: if a value other than 0 occurs that is not in the table.
 
@@ -52,14 +53,15 @@ class Segmentation:
     table: LabelTable
     geometry: Geometry
     confidence: np.ndarray | None = None
+    counts: InitVar[np.ndarray | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, counts: np.ndarray | None) -> None:
         shape = tuple(self.geometry.size)[::-1]
         for what, array in (("label map", self.labels), ("confidence map", self.confidence)):
             if array is not None and array.shape != shape:
                 raise ImageError(f"The {what} has the shape {array.shape}, the geometry has {shape} (z, y, x).")
         object.__setattr__(self, "labels", _as_uint16(self.labels))
-        present = np.flatnonzero(voxel_counts(self.labels)).tolist()
+        present = np.flatnonzero(voxel_counts(self.labels) if counts is None else counts).tolist()
         unknown = [value for value in present if value and value not in self.table]
         if unknown:
             listed = ", ".join(map(str, unknown[:10])) + (" and others" if len(unknown) > 10 else "")
@@ -99,11 +101,7 @@ class Segmentation:
 
     def statistics(self) -> list[LabelVolume]:
         """Return voxels and volume of every class but the background, in table order; 0 voxels if it does not occur."""
-        counts, millilitres = voxel_counts(self.labels), self.geometry.voxel_volume / 1000
-        return [
-            LabelVolume(label.value, label.name, int(counts[label.value]), float(counts[label.value]) * millilitres)
-            for label in self.table.foreground
-        ]
+        return class_volumes(voxel_counts(self.labels), self.table, self.geometry)
 
     def to_image(self) -> sitk.Image:
         """Return the label map as a SimpleITK image of unsigned 16-bit integers."""
@@ -123,31 +121,52 @@ class Segmentation:
         :raises ImageError: if it cannot be read, is not a 3D image of integers, or has values outside 0..65535.
         :raises LabelTableError: if a value is not in the table.
         """
-        import SimpleITK as sitk
+        image, labels, geometry = read_labels(label_image)
+        counts = voxel_counts(labels)
+        return cls(labels, own_table(image, counts) if table is None else table, geometry, counts=counts)
 
-        what = "The label image"
-        if not isinstance(label_image, sitk.Image):
-            what = str(label_image)
-            try:
-                label_image = sitk.ReadImage(what)
-            except RuntimeError as error:
-                raise ImageError(f"{what} cannot be read as an image ({reason(error, -1)}).") from error
-        if label_image.GetNumberOfComponentsPerPixel() != 1:
-            components = label_image.GetNumberOfComponentsPerPixel()
-            raise ImageError(
-                f"{what} has {components} values in each voxel (overlapping segments in layers?); one label is needed."
-            )
+
+def class_volumes(counts: np.ndarray, table: LabelTable, geometry: Geometry) -> list[LabelVolume]:
+    """Return what `Segmentation.statistics` returns, from the ``voxel_counts`` of its labels."""
+    millilitres = geometry.voxel_volume / 1000
+    return [
+        LabelVolume(label.value, label.name, int(counts[label.value]), float(counts[label.value]) * millilitres)
+        for label in table.foreground
+    ]
+
+
+def read_labels(label_image: sitk.Image | str | Path) -> tuple[sitk.Image, np.ndarray, Geometry]:
+    """Read a label image or file as `Segmentation.from_image` does, and return the image, its labels and its grid.
+
+    :raises ImageError: as `Segmentation.from_image`.
+    """
+    import SimpleITK as sitk
+
+    what = "The label image"
+    if not isinstance(label_image, sitk.Image):
+        what = str(label_image)
         try:
-            geometry = Geometry.from_image(label_image)
-            labels = _as_uint16(sitk.GetArrayFromImage(label_image))
-        except ImageError as error:
-            raise ImageError(f"{what}: {error}") from error
-        if table is None:
-            table = read_segments(label_image)
-        if table is None:
-            values = np.flatnonzero(voxel_counts(labels)).tolist()
-            table = LabelTable.from_names({0: "background", **{value: f"label {value}" for value in values if value}})
-        return cls(labels, table, geometry)
+            label_image = sitk.ReadImage(what)
+        except RuntimeError as error:
+            raise ImageError(f"{what} cannot be read as an image ({reason(error, -1)}).") from error
+    if label_image.GetNumberOfComponentsPerPixel() != 1:
+        components = label_image.GetNumberOfComponentsPerPixel()
+        raise ImageError(
+            f"{what} has {components} values in each voxel (overlapping segments in layers?); one label is needed."
+        )
+    try:
+        geometry = Geometry.from_image(label_image)
+        return label_image, _as_uint16(sitk.GetArrayFromImage(label_image)), geometry
+    except ImageError as error:
+        raise ImageError(f"{what}: {error}") from error
+
+
+def own_table(image: sitk.Image, counts: np.ndarray) -> LabelTable:
+    """Return the table in the header of a ``.seg.nrrd``; for other images one that names the labels that occur."""
+    values = np.flatnonzero(counts).tolist()
+    return read_segments(image) or LabelTable.from_names(
+        {0: "background", **{value: f"label {value}" for value in values if value}}
+    )
 
 
 def _as_uint16(labels: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         vtkMRMLTableNode,
     )
 
+    from ..images.counts import LabelVolume
     from ..images.geometry import Geometry
     from ..images.segmentation import Segmentation
     from .volume import Region
@@ -72,14 +73,11 @@ class Request:
 
 
 def request_for(
-    volumes: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
-    model: str | Path,
-    choices: dict[str, Any],
+    volumes: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode], model: str | Path, choices: dict[str, Any]
 ) -> Request:
     """Make a `Request` from the keyword arguments of a script.
 
     :param volumes: one volume node, or a list or tuple of them, one per channel of the model.
-    :param model: path of a model, or its id or name in the catalogue.
     :param choices: fields of `Request` and of `Options`, by name; but ``memory_limit`` for ``memory_limit_gib``.
     :raises ClassScaleError: if a name in ``choices`` is unknown, or a value is out of range.
 
@@ -100,25 +98,26 @@ def request_for(
 
 
 class SceneRun:
-    """One run of a request. Only one can be under way in an application at a time.
+    """One run of a request.
 
     :ivar state: "new", "running", "finished", "failed" or "cancelled".
     :ivar node: the segmentation node, once the run has finished.
     :ivar results: a `Segmentation` per frame, with the names of the segments, once the run has finished.
+    :ivar statistics: the statistics of each of the ``results``.
     :ivar error: why the run failed, in a sentence; ``None`` unless it did.
     :ivar notice: what the user should know about a run that finished, usually empty.
+    :param running: the runs that are under way, of which only one is allowed at a time.
     """
 
-    current: SceneRun | None = None  # the run that is under way in this application
-
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, running: list[SceneRun] | None = None) -> None:
+        self._running = [] if running is None else running
         self.request, self.state, self.notice = request, "new", ""
         self.error: str | None = None
         self.node: vtkMRMLSegmentationNode | None = None
         self.results: list[Segmentation] = []
+        self.statistics: list[list[LabelVolume]] = []
         self._process: SegmentationProcess | None = None
-        self._regions: list[Region | None] = []  # one per frame, as are the geometries
-        self._geometries: list[Geometry] = []
+        self._grids: list[tuple[Region | None, Geometry]] = []  # one per frame
         self._name = ""
 
     def start(self) -> None:
@@ -127,7 +126,7 @@ class SceneRun:
         :raises ClassScaleError: if another run is under way, the request cannot be met, or the images cannot be
             written. The scene is not changed, and the temporary folder is removed.
         """
-        if SceneRun.current is not None and SceneRun.current.state == "running":
+        if self._running:
             raise ClassScaleError("A segmentation is already running. Wait until it ends, or cancel it.")
         request = self.request
         for volume in request.volumes or (None,):
@@ -149,7 +148,8 @@ class SceneRun:
             if isinstance(error, OSError):
                 raise unwritable(process.work_folder, error) from error
             raise
-        SceneRun.current, self.state = self, "running"
+        self._running.append(self)
+        self.state = "running"
 
     def _refuse_existing_segments(self) -> None:
         node = self.request.segmentation
@@ -200,8 +200,7 @@ class SceneRun:
                 )
             files.append(folder / f"{name}_{channel:04}.nrrd")
             write_volume(volume, files[-1], region)
-        self._regions.append(region)
-        self._geometries.append(geometry_of(volumes[0]))
+        self._grids.append((region, geometry_of(volumes[0])))
         return tuple(files)
 
     def poll(self) -> list[Event]:
@@ -289,44 +288,39 @@ class SceneRun:
         import slicer
 
         request, volume = self.request, self.request.volumes[0]
-        if request.all_frames:
-            files = [Path(job.output, f"frame{index:06}.seg.nrrd") for index in range(len(self._regions))]
-        else:
-            files = [Path(job.output)]
-        loaded = [
-            read_result(file, job.confidence, region, geometry)
-            for file, region, geometry in zip(files, self._regions, self._geometries, strict=True)
-        ]
-        choices = (request.standard_names, request.options.keep_empty, request.replace)
-        results = []
+        loaded = []
+        for frame, grid in enumerate(self._grids):
+            file = Path(job.output, f"frame{frame:06}.seg.nrrd") if request.all_frames else Path(job.output)
+            loaded.append(read_result(file, job.confidence, *grid, request.standard_names))
+        results, statistics = [result for result, _rows in loaded], [rows for _result, rows in loaded]
+        choices = (request.options.keep_empty, request.replace)
         if request.all_frames and browser_of(volume) is not None:
             nodes = []
             for result in loaded:
                 nodes.append(slicer.vtkMRMLSegmentationNode())
                 nodes[-1].SetName(f"{self._name} segmentation")
-                results.append(show_result(nodes[-1], result, volume, *choices))
+                show_result(nodes[-1], result, volume, *choices)
             node = add_segmentations(volume, nodes, f"{self._name} segmentation")
         else:
             node = self._target()
-            results.append(show_result(node, loaded[0], volume, *choices))
-        if _is_in_scene(request.confidence) and loaded[0].confidence is not None:
-            fill_confidence_node(request.confidence, loaded[0].confidence, self._geometries[0])
+            show_result(node, loaded[0], volume, *choices)
+        if _is_in_scene(request.confidence) and results[0].confidence is not None:
+            fill_confidence_node(request.confidence, results[0].confidence, self._grids[0][1])
         if _is_in_scene(request.statistics):
-            fill_table_node(request.statistics, results)
-        self.node, self.results = node, results
+            fill_table_node(request.statistics, statistics)
+        self.node, self.results, self.statistics = node, results, statistics
 
     def _target(self) -> vtkMRMLSegmentationNode:
         """Return the requested node, or a new one if that was removed or got segments during the run."""
         node, scene = self.request.segmentation, self.request.volumes[0].GetScene()
-        taken: str | None = None
-        if node is not None and _is_in_scene(node):
-            if self.request.replace or not node.GetSegmentation().GetNumberOfSegments():
-                return node
-            taken = node.GetName()
-        new = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{self._name} segmentation"))
-        if taken is not None:
-            self.notice = f"Segments were added to {taken} during the run, so the result is in {new.GetName()}."
-        return new
+        if not _is_in_scene(node):
+            node = None
+        if node is not None and (self.request.replace or not node.GetSegmentation().GetNumberOfSegments()):
+            return node
+        name = scene.GenerateUniqueName(f"{self._name} segmentation")
+        if node is not None:
+            self.notice = f"Segments were added to {node.GetName()} during the run, so the result is in {name}."
+        return scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
 
     def _inputs_exist(self) -> bool:
         return all(_is_in_scene(volume) and volume.GetImageData() is not None for volume in self.request.volumes)
@@ -337,8 +331,8 @@ class SceneRun:
     def _close(self) -> None:
         if self._process is not None:
             self._process.close()
-        if SceneRun.current is self:
-            SceneRun.current = None
+        if self in self._running:
+            self._running.remove(self)
 
 
 def _is_in_scene(node: vtkMRMLNode | None) -> bool:

@@ -12,20 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import OutputExistsError
-from ..images.counts import voxel_counts
+from ..images.counts import LabelVolume
 from ..images.geometry import Geometry
-from ..images.seg_nrrd import terminology_entry
+from ..images.seg_nrrd import index_to_ras, terminology_entry
 from ..images.segmentation import Segmentation
 
 if TYPE_CHECKING:
-    from slicer import (
-        vtkMRMLScalarVolumeNode,
-        vtkMRMLSegmentationNode,
-        vtkOrientedImageData,
-        vtkSegment,
-        vtkSegmentation,
-    )
-    from vtk import vtkMatrix4x4
+    from collections.abc import Sequence
+
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkOrientedImageData, vtkSegment
 
     from ..labels.label import Label
 
@@ -36,6 +31,7 @@ def fill_segmentation_node(
     keep_empty: bool = False,
     replace: bool = False,
     volume: vtkMRMLScalarVolumeNode | None = None,
+    statistics: Sequence[LabelVolume] | None = None,
 ) -> None:
     """Add the classes of a segmentation to a segmentation node, as segments with names, colours and codes.
 
@@ -43,6 +39,7 @@ def fill_segmentation_node(
     :param replace: remove the segments that the node has; otherwise they are an error.
     :param volume: the volume that was segmented. It becomes the reference geometry, which DICOM export needs; without
         it the grid of the segmentation does.
+    :param statistics: those of ``segmentation``, if its voxels have been counted already.
     :raises OutputExistsError: if the node has segments and ``replace`` is not set; the node is not changed.
 
     >>> import slicer
@@ -62,24 +59,26 @@ def fill_segmentation_node(
         raise OutputExistsError(
             f"{node.GetName()} already has segments. Select another segmentation, or replace them (replace=True)."
         )
-    counts = voxel_counts(segmentation.labels)
+    rows = segmentation.statistics() if statistics is None else statistics
+    listed = {row.value for row in rows if row.voxels or keep_empty}
     image = _shared_image(segmentation)
-    representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-    modifying = node.StartModify()
-    try:
+    converter = slicer.vtkSegmentationConverter
+    representation = converter.GetSegmentationBinaryLabelmapRepresentationName()
+    with slicer.util.NodeModify(node):
         vtk_segmentation.RemoveAllSegments()
         vtk_segmentation.SetSourceRepresentationName(representation)
         if volume is not None:
             node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         else:
-            _set_reference_geometry(vtk_segmentation, segmentation.geometry)
+            # the whole grid, which export and editing then use instead of the cropped one
+            whole = _empty_image(segmentation.geometry, [slice(0, size) for size in segmentation.labels.shape])
+            text = converter.SerializeImageGeometry(whole)
+            vtk_segmentation.SetConversionParameter(converter.GetReferenceImageGeometryParameterName(), text)
         for label in segmentation.table.foreground:
-            if counts[label.value] or keep_empty:
+            if label.value in listed:
                 segment = _segment(label)
                 segment.AddRepresentation(representation, image)
                 vtk_segmentation.AddSegment(segment, label.id)
-    finally:
-        node.EndModify(modifying)
     if node.GetScene() is not None and node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
 
@@ -104,44 +103,34 @@ def _segment(label: Label) -> vtkSegment:
 
 def _shared_image(segmentation: Segmentation) -> vtkOrientedImageData:
     """Return the label map cropped to its foreground, as uint8 if all values fit, else as uint16."""
-    import slicer
     from vtk.util.numpy_support import numpy_to_vtk
 
-    labels = segmentation.labels
-    box = []
-    for axis in range(3):
-        occupied = np.flatnonzero(labels.any(axis=tuple(a for a in range(3) if a != axis)))
-        box.append(slice(occupied[0], occupied[-1] + 1) if len(occupied) else slice(0, 1))
-    cropped = labels[tuple(box)]
+    box = occupied_box(segmentation.labels) or [slice(0, 1)] * 3
+    cropped = segmentation.labels[tuple(box)]
     dtype = np.uint8 if cropped.max(initial=0) < 256 else np.uint16
-    image = slicer.vtkOrientedImageData()
-    image.SetExtent(*(int(bound) for part in reversed(box) for bound in (part.start, part.stop - 1)))
+    image = _empty_image(segmentation.geometry, box)
     scalars = numpy_to_vtk(np.ascontiguousarray(cropped, dtype).ravel(), deep=True)
     scalars.SetName("ImageScalars")
     image.GetPointData().SetScalars(scalars)
-    image.SetGeometryFromImageToWorldMatrix(index_to_ras(segmentation.geometry))
     return image
 
 
-def _set_reference_geometry(vtk_segmentation: vtkSegmentation, geometry: Geometry) -> None:
-    """Set the reference geometry to the whole grid, which export and editing then use instead of the cropped one."""
+def occupied_box(array: np.ndarray) -> list[slice]:
+    """Return the slices along z, y, x that enclose all voxels other than 0; an empty list if there are none."""
+    box = []
+    for axis in range(3):
+        occupied = np.flatnonzero(array.any(axis=tuple(other for other in range(3) if other != axis)))
+        if not len(occupied):
+            return []
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
+    return box
+
+
+def _empty_image(geometry: Geometry, box: Sequence[slice]) -> vtkOrientedImageData:
+    """Return an image without voxels for a box, slices along z, y, x, of the grid ``geometry``."""
     import slicer
 
-    converter = slicer.vtkSegmentationConverter
     image = slicer.vtkOrientedImageData()
-    image.SetExtent(*(bound for size in geometry.size for bound in (0, size - 1)))
-    image.SetGeometryFromImageToWorldMatrix(index_to_ras(geometry))
-    text = converter.SerializeImageGeometry(image)
-    vtk_segmentation.SetConversionParameter(converter.GetReferenceImageGeometryParameterName(), text)
-
-
-def index_to_ras(geometry: Geometry) -> vtkMatrix4x4:
-    """Return the matrix from voxel index i, j, k of ``geometry`` to RAS, in mm."""
-    import vtk
-
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = geometry.axes, geometry.origin
-    matrix[:2] *= -1
-    result = vtk.vtkMatrix4x4()
-    result.DeepCopy(matrix.ravel().tolist())
-    return result
+    image.SetExtent(*(bound for part in reversed(box) for bound in (part.start, part.stop - 1)))
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(index_to_ras(geometry)))
+    return image

@@ -13,11 +13,9 @@ if TYPE_CHECKING:
 
 def browser_of(volume: vtkMRMLScalarVolumeNode) -> vtkMRMLSequenceBrowserNode | None:
     """Return the sequence browser that plays ``volume``, or ``None`` if it is not part of a sequence."""
-    scene = volume.GetScene()
-    browsers = scene.GetNodesByClass("vtkMRMLSequenceBrowserNode")
-    browsers.UnRegister(None)
-    found = (browsers.GetItemAsObject(index) for index in range(browsers.GetNumberOfItems()))
-    return next((browser for browser in found if browser.GetSequenceNode(volume) is not None), None)
+    scene, kind = volume.GetScene(), "vtkMRMLSequenceBrowserNode"
+    browsers = (scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind)))
+    return next((browser for browser in browsers if browser.GetSequenceNode(volume) is not None), None)
 
 
 def frames(volume: vtkMRMLScalarVolumeNode) -> Iterator[int]:
@@ -40,10 +38,8 @@ def frames(volume: vtkMRMLScalarVolumeNode) -> Iterator[int]:
 def add_segmentations(
     volume: vtkMRMLScalarVolumeNode, nodes: list[vtkMRMLSegmentationNode], name: str
 ) -> vtkMRMLSegmentationNode:
-    """Add a sequence of segmentations to the browser of ``volume``.
+    """Add a sequence with copies of ``nodes``, one per frame, to the browser of ``volume``.
 
-    :param nodes: one segmentation node per frame; the sequence keeps copies of them.
-    :param name: name of the new sequence node.
     :returns: the node of the scene that shows the segmentation of the current frame.
     :raises ImageError: if the volume is not part of a sequence.
     """

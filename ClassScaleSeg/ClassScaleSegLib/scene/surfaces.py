@@ -7,15 +7,17 @@ mesh, so that structures that touch still touch afterwards.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .segmentation_node import occupied_box
 from .volume import image_to_world
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLSegmentationNode, vtkOrientedImageData, vtkSegment
+    from slicer import vtkMRMLSegmentationNode, vtkOrientedImageData
     from vtk import vtkPolyData
 
 SURFACE, LABELMAP = "Closed surface", "Binary labelmap"
@@ -32,23 +34,21 @@ def show_3d(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> int:
     :param segment_ids: ids of the segments to show; ids that the node does not have are ignored.
     :returns: how many surfaces were made.
     """
+    import slicer
     import vtk
 
-    segmentation, wanted = node.GetSegmentation(), list(dict.fromkeys(segment_ids))
-    all_ids = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
-    missing = [
-        i for i in wanted if segmentation.GetSegment(i) is not None and not _has_surface(segmentation.GetSegment(i))
-    ]
-    made = closed_surfaces(node, missing)
+    segmentation, wanted = node.GetSegmentation(), set(segment_ids)
+    segments = {i: segmentation.GetSegment(i) for i in segmentation.GetSegmentIDs()}
+    surfaces = {i: segment.GetRepresentation(SURFACE) for i, segment in segments.items()}
+    made = closed_surfaces(
+        node, [i for i, surface in surfaces.items() if i in wanted and not (surface and surface.GetNumberOfPoints())]
+    )
     display = node.GetDisplayNode()
-    modifying = node.StartModify()
-    display_modifying = display.StartModify() if display else None
-    try:
-        for identifier in all_ids:
-            segment = segmentation.GetSegment(identifier)
+    with slicer.util.NodeModify(node), slicer.util.NodeModify(display) if display else contextlib.nullcontext():
+        for identifier, segment in segments.items():
             if identifier in made:
                 segment.AddRepresentation(SURFACE, made[identifier])
-            elif segment.GetRepresentation(SURFACE) is None:
+            elif surfaces[identifier] is None:
                 segment.AddRepresentation(SURFACE, vtk.vtkPolyData())
             if display:
                 display.SetSegmentVisibility3D(identifier, identifier in wanted)
@@ -56,41 +56,36 @@ def show_3d(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> int:
             display.SetPreferredDisplayRepresentationName3D(SURFACE)
             display.SetPreferredDisplayRepresentationName2D(LABELMAP)
             display.SetVisibility3D(True)
-    finally:
-        if display:
-            display.EndModify(display_modifying)
-        node.EndModify(modifying)
     segmentation.InvokeEvent(segmentation.ContainedRepresentationNamesModified)
     return len(made)
 
 
-def _has_surface(segment: vtkSegment) -> bool:
-    surface = segment.GetRepresentation(SURFACE)
-    return surface is not None and surface.GetNumberOfPoints() > 0
-
-
 def closed_surfaces(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> dict[str, vtkPolyData]:
-    """Return the closed surface of each segment, by id.
+    """Return the closed surface of each segment, by id, in the coordinates of the node; normals point outwards.
 
-    Points are in the coordinates of the node, RAS in mm, and normals point outwards. A segment without voxels has an
-    empty surface.
-
-    :param segment_ids: ids of segments of the node. Those without a label map are left out.
+    A segment without voxels has an empty surface. Segments without a label map are left out.
     """
+    import slicer
+
     images: dict[vtkOrientedImageData, dict[str, int]] = {}
     for identifier in segment_ids:
         segment = node.GetSegmentation().GetSegment(identifier)
         image = segment.GetRepresentation(LABELMAP)
         if image is not None:
             images.setdefault(image, {})[identifier] = segment.GetLabelValue()
-    return {i: surface for image, values in images.items() for i, surface in _of_image(image, values).items()}
+    surfaces: dict[str, vtkPolyData] = {}
+    for image, values in images.items():
+        labels = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, next(iter(values)))
+        surfaces |= _of_image(image, labels, values)
+    return surfaces
 
 
-def _of_image(image: vtkOrientedImageData, values: dict[str, int]) -> dict[str, vtkPolyData]:
+def _of_image(image: vtkOrientedImageData, labels: np.ndarray, values: dict[str, int]) -> dict[str, vtkPolyData]:
     import vtk
     from vtk.util.numpy_support import vtk_to_numpy
 
-    net = _net(image, sorted(set(values.values())))
+    order = {value: index for index, value in enumerate(sorted(set(values.values())), start=1)}
+    net = _net(labels, image.GetExtent()[::2], list(order))
     if net is None:
         return {identifier: vtk.vtkPolyData() for identifier in values}
     sides = vtk_to_numpy(net.GetCellData().GetArray("BoundaryLabels"))
@@ -101,15 +96,14 @@ def _of_image(image: vtkOrientedImageData, values: dict[str, int]) -> dict[str, 
     if np.linalg.det(matrix[:3, :3]) < 0:  # a mirror turns every face inside out
         corners = corners[:, ::-1]
     faces = _faces(corners, sides)
-    order = {value: index for index, value in enumerate(sorted(set(values.values())), start=1)}
     return {identifier: _surface(points, faces(order[value])) for identifier, value in values.items()}
 
 
 def _faces(corners: np.ndarray, sides: np.ndarray) -> Callable[[int], np.ndarray]:
-    """Return a function that gives the faces of a label, ``(n, 3)``, all oriented outwards.
+    """Return a function that gives the faces of a label, ``(n, 3)``: those that have it behind are turned outwards.
 
     :param corners: ``(faces, 3)`` indices of points.
-    :param sides: ``(faces, 2)`` labels in front of and behind each face. Faces that have the label behind are turned.
+    :param sides: ``(faces, 2)`` labels in front of and behind each face.
     """
     orders = [np.argsort(sides[:, side], kind="stable") for side in (0, 1)]
     sorted_labels = [sides[order, side] for side, order in enumerate(orders)]
@@ -124,30 +118,25 @@ def _faces(corners: np.ndarray, sides: np.ndarray) -> Callable[[int], np.ndarray
     return of
 
 
-def _net(image: vtkOrientedImageData, values: list[int]) -> vtkPolyData | None:
-    """Return the smoothed net of some labels in voxel coordinates, or ``None`` if no voxel has any of them.
+def _net(labels: np.ndarray, first: Sequence[int], values: list[int]) -> vtkPolyData | None:
+    """Return the smoothed net of some label values in voxel coordinates; ``None`` if no voxel has any of them.
 
-    :param values: label values. In the net they are numbered 1, 2, ... in this order.
+    They are numbered 1, 2, ... in it, in the order of ``values``. ``first`` is the index x, y, z of the first voxel.
     """
     import vtk
-    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    from vtk.util.numpy_support import numpy_to_vtk
 
-    x0, x1, y0, y1, z0, z1 = image.GetExtent()
-    labels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(z1 - z0 + 1, y1 - y0 + 1, x1 - x0 + 1)
     lookup = np.zeros(max(int(labels.max(initial=0)), max(values)) + 1, np.uint8 if len(values) < 256 else np.uint16)
     lookup[values] = np.arange(1, len(values) + 1)
     chosen = lookup[labels]
-    box = []
-    for axis in range(3):
-        occupied = np.flatnonzero(chosen.any(axis=tuple(a for a in range(3) if a != axis)))
-        if not len(occupied):
-            return None
-        box.append(slice(occupied[0], occupied[-1] + 1))
+    box = occupied_box(chosen)
+    if not box:
+        return None
     padded = np.pad(chosen[tuple(box)], 1)  # otherwise surfaces would stay open at the border of the box
     grid = vtk.vtkImageData()
     grid.SetDimensions(*padded.shape[::-1])
-    grid.SetOrigin(*(float(start + part.start - 1) for start, part in zip((x0, y0, z0), reversed(box), strict=True)))
-    scalars = numpy_to_vtk(padded.ravel(), deep=False)
+    grid.SetOrigin(*(float(start + part.start - 1) for start, part in zip(first, reversed(box), strict=True)))
+    scalars = numpy_to_vtk(padded.ravel(), deep=False)  # must live as long as the filters read its memory
     grid.GetPointData().SetScalars(scalars)
     nets = vtk.vtkSurfaceNets3D()
     nets.SetInputData(grid)

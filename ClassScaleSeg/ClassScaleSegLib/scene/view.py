@@ -9,7 +9,7 @@ import numpy as np
 from .volume import image_to_world
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLNode, vtkMRMLScene, vtkMRMLSegmentationNode
+    from slicer import vtkMRMLSegmentationNode
 
 
 def structure_point(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[float, float, float] | None:
@@ -19,20 +19,19 @@ def structure_point(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[flo
 
     :returns: ``None`` if the segment is empty or does not exist.
     """
+    import slicer
     import vtk
-    from vtk.util.numpy_support import vtk_to_numpy
 
     segment = node.GetSegmentation().GetSegment(segment_id)
     image = segment.GetRepresentation("Binary labelmap") if segment is not None else None
     if image is None or image.GetPointData().GetScalars() is None:
         return None
-    x0, x1, y0, y1, z0, z1 = image.GetExtent()
-    labels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(z1 - z0 + 1, y1 - y0 + 1, x1 - x0 + 1)
+    labels = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, segment_id)
     voxels = np.argwhere(labels == segment.GetLabelValue())
     if not len(voxels):
         return None
-    z, y, x = voxels[np.square(voxels - voxels.mean(0)).sum(1).argmin()].tolist()
-    point = (image_to_world(image) @ (x + x0, y + y0, z + z0, 1))[:3].tolist()
+    nearest = voxels[np.square(voxels - voxels.mean(0)).sum(1).argmin()]
+    point = (image_to_world(image) @ (*np.add(nearest[::-1], image.GetExtent()[::2]), 1))[:3].tolist()
     transform = node.GetParentTransformNode()
     if transform is not None:
         to_world = vtk.vtkGeneralTransform()
@@ -52,15 +51,10 @@ def centre_views(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[float,
     if point is not None:
         scene = node.GetScene()
         slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *point, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
-        for camera in _nodes(scene, "vtkMRMLCameraNode"):
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLCameraNode")):
+            camera = scene.GetNthNodeByClass(index, "vtkMRMLCameraNode")
             position, focus = np.array(camera.GetPosition()), np.array(camera.GetFocalPoint())
             camera.SetPosition(*(position + point - focus))
             camera.SetFocalPoint(*point)
             camera.ResetClippingRange()
     return point
-
-
-def _nodes(scene: vtkMRMLScene, kind: str) -> list[vtkMRMLNode]:
-    found = scene.GetNodesByClass(kind)
-    found.UnRegister(None)
-    return [found.GetItemAsObject(index) for index in range(found.GetNumberOfItems())]

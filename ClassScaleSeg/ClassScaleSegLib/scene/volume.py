@@ -15,12 +15,9 @@ import numpy as np
 from ..errors import ImageError, reason
 from ..files import unwritable
 from ..images.geometry import Geometry
-from ..images.segmentation import Segmentation
-from .segmentation_node import index_to_ras
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkOrientedImageData
-    from vtk import vtkMatrix4x4
 
 
 @dataclass(frozen=True)
@@ -60,38 +57,28 @@ def check_volume(volume: vtkMRMLScalarVolumeNode | None) -> None:
         )
 
 
-def voxels(volume: vtkMRMLScalarVolumeNode) -> np.ndarray:
-    """Return the voxels of a scalar volume, ``(z, y, x)``, as a view of the node's memory."""
-    from vtk.util.numpy_support import vtk_to_numpy
-
-    image = volume.GetImageData()
-    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-
-
 def index_to_world(volume: vtkMRMLScalarVolumeNode) -> np.ndarray:
-    """Return the ``(4, 4)`` float64 matrix from voxel index i, j, k to world coordinates, RAS, in mm.
-
-    It includes the linear transforms above the volume.
-    """
+    """Return the ``(4, 4)`` matrix from voxel index i, j, k to RAS, in mm, with the transforms above the volume."""
+    import slicer
     import vtk
 
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
+    index_to_ras = slicer.util.arrayFromVTKMatrix(matrix)
     transform = volume.GetParentTransformNode()
-    if transform is not None:
-        above = vtk.vtkMatrix4x4()
-        transform.GetMatrixTransformToWorld(above)
-        vtk.vtkMatrix4x4.Multiply4x4(above, matrix, matrix)
-    return matrix_array(matrix)
+    if transform is None:
+        return index_to_ras
+    return slicer.util.arrayFromTransformMatrix(transform, toWorld=True) @ index_to_ras
 
 
 def image_to_world(image: vtkOrientedImageData) -> np.ndarray:
     """Return the ``(4, 4)`` float64 matrix from voxel index to the coordinates of an oriented image, RAS, in mm."""
+    import slicer
     import vtk
 
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
-    return matrix_array(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def grid(matrix: np.ndarray, size: tuple[int, int, int]) -> Geometry:
@@ -157,15 +144,11 @@ def region_of(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> Re
 
 
 def _to_object(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ``(4, 4)`` matrix from voxel index to the axes of the region, and half its size, ``(3,)``.
+    """Return the ``(4, 4)`` matrix from voxel index to the region's axes and centre, and half its size, in mm."""
+    import slicer
 
-    Both are in mm; the origin of the axes is the centre of the region.
-    """
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(roi.GetObjectToWorldMatrix())
-    object_to_world, half = matrix_array(matrix), np.asarray(roi.GetSize(), float) / 2
+    object_to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
+    half = np.asarray(roi.GetSize(), float) / 2
     if not half.all() or abs(np.linalg.det(object_to_world)) < 1e-12:
         raise _outside(volume, roi)
     return np.linalg.inv(object_to_world) @ index_to_world(volume), half
@@ -180,8 +163,7 @@ def _outside(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> Ima
 def fit_region(roi: vtkMRMLMarkupsROINode, volume: vtkMRMLScalarVolumeNode | None) -> None:
     """Fit a new region of interest around ``volume``, and show it as an outline with handles to drag.
 
-    Without a volume the region becomes a cube of 100 mm, because a node added by ``AddNode`` has no size: it could be
-    neither seen nor dragged.
+    Without a volume it becomes a cube of 100 mm, because a new node has no size: it could be neither seen nor dragged.
     """
     bounds = [-50.0, 50.0] * 3
     if volume is not None and volume.GetImageData() is not None:
@@ -203,8 +185,9 @@ def write_volume(volume: vtkMRMLScalarVolumeNode, path: Path, region: Region | N
     :raises OutputError: if the disk is full or the folder is not writable.
     """
     import SimpleITK as sitk
+    import slicer
 
-    array, geometry = voxels(volume), geometry_of(volume)
+    array, geometry = slicer.util.arrayFromVolume(volume), geometry_of(volume)
     if region is not None:
         array, geometry = array[region.box], crop(geometry, region.box)
     image = sitk.GetImageFromArray(array)
@@ -233,44 +216,11 @@ def crop(geometry: Geometry, box: tuple[slice, slice, slice]) -> Geometry:
     return replace(geometry, size=size, origin=tuple((np.asarray(geometry.origin) + geometry.axes @ start).tolist()))
 
 
-def uncrop(segmentation: Segmentation, region: Region, geometry: Geometry) -> Segmentation:
-    """Put a segmentation of a box back on the grid of the whole image, as background outside of the region.
-
-    :param segmentation: the labels, and confidence if any, of ``region.box``.
-    :param geometry: the grid of the whole image.
-    """
-
-    def whole(array: np.ndarray) -> np.ndarray:
-        full = np.zeros(geometry.size[::-1], array.dtype)
-        full[region.box] = np.where(region.inside, array, array.dtype.type(0))
-        return full
-
-    confidence = None if segmentation.confidence is None else whole(segmentation.confidence)
-    return Segmentation(whole(segmentation.labels), segmentation.table, geometry, confidence)
-
-
-def fill_volume_node(node: vtkMRMLScalarVolumeNode, array: np.ndarray, geometry: Geometry) -> None:
-    """Put an array and its geometry into a scalar volume node, and remove the node's transform.
-
-    :param array: ``(z, y, x)``; it is copied.
-    :param geometry: the grid of ``array`` in world coordinates.
-    """
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk
-
-    image = vtk.vtkImageData()
-    image.SetDimensions(*geometry.size)
-    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True))
-    modifying = node.StartModify()
-    node.SetAndObserveTransformNodeID(None)
-    node.SetIJKToRASMatrix(index_to_ras(geometry))
-    node.SetAndObserveImageData(image)
-    node.EndModify(modifying)
-
-
-def matrix_array(matrix: vtkMatrix4x4) -> np.ndarray:
-    """Return a VTK matrix as a ``(4, 4)`` float64 array."""
-    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+def uncrop(array: np.ndarray, region: Region, shape: tuple[int, ...]) -> np.ndarray:
+    """Put an array of ``region.box`` into an array of the whole image, ``(z, y, x)``, with 0 outside of the region."""
+    full = np.zeros(shape, array.dtype)
+    full[region.box] = np.where(region.inside, array, array.dtype.type(0))
+    return full
 
 
 def modality_of(volume: vtkMRMLScalarVolumeNode) -> str | None:
