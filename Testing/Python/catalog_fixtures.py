@@ -37,7 +37,7 @@ def catalog(tmp_path):
 @pytest.fixture
 def entry(site):
     part = Part(f"{site.address}/a.zip")
-    return Entry("model-a", "Model A", "", "CT", 120, "MIT", None, None, None, (part,), tried=False)
+    return Entry("model-a", "Model A", modality="CT", classes=120, licence="MIT", parts=(part,))
 
 
 def known(entry, **facts):

@@ -66,11 +66,11 @@ class Entry:
     :ivar description: one or two sentences.
     :ivar modality: such as "CT" or "MR"; ``None`` if unknown.
     :ivar classes: number of classes without the background; ``None`` for the user's own model before its download.
+    :ivar parts: several parts segment an image together; where two claim a voxel, the later one gets it.
     :ivar licence: of the weights; ``None`` if unknown.
     :ivar licence_address: where its text is.
     :ivar source: address of the model's home page or publication.
     :ivar notice: a sentence that users must see.
-    :ivar parts: several parts segment an image together; where two claim a voxel, the later one gets it.
     :ivar tried: whether the project (for the user's own model, the user) has downloaded and used the model from here.
     :ivar own: whether the user added the model.
     """
@@ -80,11 +80,11 @@ class Entry:
     description: str = ""
     modality: str | None = None
     classes: int | None = None
+    parts: tuple[Part, ...] = ()
     licence: str | None = None
     licence_address: str | None = None
     source: str | None = None
     notice: str | None = None
-    parts: tuple[Part, ...] = ()
     tried: bool = False
     own: bool = False
 

@@ -25,10 +25,9 @@ class AxisSampling:
 
     @classmethod
     def linear(cls, size: int, new_size: int) -> AxisSampling:
-        """Sample as skimage's ``resize(order=1, mode="edge")`` and torch's ``align_corners=False`` do.
+        """Sample ``size`` voxels at ``new_size`` places as skimage's ``resize(order=1, mode="edge")`` does.
 
-        :param size: length of the input.
-        :param new_size: length of the output.
+        Torch's ``align_corners=False`` is the same.
 
         >>> AxisSampling.linear(2, 4).weight.tolist()
         [0.0, 0.25, 0.75, 1.0]
@@ -39,10 +38,9 @@ class AxisSampling:
 
     @classmethod
     def nearest(cls, size: int, new_size: int) -> AxisSampling:
-        """Sample as scipy's ``map_coordinates(order=0, mode="nearest")`` does at pixel centres, halves rounded up.
+        """Sample ``size`` voxels at ``new_size`` places as scipy's ``map_coordinates(order=0, mode="nearest")`` does.
 
-        :param size: length of the input.
-        :param new_size: length of the output.
+        Places are pixel centres, and halves are rounded up.
 
         >>> AxisSampling.nearest(2, 4).lower.tolist()
         [0, 0, 1, 1]
