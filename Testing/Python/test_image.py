@@ -83,7 +83,7 @@ def test_dicom_with_missing_slices_or_two_series_is_refused(series, tmp_path):
         read_image(folder, 1)
     series("two", uid="1.2.3.4")
     folder, _ = series("two", uid="1.2.3.5")
-    with pytest.raises(ImageError, match="has 2 DICOM series: .*1.2.3.4 .6 files."):
+    with pytest.raises(ImageError, match="has 2 DICOM series: .*1.2.3.4 .CT, 6 images."):
         read_image(folder, 1)
     (tmp_path / "none").mkdir()
     with pytest.raises(ImageError, match="has no DICOM series"):

@@ -15,7 +15,7 @@ from ..files import refuse_existing, refuse_unwritable_folder, replacing, unwrit
 from ..labels.csv import CODE_COLUMNS, code_cells
 from ..labels.table import LabelTable
 from .counts import LabelVolume
-from .geometry import Geometry
+from .geometry import ROUNDED_SHEAR, Geometry
 from .seg_nrrd import write_seg_nrrd
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
@@ -141,13 +141,29 @@ def _write_image(temporary: Path, path: Path, array: np.ndarray, geometry: Geome
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(array)
-    geometry.apply(image)
+    writable_geometry(path, geometry).apply(image)
     try:
         sitk.WriteImage(image, str(temporary), useCompression=True)
     except RuntimeError as error:
         raise unwritable(path, reason(error, -1)) from error
     if path.name.lower().endswith((".nii", ".nii.gz")) and _nifti_bytes(temporary) != (352 + array.nbytes) % 2**32:
         raise unwritable(path, "the disk took only part of the file")
+
+
+def writable_geometry(path: Path, geometry: Geometry) -> Geometry:
+    """Return a geometry as the format of a file can hold it: ITK neither writes nor reads NIfTI with skewed axes.
+
+    :param path: the file to write.
+    :raises OutputError: if the format cannot hold it but for rounding: after a scan with a tilted gantry.
+    """
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return geometry
+    if geometry.shear > ROUNDED_SHEAR:
+        raise OutputError(
+            f"{path}: the slices of the image are tilted (gantry tilt), which NIfTI files for ITK and 3D Slicer cannot "
+            "hold. Write .seg.nrrd or .nrrd instead."
+        )
+    return geometry.perpendicular if geometry.shear else geometry
 
 
 def _nifti_bytes(path: Path) -> int:

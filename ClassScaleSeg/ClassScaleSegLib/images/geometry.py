@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,39 @@ from ..errors import ImageError
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+
+
+ROUNDED_SHEAR = 0.1  # mm: as much comes from headers that round their directions
+
+
+_OPPOSITE = [set(pair) for pair in (*("LR", "PA", "SI"), *("L", "R", "P", "A", "S", "I"))]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Another order of the voxels of an array ``(..., z, y, x)``.
+
+    :ivar order: for each new axis z, y, x, the old one.
+    :ivar flips: whether the new axes z, y, x run backwards.
+    """
+
+    order: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """Return a view of ``array`` in the new order."""
+        first = array.ndim - 3
+        turned = array.transpose(*range(first), *(first + axis for axis in self.order))
+        return self._flipped(turned)
+
+    def undo(self, array: np.ndarray) -> np.ndarray:
+        """Return a view of ``array``, which is in the new order, in the old one."""
+        first = array.ndim - 3
+        return self._flipped(array).transpose(*range(first), *(first + int(axis) for axis in np.argsort(self.order)))
+
+    def _flipped(self, array: np.ndarray) -> np.ndarray:
+        z, y, x = (slice(None, None, -1 if flip else 1) for flip in self.flips)
+        return array[..., z, y, x]
 
 
 @dataclass(frozen=True)
@@ -58,6 +91,72 @@ class Geometry:
     def axes(self) -> np.ndarray:
         """``(3, 3)`` float64: column i is the step from one voxel to the next along axis i, in mm."""
         return np.reshape(self.direction, (3, 3)) * np.asarray(self.spacing)
+
+    @property
+    def corners(self) -> np.ndarray:
+        """``(8, 3)`` float64: centres of the voxels in the corners, mm."""
+        ends = np.stack(np.meshgrid(*[(0, n - 1) for n in self.size], indexing="ij"), -1).reshape(-1, 3)
+        return ends @ self.axes.T + self.origin
+
+    def distance(self, other: Geometry) -> float:
+        """Return how far the same voxel of two grids of one size can be apart, mm.
+
+        :param other: a geometry of the same size.
+        """
+        return float(np.linalg.norm(self.corners - other.corners, axis=1).max())
+
+    @property
+    def perpendicular(self) -> Geometry:
+        """The nearest grid with perpendicular axes: of the same voxels, around the same centre."""
+        left, _, right = np.linalg.svd(np.reshape(self.direction, (3, 3)))
+        near = replace(self, direction=tuple((left @ right).ravel().tolist()))
+        shift = self.corners.mean(0) - near.corners.mean(0)
+        return replace(near, origin=tuple((near.origin + shift).tolist()))
+
+    @property
+    def shear(self) -> float:
+        """How far voxels are from a grid with perpendicular axes, mm: 0 but for rounding, unless a gantry is tilted."""
+        return self.distance(self.perpendicular)
+
+    def turned(self, orientation: str) -> tuple[Geometry, Turn]:
+        """Return the grid with its axes in the order and the directions nearest to an anatomical orientation.
+
+        :param orientation: the directions to which the axes x, y and z point, such as ``"RAS"``.
+        :returns: the same voxels in another order, and how to turn arrays.
+
+        >>> grid, turn = Geometry((4, 3, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)).turned("RSA")
+        >>> grid.size, turn.apply(np.zeros((2, 3, 4))).shape
+        ((4, 2, 3), (3, 2, 4))
+        """
+        import SimpleITK as sitk
+
+        now = sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(self.direction)
+        axes = [next(i for i, letter in enumerate(now) if {letter, wanted} in _OPPOSITE) for wanted in orientation]
+        flips = [now[axis] != wanted for axis, wanted in zip(axes, orientation, strict=True)]
+        directions = np.reshape(self.direction, (3, 3))[:, axes] * np.where(flips, -1, 1)
+        ends = [(self.size[axis] - 1) * flip for axis, flip in zip(axes, flips, strict=True)]
+        x, y, z = axes
+        grid = Geometry(
+            size=(self.size[x], self.size[y], self.size[z]),
+            spacing=(self.spacing[x], self.spacing[y], self.spacing[z]),
+            origin=tuple((np.array(self.origin) + self.axes[:, axes] @ ends).tolist()),
+            direction=tuple(directions.ravel().tolist()),
+        )
+        return grid, Turn((2 - z, 2 - y, 2 - x), (flips[2], flips[1], flips[0]))
+
+    @classmethod
+    def first_axes(cls, image: sitk.Image | sitk.ImageFileReader) -> Geometry:
+        """Return the geometry of the first three axes of an image; an axis that it lacks has one voxel, 1 mm long."""
+        axes = len(image.GetSize())
+        direction = np.eye(max(axes, 3))
+        direction[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes))
+        x, y, z = (*image.GetSize(), 1)[:3]
+        return cls(
+            size=(x, y, z),
+            spacing=(*image.GetSpacing(), 1.0)[:3],
+            origin=(*image.GetOrigin(), 0.0)[:3],
+            direction=tuple(direction[:3, :3].ravel().tolist()),
+        )
 
     @classmethod
     def from_image(cls, image: sitk.Image) -> Geometry:

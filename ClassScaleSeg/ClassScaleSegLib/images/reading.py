@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 
 from ..errors import ImageError, reason
-from .geometry import Geometry
-from .nifti import check_nifti
+from .dicom import read_object, read_series
+from .dicom_headers import is_dicom
+from .geometry import Geometry, Turn
+from .image_file import ReadVolume, read_file
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
 ImageSource = Union[str, Path, Sequence[str | Path], "sitk.Image"]
-
-_DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr")  # the voxels are in a second file
-_DEFLATE_LIMIT = 1032  # largest compression ratio that deflate can reach
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,15 @@ class InputImage:
     :ivar voxels: ``(channels, z, y, x)`` in the model's orientation; ``None`` after `without_voxels`.
     :ivar spacing: mm along z, y, x, in the model's orientation.
     :ivar geometry: grid of the user's image, which is also the grid of the results.
+    :ivar notices: sentences that the user should see: what was left out, and how ambiguous headers were understood.
     """
 
     name: str
     voxels: np.ndarray | None
     spacing: tuple[float, float, float]
     geometry: Geometry
-    _oriented: Geometry
+    notices: tuple[str, ...]
+    _turn: Turn | None
     _owners: tuple[Any, ...]  # SimpleITK images: ``voxels`` may be a view of their memory
 
     def without_voxels(self) -> InputImage:
@@ -53,19 +54,12 @@ class InputImage:
         :param array: ``(z, y, x)`` in the model's orientation.
         :returns: ``(z, y, x)`` on ``geometry``; ``array`` itself if the orientations are the same.
         """
-        if self._oriented == self.geometry:
-            return array
-        import SimpleITK as sitk
-
-        image = sitk.GetImageFromArray(array)
-        self._oriented.apply(image)
-        del array
-        code = sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(self.geometry.direction)
-        image = sitk.DICOMOrient(image, code)
-        return sitk.GetArrayFromImage(image)
+        return array if self._turn is None else np.ascontiguousarray(self._turn.undo(array))
 
 
-def read_image(source: ImageSource, channels: int, orientation: str | None = None, flat: bool = False) -> InputImage:
+def read_image(
+    source: ImageSource, channels: int, orientation: str | None = None, flat: bool = False, nibabel: bool = False
+) -> InputImage:
     """Read and check an image.
 
     :param source: an image file, one file for each channel, a folder with one DICOM series, or a SimpleITK image.
@@ -73,6 +67,8 @@ def read_image(source: ImageSource, channels: int, orientation: str | None = Non
     :param orientation: turn the voxels to this anatomical orientation, such as ``"RAS"``; ``None`` leaves them as
         stored.
     :param flat: the model is 2D; a 2D image is then read as one slice.
+    :param nibabel: the model was trained on images that nibabel had read, so NIfTI headers that nibabel and ITK
+        understand differently are understood as nibabel does.
     :raises ImageError: if the image cannot be read or does not fit the model; the message names the file, the fault
         and what to do.
 
@@ -84,147 +80,71 @@ def read_image(source: ImageSource, channels: int, orientation: str | None = Non
     import SimpleITK as sitk
 
     if isinstance(source, sitk.Image):
-        name, images = "The image", [source]
+        name, read = "The image", [ReadVolume.of_image(source)]
     else:
         files = [source] if isinstance(source, (str, Path)) else list(source)
         name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-        images = [_read(Path(file)) for file in files]
-    if len(images) == 1 and images[0].GetDimension() == 4 and images[0].GetSize()[3] == channels:
-        whole = images[0]  # like nnU-Net's reader, take the fourth axis as channels
-        images = [whole[:, :, :, channel] for channel in range(channels)]
-    images = [_as_volume(name, image, flat) for image in images]
-    _check_channels(name, images, channels)
-    geometry = Geometry.from_image(images[0])
-    if orientation is not None:
-        images = [sitk.DICOMOrient(image, orientation) for image in images]
-    oriented = Geometry.from_image(images[0])
-    owners = tuple(images)
-    if len(images) > 1:
-        voxels = np.stack([sitk.GetArrayViewFromImage(image) for image in images])
-        images, owners = images[:1], ()
-    elif channels > 1:
-        voxels = np.moveaxis(sitk.GetArrayViewFromImage(images[0]), -1, 0)
+        read = [_read(Path(file), flat, nibabel) for file in files]
+    notices = tuple(notice for volume in read for notice in volume.notices)
+    _check_channels(name, read, channels, flat)
+    geometry, turn = read[0].geometry, None
+    owners: tuple[Any, ...] = ()
+    if len(read) > 1:
+        voxels = np.stack([volume.voxels for volume in read])
     else:
-        voxels = sitk.GetArrayViewFromImage(images[0])[None]
+        voxels, owners = read[0].voxels.reshape(channels, *read[0].voxels.shape[-3:]), (read[0].owner,)
+    oriented = geometry
+    if orientation is not None:
+        oriented, turn = geometry.turned(orientation)
+        del read
+        voxels, owners = np.ascontiguousarray(turn.apply(voxels)), ()
     _check_finite(name, voxels)
-    spacing = images[0].GetSpacing()[::-1]
-    if images[0].GetSize()[2] == 1 and flat:
+    spacing = oriented.spacing[::-1]
+    if flat and oriented.size[2] == 1:
         spacing = (999 * max(spacing[1:]), *spacing[1:])  # as nnU-Net's SimpleITKIO does for one slice
-    return InputImage(name, voxels, spacing, geometry, oriented, owners)
+    return InputImage(name, voxels, spacing, geometry, notices, turn, owners)
 
 
-def _read(path: Path) -> sitk.Image:
-    if path.is_dir():
-        return _read_dicom(path)
-    import SimpleITK as sitk
-
-    if not path.exists():
-        raise ImageError(f"{path} does not exist.")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path} is empty (0 bytes).")
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        check_nifti(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+def _read(path: Path, flat: bool, nibabel: bool) -> ReadVolume:
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise ImageError(f"{path} is not an image that SimpleITK can read ({reason(error, -1)}).") from None
-    _check_header(path, reader)
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ImageError(f"{str(path)!a} is not a name in UTF-8, which ITK needs. Rename the file.") from None
     try:
-        return reader.Execute()
-    except RuntimeError as error:
-        raise ImageError(f"{path} cannot be read; it may be truncated ({reason(error, -1)}).") from None
+        if path.is_dir():
+            return read_series(path)
+        if not path.exists():
+            raise ImageError(f"{path} does not exist.")
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path} is empty (0 bytes).")
+        if is_dicom(path) and not flat:
+            return read_object(path)
+        return read_file(path, nibabel)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror or reason(error)}).") from error
 
 
-def _check_header(path: Path, reader: Any) -> None:
-    """Refuse headers that ITK would silently correct, or that would make it allocate too much memory."""
-    import psutil
-    import SimpleITK as sitk
-
-    size, spacing, direction = reader.GetSize(), reader.GetSpacing(), reader.GetDirection()
-    if not all(math.isfinite(s) and s > 0 for s in spacing):
-        raise ImageError(f"{path} has spacing {spacing} mm; every spacing must be positive. Correct its header.")
-    axes = np.reshape(direction, (len(size), len(size)))
-    if not np.isfinite(axes).all() or abs(np.linalg.det(axes)) < 1e-3:
-        raise ImageError(f"{path} has a direction matrix that is not a rotation: {direction}. Correct its header.")
-    pixel = sitk.Image([1] * len(size), reader.GetPixelID(), reader.GetNumberOfComponents())
-    count = math.prod(size) * reader.GetNumberOfComponents() * pixel.GetSizeOfPixelComponent()
-    dimensions = "x".join(map(str, size))
-    held = path.stat().st_size
-    if path.suffix not in _DETACHED_HEADERS and count > held * _DEFLATE_LIMIT:
+def _check_channels(name: str, read: Sequence[ReadVolume], channels: int, flat: bool) -> None:
+    """Require one volume for each channel, as a file, a component or, as nnU-Net's reader does, along a fourth axis."""
+    for volume in read:
+        fourth = volume.dimensions == 4 and volume.voxels.ndim == 4 and len(read) == 1
+        if not (
+            volume.dimensions == 3 or (flat and volume.dimensions == 2) or (fourth and len(volume.voxels) == channels)
+        ):
+            hint = "Extract one of its frames." if volume.dimensions == 4 else "Give the whole volume, not a slice."
+            raise ImageError(f"{name} is a {volume.dimensions}D image; the model segments 3D images. {hint}")
+    components = [math.prod(volume.voxels.shape[:-3]) for volume in read]
+    if sum(components) != channels or (len(read) > 1 and max(components) > 1):
         raise ImageError(
-            f"{path} declares {dimensions} voxels, more than its {held:,} bytes can hold: its header is broken."
-        )
-    available = psutil.virtual_memory().available
-    if count > available:
-        raise ImageError(
-            f"{path} has {dimensions} voxels, {count / 2**30:.1f} GiB; {available / 2**30:.1f} GiB of memory are free. "
-            "Crop or resample it first."
-        )
-
-
-def _read_dicom(folder: Path) -> sitk.Image:
-    import SimpleITK as sitk
-
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not series:
-        raise ImageError(f"{folder} has no DICOM series. Give the folder with the slices, or an image file.")
-    files = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in series}
-    if len(series) > 1:
-        found = ", ".join(f"{uid} ({len(names)} files)" for uid, names in files.items())
-        raise ImageError(
-            f"{folder} has {len(series)} DICOM series: {found}. Move the one you need to a separate folder."
-        )
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(files[series[0]])
-    reader.MetaDataDictionaryArrayUpdateOn()
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise ImageError(f"The DICOM series in {folder} cannot be read ({reason(error, -1)}).") from None
-    _check_slices(folder, reader, len(files[series[0]]))
-    return image
-
-
-def _check_slices(folder: Path, reader: Any, count: int) -> None:
-    """Require equal distances between slices, within 1 %. ITK only warns and puts the slices in the wrong places."""
-    position = "0020|0032"
-    if count < 3 or not all(reader.HasMetaDataKey(i, position) for i in range(count)):
-        return
-    places = [[float(x) for x in reader.GetMetaData(i, position).split("\\")] for i in range(count)]
-    gaps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    if gaps.max() - gaps.min() > 0.01 * np.median(gaps) + 0.01:
-        raise ImageError(
-            f"The slices in {folder} are {gaps.min():.2f} to {gaps.max():.2f} mm apart: some are missing, or several "
-            "volumes are mixed. Export the series again, or resample it to equal distances."
-        )
-
-
-def _as_volume(name: str, image: sitk.Image, flat: bool) -> sitk.Image:
-    import SimpleITK as sitk
-
-    if image.GetDimension() == 2 and flat:
-        return sitk.JoinSeries(image)
-    if image.GetDimension() != 3:
-        hint = "Extract one of its frames." if image.GetDimension() == 4 else "Give the whole volume, not a slice."
-        raise ImageError(f"{name} is a {image.GetDimension()}D image; the model segments 3D images. {hint}")
-    return image
-
-
-def _check_channels(name: str, images: list, channels: int) -> None:
-    components = [image.GetNumberOfComponentsPerPixel() for image in images]
-    if sum(components) != channels or (len(images) > 1 and max(components) > 1):
-        raise ImageError(
-            f"{name}: {len(images)} file(s) with {'+'.join(map(str, components))} channel(s) were given, but the model "
+            f"{name}: {len(read)} file(s) with {'+'.join(map(str, components))} channel(s) were given, but the model "
             f"needs {channels}. Give one file for each channel, in the model's order."
         )
-    first = images[0]
-    for image in images[1:]:
-        same = np.allclose(image.GetSpacing(), first.GetSpacing(), rtol=1e-3)
-        same &= np.allclose(image.GetDirection(), first.GetDirection(), atol=1e-3)
-        same &= np.allclose(image.GetOrigin(), first.GetOrigin(), atol=1e-2)
-        if image.GetSize() != first.GetSize() or not same:
+    first = read[0].geometry
+    for other in (volume.geometry for volume in read[1:]):
+        same = np.allclose(other.spacing, first.spacing, rtol=1e-3)
+        same &= np.allclose(other.direction, first.direction, atol=1e-3)
+        same &= np.allclose(other.origin, first.origin, atol=1e-2)
+        if other.size != first.size or not same:
             raise ImageError(
                 f"{name}: the channels have different grids. Resample them to the grid of the first channel."
             )

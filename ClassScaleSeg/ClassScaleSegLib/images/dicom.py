@@ -1,0 +1,300 @@
+"""Read a DICOM series, or an object with many frames, as one volume whose geometry every slice confirms.
+
+ITK decodes the pixels. It takes the geometry from the first two slices and the pixel type from the first one, without
+a word on the others; so order, geometry, rescaling and type come from the headers of all slices.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ImageError, named, reason
+from .dicom_headers import DISTINGUISHING, Slice, is_dicom, read_slices
+from .geometry import Geometry
+from .image_file import ReadVolume, check_memory
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+# Objects that accompany images and have rows and columns too.
+_NO_IMAGES = {"SEG", "RTDOSE", "PR", "SR", "KO", "RWV", "REG"}
+_LARGEST_TILT = 60  # degrees
+_DISTANCE_TOLERANCE = 0.005  # of the distance between slices
+_LARGEST_GRAIN = 0.1  # mm: positions that are rounded more coarsely do not tell where slices are
+_WORTH_A_WORD = 0.01  # mm
+# What every slice must have, and what all slices must have alike, with tolerances: 0.02 mm at the end of 400 mm.
+_PLACE = {
+    "position (ImagePositionPatient)": "position",
+    "orientation (ImageOrientationPatient)": "directions",
+    "pixel spacing (PixelSpacing)": "spacing",
+}
+_ALIKE = {
+    "size": ("size", 0),
+    "number of values in a pixel": ("samples", 0),
+    "pixel spacing": ("spacing", 5e-5),
+    "orientation": ("directions", 5e-5),
+}
+
+
+def read_series(folder: Path) -> ReadVolume:
+    """Read the DICOM series in a folder, which may also hold localizers, structure sets, segmentations and other files.
+
+    :raises ImageError: if there is no series or more than one, or its slices do not form a regular grid.
+    """
+    notices: list[str] = []
+    series: dict[str, list[Slice]] = {}
+    for file in sorted(folder.iterdir()):
+        for piece in read_slices(file) if file.is_file() and is_dicom(file) else []:
+            series.setdefault(piece.series, []).append(piece)
+    if not series:
+        raise ImageError(f"{folder} has no DICOM series. {_where_they_are(folder)}")
+    for needless, what in (
+        (lambda piece: piece.modality in _NO_IMAGES, "it is no image"),
+        (lambda piece: piece.localizer, "it is a localizer"),
+    ):
+        kept = {uid: pieces for uid, pieces in series.items() if not all(map(needless, pieces))}
+        if kept and len(series) > 1:
+            notices += [f"{_title(pieces)} is left out: {what}." for uid, pieces in series.items() if uid not in kept]
+            series = kept
+    if len(series) > 1:
+        found = "; ".join(map(_title, series.values()))
+        raise ImageError(
+            f"{folder} has {len(series)} DICOM series: {found}. Move the one you need to a separate folder."
+        )
+    (slices,) = series.values()
+    return _volume(folder, slices, notices)
+
+
+def read_object(file: Path) -> ReadVolume:
+    """Read one DICOM file that holds a volume in many frames.
+
+    :raises ImageError: if it is one slice of a series or not an image, or its frames do not form a regular grid.
+    """
+    slices = read_slices(file)
+    if not slices:
+        raise ImageError(f"{file} is a DICOM file without an image. Name the folder of the series.")
+    if slices[0].frames == 1:
+        raise ImageError(f"{file} is one slice of a DICOM series. Name the folder that holds all of its slices.")
+    return _volume(file, slices, [])
+
+
+def same_series(files: Sequence[Path]) -> bool:
+    """Return whether the files are slices of one DICOM series, as ``*.dcm`` gives them.
+
+    :raises ImageError: if a header is damaged.
+    :raises OSError: if a file cannot be read.
+    """
+    if len(files) < 2 or not all(is_dicom(file) for file in files[:2]):
+        return False
+    first, second = (read_slices(file) for file in files[:2])
+    return bool(first and second) and first[0].series == second[0].series and first[0].frames == second[0].frames == 1
+
+
+def _where_they_are(folder: Path) -> str:
+    """Say what to do about a folder without slices: as on a CD, they may be further down."""
+    for number, file in enumerate(sorted(folder.rglob("*"))):
+        if number > 1000:
+            break
+        if file.is_file() and is_dicom(file) and read_slices(file):
+            return f"Give the folder with the slices, such as {file.parent}."
+    return "Give the folder with the slices, or an image file."
+
+
+def _title(slices: Sequence[Slice]) -> str:
+    first = slices[0]
+    description = f"{first.description!r} " if first.description else ""
+    return f"series {description}{first.series} ({first.modality or 'no modality'}, {len(slices)} images)"
+
+
+def _volume(path: Path, slices: list[Slice], notices: list[str]) -> ReadVolume:
+    """Check the slices, put them in order, and decode them."""
+    with named(path):
+        slices = _without_copies(slices, notices)
+        slices = _without_localizers(slices, notices)
+        _check_alike(slices)
+        ordered, geometry = _arrange(slices, notices)
+        image = _decode(ordered)
+        geometry.apply(image)
+    return ReadVolume.of_image(image, tuple(f"{path}: {notice}" for notice in notices))
+
+
+def _without_copies(slices: list[Slice], notices: list[str]) -> list[Slice]:
+    """Leave out objects that are there twice, known by their unique identifier."""
+    known = {(piece.instance, piece.frame): piece for piece in reversed(slices)}
+    copies = [piece for piece in slices if known[piece.instance, piece.frame] is not piece]
+    if copies:
+        notices.append(f"{_listed(copies)} left out: the same slices are there twice.")
+    return [piece for piece in slices if known[piece.instance, piece.frame] is piece]
+
+
+def _without_localizers(slices: list[Slice], notices: list[str]) -> list[Slice]:
+    localizers = [piece for piece in slices if piece.localizer]
+    if localizers and len(localizers) < len(slices):
+        notices.append(f"{_listed(localizers)} left out: the header calls it a localizer.")
+        return [piece for piece in slices if not piece.localizer]
+    return slices
+
+
+def _listed(slices: Sequence[Slice]) -> str:
+    names = ", ".join(piece.name for piece in slices[:3])
+    return names if len(slices) <= 3 else f"{names} and {len(slices) - 3} more"
+
+
+def _check_alike(slices: list[Slice]) -> None:
+    """Require of all slices what makes a volume: a place, and the same size, spacing and orientation.
+
+    :raises ImageError: naming the slices that differ from most.
+    """
+    for what, known in _PLACE.items():
+        without = [piece for piece in slices if getattr(piece, known) is None]
+        if without:
+            raise ImageError(
+                f"{len(without)} of {len(slices)} slices have no {what}, so the place of the voxels is unknown: "
+                f"{_listed(without)}. Export the original series."
+            )
+    for what, (field, tolerance) in _ALIKE.items():
+        values = np.array([np.atleast_1d(getattr(piece, field)) for piece in slices], float)
+        usual = Counter(map(tuple, values.tolist())).most_common(1)[0][0]
+        differ = (np.abs(values - usual) > tolerance).any(1)
+        if differ.any():
+            odd = [slices[index] for index in np.flatnonzero(differ)]
+            raise ImageError(
+                f"{len(odd)} of {len(slices)} slices ({_listed(odd)}) have another {what} than the others: "
+                f"{_plain(getattr(odd[0], field))} instead of {_plain(usual)}. Move them to a separate folder."
+            )
+    if slices[0].samples > 1:
+        raise ImageError("It has colours, and the model needs grey values. Export the original series.")
+
+
+def _plain(numbers: Any) -> str:
+    return ", ".join(f"{number:.6g}" for number in np.atleast_1d(numbers))
+
+
+def _arrange(slices: list[Slice], notices: list[str]) -> tuple[list[Slice], Geometry]:
+    """Put the slices in the order of their places along the normal, and fit the grid that they form.
+
+    :raises ImageError: if they do not form a regular grid.
+    """
+    row, column = np.reshape(np.array(slices[0].directions), (2, 3))
+    if not np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=1e-3):
+        raise ImageError(
+            f"The orientation {_plain(slices[0].directions)} is not two perpendicular directions. Export it again."
+        )
+    row = row / np.linalg.norm(row)
+    normal = np.cross(row, column)
+    normal /= np.linalg.norm(normal)
+    column = np.cross(normal, row)
+    slices = sorted(slices, key=lambda piece: float(normal @ np.array(piece.position)))
+    origin, step = _regular_steps(slices, normal, notices)
+    across = step - (step @ normal) * normal  # of a tilted gantry: the steps are not perpendicular to the slices
+    drift, length = float(np.linalg.norm(across)) * (len(slices) - 1), float(np.linalg.norm(step))
+    if drift <= _WORTH_A_WORD:
+        step, length = step @ normal * normal, float(step @ normal)
+    elif drift > _LARGEST_GRAIN:
+        angle = np.degrees(np.arccos(step @ normal / length))
+        if angle > _LARGEST_TILT:
+            raise ImageError(f"The steps between slices lie {angle:.0f} degrees from their normal: this is no volume.")
+        notices.append(f"The slices are tilted by {angle:.1f} degrees (gantry tilt). The result has the same geometry.")
+    (rows, columns), (between_rows, between_columns) = slices[0].size, slices[0].spacing or (1.0, 1.0)
+    geometry = Geometry(
+        size=(columns, rows, len(slices)),
+        spacing=(between_columns, between_rows, length),
+        origin=tuple(origin.tolist()),
+        direction=tuple(np.stack([row, column, step / length], 1).ravel().tolist()),
+    )
+    return slices, geometry
+
+
+def _regular_steps(slices: list[Slice], normal: np.ndarray, notices: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the place of the first slice and the step to the next one, which fit the places of all slices best.
+
+    :param slices: in the order of their places along ``normal``.
+    :raises ImageError: if a slice is away from its place on this grid by more than rounding explains.
+    """
+    places = np.array([piece.position for piece in slices])
+    if len(slices) == 1:
+        if not slices[0].distance:
+            raise ImageError("It has a single slice without a thickness. Name the folder that holds all slices.")
+        notices.append("There is only one slice.")
+        return places[0], slices[0].distance * normal
+    gaps = np.diff(places @ normal)
+    same = int(gaps.argmin())
+    if gaps[same] <= 0.01 * gaps.max():
+        first, second = slices[same : same + 2]
+        pairs = zip(DISTINGUISHING, first.distinguishing, second.distinguishing, strict=True)
+        differences = [name for name, one, other in pairs if one != other]
+        hint = f" They differ in {', '.join(differences)}." if differences else ""
+        raise ImageError(
+            f"{first.name} and {second.name} are at the same place: there are several volumes.{hint} Move the slices "
+            "of one volume to a separate folder."
+        )
+    index = np.arange(len(slices)) - (len(slices) - 1) / 2
+    step = index @ places / (index @ index)
+    origin = places.mean(0) + index[0] * step
+    away = np.linalg.norm(places - places.mean(0) - index[:, None] * step, axis=1).max()
+    rounding = 0.75 * min(max(piece.grain for piece in slices), _LARGEST_GRAIN)  # half a unit, and that of the fit
+    if gaps.max() > 1.5 * gaps.min() or away > _DISTANCE_TOLERANCE * np.linalg.norm(step) + rounding:
+        widest = int(gaps.argmax())
+        raise ImageError(
+            f"Its slices are {gaps.min():.2f} to {gaps.max():.2f} mm apart: some are missing, such as between "
+            f"{slices[widest].name} and {slices[widest + 1].name}, or several volumes are mixed. They are up to "
+            f"{away:.2f} mm away from equal steps. Export the series again, or resample it to equal distances."
+        )
+    if away > _WORTH_A_WORD:
+        notices.append(f"The places of the slices are rounded: up to {away:.2f} mm away from a regular grid.")
+    return origin, step
+
+
+def _decode(slices: list[Slice]) -> sitk.Image:
+    """Return the real values of the slices, in their order."""
+    import SimpleITK as sitk
+
+    files = list(dict.fromkeys(piece.file for piece in slices))
+    several = max(piece.frames for piece in slices) > 1
+    if several and len(files) > 1:
+        raise ImageError(
+            f"It has {len(files)} objects with many frames. Name one of them: {', '.join(f.name for f in files[:3])}."
+        )
+    wanted = _pixel_type(slices)
+    (rows, columns), count = slices[0].size, len(slices)
+    check_memory("It", f"{columns}x{rows}x{count}", columns * rows * count * 4)
+    as_itk = all(piece.rescale == piece.itk_rescale and not piece.inverted for piece in slices)
+    reader: Any = sitk.ImageFileReader() if several else sitk.ImageSeriesReader()
+    if several:
+        reader.SetFileName(str(files[0]))
+    else:
+        reader.SetFileNames([str(file) for file in files])
+    reader.SetOutputPixelType(wanted if as_itk else sitk.sitkFloat64)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise ImageError(f"Its pixels cannot be read ({reason(error, -1)}). Export the series again.") from None
+    order = [piece.frame for piece in slices] if several else list(range(len(slices)))
+    if as_itk and order == list(range(image.GetDepth())):
+        return image
+    planes = sitk.GetArrayFromImage(image)[order]
+    if not as_itk:
+        for plane, piece in zip(planes, slices, strict=True):
+            stored = np.rint((plane - piece.itk_rescale.intercept) / piece.itk_rescale.slope)
+            stored = sum(piece.stored) - stored if piece.inverted else stored
+            plane[:] = piece.rescale.slope * stored + piece.rescale.intercept
+    return sitk.Cast(sitk.GetImageFromArray(planes), wanted)
+
+
+def _pixel_type(slices: Sequence[Slice]) -> int:
+    """Return SimpleITK's smallest type for the real values of all slices; float32, in which networks compute, if none
+    of whole numbers will do."""
+    import SimpleITK as sitk
+
+    ends = [piece.rescale.slope * end + piece.rescale.intercept for piece in slices for end in piece.stored]
+    if all(piece.rescale.slope.is_integer() and piece.rescale.intercept.is_integer() for piece in slices):
+        for kind in ("UInt8", "Int16", "UInt16", "Int32"):
+            limits = np.iinfo(kind.lower())
+            if limits.min <= min(ends) and max(ends) <= limits.max:
+                return getattr(sitk, f"sitk{kind}")
+    return sitk.sitkFloat32

@@ -1,0 +1,219 @@
+"""Read the headers of DICOM files into one `Slice` for each image plane, whether a file holds one or many.
+
+Positions, orientations, spacings and rescaling are read here with pydicom; the pixels are not read.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ImageError, named, reason
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+# What tells volumes of one series apart, in the words of the DICOM standard.
+DISTINGUISHING = (
+    "EchoNumbers",
+    "EchoTime",
+    "TemporalPositionIdentifier",
+    "TriggerTime",
+    "DiffusionBValue",
+    "AcquisitionNumber",
+    "ContentTime",
+    "ImageType",
+)
+_PIXELS = ("Rows", "Columns", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")  # all images have them
+_TAGS = (
+    *_PIXELS,
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    *("NumberOfFrames", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "SamplesPerPixel"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *DISTINGUISHING,
+)
+# In objects of these classes ITK takes one rescaling for all frames: the shared one, or else that of the first frame.
+# In all others it takes the one outside of the functional groups.
+_RESCALED_BY_GROUPS = {
+    f"1.2.840.10008.5.1.4.1.1.{number}"
+    for number in ("2.1", "2.2", "4.1", "4.4", "130", "128.1", "13.1.1", "13.1.2", "13.1.3")
+}
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """From stored to real values: ``slope * stored + intercept``."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One plane of an image, as its header describes it. Coordinates are LPS, in mm.
+
+    :ivar file: the file that holds it.
+    :ivar frame: its index among the frames of the file.
+    :ivar frames: number of frames of the file.
+    :ivar instance: SOPInstanceUID of the file.
+    :ivar series: SeriesInstanceUID.
+    :ivar description: SeriesDescription.
+    :ivar modality: such as ``CT``.
+    :ivar localizer: its image type says that it is a localizer.
+    :ivar size: rows and columns.
+    :ivar samples: values in a pixel: 3 for colour images.
+    :ivar spacing: between rows, and between columns; ``None`` if not given.
+    :ivar directions: along a row, and along a column: six numbers; ``None`` if not given.
+    :ivar position: of the centre of the first pixel; ``None`` if not given.
+    :ivar grain: the unit of the last digit of the position, such as 0.1 for ``-12.5``.
+    :ivar distance: to the next slice, or else the thickness, as the header of this slice has it; ``None`` if not given.
+    :ivar rescale: from stored to real values.
+    :ivar itk_rescale: the rescaling that ITK applies.
+    :ivar stored: smallest and largest value that a pixel can store.
+    :ivar inverted: the photometric interpretation is MONOCHROME1, for which ITK turns the stored values upside down.
+    :ivar distinguishing: values of the tags in `DISTINGUISHING`, as text.
+    """
+
+    file: Path
+    frame: int
+    frames: int
+    instance: str
+    series: str
+    description: str
+    modality: str
+    localizer: bool
+    size: tuple[int, int]
+    samples: int
+    spacing: tuple[float, ...] | None
+    directions: tuple[float, ...] | None
+    position: tuple[float, ...] | None
+    grain: float
+    distance: float | None
+    rescale: Rescale
+    itk_rescale: Rescale
+    stored: tuple[int, int]
+    inverted: bool
+    distinguishing: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The file, with the number of the frame if it has several."""
+        return self.file.name if self.frames == 1 else f"frame {self.frame + 1} of {self.file.name}"
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a file begins as DICOM files do, with or without the preamble of 128 bytes.
+
+    :raises OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(132)
+    return start[128:] == b"DICM" or start[:2] == b"\x08\x00" and start[3:4] == b"\x00" and len(start) == 132
+
+
+def read_slices(path: Path) -> list[Slice]:
+    """Read the header of a DICOM file.
+
+    :param path: a file for which `is_dicom` is true.
+    :returns: a slice for each frame; none if the file is not an image, such as a structure set.
+    :raises ImageError: if the header is damaged; the message names the file.
+    """
+    import pydicom
+
+    with named(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, on values that it accepts in spite of the standard
+        try:
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
+            return list(_slices(path, dataset)) if any(keyword in dataset for keyword in _PIXELS) else []
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # pydicom raises whatever a damaged value makes Python raise
+            raise ImageError(f"Its DICOM header is damaged ({reason(error)}). Export the series again.") from error
+
+
+def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    shared = next(iter(dataset.get("SharedFunctionalGroupsSequence") or ()), None)
+    each = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+    if each and len(each) != frames:
+        raise ImageError(f"It declares {frames} frames and describes {len(each)}. Export it again.")
+    if dataset.get("ModalityLUTSequence"):
+        raise ImageError("It stores its values by a lookup table (Modality LUT), which cannot be read. Convert it.")
+    if not (dataset.get("Rows") and dataset.get("Columns")):
+        raise ImageError("Its DICOM header has no size of the image (Rows, Columns). Export the series again.")
+    first = each[0] if each else None
+    rescaled = (shared, first) if str(dataset.get("SOPClassUID")) in _RESCALED_BY_GROUPS else ()
+    bits, signed = int(dataset.get("BitsStored") or 16), int(dataset.get("PixelRepresentation") or 0)
+    for index in range(frames):
+        header = _Header(dataset, (each[index] if each else None, shared))
+        position = header.values("ImagePositionPatient", "PlanePositionSequence")
+        distance = header.numbers("SpacingBetweenSlices", 1, "PixelMeasuresSequence")
+        distance = distance or header.numbers("SliceThickness", 1, "PixelMeasuresSequence")
+        yield Slice(
+            file=path,
+            frame=index,
+            frames=frames,
+            instance=str(dataset.get("SOPInstanceUID") or path),
+            series=str(dataset.get("SeriesInstanceUID") or ""),
+            description=str(dataset.get("SeriesDescription") or ""),
+            modality=str(dataset.get("Modality") or ""),
+            localizer="LOCALIZER" in (text.upper() for text in header.values("ImageType")),
+            size=(int(dataset.Rows), int(dataset.Columns)),
+            samples=int(dataset.get("SamplesPerPixel") or 1),
+            spacing=header.numbers("PixelSpacing", 2, "PixelMeasuresSequence"),
+            directions=header.numbers("ImageOrientationPatient", 6, "PlaneOrientationSequence"),
+            position=header.numbers("ImagePositionPatient", 3, "PlanePositionSequence"),
+            grain=max((10.0 ** int(Decimal(text).as_tuple().exponent) for text in position), default=0.0),
+            distance=abs(distance[0]) if distance else None,
+            rescale=header.rescale(),
+            itk_rescale=_Header(dataset, rescaled).rescale(),
+            stored=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
+            inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
+            distinguishing=tuple("\\".join(header.values(tag)) for tag in DISTINGUISHING),
+        )
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The values that hold for one frame: from the first of its functional groups that has them, or from the file."""
+
+    dataset: Dataset
+    groups: tuple[Dataset | None, ...]
+
+    def values(self, keyword: str, sequence: str | None = None) -> list[str]:
+        """Return the values of an element as they are written; none if it is missing or empty."""
+        items = [next(iter(group.get(sequence) or ()), None) for group in self.groups if group and sequence]
+        for holder in (*items, self.dataset):
+            value = holder.get(keyword) if holder is not None else None
+            if value is not None and value != "":
+                many = value if not isinstance(value, str) and isinstance(value, Sequence) else [value]
+                return [str(getattr(one, "original_string", one)).strip() for one in many]
+        return []
+
+    def numbers(self, keyword: str, count: int, sequence: str | None = None) -> tuple[float, ...] | None:
+        """Return the numbers of an element; ``None`` if it is missing or empty.
+
+        :raises ImageError: if it has not ``count`` finite numbers.
+        """
+        texts = self.values(keyword, sequence)
+        try:
+            found = tuple(map(float, texts))
+        except ValueError:
+            found = ()
+        if texts and not (len(found) == count and all(map(math.isfinite, found))):
+            raise ImageError(f"{keyword} must be {count} number(s), not {' '.join(texts)[:80]!r}. Export it again.")
+        return found or None
+
+    def rescale(self) -> Rescale:
+        """Return the rescaling, which does nothing where none is given."""
+        slope = self.numbers("RescaleSlope", 1, "PixelValueTransformationSequence") or (1.0,)
+        intercept = self.numbers("RescaleIntercept", 1, "PixelValueTransformationSequence") or (0.0,)
+        if slope[0] == 0:
+            raise ImageError("RescaleSlope is 0, which makes all voxels equal. Export it again.")
+        return Rescale(slope[0], intercept[0])

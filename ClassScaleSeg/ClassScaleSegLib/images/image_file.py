@@ -1,0 +1,169 @@
+"""Read one image file with ITK, after a check of what ITK would silently change."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ImageError, reason
+from .geometry import ROUNDED_SHEAR, Geometry
+from .nifti import NiftiHeader, is_nifti, read_header, read_voxels
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+_DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".hdr.gz")  # the voxels are in a second file
+_DEFLATE_LIMIT = 1032  # largest compression ratio that deflate can reach
+_SAME_PLACE = 0.01  # mm
+
+
+@dataclass(frozen=True)
+class ReadVolume:
+    """An image as it is stored.
+
+    :ivar voxels: ``(z, y, x)``, with axes for components, and for a fourth dimension, before these; a 2D image is one
+        slice.
+    :ivar geometry: grid of the axes x, y and z.
+    :ivar dimensions: of the image, not counting components.
+    :ivar notices: sentences that the user should see: where the file was ambiguous, and how it was understood.
+    :ivar owner: the SimpleITK image of whose memory ``voxels`` is a view; the view is valid as long as it exists.
+    """
+
+    voxels: np.ndarray
+    geometry: Geometry
+    dimensions: int
+    notices: tuple[str, ...] = ()
+    owner: sitk.Image | None = None
+
+    @classmethod
+    def of_image(cls, image: sitk.Image, notices: tuple[str, ...] = ()) -> ReadVolume:
+        """Return a SimpleITK image without a copy of its voxels."""
+        import SimpleITK as sitk
+
+        voxels = sitk.GetArrayViewFromImage(image)
+        if image.GetNumberOfComponentsPerPixel() > 1:
+            voxels = np.moveaxis(voxels, -1, 0)
+        if image.GetDimension() == 2:
+            voxels = voxels[..., None, :, :]
+        return cls(voxels, Geometry.first_axes(image), image.GetDimension(), notices, image)
+
+
+def read_file(path: Path, nibabel: bool = False) -> ReadVolume:
+    """Read an image file: NIfTI, or any format that ITK knows.
+
+    :param nibabel: understand ambiguous NIfTI headers as nibabel does, not as ITK does.
+    :raises ImageError: if the file is damaged, contradicts itself, or does not fit into memory.
+    """
+    header = read_header(path) if is_nifti(path) else None
+    return _read_with_itk(path) if header is None else _read_nifti(path, header, nibabel)
+
+
+def _read_nifti(path: Path, header: NiftiHeader, nibabel: bool) -> ReadVolume:
+    """Read a NIfTI file by itself, at the place that nibabel or ITK would give to it.
+
+    :raises ImageError: if the model's own reader, nibabel or ITK, finds no place.
+    """
+    if header.dtype.kind not in "iuf":
+        raise ImageError(f"{path} has voxels of the type {header.dtype}; the model needs numbers. Convert it.")
+    by_itk = _geometry_by_itk(path)
+    geometry = header.geometry if nibabel or by_itk is None else by_itk
+    if geometry is None:
+        raise ImageError(f"{path} has axes that do not span a volume. Correct the sform or qform of its header.")
+    if by_itk is None and header.version == 1 and not nibabel and geometry.shear > ROUNDED_SHEAR:
+        raise ImageError(
+            f"{path} has axes that are not perpendicular, which ITK, the reader of this model, refuses. Resample it to "
+            "perpendicular axes, or correct the sform of its header."
+        )
+    apart = 0.0 if by_itk is None else math.inf if header.geometry is None else header.geometry.distance(by_itk)
+    doubts = []
+    if header.scaling != header.itk_scaling:
+        doubts.append("has an intercept without a valid slope, which ITK adds and nibabel does not")
+    if max(apart, header.two_places) > _SAME_PLACE:
+        distance = f", {max(apart, header.two_places):.2f} mm apart" if math.isfinite(apart) else ""
+        doubts.append(f"leaves open where its voxels are: its header can be understood in two ways{distance}")
+    as_in_training = f"It is read as {'nibabel' if nibabel else 'ITK'} does, as in the training of this model."
+    _check_size(path, header.dimensions, header.voxel_bytes, path.stat().st_size)
+    voxels = read_voxels(path, header, header.scaling if nibabel else header.itk_scaling)
+    return ReadVolume(voxels, geometry, voxels.ndim, tuple(f"{path} {doubt}. {as_in_training}" for doubt in doubts))
+
+
+def _geometry_by_itk(path: Path) -> Geometry | None:
+    """Return the geometry that ITK reads from a NIfTI header; ``None`` if it refuses it, or drops axes of one voxel."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    return Geometry.first_axes(reader) if reader.GetDimension() >= 3 else None
+
+
+def _read_with_itk(path: Path) -> ReadVolume:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise ImageError(
+            f"{path} is not an image that SimpleITK can read ({reason(error, -1)}). Convert it to NIfTI or NRRD."
+        ) from None
+    _check_header(path, reader)
+    try:
+        return ReadVolume.of_image(reader.Execute())
+    except RuntimeError as error:
+        raise ImageError(f"{path} cannot be read; it may be truncated ({reason(error, -1)}).") from None
+
+
+def _check_header(path: Path, reader: Any) -> None:
+    """Refuse headers that ITK would silently correct, or that would make it allocate too much memory."""
+    import SimpleITK as sitk
+
+    size, spacing, direction = reader.GetSize(), reader.GetSpacing(), reader.GetDirection()
+    if not all(math.isfinite(s) and s > 0 for s in spacing):
+        raise ImageError(f"{path} has spacing {spacing} mm; every spacing must be positive. Correct its header.")
+    if not 2 <= len(size) <= 5:
+        raise ImageError(f"{path} is a {len(size)}D image; the model segments 3D images.")
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+        raise ImageError(f"{path} has complex voxels; the model needs real numbers. Convert them to magnitudes.")
+    axes = np.reshape(direction, (len(size), len(size)))
+    if not np.isfinite(axes).all() or abs(np.linalg.det(axes)) < 1e-3:
+        raise ImageError(f"{path} has a direction matrix that is not a rotation: {direction}. Correct its header.")
+    pixel = sitk.Image([1] * len(size), reader.GetPixelID(), reader.GetNumberOfComponents())
+    count = math.prod(size) * reader.GetNumberOfComponents() * pixel.GetSizeOfPixelComponent()
+    dimensions = "x".join(map(str, size))
+    if path.name.lower().endswith(_DETACHED_HEADERS):
+        check_memory(path, dimensions, count)
+    else:
+        _check_size(path, dimensions, count, path.stat().st_size)
+
+
+def _check_size(path: Path, dimensions: str, count: int, held: int) -> None:
+    """Refuse ``count`` bytes if a file of ``held`` bytes cannot hold them, even compressed, or memory cannot."""
+    if count > held * _DEFLATE_LIMIT:
+        raise ImageError(
+            f"{path} declares {dimensions} voxels, more than its {held:,} bytes can hold: its header is broken."
+        )
+    check_memory(path, dimensions, count)
+
+
+def check_memory(name: Path | str, dimensions: str, count: int) -> None:
+    """Refuse an image of ``count`` bytes that does not fit into the free memory.
+
+    :raises ImageError: naming the image, its dimensions and the free memory.
+    """
+    import psutil
+
+    available = psutil.virtual_memory().available
+    if count > available:
+        raise ImageError(
+            f"{name} has {dimensions} voxels, {count / 2**30:.1f} GiB; {available / 2**30:.1f} GiB of memory are free. "
+            "Crop or resample it first."
+        )

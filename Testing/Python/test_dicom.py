@@ -1,0 +1,380 @@
+"""DICOM: a volume has the values and the places that its headers state, or a sentence says why there is none."""
+
+import os
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.images.reading import read_image
+
+pytest.importorskip("SimpleITK")
+pytest.importorskip("pydicom")
+
+from dicom_phantom import (  # noqa: E402
+    ENHANCED_MR,
+    MR,
+    PET,
+    SECONDARY_CAPTURE,
+    but,
+    compare,
+    localizer,
+    planes,
+    tilted,
+    without,
+    write_frames,
+    write_series,
+    write_structure_set,
+)
+
+SAGITTAL = (0, 1, 0, 0, 0, -1)
+OBLIQUE = (0.9393727128, 0.3428978075, 0.0, -0.3360623883, 0.9206473254, -0.1986693308)
+
+
+def test_a_plain_series(tmp_path):
+    volume = planes()
+    read = read_image(write_series(tmp_path / "ct", volume), 1)
+    assert compare(read, volume) < 1e-9 and read.voxels.dtype == np.int16 and read.notices == ()
+    assert read.spacing == pytest.approx((5, 3, 2))
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        planes(step=(0, 0, -5)),
+        planes(step=(0, 0, 5), directions=(-1, 0, 0, 0, 1, 0)),
+        planes(step=(-1.5, 0, 0), directions=SAGITTAL),
+        planes(step=np.multiply(5, np.cross(OBLIQUE[:3], OBLIQUE[3:])).tolist(), directions=OBLIQUE),
+        planes(step=np.multiply(-0.7, np.cross(OBLIQUE[:3], OBLIQUE[3:])).tolist(), directions=OBLIQUE),
+    ],
+    ids=["descending", "mirrored rows", "sagittal", "oblique", "oblique descending"],
+)
+def test_any_orientation(tmp_path, volume):
+    read = read_image(write_series(tmp_path / "series", volume), 1)
+    assert compare(read, volume) < 1e-5  # ten digits were written
+    assert read.geometry.shear < 1e-5
+
+
+@pytest.mark.parametrize("spacing", ["-5", "1", "7.5", None])
+def test_the_positions_tell_the_distance_not_the_header(tmp_path, spacing):
+    volume = planes()
+    tags = {"SpacingBetweenSlices": spacing, "SliceThickness": "2", "Modality": "MR", "SOPClassUID": MR}
+    assert compare(read_image(write_series(tmp_path / "mr", volume, **tags), 1), volume) < 1e-9
+
+
+def test_a_distance_of_0_that_itk_refuses_is_a_sentence(tmp_path):
+    with pytest.raises(ImageError, match="pixels cannot be read .*spacing"):
+        read_image(write_series(tmp_path / "mr", planes(), SpacingBetweenSlices="0", Modality="MR", SOPClassUID=MR), 1)
+
+
+# --- gantry tilt: steps that are not perpendicular to the slices
+
+
+@pytest.mark.parametrize("degrees", [0.5, 1, -7.5, 15, 30])
+def test_the_geometry_of_a_tilted_gantry_is_kept(tmp_path, degrees):
+    volume = planes(20, directions=tilted(degrees))
+    read = read_image(write_series(tmp_path / "tilt", volume, GantryDetectorTilt=str(degrees)), 1)
+    assert compare(read, volume) < 1e-6
+    assert read.geometry.shear > 0.1 and f"tilted by {abs(degrees)} degrees" in read.notices[0].replace(".0 ", " ")
+
+
+def test_a_shear_that_only_the_positions_tell(tmp_path):
+    volume = planes(step=(0.8, 0, 5))
+    assert compare(read_image(write_series(tmp_path / "shear", volume), 1), volume) < 1e-9
+    volume = planes(step=(20, 0, 5))
+    with pytest.raises(ImageError, match="76 degrees from their normal"):
+        read_image(write_series(tmp_path / "steep", volume), 1)
+
+
+def test_a_tilted_gantry_goes_through_orientation_and_output(tmp_path):
+    import SimpleITK as sitk
+    from ClassScaleSegLib import LabelTable, OutputError, Segmentation
+
+    volume = planes(20, directions=tilted(15))
+    read = read_image(write_series(tmp_path / "tilt", volume), 1, "RAS")
+    labels = read.restore(np.ascontiguousarray((read.voxels[0] > 500).astype(np.uint16)))
+    result = Segmentation(labels, LabelTable.from_names({1: "bright"}), read.geometry)
+    for name in ("out.seg.nrrd", "out.nrrd", "out.mha"):
+        result.write(tmp_path / name, overwrite=True)  # the colour table of images has one name
+        again = Segmentation.from_image(sitk.ReadImage(str(tmp_path / name)))
+        assert again.geometry.distance(read.geometry) < 1e-3 and np.array_equal(again.labels, labels)
+    with pytest.raises(OutputError, match="tilted .gantry tilt., which NIfTI.*Write .seg.nrrd"):
+        result.write(tmp_path / "out.nii.gz", overwrite=True)
+    assert not list(tmp_path.glob("out.nii*"))
+
+
+# --- distances
+
+
+@pytest.mark.parametrize(
+    ("volume", "where"), [(without(planes(20), 10), "IM0009.dcm"), (without(planes(4), 1), "IM0000")]
+)
+def test_a_missing_slice_is_named(tmp_path, volume, where):
+    with pytest.raises(ImageError, match=f"5.00 to 10.00 mm apart: some are missing, such as between {where}"):
+        read_image(write_series(tmp_path / "ct", volume), 1)
+
+
+@pytest.mark.parametrize(("distance", "decimals"), [(0.625, 1), (0.3125, 2), (1.25, 1), (0.9765625, 3)])
+def test_positions_that_are_rounded(tmp_path, distance, decimals):
+    volume = planes(40, step=(0, 0, distance), decimals=decimals)
+    read = read_image(write_series(tmp_path / "ct", volume), 1)
+    assert compare(read, volume) <= 0.5 * 10.0**-decimals
+    assert read.spacing[0] == pytest.approx(distance, abs=0.002)
+
+
+@pytest.mark.parametrize("moved", [(0, 0, 0.5), (0.5, 0, 0), (0, -3, 0), (0, 0, 2.4)])
+def test_one_slice_out_of_its_place_is_refused(tmp_path, moved):
+    volume = planes(10)
+    volume = but(volume, 4, position=np.add(volume[4].position, moved).tolist())
+    with pytest.raises(ImageError, match="mm away from equal steps"):
+        read_image(write_series(tmp_path / "ct", volume), 1)
+
+
+def test_several_volumes_in_one_series(tmp_path):
+    folder = write_series(tmp_path / "mr", planes(), "1.2.3", EchoNumbers="1")
+    write_series(folder, planes(seed=1), "1.2.3", "second{:04}.dcm", EchoNumbers="2")
+    with pytest.raises(ImageError, match="IM0000.dcm and second0000.dcm are at the same place.*differ in EchoNumbers"):
+        read_image(folder, 1)
+
+
+def test_the_same_objects_twice_count_once(tmp_path):
+    volume = planes()
+    folder = write_series(tmp_path / "ct", volume)
+    for file in list(folder.iterdir())[:2]:
+        (folder / f"copy of {file.name}").write_bytes(file.read_bytes())
+    read = read_image(folder, 1)
+    assert compare(read, volume) < 1e-9 and "left out: the same slices are there twice" in read.notices[0]
+
+
+# --- what is missing, or not alike
+
+
+@pytest.mark.parametrize("index", [0, 3, None])
+@pytest.mark.parametrize("keyword", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
+def test_slices_without_a_place_are_refused(tmp_path, keyword, index):
+    volume = planes(tags={keyword: None}) if index is None else but(planes(), index, tags={keyword: None})
+    tags = {"SOPClassUID": SECONDARY_CAPTURE, "SliceThickness": "5", "SpacingBetweenSlices": "5"}
+    count = 6 if index is None else 1
+    with pytest.raises(ImageError, match=rf"{count} of 6 slices have no .*{keyword}.*IM000{index or 0}.dcm"):
+        read_image(write_series(tmp_path / "ct", volume, **tags, SliceLocation="5"), 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"stored": np.zeros((5, 6), np.int16)}, "size"),
+        ({"directions": tilted(0.1)}, "orientation"),
+        ({"directions": SAGITTAL}, "orientation"),
+        ({"spacing": (3, 2.01)}, "pixel spacing"),
+    ],
+)
+@pytest.mark.parametrize("index", [0, 4])
+def test_an_odd_slice_is_named(tmp_path, changes, what, index):
+    with pytest.raises(ImageError, match=rf"1 of 6 slices .IM000{index}.dcm. have another {what} than the others"):
+        read_image(write_series(tmp_path / "ct", but(planes(), index, **changes)), 1)
+
+
+def test_slices_around_an_axis_are_no_volume(tmp_path):
+    radial = [
+        but(planes(1), 0, directions=(np.cos(a), np.sin(a), 0, 0, 0, -1), position=(-9 * np.cos(a), -9 * np.sin(a), 0))[
+            0
+        ]
+        for a in np.deg2rad([0, 15, 30, 45])
+    ]
+    with pytest.raises(ImageError, match="have another orientation"):
+        read_image(write_series(tmp_path / "mr", radial), 1)
+
+
+@pytest.mark.parametrize(
+    "scout", [localizer(), localizer((9, 7)), localizer(directions=(1, 0, 0, 0, 1, 0))], ids=["across", "size", "alike"]
+)
+def test_a_localizer_in_the_series_is_left_out_with_a_word(tmp_path, scout):
+    folder = write_series(tmp_path / "ct", planes(), "1.2.3")
+    write_series(folder, [scout], "1.2.3", "a scout.dcm")
+    read = read_image(folder, 1)
+    assert compare(read, planes()) < 1e-9
+    assert read.notices == (f"{folder}: a scout.dcm left out: the header calls it a localizer.",)
+
+
+def test_what_accompanies_a_series_is_left_out(tmp_path):
+    folder = write_series(tmp_path / "ct", planes())
+    write_structure_set(folder / "RS.dcm")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "empty").touch()
+    assert read_image(folder, 1).notices == ()
+    write_series(folder, [localizer()], name="scout.dcm", SeriesDescription="Scout")
+    write_series(folder, planes(1), name="seg.dcm", Modality="SEG")
+    read = read_image(folder, 1)
+    assert compare(read, planes()) < 1e-9
+    assert [text.split("(")[1][:2] for text in read.notices] == ["SE", "CT"] and "'Scout'" in read.notices[1]
+
+
+def test_two_series_are_refused_and_a_folder_above_is_told_where(tmp_path):
+    folder = write_series(tmp_path / "cd" / "DICOM" / "SE0", planes(), name="IM{}", SeriesDescription="Thorax")
+    with pytest.raises(ImageError, match="has no DICOM series. Give the folder with the slices, such as .*SE0"):
+        read_image(tmp_path / "cd", 1)
+    write_series(folder, planes(3), name="other{}")
+    with pytest.raises(ImageError, match="has 2 DICOM series: series 'Thorax' .* .CT, 6 images.; series .* 3 images"):
+        read_image(folder, 1)
+
+
+def test_one_slice_of_a_series_is_recognised(tmp_path):
+    folder = write_series(tmp_path / "ct", planes())
+    for files in (folder / "IM0003.dcm", [folder / "IM0003.dcm"]):
+        with pytest.raises(ImageError, match="one slice of a DICOM series. Name the folder"):
+            read_image(files, 1)
+    assert read_image(folder / "IM0003.dcm", 1, flat=True).voxels.shape == (1, 1, 5, 4)  # a 2D model wants it
+    write_structure_set(tmp_path / "RS.dcm")
+    with pytest.raises(ImageError, match="is a DICOM file without an image"):
+        read_image(tmp_path / "RS.dcm", 1)
+
+
+def test_a_folder_with_a_single_slice(tmp_path):
+    folder = write_series(tmp_path / "ct", planes(1), SliceThickness="2.5")
+    read = read_image(folder, 1)
+    assert read.spacing == (2.5, 3, 2) and "only one slice" in read.notices[0]
+    with pytest.raises(ImageError, match="single slice without a thickness"):
+        read_image(write_series(tmp_path / "thin", planes(1)), 1)
+
+
+# --- values
+
+
+def test_a_slope_of_its_own_in_every_slice(tmp_path):
+    for first in (1.0, 0.37):  # ITK takes the type from the first slice
+        volume = [but([plane], 0, slope=first if k == 0 else 0.01 * k)[0] for k, plane in enumerate(planes())]
+        read = read_image(write_series(tmp_path / f"pet{first}", volume, Modality="PT", SOPClassUID=PET), 1)
+        assert compare(read, volume, 1e-3) < 1e-9 and read.voxels.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype"),
+    [
+        ({"intercept": -1024.0}, np.int32),
+        ({"slope": 2.0, "intercept": 7.0}, np.int32),
+        ({"stored": np.full((5, 4), 60000, np.uint16), "intercept": -1024.0}, np.int32),
+        ({"intercept": 0.5}, np.float32),
+        ({"slope": -0.25}, np.float32),
+    ],
+)
+@pytest.mark.parametrize("index", [0, 4])
+def test_other_values_in_one_slice(tmp_path, changes, dtype, index):
+    volume = but(planes(), index, **changes)
+    read = read_image(write_series(tmp_path / "ct", volume), 1)
+    assert compare(read, volume, 1e-3) < 1e-9 and read.voxels.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8])
+def test_monochrome_1_shows_inverted_but_means_the_same(tmp_path, dtype):
+    volume = planes(dtype=dtype, intercept=-10.0)
+    tags = {"PhotometricInterpretation": "MONOCHROME1"}
+    assert compare(read_image(write_series(tmp_path / "ct", volume, **tags), 1), volume) < 1e-9
+    one = but(volume, 2, tags=tags)
+    assert compare(read_image(write_series(tmp_path / "one", one), 1), one) < 1e-9
+
+
+def test_twelve_bits(tmp_path):
+    volume = planes(dtype=np.uint16, intercept=-1024.0)
+    read = read_image(write_series(tmp_path / "ct", volume, BitsStored=12, HighBit=11), 1)
+    assert compare(read, volume) < 1e-9 and read.voxels.dtype == np.int16
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"RescaleSlope": "0"}, "RescaleSlope is 0"),
+        ({"ModalityLUTSequence": ["LUT"]}, "lookup table"),
+        ({"ImagePositionPatient": ["1", "2"]}, r"ImagePositionPatient must be 3 number\(s\), not '1 2'"),
+        ({"ImageOrientationPatient": ["1", "0", "0", "1", "0", "0"]}, "is not two perpendicular directions"),
+        ({"PixelSpacing": ["0", "2"]}, "not positive along every axis"),
+    ],
+)
+def test_a_damaged_header_is_a_sentence(tmp_path, tags, message):
+    if "ModalityLUTSequence" in tags:
+        from pydicom.dataset import Dataset
+
+        tags = {"ModalityLUTSequence": [Dataset()]}
+    with pytest.raises(ImageError, match=message):
+        read_image(write_series(tmp_path / "ct", planes(), **tags), 1)
+
+
+def test_damaged_files_are_a_sentence(tmp_path):
+    folder = write_series(tmp_path / "ct", planes(shape=(64, 64)))
+    whole = (folder / "IM0002.dcm").read_bytes()
+    for length in (len(whole) - 1000, 600, 300, 140):
+        (folder / "IM0002.dcm").write_bytes(whole[:length])
+        with pytest.raises(ImageError, match=r"cannot be read|damaged|missing|without"):
+            read_image(folder, 1)
+
+
+def test_colours_and_files_without_a_preamble(tmp_path):
+    folder = write_series(tmp_path / "rgb", planes(shape=(5, 12)), SamplesPerPixel=3)
+    with pytest.raises(ImageError, match="has colours"):
+        read_image(folder, 1)
+    folder = write_series(tmp_path / "bare", planes())
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        meta = 132 + 12 + int.from_bytes(content[140:144], "little")
+        file.write_bytes(content[meta:])
+    try:
+        read = read_image(folder, 1)
+    except ImageError as error:  # ITK needs the preamble; then it is a sentence
+        assert "cannot be read" in str(error) or "no DICOM series" in str(error)
+    else:
+        assert compare(read, planes()) < 1e-9
+
+
+# --- many frames
+
+
+@pytest.mark.parametrize("sop", ["1.2.840.10008.5.1.4.1.1.2.1", ENHANCED_MR, "1.2.840.10008.5.1.4.1.1.2.2"])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [0, 2, 4, 1, 3, 5]])
+@pytest.mark.parametrize("shared", [["orientation", "measures", "rescale"], []])
+def test_frames_are_sorted_by_position(tmp_path, sop, order, shared):
+    volume = planes(slope=2.0, intercept=-3.0)
+    file = write_frames(tmp_path / "ct" / "frames.dcm", [volume[k] for k in order], sop, shared)
+    for source in (file, file.parent):
+        assert compare(read_image(source, 1), volume) < 1e-9
+
+
+def test_frames_with_values_of_their_own(tmp_path):
+    volume = [but([plane], 0, slope=1.0 + k, intercept=float(-k))[0] for k, plane in enumerate(planes())]
+    read = read_image(write_frames(tmp_path / "frames.dcm", volume, shared=["orientation", "measures"]), 1)
+    assert compare(read, volume) < 1e-9
+    read = read_image(write_frames(tmp_path / "odd.dcm", volume, "1.2.840.10008.5.1.4.1.1.7.2"), 1)
+    assert compare(read, volume) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("volume", "message"),
+    [
+        (without(planes(20), 8, 9, 10), "some are missing, such as between frame 8 of"),
+        (planes(3) + planes(3, seed=1), "frame 1 of .* and frame 4 of .* are at the same place"),
+        (but(planes(), 2, directions=tilted(3)), "frame 3 of f.dcm. have another orientation"),
+        (but(planes(), 2, tags={"ImagePositionPatient": None}), "1 of 6 slices have no position"),
+        (planes(directions=tilted(10)), None),
+    ],
+    ids=["gap", "twice", "turned", "no position", "tilt"],
+)
+def test_frames_are_checked_like_slices(tmp_path, volume, message):
+    file = write_frames(tmp_path / "f.dcm", volume)
+    if message is None:
+        assert compare(read_image(file, 1), volume) < 1e-6
+        return
+    with pytest.raises(ImageError, match=message):
+        read_image(file, 1)
+
+
+def test_an_object_that_describes_fewer_frames_than_it_has(tmp_path):
+    file = write_frames(tmp_path / "f.dcm", planes(), NumberOfFrames=5)
+    with pytest.raises(ImageError, match="declares 5 frames and describes 6"):
+        read_image(file, 1)
+
+
+@pytest.mark.skipif(
+    os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all files"
+)
+def test_a_file_that_may_not_be_read(tmp_path):
+    folder = write_series(tmp_path / "ct", planes())
+    (folder / "IM0002.dcm").chmod(0)
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_image(folder, 1)
