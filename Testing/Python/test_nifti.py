@@ -262,3 +262,15 @@ def test_types_that_are_no_numbers(tmp_path):
             read_image(save(tmp_path / "rgb.nii", colours), 1, nibabel=nibabel)
         with pytest.raises(ImageError):
             read_image(save(tmp_path / "complex.nii", voxels().astype(np.complex64)), 1, nibabel=nibabel)
+
+
+def test_label_maps_are_checked_too(tmp_path):
+    from ClassScaleSegLib import Segmentation
+
+    file = save(tmp_path / "labels.nii.gz", np.tile(np.abs(voxels()).astype(np.uint16), (5, 5, 5)))
+    assert Segmentation.from_image(file).labels.shape == (20, 25, 30)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 60] = bytes(60)
+    file.write_bytes(content)
+    with pytest.raises(ImageError, match="labels.nii.gz"):
+        Segmentation.from_image(file)

@@ -14,6 +14,7 @@ from ..labels.table import LabelTable
 from .counts import LabelVolume, voxel_counts
 from .formats import write_confidence, write_segmentation, write_statistics
 from .geometry import Geometry
+from .nifti import check_nifti, is_nifti
 from .seg_nrrd import read_segments
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ def read_labels(label_image: sitk.Image | str | Path) -> tuple[sitk.Image, np.nd
     if not isinstance(label_image, sitk.Image):
         what = str(label_image)
         try:
+            if is_nifti(Path(what)) and Path(what).is_file():
+                check_nifti(Path(what))  # of a damaged file ITK returns zeros
             label_image = sitk.ReadImage(what)
         except RuntimeError as error:
             raise ImageError(f"{what} cannot be read as an image ({reason(error, -1)}).") from error
