@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ImageError, named, reason
-from .dicom_headers import DISTINGUISHING, Slice, is_dicom, read_slices
+from .dicom_headers import Slice, distinguishing, is_dicom, read_slices
 from .geometry import Geometry
 from .image_file import ReadVolume, check_memory
 
@@ -226,8 +226,7 @@ def _regular_steps(slices: list[Slice], normal: np.ndarray, notices: list[str]) 
     same = int(gaps.argmin())
     if gaps[same] <= 0.01 * gaps.max():
         first, second = slices[same : same + 2]
-        pairs = zip(DISTINGUISHING, first.distinguishing, second.distinguishing, strict=True)
-        differences = [name for name, one, other in pairs if one != other]
+        differences = distinguishing(first.file, second.file)
         hint = f" They differ in {', '.join(differences)}." if differences else ""
         raise ImageError(
             f"{first.name} and {second.name} are at the same place: there are several volumes.{hint} Move the slices "

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence
 from dataclasses import dataclass
-from decimal import Decimal
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError, named, reason
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.tag import BaseTag
 
 # What tells volumes of one series apart, in the words of the DICOM standard.
-DISTINGUISHING = (
+_DISTINGUISHING = (
     "EchoNumbers",
     "EchoTime",
     "TemporalPositionIdentifier",
@@ -36,7 +38,7 @@ _TAGS = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     *("NumberOfFrames", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "SamplesPerPixel"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    *DISTINGUISHING,
+    "ImageType",
 )
 # In objects of these classes ITK takes one rescaling for all frames: the shared one, or else that of the first frame.
 # In all others it takes the one outside of the functional groups.
@@ -44,6 +46,9 @@ _RESCALED_BY_GROUPS = {
     f"1.2.840.10008.5.1.4.1.1.{number}"
     for number in ("2.1", "2.2", "4.1", "4.4", "130", "128.1", "13.1.1", "13.1.2", "13.1.3")
 }
+
+
+_NOTHING = SimpleNamespace(value=None)  # an element that is missing
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,6 @@ class Slice:
     :ivar itk_rescale: the rescaling that ITK applies.
     :ivar stored: smallest and largest value that a pixel can store.
     :ivar inverted: the photometric interpretation is MONOCHROME1, for which ITK turns the stored values upside down.
-    :ivar distinguishing: values of the tags in `DISTINGUISHING`, as text.
     """
 
     file: Path
@@ -99,7 +103,6 @@ class Slice:
     itk_rescale: Rescale
     stored: tuple[int, int]
     inverted: bool
-    distinguishing: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -129,8 +132,9 @@ def read_slices(path: Path) -> list[Slice]:
     with named(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, on values that it accepts in spite of the standard
         try:
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
-            return list(_slices(path, dataset)) if any(keyword in dataset for keyword in _PIXELS) else []
+            wanted = [_tag(keyword) for keyword in _TAGS]
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
+            return list(_slices(path, dataset)) if any(_tag(keyword) in dataset for keyword in _PIXELS) else []
         except (ImageError, MemoryError):
             raise
         except Exception as error:  # pydicom raises whatever a damaged value makes Python raise
@@ -138,45 +142,69 @@ def read_slices(path: Path) -> list[Slice]:
 
 
 def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    shared = next(iter(dataset.get("SharedFunctionalGroupsSequence") or ()), None)
-    each = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+    file = _Header(dataset, ())
+    frames = file.integer("NumberOfFrames", 1)
+    shared = next(iter(dataset.get(_tag("SharedFunctionalGroupsSequence"), _NOTHING).value or ()), None)
+    each = list(dataset.get(_tag("PerFrameFunctionalGroupsSequence"), _NOTHING).value or ())
     if each and len(each) != frames:
         raise ImageError(f"It declares {frames} frames and describes {len(each)}. Export it again.")
-    if dataset.get("ModalityLUTSequence"):
+    if dataset.get(_tag("ModalityLUTSequence"), _NOTHING).value:
         raise ImageError("It stores its values by a lookup table (Modality LUT), which cannot be read. Convert it.")
-    if not (dataset.get("Rows") and dataset.get("Columns")):
+    rows, columns = file.integer("Rows", 0), file.integer("Columns", 0)
+    if not (rows and columns):
         raise ImageError("Its DICOM header has no size of the image (Rows, Columns). Export the series again.")
-    first = each[0] if each else None
-    rescaled = (shared, first) if str(dataset.get("SOPClassUID")) in _RESCALED_BY_GROUPS else ()
-    bits, signed = int(dataset.get("BitsStored") or 16), int(dataset.get("PixelRepresentation") or 0)
+    by_groups = frames > 1 and file.text("SOPClassUID") in _RESCALED_BY_GROUPS
+    itk_rescale = _Header(dataset, (shared, each[0] if each else None) if by_groups else ()).rescale()
+    bits, signed = file.integer("BitsStored", 16), file.integer("PixelRepresentation", 0)
     for index in range(frames):
         header = _Header(dataset, (each[index] if each else None, shared))
-        position = header.values("ImagePositionPatient", "PlanePositionSequence")
         distance = header.numbers("SpacingBetweenSlices", 1, "PixelMeasuresSequence")
         distance = distance or header.numbers("SliceThickness", 1, "PixelMeasuresSequence")
         yield Slice(
             file=path,
             frame=index,
             frames=frames,
-            instance=str(dataset.get("SOPInstanceUID") or path),
-            series=str(dataset.get("SeriesInstanceUID") or ""),
-            description=str(dataset.get("SeriesDescription") or ""),
-            modality=str(dataset.get("Modality") or ""),
-            localizer="LOCALIZER" in (text.upper() for text in header.values("ImageType")),
-            size=(int(dataset.Rows), int(dataset.Columns)),
-            samples=int(dataset.get("SamplesPerPixel") or 1),
+            instance=file.text("SOPInstanceUID") or str(path),
+            series=file.text("SeriesInstanceUID"),
+            description=file.text("SeriesDescription"),
+            modality=file.text("Modality"),
+            localizer="LOCALIZER" in file.text("ImageType").upper().split("\\"),
+            size=(rows, columns),
+            samples=file.integer("SamplesPerPixel", 1),
             spacing=header.numbers("PixelSpacing", 2, "PixelMeasuresSequence"),
             directions=header.numbers("ImageOrientationPatient", 6, "PlaneOrientationSequence"),
             position=header.numbers("ImagePositionPatient", 3, "PlanePositionSequence"),
-            grain=max((10.0 ** int(Decimal(text).as_tuple().exponent) for text in position), default=0.0),
+            grain=max(map(_grain, header.values("ImagePositionPatient", "PlanePositionSequence")), default=0.0),
             distance=abs(distance[0]) if distance else None,
-            rescale=header.rescale(),
-            itk_rescale=_Header(dataset, rescaled).rescale(),
+            rescale=header.rescale() if each or shared else itk_rescale,
+            itk_rescale=itk_rescale,
             stored=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
-            inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
-            distinguishing=tuple("\\".join(header.values(tag)) for tag in DISTINGUISHING),
+            inverted=file.text("PhotometricInterpretation") == "MONOCHROME1",
         )
+
+
+def distinguishing(path: Path, other: Path) -> list[str]:
+    """Return which of the elements differ between two files that tell volumes of one series apart.
+
+    :returns: their keywords in the DICOM standard.
+    """
+    import pydicom
+
+    one, two = (pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in (path, other))
+    return [keyword for keyword in _DISTINGUISHING if one.get(keyword) != two.get(keyword)]
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    from pydicom.tag import Tag
+
+    return Tag(keyword)
+
+
+def _grain(text: str) -> float:
+    """Return the unit of the last digit of a decimal number."""
+    digits, _, exponent = text.lower().partition("e")
+    return 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
 
 
 @dataclass(frozen=True)
@@ -188,13 +216,32 @@ class _Header:
 
     def values(self, keyword: str, sequence: str | None = None) -> list[str]:
         """Return the values of an element as they are written; none if it is missing or empty."""
-        items = [next(iter(group.get(sequence) or ()), None) for group in self.groups if group and sequence]
+        tag = _tag(keyword)
+        items: list[Dataset] = []
+        for group in self.groups if sequence is not None else ():
+            found = group.get(_tag(sequence)) if group is not None else None
+            items += found.value[:1] if found else []
         for holder in (*items, self.dataset):
-            value = holder.get(keyword) if holder is not None else None
-            if value is not None and value != "":
-                many = value if not isinstance(value, str) and isinstance(value, Sequence) else [value]
-                return [str(getattr(one, "original_string", one)).strip() for one in many]
+            element = holder.get_item(tag) if tag in holder else None
+            if element is None or element.value is None:
+                continue
+            if isinstance(element.value, bytes):  # as in the file: pydicom converts it when it is asked to, slowly
+                texts = element.value.decode("utf-8", "replace").split("\\")
+            else:
+                many = element.value if isinstance(element.value, MutableSequence) else [element.value]
+                texts = [str(getattr(one, "original_string", one)) for one in many]
+            if texts := [text.strip(" \0") for text in texts if text.strip(" \0")]:
+                return texts
         return []
+
+    def text(self, keyword: str) -> str:
+        """Return the values of an element of the file, joined; "" if it is missing."""
+        return "\\".join(self.values(keyword))
+
+    def integer(self, keyword: str, default: int) -> int:
+        """Return the number in an element of the file; ``default`` if it is missing or empty."""
+        element = self.dataset.get(_tag(keyword), _NOTHING)
+        return default if element.value in (None, "") else int(element.value)
 
     def numbers(self, keyword: str, count: int, sequence: str | None = None) -> tuple[float, ...] | None:
         """Return the numbers of an element; ``None`` if it is missing or empty.

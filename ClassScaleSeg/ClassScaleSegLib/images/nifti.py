@@ -103,11 +103,13 @@ def read_voxels(file: Path, header: NiftiHeader, scaling: tuple[float, float]) -
     """
     size = header.offset + header.voxel_bytes
     with named(file):
-        buffer, count = bytearray(size), 0
-        for part in _content(file, size):
-            buffer[count : count + len(part)] = part
-            count += len(part)
-        _check_length(header, count)
+        buffer = bytearray(size)
+        if not (_is_gzip(file) and _inflate_at_once(file, buffer)):
+            count = 0
+            for part in _content(file, size):
+                buffer[count : count + len(part)] = part
+                count += len(part)
+            _check_length(header, count)
     shape = tuple(n for n in header.shape[:-3] if n > 1) + (1, 1, *header.shape)[-3:]
     voxels = np.frombuffer(buffer, header.dtype, math.prod(header.shape), header.offset).reshape(shape)
     if not voxels.dtype.isnative:
@@ -143,6 +145,19 @@ def _check_length(header: NiftiHeader, found: int) -> None:
 def _is_gzip(file: Path) -> bool:
     with file.open("rb") as stream:
         return stream.read(2) == _GZIP
+
+
+def _inflate_at_once(file: Path, buffer: bytearray) -> bool:
+    """Fill the buffer from a gzip file by libdeflate, which is twice as fast as zlib; return whether that succeeded.
+
+    It fails on files with faults and in several pieces, and without imagecodecs, which nnunetv2 brings.
+    """
+    try:
+        from imagecodecs import gzip_decode
+
+        return len(gzip_decode(file.read_bytes(), out=buffer)) == len(buffer)
+    except (ImportError, RuntimeError):
+        return False
 
 
 def _content(file: Path, size: int) -> Iterator[bytes]:
