@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ImageError
+from ..errors import ClassScaleError, ImageError, reason
 from ..images.reading import InputImage
 from ..models.plans import resampling_options
 from .interpolation import AxisSampling
@@ -65,17 +65,25 @@ def prepare(image: InputImage, model: Model) -> Prepared:
 
     :param image: as :func:`~ClassScaleSegLib.images.reading.read_image` returns it, with its voxels.
     :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
-    :raises ImageError: if all voxels are zero.
+    :raises ImageError: if all voxels are zero, none is left on the model grid, or they do not suit the normalisation.
     """
     assert image.voxels is not None  # they are dropped only after this function
     if not image.voxels.any():
         raise ImageError(f"{image.name} is zero everywhere, so there is nothing to segment. Check the image.")
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     properties: dict[str, Any] = {"spacing": list(image.spacing)}
-    configuration = _without_mask_resampling(model.configuration)
-    array, _, properties = preprocessor.run_case_npy(
-        image.voxels, None, properties, model.plans_manager, configuration, model.dataset
-    )
+    configuration = _image_only(model.configuration, image, model.plans_manager.transpose_backward)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+            array, _, properties = preprocessor.run_case_npy(
+                image.voxels, None, properties, model.plans_manager, configuration, model.dataset
+            )
+    except (ClassScaleError, MemoryError):
+        raise
+    except Exception as error:  # nnU-Net asserts, and its functions raise what they like
+        raise ImageError(_unsuitable(image, model, reason(error))) from error
+    if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        raise ImageError(_unsuitable(image, model, "the result is not finite"))
     return Prepared.of_case(array, properties, model.plans_manager, model.configuration)
 
 
@@ -102,14 +110,51 @@ def resampling(
     return axes[0], axes[1], axes[2]
 
 
-def _without_mask_resampling(configuration: Any) -> Any:
-    """Return the configuration without resampling of the mask of non-zero voxels.
+def _image_only(configuration: Any, image: InputImage, backward: Sequence[int]) -> Any:
+    """Return the configuration without resampling of the mask of non-zero voxels, and with a check of the model grid.
 
     nnU-Net resamples this mask along with the image, which takes seconds, and then does not use it.
+
+    :param backward: for each axis (z, y, x) of the image, the axis of the model.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
+    def resample_image(data: np.ndarray, grid: Any, spacing: Sequence[float], target: Sequence[float]) -> Any:
+        if min(grid) == 0:
+            cropped, left, wanted = (np.take(values, backward) for values in (data.shape[1:], grid, target))
+            raise ImageError(_empty_grid(image, cropped, left, wanted))
+        return configuration.resampling_fn_data(data, grid, spacing, target)
+
     class ImageOnly(ConfigurationManager):
+        resampling_fn_data = property(lambda self: resample_image)
         resampling_fn_seg = property(lambda self: lambda mask, *_: mask)
 
     return ImageOnly(configuration.configuration)
+
+
+def _empty_grid(image: InputImage, cropped: Any, grid: Any, target: Any) -> str:
+    """Say why no voxel is left on the model grid; everything along z, y, x."""
+    assert image.voxels is not None
+    shape = image.voxels.shape[1:]
+    whole = [round(s / t * n) for s, t, n in zip(image.spacing, target, shape, strict=True)]
+    found = f"{image.name} has {_by(shape)} voxels of {_by(image.spacing)} mm (x, y, z)"
+    if min(whole) > 0:
+        found += f", but only {_by(cropped)} of them are not zero"
+    return (
+        f"{found}. At the model's spacing, {_by(target)} mm, this is a grid of {_by(grid)} voxels: nothing is left to "
+        "segment. Is the unit right? A header in metres or micrometres must be changed to millimetres."
+    )
+
+
+def _by(values: Any) -> str:
+    """Write values along z, y, x as ``x x y x z``."""
+    return " x ".join(f"{value:g}" for value in reversed(values))
+
+
+def _unsuitable(image: InputImage, model: Model, why: str) -> str:
+    assert image.voxels is not None
+    schemes = ", ".join(dict.fromkeys(model.configuration.normalization_schemes))
+    return (
+        f"{image.name}, with intensities from {image.voxels.min():g} to {image.voxels.max():g}, does not suit the "
+        f"preprocessing of the model, {schemes} ({why}). Give an image of the kind that the model was trained on."
+    )

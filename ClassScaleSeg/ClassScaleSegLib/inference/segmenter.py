@@ -84,7 +84,10 @@ def segment_with(
     monitor = Monitor(progress, cancel)
     table = model.table if options.classes is None else model.table.select(options.classes)
     monitor.report("read")
-    source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
+    flat, nibabel = len(model.patch) == 2, model.reads_with_nibabel
+    source = read_image(image, model.channels, model.orientation, flat=flat, nibabel=nibabel)
+    for notice in source.notices:
+        monitor.tell(notice)
     assert source.voxels is not None  # an image that was just read has its voxels
     need = estimate(model, source.voxels.shape[1:], source.spacing, options.step, options.confidence)
     device = choose_device(options.device)

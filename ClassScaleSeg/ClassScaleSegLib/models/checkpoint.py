@@ -1,27 +1,30 @@
 """Read the weights from a ``checkpoint_*.pth`` of nnU-Net without running code in it.
 
-A checkpoint is a pickle in a zip. It is read with ``weights_only=True``. A short list of NumPy scalar types is allowed
-too, because nnU-Net stores its training log with the weights. Two kinds of file are refused before torch sees them:
-TorchScript, which torch up to 2.5 would run (CVE-2025-32434), and compressed members, which torch would unpack to any
-size.
+A checkpoint is a pickle in a zip, or, from torch before 1.6, a pickle alone. It is read with ``weights_only=True``.
+Types of plain data, which nnU-Net and other trainers store with the weights, are replaced by :mod:`.plain_data`. Some
+kinds of file are refused before torch sees them: TorchScript and tar files, which torch up to 2.5 would open in other
+ways (CVE-2025-32434), and compressed members, which torch would unpack to any size.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import pickle
 import re
+import tarfile
+import warnings
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
 from ..errors import ModelError, reason
 from .files import ZIP_FAULTS
+from .plain_data import NumpyArray, stand_ins
+
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch began its files before 1.6: a pickled number
+ENTRIES = ("network_weights", "init_args", "trainer_name", "inference_allowed_mirroring_axes")
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,14 @@ def read_checkpoint(stream: BinaryIO) -> Checkpoint:
 
     :raises ModelError: if it is truncated, not a checkpoint, or contains more than weights and plain values.
     """
-    _check_container(stream)
+    if stream.read(len(LEGACY)) == LEGACY:
+        _check_no_tar(stream)
+    else:
+        _check_container(stream)
     stream.seek(0)
     try:
-        with _numpy_scalars_allowed():
+        with _plain_data_allowed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about the pickle protocol, which is an error below
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(_explain(str(error))) from error
@@ -66,9 +73,19 @@ def read_checkpoint(stream: BinaryIO) -> Checkpoint:
     return Checkpoint(
         {re.sub(r"^((_orig_mod|module)\.)+", "", key): value for key, value in weights.items()},
         configuration if isinstance(configuration, str) else None,
-        tuple(axes) if isinstance(axes, list | tuple) else (),
+        tuple(axes.values() if isinstance(axes, NumpyArray) else axes) if isinstance(axes, _SEQUENCES) else (),
         f" (trained by {trainer})" if isinstance(trainer, str) and trainer else "",
     )
+
+
+_SEQUENCES = (list, tuple, NumpyArray)
+
+
+def _check_no_tar(stream: BinaryIO) -> None:
+    """Refuse the tar files of torch before 0.1.10, which torch tries first where it expects a pickle."""
+    stream.seek(0)
+    if tarfile.is_tarfile(stream):
+        raise ModelError("It is a tar file, not a checkpoint of nnU-Net v2. It was not opened.")
 
 
 def _check_container(stream: BinaryIO) -> None:
@@ -99,42 +116,32 @@ def _check_container(stream: BinaryIO) -> None:
         raise ModelError("It cannot be read as a checkpoint: its bytes were altered (checksum). Get it again.")
 
 
-def _numpy_scalars_allowed() -> contextlib.AbstractContextManager:
-    """Allow the NumPy scalars of nnU-Net's training log (``_best_ema``) while a checkpoint is read.
+def _plain_data_allowed() -> contextlib.AbstractContextManager:
+    """Put stand-ins in the place of plain data while a checkpoint is read.
 
     torch below 2.5 has no context manager for this: there the names remain allowed, which is harmless. torch below 2.4
     cannot allow them at all, so most checkpoints fail with a message that says what to do.
     """
     if hasattr(torch.serialization, "safe_globals"):
-        return torch.serialization.safe_globals(_numpy_scalars())
+        return torch.serialization.safe_globals(stand_ins())
     if hasattr(torch.serialization, "add_safe_globals"):
-        torch.serialization.add_safe_globals(_numpy_scalars())
+        torch.serialization.add_safe_globals(stand_ins())
     return contextlib.nullcontext()
 
 
-def _numpy_scalars() -> list[Any]:
-    """Return what a pickled NumPy number refers to; NumPy 1 and 2 write different names of the same function."""
-    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_)]
-    return [np.dtype, codecs.encode, _scalar("numpy.core"), _scalar("numpy._core"), *dtypes]
-
-
-def _scalar(package: str) -> Callable:
-    number: Any = np.float64(0)
-
-    def scalar(dtype: np.dtype, data: bytes) -> Any:
-        return number.__reduce__()[0](dtype, data)
-
-    scalar.__module__, scalar.__qualname__ = f"{package}.multiarray", "scalar"
-    return scalar
-
-
 def _explain(message: str) -> str:
-    found = re.search(r"GLOBAL (\S+)", message) or re.search(r"[Uu]nsupported class (\S+)", message)
-    name = found[1][:80] if found else ""
+    found = re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)|but got <class '([\w.]+)'>", message)
+    name = next(filter(None, found.groups()), "")[:80] if found else ""
     if name.startswith("numpy.") and not hasattr(torch.serialization, "add_safe_globals"):
         return (
             f"It contains NumPy numbers, which torch {torch.__version__} cannot read safely: update torch to 2.4 "
             "or later, or use the model as a bundle (made by `classscaleseg pack` on a computer with a newer torch)."
         )
-    what = f" ({name})" if name else ""
-    return f"It contains more than weights and plain values{what}. It could run code and was not opened."
+    if re.search(r"[Uu]nsupported operand", message):
+        return "It was saved with another pickle protocol than 2, torch's default. Save it again without that option."
+    what = f" ({name if '.' in name else f'builtins.{name}'})" if name else ""
+    return (
+        f"It contains more than weights and plain values{what}. It could run code and was not opened. If you trust its "
+        "origin, read it there with torch.load(file, weights_only=False) and save only its entries "
+        f"{', '.join(ENTRIES)} again."
+    )

@@ -30,6 +30,7 @@ MAX_FOLDERS = 20_000  # visited when a model is searched below a folder
 SEARCH_DEPTH = 3  # a results folder contains Dataset*/Trainer__Plans__configuration
 
 MARKERS = ("manifest.json", "plans.json")  # either file makes its folder a model
+DATA_MARKERS = ("imagesTr", "labelsTr", "dataset_fingerprint.json", "gt_segmentations")  # of nnUNet_raw, _preprocessed
 # RuntimeError: an encrypted member; NotImplementedError, which is one: a compression that Python does not support
 ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
 
@@ -165,9 +166,10 @@ def open_source(source: str | Path, configuration: str | None = None) -> Iterato
     if source.is_dir():
         yield _choose(source, [FolderFiles(source / root, root) for root in _roots_of_folder(source)], configuration)
     elif source.is_file():
+        _check_not_inside(source)
         with _open_zip(source) as archive:
             folders = {name.rpartition("/")[0] for name in archive.namelist() if name.rpartition("/")[2] in MARKERS}
-            roots = sorted(folder for folder in folders if not folder.startswith("__MACOSX"))
+            roots = sorted(folder for folder in folders if "__MACOSX" not in folder.split("/"))
             yield _choose(source, [ZipFiles(source, archive, root) for root in roots], configuration)
     else:
         raise ModelError(f"{source} does not exist: give a model folder, an exported zip or a bundle.")
@@ -259,6 +261,7 @@ def _roots_of_folder(source: Path) -> list[str]:
     found = []
     for visited, (path, folders, names) in enumerate(os.walk(source, followlinks=True), start=1):
         here = Path(path).relative_to(source)
+        folders[:] = [folder for folder in folders if folder != "__MACOSX"]
         if visited > MAX_FOLDERS:
             raise ModelError(f"{source} contains more than {MAX_FOLDERS} folders: give the model folder itself.")
         if any(marker in names for marker in MARKERS):
@@ -269,9 +272,46 @@ def _roots_of_folder(source: Path) -> list[str]:
     return sorted(found)
 
 
+def _check_not_inside(file: Path) -> None:
+    """Refuse a file of a model where the model's folder is meant, with the folder's name.
+
+    :raises ModelError: if it is a checkpoint, or one of the JSON files.
+    """
+    if file.suffix.lower() not in (".pth", ".pt", ".json", ".safetensors", ".pkl"):
+        return
+    model = _model_above(file)
+    if model is not None:
+        raise ModelError(f"{file} is one file of a model: name the folder above: {model}")
+    raise ModelError(
+        f"{file} is not a whole model, and there is no plans.json in the folders above: give the folder that contains "
+        "plans.json, dataset.json and fold_0, an exported zip or a bundle."
+    )
+
+
+def _model_above(path: Path) -> Path | None:
+    """Return the nearest folder above with a model; a fold or its checkpoint is up to two levels below one."""
+    for folder in list(path.absolute().parents)[:3]:
+        if (folder / "plans.json").is_file():
+            return folder
+    return None
+
+
+def _no_model(source: Path) -> str:
+    """Say that a folder or a zip contains no model, and where the model is if that can be told."""
+    above = _model_above(source)
+    if above is not None:
+        return f"{source} is part of a model: name the folder above: {above}"
+    sentence = f"{source} contains no model: it has neither a manifest.json nor a plans.json."
+    if source.is_dir() and any(source.glob("fold_*/*.pth")):
+        return f"{sentence} Copy plans.json and dataset.json from the training into it."
+    if source.is_dir() and any((source / name).exists() for name in DATA_MARKERS):
+        return f"{sentence} It has data for training; trained models are in the folder nnUNet_results."
+    return sentence
+
+
 def _choose(source: Path, models: list[Files], configuration: str | None) -> Files:
     if not models:
-        raise ModelError(f"{source} contains no model: it has neither a manifest.json nor a plans.json.")
+        raise ModelError(_no_model(source))
     chosen = models
     if configuration is not None and len(models) > 1:
         chosen = [m for m in models if configuration in (m.root, m.name, m.name.rpartition("__")[2])]
@@ -279,4 +319,7 @@ def _choose(source: Path, models: list[Files], configuration: str | None) -> Fil
         return chosen[0]
     listing = ", ".join(m.root for m in models[:20])
     wanted = "several models" if configuration is None else f"not exactly one model {configuration}"
-    raise ModelError(f"{source} contains {wanted}; choose one by its configuration or its path: {listing}.")
+    way = "choose one by its configuration or its path"
+    if source.is_dir():
+        way = f"name the folder of one, such as {source / models[0].root}, or {way}"
+    raise ModelError(f"{source} contains {wanted}; {way}: {listing}.")

@@ -27,6 +27,17 @@ def integers(value: Any, largest: int, key: str) -> None:
         raise ModelError(f"{key} {short(value)} must be whole numbers from 1 to {largest}.")
 
 
+def whole(value: Any) -> Any:
+    """Return a value with the whole floats in it as integers, in lists at any depth.
+
+    >>> whole([32.0, [16, 1.5]])
+    [32, [16, 1.5]]
+    """
+    if isinstance(value, list):
+        return [whole(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def numbers(value: Any, count: int) -> TypeGuard[list[float]]:
     """Tell whether ``value`` is a list of ``count`` finite numbers."""
     fine = isinstance(value, list) and len(value) == count

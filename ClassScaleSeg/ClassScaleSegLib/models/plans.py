@@ -11,6 +11,8 @@ import re
 import warnings
 from typing import Any
 
+import numpy as np
+
 from ..errors import ModelError
 from .architecture import MAX_CONVOLUTIONS, check_architecture
 from .json_checks import integers, numbers, short
@@ -94,18 +96,18 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int) -> None:
         fine = (
             isinstance(options, dict)
             and set(options) <= set(inspect.signature(function).parameters)
-            and all(value is None or isinstance(value, bool | int | str) for value in options.values())
+            and all(value is None or isinstance(value, bool | int | float | str) for value in options.values())
             and all(type(options.get(o, 0)) is int and 0 <= options.get(o, 0) <= 5 for o in ("order", "order_z"))
             and options.get("force_separate_z") in (None, True, False)
         )
-        if not fine:
+        if not fine or not _resamples(function, options or {}):
             raise ModelError(f"{key}_kwargs {short(options)} are not options of {entries[key]}.")
     for key in ("normalization_schemes", "use_mask_for_norm"):
         value: Any = entries.get(key)
         if not isinstance(value, list) or len(value) != channels:
             raise ModelError(f"{key} is {short(value)}, but dataset.json names {channels} channel(s).")
     masks = entries["use_mask_for_norm"]
-    if not all(isinstance(mask, bool) for mask in masks):
+    if not all(isinstance(mask, bool | None) for mask in masks):  # null means false, to nnU-Net too
         raise ModelError(f"use_mask_for_norm {short(masks)} must be true or false for each channel.")
     key = "foreground_intensity_properties_per_channel"
     intensities = plans.get(key, plans.get("foreground_intensity_properties_by_modality"))
@@ -119,6 +121,18 @@ def _check_preprocessing(plans: dict, entries: dict, channels: int) -> None:
         wanted = ("mean", "std", "percentile_00_5", "percentile_99_5") if scheme == "CTNormalization" else ()
         if not numbers([properties.get(name) for name in wanted], len(wanted)):
             raise ModelError(f"the intensity properties of channel {channel} lack one of {', '.join(wanted)}.")
+
+
+def _resamples(function: Any, options: dict) -> bool:
+    """Tell whether nnU-Net's function resamples a few voxels with these options without an error."""
+    image = np.arange(4**3, dtype=np.float32).reshape(1, 4, 4, 4)
+    try:
+        return all(
+            np.ndim(function(image, (3, 5, 5), (old, 1.0, 1.0), (4 / 3 * old, 0.8, 0.8), **options)) == 4
+            for old in (1.0, 9.0)  # without and with an anisotropic axis
+        )
+    except Exception:
+        return False
 
 
 def _check_labels(manager: Any, summary: ModelSummary) -> None:

@@ -23,14 +23,16 @@ from .bundle import DESCRIPTION, TEXTS, check_size, choose_folds, is_bundle, rea
 from .dataset_json import channel_names, label_rows, modality
 from .files import MAX_JSON, Files, open_source, parse_json
 from .folder import fold_names, read_plans
-from .json_checks import numbers, short
+from .json_checks import numbers, short, whole
 
 MAX_PATCH_VOXELS = 1 << 28
+MIN_SPACING, MAX_SPACING = 1e-6, 1e6  # mm
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+NIBABEL_READERS = ("NibabelIO", "NibabelIOWithReorient")
 STATISTICS = ("running_mean", "running_var")  # of batch normalization: stored with the weights, but not parameters
 
-# TotalSegmentator turns every image to the closest canonical (RAS+) orientation before nnU-Net sees it
-# (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks need this orientation.
+# TotalSegmentator reads every image with nibabel and turns it to the closest canonical (RAS+) orientation before
+# nnU-Net sees it (totalsegmentator/nnunet.py, nnUNet_predict_image: as_closest_canonical), so its networks need this.
 TOTALSEGMENTATOR = r"(Dataset\d+_)?TotalSeg(mentator|MRI)_?.*"
 TOTALSEGMENTATOR_NOTICE = "TotalSegmentator is not a medical device and not intended for clinical use."
 
@@ -49,6 +51,8 @@ class ModelFacts:
     :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
     :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
         ``None`` for images as stored.
+    :ivar reads_with_nibabel: the images of its training were read with nibabel, which understands some headers
+        otherwise than ITK.
     :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
     :ivar licence: licence of the weights; ``None`` if unknown.
     :ivar notice: text that users must see; ``None`` if there is none.
@@ -63,6 +67,7 @@ class ModelFacts:
     features: int
     folds: tuple[str, ...]
     orientation: str | None
+    reads_with_nibabel: bool
     modality: str | None
     licence: str | None
     notice: str | None
@@ -174,6 +179,7 @@ def _describe(
 ) -> ModelSummary:
     """Return what both JSON files say of a configuration; the names of ``dataset.json`` if there is no label table."""
     with named(files.where("plans.json")):
+        plans = _whole_plans(plans)
         entries = _configuration(plans, configuration)
         _check_geometry(plans, entries)
         features = _features(entries)
@@ -185,7 +191,8 @@ def _describe(
     backward = plans["transpose_backward"] if len(entries["patch_size"]) == 3 else (0, 1)
     name = one_line(str(plans.get("dataset_name") or files.name))[:200]
     canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
-    reoriented = canonical or str(plans.get("image_reader_writer")).endswith("WithReorient")
+    reader = str(plans.get("image_reader_writer"))
+    reoriented = canonical or reader.endswith("WithReorient")
     return ModelSummary(
         path=files.path,
         name=name,
@@ -200,6 +207,7 @@ def _describe(
         channel_names=channels,
         modality=modality(channels),
         orientation="RAS" if reoriented else None,
+        reads_with_nibabel=canonical or reader in NIBABEL_READERS,
         licence=None,
         notice=TOTALSEGMENTATOR_NOTICE if canonical else None,
         spacing=tuple(float(entries["spacing"][axis]) for axis in backward),
@@ -207,6 +215,23 @@ def _describe(
         features=features,
         folds=folds,
     )
+
+
+def _whole_plans(plans: dict) -> dict:
+    """Return the plans with whole floats, such as 32.0, as the integers that nnU-Net needs."""
+    plans = {key: whole(value) if key.startswith("transpose_") else value for key, value in plans.items()}
+    configurations = plans.get("configurations")
+    if isinstance(configurations, dict):
+        plans["configurations"] = {name: _whole_entries(entries) for name, entries in configurations.items()}
+    return plans
+
+
+def _whole_entries(entries: Any) -> Any:
+    """Return a configuration, its architecture or its options with whole floats as integers."""
+    if not isinstance(entries, dict):
+        return whole(entries)
+    floats = ("spacing", "nonlin_kwargs", "norm_op_kwargs", "dropout_op_kwargs", "separate_z_anisotropy_threshold")
+    return {key: value if key in floats else _whole_entries(value) for key, value in entries.items()}
 
 
 def _configuration(plans: dict, name: str) -> dict:
@@ -229,18 +254,26 @@ def _configuration(plans: dict, name: str) -> dict:
 
 def _check_geometry(plans: dict, entries: dict) -> None:
     """Check patch, spacing and order of the axes."""
-    patch = entries.get("patch_size")
-    if not (numbers(patch, 2) or numbers(patch, 3)) or not 1 <= math.prod(patch) <= MAX_PATCH_VOXELS:
-        raise ModelError(f"patch_size {short(patch)} must be two or three sizes, at most {MAX_PATCH_VOXELS} voxels.")
+    patch: Any = entries.get("patch_size")
+    patch_fits = _integers(patch) and len(patch) in (2, 3) and min(patch) > 0
+    if not patch_fits or math.prod(patch) > MAX_PATCH_VOXELS:
+        raise ModelError(
+            f"patch_size {short(patch)} must be two or three whole numbers, at most {MAX_PATCH_VOXELS} voxels."
+        )
     spacing = entries.get("spacing")
-    if not numbers(spacing, len(patch)) or min(spacing) <= 0:
+    if not numbers(spacing, len(patch)) or not MIN_SPACING <= min(spacing) <= max(spacing) <= MAX_SPACING:
         raise ModelError(f"spacing {short(spacing)} must be {len(patch)} positive numbers (mm).")
     forward: Any = plans.get("transpose_forward")
     backward: Any = plans.get("transpose_backward")
-    if forward not in [list(axes) for axes in itertools.permutations(range(3))]:
+    if not _integers(forward) or forward not in [list(axes) for axes in itertools.permutations(range(3))]:
         raise ModelError(f"transpose_forward {short(forward)} is not a permutation of the axes 0, 1, 2.")
-    if backward != [forward.index(axis) for axis in range(3)]:
+    if not _integers(backward) or backward != [forward.index(axis) for axis in range(3)]:
         raise ModelError(f"transpose_backward {short(backward)} is not the inverse of transpose_forward {forward}.")
+
+
+def _integers(value: Any) -> bool:
+    """Tell whether a value is a list of integers; true and false are none, although they equal 1 and 0."""
+    return isinstance(value, list) and all(type(entry) is int for entry in value)
 
 
 def _features(entries: dict) -> int:

@@ -1,0 +1,152 @@
+"""Images that a model cannot take end with a sentence; odd ones that it can take are segmented."""
+
+import struct
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import ImageError, open_model, segment
+from ClassScaleSegLib.commands.main import main
+from conftest import small_plans
+
+pytest.importorskip("nnunetv2")
+sitk = pytest.importorskip("SimpleITK")
+
+
+def image(size=(12, 16, 20), spacing=(1.0, 1.0, 1.0), voxels=None):
+    """Voxels and size (z, y, x), spacing (x, y, z)."""
+    array = np.random.default_rng(0).normal(50, 30, size) if voxels is None else voxels
+    picture = sitk.GetImageFromArray(array.astype(np.float32))
+    picture.SetSpacing(spacing)
+    return picture
+
+
+def one_voxel(size=(12, 16, 20)):
+    voxels = np.zeros(size)
+    voxels[5, 6, 7] = 100
+    return voxels
+
+
+def plans(dimension=3, transposed=False, spacing=None, **entries):
+    content = small_plans(dimension=dimension)
+    content["configurations"]["3d_fullres"].update(spacing=spacing or [3.0] * dimension, **entries)
+    if transposed:
+        content.update(transpose_forward=[1, 2, 0], transpose_backward=[2, 0, 1])
+    return content
+
+
+@pytest.mark.parametrize(
+    "source, of_model, grid",
+    [
+        (image(spacing=(0.001, 0.001, 0.001)), {}, "20 x 16 x 12 voxels of 0.001 x 0.001 x 0.001 .* grid of 0 x 0 x 0"),
+        (image(spacing=(1, 1, 0.01)), {}, "20 x 16 x 12 voxels of 1 x 1 x 0.01 mm .*grid of 7 x 5 x 0"),
+        (image(spacing=(0.01, 1, 1)), {"transposed": True}, "of 0.01 x 1 x 1 mm .*grid of 0 x 5 x 4"),
+        (image(spacing=(0.01, 1, 1)), {"dimension": 2}, "of 0.01 x 1 x 1 mm .*3 x 3 x 1 mm.*grid of 0 x 5 x 12"),
+        (
+            image(spacing=(1, 2, 4)),
+            {"transposed": True, "spacing": [60.0, 1.0, 200.0]},
+            "At the model's spacing, 1 x 60 x 200 mm, this is a grid of 20 x 1 x 0 voxels",
+        ),
+        (
+            image(spacing=(0.3, 0.3, 0.3), voxels=one_voxel()),
+            {},
+            "of 0.3 x 0.3 x 0.3 mm .*but only 1 x 1 x 1 of them are not zero.*grid of 0 x 0 x 0",
+        ),
+    ],
+)
+def test_an_empty_model_grid_is_named_with_spacing_and_grid(write_model, source, of_model, grid):
+    model = open_model(write_model(plans(**of_model)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        with pytest.raises(ImageError, match=f"{grid}.*Is the unit right?"):
+            segment(source, model, device="cpu", mirroring=False)
+
+
+def test_the_command_ends_with_the_code_for_images_and_no_file(write_model, tmp_path, capsys):
+    file, out = tmp_path / "micro.nii.gz", tmp_path / "out.nii.gz"
+    sitk.WriteImage(image(spacing=(0.001, 0.001, 0.001)), str(file))
+    assert main(["segment", str(file), "-m", str(write_model()), "-o", str(out), "--device", "cpu"]) == 4
+    said = capsys.readouterr().err
+    assert str(file) in said and "metres or micrometres" in said and "RuntimeWarning" not in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "voxels",
+    [np.full((4, 5, 6), 7.0), one_voxel(), np.full((1, 1, 1), 9.0), np.random.default_rng(0).normal(size=(1, 9, 9))],
+)
+@pytest.mark.parametrize("scheme", ["CTNormalization", "ZScoreNormalization", "RescaleTo01Normalization"])
+def test_constant_images_single_voxels_and_single_slices_are_segmented(write_model, voxels, scheme):
+    model = open_model(write_model(plans(spacing=[1.0] * 3, normalization_schemes=[scheme])))
+    result = segment(image(voxels=voxels), model, device="cpu", mirroring=False)
+    assert result.labels.shape == voxels.shape
+
+
+@pytest.mark.parametrize(
+    "voxels, found",
+    [(np.linspace(-1024, 3000, 1000), "from -1024 to 3000"), (np.linspace(0, 256, 1000), "from 0 to 256")],
+)
+def test_a_normalisation_that_does_not_suit_the_image_is_named(write_model, tmp_path, capsys, voxels, found):
+    folder = write_model(plans(spacing=[1.0] * 3, normalization_schemes=["RGBTo01Normalization"]))
+    file = tmp_path / "ct.nii.gz"
+    sitk.WriteImage(image(voxels=voxels.reshape(10, 10, 10)), str(file))
+    assert main(["segment", str(file), "-m", str(folder), "-o", str(tmp_path / "out.nrrd"), "--device", "cpu"]) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{file}, with intensities {found}, does not suit" in said and "RGBTo01Normalization" in said
+    picture = image(voxels=np.linspace(0, 255, 1000).reshape(10, 10, 10))
+    assert segment(picture, open_model(folder), device="cpu").labels.any()
+
+
+def test_intensities_beyond_what_float32_can_normalise_are_a_sentence(write_model):
+    model = open_model(write_model(plans(spacing=[1.0] * 3, normalization_schemes=["ZScoreNormalization"])))
+    voxels = np.linspace(-3e38, 3e38, 1000).reshape(10, 10, 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            labels = segment(image(voxels=voxels), model, device="cpu").labels
+        except ImageError as error:
+            assert "ZScoreNormalization" in str(error)
+        else:
+            assert labels.shape == voxels.shape
+
+
+@pytest.mark.parametrize(
+    "name, reader, nibabel",
+    [
+        ("Dataset007_Small", "NibabelIOWithReorient", True),
+        ("Dataset007_Small", "NibabelIO", True),
+        ("Dataset007_Small", "SimpleITKIO", False),
+        ("Dataset007_Small", "SimpleITKIOWithReorient", False),
+        ("Dataset291_TotalSegmentator_part1_organs_1559subj", "SimpleITKIO", True),
+    ],
+)
+def test_the_reader_of_the_training_reads_a_header_without_codes(write_model, tmp_path, capsys, name, reader, nibabel):
+    import nibabel as nib
+    from ClassScaleSegLib.models.packing import pack
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    content = plans(spacing=[1.0] * 3)
+    content.update(dataset_name=name, image_reader_writer=reader)
+    folder, file = write_model(content), tmp_path / "no_codes.nii"
+    written = nib.Nifti1Image(np.random.default_rng(0).normal(50, 30, (20, 18, 12)).astype(np.float32), np.eye(4))
+    written = bytearray(written.to_bytes())
+    struct.pack_into("<2h", written, 252, 0, 0)
+    file.write_bytes(written)
+    pack(folder, tmp_path / "bundle.zip")
+    for source in (folder, tmp_path / "bundle.zip"):
+        model, told = open_model(source), []
+        assert model.reads_with_nibabel == nibabel
+        found = segment(file, model, device="cpu", mirroring=False, progress=told.append)
+        assert any(f"read as {'nibabel' if nibabel else 'ITK'} does" in report.message for report in told)
+    if name == "Dataset007_Small":  # voxels as nnU-Net's reader gives them, and its way back to the file
+        reading = PlansManager(content).image_reader_writer_class()
+        voxels, properties = reading.read_images([str(file)])
+        as_read = replace(model, orientation=None)
+        labels = segment(image(voxels=voxels[0]), as_read, device="cpu", mirroring=False).labels
+        reading.write_seg(labels.astype(np.uint8), str(tmp_path / "nnunet.nii"), properties)
+        of_nnunet = np.asarray(nib.load(tmp_path / "nnunet.nii").dataobj).T
+        assert len(np.unique(of_nnunet)) > 3 and np.array_equal(of_nnunet, found.labels)
+    out = tmp_path / "out.nii.gz"
+    assert main(["segment", str(file), "-m", str(folder), "-o", str(out), "--device", "cpu"]) == 0
+    assert f"read as {'nibabel' if nibabel else 'ITK'} does" in " ".join(capsys.readouterr().err.split())
