@@ -62,8 +62,9 @@ def check_case(reader: type, channels: tuple[str, ...], highest: int, case: RawC
     if complete and count != len(channels):
         findings.append(Finding(_wrong_count(case, count, channels), ImageError))
     if complete and all(zeros):
-        files = " and ".join(map(str, case.images))
-        sentence = f"{files} of the case {case.name} hold zeros alone. Export the image again, or remove the case."
+        verb = "holds" if len(case.images) == 1 else "hold"
+        files = f"{' and '.join(map(str, case.images))} of the case {case.name}"
+        sentence = f"{files} {verb} zeros alone. Export the image again, or remove the case."
         findings.append(Finding(sentence, ImageError))
     else:
         empty = [file for (file, _, _), zero in zip(grids, zeros, strict=True) if zero]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from ClassScaleSegLib.models.files import parse_json
 
 from ..files import write_json
 from .raw_cases import RawCase
@@ -32,8 +35,8 @@ def readable_by_nnunet(folder: Path, dataset: dict, cases: Sequence[RawCase]) ->
         yield
         return
     print(
-        f"Warning: nnU-Net cannot use {file} as it is: it needs UTF-8 without a byte-order mark, numbers without "
-        "quotation marks or decimals, file_ending and numTraining. It gets a corrected copy; your file is unchanged.",
+        f"Warning: nnU-Net cannot use {file} as it is: {_difference(file, dataset)}. It gets a corrected copy; your "
+        "file is unchanged.",
         file=sys.stderr,
     )
     listed = {
@@ -64,6 +67,17 @@ def _as_nnunet_reads(file: Path) -> str | None:
             return _text(json.load(stream))
     except ValueError:
         return None
+
+
+def _difference(file: Path, dataset: dict) -> str:
+    """Say what nnU-Net could not read."""
+    content = file.read_bytes()
+    given = parse_json(content)
+    odd = ["it begins with a byte-order mark"] if content.startswith(codecs.BOM_UTF8) else []
+    odd += [f"it has no {key}" for key in dataset if key not in given]
+    changed = [key for key in dataset if key in given and _text({"": given[key]}) != _text({"": dataset[key]})]
+    odd += [f"{key} should be {json.dumps(dataset[key], ensure_ascii=False)[:200]}" for key in changed]
+    return "; ".join(odd) or "it is in UTF-8, unlike other files of this system"
 
 
 def _text(content: dict) -> str:

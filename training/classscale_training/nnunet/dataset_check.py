@@ -47,8 +47,8 @@ def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> Raw
     file = folder / "dataset.json"
     dataset = read_dataset_json(file)
     with named(file):
-        channels = check_for_model(dataset)
         highest = check_labels(dataset["labels"])
+        channels = check_for_model(dataset)
         dataset["file_ending"] = find_ending(folder, dataset.get("file_ending"))
     cases, findings = find_cases(folder, dataset)
     announced = dataset.setdefault("numTraining", len(cases))
@@ -95,8 +95,8 @@ def _find_reader(dataset: dict, image: Path) -> type:
             with suppress(RuntimeError):
                 return determine_reader_writer_from_dataset_json(dataset, example, verbose=False)
     raise LabelTableError(
-        f"It has file_ending {dataset['file_ending']}, which no reader of nnU-Net knows. Convert the files, for example "
-        "to .nii.gz."
+        f"It has file_ending {dataset['file_ending']}, which no reader of nnU-Net knows. Convert the files, for "
+        "example to .nii.gz."
     )
 
 

@@ -32,7 +32,7 @@ def report(name: str, findings: Iterable[Finding]) -> None:
     findings = list(findings)
     warnings = [finding.sentence for finding in findings if finding.error is None]
     if warnings:
-        print("\n".join(f"Warning: {line}" for line in first(warnings, "warnings")), file=sys.stderr)
+        print("\n".join(first(warnings, "Warning: ", "warnings")), file=sys.stderr)
     faults = [finding for finding in findings if finding.error is not None]
     kinds = {finding.error for finding in faults}
     sentences = [finding.sentence for finding in faults]
@@ -40,17 +40,20 @@ def report(name: str, findings: Iterable[Finding]) -> None:
     if len(faults) == 1:
         raise kind(sentences[0])
     if faults:
-        lines = "\n".join(f"- {line}" for line in first(sentences, "faults"))
+        lines = "\n".join(first(sentences, "- ", "faults"))
         raise kind(f"{name} has {len(faults)} faults:\n{lines}")
 
 
-def first(sentences: Sequence[str], what: str) -> list[str]:
-    """Return the first ``MAX_SENTENCES`` of many sentences, and how many more there are.
+def first(sentences: Sequence[str], mark: str, what: str) -> list[str]:
+    """Return the first ``MAX_SENTENCES`` of many sentences, each after a mark, and how many more there are.
 
-    >>> first(["one", "two"], "faults")
-    ['one', 'two']
-    >>> first(["the same"] * 25, "faults")[-1]
+    >>> first(["one", "two"], "- ", "faults")
+    ['- one', '- two']
+    >>> first(["the same"] * 25, "- ", "faults")[-1]
     'and 5 more faults.'
     """
     more = len(sentences) - MAX_SENTENCES
-    return [*sentences[:MAX_SENTENCES], *([f"and {more} more {what}."] if more > 0 else [])]
+    return [
+        *(f"{mark}{sentence}" for sentence in sentences[:MAX_SENTENCES]),
+        *([f"and {more} more {what}."] if more > 0 else []),
+    ]
