@@ -174,8 +174,8 @@ def test_missing_predictions_are_an_error_or_count_as_missed(tmp_path):
             lambda p: write(p, "c.nii.gz", blocks(0).astype(np.int16) - 1),
             "not a label map: whole numbers .* not -1 to 4",
         ),
-        (lambda p: (p / "c.nii.gz").write_bytes((p / "c.nii.gz").read_bytes()[:-40]), "c.nii.gz is truncated"),
-        (lambda p: (p / "c.nii.gz").write_text("no image"), "c.nii.gz is truncated or not a gzip file"),
+        (lambda p: (p / "c.nii.gz").write_bytes((p / "c.nii.gz").read_bytes()[:-40]), "c.nii.gz is damaged"),
+        (lambda p: (p / "c.nii.gz").write_text("no image"), "c.nii.gz"),
         (lambda p: write(p, "c.mha", blocks(0)), "two files of the same case"),
         (lambda p: (p / "c.nii.gz").unlink(), "holds no label maps"),
     ],
@@ -194,6 +194,10 @@ def test_names_come_from_dataset_json(tmp_path):
     assert names_and_ignore(file) == ({0: "background", 1: "liver"}, 2)
     file.write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2], "part": 2}}))
     assert names_and_ignore(file) == ({}, None)
+    file.write_bytes(
+        b"\xef\xbb\xbf" + json.dumps({"labels": {"background": "0", "liver": 1.0, "ignore": "2"}}).encode()
+    )
+    assert names_and_ignore(file) == ({0: "background", 1: "liver"}, 2)
     file.write_text("{")
     with pytest.raises(LabelTableError, match="cannot be read as an nnU-Net dataset.json"):
         names_and_ignore(file)

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("nnunetv2")
 import numpy as np
 import SimpleITK as sitk
-from classscale_training.nnunet.dataset_check import check_dataset, check_labels
+from classscale_training.nnunet.dataset_check import check_labels
 from classscale_training.nnunet.label_resampling import resample_labels
 from classscale_training.nnunet.planner import PLANNERS, find_planner
 from classscale_training.nnunet.preprocessing import MAX_LOCATIONS, ClassScalePreprocessor
@@ -158,21 +158,3 @@ def test_labels_of_dataset_json_must_be_consecutive():
         check_labels({"nothing": 0, "a": 1})
     with pytest.raises(LabelTableError, match="ignore label is 1; it must be the highest, 2"):
         check_labels({"background": 0, "ignore": 1, "a": 2})
-
-
-def test_a_label_map_that_dataset_json_does_not_describe_is_named(dataset, tmp_path):
-    dataset(5, 5)
-    folder = tmp_path / "raw" / "Dataset005_Planned"
-    with pytest.raises(LabelTableError, match="gives numTraining as 1000, but 1 training cases were found"):
-        check_dataset(folder)
-    content = json.loads((folder / "dataset.json").read_text()) | {"numTraining": 1}
-    (folder / "dataset.json").write_text(json.dumps(content))
-    check_dataset(folder)
-    labels = np.zeros((4, 4, 4), np.uint16)
-    labels[1, 2, 3] = 700
-    sitk.WriteImage(sitk.GetImageFromArray(labels), str(folder / "labelsTr" / "case.nii.gz"))
-    with pytest.raises(LabelTableError, match="case.nii.gz holds label 700; dataset.json has integer labels 0 to 4"):
-        check_dataset(folder)
-    (folder / "dataset.json").write_text("{")
-    with pytest.raises(LabelTableError, match="cannot be read as an nnU-Net dataset.json"):
-        check_dataset(folder)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ClassScaleSegLib.errors import ImageError, LabelTableError
+from ClassScaleSegLib.errors import ImageError
 from ClassScaleSegLib.images.counts import overlap_counts
 
+from ..data.dataset_json import read_dataset_json
 from ..data.parallel import map_cases
 from ..data.volumes import case_name, geometry_difference, read_labels
 from .report import Evaluation
@@ -141,14 +141,11 @@ def names_and_ignore(dataset_json: Path) -> tuple[dict[int, str], int | None]:
     :returns: the names by label value, empty if labels are regions; and the ignore label, or ``None``.
     :raises LabelTableError: if the file cannot be read.
     """
-    try:
-        labels = json.loads(dataset_json.read_text(encoding="utf-8"))["labels"]
-        ignore = labels.pop("ignore", None)
-        if any(isinstance(value, list) for value in labels.values()):
-            return {}, ignore
-        return {int(value): str(name) for name, value in labels.items()}, ignore
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabelTableError(f"{dataset_json} cannot be read as an nnU-Net dataset.json ({error!r}).") from error
+    labels = read_dataset_json(dataset_json)["labels"]
+    ignore = labels.pop("ignore", None)
+    if any(isinstance(value, list) for value in labels.values()):
+        return {}, ignore
+    return {value: str(name) for name, value in labels.items()}, ignore
 
 
 def _files(folder: Path) -> dict[str, Path]:

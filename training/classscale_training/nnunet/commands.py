@@ -64,17 +64,18 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Check the labels, extract the fingerprint, and plan with the channels of the basis in place of the classes.
+    """Check every case, extract the fingerprint, and plan with the channels of the basis in place of the classes.
 
     :param options: parsed from the arguments of :func:`add_plan_arguments`.
     :returns: 0.
     :raises ClassScaleError: if nnU-Net's folders are not set, or a dataset is not found.
     :raises ModelError: if the planner is unknown or the rank is out of range.
-    :raises LabelTableError: if label maps and ``dataset.json`` do not agree.
+    :raises ClassScaleError: if there are faults in the dataset, as :func:`.check_dataset` reports them.
     """
     require_folders("nnUNet_raw", "nnUNet_preprocessed")
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiment_dataset
 
+    from .corrected_json import readable_by_nnunet
     from .dataset_check import check_dataset
     from .planner import find_planner
 
@@ -85,19 +86,20 @@ def plan(options: argparse.Namespace) -> int:
         made.rank = options.rank
         return made
 
-    for dataset in options.d:
-        check_dataset(_dataset_folder("nnUNet_raw", str(dataset)), options.npfp)
     bar, checked = not options.no_pbar, options.verify_dataset_integrity
-    extract_fingerprints(options.d, options.fpe, options.npfp, checked, options.clean, options.verbose, bar)
-    for dataset in options.d:
-        _, name = plan_experiment_dataset(
-            dataset,
-            planner,
-            options.gpu_memory_target,
-            options.preprocessor_name,
-            options.overwrite_target_spacing,
-            options.overwrite_plans_name,
-        )
+    folders = {dataset: _dataset_folder("nnUNet_raw", str(dataset)) for dataset in options.d}
+    found = {dataset: check_dataset(folder, options.npfp, bar) for dataset, folder in folders.items()}
+    for dataset, raw in found.items():
+        with readable_by_nnunet(folders[dataset], raw.content, raw.cases):
+            extract_fingerprints([dataset], options.fpe, options.npfp, checked, options.clean, options.verbose, bar)
+            _, name = plan_experiment_dataset(
+                dataset,
+                planner,
+                options.gpu_memory_target,
+                options.preprocessor_name,
+                options.overwrite_target_spacing,
+                options.overwrite_plans_name,
+            )
         print(f"The plans of dataset {dataset} are {name}.")
     return 0
 
@@ -131,26 +133,35 @@ def add_preprocess_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def preprocess(options: argparse.Namespace) -> int:
-    """Preprocess planned datasets.
+    """Check every case of planned datasets, and preprocess them.
 
     :param options: parsed from the arguments of :func:`add_preprocess_arguments`.
     :returns: 0.
     :raises ClassScaleError: if nnU-Net's folders are not set, or a dataset is not found.
     :raises ModelError: if the plans are missing.
+    :raises ClassScaleError: if there are faults in the dataset, as :func:`.check_dataset` reports them.
     """
     require_folders("nnUNet_raw", "nnUNet_preprocessed")
     from . import preprocessing
+    from .corrected_json import readable_by_nnunet
+    from .dataset_check import check_dataset
 
     for dataset in options.d:
         _preprocessed_json(str(dataset), f"{options.plans_name}.json")
-    preprocessing.preprocess(
-        options.d,
-        options.plans_name,
-        options.c,
-        num_processes=options.np or [_PROCESSES.get(configuration, 4) for configuration in options.c],
-        verbose=options.verbose,
-        show_progress_bar=not options.no_pbar,
-    )
+    processes = options.np or [_PROCESSES.get(configuration, 4) for configuration in options.c]
+    folders = {dataset: _dataset_folder("nnUNet_raw", str(dataset)) for dataset in options.d}
+    bar = not options.no_pbar
+    found = {dataset: check_dataset(folder, max(processes), bar) for dataset, folder in folders.items()}
+    for dataset, raw in found.items():
+        with readable_by_nnunet(folders[dataset], raw.content, raw.cases):
+            preprocessing.preprocess(
+                [dataset],
+                options.plans_name,
+                options.c,
+                num_processes=processes,
+                verbose=options.verbose,
+                show_progress_bar=bar,
+            )
     return 0
 
 

@@ -1,54 +1,121 @@
-"""Check that the label maps of a raw dataset agree with ``dataset.json``, before hours are spent on planning it."""
+"""Check every case of a raw dataset, before hours are spent on planning and preprocessing it."""
 
 from __future__ import annotations
 
 import functools
-import json
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
-from ClassScaleSegLib.errors import LabelTableError, named
+from ClassScaleSegLib.errors import LabelTableError, OutOfMemoryError, named
 
+from ..data.dataset_json import check_for_model, read_dataset_json
 from ..data.parallel import map_cases
+from .case_check import CaseCheck, check_case
+from .findings import Finding, report
+from .raw_cases import RawCase, find_cases, find_ending
+
+_MAX_NAMES = 5
 
 
-def check_dataset(folder: Path, workers: int = 0) -> None:
-    """Check ``dataset.json`` and every label map of the training cases.
+@dataclass(frozen=True)
+class RawDataset:
+    """A dataset without faults.
 
-    nnU-Net reads the label maps for this only with ``--verify_dataset_integrity``.
+    :ivar content: of ``dataset.json``, with whole numbers, ``file_ending`` and ``numTraining``.
+    """
+
+    content: dict
+    cases: list[RawCase]
+
+
+def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> RawDataset:
+    """Check ``dataset.json``, and all images and label maps of the training cases. Print warnings.
 
     :param folder: ``nnUNet_raw/DatasetXXX_Name``.
-    :param workers: number of processes that read label maps.
-    :raises LabelTableError: if ``dataset.json`` cannot be read, labels are not 0, 1, 2 ..., the number of cases is not
-        ``numTraining``, or a label map holds a label that ``dataset.json`` does not have.
+    :param workers: number of processes that read files.
+    :param progress: show a progress bar.
+    :raises LabelTableError: if ``dataset.json`` cannot be used, or label maps are missing or do not fit.
+    :raises ImageError: if images are missing or cannot be used.
+    :raises ClassScaleError: if there are faults of both kinds. All faults are in the message, one sentence each.
     """
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+    from tqdm import tqdm
 
     file = folder / "dataset.json"
+    dataset = read_dataset_json(file)
     with named(file):
-        try:
-            dataset = json.loads(file.read_text(encoding="utf-8"))
-            highest = check_labels(dataset["labels"])
-            announced = int(dataset["numTraining"])
-            cases = get_filenames_of_train_images_and_targets(str(folder), dataset)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LabelTableError(
-                f"It cannot be read as an nnU-Net dataset.json ({error!r}). Compare it with nnU-Net's description of "
-                "the dataset format."
-            ) from error
-        if len(cases) != announced:
-            raise LabelTableError(
-                f"It gives numTraining as {announced}, but {len(cases)} training cases were found. Correct numTraining "
-                "or the cases."
-            )
+        highest = check_labels(dataset["labels"])
+        channels = check_for_model(dataset)
+        dataset["file_ending"] = find_ending(folder, dataset.get("file_ending"))
+    cases, findings = find_cases(folder, dataset)
+    announced = dataset.setdefault("numTraining", len(cases))
+    if cases and announced != len(cases):
+        sentence = (
+            f"{file} gives numTraining as {announced}, but {len(cases)} training cases were found. Correct numTraining "
+            "or the cases."
+        )
+        findings.append(Finding(sentence, LabelTableError))
     if not cases:
-        raise LabelTableError(f"{folder} has no training cases: put images into imagesTr and label maps into labelsTr.")
-    first = next(iter(cases.values()))["images"][0]
-    reader = determine_reader_writer_from_dataset_json(dataset, first, verbose=False)
-    labels = [Path(case["label"]) for case in cases.values()]
-    for _ in map_cases(functools.partial(_check_case, reader, highest), labels, workers):
-        pass
+        sentence = (
+            f"{folder} has no training cases: put images into imagesTr and label maps into labelsTr, with names that "
+            f"end with {dataset['file_ending']}."
+        )
+        report(folder.name, [*findings, Finding(sentence, LabelTableError)])
+    with named(file):
+        reader = _find_reader(dataset, cases[0].images[0])
+    check = functools.partial(check_case, reader, channels, highest)
+    checks: list[CaseCheck] = []
+    with tqdm(desc="Checking cases", total=len(cases), disable=not progress) as bar:
+        try:
+            for done in map_cases(check, cases, min(workers, len(cases))):
+                checks.append(done)
+                bar.update()
+        except BrokenProcessPool as error:
+            raise OutOfMemoryError(
+                f"A process that read the case {cases[len(checks)].name} of {folder.name} or one near it was killed, "
+                "most likely because memory ran out. Use fewer processes."
+            ) from error
+    findings += [finding for done in checks for finding in done.findings]
+    present = [done.labels for done in checks if done.labels is not None]
+    if len(present) == len(cases):
+        findings += _missing_classes(folder, dataset["labels"], np.any(present, axis=0))
+    report(folder.name, findings)
+    return RawDataset(dataset, cases)
+
+
+def _find_reader(dataset: dict, image: Path) -> type:
+    """Return the class that nnU-Net will read the files with: by default the first that can read the first image."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    with redirect_stderr(StringIO()):  # it prints a traceback for each class that cannot
+        for example in (str(image), None):
+            with suppress(RuntimeError):
+                return determine_reader_writer_from_dataset_json(dataset, example, verbose=False)
+    raise LabelTableError(
+        f"It has file_ending {dataset['file_ending']}, which no reader of nnU-Net knows. Convert the files, for "
+        "example to .nii.gz."
+    )
+
+
+def _missing_classes(folder: Path, labels: dict, present: np.ndarray) -> list[Finding]:
+    """Find classes that occur in no label map.
+
+    :param present: bool, for each label from 0 on.
+    """
+    values = [value for value in range(1, len(present)) if value != labels.get("ignore")]
+    if values and not present[values].any():
+        sentence = f"No label map in {folder / 'labelsTr'} has foreground: all hold 0 alone. Export them again."
+        return [Finding(sentence, LabelTableError)]
+    names = {value: name for name, entry in reversed(labels.items()) for value in np.atleast_1d(entry).tolist()}
+    missing = [f"{names[value]} ({value})" for value in values if not present[value]]
+    if not missing:
+        return []
+    more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
+    sentence = f"No label map of {folder.name} contains {', '.join(missing[:_MAX_NAMES])}{more}: it cannot be learned."
+    return [Finding(f"{sentence} Check the values in the label maps.")]
 
 
 def check_labels(labels: dict) -> int:
@@ -69,14 +136,3 @@ def check_labels(labels: dict) -> int:
     if "ignore" in labels and labels["ignore"] != values[-1]:
         raise LabelTableError(f"the ignore label is {labels['ignore']}; it must be the highest, {values[-1]}.")
     return values[-1]
-
-
-def _check_case(reader: type, highest: int, file: Path) -> None:
-    labels = reader().read_seg(str(file))[0]
-    low, high = labels.min(), labels.max()
-    if low < 0 or high > highest or (labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels))):
-        wrong = low if low < 0 else high
-        raise LabelTableError(
-            f"{file} holds label {wrong:g}; dataset.json has integer labels 0 to {highest}. Correct the label map or "
-            "dataset.json."
-        )
