@@ -16,6 +16,7 @@ from ..options import Options
 from .progress import CancelToken, Monitor, Progress
 
 if TYPE_CHECKING:
+    from ..images.geometry import Geometry
     from ..models.model import Model
     from ..models.projection import Projection
     from .backbone import Backbone
@@ -71,8 +72,13 @@ def segment_with(
     options: Options,
     progress: Callable[[Progress], None] | None = None,
     cancel: CancelToken | None = None,
+    accept: Callable[[Geometry], object] = lambda geometry: None,
 ) -> Segmentation:
-    """Segment one image as :func:`segment` does, with the choices in ``options``."""
+    """Segment one image as :func:`segment` does, with the choices in ``options``.
+
+    :param accept: called with the grid of the image when it has been read; an exception that it raises ends the job
+        before the long computation, such as that of :func:`~ClassScaleSegLib.images.formats.writable_geometry`.
+    """
     import torch
 
     from .backbone import Backbone
@@ -86,6 +92,7 @@ def segment_with(
     monitor.report("read")
     flat, nibabel = len(model.patch) == 2, model.reads_with_nibabel
     source = read_image(image, model.channels, model.orientation, flat=flat, nibabel=nibabel)
+    accept(source.geometry)
     for notice in source.notices:
         monitor.tell(notice)
     assert source.voxels is not None  # an image that was just read has its voxels

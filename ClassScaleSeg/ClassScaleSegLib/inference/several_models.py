@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import LabelTableError, ModelError
+from ..images.geometry import Geometry
 from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
 from ..labels.label import MAX_VALUE, Label, segment_color, segment_id
@@ -34,6 +35,7 @@ def segment_parts(
     options: Options = Options(),
     progress: Callable[[Progress], None] | None = None,
     cancel: CancelToken | None = None,
+    accept: Callable[[Geometry], object] = lambda geometry: None,
 ) -> Segmentation:
     """Segment one image with each of the models in turn; with a single model this is `segment`.
 
@@ -48,6 +50,7 @@ def segment_parts(
     :param progress: called with reports that say which part is at work; ``done``, ``total`` and ``remaining`` are those
         of the whole job.
     :param cancel: as for `segment`.
+    :param accept: as for :func:`~.segmenter.segment_with`.
     :raises ModelError: if a model cannot be opened.
     :raises ImageError: if the image cannot be read or does not fit a model.
     :raises LabelTableError: if there is no such class, or there are more than 65535.
@@ -64,7 +67,7 @@ def segment_parts(
     """
     which = (options.folds, options.checkpoint, options.configuration)
     if len(sources) == 1:
-        return segment_with(image, open_model(sources[0], *which), options, progress, cancel)
+        return segment_with(image, open_model(sources[0], *which), options, progress, cancel, accept)
     tables = [summarize(source, options.configuration).table for source in sources]
     table = common_table(tables)
     table = table if options.classes is None else table.select(options.classes)
@@ -75,7 +78,9 @@ def segment_parts(
         monitor.check()
         report(Progress("load", 0, 1))
         chosen = None if options.classes is None else tuple(values)
-        result = segment_with(image, open_model(source, *which), replace(options, classes=chosen), report, cancel)
+        result = segment_with(
+            image, open_model(source, *which), replace(options, classes=chosen), report, cancel, accept
+        )
         merged = merged or _nothing(result, table)
         _merge(merged, result, values)
         del result  # before the next part needs the memory
