@@ -155,7 +155,7 @@ def test_a_name_that_is_not_utf8_fails_alone(tmp_path, image, capsys):
     lines = capsys.readouterr().out
     assert lines.isascii()
     (error,) = (event for event in map(json.loads, lines.splitlines()) if event["event"] == "error")
-    assert "is not a name in UTF-8" in error["message"] and error["message"].encode()
+    assert "is not a name in UTF-8, which ITK needs. Rename the file" in error["message"] and error["message"].encode()
 
 
 @posix

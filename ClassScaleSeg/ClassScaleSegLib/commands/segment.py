@@ -119,6 +119,7 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             reporter.skipped(f"{case.output} exists already")
             continue
         try:
+            _refuse_name(case)
             files = _side_files(job, case, found.many)
             check_writable(case.output, options.overwrite, SEGMENTATION_SUFFIXES)
             for kind, path in files.items():
@@ -177,6 +178,13 @@ def _models(job: Job) -> tuple[int, bool, Callable[[ImageSource, Callable[[Progr
     channels = common_channels(sources, options.configuration)
     flat = all(len(summarize(source, options.configuration).patch) == 2 for source in sources)
     return channels, flat, lambda image, progress: segment_parts(image, sources, options, progress)
+
+
+def _refuse_name(case: Case) -> None:
+    """Refuse images whose names are not UTF-8 before their results, which are named after them, are refused."""
+    for file in map(str, case.files):
+        if file != file.encode(errors="ignore").decode():
+            raise errors.ImageError(f"{file!a} is not a name in UTF-8, which ITK needs. Rename the file or its folder.")
 
 
 def _side_files(job: Job, case: Case, many: bool) -> dict[str, Path]:
