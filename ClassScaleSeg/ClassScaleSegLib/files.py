@@ -53,8 +53,10 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise an exception if a file must not be written to ``path``.
 
     :raises OutputExistsError: if the file exists and ``overwrite`` is false.
-    :raises OutputError: if ``path`` is a folder, or the file system cannot tell whether it exists.
+    :raises OutputError: if ``path`` is a folder, its name is not one in UTF-8, or the file system cannot tell whether
+        it exists.
     """
+    _refuse_name(path)
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:  # no permission to enter the folder, a name too long
@@ -63,6 +65,33 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{path} is a folder; give the path of a file.")
     if exists and not overwrite:
         raise OutputExistsError(f"{path} already exists; allow overwriting or choose another name.")
+
+
+def _refuse_name(path: Path) -> None:
+    """Refuse names that the libraries that write images cannot pass on; some end the process."""
+    try:
+        valid = bool(str(path).encode() and os.fsencode(path)) and "\0" not in str(path)
+    except UnicodeEncodeError:
+        valid = False
+    if not valid:
+        raise OutputError(f"{str(path)!a} is not a name in UTF-8, as results need. Choose another name or folder.")
+
+
+def given_name(path: Path) -> str:
+    """Return the last part of a path as it was given: the name of a link, not that of its target.
+
+    :param path: of any file or folder. "." and ".." have the name of the folder that they mean.
+
+    >>> given_name(Path("cases", "ct.nii.gz")), given_name(Path("series/."))
+    ('ct.nii.gz', 'series')
+    """
+    if path.name not in ("", ".."):
+        return path.name
+    here = os.environ.get("PWD", "")  # as the shell shows it, with links; the system itself only knows their targets
+    with suppress(OSError, ValueError):
+        if path.name == "" and os.path.basename(here) and os.path.samefile(here, path):
+            return os.path.basename(here)
+    return os.path.basename(os.path.realpath(path))
 
 
 def refuse_unwritable_folder(path: Path) -> None:

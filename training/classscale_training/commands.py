@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 
 from ClassScaleSegLib.errors import ClassScaleError
-from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code
+from ClassScaleSegLib.process.ending import run_command
+from ClassScaleSegLib.process.fault_log import FaultLog
 
 from .data import totalsegmentator as convert
 from .data import toy_dataset
@@ -32,15 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: the value of an :class:`.ExitCode`.
     :raises SystemExit: if the arguments cannot be parsed, or after ``-h``.
     """
-    options = _parser().parse_args(arguments)
-    try:
+
+    def run() -> int:
+        options = _parser().parse_args(arguments)
         return int(options.run(options))
-    except ClassScaleError as error:
+
+    def tell(error: ClassScaleError) -> None:
         print(error, file=sys.stderr)
-        return int(exit_code(error))
-    except KeyboardInterrupt:
-        print("Cancelled.", file=sys.stderr)
-        return int(ExitCode.CANCELLED)
+
+    return run_command(run, tell, FaultLog("classscaleseg-train", arguments), "Cancelled.")
 
 
 def _print_trainer_folder(_: argparse.Namespace) -> int:

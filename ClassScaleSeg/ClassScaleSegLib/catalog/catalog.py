@@ -233,11 +233,14 @@ class Catalog:
             number if that is taken too.
         :returns: the new entry.
         :raises ModelError: if the file or folder is not a model.
-        :raises CatalogError: if the name is taken, the address is not valid, or the model is in the catalogue already
-            and no name is given.
+        :raises CatalogError: if the name is taken, the address is not valid, a text is not Unicode, or the model is in
+            the catalogue already and no name is given.
         :raises OutputError: if ``own.json`` cannot be written.
         """
         text, shown = str(source), one_line(name or "")[:200]
+        for given in (text, shown):
+            if given != given.encode(errors="ignore").decode():
+                raise CatalogError(f"{given!a} is not text in UTF-8, as the list of models is. Rename the model.")
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
             part = Part(address=check_address(text))
             entry = Entry("", shown or part.file_name.rpartition(".")[0], source=text, parts=(part,), own=True)

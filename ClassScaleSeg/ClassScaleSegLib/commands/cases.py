@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ImageError, OutputError
+from ..files import given_name
+from ..images.dicom import same_series
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".hdr")
 _RESULT_SUFFIX = ".seg.nrrd"  # results may be in the folder of the images; they are not images
@@ -36,7 +39,9 @@ class Cases:
     many: bool  # whether a folder of cases or several images were given, even if the folder contains only one
 
 
-def find_cases(images: Sequence[str | Path], channels: int, output: str | Path, suffix: str) -> Cases:
+def find_cases(
+    images: Sequence[str | Path], channels: int, output: str | Path, suffix: str, flat: bool = False
+) -> Cases:
     """Find the cases that the image arguments mean.
 
     A folder with image files contains many cases, where ``NAME_0000``, ``NAME_0001`` and so on are the channels of one.
@@ -47,13 +52,17 @@ def find_cases(images: Sequence[str | Path], channels: int, output: str | Path, 
     :param channels: number of channels that the model needs.
     :param output: for one case a file, or a folder that exists; for many cases a folder.
     :param suffix: suffix of results that are written into a folder, such as ``.seg.nrrd``.
-    :raises ImageError: if the files do not match the channels, or two images would have the same result.
+    :param flat: the model is 2D; a slice of a DICOM series is then a case.
+    :raises ImageError: if the files do not match the channels, two images would have the same result, or slices of a
+        DICOM series are given for a model that is not 2D.
     :raises OutputError: if there are many cases and ``output`` is a file.
 
     >>> [(case.name, case.output.name) for case in find_cases(["b.nii.gz", "a_0000.nrrd"], 1, "out", ".mha").cases]
     [('a_0000', 'a_0000.mha'), ('b', 'b.mha')]
     """
     paths, target = [Path(image) for image in images], Path(output)
+    if not flat:
+        _refuse_slices(paths)
     folder = len(paths) == 1 and paths[0].is_dir() and _image_files(paths[0])
     many = bool(folder) or (len(paths) > 1 and channels == 1)
     if many:
@@ -107,7 +116,24 @@ def _has_suffix(path: Path) -> bool:
     return path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def _refuse_slices(paths: Sequence[Path]) -> None:
+    """Refuse what ``*.dcm`` gives for a model that needs the whole series.
+
+    :raises ImageError: if two files in succession are slices of one DICOM series.
+    """
+    for pair in itertools.pairwise(paths):
+        try:
+            slices = all(path.is_file() for path in pair) and same_series(pair)
+        except (OSError, ImageError):  # a damaged file is the fault of its case
+            continue
+        if slices:
+            raise ImageError(
+                f"{pair[0]} and {pair[1]} are slices of one DICOM series, and the model needs the whole series. Name "
+                f"the folder that holds it, such as {pair[0].parent}."
+            )
+
+
 def _stem(path: Path) -> str:
-    name = path.resolve().name
+    name = given_name(path)
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(suffix)]

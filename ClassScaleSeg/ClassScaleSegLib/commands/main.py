@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 
-from .. import errors
 from ..catalog.catalog import resolve_model
 from ..models.model import open_model
 from ..models.packing import pack
 from ..process.allocator import return_memory_at_once
+from ..process.ending import run_command
 from ..process.exit_codes import ExitCode, exit_code
+from ..process.fault_log import FaultLog
 from ..process.parent_watch import ParentWatch
 from .inspect import describe, describe_job
 from .models import add_models_options, models_command
@@ -38,26 +39,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ...
     0
     """
-    options = _parser().parse_args(arguments)
-    reporter: Reporter = JsonReporter() if getattr(options, "json_progress", False) else TerminalReporter()
+    faults = FaultLog("classscaleseg", arguments)
+    reporter: Reporter = TerminalReporter(faults)
+
+    def run() -> int:
+        nonlocal reporter
+        options = _parser().parse_args(arguments)
+        if getattr(options, "json_progress", False):
+            reporter = JsonReporter(faults)
+        parent = getattr(options, "stop_with_parent", None)
+        with ParentWatch(*parent) if parent else nullcontext():
+            return int(options.run(options, reporter) or ExitCode.OK)
+
     # a termination signal cleans up like Ctrl-C; only the main thread can catch signals
     embedded = threading.current_thread() is not threading.main_thread()
     before = None if embedded else signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not embedded:
         return_memory_at_once()
-    parent = getattr(options, "stop_with_parent", None)
     try:
-        with ParentWatch(*parent) if parent else nullcontext():
-            return int(options.run(options, reporter) or ExitCode.OK)
-    except errors.ClassScaleError as error:
-        reporter.error(error)
-        return int(exit_code(error))
-    except KeyboardInterrupt:
-        reporter.error(errors.Cancelled("Cancelled; nothing unfinished was written."))
-        return int(ExitCode.CANCELLED)
-    except MemoryError:
-        reporter.error(errors.OutOfMemoryError("Memory ran out. Close other programs or crop the image."))
-        return int(ExitCode.OUT_OF_MEMORY)
+        return run_command(
+            run, lambda error: reporter.error(error), faults, "Cancelled; nothing unfinished was written."
+        )
     finally:
         reporter.close()
         if before is not None:

@@ -8,10 +8,18 @@ from typing import Any
 
 from ..errors import ClassScaleError
 from ..inference.progress import Progress
+from ..process.fault_log import FaultLog
+from ..process.terminal import printable
 
 
 class Reporter:
-    """What subcommands report to; this one says nothing."""
+    """What subcommands report to; this one says nothing.
+
+    :ivar faults: for exceptions that nobody foresaw.
+    """
+
+    def __init__(self, faults: FaultLog | None = None) -> None:
+        self.faults = faults or FaultLog("classscaleseg")
 
     def begin(self, case: str, index: int, count: int) -> None:
         """Report that a case begins, the image number ``index`` (from 1) of ``count``."""
@@ -35,7 +43,8 @@ class Reporter:
 class TerminalReporter(Reporter):
     """Shows a progress bar on standard error, and prints a line for each case on standard output."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: FaultLog | None = None) -> None:
+        super().__init__(faults)
         self._bar: Any = None
         self._label = ""
 
@@ -77,10 +86,12 @@ class TerminalReporter(Reporter):
 class JsonReporter(Reporter):
     """Prints JSON objects on standard output, one per line.
 
-    The member ``event`` is "begin", "progress", "result", "skipped" or "error".
+    The member ``event`` is "begin", "progress", "result", "skipped" or "error". The lines are ASCII.
+    Bytes of file names that are not UTF-8 are kept in ``case`` and in paths, as lone surrogates.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, faults: FaultLog | None = None) -> None:
+        super().__init__(faults)
         self._case = ""
 
     def _line(self, event: str, **facts: Any) -> None:
@@ -98,7 +109,7 @@ class JsonReporter(Reporter):
         self._line("result", **facts)
 
     def skipped(self, reason: str) -> None:
-        self._line("skipped", reason=reason)
+        self._line("skipped", reason=printable(reason))
 
     def error(self, error: ClassScaleError) -> None:
-        self._line("error", kind=type(error).__name__, message=str(error))
+        self._line("error", kind=type(error).__name__, message=printable(error))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,9 +20,11 @@ from ..inference.progress import Progress
 from ..inference.segmenter import segment_with
 from ..inference.several_models import common_channels, segment_parts
 from ..models.model import open_model
+from ..models.summary import summarize
 from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job, read_job
+from ..process.terminal import flush
 from .cases import Case, find_cases
 from .options import add_options
 from .reporting import Reporter
@@ -109,8 +110,8 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         reporter.error(errors.ClassScaleError(f"{said} Leave that out, or change the file."))
         return ExitCode.USAGE
     job = _job(options)
-    channels, run = _models(job)
-    found = find_cases(job.images, channels, job.output, options.format)
+    channels, flat, run = _models(job)
+    found = find_cases(job.images, channels, job.output, options.format, flat)
     failed = []
     for index, case in enumerate(found.cases, start=1):
         reporter.begin(case.name, index, len(found.cases))
@@ -118,6 +119,7 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             reporter.skipped(f"{case.output} exists already")
             continue
         try:
+            _refuse_name(case)
             files = _side_files(job, case, found.many)
             check_writable(case.output, options.overwrite, SEGMENTATION_SUFFIXES)
             for kind, path in files.items():
@@ -126,9 +128,10 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         except Exception as error:
             if not found.many or isinstance(error, errors.Cancelled):
                 raise
-            if not isinstance(error, errors.ClassScaleError):
-                traceback.print_exc()  # a bug, ours or a library's: show it and continue with the other cases
-                error = errors.ClassScaleError(f"{case.name} failed unexpectedly ({type(error).__name__}: {error}).")
+            if isinstance(error, OSError):
+                flush(error)  # standard output may be what has failed, and that ends the command
+            if not isinstance(error, errors.ClassScaleError):  # a bug, ours or a library's
+                error = reporter.faults.sentence(case.name, error)
             reporter.error(error)
             failed.append(case.name)
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
@@ -161,8 +164,8 @@ def _job(options: argparse.Namespace) -> Job:
     return Job(tuple(options.images), tuple(options.model), *files, Options(**chosen))
 
 
-def _models(job: Job) -> tuple[int, Callable[[ImageSource, Callable[[Progress], None]], Segmentation]]:
-    """Return the number of input channels, and a function that segments an image with the models.
+def _models(job: Job) -> tuple[int, bool, Callable[[ImageSource, Callable[[Progress], None]], Segmentation]]:
+    """Return the number of input channels, whether all are 2D, and a function that segments an image with the models.
 
     A single model is opened once for all cases.
     """
@@ -170,9 +173,18 @@ def _models(job: Job) -> tuple[int, Callable[[ImageSource, Callable[[Progress], 
     options = replace(job.options, confidence=job.confidence is not None)
     if len(sources) == 1:
         model = open_model(sources[0], options.folds, options.checkpoint, options.configuration)
-        return model.channels, lambda image, progress: segment_with(image, model, options, progress)
+        flat = len(model.patch) == 2
+        return model.channels, flat, lambda image, progress: segment_with(image, model, options, progress)
     channels = common_channels(sources, options.configuration)
-    return channels, lambda image, progress: segment_parts(image, sources, options, progress)
+    flat = all(len(summarize(source, options.configuration).patch) == 2 for source in sources)
+    return channels, flat, lambda image, progress: segment_parts(image, sources, options, progress)
+
+
+def _refuse_name(case: Case) -> None:
+    """Refuse images whose names are not UTF-8 before their results, which are named after them, are refused."""
+    for file in map(str, case.files):
+        if file != file.encode(errors="ignore").decode():
+            raise errors.ImageError(f"{file!a} is not a name in UTF-8, which ITK needs. Rename the file or its folder.")
 
 
 def _side_files(job: Job, case: Case, many: bool) -> dict[str, Path]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import ModelError, named, reason
+from ..files import given_name
 
 MAX_MEMBERS = 100_000
 MAX_TOTAL = 64 << 30  # bytes; five folds of nnU-Net's largest network in four configurations are about 24 GiB
@@ -44,7 +45,7 @@ class FolderFiles:
 
     def __init__(self, path: Path, root: str = "") -> None:
         self.path, self.root = path, root
-        self.name = path.resolve().name
+        self.name = given_name(path)
 
     def __contains__(self, name: str) -> bool:
         return (self.path / name).is_file()

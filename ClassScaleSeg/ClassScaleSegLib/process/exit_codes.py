@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
     OUTPUT = 5  # the result cannot be written, or exists already
     OUT_OF_MEMORY = 6
     LABELS = 7  # a label table or a class name is wrong
-    FAULT = 8  # any other error that has a message
+    FAULT = 8  # any other error, also one that nobody foresaw; its sentence names a log
     CANCELLED = 130  # Ctrl-C was pressed, or a termination signal arrived
 
 
@@ -57,6 +57,7 @@ _MEANING: dict[int, str] = {
     ExitCode.OUTPUT: "because the result cannot be written",
     ExitCode.OUT_OF_MEMORY: "because memory ran out",
     ExitCode.LABELS: "because of a label table or a class name",
+    ExitCode.FAULT: "because of an error",
     ExitCode.CANCELLED: "because it was interrupted from outside",
 }
 _KILLED = (-9, 137)  # how Python, and a shell or launcher, report SIGKILL

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ClassScaleError, reason
 from ..options import FIELDS, Options, refuse_unknown
+from .terminal import printable
 
 _FILES = ("output", "confidence", "statistics")
 
@@ -45,7 +46,7 @@ class Job:
 
     def __str__(self) -> str:
         images, models = (", ".join(map(str, several)) for several in (self.images, self.models))
-        return f"segment {images} with {models} into {self.output} ({self.options})"
+        return printable(f"segment {images} with {models} into {self.output} ({self.options})")
 
     def write(self, path: Path) -> None:
         """Write the job as JSON, with absolute paths, for :func:`read_job`.
@@ -131,11 +132,11 @@ def parse_event(line: str) -> Event | None:
         return None
     kind = facts.get("event") if isinstance(facts, dict) else None
     if kind == "progress":
-        text = facts.get("message") or ""
+        text = printable(facts.get("message") or "")
         known = ("stage", "done", "total", "remaining", "part", "parts")
         progress = {key: facts[key] for key in known if key in facts}
         return Event("message" if text else "progress", **progress, text=text, facts=facts)
     if kind in ("error", "skipped"):
-        text = str(facts.get("message" if kind == "error" else "reason"))
+        text = printable(facts.get("message" if kind == "error" else "reason"))
         return Event("error" if kind == "error" else "message", text=text, facts=facts)
     return Event(kind, facts=facts) if kind in ("begin", "result") else None

@@ -1,0 +1,64 @@
+"""End a command with a sentence and an exit code, whatever happens in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from ..errors import Cancelled, ClassScaleError, OutputError
+from .exit_codes import ExitCode, exit_code
+from .fault_log import FaultLog
+from .terminal import NobodyReads, any_letters, flush
+
+
+def run_command(
+    run: Callable[[], int | None], tell: Callable[[ClassScaleError], None], faults: FaultLog, cancelled: str
+) -> int:
+    """Run a command; no exception but SystemExit gets out of it.
+
+    :param run: the command, which returns its exit code; ``None`` stands for ``ExitCode.OK``.
+    :param tell: called with the error that ended the command.
+    :param faults: for exceptions that nobody foresaw.
+    :param cancelled: the sentence after Ctrl-C or a termination signal.
+    :returns: the value of an :class:`.ExitCode`.
+
+    >>> def run():
+    ...     raise ClassScaleError("There is no sample.")
+    >>> run_command(run, print, FaultLog("example", ()), "Cancelled.")
+    There is no sample.
+    8
+    """
+    with any_letters():
+        try:
+            code = int(run() or ExitCode.OK)
+            flush()
+            return code
+        except SystemExit:
+            raise
+        except KeyboardInterrupt:
+            error: ClassScaleError = Cancelled(cancelled)
+        except BaseException as fault:  # a fault in Rust, such as in safetensors, is no Exception
+            try:
+                error = _error(fault, faults)
+            except NobodyReads:  # as in "classscaleseg models list | head -1"
+                return int(ExitCode.CANCELLED)
+        with contextlib.suppress(OSError):
+            tell(error)
+        return int(exit_code(error))
+
+
+def _error(fault: BaseException, faults: FaultLog) -> ClassScaleError:
+    """Return the error to tell the user.
+
+    :raises NobodyReads: if nobody reads what the command prints, and so there is nobody to tell.
+    """
+    if isinstance(fault, ClassScaleError):
+        return fault
+    if isinstance(fault, NobodyReads):
+        raise fault
+    if isinstance(fault, OSError):
+        try:
+            flush(fault)  # standard output may be what has failed
+        except OutputError as error:
+            return error
+    return faults.sentence("The command", fault)
