@@ -164,8 +164,8 @@ def bad_images(tmp_path, good):
     return {
         "absent.nii.gz": "does not exist",
         "empty.nii.gz": "is empty",
-        "truncated.nii.gz": "is truncated",
-        "text.nii.gz": "truncated or not a gzip file",
+        "truncated.nii.gz": "is damaged",
+        "text.nii.gz": "is not an image that SimpleITK can read",
         "flat.mha": "is a 2D image",
         "nan.nrrd": "1 voxels that are NaN or infinite",
         "vector.nrrd": "2 channel(s) were given, but the model needs 1",

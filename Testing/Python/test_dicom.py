@@ -378,3 +378,23 @@ def test_a_file_that_may_not_be_read(tmp_path):
     (folder / "IM0002.dcm").chmod(0)
     with pytest.raises(ImageError, match="cannot be read"):
         read_image(folder, 1)
+
+
+def test_a_link_without_a_target_is_not_a_missing_slice(tmp_path):
+    folder = write_series(tmp_path / "ct", planes())
+    (folder / "IM0005.dcm").unlink()
+    (folder / "IM0005.dcm").symlink_to(tmp_path / "not fetched")
+    with pytest.raises(ImageError, match="IM0005.dcm is a link whose target is missing"):
+        read_image(folder, 1)
+
+
+def test_a_tilted_image_is_refused_for_nifti_before_the_computation(tmp_path, write_model, capsys):
+    from ClassScaleSegLib.commands.main import main
+
+    folder = write_series(tmp_path / "tilt", planes(20, (12, 14), directions=tilted(15)))
+    options = ["-m", str(write_model()), "--device", "cpu", "--no-mirroring", "--json-progress"]
+    assert main(["segment", str(folder), "-o", str(tmp_path / "out.nii.gz"), *options]) == 5
+    said = capsys.readouterr().out
+    assert "which NIfTI files" in said and '"preprocess"' not in said and not (tmp_path / "out.nii.gz").exists()
+    assert main(["segment", str(folder), "-o", str(tmp_path / "out.seg.nrrd"), *options]) == 0
+    assert "tilted by 15.0 degrees" in capsys.readouterr().out

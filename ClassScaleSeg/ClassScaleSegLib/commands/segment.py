@@ -13,8 +13,8 @@ from typing import Any
 from .. import errors
 from ..catalog.catalog import resolve_model
 from ..files import replacing
-from ..images.formats import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable
-from ..images.reading import ImageSource
+from ..images.formats import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable, writable_geometry
+from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
 from ..inference.progress import Progress
 from ..inference.segmenter import segment_with
@@ -164,7 +164,7 @@ def _job(options: argparse.Namespace) -> Job:
     return Job(tuple(options.images), tuple(options.model), *files, Options(**chosen))
 
 
-def _models(job: Job) -> tuple[int, bool, Callable[[ImageSource, Callable[[Progress], None]], Segmentation]]:
+def _models(job: Job) -> tuple[int, bool, Callable[..., Segmentation]]:
     """Return the number of input channels, whether all are 2D, and a function that segments an image with the models.
 
     A single model is opened once for all cases.
@@ -174,10 +174,10 @@ def _models(job: Job) -> tuple[int, bool, Callable[[ImageSource, Callable[[Progr
     if len(sources) == 1:
         model = open_model(sources[0], options.folds, options.checkpoint, options.configuration)
         flat = len(model.patch) == 2
-        return model.channels, flat, lambda image, progress: segment_with(image, model, options, progress)
+        return model.channels, flat, lambda image, *more: segment_with(image, model, options, *more)
     channels = common_channels(sources, options.configuration)
     flat = all(len(summarize(source, options.configuration).patch) == 2 for source in sources)
-    return channels, flat, lambda image, progress: segment_parts(image, sources, options, progress)
+    return channels, flat, lambda image, *more: segment_parts(image, sources, options, *more)
 
 
 def _refuse_name(case: Case) -> None:
@@ -198,7 +198,13 @@ def _side_files(job: Job, case: Case, many: bool) -> dict[str, Path]:
 
 def _segment_case(job: Job, overwrite: bool, reporter: Reporter, case: Case, files: dict, run: Any) -> None:
     begin = time.monotonic()
-    result = run(case.files[0] if len(case.files) == 1 else case.files, reporter.progress)
+    written = [case.output, *(files[kind] for kind in files if kind == "confidence")]
+
+    def accept(geometry: Geometry) -> None:
+        for path in written:
+            writable_geometry(path, geometry)
+
+    result = run(case.files[0] if len(case.files) == 1 else case.files, reporter.progress, None, accept)
     reporter.progress(Progress("write", 0, 1))
     with ExitStack() as stack:  # all files are written before any is renamed to its final name
         for kind, path in files.items():

@@ -49,6 +49,8 @@ def read_series(folder: Path) -> ReadVolume:
     notices: list[str] = []
     series: dict[str, list[Slice]] = {}
     for file in sorted(folder.iterdir()):
+        if file.is_symlink() and not file.exists():
+            raise ImageError(f"{file} is a link whose target is missing. Fetch the files of the series first.")
         for piece in read_slices(file) if file.is_file() and is_dicom(file) else []:
             series.setdefault(piece.series, []).append(piece)
     if not series:
