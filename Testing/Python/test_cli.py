@@ -164,7 +164,7 @@ def bad_images(tmp_path, good):
     return {
         "absent.nii.gz": "does not exist",
         "empty.nii.gz": "is empty",
-        "truncated.nii.gz": "is damaged",
+        "truncated.nii.gz": "is truncated",
         "text.nii.gz": "is not an image that SimpleITK can read",
         "flat.mha": "is a 2D image",
         "nan.nrrd": "1 voxels that are NaN or infinite",

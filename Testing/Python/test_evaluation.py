@@ -174,7 +174,7 @@ def test_missing_predictions_are_an_error_or_count_as_missed(tmp_path):
             lambda p: write(p, "c.nii.gz", blocks(0).astype(np.int16) - 1),
             "not a label map: whole numbers .* not -1 to 4",
         ),
-        (lambda p: (p / "c.nii.gz").write_bytes((p / "c.nii.gz").read_bytes()[:-40]), "c.nii.gz is damaged"),
+        (lambda p: (p / "c.nii.gz").write_bytes((p / "c.nii.gz").read_bytes()[:-40]), "c.nii.gz is truncated"),
         (lambda p: (p / "c.nii.gz").write_text("no image"), "c.nii.gz"),
         (lambda p: write(p, "c.mha", blocks(0)), "two files of the same case"),
         (lambda p: (p / "c.nii.gz").unlink(), "holds no label maps"),

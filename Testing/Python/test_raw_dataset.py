@@ -111,9 +111,9 @@ def test_a_dataset_without_faults_has_no_warnings(raw, capsys):
         (lambda r: save(0 * voxels(), r.image()), ["b_0000.nii.gz of the case b holds zeros alone"]),
         (
             lambda r: r.image().write_bytes(r.image().read_bytes()[:-300]),
-            ["b_0000.nii.gz is damaged", "Copy or export"],
+            ["b_0000.nii.gz is truncated", "Copy or export"],
         ),
-        (lambda r: r.label().write_bytes(r.label().read_bytes()[:-30]), ["labelsTr/b.nii.gz is damaged"]),
+        (lambda r: r.label().write_bytes(r.label().read_bytes()[:-30]), ["labelsTr/b.nii.gz is truncated"]),
         (lambda r: r.image().write_bytes(b""), ["b_0000.nii.gz"]),
         (lambda r: r.label().write_text("no image"), ["b.nii.gz"]),
         (

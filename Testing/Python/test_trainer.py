@@ -117,7 +117,7 @@ def test_stock_nnunet_and_our_engine_give_one_label_map_from_the_exports(root, m
     monkeypatch.setattr(torch, "half", torch.float32)
     monkeypatch.setattr(predict_from_raw_data, "compute_gaussian", functools.partial(weights, dtype=torch.float32))
     theirs = _predict_with_stock(stock, image)
-    assert theirs.shape == (SIZE,) * 3 and len(np.unique(theirs)) > 3
+    assert theirs.shape == (SIZE,) * 3 and len(np.unique(theirs)) > 1
     assert np.count_nonzero(ours != theirs) <= 2  # stock decides ties in float32
     validated = sitk.ReadImage(str(model / "fold_0" / "validation" / "Toy_0003.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(validated), ours)

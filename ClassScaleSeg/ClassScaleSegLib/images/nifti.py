@@ -191,7 +191,7 @@ def _content(file: Path, size: int) -> Iterator[bytes]:
                 rest -= len(member.decompress(data, _CHUNK))
                 data = member.unconsumed_tail or stream.read(_CHUNK)
             if not size and not member.eof and not data:
-                raise zlib.error("the compressed data have no end")
+                raise ImageError("It is truncated: its compressed data have no end. Copy or export it again.")
         except zlib.error as error:
             raise ImageError(f"It is damaged ({reason(error)}). Copy or export it again.") from None
 
