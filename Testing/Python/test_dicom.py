@@ -398,3 +398,56 @@ def test_a_tilted_image_is_refused_for_nifti_before_the_computation(tmp_path, wr
     assert "which NIfTI files" in said and '"preprocess"' not in said and not (tmp_path / "out.nii.gz").exists()
     assert main(["segment", str(folder), "-o", str(tmp_path / "out.seg.nrrd"), *options]) == 0
     assert "tilted by 15.0 degrees" in capsys.readouterr().out
+
+
+# --- found by reading the code again
+
+
+@pytest.mark.parametrize("sop", ["1.2.840.10008.5.1.4.1.1.2.1", ENHANCED_MR])
+@pytest.mark.parametrize("shared", [["orientation", "measures", "rescale"], []])
+def test_enhanced_objects_of_one_frame_each(tmp_path, sop, shared):
+    volume = planes(slope=2.0, intercept=-1024.0)
+    for number, plane in enumerate(volume):
+        write_frames(tmp_path / "ct" / f"{number}.dcm", [plane], sop, shared, SeriesInstanceUID="1.2.3")
+    assert compare(read_image(tmp_path / "ct", 1), volume) < 1e-9
+
+
+def test_a_palette_is_colour(tmp_path):
+    with pytest.raises(ImageError, match="has colours"):
+        folder = write_series(tmp_path / "p", planes(dtype=np.uint8), PhotometricInterpretation="PALETTE COLOR")
+        read_image(folder, 1)
+
+
+def test_slices_that_share_one_identifier_are_not_copies(tmp_path):
+    volume = planes()
+    read = read_image(write_series(tmp_path / "anonymised", volume, SOPInstanceUID="1.2.3.4.5"), 1)
+    assert compare(read, volume) < 1e-9 and read.notices == ()
+
+
+def test_a_report_and_an_x_ray_beside_a_series_do_not_matter(tmp_path):
+    from pydicom.dataset import Dataset
+
+    folder = write_series(tmp_path / "ct", planes())
+    place = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+    write_series(folder, planes(1), name="dose.dcm", SOPClassUID=SECONDARY_CAPTURE, **place)
+    write_series(folder, planes(1), name="cr.dcm", Modality="CR", ModalityLUTSequence=[Dataset()], **place)
+    write_series(folder, planes(1), name="clip.dcm", Modality="US", NumberOfFrames=200_000)
+    read = read_image(folder, 1)
+    assert compare(read, planes()) < 1e-9 and len(read.notices) == 3
+
+
+def test_a_mosaic_is_refused(tmp_path):
+    folder = write_series(
+        tmp_path / "mr", planes(1), ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"], SliceThickness="3"
+    )
+    with pytest.raises(ImageError, match="is a mosaic"):
+        read_image(folder, 1)
+
+
+def test_a_folder_with_a_series_and_an_image_file_is_not_guessed_at(tmp_path):
+    from ClassScaleSegLib.commands.cases import find_cases
+
+    folder = write_series(tmp_path / "ct", planes())
+    (folder / "old.nii.gz").write_bytes(b"x")
+    with pytest.raises(ImageError, match="holds image files and DICOM files"):
+        find_cases([folder], 1, tmp_path, ".seg.nrrd")

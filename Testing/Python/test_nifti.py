@@ -274,3 +274,15 @@ def test_label_maps_are_checked_too(tmp_path):
     file.write_bytes(content)
     with pytest.raises(ImageError, match="labels.nii.gz"):
         Segmentation.from_image(file)
+
+
+@pytest.mark.parametrize("short", [0, 1, 2])
+def test_members_that_end_where_a_part_is_read(tmp_path, monkeypatch, short):
+    from ClassScaleSegLib.images import nifti
+
+    content = save(tmp_path / "good.nii").read_bytes()
+    first = gzip.compress(content[:400])
+    monkeypatch.setattr(nifti, "_CHUNK", len(first) + short)
+    file = tmp_path / "ct.nii.gz"
+    file.write_bytes(first + gzip.compress(content[400:]))
+    check(read_image(file, 1), nib.load(tmp_path / "good.nii"))

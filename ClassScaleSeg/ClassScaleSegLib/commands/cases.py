@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import ImageError, OutputError
 from ..files import given_name
 from ..images.dicom import same_series
+from ..images.dicom_headers import is_dicom
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".hdr")
 _RESULT_SUFFIX = ".seg.nrrd"  # results may be in the folder of the images; they are not images
@@ -64,6 +65,8 @@ def find_cases(
     if not flat:
         _refuse_slices(paths)
     folder = len(paths) == 1 and paths[0].is_dir() and _image_files(paths[0])
+    if folder and any(not _has_suffix(file) and file.is_file() and is_dicom(file) for file in paths[0].iterdir()):
+        raise ImageError(f"{paths[0]} holds image files and DICOM files. Name the image file, or move it elsewhere.")
     many = bool(folder) or (len(paths) > 1 and channels == 1)
     if many:
         groups = _group(folder or paths, channels)

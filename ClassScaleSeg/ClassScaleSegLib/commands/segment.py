@@ -115,10 +115,10 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     failed = []
     for index, case in enumerate(found.cases, start=1):
         reporter.begin(case.name, index, len(found.cases))
-        if found.many and case.output.exists() and not options.overwrite:
-            reporter.skipped(f"{case.output} exists already")
-            continue
         try:
+            if found.many and case.output.exists() and not options.overwrite:
+                reporter.skipped(f"{case.output} exists already")
+                continue
             _refuse_name(case)
             files = _side_files(job, case, found.many)
             check_writable(case.output, options.overwrite, SEGMENTATION_SUFFIXES)

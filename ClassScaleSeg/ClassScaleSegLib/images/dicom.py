@@ -6,6 +6,7 @@ a word on the others; so order, geometry, rescaling and type come from the heade
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ def read_series(folder: Path) -> ReadVolume:
     for needless, what in (
         (lambda piece: piece.modality in _NO_IMAGES, "it is no image"),
         (lambda piece: piece.localizer, "it is a localizer"),
+        (lambda piece: piece.position is None, "its images have no position"),
     ):
         kept = {uid: pieces for uid, pieces in series.items() if not all(map(needless, pieces))}
         if kept and len(series) > 1:
@@ -99,9 +101,7 @@ def same_series(files: Sequence[Path]) -> bool:
 
 def _where_they_are(folder: Path) -> str:
     """Say what to do about a folder without slices: as on a CD, they may be further down."""
-    for number, file in enumerate(sorted(folder.rglob("*"))):
-        if number > 1000:
-            break
+    for file in sorted(itertools.islice(folder.rglob("*"), 1000)):
         if file.is_file() and is_dicom(file) and read_slices(file):
             return f"Give the folder with the slices, such as {file.parent}."
     return "Give the folder with the slices, or an image file."
@@ -127,11 +127,13 @@ def _volume(path: Path, slices: list[Slice], notices: list[str]) -> ReadVolume:
 
 def _without_copies(slices: list[Slice], notices: list[str]) -> list[Slice]:
     """Leave out objects that are there twice, known by their unique identifier."""
-    known = {(piece.instance, piece.frame): piece for piece in reversed(slices)}
-    copies = [piece for piece in slices if known[piece.instance, piece.frame] is not piece]
+    first: dict[tuple, Slice] = {}
+    copies = [
+        piece for piece in slices if first.setdefault((piece.instance, piece.frame, piece.position), piece) is not piece
+    ]
     if copies:
         notices.append(f"{_listed(copies)} left out: the same slices are there twice.")
-    return [piece for piece in slices if known[piece.instance, piece.frame] is piece]
+    return list(first.values())
 
 
 def _without_localizers(slices: list[Slice], notices: list[str]) -> list[Slice]:
@@ -169,8 +171,14 @@ def _check_alike(slices: list[Slice]) -> None:
                 f"{len(odd)} of {len(slices)} slices ({_listed(odd)}) have another {what} than the others: "
                 f"{_plain(getattr(odd[0], field))} instead of {_plain(usual)}. Move them to a separate folder."
             )
-    if slices[0].samples > 1:
+    if slices[0].samples > 1 or not all(piece.grey for piece in slices):
         raise ImageError("It has colours, and the model needs grey values. Export the original series.")
+    if any(piece.looked_up for piece in slices):
+        raise ImageError("It stores its values by a lookup table (Modality LUT), which cannot be read. Convert it.")
+    if any("MOSAIC" in piece.image_type for piece in slices):
+        raise ImageError(
+            "It is a mosaic: one picture with all slices of a volume. Convert it to NIfTI, as by dcm2niix."
+        )
 
 
 def _plain(numbers: Any) -> str:
@@ -263,8 +271,8 @@ def _decode(slices: list[Slice]) -> sitk.Image:
         )
     wanted = _pixel_type(slices)
     (rows, columns), count = slices[0].size, len(slices)
-    check_memory("It", f"{columns}x{rows}x{count}", columns * rows * count * 4)
     as_itk = all(piece.rescale == piece.itk_rescale and not piece.inverted for piece in slices)
+    check_memory("It", f"{columns}x{rows}x{count}", columns * rows * count * (4 if as_itk else 24))
     reader: Any = sitk.ImageFileReader() if several else sitk.ImageSeriesReader()
     if several:
         reader.SetFileName(str(files[0]))

@@ -70,7 +70,7 @@ class Slice:
     :ivar series: SeriesInstanceUID.
     :ivar description: SeriesDescription.
     :ivar modality: such as ``CT``.
-    :ivar localizer: its image type says that it is a localizer.
+    :ivar image_type: such as ``("ORIGINAL", "PRIMARY", "AXIAL")``.
     :ivar size: rows and columns.
     :ivar samples: values in a pixel: 3 for colour images.
     :ivar spacing: between rows, and between columns; ``None`` if not given.
@@ -82,6 +82,8 @@ class Slice:
     :ivar itk_rescale: the rescaling that ITK applies.
     :ivar stored: smallest and largest value that a pixel can store.
     :ivar inverted: the photometric interpretation is MONOCHROME1, for which ITK turns the stored values upside down.
+    :ivar grey: the photometric interpretation is neither of colours nor of a palette.
+    :ivar looked_up: real values are found in a lookup table, which ITK ignores.
     """
 
     file: Path
@@ -91,7 +93,7 @@ class Slice:
     series: str
     description: str
     modality: str
-    localizer: bool
+    image_type: tuple[str, ...]
     size: tuple[int, int]
     samples: int
     spacing: tuple[float, ...] | None
@@ -103,6 +105,13 @@ class Slice:
     itk_rescale: Rescale
     stored: tuple[int, int]
     inverted: bool
+    grey: bool
+    looked_up: bool
+
+    @property
+    def localizer(self) -> bool:
+        """Whether the image type says so."""
+        return "LOCALIZER" in self.image_type
 
     @property
     def name(self) -> str:
@@ -148,16 +157,16 @@ def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
     each = list(dataset.get(_tag("PerFrameFunctionalGroupsSequence"), _NOTHING).value or ())
     if each and len(each) != frames:
         raise ImageError(f"It declares {frames} frames and describes {len(each)}. Export it again.")
-    if dataset.get(_tag("ModalityLUTSequence"), _NOTHING).value:
-        raise ImageError("It stores its values by a lookup table (Modality LUT), which cannot be read. Convert it.")
     rows, columns = file.integer("Rows", 0), file.integer("Columns", 0)
     if not (rows and columns):
         raise ImageError("Its DICOM header has no size of the image (Rows, Columns). Export the series again.")
-    by_groups = frames > 1 and file.text("SOPClassUID") in _RESCALED_BY_GROUPS
+    by_groups = file.text("SOPClassUID") in _RESCALED_BY_GROUPS
     itk_rescale = _Header(dataset, (shared, each[0] if each else None) if by_groups else ()).rescale()
     bits, signed = file.integer("BitsStored", 16), file.integer("PixelRepresentation", 0)
-    for index in range(frames):
+    photometric = file.text("PhotometricInterpretation")
+    for index in range(len(each) or 1):
         header = _Header(dataset, (each[index] if each else None, shared))
+        place = header.numbers("ImagePositionPatient", 3, "PlanePositionSequence")
         distance = header.numbers("SpacingBetweenSlices", 1, "PixelMeasuresSequence")
         distance = distance or header.numbers("SliceThickness", 1, "PixelMeasuresSequence")
         yield Slice(
@@ -168,18 +177,20 @@ def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
             series=file.text("SeriesInstanceUID"),
             description=file.text("SeriesDescription"),
             modality=file.text("Modality"),
-            localizer="LOCALIZER" in file.text("ImageType").upper().split("\\"),
+            image_type=tuple(file.text("ImageType").upper().split("\\")),
             size=(rows, columns),
             samples=file.integer("SamplesPerPixel", 1),
             spacing=header.numbers("PixelSpacing", 2, "PixelMeasuresSequence"),
             directions=header.numbers("ImageOrientationPatient", 6, "PlaneOrientationSequence"),
-            position=header.numbers("ImagePositionPatient", 3, "PlanePositionSequence"),
+            position=place if frames == (len(each) or 1) else None,  # one place is not that of many frames
             grain=max(map(_grain, header.values("ImagePositionPatient", "PlanePositionSequence")), default=0.0),
             distance=abs(distance[0]) if distance else None,
             rescale=header.rescale() if each or shared else itk_rescale,
             itk_rescale=itk_rescale,
             stored=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
-            inverted=file.text("PhotometricInterpretation") == "MONOCHROME1",
+            inverted=photometric == "MONOCHROME1",
+            grey=photometric in ("", "MONOCHROME1", "MONOCHROME2"),
+            looked_up=bool(dataset.get(_tag("ModalityLUTSequence"), _NOTHING).value),
         )
 
 

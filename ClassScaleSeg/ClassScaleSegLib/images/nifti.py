@@ -180,10 +180,11 @@ def _content(file: Path, size: int) -> Iterator[bytes]:
                 yield part
                 size -= len(part)
                 data = member.unconsumed_tail
-                if (
-                    size and member.eof and member.unused_data.startswith(_GZIP)
-                ):  # files compressed one by one are one file
-                    member, data = zlib.decompressobj(31), member.unused_data
+                if size and member.eof:  # files compressed one by one are one file
+                    data = member.unused_data + (stream.read(_CHUNK) if len(member.unused_data) < len(_GZIP) else b"")
+                    if not data.startswith(_GZIP):
+                        break
+                    member = zlib.decompressobj(31)
                 elif not data and not member.eof:
                     data = stream.read(_CHUNK)
             rest = _LONGEST_REST
