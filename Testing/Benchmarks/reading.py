@@ -18,7 +18,7 @@ import numpy as np
 from measure import Bar, in_own_process, parse, peak_bytes, report, reset_peak, resident_bytes
 
 FORMATS = ("dicom", "packed.nii.gz", "plain.nii", "plain.nrrd")  # ITK reads ct.nii for ct.nii.gz if both are there
-LIMIT = 1.5  # of SimpleITK's time and memory; turning to RAS holds the image twice
+LIMIT = 1.5  # of time and memory of SimpleITK, which checks nothing
 
 
 def write(root: Path, slices: int, size: int) -> None:

@@ -103,15 +103,15 @@ def read_voxels(file: Path, header: NiftiHeader, scaling: tuple[float, float]) -
     """
     size = header.offset + header.voxel_bytes
     with named(file):
-        buffer = bytearray(size)
+        buffer = np.empty(size, np.uint8)
         if not (_is_gzip(file) and _inflate_at_once(file, buffer)):
             count = 0
             for part in _content(file, size):
-                buffer[count : count + len(part)] = part
+                buffer[count : count + len(part)] = np.frombuffer(part, np.uint8)
                 count += len(part)
             _check_length(header, count)
     shape = tuple(n for n in header.shape[:-3] if n > 1) + (1, 1, *header.shape)[-3:]
-    voxels = np.frombuffer(buffer, header.dtype, math.prod(header.shape), header.offset).reshape(shape)
+    voxels = buffer[header.offset :].view(header.dtype).reshape(shape)
     if not voxels.dtype.isnative:
         voxels = voxels.byteswap(inplace=True).view(voxels.dtype.newbyteorder())
     if scaling == (1.0, 0.0) or voxels.dtype.kind not in "iuf":
@@ -147,7 +147,7 @@ def _is_gzip(file: Path) -> bool:
         return stream.read(2) == _GZIP
 
 
-def _inflate_at_once(file: Path, buffer: bytearray) -> bool:
+def _inflate_at_once(file: Path, buffer: np.ndarray) -> bool:
     """Fill the buffer from a gzip file by libdeflate, which is twice as fast as zlib; return whether that succeeded.
 
     It fails on files with faults and in several pieces, and without imagecodecs, which nnunetv2 brings.
@@ -155,7 +155,7 @@ def _inflate_at_once(file: Path, buffer: bytearray) -> bool:
     try:
         from imagecodecs import gzip_decode
 
-        return len(gzip_decode(file.read_bytes(), out=buffer)) == len(buffer)
+        return len(gzip_decode(file.read_bytes(), out=memoryview(buffer))) == len(buffer)
     except (ImportError, RuntimeError):
         return False
 
