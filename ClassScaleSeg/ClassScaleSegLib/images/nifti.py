@@ -155,7 +155,7 @@ def _inflate_at_once(file: Path, buffer: np.ndarray) -> bool:
     try:
         from imagecodecs import gzip_decode
 
-        return len(gzip_decode(file.read_bytes(), out=memoryview(buffer))) == len(buffer)
+        return len(gzip_decode(file.read_bytes(), out=buffer.data)) == len(buffer)
     except (ImportError, RuntimeError):
         return False
 
