@@ -93,24 +93,29 @@ def _read_nifti(path: Path, header: NiftiHeader, nibabel: bool) -> ReadVolume:
 
 def _geometry_by_itk(path: Path) -> Geometry | None:
     """Return the geometry that ITK reads from a NIfTI header; ``None`` if it refuses it, or drops axes of one voxel."""
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        reader = itk_reader(path)
     except RuntimeError:
         return None
     return Geometry.first_axes(reader) if reader.GetDimension() >= 3 else None
 
 
-def _read_with_itk(path: Path) -> ReadVolume:
+def itk_reader(path: Path) -> sitk.ImageFileReader:
+    """Return a reader of SimpleITK that has read the header of a file.
+
+    :raises RuntimeError: if ITK refuses it.
+    """
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
+def _read_with_itk(path: Path) -> ReadVolume:
     try:
-        reader.ReadImageInformation()
+        reader = itk_reader(path)
     except RuntimeError as error:
         raise ImageError(
             f"{path} is not an image that SimpleITK can read ({reason(error, -1)}). Convert it to NIfTI or NRRD."

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ClassScaleSegLib.errors import ClassScaleError, ImageError, LabelTableError, reason
 from ClassScaleSegLib.images.geometry import Geometry
-from ClassScaleSegLib.images.image_file import read_file
+from ClassScaleSegLib.images.image_file import itk_reader, read_file
 from ClassScaleSegLib.images.nifti import is_nifti, read_header
 
 from .findings import Finding
@@ -135,12 +135,8 @@ def _check_itk(file: Path) -> None:
 
     :raises ImageError: if ITK refuses it, although the file is right otherwise.
     """
-    import SimpleITK
-
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(file))
     try:
-        reader.ReadImageInformation()
+        itk_reader(file)
     except RuntimeError as error:
         raise ImageError(
             f"{file} is not an image that ITK, which reads this dataset, can read ({reason(error, -1)}). Convert it, "
