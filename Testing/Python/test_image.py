@@ -200,3 +200,15 @@ def test_voxels_that_are_not_finite_in_single_precision_are_counted(value):
     image[3, 4, 6] = value
     with pytest.raises(ImageError, match="has 2 voxels that are NaN or infinite"):
         read_image(image, 1)
+
+
+@pytest.mark.parametrize("orientation", [None, "LPS", "RAS"])
+def test_voxels_outlive_the_image_that_they_are_a_view_of(tmp_path, orientation):
+    """Also if the image has the model's orientation already, so that nothing is turned and nothing copied."""
+    sitk.WriteImage(volume(), str(tmp_path / "ct.nrrd"))
+    read = read_image(tmp_path / "ct.nrrd", 1, orientation)
+    assert bool(read._owners) == (orientation != "RAS")  # a turned image is a copy
+    for _ in range(20):  # memory that was freed would be used again
+        sitk.Image([40, 30, 20], sitk.sitkInt16) + 7
+    expected = sitk.GetArrayFromImage(volume() if orientation is None else sitk.DICOMOrient(volume(), orientation))
+    assert np.array_equal(read.voxels[0], expected)

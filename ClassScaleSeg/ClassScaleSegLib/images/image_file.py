@@ -1,4 +1,4 @@
-"""Read one image file with ITK, after a check of what ITK would silently change."""
+"""Read one image file: NIfTI by `nifti.py`, all others with ITK, after a check of what ITK would silently change."""
 
 from __future__ import annotations
 

@@ -96,8 +96,10 @@ def read_image(
     oriented = geometry
     if orientation is not None:
         oriented, turn = geometry.turned(orientation)
-        del read
-        voxels, owners = np.ascontiguousarray(turn.apply(voxels)), ()
+        stored, voxels = voxels, np.ascontiguousarray(turn.apply(voxels))
+        if not np.may_share_memory(stored, voxels):  # else nothing had to be turned, and it is still a view
+            owners = ()
+        del read, stored
     _check_finite(name, voxels)
     spacing = oriented.spacing[::-1]
     if flat and oriented.size[2] == 1:
