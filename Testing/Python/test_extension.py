@@ -25,8 +25,8 @@ from ClassScaleSegLib.scene.run import Request
 REPOSITORY = Path(__file__).resolve().parents[2]
 SLICER = REPOSITORY / "Testing" / "Slicer"
 
-from draw_icon import FILES as ICONS  # noqa: E402
-from draw_icon import draw  # noqa: E402
+import draw_icon  # noqa: E402
+import sample_thumbnails  # noqa: E402
 from extension_files import extension_metadata, installed_files  # noqa: E402
 from package_extension import main as package  # noqa: E402
 
@@ -219,11 +219,50 @@ def test_recipes_of_the_module_use_only_what_the_logic_takes() -> None:
 def test_both_icons_are_what_the_script_draws() -> None:
     from matplotlib.image import imread
 
-    first, second = (REPOSITORY / name for name in ICONS)
+    first, second = (REPOSITORY / name for name in draw_icon.FILES)
     assert first.read_bytes() == second.read_bytes()
     picture = imread(first)
     assert picture.shape == (128, 128, 4)
-    assert np.abs(picture - draw()).max() < 0.01
+    assert np.abs(picture - draw_icon.draw()).max() < 0.01
+
+
+@pytest.mark.parametrize(("name", "sample"), sample_thumbnails.THUMBNAILS.items())
+def test_thumbnails_are_what_the_script_draws(name: str, sample: str) -> None:
+    from matplotlib.image import imread
+
+    file = REPOSITORY / sample_thumbnails.FOLDER / f"{name}.png"
+    picture = imread(file)
+    assert picture.shape == (261, 288, 4) and (picture[..., 3] == 1).all()
+    assert np.abs(picture[..., :3] - sample_thumbnails.draw(sample)).max() < 0.01
+    assert file.stat().st_size < 80e3
+
+
+def test_there_is_a_thumbnail_for_each_sample_under_its_name_in_sample_data() -> None:
+    tree = ast.parse((REPOSITORY / "ClassScaleSeg/ClassScaleSegPanel/sample_data.py").read_text(encoding="utf-8"))
+    (samples,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and re.match(r"SAMPLES\b", ast.unparse(node))
+    )
+    assert sample_thumbnails.THUMBNAILS == {name: file for file, (name, *_) in samples.items()}
+
+
+def test_a_thumbnail_shows_the_left_on_the_right_and_the_front_at_the_top(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import SimpleITK as sitk
+
+    voxels = np.zeros((3, 20, 30), np.uint8)
+    voxels[:, 12:18, 2:8] = 255  # stored from right to left, from back to front: the front of the patient's left side
+    image = sitk.GetImageFromArray(voxels)
+    image.SetDirection([-1, 0, 0, 0, -1, 0, 0, 0, 1])
+    image.SetSpacing((1.0, 3.0, 1.0))
+    sitk.WriteImage(image, str(tmp_path / "corner.nrrd"))
+    monkeypatch.setattr(sample_thumbnails, "SAMPLES", tmp_path)
+    bright = sample_thumbnails.draw("corner")[..., 0] > 0.5
+    rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+    assert rows.max() < 261 / 2 and columns.min() > 288 / 2
+    assert len(rows) / len(columns) == pytest.approx(3, rel=0.1)  # as in mm: 6 voxels of 3 mm by 6 of 1 mm
 
 
 def _files(tree: Path) -> set[str]:
