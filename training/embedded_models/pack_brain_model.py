@@ -21,7 +21,7 @@ from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.labels.label import segment_id
 from embedded_models import BRAIN, CHECKPOINT, RESOURCES, option, pack_with_card, read_log, run
 
-NAME = "Head MR, 312 classes"
+NAME = "Head MR, 311 structures"  # as in the catalogue; the 312th class is the background
 LICENCE = "3D Slicer License (SPL brain atlas) and Apache-2.0 (SynthSeg's label maps, this project)"
 NOTICE = "Research demonstration, not for clinical use. Trained on synthesised images only."
 BEGIN, END = "PART B. DOWNLOADING AGREEMENT", "PART C. MISCELLANEOUS"
