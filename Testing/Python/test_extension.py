@@ -6,6 +6,7 @@ CMake runs for real, against the stand-in for a Slicer build tree in ``Testing/S
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -214,6 +215,15 @@ def test_recipes_of_the_module_use_only_what_the_logic_takes() -> None:
     assert used <= taken
     listed = re.search(r"Optional arguments: (.*?)\.\n", text, re.DOTALL)
     assert set(re.findall(r"`(\w+)`", listed[1])) <= taken
+
+
+def test_the_tutorial_names_every_sample_with_its_checksum() -> None:
+    text = (REPOSITORY / "docs" / "getting-started" / "tutorial.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (ClassScaleSeg\w+) \| `([\w-]+)\.nrrd` \| `([0-9a-f]{64})` \|$", text, re.MULTILINE)
+    assert {name: file for name, file, _ in rows} == sample_thumbnails.THUMBNAILS
+    for _, file, digest in rows:
+        content = (REPOSITORY / "Resources" / "SampleData" / f"{file}.nrrd").read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest, file
 
 
 def test_both_icons_are_what_the_script_draws() -> None:
