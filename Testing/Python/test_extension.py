@@ -248,6 +248,56 @@ def test_the_home_page_has_what_the_index_asks_for() -> None:
     assert "(docs/getting-started/tutorial.md)" in text and "There is no telemetry" in flat
 
 
+# --- the network ------------------------------------------------------------------------------------------------------
+# Questions before a download are tested where they are asked: test_catalog.py (command), test_module_panel.py (panel).
+
+NETWORK = {"aiohttp", "ftplib", "http", "httpx", "requests", "smtplib", "socket", "urllib.request", "urllib3", "xmlrpc"}
+SEGMENT_WITHOUT_NETWORK = """
+import sys
+
+def refuse(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple):  # not a socket file
+        far = arguments[1][0] not in ("127.0.0.1", "::1")  # Windows makes pairs of sockets of its own from these
+    else:
+        far = event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")
+    if far:
+        print("network:", event, arguments, flush=True)
+        sys.exit(99)
+
+sys.addaudithook(refuse)
+from ClassScaleSegLib.commands.main import main
+assert main(["models", "list"]) == 0
+sys.exit(main(["segment", sys.argv[1], "-m", "toy-120", "-o", sys.argv[2], "--device", "cpu"]))
+"""
+
+
+def test_one_file_alone_of_the_extension_can_reach_the_network() -> None:
+    users = set()
+    for path, file in installed_files().items():
+        if path.endswith(".py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                if any(name in NETWORK or name.partition(".")[0] in NETWORK for name in names):
+                    users.add(path)
+    assert users == {"ClassScaleSegLib/catalog/download.py"}
+
+
+def test_a_segmentation_and_a_look_at_the_catalogue_connect_to_nothing(extracted: Path, tmp_path: Path) -> None:
+    sample = extracted / MODULES / "Resources" / "SampleData" / "toy-120.nrrd"
+    result = tmp_path / "toy-120.seg.nrrd"
+    _python(extracted / MODULES, "-c", SEGMENT_WITHOUT_NETWORK, str(sample), str(result))
+    assert result.is_file()
+
+
+def test_torch_is_left_to_the_extension_that_chooses_its_build() -> None:
+    tree = ast.parse((REPOSITORY / "ClassScaleSeg/ClassScaleSegPanel/install.py").read_text(encoding="utf-8"))
+    lists = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    packages, kept = (ast.literal_eval(lists[name]) for name in ("PACKAGES", "KEPT"))
+    assert not {re.split(r"\W", package)[0] for package in packages} & set(kept) and "torch" in kept
+
+
 # --- description, recipes and pictures --------------------------------------------------------------------------------
 
 
