@@ -183,11 +183,27 @@ KEYS = ["$schema", "build_dependencies", "build_subdirectory", "category", "scm_
 CATEGORY = "Segmentation"  # on its list of accepted categories; 52 entries
 LISTED = {"PyTorch"}  # the extensions among our dependencies that have an entry
 LICENCES = ("LICENSE", "LICENCE", "License.txt", "license.txt", "LICENSE.txt", "COPYING", "COPYING.txt")
+LIMIT = 100 * 2**20  # bytes of a full clone, with its .git
+# Ours. Today's 61 MB leave room below the limit for three more versions of the largest model, 12.3 MB; the bar for two.
+BAR = 80e6
+MODELS = {"head-mr-312.zip", "toy-1000.zip", "toy-120.zip"}  # embedded, and no others: CONTRIBUTING.md says why
+LARGE = 2e6  # bytes of a tracked file that is no embedded model
 
 
 @pytest.fixture(scope="module")
 def entry() -> dict[str, Any]:
     return json.loads((REPOSITORY / "ClassScaleSeg.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def checkout() -> Path:
+    """The repository, if git knows it with its whole history."""
+    if not _program("git"):
+        pytest.skip("git is not installed")
+    top = subprocess.run(["git", "-C", REPOSITORY, "rev-parse", "--show-toplevel"], capture_output=True, text=True)
+    if top.returncode or not REPOSITORY.samefile(top.stdout.strip()):
+        pytest.skip("this is no checkout of the repository")
+    return REPOSITORY
 
 
 def test_the_catalogue_entry_has_the_schema_the_keys_and_the_form_of_todays_entries(entry: dict[str, Any]) -> None:
@@ -246,6 +262,32 @@ def test_the_home_page_has_what_the_index_asks_for() -> None:
     assert "## Publication and licence" in text and "https://proceedings.mlr.press/" in text
     assert "no patent on the method, but have not searched for one" in flat
     assert "(docs/getting-started/tutorial.md)" in text and "There is no telemetry" in flat
+
+
+def test_a_full_clone_stays_below_the_bar(checkout: Path, tmp_path: Path) -> None:
+    """The Index clones the whole history and adds up all files, those of .git too."""
+    if _run(["git", "-C", str(checkout), "rev-parse", "--is-shallow-repository"]).stdout.strip() != "false":
+        pytest.skip("the clone is shallow: it lacks the history that is measured")
+    clone = tmp_path / "clone"
+    _run(["git", "clone", "--quiet", "--no-local", "--single-branch", checkout.as_uri(), str(clone)])
+    size = sum(file.stat().st_size for file in clone.rglob("*") if file.is_file())
+    assert size < BAR < LIMIT, f"a full clone has {size / 1e6:.1f} MB"
+
+
+def test_no_large_file_is_tracked_but_the_embedded_models(checkout: Path) -> None:
+    names = _run(["git", "-C", str(checkout), "ls-files", "-z"]).stdout.split("\0")
+    sizes = {name: (checkout / name).stat().st_size for name in names if (checkout / name).is_file()}
+    large = {name for name, size in sizes.items() if size > LARGE}
+    assert large <= {f"Resources/Models/{name}" for name in MODELS}
+
+
+def test_the_embedded_models_are_three_and_released_ones_state_size_and_checksum(entry: dict[str, Any]) -> None:
+    assert {file.name for file in (REPOSITORY / "Resources" / "Models").iterdir()} == MODELS
+    models = json.loads((REPOSITORY / "Resources" / "Catalog" / "models.json").read_text(encoding="utf-8"))["models"]
+    parts = [part for model in models for part in model["parts"]]
+    assert {part["file"] for part in parts if part["file"]} == MODELS
+    released = [part for part in parts if (part["address"] or "").startswith(entry["scm_url"])]  # none so far
+    assert all(part["size"] and part["sha256"] for part in released)
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
