@@ -172,7 +172,8 @@ def test_a_version_or_revision_that_is_none_is_refused(
 
 # --- the entry for Slicer's Extensions Index --------------------------------------------------------------------------
 # What follows is true of ExtensionsIndex at commit 07f1d1b (7 August 2026). Its checks are in scripts/
-# check_description_files.py, the requests to authors in .github/PULL_REQUEST_TEMPLATE.md.
+# check_description_files.py, the requests to authors in .github/PULL_REQUEST_TEMPLATE.md. docs/reference/
+# extensions-index.md lists both, also what cannot be tested without a network.
 
 # 240 of its 255 entries name this schema. Version 1.0.2 adds dicom_support_rule, which six entries need; we do not.
 SCHEMA = (
@@ -361,6 +362,25 @@ def test_recipes_of_the_module_use_only_what_the_logic_takes() -> None:
     assert used <= taken
     listed = re.search(r"Optional arguments: (.*?)\.\n", text, re.DOTALL)
     assert set(re.findall(r"`(\w+)`", listed[1])) <= taken
+
+
+def test_every_point_of_the_checklist_that_is_met_names_tests_that_exist() -> None:
+    text = (REPOSITORY / "docs" / "reference" / "extensions-index.md").read_text(encoding="utf-8")
+    (met,) = re.findall(r"^## Met\n\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    rows = [line.strip("|").split("|") for line in met.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 20 and all(len(row) == 3 for row in rows)
+    tests = {
+        file.name: set(re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE))
+        for file in (REPOSITORY / "Testing" / "Python").glob("test_*.py")
+    }
+    for point, _, shown in rows:
+        named = 0
+        for group in shown.split(";"):
+            (file,) = re.findall(r"`(test_\w+\.py)`", group) or ["test_extension.py"]
+            names = re.findall(r"`(test_\w+)`", group)
+            assert set(names) <= tests[file], point
+            named += len(names)
+        assert named, point
 
 
 def test_the_tutorial_names_every_sample_with_its_checksum() -> None:
