@@ -144,13 +144,17 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegPanel.result_panel import ResultPanel
         from ClassScaleSegPanel.run_panel import RunPanel
         from ClassScaleSegPanel.state import PanelState
+        from ClassScaleSegPanel.texts import Wrapping
+        from ClassScaleSegPanel.watching import Watching
 
         ScriptedLoadableModuleWidget.setup(self)
         self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/ClassScaleSeg.ui"))
         self.layout.addWidget(self.uiWidget)
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         self.uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.wrapping = [Wrapping(label) for label in (self.ui.modelFactsLabel, self.ui.needLabel, self.ui.statusLabel)]
         self.logic, self.state = ClassScaleSegLogic(), PanelState()
+        self.parameterWatching, self.inputWatching = Watching(self.render), Watching(self.onInputModified)
         self.classList = ClassList(lambda classes: self.store(classes=classes))
         self.ui.classesCollapsibleButton.layout().addWidget(self.classList.table.widget)
         self.results = ResultPanel(self.ui, self.state, self.logic)
@@ -167,14 +171,24 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.applyButton.connect("clicked(bool)", lambda: self.runs.apply())
         cancelled = _("Cancelled. The scene was not changed.")
         self.ui.cancelButton.connect("clicked(bool)", lambda: self.runs.stop(cancelled))
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndChange)
+        # While a scene is imported, a scene view restored, or a step undone, nodes are copied one by one: references
+        # to those that are still missing read as none.
+        for change in ("Import", "Restore", "Undo", "Redo"):
+            self.addObserver(scene, getattr(scene, f"Start{change}Event"), self.onSceneStartChange)
+            self.addObserver(scene, getattr(scene, f"End{change}Event"), self.onSceneEndChange)
+        # before the lists of nodes, which would select a neighbour of the node that goes
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=10.0)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """Stop the run and all observers, because the application closes or the module is reloaded."""
         self.runs.stop()
         self.models.close()
+        self.results.close()
         self.uiWidget.removeEventFilter(self.modelDrop)
         self.setParameterNode(None)
         self.removeObservers()
@@ -196,24 +210,55 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller: "vtkMRMLScene", event: str) -> None:
-        """Stop the run before its nodes are removed."""
+        """Stop the run before its nodes are removed, and forget the result."""
         self.setParameterNode(None)
+        self.state.status = ""
         self.runs.stop(_("The scene was closed, so the segmentation was stopped."))
         self.results.show(None, None)
+        self.render()
 
-    def onSceneEndClose(self, caller: "vtkMRMLScene", event: str) -> None:
-        """Show the parameters of the empty scene, if the module is open."""
+    def onSceneStartChange(self, caller: "vtkMRMLScene", event: str) -> None:
+        """Keep the widgets from writing into the parameter node while the scene is incomplete."""
+        self.setParameterNode(None)
+
+    def onSceneEndChange(self, caller: "vtkMRMLScene", event: str) -> None:
+        """Show the parameters of the changed scene, if the module is open."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, caller: "vtkMRMLScene", event: str, node: "vtkMRMLNode") -> None:
+        """Forget a node that is removed: as a parameter, and as the result that is listed."""
+        from ClassScaleSegPanel.inputs import NODES
+
+        if node is self.state.node:
+            self.results.show(None, None)
+            if self.state.run is None:
+                self.state.status = ""
+            self.runs.render()
+        if self.state.parameters is not None:
+            self.store(**{name: None for name in NODES if getattr(self.state.parameters, name) is node})
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeRemoved(self, caller: "vtkMRMLScene", event: str, node: "vtkMRMLNode") -> None:
+        """Select another volume if that was the selected one."""
+        self.selectVolume()
+
     def initializeParameterNode(self) -> None:
         """Show the parameter node of the scene, and select the first volume if none is selected."""
-        node = self.logic.getParameterNode()
-        self.setParameterNode(node)
-        if not node.inputVolume:
-            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if first:
-                node.inputVolume = first
+        self.setParameterNode(self.logic.getParameterNode())
+        self.results.follow()
+        self.selectVolume()
+
+    def selectVolume(self) -> None:
+        """Select the first volume of the scene if none is selected."""
+        from ClassScaleSegLib.scene.volume import first_volume
+
+        parameters = self.state.parameters
+        if parameters is not None and parameters.inputVolume is None:
+            first = first_volume(slicer.mrmlScene)
+            if first is not None:
+                self.store(inputVolume=first)
 
     def setParameterNode(self, node: "ClassScaleSegParameterNode | None") -> None:
         """Connect the widgets with a parameter node; ``None`` disconnects them."""
@@ -222,18 +267,18 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         before, self.state.parameters = self.state.parameters, node
         if before is not None:
             before.disconnectGui(self._guiTag)  # type: ignore[attr-defined]  # of parameterNodeWrapper
-            self.removeObserver(before, vtk.vtkCommand.ModifiedEvent, self.render)
-            self.removeObservers(self.onInputModified)
+            self.inputWatching.stop()
+            self.state.input = None
+        self.parameterWatching.watch((node,), vtk.vtkCommand.ModifiedEvent)
         if node is not None:
             self.state.input, self.state.listed = (node.inputVolume, model_for(node.inputVolume)), None
             self.classList.set_table(None)
             self._guiTag = node.connectGui(self.ui)  # type: ignore[attr-defined]
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.render)
             self.render()
 
-    def store(self, **choices: str) -> None:
+    def store(self, **choices: "str | vtkMRMLNode | None") -> None:
         """Store what the user has chosen in the parameter node, by the name of the parameter, and show it."""
-        if self.state.parameters is not None:
+        if self.state.parameters is not None and choices:
             with slicer.util.NodeModify(self.state.parameters) as node:
                 for name, choice in choices.items():
                     setattr(node, name, choice)
@@ -269,16 +314,15 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegLib.scene.sequence import browser_of
         from ClassScaleSegPanel.apply_line import need_text
         from ClassScaleSegPanel.inputs import show_channels
+        from ClassScaleSegPanel.texts import tip
 
         ui, state, node = self.ui, self.state, self.state.parameters
         self.runs.render()
         if node is None:
             return
         self.settle(node)
-        self.removeObservers(self.onInputModified)
-        for watched in filter(None, (node.inputVolume, node.region)):
-            for change in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent):
-                self.addObserver(watched, change, self.onInputModified)
+        moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        self.inputWatching.watch((node.inputVolume, node.region), vtk.vtkCommand.ModifiedEvent, moved)
         self.models.render()
         self.devices.render(node.device)
         show_channels(ui, state.summaries[0].channel_names if state.summaries else ())
@@ -286,7 +330,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         text, ready = need_text(state, node, self.classList.ticked)
         ui.needLabel.text = text
         ui.applyButton.enabled = ready and state.run is None
-        ui.applyButton.toolTip = _("Segment the volume.") if ready else text
+        ui.applyButton.toolTip = _("Segment the volume.") if ready else tip(text)
         ui.cancelButton.enabled = state.run is not None
 
     def onInputModified(self, caller: "vtkMRMLNode", event: str) -> None:
@@ -300,10 +344,10 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         fit_region(region, self.state.parameters.inputVolume if self.state.parameters is not None else None)
 
     def onFinished(self, run: "SceneRun") -> None:
-        """Show the result of a run."""
+        """Show the result of a run, and select it for the next one, also if the module is not open."""
         self.results.show(run.node, (run.results[0], run.statistics[0]))
-        if self.state.parameters is not None:
-            self.state.parameters.segmentation = run.node
+        parameters = self.state.parameters or self.logic.getParameterNode()
+        parameters.segmentation = run.node
         self.ui.resultCollapsibleButton.collapsed = False
 
 

@@ -20,7 +20,7 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
     :param ticked: keys of the ticked classes.
     """
     from ClassScaleSegLib.errors import ClassScaleError
-    from ClassScaleSegLib.scene.volume import check_volume
+    from ClassScaleSegLib.scene.volume import check_volume, refuse_overwriting
 
     if state.fault:
         return state.fault, False
@@ -40,9 +40,12 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
     if not ticked:
         return _("No class is ticked. Tick at least one class."), False
     try:
-        for volume in volumes_of(parameters, channels):
+        volumes = volumes_of(parameters, channels)
+        for volume in volumes:
             check_volume(volume)
-        return " ".join(_estimate(state, parameters)), True
+        refuse_overwriting(volumes, parameters.confidence)
+        twice = [_("One volume is selected for several channels.")] if len(set(volumes)) < channels else []
+        return " ".join((*_estimate(state, parameters), *twice)), True
     except ClassScaleError as error:
         return str(error), False
 

@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .search_table import Row, SearchTable
-from .state import ask_text
+from .texts import ask_text, menu_text, tell
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.labels.label import Label
@@ -118,25 +118,26 @@ class ClassList:
         ticked = set(self.ticked)
         self.group_menu.clear()
         for group, keys in self._groups.items():
-            action = self.group_menu.addAction(_("{group} ({count})").format(group=group, count=len(keys)))
+            action = self.group_menu.addAction(_("{group} ({count})").format(group=menu_text(group), count=len(keys)))
             action.checkable, action.checked = True, ticked.issuperset(keys)
             action.connect("triggered(bool)", lambda on, keys=keys: self._tick_also(keys, on))
         self.group_menu.addSeparator()
         only = self.group_menu.addMenu(_("Only"))
         for group, keys in self._groups.items():
-            only.addAction(group).connect("triggered(bool)", lambda on, keys=keys: self._tick_only(keys))
+            only.addAction(menu_text(group)).connect("triggered(bool)", lambda on, keys=keys: self._tick_only(keys))
 
     def _fill_presets(self) -> None:
         presets = load_presets()
         self.preset_menu.clear()
         for name, names in presets.items():
-            self.preset_menu.addAction(name).connect("triggered(bool)", lambda on, names=names: self.apply(names))
+            action = self.preset_menu.addAction(menu_text(name))
+            action.connect("triggered(bool)", lambda on, names=names: self.apply(names))
         self.preset_menu.addSeparator()
         self.preset_menu.addAction(_("Save ticked classes...")).connect("triggered(bool)", lambda: self._save())
         if presets:
             delete = self.preset_menu.addMenu(_("Delete"))
             for name in presets:
-                delete.addAction(name).connect("triggered(bool)", lambda on, name=name: self._delete(name))
+                delete.addAction(menu_text(name)).connect("triggered(bool)", lambda on, name=name: self._delete(name))
 
     def apply(self, names: Sequence[str]) -> None:
         """Tick the classes of a preset, as the user does."""
@@ -144,7 +145,7 @@ class ClassList:
         self._on_chosen(self.value())
         if missing:
             text = _("This model does not have {count} of the classes in the preset.").format(count=missing)
-            slicer.util.infoDisplay(text, windowTitle=_("Preset"))
+            tell(text, _("Preset"))
 
     def _save(self) -> None:
         if name := ask_text(_("Save preset"), _("Name:")):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
+from .texts import shortened, tip
+
 if TYPE_CHECKING:
     from ClassScaleSegLib.scene.run import Request
     from slicer import vtkMRMLScalarVolumeNode
@@ -14,16 +16,20 @@ if TYPE_CHECKING:
     from ClassScaleSeg import ClassScaleSegParameterNode
 
 CHANNELS = 4  # rows for channels in the .ui file
+# the parameters that are nodes
+NODES = ("inputVolume", "channel2", "channel3", "channel4", "region", "segmentation", "confidence", "statistics")
 
 
 def show_channels(ui: Any, names: Sequence[str]) -> None:
     """Show one row per channel, labelled with the model's name of the channel; a single one is labelled "Volume"."""
-    ui.inputLabel.text = _("Volume:") if len(names) < 2 else _("{channel}:").format(channel=names[0])
-    for number in range(2, CHANNELS + 1):
-        label, selector = getattr(ui, f"channelLabel{number}"), getattr(ui, f"channelSelector{number}")
-        label.visible = selector.visible = number <= len(names)
-        if number <= len(names):
-            label.text = _("{channel}:").format(channel=names[number - 1])
+    ui.inputLabel.text, ui.inputLabel.toolTip = _("Volume:"), ""
+    rows = [(ui.inputLabel, ui.inputSelector)]
+    rows += [(getattr(ui, f"channelLabel{n}"), getattr(ui, f"channelSelector{n}")) for n in range(2, CHANNELS + 1)]
+    for row, (label, selector) in enumerate(rows):
+        label.visible = selector.visible = row in (0, *range(len(names)))
+        if row < len(names) > 1:
+            label.text = _("{channel}:").format(channel=shortened(names[row], 12))
+            label.toolTip = tip(names[row])
 
 
 def volumes_of(parameters: ClassScaleSegParameterNode, channels: int) -> tuple[vtkMRMLScalarVolumeNode | None, ...]:

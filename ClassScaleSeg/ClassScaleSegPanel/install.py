@@ -16,6 +16,8 @@ import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
+from .texts import ask
+
 PACKAGES = ["nnunetv2>=2.7", "psutil", "safetensors", "scipy", "tqdm"]
 KEPT = ("numpy", "SimpleITK", "requests", "torch")
 TORCH = ">=2.2"
@@ -103,7 +105,7 @@ def _install_torch_extension() -> None:
         "This module needs the extension PyTorch. Install it now and restart Slicer? If your scene is not saved, press "
         "Cancel and save it first."
     )
-    if not slicer.util.confirmOkCancelDisplay(question, windowTitle=_("Extension PyTorch")):
+    if not ask(question, _("Extension PyTorch")):
         raise ClassScaleError(by_hand)
     manager = slicer.app.extensionsManagerModel()
     interactive = manager.interactive
@@ -134,7 +136,7 @@ def _install(missing: list[str]) -> None:
 def _install_in_older_slicer(missing: list[str]) -> None:
     """Ask and install. Slicer up to 5.10 cannot skip packages, so those to keep are pinned."""
     question = _("This module needs these Python packages. Install them into Slicer?\n{packages}")
-    if not slicer.util.confirmOkCancelDisplay(question.format(packages="\n".join(missing))):
+    if not ask(question.format(packages="\n".join(missing)), _("Python packages")):
         text = _(
             "The module cannot segment without these Python packages: {packages}. To install them, press Apply again."
         )

@@ -12,7 +12,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from .model_download import download, megabytes
-from .state import PanelState, ask_text, silent
+from .state import PanelState, silent
+from .texts import ask, ask_text, tell, tell_error
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog
@@ -62,7 +63,7 @@ class ModelChooser:
         try:
             entries = self._catalog.entries()
         except CatalogError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Model catalogue"))
+            tell_error(str(error), _("Model catalogue"))
             entries = ()
         self._entries = {entry.id: entry for entry in entries}
         with silent(self._box):
@@ -86,7 +87,7 @@ class ModelChooser:
         try:
             entry = self._catalog.add(source)
         except ClassScaleError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("This model cannot be added"))
+            tell_error(str(error), _("This model cannot be added"))
             return
         self.reload()
         self._on_chosen(entry.id)
@@ -100,7 +101,7 @@ class ModelChooser:
         cards = [summary.card for summary in self._state.summaries if summary.card]
         if not cards:
             text = _("This model has no model card, or it is not downloaded yet.")
-            slicer.util.infoDisplay(text, windowTitle=_("Model card"))
+            tell(text, _("Model card"))
             return
         self.close()
         self.card_dialog = dialog = qt.QDialog(slicer.util.mainWindow())  # not modal, so that the panel stays usable
@@ -134,11 +135,11 @@ class ModelChooser:
         else:
             question = _("Remove {name} from the list? Its files are not deleted.")
         title = _("Remove model")
-        if slicer.util.confirmOkCancelDisplay(question.format(name=entry.name, size=size), windowTitle=title):
+        if ask(question.format(name=entry.name, size=size), title):
             try:
                 self._catalog.remove(entry)
             except ClassScaleError as error:
-                slicer.util.errorDisplay(str(error), windowTitle=_("This model cannot be removed"))
+                tell_error(str(error), _("This model cannot be removed"))
             self.reload()
 
     def open(self, identifier: str) -> None:

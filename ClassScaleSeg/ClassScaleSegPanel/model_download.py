@@ -8,6 +8,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .texts import ask, shortened, tell_error, tip
+
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog
     from ClassScaleSegLib.catalog.entries import Entry
@@ -17,9 +19,10 @@ def download(catalog: Catalog, entry: Entry) -> bool:
     """Download a model if the user agrees, and return whether the user did. Errors are shown in a message box."""
     from ClassScaleSegLib.errors import Cancelled, ClassScaleError
 
-    if not slicer.util.confirmOkCancelDisplay(consent(catalog, entry), windowTitle=_("Download model")):
+    if not ask(consent(catalog, entry), _("Download model")):
         return False
-    dialog = qt.QProgressDialog(_("Downloading {name}").format(name=entry.name), _("Cancel"), 0, 1000)
+    text = tip(_("Downloading {name}").format(name=shortened(entry.name, 60)))
+    dialog = qt.QProgressDialog(text, _("Cancel"), 0, 1000)
     dialog.windowModality = qt.Qt.ApplicationModal
     dialog.minimumDuration = 0
     dialog.show()
@@ -29,7 +32,7 @@ def download(catalog: Catalog, entry: Entry) -> bool:
     except Cancelled:
         pass  # the part that has arrived is kept, and the next download continues from it
     except ClassScaleError as error:
-        slicer.util.errorDisplay(str(error), windowTitle=_("Download failed"))
+        tell_error(str(error), _("Download failed"))
     finally:
         dialog.close()
         dialog.deleteLater()

@@ -1,15 +1,21 @@
-"""The section "Result": the table of structures, the ticked ones in 3D, and saving."""
+"""The table of structures that a segmentation holds, with their volumes, and what can be done with them."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
+import vtk
+from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
 from .search_table import Row, SearchTable
 from .state import PanelState, silent
+from .texts import Wrapping, ask, tell, tell_error
+from .watching import Watching
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.counts import LabelVolume
@@ -19,49 +25,66 @@ if TYPE_CHECKING:
 
     from ClassScaleSeg import ClassScaleSegLogic
 
+_SUFFIX = ".seg.nrrd"
+
 
 class ResultPanel:
     """Controls the widgets of the section "Result" in the .ui file.
+
+    Slicer's own button "Show 3D" makes surfaces of all segments, so this section has a button of its own.
 
     :ivar table: the table of structures with their volumes. Keys of its rows are segment ids.
     """
 
     def __init__(self, ui: Any, state: PanelState, logic: ClassScaleSegLogic) -> None:
         self._ui, self._state, self._logic = ui, state, logic
-        self._turning_on = False  # while the button "Show 3D" is held down to turn 3D on
+        self._listed: object = None  # what the node held when its structures were listed
+        self._watching = Watching(lambda node, event: self._soon.start())
+        self._soon = qt.QTimer()  # one update for all events of a change, such as a thousand new segments
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.connect("timeout()", self.follow)
         self.table = SearchTable(
             [_("Structure"), _("Volume (mL)")], _("Search structures"), on_ticked=self._ticked, on_chosen=self._go_to
         )
         self._summary = qt.QLabel()
-        self._summary.wordWrap = True
+        self._wrapping = Wrapping(self._summary)
         self.table.layout.addWidget(self._summary)
         ui.resultCollapsibleButton.layout().addWidget(self.table.widget)
-        # Slicer's button makes missing surfaces when it is toggled. Ours are made before that, while it is held down.
-        ui.show3DButton.connect("pressed()", self._before_3d)
-        ui.show3DButton.connect("clicked(bool)", self._after_3d)
+        ui.show3DButton.connect("clicked(bool)", self._show_or_hide)
         ui.saveButton.connect("clicked(bool)", self._save)
         self.show(None, None)
 
     def show(self, node: vtkMRMLSegmentationNode | None, result: Counted | None) -> None:
-        """List the structures of a node that have voxels.
+        """List the structures of a node that have voxels. If the node is listed already, its ticks are kept.
 
         :param result: what the node holds; ``None`` empties the table.
         """
-        self._state.node = node
+        ticked = self.table.ticked() if node is not None and node is self._state.node else []
+        self._state.node, self._listed = node, _contents(node)
         rows, text = [], _("No structures to show.")
         if result is not None:
             segmentation, statistics = result
             rows = [_row(segmentation.table[row.value], row) for row in statistics if row.voxels]
             text = _("{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.")
         self.table.set_rows(rows, ticked=False)
+        self.table.tick(ticked)
         self.table.set_width(1, "00,000.000")
         self._summary.text = text.format(count=len(rows))
-        self._ui.show3DButton.setSegmentationNode(node)
-        self._ui.saveButton.enabled = node is not None
+        kinds = slicer.vtkSegmentation
+        self._watching.watch(
+            (node,),
+            vtk.vtkCommand.ModifiedEvent,
+            kinds.SegmentAdded,
+            kinds.SegmentRemoved,
+            kinds.SegmentModified,
+            kinds.SourceRepresentationModified,
+            kinds.ContainedRepresentationNamesModified,
+        )
+        self.render()
 
     def show_node(self, node: vtkMRMLSegmentationNode) -> None:
         """List the structures of a segmentation node, if its segments share one image as those of a run do."""
-        from ClassScaleSegLib.errors import ClassScaleError
         from ClassScaleSegLib.scene.results import segmentation_of
 
         try:
@@ -70,38 +93,49 @@ class ResultPanel:
             result = None
         self.show(node, result)
 
-    @property
-    def _node(self) -> vtkMRMLSegmentationNode | None:
-        """The node whose structures are listed, unless it was removed from the scene."""
+    def follow(self) -> None:
+        """List the structures again if the segments were edited elsewhere, once the module is open."""
         node = self._state.node
-        return node if node is not None and node.GetScene() is not None else None
+        if self._state.parameters is None:
+            return
+        if node is not None and self._listed != _contents(node):
+            self.show_node(node)
+        self.render()
+
+    def render(self) -> None:
+        """Show whether there are surfaces, and what can be done."""
+        from ClassScaleSegLib.scene.surfaces import has_surfaces
+
+        button, node = self._ui.show3DButton, self._state.node
+        with silent(button):
+            button.checked = node is not None and has_surfaces(node)
+        button.enabled = bool(self.table.keys())
+        self._ui.saveButton.enabled = node is not None
+
+    def close(self) -> None:
+        """Stop following the node."""
+        self._soon.stop()
+        self._watching.stop()
 
     def _go_to(self, segment_id: str) -> None:
-        if self._node is not None:
-            self._logic.centerViews(self._node, segment_id)
+        if self._state.node is not None:
+            self._logic.centerViews(self._state.node, segment_id)
 
     def _ticked(self) -> None:
-        if self._node is not None and self._ui.show3DButton.checked:
-            self._show_3d(self._node)
+        if self._state.node is not None and self._ui.show3DButton.checked:
+            self._show_3d(self._state.node)
 
-    def _before_3d(self) -> None:
-        button, node = self._ui.show3DButton, self._node
-        self._turning_on = node is not None and not button.checked
-        if node is not None and self._turning_on:
+    def _show_or_hide(self, on: bool) -> None:
+        from ClassScaleSegLib.scene.surfaces import hide_3d
+
+        node = self._state.node
+        if node is not None and not on:
+            hide_3d(node)
+        elif node is not None and self.table.ticked():
             self._show_3d(node)
-            # The new surfaces have checked the button. Its release would uncheck it and so remove them.
-            with silent(button):
-                button.checked = False
-
-    def _after_3d(self, checked: bool) -> None:
-        turned_on, self._turning_on = self._turning_on, False
-        if not turned_on or self._node is None:
-            return
-        if not self.table.ticked():
-            self._ui.show3DButton.checked = False  # also removes the empty surfaces
-            slicer.util.infoDisplay(_("To show structures in 3D, tick them in the table below."))
-        elif not checked:  # the node checked the button once more while it was held down
-            self._show_3d(self._node)
+        elif node is not None:
+            tell(_("To show structures in 3D, tick them in the table below."), _("Show 3D"))
+        self.render()
 
     def _show_3d(self, node: vtkMRMLSegmentationNode) -> None:
         slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
@@ -111,16 +145,63 @@ class ResultPanel:
             slicer.app.restoreOverrideCursor()
 
     def _save(self) -> None:
-        node = self._node
+        node = self._state.node
         if node is None:
             return
-        title, kinds = _("Save segmentation"), _("Segmentation") + " (*.seg.nrrd)"
-        proposed = f"{node.GetName()}.seg.nrrd"
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, proposed, kinds)
-        if path:
-            path = path if path.lower().endswith(".seg.nrrd") else f"{path}.seg.nrrd"
-            with slicer.util.tryWithErrorDisplay(_("The segmentation was not saved."), waitCursor=True):
-                self._logic.saveSegmentation(node, path)
+        title, kinds = _("Save segmentation"), _("Segmentation") + f" (*{_SUFFIX})"
+        proposed = Path(slicer.mrmlScene.GetRootDirectory() or "", file_name(node.GetName()) + _SUFFIX)
+        chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, str(proposed), kinds)
+        path = with_suffix(chosen)
+        # the dialog has asked about the name as it was typed, not about the one with a suffix
+        if not path or (path != chosen and Path(path).exists() and not ask(_replace(path), title)):
+            return
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+        try:
+            self._logic.saveSegmentation(node, path)
+            fault = ""
+        except ClassScaleError as error:
+            fault = str(error)
+        finally:
+            slicer.app.restoreOverrideCursor()
+        if fault:
+            tell_error(fault, _("The segmentation was not saved"))
+
+
+def file_name(name: str) -> str:
+    """Return the name of a node as a file name that every system takes.
+
+    >>> file_name("CT 1/2: liver?")
+    'CT 1_2_ liver_'
+    """
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(" .") or "Segmentation"
+
+
+def with_suffix(path: str) -> str:
+    """Return the path of a ``.seg.nrrd`` file for what the user has typed; an empty text stays empty.
+
+    >>> with_suffix("liver"), with_suffix("liver.nrrd"), with_suffix("liver.SEG.NRRD")
+    ('liver.seg.nrrd', 'liver.seg.nrrd', 'liver.SEG.NRRD')
+    """
+    if not path or path.lower().endswith(_SUFFIX):
+        return path
+    return re.sub(r"(\.seg)?(\.nrrd)?$", "", path, flags=re.IGNORECASE) + _SUFFIX
+
+
+def _replace(path: str) -> str:
+    return _("{path} already exists. Replace it?").format(path=path)
+
+
+def _contents(node: vtkMRMLSegmentationNode | None) -> object:
+    """Return what tells whether the segments of a node were changed: their names, colours, label values and voxels."""
+    if node is None:
+        return None
+    segmentation = node.GetSegmentation()
+    segments = [(i, segmentation.GetSegment(i)) for i in segmentation.GetSegmentIDs()]
+    images = {segment.GetRepresentation("Binary labelmap") for _identifier, segment in segments}
+    return (
+        [(i, segment.GetName(), segment.GetColor(), segment.GetLabelValue()) for i, segment in segments],
+        {(image, image.GetMTime()) for image in images if image is not None},
+    )
 
 
 def _row(label: Label, volume: LabelVolume) -> Row:

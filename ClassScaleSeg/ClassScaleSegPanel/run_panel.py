@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from .inputs import request_of
 from .install import ensure_dependencies
 from .state import PanelState
+from .texts import ask, tell_error
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.process.child import Event
@@ -61,16 +61,23 @@ class RunPanel:
     def apply(self) -> None:
         """Start the run that the parameter node describes. Errors are shown in a message box."""
         from ClassScaleSegLib.errors import ClassScaleError
+        from ClassScaleSegLib.scene.results import holds_other_contents
 
         state, parameters = self._state, self._state.parameters
         if parameters is None:
             return
         node = parameters.segmentation
         count = node.GetSegmentation().GetNumberOfSegments() if node else 0
+        questions = []
         if count:
             question = _("{name} has {count} segments. Replace them?").format(name=node.GetName(), count=count)
-            if not slicer.util.confirmOkCancelDisplay(question, windowTitle=_("Replace segments")):
-                return
+            questions.append((question, _("Replace segments")))
+        for other in (parameters.confidence, parameters.statistics):
+            if holds_other_contents(other):
+                question = _("{name} already has contents. Replace them?").format(name=other.GetName())
+                questions.append((question, _("Replace contents")))
+        if not all(ask(*question) for question in questions):
+            return
         state.log = ""
         try:
             ensure_dependencies()
@@ -135,7 +142,7 @@ class RunPanel:
     def _show_fault(self, sentence: str) -> None:
         self._state.status = sentence
         self.render()
-        slicer.util.errorDisplay(sentence, windowTitle=_("ClassScaleSeg"))
+        tell_error(sentence, _("ClassScaleSeg"))
 
 
 class RunProgress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from slicer import vtkMRMLVolumeNode
 
 
-# name of the file in Resources/SampleData without .nrrd, and of the node -> name in the module Sample Data, SHA-256
+# name of the file in Resources/SampleData without .nrrd -> name in the module Sample Data and of the node, SHA-256
 SAMPLES = {
     "toy-120": ("ClassScaleSegToy120", "fbcc1636b34073b13c64af657df4839032348657aef2bae05258f38a109057e8"),
     "toy-1000": ("ClassScaleSegToy1000", "6d3d0411f6d121337add494db2bf1d15463a444bc33252a29d3be98dc8519a57"),
@@ -22,14 +23,15 @@ def register() -> None:
     import SampleData
     from ClassScaleSegLib.resources import resource
 
+    pictures = Path(__file__).parents[1] / "Resources" / "Icons"
     for file, (name, sha256) in SAMPLES.items():
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category="ClassScaleSeg",
             sampleName=name,
-            thumbnailFileName=str(Path(__file__).parents[1] / "Resources" / "Icons" / "ClassScaleSeg.png"),
+            thumbnailFileName=str(pictures / f"{name}.png"),
             uris=resource("SampleData", f"{file}.nrrd").as_uri(),
             fileNames=f"{file}.nrrd",
-            nodeNames=file,
+            nodeNames=name,
             checksums=f"SHA256:{sha256}",
         )
 
@@ -37,10 +39,15 @@ def register() -> None:
 def model_for(volume: vtkMRMLVolumeNode | None) -> str | None:
     """Return the id of the embedded model for a sample volume, or ``None`` for any other volume.
 
-    A sample is recognised by the name of the file that the node was loaded from.
+    A sample is recognised by the name of the file that the node was loaded from, or else by the name of the node: the
+    module Sample Data removes the storage node, and a number is added to the name of a sample that is loaded twice.
     """
     from ClassScaleSegLib.commands.demo import DEMOS
 
-    storage = volume.GetStorageNode() if volume is not None else None
-    name = Path(storage.GetFileName() or "").name if storage is not None else ""
-    return next((demo.model for demo in DEMOS.values() if name == f"{demo.sample}.nrrd"), None)
+    if volume is None:
+        return None
+    storage = volume.GetStorageNode()
+    file = Path(storage.GetFileName() or "").name if storage is not None else ""
+    node = re.sub(r"_\d+$", "", volume.GetName() or "")
+    samples = [sample for sample, (name, _sha256) in SAMPLES.items() if file == f"{sample}.nrrd" or node == name]
+    return next((demo.model for demo in DEMOS.values() if demo.sample in samples), None)

@@ -13,7 +13,10 @@ from typing import NamedTuple
 
 import qt
 
+from .texts import tip
+
 _SEARCHED, _SORTED, _KEY = qt.Qt.UserRole + 1, qt.Qt.UserRole + 2, qt.Qt.UserRole + 3
+_LONGEST = 60  # characters that a column is made wide enough for
 
 
 class Row(NamedTuple):
@@ -48,7 +51,8 @@ class SearchTable:
         on_ticked: Callable[[], None],
         on_chosen: Callable[[str], None] = lambda key: None,
     ) -> None:
-        self._headers = headers
+        self._headers, self._on_ticked, self._on_chosen = headers, on_ticked, on_chosen
+        self._box_clicked = False  # by the click that is under way
         # key -> the item with the tick. Without this reference PythonQt would delete the items.
         self._items: dict[str, qt.QStandardItem] = {}
         self.widget = qt.QWidget()
@@ -64,7 +68,7 @@ class SearchTable:
         self.proxy.setSourceModel(self.model)
         self.proxy.setFilterRole(_SEARCHED)
         self.proxy.setSortRole(_SORTED)
-        self.model.connect("itemChanged(QStandardItem*)", lambda item: on_ticked())
+        self.model.connect("itemChanged(QStandardItem*)", self._item_changed)
         self.view = view = qt.QTableView()
         self.layout.addWidget(view)
         view.setModel(self.proxy)
@@ -77,7 +81,22 @@ class SearchTable:
         # Widths and heights are set once, because measuring the contents of 1000 rows makes tables slow.
         view.verticalHeader().setDefaultSectionSize(view.fontMetrics().height() + 6)
         view.minimumHeight = 9 * (view.fontMetrics().height() + 6)
-        view.connect("clicked(QModelIndex)", lambda index: on_chosen(self._key(index.row())))
+        view.connect("pressed(QModelIndex)", lambda index: self._press())
+        view.connect("clicked(QModelIndex)", lambda index: self._click(index.row()))
+
+    def _item_changed(self, item: qt.QStandardItem) -> None:
+        self._box_clicked = True
+        self._on_ticked()
+
+    def _press(self) -> None:
+        self._box_clicked = False
+
+    def _click(self, row: int) -> None:
+        """Choose a row, unless the click has ticked its box: the change of the item comes first, then the click."""
+        if self._box_clicked:
+            self._box_clicked = False
+        else:
+            self._on_chosen(self._key(row))
 
     def set_rows(self, rows: Iterable[Row], ticked: bool) -> None:
         """Replace all rows by rows that are all ticked or all unticked, and keep the user's search."""
@@ -92,7 +111,7 @@ class SearchTable:
             for text, order in zip(row.cells, row.order, strict=True):
                 item = qt.QStandardItem(text)
                 item.setData(order, _SORTED)
-                item.setToolTip(text)
+                item.setToolTip(tip(text))
                 if isinstance(order, float):
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 items.append(item)
@@ -122,7 +141,7 @@ class SearchTable:
         """
         metrics = self.view.fontMetrics()
         texts = (longest, self._headers[column] + "MM")  # room for the arrow of the sort order
-        width = max(metrics.boundingRect(text).width() for text in texts) + 12
+        width = max(metrics.boundingRect(text[:_LONGEST]).width() for text in texts) + 12
         if column == 0:
             header = self.view.horizontalHeader()
             header.setSectionResizeMode(0, qt.QHeaderView.Interactive)

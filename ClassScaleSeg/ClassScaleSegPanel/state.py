@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import qt
-import slicer
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.entries import Entry
@@ -46,9 +45,3 @@ def silent(widget: qt.QWidget) -> Iterator[None]:
         yield
     finally:
         widget.blockSignals(before)
-
-
-def ask_text(title: str, label: str) -> str:
-    """Ask the user for a line of text, and return it without spaces around it; empty if the user cancels."""
-    answer = qt.QInputDialog.getText(slicer.util.mainWindow(), title, label)
-    return (answer[0] if isinstance(answer, tuple) else answer).strip()

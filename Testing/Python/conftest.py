@@ -187,9 +187,11 @@ def panel(monkeypatch, tmp_path, answers):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     slicer.mrmlScene.Clear()
     application.settings.clear()
+    application.vtk_messages.clear()
     widget = application.make_widget(module)
     yield widget
     widget.cleanup()
     widget.parent.deleteLater()
+    assert application.vtk_messages == []
     application.processEvents()
     assert list((tmp_path / "temporary").iterdir()) == [] and slicer.modules.ClassScaleSegInstance.running == []

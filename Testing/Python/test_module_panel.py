@@ -130,7 +130,7 @@ def test_presets_outlive_the_panel_and_fit_other_models(panel, answers):
     classes.set_table(anatomy())
     classes.choose(["liver", "spleen"])
     classes.save_preset("Upper abdomen")
-    panel.exit()
+    application.leave(panel)
     other = application.make_widget(module)
     other.classList.set_table(anatomy(3))  # spleen and both kidneys
     other.classList.preset_menu.aboutToShow.emit()
@@ -152,7 +152,7 @@ def test_choices_are_saved_with_the_scene(panel, tmp_path):
     slicer.mrmlScene.Clear()
     assert panel.classList.chosen() is None and panel.ui.stepSpinBox.value == 0.5
     import_scene(saved)
-    panel.enter()
+    application.enter(panel)
     assert panel.classList.chosen() == ["cell 5", "cell 6"]
     assert panel.ui.stepSpinBox.value == 0.75 and panel.ui.keepEmptyCheckBox.checked
 
@@ -267,10 +267,10 @@ def test_closing_the_scene_stops_the_run(panel):
 def test_leaving_the_module_does_not_stop_the_run_and_unloading_does(panel):
     panel.ui.inputSelector.setCurrentNode(load_sample())
     panel.ui.applyButton.click()
-    panel.exit()
+    application.leave(panel)
     panel.runs.poll()
     assert panel.state.run is not None and panel.state.run.state == "running"
-    panel.enter()
+    application.enter(panel)
     panel.cleanup()
     assert panel.state.run is None and slicer.modules.ClassScaleSegInstance.running == []
 
@@ -376,8 +376,8 @@ def test_a_sample_that_is_chosen_brings_its_model_along(panel):
         assert models.currentData == model and panel.state.parameters.model == model
         assert panel.ui.needLabel.text != "" and panel.ui.applyButton.enabled
     panel.store(model="toy-120")  # the user's choice stays, also when the module is left and entered again
-    panel.exit()
-    panel.enter()
+    application.leave(panel)
+    application.enter(panel)
     assert panel.state.parameters.inputVolume is toy and panel.state.parameters.model == "toy-120"
 
 

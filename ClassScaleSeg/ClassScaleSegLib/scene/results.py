@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from vtk import vtkAbstractArray
 
 
+_FILLED = "ClassScaleSeg.Filled"  # attribute of nodes whose contents are a result of a run, saved with the scene
+
 # A segmentation, and its statistics. They are handed on together, because counting the voxels again takes time, and
 # statistics kept in the segmentation would be wrong once somebody has changed its labels.
 Counted = tuple[Segmentation, list[LabelVolume]]
@@ -98,8 +100,9 @@ def show_result(
             node.GetSegmentation().SetConversionParameter(rule.GetConversionMethodParameterName(), "1")
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume.GetScene())
     beside = hierarchy.GetItemByDataNode(volume) if hierarchy is not None else 0
-    if beside:
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(beside))
+    item = hierarchy.GetItemByDataNode(node) if beside else 0
+    if item:  # a node of a sequence has none
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
 
 
 @contextlib.contextmanager
@@ -115,6 +118,13 @@ def removed_on_failure(scene: vtkMRMLScene) -> Iterator[None]:
         raise
 
 
+def holds_other_contents(node: vtkMRMLScalarVolumeNode | vtkMRMLTableNode | None) -> bool:
+    """Return whether a volume or table has contents that are not a result of a run."""
+    if node is None or node.GetAttribute(_FILLED):
+        return False
+    return node.GetNumberOfColumns() > 0 if node.IsA("vtkMRMLTableNode") else node.GetImageData() is not None
+
+
 def fill_confidence_node(node: vtkMRMLScalarVolumeNode, confidence: np.ndarray, geometry: Geometry) -> None:
     """Put a confidence map, 0..1, float32 ``(z, y, x)``, into a volume node, and remove the node's transform.
 
@@ -126,6 +136,7 @@ def fill_confidence_node(node: vtkMRMLScalarVolumeNode, confidence: np.ndarray, 
         node.SetAndObserveTransformNodeID(None)
         node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(index_to_ras(geometry)))
         slicer.util.updateVolumeFromArray(node, confidence)
+        node.SetAttribute(_FILLED, "1")
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
@@ -155,6 +166,7 @@ def fill_table_node(node: vtkMRMLTableNode, frames: Sequence[Sequence[LabelVolum
                 for column, cell in zip(columns.values(), cells, strict=True):
                     column.InsertNextValue(cell)
     with slicer.util.NodeModify(node):
+        node.SetAttribute(_FILLED, "1")
         node.RemoveAllColumns()
         for name, column in columns.items():
             if name != "Frame" or len(frames) > 1:

@@ -25,7 +25,7 @@ from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
 from .results import fill_confidence_node, fill_table_node, read_result, removed_on_failure, show_result
 from .sequence import add_segmentations, browser_of, frames
-from .volume import check_volume, geometry_of, region_of, write_volume
+from .volume import check_volume, geometry_of, refuse_overwriting, region_of, write_volume
 
 if TYPE_CHECKING:
     from slicer import (
@@ -138,6 +138,7 @@ class SceneRun:
                 f"The model needs {channels} volume(s), one per channel, and {len(request.volumes)} are given."
             )
         self._refuse_existing_segments()
+        refuse_overwriting(request.volumes, request.confidence)
         self._name = request.volumes[0].GetName()
         self._process = process = SegmentationProcess()
         try:

@@ -60,6 +60,21 @@ def show_3d(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> int:
     return len(made)
 
 
+def has_surfaces(node: vtkMRMLSegmentationNode) -> bool:
+    """Return whether the segments of a node have surfaces, be they empty."""
+    return bool(node.GetSegmentation().ContainsRepresentation(SURFACE))
+
+
+def hide_3d(node: vtkMRMLSegmentationNode) -> None:
+    """Remove the surfaces of all segments, as Slicer's own button does, unless the segments consist of them."""
+    import slicer
+
+    segmentation = node.GetSegmentation()
+    if segmentation.GetSourceRepresentationName() != SURFACE:
+        with slicer.util.NodeModify(node):
+            segmentation.RemoveRepresentation(SURFACE)
+
+
 def closed_surfaces(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> dict[str, vtkPolyData]:
     """Return the closed surface of each segment, by id, in the coordinates of the node; normals point outwards.
 

@@ -6,18 +6,19 @@ are therefore both in world coordinates, and users need not harden any transform
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ImageError, reason
+from ..errors import ImageError, OutputError, reason
 from ..files import unwritable
 from ..images.geometry import Geometry
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkOrientedImageData
+    from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkOrientedImageData
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,23 @@ class Region:
     inside: np.ndarray
 
 
+def first_volume(scene: vtkMRMLScene) -> vtkMRMLScalarVolumeNode | None:
+    """Return the first image of a scene, or ``None``. Label maps and vector volumes are not images in this sense."""
+    volumes = (node for node in scene.GetNodes() if node.GetClassName() == "vtkMRMLScalarVolumeNode")
+    return next((volume for volume in volumes if not volume.GetHideFromEditors()), None)
+
+
 def check_volume(volume: vtkMRMLScalarVolumeNode | None) -> None:
     """Check that a volume can be segmented.
 
-    :raises ImageError: if ``volume`` is ``None``, has no voxels or more than one value per voxel, or is under a
-        non-linear transform.
+    :raises ImageError: if ``volume`` is ``None``, is a label map, has no voxels or more than one value per voxel, or is
+        under a non-linear transform.
     """
     if volume is None:
         raise ImageError("No volume is selected. Select the volume to segment.")
     name, image = volume.GetName(), volume.GetImageData()
+    if volume.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise ImageError(f"{name} is a label map. Select the image that it belongs to.")
     if image is None or not all(image.GetDimensions()) or image.GetPointData().GetScalars() is None:
         raise ImageError(f"{name} has no voxels. Load the image again, or select another volume.")
     if image.GetNumberOfScalarComponents() != 1:
@@ -54,6 +63,20 @@ def check_volume(volume: vtkMRMLScalarVolumeNode | None) -> None:
         raise ImageError(
             f"{name} is under the non-linear transform {transform.GetName()}. Harden the transform (in Slicer's Data "
             "module, right-click the transform icon and choose Harden transform), then segment the hardened volume."
+        )
+
+
+def refuse_overwriting(
+    volumes: Sequence[vtkMRMLScalarVolumeNode | None], confidence: vtkMRMLScalarVolumeNode | None
+) -> None:
+    """Refuse a volume for the confidence that is one of the ``volumes`` to segment.
+
+    :raises OutputError: if it is.
+    """
+    if confidence is not None and any(volume is confidence for volume in volumes):
+        raise OutputError(
+            f"{confidence.GetName()} is the volume to segment, and the confidence would overwrite it. Select another "
+            "volume for the confidence."
         )
 
 

@@ -28,8 +28,38 @@ class Modules:
     """``slicer.modules``: the loaded modules, by lower-case name."""
 
 
+class ModulePanel(qt.QScrollArea):
+    """The part of the main window that shows a module. Like Slicer's, it never scrolls sideways: it gets wider."""
+
+    def __init__(self, holder: qt.QWidget) -> None:
+        super().__init__()
+        self._holder, content = holder, qt.QWidget()
+        content.setSizePolicy(qt.QSizePolicy.Minimum, qt.QSizePolicy.Preferred)
+        layout = qt.QVBoxLayout(content)
+        layout.setSizeConstraint(qt.QLayout.SetMinAndMaxSize)
+        layout.setContentsMargins(0, 0, 0, 0)
+        holder.layout().setContentsMargins(0, 0, 0, 0)
+        holder.setSizePolicy(qt.QSizePolicy.Minimum, holder.sizePolicy.verticalPolicy())
+        layout.addWidget(holder, 1)
+        self.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+        self.setWidgetResizable(True)
+        self.setWidget(content)
+        self.setFrameShape(qt.QFrame.NoFrame)
+
+    def release(self) -> None:
+        """Show no module any longer."""
+        self._holder.setParent(None)
+
+    def minimumSizeHint(self) -> qt.QSize:
+        bar = self.verticalScrollBar().sizeHint().width()
+        return qt.QSize(self.widget().minimumSizeHint().width() + bar, super().minimumSizeHint().height())
+
+
 class Application(qt.QObject):
-    """``slicer.app``, with the methods and properties that the module uses."""
+    """``slicer.app``, with the methods and properties that the module uses.
+
+    :ivar vtk_messages: the warnings and errors of VTK, which Slicer shows in its error log.
+    """
 
     startupCompleted = qt.Signal()
     moduleAboutToBeUnloaded = qt.Signal(str)
@@ -45,6 +75,7 @@ class Application(qt.QObject):
         slicer.app, slicer.modules = self, Modules()
         slicer.mrmlScene = slicer.vtkMRMLScene()
         slicer.qSlicerScriptedLoadableModule = types.new_class("qSlicerScriptedLoadableModule")
+        self.vtk_messages: list[str] = []
         self._prepare_scene()
 
     def _prepare_scene(self) -> None:
@@ -56,6 +87,7 @@ class Application(qt.QObject):
         self.logic.GetColorLogic().AddDefaultColorNodes()
         factory = slicer.vtkSegmentationConverterFactory.GetInstance()
         factory.RegisterConverterRule(slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule())
+        self.logic.SetModuleLogic("Colors", self.logic.GetColorLogic())
         for name, kind in LOGICS.items():
             logic = getattr(slicer, kind)()
             logic.SetMRMLScene(scene)
@@ -63,6 +95,13 @@ class Application(qt.QObject):
                 logic.SetMRMLApplicationLogic(self.logic)
             self.logic.SetModuleLogic(name, logic)
             setattr(slicer.modules, name.lower(), types.SimpleNamespace(logic=lambda logic=logic: logic))
+
+        @vtk.calldata_type(vtk.VTK_STRING)
+        def say(caller: Any, event: str, text: str) -> None:
+            self.vtk_messages.append(text)
+
+        for event in ("ErrorEvent", "WarningEvent"):
+            vtk.vtkOutputWindow.GetInstance().AddObserver(event, say)
 
     def applicationLogic(self) -> slicer.vtkSlicerApplicationLogic:
         return self.logic
@@ -82,8 +121,8 @@ class Application(qt.QObject):
         :param loaded: the node is added to it.
         :returns: whether the node was loaded.
         """
-        logic = self.logic.GetModuleLogic("Volumes")
-        node = logic.AddArchetypeVolume(properties["fileName"], os.path.basename(properties["fileName"]).split(".")[0])
+        logic, path = self.logic.GetModuleLogic("Volumes"), properties["fileName"]
+        node = logic.AddArchetypeVolume(path, properties.get("name") or os.path.basename(path).split(".")[0])
         if kind != "VolumeFile" or node is None:
             return False
         loaded.AddItem(node)
@@ -145,6 +184,16 @@ class Application(qt.QObject):
         holder.reload = lambda: self._fill(holder, sys.modules[module.__name__])
         getattr(slicer.modules, module.__name__.lower()).widgetRepresentation = lambda: holder
         return self._fill(holder, module)
+
+    def enter(self, widget: Any) -> None:
+        """Open the module of a widget, as the module selector does."""
+        widget.parent.isEntered = True
+        widget.enter()
+
+    def leave(self, widget: Any) -> None:
+        """Open another module instead."""
+        widget.parent.isEntered = False
+        widget.exit()
 
     def _fill(self, holder: qt.QWidget, module: types.ModuleType) -> Any:
         widget = getattr(module, f"{module.__name__}Widget")(holder)

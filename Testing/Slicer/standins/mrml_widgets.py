@@ -6,6 +6,7 @@ from typing import Any
 
 import shiboken6
 import slicer
+import vtk
 
 from . import ctk, qt
 
@@ -43,7 +44,11 @@ def _option(kind: type | str, default: Any) -> qt.Property:
 
 @qt.custom_widget
 class qMRMLNodeComboBox(qt.QWidget):
-    """A list from which one node of the given classes is selected."""
+    """A list from which one node of the given classes is selected.
+
+    As in Slicer, the list ends with actions ("Create new ..."), whose texts count for its least width; it does not know
+    the nodes of a scene before their import has ended; and when the current node is removed, its neighbour is selected.
+    """
 
     currentNodeChanged = qt.Signal(object)
     nodeAddedByUser = qt.Signal(object)
@@ -53,13 +58,13 @@ class qMRMLNodeComboBox(qt.QWidget):
         super().__init__(parent)
         self._options: dict[object, Any] = {}
         self._scene: slicer.vtkMRMLScene | None = None
-        self._id = ""
-        self._box = qt.QComboBox()
-        self._box.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
+        self._listing = False
+        self._box = ctk.ctkComboBox()
+        self.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Fixed)
         layout = qt.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
-        self._box.activated.connect(lambda index: self.setCurrentNodeID(self._box.itemData(index)))
+        self._box.currentIndexChanged.connect(self._changed)
 
     nodeTypes = _option("QStringList", ())
     noneEnabled, addEnabled, removeEnabled = _option(bool, False), _option(bool, True), _option(bool, True)
@@ -70,41 +75,74 @@ class qMRMLNodeComboBox(qt.QWidget):
     @qt.Slot("vtkMRMLScene*")
     def setMRMLScene(self, scene: slicer.vtkMRMLScene) -> None:
         self._scene = scene
-        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
-            scene.AddObserver(event, lambda *_: self._refill())
-        self._refill()
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def added(caller: Any, event: str, node: slicer.vtkMRMLNode) -> None:
+            if not scene.IsImporting() and shiboken6.isValid(self) and self._fits(node):
+                self._box.insertItem(self._box.count - len(self._actions()), node.GetName(), node.GetID())
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def removed(caller: Any, event: str, node: slicer.vtkMRMLNode) -> None:
+            if not scene.IsClosing() and shiboken6.isValid(self) and self._box.findData(node.GetID()) >= 0:
+                self._box.removeItem(self._box.findData(node.GetID()))
+
+        scene.AddObserver(scene.NodeAddedEvent, added)
+        scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removed)
+        for event in (scene.EndImportEvent, scene.EndCloseEvent):
+            scene.AddObserver(event, lambda *_: self._list())
+        self._list()
+
+    def _fits(self, node: slicer.vtkMRMLNode) -> bool:
+        exact = [node.GetClassName() == kind or (self.showChildNodeTypes and node.IsA(kind)) for kind in self.nodeTypes]
+        return any(exact) and not node.GetHideFromEditors()
 
     def _nodes(self) -> list[slicer.vtkMRMLNode]:
-        found = []
-        for kind in self.nodeTypes:
-            nodes = self._scene.GetNodesByClass(kind)
-            nodes.UnRegister(None)
-            found += [nodes.GetItemAsObject(i) for i in range(nodes.GetNumberOfItems())]
-        return [node for node in found if not node.GetHideFromEditors()]
+        return [node for node in self._scene.GetNodes() if self._fits(node)]
 
-    def _refill(self) -> None:
-        nodes = self._nodes()
+    def _actions(self) -> list[str]:
+        kind = self._scene.GetTypeDisplayNameByClassName(self.nodeTypes[0]) or "node"
+        shown = {
+            f"Rename current {kind}": self.renameEnabled,
+            f"Edit current {kind}": self.editEnabled,
+            f"Create new {kind}": self.addEnabled,
+            f"Create new {kind} as...": self.addEnabled and self.renameEnabled,
+            f"Delete current {kind}": self.removeEnabled,
+        }
+        return [text for text, there in shown.items() if there]
+
+    def _list(self) -> None:
+        if not shiboken6.isValid(self):  # the panel was deleted, but the scene still sends events
+            return
+        current, self._listing = self._box.currentData if self._box.count else "", True
         self._box.clear()
         if self.noneEnabled:
             self._box.addItem(self.noneDisplay, "")
-        for node in nodes:
+        for node in self._nodes():
             self._box.addItem(node.GetName(), node.GetID())
-        if self._id not in [node.GetID() for node in nodes]:
-            self.setCurrentNodeID("" if self.noneEnabled or not nodes else nodes[0].GetID())
-        self._box.setCurrentIndex(self._box.findData(self._id))
+        for text in self._actions():
+            self._box.addItem(text, None)
+        self._listing = False
+        self.setCurrentNodeID(current)
+
+    def _changed(self, index: int) -> None:
+        if self._listing or self._scene is None:
+            return
+        nodes = [index for index in range(self._box.count) if self._box.itemData(index)]
+        if index >= 0 and self._box.itemData(index) is None and nodes:  # an action: the last node is selected instead
+            self._box.setCurrentIndex(nodes[-1])
+        else:
+            self.currentNodeChanged.emit(self.currentNode())
 
     def currentNode(self) -> slicer.vtkMRMLNode | None:
-        return self._scene.GetNodeByID(self._id) if self._scene and self._id else None
+        identifier = self._box.currentData
+        return self._scene.GetNodeByID(identifier) if self._scene is not None and identifier else None
 
     def setCurrentNode(self, node: slicer.vtkMRMLNode | None) -> None:
         self.setCurrentNodeID(node.GetID() if node else "")
 
     def setCurrentNodeID(self, identifier: str | None) -> None:
-        identifier = identifier or ""
-        if identifier != self._id:
-            self._id = identifier
-            self._box.setCurrentIndex(self._box.findData(identifier))
-            self.currentNodeChanged.emit(self.currentNode())
+        index = self._box.findData(identifier) if identifier else -1
+        self._box.setCurrentIndex(index if index >= 0 or not self.noneEnabled else 0)
 
     def addNode(self) -> slicer.vtkMRMLNode:
         """Add a node, as the user does with "Create new", and select it."""
@@ -112,51 +150,6 @@ class qMRMLNodeComboBox(qt.QWidget):
         self.setCurrentNode(node)
         self.nodeAddedByUser.emit(node)
         return node
-
-
-@qt.custom_widget
-class qMRMLSegmentationShow3DButton(qt.QPushButton):
-    """A button that makes the missing closed surfaces when it is turned on, and removes all when it is turned off.
-
-    As in Slicer, every event of the segmentation node updates the button, even while the mouse holds it down.
-    """
-
-    def __init__(self, parent: qt.QWidget | None = None) -> None:
-        super().__init__("Show 3D", parent)
-        self._node: slicer.vtkMRMLSegmentationNode | None = None
-        self._observers: list[int] = []
-        self.setCheckable(True)
-        self.toggled.connect(self._toggled)
-        self.setEnabled(False)
-
-    def setSegmentationNode(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
-        if node is self._node:
-            return
-        for tag in self._observers:
-            self._node.RemoveObserver(tag)
-        kind = slicer.vtkSegmentation
-        events = ("ModifiedEvent", kind.SegmentAdded, kind.SegmentRemoved, kind.ContainedRepresentationNamesModified)
-        self._node = node
-        self._observers = [node.AddObserver(event, self._follow) for event in events] if node is not None else []
-        self._follow()
-
-    def _follow(self, *_: Any) -> None:
-        if not shiboken6.isValid(self):  # the panel was deleted, but the node still sends events
-            return
-        segmentation = self._node.GetSegmentation() if self._node is not None else None
-        self.setEnabled(segmentation is not None and segmentation.GetNumberOfSegments() > 0)
-        if segmentation is not None:
-            blocked = self.blockSignals(True)
-            self.setChecked(segmentation.ContainsRepresentation("Closed surface"))
-            self.blockSignals(blocked)
-
-    def segmentationNode(self) -> slicer.vtkMRMLSegmentationNode | None:
-        return self._node
-
-    def _toggled(self, on: bool) -> None:
-        if self._node is not None:
-            segmentation = self._node.GetSegmentation()
-            getattr(segmentation, "CreateRepresentation" if on else "RemoveRepresentation")("Closed surface")
 
 
 class qMRMLRangeWidget(qt.QWidget):
@@ -176,7 +169,6 @@ def install(namespace: Any) -> None:
     for kind in (
         qMRMLWidget,
         qMRMLNodeComboBox,
-        qMRMLSegmentationShow3DButton,
         qMRMLRangeWidget,
         qMRMLSliderWidget,
         qMRMLSpinBox,

@@ -1,6 +1,8 @@
 """A small ``slicer.parameterNodeWrapper``: typed attributes kept in a node and bound to widgets.
 
-As in Slicer, nodes are stored as references and all other values as text, so that saving and loading keeps them.
+As in Slicer, nodes are stored as references and all other values as text, so that saving and loading keeps them. Also
+as in Slicer, values are cached, and read again only when the parameter node is modified: a reference that is read while
+its node is not in the scene yet, as during an import, stays ``None``.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import ast
 import functools
 import types
 import typing
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,12 +39,32 @@ def parameterNodeWrapper(kind: type) -> type:
     ranges = {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
     defaults = {name: getattr(kind, name, None) for name in fields}
     for name, field in fields.items():
-        setattr(kind, name, property(_reader(name, field, defaults[name]), _writer(name, field)))
+        setattr(kind, name, property(lambda self, name=name: self._cache[name], _writer(name, field)))
+
+    def stored(node: slicer.vtkMRMLScriptedModuleNode, name: str) -> Any:
+        field, default = fields[name], defaults[name]
+        if _is_node(field):
+            return node.GetNodeReference(name)
+        if not node.HasParameter(name):
+            return field() if default is None else default
+        text = node.GetParameter(name)
+        return text if field is str else ast.literal_eval(text)
 
     def construct(self: Any, node: slicer.vtkMRMLScriptedModuleNode) -> None:
         self.parameterNode, self._bound, self._writing = node, {}, False
         self.AddObserver, self.RemoveObserver, self.Modified = node.AddObserver, node.RemoveObserver, node.Modified
         self.StartModify, self.EndModify = node.StartModify, node.EndModify
+        self._cache, itself = {}, weakref.ref(self)
+        for name in fields:
+            _read(self, name)
+        node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: _read_all(itself()))
+
+    def _read(self: Any, name: str) -> None:
+        self._cache[name] = stored(self.parameterNode, name)
+
+    def _read_all(self: Any) -> None:
+        for name in fields if self is not None else ():
+            _read(self, name)
 
     def connect_gui(self: Any, gui: Any) -> int:
         widgets = [w for w in vars(gui).values() if w.property("SlicerParameterName")]
@@ -79,24 +102,16 @@ def _is_node(field: type) -> bool:
     return isinstance(field, type) and issubclass(field, slicer.vtkMRMLNode)
 
 
-def _reader(name: str, field: type, default: Any) -> Callable[[Any], Any]:
-    def read(self: Any) -> Any:
-        if _is_node(field):
-            return self.parameterNode.GetNodeReference(name)
-        text = self.parameterNode.GetParameter(name)
-        if not self.parameterNode.HasParameter(name):
-            return field() if default is None else default
-        return text if field is str else ast.literal_eval(text)
-
-    return read
-
-
 def _writer(name: str, field: type) -> Callable[[Any, Any], None]:
     def write(self: Any, value: Any) -> None:
-        if _is_node(field):
-            self.parameterNode.SetNodeReferenceID(name, value.GetID() if value else None)
-        else:
-            self.parameterNode.SetParameter(name, value if field is str else repr(value))
+        with slicer.util.NodeModify(self.parameterNode):  # observers come last, when the new value can be read
+            if not _is_node(field):
+                self.parameterNode.SetParameter(name, value if field is str else repr(value))
+            elif value is not None and not isinstance(value, field):
+                raise TypeError(f"{name} cannot be a {value.GetClassName()}")
+            else:
+                self.parameterNode.SetNodeReferenceID(name, value.GetID() if value else None)
+            self._cache[name] = value
 
     return write
 

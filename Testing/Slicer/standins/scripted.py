@@ -67,18 +67,21 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
 
 
 class SampleDataLogic:
-    """Records the registered samples, so that tests can check them."""
+    """Keeps the registered samples, and loads them as Slicer does: without the storage node of the file."""
 
     sources: list[dict] = []
-    categories: list[str] = []
-
-    @classmethod
-    def registerCustomSampleDataCategory(cls, category: str, title: str | None = None) -> None:
-        cls.categories.append(category)
 
     @classmethod
     def registerCustomSampleDataSource(cls, **source: Any) -> None:
         cls.sources.append(source)
+
+    def downloadSample(self, name: str) -> slicer.vtkMRMLNode:
+        source = next(source for source in self.sources if source["sampleName"] == name)
+        path = qt.QUrl(source["uris"]).toLocalFile()
+        node = slicer.util.loadVolume(path, {"name": source["nodeNames"]})
+        slicer.mrmlScene.RemoveNode(node.GetStorageNode())
+        node.SetAndObserveStorageNodeID(None)
+        return node
 
 
 def install(namespace: Any, own: bool) -> None:

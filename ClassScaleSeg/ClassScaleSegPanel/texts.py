@@ -1,0 +1,79 @@
+"""Show texts that come from files and users as they are: without markup, shortcuts, or an effect on the panel's width.
+
+Qt reads a text such as "<b>CT</b>" as markup in message boxes, labels and tips, and "A & B" as a shortcut in menus.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+import qt
+import slicer
+
+
+def tell(text: str, title: str) -> None:
+    """Show a message box with a text."""
+    slicer.util.infoDisplay(text, windowTitle=title, textFormat=qt.Qt.PlainText)
+
+
+def tell_error(text: str, title: str) -> None:
+    """Show a message box with a text about something that failed."""
+    slicer.util.errorDisplay(text, windowTitle=title, textFormat=qt.Qt.PlainText)
+
+
+def ask(question: str, title: str) -> bool:
+    """Show a message box with a question, and return whether the user has pressed OK."""
+    return bool(slicer.util.confirmOkCancelDisplay(question, windowTitle=title, textFormat=qt.Qt.PlainText))
+
+
+def ask_text(title: str, label: str) -> str:
+    """Ask the user for a line of text, and return it without spaces around it; empty if the user cancels."""
+    answer = qt.QInputDialog.getText(slicer.util.mainWindow(), title, label)
+    return (answer[0] if isinstance(answer, tuple) else answer).strip()
+
+
+def tip(text: str) -> str:
+    """Return the text of a tip, which wraps long lines."""
+    return f"<qt>{escape(text)}</qt>" if text else ""
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text of at most ``length`` characters, with an ellipsis where its end was cut off.
+
+    >>> shortened("T1, without contrast agent", 10)
+    'T1, witho…'
+    """
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def menu_text(name: str) -> str:
+    """Return the text of a menu entry, in which ``&`` is an ampersand.
+
+    >>> menu_text("Ribs & sternum")
+    'Ribs && sternum'
+    """
+    return shortened(name, 60).replace("&", "&&")
+
+
+class Wrapping(qt.QObject):
+    """Event filter: lets a label wrap its text at whatever width the panel has, and gives it the height for that.
+
+    A wrapped label alone asks for a width, and the least width of a module's panel in Slicer is what its widgets ask
+    for, so the panel would jump when a text gets long. Nor is the height that a text needs part of the least height of
+    a layout, so the widgets below would cover the text where height is scarce.
+    """
+
+    def __init__(self, label: qt.QLabel) -> None:
+        qt.QObject.__init__(self)
+        self._label = label
+        label.wordWrap = True
+        label.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Minimum)
+        label.installEventFilter(self)
+
+    def eventFilter(self, watched: qt.QObject, event: qt.QEvent) -> bool:
+        """Adjust the height after a change of the width or, when the label is painted again, of the text."""
+        if event.type() in (qt.QEvent.Resize, qt.QEvent.Paint):
+            height = max(0, self._label.heightForWidth(self._label.width))
+            if self._label.minimumHeight != height:
+                self._label.minimumHeight = height
+        return False

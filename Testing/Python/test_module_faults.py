@@ -1,0 +1,554 @@
+"""What users met in a real Slicer, as tests on stand-ins that behave as Slicer does there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import ClassScaleError, LabelTable, OutputError, Segmentation
+from ClassScaleSegLib.catalog.catalog import Catalog
+from ClassScaleSegLib.scene.results import show_result
+from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
+from ClassScaleSegLib.scene.surfaces import SURFACE
+from conftest import small_dataset, small_plans
+from slicer_application import (
+    SAMPLE,
+    add_volume,
+    application,
+    import_scene,
+    load_sample,
+    module,
+    qt,
+    saved_scene,
+    slicer,
+)
+from standins.application import ModulePanel
+
+LONG = "A very long name of something that somebody once has measured, " * 5
+
+
+def small_volume(name="CT"):
+    return add_volume(np.zeros((20, 20, 20), np.int16), name)
+
+
+def add_result(name="Earlier", volume=None):
+    """The true segmentation of the sample, in the scene."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    truth = Segmentation.from_image(SAMPLE.with_name("toy-120-labels.nrrd"))
+    show_result(node, (truth, truth.statistics()), volume or small_volume(), False, False)
+    return node
+
+
+@pytest.fixture
+def show_in_window():
+    """A function that shows a panel in the main window, asked to be of a size in pixels."""
+    windows = []
+
+    def show(panel, width, height=700):
+        window = ModulePanel(panel.parent)
+        windows.append(window)
+        window.resize(width, height)
+        window.show()
+        let_live()
+        return window
+
+    yield show
+    for window in windows:
+        window.release()
+
+
+def let_live():
+    for _round in range(4):  # heights follow widths
+        application.processEvents()
+
+
+def wait_for(panel):
+    panel.state.run._process.wait()
+    panel.runs.poll()
+
+
+# --- the button Show 3D
+
+
+def press_space(button):
+    from PySide6.QtTest import QTest
+
+    QTest.keyClick(button, qt.Qt.Key_Space)
+
+
+def press_mouse(button):
+    from PySide6.QtTest import QTest
+
+    QTest.mouseClick(button, qt.Qt.LeftButton)
+
+
+@pytest.mark.parametrize("press", [press_mouse, press_space])
+def test_only_the_ticked_structures_get_surfaces(panel, press):
+    node = add_result()
+    panel.state.parameters.segmentation = node
+    panel.results.table.tick({"Segment_3", "Segment_4"})
+    press(panel.ui.show3DButton)
+    segments = {i: node.GetSegmentation().GetSegment(i) for i in node.GetSegmentation().GetSegmentIDs()}
+    made = {i for i, segment in segments.items() if segment.GetRepresentation(SURFACE).GetNumberOfPolys()}
+    assert made == {"Segment_3", "Segment_4"} and panel.ui.show3DButton.checked
+    press(panel.ui.show3DButton)
+    assert not node.GetSegmentation().ContainsRepresentation(SURFACE) and not panel.ui.show3DButton.checked
+
+
+def test_the_button_follows_surfaces_that_another_module_makes_and_removes(panel):
+    node = add_result()
+    panel.state.parameters.segmentation = node
+    assert not panel.ui.show3DButton.checked
+    slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, "Segment_1")
+    node.GetSegmentation().CreateRepresentation(SURFACE)
+    application.processEvents()
+    assert panel.ui.show3DButton.checked
+    node.GetSegmentation().RemoveRepresentation(SURFACE)
+    application.processEvents()
+    assert not panel.ui.show3DButton.checked
+
+
+# --- samples, and which volume is taken
+
+
+@pytest.mark.parametrize("sample", ["HeadMR", "Toy1000"])
+def test_a_sample_of_the_module_sample_data_brings_its_model(panel, sample):
+    import SampleData
+
+    panel.ui.inputSelector.setCurrentNode(small_volume())
+    assert panel.state.parameters.model == "toy-120"
+    application.leave(panel)
+    first, second = (SampleData.SampleDataLogic().downloadSample(f"ClassScaleSeg{sample}") for _twice in range(2))
+    assert first.GetStorageNode() is None
+    application.enter(panel)
+    for volume in (second, first):
+        panel.store(model="toy-120")
+        panel.ui.inputSelector.setCurrentNode(volume)
+        assert panel.state.parameters.model == {"HeadMR": "head-mr-312", "Toy1000": "toy-1000"}[sample]
+
+
+def test_a_label_map_is_neither_selected_nor_segmented(panel):
+    scene = slicer.mrmlScene
+    labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "Labels")
+    labels.SetAndObserveImageData(small_volume("Other").GetImageData())
+    scene.RemoveNode(scene.GetFirstNodeByName("Other"))
+    scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Colours")
+    application.enter(panel)
+    assert panel.state.parameters.inputVolume is None and not panel.ui.applyButton.enabled
+    volume = small_volume()
+    application.enter(panel)
+    assert panel.state.parameters.inputVolume is volume and panel.ui.applyButton.enabled
+    with pytest.raises(ClassScaleError, match="Labels is a label map. Select the image that it belongs to."):
+        panel.logic.segment(labels, "toy-120")
+
+
+# --- choices are kept
+
+
+def choose_everything(panel):
+    """Choose something other than the default for every parameter, and return what was chosen, by name."""
+    scene, parameters = slicer.mrmlScene, panel.state.parameters
+    kinds = {
+        "inputVolume": "vtkMRMLScalarVolumeNode",
+        "channel2": "vtkMRMLScalarVolumeNode",
+        "channel3": "vtkMRMLScalarVolumeNode",
+        "channel4": "vtkMRMLScalarVolumeNode",
+        "region": "vtkMRMLMarkupsROINode",
+        "segmentation": "vtkMRMLSegmentationNode",
+        "confidence": "vtkMRMLScalarVolumeNode",
+        "statistics": "vtkMRMLTableNode",
+    }
+    for name, kind in kinds.items():
+        setattr(parameters, name, scene.AddNewNodeByClass(kind, f"The {name}"))
+    choices = {
+        "allFrames": True,
+        "model": "toy-1000",
+        "classes": "cell 5\ncell 6",
+        "standardNames": False,
+        "keepEmpty": True,
+        "device": "cuda:7",
+        "memoryLimit": 3.5,
+        "step": 0.75,
+        "mirroring": False,
+        "folds": "0 2",
+        "threads": 3,
+    }
+    for name, value in choices.items():
+        setattr(parameters, name, value)
+    return {**{name: f"The {name}" for name in kinds}, **choices}
+
+
+def chosen(panel, names):
+    values = {name: getattr(panel.state.parameters, name) for name in names}
+    return {name: value.GetName() if hasattr(value, "GetName") else value for name, value in values.items()}
+
+
+def shown(panel):
+    """What the widgets show, by name of the parameter."""
+    bound = {w.property("SlicerParameterName"): w for w in vars(panel.ui).values()}
+    bound = {name: widget for name, widget in bound.items() if name}
+    read = {"qMRMLNodeComboBox": lambda w: w.currentNode() and w.currentNode().GetName(), "QLineEdit": lambda w: w.text}
+    read["QCheckBox"] = lambda w: w.checked
+    values = {n: read.get(w.className().split("::")[-1], lambda w: w.value)(w) for n, w in bound.items()}
+    values["model"], values["device"] = panel.ui.modelComboBox.currentData, panel.ui.deviceComboBox.currentData
+    return {**values, "classes": panel.classList.value()}
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_scene_keeps_every_choice_when_it_is_saved_closed_and_loaded_ten_times(panel, opened):
+    choices = choose_everything(panel)
+    assert choices.keys() == module.ClassScaleSegParameterNode.__annotations__.keys()  # none was left out
+    for _time in range(10):
+        saved = saved_scene()
+        if not opened:
+            application.leave(panel)
+        slicer.mrmlScene.Clear()
+        import_scene(saved)
+        if not opened:
+            application.enter(panel)
+        assert chosen(panel, choices) == choices and shown(panel) == choices
+
+
+def test_a_scene_that_is_added_to_another_brings_its_choices(panel):
+    choices = choose_everything(panel)
+    saved = saved_scene()
+    slicer.mrmlScene.Clear()
+    small_volume("Other")
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Other region")
+    import_scene(saved)
+    assert chosen(panel, choices) == choices == shown(panel)
+
+
+def test_a_step_that_is_undone_shows_the_parameters_again(panel):
+    scene, volume = slicer.mrmlScene, small_volume()
+    scene.SetUndoOn()
+    try:
+        panel.state.parameters.region = region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
+        region.SetUndoEnabled(True)
+        scene.SaveStateForUndo()
+        scene.RemoveNode(region)
+        assert panel.state.parameters.region is None and panel.ui.regionSelector.currentNode() is None
+        scene.Undo()
+    finally:
+        scene.SetUndoOff()
+    assert panel.state.parameters is not None and panel.state.parameters.inputVolume is volume
+    panel.ui.regionSelector.setCurrentNode(scene.GetFirstNodeByName("Region"))
+    assert panel.state.parameters.region.GetName() == "Region"
+
+
+def test_a_node_that_is_removed_is_not_replaced_by_its_neighbour(panel):
+    scene, parameters = slicer.mrmlScene, panel.state.parameters
+    first, second, third = (small_volume(name) for name in ("First", "Second", "Third"))
+    nodes = [scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name) for name in ("A", "B")]
+    parameters.inputVolume, parameters.confidence, parameters.segmentation = second, third, nodes[1]
+    scene.RemoveNode(third)
+    scene.RemoveNode(nodes[1])
+    assert parameters.confidence is None and parameters.segmentation is None
+    assert panel.ui.confidenceSelector.currentNode() is None and panel.ui.segmentationSelector.currentNode() is None
+    scene.RemoveNode(second)
+    assert parameters.inputVolume is first is panel.ui.inputSelector.currentNode()
+    scene.RemoveNode(first)
+    assert parameters.inputVolume is None and not panel.ui.applyButton.enabled
+
+
+def test_a_removed_volume_leaves_the_memory(panel):
+    import gc
+    import weakref
+
+    freed = []
+    for close in (False, True):
+        volume = small_volume()
+        panel.ui.inputSelector.setCurrentNode(volume)
+        volume.GetImageData().AddObserver("DeleteEvent", lambda caller, event: freed.append(event))
+        keeper = weakref.ref(volume)
+        if close:
+            slicer.mrmlScene.Clear()
+        else:
+            slicer.mrmlScene.RemoveNode(volume)
+        del volume
+        gc.collect()
+        assert len(freed) == 1 + close and keeper() is None
+
+
+def test_the_result_of_a_run_stays_chosen_if_the_module_was_left_meanwhile(panel, answers):
+    panel.ui.inputSelector.setCurrentNode(load_sample())
+    panel.ui.stepSpinBox.value, panel.ui.mirroringCheckBox.checked = 1, False
+    panel.ui.applyButton.click()
+    application.leave(panel)
+    wait_for(panel)
+    application.enter(panel)
+    node = panel.ui.segmentationSelector.currentNode()
+    assert node is not None and node is panel.state.parameters.segmentation is panel.state.node
+    assert len(panel.results.table.keys()) > 100 and answers == []
+
+
+# --- nothing is overwritten without a question
+
+
+def test_the_volume_to_segment_cannot_take_the_confidence(panel):
+    volume, other = small_volume(), small_volume("Other")
+    panel.state.parameters.inputVolume = volume
+    panel.ui.confidenceSelector.setCurrentNode(volume)
+    assert not panel.ui.applyButton.enabled
+    assert panel.ui.needLabel.text.startswith("CT is the volume to segment, and the confidence would overwrite it.")
+    with pytest.raises(OutputError, match="CT is the volume to segment"):
+        panel.logic.segment(volume, "toy-120", confidence=volume)
+    panel.ui.confidenceSelector.setCurrentNode(other)
+    assert panel.ui.applyButton.enabled
+
+
+def test_an_image_or_a_table_that_no_run_has_filled_is_replaced_only_after_a_question(panel, answers, monkeypatch):
+    parameters, scene = panel.state.parameters, slicer.mrmlScene
+    parameters.inputVolume, parameters.confidence = load_sample(), small_volume("MR")
+    parameters.step, parameters.mirroring, parameters.classes = 1.0, False, "cell 5"
+    parameters.statistics = scene.AddNewNodeByClass("vtkMRMLTableNode", "Notes")
+    column = parameters.statistics.AddColumn()
+    column.SetName("mine")
+    panel.ui.applyButton.click()
+    assert answers == ["MR already has contents. Replace them?", "Notes already has contents. Replace them?"]
+    wait_for(panel)
+    answers.clear()
+    parameters.segmentation = None
+    panel.ui.applyButton.click()  # both hold a result now
+    assert answers == [] and panel.state.run is not None
+    panel.ui.cancelButton.click()
+    parameters.confidence = small_volume("PET")
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: False)
+    panel.ui.applyButton.click()
+    assert panel.state.run is None
+
+
+@pytest.mark.parametrize("typed", ["x", "x.nrrd", "x.seg", "x.seg.nrrd"])
+def test_saving_over_a_file_asks_also_if_the_suffix_was_not_typed(panel, answers, monkeypatch, tmp_path, typed):
+    panel.state.parameters.segmentation = add_result()
+    file = tmp_path / "x.seg.nrrd"
+    file.write_text("precious")
+    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *arguments: str(tmp_path / typed))
+    for answer in (False, True):
+        monkeypatch.setattr(
+            slicer.util, "confirmOkCancelDisplay", lambda text, answer=answer, **more: answers.append(text) or answer
+        )
+        panel.ui.saveButton.click()
+        if typed != "x.seg.nrrd":  # Qt has asked about that
+            assert answers.pop() == f"{file} already exists. Replace it?"
+            assert (file.read_text(errors="replace") == "precious") is not answer
+    assert answers == [] and len(Segmentation.from_image(file).table.foreground) == 120
+
+
+def test_a_file_that_cannot_be_written_is_told_and_the_proposed_name_is_one_for_every_system(
+    panel, answers, monkeypatch, tmp_path
+):
+    panel.state.parameters.segmentation = add_result('CT 1/2: "liver"')
+    proposed = []
+    monkeypatch.setattr(
+        qt.QFileDialog, "getSaveFileName", lambda *given: proposed.append(given[2]) or str(tmp_path / "file" / "x")
+    )
+    (tmp_path / "file").write_text("no folder")
+    panel.ui.saveButton.click()
+    assert Path(proposed[0]).name == "CT 1_2_ _liver_.seg.nrrd"
+    assert len(answers) == 1 and "cannot be written" in answers[0] and not list(tmp_path.rglob("*.nrrd"))
+
+
+# --- what is shown
+
+
+def test_a_click_on_the_box_ticks_and_a_click_on_the_name_goes_there(panel, show_in_window):
+    from PySide6.QtTest import QTest
+
+    panel.state.parameters.segmentation = add_result()
+    panel.ui.resultCollapsibleButton.collapsed = False
+    show_in_window(panel, 420)
+    went, table = [], panel.results.table
+    table._on_chosen = went.append
+    index = table.proxy.index(2, 0)
+    rectangle = table.view.visualRect(index)
+    option = qt.QStyleOptionViewItem()
+    option.rect, option.features = rectangle, qt.QStyleOptionViewItem.HasCheckIndicator
+    box = table.view.style().subElementRect(qt.QStyle.SE_ItemViewItemCheckIndicator, option, table.view)
+    name = qt.QPoint(rectangle.right() - 20, rectangle.center().y())
+    for point, ticked, gone in ((box.center(), 1, 0), (name, 1, 1), (box.center(), 0, 1), (name, 0, 2)):
+        QTest.mouseClick(table.view.viewport(), qt.Qt.LeftButton, qt.Qt.NoModifier, point)
+        assert (len(table.ticked()), len(went)) == (ticked, gone)
+    table.view.setCurrentIndex(index)
+    QTest.keyClick(table.view, qt.Qt.Key_Space)
+    assert len(table.ticked()) == 1 and len(went) == 2
+    QTest.mouseClick(table.view.viewport(), qt.Qt.LeftButton, qt.Qt.NoModifier, name)
+    assert went == [table._key(2)] * 3
+
+
+@pytest.mark.parametrize("end", ["close", "remove"])
+def test_nothing_of_a_result_is_left_when_it_is_gone(panel, end):
+    panel.ui.inputSelector.setCurrentNode(load_sample())
+    panel.ui.stepSpinBox.value, panel.ui.mirroringCheckBox.checked = 1, False
+    panel.ui.applyButton.click()
+    wait_for(panel)
+    assert panel.ui.statusLabel.text.startswith("Done") and panel.ui.saveButton.enabled
+    if end == "close":
+        slicer.mrmlScene.Clear()
+    else:
+        slicer.mrmlScene.RemoveNode(panel.state.node)
+    assert panel.ui.statusLabel.text == "" and panel.results.table.keys() == [] and panel.state.node is None
+    assert not panel.ui.saveButton.enabled and not panel.ui.show3DButton.enabled
+
+
+def test_structures_that_are_edited_elsewhere_are_listed_anew_and_ticks_are_kept(panel):
+    node = add_result()
+    panel.state.parameters.segmentation = node
+    table, segmentation = panel.results.table, node.GetSegmentation()
+    table.tick({"Segment_3", "Segment_4"})
+    segmentation.GetSegment("Segment_3").SetName("heart")
+    segmentation.RemoveSegment("Segment_4")
+    assert len(table.keys()) == 120
+    application.processEvents()
+    assert len(table.keys()) == 119 and table.ticked() == ["Segment_3"]
+    assert table.model.item(table.keys().index("Segment_3"), 0).text() == "heart"
+    application.leave(panel)
+    segmentation.RemoveSegment("Segment_5")
+    application.processEvents()
+    assert len(table.keys()) == 119  # not while another module is at work
+    application.enter(panel)
+    assert len(table.keys()) == 118
+
+
+def test_names_are_shown_as_they_are_written(panel, answers, monkeypatch, write_model):
+    name, boxes = "<b>bold</b> & <i>more</i>", []
+    for kind in ("errorDisplay", "infoDisplay", "confirmOkCancelDisplay"):
+        monkeypatch.setattr(slicer.util, kind, lambda text, **more: boxes.append((text, more)))
+    dataset = small_dataset()
+    dataset["labels"] = {"background": 0, **{f"{name} {value}": value for value in range(1, 20)}}
+    dataset["channel_names"] = {"0": name}
+    entry = Catalog().add(write_model(small_plans(), dataset), name)
+    panel.models.reload()
+    panel.store(model=entry.id)
+    panel.models.remove()
+    panel.ui.inputSelector.setCurrentNode(volume := small_volume(name))
+    volume.SetAndObserveImageData(None)
+    panel.render()
+    panel.ui.inputSelector.setCurrentNode(small_volume())
+    panel.state.parameters.segmentation = node = add_result(name)
+    panel.ui.applyButton.click()
+    assert [name in text for text, _more in boxes] == [True, True] and panel.state.run is None
+    assert all(more["textFormat"] == qt.Qt.PlainText for _text, more in boxes)
+    for label in (panel.ui.needLabel, panel.ui.statusLabel, panel.ui.inputLabel, panel.ui.channelLabel2):
+        assert label.textFormat == qt.Qt.PlainText
+    item = panel.classList.table.model.item(0, 0)
+    assert item.text() == f"{name} 1" and "&lt;b&gt;bold" in item.toolTip()
+    panel.classList.save_preset(name)
+    panel.classList.preset_menu.aboutToShow.emit()
+    assert panel.classList.preset_menu.actions()[0].text == name.replace("&", "&&")
+    assert node.GetName() == name
+
+
+def test_no_text_makes_the_panel_wider(panel, show_in_window, write_model):
+    dataset = small_dataset(channels=2) | {"channel_names": {"0": LONG + "1", "1": LONG + "2"}}
+    dataset["labels"] = {"background": 0, **{f"{LONG} {value}": value for value in range(1, 20)}}
+    entry = Catalog().add(write_model(small_plans(channels=2), dataset), LONG)
+    panel.models.reload()
+    window = show_in_window(panel, 350)
+    assert window.minimumSizeHint().width() <= 350
+    volume = small_volume(LONG)
+    panel.ui.inputSelector.setCurrentNode(volume)
+    for kind in ("vtkMRMLMarkupsROINode", "vtkMRMLSegmentationNode", "vtkMRMLTableNode"):
+        slicer.mrmlScene.AddNewNodeByClass(kind, LONG)
+    panel.state.status = LONG * 3
+    panel.ui.advancedCollapsibleButton.collapsed = False
+    panel.ui.resultCollapsibleButton.collapsed = False
+    widths = set()
+    for model in ("toy-120", entry.id, "totalsegmentator-3mm"):  # the last with the button Download
+        panel.store(model=model, channel2=volume, folds=LONG)
+        for spacing in (1, 9):
+            volume.SetSpacing(1, 1, spacing)
+            panel.classList.save_preset(LONG)
+            let_live()
+            widths.add(window.minimumSizeHint().width())
+    assert max(widths) <= 350, widths
+    application.leave(panel)
+    other = application.make_widget(module)  # opened on a scene that has such names already
+    try:
+        assert show_in_window(other, 350).minimumSizeHint().width() <= 350
+    finally:
+        other.cleanup()
+
+
+@pytest.mark.parametrize("width", [350, 371, 426])
+def test_no_widget_covers_another_however_little_room_there_is(panel, show_in_window, width):
+    volume = small_volume()
+    panel.ui.inputSelector.setCurrentNode(volume)
+    volume.SetSpacing(1, 1, 9)
+    panel.state.parameters.segmentation = add_result(volume=volume)
+    panel.ui.resultCollapsibleButton.collapsed = False
+    panel.state.status = LONG
+    panel.render()
+    show_in_window(panel, width, 300)
+    assert covered(panel.parent) == []
+    panel.state.status = LONG * 3
+    panel.render()
+    let_live()
+    assert covered(panel.parent) == []
+
+
+def covered(widget):
+    """Texts that are cut off, and pairs of widgets of a layout that overlap."""
+    children = [child for child in widget.children() if isinstance(child, qt.QWidget) and child.isVisible()]
+    labels = [child for child in children if isinstance(child, qt.QLabel) and child.wordWrap and child.text]
+    found = [(label.text, label.height) for label in labels if label.height < label.heightForWidth(label.width)]
+    if widget.layout() is not None:
+        pairs = [(a, b) for i, a in enumerate(children) for b in children[:i] if a.geometry.intersects(b.geometry)]
+        found += [(a.objectName, b.objectName) for a, b in pairs]
+    return sum((covered(child) for child in children), found)
+
+
+def test_hidden_rows_leave_no_gap(panel, show_in_window):
+    show_in_window(panel, 420)
+    rows = [panel.ui.inputSelector, panel.ui.regionSelector, panel.ui.modelComboBox]
+    distances = {below.y - above.y - above.height for above, below in zip(rows, rows[1:], strict=False)}
+    assert not panel.ui.channelSelector2.visible and max(distances) - min(distances) <= 3, distances
+
+
+# --- replacing a result
+
+
+def test_replaced_segments_are_those_of_the_new_result_alone(panel):
+    node = add_result()
+    display, segmentation = node.GetDisplayNode(), node.GetSegmentation()
+    display.SetSegmentVisibility("Segment_3", False)
+    panel.logic.show3D(node, ["Segment_3"])
+    truth = Segmentation.from_image(SAMPLE.with_name("toy-120-labels.nrrd"))
+    names = {value: name for value, name in truth.table.names.items() if value not in (7, 8)}
+    names[4] = "another"
+    labels = np.where(np.isin(truth.labels, (7, 8)), 0, truth.labels)
+    second = Segmentation(labels, LabelTable.from_names(names), truth.geometry)
+    fill_segmentation_node(node, second, replace=True)
+    ids = list(segmentation.GetSegmentIDs())
+    assert ids == [f"Segment_{value}" for value in range(1, 121) if value not in (7, 8)]
+    assert segmentation.GetSegment("Segment_4").GetName() == "another" and segmentation.GetNumberOfLayers() == 1
+    assert not segmentation.ContainsRepresentation(SURFACE)
+    assert not display.GetSegmentVisibility("Segment_3") and display.GetSegmentVisibility("Segment_4")
+    assert {segmentation.GetSegment(i).GetTerminology() for i in ids} == {slicer.vtkSegment().GetTerminology()}
+    fill_segmentation_node(node, truth, replace=True)
+    assert list(segmentation.GetSegmentIDs()) == [f"Segment_{value}" for value in range(1, 121)]
+    for value in (3, 7):
+        voxels = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, f"Segment_{value}") == value
+        assert voxels.sum() == (truth.labels == value).sum()
+
+
+def test_segments_that_are_replaced_do_not_get_voxels_of_their_own_first(panel):
+    node = add_result()
+    segmentation = node.GetSegmentation()
+    kept = [segmentation.GetSegment(i) for i in segmentation.GetSegmentIDs()]
+    truth = Segmentation.from_image(SAMPLE.with_name("toy-120-labels.nrrd"))
+    other = LabelTable.from_names({0: "background", **{value: f"other {value}" for value in range(1, 121)}})
+    fill_segmentation_node(node, Segmentation(truth.labels, other, truth.geometry), replace=True)
+    assert all(segment.GetRepresentation("Binary labelmap") is None for segment in kept)
+
+
+def test_the_catalogue_counts_structures_as_the_models_do():
+    from ClassScaleSegLib.models.summary import summarize
+    from ClassScaleSegLib.resources import resource
+
+    entries = json.loads(resource("Catalog", "models.json").read_text(encoding="utf-8"))["models"]
+    for entry in entries:
+        for number in (int(word) for word in entry["name"].replace(",", " ").split() if word.isdigit()):
+            bundled = resource("Models") / f"{entry['id']}.zip"
+            if bundled.is_file():
+                assert number == len(summarize(bundled).table.foreground), entry["name"]
