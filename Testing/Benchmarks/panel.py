@@ -1,4 +1,4 @@
-"""Measure how fast the panel responds: import, search in 1000 classes, a whole run, cancel, 3D of 10 of 1000 segments.
+"""Measure how fast the panel responds: import, search in 1000 classes, a whole run, cancel, a result of 1000 segments.
 
     python Testing/Benchmarks/panel.py
 
@@ -117,23 +117,55 @@ def _timed(work: Any) -> float:
     return time.perf_counter() - begin
 
 
-def surface_seconds(size: int, chosen: int) -> dict:
-    """Time showing in 3D ``chosen`` of the 1000 cells of ``seg_nrrd.py``, spread over the image."""
+def result_seconds(size: int, chosen: int) -> list[dict]:
+    """Time what users do with a result of 1000 segments, the cells of ``seg_nrrd.py``.
+
+    :param chosen: segments to show in 3D, spread over the image.
+    """
     from ClassScaleSegLib import Geometry, LabelTable, Segmentation
     from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
     from ClassScaleSegLib.scene.surfaces import SURFACE, show_3d
     from seg_nrrd import frayed_cells
-    from slicer_application import slicer
+    from slicer_application import application, module, slicer
 
-    cells = frayed_cells(size)
-    names = LabelTable.from_names({0: "background", **{value: f"cell {value}" for value in range(1, 1001)}})
+    cells, geometry = frayed_cells(size), Geometry((size,) * 3, (0.8, 0.8, 1.0), (0.0, 0.0, 0.0))
+    first, second = (
+        Segmentation(
+            cells, LabelTable.from_names({0: "background", **{v: f"{name} {v}" for v in range(1, 1001)}}), geometry
+        )
+        for name in ("cell", "other")
+    )
+    counted = first.statistics()
+    panel = application.make_widget(module)
+    panel.parent.show()
+    panel.ui.resultCollapsibleButton.collapsed = False
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Cells")
-    fill_segmentation_node(node, Segmentation(cells, names, Geometry((size,) * 3, (0.8, 0.8, 1.0), (0.0, 0.0, 0.0))))
+
+    def fill(segmentation: Segmentation) -> None:
+        fill_segmentation_node(node, segmentation, replace=True, statistics=counted)
+        application.processEvents()
+
+    def choose() -> None:
+        panel.state.parameters.segmentation = node
+        application.processEvents()
+
+    filled, opened = _timed(lambda: fill(first)), _timed(choose)
     ids = [node.GetSegmentation().GetNthSegmentID(index * 1000 // chosen) for index in range(chosen)]
     seconds = _timed(lambda: show_3d(node, ids))
     polygons = sum(node.GetSegmentation().GetSegment(i).GetRepresentation(SURFACE).GetNumberOfPolys() for i in ids)
+    panel.state.parameters.segmentation = None
+    panel.results.show(None, None)
+    again, other = (_timed(lambda segmentation=segmentation: fill(segmentation)) for segmentation in (first, second))
+    panel.cleanup()
+    panel.parent.deleteLater()
     slicer.mrmlScene.RemoveNode(node)
-    return {"what": f"3D of {chosen} of 1000 segments at {size}^3", "seconds": seconds, "polygons": polygons}
+    return [
+        {"what": f"3D of {chosen} of 1000 segments at {size}^3", "seconds": seconds, "polygons": polygons},
+        {"what": f"a result of 1000 segments at {size}^3 is opened", "seconds": opened, "voxels_counted": cells.size},
+        {"what": "filling a new node with it", "seconds": filled},
+        {"what": "replacing it by the same structures", "seconds": again},
+        {"what": "replacing it by other structures", "seconds": other},
+    ]
 
 
 def main() -> int:
@@ -145,16 +177,19 @@ def main() -> int:
     imported = import_seconds(1 if options.quick else 5)
     searched = search_seconds(1000)
     run, cancelled = run_seconds()
-    shown = surface_seconds(64 if options.quick else 256, 10)
+    results = result_seconds(64 if options.quick else 256, 10)
+    shown, opened, _filled, _again, replaced = results
     bars = [
         Bar("seconds that importing the module adds", imported["seconds"], 0.1),
         Bar("torch, nnunetv2 or SimpleITK loaded by it", imported["heavy"], 0),
-        Bar("seconds a key stroke in 1000 classes, the longest", searched["longest"], 0.03),
+        Bar("seconds a key stroke in 1000 classes, the longest", searched["longest"], 0.01),
         Bar("seconds to cancel, processes gone and folder removed", cancelled["seconds"], 2.0),
         Bar("seconds for 3D of 10 of 1000 segments at 256^3", shown["seconds"], 3.0),
+        Bar("seconds to open a result of 1000 segments at 256^3", opened["seconds"], 0.3),
+        Bar("seconds to replace a result of 1000 segments by another", replaced["seconds"], 1.0),
         Bar("polygons in it", shown["polygons"], 10_000 if not options.quick else 100, at_least=True),
     ]
-    return report(options, "panel", [imported, searched, run, cancelled, shown], bars)
+    return report(options, "panel", [imported, searched, run, cancelled, *results], bars)
 
 
 if __name__ == "__main__":

@@ -103,11 +103,11 @@ def test_the_build_tree_is_complete_too_since_slicer_runs_tests_from_it(build: P
     assert _files(build / MODULES) == set(installed_files())
 
 
-def test_slicer_would_run_the_generic_test_the_test_of_the_module_and_that_of_the_scene(build: Path) -> None:
+def test_slicer_would_run_the_generic_test_and_those_of_module_scene_and_panel(build: Path) -> None:
     listed = _cmake("-E", "chdir", str(build), _program("ctest"), "-N")
     names = re.findall(r"Test\s+#\d+: (\S+)", listed)
     generic = "py_nomainwindow_qSlicerClassScaleSegModuleGenericTest"
-    assert names == [generic, "py_ClassScaleSeg", "py_ClassScaleSegSceneTest"]
+    assert names == [generic, "py_ClassScaleSeg", "py_ClassScaleSegSceneTest", "py_ClassScaleSegPanelTest"]
 
 
 @pytest.mark.parametrize("tree", ["installed", "extracted"])

@@ -407,6 +407,16 @@ def test_reload_stops_the_run_and_gives_a_fresh_panel_of_fresh_code():
     assert done.stdout.splitlines()[-1:] == ["False None False False True"], done.stderr
 
 
+def test_the_test_of_the_panel_for_inside_slicer_passes(panel):
+    import unittest
+
+    from ClassScaleSegPanelTest import ClassScaleSegPanelTest
+
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(ClassScaleSegPanelTest).run(result)
+    assert result.testsRun == 3 and not result.failures and not result.errors and not result.skipped, result
+
+
 def test_the_modules_own_test_passes():
     test = module.ClassScaleSegTest()
     test.runTest()

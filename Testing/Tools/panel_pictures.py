@@ -1,4 +1,4 @@
-"""Make pictures of the panel for inspection: after a run of the sample, in a narrow window, and at 300 % scaling.
+"""Make pictures of the panel for inspection: narrow and wide, at 200 % and 300 % scaling, light and dark.
 
     python Testing/Tools/panel_pictures.py FOLDER
 
@@ -12,59 +12,102 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-# file, width in pixels before scaling, scale factor, source of the list of classes
-PICTURES = (("panel.png", 440, "1", "model"), ("narrow.png", 350, "1", "anatomy"), ("scaled.png", 440, "3", "anatomy"))
+# file, width in pixels before scaling, scale factor, source of the list of classes, theme
+PICTURES = (
+    ("panel.png", 440, "1", "model", "light"),
+    ("350.png", 350, "1", "anatomy", "light"),
+    ("371.png", 371, "1", "model", "dark"),
+    ("426.png", 426, "1", "long", "light"),
+    ("200-percent.png", 371, "2", "long", "dark"),
+    ("300-percent.png", 426, "3", "anatomy", "light"),
+)
 
 
-def draw(file: Path, width: int, classes: str) -> None:
+def darken(qt: Any) -> None:
+    """Give the application a dark theme, as Slicer has one."""
+
+    palette, roles = qt.QPalette(qt.QColor(53, 53, 53)), qt.QPalette
+    for role, grey in ((roles.Base, 35), (roles.AlternateBase, 53), (roles.Window, 53), (roles.Button, 66)):
+        palette.setColor(role, qt.QColor(grey, grey, grey))
+    for role in (roles.Text, roles.WindowText, roles.ButtonText):
+        palette.setColor(role, qt.QColor(230, 230, 230))
+        palette.setColor(roles.Disabled, role, qt.QColor(120, 120, 120))
+    palette.setColor(roles.Highlight, qt.QColor(42, 130, 218))
+    palette.setColor(roles.Link, qt.QColor(90, 170, 255))
+    qt.QApplication.setStyle("Fusion")
+    qt.QApplication.setPalette(palette)
+
+
+def draw(file: Path, width: int, classes: str, theme: str) -> None:
     """Write a picture of the panel.
 
     :param width: pixels, before scaling.
     :param classes: "model": run the sample, and tick two structures. "anatomy": show a list with long names, and the
-        section "Advanced".
+        section "Advanced". "long": the same with two channels, a volume and a message whose names are very long.
+    :param theme: "light" or "dark".
     """
     sys.path[:0] = [str(ROOT / "Testing" / "Python")]
-    from slicer_application import application, load_sample, module
+    from slicer_application import application, load_sample, module, qt
+    from standins.application import ModulePanel
 
+    if theme == "dark":
+        darken(qt)
     panel = application.make_widget(module)
-    panel.ui.inputSelector.setCurrentNode(load_sample())
-    if classes == "anatomy":  # has the longest names, codes and groups
+    long = "a name that somebody has made much too long " * 4
+    volume = load_sample(f"CT with {long}" if classes == "long" else "CT")
+    panel.ui.inputSelector.setCurrentNode(volume)
+    if classes != "model":  # the table with the longest names, codes and groups
         from ClassScaleSegLib import LabelTable
 
         panel.classList.set_table(LabelTable.from_csv(ROOT / "Resources" / "LabelTables" / "totalsegmentator.csv"))
         panel.classList.table.search.text = "left"
         panel.ui.advancedCollapsibleButton.collapsed = False
-    else:
+    if classes == "long":
+        volume.SetSpacing(1, 1, 9)
+        panel.state.status = f"{volume.GetName()} could not be segmented: <b>{long}</b>"
+        panel.runs.render()
+        from ClassScaleSegPanel.inputs import show_channels
+
+        show_channels(panel.ui, ("T1", long))
+    if classes == "model":
         panel.ui.applyButton.click()
         while panel.state.run is not None:
             application.processEvents()
             time.sleep(0.05)
         panel.results.table.tick(["Segment_3", "Segment_4"])
-    holder = panel.parent
-    holder.layout().setContentsMargins(4, 4, 4, 4)
-    holder.resize(width, 200)
-    holder.show()
-    application.processEvents()
-    holder.resize(width, holder.sizeHint().height())
-    application.processEvents()
-    if not holder.grab().save(str(file)):
+    window = ModulePanel(panel.parent)
+    window.setVerticalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+    bar = window.verticalScrollBar().sizeHint().width()
+    window.resize(width - bar, 900)
+    window.show()
+    for _round in range(4):  # heights follow widths
+        application.processEvents()
+    content = window.widget()
+    window.resize(width - bar, content.sizeHint().height())
+    for _round in range(4):
+        application.processEvents()
+    if not content.grab().save(str(file)):
         raise SystemExit(f"{file} could not be written.")
-    print(f"{file}: {holder.width} pixels wide, {width} requested")
+    least = window.minimumSizeHint().width()
+    print(f"{file}: {content.width} pixels without the scroll bar of {bar}; the panel needs {least} with it")
     panel.cleanup()
+    window.release()
 
 
 def main() -> int:
     """Draw all pictures, each in a process of its own, because Qt reads the scale factor only once."""
-    if len(sys.argv) == 4:
-        draw(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    if len(sys.argv) == 5:
+        draw(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
         return 0
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, width, scale, classes in PICTURES:
+    for name, width, scale, classes, theme in PICTURES:
         environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "QT_SCALE_FACTOR": scale}
-        subprocess.run([sys.executable, __file__, str(folder / name), str(width), classes], env=environment, check=True)
+        command = [sys.executable, __file__, str(folder / name), str(width), classes, theme]
+        subprocess.run(command, env=environment, check=True)
     return 0
 
 

@@ -199,5 +199,5 @@ class Application(qt.QObject):
         widget = getattr(module, f"{module.__name__}Widget")(holder)
         setattr(slicer.modules, f"{module.__name__}Widget", widget)
         widget.setup()
-        holder.isEntered = True
+        holder.isEntered, holder.self = True, lambda: widget
         return widget

@@ -1,0 +1,116 @@
+"""Test inside Slicer the way of a user through the panel: open the module, load a sample, run, look, save, close.
+
+The repository's tests run it on the stand-ins of Slicer's widgets too.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+
+class ClassScaleSegPanelTest(unittest.TestCase):
+    panel: Any
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+        self.panel = slicer.modules.classscaleseg.widgetRepresentation().self()
+        if slicer.util.mainWindow() is not None:
+            slicer.util.selectModule("ClassScaleSeg")
+        else:
+            self.panel.enter()
+        from ClassScaleSegPanel.install import refuse_missing_dependencies
+
+        try:
+            refuse_missing_dependencies()
+        except Exception as error:
+            self.skipTest(str(error))
+
+    def tearDown(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def load_sample(self) -> Any:
+        import SampleData
+
+        volume = SampleData.SampleDataLogic().downloadSample("ClassScaleSegToy120")
+        parameters = self.panel.state.parameters
+        if parameters.inputVolume is not volume:
+            parameters.inputVolume = volume
+        parameters.device, parameters.step, parameters.mirroring = "cpu", 1.0, False
+        self.assertEqual(parameters.model, "toy-120")
+        return volume
+
+    def wait(self, seconds: float = 300) -> None:
+        end = time.monotonic() + seconds
+        while self.panel.state.run is not None:
+            self.assertLess(time.monotonic(), end, self.panel.state.status)
+            slicer.app.processEvents()
+            time.sleep(0.02)
+
+    def test_from_the_sample_to_the_saved_result(self) -> None:
+        ui, state = self.panel.ui, self.panel.state
+        volume = self.load_sample()
+        self.assertTrue(ui.applyButton.enabled, ui.needLabel.text)
+        ui.applyButton.click()
+        self.assertIsNotNone(state.run, state.status)
+        self.wait()
+        self.assertTrue(state.status.startswith("Done"), state.status)
+        node, table = state.node, self.panel.results.table
+        self.assertIs(state.parameters.segmentation, node)
+        segmentation = node.GetSegmentation()
+        self.assertGreater(segmentation.GetNumberOfSegments(), 100)
+        self.assertEqual(segmentation.GetNumberOfLayers(), 1)
+        self.assertEqual(table.keys(), list(segmentation.GetSegmentIDs()))
+        bounds, of_result = [0.0] * 6, [0.0] * 6
+        volume.GetRASBounds(bounds)
+        node.GetRASBounds(of_result)
+        for least, most in ((0, 1), (2, 3), (4, 5)):
+            self.assertGreater(of_result[least], bounds[least] - 1)
+            self.assertLess(of_result[most], bounds[most] + 1)
+
+        ticked = table.keys()[:2]
+        table.tick(ticked)
+        ui.show3DButton.click()
+        surfaces = {i: segmentation.GetSegment(i).GetRepresentation("Closed surface") for i in table.keys()}
+        self.assertEqual([i for i, surface in surfaces.items() if surface.GetNumberOfPolys()], ticked)
+        ui.show3DButton.click()
+        self.assertFalse(segmentation.ContainsRepresentation("Closed surface"))
+
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "result.seg.nrrd")
+            self.assertTrue(self.panel.logic.saveSegmentation(node, file))
+            again = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+            storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+            storage.SetFileName(str(file))
+            self.assertTrue(storage.ReadData(again))
+            self.assertEqual(again.GetSegmentation().GetNumberOfSegments(), segmentation.GetNumberOfSegments())
+
+    def test_closing_the_scene_ends_the_run_and_leaves_nothing(self) -> None:
+        self.load_sample()
+        self.panel.ui.applyButton.click()
+        run = self.panel.state.run
+        self.assertIsNotNone(run, self.panel.state.status)
+        slicer.mrmlScene.Clear()
+        self.assertIsNone(self.panel.state.run)
+        self.assertEqual(run.state, "cancelled")
+        self.assertEqual(self.panel.results.table.keys(), [])
+        self.assertFalse(self.panel.ui.applyButton.enabled)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
+
+    def test_a_run_is_cancelled_and_the_scene_stays_as_it_was(self) -> None:
+        self.load_sample()
+        before = slicer.mrmlScene.GetNumberOfNodes()
+        self.panel.ui.applyButton.click()
+        self.panel.ui.cancelButton.click()
+        self.assertIsNone(self.panel.state.run)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
+        self.assertTrue(self.panel.ui.applyButton.enabled)
+
+
+if __name__ == "__main__":
+    unittest.main()
