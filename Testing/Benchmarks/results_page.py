@@ -268,7 +268,7 @@ def sections() -> list[str]:
             ("label_sets", command("label_sets"), with_bars()),
         ),
         section(
-            "5. The brain model, 312 structures",
+            "5. The brain model, 311 structures",
             "`training/recipes/head-mr-312.sh` trained it on synthesised images alone, in 18 minutes on one H100.",
             ("head-mr-312", command("brain_model"), brain_model),
         ),
