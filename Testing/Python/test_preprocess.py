@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import ImageError, open_model, segment
 from ClassScaleSegLib.commands.main import main
-from conftest import small_plans
+from conftest import small_dataset, small_plans
 
 pytest.importorskip("nnunetv2")
 sitk = pytest.importorskip("SimpleITK")
@@ -150,3 +150,103 @@ def test_the_reader_of_the_training_reads_a_header_without_codes(write_model, tm
     out = tmp_path / "out.nii.gz"
     assert main(["segment", str(file), "-m", str(folder), "-o", str(out), "--device", "cpu"]) == 0
     assert f"read as {'nibabel' if nibabel else 'ITK'} does" in " ".join(capsys.readouterr().err.split())
+
+
+# --- slab by slab, as nnU-Net does it at once
+
+
+def filled(scheme, dtype, hole, rng):
+    """Two channels ``(z, y, x)`` of noise; with ``hole``, zeros at two sides and inside."""
+    noise = (
+        rng.normal(80, 40, (2, 23, 31, 37)).clip(0, 255) if "RGB" in scheme else rng.normal(50, 300, (2, 23, 31, 37))
+    )
+    array = noise.astype(dtype)
+    if hole:
+        array[:, :5] = array[:, :, :, 30:] = array[:, 10:12, 10:12, 10:12] = 0
+    return array
+
+
+SCHEMES = ("CT", "ZScore", "No", "RescaleTo01", "RGBTo01")
+
+
+@pytest.mark.parametrize("case", range(40))
+def test_images_are_prepared_as_nnunet_prepares_them(write_model, tmp_path, monkeypatch, case):
+    from ClassScaleSegLib.images.reading import read_image
+    from ClassScaleSegLib.inference import preprocess
+
+    rng = np.random.default_rng(case)
+    scheme = f"{SCHEMES[case % 5]}Normalization"
+    spacing = ((1.0, 1.0, 1.0), (0.7, 0.7, 5.0), (1.3, 0.8, 0.9), (4.0, 0.7, 0.7))[rng.integers(4)]  # x, y, z
+    target = ((1.5, 1.5, 1.5), (4.0, 0.9, 0.8), (1.0, 1.0, 1.0))[rng.integers(3)]
+    content = small_plans(channels=2)
+    entries = content["configurations"]["3d_fullres"]
+    entries.update(spacing=list(target), normalization_schemes=[scheme] * 2, use_mask_for_norm=[bool(case & 1), False])
+    entries["resampling_fn_data_kwargs"].update(order=int(rng.choice([1, 3])), order_z=int(rng.choice([0, 1, 3])))
+    if rng.integers(2):
+        content.update(transpose_forward=[2, 0, 1], transpose_backward=[1, 2, 0])
+    model = open_model(write_model(content, small_dataset(channels=2) | {"channel_names": {"0": "a", "1": "b"}}))
+    files = []
+    for channel in filled(scheme, rng.choice([np.int16, np.uint8, np.float32]), bool(rng.integers(2)), rng):
+        files.append(tmp_path / f"{len(files)}.nii.gz")
+        picture = sitk.GetImageFromArray(channel)
+        picture.SetSpacing(spacing)
+        sitk.WriteImage(picture, str(files[-1]))
+    source = read_image(files, 2)
+    monkeypatch.setattr(preprocess, "_SLAB_BYTES", int(rng.choice([1, 20_000, 1 << 24])))
+    monkeypatch.setattr(preprocess, "_ROWS", int(rng.choice([1, 7, 64])))
+    monkeypatch.setattr(preprocess, "_prepare_with_nnunet", lambda *_: pytest.fail("left to nnU-Net"))
+    got = preprocess.prepare(source, model)
+    stock, _, properties = model.configuration.preprocessor_class(verbose=False).run_case_npy(
+        source.voxels, None, {"spacing": list(source.spacing)}, model.plans_manager, model.configuration, model.dataset
+    )
+    expected = preprocess.Prepared.of_case(stock, properties, model.plans_manager, model.configuration)
+    assert (got.shape, got.box, got.backward) == (expected.shape, expected.box, expected.backward)
+    for ours, theirs in zip(got.image, stock, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * max(np.ptp(theirs), 1e-6))
+
+
+def test_plans_with_another_resampling_are_left_to_nnunet(write_model):
+    from ClassScaleSegLib.images.reading import read_image
+    from ClassScaleSegLib.inference.preprocess import prepare
+
+    entries = {
+        "resampling_fn_data": "resample_torch_fornnunet",
+        "resampling_fn_data_kwargs": {"is_seg": False, "force_separate_z": False, "memefficient_seg_resampling": False},
+    }
+    model = open_model(write_model(plans(spacing=[1.5, 1.2, 1.0], **entries)))
+    source = read_image(image(), 1)
+    stock, _, _ = model.configuration.preprocessor_class(verbose=False).run_case_npy(
+        source.voxels, None, {"spacing": list(source.spacing)}, model.plans_manager, model.configuration, model.dataset
+    )
+    assert np.array_equal(prepare(source, model).image, stock)
+
+
+def test_preparing_is_reported_slab_by_slab_and_stops_on_request(write_model, monkeypatch):
+    import threading
+
+    from ClassScaleSegLib import Cancelled
+    from ClassScaleSegLib.inference import preprocess
+
+    monkeypatch.setattr(preprocess, "_SLAB_BYTES", 1)
+    model, reports, token = open_model(write_model(plans(spacing=[1.5] * 3))), [], threading.Event()
+    segment(image(), model, device="cpu", mirroring=False, progress=reports.append)
+    done = [report.done for report in reports if report.stage == "preprocess"]
+    assert done == [0, *range(12)]
+    with pytest.raises(Cancelled, match="Cancelled during preprocess"):
+        segment(image(), model, device="cpu", progress=lambda r: r.done == 5 and token.set(), cancel=token)
+
+
+def test_reading_stops_on_request_within_a_moment(write_model, monkeypatch):
+    import threading
+    import time
+
+    from ClassScaleSegLib import Cancelled
+    from ClassScaleSegLib.inference import segmenter
+
+    token, begun = threading.Event(), threading.Event()
+    monkeypatch.setattr(segmenter, "read_image", lambda *_, **__: begun.set() or time.sleep(5))
+    threading.Thread(target=lambda: begun.wait() and token.set(), daemon=True).start()
+    before = time.monotonic()
+    with pytest.raises(Cancelled, match="Cancelled during read"):
+        segment(image(), open_model(write_model()), cancel=token)
+    assert time.monotonic() - before < 2

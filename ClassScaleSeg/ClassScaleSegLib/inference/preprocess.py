@@ -1,4 +1,4 @@
-"""Bring an input image to the model grid, with nnU-Net's own preprocessing, and describe the way back."""
+"""Bring an input image to the model grid, as nnU-Net's preprocessing does, and describe the way back."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ import numpy as np
 from ..errors import ClassScaleError, ImageError, reason
 from ..images.reading import InputImage
 from ..models.plans import resampling_options
+from .axis_resize import AxisResize, resize_slabs
 from .interpolation import AxisSampling
+from .memory_plan import is_out_of_memory
+from .normalization import SCHEMES, Normalized, nonzero_mask
 
 if TYPE_CHECKING:
+    import torch
+
     from ..models.model import Model
+    from .progress import Monitor
+
+_SLAB_BYTES = 16 << 20  # of a slab of the image in float32
+_ROWS = 16  # rows of the model grid that are resized at a time
 
 
 @dataclass(frozen=True)
@@ -60,31 +69,174 @@ class Prepared:
         return full, full.transpose(np.argsort(self.backward))[self.box]
 
 
-def prepare(image: InputImage, model: Model) -> Prepared:
+def prepare(image: InputImage, model: Model, device: str = "cpu", monitor: Monitor | None = None) -> Prepared:
     """Crop to the non-zero region, normalise and resample, as ``nnUNetv2_predict`` does.
+
+    The image stays as it is stored, and is worked on slab by slab, for the preprocessing that nnU-Net plans by default.
+    Any other is left to nnU-Net itself, which holds several copies of the whole image.
 
     :param image: as :func:`~ClassScaleSegLib.images.reading.read_image` returns it, with its voxels.
     :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
+    :param device: torch device for the arithmetic.
+    :param monitor: is told of each slab.
     :raises ImageError: if all voxels are zero, none is left on the model grid, or they do not suit the normalisation.
+    :raises Cancelled: if the monitor's token is set.
     """
     assert image.voxels is not None  # they are dropped only after this function
-    if not image.voxels.any():
+    manager, configuration = model.plans_manager, model.configuration
+    voxels = image.voxels.transpose([0, *(axis + 1 for axis in manager.transpose_forward)])
+    box = nonzero_box(voxels)
+    if box is None:
         raise ImageError(f"{image.name} is zero everywhere, so there is nothing to segment. Check the image.")
-    preprocessor = model.configuration.preprocessor_class(verbose=False)
-    properties: dict[str, Any] = {"spacing": list(image.spacing)}
-    configuration = _image_only(model.configuration, image, model.plans_manager.transpose_backward)
+    crop = [part.stop - part.start for part in box]
+    spacing = [image.spacing[axis] for axis in manager.transpose_forward]
+    target = [*spacing[: 3 - len(configuration.spacing)], *configuration.spacing]
+    grid = [int(round(s / t * n)) for s, t, n in zip(spacing, target, crop, strict=True)]  # nnU-Net's compute_new_shape
+    if min(grid) == 0:
+        cropped, left, wanted = (np.take(values, manager.transpose_backward) for values in (crop, grid, target))
+        raise ImageError(_empty_grid(image, cropped, left, wanted))
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
-            array, _, properties = preprocessor.run_case_npy(
-                image.voxels, None, properties, model.plans_manager, configuration, model.dataset
-            )
+            axes = slab_axes(configuration, crop, grid, spacing, target)
+            if axes is None:
+                array = _prepare_with_nnunet(image, model)
+            else:
+                array = _prepare_in_slabs(voxels[(slice(None), *box)], model, axes, grid, device, monitor)
     except (ClassScaleError, MemoryError):
         raise
     except Exception as error:  # nnU-Net asserts, and its functions raise what they like
+        if is_out_of_memory(error):
+            raise
         raise ImageError(_unsuitable(image, model, reason(error))) from error
     if not (np.isfinite(array.min()) and np.isfinite(array.max())):
         raise ImageError(_unsuitable(image, model, "the result is not finite"))
-    return Prepared.of_case(array, properties, model.plans_manager, model.configuration)
+    way_back = resampling(configuration, array.shape[1:], crop, spacing)
+    return Prepared(array, way_back, voxels.shape[1:], box, tuple(manager.transpose_backward))
+
+
+def nonzero_box(voxels: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """Return the box that encloses all voxels which are not zero in every channel, or ``None`` if all are.
+
+    nnU-Net crops to the same box; it also fills holes in the mask, which does not change the box.
+
+    :param voxels: ``(channels, X, Y, Z)``.
+
+    >>> image = np.zeros((2, 4, 5, 6), np.int16)
+    >>> image[0, 1, 2, 3] = image[1, 2, 2, 5] = -7
+    >>> nonzero_box(image)
+    (slice(1, 3, None), slice(2, 3, None), slice(3, 6, None))
+    """
+    faces = [side for axis in (1, 2, 3) for side in (voxels.take(0, axis), voxels.take(-1, axis))]
+    if all(face.any() for face in faces):  # as in a CT, where air is not 0
+        x, y, z = (slice(0, length) for length in voxels.shape[1:])
+        return x, y, z
+    occupied = [np.zeros(length, bool) for length in voxels.shape[1:]]
+    for index in range(voxels.shape[1]):
+        plane = (voxels[:, index] != 0).any(0)
+        occupied[0][index] = plane.any()
+        occupied[1] |= plane.any(1)
+        occupied[2] |= plane.any(0)
+    if not occupied[0].any():
+        return None
+    x, y, z = (slice(int(line.argmax()), len(line) - int(line[::-1].argmax())) for line in occupied)
+    return x, y, z
+
+
+@dataclass(frozen=True)
+class SlabAxes:
+    """How to resize the three axes of an image slab by slab.
+
+    :ivar order: the axes (X, Y, Z) of the model in the order of the work: that of the slices first.
+    :ivar resize: of each of them; ``None`` if its size stays.
+    :ivar separate: each slice is resized on its own, as nnU-Net does with an anisotropic axis.
+    """
+
+    order: tuple[int, int, int]
+    resize: tuple[AxisResize | None, AxisResize | None, AxisResize | None]
+    separate: bool
+
+
+def slab_axes(
+    configuration: Any, shape: Sequence[int], grid: Sequence[int], spacing: Sequence[float], target: Sequence[float]
+) -> SlabAxes | None:
+    """Return how to preprocess an image slab by slab.
+
+    :param configuration: nnU-Net's configuration manager, of checked plans.
+    :param shape: voxels of the cropped image, and ``spacing`` in mm, in the model's axis order.
+    :param grid: voxels on the model grid, and ``target`` its spacing.
+    :returns: ``None`` if the plans name another preprocessor, normalisation or resampling than nnU-Net's default ones.
+    """
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
+
+    entries = configuration.configuration
+    options = resampling_options(entries, "resampling_fn_data")
+    if (
+        configuration.preprocessor_class is not DefaultPreprocessor
+        or entries["resampling_fn_data"] != "resample_data_or_seg_to_shape"
+        or options["is_seg"]
+        or not set(configuration.normalization_schemes) <= SCHEMES
+    ):
+        return None
+    limits = [options[key] for key in ("separate_z_anisotropy_threshold",) if key in options]
+    separate, axis = determine_do_sep_z_and_axis(options["force_separate_z"], spacing, target, *limits)
+    first = int(axis) if separate else 0
+    second, third = (other for other in range(3) if other != first)
+    order = (first, second, third)
+    orders = (options["order_z"] if separate else options["order"], options["order"], options["order"])
+    x, y, z = (
+        AxisResize.spline(shape[axis], grid[axis], spline, _ROWS if number == 0 else None)
+        for number, (axis, spline) in enumerate(zip(order, orders, strict=True))
+    )
+    return SlabAxes(order, (x, y, z), bool(separate))
+
+
+def _prepare_in_slabs(
+    voxels: np.ndarray, model: Model, axes: SlabAxes, grid: Sequence[int], device: str, monitor: Monitor | None
+) -> np.ndarray:
+    """Normalise and resample.
+
+    :param voxels: ``(channels, X, Y, Z)`` of the crop.
+    :returns: ``(channels, *grid)`` float32.
+    """
+    import torch
+
+    schemes, masked = model.configuration.normalization_schemes, model.configuration.use_mask_for_norm
+    properties = model.plans_manager.foreground_intensity_properties_per_channel
+    order = [0, *(axis + 1 for axis in axes.order)]
+    result = np.empty((len(voxels), *grid), np.float32)
+    target = torch.from_numpy(result).permute(order)
+    mask = nonzero_mask(voxels).transpose(axes.order) if any(masked) else None
+    voxels = voxels.transpose(order)
+    slices = voxels.shape[1]
+    slab = max(1, _SLAB_BYTES // (4 * int(np.prod(voxels.shape[2:]))))
+    in_plane = any(axis is not None for axis in axes.resize[1:])
+    for number, channel in enumerate(voxels):
+        within = mask if masked[number] else None
+        normalized = Normalized.of(channel, schemes[number], properties[str(number)], within, slab)
+        bounds = None if axes.separate or axes.resize == (None, None, None) else normalized.bounds()
+
+        def read(first: int, last: int, number: int = number, normalized: Normalized = normalized) -> torch.Tensor:
+            if monitor is not None:
+                monitor.report("preprocess", number * slices + first, len(voxels) * slices)
+            return normalized.slices(first, last).to(device)
+
+        for first, rows in resize_slabs(read, axes.resize, slices, slab, axes.separate and in_plane):
+            part = target[number, first : first + len(rows)]
+            part.copy_(rows)
+            if bounds is not None:
+                part.clamp_(*bounds)
+    return result
+
+
+def _prepare_with_nnunet(image: InputImage, model: Model) -> np.ndarray:
+    """Preprocess with nnU-Net's own code, on copies of the whole image in float32 and float64."""
+    preprocessor = model.configuration.preprocessor_class(verbose=False)
+    properties: dict[str, Any] = {"spacing": list(image.spacing)}
+    array, _, _ = preprocessor.run_case_npy(
+        image.voxels, None, properties, model.plans_manager, _image_only(model.configuration), model.dataset
+    )
+    return np.ascontiguousarray(array, np.float32)
 
 
 def resampling(
@@ -100,7 +252,7 @@ def resampling(
     """
     from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
 
-    options = resampling_options(configuration.configuration)
+    options = resampling_options(configuration.configuration, "resampling_fn_probabilities")
     current = configuration.spacing if len(configuration.spacing) == 3 else [spacing[0], *configuration.spacing]
     limits = [options[key] for key in ("separate_z_anisotropy_threshold",) if key in options]
     separate, axis = determine_do_sep_z_and_axis(options["force_separate_z"], current, spacing, *limits)
@@ -110,23 +262,14 @@ def resampling(
     return axes[0], axes[1], axes[2]
 
 
-def _image_only(configuration: Any, image: InputImage, backward: Sequence[int]) -> Any:
-    """Return the configuration without resampling of the mask of non-zero voxels, and with a check of the model grid.
+def _image_only(configuration: Any) -> Any:
+    """Return the configuration without resampling of the mask of non-zero voxels.
 
     nnU-Net resamples this mask along with the image, which takes seconds, and then does not use it.
-
-    :param backward: for each axis (z, y, x) of the image, the axis of the model.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-    def resample_image(data: np.ndarray, grid: Any, spacing: Sequence[float], target: Sequence[float]) -> Any:
-        if min(grid) == 0:
-            cropped, left, wanted = (np.take(values, backward) for values in (data.shape[1:], grid, target))
-            raise ImageError(_empty_grid(image, cropped, left, wanted))
-        return configuration.resampling_fn_data(data, grid, spacing, target)
-
     class ImageOnly(ConfigurationManager):
-        resampling_fn_data = property(lambda self: resample_image)
         resampling_fn_seg = property(lambda self: lambda mask, *_: mask)
 
     return ImageOnly(configuration.configuration)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..errors import Cancelled
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,32 @@ class Monitor:
         """Repeat the last report with a message for the user."""
         if self._progress is not None:
             self._progress(replace(self._last, message=message))
+
+    def wait_for(self, work: Callable[[], _T]) -> _T:
+        """Return ``work()``, which a thread does, so that the job can be stopped meanwhile.
+
+        :raises Cancelled: if the token is set. The thread ends when its work is done.
+
+        >>> Monitor().wait_for(lambda: 3)
+        3
+        """
+        outcome: list[_T | BaseException] = []
+
+        def run() -> None:
+            try:
+                outcome.append(work())
+            except BaseException as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            self.check()
+            thread.join(0.1)
+        (result,) = outcome
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     def check(self) -> None:
         """Stop the job if that was requested.

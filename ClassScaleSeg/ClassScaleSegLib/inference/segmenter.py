@@ -91,7 +91,7 @@ def segment_with(
     table = model.table if options.classes is None else model.table.select(options.classes)
     monitor.report("read")
     flat, nibabel = len(model.patch) == 2, model.reads_with_nibabel
-    source = read_image(image, model.channels, model.orientation, flat=flat, nibabel=nibabel)
+    source = monitor.wait_for(lambda: read_image(image, model.channels, model.orientation, flat=flat, nibabel=nibabel))
     accept(source.geometry)
     for notice in source.notices:
         monitor.tell(notice)
@@ -102,7 +102,7 @@ def segment_with(
     plan = plan_memory(need.placements(device), device, limit, monitor.tell)
     with _threads(options.threads), torch.inference_mode():
         monitor.report("preprocess")
-        prepared = prepare(source, model)
+        prepared = plan.retry(lambda: prepare(source, model, plan.compute, monitor))
         source = source.without_voxels()
         labels, rows = prepared.empty(np.uint16)
         confidence, confidence_rows = prepared.empty(np.float32) if options.confidence else (None, None)

@@ -53,20 +53,23 @@ def check_plans(summary: ModelSummary) -> tuple[Any, Any]:
     return manager, configuration
 
 
-def resampling_options(entries: dict) -> dict[str, Any]:
-    """Return a configuration's options for the resampling of logits, including defaults of nnU-Net's function."""
+def resampling_options(entries: dict, of: str) -> dict[str, Any]:
+    """Return a configuration's options for a resampling, including the defaults of nnU-Net's function.
+
+    :param of: "resampling_fn_probabilities", for the logits, or "resampling_fn_data", for the image.
+    """
     from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
 
-    name = entries["resampling_fn_probabilities"]
+    name = entries[of]
     function = getattr(default_resampling, name, None) or getattr(resample_torch, name, None)
     parameters = inspect.signature(function).parameters.values() if function else ()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return defaults | entries["resampling_fn_probabilities_kwargs"]
+    return defaults | entries[f"{of}_kwargs"]
 
 
 def _check_linear(entries: dict) -> None:
     """Require linear resampling of logits: only that gives the same result on the basis. nnU-Net clips order 3."""
-    options = resampling_options(entries)
+    options = resampling_options(entries, "resampling_fn_probabilities")
     linear = {
         "resample_data_or_seg_to_shape": options.get("order") == 1 and options.get("order_z") in (0, 1),
         "resample_torch_fornnunet": options.get("mode") == "linear"
