@@ -61,7 +61,8 @@ def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list
         geometry = crop(geometry, box_of(volume, parameters.region))
     shape, spacing = geometry.size[::-1], geometry.spacing[::-1]
     confidence = parameters.confidence is not None
-    needs = [estimate(s, shape, spacing, parameters.step, confidence) for s in state.summaries]
+    size = volume.GetImageData().GetScalarSize()
+    needs = [estimate(s, shape, spacing, parameters.step, confidence, size) for s in state.summaries]
     need = describe_need(largest(needs), parameters.device)
     return [
         _("This run will take {need}.").format(need=need),

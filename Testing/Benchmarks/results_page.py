@@ -242,6 +242,7 @@ def sections() -> list[str]:
             ("loss_memory_time", command("loss_memory_time"), with_bars()),
             ("export_time", command("export_time"), with_bars()),
             ("whole_job", command("whole_job"), with_bars()),
+            ("large_scan", command("large_scan"), with_bars()),
             ("plan_patch", command("plan_patch"), with_bars()),
         ),
         section(

@@ -210,10 +210,10 @@ def test_the_need_is_told_in_one_sentence():
     gb = 10**9
     need = Estimate((1, 1, 1), 8, 2 * gb, gb, 4 * gb, 3 * gb, 2 * gb, gb)
     end = "; does not grow with the number of classes"
-    assert describe_need(need, "cpu") == "about 10.5 GB of RAM" + end  # 0.5 + labels 1 + image 2, ring 4, network 2, 1
-    assert describe_need(need, "cuda:1") == "about 6.6 GB of GPU memory and 4.5 GB of RAM" + end
+    assert describe_need(need, "cpu") == "about 10.7 GB of RAM" + end  # 0.65 + labels 1 + image 2, ring 4, network 2, 1
+    assert describe_need(need, "cuda:1") == "about 6.6 GB of GPU memory and 3.7 GB of RAM" + end
     assert describe_need(need, "auto") == (
-        "about 6.6 GB of GPU memory and 4.5 GB of RAM (without a GPU 10.5 GB of RAM)" + end
+        "about 6.6 GB of GPU memory and 3.7 GB of RAM (without a GPU 10.7 GB of RAM)" + end
     )
 
 

@@ -18,13 +18,14 @@ from .memory_plan import Placement
 if TYPE_CHECKING:
     from ..models.model import Model
 
-_INTERPRETER = 450 << 20  # Python with torch, nnunetv2 and SimpleITK loaded, and a tile of logits: measured
+# Python with torch, nnunetv2 and SimpleITK loaded, threads, and a tile of logits: measured with
+# Testing/Benchmarks/large_scan.py
+_INTERPRETER = 620 << 20
 _CUDA_CONTEXT = 600 << 20
 # Feature maps of the full resolution that exist at once where memory peaks, in units of the first stage's maps.
 # Measured on a CPU with TotalSegmentator's network: 5.2 in float32, including reordered copies that the library makes.
 _PEAK_MAPS = 5.5
-# At its peak, nnU-Net's preprocessing holds the image in float32, a float64 copy of it for the spline, and the result.
-_PREPROCESS_BYTES = 16
+_SLABS = 100 << 20  # slabs of the image in float32 that are resized at a time: measured
 _USUAL_PARAMETERS = 31_000_000  # of nnU-Net's default network, if a summary does not know the number
 
 
@@ -39,18 +40,19 @@ class ModelSize:
     rank: int  # channels of the basis, all folds together
     channels: int  # of the input
     transpose: tuple[int, ...] = (0, 1, 2)  # for each axis of the model, the axis (z, y, x) of the image
+    turned: bool = False  # images are turned to an anatomical orientation
 
     @classmethod
     def of(cls, model: Model | ModelSummary) -> ModelSize:
         """Return the size of a model; a summary has the parameters of the last layer too."""
-        folds = len(model.folds)
+        folds, turned = len(model.folds), model.orientation is not None
         rank = min(model.features * folds, model.classes)
         if isinstance(model, ModelSummary):
             parameters = folds * (_USUAL_PARAMETERS if model.parameters is None else model.parameters)
-            return cls(model.patch, model.spacing, model.features, parameters, rank, model.channels)
+            return cls(model.patch, model.spacing, model.features, parameters, rank, model.channels, turned=turned)
         parameters = sum(p.numel() for network in model.backbones for p in network.parameters())
         spacing, transpose = tuple(model.configuration.spacing), tuple(model.plans_manager.transpose_forward)
-        return cls(model.patch, spacing, model.features, parameters, rank, model.channels, transpose)
+        return cls(model.patch, spacing, model.features, parameters, rank, model.channels, transpose, turned)
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,10 @@ class Estimate:
     :ivar network: weights, and feature maps of one window, float32.
     :ivar basis: basis of one window, float32.
     :ivar ring: the rolling basis; 0 if there is only one window.
-    :ivar preprocess: the most that nnU-Net's preprocessing holds.
-    :ivar image: the preprocessed image on the model grid.
+    :ivar preprocess: the image as stored, slabs of it in float32, and the image on the model grid.
+    :ivar image: the preprocessed image on the model grid, padded.
     :ivar labels: the label map, and the confidence if wanted, on the input grid.
+    :ivar read: the most that reading holds: the image as stored, twice if it is turned or has several channels.
     """
 
     grid: tuple[int, int, int]
@@ -75,6 +78,7 @@ class Estimate:
     preprocess: int
     image: int
     labels: int
+    read: int = 0
 
     def placement(self, compute: str, ring: str) -> Placement:
         """Return the placement with its memory.
@@ -87,7 +91,7 @@ class Estimate:
             device, held = 0, held + self.network + self.basis
         else:  # autocast halves the feature maps; the basis stays float32
             device = _CUDA_CONTEXT + self.network // 2 + self.basis + (self.ring if ring == compute else 0)
-        return Placement(compute, ring, device, _INTERPRETER + self.labels + max(self.preprocess, held))
+        return Placement(compute, ring, device, _INTERPRETER + max(self.read, self.preprocess, self.labels + held))
 
     def placements(self, device: str) -> list[Placement]:
         """Return what a job on ``device`` may use, fastest first: first the rolling basis moves off, then the network.
@@ -114,6 +118,7 @@ def estimate(
     spacing: Sequence[float],
     step: float = 0.5,
     confidence: bool = False,
+    voxel_bytes: int = 2,
 ) -> Estimate:
     """Estimate what a model takes for one image. With a summary, neither torch nor nnunetv2 is imported.
 
@@ -122,6 +127,7 @@ def estimate(
     :param spacing: mm, in the same order.
     :param step: distance between windows, as a fraction of the patch.
     :param confidence: whether the confidence is computed as well.
+    :param voxel_bytes: bytes of a voxel as stored, 2 for int16.
 
     >>> from ClassScaleSegLib.models.summary import summarize
     >>> from ClassScaleSegLib.resources import resource
@@ -137,15 +143,17 @@ def estimate(
     padded = tuple(max(g, p) for g, p in zip(grid, full, strict=True))
     windows = window_count(padded[-len(size.patch) :], size.patch, step) * (padded[0] if flat else 1)
     voxels = math.prod(full)
+    stored = size.channels * math.prod(shape) * voxel_bytes
     return Estimate(
         grid=grid,
         windows=windows,
         network=4 * size.parameters + int(_PEAK_MAPS * size.features * voxels * 4),
         basis=size.rank * voxels * 4,
         ring=(size.rank + 1) * 4 * full[0] * math.prod(padded[1:]) if windows > 1 else 0,
-        preprocess=size.channels * (_PREPROCESS_BYTES * math.prod(shape) + 4 * math.prod(grid)),
+        preprocess=stored + min(_SLABS, 12 * math.prod(shape)) + 4 * size.channels * math.prod(grid),
         image=4 * size.channels * math.prod(padded),
         labels=math.prod(shape) * (6 if confidence else 2),
+        read=stored * (2 if size.turned or size.channels > 1 else 1),
     )
 
 
@@ -192,9 +200,9 @@ def describe_need(need: Estimate, device: str) -> str:
         torch knows which of them it will be.
 
     >>> gib = 1 << 30
-    >>> size = {"network": 3 * gib, "basis": gib, "ring": 2 * gib, "preprocess": gib, "image": gib, "labels": 0}
-    >>> describe_need(Estimate((400, 300, 300), 75, **size), "cuda")
-    'about 5.5 GB of GPU memory and 1.5 GB of RAM; does not grow with the number of classes'
+    >>> size = {"network": 3 * gib, "basis": gib, "ring": 2 * gib, "preprocess": gib}
+    >>> describe_need(Estimate((400, 300, 300), 75, **size, image=gib, labels=0), "cuda")
+    'about 5.5 GB of GPU memory and 1.7 GB of RAM; does not grow with the number of classes'
     """
     host = f"{need.placement('cpu', 'cpu').host_bytes / 1e9:.1f} GB of RAM"
     if device == "cpu":

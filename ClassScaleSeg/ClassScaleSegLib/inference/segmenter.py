@@ -96,7 +96,8 @@ def segment_with(
     for notice in source.notices:
         monitor.tell(notice)
     assert source.voxels is not None  # an image that was just read has its voxels
-    need = estimate(model, source.voxels.shape[1:], source.spacing, options.step, options.confidence)
+    shape, size = source.voxels.shape[1:], source.voxels.itemsize
+    need = estimate(model, shape, source.spacing, options.step, options.confidence, size)
     device = choose_device(options.device)
     limit = None if options.memory_limit_gib is None else int(options.memory_limit_gib * 2**30)
     plan = plan_memory(need.placements(device), device, limit, monitor.tell)
