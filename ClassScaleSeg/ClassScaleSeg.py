@@ -256,7 +256,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         parameters = self.state.parameters
         if parameters is not None and parameters.inputVolume is None:
-            first = first_volume(slicer.mrmlScene)
+            first = first_volume(slicer.mrmlScene, parameters.confidence)
             if first is not None:
                 self.store(inputVolume=first)
 
@@ -273,7 +273,10 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is not None:
             self.state.input, self.state.listed = (node.inputVolume, model_for(node.inputVolume)), None
             self.classList.set_table(None)
-            self._guiTag = node.connectGui(self.ui)  # type: ignore[attr-defined]
+            names = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+            bound = {name: widget for name, widget in names.items() if name}
+            # not connectGui(), which returns no tag before Slicer 5.10, so that it could not be undone
+            self._guiTag = node.connectParametersToGui(bound)  # type: ignore[attr-defined]
             self.render()
 
     def store(self, **choices: "str | vtkMRMLNode | None") -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ClassScaleSeg import ClassScaleSegLogic
 
 _SUFFIX = ".seg.nrrd"
+SETTLE_MILLISECONDS = 300  # after the last event of a node, until its structures are listed anew
 
 
 class ResultPanel:
@@ -40,9 +41,10 @@ class ResultPanel:
         self._ui, self._state, self._logic = ui, state, logic
         self._listed: object = None  # what the node held when its structures were listed
         self._watching = Watching(lambda node, event: self._soon.start())
-        self._soon = qt.QTimer()  # one update for all events of a change, such as a thousand new segments
+        # one update for all events of a change, such as a thousand new segments, and for all frames that are played
+        self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
-        self._soon.setInterval(0)
+        self._soon.setInterval(SETTLE_MILLISECONDS)
         self._soon.connect("timeout()", self.follow)
         self.table = SearchTable(
             [_("Structure"), _("Volume (mL)")], _("Search structures"), on_ticked=self._ticked, on_chosen=self._go_to
@@ -200,7 +202,7 @@ def _contents(node: vtkMRMLSegmentationNode | None) -> object:
     images = {segment.GetRepresentation("Binary labelmap") for _identifier, segment in segments}
     return (
         [(i, segment.GetName(), segment.GetColor(), segment.GetLabelValue()) for i, segment in segments],
-        {(image, image.GetMTime()) for image in images if image is not None},
+        {(image.GetAddressAsString(""), image.GetMTime()) for image in images if image is not None},
     )
 
 

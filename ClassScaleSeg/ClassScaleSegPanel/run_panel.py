@@ -61,27 +61,20 @@ class RunPanel:
     def apply(self) -> None:
         """Start the run that the parameter node describes. Errors are shown in a message box."""
         from ClassScaleSegLib.errors import ClassScaleError
-        from ClassScaleSegLib.scene.results import holds_other_contents
+        from ClassScaleSegLib.scene.results import has_contents
 
         state, parameters = self._state, self._state.parameters
         if parameters is None:
             return
-        node = parameters.segmentation
-        count = node.GetSegmentation().GetNumberOfSegments() if node else 0
-        questions = []
-        if count:
-            question = _("{name} has {count} segments. Replace them?").format(name=node.GetName(), count=count)
-            questions.append((question, _("Replace segments")))
-        for other in (parameters.confidence, parameters.statistics):
-            if holds_other_contents(other):
-                question = _("{name} already has contents. Replace them?").format(name=other.GetName())
-                questions.append((question, _("Replace contents")))
-        if not all(ask(*question) for question in questions):
+        outputs = (parameters.segmentation, parameters.confidence, parameters.statistics)
+        names = [node.GetName() for node in outputs if has_contents(node)]
+        question = _("What these hold will be replaced: {names}. Continue?").format(names=", ".join(names))
+        if names and not ask(question, _("Replace results")):
             return
         state.log = ""
         try:
             ensure_dependencies()
-            state.run = self._logic.start(request_of(parameters, replace=bool(count)))
+            state.run = self._logic.start(request_of(parameters, replace=has_contents(parameters.segmentation)))
         except ClassScaleError as error:
             self._show_fault(str(error))
             self._on_refused()

@@ -1,4 +1,4 @@
-"""Observe nodes of the scene without keeping them alive."""
+"""Observe nodes of the scene, and keep them alive no longer than they are observed."""
 
 from __future__ import annotations
 

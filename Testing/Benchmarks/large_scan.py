@@ -9,6 +9,7 @@ scan would take 74 GiB. The second table compares the estimate that users see be
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,10 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from classscale_training.loop.model_folder import CONFIGURATION
 from measure import Bar, in_own_process, mebibytes, parse, peak_bytes, report, reset_peak
 from random_model import RandomModel
 
-THREADS = 2
+THREADS, STEP = 2, 1.0  # with neighbouring windows that do not overlap, memory is the same and time shorter
 LARGE, TWICE = (600, 512, 512), (1200, 512, 512)
 MODEL = RandomModel(118, (64, 64, 64), (1.5, 1.5, 1.5), (32, 32, 32), 1)
 # image (z, y, x), its spacing, and the model: features, patch, spacing, channels, classes; then what is peculiar
@@ -85,10 +87,9 @@ def quiet_network(model: RandomModel) -> Any:
     return network
 
 
-def segment_it(files: list[str], model: str, output: str, step: float, confidence: bool) -> dict:
-    """Segment and write the result; return the seconds and the peak of memory of each stage, and the estimate."""
+def segment_it(files: list[str], model: str, output: str, step: float, confidence: bool, cores: int) -> dict:
+    """Segment and write the result; return the seconds and the peak of memory of each stage, and of all."""
     from ClassScaleSegLib import open_model
-    from ClassScaleSegLib.inference.memory_estimate import estimate
     from ClassScaleSegLib.inference.progress import Progress
     from ClassScaleSegLib.inference.segmenter import segment_with
     from ClassScaleSegLib.options import Options
@@ -107,24 +108,12 @@ def segment_it(files: list[str], model: str, output: str, step: float, confidenc
             end_stage(now.stage)
 
     reset_peak()
-    options = Options("cpu", step, False, None, confidence, None, THREADS)
+    options = Options("cpu", step, False, None, confidence, None, cores)
     result = segment_with(files, opened, options, progress)
     end_stage("write")
     result.write(output, overwrite=True)
     end_stage("end")
-    import SimpleITK as sitk
-
-    header = sitk.ImageFileReader()
-    header.SetFileName(files[0])
-    header.ReadImageInformation()
-    shape, spacing = header.GetSize()[::-1], header.GetSpacing()[::-1]
-    size = {"int16": 2, "uint8": 1, "float32": 4}[_dtype(files[0])]
-    need = estimate(opened, shape, spacing, step, confidence, size).placement("cpu", "cpu").host_bytes
-    return {"stages": stages, "estimate": mebibytes(need)}
-
-
-def _dtype(file: str) -> str:
-    return next(dtype for dtype in ("float32", "uint8", "int16") if dtype in file or dtype == "int16")
+    return {"stages": stages, "peak": max(stage["MiB"] for stage in stages.values())}
 
 
 def stock_preprocessing(files: list[str], model: str) -> dict:
@@ -143,23 +132,26 @@ def stock_preprocessing(files: list[str], model: str) -> dict:
 
 
 def job(
-    root: Path,
-    name: str,
-    shape: Sequence[int],
-    spacing: Sequence[float],
-    step: float,
-    model: RandomModel,
-    dtype: str = "int16",
-    confidence: bool = False,
+    root: Path, name: str, shape: Sequence[int], spacing: Sequence[float], model: RandomModel, more: dict, threads: int
 ) -> tuple[dict, list[str], Path]:
-    """Run one job in a process of its own; return its figures, its files, and the model folder."""
+    """Run one job in a process of its own; return its figures, its files, and the model folder.
+
+    The figures are kept in ``root``, so that an interrupted benchmark goes on; remove the folder to measure them again.
+
+    :param more: "dtype" of the image, and whether the "confidence" is wanted.
+    """
+    dtype = more.get("dtype", "int16")
     size = "x".join(map(str, shape)) + "_" + "x".join(f"{s:g}" for s in spacing)
     files = [write_scan(root / f"{dtype}_{size}_{c}.nii.gz", shape, spacing, dtype, c) for c in range(model.channels)]
-    folder = model.write(root / name, [quiet_network(model)])
-    task = {"files": list(map(str, files)), "model": str(folder), "output": str(root / "result.seg.nrrd")}
-    figures = in_own_process(__file__, THREADS, what="segment", step=step, confidence=confidence, **task)
-    figures["peak"] = max(stage["MiB"] for stage in figures["stages"].values())
-    return figures, task["files"], folder
+    folder = root / name / model.dataset / f"nnUNetTrainer__nnUNetPlans__{CONFIGURATION}"
+    if not folder.exists():
+        model.write(root / name, [quiet_network(model)])
+    known = root / f"{name}.json"
+    if not known.exists():
+        task = {"files": list(map(str, files)), "model": str(folder), "output": str(root / "result.seg.nrrd")}
+        choices = {"step": STEP, "confidence": more.get("confidence", False), "cores": threads}
+        known.write_text(json.dumps(in_own_process(__file__, threads, what="segment", **task, **choices)))
+    return json.loads(known.read_text()), list(map(str, files)), folder
 
 
 def large_rows(root: Path, quick: bool) -> tuple[list[dict], list[Bar]]:
@@ -172,7 +164,8 @@ def large_rows(root: Path, quick: bool) -> tuple[list[dict], list[Bar]]:
         ("twice as long", twice, 118),
     ):
         model = RandomModel(**{**asdict(MODEL), "classes": classes})
-        figures, files, folder = job(root, f"c{classes}", shape, (0.8, 0.8, 0.8), 1.0, model)
+        name = what.replace(" ", "_")
+        figures, files, folder = job(root, name, shape, (0.8, 0.8, 0.8), model, {}, THREADS)
         peaks[what] = figures["peak"]
         for stage, measured in figures["stages"].items():
             rows.append({"job": what, "image": shape, "stage": stage, **measured})
@@ -192,23 +185,24 @@ def large_rows(root: Path, quick: bool) -> tuple[list[dict], list[Bar]]:
 
 def estimate_rows(root: Path, quick: bool) -> tuple[list[dict], list[Bar]]:
     """Compare the estimate with what each of the `JOBS` takes."""
+    from ClassScaleSegLib import open_model
+    from ClassScaleSegLib.inference.memory_estimate import estimate
+
     rows = []
     for number, (shape, spacing, peculiar) in enumerate(JOBS[:2] if quick else JOBS):
         model = RandomModel(**{**asdict(MODEL), **{k: v for k, v in peculiar.items() if k in asdict(MODEL)}})
-        more = {k: v for k, v in peculiar.items() if k in ("dtype", "confidence")}
-        figures, _files, _folder = job(root, f"job{number}", shape, spacing, 1.0, model, **more)
-        found = figures["estimate"] / figures["peak"]
-        peak = max(figures["stages"], key=lambda stage: figures["stages"][stage]["MiB"])
-        told = ", ".join(f"{k} {v}" for k, v in peculiar.items())
+        figures, _files, folder = job(root, f"job{number}", shape, spacing, model, peculiar, threads=1)
+        size = {"uint8": 1, "float32": 4}.get(peculiar.get("dtype", ""), 2)
+        need = estimate(open_model(folder), shape, spacing, STEP, peculiar.get("confidence", False), size)
+        told = mebibytes(need.placement("cpu", "cpu").host_bytes)
         rows.append(
             {
                 "image": shape,
                 "spacing": spacing,
-                "peculiar": told,
+                "peculiar": ", ".join(f"{key} {value}" for key, value in peculiar.items()),
                 "peak_MiB": figures["peak"],
-                "estimate_MiB": figures["estimate"],
-                "estimate / peak": found,
-                "peak_in": peak,
+                "estimate_MiB": told,
+                "estimate / peak": told / figures["peak"],
             }
         )
         print(rows[-1], flush=True)
@@ -220,8 +214,6 @@ def estimate_rows(root: Path, quick: bool) -> tuple[list[dict], list[Bar]]:
 
 
 def main() -> int:
-    import json
-
     options = parse(__doc__, "large_scan")
     if options.task:
         task = dict(options.task)

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from vtk import vtkAbstractArray
 
 
-_FILLED = "ClassScaleSeg.Filled"  # attribute of nodes whose contents are a result of a run, saved with the scene
-
 # A segmentation, and its statistics. They are handed on together, because counting the voxels again takes time, and
 # statistics kept in the segmentation would be wrong once somebody has changed its labels.
 Counted = tuple[Segmentation, list[LabelVolume]]
@@ -118,10 +116,12 @@ def removed_on_failure(scene: vtkMRMLScene) -> Iterator[None]:
         raise
 
 
-def holds_other_contents(node: vtkMRMLScalarVolumeNode | vtkMRMLTableNode | None) -> bool:
-    """Return whether a volume or table has contents that are not a result of a run."""
-    if node is None or node.GetAttribute(_FILLED):
+def has_contents(node: vtkMRMLSegmentationNode | vtkMRMLScalarVolumeNode | vtkMRMLTableNode | None) -> bool:
+    """Return whether a node for a result holds something already, which a run would replace."""
+    if node is None:
         return False
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return node.GetSegmentation().GetNumberOfSegments() > 0
     return node.GetNumberOfColumns() > 0 if node.IsA("vtkMRMLTableNode") else node.GetImageData() is not None
 
 
@@ -136,7 +136,6 @@ def fill_confidence_node(node: vtkMRMLScalarVolumeNode, confidence: np.ndarray, 
         node.SetAndObserveTransformNodeID(None)
         node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(index_to_ras(geometry)))
         slicer.util.updateVolumeFromArray(node, confidence)
-        node.SetAttribute(_FILLED, "1")
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
@@ -166,7 +165,6 @@ def fill_table_node(node: vtkMRMLTableNode, frames: Sequence[Sequence[LabelVolum
                 for column, cell in zip(columns.values(), cells, strict=True):
                     column.InsertNextValue(cell)
     with slicer.util.NodeModify(node):
-        node.SetAttribute(_FILLED, "1")
         node.RemoveAllColumns()
         for name, column in columns.items():
             if name != "Frame" or len(frames) > 1:

@@ -33,10 +33,13 @@ class Region:
     inside: np.ndarray
 
 
-def first_volume(scene: vtkMRMLScene) -> vtkMRMLScalarVolumeNode | None:
-    """Return the first image of a scene, or ``None``. Label maps and vector volumes are not images in this sense."""
+def first_volume(scene: vtkMRMLScene, other_than: vtkMRMLScalarVolumeNode | None) -> vtkMRMLScalarVolumeNode | None:
+    """Return the first image of a scene, or ``None``. Label maps and vector volumes are not images in this sense.
+
+    :param other_than: a volume for a result, which is none either.
+    """
     volumes = (node for node in scene.GetNodes() if node.GetClassName() == "vtkMRMLScalarVolumeNode")
-    return next((volume for volume in volumes if not volume.GetHideFromEditors()), None)
+    return next((volume for volume in volumes if not volume.GetHideFromEditors() and volume is not other_than), None)
 
 
 def check_volume(volume: vtkMRMLScalarVolumeNode | None) -> None:
