@@ -85,6 +85,7 @@ class Application(qt.QObject):
         self.logic.SetViewLogics(vtk.vtkCollection())
         self.logic.GetColorLogic().SetMRMLScene(scene)
         self.logic.GetColorLogic().AddDefaultColorNodes()
+        scene.RegisterNodeClass(slicer.vtkMRMLSceneViewNode())
         factory = slicer.vtkSegmentationConverterFactory.GetInstance()
         factory.RegisterConverterRule(slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule())
         self.logic.SetModuleLogic("Colors", self.logic.GetColorLogic())
@@ -127,6 +128,18 @@ class Application(qt.QObject):
             return False
         loaded.AddItem(node)
         return True
+
+    def fileWriterFileType(self, node: slicer.vtkMRMLNode) -> str:
+        return node.GetClassName()
+
+    def saveNodes(self, kind: str, properties: dict[str, Any], messages: Any = None) -> bool:
+        """Write one node with its storage node, in a folder that is made if it does not exist."""
+        node, path = slicer.mrmlScene.GetNodeByID(properties["nodeID"]), properties["fileName"]
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if node.GetStorageNode() is None:
+            node.AddDefaultStorageNode(path)
+        node.GetStorageNode().SetFileName(path)
+        return bool(node.GetStorageNode().WriteData(node))
 
     def mrmlScene(self) -> slicer.vtkMRMLScene:
         return slicer.mrmlScene

@@ -30,6 +30,23 @@ class WithinRange:
     maximum: float
 
 
+class _Cached:
+    """A value that is read again when the node is modified, by an observer of its own, as in Slicer.
+
+    VTK calls the first observer of a node last of all.
+    """
+
+    def __init__(self, node: slicer.vtkMRMLScriptedModuleNode, read: Callable[[], Any]) -> None:
+        self._node, self._read, self.value, itself = node, read, read(), weakref.ref(self)
+        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: itself().update())
+
+    def __del__(self) -> None:
+        self._node.RemoveObserver(self._tag)
+
+    def update(self) -> None:
+        self.value = self._read()
+
+
 def parameterNodeWrapper(kind: type) -> type:
     """Class decorator: turn annotated attributes into properties stored in a parameter node, as Slicer does."""
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -39,7 +56,7 @@ def parameterNodeWrapper(kind: type) -> type:
     ranges = {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
     defaults = {name: getattr(kind, name, None) for name in fields}
     for name, field in fields.items():
-        setattr(kind, name, property(lambda self, name=name: self._cache[name], _writer(name, field)))
+        setattr(kind, name, property(lambda self, name=name: self._cache[name].value, _writer(name, field)))
 
     def stored(node: slicer.vtkMRMLScriptedModuleNode, name: str) -> Any:
         field, default = fields[name], defaults[name]
@@ -54,17 +71,7 @@ def parameterNodeWrapper(kind: type) -> type:
         self.parameterNode, self._bound, self._writing = node, {}, False
         self.AddObserver, self.RemoveObserver, self.Modified = node.AddObserver, node.RemoveObserver, node.Modified
         self.StartModify, self.EndModify = node.StartModify, node.EndModify
-        self._cache, itself = {}, weakref.ref(self)
-        for name in fields:
-            _read(self, name)
-        node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: _read_all(itself()))
-
-    def _read(self: Any, name: str) -> None:
-        self._cache[name] = stored(self.parameterNode, name)
-
-    def _read_all(self: Any) -> None:
-        for name in fields if self is not None else ():
-            _read(self, name)
+        self._cache = {name: _Cached(node, functools.partial(stored, node, name)) for name in fields}
 
     def connect_gui(self: Any, gui: Any) -> int:
         widgets = [w for w in vars(gui).values() if w.property("SlicerParameterName")]
@@ -111,7 +118,7 @@ def _writer(name: str, field: type) -> Callable[[Any, Any], None]:
                 raise TypeError(f"{name} cannot be a {value.GetClassName()}")
             else:
                 self.parameterNode.SetNodeReferenceID(name, value.GetID() if value else None)
-            self._cache[name] = value
+            self._cache[name].value = value
 
     return write
 
