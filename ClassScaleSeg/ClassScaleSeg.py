@@ -359,7 +359,12 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self) -> ClassScaleSegParameterNode:
         """Return the settings of the panel in the current scene."""
-        return ClassScaleSegParameterNode(super().getParameterNode())  # type: ignore[call-arg]
+        node = super().getParameterNode()
+        if not node.HasObserver(vtk.vtkCommand.ModifiedEvent):
+            # VTK calls the first observer of a node last of all. Without this one, that would be the observer of a
+            # parameter, which would then have its new value only after the widgets have shown it.
+            node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event: None)
+        return ClassScaleSegParameterNode(node)  # type: ignore[call-arg]
 
     def segment(
         self,

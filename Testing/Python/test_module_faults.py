@@ -282,6 +282,16 @@ def test_the_result_of_a_run_stays_chosen_if_the_module_was_left_meanwhile(panel
     assert len(panel.results.table.keys()) > 100 and answers == []
 
 
+def test_a_volume_that_a_script_selects_is_shown(panel):
+    volumes = [small_volume(name) for name in ("CT", "MR")]
+    application.leave(panel)
+    slicer.mrmlScene.RemoveNode(panel.logic.getParameterNode().parameterNode)
+    application.enter(panel)  # the panel is the first that observes the new parameter node
+    for volume in reversed(volumes):
+        panel.logic.getParameterNode().inputVolume = volume
+        assert panel.ui.inputSelector.currentNode() is volume
+
+
 # --- nothing is overwritten without a question
 
 
