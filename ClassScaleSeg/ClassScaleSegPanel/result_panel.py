@@ -194,7 +194,7 @@ def _replace(path: str) -> str:
 
 
 def _contents(node: vtkMRMLSegmentationNode | None) -> object:
-    """Return what tells whether the segments of a node were changed: their names, colours, label values and voxels."""
+    """Return what tells whether segments were changed: names, colours, label values and voxels, and the transform."""
     if node is None:
         return None
     segmentation = node.GetSegmentation()
@@ -203,6 +203,7 @@ def _contents(node: vtkMRMLSegmentationNode | None) -> object:
     return (
         [(i, segment.GetName(), segment.GetColor(), segment.GetLabelValue()) for i, segment in segments],
         {(image.GetAddressAsString(""), image.GetMTime()) for image in images if image is not None},
+        node.GetTransformNodeID(),
     )
 
 

@@ -420,6 +420,15 @@ def test_structures_that_are_edited_elsewhere_are_listed_anew_and_ticks_are_kept
     assert len(table.keys()) == 118
 
 
+def test_a_result_that_is_put_under_a_transform_is_listed_as_one_that_is_chosen_there(panel):
+    panel.state.parameters.segmentation = node = add_result()
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    for above, count in ((transform.GetID(), 0), (None, 120)):
+        node.SetAndObserveTransformNodeID(above)
+        application.processEvents()
+        assert len(panel.results.table.keys()) == count
+
+
 def test_names_are_shown_as_they_are_written(panel, answers, monkeypatch, write_model):
     name, boxes = "<b>bold</b> & <i>more</i>", []
     for kind in ("errorDisplay", "infoDisplay", "confirmOkCancelDisplay"):

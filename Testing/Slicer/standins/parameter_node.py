@@ -73,9 +73,7 @@ def parameterNodeWrapper(kind: type) -> type:
         self.StartModify, self.EndModify = node.StartModify, node.EndModify
         self._cache = {name: _Cached(node, functools.partial(stored, node, name)) for name in fields}
 
-    def connect_gui(self: Any, gui: Any) -> int:
-        widgets = [w for w in vars(gui).values() if w.property("SlicerParameterName")]
-        bound = {w.property("SlicerParameterName"): w for w in widgets}
+    def connect(self: Any, bound: dict[str, qt.QWidget]) -> int:
         for name, widget in bound.items():
             if name not in fields:
                 raise ValueError(f"Cannot find a param with the given name: {name}")
@@ -94,13 +92,13 @@ def parameterNodeWrapper(kind: type) -> type:
         self._tag = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: _write_widgets(self, bound))
         return self._tag
 
-    def disconnect_gui(self: Any, tag: int) -> None:
+    def disconnect(self: Any, tag: int) -> None:
         for signal, changed in self._bound.values():
             signal.disconnect(changed)
         self._bound = {}
         self.RemoveObserver(tag)
 
-    kind.__init__, kind.connectGui, kind.disconnectGui = construct, connect_gui, disconnect_gui
+    kind.__init__, kind.connectParametersToGui, kind.disconnectGui = construct, connect, disconnect
     kind.setValue, kind.getValue = setattr, getattr
     return kind
 
