@@ -1,6 +1,7 @@
 """What users met in a real Slicer, as tests on stand-ins that behave as Slicer does there."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from slicer_application import (
     slicer,
 )
 from standins.application import ModulePanel
+
+from ClassScaleSegPanel.result_panel import SETTLE_MILLISECONDS  # isort: skip  needs the stand-ins
 
 LONG = "A very long name of something that somebody once has measured, " * 5
 
@@ -59,6 +62,13 @@ def show_in_window():
 
 def let_live():
     for _round in range(4):  # heights follow widths
+        application.processEvents()
+
+
+def settle():
+    """Let the time pass after which the panel follows events of the node that it lists."""
+    end = time.monotonic() + SETTLE_MILLISECONDS / 1000 + 0.1
+    while time.monotonic() < end:
         application.processEvents()
 
 
@@ -101,10 +111,10 @@ def test_the_button_follows_surfaces_that_another_module_makes_and_removes(panel
     assert not panel.ui.show3DButton.checked
     slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, "Segment_1")
     node.GetSegmentation().CreateRepresentation(SURFACE)
-    application.processEvents()
+    settle()
     assert panel.ui.show3DButton.checked
     node.GetSegmentation().RemoveRepresentation(SURFACE)
-    application.processEvents()
+    settle()
     assert not panel.ui.show3DButton.checked
 
 
@@ -245,6 +255,7 @@ def test_a_node_that_is_removed_is_not_replaced_by_its_neighbour(panel):
     scene.RemoveNode(nodes[1])
     assert parameters.confidence is None and parameters.segmentation is None
     assert panel.ui.confidenceSelector.currentNode() is None and panel.ui.segmentationSelector.currentNode() is None
+    parameters.confidence = small_volume("For the confidence")
     scene.RemoveNode(second)
     assert parameters.inputVolume is first is panel.ui.inputSelector.currentNode()
     scene.RemoveNode(first)
@@ -307,24 +318,17 @@ def test_the_volume_to_segment_cannot_take_the_confidence(panel):
     assert panel.ui.applyButton.enabled
 
 
-def test_an_image_or_a_table_that_no_run_has_filled_is_replaced_only_after_a_question(panel, answers, monkeypatch):
+def test_whatever_a_run_would_replace_is_asked_for_in_one_question(panel, answers, monkeypatch):
     parameters, scene = panel.state.parameters, slicer.mrmlScene
     parameters.inputVolume, parameters.confidence = load_sample(), small_volume("MR")
     parameters.step, parameters.mirroring, parameters.classes = 1.0, False, "cell 5"
     parameters.statistics = scene.AddNewNodeByClass("vtkMRMLTableNode", "Notes")
-    column = parameters.statistics.AddColumn()
-    column.SetName("mine")
     panel.ui.applyButton.click()
-    assert answers == ["MR already has contents. Replace them?", "Notes already has contents. Replace them?"]
+    assert answers == ["What these hold will be replaced: MR. Continue?"]
     wait_for(panel)
-    answers.clear()
-    parameters.segmentation = None
-    panel.ui.applyButton.click()  # both hold a result now
-    assert answers == [] and panel.state.run is not None
-    panel.ui.cancelButton.click()
-    parameters.confidence = small_volume("PET")
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: False)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: answers.append(text))
     panel.ui.applyButton.click()
+    assert answers[1:] == ["What these hold will be replaced: CT segmentation, MR, Notes. Continue?"]
     assert panel.state.run is None
 
 
@@ -409,12 +413,12 @@ def test_structures_that_are_edited_elsewhere_are_listed_anew_and_ticks_are_kept
     segmentation.GetSegment("Segment_3").SetName("heart")
     segmentation.RemoveSegment("Segment_4")
     assert len(table.keys()) == 120
-    application.processEvents()
+    settle()
     assert len(table.keys()) == 119 and table.ticked() == ["Segment_3"]
     assert table.model.item(table.keys().index("Segment_3"), 0).text() == "heart"
     application.leave(panel)
     segmentation.RemoveSegment("Segment_5")
-    application.processEvents()
+    settle()
     assert len(table.keys()) == 119  # not while another module is at work
     application.enter(panel)
     assert len(table.keys()) == 118
@@ -425,7 +429,7 @@ def test_a_result_that_is_put_under_a_transform_is_listed_as_one_that_is_chosen_
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     for above, count in ((transform.GetID(), 0), (None, 120)):
         node.SetAndObserveTransformNodeID(above)
-        application.processEvents()
+        settle()
         assert len(panel.results.table.keys()) == count
 
 
@@ -531,7 +535,10 @@ def test_replaced_segments_are_those_of_the_new_result_alone(panel):
     node = add_result()
     display, segmentation = node.GetDisplayNode(), node.GetSegmentation()
     display.SetSegmentVisibility("Segment_3", False)
+    segmentation.GetSegment("Segment_3").SetTag("Segmentation.Status", "completed")
     panel.logic.show3D(node, ["Segment_3"])
+    told = []
+    node.AddObserver(slicer.vtkSegmentation.ContainedRepresentationNamesModified, lambda *_: told.append("surfaces"))
     truth = Segmentation.from_image(SAMPLE.with_name("toy-120-labels.nrrd"))
     names = {value: name for value, name in truth.table.names.items() if value not in (7, 8)}
     names[4] = "another"
@@ -541,7 +548,8 @@ def test_replaced_segments_are_those_of_the_new_result_alone(panel):
     ids = list(segmentation.GetSegmentIDs())
     assert ids == [f"Segment_{value}" for value in range(1, 121) if value not in (7, 8)]
     assert segmentation.GetSegment("Segment_4").GetName() == "another" and segmentation.GetNumberOfLayers() == 1
-    assert not segmentation.ContainsRepresentation(SURFACE)
+    assert not segmentation.ContainsRepresentation(SURFACE) and told
+    assert not segmentation.GetSegment("Segment_3").HasTag("Segmentation.Status")  # it was of other voxels
     assert not display.GetSegmentVisibility("Segment_3") and display.GetSegmentVisibility("Segment_4")
     assert {segmentation.GetSegment(i).GetTerminology() for i in ids} == {slicer.vtkSegment().GetTerminology()}
     fill_segmentation_node(node, truth, replace=True)

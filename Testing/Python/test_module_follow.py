@@ -225,7 +225,9 @@ def test_the_extensions_manager_asks_again_afterwards(answers, monkeypatch, outc
         return outcome
 
     manager = SimpleNamespace(interactive=True, installExtensionFromServer=from_server)
-    monkeypatch.setattr(slicer, "app", SimpleNamespace(extensionsManagerModel=lambda: manager))
+    monkeypatch.setattr(
+        slicer, "app", SimpleNamespace(extensionsManagerModel=lambda: manager, translate=lambda context, text: text)
+    )
     with pytest.raises((ClassScaleError, RuntimeError)):
         install._install_torch_extension()
     assert manager.interactive is True
