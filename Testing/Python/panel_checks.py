@@ -1,0 +1,181 @@
+"""What must hold in the panel between two actions of a user: see ``panel_user.py``."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ClassScaleSegLib.labels.label import one_line
+from slicer_application import application, module, qt, slicer
+from vtk.util.numpy_support import vtk_to_numpy
+
+NODES = ("inputVolume", "channel2", "channel3", "channel4", "region", "segmentation", "confidence", "statistics")
+
+
+class PanelFault(AssertionError):
+    """Something went wrong; the first line of the text says of what kind it is."""
+
+
+class Faults(logging.Handler):
+    """Everything that is raised where Qt and VTK only print it, or that is logged as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lines = traceback.format_exception(*record.exc_info) if record.exc_info else []
+        if not record.getMessage().startswith("Failed to save node"):  # Slicer logs what the panel tells
+            self.texts.append(f"logged: {record.getMessage()}\n{''.join(lines)}")
+
+    def note(self, kind: type, error: BaseException | None, trace: Any) -> None:
+        self.texts.append(fault_text(error if error is not None else kind()))
+
+    def note_other(self, info: Any) -> None:
+        self.note(info.exc_type, info.exc_value, info.exc_traceback)
+
+
+def fault_text(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "ClassScaleSeg" in Path(f.filename).name or "ClassScaleSeg/" in f.filename]
+    where = (own or frames)[-1] if frames else None
+    place = f" in {Path(where.filename).name}, {where.name}" if where else ""
+    return f"raised: {type(error).__name__}{place}\n{''.join(traceback.format_exception(error))}"
+
+
+class PanelChecks:
+    """Checks the panel ``panel`` on the scene ``scene``.
+
+    :ivar faults: what was raised unseen since the last check.
+    :ivar script: a run that the panel has not started, if any.
+    """
+
+    panel: Any
+    scene: Any
+    faults: Faults
+    script: Any
+
+    def demand(self, holds: bool, kind: str, *facts: Any) -> None:
+        if not holds:
+            raise PanelFault("\n".join((kind, *map(repr, facts))))
+
+    def demand_silence(self) -> None:
+        self.demand(not self.faults.texts, *self.faults.texts[:1] or [""])
+        said = application.vtk_messages
+        self.demand(
+            not said,
+            "VTK: " + (re.sub(r"0x[0-9a-f]+", "", said[0]).strip().splitlines() or [""])[-1][-120:] if said else "",
+            *said,
+        )
+
+    def check(self) -> None:
+        """Check all that must hold between two actions, once the application has handled its events."""
+        application.processEvents()
+        self.demand_silence()
+        panel, state = self.panel, self.panel.state
+        running = slicer.modules.ClassScaleSegInstance.running
+        self.demand(len(running) <= 1, "two runs at a time", running)
+        own = [run for run in running if run is not self.script]
+        self.demand(own == ([state.run] if state.run else []), "the panel does not know its run", running, state.run)
+        self.demand(panel.runs.timer.active == (state.run is not None), "timer", state.run)
+        present = state.node is None or self.scene.IsNodePresent(state.node)
+        self.demand(present, "the listed node is not in the scene")
+        if panel.parent.isEntered:
+            self.demand(state.parameters is not None, "no parameter node though the module is open")
+            self.check_parameters()
+            self.check_line()
+            self.check_result()
+
+    def check_parameters(self) -> None:
+        ui, state, classes = self.panel.ui, self.panel.state, self.panel.classList
+        wanted = panel_values(state.parameters)
+        fresh = panel_values(self.panel.logic.getParameterNode())
+        for name, found in self.shown().items():
+            for kind, value in (("shown", wanted[name]), ("stored", fresh[name])):
+                same = found is value if name in NODES else found == value
+                self.demand(same, f"disagree with what is {kind}: {name}", found, value)
+        for name in NODES:
+            there = wanted[name] is None or self.scene.IsNodePresent(wanted[name])
+            self.demand(there, f"a removed node is still chosen: {name}")
+        model = state.parameters.model
+        known = ui.modelComboBox.findData(model) >= 0
+        shown = ui.modelComboBox.currentData if ui.modelComboBox.currentIndex >= 0 else None
+        self.demand(shown == (model if known else None), "disagree: model", shown, model)
+        self.demand(state.model == model, "the state has another model", state.model, model)
+        rows = [str(label.value) for label in state.table.foreground] if state.table is not None else []
+        self.demand(classes.table.keys() == rows, "other classes listed", len(rows), len(classes.table.keys()))
+        if state.table is not None:
+            same = classes.value() == state.parameters.classes
+            self.demand(same, "disagree: classes", classes.value()[:200], state.parameters.classes[:200])
+        ticked = [key for key, item in classes.table._items.items() if item.checkState() == qt.Qt.Checked]
+        self.demand(classes.ticked == ticked, "disagree: ticks")
+        self.demand(classes.count.text == f"{len(ticked)} of {len(rows)}", "count of ticks", classes.count.text)
+
+    def check_line(self) -> None:
+        from ClassScaleSegPanel.apply_line import need_text
+
+        ui, state = self.panel.ui, self.panel.state
+        text, ready = need_text(state, state.parameters, self.panel.classList.ticked)
+        self.demand(ui.needLabel.text == text, "the line above Apply is old", ui.needLabel.text, text)
+        self.demand(ui.applyButton.enabled == (ready and state.run is None), "Apply", ui.applyButton.enabled, text)
+        self.demand(ui.cancelButton.enabled == (state.run is not None), "Cancel")
+        self.demand(ui.progressBar.isHidden() == (state.run is None), "progress bar")
+        self.demand(ui.statusLabel.text == state.status, "status", ui.statusLabel.text, state.status)
+        self.demand(ui.logTextEdit.plainText == state.log, "log", ui.logTextEdit.plainText, state.log)
+        channels = state.summaries[0].channels if state.summaries else 1
+        shown = [not getattr(ui, f"channelSelector{n}").isHidden() for n in (2, 3, 4)]
+        self.demand(shown == [channels >= n for n in (2, 3, 4)], "rows of channels", shown, channels)
+
+    def check_result(self) -> None:
+        panel, node = self.panel, self.panel.state.node
+        table = panel.results.table
+        chosen = panel.state.parameters.segmentation
+        self.demand(chosen is None or chosen is panel.state.node, "another node is listed than chosen")
+        listed = {key: item.text() for key, item in table._items.items()}
+        wanted = with_voxels(node)
+        self.demand(listed == wanted, "other structures listed", listed, wanted)
+        surfaces = node is not None and bool(node.GetSegmentation().ContainsRepresentation("Closed surface"))
+        self.demand(panel.ui.show3DButton.checked == surfaces, "Show 3D", surfaces)
+        self.demand(panel.ui.show3DButton.enabled == bool(listed), "Show 3D can be pressed")
+        self.demand(panel.ui.saveButton.enabled == (node is not None), "Save can be pressed")
+
+    def shown(self) -> dict[str, Any]:
+        """Return what the widgets show, by the name of the parameter."""
+        values = {}
+        for name, widget in self.widgets().items():
+            if isinstance(widget, slicer.qMRMLNodeComboBox):
+                values[name] = widget.currentNode()
+            else:
+                key = "checked" if isinstance(widget, qt.QCheckBox) else "text" if name == "folds" else "value"
+                values[name] = getattr(widget, key)
+        return {**values, "device": self.panel.ui.deviceComboBox.currentData}
+
+    def widgets(self) -> dict[str, Any]:
+        bound = {w.property("SlicerParameterName"): w for w in vars(self.panel.ui).values()}
+        return {name: widget for name, widget in bound.items() if name}
+
+
+def panel_values(parameters: Any) -> dict[str, Any]:
+    return {name: getattr(parameters, name) for name in module.ClassScaleSegParameterNode.__annotations__}
+
+
+def with_voxels(node: Any) -> dict[str, str]:
+    """Return the names of the segments that have voxels, by id, if a table of the panel can list the node's."""
+    segmentation = node.GetSegmentation() if node is not None else None
+    ids = segmentation.GetSegmentIDs() if segmentation is not None else ()
+    segments = {identifier: segmentation.GetSegment(identifier) for identifier in ids}
+    images = {segment.GetRepresentation("Binary labelmap") for segment in segments.values()}
+    if len(images) != 1 or None in images or node.GetParentTransformNode() is not None:
+        return {}
+    if (scalars := next(iter(images)).GetPointData().GetScalars()) is None:
+        return {}
+    found = set(np.unique(vtk_to_numpy(scalars)).tolist())
+    values = {segment.GetLabelValue() for segment in segments.values()}
+    if len(values) < len(segments) or not found <= values | {0} or not all(0 < value < 1 << 16 for value in values):
+        return {}
+    shown = {i: (segment.GetLabelValue(), segment.GetName()) for i, segment in segments.items()}
+    return {i: one_line(name) or f"label {value}" for i, (value, name) in shown.items() if value in found}

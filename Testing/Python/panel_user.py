@@ -1,0 +1,576 @@
+"""A user of the panel in the stand-in application: what somebody can do there, and what must hold after each action.
+
+    user = PanelUser(folder)
+    user.act("add_volume", kind="normal", name="CT")
+    user.act("apply", how="finish", yes=True)
+    user.close_application()
+
+Actions choose nodes and rows by number, counted round, so that every action is possible at any time. `PanelUser.act`
+raises a `PanelFault` if an exception was raised or printed anywhere, or the panel shows something else than it should.
+Runs are real, but for the program of the child process: see ``panel_child.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ClassScaleSegLib.catalog import catalog
+from ClassScaleSegLib.errors import Cancelled, CatalogError, ClassScaleError
+from ClassScaleSegLib.inference import devices
+from ClassScaleSegLib.process import child
+from hypothesis import strategies as st
+from panel_checks import NODES, Faults, PanelChecks, PanelFault, fault_text, panel_values
+from panel_child import HOWS, ORDINARY
+from panel_scene import NAMES, VOLUMES, add_view, make_volume, two_channel_model
+from slicer_application import ROOT, application, import_scene, module, qt, saved_scene, slicer
+
+MODELS = ("toy-120", "toy-1000", "own-two", "totalsegmentator-3mm", "totalsegmentator-1.5mm")
+FOLDS = ("", "0", "0,1", "x", "all")
+SEARCHES = ("", "cell 7", "rib", "(.*[", "nothing at all")
+FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
+BEGINNINGS = ("empty", "volume", "result", "outputs", "frames", "running", "left")
+EDITS = ("rename", "remove", "colour", "erase", "add", "own image", "all 3D", "no 3D", "surface as source", "new value")
+ACTIONS: dict[str, dict[str, st.SearchStrategy]] = {}  # by name: the strategies of their arguments
+number = st.integers(0, 11)
+yes = st.booleans()
+
+
+def action(**arguments: st.SearchStrategy) -> Callable[[Callable], Callable]:
+    """Decorator of what the user can do: `ACTIONS` lists it with the strategies of its arguments."""
+
+    def list_it(function: Callable) -> Callable:
+        ACTIONS[function.__name__] = arguments
+        return function
+
+    return list_it
+
+
+class Children:
+    """Stands in for the module ``subprocess`` in ``child.py``, and starts ``panel_child.py``.
+
+    :ivar how: how the next child behaves, one of ``HOWS``, or "unstartable".
+    :ivar latest: how the child that was started last behaves.
+    """
+
+    PIPE, DEVNULL, TimeoutExpired = subprocess.PIPE, subprocess.DEVNULL, subprocess.TimeoutExpired
+
+    def __init__(self) -> None:
+        self.how, self.latest, self.started = "finish", "", []
+
+    def Popen(self, command: list[str], **options: Any) -> subprocess.Popen:
+        if self.how == "unstartable":
+            raise FileNotFoundError(2, "No such file or directory")
+        self.latest = self.how
+        program = str(Path(__file__).with_name("panel_child.py"))
+        self.started.append(subprocess.Popen([sys.executable, "-I", "-S", program, self.how, *command], **options))
+        return self.started[-1]
+
+
+class PanelUser(PanelChecks):
+    """Opens the panel on an empty scene.
+
+    :ivar steps: what the user did, as arguments of `act`.
+    :ivar ended: the states of the runs that have ended.
+    :param folder: a new folder for models, results and temporary files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.steps, self.ended, self.saved, self.script = folder, [], [], "", None
+        self.chosen: dict[str, Any] = {}
+        self.children, self.faults, self.yes, self.file = Children(), Faults(), True, ""
+        for name in ("models", "temporary", "results", "results/folder"):
+            (folder / name).mkdir(parents=True)
+        self._two = two_channel_model()
+        self._undo: list[tuple[Any, str, Any]] = []
+        self._imitate()
+        self.scene = slicer.mrmlScene
+        self.scene.Clear()
+        node = self.scene.GetSingletonNode("ClassScaleSeg", "vtkMRMLScriptedModuleNode")
+        if node is not None:
+            self.scene.RemoveNode(node)
+        self.scene.ClearUndoStack()
+        self.scene.ClearRedoStack()
+        application.settings.clear()
+        application.vtk_messages.clear()
+        self._write_own_models()
+        self.panel = application.make_widget(module)
+        end = self.panel.runs._end
+        self.panel.runs._end = lambda run: (self.ended.append(run.state), end(run))
+        self.view = add_view()
+        self.check()
+
+    def _imitate(self) -> None:
+        self._replace(os, "environ", {**os.environ, "CLASSSCALESEG_MODELS": str(self.folder / "models")})
+        self._replace(tempfile, "tempdir", str(self.folder / "temporary"))
+        self._replace(child, "subprocess", self.children)
+        self._replace(catalog, "download_parts", self._download)
+        self._replace(devices, "find_devices", lambda: {"cpu": "CPU", "cuda:0": "A GPU"})
+        self._replace(slicer.util, "errorDisplay", lambda text, **more: None)
+        self._replace(slicer.util, "infoDisplay", lambda text, **more: None)
+        self._replace(slicer.util, "confirmOkCancelDisplay", lambda text, **more: self.yes)
+        self._replace(
+            qt.QFileDialog, "getSaveFileName", lambda *_: self.file and str(self.folder / "results" / self.file)
+        )
+        self._replace(qt.QInputDialog, "getText", lambda *_: self.file)
+        self._replace(sys, "excepthook", self.faults.note)
+        self._replace(sys, "unraisablehook", self.faults.note_other)
+        self._replace(threading, "excepthook", self.faults.note_other)
+        logging.getLogger().addHandler(self.faults)
+
+    def _replace(self, owner: Any, name: str, value: Any) -> None:
+        self._undo.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    def _write_own_models(self) -> None:
+        added = catalog.Catalog().add(self._two, "two")
+        assert added.id == "own-two"
+
+    def _download(self, remote: list, progress: Any, cancel: Any) -> None:
+        if self.file == "":
+            raise Cancelled("The download was cancelled.")
+        if self.file == "a":
+            raise CatalogError("The address does not answer.")
+        for _part, place in remote:
+            progress(1, 2)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / "Resources" / "Models" / "toy-120.zip", place)
+
+    # --- the course of a sequence
+
+    def act(self, name: str, /, **arguments: Any) -> None:
+        """Do something, and check everything afterwards.
+
+        :raises PanelFault: if something is not as it should be.
+        """
+        self.steps.append((name, arguments))
+        try:
+            getattr(self, name)(**arguments)
+        except PanelFault:
+            raise
+        except Exception as error:
+            raise PanelFault(fault_text(error)) from error
+        self.check()
+
+    def close_application(self) -> None:
+        """Close the application, and check that nothing is left.
+
+        :raises PanelFault: if anything is.
+        """
+        panel = self.panel
+        try:
+            panel.cleanup()
+            if self.script is not None:
+                self.script.cancel()
+            application.processEvents()
+            timers = [timer for timer in (panel.runs.timer, panel.results._soon) if timer.active]
+            alive = [process.pid for process in self.children.started if process.poll() is None]
+            left = [path.name for path in (self.folder / "temporary").iterdir()]
+            running = slicer.modules.ClassScaleSegInstance.running
+            for what, found in (("timer", timers), ("process", alive), ("folder", left), ("run", running)):
+                self.demand(not found, f"left at the end: {what}", found)
+            self.demand_silence()
+        finally:
+            for process in self.children.started:
+                if process.poll() is None:
+                    process.kill()
+            slicer.modules.ClassScaleSegInstance.running.clear()
+            logging.getLogger().removeHandler(self.faults)
+            for owner, name, value in reversed(self._undo):
+                setattr(owner, name, value)
+            self.scene.SetUndoOff()
+            self.scene.ClearUndoStack()
+            self.scene.ClearRedoStack()
+            self.scene.SetRootDirectory("")
+            self.scene.RemoveNode(self.view)
+            panel.parent.deleteLater()
+            qt.QCoreApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
+            self.scene.Clear()
+
+    def begin(self, state: str) -> None:
+        """Begin in one of the ``BEGINNINGS``; "left": with another module open."""
+        if state != "empty":
+            self.add_volume("frames" if state == "frames" else "normal", "CT")
+        if state == "frames":
+            self.set_option(("allFrames", True))
+        if state == "outputs":
+            for name in ("region", "segmentation", "confidence", "statistics"):
+                self.create(name)
+        if state in ("result", "outputs", "frames"):
+            self.segment("finish", True)
+        if state == "running":
+            self.apply("slow", True)
+        if state == "left":
+            application.leave(self.panel)
+
+    # --- actions: parameters
+
+    @property
+    def open(self) -> bool:
+        return self.panel.parent.isEntered
+
+    @action(name=st.sampled_from(NODES), index=number)
+    def choose(self, name: str, index: int) -> None:
+        selector = self.widgets()[name]
+        if self.open and (nodes := ([None] if selector.noneEnabled else []) + selector._nodes()):
+            selector.setCurrentNode(nodes[index % len(nodes)])
+
+    @action(name=st.sampled_from(("region", "segmentation", "confidence", "statistics")))
+    def create(self, name: str) -> None:
+        if self.open:
+            self.widgets()[name].addNode()
+
+    @action(model=st.sampled_from(MODELS))
+    def choose_model(self, model: str) -> None:
+        box = self.panel.ui.modelComboBox
+        if self.open and box.findData(model) >= 0:
+            box.setCurrentIndex(box.findData(model))
+
+    @action(
+        choice=st.sampled_from(
+            [("model", "gone"), ("model", ""), ("model", "toy-120"), ("classes", "cell 5\ncell 6"), ("classes", "x\ny")]
+            + [("step", 0.75), ("threads", 3), ("device", "cuda:7"), ("segmentation", None), ("inputVolume", None)]
+        )
+    )
+    def set_by_a_script(self, choice: tuple[str, Any]) -> None:
+        setattr(self.panel.logic.getParameterNode(), *choice)
+
+    @action(
+        option=st.one_of(
+            st.tuples(st.just("step"), st.sampled_from((0.1, 0.55, 1.0))),
+            st.tuples(st.just("threads"), st.sampled_from((0, 1, 1024))),
+            st.tuples(st.just("folds"), st.sampled_from(FOLDS)),
+            st.tuples(st.just("memoryLimit"), st.sampled_from((0.0, 0.1, 1024.0))),
+            st.tuples(st.sampled_from(("allFrames", "standardNames", "keepEmpty", "mirroring")), st.booleans()),
+        )
+    )
+    def set_option(self, option: tuple[str, Any]) -> None:
+        name, value = option
+        widget = self.widgets()[name]
+        if self.open:
+            key = "checked" if isinstance(value, bool) else "text" if name == "folds" else "value"
+            setattr(widget, key, value)
+
+    @action(index=number)
+    def choose_device(self, index: int) -> None:
+        box = self.panel.ui.deviceComboBox
+        if self.open:
+            box.setCurrentIndex(index % box.count)
+
+    @action(section=st.sampled_from(("classes", "advanced", "result")))
+    def open_or_close_section(self, section: str) -> None:
+        button = getattr(self.panel.ui, f"{section}CollapsibleButton")
+        button.collapsed = not button.collapsed
+
+    # --- actions: classes
+
+    @action(index=number)
+    def tick_class(self, index: int) -> None:
+        if self.open:
+            toggle(self.panel.classList.table, index)
+
+    @action(which=st.sampled_from(("all_button", "none_button")))
+    def tick_all_or_none(self, which: str) -> None:
+        if self.open:
+            getattr(self.panel.classList, which).click()
+
+    @action(text=st.sampled_from(SEARCHES))
+    def search(self, text: str) -> None:
+        self.panel.classList.table.search.text = text
+        self.panel.results.table.search.text = text
+
+    @action(menu=st.sampled_from(("group_menu", "preset_menu")), index=number, file=st.sampled_from(("", "a")), yes=yes)
+    def use_menu(self, menu: str, index: int, file: str, yes: bool) -> None:
+        self.yes, self.file, opened = yes, file, getattr(self.panel.classList, menu)
+        if self.open:
+            opened.aboutToShow.emit()
+            actions = [a for a in leaves(opened) if a.text]
+            if actions:
+                actions[index % len(actions)].trigger()
+
+    # --- actions: runs
+
+    @action(how=st.sampled_from((*HOWS[:-1], *HOWS[:5], "finish", "finish", "unstartable")), yes=yes)
+    def apply(self, how: str, yes: bool) -> None:
+        self.children.how, self.yes = how, yes
+        if self.open:
+            self.panel.ui.applyButton.click()
+
+    @action(how=st.sampled_from(ORDINARY), yes=yes)
+    def segment(self, how: str, yes: bool) -> None:
+        self.apply(how, yes)
+        self.let_finish()
+
+    @action()
+    def let_go_on(self) -> None:
+        time.sleep(0.03)
+        self.panel.runs.poll()
+
+    @action()
+    def let_finish(self) -> None:
+        hanging = self.children.latest in ("hang", "deaf")
+        end = time.monotonic() + (0.1 if hanging else 10)
+        while self.panel.state.run is not None and time.monotonic() < end:
+            time.sleep(0.005)
+            self.panel.runs.poll()
+        self.demand(hanging or self.panel.state.run is None, "a run does not end")
+
+    @action()
+    def cancel(self) -> None:
+        self.panel.ui.cancelButton.click()
+
+    @action(index=number, how=st.sampled_from(("finish", "error", "hang")))
+    def start_a_script(self, index: int, how: str) -> None:
+        self.children.how = how
+        if self.script is None and (volume := self.pick(index, "vtkMRMLScalarVolumeNode")):
+            try:
+                self.script = self.panel.logic.start(self.panel.logic.request(volume, "toy-120"))
+            except ClassScaleError:
+                self.script = None
+
+    @action(cancel=st.booleans())
+    def end_the_script(self, cancel: bool) -> None:
+        if self.script is not None:
+            end = time.monotonic() + 0.2
+            while not cancel and self.script.state == "running" and time.monotonic() < end:
+                time.sleep(0.005)
+                self.script.poll()
+            self.script.cancel()
+            self.script = None
+
+    # --- actions: the module and the scene
+
+    @action()
+    def leave_or_enter(self) -> None:
+        (application.leave if self.open else application.enter)(self.panel)
+
+    @action()
+    def close_scene(self) -> None:
+        self.scene.Clear()
+        self.demand(self.panel.state.run is None, "a run goes on in a closed scene")
+
+    @action()
+    def save_scene(self) -> None:
+        for node in list(self.scene.GetNodes()):  # Slicer would have saved what these belong to
+            if node.IsA("vtkMRMLStorageNode") and not node.GetFileName():
+                self.scene.RemoveNode(node)
+        self.scene.SetRootDirectory(str(self.folder / "results"))  # as Slicer does; files are named relative to it
+        self.saved, self.chosen = saved_scene(), self.choices()
+
+    @action(close=st.booleans())
+    def load_scene(self, close: bool) -> None:
+        if self.saved and close:
+            self.scene.Clear()
+            import_scene(self.saved)
+            self.demand(self.choices() == self.chosen, "another choice after loading", self.choices(), self.chosen)
+        elif self.saved:
+            import_scene(self.saved)
+
+    def choices(self) -> dict[str, Any]:
+        """Return the parameters that a scene keeps whatever models and volumes there are, nodes by their names."""
+        values = panel_values(self.panel.logic.getParameterNode())
+        kept = {name: value for name, value in values.items() if name not in ("inputVolume", "model", "classes")}
+        return {name: value.GetName() if name in NODES and value else value for name, value in kept.items()}
+
+    @action(on=st.booleans())
+    def switch_undo(self, on: bool) -> None:
+        (self.scene.SetUndoOn if on else self.scene.SetUndoOff)()
+
+    @action()
+    def save_state(self) -> None:
+        self.scene.SaveStateForUndo()
+
+    @action(again=st.booleans())
+    def undo(self, again: bool) -> None:
+        (self.scene.Redo if again else self.scene.Undo)()
+
+    @action()
+    def store_view(self) -> None:
+        self.scene.AddNewNodeByClass("vtkMRMLSceneViewNode", "View").StoreScene()
+
+    @action(index=number)
+    def restore_view(self, index: int) -> None:
+        if view := self.pick(index, "vtkMRMLSceneViewNode"):
+            view.RestoreScene()
+
+    @action(kind=st.sampled_from((*VOLUMES, "normal", "normal")), name=st.sampled_from(NAMES))
+    def add_volume(self, kind: str, name: str) -> None:
+        make_volume(kind, name).SetUndoEnabled(kind in ("voxel", "sample"))
+
+    @action(kind=st.sampled_from(("MarkupsROI", "Segmentation", "Table", "LinearTransform", "Text")))
+    def add_node(self, kind: str) -> None:
+        node = self.scene.AddNewNodeByClass(f"vtkMRML{kind}Node", self.scene.GenerateUniqueName(kind))
+        node.SetUndoEnabled(True)
+
+    def pick(self, index: int, *kinds: str) -> Any:
+        nodes = [n for n in self.scene.GetNodes() if any(n.IsA(kind) for kind in kinds)]
+        return nodes[index % len(nodes)] if nodes else None
+
+    def visible(self) -> list[Any]:
+        return [node for node in self.scene.GetNodes() if not node.GetHideFromEditors() and not node.GetSingletonTag()]
+
+    @action(index=number)
+    def remove_node(self, index: int) -> None:
+        nodes = self.visible()
+        if nodes:
+            self.scene.RemoveNode(nodes[-1 - index % len(nodes)])
+
+    @action(name=st.sampled_from(NODES))
+    def remove_chosen_node(self, name: str) -> None:
+        node = getattr(self.panel.logic.getParameterNode(), name)
+        if node is not None:
+            self.scene.RemoveNode(node)
+            now = getattr(self.panel.logic.getParameterNode(), name)
+            self.demand(now is None or name == "inputVolume", f"its neighbour is chosen: {name}", now)
+
+    @action(index=number)
+    def remove_display_or_storage(self, index: int) -> None:
+        if node := self.pick(index, "vtkMRMLDisplayNode", "vtkMRMLStorageNode"):
+            if node.GetScene() is not None and not node.GetSingletonTag():
+                self.scene.RemoveNode(node)
+
+    @action(index=number, name=st.sampled_from(NAMES))
+    def rename(self, index: int, name: str) -> None:
+        nodes = self.visible()
+        if nodes:
+            nodes[-1 - index % len(nodes)].SetName(name)
+
+    @action(index=number, under=number)
+    def put_under_transform(self, index: int, under: int) -> None:
+        node = self.pick(index, "vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLMarkupsROINode")
+        above = self.pick(under, "vtkMRMLTransformNode")
+        if node is not None:
+            node.SetAndObserveTransformNodeID(above.GetID() if above is not None and under % 3 else None)
+
+    @action(index=number, far=st.booleans())
+    def move_region(self, index: int, far: bool) -> None:
+        if region := self.pick(index, "vtkMRMLMarkupsROINode"):
+            region.SetSize(9, 9, 9)
+            region.SetCenter(999 if far else 5, 5, 5)
+
+    @action(index=number, take=st.booleans())
+    def change_voxels(self, index: int, take: bool) -> None:
+        if volume := self.pick(index, "vtkMRMLScalarVolumeNode"):
+            if take:
+                volume.SetAndObserveImageData(None)
+            else:
+                slicer.util.updateVolumeFromArray(volume, np.ones((9, 10, 11), np.int16))
+
+    # --- actions: the result
+
+    @action(index=number, segment=number, how=st.sampled_from(EDITS))
+    def edit_segments(self, index: int, segment: int, how: str) -> None:
+        if (node := self.pick(index, "vtkMRMLSegmentationNode")) is None:
+            return
+        segmentation = node.GetSegmentation()
+        if how == "add":
+            segmentation.AddEmptySegment()
+        if not (ids := segmentation.GetSegmentIDs()):
+            return
+        identifier = ids[segment % len(ids)]
+        one = segmentation.GetSegment(identifier)
+        if how in ("all 3D", "no 3D"):  # as Slicer's own button does
+            getattr(segmentation, "CreateRepresentation" if how == "all 3D" else "RemoveRepresentation")(
+                "Closed surface"
+            )
+        elif how == "surface as source":
+            segmentation.CreateRepresentation("Closed surface")
+            segmentation.SetSourceRepresentationName("Closed surface")
+        elif how == "new value":
+            one.SetLabelValue(segment)
+        elif how == "rename":
+            one.SetName(NAMES[segment % len(NAMES)])
+        elif how == "remove":
+            segmentation.RemoveSegment(identifier)
+        elif how == "colour":
+            one.SetColor(0.1, 0.2, 0.3)
+        elif how == "own image":
+            segmentation.SeparateSegmentLabelmap(identifier)
+        elif how == "erase" and (image := one.GetRepresentation("Binary labelmap")) is not None:
+            if image.GetPointData().GetScalars() is not None:
+                array = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, identifier)
+                array[array == one.GetLabelValue()] = 0
+                image.Modified()
+                segmentation.InvokeEvent(segmentation.SourceRepresentationModified)
+
+    @action(index=number)
+    def tick_structure(self, index: int) -> None:
+        if self.open:
+            toggle(self.panel.results.table, index)
+
+    @action(yes=yes)
+    def show_3d(self, yes: bool) -> None:
+        self.yes = yes
+        if self.open:
+            self.panel.ui.show3DButton.click()
+
+    @action(index=number)
+    def click_structure(self, index: int) -> None:
+        table = self.panel.results.table
+        if self.open and table.proxy.rowCount():
+            table.view.clicked.emit(table.proxy.index(index % table.proxy.rowCount(), 0))
+
+    @action(file=st.sampled_from(FILES), yes=yes)
+    def save_result(self, file: str, yes: bool) -> None:
+        self.file, self.yes = file, yes
+        if self.open:
+            self.panel.ui.saveButton.click()
+
+    # --- actions: models
+
+    @action(file=st.sampled_from(("two channels", "copy.zip", "evil.zip", "ct.nrrd")))
+    def drop(self, file: str) -> None:
+        path = self._two if file == "two channels" else self.folder / file
+        if file == "copy.zip":
+            shutil.copy(ROOT / "Resources" / "Models" / "toy-120.zip", path)
+        elif file == "evil.zip":
+            path.write_bytes(b"PK\x05\x06" + bytes(18))
+        mime = qt.QMimeData()
+        mime.setUrls([qt.QUrl.fromLocalFile(str(path))])
+        event = qt.QDropEvent(qt.QPoint(5, 5), qt.Qt.CopyAction, mime, qt.Qt.LeftButton, qt.Qt.NoModifier)
+        if self.open:
+            self.panel.modelDrop.eventFilter(self.panel.uiWidget, event)
+
+    @action(yes=yes)
+    def remove_model(self, yes: bool) -> None:
+        self.yes = yes
+        if self.open:
+            self.panel.models.remove()
+
+    @action()
+    def delete_a_dropped_model(self) -> None:
+        (self.folder / "copy.zip").unlink(missing_ok=True)
+
+    @action(yes=yes, file=st.sampled_from(("", "a", "arrives")))
+    def download(self, yes: bool, file: str) -> None:
+        self.yes, self.file = yes, file
+        if self.open and not self.panel.ui.downloadButton.isHidden():
+            self.panel.ui.downloadButton.click()
+
+    @action()
+    def read_catalogue_again(self) -> None:
+        self.panel.models.reload()
+
+    @action(opened=st.booleans())
+    def read_card(self, opened: bool) -> None:
+        (self.panel.models.show_card if opened else self.panel.models.close)()
+
+
+def toggle(table: Any, index: int) -> None:
+    if table.model.rowCount():
+        item = table.model.item(index % table.model.rowCount(), 0)
+        item.setCheckState(qt.Qt.Unchecked if item.checkState() == qt.Qt.Checked else qt.Qt.Checked)
+
+
+def leaves(menu: Any) -> list[Any]:
+    return [one for entry in menu.actions() for one in (leaves(entry.menu()) if entry.menu() else [entry])]
