@@ -279,6 +279,7 @@ def sections() -> list[str]:
             ("segmentation_node", command("segmentation_node"), with_bars()),
             ("seg_nrrd", command("seg_nrrd"), with_bars()),
             ("panel", command("panel"), with_bars()),
+            ("panel_sequences", command("panel_sequences"), with_bars()),
         ),
         section("7. Published figures of others", PUBLISHED),
         section(
