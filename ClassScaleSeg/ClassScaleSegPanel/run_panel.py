@@ -68,7 +68,7 @@ class RunPanel:
             return
         outputs = (parameters.segmentation, parameters.confidence, parameters.statistics)
         names = [node.GetName() for node in outputs if has_contents(node)]
-        question = _("What these hold will be replaced: {names}. Continue?").format(names=", ".join(names))
+        question = _("The run will replace the contents of {names}. Continue?").format(names=", ".join(names))
         if names and not ask(question, _("Replace results")):
             return
         state.log = ""

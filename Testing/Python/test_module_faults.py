@@ -324,11 +324,11 @@ def test_whatever_a_run_would_replace_is_asked_for_in_one_question(panel, answer
     parameters.step, parameters.mirroring, parameters.classes = 1.0, False, "cell 5"
     parameters.statistics = scene.AddNewNodeByClass("vtkMRMLTableNode", "Notes")
     panel.ui.applyButton.click()
-    assert answers == ["What these hold will be replaced: MR. Continue?"]
+    assert answers == ["The run will replace the contents of MR. Continue?"]
     wait_for(panel)
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: answers.append(text))
     panel.ui.applyButton.click()
-    assert answers[1:] == ["What these hold will be replaced: CT segmentation, MR, Notes. Continue?"]
+    assert answers[1:] == ["The run will replace the contents of CT segmentation, MR, Notes. Continue?"]
     assert panel.state.run is None
 
 

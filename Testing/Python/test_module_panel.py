@@ -192,7 +192,7 @@ def test_apply_shows_progress_and_a_result_that_can_be_explored(panel, answers):
     assert qt.QApplication.clipboard().text() == ui.logTextEdit.plainText
     explore(panel, node, answers)
     ui.applyButton.click()  # once more, into the same node
-    assert answers.pop() == "What these hold will be replaced: CT segmentation. Continue?"
+    assert answers.pop() == "The run will replace the contents of CT segmentation. Continue?"
     ui.cancelButton.click()
     assert node.GetSegmentation().GetNumberOfSegments() == 120 and ui.statusLabel.text.startswith("Cancelled")
 
