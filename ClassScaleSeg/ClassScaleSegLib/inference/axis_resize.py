@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 # What is smaller than this is left out of a matrix, whose rows sum up to 1. The entries of a cubic spline fall by a
-# factor of 0.27 per voxel, so this leaves about 17 voxels on each side.
-_NEGLIGIBLE = 1e-10
+# factor of 0.27 per voxel, so this leaves about 21 voxels on each side.
+_NEGLIGIBLE = 1e-12
 _BLOCK = 64  # rows of a matrix that are multiplied at a time with the columns that any of them needs
 
 
@@ -28,7 +28,7 @@ class AxisResize:
     """The matrix that resizes one axis, as blocks of rows with the columns that they need.
 
     :ivar size: length of the axis before.
-    :ivar blocks: the first row, the first column, and a matrix ``(rows, columns)`` float32, of each block.
+    :ivar blocks: the first row, the first column, and a matrix ``(rows, columns)`` float64, of each block.
     """
 
     size: int
@@ -49,13 +49,13 @@ class AxisResize:
         if size == new_size:
             return None
         matrix = zoom(np.eye(size), (new_size / size, 1), order=order, mode="nearest", grid_mode=True)
-        matrix[np.abs(matrix) < _NEGLIGIBLE] = 0  # the smallest would be subnormal in float32: 40 times slower
+        matrix[np.abs(matrix) < _NEGLIGIBLE] = 0  # the smallest are subnormal numbers, with which products are slow
         blocks, step = [], rows or _BLOCK
         for first in range(0, new_size, step):
             part = matrix[first : first + step]
             columns = np.flatnonzero(part.any(0))
             low, high = int(columns[0]), int(columns[-1]) + 1
-            blocks.append((first, low, torch.from_numpy(np.ascontiguousarray(part[:, low:high], np.float32))))
+            blocks.append((first, low, torch.from_numpy(np.ascontiguousarray(part[:, low:high]))))
         return cls(size, tuple(blocks))
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ def resize_slabs(
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield the rows of a resized array ``(length, Y, Z)``, each with the index of its first row.
 
-    :param read: returns the slices from the first to before the second index, ``(n, Y, Z)`` float32, each read once.
+    :param read: returns the slices from the first to before the second index, ``(n, Y, Z)`` float64, each read once.
     :param axes: how to resize the three axes.
     :param length: number of slices.
     :param slab: number of slices to read at a time.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..models.model import Model
     from .progress import Monitor
 
-_SLAB_BYTES = 16 << 20  # of a slab of the image in float32
+_SLAB_BYTES = 16 << 20  # of a slab of the image in float64
 _ROWS = 16  # rows of the model grid that are resized at a time
 
 
@@ -77,7 +77,7 @@ def prepare(image: InputImage, model: Model, device: str = "cpu", monitor: Monit
 
     :param image: as :func:`~ClassScaleSegLib.images.reading.read_image` returns it, with its voxels.
     :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
-    :param device: torch device for the arithmetic.
+    :param device: torch device for the arithmetic, which is float64.
     :param monitor: is told of each slab.
     :raises ImageError: if all voxels are zero, none is left on the model grid, or they do not suit the normalisation.
     :raises Cancelled: if the monitor's token is set.
@@ -209,7 +209,7 @@ def _prepare_in_slabs(
     mask = nonzero_mask(voxels).transpose(axes.order) if any(masked) else None
     voxels = voxels.transpose(order)
     slices = voxels.shape[1]
-    slab = max(1, _SLAB_BYTES // (4 * int(np.prod(voxels.shape[2:]))))
+    slab = max(1, _SLAB_BYTES // (8 * int(np.prod(voxels.shape[2:]))))
     in_plane = any(axis is not None for axis in axes.resize[1:])
     for number, channel in enumerate(voxels):
         within = mask if masked[number] else None
@@ -219,7 +219,7 @@ def _prepare_in_slabs(
         def read(first: int, last: int, number: int = number, normalized: Normalized = normalized) -> torch.Tensor:
             if monitor is not None:
                 monitor.report("preprocess", number * slices + first, len(voxels) * slices)
-            return normalized.slices(first, last).to(device)
+            return normalized.slices(first, last).to(device, torch.float64)  # as skimage computes
 
         for first, rows in resize_slabs(read, axes.resize, slices, slab, axes.separate and in_plane):
             part = target[number, first : first + len(rows)]

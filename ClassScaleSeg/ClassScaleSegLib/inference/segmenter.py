@@ -103,7 +103,8 @@ def segment_with(
     plan = plan_memory(need.placements(device), device, limit, monitor.tell)
     with _threads(options.threads), torch.inference_mode():
         monitor.report("preprocess")
-        prepared = plan.retry(lambda: prepare(source, model, plan.compute, monitor))
+        # MPS has no float64
+        prepared = plan.retry(lambda: prepare(source, model, plan.compute.replace("mps", "cpu"), monitor))
         source = source.without_voxels()
         labels, rows = prepared.empty(np.uint16)
         confidence, confidence_rows = prepared.empty(np.float32) if options.confidence else (None, None)
