@@ -101,7 +101,7 @@ def _remove_segments(segmentation: vtkSegmentation, names: dict[str, str]) -> di
     """Remove all segments but those with one of these names, by id, and return these without voxels and surfaces.
 
     They keep how the user shows them: hidden, or with another opacity. Voxels go first, because a segment that is
-    removed gets a copy of its own from the image that it shares: 40 s for 1000 segments at 256^3.
+    removed gets a copy of its own from the image that it shares.
     """
     kept = {}
     for identifier in segmentation.GetSegmentIDs():
