@@ -15,6 +15,7 @@ WITH_TORCH = {
     "inference.decode",
     "inference.float64",
     "inference.rolling_accumulator",
+    "inference.unet_slabs",
     "inference.windows",
     "models.checkpoint",
     "models.low_rank",

@@ -145,7 +145,7 @@ def test_memory_limit_sends_the_ring_to_disk_and_changes_nothing(write_model, mo
     monkeypatch.setattr(memory_estimate, "_SLABS", 0)
     original = rolling_accumulator.Ring.__init__
     monkeypatch.setattr(
-        rolling_accumulator.Ring, "__init__", lambda self, *a: (places.append(a[-1]), original(self, *a))[1]
+        rolling_accumulator.Ring, "__init__", lambda self, *a: (places.append(a[3]), original(self, *a))[1]
     )
     usual = segment(image, model, device="cpu", mirroring=False)
     estimate = memory_estimate.estimate(model, (40, 40, 40), (1.0, 1.0, 1.0), 0.5, False)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from .unet_slabs import SlabUNet
 
 
 class Backbone:
@@ -17,10 +19,17 @@ class Backbone:
         ``decoder.seg_layers`` gives the basis.
     :param mirror_axes: spatial axes of the patch. All combinations are averaged, as nnU-Net does.
     :param average: average the folds, whose outputs are then logits, instead of concatenating them.
+    :param check: called many times while a patch is computed on a CPU; an exception that it raises ends the call.
     """
 
-    def __init__(self, networks: Sequence[torch.nn.Module], mirror_axes: Sequence[int] = (), average: bool = False):
-        self.networks, self.average = list(networks), average
+    def __init__(
+        self,
+        networks: Sequence[torch.nn.Module],
+        mirror_axes: Sequence[int] = (),
+        average: bool = False,
+        check: Callable[[], object] = lambda: None,
+    ):
+        self.networks, self.average, self._check = list(networks), average, check
         axes = [axis + 2 for axis in mirror_axes]
         self.flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
 
@@ -28,7 +37,7 @@ class Backbone:
         """Return the basis of a patch, on the patch's device.
 
         :param patch: ``(1, channels, *patch)`` float32.
-        :returns: ``(R, *patch)`` float32.
+        :returns: ``(R, *patch)`` float32; on a CPU the channels of a voxel are adjacent in memory.
         """
         # before torch 2.5, MPS has no autocast, not even a disabled one
         precision = torch.autocast("cuda") if patch.device.type == "cuda" else contextlib.nullcontext()
@@ -37,35 +46,37 @@ class Backbone:
             network.to(patch.device)
             for flip in self.flips:
                 with precision:
-                    basis = forward(network, patch.flip(flip)).flip(flip) if flip else forward(network, patch)
+                    basis = (
+                        self._forward(network, patch.flip(flip)).flip(flip) if flip else self._forward(network, patch)
+                    )
                 basis = basis[0].float()
                 if len(self.networks) == len(self.flips) == 1:
                     return basis
                 if result is None:
                     parts = 1 if self.average else len(self.networks)
-                    result = basis.new_zeros(parts * len(basis), *basis.shape[1:])
+                    result = _zeros(parts * len(basis), basis)
                 part = 0 if self.average else fold * len(basis)
                 result[part : part + len(basis)] += basis
         assert result is not None  # a model has at least one fold
         return result.div_(len(self.flips) * (len(self.networks) if self.average else 1))
 
+    def _forward(self, network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """Return ``network(x)``, ``(1, r, *patch)``, with as little memory as is sensible on the device of ``x``."""
+        if x.device.type == "cpu":
+            return SlabUNet(network, self._check)(x)
+        encoder: Any = network.encoder
+        decoder: Any = network.decoder
+        skips = encoder(x)
+        x = skips.pop()
+        for upsample, stage in zip(decoder.transpconvs, decoder.stages, strict=True):
+            x = upsample(x)
+            x = torch.cat((x, skips.pop()), 1)  # released here; the decoder's own ``forward`` keeps all to the end
+            x = stage(x)
+        return decoder.seg_layers[-1](x)
 
-def forward(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return ``network(x)``, but release each skip connection as soon as it is used.
 
-    The decoder's own ``forward`` keeps all of them to the end. At the full resolution, where memory peaks, that is one
-    feature map more.
-
-    :param network: a U-Net as in :class:`Backbone`, which gives r channels.
-    :param x: ``(1, channels, *patch)``.
-    :returns: ``(1, r, *patch)``.
-    """
-    encoder: Any = network.encoder
-    decoder: Any = network.decoder
-    skips = encoder(x)
-    x = skips.pop()
-    for upsample, stage in zip(decoder.transpconvs, decoder.stages, strict=True):
-        x = upsample(x)
-        x = torch.cat((x, skips.pop()), 1)
-        x = stage(x)
-    return decoder.seg_layers[-1](x)
+def _zeros(channels: int, like: torch.Tensor) -> torch.Tensor:
+    """Return ``(channels, *patch)`` zeros that lie in memory as a basis does."""
+    if like.stride(0) == 1:
+        return like.new_zeros(*like.shape[1:], channels).movedim(-1, 0)
+    return like.new_zeros(channels, *like.shape[1:])

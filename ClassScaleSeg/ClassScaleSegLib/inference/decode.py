@@ -114,7 +114,7 @@ class RowDecoder:
 
         :param basis: ``(R, Y, Z)`` on any device.
         """
-        voxels_first = basis.to(self.device).flatten(1).T.contiguous()
+        voxels_first = basis.to(self.device).permute(1, 2, 0).reshape(-1, len(basis)).contiguous()
         size = self._largest_weight * torch.linalg.vector_norm(voxels_first, 1, dim=1).amax() + self._largest_bias
         winner, second, lead = self._decide(voxels_first)
         if len(close := (lead < _DOUBT * size).nonzero()[:, 0]):

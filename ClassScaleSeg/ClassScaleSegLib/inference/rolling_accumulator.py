@@ -18,6 +18,7 @@ class Ring:
     :param channels: channels R of the basis.
     :param plane: shape ``(Y, Z)`` of a row.
     :param place: a torch device, or "disk" for an unnamed temporary file, which disappears with the process.
+    :param channels_last: the channels of a voxel are adjacent in memory, as in the windows that will be added.
     :raises OutOfMemoryError: if the disk has no room for the temporary file.
 
     >>> ring, ones = Ring(2, 3, (4, 4), "cpu"), torch.ones(2, 4, 4)
@@ -26,15 +27,15 @@ class Ring:
     (torch.Size([3, 4, 4]), tensor(5.))
     """
 
-    def __init__(self, depth: int, channels: int, plane: tuple[int, int], place: str):
-        self.depth, self.place = depth, place
-        self._sums = _zeros((depth, channels, *plane), place)
+    def __init__(self, depth: int, channels: int, plane: tuple[int, int], place: str, channels_last: bool = False):
+        self.depth, self.place, self._channels_last = depth, place, channels_last
+        self._sums = _zeros((depth, channels, *plane), place, channels_last)
         self._weights = torch.zeros(depth, *plane)
 
     def move(self, place: str) -> None:
         """Move the sums to another place, a torch device or "disk"."""
         if place != self.place:
-            sums = _zeros(tuple(self._sums.shape), place)
+            sums = _zeros(tuple(self._sums.shape), place, self._channels_last)
             self._sums, self.place = sums.copy_(self._sums), place
 
     def add(self, x: int, y: int, z: int, basis: torch.Tensor, weight: torch.Tensor) -> None:
@@ -64,7 +65,10 @@ class Ring:
         return mean
 
 
-def _zeros(shape: tuple[int, ...], place: str) -> torch.Tensor:
+def _zeros(shape: tuple[int, ...], place: str, channels_last: bool) -> torch.Tensor:
+    if channels_last:
+        depth, channels, *plane = shape
+        return _zeros((depth, *plane, channels), place, False).movedim(-1, 1)
     if place != "disk":
         return torch.zeros(shape, device=place)
     try:

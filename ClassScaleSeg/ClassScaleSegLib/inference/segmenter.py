@@ -110,7 +110,8 @@ def segment_with(
         confidence, confidence_rows = prepared.empty(np.float32) if options.confidence else (None, None)
         if confidence is not None:
             confidence.fill(1)  # outside of the non-zero crop, background is certain
-        backbone = Backbone(model.backbones, model.mirror_axes if options.mirroring else (), model.average_folds)
+        mirror_axes = model.mirror_axes if options.mirroring else ()
+        backbone = Backbone(model.backbones, mirror_axes, model.average_folds, monitor.check)
         wanted = None if options.classes is None else frozenset(label.value for label in table)
         choices = (options.step, monitor, wanted, options.confidence)
         for row in decoded_rows(prepared, backbone, model.patch, model.projection, plan, *choices):

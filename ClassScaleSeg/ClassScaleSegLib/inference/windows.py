@@ -83,7 +83,7 @@ def predict_rows(
         nonlocal ring
         basis = window(x, y, z)
         if ring is None:
-            ring = Ring(full_patch[0], len(basis), (padded[1], padded[2]), plan.ring)
+            ring = Ring(full_patch[0], len(basis), (padded[1], padded[2]), plan.ring, basis.stride(0) == 1)
             plan.watch(lambda placement: ring.move(placement.ring))
         ring.add(x, y, z, basis.mul_(gaussian.to(basis.device)), gaussian)
 

@@ -1,0 +1,238 @@
+"""Run a U-Net on a CPU with a fraction of the memory that its modules would take, and faster.
+
+A feature map of the full resolution is large: 256 MiB for 32 channels of 128^3 voxels. Module by module, five of them
+exist at once, reordered copies that the library makes included. Here, a convolution works through slabs along the first
+axis and writes over its input where nothing else needs it. Upsampled and concatenated maps exist for one slab at a
+time. Thus one map of the full resolution is enough, and a second one in a residual block.
+
+The channels of a voxel are adjacent in memory (torch's ``channels_last``), as oneDNN's convolutions compute fastest.
+The results are those of the modules, up to the order in which float32 numbers are added.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import torch
+from dynamic_network_architectures.building_blocks.residual import BasicBlockD, BottleneckD, StackedResidualBlocks
+from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU, StackedConvBlocks
+from torch import nn
+
+# Bytes of the input and the output of a convolution for one slab.
+SLAB_BYTES = 32 << 20
+# From this number of channels x rows x columns on, torch leaves a convolution to oneDNN. Its own is slower.
+_ONEDNN_LEAST = 20480
+_CACHED_BYTES = 1 << 20  # of a part of a map that several operations pass over
+_INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+class SlabUNet:
+    """A U-Net as one function from a patch to its last feature map.
+
+    :param network: a ``PlainConvUNet`` or ``ResidualEncoderUNet`` in evaluation mode.
+    :param check: called before each slab; an exception that it raises ends the call.
+    """
+
+    def __init__(self, network: nn.Module, check: Callable[[], object] = lambda: None):
+        self._network, self._check = network, check
+
+    @torch.no_grad()
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``network(x)``.
+
+        :param x: ``(1, channels, *patch)`` on the CPU, with two or three axes.
+        :returns: ``(1, r, *patch)``, in ``channels_last`` memory format.
+        """
+        encoder: Any = self._network.encoder
+        decoder: Any = self._network.decoder
+        x = x.contiguous(memory_format=_last(x))
+        if getattr(encoder, "stem", None) is not None:
+            x = self._run(encoder.stem, x, own=False)
+        skips = []
+        for stage in encoder.stages:
+            x = self._run(stage, x, own=False)
+            skips.append(x)
+        x = skips.pop()
+        for upsample, stage in zip(decoder.transpconvs, decoder.stages, strict=True):
+            first, *others = stage.convs
+            skip = skips.pop()
+            x = _finish(first, self._convolve(first.conv, [_Upsampled(upsample, x), _Map(skip)], own=True))
+            del skip
+            for block in others:
+                x = self._run(block, x, own=True)
+        return self._run(decoder.seg_layers[-1], x, own=True)
+
+    def _run(self, module: Any, x: torch.Tensor, own: bool) -> torch.Tensor:
+        """Return ``module(x)``.
+
+        :param own: whether ``x`` may be overwritten.
+        """
+        if isinstance(module, (nn.Sequential, StackedConvBlocks, StackedResidualBlocks)):
+            for child in _children(module):
+                x, own = self._run(child, x, own), True
+            return x
+        if isinstance(module, ConvDropoutNormReLU):
+            return _finish(module, self._convolve(module.conv, [_Map(x)], own))
+        if isinstance(module, (BasicBlockD, BottleneckD)) and not (module.apply_se or module.apply_stochastic_depth):
+            return self._residual_block(module, x)
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            return self._convolve(module, [_Map(x)], own)
+        return module(x)
+
+    def _residual_block(self, block: Any, x: torch.Tensor) -> torch.Tensor:
+        residual = self._run(block.skip, x, own=False)
+        convolutions = [block.conv1, block.conv2, *([block.conv3] if isinstance(block, BottleneckD) else [])]
+        y, own = x, False
+        for convolution in convolutions:
+            y, own = self._run(convolution, y, own), True
+        y += residual
+        return _pointwise(block.nonlin3 if isinstance(block, BottleneckD) else block.nonlin2, y)
+
+    def _convolve(self, conv: Any, sources: Sequence[_Source], own: bool) -> torch.Tensor:
+        """Convolve the concatenated channels of the sources.
+
+        :param sources: the last one is a `_Map`.
+        :param own: whether that map may be overwritten.
+        """
+        whole = sources[-1]
+        assert isinstance(whole, _Map)
+        kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+        length, plane = whole.x.shape[2], whole.x.shape[3:]
+        sizes = zip(whole.x.shape[2:], conv.padding, conv.kernel_size, conv.stride, strict=True)
+        shape = [(n + 2 * p - k) // s + 1 for n, p, k, s in sizes]
+        row_bytes = 4 * math.prod(plane) * (conv.in_channels * stride + conv.out_channels)
+        least = _ONEDNN_LEAST // (conv.in_channels * stride * plane[0]) + 1
+        step = max(SLAB_BYTES // row_bytes, least, padding)
+        if len(sources) == 1 and step >= shape[0]:
+            self._check()
+            return conv(whole.x).contiguous(
+                memory_format=_last(whole.x)
+            )  # torch's own convolutions are not channels last
+        in_place = own and (conv.out_channels, *shape) == whole.x.shape[1:]
+        out = whole.x if in_place else _empty(whole.x, conv.out_channels, shape)
+        buffer: torch.Tensor | None = None
+        written = 0
+        pending = out[:, :, :0]  # rows are written one slab later, when no other slab needs what they overwrite
+        for first in range(0, shape[0], step):
+            self._check()
+            last = min(first + step, shape[0])
+            low, high = first * stride - padding, (last - 1) * stride - padding + kernel
+            if len(sources) == 1 and low >= 0 and high <= length:
+                slab = whole.read(low, high)
+            else:
+                if buffer is None:
+                    buffer = _empty(whole.x, conv.in_channels, (high - low, *plane))
+                slab = buffer[:, :, : high - low]
+                _fill(slab, sources, low, length)
+            rows = torch.convolution(
+                slab, conv.weight, conv.bias, conv.stride, (0, *conv.padding[1:]), conv.dilation, False, [0], 1
+            )
+            out[:, :, written : written + pending.shape[2]] = pending
+            written, pending = first, rows
+        out[:, :, written:] = pending
+        return out
+
+
+def _children(module: nn.Sequential | StackedConvBlocks | StackedResidualBlocks) -> Iterable[nn.Module]:
+    if isinstance(module, StackedConvBlocks):
+        return module.convs
+    return module.blocks if isinstance(module, StackedResidualBlocks) else module
+
+
+class _Source(Protocol):
+    """Some input channels of a convolution, read slab by slab in order of the rows."""
+
+    channels: int
+
+    def read(self, first: int, last: int) -> torch.Tensor:
+        """Return the rows from ``first`` to before ``last``."""
+
+
+class _Map:
+    """A feature map."""
+
+    def __init__(self, x: torch.Tensor):
+        self.x, self.channels = x, x.shape[1]
+
+    def read(self, first: int, last: int) -> torch.Tensor:
+        return self.x[:, :, first:last]
+
+
+class _Upsampled:
+    """A feature map that a transposed convolution, whose kernel size is its stride, upsamples.
+
+    With such a kernel, each voxel gives a block of voxels, and all of them are one product of matrices.
+    """
+
+    def __init__(self, upsample: Any, x: torch.Tensor):
+        self._x, self._bias, self._stride = x, upsample.bias, upsample.stride
+        self.channels = upsample.out_channels
+        self._matrix = upsample.weight.movedim(1, -1).flatten(1)  # (channels of x, voxels of a block x channels)
+
+    def read(self, first: int, last: int) -> torch.Tensor:
+        low, high = first // self._stride[0], -(-last // self._stride[0])
+        voxels = self._x[0, :, low:high].movedim(0, -1)
+        axes = len(self._stride)
+        blocks = (voxels.flatten(0, -2) @ self._matrix).view(*voxels.shape[:-1], *self._stride, self.channels)
+        order = [axis + part for axis in range(axes) for part in (0, axes)]  # a block's axis after that of its voxel
+        shape = [n * s for n, s in zip(voxels.shape[:-1], self._stride, strict=True)]
+        rows = blocks.permute(*order, 2 * axes).reshape(*shape, self.channels)
+        if self._bias is not None:
+            rows += self._bias
+        start = low * self._stride[0]
+        return rows[first - start : last - start].movedim(-1, 0)[None]
+
+
+def _fill(slab: torch.Tensor, sources: Sequence[_Source], low: int, length: int) -> None:
+    """Fill a slab with the rows of the sources from ``low`` on, and with zeros before the first and after the last."""
+    before, after = max(-low, 0), max(low + slab.shape[2] - length, 0)
+    slab[:, :, :before] = 0
+    slab[:, :, slab.shape[2] - after :] = 0
+    inside = slab[:, :, before : slab.shape[2] - after]
+    for part, source in zip(inside.split([s.channels for s in sources], 1), sources, strict=True):
+        part.copy_(source.read(low + before, low + before + inside.shape[2]))
+
+
+def _finish(block: Any, x: torch.Tensor) -> torch.Tensor:
+    """Apply what follows the convolution of a block, in place."""
+    for module in list(block.all_modules)[1:]:
+        if isinstance(module, _INSTANCE_NORMS) and not module.track_running_stats:
+            _normalize(module, x)
+        elif not isinstance(module, nn.modules.dropout._DropoutNd):
+            _pointwise(module, x)
+    return x
+
+
+def _normalize(norm: Any, x: torch.Tensor) -> None:
+    """Normalise each channel to mean 0 and variance 1, then scale and shift it, in place."""
+    voxels = x[0].movedim(0, -1).flatten(0, -2)  # (n, channels), a view
+    parts = voxels.split(max(1, _CACHED_BYTES // (4 * voxels.shape[1])))
+    mean = sum(part.sum(0).double() for part in parts) / len(voxels)
+    centre = mean.to(x.dtype)
+    variance = sum((part - centre).square_().sum(0).double() for part in parts) / len(voxels)
+    scale = (variance + norm.eps).rsqrt()
+    if norm.affine:
+        scale = scale * norm.weight
+    shift = -mean * scale
+    if norm.affine:
+        shift += norm.bias
+    scale, shift = scale.to(x.dtype), shift.to(x.dtype)
+    for part in parts:
+        torch.addcmul(shift, part, scale, out=part)
+
+
+def _pointwise(module: Any, x: torch.Tensor) -> torch.Tensor:
+    """Apply a module that treats each voxel on its own, in place."""
+    for part in x.split(max(1, _CACHED_BYTES // (4 * x[0, :, 0].numel())), 2):
+        part.copy_(module(part))
+    return x
+
+
+def _empty(like: torch.Tensor, channels: int, shape: Iterable[int]) -> torch.Tensor:
+    return torch.empty((1, channels, *shape), dtype=like.dtype, memory_format=_last(like))
+
+
+def _last(x: torch.Tensor) -> torch.memory_format:
+    return torch.channels_last_3d if x.ndim == 5 else torch.channels_last
