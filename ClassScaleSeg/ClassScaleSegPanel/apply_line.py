@@ -62,7 +62,8 @@ def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list
     shape, spacing = geometry.size[::-1], geometry.spacing[::-1]
     confidence = parameters.confidence is not None
     size = volume.GetImageData().GetScalarSize()
-    needs = [estimate(s, shape, spacing, parameters.step, confidence, size) for s in state.summaries]
+    choices = (shape, spacing, parameters.step, confidence, size, parameters.mirroring)
+    needs = [estimate(summary, *choices) for summary in state.summaries]
     need = describe_need(largest(needs), parameters.device)
     return [
         _("This run will take {need}.").format(need=need),

@@ -14,6 +14,7 @@ WITH_TORCH = {
     "inference.backbone",
     "inference.decode",
     "inference.float64",
+    "inference.image_rows",
     "inference.rolling_accumulator",
     "inference.unet_slabs",
     "inference.windows",

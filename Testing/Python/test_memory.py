@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -116,7 +116,7 @@ def test_the_estimate_knows_the_formula_and_not_the_classes(job):
     assert few.grid == (200, 200, 200) and few.windows == 24**3
     assert few.ring == (8 + 1) * 4 * 16 * 200 * 200  # rank and weight, float32, one patch depth of planes
     assert few.basis == 8 * 16**3 * 4 and few.labels == 2 * 100**3
-    assert (many.ring, many.basis, many.image, many.network) == (few.ring, few.basis, few.image, few.network)
+    assert replace(many, grid=few.grid) == few
 
 
 def test_on_a_cpu_the_ring_goes_to_disk_when_the_limit_is_tight(job):
@@ -180,7 +180,8 @@ def test_the_estimate_of_a_summary_is_that_of_the_model(write_model, kind, class
     summary, exact = summarize(folder), estimate(model, *image)
     assert ModelSize.of(summary).rank == model.rank
     found = estimate(summary, *image)
-    assert replace(found, network=0) == replace(exact, network=0)
+    networks = {"network": 0, "network_in_slabs": 0}
+    assert replace(found, **networks) == replace(exact, **networks)
     # the weights are a pickle, so their number is that of nnU-Net's default network; a bundle tells its own
     usual = 31_000_000 * 4 * len(model.folds)
     own = 4 * sum(weights.numel() for backbone in model.backbones for weights in backbone.parameters())
@@ -190,7 +191,7 @@ def test_the_estimate_of_a_summary_is_that_of_the_model(write_model, kind, class
 def test_the_estimate_of_a_bundle_knows_its_parameters():
     image = ((96, 96, 96), (128 / 96,) * 3)
     found, exact = estimate(summarize(TOY), *image), estimate(open_model(TOY), *image, 0.5, False)
-    assert found == replace(exact, network=found.network)
+    assert found == replace(exact, network=found.network, network_in_slabs=found.network_in_slabs)
     assert exact.network <= found.network < exact.network * 1.02  # the heads of the summary count with the rest
 
 
@@ -206,18 +207,32 @@ def test_the_estimate_needs_neither_torch_nor_nnunet():
     assert said[0].endswith("GB of RAM; does not grow with the number of classes") and said[1] == "[]"
 
 
+def need_of(grid=(1, 1, 1), windows=1, **sizes):
+    return Estimate(grid, windows, **{**{f.name: 0 for f in fields(Estimate)[2:]}, **sizes})
+
+
 def test_the_need_is_told_in_one_sentence():
     gb = 10**9
-    need = Estimate((1, 1, 1), 8, 2 * gb, gb, 4 * gb, 3 * gb, 2 * gb, gb)
+    network = {"network": 2 * gb, "network_in_slabs": gb, "basis": gb, "ring": 4 * gb}
+    need = need_of(windows=8, **network, stored=3 * gb, image=2 * gb, rows=gb, labels=gb)
     end = "; does not grow with the number of classes"
-    assert describe_need(need, "cpu") == "about 10.7 GB of RAM" + end  # 0.65 + labels 1 + image 2, ring 4, network 2, 1
-    assert describe_need(need, "cuda:1") == "about 6.6 GB of GPU memory and 3.7 GB of RAM" + end
+    assert describe_need(need, "cpu") == "about 9.7 GB of RAM" + end  # 0.65 + labels 1 + image 2, ring 4, network 1, 1
+    assert describe_need(need, "cuda:1") == "about 6.6 GB of GPU memory and 5.7 GB of RAM" + end
     assert describe_need(need, "auto") == (
-        "about 6.6 GB of GPU memory and 3.7 GB of RAM (without a GPU 10.7 GB of RAM)" + end
+        "about 6.6 GB of GPU memory and 5.7 GB of RAM (without a GPU 9.7 GB of RAM)" + end
     )
 
 
+def test_the_image_is_prepared_as_windows_need_it_where_that_takes_less_memory():
+    coarse, fine = need_of(stored=300, image=100, rows=40), need_of(stored=300, image=900, rows=40)
+    assert not coarse.rolls("cpu") and fine.rolls("cpu") and coarse.rolls("cuda")
+    interpreter = need_of(stored=1, rows=1).placement("cpu", "cpu").host_bytes - 1
+    assert coarse.placement("cpu", "cpu").host_bytes - interpreter == 400
+    assert fine.placement("cpu", "cpu").host_bytes - interpreter == 340
+
+
 def test_several_models_need_what_the_largest_needs_and_two_label_maps():
-    one, two = Estimate((1, 2, 3), 5, 10, 1, 7, 3, 2, 8), Estimate((1, 2, 3), 4, 20, 1, 6, 3, 2, 8)
-    assert largest([one, two]) == Estimate((1, 2, 3), 5, 20, 1, 7, 3, 2, 16)
+    one = need_of((1, 2, 3), 5, network=10, ring=7, labels=8)
+    two = need_of((1, 2, 3), 4, network=20, ring=6, labels=8)
+    assert largest([one, two]) == need_of((1, 2, 3), 5, network=20, ring=7, labels=16)
     assert largest([one]) == one

@@ -201,7 +201,7 @@ def test_images_are_prepared_as_nnunet_prepares_them(write_model, tmp_path, monk
     )
     expected = preprocess.Prepared.of_case(stock, properties, model.plans_manager, model.configuration)
     assert (got.shape, got.box, got.backward) == (expected.shape, expected.box, expected.backward)
-    for ours, theirs in zip(got.image, stock, strict=True):
+    for ours, theirs in zip(got.image.whole().numpy(), stock, strict=True):
         tolerance = 1e-6 if "ZScore" in scheme else 2e-7  # nnU-Net's mean is that of numpy in float32
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(np.ptp(theirs), 1e-6))
 
@@ -219,7 +219,7 @@ def test_plans_with_another_resampling_are_left_to_nnunet(write_model):
     stock, _, _ = model.configuration.preprocessor_class(verbose=False).run_case_npy(
         source.voxels, None, {"spacing": list(source.spacing)}, model.plans_manager, model.configuration, model.dataset
     )
-    assert np.array_equal(prepare(source, model).image, stock)
+    assert np.array_equal(prepare(source, model).image.whole(), stock)
 
 
 def test_preparing_is_reported_slab_by_slab_and_stops_on_request(write_model, monkeypatch):
@@ -228,13 +228,75 @@ def test_preparing_is_reported_slab_by_slab_and_stops_on_request(write_model, mo
     from ClassScaleSegLib import Cancelled
     from ClassScaleSegLib.inference import preprocess
 
-    monkeypatch.setattr(preprocess, "_SLAB_BYTES", 1)
+    monkeypatch.setattr(preprocess, "_ROWS", 2)
     model, reports, token = open_model(write_model(plans(spacing=[1.5] * 3))), [], threading.Event()
     segment(image(), model, device="cpu", mirroring=False, progress=reports.append)
-    done = [report.done for report in reports if report.stage == "preprocess"]
-    assert done == [0, *range(12)]
+    done = [(report.done, report.total) for report in reports if report.stage == "preprocess"]
+    assert done == [(0, 1), (0, 8), (2, 8), (4, 8), (6, 8)]  # 12 slices of 1 mm are 8 of 1.5 mm
     with pytest.raises(Cancelled, match="Cancelled during preprocess"):
-        segment(image(), model, device="cpu", progress=lambda r: r.done == 5 and token.set(), cancel=token)
+        segment(image(), model, device="cpu", progress=lambda r: r.done == 4 and token.set(), cancel=token)
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_rows_made_as_windows_need_them_change_nothing(write_model, monkeypatch, case):
+    """Fewer rows at a time, channels together, a crop, two and three dimensions, and an image smaller than a patch."""
+    from ClassScaleSegLib.inference import memory_estimate, preprocess
+
+    rng = np.random.default_rng(case)
+    voxels = filled("CT", np.int16, bool(case & 1), rng)[0]
+    content = plans(2 if case == 4 else 3, spacing=[0.9, 0.8] if case == 4 else [[0.5, 0.6, 0.7], [3.0] * 3][case == 5])
+    model, picture = open_model(write_model(content)), sitk.GetImageFromArray(voxels)
+    monkeypatch.setattr(preprocess, "_ROWS", int(rng.choice([1, 5])))
+    monkeypatch.setattr(preprocess, "_SLAB_BYTES", int(rng.choice([1, 20_000])))
+    found = []
+    for rolls in (False, True):
+        monkeypatch.setattr(memory_estimate.Estimate, "rolls", lambda self, compute, rolls=rolls: rolls)
+        result = segment(picture, model, device="cpu", mirroring=False, confidence=True)
+        found.append((result.labels, result.confidence))
+    assert all(map(np.array_equal, *found)) and len(np.unique(found[0][0])) > 2
+
+
+def test_when_memory_runs_out_between_the_windows_the_rows_go_on(write_model, monkeypatch):
+    """The window is computed again, and the rows that it still needs are made from where they had stopped."""
+    from ClassScaleSegLib.inference import memory_estimate, preprocess
+    from ClassScaleSegLib.inference.normalization import Normalized
+
+    monkeypatch.setattr(memory_estimate.Estimate, "rolls", lambda self, compute: True)
+    monkeypatch.setattr(preprocess, "_ROWS", 3)
+    monkeypatch.setattr(preprocess, "_SLAB_BYTES", 1)
+    model, messages, calls, original = open_model(write_model(plans(spacing=[0.4] * 3))), [], [], Normalized.slices
+    expected = segment(image(), model, device="cpu", mirroring=False)
+
+    def failing(self, first, last):
+        calls.append(first)
+        if len(calls) == 9:
+            raise MemoryError("nothing left")
+        return original(self, first, last)
+
+    monkeypatch.setattr(Normalized, "slices", failing)
+    result = segment(image(), model, device="cpu", mirroring=False, progress=lambda r: messages.append(r.message))
+    assert any("nothing left. Continuing with the network on the CPU, rolling basis in a temp" in m for m in messages)
+    assert np.array_equal(result.labels, expected.labels) and len(calls) < 2 * 12
+
+
+def test_voxels_are_released_once_the_last_row_is_made(write_model, monkeypatch):
+    import gc
+    import weakref
+
+    from ClassScaleSegLib.images.reading import read_image
+    from ClassScaleSegLib.inference.preprocess import prepare
+
+    model = open_model(write_model(plans(spacing=[0.5] * 3)))
+    source = read_image(image(), 1)
+    alive = weakref.ref(source)
+    rows = prepare(source, model).image
+    del source
+    rows.read(0, 20)
+    gc.collect()
+    assert alive() is not None
+    assert rows.read(10, 24).shape == (1, 14, 32, 40)
+    gc.collect()
+    assert alive() is None
 
 
 def test_reading_stops_on_request_within_a_moment(write_model, monkeypatch):

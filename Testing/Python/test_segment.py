@@ -72,7 +72,7 @@ def plain_probabilities(model, image):
 
     prepared = prepare(read_image(image, 1), model)
     with torch.no_grad():
-        rows = predict_rows(torch.from_numpy(prepared.image), Backbone(model.backbones), model.patch)
+        rows = predict_rows(prepared.image, Backbone(model.backbones), model.patch)
         basis = torch.stack(list(rows), 1)
     logits = torch.einsum("cr,rxyz->cxyz", model.projection.weight, basis) + model.projection.bias[:, None, None, None]
     return logits.softmax(0).numpy()
@@ -148,7 +148,7 @@ def test_memory_limit_sends_the_ring_to_disk_and_changes_nothing(write_model, mo
         rolling_accumulator.Ring, "__init__", lambda self, *a: (places.append(a[3]), original(self, *a))[1]
     )
     usual = segment(image, model, device="cpu", mirroring=False)
-    estimate = memory_estimate.estimate(model, (40, 40, 40), (1.0, 1.0, 1.0), 0.5, False)
+    estimate = memory_estimate.estimate(model, (40, 40, 40), (1.0, 1.0, 1.0), 0.5, False, 4, False)
     need = estimate.placement("cpu", "cpu").host_bytes
     tight = segment(image, model, device="cpu", mirroring=False, memory_limit_gib=(need - 1) / 2**30)
     assert places == ["cpu", "disk"] and np.array_equal(usual.labels, tight.labels)

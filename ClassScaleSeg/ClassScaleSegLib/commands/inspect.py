@@ -47,7 +47,7 @@ def describe_job(model: Model, image: ImageSource, step: float) -> dict[str, Any
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
     assert source.voxels is not None  # an image that was just read has its voxels
     shape, size = source.voxels.shape[1:], source.voxels.itemsize
-    need = estimate(model, shape, source.spacing, step, voxel_bytes=size)
+    need = estimate(model, shape, source.spacing, step, voxel_bytes=size, mirroring=bool(model.mirror_axes))
     gpu, cpu = need.placement("cuda", "cuda"), need.placement("cpu", "cpu")
     return {
         "image (z, y, x)": list(source.voxels.shape[1:]),

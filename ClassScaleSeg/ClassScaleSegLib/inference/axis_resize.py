@@ -86,14 +86,16 @@ def resize_slabs(
     length: int,
     slab: int,
     clip_slices: bool = False,
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield the rows of a resized array ``(length, Y, Z)``, each with the index of its first row.
+    start: int = 0,
+) -> Iterator[torch.Tensor]:
+    """Yield the rows of a resized array ``(length, Y, Z)``, several at a time.
 
     :param read: returns the slices from the first to before the second index, ``(n, Y, Z)`` float64, each read once.
     :param axes: how to resize the three axes.
     :param length: number of slices.
     :param slab: number of slices to read at a time.
     :param clip_slices: clip each slice to its own values after it was resized along the other two axes.
+    :param start: the first row that is needed, one with which a yield has begun before.
     """
     import torch
 
@@ -108,21 +110,23 @@ def resize_slabs(
         return resized if bounds is None else torch.clamp(resized, *bounds)
 
     if axes[0] is None:
-        for first in range(0, length, slab):
-            yield first, within(first, min(first + slab, length))
+        for first in range(start, length, slab):
+            yield within(first, min(first + slab, length))
         return
-    kept: list[torch.Tensor] = []  # resized slices from index ``start``
-    start = end = 0
+    kept: list[torch.Tensor] = []  # resized slices from index ``begin``
+    begin = end = 0
     for first, low, matrix in axes[0].blocks:
+        if first < start:
+            continue
         high = low + matrix.shape[1]
         if end < low:  # slices that no row needs
-            start = end = low
+            begin = end = low
             kept = []
         while end < high:
             upto = min(end + slab, length)
             kept.append(within(end, upto))
             end = upto
-        stack = torch.cat(kept)[low - start :] if len(kept) > 1 or low > start else kept[0]
-        kept, start = [stack], low
+        stack = torch.cat(kept)[low - begin :] if len(kept) > 1 or low > begin else kept[0]
+        kept, begin = [stack], low
         part = stack[: high - low]
-        yield first, (matrix.to(part.device) @ part.flatten(1)).view(len(matrix), *part.shape[1:])
+        yield (matrix.to(part.device) @ part.flatten(1)).view(len(matrix), *part.shape[1:])

@@ -11,6 +11,8 @@ import torch
 
 from .unet_slabs import SlabUNet
 
+_ROWS = 16  # of a basis that are flipped at a time
+
 
 class Backbone:
     """Compute the bases of all folds, concatenated or averaged, each averaged over mirrored patches.
@@ -46,17 +48,15 @@ class Backbone:
             network.to(patch.device)
             for flip in self.flips:
                 with precision:
-                    basis = (
-                        self._forward(network, patch.flip(flip)).flip(flip) if flip else self._forward(network, patch)
-                    )
-                basis = basis[0].float()
+                    basis = self._forward(network, patch.flip(flip) if flip else patch)[0]
                 if len(self.networks) == len(self.flips) == 1:
-                    return basis
+                    return basis.float()
                 if result is None:
                     parts = 1 if self.average else len(self.networks)
                     result = _zeros(parts * len(basis), basis)
                 part = 0 if self.average else fold * len(basis)
-                result[part : part + len(basis)] += basis
+                _add_flipped(result[part : part + len(basis)], basis, [axis - 1 for axis in flip])
+                del basis  # before the next one is computed
         assert result is not None  # a model has at least one fold
         return result.div_(len(self.flips) * (len(self.networks) if self.average else 1))
 
@@ -76,7 +76,16 @@ class Backbone:
 
 
 def _zeros(channels: int, like: torch.Tensor) -> torch.Tensor:
-    """Return ``(channels, *patch)`` zeros that lie in memory as a basis does."""
+    """Return ``(channels, *patch)`` zeros, float32, that lie in memory as a basis does."""
     if like.stride(0) == 1:
-        return like.new_zeros(*like.shape[1:], channels).movedim(-1, 0)
-    return like.new_zeros(channels, *like.shape[1:])
+        return like.new_zeros(*like.shape[1:], channels, dtype=torch.float32).movedim(-1, 0)
+    return like.new_zeros(channels, *like.shape[1:], dtype=torch.float32)
+
+
+def _add_flipped(total: torch.Tensor, basis: torch.Tensor, axes: list[int]) -> None:
+    """Add a basis, flipped along these of its axes, without a flipped copy of the whole."""
+    length = basis.shape[1]
+    for first in range(0, length, _ROWS):
+        last = min(first + _ROWS, length)
+        rows = basis[:, length - last : length - first] if 1 in axes else basis[:, first:last]
+        total[:, first:last] += rows.flip(axes) if axes else rows

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 # Testing/Benchmarks/large_scan.py
 _INTERPRETER = 620 << 20
 _CUDA_CONTEXT = 600 << 20
-# Feature maps of the full resolution that exist at once where memory peaks, in units of the first stage's maps.
-# Measured on a CPU with TotalSegmentator's network: 5.2 in float32, including reordered copies that the library makes.
+# Feature maps of the full resolution that exist at once where memory peaks, in units of the first stage's maps, when
+# the network runs module by module. Measured on a CPU with TotalSegmentator's network: 5.2 in float32, including
+# reordered copies that the library makes.
 _PEAK_MAPS = 5.5
-_SLABS = 100 << 20  # slabs of the image in float32 that are resized at a time: measured
+# The same slab by slab (`unet_slabs`), which adds slabs of the feature maps and what oneDNN needs for them: measured
+_PEAK_MAPS_IN_SLABS, _MAP_SLABS = 1.3, 160 << 20
+_SLABS = 100 << 20  # slabs of the image in float64 that are resized at a time: measured
 _USUAL_PARAMETERS = 31_000_000  # of nnU-Net's default network, if a summary does not know the number
 
 
@@ -61,11 +64,14 @@ class Estimate:
 
     :ivar grid: shape of the image on the model grid, in the model's axis order.
     :ivar windows: number of windows.
-    :ivar network: weights, and feature maps of one window, float32.
+    :ivar network: weights, and feature maps of one window, float32, on an accelerator.
+    :ivar network_in_slabs: the same on a CPU, where the network runs slab by slab.
     :ivar basis: basis of one window, float32.
     :ivar ring: the rolling basis; 0 if there is only one window.
-    :ivar preprocess: the image as stored, slabs of it in float32, and the image on the model grid.
-    :ivar image: the preprocessed image on the model grid, padded.
+    :ivar stored: the image as stored.
+    :ivar slabs: slabs of it in float64 that are resampled.
+    :ivar image: the preprocessed image on the model grid.
+    :ivar rows: its rows that windows need at a time.
     :ivar labels: the label map, and the confidence if wanted, on the input grid.
     :ivar read: the most that reading holds: the image as stored, twice if it is turned or has several channels.
     """
@@ -73,12 +79,24 @@ class Estimate:
     grid: tuple[int, int, int]
     windows: int
     network: int
+    network_in_slabs: int
     basis: int
     ring: int
-    preprocess: int
+    stored: int
+    slabs: int
     image: int
+    rows: int
     labels: int
     read: int = 0
+
+    def rolls(self, compute: str) -> bool:
+        """Return whether the image is preprocessed as windows need its rows, instead of before the first window.
+
+        On a CPU this takes as long, so it is done where it takes less memory. Beside a GPU it takes less time.
+
+        :param compute: torch device of the network.
+        """
+        return compute != "cpu" or self.stored + self.rows < self.image
 
     def placement(self, compute: str, ring: str) -> Placement:
         """Return the placement with its memory.
@@ -86,19 +104,25 @@ class Estimate:
         :param compute: torch device of the network.
         :param ring: torch device of the rolling basis, or "disk".
         """
-        held = self.image + (self.ring if ring == "cpu" else 0)
+        held = self.labels + (self.ring if ring == "cpu" else 0)
         if compute == "cpu":
-            device, held = 0, held + self.network + self.basis
+            device, held = 0, held + self.network_in_slabs + self.basis
         else:  # autocast halves the feature maps; the basis stays float32
             device = _CUDA_CONTEXT + self.network // 2 + self.basis + (self.ring if ring == compute else 0)
-        return Placement(compute, ring, device, _INTERPRETER + max(self.read, self.preprocess, self.labels + held))
+        if self.rolls(compute):
+            host = max(self.read, self.stored + self.slabs + self.rows + held)
+        else:
+            host = max(self.read, self.stored + self.slabs + self.image, self.image + held)
+        return Placement(compute, ring, device, _INTERPRETER + host)
 
     def placements(self, device: str) -> list[Placement]:
         """Return what a job on ``device`` may use, fastest first: first the rolling basis moves off, then the network.
 
         :param device: a torch device.
 
-        >>> need = Estimate((96, 96, 96), 8, 400 << 20, 20 << 20, 60 << 20, 50 << 20, 10 << 20, 2 << 20)
+        >>> network = {"network": 400 << 20, "network_in_slabs": 200 << 20, "basis": 20 << 20, "ring": 60 << 20}
+        >>> image = {"stored": 2 << 20, "slabs": 9 << 20, "image": 4 << 20, "rows": 2 << 20, "labels": 2 << 20}
+        >>> need = Estimate((96, 96, 96), 8, **network, **image)
         >>> for placement in need.placements("cuda"):
         ...     print(placement)
         network on the GPU, rolling basis on the GPU
@@ -119,6 +143,7 @@ def estimate(
     step: float = 0.5,
     confidence: bool = False,
     voxel_bytes: int = 2,
+    mirroring: bool = True,
 ) -> Estimate:
     """Estimate what a model takes for one image. With a summary, neither torch nor nnunetv2 is imported.
 
@@ -128,6 +153,7 @@ def estimate(
     :param step: distance between windows, as a fraction of the patch.
     :param confidence: whether the confidence is computed as well.
     :param voxel_bytes: bytes of a voxel as stored, 2 for int16.
+    :param mirroring: whether mirrored patches are averaged.
 
     >>> from ClassScaleSegLib.models.summary import summarize
     >>> from ClassScaleSegLib.resources import resource
@@ -142,16 +168,21 @@ def estimate(
     full = (1, *size.patch) if flat else size.patch
     padded = tuple(max(g, p) for g, p in zip(grid, full, strict=True))
     windows = window_count(padded[-len(size.patch) :], size.patch, step) * (padded[0] if flat else 1)
-    voxels = math.prod(full)
+    voxels, parameters = math.prod(full), 4 * size.parameters
+    maps, basis = 4 * size.features * voxels, 4 * size.rank * voxels
     stored = size.channels * math.prod(shape) * voxel_bytes
     return Estimate(
         grid=grid,
         windows=windows,
-        network=4 * size.parameters + int(_PEAK_MAPS * size.features * voxels * 4),
-        basis=size.rank * voxels * 4,
+        network=parameters + int(_PEAK_MAPS * maps),
+        network_in_slabs=parameters + int(_PEAK_MAPS_IN_SLABS * maps) + min(_MAP_SLABS, 4 * maps),
+        # the last feature map of a single fold is its basis
+        basis=basis if mirroring or size.rank != size.features else 0,
         ring=(size.rank + 1) * 4 * full[0] * math.prod(padded[1:]) if windows > 1 else 0,
-        preprocess=stored + min(_SLABS, 12 * math.prod(shape)) + 4 * size.channels * math.prod(grid),
-        image=4 * size.channels * math.prod(padded),
+        stored=stored,
+        slabs=min(_SLABS, 12 * math.prod(shape)),
+        image=4 * size.channels * math.prod(grid),
+        rows=2 * 4 * size.channels * min(full[0], grid[0]) * math.prod(grid[1:]),
         labels=math.prod(shape) * (6 if confidence else 2),
         read=stored * (2 if size.turned or size.channels > 1 else 1),
     )
@@ -200,8 +231,9 @@ def describe_need(need: Estimate, device: str) -> str:
         torch knows which of them it will be.
 
     >>> gib = 1 << 30
-    >>> size = {"network": 3 * gib, "basis": gib, "ring": 2 * gib, "preprocess": gib}
-    >>> describe_need(Estimate((400, 300, 300), 75, **size, image=gib, labels=0), "cuda")
+    >>> network = {"network": 3 * gib, "network_in_slabs": gib, "basis": gib, "ring": 2 * gib}
+    >>> image = {"stored": gib // 2, "slabs": 0, "image": gib, "rows": gib // 2, "labels": 0}
+    >>> describe_need(Estimate((400, 300, 300), 75, **network, **image), "cuda")
     'about 5.5 GB of GPU memory and 1.7 GB of RAM; does not grow with the number of classes'
     """
     host = f"{need.placement('cpu', 'cpu').host_bytes / 1e9:.1f} GB of RAM"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..models.model import Model
+    from .image_rows import ImageRows
     from .progress import Monitor
 
 _SLAB_BYTES = 16 << 20  # of a slab of the image in float64
@@ -30,14 +33,14 @@ _ROWS = 16  # rows of the model grid that are resized at a time
 class Prepared:
     """A preprocessed image, and how its segmentation maps back to the input.
 
-    :ivar image: ``(channels, X, Y, Z)`` float32 on the model grid.
+    :ivar image: the rows of the image on the model grid, made when they are read.
     :ivar axes: sampling of the three axes from the model grid to the cropped input grid.
     :ivar shape: shape ``(X', Y', Z')`` of the uncropped input in the model's axis order.
     :ivar box: the crop in ``shape``.
     :ivar backward: for each axis (z, y, x) of the input, the axis of the model.
     """
 
-    image: np.ndarray
+    image: ImageRows
     axes: tuple[AxisSampling, AxisSampling, AxisSampling]
     shape: tuple[int, int, int]
     box: tuple[slice, slice, slice]
@@ -49,11 +52,15 @@ class Prepared:
 
         :param manager: nnU-Net's plans manager; ``configuration`` is its configuration manager, of checked plans.
         """
+        import torch
+
+        from .image_rows import ImageRows
+
         spacing = [properties["spacing"][axis] for axis in manager.transpose_forward]
         crop = properties["shape_after_cropping_and_before_resampling"]
         x, y, z = (slice(low, high) for low, high in properties["bbox_used_for_cropping"])
         return cls(
-            np.ascontiguousarray(image, np.float32),
+            ImageRows.of(torch.from_numpy(np.ascontiguousarray(image, np.float32))),
             resampling(configuration, image.shape[1:], crop, spacing),
             tuple(properties["shape_before_cropping"]),
             (x, y, z),
@@ -69,18 +76,23 @@ class Prepared:
         return full, full.transpose(np.argsort(self.backward))[self.box]
 
 
-def prepare(image: InputImage, model: Model, device: str = "cpu", monitor: Monitor | None = None) -> Prepared:
+def prepare(
+    image: InputImage, model: Model, device: Callable[[], str] = lambda: "cpu", monitor: Monitor | None = None
+) -> Prepared:
     """Crop to the non-zero region, normalise and resample, as ``nnUNetv2_predict`` does.
 
-    The image stays as it is stored, and is worked on slab by slab, for the preprocessing that nnU-Net plans by default.
-    Any other is left to nnU-Net itself, which holds several copies of the whole image.
+    The image stays as it is stored, and is worked on slab by slab when its rows are read, if the preprocessing is what
+    nnU-Net plans by default. Any other is left to nnU-Net itself, which holds several copies of the whole image. If an
+    axis other than the first is resampled separately, all rows are made here.
 
     :param image: as :func:`~ClassScaleSegLib.images.reading.read_image` returns it, with its voxels.
     :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
-    :param device: torch device for the arithmetic, which is float64.
-    :param monitor: is told of each slab.
-    :raises ImageError: if all voxels are zero, none is left on the model grid, or they do not suit the normalisation.
-    :raises Cancelled: if the monitor's token is set.
+    :param device: returns the torch device for the arithmetic, which is float64, whenever the work begins or goes on
+        after an error.
+    :param monitor: is told of the rows that the first windows need.
+    :raises ImageError: if all voxels are zero, none is left on the model grid, or they do not suit the normalisation;
+        reading the rows raises it too.
+    :raises Cancelled: if the monitor's token is set; reading the rows raises it too.
     """
     assert image.voxels is not None  # they are dropped only after this function
     manager, configuration = model.plans_manager, model.configuration
@@ -96,22 +108,20 @@ def prepare(image: InputImage, model: Model, device: str = "cpu", monitor: Monit
         cropped, left, wanted = (np.take(values, manager.transpose_backward) for values in (crop, grid, target))
         raise ImageError(_empty_grid(image, cropped, left, wanted))
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
             axes = slab_axes(configuration, crop, grid, spacing, target)
             if axes is None:
-                array = _prepare_with_nnunet(image, model)
+                rows = _prepare_with_nnunet(image, model)
             else:
-                array = _prepare_in_slabs(voxels[(slice(None), *box)], model, axes, grid, device, monitor)
+                rows = _prepare_in_slabs(image, voxels[(slice(None), *box)], model, axes, grid, device, monitor)
     except (ClassScaleError, MemoryError):
         raise
     except Exception as error:  # nnU-Net asserts, and its functions raise what they like
         if is_out_of_memory(error):
             raise
         raise ImageError(_unsuitable(image, model, reason(error))) from error
-    if not (np.isfinite(array.min()) and np.isfinite(array.max())):
-        raise ImageError(_unsuitable(image, model, "the result is not finite"))
-    way_back = resampling(configuration, array.shape[1:], crop, spacing)
-    return Prepared(array, way_back, voxels.shape[1:], box, tuple(manager.transpose_backward))
+    way_back = resampling(configuration, rows.shape[1:], crop, spacing)
+    return Prepared(rows, way_back, voxels.shape[1:], box, tuple(manager.transpose_backward))
 
 
 def nonzero_box(voxels: np.ndarray) -> tuple[slice, slice, slice] | None:
@@ -192,51 +202,80 @@ def slab_axes(
 
 
 def _prepare_in_slabs(
-    voxels: np.ndarray, model: Model, axes: SlabAxes, grid: Sequence[int], device: str, monitor: Monitor | None
-) -> np.ndarray:
+    image: InputImage,
+    voxels: np.ndarray,
+    model: Model,
+    axes: SlabAxes,
+    grid: Sequence[int],
+    device: Callable[[], str],
+    monitor: Monitor | None,
+) -> ImageRows:
     """Normalise and resample.
 
-    :param voxels: ``(channels, X, Y, Z)`` of the crop.
-    :returns: ``(channels, *grid)`` float32.
+    :param image: whose memory ``voxels``, ``(channels, X, Y, Z)`` of the crop, may be a view of.
+    :returns: rows of the shape ``(channels, *grid)``.
     """
     import torch
+
+    from .image_rows import ImageRows
 
     schemes, masked = model.configuration.normalization_schemes, model.configuration.use_mask_for_norm
     properties = model.plans_manager.foreground_intensity_properties_per_channel
     order = [0, *(axis + 1 for axis in axes.order)]
-    result = np.empty((len(voxels), *grid), np.float32)
-    target = torch.from_numpy(result).permute(order)
     mask = nonzero_mask(voxels).transpose(axes.order) if any(masked) else None
     voxels = voxels.transpose(order)
     slices = voxels.shape[1]
     slab = max(1, _SLAB_BYTES // (8 * int(np.prod(voxels.shape[2:]))))
     in_plane = any(axis is not None for axis in axes.resize[1:])
-    for number, channel in enumerate(voxels):
-        within = mask if masked[number] else None
-        normalized = Normalized.of(channel, schemes[number], properties[str(number)], within, slab)
-        bounds = None if axes.separate or axes.resize == (None, None, None) else normalized.bounds()
+    channels = [
+        Normalized.of(channel, scheme, properties[str(number)], mask if use else None, slab)
+        for number, (channel, scheme, use) in enumerate(zip(voxels, schemes, masked, strict=True))
+    ]
 
-        def read(first: int, last: int, number: int = number, normalized: Normalized = normalized) -> torch.Tensor:
+    def resized(channel: Normalized, start: int) -> Iterator[torch.Tensor]:
+        bounds = None if axes.separate or axes.resize == (None, None, None) else channel.bounds()
+
+        def read(first: int, last: int) -> torch.Tensor:
             if monitor is not None:
-                monitor.report("preprocess", number * slices + first, len(voxels) * slices)
-            return normalized.slices(first, last).to(device, torch.float64)  # as skimage computes
+                monitor.check()
+            return channel.slices(first, last).to(device(), torch.float64)  # as skimage computes
 
-        for first, rows in resize_slabs(read, axes.resize, slices, slab, axes.separate and in_plane):
-            part = target[number, first : first + len(rows)]
-            part.copy_(rows)
-            if bounds is not None:
-                part.clamp_(*bounds)
-    return result
+        for rows in resize_slabs(read, axes.resize, slices, slab, axes.separate and in_plane, start):
+            single = rows.to("cpu", torch.float32)
+            yield single if bounds is None else single.clamp_(*bounds)
+
+    def slabs(start: int) -> Iterator[torch.Tensor]:
+        for rows in zip(*(resized(channel, start) for channel in channels), strict=True):
+            stacked = torch.stack(rows)
+            _check_finite(stacked, image, model)
+            yield stacked
+
+    report = (lambda done, total: None) if monitor is None else partial(monitor.report, "preprocess")
+    rows = ImageRows((len(channels), *(grid[axis] for axis in axes.order)), slabs, report)
+    if axes.order[0] == 0:  # then the others are in their order too
+        return rows
+    return ImageRows.of(rows.whole().permute(list(np.argsort(order))))
 
 
-def _prepare_with_nnunet(image: InputImage, model: Model) -> np.ndarray:
+def _prepare_with_nnunet(image: InputImage, model: Model) -> ImageRows:
     """Preprocess with nnU-Net's own code, on copies of the whole image in float32 and float64."""
+    import torch
+
+    from .image_rows import ImageRows
+
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     properties: dict[str, Any] = {"spacing": list(image.spacing)}
     array, _, _ = preprocessor.run_case_npy(
         image.voxels, None, properties, model.plans_manager, _image_only(model.configuration), model.dataset
     )
-    return np.ascontiguousarray(array, np.float32)
+    rows = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    _check_finite(rows, image, model)
+    return ImageRows.of(rows)
+
+
+def _check_finite(rows: torch.Tensor, image: InputImage, model: Model) -> None:
+    if rows.numel() and not all(map(math.isfinite, map(float, rows.aminmax()))):
+        raise ImageError(_unsuitable(image, model, "the result is not finite"))
 
 
 def resampling(

@@ -97,20 +97,25 @@ def segment_with(
         monitor.tell(notice)
     assert source.voxels is not None  # an image that was just read has its voxels
     shape, size = source.voxels.shape[1:], source.voxels.itemsize
-    need = estimate(model, shape, source.spacing, options.step, options.confidence, size)
+    mirror_axes = model.mirror_axes if options.mirroring else ()
+    need = estimate(model, shape, source.spacing, options.step, options.confidence, size, bool(mirror_axes))
     device = choose_device(options.device)
     limit = None if options.memory_limit_gib is None else int(options.memory_limit_gib * 2**30)
     plan = plan_memory(need.placements(device), device, limit, monitor.tell)
     with _threads(options.threads), torch.inference_mode():
         monitor.report("preprocess")
-        # MPS has no float64
-        prepared = plan.retry(lambda: prepare(source, model, plan.compute.replace("mps", "cpu"), monitor))
-        source = source.without_voxels()
+
+        def arithmetic() -> str:
+            return plan.compute.replace("mps", "cpu")  # MPS has no float64
+
+        prepared = plan.retry(partial(prepare, source, model, arithmetic, monitor))
+        source = source.without_voxels()  # the rows hold the voxels until the last one is made
+        if not need.rolls(plan.compute):
+            plan.retry(prepared.image.whole)
         labels, rows = prepared.empty(np.uint16)
         confidence, confidence_rows = prepared.empty(np.float32) if options.confidence else (None, None)
         if confidence is not None:
             confidence.fill(1)  # outside of the non-zero crop, background is certain
-        mirror_axes = model.mirror_axes if options.mirroring else ()
         backbone = Backbone(model.backbones, mirror_axes, model.average_folds, monitor.check)
         wanted = None if options.classes is None else frozenset(label.value for label in table)
         choices = (options.step, monitor, wanted, options.confidence)
@@ -145,14 +150,12 @@ def decoded_rows(
     :param plan: where to compute.
     :raises OutOfMemoryError: as ``predict_rows``, which also raises :class:`ClassScaleError` and :class:`Cancelled`.
     """
-    import torch
-
     from .decode import RowDecoder
     from .windows import predict_rows
 
     decoder = RowDecoder(projection.to(plan.compute), prepared.axes, wanted, confidence)
     plan.watch(lambda placement: decoder.to(placement.compute))
-    for basis in predict_rows(torch.from_numpy(prepared.image), backbone, patch, step, plan, monitor):
+    for basis in predict_rows(prepared.image, backbone, patch, step, plan, monitor):
         plan.retry(partial(decoder.push, basis))
         while row := plan.retry(decoder.pop):
             yield row

@@ -14,13 +14,14 @@ from functools import partial
 import torch
 
 from ..errors import ClassScaleError
+from .image_rows import ImageRows
 from .memory_plan import MemoryPlan, Placement
 from .progress import Monitor
 from .rolling_accumulator import Ring
 
 
 def predict_rows(
-    image: torch.Tensor,
+    image: torch.Tensor | ImageRows,
     backbone: Callable[[torch.Tensor], torch.Tensor],
     patch: Sequence[int],
     step: float = 0.5,
@@ -31,7 +32,8 @@ def predict_rows(
 
     When memory runs out, the plan moves on to its next placement, and only the current window is computed again.
 
-    :param image: ``(channels, X, Y, Z)`` float32 on the model grid. It is padded symmetrically if smaller than a patch.
+    :param image: ``(channels, X, Y, Z)`` float32 on the model grid, or its rows, read as the windows need them. It
+        is padded symmetrically if smaller than a patch.
     :param backbone: maps ``(1, channels, *patch)`` to ``(R, *patch)`` on the same device; see :mod:`.backbone`.
     :param patch: shape of a patch in voxels. With two numbers the model is 2D, and every slice along the first axis is
         segmented.
@@ -47,15 +49,14 @@ def predict_rows(
     >>> [row.mean().item() for row in rows]
     [2.0, 2.0, 2.0, 2.0, 2.0]
     """
-    from acvl_utils.cropping_and_padding.padding import pad_nd_image
     from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 
     plan, monitor = plan or MemoryPlan([Placement("cpu", "cpu")]), monitor or Monitor()
     flat = len(patch) == 2
     full_patch = (1, *patch) if flat else tuple(patch)
-    image, inside = pad_nd_image(image, full_patch, "constant", {"value": 0}, True)
-    _, inside_rows, inside_y, inside_z = inside
-    padded = image.shape[1:]
+    rows = image if isinstance(image, ImageRows) else ImageRows.of(image)
+    padded, inside = _padding(rows.shape[1:], full_patch)
+    inside_rows, inside_y, inside_z = inside
     starts = compute_steps_for_sliding_window(padded[1:] if flat else padded, tuple(patch), step)
     if flat:
         starts = [list(range(padded[0])), *starts]
@@ -63,7 +64,7 @@ def predict_rows(
     ring: Ring | None = None
 
     def window(x: int, y: int, z: int) -> torch.Tensor:
-        part = image[:, x : x + full_patch[0], y : y + full_patch[1], z : z + full_patch[2]]
+        part = _box(rows, inside, (x, y, z), full_patch)
         basis = backbone((part[:, 0] if flat else part)[None].to(plan.compute))
         return basis[:, None] if flat else basis
 
@@ -98,6 +99,23 @@ def predict_rows(
             if inside_rows.start <= row < inside_rows.stop:
                 yield _finite(mean[:, inside_y, inside_z])
     monitor.report("segment", total, total)
+
+
+def _padding(shape: Sequence[int], patch: Sequence[int]) -> tuple[list[int], list[slice]]:
+    """Return the shape of the padded image, and where the image is in it: in the middle, as nnU-Net pads."""
+    padded = [max(n, p) for n, p in zip(shape, patch, strict=True)]
+    before = [(p - n) // 2 for n, p in zip(shape, padded, strict=True)]
+    return padded, [slice(b, b + n) for b, n in zip(before, shape, strict=True)]
+
+
+def _box(rows: ImageRows, inside: Sequence[slice], start: Sequence[int], patch: Sequence[int]) -> torch.Tensor:
+    """Return the window ``(channels, *patch)`` that starts at this voxel of the padded image, with zeros outside."""
+    lows = [max(s, part.start) for s, part in zip(start, inside, strict=True)]
+    highs = [min(s + p, part.stop) for s, p, part in zip(start, patch, inside, strict=True)]
+    x, y, z = (slice(low - part.start, high - part.start) for low, high, part in zip(lows, highs, inside, strict=True))
+    box = rows.read(x.start, x.stop)[:, :, y, z]
+    pad = [n for i in (2, 1, 0) for n in (lows[i] - start[i], start[i] + patch[i] - highs[i])]
+    return torch.nn.functional.pad(box, pad) if any(pad) else box
 
 
 def _finite(row: torch.Tensor) -> torch.Tensor:
