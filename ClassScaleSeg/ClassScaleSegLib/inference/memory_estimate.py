@@ -29,7 +29,6 @@ _PEAK_MAPS = 5.5
 # The same slab by slab (`unet_slabs`), which adds slabs of the feature maps and what oneDNN needs for them: measured
 _PEAK_MAPS_IN_SLABS, _MAP_SLABS = 1.3, 160 << 20
 _SLABS = 100 << 20  # slabs of the image in float64 that are resized at a time: measured
-_USUAL_PARAMETERS = 31_000_000  # of nnU-Net's default network, if a summary does not know the number
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class ModelSize:
         folds, turned = len(model.folds), model.orientation is not None
         rank = min(model.features * folds, model.classes)
         if isinstance(model, ModelSummary):
-            parameters = folds * (_USUAL_PARAMETERS if model.parameters is None else model.parameters)
+            parameters = folds * model.parameters
             return cls(model.patch, model.spacing, model.features, parameters, rank, model.channels, turned=turned)
         parameters = sum(p.numel() for network in model.backbones for p in network.parameters())
         spacing, transpose = tuple(model.configuration.spacing), tuple(model.plans_manager.transpose_forward)

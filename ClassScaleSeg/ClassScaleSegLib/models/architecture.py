@@ -22,13 +22,63 @@ OPERATIONS = {  # arguments that name a class, and the allowed classes; {d} is 2
     "nonlin": ("LeakyReLU", "ReLU", "ELU", "GELU", "SiLU", "Mish", "PReLU"),
     "block": ("BasicBlockD", "BottleneckD"),
 }
+_UNET = "dynamic_network_architectures.architectures.unet"
 _RESIDUAL = "dynamic_network_architectures.building_blocks.residual"
+_OLD = (  # entries of plans from before nnU-Net 2.5, which have no architecture
+    "UNet_class_name",
+    "UNet_base_num_features",
+    "unet_max_num_features",
+    "n_conv_per_stage_encoder",
+    "n_conv_per_stage_decoder",
+    "conv_kernel_sizes",
+    "pool_op_kernel_sizes",
+)
 _BOUNDS = {
     **dict.fromkeys(("features_per_stage", "stem_channels", "bottleneck_channels"), MAX_FEATURES),
     **dict.fromkeys(("n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder"), MAX_CONVOLUTIONS),
     "kernel_sizes": MAX_KERNEL,
     "strides": MAX_STRIDE,
 }
+
+
+def planned_architecture(entries: dict) -> dict:
+    """Return the architecture of a configuration; for plans from before nnU-Net 2.5, as nnU-Net converts them.
+
+    :param entries: of one configuration, with the inherited ones.
+    :raises ModelError: if it has none, neither new nor old.
+    """
+    if "architecture" in entries:
+        architecture = entries["architecture"]
+        if not isinstance(architecture, dict) or not isinstance(architecture.get("arch_kwargs"), dict):
+            raise ModelError("'architecture' must be an object with 'arch_kwargs'.")
+        return architecture
+    missing = next((key for key in _OLD if key not in entries), None)
+    if missing is not None:
+        raise ModelError(f"It describes no network, not even as plans written before nnU-Net 2.5 do: no {missing!r}.")
+    name, base, most, blocks, decoder, kernels, strides = (entries[key] for key in _OLD)
+    dimension = len(entries["patch_size"])
+    if not all(type(limit) is int and 1 <= limit <= MAX_FEATURES for limit in (base, most)):
+        raise ModelError(
+            f"UNet_base_num_features {short(base)} and unet_max_num_features {short(most)} must be whole numbers "
+            f"from 1 to {MAX_FEATURES}."
+        )
+    if not isinstance(blocks, list) or len(blocks) > MAX_STAGES:
+        raise ModelError(f"n_conv_per_stage_encoder {short(blocks)} must be a list of at most {MAX_STAGES} numbers.")
+    arguments = {
+        "n_stages": len(blocks),
+        "features_per_stage": [min(base * 2**stage, most) for stage in range(len(blocks))],
+        "conv_op": f"torch.nn.Conv{dimension}d",
+        "kernel_sizes": kernels,
+        "strides": strides,
+        "n_conv_per_stage" if name == "PlainConvUNet" else "n_blocks_per_stage": blocks,
+        "n_conv_per_stage_decoder": decoder,
+        "conv_bias": True,
+        "norm_op": f"torch.nn.InstanceNorm{dimension}d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    return {"network_class_name": f"{_UNET}.{name}", "arch_kwargs": arguments}
 
 
 def check_architecture(entries: dict) -> None:
@@ -62,20 +112,20 @@ def check_architecture(entries: dict) -> None:
             fine = isinstance(value, dict) and all(isinstance(entry, bool | int | float) for entry in value.values())
             if not fine or not numbers([value.get("eps", 1e-5)], 1):
                 raise ModelError(f"{key} {short(value)} must be an object whose values are numbers, true or false.")
-    kernels, strides = (_per_stage(arguments, key, stages, dimension) for key in ("kernel_sizes", "strides"))
+    kernels, strides = (per_stage_sizes(arguments, key, stages, dimension) for key in ("kernel_sizes", "strides"))
     if any(size % 2 == 0 for stage in kernels for size in stage):
         raise ModelError(f"kernel_sizes {short(kernels)} must be odd.")
     for size, per_stage in zip(entries["patch_size"], zip(*strides, strict=True), strict=True):
         if size % math.prod(per_stage):
             raise ModelError(f"patch_size {size} is not divisible by the product of the strides {list(per_stage)}.")
     entries["architecture"] = {
-        "network_class_name": f"dynamic_network_architectures.architectures.unet.{name}",
+        "network_class_name": f"{_UNET}.{name}",
         "arch_kwargs": arguments,
         "_kw_requires_import": [key for key in OPERATIONS if key in arguments],
     }
 
 
-def _per_stage(arguments: dict, key: str, stages: int, dimension: int) -> list[list[int]]:
+def per_stage_sizes(arguments: dict, key: str, stages: int, dimension: int) -> list[list[int]]:
     """Return kernel sizes or strides of each stage along each axis; plans may give one number for all of them."""
     value = arguments.get(key)
     per_stage: list[Any] = value if isinstance(value, list) else [value] * stages

@@ -18,12 +18,13 @@ from typing import Any
 from ..errors import ModelError, named
 from ..labels.label import one_line
 from ..labels.table import LabelTable
-from .architecture import MAX_FEATURES
+from .architecture import MAX_FEATURES, check_architecture, planned_architecture
 from .bundle import DESCRIPTION, TEXTS, check_size, choose_folds, is_bundle, read_manifest, read_member, read_table
 from .dataset_json import channel_names, label_rows, modality
 from .files import MAX_JSON, Files, open_source, parse_json
 from .folder import fold_names, read_plans
 from .json_checks import numbers, short, whole
+from .parameter_count import count_parameters
 
 MAX_PATCH_VOXELS = 1 << 28
 MIN_SPACING, MAX_SPACING = 1e-6, 1e6  # mm
@@ -84,7 +85,8 @@ class ModelSummary(ModelFacts):
     :ivar channel_names: such as ``("CT",)``.
     :ivar spacing: mm along z, y, x (y, x for a 2D network).
     :ivar patch: voxels, in the same order.
-    :ivar parameters: parameters of one fold's network; ``None`` if unknown because the weights are a pickle.
+    :ivar parameters: parameters of one fold's network with its last layer: those stored in a bundle, and otherwise
+        counted from the architecture in the plans.
     :ivar card: the model card, Markdown; ``None`` if there is none.
     """
 
@@ -95,7 +97,7 @@ class ModelSummary(ModelFacts):
     channel_names: tuple[str, ...]
     spacing: tuple[float, ...]
     patch: tuple[int, ...]
-    parameters: int | None = None
+    parameters: int
     card: str | None = None
 
 
@@ -178,14 +180,17 @@ def _describe(
     files: Files, plans: dict, dataset: dict, configuration: str, folds: tuple[str, ...], labels: bytes | None = None
 ) -> ModelSummary:
     """Return what both JSON files say of a configuration; the names of ``dataset.json`` if there is no label table."""
+    with named(files.where("dataset.json")):
+        channels = channel_names(dataset)
+        values, names, regions = label_rows(dataset)
     with named(files.where("plans.json")):
         plans = _whole_plans(plans)
         entries = _configuration(plans, configuration)
         _check_geometry(plans, entries)
-        features = _features(entries)
-    with named(files.where("dataset.json")):
-        channels = channel_names(dataset)
-        values, names, regions = label_rows(dataset)
+        entries["architecture"] = planned_architecture(entries)
+        features = _features(entries["architecture"]["arch_kwargs"].get("features_per_stage"))
+        check_architecture(entries)
+        parameters = count_parameters(entries, len(channels), len(values))
     with named(files.where("dataset.json" if labels is None else "labels.csv")):
         table = LabelTable.from_names(names) if labels is None else read_table(labels, values)
     backward = plans["transpose_backward"] if len(entries["patch_size"]) == 3 else (0, 1)
@@ -214,6 +219,7 @@ def _describe(
         patch=tuple(int(entries["patch_size"][axis]) for axis in backward),
         features=features,
         folds=folds,
+        parameters=parameters,
     )
 
 
@@ -276,21 +282,12 @@ def _integers(value: Any) -> bool:
     return isinstance(value, list) and all(type(entry) is int for entry in value)
 
 
-def _features(entries: dict) -> int:
-    """Return the channels of the first stage; plans from before nnU-Net 2.5 have another name for them."""
-    architecture = entries.get("architecture")
-    if "architecture" not in entries:
-        if "UNet_base_num_features" not in entries:
-            raise ModelError("It describes no network, not even as plans written before nnU-Net 2.5 do.")
-        given = [entries["UNet_base_num_features"], entries.get("unet_max_num_features", MAX_FEATURES)]
-    elif not isinstance(architecture, dict) or not isinstance(architecture.get("arch_kwargs"), dict):
-        raise ModelError("'architecture' must be an object with 'arch_kwargs'.")
-    else:
-        features = architecture["arch_kwargs"].get("features_per_stage")
-        given = features[:1] if isinstance(features, list) else [features]
-    if not given or not all(type(count) is int and 1 <= count <= MAX_FEATURES for count in given):
-        raise ModelError(f"the channels of the first stage are {short(given)}; 1 to {MAX_FEATURES} were expected.")
-    return min(given)
+def _features(per_stage: Any) -> int:
+    """Return the channels of the first stage."""
+    first = per_stage[:1] if isinstance(per_stage, list) else [per_stage]
+    if not first or type(first[0]) is not int or not 1 <= first[0] <= MAX_FEATURES:
+        raise ModelError(f"the channels of the first stage are {short(first)}; 1 to {MAX_FEATURES} were expected.")
+    return first[0]
 
 
 def _parameters(files: Files, name: str) -> int:
