@@ -119,6 +119,13 @@ def test_the_estimate_knows_the_formula_and_not_the_classes(job):
     assert replace(many, grid=few.grid) == few
 
 
+def test_reading_holds_the_image_once_and_of_several_channels_one_more(write_model):
+    for channels, held in ((1, 1), (3, 4)):
+        model = open_model(write_model(small_plans(channels=channels), small_dataset(channels=channels)))
+        turned = replace(model, orientation="RAS")
+        assert estimate(turned, (40, 30, 20), (1.0, 1.0, 1.0), voxel_bytes=4).read == held * 40 * 30 * 20 * 4
+
+
 def test_on_a_cpu_the_ring_goes_to_disk_when_the_limit_is_tight(job):
     need, messages = job(), []
     in_memory, on_disk = need.placement("cpu", "cpu").host_bytes, need.placement("cpu", "disk").host_bytes

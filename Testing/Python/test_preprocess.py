@@ -166,6 +166,10 @@ def filled(scheme, dtype, hole, rng):
     return array
 
 
+TORCH = {
+    "resampling_fn_data": "resample_torch_fornnunet",
+    "resampling_fn_data_kwargs": {"is_seg": False, "force_separate_z": False, "memefficient_seg_resampling": False},
+}
 SCHEMES = ("CT", "ZScore", "No", "RescaleTo01", "RGBTo01")
 
 
@@ -206,15 +210,34 @@ def test_images_are_prepared_as_nnunet_prepares_them(write_model, tmp_path, monk
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(np.ptp(theirs), 1e-6))
 
 
+@pytest.mark.parametrize(
+    "direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), (0, 0, -1, 1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, 1, -1, 0, 0)]
+)
+@pytest.mark.parametrize(
+    "entries", [{}, {"normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [True]}, TORCH]
+)
+def test_a_turned_view_is_prepared_as_its_copy(write_model, monkeypatch, direction, entries):
+    from ClassScaleSegLib.images.reading import read_image
+    from ClassScaleSegLib.inference import preprocess
+
+    monkeypatch.setattr(preprocess, "_SLAB_BYTES", 10_000)
+    model = open_model(write_model(plans(spacing=[1.5, 1.2, 1.0], transposed=True, **entries)))
+    voxels = filled("CT", np.int16, True, np.random.default_rng(0))[0]
+    picture = image(voxels=voxels, spacing=(0.8, 1.0, 1.3))
+    picture.SetDirection(direction)
+    source = read_image(picture, 1, "RAS")
+    assert not source.voxels.flags.c_contiguous
+    copied = replace(source, voxels=np.ascontiguousarray(source.voxels))
+    found, expected = (preprocess.prepare(read, model) for read in (source, copied))
+    assert (found.box, found.shape) == (expected.box, expected.shape)
+    np.testing.assert_allclose(found.image.whole(), expected.image.whole(), rtol=0, atol=2e-7)
+
+
 def test_plans_with_another_resampling_are_left_to_nnunet(write_model):
     from ClassScaleSegLib.images.reading import read_image
     from ClassScaleSegLib.inference.preprocess import prepare
 
-    entries = {
-        "resampling_fn_data": "resample_torch_fornnunet",
-        "resampling_fn_data_kwargs": {"is_seg": False, "force_separate_z": False, "memefficient_seg_resampling": False},
-    }
-    model = open_model(write_model(plans(spacing=[1.5, 1.2, 1.0], **entries)))
+    model = open_model(write_model(plans(spacing=[1.5, 1.2, 1.0], **TORCH)))
     source = read_image(image(), 1)
     stock, _, _ = model.configuration.preprocessor_class(verbose=False).run_case_npy(
         source.voxels, None, {"spacing": list(source.spacing)}, model.plans_manager, model.configuration, model.dataset

@@ -31,6 +31,18 @@ class Turn:
     order: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
 
+    @classmethod
+    def as_stored(cls, array: np.ndarray) -> Turn:
+        """Return the turn that brings the axes of a view to their order in memory, in which it is worked on fastest.
+
+        >>> turned = np.zeros((2, 3, 4))[::-1].transpose(2, 0, 1)
+        >>> Turn.as_stored(turned).apply(turned).shape
+        (2, 3, 4)
+        """
+        strides = array.strides[-3:]
+        z, y, x = sorted(range(3), key=lambda axis: -abs(strides[axis]))
+        return cls((z, y, x), (strides[z] < 0, strides[y] < 0, strides[x] < 0))
+
     def apply(self, array: np.ndarray) -> np.ndarray:
         """Return a view of ``array`` in the new order."""
         first = array.ndim - 3

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
@@ -30,7 +30,8 @@ class InputImage:
     """An image in the orientation that a model needs, and the way back to the user's grid.
 
     :ivar name: the file or files, for messages.
-    :ivar voxels: ``(channels, z, y, x)`` in the model's orientation; ``None`` after `without_voxels`.
+    :ivar voxels: ``(channels, z, y, x)`` in the model's orientation, a view of the voxels as stored, whose axes may
+        have any order and run backwards; ``None`` after `without_voxels`.
     :ivar spacing: mm along z, y, x, in the model's orientation.
     :ivar geometry: grid of the user's image, which is also the grid of the results.
     :ivar notices: sentences that the user should see: what was left out, and how ambiguous headers were understood.
@@ -42,11 +43,11 @@ class InputImage:
     geometry: Geometry
     notices: tuple[str, ...]
     _turn: Turn | None
-    _owners: tuple[Any, ...]  # SimpleITK images: ``voxels`` may be a view of their memory
+    _owner: sitk.Image | None  # ``voxels`` are a view of its memory
 
     def without_voxels(self) -> InputImage:
         """Return a copy without voxels, so that their memory can be freed once the network has used them."""
-        return replace(self, voxels=None, _owners=())
+        return replace(self, voxels=None, _owner=None)
 
     def restore(self, array: np.ndarray) -> np.ndarray:
         """Turn an array from the model's orientation back to the user's grid.
@@ -80,31 +81,46 @@ def read_image(
     import SimpleITK as sitk
 
     if isinstance(source, sitk.Image):
-        name, read = "The image", [ReadVolume.of_image(source)]
+        name, read = "The image", ReadVolume.of_image(source)
+        _check_volume(name, read, 1, channels, flat)
     else:
         files = [source] if isinstance(source, (str, Path)) else list(source)
         name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-        read = [_read(Path(file), flat, nibabel) for file in files]
-    notices = tuple(notice for volume in read for notice in volume.notices)
-    _check_channels(name, read, channels, flat)
-    geometry, turn = read[0].geometry, None
-    owners: tuple[Any, ...] = ()
-    if len(read) > 1:
-        voxels = np.stack([volume.voxels for volume in read])
-    else:
-        voxels, owners = read[0].voxels.reshape(channels, *read[0].voxels.shape[-3:]), (read[0].owner,)
-    oriented = geometry
+        read = _read_files(name, files, channels, flat, nibabel)
+    voxels = read.voxels.reshape(channels, *read.voxels.shape[-3:])
+    oriented, turn = read.geometry, None
     if orientation is not None:
-        oriented, turn = geometry.turned(orientation)
-        stored, voxels = voxels, np.ascontiguousarray(turn.apply(voxels))
-        if not np.may_share_memory(stored, voxels):  # else nothing had to be turned, and it is still a view
-            owners = ()
-        del read, stored
+        oriented, turn = read.geometry.turned(orientation)
+        voxels = turn.apply(voxels)
     _check_finite(name, voxels)
     spacing = oriented.spacing[::-1]
     if flat and oriented.size[2] == 1:
         spacing = (999 * max(spacing[1:]), *spacing[1:])  # as nnU-Net's SimpleITKIO does for one slice
-    return InputImage(name, voxels, spacing, geometry, notices, turn, owners)
+    return InputImage(name, voxels, spacing, read.geometry, read.notices, turn, read.owner)
+
+
+def _read_files(name: str, files: Sequence[str | Path], channels: int, flat: bool, nibabel: bool) -> ReadVolume:
+    """Read and check files. Of several, each is copied to the result and freed before the next is read.
+
+    :returns: the only volume as it is stored, or the channels ``(channels, z, y, x)`` on the grid of the first.
+    """
+    first = _read(Path(files[0]), flat, nibabel)
+    _check_volume(name, first, len(files), channels, flat)
+    if len(files) == 1:
+        return first
+    geometry, notices = first.geometry, first.notices
+    voxels = np.empty((channels, *first.voxels.shape[-3:]), first.voxels.dtype)
+    voxels[0] = first.voxels.reshape(voxels.shape[1:])
+    del first
+    for number, file in enumerate(files[1:], 1):
+        other = _read(Path(file), flat, nibabel)
+        _check_volume(name, other, len(files), channels, flat)
+        _check_grid(name, other.geometry, geometry)
+        voxels = voxels.astype(np.result_type(voxels.dtype, other.voxels.dtype), copy=False)
+        voxels[number] = other.voxels.reshape(voxels.shape[1:])
+        notices += other.notices
+        del other
+    return ReadVolume(voxels, geometry, 3, notices)
 
 
 def _read(path: Path, flat: bool, nibabel: bool) -> ReadVolume:
@@ -126,30 +142,27 @@ def _read(path: Path, flat: bool, nibabel: bool) -> ReadVolume:
         raise ImageError(f"{path} cannot be read ({error.strerror or reason(error)}).") from error
 
 
-def _check_channels(name: str, read: Sequence[ReadVolume], channels: int, flat: bool) -> None:
+def _check_volume(name: str, volume: ReadVolume, files: int, channels: int, flat: bool) -> None:
     """Require one volume for each channel, as a file, a component or, as nnU-Net's reader does, along a fourth axis."""
-    for volume in read:
-        fourth = volume.dimensions == 4 and volume.voxels.ndim == 4 and len(read) == 1
-        if not (
-            volume.dimensions == 3 or (flat and volume.dimensions == 2) or (fourth and len(volume.voxels) == channels)
-        ):
-            hint = "Extract one of its frames." if volume.dimensions == 4 else "Give the whole volume, not a slice."
-            raise ImageError(f"{name} is a {volume.dimensions}D image; the model segments 3D images. {hint}")
-    components = [math.prod(volume.voxels.shape[:-3]) for volume in read]
-    if sum(components) != channels or (len(read) > 1 and max(components) > 1):
+    fourth = volume.dimensions == 4 and volume.voxels.ndim == 4 and files == 1
+    if not (volume.dimensions == 3 or (flat and volume.dimensions == 2) or (fourth and len(volume.voxels) == channels)):
+        hint = "Extract one of its frames." if volume.dimensions == 4 else "Give the whole volume, not a slice."
+        raise ImageError(f"{name} is a {volume.dimensions}D image; the model segments 3D images. {hint}")
+    components = math.prod(volume.voxels.shape[:-3])
+    if files * components != channels or (files > 1 and components > 1):
+        given = f"1 file with {components}" if files == 1 else f"{files} files, one with {components}"
         raise ImageError(
-            f"{name}: {len(read)} file(s) with {'+'.join(map(str, components))} channel(s) were given, but the model "
-            f"needs {channels}. Give one file for each channel, in the model's order."
+            f"{name}: {given} channel(s) were given, but the model needs {channels}. Give one file for each channel, "
+            "in the model's order."
         )
-    first = read[0].geometry
-    for other in (volume.geometry for volume in read[1:]):
-        same = np.allclose(other.spacing, first.spacing, rtol=1e-3)
-        same &= np.allclose(other.direction, first.direction, atol=1e-3)
-        same &= np.allclose(other.origin, first.origin, atol=1e-2)
-        if other.size != first.size or not same:
-            raise ImageError(
-                f"{name}: the channels have different grids. Resample them to the grid of the first channel."
-            )
+
+
+def _check_grid(name: str, other: Geometry, first: Geometry) -> None:
+    same = np.allclose(other.spacing, first.spacing, rtol=1e-3)
+    same &= np.allclose(other.direction, first.direction, atol=1e-3)
+    same &= np.allclose(other.origin, first.origin, atol=1e-2)
+    if other.size != first.size or not same:
+        raise ImageError(f"{name}: the channels have different grids. Resample them to the grid of the first channel.")
 
 
 def _check_finite(name: str, voxels: np.ndarray) -> None:

@@ -42,19 +42,18 @@ class ModelSize:
     rank: int  # channels of the basis, all folds together
     channels: int  # of the input
     transpose: tuple[int, ...] = (0, 1, 2)  # for each axis of the model, the axis (z, y, x) of the image
-    turned: bool = False  # images are turned to an anatomical orientation
 
     @classmethod
     def of(cls, model: Model | ModelSummary) -> ModelSize:
         """Return the size of a model; a summary has the parameters of the last layer too."""
-        folds, turned = len(model.folds), model.orientation is not None
+        folds = len(model.folds)
         rank = min(model.features * folds, model.classes)
         if isinstance(model, ModelSummary):
             parameters = folds * model.parameters
-            return cls(model.patch, model.spacing, model.features, parameters, rank, model.channels, turned=turned)
+            return cls(model.patch, model.spacing, model.features, parameters, rank, model.channels)
         parameters = sum(p.numel() for network in model.backbones for p in network.parameters())
         spacing, transpose = tuple(model.configuration.spacing), tuple(model.plans_manager.transpose_forward)
-        return cls(model.patch, spacing, model.features, parameters, rank, model.channels, transpose, turned)
+        return cls(model.patch, spacing, model.features, parameters, rank, model.channels, transpose)
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Estimate:
     :ivar image: the preprocessed image on the model grid.
     :ivar rows: its rows that windows need at a time.
     :ivar labels: the label map, and the confidence if wanted, on the input grid.
-    :ivar read: the most that reading holds: the image as stored, twice if it is turned or has several channels.
+    :ivar read: the most that reading holds: the image as stored, and one channel more while it is copied to the others.
     """
 
     grid: tuple[int, int, int]
@@ -183,7 +182,7 @@ def estimate(
         image=4 * size.channels * math.prod(grid),
         rows=2 * 4 * size.channels * min(full[0], grid[0]) * math.prod(grid[1:]),
         labels=math.prod(shape) * (6 if confidence else 2),
-        read=stored * (2 if size.turned or size.channels > 1 else 1),
+        read=stored + (stored // size.channels if size.channels > 1 else 0),
     )
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..images.geometry import Turn
+
 if TYPE_CHECKING:
     import torch
 
@@ -20,7 +22,8 @@ def nonzero_mask(voxels: np.ndarray) -> np.ndarray:
     """Return nnU-Net's mask of an image ``(channels, X, Y, Z)``: where any channel is not zero, with holes filled."""
     from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
-    return create_nonzero_mask(voxels)
+    turn = Turn.as_stored(voxels)
+    return turn.undo(create_nonzero_mask(turn.apply(voxels)))
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Normalized:
         :raises ValueError: if the voxels are no RGB values, as the plans want them.
         """
         inside = mask if scheme == _Z_SCORE else None
-        parts = _Parts(voxels, inside, slab)
+        parts = _Parts.of(voxels, inside, slab)
         least, greatest = parts.range()
         clip, shift, scale = None, 0.0, 1.0
         if scheme == _CT:
@@ -99,11 +102,18 @@ class Normalized:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The voxels of a channel inside a mask, slab by slab."""
+    """The voxels of a channel inside a mask, slab by slab, in their order in memory: as fast as they can be read."""
 
     voxels: np.ndarray
     mask: np.ndarray | None
     slab: int
+
+    @classmethod
+    def of(cls, voxels: np.ndarray, mask: np.ndarray | None, slab: int) -> _Parts:
+        """Return slabs of about as many voxels as ``slab`` slices of ``voxels``."""
+        turn = Turn.as_stored(voxels)
+        stored = turn.apply(voxels)
+        return cls(stored, None if mask is None else turn.apply(mask), max(1, slab * len(stored) // len(voxels)))
 
     def _all(self) -> list[slice]:
         return [slice(first, first + self.slab) for first in range(0, len(self.voxels), self.slab)]

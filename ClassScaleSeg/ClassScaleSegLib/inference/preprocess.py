@@ -136,7 +136,7 @@ def nonzero_box(voxels: np.ndarray) -> tuple[slice, slice, slice] | None:
     >>> nonzero_box(image)
     (slice(1, 3, None), slice(2, 3, None), slice(3, 6, None))
     """
-    faces = [side for axis in (1, 2, 3) for side in (voxels.take(0, axis), voxels.take(-1, axis))]
+    faces = [np.moveaxis(voxels, axis, 0)[side] for axis in (1, 2, 3) for side in (0, -1)]
     if all(face.any() for face in faces):  # as in a CT, where air is not 0
         x, y, z = (slice(0, length) for length in voxels.shape[1:])
         return x, y, z
@@ -266,7 +266,12 @@ def _prepare_with_nnunet(image: InputImage, model: Model) -> ImageRows:
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     properties: dict[str, Any] = {"spacing": list(image.spacing)}
     array, _, _ = preprocessor.run_case_npy(
-        image.voxels, None, properties, model.plans_manager, _image_only(model.configuration), model.dataset
+        np.ascontiguousarray(image.voxels),
+        None,
+        properties,
+        model.plans_manager,
+        _image_only(model.configuration),
+        model.dataset,
     )
     rows = torch.from_numpy(np.ascontiguousarray(array, np.float32))
     _check_finite(rows, image, model)
