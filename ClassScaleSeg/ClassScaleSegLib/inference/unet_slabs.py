@@ -21,9 +21,7 @@ from dynamic_network_architectures.building_blocks.simple_conv_blocks import Con
 from torch import nn
 
 # Bytes of the input and the output of a convolution for one slab.
-SLAB_BYTES = 32 << 20
-# From this number of channels x rows x columns on, torch leaves a convolution to oneDNN. Its own is slower.
-_ONEDNN_LEAST = 20480
+SLAB_BYTES = 16 << 20
 _CACHED_BYTES = 1 << 20  # of a part of a map that several operations pass over
 _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -47,7 +45,7 @@ class SlabUNet:
         """
         encoder: Any = self._network.encoder
         decoder: Any = self._network.decoder
-        x = x.contiguous(memory_format=_last(x))
+        x = _empty(x, x.shape[1], x.shape[2:]).copy_(x)  # of one channel, x is said to have every memory format
         if getattr(encoder, "stem", None) is not None:
             x = self._run(encoder.stem, x, own=False)
         skips = []
@@ -102,14 +100,13 @@ class SlabUNet:
         length, plane = whole.x.shape[2], whole.x.shape[3:]
         sizes = zip(whole.x.shape[2:], conv.padding, conv.kernel_size, conv.stride, strict=True)
         shape = [(n + 2 * p - k) // s + 1 for n, p, k, s in sizes]
-        row_bytes = 4 * math.prod(plane) * (conv.in_channels * stride + conv.out_channels)
-        least = _ONEDNN_LEAST // (conv.in_channels * stride * plane[0]) + 1
-        step = max(SLAB_BYTES // row_bytes, least, padding)
+        # torch's own convolution copies each voxel as often as the kernel has voxels
+        copies = 1 if _by_onednn(whole.x) else math.prod(conv.kernel_size)
+        row_bytes = 4 * math.prod(plane) * (conv.in_channels * stride * copies + conv.out_channels)
+        step = max(SLAB_BYTES // row_bytes, padding, 1)
         if len(sources) == 1 and step >= shape[0]:
             self._check()
-            return conv(whole.x).contiguous(
-                memory_format=_last(whole.x)
-            )  # torch's own convolutions are not channels last
+            return _convolution(whole.x, conv, conv.padding).contiguous(memory_format=_last(whole.x))
         in_place = own and (conv.out_channels, *shape) == whole.x.shape[1:]
         out = whole.x if in_place else _empty(whole.x, conv.out_channels, shape)
         buffer: torch.Tensor | None = None
@@ -126,9 +123,7 @@ class SlabUNet:
                     buffer = _empty(whole.x, conv.in_channels, (high - low, *plane))
                 slab = buffer[:, :, : high - low]
                 _fill(slab, sources, low, length)
-            rows = torch.convolution(
-                slab, conv.weight, conv.bias, conv.stride, (0, *conv.padding[1:]), conv.dilation, False, [0], 1
-            )
+            rows = _convolution(slab, conv, (0, *conv.padding[1:]))
             out[:, :, written : written + pending.shape[2]] = pending
             written, pending = first, rows
         out[:, :, written:] = pending
@@ -183,6 +178,17 @@ class _Upsampled:
             rows += self._bias
         start = low * self._stride[0]
         return rows[first - start : last - start].movedim(-1, 0)[None]
+
+
+def _convolution(x: torch.Tensor, conv: Any, padding: tuple[int, ...]) -> torch.Tensor:
+    """Convolve with another padding than that of the module."""
+    if _by_onednn(x):  # which torch itself leaves only large inputs to; its own function is several times slower
+        return torch.mkldnn_convolution(x, conv.weight, conv.bias, padding, conv.stride, conv.dilation, 1)
+    return torch.convolution(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, False, [0], 1)
+
+
+def _by_onednn(x: torch.Tensor) -> bool:
+    return x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def _fill(slab: torch.Tensor, sources: Sequence[_Source], low: int, length: int) -> None:

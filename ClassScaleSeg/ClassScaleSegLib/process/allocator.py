@@ -11,7 +11,7 @@ import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
-_RETURNED_FROM, _KEPT_AT_MOST = 8 << 20, 32 << 20
+_RETURNED_FROM, _KEPT_AT_MOST = 8 << 20, 64 << 20
 
 
 def return_memory_at_once() -> None:
