@@ -172,6 +172,18 @@ def test_the_surface_of_a_box_along_the_grid_is_too_small_as_documented(spacing,
     assert (1 - error) * exact < area < exact
 
 
+@pytest.mark.parametrize(
+    "spacing, share", [((1.0, 1.0, 1.0), 0.927), ((0.8, 0.8, 3.0), 0.81), ((0.7, 0.7, 5.0), 0.725)]
+)
+def test_a_plane_along_the_slices_is_too_small_as_documented(spacing, share):
+    def surface(rows: int, columns: int) -> float:
+        shape = (6, rows, columns)
+        return measure(np.ones(shape, np.uint16), grid(shape, spacing))[1].surface_mm2
+
+    inner = surface(40, 40) - surface(40, 20) - surface(20, 40) + surface(20, 20)  # without the sides of the boxes
+    assert inner == pytest.approx(share * 2 * 20 * 20 * spacing[0] * spacing[1], rel=0.006)
+
+
 @pytest.mark.parametrize("spacing", SPACINGS[:3])
 def test_the_surface_of_a_box_across_the_grid(spacing):
     def inside(x, y, z):

@@ -64,7 +64,7 @@ def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> 
     result = segment(image, model, device=device, progress=reporter.progress)
     outputs = {"output": folder / f"{demo.sample}.seg.nrrd", "statistics": folder / f"{demo.sample}.csv"}
     result.write(outputs["output"], overwrite=True)
-    result.write_statistics(outputs["statistics"], overwrite=True)
+    result.write_statistics(outputs["statistics"], overwrite=True, image=image)
     picture = folder / f"{demo.sample}.png"
     draw(image, result, picture)
     facts: dict[str, Any] = {**outputs, "picture": picture, "structures": len(np.unique(result.labels)) - 1}

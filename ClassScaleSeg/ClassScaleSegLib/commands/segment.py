@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from .. import errors
 from ..catalog.catalog import resolve_model
 from ..files import replacing
 from ..images.formats import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable, writable_geometry
 from ..images.geometry import Geometry
+from ..images.reading import InputImage, read_image
 from ..images.segmentation import Segmentation
 from ..inference.progress import Progress
 from ..inference.segmenter import segment_with
@@ -31,10 +33,24 @@ from .reporting import Reporter
 
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file
 _IN_JOB = ("images", "output", "model", "confidence", "statistics", "classes_file", *_OPTIONS)
-_SIDE_FILES = {  # the suffix of a file in a folder, the allowed suffixes, and what writes the file
-    "confidence": (".nrrd", IMAGE_SUFFIXES, Segmentation.write_confidence),
-    "statistics": (".csv", TABLE_SUFFIXES, Segmentation.write_statistics),
+_SIDE_FILES = {  # the suffix of a file in a folder, and the allowed suffixes
+    "confidence": (".nrrd", IMAGE_SUFFIXES),
+    "statistics": (".csv", TABLE_SUFFIXES),
 }
+
+
+class _Models(NamedTuple):
+    """What the models of a job have in common, and a function that segments an image with them.
+
+    :ivar channels: number of input channels.
+    :ivar flat: whether all are 2D.
+    :ivar nibabel: whether the first model's images were read with nibabel, as of :func:`read_image`.
+    """
+
+    channels: int
+    flat: bool
+    nibabel: bool
+    run: Callable[..., Segmentation]
 
 
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +91,8 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--statistics",
         metavar="FILE",
-        help="also write the voxels and millilitres of each class as CSV; with several images, name a folder",
+        help="also write volume, surface, position and intensities of each class as CSV; with several images, name a "
+        "folder",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist already")
     parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on standard output")
@@ -110,8 +127,8 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         reporter.error(errors.ClassScaleError(f"{said} Leave that out, or change the file."))
         return ExitCode.USAGE
     job = _job(options)
-    channels, flat, run = _models(job)
-    found = find_cases(job.images, channels, job.output, options.format, flat)
+    models = _models(job)
+    found = find_cases(job.images, models.channels, job.output, options.format, models.flat)
     failed = []
     for index, case in enumerate(found.cases, start=1):
         reporter.begin(case.name, index, len(found.cases))
@@ -124,7 +141,7 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             check_writable(case.output, options.overwrite, SEGMENTATION_SUFFIXES)
             for kind, path in files.items():
                 check_writable(path, options.overwrite, _SIDE_FILES[kind][1])
-            _segment_case(job, options.overwrite, reporter, case, files, run)
+            _segment_case(job, options.overwrite, reporter, case, files, models)
         except Exception as error:
             if not found.many or isinstance(error, errors.Cancelled):
                 raise
@@ -164,20 +181,20 @@ def _job(options: argparse.Namespace) -> Job:
     return Job(tuple(options.images), tuple(options.model), *files, Options(**chosen))
 
 
-def _models(job: Job) -> tuple[int, bool, Callable[..., Segmentation]]:
-    """Return the number of input channels, whether all are 2D, and a function that segments an image with the models.
-
-    A single model is opened once for all cases.
-    """
+def _models(job: Job) -> _Models:
+    """Open a single model, once for all cases; several are opened one after the other in each case."""
     sources = [path for text in job.models for path in resolve_model(str(text))]
     options = replace(job.options, confidence=job.confidence is not None)
     if len(sources) == 1:
         model = open_model(sources[0], options.folds, options.checkpoint, options.configuration)
         flat = len(model.patch) == 2
-        return model.channels, flat, lambda image, *more: segment_with(image, model, options, *more)
+        run = partial(segment_with, model=model, options=options)
+        return _Models(model.channels, flat, model.reads_with_nibabel, run)
     channels = common_channels(sources, options.configuration)
-    flat = all(len(summarize(source, options.configuration).patch) == 2 for source in sources)
-    return channels, flat, lambda image, *more: segment_parts(image, sources, options, *more)
+    summaries = [summarize(source, options.configuration) for source in sources]
+    flat = all(len(summary.patch) == 2 for summary in summaries)
+    run = partial(segment_parts, sources=sources, options=options)
+    return _Models(channels, flat, summaries[0].reads_with_nibabel, run)
 
 
 def _refuse_name(case: Case) -> None:
@@ -196,7 +213,15 @@ def _side_files(job: Job, case: Case, many: bool) -> dict[str, Path]:
     }
 
 
-def _segment_case(job: Job, overwrite: bool, reporter: Reporter, case: Case, files: dict, run: Any) -> None:
+def _first_channel(case: Case, models: _Models) -> InputImage:
+    """Read the image anew for its intensities: during the segmentation its voxels were freed."""
+    channels = models.channels if len(case.files) == 1 else 1
+    return read_image(case.files[0], channels, flat=models.flat, nibabel=models.nibabel)
+
+
+def _segment_case(
+    job: Job, overwrite: bool, reporter: Reporter, case: Case, files: dict[str, Path], models: _Models
+) -> None:
     begin = time.monotonic()
     written = [case.output, *(files[kind] for kind in files if kind == "confidence")]
 
@@ -204,11 +229,19 @@ def _segment_case(job: Job, overwrite: bool, reporter: Reporter, case: Case, fil
         for path in written:
             writable_geometry(path, geometry)
 
-    result = run(case.files[0] if len(case.files) == 1 else case.files, reporter.progress, None, accept)
+    images = case.files[0] if len(case.files) == 1 else case.files
+    result = models.run(images, progress=reporter.progress, accept=accept)
     reporter.progress(Progress("write", 0, 1))
     with ExitStack() as stack:  # all files are written before any is renamed to its final name
         for kind, path in files.items():
-            _SIDE_FILES[kind][2](result, stack.enter_context(replacing(path, overwrite)))
+            temporary = stack.enter_context(replacing(path, overwrite))
+            if kind == "confidence":
+                result.write_confidence(temporary)
+            else:
+                image = _first_channel(case, models)
+                assert image.voxels is not None  # an image that was just read has its voxels
+                result.write_statistics(temporary, image=image.voxels[0])
+                del image
         result.write(case.output, overwrite, job.options.keep_empty)
     structures = sum(row.voxels > 0 for row in result.statistics())
     seconds = round(time.monotonic() - begin, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..labels.csv import CODE_COLUMNS, code_cells
 from ..labels.table import LabelTable
 from .counts import LabelVolume
 from .geometry import ROUNDED_SHEAR, Geometry
+from .measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from .seg_nrrd import write_seg_nrrd
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
@@ -105,23 +106,40 @@ def write_confidence(path: Path, confidence: np.ndarray | None, geometry: Geomet
         _write_image(temporary, path, confidence.astype(np.float32, copy=False), geometry)
 
 
-def write_statistics(path: Path, rows: Iterable[LabelVolume], table: LabelTable, overwrite: bool) -> None:
-    """Write the size and the codes of each class as CSV; see `Segmentation.write_statistics`.
+def write_statistics(
+    path: Path,
+    rows: Iterable[LabelVolume],
+    measures: Mapping[int, LabelMeasures],
+    table: LabelTable,
+    overwrite: bool,
+    intensities: bool,
+) -> None:
+    """Write the size, the codes and the measures of each class as CSV; see `Segmentation.write_statistics`.
 
     :param path: the file, ``.csv``.
     :param rows: as from `Segmentation.statistics`.
+    :param measures: as from `Segmentation.measures`; the cells of a class that is not there stay empty.
     :param table: has the codes of all rows.
     :param overwrite: replace an existing file.
+    :param intensities: whether to write the columns of the intensities.
     :raises OutputError: if the suffix is not supported or the file cannot be written.
     """
     _suffix(path, TABLE_SUFFIXES)
-    columns = ["LabelValue", "Name", "Voxels", "Volume_mL", *itertools.chain(*CODE_COLUMNS.values())]
+    measured = [*COLUMNS, *(INTENSITY_COLUMNS if intensities else ())]
+    columns = ["LabelValue", "Name", "Voxels", "Volume_mL", *itertools.chain(*CODE_COLUMNS.values()), *measured]
     with replacing(path, overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         for row in rows:
             volume = f"{row.volume_ml:.6g}"
-            writer.writerow([row.value, row.name, row.voxels, volume, *code_cells(table[row.value])])
+            found = measures.get(row.value)
+            cells = [""] * len(measured) if found is None else [_measure_cell(cell) for cell in found.cells()]
+            writer.writerow([row.value, row.name, row.voxels, volume, *code_cells(table[row.value]), *cells])
+
+
+def _measure_cell(cell: float | int | bool) -> str:
+    """Return the text of a measure: twelve digits hold integers of 32 bits, their medians, and every float32."""
+    return str(cell).lower() if isinstance(cell, bool) else f"{cell:.12g}"
 
 
 def _suffix(path: Path, suffixes: tuple[str, ...]) -> str:

@@ -194,7 +194,7 @@ class _Shapes:
             voxels=voxels,
             volume_ml=voxels * self._millilitres,
             surface_mm2=float(self._surface[value]),
-            centroid=(-x, -y, z),
+            centroid=(0.0 - x, 0.0 - y, z),  # never -0
             first=tuple(first.tolist()),
             last=tuple(last.tolist()),
             touches_edge=bool((first == 0).any() or (last == self._end).any()),

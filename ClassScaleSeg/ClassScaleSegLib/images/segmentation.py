@@ -14,11 +14,15 @@ from ..labels.table import LabelTable
 from .counts import LabelVolume, voxel_counts
 from .formats import write_confidence, write_segmentation, write_statistics
 from .geometry import Geometry
+from .measures import LabelMeasures, measure
 from .nifti import check_nifti, is_nifti
+from .reading import ImageSource, read_image
 from .seg_nrrd import read_segments
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+
+_SAME_GRID = "Give the image that was segmented, or its voxels as an array, or resample it to this grid."
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,19 +94,43 @@ class Segmentation:
         """
         write_confidence(Path(path), self.confidence, self.geometry, overwrite)
 
-    def write_statistics(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write voxels, millilitres and codes of every class as CSV.
+    def write_statistics(
+        self, path: str | Path, overwrite: bool = False, image: ImageSource | np.ndarray | None = None
+    ) -> None:
+        """Write voxels, millilitres, codes and measures of every class as CSV.
 
         :param path: ``.csv``.
         :param overwrite: replace an existing file.
+        :param image: as of :meth:`measures`; with an image there are also the columns of its intensities.
+        :raises ImageError: as :meth:`measures`.
         :raises OutputExistsError: if the file exists and ``overwrite`` is false.
         :raises OutputError: if the file cannot be written.
         """
-        write_statistics(Path(path), self.statistics(), self.table, overwrite)
+        measures = self.measures(image)
+        write_statistics(Path(path), self.statistics(), measures, self.table, overwrite, image is not None)
 
     def statistics(self) -> list[LabelVolume]:
         """Return voxels and volume of every class but the background, in table order; 0 voxels if it does not occur."""
         return class_volumes(voxel_counts(self.labels), self.table, self.geometry)
+
+    def measures(self, image: ImageSource | np.ndarray | None = None) -> dict[int, LabelMeasures]:
+        """Measure surface, position and box of every class that occurs, and the intensities of an image inside it.
+
+        :param image: a file, a DICOM folder or a SimpleITK image with one channel on the grid of the segmentation, or
+            the voxels of one, ``(z, y, x)``. ``None``: no intensities.
+        :returns: the measures by label value, as :func:`~ClassScaleSegLib.images.measures.measure` defines them.
+        :raises ImageError: if the image cannot be read, is on another grid, or is not finite.
+        """
+        if image is None or isinstance(image, np.ndarray):
+            return measure(self.labels, self.geometry, image)
+        source = read_image(image, channels=1, flat=self.geometry.size[2] == 1)
+        own, other = self.geometry, source.geometry
+        if own.size != other.size:
+            raise ImageError(f"{source.name} has {other.size} voxels and the segmentation {own.size}. {_SAME_GRID}")
+        if own.distance(other) > min(own.spacing) / 2:
+            raise ImageError(f"{source.name} is {own.distance(other):.3g} mm away from the segmentation. {_SAME_GRID}")
+        assert source.voxels is not None  # an image that was just read has its voxels
+        return measure(self.labels, own, source.voxels[0])
 
     def to_image(self) -> sitk.Image:
         """Return the label map as a SimpleITK image of unsigned 16-bit integers."""
