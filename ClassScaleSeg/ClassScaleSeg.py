@@ -86,7 +86,7 @@ class ClassScaleSegParameterNode:
     :ivar classes: one class name per line; empty: all classes.
     :ivar segmentation: the node to fill; none: a new node.
     :ivar confidence: the volume to fill with the probability of each voxel's class; none: it is not computed.
-    :ivar statistics: the table to fill with the volumes of the structures; none: no table.
+    :ivar statistics: the table to fill with the statistics of the structures; none: no table.
     :ivar standardNames: name segments by their terminology codes.
     :ivar keepEmpty: also add segments for classes that were not found.
     :ivar device: "auto", "cpu", "cuda:0" and so on.

@@ -82,8 +82,30 @@ def test_a_volume_becomes_a_segmentation_with_confidence_and_statistics(scene, l
     volumes = {statistics.GetCellText(row, 0): float(statistics.GetCellText(row, 3)) for row in range(120)}
     value = segments(node)["Segment_7"].GetLabelValue()
     assert volumes["cell 7"] == pytest.approx((labels == value).sum() * geometry.voxel_volume / 1000, rel=1e-4)
+    cell = measured(statistics)["cell 7"]
+    np.testing.assert_allclose(centre_of_row(cell), centre_of(node, "Segment_7"), atol=1e-3)
+    inside = slicer.util.arrayFromVolume(volume)[shown == 7]
+    assert float(cell["Mean"]) == pytest.approx(inside.mean(), rel=1e-4)
+    assert (float(cell["Minimum"]), float(cell["Maximum"])) == (inside.min(), inside.max())
+    k, j, i = (np.unique(axis) for axis in np.nonzero(shown == 7))
+    assert [int(cell[f"First {axis}"]) for axis in "IJK"] == [i[0], j[0], k[0]]
+    assert float(cell["Surface area (mm2)"]) > 0 and cell["Touches edge"] in ("true", "false")
     with pytest.raises(OutputExistsError, match="already has segments"):
         logic.segment(volume, "toy-120", segmentation=node)
+
+
+def measured(table):
+    """The rows of a table node by structure, each a dict of texts."""
+    names = [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
+    rows = [
+        {name: table.GetCellText(row, column) for column, name in enumerate(names)}
+        for row in range(table.GetNumberOfRows())
+    ]
+    return {row["Structure"]: row for row in rows}
+
+
+def centre_of_row(row):
+    return [float(row[f"Centroid {axis} (mm)"]) for axis in "RAS"]
 
 
 def _saved(logic, node, folder):
@@ -107,8 +129,11 @@ def test_transform_region_and_subset_are_honoured_together(scene, logic):
     to_world = np.array(TURNED) @ index_to_world(volume)
     transform(volume, TURNED)
     roi = add_roi((to_world @ (48, 48, 48, 1))[:3], (140.0, 140.0, 100.0))
-    node = logic.segment(volume, "toy-120", device="cpu", region=roi, classes=[f"cell {value}", "1"])
+    table = scene.AddNewNodeByClass("vtkMRMLTableNode")
+    node = logic.segment(volume, "toy-120", device="cpu", region=roi, classes=[f"cell {value}", "1"], statistics=table)
     segment_id = f"Segment_{value}"
+    row = measured(table)[f"cell {value}"]
+    np.testing.assert_allclose(centre_of_row(row), centre_of(node, segment_id), atol=1e-3)
     assert {segment_id} <= set(segments(node)) <= {segment_id, "Segment_1"}
     z, y, x = np.argwhere(truth == value).mean(0)
     expected = (to_world @ (x, y, z, 1))[:3]
@@ -116,6 +141,10 @@ def test_transform_region_and_subset_are_honoured_together(scene, logic):
     labels, world = shared_labels(node)
     z, y, x = np.nonzero(labels)
     points = (world @ np.stack([x, y, z, np.ones_like(x)]))[:3]
+    i, j, k = np.linalg.inv(to_world)[:3] @ world @ np.stack([x, y, z, np.ones_like(x)])[:, labels[z, y, x] == value]
+    inside = slicer.util.arrayFromVolume(volume)[tuple(np.rint(axis).astype(int) for axis in (k, j, i))]
+    assert float(row["Mean"]) == pytest.approx(inside.mean(), rel=1e-4)
+    assert int(row["First I"]) == round(i.min()) and int(row["Last K"]) == round(k.max())
     assert all(roi.IsPointInROIWorld(point.tolist()) for point in points.T[:: max(1, len(x) // 200)])
     converter = slicer.vtkSegmentationConverter
     text = node.GetSegmentation().GetConversionParameter(converter.GetReferenceImageGeometryParameterName())
@@ -155,6 +184,12 @@ def test_every_frame_of_a_sequence_is_segmented_into_a_sequence(scene, logic):
     np.testing.assert_allclose(moved, (10, 0, 0), atol=1e-6)
     assert second.GetSegmentation().GetNumberOfLayers() == 1
     assert [table.GetCellText(row, 0) for row in range(4)] == ["0", "0", "1", "1"]
+    names = [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
+    centre, mean = (
+        [float(table.GetCellText(row, names.index(name))) for row in range(4)] for name in ("Centroid R (mm)", "Mean")
+    )
+    np.testing.assert_allclose(np.subtract(centre[2:], centre[:2]), 10, atol=1e-3)
+    assert mean[:2] == mean[2:]  # the same image, elsewhere
     assert browser.GetSelectedItemNumber() == 1 and len(segments(node)) == 2
     assert application.vtk_messages == []
 
@@ -186,7 +221,7 @@ def quick(logic, volume, **choices):
 def test_a_fault_while_the_result_is_shown_happens_once_and_leaves_no_node(scene, logic, monkeypatch, caplog):
     from ClassScaleSegLib.scene import run as scene_run
 
-    def broken(node, results):
+    def broken(node, results, measures):
         assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
         raise ValueError("an observer of the scene")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import ImageError, OutputError, reason
 from ..images.counts import LabelVolume, voxel_counts
 from ..images.geometry import Geometry
+from ..images.measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from ..images.seg_nrrd import index_to_ras, parse_codes
 from ..images.segmentation import Segmentation, class_volumes, own_table, read_labels
 from ..labels.label import MAX_VALUE, Label
@@ -57,14 +58,7 @@ def read_result(
     :raises ImageError: if a file is missing, cannot be read, or does not have the expected size.
     """
     image, labels, own_geometry = read_labels(path)
-    probabilities = None
-    if confidence is not None:
-        import SimpleITK as sitk
-
-        try:
-            probabilities = sitk.GetArrayFromImage(sitk.ReadImage(str(confidence)))
-        except RuntimeError as error:
-            raise ImageError(f"{confidence} cannot be read ({reason(error, -1)}).") from error
+    probabilities = None if confidence is None else _read_voxels(confidence)
     if region is None:
         geometry = own_geometry
     else:
@@ -73,6 +67,26 @@ def read_result(
     counts = voxel_counts(labels)
     table = own_table(image, counts)
     return _counted(counts, labels, with_standard_names(table) if standard_names else table, geometry, probabilities)
+
+
+def measure_result(result: Segmentation, path: Path, region: Region | None) -> dict[int, LabelMeasures]:
+    """Measure the classes of a result, with the intensities of the image that the child process was given.
+
+    :param path: the file of the image; the user may have changed or removed the volume itself meanwhile.
+    :param region: as of :func:`read_result`; the file then holds the voxels in its box alone.
+    :raises ImageError: if the file cannot be read.
+    """
+    voxels = _read_voxels(path)
+    return result.measures(voxels if region is None else uncrop(voxels, region, result.labels.shape))
+
+
+def _read_voxels(path: str | Path) -> np.ndarray:
+    import SimpleITK as sitk
+
+    try:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    except RuntimeError as error:
+        raise ImageError(f"{path} cannot be read ({reason(error, -1)}).") from error
 
 
 def show_result(
@@ -143,10 +157,15 @@ def fill_confidence_node(node: vtkMRMLScalarVolumeNode, confidence: np.ndarray, 
         display.SetWindowLevelMinMax(0, 1)
 
 
-def fill_table_node(node: vtkMRMLTableNode, frames: Sequence[Sequence[LabelVolume]]) -> None:
-    """Fill a table node with a row for each class that was found: name, label value, voxels, volume in mL.
+def fill_table_node(
+    node: vtkMRMLTableNode,
+    frames: Sequence[Sequence[LabelVolume]],
+    measures: Sequence[Mapping[int, LabelMeasures]],
+) -> None:
+    """Fill a table node with a row for each class that was found: name, label value, size, position, intensities.
 
     :param frames: statistics of each frame; with more than one, the first column is the frame number from 0.
+    :param measures: of each frame, as from :func:`measure_result`.
     """
     import slicer
     import vtk
@@ -158,12 +177,15 @@ def fill_table_node(node: vtkMRMLTableNode, frames: Sequence[Sequence[LabelVolum
         "Voxels": vtk.vtkLongLongArray(),
         "Volume (mL)": vtk.vtkDoubleArray(),
     }
-    for frame, rows in enumerate(frames):
+    for title in (*COLUMNS.values(), *INTENSITY_COLUMNS.values()):
+        whole, text = title.startswith(("First", "Last")), title == COLUMNS["TouchesEdge"]
+        columns[title] = vtk.vtkIntArray() if whole else vtk.vtkStringArray() if text else vtk.vtkDoubleArray()
+    for frame, (rows, measured) in enumerate(zip(frames, measures, strict=True)):
         for row in rows:
             if row.voxels:
-                cells = (frame, row.name, row.value, row.voxels, row.volume_ml)
+                cells = (frame, row.name, row.value, row.voxels, row.volume_ml, *measured[row.value].cells())
                 for column, cell in zip(columns.values(), cells, strict=True):
-                    column.InsertNextValue(cell)
+                    column.InsertNextValue(str(cell).lower() if isinstance(cell, bool) else cell)
     with slicer.util.NodeModify(node):
         node.RemoveAllColumns()
         for name, column in columns.items():

@@ -23,7 +23,14 @@ from ..files import unwritable
 from ..models.summary import summarize
 from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
-from .results import fill_confidence_node, fill_table_node, read_result, removed_on_failure, show_result
+from .results import (
+    fill_confidence_node,
+    fill_table_node,
+    measure_result,
+    read_result,
+    removed_on_failure,
+    show_result,
+)
 from .sequence import add_segmentations, browser_of, frames
 from .volume import check_volume, geometry_of, refuse_overwriting, region_of, write_volume
 
@@ -55,7 +62,7 @@ class Request:
     :ivar segmentation: node to fill; ``None``: a new node.
     :ivar replace: remove the segments that ``segmentation`` has; otherwise they are an error.
     :ivar confidence: volume node to fill with the probability of each voxel's class. Not for sequences.
-    :ivar statistics: table node to fill with the voxels and the volume (mL) of each structure.
+    :ivar statistics: table node to fill with volume, surface, position and intensities of each structure.
     :ivar standard_names: name segments by their terminology codes ("Left kidney") where they have some.
     :ivar options: how to segment; ``keep_empty`` also adds segments for classes that were not found.
     """
@@ -118,6 +125,7 @@ class SceneRun:
         self.statistics: list[list[LabelVolume]] = []
         self._process: SegmentationProcess | None = None
         self._grids: list[tuple[Region | None, Geometry]] = []  # one per frame
+        self._images: list[Path] = []  # the file of the first channel, one per frame
         self._name = ""
 
     def start(self) -> None:
@@ -202,6 +210,7 @@ class SceneRun:
             files.append(folder / f"{name}_{channel:04}.nrrd")
             write_volume(volume, files[-1], region)
         self._grids.append((region, geometry_of(volumes[0])))
+        self._images.append(files[0])
         return tuple(files)
 
     def poll(self) -> list[Event]:
@@ -308,7 +317,8 @@ class SceneRun:
         if _is_in_scene(request.confidence) and results[0].confidence is not None:
             fill_confidence_node(request.confidence, results[0].confidence, self._grids[0][1])
         if _is_in_scene(request.statistics):
-            fill_table_node(request.statistics, statistics)
+            regions = [region for region, _grid in self._grids]
+            fill_table_node(request.statistics, statistics, list(map(measure_result, results, self._images, regions)))
         self.node, self.results, self.statistics = node, results, statistics
 
     def _target(self) -> vtkMRMLSegmentationNode:
