@@ -121,17 +121,27 @@ def measure(labels: np.ndarray, geometry: Geometry, intensities: np.ndarray | No
         if array is not None and array.shape != tuple(geometry.size)[::-1]:
             shape = tuple(geometry.size)[::-1]
             raise ImageError(f"The {what} has the shape {array.shape}, the label map has the grid {shape} (z, y, x).")
-    shapes = _Shapes(int(labels.max()) + 1, geometry)
-    for start, slab in _slabs(labels):
+    largest = labels.max(axis=0)
+    rows, columns = (np.flatnonzero(largest.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return {}
+    box = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))  # the rest is background
+    shapes = _Shapes(int(largest.max()) + 1, geometry, int(columns[0]), int(rows[0]))
+    for start, slab in _slabs(labels[box]):
         shapes.add(start, slab)
-    inside = {} if intensities is None else _intensities(labels, shapes.voxels, intensities)
+    inside = {} if intensities is None else _intensities(labels[box], shapes.voxels, intensities[box])
     return {value: shapes.of(value, inside.get(value)) for value in np.flatnonzero(shapes.voxels).tolist()}
 
 
 class _Shapes:
-    """Sums over the voxels of each label value, of an image that is added slab by slab."""
+    """Sums over the voxels of each label value, of an image that is added slab by slab.
 
-    def __init__(self, values: int, geometry: Geometry) -> None:
+    :param values: the largest label value, plus 1.
+    :param geometry: the grid of the whole image, of which the slabs begin at index ``x`` and ``y``.
+    """
+
+    def __init__(self, values: int, geometry: Geometry, x: int, y: int) -> None:
+        self._x, self._y = x, y
         self._axes, self._origin, self._end = geometry.axes, np.array(geometry.origin), np.subtract(geometry.size, 1)
         self._millilitres = geometry.voxel_volume / 1000
         self._low, self._high = _surface_of_neighbours(geometry)
@@ -174,8 +184,8 @@ class _Shapes:
         last = ends[order]
         line = last // columns
         z = line // rows
-        last -= line * columns + 1
-        y = line - z * rows - 1
+        last -= line * columns + 1 - self._x
+        y = line - z * rows - 1 + self._y
         z += start
         first = last - lengths + 1
         self.voxels[found] += np.add.reduceat(lengths, groups)
