@@ -294,6 +294,12 @@ def sections() -> list[str]:
             ("gpu_engine", command("gpu_engine") + " --minutes 4 --limit 50", gpu_engine),
             ("toy-1000-gpu", command("learning_curve") + " .benchmarks/gpu/toy-1000", curve("toy-1000-gpu")),
         ),
+        section(
+            "9. Statistics of all classes",
+            "At 256^3, on one thread; each figure is the median of five runs. SimpleITK's two filters give no "
+            "percentiles.",
+            ("measures", command("measures"), with_bars()),
+        ),
     ]
 
 

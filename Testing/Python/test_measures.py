@@ -193,6 +193,15 @@ def test_the_surface_of_a_box_across_the_grid(spacing):
     assert surface_of(inside, spacing, size=110.0) == pytest.approx(8 * (15 * 20 + 15 * 25 + 20 * 25), rel=0.06)
 
 
+def test_the_surface_of_cubic_voxels_is_that_of_simpleitk():
+    labels = (np.indices((24, 26, 28)).sum(0) // 9 % 5).astype(np.uint16)
+    image, filter_ = sitk.GetImageFromArray(labels), sitk.LabelShapeStatisticsImageFilter()
+    filter_.Execute(image)
+    found = measure(labels, Geometry.from_image(image))
+    for value, ours in found.items():
+        assert ours.surface_mm2 == pytest.approx(filter_.GetPerimeter(value), rel=5e-4)
+
+
 def test_the_surface_depends_neither_on_the_direction_nor_on_the_order_of_the_axes():
     def cone(x, y, z):
         return (x * x + y * y < (20 - z) ** 2 / 4) & (z > -25) & (z < 20)
