@@ -22,7 +22,7 @@ from torch import nn
 
 # Bytes of the input and the output of a convolution for one slab.
 SLAB_BYTES = 16 << 20
-_CACHED_BYTES = 1 << 20  # of a part of a map that several operations pass over
+_PART_BYTES = 4 << 20  # of a map, that several operations pass over while the processor has it in its cache
 _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
@@ -214,7 +214,7 @@ def _finish(block: Any, x: torch.Tensor) -> torch.Tensor:
 def _normalize(norm: Any, x: torch.Tensor) -> None:
     """Normalise each channel to mean 0 and variance 1, then scale and shift it, in place."""
     voxels = x[0].movedim(0, -1).flatten(0, -2)  # (n, channels), a view
-    parts = voxels.split(max(1, _CACHED_BYTES // (4 * voxels.shape[1])))
+    parts = voxels.split(max(1, _PART_BYTES // (4 * voxels.shape[1])))
     mean = sum(part.sum(0).double() for part in parts) / len(voxels)
     centre = mean.to(x.dtype)
     variance = sum((part - centre).square_().sum(0).double() for part in parts) / len(voxels)
@@ -231,7 +231,7 @@ def _normalize(norm: Any, x: torch.Tensor) -> None:
 
 def _pointwise(module: Any, x: torch.Tensor) -> torch.Tensor:
     """Apply a module that treats each voxel on its own, in place."""
-    for part in x.split(max(1, _CACHED_BYTES // (4 * x[0, :, 0].numel())), 2):
+    for part in x.split(max(1, _PART_BYTES // (4 * x[0, :, 0].numel())), 2):
         part.copy_(module(part))
     return x
 
