@@ -75,8 +75,8 @@ def main() -> int:
     rows[0]["agreement"] = float((labels == theirs).mean())
     rows[0]["classes_found"] = len(np.unique(labels))
     bars = [
-        Bar("seconds of ours / of stock", ours.seconds / stock.seconds, 0.4),
-        Bar("peak memory of ours / of stock", ours.peak / stock.peak, 0.35),
+        Bar("seconds of ours / of stock", ours.seconds / stock.seconds, 0.18),
+        Bar("peak memory of ours / of stock", ours.peak / stock.peak, 0.2),
     ]
     return report(options, "whole_job", rows, bars)
 

@@ -168,7 +168,7 @@ def bad_images(tmp_path, good):
         "text.nii.gz": "is not an image that SimpleITK can read",
         "flat.mha": "is a 2D image",
         "nan.nrrd": "1 voxels that are NaN or infinite",
-        "vector.nrrd": "2 channel(s) were given, but the model needs 1",
+        "vector.nrrd": "1 file(s) with 2 channels were given, but the model needs 1",
         "zero.nii": "every spacing must be positive",
         "negative.nii": "every spacing must be positive",
         "gigantic.nii": "declares 32000x32000x32000 voxels",

@@ -13,6 +13,7 @@ from ClassScaleSegLib.inference.devices import free_memory
 from ClassScaleSegLib.inference.memory_estimate import (
     Estimate,
     ModelSize,
+    _separate_axis,
     describe_need,
     estimate,
     largest,
@@ -122,12 +123,11 @@ def test_the_estimate_knows_the_formula_and_not_the_classes(job):
 def test_reading_holds_the_image_once_and_of_several_channels_one_more(write_model):
     for channels, held in ((1, 1), (3, 4)):
         model = open_model(write_model(small_plans(channels=channels), small_dataset(channels=channels)))
-        turned = replace(model, orientation="RAS")
-        assert estimate(turned, (40, 30, 20), (1.0, 1.0, 1.0), voxel_bytes=4).read == held * 40 * 30 * 20 * 4
+        assert estimate(model, (40, 30, 20), (1.0, 1.0, 1.0), voxel_bytes=4).read == held * 40 * 30 * 20 * 4
 
 
 def test_on_a_cpu_the_ring_goes_to_disk_when_the_limit_is_tight(job):
-    need, messages = job(), []
+    need, messages = replace(job(), slabs=0), []
     in_memory, on_disk = need.placement("cpu", "cpu").host_bytes, need.placement("cpu", "disk").host_bytes
     assert plan_memory(need.placements("cpu"), "cpu", in_memory, messages.append).ring == "cpu" and not messages
     assert plan_memory(need.placements("cpu"), "cpu", in_memory - 1, messages.append).ring == "disk"
@@ -144,6 +144,21 @@ def test_on_a_gpu_the_ring_leaves_first_and_the_network_last(job):
     for limit, places in ((whole, ("cuda", "cuda")), (whole - 1, ("cuda", "cpu")), (lean - 1, ("cpu", "cpu"))):
         plan = plan_memory(need.placements("cuda"), "cuda", limit, lambda message: None)
         assert (plan.compute, plan.ring) == places
+
+
+def test_an_axis_that_is_resampled_separately_is_the_one_that_nnunet_names():
+    """If it is not the first, the rows cannot be made as windows need them, and all of them are held."""
+    from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
+
+    random, held = np.random.default_rng(0), []
+    for _ in range(300):
+        spacing, target = (random.choice([0.5, 1.0, 1.5, 4.0], 3) * random.uniform(1, 1.1, 3) for _ in range(2))
+        forward = tuple(random.permutation(3).tolist())
+        size = ModelSize((16,) * 3, tuple(target.tolist()), 8, 0, 8, 1, transpose=forward)
+        separate, axis = determine_do_sep_z_and_axis(None, spacing[list(forward)], target)
+        assert _separate_axis(size, spacing.tolist()) == (int(axis) if separate else None)
+        held.append(axis)
+    assert {None, 0, 1, 2} <= set(held)
 
 
 @pytest.mark.parametrize("step", [0.25, 1 / 3, 0.5, 0.7, 1.0])
@@ -164,7 +179,7 @@ def test_the_model_grid_is_the_one_nnunet_resamples_to():
     for _ in range(300):
         shape, spacing, target = random.integers(1, 700, 3), random.uniform(0.3, 5, 3), random.choice([0.5, 1.5, 3], 3)
         forward = tuple(random.permutation(3).tolist())
-        size = ModelSize((16,) * 3, tuple(target.tolist()), 8, 0, 8, 1, forward)
+        size = ModelSize((16,) * 3, tuple(target.tolist()), 8, 0, 8, 1, transpose=forward)
         expected = compute_new_shape(shape[list(forward)], spacing[list(forward)], target)
         assert model_grid(size, shape.tolist(), spacing.tolist()) == tuple(expected.tolist())
 

@@ -1,5 +1,6 @@
 """Images that a model cannot take end with a sentence; odd ones that it can take are segmented."""
 
+import itertools
 import struct
 import warnings
 from dataclasses import replace
@@ -196,8 +197,8 @@ def test_images_are_prepared_as_nnunet_prepares_them(write_model, tmp_path, monk
         picture.SetSpacing(spacing)
         sitk.WriteImage(picture, str(files[-1]))
     source = read_image(files, 2)
-    monkeypatch.setattr(preprocess, "_SLAB_BYTES", int(rng.choice([1, 20_000, 1 << 24])))
-    monkeypatch.setattr(preprocess, "_ROWS", int(rng.choice([1, 7, 64])))
+    monkeypatch.setattr(preprocess, "SLAB_BYTES", int(rng.choice([1, 20_000, 1 << 24])))
+    monkeypatch.setattr(preprocess, "ROWS", int(rng.choice([1, 7, 64])))
     monkeypatch.setattr(preprocess, "_prepare_with_nnunet", lambda *_: pytest.fail("left to nnU-Net"))
     got = preprocess.prepare(source, model)
     stock, _, properties = model.configuration.preprocessor_class(verbose=False).run_case_npy(
@@ -220,7 +221,7 @@ def test_a_turned_view_is_prepared_as_its_copy(write_model, monkeypatch, directi
     from ClassScaleSegLib.images.reading import read_image
     from ClassScaleSegLib.inference import preprocess
 
-    monkeypatch.setattr(preprocess, "_SLAB_BYTES", 10_000)
+    monkeypatch.setattr(preprocess, "SLAB_BYTES", 10_000)
     model = open_model(write_model(plans(spacing=[1.5, 1.2, 1.0], transposed=True, **entries)))
     voxels = filled("CT", np.int16, True, np.random.default_rng(0))[0]
     picture = image(voxels=voxels, spacing=(0.8, 1.0, 1.3))
@@ -251,7 +252,7 @@ def test_preparing_is_reported_slab_by_slab_and_stops_on_request(write_model, mo
     from ClassScaleSegLib import Cancelled
     from ClassScaleSegLib.inference import preprocess
 
-    monkeypatch.setattr(preprocess, "_ROWS", 2)
+    monkeypatch.setattr(preprocess, "ROWS", 2)
     model, reports, token = open_model(write_model(plans(spacing=[1.5] * 3))), [], threading.Event()
     segment(image(), model, device="cpu", mirroring=False, progress=reports.append)
     done = [(report.done, report.total) for report in reports if report.stage == "preprocess"]
@@ -269,8 +270,8 @@ def test_rows_made_as_windows_need_them_change_nothing(write_model, monkeypatch,
     voxels = filled("CT", np.int16, bool(case & 1), rng)[0]
     content = plans(2 if case == 4 else 3, spacing=[0.9, 0.8] if case == 4 else [[0.5, 0.6, 0.7], [3.0] * 3][case == 5])
     model, picture = open_model(write_model(content)), sitk.GetImageFromArray(voxels)
-    monkeypatch.setattr(preprocess, "_ROWS", int(rng.choice([1, 5])))
-    monkeypatch.setattr(preprocess, "_SLAB_BYTES", int(rng.choice([1, 20_000])))
+    monkeypatch.setattr(preprocess, "ROWS", int(rng.choice([1, 5])))
+    monkeypatch.setattr(preprocess, "SLAB_BYTES", int(rng.choice([1, 20_000])))
     found = []
     for rolls in (False, True):
         monkeypatch.setattr(memory_estimate.Estimate, "rolls", lambda self, compute, rolls=rolls: rolls)
@@ -285,8 +286,8 @@ def test_when_memory_runs_out_between_the_windows_the_rows_go_on(write_model, mo
     from ClassScaleSegLib.inference.normalization import Normalized
 
     monkeypatch.setattr(memory_estimate.Estimate, "rolls", lambda self, compute: True)
-    monkeypatch.setattr(preprocess, "_ROWS", 3)
-    monkeypatch.setattr(preprocess, "_SLAB_BYTES", 1)
+    monkeypatch.setattr(preprocess, "ROWS", 3)
+    monkeypatch.setattr(preprocess, "SLAB_BYTES", 1)
     model, messages, calls, original = open_model(write_model(plans(spacing=[0.4] * 3))), [], [], Normalized.slices
     expected = segment(image(), model, device="cpu", mirroring=False)
 
@@ -300,6 +301,36 @@ def test_when_memory_runs_out_between_the_windows_the_rows_go_on(write_model, mo
     result = segment(image(), model, device="cpu", mirroring=False, progress=lambda r: messages.append(r.message))
     assert any("nothing left. Continuing with the network on the CPU, rolling basis in a temp" in m for m in messages)
     assert np.array_equal(result.labels, expected.labels) and len(calls) < 2 * 12
+
+
+def test_rows_that_are_restarted_go_on_with_the_device_of_then(write_model, monkeypatch):
+    from ClassScaleSegLib.images.reading import read_image
+    from ClassScaleSegLib.inference import preprocess
+
+    monkeypatch.setattr(preprocess, "ROWS", 3)
+    monkeypatch.setattr(preprocess, "SLAB_BYTES", 1)
+    model, source, places = open_model(write_model(plans(spacing=[0.5] * 3))), read_image(image(), 1), []
+    rows = preprocess.prepare(source, model, lambda: places.append("cpu") or "cpu").image
+    parts = [rows.read(0, 7)]
+    rows.restart()
+    parts += [rows.read(7, 8), rows.read(8, 24)]
+    assert places == ["cpu", "cpu"]
+    whole = preprocess.prepare(source, model).image.whole()
+    np.testing.assert_allclose(np.concatenate(parts, 1), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("patch", [8, 64])
+def test_stages_come_in_their_order_when_rows_are_made_as_windows_need_them(write_model, monkeypatch, patch):
+    from ClassScaleSegLib.inference import memory_estimate, preprocess
+
+    monkeypatch.setattr(memory_estimate.Estimate, "rolls", lambda self, compute: True)
+    monkeypatch.setattr(preprocess, "ROWS", 2)
+    model, reports = open_model(write_model(plans(spacing=[0.8] * 3, patch_size=[patch] * 3))), []
+    segment(image(), model, device="cpu", mirroring=False, progress=reports.append)
+    stages = [stage for stage, _ in itertools.groupby(report.stage for report in reports)]
+    assert stages == ["read", "preprocess", "segment", "decode"][: 3 if patch == 8 else 4]
+    done = [(report.done, report.total) for report in reports if report.stage == "preprocess"]
+    assert done[1:] == [(row, min(patch, 15)) for row in range(0, min(patch, 15), 2)]
 
 
 def test_voxels_are_released_once_the_last_row_is_made(write_model, monkeypatch):

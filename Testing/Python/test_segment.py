@@ -142,7 +142,7 @@ def test_memory_limit_sends_the_ring_to_disk_and_changes_nothing(write_model, mo
     model, image, places = open_model(write_model()), random_image(size=(40, 40, 40)), []
     from ClassScaleSegLib.inference import memory_estimate, rolling_accumulator
 
-    monkeypatch.setattr(memory_estimate, "_SLABS", 0)
+    monkeypatch.setattr(memory_estimate, "_slab_bytes", lambda *_: 0)
     original = rolling_accumulator.Ring.__init__
     monkeypatch.setattr(
         rolling_accumulator.Ring, "__init__", lambda self, *a: (places.append(a[3]), original(self, *a))[1]

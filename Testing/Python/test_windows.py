@@ -110,23 +110,27 @@ def test_cancelling_stops_before_the_next_window():
     assert backbone.calls == 3
 
 
-def test_cancelling_stops_inside_a_window():
+def test_cancelling_stops_inside_a_window(monkeypatch):
+    from ClassScaleSegLib.inference import unet_slabs
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
     class Token:
-        def is_set(self):
-            return token_set
+        checks, last = 0, 1000
 
-    token_set, done = False, []
+        def is_set(self):
+            self.checks += 1
+            return self.checks > self.last
+
+    monkeypatch.setattr(unet_slabs, "SLAB_BYTES", 1)
+    token = Token()
     network = PlainConvUNet(1, 2, [4, 8], torch.nn.Conv3d, 3, [1, 2], 1, 7, 1).eval()
-    network.decoder.seg_layers[-1].register_forward_hook(lambda *_: done.append(True))
-    monitor = Monitor(cancel=Token())
-    backbone = Backbone([network], check=monitor.check)
-    assert backbone(torch.randn(1, 1, 8, 8, 8)).shape == (7, 8, 8, 8) and done
-    token_set = True
+    backbone = Backbone([network], check=Monitor(cancel=token).check)
+    assert backbone(torch.randn(1, 1, 8, 8, 8)).shape == (7, 8, 8, 8)
+    assert token.checks == 8 + 4 + 8 + 8  # rows of two scales down, one up, and the last layer
+    token.checks, token.last = 0, 20
     with pytest.raises(Cancelled):
         backbone(torch.randn(1, 1, 8, 8, 8))
-    assert done == [True]
+    assert token.checks == 21
 
 
 @pytest.mark.parametrize("average", [False, True])

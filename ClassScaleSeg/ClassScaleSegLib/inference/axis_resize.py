@@ -113,20 +113,26 @@ def resize_slabs(
         for first in range(start, length, slab):
             yield within(first, min(first + slab, length))
         return
-    kept: list[torch.Tensor] = []  # resized slices from index ``begin``
-    begin = end = 0
+    kept: list[tuple[int, torch.Tensor]] = []  # resized slices, with the index of the first
+    end = 0
     for first, low, matrix in axes[0].blocks:
         if first < start:
             continue
         high = low + matrix.shape[1]
-        if end < low:  # slices that no row needs
-            begin = end = low
-            kept = []
+        end = max(end, low)  # slices before are needed by no row
         while end < high:
             upto = min(end + slab, length)
-            kept.append(within(end, upto))
+            kept.append((end, within(end, upto)))
             end = upto
-        stack = torch.cat(kept)[low - begin :] if len(kept) > 1 or low > begin else kept[0]
-        kept, begin = [stack], low
-        part = stack[: high - low]
-        yield (matrix.to(part.device) @ part.flatten(1)).view(len(matrix), *part.shape[1:])
+        kept = [(begin, slices) for begin, slices in kept if begin + len(slices) > low]
+        yield _product(matrix, low, kept)
+
+
+def _product(matrix: torch.Tensor, low: int, kept: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
+    """Multiply a matrix, whose first column is for slice ``low``, with the slices that it needs."""
+    rows = kept[0][1].new_zeros(len(matrix), kept[0][1][0].numel())
+    for begin, slices in kept:
+        first, last = max(begin, low), min(begin + len(slices), low + matrix.shape[1])
+        columns = matrix[:, first - low : last - low].to(slices.device)
+        rows.addmm_(columns, slices[first - begin : last - begin].flatten(1))
+    return rows.view(len(matrix), *slices.shape[1:])

@@ -13,8 +13,9 @@ class ImageRows:
     If an error ends a call, the same call can be repeated: rows that were made are kept.
 
     :ivar shape: ``(channels, X, Y, Z)``.
-    :param start: returns an iterator over the slabs ``(channels, rows, Y, Z)`` float32 from the given row on. It is
-        released, with all that it holds, once the last row is made.
+    :param start: returns an iterator over the slabs ``(channels, rows, Y, Z)`` float32 from the given row on, which is
+        0 or where an earlier iterator would have gone on. It is released, with all that it holds, once the last row is
+        made.
     :param report: called with the number of rows made, and the number that the first windows need, until they have
         them.
 
@@ -47,7 +48,7 @@ class ImageRows:
     def read(self, first: int, last: int) -> torch.Tensor:
         """Return the rows from ``first`` to before ``last``, ``(channels, rows, Y, Z)`` float32 on the CPU.
 
-        Earlier rows are released: ``first`` is never smaller than in a call before.
+        ``first`` is never smaller than in a call before: earlier rows are released when others are made.
         """
         if self._end < last:
             self._hold(first, last)
@@ -60,8 +61,14 @@ class ImageRows:
         """Make all rows, and return the image ``(channels, X, Y, Z)``."""
         return self.read(0, self.shape[1])
 
+    def restart(self) -> None:
+        """Let another iterator go on with the next slab, because memory has run out or the device has changed."""
+        self._slabs = None
+
     def _hold(self, first: int, last: int) -> None:
         """Make room for the rows from ``first`` to before ``last``, and keep those that exist."""
+        if (self._first, self._held.shape[1]) == (first, last - first):  # a call that memory had ended is repeated
+            return
         room = self._held.new_empty(self.shape[0], last - first, *self.shape[2:])
         kept = self._held[:, first - self._first : self._end - self._first]
         room[:, : kept.shape[1]] = kept
@@ -78,7 +85,7 @@ class ImageRows:
             try:
                 self._ahead = next(self._slabs)
             except BaseException:
-                self._slabs = None  # what has raised cannot go on; another one can start with this row
+                self.restart()
                 raise
         return self._ahead
 

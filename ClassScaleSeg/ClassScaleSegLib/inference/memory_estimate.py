@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..models.summary import ModelSummary
 from .memory_plan import Placement
+from .preprocess import ROWS, SLAB_BYTES
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -26,9 +27,12 @@ _CUDA_CONTEXT = 600 << 20
 # the network runs module by module. Measured on a CPU with TotalSegmentator's network: 5.2 in float32, including
 # reordered copies that the library makes.
 _PEAK_MAPS = 5.5
-# The same slab by slab (`unet_slabs`), which adds slabs of the feature maps and what oneDNN needs for them: measured
-_PEAK_MAPS_IN_SLABS, _MAP_SLABS = 1.3, 160 << 20
-_SLABS = 100 << 20  # slabs of the image in float64 that are resized at a time: measured
+# The same slab by slab (`unet_slabs`): maps, and bytes of slabs and of what oneDNN needs for them. Measured on a CPU
+# with patches of 64^3 to 160^3 and 16 to 64 channels.
+_IN_SLABS = {False: (1.35, 85 << 20), True: (2.0, 50 << 20)}  # without and with residual blocks
+_SPLINE_REACH = 21  # slices to each side that count for a row of the model grid, see `axis_resize`
+_ANISOTROPIC = 3  # nnU-Net's ANISO_THRESHOLD
+_SLAB_COPIES = 3  # of a slab of the image, while it is normalised and resized in its plane
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class ModelSize:
     parameters: int  # of all folds together
     rank: int  # channels of the basis, all folds together
     channels: int  # of the input
+    residual: bool = False  # the encoder has residual blocks
     transpose: tuple[int, ...] = (0, 1, 2)  # for each axis of the model, the axis (z, y, x) of the image
 
     @classmethod
@@ -50,10 +55,11 @@ class ModelSize:
         rank = min(model.features * folds, model.classes)
         if isinstance(model, ModelSummary):
             parameters = folds * model.parameters
-            return cls(model.patch, model.spacing, model.features, parameters, rank, model.channels)
+            return cls(model.patch, model.spacing, model.features, parameters, rank, model.channels, model.residual)
         parameters = sum(p.numel() for network in model.backbones for p in network.parameters())
         spacing, transpose = tuple(model.configuration.spacing), tuple(model.plans_manager.transpose_forward)
-        return cls(model.patch, spacing, model.features, parameters, rank, model.channels, transpose)
+        sizes = (model.features, parameters, rank, model.channels, model.residual)
+        return cls(model.patch, spacing, *sizes, transpose)
 
 
 @dataclass(frozen=True)
@@ -67,9 +73,9 @@ class Estimate:
     :ivar basis: basis of one window, float32.
     :ivar ring: the rolling basis; 0 if there is only one window.
     :ivar stored: the image as stored.
-    :ivar slabs: slabs of it in float64 that are resampled.
+    :ivar slabs: slabs of all its channels in float64, normalised and resampled along two axes.
     :ivar image: the preprocessed image on the model grid.
-    :ivar rows: its rows that windows need at a time.
+    :ivar rows: its rows that windows need at a time; all, if another axis than the first is resampled separately.
     :ivar labels: the label map, and the confidence if wanted, on the input grid.
     :ivar read: the most that reading holds: the image as stored, and one channel more while it is copied to the others.
     """
@@ -94,7 +100,7 @@ class Estimate:
 
         :param compute: torch device of the network.
         """
-        return compute != "cpu" or self.stored + self.rows < self.image
+        return compute != "cpu" or self.stored + self.slabs + self.rows < self.image
 
     def placement(self, compute: str, ring: str) -> Placement:
         """Return the placement with its memory.
@@ -106,7 +112,7 @@ class Estimate:
         if compute == "cpu":
             device, held = 0, held + self.network_in_slabs + self.basis
         else:  # autocast halves the feature maps; the basis stays float32
-            device = _CUDA_CONTEXT + self.network // 2 + self.basis + (self.ring if ring == compute else 0)
+            device = _CUDA_CONTEXT + self.network // 2 + self.basis + self.slabs + (self.ring if ring == compute else 0)
         if self.rolls(compute):
             host = max(self.read, self.stored + self.slabs + self.rows + held)
         else:
@@ -169,21 +175,43 @@ def estimate(
     voxels, parameters = math.prod(full), 4 * size.parameters
     maps, basis = 4 * size.features * voxels, 4 * size.rank * voxels
     stored = size.channels * math.prod(shape) * voxel_bytes
+    image = 4 * size.channels * math.prod(grid)
+    share, beside = _IN_SLABS[size.residual]
     return Estimate(
         grid=grid,
         windows=windows,
         network=parameters + int(_PEAK_MAPS * maps),
-        network_in_slabs=parameters + int(_PEAK_MAPS_IN_SLABS * maps) + min(_MAP_SLABS, 4 * maps),
+        network_in_slabs=parameters + int(share * maps) + min(beside, 2 * maps),
         # the last feature map of a single fold is its basis
         basis=basis if mirroring or size.rank != size.features else 0,
         ring=(size.rank + 1) * 4 * full[0] * math.prod(padded[1:]) if windows > 1 else 0,
         stored=stored,
-        slabs=min(_SLABS, 12 * math.prod(shape)),
-        image=4 * size.channels * math.prod(grid),
-        rows=2 * 4 * size.channels * min(full[0], grid[0]) * math.prod(grid[1:]),
+        slabs=size.channels * _slab_bytes(size, shape, grid),
+        image=image,
+        rows=min(image, 2 * image * full[0] // max(grid[0], 1))
+        if _separate_axis(size, spacing) in (None, 0)
+        else image,
         labels=math.prod(shape) * (6 if confidence else 2),
         read=stored + (stored // size.channels if size.channels > 1 else 0),
     )
+
+
+def _slab_bytes(size: ModelSize, shape: Sequence[int], grid: Sequence[int]) -> int:
+    """Return the bytes of one channel's slices that are held while it is resampled."""
+    length, height, width = (shape[axis] for axis in size.transpose)
+    slab = max(1, SLAB_BYTES // (8 * height * width))
+    kept = min(length, round(ROWS * length / max(grid[0], 1)) + 2 * _SPLINE_REACH + slab)
+    return 8 * (kept * grid[1] * grid[2] + _SLAB_COPIES * min(length, slab) * height * width)
+
+
+def _separate_axis(size: ModelSize, spacing: Sequence[float]) -> int | None:
+    """Return the axis of the model that nnU-Net's default resamples separately, because voxels are long along it."""
+    spacing = [spacing[axis] for axis in size.transpose]
+    target = size.spacing if len(size.spacing) == 3 else (spacing[0], *size.spacing)
+    for values in (spacing, target):
+        if max(values) > _ANISOTROPIC * min(values):
+            return list(values).index(max(values))
+    return None
 
 
 def model_grid(size: ModelSize, shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int, int]:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .image_rows import ImageRows
     from .progress import Monitor
 
-_SLAB_BYTES = 16 << 20  # of a slab of the image in float64
-_ROWS = 16  # rows of the model grid that are resized at a time
+SLAB_BYTES = 16 << 20  # of a slab of the image in float64
+ROWS = 16  # rows of the model grid that are resized at a time
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def prepare(
 
     :param image: as :func:`~ClassScaleSegLib.images.reading.read_image` returns it, with its voxels.
     :param model: as :func:`~ClassScaleSegLib.models.model.open_model` returns it.
-    :param device: returns the torch device for the arithmetic, which is float64, whenever the work begins or goes on
-        after an error.
+    :param device: returns the torch device for the arithmetic, which is float64, whenever the rows are begun or
+        restarted.
     :param monitor: is told of the rows that the first windows need.
     :raises ImageError: if all voxels are zero, none is left on the model grid, or they do not suit the normalisation;
         reading the rows raises it too.
@@ -195,7 +195,7 @@ def slab_axes(
     order = (first, second, third)
     orders = (options["order_z"] if separate else options["order"], options["order"], options["order"])
     x, y, z = (
-        AxisResize.spline(shape[axis], grid[axis], spline, _ROWS if number == 0 else None)
+        AxisResize.spline(shape[axis], grid[axis], spline, ROWS if number == 0 else None)
         for number, (axis, spline) in enumerate(zip(order, orders, strict=True))
     )
     return SlabAxes(order, (x, y, z), bool(separate))
@@ -225,29 +225,30 @@ def _prepare_in_slabs(
     mask = nonzero_mask(voxels).transpose(axes.order) if any(masked) else None
     voxels = voxels.transpose(order)
     slices = voxels.shape[1]
-    slab = max(1, _SLAB_BYTES // (8 * int(np.prod(voxels.shape[2:]))))
+    slab = max(1, SLAB_BYTES // (8 * int(np.prod(voxels.shape[2:]))))
     in_plane = any(axis is not None for axis in axes.resize[1:])
     channels = [
         Normalized.of(channel, scheme, properties[str(number)], mask if use else None, slab)
         for number, (channel, scheme, use) in enumerate(zip(voxels, schemes, masked, strict=True))
     ]
 
-    def resized(channel: Normalized, start: int) -> Iterator[torch.Tensor]:
+    def resized(channel: Normalized, start: int, place: str) -> Iterator[torch.Tensor]:
         bounds = None if axes.separate or axes.resize == (None, None, None) else channel.bounds()
 
         def read(first: int, last: int) -> torch.Tensor:
             if monitor is not None:
                 monitor.check()
-            return channel.slices(first, last).to(device(), torch.float64)  # as skimage computes
+            return channel.slices(first, last).to(place, torch.float64)  # as skimage computes
 
         for rows in resize_slabs(read, axes.resize, slices, slab, axes.separate and in_plane, start):
             single = rows.to("cpu", torch.float32)
             yield single if bounds is None else single.clamp_(*bounds)
 
     def slabs(start: int) -> Iterator[torch.Tensor]:
-        for rows in zip(*(resized(channel, start) for channel in channels), strict=True):
+        place = device()
+        for rows in zip(*(resized(channel, start, place) for channel in channels), strict=True):
             stacked = torch.stack(rows)
-            _check_finite(stacked, image, model)
+            _check_finite(stacked, image, model)  # which also keeps the owner of the voxels alive
             yield stacked
 
     report = (lambda done, total: None) if monitor is None else partial(monitor.report, "preprocess")

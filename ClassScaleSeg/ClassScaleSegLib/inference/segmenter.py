@@ -109,6 +109,7 @@ def segment_with(
             return plan.compute.replace("mps", "cpu")  # MPS has no float64
 
         prepared = plan.retry(partial(prepare, source, model, arithmetic, monitor))
+        plan.watch(lambda placement: prepared.image.restart())
         source = source.without_voxels()  # the rows hold the voxels until the last one is made
         if not need.rolls(plan.compute):
             plan.retry(prepared.image.whole)

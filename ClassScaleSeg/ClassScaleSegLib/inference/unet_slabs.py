@@ -77,7 +77,20 @@ class SlabUNet:
             return self._residual_block(module, x)
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             return self._convolve(module, [_Map(x)], own)
+        if isinstance(module, (nn.AvgPool2d, nn.AvgPool3d)):
+            return self._pool(module, x)
         return module(x)
+
+    def _pool(self, pool: Any, x: torch.Tensor) -> torch.Tensor:
+        """Pool as a residual block does, with a stride as large as the kernel; torch copies what it pools."""
+        stride = (pool.stride,) * (x.ndim - 2) if isinstance(pool.stride, int) else pool.stride
+        out = _empty(x, x.shape[1], [n // s for n, s in zip(x.shape[2:], stride, strict=True)])
+        step = max(1, SLAB_BYTES // (8 * stride[0] * x[0, :, 0].numel()))
+        for first in range(0, out.shape[2], step):
+            self._check()
+            last = min(first + step, out.shape[2])
+            out[:, :, first:last] = pool(x[:, :, first * stride[0] : last * stride[0]])
+        return out
 
     def _residual_block(self, block: Any, x: torch.Tensor) -> torch.Tensor:
         residual = self._run(block.skip, x, own=False)

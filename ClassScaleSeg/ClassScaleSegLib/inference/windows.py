@@ -68,6 +68,8 @@ def predict_rows(
         basis = backbone((part[:, 0] if flat else part)[None].to(plan.compute))
         return basis[:, None] if flat else basis
 
+    # before the first report of windows, so that no stage is reported twice
+    plan.retry(lambda: rows.read(0, min(full_patch[0] - inside_rows.start, rows.shape[1])))
     if total == 1:
         monitor.report("segment", 0, 1)
         basis = plan.retry(lambda: window(0, 0, 0))

@@ -49,6 +49,7 @@ class ModelFacts:
     :ivar classes: number of rows of the last layer: classes including the background, or regions.
     :ivar channels: number of input channels.
     :ivar features: channels of the network's first stage, which are also the channels of one fold's basis.
+    :ivar residual: the encoder has residual blocks, which hold a second feature map.
     :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
     :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
         ``None`` for images as stored.
@@ -66,6 +67,7 @@ class ModelFacts:
     classes: int
     channels: int
     features: int
+    residual: bool
     folds: tuple[str, ...]
     orientation: str | None
     reads_with_nibabel: bool
@@ -218,6 +220,7 @@ def _describe(
         spacing=tuple(float(entries["spacing"][axis]) for axis in backward),
         patch=tuple(int(entries["patch_size"][axis]) for axis in backward),
         features=features,
+        residual=entries["architecture"]["network_class_name"].endswith("ResidualEncoderUNet"),
         folds=folds,
         parameters=parameters,
     )
