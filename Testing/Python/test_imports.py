@@ -23,7 +23,7 @@ WITH_TORCH = {
     "models.network",
     "models.projection",
 }
-HEAVY = ("torch", "nnunetv2", "SimpleITK", "matplotlib", "scipy", "requests", "tqdm")
+HEAVY = ("torch", "nnunetv2", "SimpleITK", "matplotlib", "scipy", "requests", "tqdm", "cc3d")
 
 
 def modules() -> list[str]:

@@ -1,0 +1,299 @@
+"""Removing islands against SciPy, class by class; smoothing against the blurred indicators of all classes at once."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import (
+    Cancelled,
+    ClassScaleError,
+    Geometry,
+    LabelTable,
+    LabelTableError,
+    Segmentation,
+)
+from ClassScaleSegLib.images import cleanup, smoothing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+SPACINGS = ((1.0, 1.0, 1.0), (0.7, 1.3, 3.1), (0.1, 0.1, 0.1), (2.0, 0.5, 0.9))
+SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 8))
+
+
+def result_of(labels, spacing=(1.0, 1.0, 1.0), confidence=None) -> Segmentation:
+    """The spacing is that of x, y, z; classes are named ``class 1``, ``class 2`` and so on."""
+    values = {*np.unique(labels).tolist(), 1, 2} - {0}
+    table = LabelTable.from_names({value: f"class {value}" for value in sorted(values)})
+    grid = Geometry(labels.shape[::-1], spacing, (-10.5, 20.25, 33.3))
+    return Segmentation(labels, table, grid, confidence)
+
+
+def random_labels(shape, classes: int, seed: int) -> np.ndarray:
+    """Speckle of some of the values up to ``classes``, of which neighbours are often the same."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, classes, 5, endpoint=True)
+    values[0] = classes
+    labels = rng.choice(values, shape).astype(np.uint16)
+    labels[:, :, 1::2] = np.where(rng.random(labels[:, :, 1::2].shape) < 0.6, labels[:, :, : shape[2] // 2 * 2 : 2], 0)
+    return labels
+
+
+def check_report(before: Segmentation, after: Segmentation, islands: dict[int, int]) -> None:
+    """The report has every class that changed, in table order, with exactly what changed."""
+    expected = []
+    for label in before.table.foreground:
+        old, new = before.labels == label.value, after.labels == label.value
+        lost, gained, removed = int((old & ~new).sum()), int((new & ~old).sum()), islands.get(label.value, 0)
+        if lost or gained or removed:
+            name = f"class {label.value}"
+            numbers = (int(old.sum()), int(new.sum()), lost, gained, removed)
+            expected.append(cleanup.ClassChange(label.value, name, *numbers))
+    assert list(after.changes) == expected
+
+
+# --- islands ----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    shape=SHAPES,
+    classes=st.sampled_from((1, 3, 300, 65535)),
+    spacing=st.sampled_from(SPACINGS),
+    smallest=st.sampled_from((0.5, 1, 2, 3, 5, 5.5, 1000)),
+    at_once=st.sampled_from((1, 7, 1 << 20)),
+    few=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_islands_are_those_of_scipy_class_by_class(shape, classes, spacing, smallest, at_once, few, seed):
+    labels = random_labels(shape, classes, seed)
+    original, before = labels.copy(), result_of(labels, spacing)
+    chosen = sorted({*np.unique(labels).tolist()} - {0})[: 2 if few else None]
+    expected, islands = labels.copy(), {}
+    for value in chosen:
+        parts, count = ndimage.label(labels == value)
+        for part in range(1, count + 1):
+            if (parts == part).sum() < smallest:
+                expected[parts == part] = 0
+                islands[value] = islands.get(value, 0) + 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cleanup, "VOXELS_AT_ONCE", at_once)
+        mm3 = smallest * float(np.prod(spacing))
+        after = before.without_islands(mm3, chosen if few and chosen else None)
+    assert after.labels.dtype == np.uint16
+    np.testing.assert_array_equal(after.labels, expected)
+    np.testing.assert_array_equal(before.labels, original)
+    check_report(before, after, islands)
+
+
+def test_an_island_of_exactly_the_size_is_kept():
+    labels = np.zeros((3, 20, 30), np.uint16)
+    labels[1, 5:15, 5:15] = 1
+    for step in (0.1, 0.3, 0.7, 1.1):
+        before = result_of(labels, (step, step, step))
+        for mm3 in (100 * step**3, 100 * step * step * step, round(100 * step**3, 6)):
+            assert before.without_islands(mm3).changes == ()
+        assert before.without_islands(101 * step**3).changes[0].after == 0
+
+
+def test_a_common_edge_or_corner_connects_nothing():
+    labels = np.zeros((2, 2, 4), np.uint16)
+    labels[0, 0, 0] = labels[0, 1, 1] = labels[1, 0, 2] = 1
+    [change] = result_of(labels).without_islands(2).changes
+    assert (change.lost, change.islands) == (3, 3)
+
+
+def test_the_same_class_is_not_connected_through_another():
+    labels = np.array([1, 1, 2, 1, 0, 2, 2], np.uint16).reshape(1, 1, 7)
+    assert result_of(labels).without_islands(2).labels.ravel().tolist() == [1, 1, 0, 0, 0, 2, 2]
+
+
+def test_a_label_map_that_is_not_contiguous():
+    labels = random_labels((6, 8, 10), 4, 0)
+    turned = labels.transpose(2, 0, 1)[::-1]
+    assert not turned.flags.c_contiguous
+    for change in (lambda result: result.without_islands(3), lambda result: result.smoothed(1)):
+        np.testing.assert_array_equal(
+            change(result_of(turned)).labels, change(result_of(np.ascontiguousarray(turned))).labels
+        )
+
+
+# --- smoothing --------------------------------------------------------------------------------------------------------
+
+
+def check_smoothing(labels, spacing, mm: float, chosen: list[int] | None) -> None:
+    """Compare with the blurred indicator of every class, in float64, except where two have the same weight."""
+    before = result_of(labels, spacing)
+    after = before.smoothed(mm, chosen)
+    candidates = [0, *(sorted({*np.unique(labels).tolist()} - {0}) if chosen is None else chosen)]
+    sigmas = [mm / step for step in spacing[::-1]]
+    weights = np.stack(
+        [
+            ndimage.gaussian_filter((labels == value).astype(float), sigmas, mode="constant", truncate=3)
+            for value in candidates
+        ]
+    )
+    own = np.stack([labels == value for value in candidates])
+    best = weights.max(0)
+    may_change = own.any(0)
+    np.testing.assert_array_equal(after.labels[~may_change], labels[~may_change])
+    index = np.searchsorted(candidates, after.labels)
+    got = np.take_along_axis(weights, np.where(may_change, index, 0)[None], 0)[0]
+    assert np.isin(after.labels[may_change], candidates).all()
+    assert (got >= best - 2e-5)[may_change].all()
+    kept = (np.where(own, weights, 0).max(0) >= best - 5e-6) & may_change  # a tie changes nothing
+    np.testing.assert_array_equal(after.labels[kept], labels[kept])
+    check_report(before, after, {})
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    shape=SHAPES,
+    classes=st.sampled_from((1, 3, 300, 65535)),
+    spacing=st.sampled_from(SPACINGS),
+    mm=st.sampled_from((0.05, 0.4, 1, 2.5)),
+    block=st.sampled_from((1, 3, 32)),
+    few=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_smoothing_is_the_vote_of_all_blurred_classes(shape, classes, spacing, mm, block, few, seed):
+    labels = random_labels(shape, classes, seed)
+    chosen = sorted({*np.unique(labels).tolist()} - {0})[:2] if few else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoothing, "_BLOCK", block)
+        patch.setattr(smoothing, "_LARGEST_BLOCK", 5)
+        check_smoothing(labels, spacing, mm, chosen or None)
+
+
+@pytest.mark.parametrize("mm", [0.8, 3.0])
+@pytest.mark.parametrize("chosen", [None, [1, 9, 30]])
+def test_many_classes_in_many_blocks(mm, chosen):
+    rng = np.random.default_rng(0)
+    z, y, x = (np.indices((50, 70, 60)) + rng.integers(-2, 3, (3, 50, 70, 60))).clip(0) // 14
+    labels = (z * 25 + y * 5 + x).astype(np.uint16)  # 0 in a corner
+    check_smoothing(labels, (0.9, 1.1, 1.6), mm, chosen)
+
+
+def test_the_size_of_the_blocks_makes_no_difference(monkeypatch):
+    labels = random_labels((20, 30, 25), 40, 1)
+    results = []
+    for block in (4, 17, 64):
+        monkeypatch.setattr(smoothing, "_BLOCK", block)
+        results.append(result_of(labels).smoothed(1.2).labels)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_straight_borders_between_many_classes_stay_without_gaps():
+    z, y, x = np.indices((24, 24, 24)) // 8
+    labels = (z * 9 + y * 3 + x + 1).astype(np.uint16)
+    assert not (result_of(labels).smoothed(1.5).labels == 0).any()
+    halves = (np.indices((8, 8, 8))[0] // 4 + 1).astype(np.uint16)
+    assert result_of(halves).smoothed(2).changes == ()
+
+
+def test_steps_between_two_classes_become_smaller_without_a_gap():
+    z, y, x = np.indices((30, 30, 30))
+    noise = np.random.default_rng(2).normal(0, 2, (30, 30, 30))
+    labels = np.where(x + noise < 15, 1, 2).astype(np.uint16)
+    after = result_of(labels).smoothed(1.5)
+    clean = np.where(x < 15, 1, 2)
+    assert not (after.labels == 0).any()
+    assert (after.labels != clean).sum() < (labels != clean).sum() / 3
+    assert [change.name for change in after.changes] == ["class 1", "class 2"]
+    assert after.changes[0].gained == after.changes[1].lost
+
+
+@pytest.mark.parametrize("axes, width", [(1, 1.4), (2, 2.4), (3, 3.1)], ids=["sheet", "tube", "ball"])
+def test_structures_below_the_documented_widths_vanish(axes, width):
+    sigma, places = 4.0, np.arange(-22, 23) - 0.25
+    squares = np.meshgrid(*[places**2 if axis < axes else 0 * places for axis in range(3)], indexing="ij")
+    distance = np.sqrt(sum(squares))
+    for factor, stays in ((0.94, False), (1.06, True)):
+        labels = (distance < factor * width * sigma / 2).astype(np.uint16)
+        centre = result_of(labels).smoothed(sigma).labels[15:30, 15:30, 15:30]
+        assert labels.any() and centre.any() == stays
+
+
+# --- both, and what there is to say -----------------------------------------------------------------------------------
+
+
+def test_smoothing_comes_before_islands_so_that_none_is_left():
+    labels = random_labels((12, 14, 16), 3, 5)
+    before = result_of(labels)
+    both = before.cleaned(smooth=0.7, remove_islands=6)
+    np.testing.assert_array_equal(both.labels, before.smoothed(0.7).without_islands(6).labels)
+    assert both.without_islands(6).changes == ()
+    islands = {change.value: change.islands for change in before.smoothed(0.7).without_islands(6).changes}
+    check_report(before, both, islands)
+    assert before.changes is None and before.cleaned().changes == ()
+
+
+def test_confidence_table_and_grid_stay():
+    labels = random_labels((4, 5, 6), 2, 0)
+    before = result_of(labels, confidence=np.random.default_rng(0).random(labels.shape, np.float32))
+    after = before.cleaned(1.0, 5)
+    assert after.changes and (after.table, after.geometry) == (before.table, before.geometry)
+    assert after.confidence is before.confidence
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 7), (5, 1, 1)])
+@pytest.mark.parametrize("value", [0, 65535])
+def test_one_class_everywhere_is_not_changed(shape, value):
+    result = result_of(np.full(shape, value, np.uint16))
+    assert result.cleaned(3.0, 1.0).changes == ()
+    if value:
+        [change] = result.without_islands(1e6).changes
+        assert change.after == 0 and change.islands == 1
+
+
+def test_a_class_that_was_not_found_may_be_named():
+    assert result_of(np.zeros((2, 3, 4), np.uint16)).cleaned(1, 5, ["class 2"]).changes == ()
+
+
+@pytest.mark.parametrize("number", [0, -5, float("nan"), float("inf")])
+def test_numbers_that_are_not_positive_are_sentences(number):
+    result = result_of(np.zeros((2, 3, 4), np.uint16))
+    with pytest.raises(ClassScaleError, match=f"The smallest island is {number}; it must be a number above 0."):
+        result.without_islands(number)
+    with pytest.raises(ClassScaleError, match=f"The smoothing is {number}; it must be a number above 0."):
+        result.smoothed(number)
+
+
+def test_a_class_that_the_table_lacks_is_a_sentence():
+    result = result_of(np.zeros((2, 3, 4), np.uint16))
+    with pytest.raises(LabelTableError, match="spleen"):
+        result.smoothed(1, ["class 1", "spleen"])
+    with pytest.raises(LabelTableError, match="77"):
+        result.without_islands(1, [77])
+
+
+def test_a_missing_package_is_a_sentence_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cc3d", None)
+    with pytest.raises(ClassScaleError, match="python -m pip install connected-components-3d$"):
+        result_of(np.ones((2, 3, 4), np.uint16)).without_islands(5)
+
+
+def test_smoothing_reports_its_blocks_and_can_be_stopped(monkeypatch):
+    monkeypatch.setattr(smoothing, "_BLOCK", 4)
+    steps = []
+    result_of(random_labels((9, 10, 11), 3, 0)).cleaned(0.1, step=lambda *numbers: steps.append(numbers))
+    assert steps == [(done, 27) for done in range(28)]
+
+    def stop(done: int, total: int) -> None:
+        raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        result_of(random_labels((9, 10, 11), 3, 0)).cleaned(0.1, step=stop)
+
+
+def test_many_changed_classes_are_one_sentence():
+    few = [cleanup.ClassChange(value, f"class {value}", 10, 9, 2, 1, 1) for value in range(1, 21)]
+    assert list(cleanup.sentences(few))[3] == (
+        "Cleaned up class 4: 10 voxels became 9 (2 lost, 1 gained), 1 island removed."
+    )
+    assert list(cleanup.sentences([*few, few[0]])) == [
+        "Cleaning up changed 21 classes, which lost 42 voxels and gained 21; 21 islands were removed."
+    ]
