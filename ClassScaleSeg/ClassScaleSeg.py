@@ -386,7 +386,8 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :param choices: for the nodes ``region``, ``all_frames``, ``segmentation``, ``replace``, ``confidence``,
             ``statistics`` and ``standard_names``, which ``ClassScaleSegLib.scene.run.Request`` explains; for the rest
             ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``, ``configuration``,
-            ``memory_limit`` (GiB), ``threads`` and ``keep_empty``, which ``ClassScaleSegLib.Options`` explains.
+            ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm), ``remove_islands`` (mm^3) and
+            ``clean_classes``, which ``ClassScaleSegLib.Options`` explains.
         :raises ClassScaleSegLib.ClassScaleError: if the volume, the model or an argument is not suitable, Python
             packages are missing, or the run fails. The message says what to do. The scene is not changed.
         """

@@ -24,8 +24,8 @@ class Options:
     All fields but ``confidence`` are options of ``classscaleseg segment``, and their texts below are its help. ``None``
     stands for an option that is not given. A single class or fold, or any iterable of them, becomes a tuple.
 
-    :raises ClassScaleError: if a value is of the wrong type or out of range, or if ``classes`` or ``folds`` is empty,
-        which would mean none and not all.
+    :raises ClassScaleError: if a value is of the wrong type or out of range, if a list such as ``classes`` or ``folds``
+        is empty, which would mean none and not all, or if ``clean_classes`` has nothing to limit.
 
     >>> Options(step=0.75, classes="liver").classes
     ('liver',)
@@ -59,6 +59,25 @@ class Options:
         None, str, "choose among several models in MODEL, such as 3d_fullres", metavar="NAME"
     )
     keep_empty: bool = _option(False, bool, "also list classes that were not found")
+    smooth: float | None = _option(
+        None,
+        float,
+        "smooth the borders of all classes together, by a Gaussian with this standard deviation in mm (default: off)",
+        metavar="MM",
+        most=20,
+    )
+    remove_islands: float | None = _option(
+        None,
+        float,
+        "make islands of a class that are smaller than this, in mm^3, background; after smoothing (default: off)",
+        metavar="MM3",
+    )
+    clean_classes: Iterable[str | int] | None = _option(
+        None,
+        tuple,
+        "names or label values of the classes that --smooth and --remove-islands may change (default: all)",
+        metavar="NAME",
+    )
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -66,6 +85,15 @@ class Options:
             value = option.default if value is None else value
             if value is not None:
                 object.__setattr__(self, option.name, _checked(option, value))
+        if self.clean_classes is not None and not self.cleans:
+            raise ClassScaleError(
+                "clean_classes is given, but neither smooth nor remove_islands. Give one of these too."
+            )
+
+    @property
+    def cleans(self) -> bool:
+        """Whether the result is smoothed, or islands are removed from it."""
+        return self.smooth is not None or self.remove_islands is not None
 
     def __str__(self) -> str:
         """The choices that differ from the defaults, in one line; of a long list of classes only the first ones."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -12,13 +15,22 @@ from ClassScaleSegLib import (
     Geometry,
     LabelTable,
     LabelTableError,
+    Options,
     Segmentation,
+    open_model,
+    segment,
 )
+from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.images import cleanup, smoothing
+from ClassScaleSegLib.inference.several_models import segment_parts
+from ClassScaleSegLib.resources import resource
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+pytest.importorskip("nnunetv2")
+sitk = pytest.importorskip("SimpleITK")
+TOY, SAMPLE = resource("Models", "toy-120.zip"), resource("SampleData", "toy-120.nrrd")
 SPACINGS = ((1.0, 1.0, 1.0), (0.7, 1.3, 3.1), (0.1, 0.1, 0.1), (2.0, 0.5, 0.9))
 SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 8))
 
@@ -297,3 +309,117 @@ def test_many_changed_classes_are_one_sentence():
     assert list(cleanup.sentences([*few, few[0]])) == [
         "Cleaning up changed 21 classes, which lost 42 voxels and gained 21; 21 islands were removed."
     ]
+
+
+# --- as options -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corner(tmp_path_factory):
+    """A file with a part of the embedded sample."""
+    file = tmp_path_factory.mktemp("images") / "corner.nrrd"
+    sitk.WriteImage(sitk.ReadImage(str(SAMPLE))[20:60, 20:60, 20:60], str(file))
+    return file
+
+
+@pytest.fixture(scope="module")
+def plain(corner):
+    """What the model says without a clean-up."""
+    return segment(corner, open_model(TOY), device="cpu", mirroring=False, confidence=True)
+
+
+def command(corner, folder, *more):
+    out = folder / "out.seg.nrrd"
+    wanted = ["segment", corner, "-m", "toy-120", "-o", out, "--device", "cpu", "--no-mirroring", *more]
+    return main([str(word) for word in wanted]), out
+
+
+def test_the_command_cleans_up_and_says_what_changed(corner, plain, tmp_path, capsys):
+    named = [row.name for row in plain.statistics() if row.voxels][:3]
+    more = ["--smooth", 1.5, "--remove-islands", 500, "--clean-classes", *named, "--json-progress"]
+    more += ["--confidence", tmp_path / "c.nrrd", "--statistics", tmp_path / "s.csv"]
+    code, out = command(corner, tmp_path, *more)
+    assert code == ExitCode.OK
+    expected = plain.cleaned(1.5, 500, named)
+    written = Segmentation.from_image(out)
+    assert expected.changes
+    np.testing.assert_array_equal(written.labels, expected.labels)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[-1]["event"] == "result"
+    assert events[-1]["changes"] == [vars(change) for change in expected.changes]
+    assert {"clean"} < {event.get("stage") for event in events}
+    told = [event["message"] for event in events if event.get("stage") == "clean" and event.get("message")]
+    assert told == [f"Cleaned up {change}." for change in expected.changes]
+    confidence = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "c.nrrd")))
+    np.testing.assert_allclose(confidence, plain.confidence, atol=1e-6)
+    rows = {row["Name"]: int(row["Voxels"]) for row in csv.DictReader((tmp_path / "s.csv").open())}
+    assert rows == {row.name: row.voxels for row in expected.statistics()}
+
+
+def test_the_command_tells_people_what_changed(corner, plain, tmp_path, capsys):
+    code, out = command(corner, tmp_path, "--remove-islands", "500")
+    assert code == ExitCode.OK
+    expected = plain.without_islands(500)
+    np.testing.assert_array_equal(Segmentation.from_image(out).labels, expected.labels)
+    said = capsys.readouterr().err
+    assert all(sentence in said for sentence in cleanup.sentences(expected.changes))
+
+
+def test_without_the_options_nothing_is_cleaned_up(corner, plain, tmp_path, capsys):
+    code, out = command(corner, tmp_path, "--json-progress")
+    assert code == ExitCode.OK and plain.changes is None
+    np.testing.assert_array_equal(Segmentation.from_image(out).labels, plain.labels)
+    assert "clean" not in capsys.readouterr().out
+
+
+def test_several_models_are_cleaned_up_together(corner, plain):
+    options = Options(device="cpu", mirroring=False, smooth=1.5, remove_islands=500)
+    reports = []
+    found = segment_parts(corner, [TOY, TOY], options, reports.append)
+    expected = plain.cleaned(1.5, 500)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.changes == expected.changes
+    assert [report.message for report in reports if report.message] == list(cleanup.sentences(expected.changes))
+    assert {report.part for report in reports if report.stage == "clean"} == {2}
+
+
+def test_a_run_can_be_cancelled_while_it_cleans_up(corner, monkeypatch):
+    monkeypatch.setattr(smoothing, "_BLOCK", 4)
+    token = threading.Event()
+
+    def cancel(report) -> None:
+        if report.stage == "clean" and report.done:
+            token.set()
+
+    with pytest.raises(Cancelled, match="during clean"):
+        segment(
+            corner, open_model(TOY), device="cpu", mirroring=False, step=1.0, smooth=1, progress=cancel, cancel=token
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--remove-islands", "-5"], "The remove_islands is -5.0; it must be a number above 0"),
+        (["--remove-islands", "many"], "could not convert string to float: 'many'"),
+        (["--smooth", "-0.5"], "The smooth is -0.5; it must be a number above 0 and at most 20"),
+        (["--smooth", "21"], "The smooth is 21.0; it must be a number above 0 and at most 20"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(corner, tmp_path, capsys, arguments, sentence):
+    with pytest.raises(SystemExit) as ended:
+        command(corner, tmp_path, *arguments)
+    assert ended.value.code == ExitCode.USAGE and sentence in capsys.readouterr().err
+
+
+def test_faults_are_found_before_the_image_is_read(tmp_path, capsys, monkeypatch):
+    def fails(code: ExitCode, sentence: str, *arguments: str) -> None:
+        assert command(tmp_path / "missing.nrrd", tmp_path, *arguments)[0] == code
+        assert sentence in capsys.readouterr().err
+
+    fails(ExitCode.LABELS, "spleen", "--smooth", "1", "--clean-classes", "spleen")
+    fails(ExitCode.LABELS, "cell 5", "--smooth", "1", "--classes", "cell 7", "--clean-classes", "cell 5")
+    fails(ExitCode.LABELS, "spleen", "-m", "toy-1000", "--smooth", "1", "--clean-classes", "spleen")
+    fails(ExitCode.FAULT, "neither smooth nor remove_islands", "--clean-classes", "cell 5")
+    monkeypatch.setitem(sys.modules, "cc3d", None)
+    fails(ExitCode.FAULT, "python -m pip install connected-components-3d", "--remove-islands", "5")

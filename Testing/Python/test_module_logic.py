@@ -218,6 +218,15 @@ def quick(logic, volume, **choices):
     return logic.start(logic.request(volume, "toy-120", device="cpu", step=1.0, mirroring=False, threads=1, **choices))
 
 
+def test_a_script_can_smooth_and_remove_islands(scene, logic):
+    volume = load_sample()
+    run = quick(logic, volume, smooth=1.5, remove_islands=500, clean_classes=["cell 7"])
+    events = []
+    assert run.wait(events.append) is not None
+    [told] = [event.text for event in events if event.stage == "clean" and event.text]
+    assert told.startswith("Cleaned up cell 7: ")
+
+
 def test_a_fault_while_the_result_is_shown_happens_once_and_leaves_no_node(scene, logic, monkeypatch, caplog):
     from ClassScaleSegLib.scene import run as scene_run
 

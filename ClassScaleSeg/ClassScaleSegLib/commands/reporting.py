@@ -28,7 +28,10 @@ class Reporter:
         """Report the progress of the current case."""
 
     def result(self, **facts: Any) -> None:
-        """Report that the case is done; the facts include the files written, ``structures`` and ``seconds``."""
+        """Report that the case is done; the facts include the files written, ``structures`` and ``seconds``.
+
+        If the result was cleaned up, they also include ``changes``, a dictionary for each class that changed.
+        """
 
     def skipped(self, reason: str) -> None:
         """Report that the case is skipped."""

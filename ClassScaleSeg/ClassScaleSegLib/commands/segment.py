@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -245,4 +245,5 @@ def _segment_case(
         result.write(case.output, overwrite, job.options.keep_empty)
     structures = sum(row.voxels > 0 for row in result.statistics())
     seconds = round(time.monotonic() - begin, 2)
-    reporter.result(output=case.output, **files, structures=structures, seconds=seconds)
+    changes = {} if result.changes is None else {"changes": [asdict(change) for change in result.changes]}
+    reporter.result(output=case.output, **files, structures=structures, seconds=seconds, **changes)

@@ -19,8 +19,8 @@ class Progress:
 
     With several models (:mod:`.several_models`), ``done``, ``total`` and ``remaining`` are those of the whole job.
 
-    :ivar stage: "read", "preprocess", "segment" (windows), "decode" (rows, if there is only one window) or "write";
-        with several models also "load".
+    :ivar stage: "read", "preprocess", "segment" (windows), "decode" (rows, if there is only one window), "clean" (if
+        the result is cleaned up) or "write"; with several models also "load".
     :ivar done: steps of this stage that are done.
     :ivar total: all steps of this stage.
     :ivar remaining: estimated seconds until this stage is done; ``None`` while unknown.

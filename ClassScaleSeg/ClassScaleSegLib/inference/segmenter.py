@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..images.cleanup import check_cleanup, sentences
 from ..images.reading import ImageSource, read_image
 from ..images.segmentation import Segmentation
 from ..options import Options
@@ -36,6 +37,9 @@ def segment(
     confidence: bool = Options.confidence,
     memory_limit_gib: float | None = None,
     threads: int | None = None,
+    smooth: float | None = None,
+    remove_islands: float | None = None,
+    clean_classes: Iterable[str | int] | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancel: CancelToken | None = None,
 ) -> Segmentation:
@@ -48,7 +52,8 @@ def segment(
     :param cancel: a token whose ``is_set()`` is checked at every step; when it is true, the job stops.
     :returns: the segmentation on the grid of the image, with the confidence if wanted.
     :raises ImageError: if the image cannot be read or does not fit the model.
-    :raises LabelTableError: if the model has no class of a name or label value in ``classes``.
+    :raises LabelTableError: if the model has no class of a name or label value in ``classes``, or there is none of
+        ``clean_classes`` among those.
     :raises OutOfMemoryError: if even the smallest memory plan does not fit.
     :raises ClassScaleError: if the device does not exist, or the network's output is not finite.
     :raises Cancelled: if the token is set.
@@ -62,7 +67,18 @@ def segment(
 
     ``result.write("toy.seg.nrrd")`` saves it.
     """
-    options = Options(device, step, mirroring, classes, confidence, memory_limit_gib, threads)
+    options = Options(
+        device=device,
+        step=step,
+        mirroring=mirroring,
+        classes=classes,
+        confidence=confidence,
+        memory_limit_gib=memory_limit_gib,
+        threads=threads,
+        smooth=smooth,
+        remove_islands=remove_islands,
+        clean_classes=clean_classes,
+    )
     return segment_with(image, model, options, progress, cancel)
 
 
@@ -89,6 +105,7 @@ def segment_with(
 
     monitor = Monitor(progress, cancel)
     table = model.table if options.classes is None else model.table.select(options.classes)
+    check_cleanup(table, options.remove_islands is not None, options.clean_classes)
     monitor.report("read")
     flat, nibabel = len(model.patch) == 2, model.reads_with_nibabel
     source = monitor.wait_for(lambda: read_image(image, model.channels, model.orientation, flat=flat, nibabel=nibabel))
@@ -128,7 +145,22 @@ def segment_with(
             if confidence_rows is not None and row.confidence is not None:
                 confidence_rows[row.index] = row.confidence.cpu().numpy()
     restored = None if confidence is None else source.restore(confidence)
-    return Segmentation(source.restore(labels), table, source.geometry, restored)
+    return cleaned(Segmentation(source.restore(labels), table, source.geometry, restored), options, monitor)
+
+
+def cleaned(result: Segmentation, options: Options, monitor: Monitor) -> Segmentation:
+    """Smooth a result and remove its islands, if the options say so, and tell the user what that changed.
+
+    :raises Cancelled: if the monitor's token is set.
+    """
+    if not options.cleans:
+        return result
+    monitor.report("clean")
+    step = partial(monitor.report, "clean")
+    result = result.cleaned(options.smooth, options.remove_islands, options.clean_classes, step)
+    for sentence in sentences(result.changes or ()):
+        monitor.tell(sentence)
+    return result
 
 
 def decoded_rows(

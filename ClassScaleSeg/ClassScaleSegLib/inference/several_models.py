@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import LabelTableError, ModelError
+from ..images.cleanup import check_cleanup
 from ..images.geometry import Geometry
 from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
@@ -24,7 +25,7 @@ from ..models.summary import summarize  # reads no weights, so a part without a 
 from ..options import Options
 from ..resources import resource
 from .progress import CancelToken, Monitor, Progress
-from .segmenter import segment_with
+from .segmenter import cleaned, segment_with
 
 _UNITS = 1000  # steps of progress that each part counts
 
@@ -46,7 +47,7 @@ def segment_parts(
     :param image: as for `segment`.
     :param sources: models, in any form that `open_model` takes.
     :param options: for every model. ``classes`` holds names or values of the common table; a part that has none of them
-        is not run, so it takes no voxel from the others.
+        is not run, so it takes no voxel from the others. The common result is cleaned up, not that of each part.
     :param progress: called with reports that say which part is at work; ``done``, ``total`` and ``remaining`` are those
         of the whole job.
     :param cancel: as for `segment`.
@@ -71,21 +72,21 @@ def segment_parts(
     tables = [summarize(source, options.configuration).table for source in sources]
     table = common_table(tables)
     table = table if options.classes is None else table.select(options.classes)
+    check_cleanup(table, options.remove_islands is not None, options.clean_classes)
     parts = _parts(sources, tables, table)
+    alone = replace(options, smooth=None, remove_islands=None, clean_classes=None)
     monitor, report = Monitor(cancel=cancel), _Progress(progress, len(parts))
     merged = None
     for report.part, (source, values) in enumerate(parts, start=1):
         monitor.check()
         report(Progress("load", 0, 1))
         chosen = None if options.classes is None else tuple(values)
-        result = segment_with(
-            image, open_model(source, *which), replace(options, classes=chosen), report, cancel, accept
-        )
+        result = segment_with(image, open_model(source, *which), replace(alone, classes=chosen), report, cancel, accept)
         merged = merged or _nothing(result, table)
         _merge(merged, result, values)
         del result  # before the next part needs the memory
     assert merged is not None  # there is at least one part
-    return merged
+    return cleaned(merged, options, Monitor(report, cancel))
 
 
 def common_channels(sources: Sequence[str | Path], configuration: str | None = None) -> int:
