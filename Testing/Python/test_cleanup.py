@@ -304,10 +304,10 @@ def test_smoothing_reports_its_blocks_and_can_be_stopped(monkeypatch):
 def test_many_changed_classes_are_one_sentence():
     few = [cleanup.ClassChange(value, f"class {value}", 10, 9, 2, 1, 1) for value in range(1, 21)]
     assert list(cleanup.sentences(few))[3] == (
-        "Cleaned up class 4: 10 voxels became 9 (2 lost, 1 gained), 1 island removed."
+        "Cleaned up class 4: from 10 to 9 voxels (2 lost, 1 gained), 1 island removed."
     )
     assert list(cleanup.sentences([*few, few[0]])) == [
-        "Cleaning up changed 21 classes, which lost 42 voxels and gained 21; 21 islands were removed."
+        "Cleaning up changed 21 classes, which lost 42 voxels and gained 21; islands removed: 21."
     ]
 
 

@@ -33,7 +33,7 @@ class ClassChange:
     :ivar islands: number of islands removed.
 
     >>> print(ClassChange(5, "liver", before=2000, after=1970, lost=50, gained=20, islands=2))
-    liver: 2000 voxels became 1970 (50 lost, 20 gained), 2 islands removed
+    liver: from 2000 to 1970 voxels (50 lost, 20 gained), 2 islands removed
     """
 
     value: int
@@ -45,7 +45,7 @@ class ClassChange:
     islands: int
 
     def __str__(self) -> str:
-        text = f"{self.name}: {self.before} voxels became {self.after} ({self.lost} lost, {self.gained} gained)"
+        text = f"{self.name}: from {self.before} to {self.after} voxels ({self.lost} lost, {self.gained} gained)"
         return f"{text}, {self.islands} island{'s' * (self.islands != 1)} removed" if self.islands else text
 
 
@@ -108,10 +108,8 @@ def sentences(changes: Sequence[ClassChange]) -> Iterator[str]:
         yield "Cleaning up changed nothing."
     else:
         lost, gained, islands = (sum(getattr(c, name) for c in changes) for name in ("lost", "gained", "islands"))
-        yield (
-            f"Cleaning up changed {len(changes)} classes, which lost {lost} voxels and gained {gained}; {islands} "
-            "islands were removed."
-        )
+        text = f"Cleaning up changed {len(changes)} classes, which lost {lost} voxels and gained {gained}"
+        yield f"{text}; islands removed: {islands}." if islands else f"{text}."
 
 
 def _connected_components() -> Callable[..., Any]:

@@ -171,8 +171,8 @@ class Segmentation:
         >>> result.labels.ravel().tolist()
         [1, 1, 1, 1, 0, 0]
         >>> print(*result.changes, sep="\\n")
-        liver: 3 voxels became 4 (0 lost, 1 gained)
-        spleen: 1 voxels became 0 (1 lost, 0 gained)
+        liver: from 3 to 4 voxels (0 lost, 1 gained)
+        spleen: from 1 to 0 voxels (1 lost, 0 gained)
         """
         return self.cleaned(smooth=mm, classes=classes)
 
@@ -186,7 +186,7 @@ class Segmentation:
         >>> result.labels.ravel().tolist()
         [1, 1, 1, 0, 0, 2]
         >>> print(*result.changes)
-        liver: 4 voxels became 3 (1 lost, 0 gained), 1 island removed
+        liver: from 4 to 3 voxels (1 lost, 0 gained), 1 island removed
         """
         return self.cleaned(remove_islands=mm3, classes=classes)
 

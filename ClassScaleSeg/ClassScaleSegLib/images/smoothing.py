@@ -10,9 +10,7 @@ import numpy as np
 
 from ..labels.label import MAX_VALUE
 
-_BLOCK = (
-    32  # voxels of a block's side, to which twice the reach of the kernel is added; see Testing/Benchmarks/cleanup.py
-)
+_BLOCK = 32  # voxels of a block's side, to which twice the reach of the kernel is added
 _LARGEST_BLOCK = 128
 _TIE = np.float32(1e-5)  # of the weight; well above the rounding of float32
 
