@@ -28,7 +28,8 @@ _SPANS = {
     "preprocess": (6, 12),
     "segment": (12, 92),
     "decode": (60, 96),
-    "write": (96, 100),
+    "clean": (96, 98),
+    "write": (98, 100),
 }
 _SPAN_OF_PARTS = (4, 96)  # with several models, whose reports are those of the whole job
 
@@ -167,6 +168,7 @@ class RunProgress:
             "preprocess": _("Preparing the image"),
             "segment": _("Segmenting"),
             "decode": _("Assigning the classes"),
+            "clean": _("Cleaning up"),
             "write": _("Writing the result"),
         }.get(event.stage, event.stage)
         if event.parts > 1:
