@@ -46,6 +46,8 @@ JOBS: tuple[tuple[Sequence[int], Sequence[float], dict], ...] = (
     ((512, 512, 300), (0.8, 0.8, 0.8), {"features": (8, 16, 32)}),
     ((300, 512, 512), (0.8, 0.8, 0.8), {"patch": (80, 80, 80), "features": (24, 32, 32)}),
     ((200, 512, 512), (1.6, 0.8, 0.8), {"patch": (32, 128, 128), "features": (16, 32, 32)}),
+    ((256, 256, 256), (1.0, 1.0, 1.0), {"patch": (128, 128, 128), "architecture": "ResidualEncoderUNet"}),
+    ((150, 150, 150), (1.0, 1.0, 1.0), {"patch": (96, 96, 96), "mirror_axes": (0, 1, 2)}),
 )
 
 
@@ -108,7 +110,7 @@ def segment_it(files: list[str], model: str, output: str, step: float, confidenc
             end_stage(now.stage)
 
     reset_peak()
-    options = Options("cpu", step, False, None, confidence, None, cores)
+    options = Options("cpu", step, True, None, confidence, None, cores)
     result = segment_with(files, opened, options, progress)
     end_stage("write")
     result.write(output, overwrite=True)
@@ -193,7 +195,8 @@ def estimate_rows(root: Path, quick: bool) -> tuple[list[dict], list[Bar]]:
         model = RandomModel(**{**asdict(MODEL), **{k: v for k, v in peculiar.items() if k in asdict(MODEL)}})
         figures, _files, folder = job(root, f"job{number}", shape, spacing, model, peculiar, threads=1)
         size = {"uint8": 1, "float32": 4}.get(peculiar.get("dtype", ""), 2)
-        need = estimate(open_model(folder), shape, spacing, STEP, peculiar.get("confidence", False), size)
+        wanted = (peculiar.get("confidence", False), size, bool(peculiar.get("mirror_axes")))
+        need = estimate(open_model(folder), shape, spacing, STEP, *wanted)
         told = mebibytes(need.placement("cpu", "cpu").host_bytes)
         rows.append(
             {
