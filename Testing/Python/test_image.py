@@ -40,7 +40,7 @@ def test_channels_come_from_files_or_components(tmp_path):
     assert read.voxels.shape == (2, 20, 30, 40) and np.allclose(read.voxels[1] - read.voxels[0], 1)
     together = sitk.Compose([sitk.ReadImage(str(file)) for file in files])
     assert np.array_equal(read_image(together, 2).voxels, read.voxels)
-    with pytest.raises(ImageError, match="the model needs 1. Give one file for each channel"):
+    with pytest.raises(ImageError, match="the model needs 1 channel.s.. Give one file for each channel"):
         read_image(files, 1)
     series = sitk.JoinSeries([sitk.ReadImage(str(file)) for file in files])
     assert np.array_equal(read_image(series, 2).voxels, read.voxels)  # 4D, as nnU-Net's reader takes it
@@ -139,7 +139,7 @@ def test_several_files_must_be_one_channel_each(tmp_path):
     for file, picture in (("a.nrrd", image), ("b.nrrd", sitk.Compose([image, image]))):
         sitk.WriteImage(picture, str(tmp_path / file))
     for files in (["a.nrrd", "b.nrrd"], ["b.nrrd", "a.nrrd"]):
-        with pytest.raises(ImageError, match=r"2 files, one with 2 channel\(s\) were given, but the model needs 2"):
+        with pytest.raises(ImageError, match=r"2 file\(s\), one with 2 channels were given, but the model needs 2"):
             read_image([tmp_path / file for file in files], 2)
 
 

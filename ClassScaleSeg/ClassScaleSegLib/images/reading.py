@@ -150,10 +150,10 @@ def _check_volume(name: str, volume: ReadVolume, files: int, channels: int, flat
         raise ImageError(f"{name} is a {volume.dimensions}D image; the model segments 3D images. {hint}")
     components = math.prod(volume.voxels.shape[:-3])
     if files * components != channels or (files > 1 and components > 1):
-        given = f"{files} file(s)" + (f" with {components} channels" if components > 1 else "")
+        inside = f"{' with' if files == 1 else ', one with'} {components} channels" if components > 1 else ""
         raise ImageError(
-            f"{name}: {given} were given, but the model needs {channels} channel(s). Give one file for each channel, "
-            "in the model's order."
+            f"{name}: {files} file(s){inside} were given, but the model needs {channels} channel(s). "
+            "Give one file for each channel, in the model's order."
         )
 
 
