@@ -18,6 +18,7 @@ from .errors import (
     OutputError,
     OutputExistsError,
 )
+from .images.dicom_seg import DicomSeg, UsedModel
 from .images.geometry import Geometry
 from .images.segmentation import Segmentation
 from .inference.progress import Progress
@@ -32,6 +33,7 @@ __all__ = [
     "Cancelled",
     "ClassScaleError",
     "Code",
+    "DicomSeg",
     "Geometry",
     "ImageError",
     "Label",
@@ -45,6 +47,7 @@ __all__ = [
     "OutputExistsError",
     "Progress",
     "Segmentation",
+    "UsedModel",
     "open_model",
     "pack",
     "segment",

@@ -23,7 +23,10 @@ WITH_TORCH = {
     "models.network",
     "models.projection",
 }
-HEAVY = ("torch", "nnunetv2", "SimpleITK", "matplotlib", "scipy", "requests", "tqdm", "cc3d")
+HEAVY = (
+    *("torch", "nnunetv2", "SimpleITK", "highdicom", "pydicom", "matplotlib", "scipy"),
+    *("requests", "tqdm", "cc3d"),
+)
 
 
 def modules() -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib.errors import OutputError, OutputExistsError
-from ClassScaleSegLib.images.formats import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable
+from ClassScaleSegLib.images.formats import IMAGE_SUFFIXES, TABLE_SUFFIXES, check_writable
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.seg_nrrd import segment_extents
 from ClassScaleSegLib.images.segmentation import Segmentation
@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+SEGMENTATION_SUFFIXES = (".seg.nrrd", *IMAGE_SUFFIXES)  # test_dicom_seg.py has the tests of .seg.dcm
 SHAPE = (11, 13, 17)  # z, y, x
 ROTATION = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
 GEOMETRIES = {

@@ -10,17 +10,15 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..errors import ImageError, named, reason
+from ..errors import ImageError, named
 from .dicom_headers import Slice, distinguishing, is_dicom, read_slices
+from .dicom_pixels import decode
 from .geometry import Geometry
-from .image_file import ReadVolume, check_memory
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
+from .image_file import ReadVolume
 
 # Objects that accompany images and have rows and columns too.
 _NO_IMAGES = {"SEG", "RTDOSE", "PR", "SR", "KO", "RWV", "REG"}
@@ -48,6 +46,25 @@ def read_series(folder: Path) -> ReadVolume:
     :raises ImageError: if there is no series or more than one, or its slices do not form a regular grid.
     """
     notices: list[str] = []
+    return _volume(folder, _only_series(folder, notices), notices)
+
+
+def read_places(path: Path) -> tuple[list[Slice], Geometry]:
+    """Return the slices of a volume in its order, and its grid, as `read_series` reads it, without the pixels.
+
+    :param path: the folder of a series, or one DICOM file with one or many frames.
+    :raises ImageError: as `read_series`.
+    """
+    notices: list[str] = []
+    slices = _only_series(path, notices) if path.is_dir() else read_slices(path)
+    if not slices:
+        raise ImageError(f"{path} is a DICOM file without an image. Name the folder of the series.")
+    with named(path):
+        return _placed(slices, notices)
+
+
+def _only_series(folder: Path, notices: list[str]) -> list[Slice]:
+    """Return the slices of the only series in a folder that is a volume."""
     series: dict[str, list[Slice]] = {}
     for file in sorted(folder.iterdir()):
         if file.is_symlink() and not file.exists():
@@ -71,7 +88,7 @@ def read_series(folder: Path) -> ReadVolume:
             f"{folder} has {len(series)} DICOM series: {found}. Move the one you need to a separate folder."
         )
     (slices,) = series.values()
-    return _volume(folder, slices, notices)
+    return slices
 
 
 def read_object(file: Path) -> ReadVolume:
@@ -116,13 +133,18 @@ def _title(slices: Sequence[Slice]) -> str:
 def _volume(path: Path, slices: list[Slice], notices: list[str]) -> ReadVolume:
     """Check the slices, put them in order, and decode them."""
     with named(path):
-        slices = _without_copies(slices, notices)
-        slices = _without_localizers(slices, notices)
-        _check_alike(slices)
-        ordered, geometry = _arrange(slices, notices)
-        image = _decode(ordered)
+        ordered, geometry = _placed(slices, notices)
+        image = decode(ordered)
         geometry.apply(image)
     return ReadVolume.of_image(image, tuple(f"{path}: {notice}" for notice in notices))
+
+
+def _placed(slices: list[Slice], notices: list[str]) -> tuple[list[Slice], Geometry]:
+    """Check the slices, leave out those that are none of the volume, and put the others in order."""
+    slices = _without_copies(slices, notices)
+    slices = _without_localizers(slices, notices)
+    _check_alike(slices)
+    return arrange(slices, notices)
 
 
 def _without_copies(slices: list[Slice], notices: list[str]) -> list[Slice]:
@@ -185,9 +207,10 @@ def _plain(numbers: Any) -> str:
     return ", ".join(f"{number:.6g}" for number in np.atleast_1d(numbers))
 
 
-def _arrange(slices: list[Slice], notices: list[str]) -> tuple[list[Slice], Geometry]:
+def arrange(slices: list[Slice], notices: list[str]) -> tuple[list[Slice], Geometry]:
     """Put the slices in the order of their places along the normal, and fit the grid that they form.
 
+    :param notices: gets sentences that the user should see.
     :raises ImageError: if they do not form a regular grid.
     """
     row, column = np.reshape(np.array(slices[0].directions), (2, 3))
@@ -257,53 +280,3 @@ def _regular_steps(slices: list[Slice], normal: np.ndarray, notices: list[str]) 
     if away > _WORTH_A_WORD:
         notices.append(f"The places of the slices are rounded: up to {away:.2f} mm away from a regular grid.")
     return origin, step
-
-
-def _decode(slices: list[Slice]) -> sitk.Image:
-    """Return the real values of the slices, in their order."""
-    import SimpleITK as sitk
-
-    files = list(dict.fromkeys(piece.file for piece in slices))
-    several = max(piece.frames for piece in slices) > 1
-    if several and len(files) > 1:
-        raise ImageError(
-            f"It has {len(files)} objects with many frames. Name one of them: {', '.join(f.name for f in files[:3])}."
-        )
-    wanted = _pixel_type(slices)
-    (rows, columns), count = slices[0].size, len(slices)
-    as_itk = all(piece.rescale == piece.itk_rescale and not piece.inverted for piece in slices)
-    check_memory("It", f"{columns}x{rows}x{count}", columns * rows * count * (4 if as_itk else 24))
-    reader: Any = sitk.ImageFileReader() if several else sitk.ImageSeriesReader()
-    if several:
-        reader.SetFileName(str(files[0]))
-    else:
-        reader.SetFileNames([str(file) for file in files])
-    reader.SetOutputPixelType(wanted if as_itk else sitk.sitkFloat64)
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise ImageError(f"Its pixels cannot be read ({reason(error, -1)}). Export the series again.") from None
-    order = [piece.frame for piece in slices] if several else list(range(len(slices)))
-    if as_itk and order == list(range(image.GetDepth())):
-        return image
-    planes = sitk.GetArrayFromImage(image)[order]
-    if not as_itk:
-        for plane, piece in zip(planes, slices, strict=True):
-            stored = np.rint((plane - piece.itk_rescale.intercept) / piece.itk_rescale.slope)
-            stored = sum(piece.stored) - stored if piece.inverted else stored
-            plane[:] = piece.rescale.slope * stored + piece.rescale.intercept
-    return sitk.Cast(sitk.GetImageFromArray(planes), wanted)
-
-
-def _pixel_type(slices: Sequence[Slice]) -> int:
-    """Return SimpleITK's smallest type for the real values of all slices; float32, in which networks compute, if none
-    of whole numbers will do."""
-    import SimpleITK as sitk
-
-    ends = [piece.rescale.slope * end + piece.rescale.intercept for piece in slices for end in piece.stored]
-    if all(piece.rescale.slope.is_integer() and piece.rescale.intercept.is_integer() for piece in slices):
-        for kind in ("UInt8", "Int16", "UInt16", "Int32"):
-            limits = np.iinfo(kind.lower())
-            if limits.min <= min(ends) and max(ends) <= limits.max:
-                return getattr(sitk, f"sitk{kind}")
-    return sitk.sitkFloat32

@@ -35,6 +35,7 @@ _PIXELS = ("Rows", "Columns", "BitsStored", "PixelRepresentation", "PhotometricI
 _TAGS = (
     *_PIXELS,
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality"),
+    *("StudyInstanceUID", "FrameOfReferenceUID"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     *("NumberOfFrames", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "SamplesPerPixel"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
@@ -66,8 +67,11 @@ class Slice:
     :ivar file: the file that holds it.
     :ivar frame: its index among the frames of the file.
     :ivar frames: number of frames of the file.
+    :ivar kind: SOPClassUID of the file; "" if not given.
     :ivar instance: SOPInstanceUID of the file.
     :ivar series: SeriesInstanceUID.
+    :ivar study: StudyInstanceUID; "" if not given.
+    :ivar frame_of_reference: FrameOfReferenceUID; "" if not given.
     :ivar description: SeriesDescription.
     :ivar modality: such as ``CT``.
     :ivar image_type: such as ``("ORIGINAL", "PRIMARY", "AXIAL")``.
@@ -89,8 +93,11 @@ class Slice:
     file: Path
     frame: int
     frames: int
+    kind: str
     instance: str
     series: str
+    study: str
+    frame_of_reference: str
     description: str
     modality: str
     image_type: tuple[str, ...]
@@ -143,14 +150,19 @@ def read_slices(path: Path) -> list[Slice]:
         try:
             wanted = [_tag(keyword) for keyword in _TAGS]
             dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
-            return list(_slices(path, dataset)) if any(_tag(keyword) in dataset for keyword in _PIXELS) else []
+            return list(slices_in(path, dataset)) if any(_tag(keyword) in dataset for keyword in _PIXELS) else []
         except (ImageError, MemoryError):
             raise
         except Exception as error:  # pydicom raises whatever a damaged value makes Python raise
             raise ImageError(f"Its DICOM header is damaged ({reason(error)}). Export the series again.") from error
 
 
-def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
+def slices_in(path: Path, dataset: Dataset) -> Iterator[Slice]:
+    """Yield a slice for each frame of an image that pydicom has read.
+
+    :param path: its file.
+    :raises ImageError: as `read_slices`.
+    """
     file = _Header(dataset, ())
     frames = file.integer("NumberOfFrames", 1)
     shared = next(iter(dataset.get(_tag("SharedFunctionalGroupsSequence"), _NOTHING).value or ()), None)
@@ -160,7 +172,8 @@ def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
     rows, columns = file.integer("Rows", 0), file.integer("Columns", 0)
     if not (rows and columns):
         raise ImageError("Its DICOM header has no size of the image (Rows, Columns). Export the series again.")
-    by_groups = file.text("SOPClassUID") in _RESCALED_BY_GROUPS
+    kind = file.text("SOPClassUID")
+    by_groups = kind in _RESCALED_BY_GROUPS
     itk_rescale = _Header(dataset, (shared, each[0] if each else None) if by_groups else ()).rescale()
     bits, signed = file.integer("BitsStored", 16), file.integer("PixelRepresentation", 0)
     photometric = file.text("PhotometricInterpretation")
@@ -173,8 +186,11 @@ def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
             file=path,
             frame=index,
             frames=frames,
+            kind=kind,
             instance=file.text("SOPInstanceUID") or str(path),
             series=file.text("SeriesInstanceUID"),
+            study=file.text("StudyInstanceUID"),
+            frame_of_reference=file.text("FrameOfReferenceUID"),
             description=file.text("SeriesDescription"),
             modality=file.text("Modality"),
             image_type=tuple(file.text("ImageType").upper().split("\\")),

@@ -15,12 +15,13 @@ from ..files import refuse_existing, refuse_unwritable_folder, replacing, unwrit
 from ..labels.csv import CODE_COLUMNS, code_cells
 from ..labels.table import LabelTable
 from .counts import LabelVolume
+from .dicom_seg import DICOM_SUFFIX, DicomSeg, write_dicom_seg
 from .geometry import ROUNDED_SHEAR, Geometry
 from .measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from .seg_nrrd import write_seg_nrrd
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
-SEGMENTATION_SUFFIXES = (".seg.nrrd", *IMAGE_SUFFIXES)
+SEGMENTATION_SUFFIXES = (".seg.nrrd", *IMAGE_SUFFIXES, DICOM_SUFFIX)
 TABLE_SUFFIXES = (".csv",)
 ALL_SUFFIXES = (*SEGMENTATION_SUFFIXES, *TABLE_SUFFIXES)
 
@@ -39,10 +40,11 @@ def check_writable(
     :raises OutputError: if the suffix is not supported or no file can be created in the folder.
     """
     path = Path(path)
-    suffix = _suffix(path, suffixes)
+    _suffix(path, suffixes)
     refuse_existing(path, overwrite)
-    if suffixes is SEGMENTATION_SUFFIXES and suffix != ".seg.nrrd":
-        refuse_existing(colour_table_path(path), overwrite)
+    if suffixes is SEGMENTATION_SUFFIXES:
+        for file in files_of(path)[1:]:
+            refuse_existing(file, overwrite)
     refuse_unwritable_folder(path)
 
 
@@ -59,8 +61,23 @@ def colour_table_path(path: Path) -> Path:
     return path.with_name(path.name[: -len(_suffix(path, IMAGE_SUFFIXES))] + ".labels.csv")
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return the files that `write_segmentation` writes: the segmentation, and the colour table of an image.
+
+    :raises OutputError: if the suffix is not supported.
+    """
+    image = _suffix(path, SEGMENTATION_SUFFIXES) in IMAGE_SUFFIXES
+    return [path, colour_table_path(path)] if image else [path]
+
+
 def write_segmentation(
-    path: Path, labels: np.ndarray, table: LabelTable, geometry: Geometry, overwrite: bool, keep_empty: bool
+    path: Path,
+    labels: np.ndarray,
+    table: LabelTable,
+    geometry: Geometry,
+    overwrite: bool,
+    keep_empty: bool,
+    dicom: DicomSeg | None = None,
 ) -> None:
     """Write a label map and its table; see `Segmentation.write`.
 
@@ -69,10 +86,21 @@ def write_segmentation(
     :param table: a label for every value but 0 that occurs.
     :param geometry: grid of the label map.
     :param overwrite: replace existing files.
-    :param keep_empty: list classes without voxels as segments of a ``.seg.nrrd`` too.
-    :raises OutputError: if the suffix is not supported or a file cannot be written.
+    :param keep_empty: list classes without voxels as segments of a ``.seg.nrrd`` or ``.seg.dcm`` too.
+    :param dicom: for ``.seg.dcm``: the series that was segmented, and choices.
+    :raises OutputError: if the suffix is not supported, the series is missing, or a file cannot be written.
+    :raises ImageError: if the series cannot be read.
     """
     suffix = _suffix(path, SEGMENTATION_SUFFIXES)
+    if suffix == DICOM_SUFFIX:
+        if dicom is None:
+            raise OutputError(
+                f"{path}: a DICOM segmentation needs the DICOM series that was segmented, for the patient, the study "
+                "and the frame of reference. Give its folder (source=...), or write .seg.nrrd."
+            )
+        with replacing(path, overwrite) as temporary:
+            write_dicom_seg(temporary, labels, table, geometry, dicom, keep_empty)
+        return
     # One byte a voxel if all classes fit: readers need half the memory, and older tools expect it. The table decides,
     # not the classes found, so that all results of a model have the same type.
     largest = max((label.value for label in table), default=0)

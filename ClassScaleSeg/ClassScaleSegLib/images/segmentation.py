@@ -14,6 +14,8 @@ from ..labels.label import MAX_VALUE
 from ..labels.table import LabelTable
 from .cleanup import ClassChange, clean
 from .counts import LabelVolume, voxel_counts
+from .dicom_seg import DicomSeg
+from .dicom_seg_reader import is_dicom_seg, read_dicom_seg
 from .formats import write_confidence, write_segmentation, write_statistics
 from .geometry import Geometry
 from .measures import LabelMeasures, measure
@@ -76,17 +78,26 @@ class Segmentation:
             listed = ", ".join(map(str, unknown[:10])) + (" and others" if len(unknown) > 10 else "")
             raise LabelTableError(f"The label map contains {listed}, which the label table does not name.")
 
-    def write(self, path: str | Path, overwrite: bool = False, keep_empty: bool = False) -> None:
+    def write(
+        self,
+        path: str | Path,
+        overwrite: bool = False,
+        keep_empty: bool = False,
+        source: DicomSeg | str | Path | None = None,
+    ) -> None:
         """Write the label map and its table.
 
-        :param path: ``.seg.nrrd``; or ``.nii.gz``, ``.nii``, ``.mha`` or ``.nrrd``, for which a colour table
-            ``.labels.csv`` is written to the same folder.
+        :param path: ``.seg.nrrd``; ``.seg.dcm``, a DICOM segmentation; or ``.nii.gz``, ``.nii``, ``.mha`` or ``.nrrd``,
+            for which a colour table ``.labels.csv`` is written to the same folder.
         :param overwrite: replace existing files.
-        :param keep_empty: list classes without voxels as segments of a ``.seg.nrrd`` too.
+        :param keep_empty: list classes without voxels as segments of a ``.seg.nrrd`` or ``.seg.dcm`` too.
+        :param source: for ``.seg.dcm`` the DICOM series that was segmented, or a :class:`DicomSeg` with choices.
+        :raises ImageError: if the series cannot be read.
         :raises OutputExistsError: if a file exists and ``overwrite`` is false.
         :raises OutputError: if a file cannot be written. No partial file remains, and existing files are unchanged.
         """
-        write_segmentation(Path(path), self.labels, self.table, self.geometry, overwrite, keep_empty)
+        dicom = DicomSeg(source) if isinstance(source, (str, Path)) else source
+        write_segmentation(Path(path), self.labels, self.table, self.geometry, overwrite, keep_empty, dicom)
 
     def write_confidence(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the confidence map as a float32 volume.
@@ -202,12 +213,16 @@ class Segmentation:
     def from_image(cls, label_image: sitk.Image | str | Path, table: LabelTable | None = None) -> Segmentation:
         """Create a segmentation from a label image.
 
-        :param label_image: a SimpleITK image or a file, of any integer type.
-        :param table: names of the labels. If not given, the table in a ``.seg.nrrd`` is used; for other images the
-            labels are named ``label 1``, ``label 2``.
-        :raises ImageError: if it cannot be read, is not a 3D image of integers, or has values outside 0..65535.
+        :param label_image: a SimpleITK image or a file, of any integer type; or a DICOM segmentation.
+        :param table: names of the labels. If not given, the table in a ``.seg.nrrd`` or DICOM segmentation is used; for
+            other images the labels are named ``label 1``, ``label 2``.
+        :raises ImageError: if it cannot be read, is not a 3D image of integers, has values outside 0..65535, or is a
+            DICOM segmentation with overlaps.
         :raises LabelTableError: if a value is not in the table.
         """
+        if isinstance(label_image, (str, Path)) and is_dicom_seg(Path(label_image)):
+            labels, own, geometry = read_dicom_seg(Path(label_image))
+            return cls(labels, own if table is None else table, geometry)
         image, labels, geometry = read_labels(label_image)
         counts = voxel_counts(labels)
         return cls(labels, own_table(image, counts) if table is None else table, geometry, counts=counts)

@@ -1,0 +1,143 @@
+"""The frames of a DICOM segmentation: their pixels, and the place and the source of each.
+
+highdicom could make them too, but compares every slice with every class for a binary segmentation, and copies a label
+map several times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .dicom_headers import Slice
+from .dicom_source import SourceSeries
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+
+class Frames(NamedTuple):
+    """All frames of a segmentation.
+
+    :ivar groups: items of PerFrameFunctionalGroupsSequence.
+    :ivar pixels: of all frames, uncompressed: little endian, or bits without gaps between frames; an even number.
+    """
+
+    groups: list[Dataset]
+    pixels: bytes
+
+
+def label_map_frames(labels: np.ndarray, series: SourceSeries, dtype: np.dtype) -> Frames:
+    """Return a frame for each row of a label map, in their order.
+
+    :param labels: uint16 ``(z, y, x)``.
+    :param dtype: of the pixels: uint8 or uint16, which must hold all values.
+    """
+    groups = [_group([row + 1], *_place(piece)) for row, piece in enumerate(series.slices)]
+    pixels = labels.astype(dtype.newbyteorder("<"), copy=False).tobytes()
+    return Frames(groups, pixels + b"\0" if len(pixels) % 2 else pixels)
+
+
+def binary_frames(labels: np.ndarray, values: Sequence[int], series: SourceSeries) -> Frames:
+    """Return a frame for each class and row where both meet; the first row, if no class occurs.
+
+    :param labels: uint16 ``(z, y, x)``.
+    :param values: label values of the segments 1, 2, 3...
+    """
+    from pydicom.dataset import Dataset
+
+    places = [_place(piece) for piece in series.slices]
+    groups, packed = [], _Bits()
+    for number, row in binary_places(labels, values) or [(1, 0)]:
+        group, segment = _group([number, row + 1], *places[row]), Dataset()
+        _add(segment, "ReferencedSegmentNumber", "US", number)
+        _add(group, "SegmentIdentificationSequence", "SQ", [segment])
+        groups.append(group)
+        packed.add(labels[row] == values[number - 1])
+    return Frames(groups, packed.all())
+
+
+def binary_places(labels: np.ndarray, values: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the number of a segment, from 1, and a row of the label map, wherever they meet; sorted."""
+    numbers = {value: number for number, value in enumerate(values, start=1)}
+    rows = ((numbers[value], row) for row in range(len(labels)) for value in _present(labels[row]) if value in numbers)
+    return sorted(rows)
+
+
+def _present(row: np.ndarray) -> list[int]:
+    return np.flatnonzero(np.bincount(row.ravel())).tolist()
+
+
+class _Bits:
+    """Bits of one frame after the other, eight to a byte, the first one in the lowest bit."""
+
+    def __init__(self) -> None:
+        self._bytes, self._rest = bytearray(), np.empty(0, bool)
+
+    def add(self, frame: np.ndarray) -> None:
+        bits = np.concatenate([self._rest, frame.ravel()]) if len(self._rest) else frame.ravel()
+        whole = len(bits) // 8 * 8
+        self._bytes += np.packbits(bits[:whole], bitorder="little").data
+        self._rest = bits[whole:]
+
+    def all(self) -> bytes:
+        """Return an even number of bytes."""
+        self._bytes += np.packbits(self._rest, bitorder="little").data
+        self._bytes += bytes(len(self._bytes) % 2)
+        return bytes(self._bytes)
+
+
+def _place(piece: Slice) -> tuple[Dataset, Dataset]:
+    """Return the items that say where a slice is, and that a frame is made from it."""
+    from pydicom.dataset import Dataset
+
+    position, derivation, reference = Dataset(), Dataset(), Dataset()
+    _add(position, "ImagePositionPatient", "DS", decimals(piece.position or ()))
+    _add(reference, "ReferencedSOPClassUID", "UI", piece.kind)
+    _add(reference, "ReferencedSOPInstanceUID", "UI", piece.instance)
+    if piece.frames > 1:
+        _add(reference, "ReferencedFrameNumber", "IS", piece.frame + 1)
+    _add(reference, "SpatialLocationsPreserved", "CS", "YES")
+    purpose = _code("121322", "Source image for image processing operation")
+    _add(reference, "PurposeOfReferenceCodeSequence", "SQ", [purpose])
+    _add(derivation, "SourceImageSequence", "SQ", [reference])
+    _add(derivation, "DerivationCodeSequence", "SQ", [_code("113076", "Segmentation")])
+    return position, derivation
+
+
+def _group(indices: list[int], position: Dataset, derivation: Dataset) -> Dataset:
+    from pydicom.dataset import Dataset
+
+    group, content = Dataset(), Dataset()
+    _add(content, "DimensionIndexValues", "UL", indices)
+    _add(group, "FrameContentSequence", "SQ", [content])
+    _add(group, "PlanePositionSequence", "SQ", [position])
+    _add(group, "DerivationImageSequence", "SQ", [derivation])
+    return group
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+    return item
+
+
+def _add(item: Dataset, keyword: str, kind: str, value: Any) -> None:
+    """Add an element; attributes of pydicom, which would do the same, take several times as long."""
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.dataelem import DataElement
+
+    tag = tag_for_keyword(keyword)
+    assert tag is not None  # the keywords above are the standard's
+    item.add(DataElement(tag, kind, value))
+
+
+def decimals(numbers: Sequence[float]) -> list[Any]:
+    """Return numbers as DICOM's decimal strings, which have at most 16 characters."""
+    from pydicom.valuerep import DSfloat
+
+    return [DSfloat(number, auto_format=True) for number in numbers]

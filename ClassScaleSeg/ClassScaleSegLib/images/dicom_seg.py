@@ -1,0 +1,299 @@
+"""Write a DICOM segmentation: a label map (Supplement 243), or a binary one for readers that do not know these yet.
+
+highdicom makes the object. Every row of the label map is a frame at the place of its slice, taken from the header of
+that slice, so no orientation, order or gantry tilt can move or mirror it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ClassScaleError, OutputError, reason
+from ..labels.label import Label
+from ..labels.table import LabelTable
+from ..version import VERSION
+from .counts import voxel_counts
+from .dicom_frames import binary_frames, binary_places, decimals, label_map_frames
+from .dicom_segments import LONGEST_TEXT, describe
+from .dicom_source import SourceSeries, read_source
+from .geometry import ROUNDED_SHEAR, Geometry
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+DICOM_SUFFIX = ".seg.dcm"
+HIGHDICOM = "highdicom>=0.28"
+_NAME = "ClassScaleSeg"
+_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+_LARGEST_PIXELS = 2**32 - 2  # bytes of an element whose length is given
+
+
+@dataclass(frozen=True)
+class UsedModel:
+    """A model, as a DICOM segmentation names it.
+
+    :ivar sha256: of its file; ``None`` if it is not known.
+    """
+
+    name: str
+    licence: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class DicomSeg:
+    """What a DICOM segmentation needs besides the label map.
+
+    :ivar series: the series that was segmented: its folder, a file with many frames, or what `read_source` returned.
+    :ivar kind: "labelmap", or "binary": one map of bits for each class and slice, where both meet.
+    :ivar models: which found the structures.
+    :ivar tell: called with each sentence that the user should see, such as which names were shortened.
+    """
+
+    series: SourceSeries | str | Path
+    kind: str = "labelmap"
+    models: tuple[UsedModel, ...] = ()
+    tell: Callable[[str], object] = lambda sentence: None
+
+
+def refuse_missing_highdicom() -> None:
+    """Raise an exception if the package that writes and reads DICOM segmentations is not installed.
+
+    :raises OutputError: names the command that installs it.
+    """
+    if importlib.util.find_spec("highdicom") is None:
+        raise OutputError(
+            f'DICOM segmentations need the Python package highdicom. Install it: python -m pip install "{HIGHDICOM}", '
+            f'or in the Python console of 3D Slicer: slicer.util.pip_install("{HIGHDICOM}").'
+        )
+
+
+def write_dicom_seg(
+    path: Path, labels: np.ndarray, table: LabelTable, geometry: Geometry, choices: DicomSeg, keep_empty: bool
+) -> None:
+    """Write a label map, uint16 ``(z, y, x)``, as a DICOM segmentation. An existing file is replaced.
+
+    :param table: a label for every value but 0 that occurs.
+    :param geometry: must be the grid of the series.
+    :param keep_empty: list classes without voxels too. Without any class, the first one is listed, as DICOM wants one.
+    :raises OutputError: if highdicom is missing, the series is not the one that was segmented, the table has no class,
+        or the result would be larger than DICOM allows.
+    :raises ImageError: as `read_source`.
+    :raises OSError: if the file cannot be written.
+    """
+    refuse_missing_highdicom()
+    series = choices.series if isinstance(choices.series, SourceSeries) else read_source(choices.series)
+    _check_grid(geometry, series)
+    counts = voxel_counts(labels)
+    listed = [label for label in table.foreground if keep_empty or counts[label.value]] or list(table.foreground[:1])
+    if not listed:
+        raise OutputError("The label table has no class besides the background; a DICOM segmentation needs one.")
+    if choices.kind == "binary":
+        _check_size(labels, [label.value for label in listed])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, on values of the series that the standard does not allow
+        try:
+            segmentation = _segmentation(labels, listed, series, choices)
+            segmentation.save_as(path, enforce_file_format=True)
+        except (ClassScaleError, OSError, MemoryError):
+            raise
+        except Exception as error:  # highdicom and pydicom raise whatever a header makes them raise
+            raise OutputError(
+                f"The headers of {series.name} do not allow a DICOM segmentation ({reason(error)}). Write .seg.nrrd."
+            ) from error
+    for notice in series.notices:
+        choices.tell(notice)
+
+
+def _check_grid(geometry: Geometry, series: SourceSeries) -> None:
+    own, other = geometry, series.geometry
+    if own.size != other.size or own.distance(other) > min(own.spacing) / 2:
+        found = f"{own.size} voxels instead of {other.size}"
+        if own.size == other.size:
+            found = f"voxels up to {own.distance(other):.3g} mm away"
+        raise OutputError(
+            f"The segmentation is not on the grid of {series.name}: it has {found}. Give the series that was segmented."
+        )
+
+
+def _check_size(labels: np.ndarray, listed: Sequence[int]) -> None:
+    """Refuse a binary segmentation whose frames would take more than DICOM can hold."""
+    frames = len(binary_places(labels, listed))
+    size = frames * labels[0].size // 8
+    if size > _LARGEST_PIXELS:
+        raise OutputError(
+            f"A binary segmentation with {len(listed)} classes would have {frames:,} frames, {size / 2**30:.1f} GiB, "
+            "and DICOM holds 4 GiB. Write a label map, or fewer classes."
+        )
+
+
+def _segmentation(labels: np.ndarray, listed: Sequence[Label], series: SourceSeries, choices: DicomSeg) -> Any:
+    """Return highdicom's segmentation, with the frames, all references, and the facts of the patient and the study."""
+    from highdicom.content import AlgorithmIdentificationSequence
+    from highdicom.seg import Segmentation
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
+
+    shortened: list[str] = []
+    binary, name = choices.kind == "binary", ", ".join(model.name for model in choices.models)
+    algorithm = AlgorithmIdentificationSequence(
+        _NAME, codes.DCM.ArtificialIntelligence, VERSION, parameters=_parameters(choices.models) or None
+    )
+    segments = [
+        describe(label, index if binary else label.value, algorithm, shortened.append)
+        for index, label in enumerate(listed, start=1)
+    ]
+    number = _value(series.header, "SeriesNumber")
+    segmentation = Segmentation(
+        source_images=[_template(series)],
+        pixel_array=np.zeros((1, 1, 1), np.uint8),
+        segmentation_type="BINARY" if binary else "LABELMAP",
+        segment_descriptions=segments,
+        series_instance_uid=generate_uid(),
+        series_number=1000 + number if number and 0 < number < 2**31 - 1000 else 1000,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer=_NAME,
+        manufacturer_model_name=_NAME,
+        software_versions=VERSION,
+        device_serial_number=VERSION,
+        content_label="SEGMENTATION",
+        content_description=f"{len(listed)} structures found by {_NAME}",
+        series_description=f"{_NAME} {name}"[:LONGEST_TEXT].rstrip(),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        omit_empty_frames=False,
+    )
+    # RLE is two and a half times as large and slow in Python; DCMTK refuses segmentations in JPEG-LS
+    segmentation.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    segmentation.ContentCreatorName = ""  # the standard wants the element, and nobody's name
+    if binary:
+        frames = binary_frames(labels, [label.value for label in listed], series)
+    else:
+        frames = label_map_frames(labels, series, np.dtype(f"u{segmentation.BitsAllocated // 8}"))
+        if series.geometry.shear <= ROUNDED_SHEAR:
+            segmentation.DimensionOrganizationType = "3D"
+    segmentation.Rows, segmentation.Columns = series.slices[0].size
+    segmentation.NumberOfFrames = len(frames.groups)
+    segmentation.PerFrameFunctionalGroupsSequence = frames.groups
+    segmentation.PixelData = frames.pixels
+    _refer(segmentation, series)
+    _copy_patient_and_study(segmentation, series.header)
+    _choose_character_set(segmentation, series.header, [*(label.name for label in listed), name])
+    if shortened:
+        several = ", ".join(dict.fromkeys(shortened[:3])) + (" and others" if len(shortened) > 3 else "")
+        choices.tell(f"Texts that are longer than DICOM allows were shortened: {several}.")
+    return segmentation
+
+
+def _parameters(models: Sequence[UsedModel]) -> dict[str, str]:
+    """Return what the algorithm's parameters say of the models; of several, with their numbers."""
+    found: dict[str, str] = {}
+    for number, model in enumerate(models, start=1):
+        suffix = f"_{number}" if len(models) > 1 else ""
+        facts = {"model": model.name, "licence": model.licence, "sha256": model.sha256}
+        found |= {f"{key}{suffix}": value for key, value in facts.items() if value}
+    return found
+
+
+def _template(series: SourceSeries) -> Dataset:
+    """Return what highdicom needs to know of an image, with one pixel; the real frames and references follow later.
+
+    The headers themselves may lack elements that highdicom needs, or have values that it refuses.
+    """
+    from pydicom.dataset import Dataset
+
+    first, fact = series.slices[0], Dataset()
+    for keyword in _EMPTY:
+        setattr(fact, keyword, "")
+    fact.SOPClassUID, fact.SOPInstanceUID = _CT_IMAGE, first.instance
+    fact.StudyInstanceUID, fact.SeriesInstanceUID = first.study, first.series
+    fact.FrameOfReferenceUID = series.frame_of_reference
+    fact.Modality = first.modality
+    fact.Rows = fact.Columns = 1
+    fact.ImagePositionPatient = decimals(first.position or ())
+    fact.ImageOrientationPatient = decimals(first.directions or ())
+    fact.PixelSpacing = decimals(first.spacing or ())
+    axes = series.geometry.axes
+    normal = np.cross(axes[:, 0], axes[:, 1])
+    (distance,) = decimals([float(axes[:, 2] @ normal / np.linalg.norm(normal))])
+    fact.SliceThickness = fact.SpacingBetweenSlices = distance  # a voxel reaches to the next slice
+    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "PositionReferenceIndicator"):
+        if (value := _value(series.header, keyword)) is not None:
+            setattr(fact, keyword, value)
+    return fact
+
+
+_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"),
+    *("StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
+
+
+def _value(header: Dataset, keyword: str) -> Any:
+    """Return a value of a header; ``None`` if it is missing, empty or damaged."""
+    try:
+        value = header.get(keyword)
+        return None if value in (None, "") else value
+    except Exception:  # pydicom raises whatever a damaged value makes Python raise
+        return None
+
+
+def _refer(segmentation: Any, series: SourceSeries) -> None:
+    """List the images of the series; each frame refers to its own."""
+    from pydicom.dataset import Dataset
+
+    references = []
+    for instance, kind in {piece.instance: piece.kind for piece in series.slices}.items():
+        reference = Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = kind, instance
+        references.append(reference)
+    segmentation.SourceImageSequence = references
+    segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence = references
+
+
+def _copy_patient_and_study(segmentation: Any, header: Dataset) -> None:
+    """Copy what the series says of the patient and the study, as it is; leave out elements that cannot be read."""
+    from pydicom.dataset import Dataset
+
+    facts = Dataset()
+    for tag in header.keys():  # noqa: SIM118 - the items of a data set are its elements
+        if tag.group in (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0040):
+            try:
+                facts.add(header[tag])
+            except Exception:  # pydicom raises whatever a damaged value makes Python raise
+                continue
+    facts.SOPClassUID = _CT_IMAGE  # by which highdicom chooses the modules, which all images have
+    segmentation.copy_patient_and_study_information(facts)
+
+
+def _choose_character_set(segmentation: Any, header: Dataset, texts: Sequence[str]) -> None:
+    """Keep the character set of the series if it has all letters of the names; otherwise take UTF-8."""
+    from pydicom.charset import convert_encodings
+
+    given = _value(header, "SpecificCharacterSet")
+    try:
+        encodings = convert_encodings(given) if given else ["ascii"]
+    except LookupError:  # pydicom does not know it
+        encodings = ["ascii"]
+    kept = all(_encodable(text, encodings) for text in texts)
+    if kept and given:
+        segmentation.SpecificCharacterSet = given
+    elif not kept:
+        segmentation.SpecificCharacterSet = "ISO_IR 192"
+
+
+def _encodable(text: str, encodings: Sequence[str]) -> bool:
+    for encoding in encodings:
+        try:
+            text.encode(encoding)
+        except (UnicodeError, LookupError):
+            continue
+        return True
+    return False

@@ -1,0 +1,176 @@
+"""Read a DICOM segmentation, a label map or a binary one, as one label map on the grid that its frames form."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ClassScaleError, ImageError, named, reason
+from ..labels.table import LabelTable
+from .dicom import arrange
+from .dicom_headers import Slice, is_dicom, slices_in
+from .dicom_seg import refuse_missing_highdicom
+from .dicom_segments import label_value, read_label
+from .geometry import Geometry
+from .image_file import check_memory
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_SAME_PLACE = 0.001  # mm
+
+
+def is_dicom_seg(path: Path) -> bool:
+    """Return whether a file says at its beginning that it is a DICOM segmentation.
+
+    :raises OSError: if it cannot be read.
+    """
+    if not (path.is_file() and is_dicom(path)):
+        return False
+    from pydicom.filereader import read_file_meta_info
+
+    try:
+        return read_file_meta_info(path).get("MediaStorageSOPClassUID") in _SEGMENTATIONS
+    except OSError:
+        raise
+    except Exception:  # pydicom raises whatever a damaged value makes Python raise
+        return False
+
+
+def read_dicom_seg(path: Path) -> tuple[np.ndarray, LabelTable, Geometry]:
+    """Read a DICOM segmentation.
+
+    A binary one may leave out slices without a class. The grid then begins and ends with the first and the last slice
+    that is there.
+
+    :returns: labels, uint16 ``(z, y, x)``; their table, without the background; their grid.
+    :raises ImageError: if it cannot be read, has overlapping or fractional segments, or its frames form no grid.
+    :raises OutputError: if highdicom is not installed; it has the decoders.
+    """
+    refuse_missing_highdicom()
+    import pydicom
+
+    with named(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, on values that it accepts in spite of the standard
+        try:
+            dataset = pydicom.dcmread(path)
+            return _read(path, dataset)
+        except (ClassScaleError, MemoryError):
+            raise
+        except Exception as error:  # pydicom raises whatever a damaged value makes Python raise
+            raise ImageError(
+                f"It cannot be read as a DICOM segmentation ({reason(error)}). Export it again."
+            ) from error
+
+
+def _read(path: Path, dataset: Dataset) -> tuple[np.ndarray, LabelTable, Geometry]:
+    kind = dataset.get("SegmentationType")
+    if kind not in ("LABELMAP", "BINARY"):
+        raise ImageError(f"It is a segmentation of the kind {kind}; LABELMAP or BINARY is needed.")
+    frames = list(slices_in(path, dataset))
+    rows, geometry = _grid(frames)
+    columns, height, count = geometry.size
+    check_memory("It", f"{columns}x{height}x{count}", columns * height * count * 2)
+    values = {int(item.SegmentNumber): label_value(item) for item in dataset.SegmentSequence}
+    if len(set(values.values())) < len(values):
+        values = {number: number for number in values}
+    background = kind == "LABELMAP"
+    labels = np.zeros((count, height, columns), np.uint16)
+    for index, (frame, row) in enumerate(zip(_pixels(dataset), rows, strict=True)):
+        if background:
+            labels[row] = frame
+        else:
+            _put(labels[row], frame, values[_segment_number(dataset, index)])
+    items = ((values[int(item.SegmentNumber)], item) for item in dataset.SegmentSequence)
+    # a label map describes its background too, as the segment whose number pads the pixels
+    padding = int(dataset.get("PixelPaddingValue") or 0)
+    if background and padding:
+        labels[labels == padding] = 0
+    table = LabelTable(
+        tuple(read_label(item, value) for value, item in items if not (background and value in (0, padding)))
+    )
+    return labels, table, geometry
+
+
+def _pixels(dataset: Dataset) -> Iterator[np.ndarray]:
+    """Yield the pixels of each frame, ``(rows, columns)``."""
+    from pydicom.pixels import iter_pixels
+
+    if dataset.BitsAllocated > 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        yield from iter_pixels(dataset, raw=True)
+        return
+    # bits follow each other without gaps between frames, which pydicom 3.0 mistakes in small frames
+    shape, packed = (dataset.Rows, dataset.Columns), np.frombuffer(dataset.PixelData, np.uint8)
+    count = dataset.Rows * dataset.Columns
+    for start in range(0, int(dataset.NumberOfFrames) * count, count):
+        bits = np.unpackbits(packed[start // 8 : (start + count + 7) // 8], bitorder="little")
+        yield bits[start % 8 : start % 8 + count].reshape(shape)
+
+
+def _segment_number(dataset: Dataset, frame: int) -> int:
+    """Return the segment of a frame of a binary segmentation."""
+    groups = (dataset.PerFrameFunctionalGroupsSequence[frame], dataset.SharedFunctionalGroupsSequence[0])
+    group = next(group for group in groups if "SegmentIdentificationSequence" in group)
+    return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+
+
+def _put(row: np.ndarray, frame: np.ndarray, value: int) -> None:
+    inside = frame != 0
+    if row[inside].any():
+        raise ImageError("It has segments that overlap; one label is needed in each voxel.")
+    row[inside] = value
+
+
+def _grid(frames: Sequence[Slice]) -> tuple[np.ndarray, Geometry]:
+    """Return the row of the label map to which each frame belongs, and the grid.
+
+    :raises ImageError: if a frame has no place, or the frames are not parallel and at equal steps.
+    """
+    first = frames[0]
+    if not all(frame.position and frame.directions and frame.spacing for frame in frames):
+        raise ImageError("It has frames without a place (ImagePositionPatient). Export it again.")
+    for known in ("directions", "spacing"):
+        if np.ptp([getattr(frame, known) for frame in frames], axis=0).max() > 5e-5:
+            raise ImageError("Its frames have several orientations or spacings, so they form no volume.")
+    row, column = np.reshape(np.array(first.directions), (2, 3))
+    heights = np.array([frame.position for frame in frames]) @ np.cross(row, column)
+    order = np.argsort(heights, kind="stable")
+    starts = np.diff(heights[order], prepend=-np.inf) > _SAME_PLACE  # of the slices, each with one or more frames
+    slices = [frames[index] for index in order[starts]]
+    steps = _steps(heights[order[starts]], first.distance)
+    filled, geometry = arrange(_with_missing(slices, steps), [])
+    rows = np.empty(len(frames), int)
+    rows[order] = np.cumsum([0, *steps])[np.cumsum(starts) - 1]
+    assert len(filled) == rows.max() + 1
+    return rows, geometry
+
+
+def _steps(heights: np.ndarray, distance: float | None) -> list[int]:
+    """Return how many slices of the grid lie between each slice and the next one, from 1.
+
+    :param heights: of the slices along their normal, mm, ascending.
+    :param distance: between slices, as the header has it, which counts where it fits all gaps.
+    """
+    gaps = np.diff(heights)
+    if not len(gaps):
+        return []
+    for step in (distance, float(gaps.min())):
+        if step and np.abs(gaps / step - np.rint(gaps / step)).max() < 0.1 and gaps.min() > 0.5 * step:
+            return np.rint(gaps / step).astype(int).tolist()
+    return [1] * len(gaps)
+
+
+def _with_missing(slices: Sequence[Slice], steps: Sequence[int]) -> list[Slice]:
+    """Return the slices with those in between that have no frame."""
+    found = [slices[0]]
+    for before, after, step in zip(slices, slices[1:], steps, strict=False):
+        places = np.linspace(before.position or (), after.position or (), step + 1)[1:-1]
+        found += [replace(before, position=tuple(place.tolist())) for place in places]
+        found.append(after)
+    return found
