@@ -59,6 +59,12 @@ class Options:
         None, str, "choose among several models in MODEL, such as 3d_fullres", metavar="NAME"
     )
     keep_empty: bool = _option(False, bool, "also list classes that were not found")
+    dicom_seg: str = _option(
+        "labelmap",
+        str,
+        "kind of DICOM segmentation: one label map, or binary for readers that do not know label maps yet",
+        choices=("labelmap", "binary"),
+    )
     smooth: float | None = _option(
         None,
         float,

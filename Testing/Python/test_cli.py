@@ -296,3 +296,92 @@ def test_the_head_demo_finds_over_250_structures_with_left_on_the_left(tmp_path,
         for side in ("left", "right")
     )
     assert left > right + 20  # x runs from right to left
+
+
+# --- DICOM segmentations
+
+
+@pytest.fixture
+def dicom(tmp_path):
+    """Writes a DICOM series and returns its folder."""
+    pytest.importorskip("highdicom")
+    from dicom_phantom import planes, write_series
+
+    return write_series(tmp_path / "series", planes(16, (18, 20)), FrameOfReferenceUID="1.2.3")
+
+
+@pytest.mark.parametrize("kind", ["labelmap", "binary"])
+def test_a_series_becomes_a_dicom_segmentation(model, dicom, tmp_path, kind):
+    import pydicom
+
+    out = tmp_path / "results" / "out.seg.dcm"
+    assert cpu(dicom, "-m", model, "-o", out, "--dicom-seg", kind) == ExitCode.OK
+    assert cpu(dicom, "-m", model, "-o", tmp_path / "out.seg.nrrd") == ExitCode.OK
+    ours, plain = Segmentation.from_image(out), Segmentation.from_image(tmp_path / "out.seg.nrrd")
+    found = pydicom.dcmread(out)
+    assert found.SegmentationType == {"labelmap": "LABELMAP", "binary": "BINARY"}[kind]
+    assert found.SegmentSequence[-1].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters == (
+        "model=Dataset007_Small"
+    )
+    assert np.array_equal(ours.labels, plain.labels) and ours.table.names == plain.table.names
+    assert ours.geometry.distance(plain.geometry) < 1e-9
+    assert [p.name for p in out.parent.iterdir()] == ["out.seg.dcm"]
+
+
+def test_a_dicom_segmentation_names_the_file_of_the_model(dicom, tmp_path):
+    import hashlib
+
+    import pydicom
+
+    toy = resource("Models", "toy-120.zip")
+    assert cpu(dicom, "-m", toy, "-o", tmp_path / "out.seg.dcm") == ExitCode.OK
+    item = pydicom.dcmread(tmp_path / "out.seg.dcm").SegmentSequence[-1]
+    said = item.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+    assert said.endswith(f"sha256={hashlib.sha256(toy.read_bytes()).hexdigest()}") and "model=Toy atlas" in said
+
+
+def test_a_dicom_segmentation_of_another_format_is_refused_before_the_computation(
+    model, ct, tmp_path, capsys, monkeypatch
+):
+    from ClassScaleSegLib.inference import segmenter
+
+    pytest.importorskip("highdicom")
+    monkeypatch.setattr(segmenter, "read_image", lambda *_, **__: pytest.fail("it was read"))
+    assert cpu(ct(), "-m", model, "-o", tmp_path / "out.seg.dcm") == ExitCode.OUTPUT
+    assert "is no DICOM series, so a DICOM segmentation of it would have no patient" in capsys.readouterr().err
+    assert not (tmp_path / "out.seg.dcm").exists()
+
+
+def test_several_series_become_dicom_segmentations_in_a_folder(model, dicom, tmp_path):
+    from dicom_phantom import planes, write_series
+
+    other = write_series(tmp_path / "other", planes(16, (18, 20), seed=1), FrameOfReferenceUID="1.2.3")
+    assert cpu(dicom, other, "-m", model, "-o", tmp_path / "out", "--format", ".seg.dcm") == ExitCode.OK
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["other.seg.dcm", "series.seg.dcm"]
+
+
+def test_one_run_writes_several_formats(model, dicom, tmp_path, capsys):
+    names = ("out.seg.nrrd", "out.nii.gz", "out.seg.dcm")
+    outputs = [argument for name in names for argument in ("-o", tmp_path / "results" / name)]
+    assert cpu(dicom, "-m", model, *outputs, "--json-progress") == ExitCode.OK
+    first, second, third = (Segmentation.from_image(tmp_path / "results" / name) for name in names)
+    assert np.array_equal(first.labels, third.labels) and np.array_equal(first.labels, second.labels)
+    assert {p.name for p in (tmp_path / "results").iterdir()} == {*names, "out.labels.csv"}
+    (event,) = [e for e in map(json.loads, capsys.readouterr().out.splitlines()) if e["event"] == "result"]
+    assert event["output"].endswith("out.seg.nrrd") and [f[-10:] for f in event["more_outputs"]] == [
+        "out.nii.gz",
+        "ut.seg.dcm",
+    ]
+
+
+def test_outputs_that_replace_each_other_are_refused_before_the_computation(model, ct, tmp_path, capsys):
+    for names in (("a.nii.gz", "a.mha"), ("a.seg.nrrd", "a.seg.nrrd")):
+        outputs = [argument for name in names for argument in ("-o", tmp_path / name)]
+        assert cpu(ct(), "-m", model, *outputs) == ExitCode.OUTPUT
+        assert "would replace another result" in capsys.readouterr().err
+    for name in "ab":
+        ct(f"cases/{name}.nii.gz")
+    several = ["-o", tmp_path / "out", "-o", tmp_path / "more"]
+    assert cpu(tmp_path / "cases", "-m", model, *several) == ExitCode.OUTPUT
+    assert "With several images, give one folder" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a.*")) and not (tmp_path / "out").exists()

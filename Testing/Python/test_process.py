@@ -296,9 +296,20 @@ def test_a_job_is_read_from_its_file_as_it_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own model").mkdir()
     options = Options(
-        "cuda:1", 0.3, False, ("--liver", "left kidney", 7), False, 4.5, 3, ("0", "all"), "best", "3d_lowres", True
+        "cuda:1",
+        0.3,
+        False,
+        ("--liver", "left kidney", 7),
+        False,
+        4.5,
+        3,
+        ("0", "all"),
+        "best",
+        "3d_lowres",
+        True,
+        "binary",
     )
-    job = Job(("-0.nrrd", "1.nrrd"), ("own model", "toy-120"), "o.nrrd", "c.nrrd", "s.csv", options)
+    job = Job(("-0.nrrd", "1.nrrd"), ("own model", "toy-120"), "o.nrrd", "c.nrrd", "s.csv", options, ("o.seg.dcm",))
     job.write(tmp_path / "job.json")
     read = read_job(tmp_path / "job.json")
     assert read.images == (str(tmp_path / "-0.nrrd"), str(tmp_path / "1.nrrd"))
@@ -306,7 +317,7 @@ def test_a_job_is_read_from_its_file_as_it_was(tmp_path, monkeypatch):
     assert [read.output, read.confidence, read.statistics] == [
         str(tmp_path / name) for name in ("o.nrrd", "c.nrrd", "s.csv")
     ]
-    assert read.options == options
+    assert read.options == options and read.more_outputs == (str(tmp_path / "o.seg.dcm"),)
     Job(("i.nrrd",), "toy-120", "o.nrrd").write(tmp_path / "job.json")
     plain = read_job(tmp_path / "job.json")
     assert plain.options == Options() and plain.confidence is None and plain.models == ("toy-120",)
@@ -314,7 +325,7 @@ def test_a_job_is_read_from_its_file_as_it_was(tmp_path, monkeypatch):
     assert _job(_parser().parse_args(command)) == plain
     command += ["--folds", "0", "all", "--checkpoint=best", "--configuration=3d_lowres", "--device=cuda:1"]
     command += ["--step=0.3", "--no-mirroring", "--classes=--liver", "--classes", "left kidney", "7"]
-    command += ["--memory-limit=4.5", "--threads=3", "--keep-empty"]
+    command += ["--memory-limit=4.5", "--threads=3", "--keep-empty", "--dicom-seg=binary"]
     given = _job(_parser().parse_args(command)).options
     assert given == replace(options, classes=("--liver", "left kidney", "7"))
 
@@ -332,6 +343,7 @@ FAULTS = {
     json.dumps({**JOB, "images": [1]}): "images must be a list of one or more texts",
     json.dumps({**JOB, "output": None}): "output must be the path of a file",
     json.dumps({**JOB, "statistics": 3}): "statistics must be the path of a file",
+    json.dumps({**JOB, "more_outputs": "o.mha"}): "more_outputs must be a list of paths of files",
     json.dumps({**JOB, "options": {"step": "0.5"}}): "The step is '0.5'; it must be a number above 0",
     json.dumps({**JOB, "options": {"step": float("nan")}}): "The step is nan; it must be a number above 0",
     json.dumps({**JOB, "options": {"threads": True}}): "The threads is True; it must be a whole number",

@@ -67,8 +67,9 @@ class TerminalReporter(Reporter):
 
     def result(self, **facts: Any) -> None:
         self.close()
-        kinds = ("output", "confidence", "statistics", "picture")
-        written = ", ".join(str(facts[kind]) for kind in kinds if kind in facts)
+        kinds = ("confidence", "statistics", "picture")
+        files = [facts["output"], *facts.get("more_outputs", ()), *(facts[kind] for kind in kinds if kind in facts)]
+        written = ", ".join(map(str, files))
         dice = f", mean Dice {facts['dice']:.3f}" if "dice" in facts else ""
         done = f"{facts['structures']} structures in {facts['seconds']:.1f} s{dice}"
         print(f"{self._label}: {done} -> {written}", flush=True)

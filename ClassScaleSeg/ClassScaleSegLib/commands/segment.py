@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,8 +13,18 @@ from typing import NamedTuple
 
 from .. import errors
 from ..catalog.catalog import resolve_model
+from ..catalog.download import sha256_of
 from ..files import replacing
-from ..images.formats import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, TABLE_SUFFIXES, check_writable, writable_geometry
+from ..images.dicom_seg import DICOM_SUFFIX, DicomSeg, UsedModel, refuse_missing_highdicom
+from ..images.dicom_source import read_source
+from ..images.formats import (
+    IMAGE_SUFFIXES,
+    SEGMENTATION_SUFFIXES,
+    TABLE_SUFFIXES,
+    check_writable,
+    files_of,
+    writable_geometry,
+)
 from ..images.geometry import Geometry
 from ..images.reading import InputImage, read_image
 from ..images.segmentation import Segmentation
@@ -45,12 +55,14 @@ class _Models(NamedTuple):
     :ivar channels: number of input channels.
     :ivar flat: whether all are 2D.
     :ivar nibabel: whether the first model's images were read with nibabel, as of :func:`read_image`.
+    :ivar used: their names and licences, and the paths of their files.
     """
 
     channels: int
     flat: bool
     nibabel: bool
     run: Callable[..., Segmentation]
+    used: tuple[tuple[UsedModel, Path], ...]
 
 
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +74,13 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         help="an image, one file per channel, a DICOM folder, several images, or a folder of images",
     )
     output = parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help="file of the segmentation; with several images, a folder"
+        "-o",
+        "--output",
+        required=True,
+        action="append",
+        metavar="OUT",
+        help="file of the segmentation; with several images, a folder. Several files (-o A -o B) get the same "
+        "segmentation in several formats.",
     )
     model = parser.add_argument(
         "-m",
@@ -77,7 +95,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default=".seg.nrrd",
-        choices=(".seg.nrrd", ".nii.gz", ".nrrd", ".mha"),
+        choices=(".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX),
         help="format of segmentations that are written into a folder (default: .seg.nrrd)",
     )
     parser.add_argument(
@@ -129,6 +147,10 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     job = _job(options)
     models = _models(job)
     found = find_cases(job.images, models.channels, job.output, options.format, models.flat)
+    if found.many and job.more_outputs:
+        raise errors.OutputError(
+            "With several images, give one folder (-o); --format chooses the format of the results."
+        )
     failed = []
     for index, case in enumerate(found.cases, start=1):
         reporter.begin(case.name, index, len(found.cases))
@@ -138,10 +160,10 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
                 continue
             _refuse_name(case)
             files = _side_files(job, case, found.many)
-            check_writable(case.output, options.overwrite, SEGMENTATION_SUFFIXES)
+            outputs = _outputs(job, case, options.overwrite)
             for kind, path in files.items():
                 check_writable(path, options.overwrite, _SIDE_FILES[kind][1])
-            _segment_case(job, options.overwrite, reporter, case, files, models)
+            _segment_case(job, options.overwrite, reporter, case, outputs, files, models)
         except Exception as error:
             if not found.many or isinstance(error, errors.Cancelled):
                 raise
@@ -177,8 +199,9 @@ def _job(options: argparse.Namespace) -> Job:
     chosen = {name: getattr(options, name) for name in _OPTIONS}
     if options.classes_file is not None:
         chosen["classes"] = [*(options.classes or ()), *read_classes(Path(options.classes_file))]
-    files = (options.output, options.confidence, options.statistics)
-    return Job(tuple(options.images), tuple(options.model), *files, Options(**chosen))
+    output, *more = options.output
+    files = (output, options.confidence, options.statistics)
+    return Job(tuple(options.images), tuple(options.model), *files, Options(**chosen), tuple(more))
 
 
 def _models(job: Job) -> _Models:
@@ -189,12 +212,14 @@ def _models(job: Job) -> _Models:
         model = open_model(sources[0], options.folds, options.checkpoint, options.configuration)
         flat = len(model.patch) == 2
         run = partial(segment_with, model=model, options=options)
-        return _Models(model.channels, flat, model.reads_with_nibabel, run)
+        only = (UsedModel(model.name, model.licence), Path(sources[0]))
+        return _Models(model.channels, flat, model.reads_with_nibabel, run, (only,))
     channels = common_channels(sources, options.configuration)
     summaries = [summarize(source, options.configuration) for source in sources]
     flat = all(len(summary.patch) == 2 for summary in summaries)
     run = partial(segment_parts, sources=sources, options=options)
-    return _Models(channels, flat, summaries[0].reads_with_nibabel, run)
+    used = tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in summaries)
+    return _Models(channels, flat, summaries[0].reads_with_nibabel, run, used)
 
 
 def _refuse_name(case: Case) -> None:
@@ -202,6 +227,19 @@ def _refuse_name(case: Case) -> None:
     for file in map(str, case.files):
         if file != file.encode(errors="ignore").decode():
             raise errors.ImageError(f"{file!a} is not a name in UTF-8, which ITK needs. Rename the file or its folder.")
+
+
+def _outputs(job: Job, case: Case, overwrite: bool) -> list[Path]:
+    """Return the files that get the segmentation, once it is known that all of them can be written."""
+    outputs = [case.output, *map(Path, job.more_outputs)]
+    written: set[Path] = set()
+    for output in outputs:
+        check_writable(output, overwrite, SEGMENTATION_SUFFIXES)
+        own = {file.absolute() for file in files_of(output)}
+        if own & written:
+            raise errors.OutputError(f"{output} or its colour table would replace another result. Choose another name.")
+        written |= own
+    return outputs
 
 
 def _side_files(job: Job, case: Case, many: bool) -> dict[str, Path]:
@@ -219,17 +257,39 @@ def _first_channel(case: Case, models: _Models) -> InputImage:
     return read_image(case.files[0], channels, flat=models.flat, nibabel=models.nibabel)
 
 
+def _dicom_seg(job: Job, case: Case, outputs: Sequence[Path], reporter: Reporter, models: _Models) -> DicomSeg | None:
+    """Return what the DICOM segmentation of a case needs, before the long computation; ``None`` for other formats."""
+    if not any(output.name.lower().endswith(DICOM_SUFFIX) for output in outputs):
+        return None
+    refuse_missing_highdicom()
+    series = read_source(case.files[0])
+    used = tuple(replace(model, sha256=sha256_of(path) if path.is_file() else None) for model, path in models.used)
+    return DicomSeg(
+        series,
+        job.options.dicom_seg,
+        used,
+        tell=lambda sentence: reporter.progress(Progress("write", 0, 1, message=sentence)),
+    )
+
+
 def _segment_case(
-    job: Job, overwrite: bool, reporter: Reporter, case: Case, files: dict[str, Path], models: _Models
+    job: Job,
+    overwrite: bool,
+    reporter: Reporter,
+    case: Case,
+    outputs: Sequence[Path],
+    files: dict[str, Path],
+    models: _Models,
 ) -> None:
     begin = time.monotonic()
-    written = [case.output, *(files[kind] for kind in files if kind == "confidence")]
+    written = [*outputs, *(files[kind] for kind in files if kind == "confidence")]
 
     def accept(geometry: Geometry) -> None:
         for path in written:
             writable_geometry(path, geometry)
 
     images = case.files[0] if len(case.files) == 1 else case.files
+    dicom = _dicom_seg(job, case, outputs, reporter, models)
     result = models.run(images, progress=reporter.progress, accept=accept)
     reporter.progress(Progress("write", 0, 1))
     with ExitStack() as stack:  # all files are written before any is renamed to its final name
@@ -242,8 +302,10 @@ def _segment_case(
                 assert image.voxels is not None  # an image that was just read has its voxels
                 result.write_statistics(temporary, image=image.voxels[0])
                 del image
-        result.write(case.output, overwrite, job.options.keep_empty)
+        for output in reversed(outputs):  # the first one, which tells that a case is finished, comes last
+            result.write(output, overwrite, job.options.keep_empty, dicom)
     structures = sum(row.voxels > 0 for row in result.statistics())
     seconds = round(time.monotonic() - begin, 2)
+    more = {"more_outputs": outputs[1:]} if len(outputs) > 1 else {}
     changes = {} if result.changes is None else {"changes": [asdict(change) for change in result.changes]}
-    reporter.result(output=case.output, **files, structures=structures, seconds=seconds, **changes)
+    reporter.result(output=case.output, **more, **files, structures=structures, seconds=seconds, **changes)

@@ -27,6 +27,7 @@ class Job:
     :ivar confidence: file of the confidence, if wanted.
     :ivar statistics: CSV file of the statistics, if wanted.
     :ivar options: the other choices; ``confidence`` is set if there is a file of it.
+    :ivar more_outputs: further files of the segmentation, in other formats.
 
     >>> print(Job(("ct.nrrd",), "toy-120", "ct.seg.nrrd", options=Options(device="cpu", classes="cell 7")))
     segment ct.nrrd with toy-120 into ct.seg.nrrd (device='cpu', classes=('cell 7',))
@@ -38,6 +39,7 @@ class Job:
     confidence: str | Path | None = None
     statistics: str | Path | None = None
     options: Options = Options()
+    more_outputs: tuple[str | Path, ...] = ()
 
     @property
     def models(self) -> tuple[str | Path, ...]:
@@ -58,6 +60,7 @@ class Job:
             "model": [os.path.abspath(model) if os.path.exists(model) else str(model) for model in self.models],
             **{name: (file := getattr(self, name)) and os.path.abspath(file) for name in _FILES},
             "options": asdict(self.options),
+            "more_outputs": [os.path.abspath(file) for file in self.more_outputs],
         }
         path.write_text(json.dumps(facts), encoding="utf-8")
 
@@ -85,11 +88,14 @@ def _job(facts: Any) -> Job:
         texts = facts.get(name)
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise ClassScaleError(f"{name} must be a list of one or more texts.")
+    more = facts.get("more_outputs", [])
+    if not isinstance(more, list) or not all(isinstance(file, str) for file in more):
+        raise ClassScaleError("more_outputs must be a list of paths of files.")
     for name in _FILES:
         if not isinstance(facts.get(name), str if name == "output" else (str, NoneType)):
             raise ClassScaleError(f"{name} must be the path of a file.")
     lists = {name: tuple(facts[name]) for name in ("images", "model")}
-    return Job(**{**facts, **lists, "options": Options(**options)})
+    return Job(**{**facts, **lists, "options": Options(**options), "more_outputs": tuple(more)})
 
 
 @dataclass(frozen=True)
