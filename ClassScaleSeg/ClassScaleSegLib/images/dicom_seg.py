@@ -6,7 +6,6 @@ that slice, so no orientation, order or gantry tilt can move or mirror it.
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 DICOM_SUFFIX = ".seg.dcm"
+KINDS = ("labelmap", "binary")
 HIGHDICOM = "highdicom>=0.28"
 _NAME = "ClassScaleSeg"
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -55,6 +55,7 @@ class DicomSeg:
     :ivar kind: "labelmap", or "binary": one map of bits for each class and slice, where both meet.
     :ivar models: which found the structures.
     :ivar tell: called with each sentence that the user should see, such as which names were shortened.
+    :raises OutputError: if there is no such kind.
     """
 
     series: SourceSeries | str | Path
@@ -62,17 +63,23 @@ class DicomSeg:
     models: tuple[UsedModel, ...] = ()
     tell: Callable[[str], object] = lambda sentence: None
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise OutputError(f"{self.kind!r} is no kind of DICOM segmentation. Choose {' or '.join(KINDS)}.")
 
-def refuse_missing_highdicom() -> None:
-    """Raise an exception if the package that writes and reads DICOM segmentations is not installed.
 
-    :raises OutputError: names the command that installs it.
+def refuse_missing_highdicom(kind: type[ClassScaleError] = OutputError) -> None:
+    """Import the package that writes and reads DICOM segmentations, or raise an exception.
+
+    :param kind: of the exception, whose message names the command that installs it.
     """
-    if importlib.util.find_spec("highdicom") is None:
-        raise OutputError(
-            f'DICOM segmentations need the Python package highdicom. Install it: python -m pip install "{HIGHDICOM}", '
-            f'or in the Python console of 3D Slicer: slicer.util.pip_install("{HIGHDICOM}").'
-        )
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise kind(
+            f"DICOM segmentations need the Python package highdicom ({reason(error)}). Install it: python -m pip "
+            f'install "{HIGHDICOM}", or in the Python console of 3D Slicer: slicer.util.pip_install("{HIGHDICOM}").'
+        ) from error
 
 
 def write_dicom_seg(
@@ -187,8 +194,9 @@ def _segmentation(labels: np.ndarray, listed: Sequence[Label], series: SourceSer
     _copy_patient_and_study(segmentation, series.header)
     _choose_character_set(segmentation, series.header, [*(label.name for label in listed), name])
     if shortened:
-        several = ", ".join(dict.fromkeys(shortened[:3])) + (" and others" if len(shortened) > 3 else "")
-        choices.tell(f"Texts that are longer than DICOM allows were shortened: {several}.")
+        texts = list(dict.fromkeys(shortened))
+        listing = ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
+        choices.tell(f"Texts that are longer than DICOM allows were shortened: {listing}.")
     return segmentation
 
 

@@ -27,18 +27,13 @@ _SAME_PLACE = 0.001  # mm
 
 
 def is_dicom_seg(path: Path) -> bool:
-    """Return whether a file says at its beginning that it is a DICOM segmentation.
-
-    :raises OSError: if it cannot be read.
-    """
-    if not (path.is_file() and is_dicom(path)):
-        return False
-    from pydicom.filereader import read_file_meta_info
-
+    """Return whether a file can be read and says at its beginning that it is a DICOM segmentation."""
     try:
+        if not (path.is_file() and is_dicom(path)):
+            return False
+        from pydicom.filereader import read_file_meta_info
+
         return read_file_meta_info(path).get("MediaStorageSOPClassUID") in _SEGMENTATIONS
-    except OSError:
-        raise
     except Exception:  # pydicom raises whatever a damaged value makes Python raise
         return False
 
@@ -50,10 +45,10 @@ def read_dicom_seg(path: Path) -> tuple[np.ndarray, LabelTable, Geometry]:
     that is there.
 
     :returns: labels, uint16 ``(z, y, x)``; their table, without the background; their grid.
-    :raises ImageError: if it cannot be read, has overlapping or fractional segments, or its frames form no grid.
-    :raises OutputError: if highdicom is not installed; it has the decoders.
+    :raises ImageError: if it cannot be read, has overlapping or fractional segments, or its frames form no grid; or if
+        highdicom is not installed, which has the decoders.
     """
-    refuse_missing_highdicom()
+    refuse_missing_highdicom(ImageError)
     import pydicom
 
     with named(path), warnings.catch_warnings():
