@@ -445,11 +445,11 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch, failu
     ours, file, _ = written(tmp_path)
     before = file.read_bytes()
 
-    def fail(self, path, **_):
-        Path(path).write_bytes(b"a part")
+    def fail(*_):
         raise failure
 
-    monkeypatch.setattr(pydicom.Dataset, "save_as", fail)
+    compressor = type("Compressor", (), {"compress": fail})()
+    monkeypatch.setattr("ClassScaleSegLib.images.dicom_deflate.zlib.compressobj", lambda **_: compressor)
     with pytest.raises(OutputError if isinstance(failure, OSError) else failure):
         ours.write(file, overwrite=True, source=tmp_path / "series")
     assert sorted(os.listdir(tmp_path)) == [file.name, "series"] and file.read_bytes() == before
@@ -568,7 +568,7 @@ def test_what_highdicom_writes_is_read(tmp_path, kind, syntax):
     assert theirs.table[1].type == Code("SCT", "10200004", "Liver")
 
 
-def test_overlapping_and_fractional_segments_are_refused(tmp_path):
+def test_overlapping_fractional_and_incomplete_segments_are_refused(tmp_path):
     source = series(tmp_path)
     ours = segmented(source)
     ours.write(tmp_path / "a.seg.dcm", source=DicomSeg(source, "binary"))
@@ -578,6 +578,10 @@ def test_overlapping_and_fractional_segments_are_refused(tmp_path):
     found.save_as(tmp_path / "overlap.seg.dcm")
     with pytest.raises(ImageError, match="overlap.seg.dcm has segments that overlap"):
         Segmentation.from_image(tmp_path / "overlap.seg.dcm")
+    found.PixelData = found.PixelData[:-10]
+    found.save_as(tmp_path / "short.seg.dcm")
+    with pytest.raises(ImageError, match="short.seg.dcm has fewer pixels than its header says"):
+        Segmentation.from_image(tmp_path / "short.seg.dcm")
     found.SegmentationType = "FRACTIONAL"
     found.save_as(tmp_path / "fractional.seg.dcm")
     with pytest.raises(ImageError, match="of the kind FRACTIONAL"):

@@ -6,7 +6,7 @@ map several times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,11 +22,14 @@ class Frames(NamedTuple):
     """All frames of a segmentation.
 
     :ivar groups: items of PerFrameFunctionalGroupsSequence.
-    :ivar pixels: of all frames, uncompressed: little endian, or bits without gaps between frames; an even number.
+    :ivar pixels: of all frames in parts, made as they are asked for, uncompressed: little endian, or bits without gaps
+        between frames.
+    :ivar size: of all parts together, bytes.
     """
 
     groups: list[Dataset]
-    pixels: bytes
+    pixels: Iterator[bytes]
+    size: int
 
 
 def label_map_frames(labels: np.ndarray, series: SourceSeries, dtype: np.dtype) -> Frames:
@@ -36,8 +39,8 @@ def label_map_frames(labels: np.ndarray, series: SourceSeries, dtype: np.dtype) 
     :param dtype: of the pixels: uint8 or uint16, which must hold all values.
     """
     groups = [_group([row + 1], *_place(piece)) for row, piece in enumerate(series.slices)]
-    pixels = labels.astype(dtype.newbyteorder("<"), copy=False).tobytes()
-    return Frames(groups, pixels + b"\0" if len(pixels) % 2 else pixels)
+    pixels = (row.astype(dtype.newbyteorder("<"), copy=False).tobytes() for row in labels)
+    return Frames(groups, pixels, labels.size * dtype.itemsize)
 
 
 def binary_frames(labels: np.ndarray, values: Sequence[int], series: SourceSeries) -> Frames:
@@ -49,14 +52,14 @@ def binary_frames(labels: np.ndarray, values: Sequence[int], series: SourceSerie
     from pydicom.dataset import Dataset
 
     places = [_place(piece) for piece in series.slices]
-    groups, packed = [], _Bits()
-    for number, row in binary_places(labels, values) or [(1, 0)]:
+    groups, meetings = [], binary_places(labels, values) or [(1, 0)]
+    for number, row in meetings:
         group, segment = _group([number, row + 1], *places[row]), Dataset()
         _add(segment, "ReferencedSegmentNumber", "US", number)
         _add(group, "SegmentIdentificationSequence", "SQ", [segment])
         groups.append(group)
-        packed.add(labels[row] == values[number - 1])
-    return Frames(groups, packed.all())
+    masks = (labels[row] == values[number - 1] for number, row in meetings)
+    return Frames(groups, _packed(masks), (len(meetings) * labels[0].size + 7) // 8)
 
 
 def binary_places(labels: np.ndarray, values: Sequence[int]) -> list[tuple[int, int]]:
@@ -70,23 +73,15 @@ def _present(row: np.ndarray) -> list[int]:
     return np.flatnonzero(np.bincount(row.ravel())).tolist()
 
 
-class _Bits:
-    """Bits of one frame after the other, eight to a byte, the first one in the lowest bit."""
-
-    def __init__(self) -> None:
-        self._bytes, self._rest = bytearray(), np.empty(0, bool)
-
-    def add(self, frame: np.ndarray) -> None:
-        bits = np.concatenate([self._rest, frame.ravel()]) if len(self._rest) else frame.ravel()
+def _packed(masks: Iterable[np.ndarray]) -> Iterator[bytes]:
+    """Yield the bits of one mask after the other, eight to a byte, the first one in the lowest bit."""
+    rest = np.empty(0, bool)
+    for mask in masks:
+        bits = np.concatenate([rest, mask.ravel()]) if len(rest) else mask.ravel()
         whole = len(bits) // 8 * 8
-        self._bytes += np.packbits(bits[:whole], bitorder="little").data
-        self._rest = bits[whole:]
-
-    def all(self) -> bytes:
-        """Return an even number of bytes."""
-        self._bytes += np.packbits(self._rest, bitorder="little").data
-        self._bytes += bytes(len(self._bytes) % 2)
-        return bytes(self._bytes)
+        yield np.packbits(bits[:whole], bitorder="little").tobytes()
+        rest = bits[whole:]
+    yield np.packbits(rest, bitorder="little").tobytes()
 
 
 def _place(piece: Slice) -> tuple[Dataset, Dataset]:

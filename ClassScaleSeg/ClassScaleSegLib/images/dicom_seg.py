@@ -19,7 +19,8 @@ from ..labels.label import Label
 from ..labels.table import LabelTable
 from ..version import VERSION
 from .counts import voxel_counts
-from .dicom_frames import binary_frames, binary_places, decimals, label_map_frames
+from .dicom_deflate import write_deflated
+from .dicom_frames import Frames, binary_frames, binary_places, decimals, label_map_frames
 from .dicom_segments import LONGEST_TEXT, describe
 from .dicom_source import SourceSeries, read_source
 from .geometry import ROUNDED_SHEAR, Geometry
@@ -107,8 +108,8 @@ def write_dicom_seg(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, on values of the series that the standard does not allow
         try:
-            segmentation = _segmentation(labels, listed, series, choices)
-            segmentation.save_as(path, enforce_file_format=True)
+            segmentation, frames = _segmentation(labels, listed, series, choices)
+            write_deflated(path, segmentation, frames.pixels, frames.size)
         except (ClassScaleError, OSError, MemoryError):
             raise
         except Exception as error:  # highdicom and pydicom raise whatever a header makes them raise
@@ -141,8 +142,10 @@ def _check_size(labels: np.ndarray, listed: Sequence[int]) -> None:
         )
 
 
-def _segmentation(labels: np.ndarray, listed: Sequence[Label], series: SourceSeries, choices: DicomSeg) -> Any:
-    """Return highdicom's segmentation, with the frames, all references, and the facts of the patient and the study."""
+def _segmentation(
+    labels: np.ndarray, listed: Sequence[Label], series: SourceSeries, choices: DicomSeg
+) -> tuple[Any, Frames]:
+    """Return highdicom's segmentation without pixels, with all references and facts of the patient; and the frames."""
     from highdicom.content import AlgorithmIdentificationSequence
     from highdicom.seg import Segmentation
     from pydicom.sr.codedict import codes
@@ -189,7 +192,7 @@ def _segmentation(labels: np.ndarray, listed: Sequence[Label], series: SourceSer
     segmentation.Rows, segmentation.Columns = series.slices[0].size
     segmentation.NumberOfFrames = len(frames.groups)
     segmentation.PerFrameFunctionalGroupsSequence = frames.groups
-    segmentation.PixelData = frames.pixels
+    del segmentation.PixelData
     _refer(segmentation, series)
     _copy_patient_and_study(segmentation, series.header)
     _choose_character_set(segmentation, series.header, [*(label.name for label in listed), name])
@@ -197,7 +200,7 @@ def _segmentation(labels: np.ndarray, listed: Sequence[Label], series: SourceSer
         texts = list(dict.fromkeys(shortened))
         listing = ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
         choices.tell(f"Texts that are longer than DICOM allows were shortened: {listing}.")
-    return segmentation
+    return segmentation, frames
 
 
 def _parameters(models: Sequence[UsedModel]) -> dict[str, str]:

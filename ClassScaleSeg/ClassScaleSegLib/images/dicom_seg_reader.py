@@ -65,6 +65,8 @@ def read_dicom_seg(path: Path) -> tuple[np.ndarray, LabelTable, Geometry]:
 
 
 def _read(path: Path, dataset: Dataset) -> tuple[np.ndarray, LabelTable, Geometry]:
+    from pydicom.pixels import iter_pixels
+
     kind = dataset.get("SegmentationType")
     if kind not in ("LABELMAP", "BINARY"):
         raise ImageError(f"It is a segmentation of the kind {kind}; LABELMAP or BINARY is needed.")
@@ -75,37 +77,46 @@ def _read(path: Path, dataset: Dataset) -> tuple[np.ndarray, LabelTable, Geometr
     values = {int(item.SegmentNumber): label_value(item) for item in dataset.SegmentSequence}
     if len(set(values.values())) < len(values):
         values = {number: number for number in values}
-    background = kind == "LABELMAP"
+    label_map = kind == "LABELMAP"
     labels = np.zeros((count, height, columns), np.uint16)
-    for index, (frame, row) in enumerate(zip(_pixels(dataset), rows, strict=True)):
-        if background:
+    if label_map:
+        for row, frame in zip(rows, iter_pixels(dataset, raw=True), strict=True):
             labels[row] = frame
-        else:
-            _put(labels[row], frame, values[_segment_number(dataset, index)])
+    else:
+        for index, (row, inside) in enumerate(zip(rows, _insides(dataset), strict=True)):
+            _put(labels[row].reshape(-1), inside, values[_segment_number(dataset, index)])
     items = ((values[int(item.SegmentNumber)], item) for item in dataset.SegmentSequence)
     # a label map describes its background too, as the segment whose number pads the pixels
     padding = int(dataset.get("PixelPaddingValue") or 0)
-    if background and padding:
+    if label_map and padding:
         labels[labels == padding] = 0
     table = LabelTable(
-        tuple(read_label(item, value) for value, item in items if not (background and value in (0, padding)))
+        tuple(read_label(item, value) for value, item in items if not (label_map and value in (0, padding)))
     )
     return labels, table, geometry
 
 
-def _pixels(dataset: Dataset) -> Iterator[np.ndarray]:
-    """Yield the pixels of each frame, ``(rows, columns)``."""
+def _insides(dataset: Dataset) -> Iterator[np.ndarray]:
+    """Yield which pixels of each frame of a binary segmentation are inside, as indices into the flat frame.
+
+    :raises ImageError: if pixels are missing.
+    """
     from pydicom.pixels import iter_pixels
 
-    if dataset.BitsAllocated > 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        yield from iter_pixels(dataset, raw=True)
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        yield from (np.flatnonzero(frame) for frame in iter_pixels(dataset, raw=True))
         return
-    # bits follow each other without gaps between frames, which pydicom 3.0 mistakes in small frames
-    shape, packed = (dataset.Rows, dataset.Columns), np.frombuffer(dataset.PixelData, np.uint8)
-    count = dataset.Rows * dataset.Columns
+    # Bits follow each other without gaps between frames, which pydicom 3.0 mistakes in small frames. Only bytes with a
+    # bit are unpacked: hundreds of classes have tens of thousands of frames, which are nearly empty.
+    packed, count = np.frombuffer(dataset.PixelData, np.uint8), dataset.Rows * dataset.Columns
+    if 8 * len(packed) < int(dataset.NumberOfFrames) * count:
+        raise ImageError("It has fewer pixels than its header says. Export it again.")
     for start in range(0, int(dataset.NumberOfFrames) * count, count):
-        bits = np.unpackbits(packed[start // 8 : (start + count + 7) // 8], bitorder="little")
-        yield bits[start % 8 : start % 8 + count].reshape(shape)
+        part = packed[start // 8 : (start + count + 7) // 8]
+        filled = np.flatnonzero(part)
+        bits = np.flatnonzero(np.unpackbits(part[filled], bitorder="little"))
+        inside = filled[bits // 8] * 8 + bits % 8 - start % 8
+        yield inside[(inside >= 0) & (inside < count)]
 
 
 def _segment_number(dataset: Dataset, frame: int) -> int:
@@ -115,8 +126,7 @@ def _segment_number(dataset: Dataset, frame: int) -> int:
     return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
-def _put(row: np.ndarray, frame: np.ndarray, value: int) -> None:
-    inside = frame != 0
+def _put(row: np.ndarray, inside: np.ndarray, value: int) -> None:
     if row[inside].any():
         raise ImageError("It has segments that overlap; one label is needed in each voxel.")
     row[inside] = value
