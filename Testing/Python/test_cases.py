@@ -51,6 +51,8 @@ def test_a_folder_with_one_case_is_still_many(folder):
     assert cases.many and cases.cases[0].output == place / "out" / "only.nrrd"
     with pytest.raises(OutputError, match="looks like a file"):
         find_cases([place], 1, "out.seg.nrrd", ".nrrd")
+    with pytest.raises(OutputError, match="looks like a file"):
+        find_cases([place], 1, "out.seg.dcm", ".nrrd")
 
 
 def test_one_file_goes_where_it_is_told_and_a_dicom_folder_has_a_name(folder, monkeypatch):

@@ -588,6 +588,95 @@ def test_overlapping_fractional_and_incomplete_segments_are_refused(tmp_path):
         Segmentation.from_image(tmp_path / "fractional.seg.dcm")
 
 
+def changed(file: Path, change) -> Segmentation:
+    """Read a segmentation after ``change`` was made to its pydicom data set, which is stored without compression."""
+    found = pydicom.dcmread(file)
+    found.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    change(found)
+    found.save_as(file.with_name("changed.seg.dcm"))
+    return Segmentation.from_image(file.with_name("changed.seg.dcm"))
+
+
+def measures(found):
+    return found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+
+
+@pytest.mark.parametrize("kind", ["labelmap", "binary"])
+def test_the_thickness_of_slices_is_not_taken_for_their_distance(tmp_path, kind):
+    source = series(tmp_path)
+    ours = segmented(source)
+    ours.write(tmp_path / "a.seg.dcm", source=DicomSeg(source, kind))
+
+    def thin(found):
+        measures(found).SliceThickness = "1"
+        del measures(found).SpacingBetweenSlices
+
+    theirs = changed(tmp_path / "a.seg.dcm", thin)
+    assert np.array_equal(theirs.labels, ours.labels) and theirs.geometry.distance(ours.geometry) < 1e-6
+
+
+def test_frames_that_form_no_grid_are_refused(tmp_path):
+    source = series(tmp_path)
+    ours = segmented(source)
+    for kind in ("labelmap", "binary"):
+        ours.write(tmp_path / f"{kind}.seg.dcm", source=DicomSeg(source, kind))
+
+    def place(found, index):
+        return found.PerFrameFunctionalGroupsSequence[index].PlanePositionSequence[0]
+
+    def twice(found):
+        place(found, 1).ImagePositionPatient = place(found, 0).ImagePositionPatient
+
+    def shifted(found):
+        x, y, z = place(found, -1).ImagePositionPatient
+        place(found, -1).ImagePositionPatient = [x + 100, y, z]
+
+    def endless(found):
+        measures(found).SpacingBetweenSlices = "0.000001"
+
+    label_map, binary = tmp_path / "labelmap.seg.dcm", tmp_path / "binary.seg.dcm"
+    with pytest.raises(ImageError, match="changed.seg.dcm has several frames at one place"):
+        changed(label_map, twice)
+    with pytest.raises(ImageError, match="frames are shifted in their planes, by up to 100 mm"):
+        changed(binary, shifted)
+    for file in (label_map, binary):
+        with pytest.raises(ImageError, match="slices apart, by the distance in its header"):
+            changed(file, endless)
+
+
+def test_a_segment_with_the_number_0_is_refused_unless_it_is_the_background(tmp_path):
+    source = series(tmp_path)
+    ours = segmented(source)
+    for kind in ("labelmap", "binary"):
+        ours.write(tmp_path / f"{kind}.seg.dcm", source=DicomSeg(source, kind))
+
+    def zero(found):
+        found.SegmentSequence[0].SegmentNumber = 0
+        found.add_new("PixelPaddingValue", "US", 255)
+
+    for kind in ("labelmap", "binary"):
+        with pytest.raises(ImageError, match="has a segment with the number 0"):
+            changed(tmp_path / f"{kind}.seg.dcm", lambda found: (zero(found), swap_numbers(found)))
+
+
+def swap_numbers(found):
+    for item in found.SegmentSequence:
+        for tag in [element.tag for element in item if element.tag.is_private]:
+            del item[tag]
+
+
+def test_letters_of_codes_and_licences_that_the_character_set_lacks_make_it_utf_8(tmp_path):
+    source = series(tmp_path)
+    label = replace(TABLE[1], type=Code("99X", "1", "Ménisque Ω"))
+    table = LabelTable((label, *(other for other in TABLE if other.value != 1)))
+    segmented(source, table).write(tmp_path / "a.seg.dcm", source=source)
+    assert Segmentation.from_image(tmp_path / "a.seg.dcm").table[1].type.meaning == "Ménisque Ω"
+    models = (UsedModel("Organs", licence="Lizenz für Ω"),)
+    segmented(source).write(tmp_path / "b.seg.dcm", source=DicomSeg(source, models=models))
+    item = pydicom.dcmread(tmp_path / "b.seg.dcm").SegmentSequence[-1]
+    assert "Lizenz für Ω" in str(item.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters)
+
+
 def test_a_damaged_file_is_a_sentence(tmp_path):
     _, file, found = written(tmp_path)
     whole = file.read_bytes()
@@ -606,7 +695,7 @@ def test_a_segmentation_in_the_folder_of_its_series_does_not_disturb_it(tmp_path
     ours = segmented(source)
     ours.write(source / "result.seg.dcm", source=source)
     again = read_image(source, 1)
-    assert again.geometry == ours.geometry and "it is no image" in again.notices[0]
+    assert again.geometry == ours.geometry and again.notices == ()
     ours.write(source / "result.seg.dcm", overwrite=True, source=source)
 
 

@@ -292,7 +292,7 @@ def _segment_case(
     dicom = _dicom_seg(job, case, outputs, reporter, models)
     result = models.run(images, progress=reporter.progress, accept=accept)
     reporter.progress(Progress("write", 0, 1))
-    with ExitStack() as stack:  # all files are written before any is renamed to its final name
+    with ExitStack() as stack:  # these files are written before, and renamed after, the segmentation gets its name
         for kind, path in files.items():
             temporary = stack.enter_context(replacing(path, overwrite))
             if kind == "confidence":

@@ -49,6 +49,7 @@ _RESCALED_BY_GROUPS = {
 }
 
 
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _NOTHING = SimpleNamespace(value=None)  # an element that is missing
 
 
@@ -136,6 +137,18 @@ def is_dicom(path: Path) -> bool:
     return start[128:] == b"DICM" or start[:2] == b"\x08\x00" and start[3:4] == b"\x00" and len(start) == 132
 
 
+def is_dicom_seg(path: Path) -> bool:
+    """Return whether a file can be read and says at its beginning that it is a DICOM segmentation."""
+    try:
+        if not (path.is_file() and is_dicom(path)):
+            return False
+        from pydicom.filereader import read_file_meta_info
+
+        return read_file_meta_info(path).get("MediaStorageSOPClassUID") in _SEGMENTATIONS
+    except Exception:  # pydicom raises whatever a damaged value makes Python raise
+        return False
+
+
 def read_slices(path: Path) -> list[Slice]:
     """Read the header of a DICOM file.
 
@@ -145,6 +158,8 @@ def read_slices(path: Path) -> list[Slice]:
     """
     import pydicom
 
+    if is_dicom_seg(path):  # of a compressed one, pydicom would hold all pixels
+        return []
     with named(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, on values that it accepts in spite of the standard
         try:

@@ -41,6 +41,9 @@ class UsedModel:
     """A model, as a DICOM segmentation names it.
 
     :ivar sha256: of its file; ``None`` if it is not known.
+
+    >>> UsedModel("Organs", licence="CC0-1.0").name
+    'Organs'
     """
 
     name: str
@@ -57,6 +60,12 @@ class DicomSeg:
     :ivar models: which found the structures.
     :ivar tell: called with each sentence that the user should see, such as which names were shortened.
     :raises OutputError: if there is no such kind.
+
+    >>> binary = DicomSeg("series/", kind="binary", models=(UsedModel("Organs"),))
+    >>> binary.kind, [model.name for model in binary.models]
+    ('binary', ['Organs'])
+
+    ``result.write("organs.seg.dcm", source=binary)`` writes it.
     """
 
     series: SourceSeries | str | Path
@@ -108,7 +117,8 @@ def write_dicom_seg(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, on values of the series that the standard does not allow
         try:
-            segmentation, frames = _segmentation(labels, listed, series, choices)
+            found = sum(bool(counts[label.value]) for label in listed)
+            segmentation, frames = _segmentation(labels, listed, found, series, choices)
             write_deflated(path, segmentation, frames.pixels, frames.size)
         except (ClassScaleError, OSError, MemoryError):
             raise
@@ -143,9 +153,12 @@ def _check_size(labels: np.ndarray, listed: Sequence[int]) -> None:
 
 
 def _segmentation(
-    labels: np.ndarray, listed: Sequence[Label], series: SourceSeries, choices: DicomSeg
+    labels: np.ndarray, listed: Sequence[Label], found: int, series: SourceSeries, choices: DicomSeg
 ) -> tuple[Any, Frames]:
-    """Return highdicom's segmentation without pixels, with all references and facts of the patient; and the frames."""
+    """Return highdicom's segmentation without pixels, with all references and facts of the patient; and the frames.
+
+    :param listed: the labels that are segments, of which ``found`` occur.
+    """
     from highdicom.content import AlgorithmIdentificationSequence
     from highdicom.seg import Segmentation
     from pydicom.sr.codedict import codes
@@ -175,7 +188,7 @@ def _segmentation(
         software_versions=VERSION,
         device_serial_number=VERSION,
         content_label="SEGMENTATION",
-        content_description=f"{len(listed)} structures found by {_NAME}",
+        content_description=f"{found} structures found by {_NAME}",
         series_description=f"{_NAME} {name}"[:LONGEST_TEXT].rstrip(),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=False,
@@ -195,7 +208,10 @@ def _segmentation(
     del segmentation.PixelData
     _refer(segmentation, series)
     _copy_patient_and_study(segmentation, series.header)
-    _choose_character_set(segmentation, series.header, [*(label.name for label in listed), name])
+    codes_of = [code for label in listed for code in label.codes.values() if code]
+    texts = [*(label.name for label in listed), name, *_parameters(choices.models).values()]
+    texts += [text for code in codes_of for text in (code.scheme, code.value, code.meaning)]
+    _choose_character_set(segmentation, series.header, texts)
     if shortened:
         texts = list(dict.fromkeys(shortened))
         listing = ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")

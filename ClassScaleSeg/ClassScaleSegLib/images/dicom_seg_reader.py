@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import ClassScaleError, ImageError, named, reason
 from ..labels.table import LabelTable
 from .dicom import arrange
-from .dicom_headers import Slice, is_dicom, slices_in
+from .dicom_headers import Slice, slices_in
 from .dicom_seg import refuse_missing_highdicom
 from .dicom_segments import label_value, read_label
 from .geometry import Geometry
@@ -22,20 +22,9 @@ from .image_file import check_memory
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _SAME_PLACE = 0.001  # mm
-
-
-def is_dicom_seg(path: Path) -> bool:
-    """Return whether a file can be read and says at its beginning that it is a DICOM segmentation."""
-    try:
-        if not (path.is_file() and is_dicom(path)):
-            return False
-        from pydicom.filereader import read_file_meta_info
-
-        return read_file_meta_info(path).get("MediaStorageSOPClassUID") in _SEGMENTATIONS
-    except Exception:  # pydicom raises whatever a damaged value makes Python raise
-        return False
+_IN_PLACE = 0.1  # mm
+_MOST_SLICES = 1 << 16
 
 
 def read_dicom_seg(path: Path) -> tuple[np.ndarray, LabelTable, Geometry]:
@@ -71,13 +60,17 @@ def _read(path: Path, dataset: Dataset) -> tuple[np.ndarray, LabelTable, Geometr
     if kind not in ("LABELMAP", "BINARY"):
         raise ImageError(f"It is a segmentation of the kind {kind}; LABELMAP or BINARY is needed.")
     frames = list(slices_in(path, dataset))
-    rows, geometry = _grid(frames)
+    rows, geometry = _grid(frames, _distance(dataset))
     columns, height, count = geometry.size
-    check_memory("It", f"{columns}x{height}x{count}", columns * height * count * 2)
-    values = {int(item.SegmentNumber): label_value(item) for item in dataset.SegmentSequence}
-    if len(set(values.values())) < len(values):
-        values = {number: number for number in values}
     label_map = kind == "LABELMAP"
+    values = {int(item.SegmentNumber): label_value(item) for item in dataset.SegmentSequence}
+    if label_map or len(set(values.values())) < len(values):
+        values = {number: number for number in values}
+    padding = int(dataset.get("PixelPaddingValue") or 0) if label_map else 0
+    if 0 in values.values() and (padding or not label_map):
+        raise ImageError("It has a segment with the number 0, which is the background here. Export it with others.")
+    if label_map and len(set(rows.tolist())) < len(rows):
+        raise ImageError("It has several frames at one place, so it is no single volume. Export one of them.")
     labels = np.zeros((count, height, columns), np.uint16)
     if label_map:
         for row, frame in zip(rows, iter_pixels(dataset, raw=True), strict=True):
@@ -87,8 +80,7 @@ def _read(path: Path, dataset: Dataset) -> tuple[np.ndarray, LabelTable, Geometr
             _put(labels[row].reshape(-1), inside, values[_segment_number(dataset, index)])
     items = ((values[int(item.SegmentNumber)], item) for item in dataset.SegmentSequence)
     # a label map describes its background too, as the segment whose number pads the pixels
-    padding = int(dataset.get("PixelPaddingValue") or 0)
-    if label_map and padding:
+    if padding:
         labels[labels == padding] = 0
     table = LabelTable(
         tuple(read_label(item, value) for value, item in items if not (label_map and value in (0, padding)))
@@ -132,10 +124,22 @@ def _put(row: np.ndarray, inside: np.ndarray, value: int) -> None:
     row[inside] = value
 
 
-def _grid(frames: Sequence[Slice]) -> tuple[np.ndarray, Geometry]:
+def _distance(dataset: Dataset) -> float | None:
+    """Return the distance between slices; not their thickness, which may be smaller."""
+    groups = (*dataset.get("SharedFunctionalGroupsSequence", ()), *dataset.get("PerFrameFunctionalGroupsSequence", ()))
+    for group in (*groups[:2], dataset):
+        for measures in (*group.get("PixelMeasuresSequence", ()), group):
+            if found := measures.get("SpacingBetweenSlices"):
+                return abs(float(found))
+    return None
+
+
+def _grid(frames: Sequence[Slice], distance: float | None) -> tuple[np.ndarray, Geometry]:
     """Return the row of the label map to which each frame belongs, and the grid.
 
-    :raises ImageError: if a frame has no place, or the frames are not parallel and at equal steps.
+    :param distance: between slices, as the header has it.
+    :raises ImageError: if a frame has no place, the frames are not parallel and at equal steps, or they do not fit into
+        memory.
     """
     first = frames[0]
     if not all(frame.position and frame.directions and frame.spacing for frame in frames):
@@ -148,11 +152,22 @@ def _grid(frames: Sequence[Slice]) -> tuple[np.ndarray, Geometry]:
     order = np.argsort(heights, kind="stable")
     starts = np.diff(heights[order], prepend=-np.inf) > _SAME_PLACE  # of the slices, each with one or more frames
     slices = [frames[index] for index in order[starts]]
-    steps = _steps(heights[order[starts]], first.distance)
+    steps = _steps(heights[order[starts]], distance)
+    (height, width), count = first.size, 1 + sum(steps)
+    check_memory("It", f"{width}x{height}x{count}", width * height * count * 2)
+    if count > _MOST_SLICES:
+        raise ImageError(f"Its frames are {count:,} slices apart, by the distance in its header. Export it again.")
     filled, geometry = arrange(_with_missing(slices, steps), [])
     rows = np.empty(len(frames), int)
     rows[order] = np.cumsum([0, *steps])[np.cumsum(starts) - 1]
     assert len(filled) == rows.max() + 1
+    expected = np.array(geometry.origin) + rows[:, None] * geometry.axes[:, 2]
+    apart = np.linalg.norm(np.array([frame.position for frame in frames]) - expected, axis=1)
+    if (apart > _IN_PLACE + max(frame.grain for frame in frames)).any():
+        raise ImageError(
+            f"Its frames are shifted in their planes, by up to {apart.max():.3g} mm, so they form no grid. Export it "
+            "with whole slices."
+        )
     return rows, geometry
 
 

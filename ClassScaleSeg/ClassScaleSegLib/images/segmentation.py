@@ -14,8 +14,9 @@ from ..labels.label import MAX_VALUE
 from ..labels.table import LabelTable
 from .cleanup import ClassChange, clean
 from .counts import LabelVolume, voxel_counts
+from .dicom_headers import is_dicom_seg
 from .dicom_seg import DicomSeg
-from .dicom_seg_reader import is_dicom_seg, read_dicom_seg
+from .dicom_seg_reader import read_dicom_seg
 from .formats import write_confidence, write_segmentation, write_statistics
 from .geometry import Geometry
 from .measures import LabelMeasures, measure
