@@ -249,6 +249,26 @@ def test_interrupted_at_any_stage_it_leaves_nothing(model, ct, tmp_path, stage):
     assert not out.exists() or list(out.iterdir()) == []
 
 
+def test_a_process_whose_reading_was_cancelled_ends_without_waiting_for_it():
+    code = """
+import threading, time
+from ClassScaleSegLib import __main__ as command
+from ClassScaleSegLib.inference.progress import Monitor
+
+def main():
+    try:
+        Monitor().wait_for(lambda: threading.Timer(0.2, __import__("_thread").interrupt_main).start() or time.sleep(60))
+    except KeyboardInterrupt:
+        print("cancelled")
+        return 130
+
+command.main = main
+command.run()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout) == (130, "cancelled\n"), ended.stderr
+
+
 def test_inspect_tells_what_a_model_is_and_what_a_job_takes(model, ct, capsys):
     assert run("inspect", model, ct(), "--json") == ExitCode.OK
     facts = json.loads(capsys.readouterr().out)

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from ..errors import Cancelled
 
+WAITED_FOR = "ClassScaleSeg: waited for"  # name of the threads of `Monitor.wait_for`
 _T = TypeVar("_T")
 
 
@@ -119,7 +120,7 @@ class Monitor:
             except BaseException as error:
                 outcome.append(error)
 
-        thread = threading.Thread(target=run, daemon=True)
+        thread = threading.Thread(target=run, name=WAITED_FOR, daemon=True)
         thread.start()
         while thread.is_alive():
             self.check()
