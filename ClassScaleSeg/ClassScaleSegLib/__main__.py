@@ -3,15 +3,16 @@
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from typing import NoReturn
 
 from .commands.main import main
 from .inference.progress import WAITED_FOR
 
 
-def run() -> NoReturn:
-    """Run the command and end the process with its exit code."""
-    code = main()
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command with ``arguments``, those of the process by default, and end the process with its exit code."""
+    code = main(arguments)
     if any(thread.name == WAITED_FOR for thread in threading.enumerate()):
         # A cancelled read goes on in ITK. Python would end such a thread by an exception inside ITK, which aborts.
         sys.stdout.flush()

@@ -255,7 +255,7 @@ import threading, time
 from ClassScaleSegLib import __main__ as command
 from ClassScaleSegLib.inference.progress import Monitor
 
-def main():
+def main(arguments):
     try:
         Monitor().wait_for(lambda: threading.Timer(0.2, __import__("_thread").interrupt_main).start() or time.sleep(60))
     except KeyboardInterrupt:
