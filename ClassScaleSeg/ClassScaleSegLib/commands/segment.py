@@ -4,65 +4,23 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from .. import errors
-from ..catalog.catalog import resolve_model
-from ..catalog.download import sha256_of
-from ..files import replacing
-from ..images.dicom_seg import DICOM_SUFFIX, DicomSeg, UsedModel, refuse_missing_highdicom
-from ..images.dicom_source import read_source
-from ..images.formats import (
-    IMAGE_SUFFIXES,
-    SEGMENTATION_SUFFIXES,
-    TABLE_SUFFIXES,
-    check_writable,
-    files_of,
-    writable_geometry,
-)
-from ..images.geometry import Geometry
-from ..images.reading import InputImage, read_image
-from ..images.segmentation import Segmentation
+from ..images.dicom_seg import DICOM_SUFFIX
 from ..inference.progress import Progress
-from ..inference.segmenter import segment_with
-from ..inference.several_models import common_channels, segment_parts
-from ..models.model import open_model
-from ..models.summary import summarize
 from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job, read_job
 from ..process.terminal import flush
 from .cases import Case, find_cases
+from .job_models import JobModels, open_models
 from .options import add_options
 from .reporting import Reporter
+from .results import CaseResults
 
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file
 _IN_JOB = ("images", "output", "model", "confidence", "statistics", "classes_file", *_OPTIONS)
-_SIDE_FILES = {  # the suffix of a file in a folder, and the allowed suffixes
-    "confidence": (".nrrd", IMAGE_SUFFIXES),
-    "statistics": (".csv", TABLE_SUFFIXES),
-}
-
-
-class _Models(NamedTuple):
-    """What the models of a job have in common, and a function that segments an image with them.
-
-    :ivar channels: number of input channels.
-    :ivar flat: whether all are 2D.
-    :ivar nibabel: whether the first model's images were read with nibabel, as of :func:`read_image`.
-    :ivar used: their names and licences, and the paths of their files.
-    """
-
-    channels: int
-    flat: bool
-    nibabel: bool
-    run: Callable[..., Segmentation]
-    used: tuple[tuple[UsedModel, Path], ...]
 
 
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +103,7 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         reporter.error(errors.ClassScaleError(f"{said} Leave that out, or change the file."))
         return ExitCode.USAGE
     job = _job(options)
-    models = _models(job)
+    models = open_models(job)
     found = find_cases(job.images, models.channels, job.output, options.format, models.flat)
     if found.many and job.more_outputs:
         raise errors.OutputError(
@@ -159,11 +117,8 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
                 reporter.skipped(f"{case.output} exists already")
                 continue
             _refuse_name(case)
-            files = _side_files(job, case, found.many)
-            outputs = _outputs(job, case, options.overwrite)
-            for kind, path in files.items():
-                check_writable(path, options.overwrite, _SIDE_FILES[kind][1])
-            _segment_case(job, options.overwrite, reporter, case, outputs, files, models)
+            results = CaseResults.of(job, case, found.many, options.overwrite)
+            _segment_case(job, options.overwrite, reporter, case, results, models)
         except Exception as error:
             if not found.many or isinstance(error, errors.Cancelled):
                 raise
@@ -204,24 +159,6 @@ def _job(options: argparse.Namespace) -> Job:
     return Job(tuple(options.images), tuple(options.model), *files, Options(**chosen), tuple(more))
 
 
-def _models(job: Job) -> _Models:
-    """Open a single model, once for all cases; several are opened one after the other in each case."""
-    sources = [path for text in job.models for path in resolve_model(str(text))]
-    options = replace(job.options, confidence=job.confidence is not None)
-    if len(sources) == 1:
-        model = open_model(sources[0], options.folds, options.checkpoint, options.configuration)
-        flat = len(model.patch) == 2
-        run = partial(segment_with, model=model, options=options)
-        only = (UsedModel(model.name, model.licence), Path(sources[0]))
-        return _Models(model.channels, flat, model.reads_with_nibabel, run, (only,))
-    channels = common_channels(sources, options.configuration)
-    summaries = [summarize(source, options.configuration) for source in sources]
-    flat = all(len(summary.patch) == 2 for summary in summaries)
-    run = partial(segment_parts, sources=sources, options=options)
-    used = tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in summaries)
-    return _Models(channels, flat, summaries[0].reads_with_nibabel, run, used)
-
-
 def _refuse_name(case: Case) -> None:
     """Refuse images whose names are not UTF-8 before their results, which are named after them, are refused."""
     for file in map(str, case.files):
@@ -229,83 +166,13 @@ def _refuse_name(case: Case) -> None:
             raise errors.ImageError(f"{file!a} is not a name in UTF-8, which ITK needs. Rename the file or its folder.")
 
 
-def _outputs(job: Job, case: Case, overwrite: bool) -> list[Path]:
-    """Return the files that get the segmentation, once it is known that all of them can be written."""
-    outputs = [case.output, *map(Path, job.more_outputs)]
-    written: set[Path] = set()
-    for output in outputs:
-        check_writable(output, overwrite, SEGMENTATION_SUFFIXES)
-        own = {file.absolute() for file in files_of(output)}
-        if own & written:
-            raise errors.OutputError(f"{output} or its colour table would replace another result. Choose another name.")
-        written |= own
-    return outputs
-
-
-def _side_files(job: Job, case: Case, many: bool) -> dict[str, Path]:
-    """Return the confidence and statistics files of a case; with many cases, the job names folders."""
-    return {
-        kind: Path(path) / f"{case.name}{suffix}" if many else Path(path)
-        for kind, (suffix, *_) in _SIDE_FILES.items()
-        if (path := getattr(job, kind)) is not None
-    }
-
-
-def _first_channel(case: Case, models: _Models) -> InputImage:
-    """Read the image anew for its intensities: during the segmentation its voxels were freed."""
-    channels = models.channels if len(case.files) == 1 else 1
-    return read_image(case.files[0], channels, flat=models.flat, nibabel=models.nibabel)
-
-
-def _dicom_seg(job: Job, case: Case, outputs: Sequence[Path], reporter: Reporter, models: _Models) -> DicomSeg | None:
-    """Return what the DICOM segmentation of a case needs, before the long computation; ``None`` for other formats."""
-    if not any(output.name.lower().endswith(DICOM_SUFFIX) for output in outputs):
-        return None
-    refuse_missing_highdicom()
-    series = read_source(case.files[0])
-    used = tuple(replace(model, sha256=sha256_of(path) if path.is_file() else None) for model, path in models.used)
-    return DicomSeg(
-        series,
-        job.options.dicom_seg,
-        used,
-        tell=lambda sentence: reporter.progress(Progress("write", 0, 1, message=sentence)),
-    )
-
-
 def _segment_case(
-    job: Job,
-    overwrite: bool,
-    reporter: Reporter,
-    case: Case,
-    outputs: Sequence[Path],
-    files: dict[str, Path],
-    models: _Models,
+    job: Job, overwrite: bool, reporter: Reporter, case: Case, results: CaseResults, models: JobModels
 ) -> None:
     begin = time.monotonic()
-    written = [*outputs, *(files[kind] for kind in files if kind == "confidence")]
-
-    def accept(geometry: Geometry) -> None:
-        for path in written:
-            writable_geometry(path, geometry)
-
     images = case.files[0] if len(case.files) == 1 else case.files
-    dicom = _dicom_seg(job, case, outputs, reporter, models)
-    result = models.run(images, progress=reporter.progress, accept=accept)
+    dicom = results.dicom(job, case, reporter, models)
+    result = models.run(images, progress=reporter.progress, accept=results.accept)
     reporter.progress(Progress("write", 0, 1))
-    with ExitStack() as stack:  # these files are written before, and renamed after, the segmentation gets its name
-        for kind, path in files.items():
-            temporary = stack.enter_context(replacing(path, overwrite))
-            if kind == "confidence":
-                result.write_confidence(temporary)
-            else:
-                image = _first_channel(case, models)
-                assert image.voxels is not None  # an image that was just read has its voxels
-                result.write_statistics(temporary, image=image.voxels[0])
-                del image
-        for output in reversed(outputs):  # the first one, which tells that a case is finished, comes last
-            result.write(output, overwrite, job.options.keep_empty, dicom)
-    structures = sum(row.voxels > 0 for row in result.statistics())
-    seconds = round(time.monotonic() - begin, 2)
-    more = {"more_outputs": outputs[1:]} if len(outputs) > 1 else {}
-    changes = {} if result.changes is None else {"changes": [asdict(change) for change in result.changes]}
-    reporter.result(output=case.output, **more, **files, structures=structures, seconds=seconds, **changes)
+    results.write(result, case, models, overwrite, job.options.keep_empty, dicom)
+    reporter.result(**results.facts(result), seconds=round(time.monotonic() - begin, 2))

@@ -1,0 +1,56 @@
+"""Open the model or the models of a job, which segment all of its cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ..catalog.catalog import resolve_model
+from ..images.dicom_seg import UsedModel
+from ..images.segmentation import Segmentation
+from ..inference.segmenter import segment_with
+from ..inference.several_models import common_channels, segment_parts
+from ..models.model import open_model
+from ..models.summary import summarize
+from ..process.job import Job
+
+
+class JobModels(NamedTuple):
+    """What the models of a job have in common, and a function that segments an image with them.
+
+    :ivar channels: number of input channels.
+    :ivar flat: whether all are 2D.
+    :ivar nibabel: whether the first model's images were read with nibabel, as of :func:`read_image`.
+    :ivar run: takes an image, and ``progress`` and ``accept`` as :func:`segment_with` does.
+    :ivar used: their names and licences, and the paths of their files.
+    """
+
+    channels: int
+    flat: bool
+    nibabel: bool
+    run: Callable[..., Segmentation]
+    used: tuple[tuple[UsedModel, Path], ...]
+
+
+def open_models(job: Job) -> JobModels:
+    """Open a single model, once for all cases; several are opened one after the other in each case.
+
+    :raises ModelError: if a model does not exist or cannot be used, or the models need different channels.
+    """
+    sources = [path for text in job.models for path in resolve_model(str(text))]
+    options = replace(job.options, confidence=job.confidence is not None)
+    if len(sources) == 1:
+        model = open_model(sources[0], options.folds, options.checkpoint, options.configuration)
+        flat = len(model.patch) == 2
+        run = partial(segment_with, model=model, options=options)
+        only = (UsedModel(model.name, model.licence), Path(sources[0]))
+        return JobModels(model.channels, flat, model.reads_with_nibabel, run, (only,))
+    channels = common_channels(sources, options.configuration)
+    summaries = [summarize(source, options.configuration) for source in sources]
+    flat = all(len(summary.patch) == 2 for summary in summaries)
+    run = partial(segment_parts, sources=sources, options=options)
+    used = tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in summaries)
+    return JobModels(channels, flat, summaries[0].reads_with_nibabel, run, used)
