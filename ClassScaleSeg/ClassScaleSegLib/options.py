@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,7 +25,8 @@ class Options:
     stands for an option that is not given. A single class or fold, or any iterable of them, becomes a tuple.
 
     :raises ClassScaleError: if a value is of the wrong type or out of range, if a list such as ``classes`` or ``folds``
-        is empty, which would mean none and not all, or if ``clean_classes`` has nothing to limit.
+        is empty, which would mean none and not all, or if ``clean_classes`` has nothing to limit or ``locate_classes``
+        nothing to locate with.
 
     >>> Options(step=0.75, classes="liver").classes
     ('liver',)
@@ -85,15 +86,36 @@ class Options:
         metavar="NAME",
     )
 
+    locate_with: str | None = _option(
+        None,
+        str,
+        "a coarse model, which finds quickly where the classes are; MODEL then sees that box alone",
+        metavar="MODEL",
+    )
+    locate_classes: Iterable[str | int] | None = _option(
+        None,
+        tuple,
+        "classes of the coarse model that tell where to look (default: those of the same names as the wanted ones)",
+        metavar="NAME",
+    )
+    locate_margin: float = _option(
+        20.0, float, "margin around what the coarse model has found, in mm", metavar="MM", most=1000
+    )
+
     def __post_init__(self) -> None:
         for option in fields(self):
             value = getattr(self, option.name)
             value = option.default if value is None else value
             if value is not None:
-                object.__setattr__(self, option.name, _checked(option, value))
+                object.__setattr__(self, option.name, checked(option.name, value))
         if self.clean_classes is not None and not self.cleans:
             raise ClassScaleError(
                 "clean_classes is given, but neither smooth nor remove_islands. Give one of these too."
+            )
+
+        if self.locate_with is None and (self.locate_classes, self.locate_margin) != (None, Options.locate_margin):
+            raise ClassScaleError(
+                "locate_classes or locate_margin is given, but no model that locates. Give one with locate_with."
             )
 
     @property
@@ -117,8 +139,12 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
         raise ClassScaleError(f"There is no option {', '.join(unknown)}. The options are {listed}.")
 
 
-def _checked(option: Field, value: Any) -> Any:
-    """Return a value of an option as a plain `str`, `bool`, `float`, `int` or `tuple`."""
+def checked(name: str, value: Any) -> Any:
+    """Return a value of an option as a plain `str`, `bool`, `float`, `int` or `tuple`.
+
+    :raises ClassScaleError: if it is of the wrong type or out of range.
+    """
+    option = FIELDS[name]
     value = value.item() if getattr(value, "shape", None) == () else value  # a number of NumPy
     kind, most, choices = option.metadata["kind"], option.metadata.get("most", 1e9), option.metadata.get("choices")
     if kind is tuple:

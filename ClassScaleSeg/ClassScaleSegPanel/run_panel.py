@@ -168,6 +168,7 @@ class RunProgress:
             "preprocess": _("Preparing the image"),
             "segment": _("Segmenting"),
             "decode": _("Assigning the classes"),
+            "locate": _("Locating"),
             "clean": _("Cleaning up"),
             "write": _("Writing the result"),
         }.get(event.stage, event.stage)

@@ -358,10 +358,10 @@ def test_reading_stops_on_request_within_a_moment(write_model, monkeypatch):
     import time
 
     from ClassScaleSegLib import Cancelled
-    from ClassScaleSegLib.inference import segmenter
+    from ClassScaleSegLib.inference import label_map
 
     token, begun = threading.Event(), threading.Event()
-    monkeypatch.setattr(segmenter, "read_image", lambda *_, **__: begun.set() or time.sleep(5))
+    monkeypatch.setattr(label_map, "read_image", lambda *_, **__: begun.set() or time.sleep(5))
     threading.Thread(target=lambda: begun.wait() and token.set(), daemon=True).start()
     before = time.monotonic()
     with pytest.raises(Cancelled, match="Cancelled during read"):

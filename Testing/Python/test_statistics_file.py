@@ -170,7 +170,7 @@ def test_an_image_that_only_nibabel_understands_is_read_again_as_it_was(write_mo
 
 
 def test_an_image_that_vanishes_during_the_segmentation_is_a_sentence(write_model, tmp_path, monkeypatch, capsys):
-    from ClassScaleSegLib.commands import segment as command
+    from ClassScaleSegLib.commands import job_models as command
 
     file = written(noise(0), tmp_path / "ct.nrrd", Geometry((24, 18, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
     original = command.segment_with

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..catalog.catalog import resolve_model
+from ..errors import ModelError
 from ..images.dicom_seg import UsedModel
 from ..images.segmentation import Segmentation
 from ..inference.segmenter import segment_with
 from ..inference.several_models import common_channels, segment_parts
 from ..models.model import open_model
-from ..models.summary import summarize
+from ..models.summary import ModelFacts, summarize
 from ..process.job import Job
 
 
@@ -42,15 +43,43 @@ def open_models(job: Job) -> JobModels:
     """
     sources = [path for text in job.models for path in resolve_model(str(text))]
     options = replace(job.options, confidence=job.confidence is not None)
+    locating = None if options.locate_with is None else _locating(options.locate_with)
+    options = replace(options, locate_with=None if locating is None else str(locating))
     if len(sources) == 1:
         model = open_model(sources[0], options.folds, options.checkpoint, options.configuration)
         flat = len(model.patch) == 2
-        run = partial(segment_with, model=model, options=options)
-        only = (UsedModel(model.name, model.licence), Path(sources[0]))
-        return JobModels(model.channels, flat, model.reads_with_nibabel, run, (only,))
+        used: tuple[tuple[UsedModel, Path], ...] = ((UsedModel(model.name, model.licence), Path(sources[0])),)
+        coarse = None if locating is None else open_model(locating)
+        if coarse is not None and locating is not None:
+            _refuse_other_channels(coarse, model.channels)
+            used = (*used, (UsedModel(coarse.name, coarse.licence), locating))
+        run = partial(segment_with, model=model, options=options, coarse=coarse)
+        return JobModels(model.channels, flat, model.reads_with_nibabel, run, used)
     channels = common_channels(sources, options.configuration)
     summaries = [summarize(source, options.configuration) for source in sources]
+    if locating is not None:
+        summaries.append(summarize(locating))
+        _refuse_other_channels(summaries[-1], channels)
     flat = all(len(summary.patch) == 2 for summary in summaries)
     run = partial(segment_parts, sources=sources, options=options)
     used = tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in summaries)
     return JobModels(channels, flat, summaries[0].reads_with_nibabel, run, used)
+
+
+def _locating(name: str) -> Path:
+    """Return the path of the model that locates classes.
+
+    :raises ModelError: if it is unknown, or consists of several.
+    """
+    paths = resolve_model(name)
+    if len(paths) != 1:
+        raise ModelError(f"{name} consists of {len(paths)} models; give a single one to locate classes.")
+    return Path(paths[0])
+
+
+def _refuse_other_channels(coarse: ModelFacts, channels: int) -> None:
+    if coarse.channels != channels:
+        raise ModelError(
+            f"{coarse.name} needs {coarse.channels} channel(s), and the model that segments {channels}. A model that "
+            "locates must take the same images."
+        )

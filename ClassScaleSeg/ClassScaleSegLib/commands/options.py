@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import ClassScaleError
-from ..options import FIELDS, Options
+from ..options import FIELDS, checked
 
 
 def add_command(commands: Any, attribute: str, name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
@@ -47,6 +47,6 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def _value(name: str, kind: Callable[[str], Any], text: str) -> Any:
     try:
-        return getattr(Options(**{name: kind(text)}), name)
+        return checked(name, kind(text))
     except (ValueError, ClassScaleError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 
+Box = tuple[slice, slice, slice]  # of voxels, along z, y, x
 ROUNDED_SHEAR = 0.1  # mm: as much comes from headers that round their directions
 
 
@@ -53,6 +55,35 @@ class Turn:
         """Return a view of ``array``, which is in the new order, in the old one."""
         first = array.ndim - 3
         return self._flipped(array).transpose(*range(first), *(first + int(axis) for axis in np.argsort(self.order)))
+
+    def box(self, box: Box, size: Sequence[int]) -> Box:
+        """Return where a box of an array in the old order is in the new one.
+
+        :param size: voxels of the array in the old order, z, y, x.
+        """
+        z, y, x = (
+            slice(size[old] - box[old].stop, size[old] - box[old].start) if flip else box[old]
+            for old, flip in zip(self.order, self.flips, strict=True)
+        )
+        return z, y, x
+
+    def undo_box(self, box: Box, size: Sequence[int]) -> Box:
+        """Return where a box of an array in the new order is in the old one.
+
+        :param size: voxels of the array in the old order, z, y, x.
+
+        >>> turn = Turn((2, 0, 1), (True, False, False))
+        >>> box = (slice(0, 2), slice(1, 2), slice(0, 3))
+        >>> turn.undo_box(turn.box(box, (4, 5, 6)), (4, 5, 6)) == box
+        True
+        """
+        new = {old: part for old, part in zip(self.order, box, strict=True)}
+        flipped = dict(zip(self.order, self.flips, strict=True))
+        z, y, x = (
+            slice(size[old] - new[old].stop, size[old] - new[old].start) if flipped[old] else new[old]
+            for old in range(3)
+        )
+        return z, y, x
 
     def _flipped(self, array: np.ndarray) -> np.ndarray:
         z, y, x = (slice(None, None, -1 if flip else 1) for flip in self.flips)

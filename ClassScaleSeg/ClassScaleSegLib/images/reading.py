@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import ImageError, reason
 from .dicom import read_object, read_series
 from .dicom_headers import is_dicom
-from .geometry import Geometry, Turn
+from .geometry import Box, Geometry, Turn
 from .image_file import ReadVolume, read_file
 
 if TYPE_CHECKING:
@@ -48,6 +48,14 @@ class InputImage:
     def without_voxels(self) -> InputImage:
         """Return a copy without voxels, so that their memory can be freed once the network has used them."""
         return replace(self, voxels=None, _owner=None)
+
+    def turned_box(self, box: Box) -> Box:
+        """Return where a box of the user's grid, along z, y, x, is in the model's orientation."""
+        return box if self._turn is None else self._turn.box(box, self.geometry.size[::-1])
+
+    def restored_box(self, box: Box) -> Box:
+        """Return where a box of the model's orientation, along z, y, x, is on the user's grid."""
+        return box if self._turn is None else self._turn.undo_box(box, self.geometry.size[::-1])
 
     def restore(self, array: np.ndarray) -> np.ndarray:
         """Turn an array from the model's orientation back to the user's grid.

@@ -95,7 +95,7 @@ def resize_slabs(
     :param length: number of slices.
     :param slab: number of slices to read at a time.
     :param clip_slices: clip each slice to its own values after it was resized along the other two axes.
-    :param start: the first row that is needed, one with which a yield has begun before.
+    :param start: the first row that is needed.
     """
     import torch
 
@@ -116,7 +116,7 @@ def resize_slabs(
     kept: list[tuple[int, torch.Tensor]] = []  # resized slices, with the index of the first
     end = 0
     for first, low, matrix in axes[0].blocks:
-        if first < start:
+        if first + len(matrix) <= start:
             continue
         high = low + matrix.shape[1]
         end = max(end, low)  # slices before are needed by no row
@@ -125,7 +125,7 @@ def resize_slabs(
             kept.append((end, within(end, upto)))
             end = upto
         kept = [(begin, slices) for begin, slices in kept if begin + len(slices) > low]
-        yield _product(matrix, low, kept)
+        yield _product(matrix, low, kept)[max(start - first, 0) :]
 
 
 def _product(matrix: torch.Tensor, low: int, kept: list[tuple[int, torch.Tensor]]) -> torch.Tensor:

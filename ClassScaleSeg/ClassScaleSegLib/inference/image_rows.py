@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 
+def _silent(done: int, total: int) -> None:
+    pass
+
+
 class ImageRows:
     """An image on the model grid that is made from its first to its last row, when rows are asked for.
 
     If an error ends a call, the same call can be repeated: rows that were made are kept.
 
     :ivar shape: ``(channels, X, Y, Z)``.
-    :param start: returns an iterator over the slabs ``(channels, rows, Y, Z)`` float32 from the given row on, which is
-        0 or where an earlier iterator would have gone on. It is released, with all that it holds, once the last row is
-        made.
+    :param start: returns an iterator over the slabs ``(channels, rows, Y, Z)`` float32 from the given row on. It is
+        released, with all that it holds, once the last row is made.
     :param report: called with the number of rows made, and the number that the first windows need, until they have
         them.
 
@@ -28,7 +31,7 @@ class ImageRows:
         self,
         shape: Sequence[int],
         start: Callable[[int], Iterator[torch.Tensor]],
-        report: Callable[[int, int], object] = lambda done, total: None,
+        report: Callable[[int, int], object] = _silent,
     ):
         self.shape = tuple(shape)
         self._start: Callable[[int], Iterator[torch.Tensor]] | None = start
@@ -36,7 +39,7 @@ class ImageRows:
         self._ahead: torch.Tensor | None = None  # made, but not asked for yet
         self._held = torch.empty(self.shape[0], 0, *self.shape[2:])  # from row ``_first`` on; valid up to ``_end``
         self._first = self._end = 0
-        self._report: Callable[[int, int], object] | None = report
+        self._report: Callable[[int, int], object] = report
 
     @classmethod
     def of(cls, image: torch.Tensor) -> ImageRows:
@@ -44,6 +47,29 @@ class ImageRows:
         rows = cls(image.shape, lambda row: iter(()))
         rows._held, rows._end, rows._start = image, image.shape[1], None
         return rows
+
+    def within(self, box: tuple[slice, slice, slice]) -> ImageRows:
+        """Return the rows of a box, for which only the slabs that reach into it are made. No row may have been read.
+
+        >>> rows = ImageRows((1, 6, 2, 2), lambda row: (torch.full((1, 2, 2, 2), 0.5 * i) for i in range(row, 6, 2)))
+        >>> part = rows.within((slice(2, 5), slice(0, 1), slice(0, 2)))
+        >>> part.shape, part.whole()[0, :, 0, 0].tolist()
+        ((1, 3, 1, 2), [1.0, 1.0, 2.0])
+        """
+        x, y, z = box
+        start = self._start
+        if start is None:
+            return ImageRows.of(self._held[:, x, y, z])
+
+        def slabs(row: int) -> Iterator[torch.Tensor]:
+            left = x.stop - x.start - row
+            for slab in start(x.start + row):
+                yield slab[:, :left, y, z]
+                left -= slab.shape[1]
+                if left <= 0:
+                    return
+
+        return ImageRows((self.shape[0], *(part.stop - part.start for part in box)), slabs, self._report)
 
     def read(self, first: int, last: int) -> torch.Tensor:
         """Return the rows from ``first`` to before ``last``, ``(channels, rows, Y, Z)`` float32 on the CPU.
@@ -54,7 +80,7 @@ class ImageRows:
             self._hold(first, last)
             while self._end < last:
                 self._append(self._next(last)[:, : last - self._end])
-            self._report = None
+            self._report = _silent
         return self._held[:, first - self._first : last - self._first]
 
     def whole(self) -> torch.Tensor:
@@ -80,8 +106,7 @@ class ImageRows:
             assert self._start is not None  # there are rows left to make
             if self._slabs is None:
                 self._slabs = self._start(self._end)
-            if self._report is not None:
-                self._report(self._end, last)
+            self._report(self._end, last)
             try:
                 self._ahead = next(self._slabs)
             except BaseException:

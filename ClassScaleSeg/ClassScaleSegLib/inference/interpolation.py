@@ -23,6 +23,14 @@ class AxisSampling:
     def __len__(self) -> int:
         return len(self.lower)
 
+    def part(self, output: slice, first: int) -> AxisSampling:
+        """Return the sampling of a part of the output, from an input that begins at the index ``first``.
+
+        >>> AxisSampling.linear(4, 8).part(slice(5, 8), first=2).lower.tolist()
+        [0, 0, 0]
+        """
+        return AxisSampling(self.lower[output] - first, self.upper[output] - first, self.weight[output])
+
     @classmethod
     def linear(cls, size: int, new_size: int) -> AxisSampling:
         """Sample ``size`` voxels at ``new_size`` places as skimage's ``resize(order=1, mode="edge")`` does.

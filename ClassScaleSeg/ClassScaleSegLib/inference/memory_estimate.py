@@ -148,6 +148,7 @@ def estimate(
     confidence: bool = False,
     voxel_bytes: int = 2,
     mirroring: bool = True,
+    part: Sequence[int] | None = None,
 ) -> Estimate:
     """Estimate what a model takes for one image. With a summary, neither torch nor nnunetv2 is imported.
 
@@ -158,6 +159,7 @@ def estimate(
     :param confidence: whether the confidence is computed as well.
     :param voxel_bytes: bytes of a voxel as stored, 2 for int16.
     :param mirroring: whether mirrored patches are averaged.
+    :param part: voxels of a box (z, y, x) to which the result is limited; ``None``: the whole image.
 
     >>> from ClassScaleSegLib.models.summary import summarize
     >>> from ClassScaleSegLib.resources import resource
@@ -167,9 +169,12 @@ def estimate(
     ((72, 48, 48), 2)
     """
     size = ModelSize.of(model)
-    grid = model_grid(size, shape, spacing)
+    grid = whole = model_grid(size, shape, spacing)
     flat = len(size.patch) == 2
     full = (1, *size.patch) if flat else size.patch
+    if part is not None:  # two voxels more than it has, because it begins and ends between voxels of the grid
+        x, y, z = (min(n, max(b + 2, p)) for n, b, p in zip(whole, model_grid(size, part, spacing), full, strict=True))
+        grid = (x, y, z)
     padded = tuple(max(g, p) for g, p in zip(grid, full, strict=True))
     windows = window_count(padded[-len(size.patch) :], size.patch, step) * (padded[0] if flat else 1)
     voxels, parameters = math.prod(full), 4 * size.parameters
@@ -186,7 +191,7 @@ def estimate(
         basis=basis if mirroring or size.rank != size.features else 0,
         ring=(size.rank + 1) * 4 * full[0] * math.prod(padded[1:]) if windows > 1 else 0,
         stored=stored,
-        slabs=size.channels * _slab_bytes(size, shape, grid),
+        slabs=size.channels * _slab_bytes(size, shape, whole),
         image=image,
         rows=min(image, 2 * image * full[0] // max(grid[0], 1))
         if _separate_axis(size, spacing) in (None, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,9 @@ class Prepared:
     :ivar image: the rows of the image on the model grid, made when they are read.
     :ivar axes: sampling of the three axes from the model grid to the cropped input grid.
     :ivar shape: shape ``(X', Y', Z')`` of the uncropped input in the model's axis order.
-    :ivar box: the crop in ``shape``.
+    :ivar box: the crop in ``shape``, to which the result is limited.
     :ivar backward: for each axis (z, y, x) of the input, the axis of the model.
+    :ivar needed: the part of ``image`` that ``axes`` sample; what is around it is there for the windows.
     """
 
     image: ImageRows
@@ -45,6 +46,37 @@ class Prepared:
     shape: tuple[int, int, int]
     box: tuple[slice, slice, slice]
     backward: tuple[int, int, int]
+    needed: tuple[slice, slice, slice]
+
+    def within(self, box: Sequence[slice], patch: Sequence[int]) -> Prepared:
+        """Limit the result to a box, which is empty if it has nothing in common with the crop.
+
+        Of the image, the part is left that the box needs, and as much around it as makes a patch. Normalisation and
+        resampling stay those of the whole image. No row may have been read.
+
+        :param box: in ``shape``, in the model's axis order.
+        :param patch: voxels of a patch, along two or three axes.
+        """
+        inside = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, self.box, strict=True)]
+        if any(part.start >= part.stop for part in inside):
+            return replace(self, box=(slice(0, 0), slice(0, 0), slice(0, 0)))
+        whole, full = self.image.shape[1:], (1,) * (3 - len(patch)) + tuple(patch)
+        output = [slice(a.start - b.start, a.stop - b.start) for a, b in zip(inside, self.box, strict=True)]
+        sampled = [
+            slice(int(axis.lower[part.start]), int(axis.upper[part.stop - 1]) + 1)
+            for axis, part in zip(self.axes, output, strict=True)
+        ]
+        x, y, z = (_grown(part, *sizes) for part, *sizes in zip(sampled, full, whole, strict=True))
+        axes = (axis.part(o, part.start) for axis, o, part in zip(self.axes, output, sampled, strict=True))
+        needed = (slice(part.start - g.start, part.stop - g.start) for part, g in zip(sampled, (x, y, z), strict=True))
+        image, (a, b, c), (p, q, r), (u, v, w) = self.image.within((x, y, z)), axes, inside, needed
+        return replace(self, image=image, axes=(a, b, c), box=(p, q, r), needed=(u, v, w))
+
+    def on_model_grid(self) -> Prepared:
+        """Leave the result on the model grid."""
+        box = _all(self.image.shape[1:])
+        x, y, z = (AxisSampling.nearest(part.stop, part.stop) for part in box)
+        return replace(self, axes=(x, y, z), shape=(box[0].stop, box[1].stop, box[2].stop), box=box)
 
     @classmethod
     def of_case(cls, image: np.ndarray, properties: dict, manager: Any, configuration: Any) -> Prepared:
@@ -65,6 +97,7 @@ class Prepared:
             tuple(properties["shape_before_cropping"]),
             (x, y, z),
             tuple(manager.transpose_backward),
+            _all(image.shape[1:]),
         )
 
     def empty(self, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +107,18 @@ class Prepared:
         """
         full = np.zeros([self.shape[i] for i in self.backward], dtype)
         return full, full.transpose(np.argsort(self.backward))[self.box]
+
+
+def _all(shape: Sequence[int]) -> tuple[slice, slice, slice]:
+    x, y, z = (slice(0, length) for length in shape)
+    return x, y, z
+
+
+def _grown(part: slice, least: int, length: int) -> slice:
+    """Return a part of an axis of this length, grown evenly to at least so many voxels if the axis has them."""
+    size = max(part.stop - part.start, min(least, length))
+    start = min(max(part.start - (size - (part.stop - part.start)) // 2, 0), length - size)
+    return slice(start, start + size)
 
 
 def prepare(
@@ -121,7 +166,8 @@ def prepare(
             raise
         raise ImageError(_unsuitable(image, model, reason(error))) from error
     way_back = resampling(configuration, rows.shape[1:], crop, spacing)
-    return Prepared(rows, way_back, voxels.shape[1:], box, tuple(manager.transpose_backward))
+    backward = tuple(manager.transpose_backward)
+    return Prepared(rows, way_back, voxels.shape[1:], box, backward, _all(rows.shape[1:]))
 
 
 def nonzero_box(voxels: np.ndarray) -> tuple[slice, slice, slice] | None:

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from ..errors import Cancelled
 
 WAITED_FOR = "ClassScaleSeg: waited for"  # name of the threads of `Monitor.wait_for`
+_UNITS = 1000  # steps of progress that each of several models counts
 _T = TypeVar("_T")
 
 
@@ -21,7 +22,7 @@ class Progress:
     With several models (:mod:`.several_models`), ``done``, ``total`` and ``remaining`` are those of the whole job.
 
     :ivar stage: "read", "preprocess", "segment" (windows), "decode" (rows, if there is only one window), "clean" (if
-        the result is cleaned up) or "write"; with several models also "load".
+        the result is cleaned up) or "write"; with several models also "load", and "locate" (windows of a coarse model).
     :ivar done: steps of this stage that are done.
     :ivar total: all steps of this stage.
     :ivar remaining: estimated seconds until this stage is done; ``None`` while unknown.
@@ -53,6 +54,34 @@ class Progress:
         if self.remaining is not None:
             text += f", {self.remaining:.0f} s left"
         return f"{text}: {self.message}" if self.message else text
+
+
+class PartsProgress:
+    """Turns the reports of several models into reports of the whole job, to which all contribute equally.
+
+    :ivar part: which of them is at work, from 1.
+    :param progress: called with each report.
+    :param count: number of models.
+    """
+
+    def __init__(self, progress: Callable[[Progress], None] | None, count: int):
+        self._progress, self._count, self._begin = progress, count, time.monotonic()
+        self.part, self._done = 1, 0
+
+    def __call__(self, own: Progress) -> None:
+        """Pass on a report of the model at work."""
+        if self._progress is None:
+            return
+        share = own.done / own.total if own.stage in ("segment", "decode", "locate") else 0
+        # never backwards: after a single window, "decode" starts again at 0
+        self._done = max(self._done, round(_UNITS * (self.part - 1 + share)))
+        total, seconds = _UNITS * self._count, time.monotonic() - self._begin
+        remaining = seconds / self._done * (total - self._done) if self._done else None
+        self._progress(Progress(own.stage, self._done, total, remaining, own.message, self.part, self._count))
+
+    def locating(self, own: Progress) -> None:
+        """Pass on a report of the model that locates the classes."""
+        self(replace(own, stage="locate") if own.stage in ("segment", "decode") else own)
 
 
 class CancelToken(Protocol):

@@ -6,7 +6,6 @@ models claim a voxel, the later one gets it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +23,9 @@ from ..models.model import open_model
 from ..models.summary import summarize  # reads no weights, so a part without a wanted class costs nothing
 from ..options import Options
 from ..resources import resource
-from .progress import CancelToken, Monitor, Progress
+from .locating import NOWHERE, locate
+from .progress import CancelToken, Monitor, PartsProgress, Progress
 from .segmenter import cleaned, segment_with
-
-_UNITS = 1000  # steps of progress that each part counts
 
 
 def segment_parts(
@@ -48,6 +46,7 @@ def segment_parts(
     :param sources: models, in any form that `open_model` takes.
     :param options: for every model. ``classes`` holds names or values of the common table; a part that has none of them
         is not run, so it takes no voxel from the others. The common result is cleaned up, not that of each part.
+        ``locate_with`` is the path of a model, which locates the classes of all parts once.
     :param progress: called with reports that say which part is at work; ``done``, ``total`` and ``remaining`` are those
         of the whole job.
     :param cancel: as for `segment`.
@@ -68,20 +67,29 @@ def segment_parts(
     """
     which = (options.folds, options.checkpoint, options.configuration)
     if len(sources) == 1:
-        return segment_with(image, open_model(sources[0], *which), options, progress, cancel, accept)
+        coarse = None if options.locate_with is None else open_model(options.locate_with)
+        return segment_with(image, open_model(sources[0], *which), options, progress, cancel, accept, coarse)
     tables = [summarize(source, options.configuration).table for source in sources]
     table = common_table(tables)
     table = table if options.classes is None else table.select(options.classes)
     check_cleanup(table, options.remove_islands is not None, options.clean_classes)
     parts = _parts(sources, tables, table)
     alone = replace(options, smooth=None, remove_islands=None, clean_classes=None)
-    monitor, report = Monitor(cancel=cancel), _Progress(progress, len(parts))
-    merged = None
-    for report.part, (source, values) in enumerate(parts, start=1):
+    locating = int(options.locate_with is not None)
+    monitor, report = Monitor(cancel=cancel), PartsProgress(progress, locating + len(parts))
+    merged = box = None
+    if options.locate_with is not None:
+        report.locating(Progress("load", 0, 1))
+        coarse = open_model(options.locate_with)
+        box = locate(image, coarse, table, options, Monitor(report.locating, cancel), accept)
+        parts = parts[:1] if box == NOWHERE else parts
+        del coarse
+    for report.part, (source, values) in enumerate(parts, start=1 + locating):
         monitor.check()
         report(Progress("load", 0, 1))
         chosen = None if options.classes is None else tuple(values)
-        result = segment_with(image, open_model(source, *which), replace(alone, classes=chosen), report, cancel, accept)
+        own = replace(alone, classes=chosen)
+        result = segment_with(image, open_model(source, *which), own, report, cancel, accept, box=box)
         merged = merged or _nothing(result, table)
         _merge(merged, result, values)
         del result  # before the next part needs the memory
@@ -178,21 +186,3 @@ def _merge(merged: Segmentation, part: Segmentation, values: dict[int, int]) -> 
             before, here = merged.confidence[plane], part.confidence[plane]
             before[won] = here[won]
             np.minimum(before, here, out=before, where=labels == 0)
-
-
-class _Progress:
-    """Turn the reports of each part into reports of the whole job, to which all parts contribute equally."""
-
-    def __init__(self, progress: Callable[[Progress], None] | None, count: int):
-        self._progress, self._count, self._begin = progress, count, time.monotonic()
-        self.part, self._done = 1, 0
-
-    def __call__(self, own: Progress) -> None:
-        if self._progress is None:
-            return
-        share = own.done / own.total if own.stage in ("segment", "decode") else 0
-        # never backwards: after a single window, "decode" starts again at 0
-        self._done = max(self._done, round(_UNITS * (self.part - 1 + share)))
-        total, seconds = _UNITS * self._count, time.monotonic() - self._begin
-        remaining = seconds / self._done * (total - self._done) if self._done else None
-        self._progress(Progress(own.stage, self._done, total, remaining, own.message, self.part, self._count))

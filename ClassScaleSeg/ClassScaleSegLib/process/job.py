@@ -55,14 +55,20 @@ class Job:
 
         :raises OSError: if the file cannot be written.
         """
+        coarse = self.options.locate_with
         facts = {
             "images": [os.path.abspath(image) for image in self.images],
-            "model": [os.path.abspath(model) if os.path.exists(model) else str(model) for model in self.models],
+            "model": [_absolute(model) for model in self.models],
             **{name: (file := getattr(self, name)) and os.path.abspath(file) for name in _FILES},
-            "options": asdict(self.options),
+            "options": {**asdict(self.options), "locate_with": coarse and _absolute(coarse)},
             "more_outputs": [os.path.abspath(file) for file in self.more_outputs],
         }
         path.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _absolute(model: str | Path) -> str:
+    """Return the absolute path of a model that is a file or folder; a name of the catalogue stays as it is."""
+    return os.path.abspath(model) if os.path.exists(model) else str(model)
 
 
 def read_job(path: Path) -> Job:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from ClassScaleSegLib.images.counts import dice, overlap_counts, ratio
 from ClassScaleSegLib.inference.backbone import Backbone
+from ClassScaleSegLib.inference.label_map import decoded_rows
 from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement
 from ClassScaleSegLib.inference.preprocess import Prepared
-from ClassScaleSegLib.inference.segmenter import decoded_rows
 from ClassScaleSegLib.models.projection import Projection
 
 from ..evaluation.dice import mean_of_known

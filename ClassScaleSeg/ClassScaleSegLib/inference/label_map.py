@@ -1,0 +1,161 @@
+"""What a model finds in one image, or in a box of it: from the image to rows of labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..images.reading import InputImage, read_image
+from ..options import Options
+from .progress import Monitor
+
+if TYPE_CHECKING:
+    from ..images.geometry import Box, Geometry
+    from ..images.reading import ImageSource
+    from ..models.model import Model
+    from ..models.projection import Projection
+    from .backbone import Backbone
+    from .decode import LabelRow
+    from .memory_plan import MemoryPlan
+    from .preprocess import Prepared
+
+
+class LabelMap(NamedTuple):
+    """What a model has found in an image.
+
+    :ivar source: the image, without voxels.
+    :ivar labels: uint16 ``(z, y, x)``, in the model's orientation.
+    :ivar confidence: float32 ``(z, y, x)``; ``None`` if it is not wanted.
+    :ivar prepared: how the model grid lies in the image.
+    """
+
+    source: InputImage
+    labels: np.ndarray
+    confidence: np.ndarray | None
+    prepared: Prepared
+
+
+def label_map(
+    image: ImageSource,
+    model: Model,
+    options: Options,
+    monitor: Monitor,
+    wanted: frozenset[int] | None = None,
+    accept: Callable[[Geometry], object] = lambda geometry: None,
+    box: Box | None = None,
+    on_model_grid: bool = False,
+) -> LabelMap:
+    """Return what a model finds in an image.
+
+    :param image: this, ``model``, ``accept`` and ``box`` are those of :func:`~.segmenter.segment_with`, and so are the
+        exceptions.
+    :param options: ``classes``, and what cleans up a result or locates a box, are not looked at.
+    :param wanted: label values to keep; ``None`` keeps all.
+    :param on_model_grid: leave the labels on the grid of the model; ``box`` must be ``None``.
+    """
+    import torch
+
+    from .backbone import Backbone
+    from .devices import choose_device
+    from .memory_estimate import estimate
+    from .memory_plan import plan_memory
+    from .preprocess import prepare
+
+    monitor.report("read")
+    flat, nibabel = len(model.patch) == 2, model.reads_with_nibabel
+    source = monitor.wait_for(lambda: read_image(image, model.channels, model.orientation, flat=flat, nibabel=nibabel))
+    accept(source.geometry)
+    for notice in source.notices:
+        monitor.tell(notice)
+    assert source.voxels is not None  # an image that was just read has its voxels
+    shape, size = source.voxels.shape[1:], source.voxels.itemsize
+    inside = None if box is None else source.turned_box(box)
+    part = None if inside is None else [side.stop - side.start for side in inside]
+    mirror_axes = model.mirror_axes if options.mirroring else ()
+    need = estimate(model, shape, source.spacing, options.step, options.confidence, size, bool(mirror_axes), part)
+    device = choose_device(options.device)
+    limit = None if options.memory_limit_gib is None else int(options.memory_limit_gib * 2**30)
+    plan = plan_memory(need.placements(device), device, limit, monitor.tell)
+    with _threads(options.threads), torch.inference_mode():
+        monitor.report("preprocess")
+
+        def arithmetic() -> str:
+            return plan.compute.replace("mps", "cpu")  # MPS has no float64
+
+        prepared = plan.retry(partial(prepare, source, model, arithmetic, monitor))
+        goal = prepared.on_model_grid() if on_model_grid else prepared
+        if inside is not None:
+            goal = prepared.within([inside[axis] for axis in model.plans_manager.transpose_forward], model.patch)
+        plan.watch(lambda placement: goal.image.restart())
+        source = source.without_voxels()  # the rows hold the voxels until the last one is made
+        labels, rows = goal.empty(np.uint16)
+        confidence, confidence_rows = goal.empty(np.float32) if options.confidence else (None, None)
+        if confidence is not None:
+            confidence.fill(1)  # outside of the box and of the non-zero crop, background is certain
+        if not rows.size:  # the box and the crop have nothing in common
+            return LabelMap(source, labels, confidence, prepared)
+        if not need.rolls(plan.compute):
+            plan.retry(goal.image.whole)
+        backbone = Backbone(model.backbones, mirror_axes, model.average_folds, monitor.check)
+        choices = (options.step, monitor, wanted, options.confidence)
+        for row in decoded_rows(goal, backbone, model.patch, model.projection, plan, *choices):
+            monitor.check()
+            if need.windows == 1:  # with several, the windows are the progress
+                monitor.report("decode", row.index + 1, len(rows))
+            rows[row.index] = row.labels.cpu().numpy()
+            if confidence_rows is not None and row.confidence is not None:
+                confidence_rows[row.index] = row.confidence.cpu().numpy()
+    return LabelMap(source, labels, confidence, prepared)
+
+
+def decoded_rows(
+    prepared: Prepared,
+    backbone: Backbone,
+    patch: Sequence[int],
+    projection: Projection,
+    plan: MemoryPlan,
+    step: float = Options.step,
+    monitor: Monitor | None = None,
+    wanted: frozenset[int] | None = None,
+    confidence: bool = False,
+) -> Iterator[LabelRow]:
+    """Yield the rows of a prepared image's label map, each as soon as the windows that it needs are computed.
+
+    When memory runs out, the plan moves on, and only the window or the row in work is computed again.
+
+    :param patch: this, ``backbone``, ``step`` and ``monitor`` are those of :func:`~.windows.predict_rows`.
+    :param projection: on any device; this, ``wanted`` and ``confidence`` are those of :class:`~.decode.RowDecoder`.
+    :param plan: where to compute.
+    :raises OutOfMemoryError: as ``predict_rows``, which also raises :class:`ClassScaleError` and :class:`Cancelled`.
+    """
+    from .decode import RowDecoder
+    from .windows import predict_rows
+
+    decoder = RowDecoder(projection.to(plan.compute), prepared.axes, wanted, confidence)
+    plan.watch(lambda placement: decoder.to(placement.compute))
+    x, y, z = prepared.needed
+    for index, basis in enumerate(predict_rows(prepared.image, backbone, patch, step, plan, monitor)):
+        if index not in range(x.start, x.stop):  # it is there for the windows alone
+            continue
+        plan.retry(partial(decoder.push, basis[:, y, z]))
+        while row := plan.retry(decoder.pop):
+            yield row
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Set the number of torch's CPU threads for the block, as `Options.threads` says."""
+    import torch
+
+    before, cores = torch.get_num_threads(), os.cpu_count() or 1
+    usual = before if "OMP_NUM_THREADS" in os.environ else cores - 1 if cores > 2 else cores
+    torch.set_num_threads(count or usual)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
