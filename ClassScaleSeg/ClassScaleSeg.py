@@ -462,7 +462,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         which takes about a second for hundreds of segments. Everything else is left to Slicer's writer.
 
         :param segmentationNode: the node to save.
-        :param path: the file, ending in ``.seg.nrrd``.
+        :param path: the file, ending in ``.seg.nrrd``; or in ``.seg.dcm`` for a volume from Slicer's DICOM database.
         :returns: ``True`` if the module's own writer was used.
         :raises ClassScaleSegLib.OutputError: if the file cannot be written.
         """

@@ -83,6 +83,15 @@ def ensure_dependencies() -> None:
             )
 
 
+def ensure_packages(requirements: list[str]) -> None:
+    """Install packages that a feature needs, after asking the user. If none is missing, do nothing.
+
+    :raises ClassScaleError: as :func:`ensure_dependencies`.
+    """
+    if missing := [requirement for requirement in requirements if not _is_installed(requirement)]:
+        _install(missing)
+
+
 def _install_torch() -> None:
     try:
         import PyTorchUtils

@@ -12,6 +12,7 @@ import vtk
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
+from .install import ensure_packages
 from .search_table import Row, SearchTable
 from .state import PanelState, silent
 from .texts import Wrapping, ask, tell, tell_error
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from ClassScaleSeg import ClassScaleSegLogic
 
-_SUFFIX = ".seg.nrrd"
+_SUFFIX, DICOM_SUFFIX = ".seg.nrrd", ".seg.dcm"
 SETTLE_MILLISECONDS = 300  # after the last event of a node, until its structures are listed anew
 
 
@@ -147,10 +148,15 @@ class ResultPanel:
             slicer.app.restoreOverrideCursor()
 
     def _save(self) -> None:
+        from ClassScaleSegLib.images.dicom_seg import HIGHDICOM
+        from ClassScaleSegLib.scene.dicom import is_from_dicom
+
         node = self._state.node
         if node is None:
             return
         title, kinds = _("Save segmentation"), _("Segmentation") + f" (*{_SUFFIX})"
+        if is_from_dicom(node):
+            kinds += ";;" + _("DICOM segmentation") + f" (*{DICOM_SUFFIX})"
         proposed = Path(slicer.mrmlScene.GetRootDirectory() or "", file_name(node.GetName()) + _SUFFIX)
         chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, str(proposed), kinds)
         path = with_suffix(chosen)
@@ -159,6 +165,8 @@ class ResultPanel:
             return
         slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
         try:
+            if path.lower().endswith(DICOM_SUFFIX):
+                ensure_packages([HIGHDICOM])
             self._logic.saveSegmentation(node, path)
             fault = ""
         except ClassScaleError as error:
@@ -179,14 +187,15 @@ def file_name(name: str) -> str:
 
 
 def with_suffix(path: str) -> str:
-    """Return the path of a ``.seg.nrrd`` file for what the user has typed; an empty text stays empty.
+    """Return the path of a ``.seg.nrrd`` or ``.seg.dcm`` for what the user has typed; an empty text stays empty.
 
-    >>> with_suffix("liver"), with_suffix("liver.nrrd"), with_suffix("liver.SEG.NRRD")
-    ('liver.seg.nrrd', 'liver.seg.nrrd', 'liver.SEG.NRRD')
+    >>> with_suffix("liver"), with_suffix("liver.nrrd"), with_suffix("liver.SEG.NRRD"), with_suffix("liver.dcm")
+    ('liver.seg.nrrd', 'liver.seg.nrrd', 'liver.SEG.NRRD', 'liver.seg.dcm')
     """
-    if not path or path.lower().endswith(_SUFFIX):
+    if not path or path.lower().endswith((_SUFFIX, DICOM_SUFFIX)):
         return path
-    return re.sub(r"(\.seg)?(\.nrrd)?$", "", path, flags=re.IGNORECASE) + _SUFFIX
+    suffix = DICOM_SUFFIX if path.lower().endswith(".dcm") else _SUFFIX
+    return re.sub(r"(\.seg)?(\.nrrd|\.dcm)?$", "", path, flags=re.IGNORECASE) + suffix
 
 
 def _replace(path: str) -> str:

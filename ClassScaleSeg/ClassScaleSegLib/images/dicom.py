@@ -49,14 +49,18 @@ def read_series(folder: Path) -> ReadVolume:
     return _volume(folder, _only_series(folder, notices), notices)
 
 
-def read_places(path: Path) -> tuple[list[Slice], Geometry]:
+def read_places(path: Path, files: Sequence[Path] = ()) -> tuple[list[Slice], Geometry]:
     """Return the slices of a volume in its order, and its grid, as `read_series` reads it, without the pixels.
 
-    :param path: the folder of a series, or one DICOM file with one or many frames.
+    :param path: the folder of a series, or one DICOM file with one or many frames; for messages, if there are `files`.
+    :param files: the files of the series, if they are known.
     :raises ImageError: as `read_series`.
     """
     notices: list[str] = []
-    slices = _only_series(path, notices) if path.is_dir() else read_slices(path)
+    if files:
+        slices = [piece for file in files for piece in read_slices(file)]
+    else:
+        slices = _only_series(path, notices) if path.is_dir() else read_slices(path)
     if not slices:
         raise ImageError(f"{path} is a DICOM file without an image. Name the folder of the series.")
     with named(path):

@@ -43,21 +43,22 @@ class SourceSeries:
     notices: tuple[str, ...]
 
 
-def read_source(path: str | Path) -> SourceSeries:
+def read_source(path: str | Path, files: Sequence[Path] = ()) -> SourceSeries:
     """Read the headers of the series that is segmented.
 
-    :param path: the folder of a DICOM series, or a DICOM file with many frames.
+    :param path: the folder of a DICOM series, or a DICOM file with many frames; for messages, if there are `files`.
+    :param files: the files of the series, if they are known, as they are to a DICOM database.
     :raises OutputError: if it is not DICOM, or lacks what a segmentation must refer to; the message says what to do.
     :raises ImageError: if the slices are not one volume, as :func:`~.dicom.read_series` says.
     """
     path = Path(path)
     try:
-        if not path.is_dir() and not is_dicom(path):
+        if not files and not path.is_dir() and not is_dicom(path):
             raise OutputError(
                 f"{path} is no DICOM series, so a DICOM segmentation of it would have no patient, study and frame of "
                 f"reference. {_OTHER_FORMAT}"
             )
-        slices, geometry = read_places(path)
+        slices, geometry = read_places(path, files)
         header = _header(slices[0].file)
     except OSError as error:
         raise OutputError(

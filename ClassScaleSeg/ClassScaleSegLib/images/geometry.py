@@ -176,6 +176,27 @@ class Geometry:
         now = sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(self.direction)
         axes = [next(i for i, letter in enumerate(now) if {letter, wanted} in _OPPOSITE) for wanted in orientation]
         flips = [now[axis] != wanted for axis, wanted in zip(axes, orientation, strict=True)]
+        return self._in_order(axes, flips)
+
+    def turned_like(self, other: Geometry) -> tuple[Geometry, Turn]:
+        """Return the grid with its axes in the order and the directions nearest to those of another grid.
+
+        :returns: as :meth:`turned`.
+
+        >>> grid = Geometry((4, 3, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+        >>> upside_down = Geometry((4, 3, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 1.0), (1, 0, 0, 0, 1, 0, 0, 0, -1))
+        >>> upside_down.turned_like(grid)[0].origin, upside_down.turned_like(grid)[1].flips
+        ((0.0, 0.0, 0.0), (True, False, False))
+        """
+        from scipy.optimize import linear_sum_assignment
+
+        steps = np.linalg.solve(other.axes, self.axes)  # of each own axis, in voxels of the other grid
+        own, others = linear_sum_assignment(-np.abs(steps.T))
+        axes = [int(own[list(others).index(axis)]) for axis in range(3)]
+        return self._in_order(axes, [bool(steps[axis, own_axis] < 0) for axis, own_axis in enumerate(axes)])
+
+    def _in_order(self, axes: Sequence[int], flips: Sequence[bool]) -> tuple[Geometry, Turn]:
+        """Return the grid whose axes x, y, z are these own ones, and whether they run backwards."""
         directions = np.reshape(self.direction, (3, 3))[:, axes] * np.where(flips, -1, 1)
         ends = [(self.size[axis] - 1) * flip for axis, flip in zip(axes, flips, strict=True)]
         x, y, z = axes

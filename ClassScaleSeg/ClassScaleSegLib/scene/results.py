@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import ImageError, OutputError, reason
 from ..images.counts import LabelVolume, voxel_counts
+from ..images.dicom_seg import DICOM_SUFFIX
 from ..images.geometry import Geometry
 from ..images.measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from ..images.seg_nrrd import index_to_ras, parse_codes
@@ -20,6 +21,7 @@ from ..images.segmentation import Segmentation, class_volumes, own_table, read_l
 from ..labels.label import MAX_VALUE, Label
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
+from .dicom import save_dicom
 from .segmentation_node import fill_segmentation_node
 from .volume import Region, grid, image_to_world, uncrop
 
@@ -234,13 +236,23 @@ def segmentation_of(node: vtkMRMLSegmentationNode) -> Counted | None:
 def save_segmentation(node: vtkMRMLSegmentationNode, path: str | Path) -> bool:
     """Save a segmentation node to a file, and replace the file if there is one.
 
+    :param path: ``.seg.nrrd``, what else Slicer can write, or ``.seg.dcm`` as :func:`~.dicom.save_dicom` does.
     :returns: ``True`` if the library's writer was used, which takes about a second for hundreds of segments: for a
-        ``.seg.nrrd`` of segments that share one image. Anything else is left to Slicer's writer.
+        ``.seg.nrrd`` of segments that share one image, and for DICOM. Anything else is left to Slicer's writer.
     :raises OutputError: if the file cannot be written.
+    :raises ImageError: if the series of a DICOM segmentation cannot be read.
     """
     import slicer
 
     result = segmentation_of(node)
+    if str(path).lower().endswith(DICOM_SUFFIX):
+        if result is None:
+            raise OutputError(
+                f"{node.GetName()} is under a transform, or its segments overlap or were made elsewhere, so this module "
+                "cannot save it as DICOM. Use Slicer's export: in the module Data, right-click it, Export to DICOM."
+            )
+        save_dicom(node, result[0], path)
+        return True
     if result is not None and str(path).lower().endswith(".seg.nrrd"):
         result[0].write(path, overwrite=True, keep_empty=True)
         _mark_saved(node, os.path.abspath(path))

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from ..catalog.catalog import resolve_model
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
 from ..files import unwritable
+from ..images.dicom_seg import UsedModel
 from ..models.summary import summarize
 from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
+from .dicom import remember_models
 from .results import (
     fill_confidence_node,
     fill_table_node,
@@ -125,6 +127,7 @@ class SceneRun:
         self.statistics: list[list[LabelVolume]] = []
         self._process: SegmentationProcess | None = None
         self._grids: list[tuple[Region | None, Geometry]] = []  # one per frame
+        self._models: tuple[UsedModel, ...] = ()
         self._images: list[Path] = []  # the file of the first channel, one per frame
         self._name = ""
 
@@ -140,7 +143,8 @@ class SceneRun:
         for volume in request.volumes or (None,):
             check_volume(volume)
         model = resolve_model(str(request.model))
-        channels = summarize(model[0]).channels
+        summaries = [summarize(path) for path in model]
+        channels = summaries[0].channels
         if len(request.volumes) != channels:
             raise ImageError(
                 f"The model needs {channels} volume(s), one per channel, and {len(request.volumes)} are given."
@@ -148,6 +152,7 @@ class SceneRun:
         self._refuse_existing_segments()
         refuse_overwriting(request.volumes, request.confidence)
         self._name = request.volumes[0].GetName()
+        self._models = tuple(UsedModel(summary.name, summary.licence) for summary in summaries)
         self._process = process = SegmentationProcess()
         try:
             process.job = self._job(model, process.work_folder)
@@ -314,6 +319,7 @@ class SceneRun:
         else:
             node = self._target()
             show_result(node, loaded[0], volume, *choices)
+        remember_models(node, self._models)
         if _is_in_scene(request.confidence) and results[0].confidence is not None:
             fill_confidence_node(request.confidence, results[0].confidence, self._grids[0][1])
         if _is_in_scene(request.statistics):

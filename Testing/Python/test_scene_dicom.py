@@ -1,0 +1,185 @@
+"""Segmentations in Slicer's scene, saved as DICOM for the series that their volume was loaded from."""
+
+import types
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import ClassScaleError, LabelTable, OutputError, Segmentation
+from ClassScaleSegLib.images.dicom_seg import UsedModel
+from ClassScaleSegLib.images.geometry import Geometry
+from ClassScaleSegLib.images.reading import read_image
+from ClassScaleSegLib.scene.dicom import is_from_dicom, models_of, remember_models
+from ClassScaleSegLib.scene.results import save_segmentation, show_result
+from dicom_phantom import planes, write_frames, write_series
+from slicer_application import add_volume, module, qt, slicer
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("highdicom")
+TABLE = LabelTable.from_names({0: "background", 1: "liver", 300: "spleen"})
+STANDING = (1, 0, 0, 0, 0, -1)
+SERIES = {
+    "axial": dict(step=(0.0, 0.0, 5.0)),
+    "descending": dict(step=(0.0, 0.0, -5.0)),
+    "coronal": dict(directions=STANDING, step=(0.0, 5.0, 0.0)),
+    "negated columns": dict(directions=(-1, 0, 0, 0, 1, 0), step=(0.0, 0.0, 5.0)),
+}
+
+
+class Database:
+    """``slicer.dicomDatabase``: where the file of each image is."""
+
+    isOpen = True
+
+    def __init__(self, folder):
+        files = [folder] if folder.is_file() else sorted(folder.iterdir())
+        self.files = {str(pydicom.dcmread(file).SOPInstanceUID): str(file) for file in files}
+
+    def fileForInstance(self, instance):
+        return self.files.get(instance, "")
+
+
+@pytest.fixture
+def scene():
+    slicer.mrmlScene.Clear()
+    yield slicer.mrmlScene
+    slicer.mrmlScene.Clear()
+
+
+def load(monkeypatch, folder, axes=(0, 1, 2), flips=(False, False, False)):
+    """A volume node as Slicer loads the series, with its axes i, j, k in another order or direction."""
+    database = Database(folder)
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    read = read_image(folder, 1)
+    own = read.geometry
+    step = own.axes[:, list(axes)] * np.where(flips, -1, 1)
+    ends = [(own.size[axis] - 1) * flip for axis, flip in zip(axes, flips, strict=True)]
+    origin = np.array(own.origin) + own.axes[:, list(axes)] @ ends
+    voxels = read.voxels[0].copy().transpose([2 - axis for axis in axes[::-1]])
+    voxels = voxels[tuple(slice(None, None, -1 if flip else 1) for flip in flips[::-1])]
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = step, origin
+    matrix[:2] *= -1  # from LPS to RAS
+    volume = add_volume(np.ascontiguousarray(voxels))
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    volume.SetAttribute("DICOM.instanceUIDs", " ".join(database.files))
+    return volume, voxels
+
+
+def segmented(volume, voxels):
+    """A segmentation node whose label map follows from the voxels, so that it can be told where each voxel went."""
+    from ClassScaleSegLib.scene.volume import geometry_of
+
+    labels = np.where(voxels > 1000, 300, np.where(voxels > 0, 1, 0)).astype(np.uint16)
+    result = Segmentation(labels, TABLE, geometry_of(volume))
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Organs")
+    show_result(node, (result, result.statistics()), volume, False, False)
+    return node
+
+
+@pytest.mark.parametrize(
+    "order", [((0, 1, 2), (False,) * 3), ((0, 1, 2), (False, True, True)), ((2, 0, 1), (True,) * 3)]
+)
+@pytest.mark.parametrize("kind", SERIES)
+def test_every_voxel_is_saved_where_it_is_in_the_series(scene, monkeypatch, tmp_path, kind, order):
+    folder = write_series(
+        tmp_path / "series", planes(6, (7, 9), **SERIES[kind]), Modality="CT", PatientName="Dent^Arthur"
+    )
+    node = segmented(*load(monkeypatch, folder, *order))
+    remember_models(node, [UsedModel("Organs of all", "CC0-1.0")])
+    assert is_from_dicom(node)
+    assert module.ClassScaleSegLogic().saveSegmentation(node, tmp_path / "organs.seg.dcm")
+    found, series = Segmentation.from_image(tmp_path / "organs.seg.dcm"), read_image(folder, 1)
+    assert found.geometry.distance(series.geometry) < 1e-6
+    expected = np.where(series.voxels[0] > 1000, 300, np.where(series.voxels[0] > 0, 1, 0))
+    assert np.array_equal(found.labels, expected)
+    header = pydicom.dcmread(tmp_path / "organs.seg.dcm", stop_before_pixels=True)
+    assert str(header.PatientName) == "Dent^Arthur" and "Organs of all" in header.SeriesDescription
+
+
+def test_a_series_in_one_file_is_saved(scene, monkeypatch, tmp_path):
+    file = write_frames(tmp_path / "series.dcm", planes(5, (7, 9)))
+    node = segmented(*load(monkeypatch, file))
+    save_segmentation(node, tmp_path / "organs.seg.dcm")
+    assert Segmentation.from_image(tmp_path / "organs.seg.dcm").labels.any()
+
+
+def test_what_cannot_be_saved_as_dicom_is_told_and_leaves_the_file_that_was_there(scene, monkeypatch, tmp_path):
+    out = tmp_path / "out" / "organs.seg.dcm"
+    out.parent.mkdir()
+    out.write_text("precious")
+    folder = write_series(tmp_path / "series", planes(4, (7, 9)))
+    volume, voxels = load(monkeypatch, folder)
+    node = segmented(volume, voxels)
+
+    def refused(text):
+        with pytest.raises(OutputError, match=text):
+            save_segmentation(node, out)
+        assert out.read_text() == "precious" and list(out.parent.iterdir()) == [out]
+
+    (tmp_path / "series" / "IM0002.dcm").rename(tmp_path / "IM0002.dcm")
+    refused("are not in Slicer's DICOM database any more")
+    (tmp_path / "IM0002.dcm").rename(tmp_path / "series" / "IM0002.dcm")
+    monkeypatch.setattr(slicer, "dicomDatabase", types.SimpleNamespace(isOpen=False), raising=False)
+    refused("are not in Slicer's DICOM database any more")
+    volume.RemoveAttribute("DICOM.instanceUIDs")
+    assert not is_from_dicom(node) and not is_from_dicom(None)
+    refused("was not loaded from Slicer's DICOM database.*no patient and study.*or save .seg.nrrd")
+    node.SetAndObserveTransformNodeID(scene.AddNewNodeByClass("vtkMRMLLinearTransformNode").GetID())
+    refused("is under a transform")
+
+
+def test_a_volume_that_was_resampled_has_no_dicom_segmentation(scene, monkeypatch, tmp_path):
+    volume, voxels = load(monkeypatch, write_series(tmp_path / "series", planes(4, (7, 9))))
+    volume.SetSpacing(np.array(volume.GetSpacing()) * 2)
+    with pytest.raises(OutputError, match="not on the grid"):
+        save_segmentation(segmented(volume, voxels), tmp_path / "organs.seg.dcm")
+    assert not (tmp_path / "organs.seg.dcm").exists()
+
+
+@pytest.mark.parametrize("noted", ["", "no json", "[1]", '{"name": "x"}', '[{"name": 3}]', "[" * 100000])
+def test_models_that_a_scene_notes_wrongly_are_none(scene, noted):
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    node.SetAttribute("ClassScaleSeg.Models", noted)
+    assert models_of(node) == ()
+    remember_models(node, [UsedModel("a\nb", None, "0" * 64)])
+    assert models_of(node) == (UsedModel("a b", None, "0" * 64),)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_grid_is_turned_like_another(seed):
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    own = Geometry((4, 5, 6), (1.0, 2.0, 3.0), (5.0, -3.0, 2.0), tuple(turn.ravel().tolist()))
+    order, flips = rng.permutation(3).tolist(), rng.random(3) < 0.5
+    other, _turn = own._in_order(order, flips.tolist())
+    again, back = other.turned_like(own)
+    assert again.size == own.size and again.distance(own) < 1e-9
+    array = rng.normal(size=own.size[::-1])
+    assert np.array_equal(back.apply(own.turned_like(other)[1].apply(array)), array)
+
+
+def test_the_panel_saves_dicom_where_the_volume_comes_from_dicom(panel, answers, monkeypatch, tmp_path):
+    offered, installed = [], []
+    node = segmented(*load(monkeypatch, write_series(tmp_path / "series", planes(4, (7, 9)))))
+    monkeypatch.setattr(
+        qt.QFileDialog, "getSaveFileName", lambda *given: offered.append(given[3]) or str(tmp_path / "organs.dcm")
+    )
+    from ClassScaleSegPanel import result_panel
+
+    monkeypatch.setattr(result_panel, "ensure_packages", installed.append)
+    panel.state.parameters.segmentation = node
+    panel.ui.saveButton.click()
+    assert answers == [] and "*.seg.dcm" in offered[0] and installed == [["highdicom>=0.28"]]
+    assert Segmentation.from_image(tmp_path / "organs.seg.dcm").table.names == {1: "liver", 300: "spleen"}
+
+    def declined(requirements):
+        raise ClassScaleError("declined")
+
+    monkeypatch.setattr(result_panel, "ensure_packages", declined)
+    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *given: str(tmp_path / "other.seg.dcm"))
+    panel.ui.saveButton.click()
+    assert answers == ["declined"] and not (tmp_path / "other.seg.dcm").exists()
+    slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode").RemoveAttribute("DICOM.instanceUIDs")
+    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *given: offered.append(given[3]) or "")
+    panel.ui.saveButton.click()
+    assert "*.seg.dcm" not in offered[-1]
