@@ -248,8 +248,8 @@ def save_segmentation(node: vtkMRMLSegmentationNode, path: str | Path) -> bool:
     if str(path).lower().endswith(DICOM_SUFFIX):
         if result is None:
             raise OutputError(
-                f"{node.GetName()} is under a transform, or its segments overlap or were made elsewhere, so this module "
-                "cannot save it as DICOM. Use Slicer's export: in the module Data, right-click it, Export to DICOM."
+                f"{node.GetName()} is under a transform, or its segments overlap or were made elsewhere, and this "
+                "module cannot save that as DICOM. In the module Data, right-click it and choose Export to DICOM."
             )
         save_dicom(node, result[0], path)
         return True
