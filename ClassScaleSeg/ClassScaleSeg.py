@@ -95,6 +95,9 @@ class ClassScaleSegParameterNode:
     :ivar mirroring: average the results of mirrored images, if the model was trained with mirroring.
     :ivar folds: numbers separated by spaces or commas; empty: all folds.
     :ivar threads: CPU threads; 0: automatic.
+    :ivar smooth: standard deviation, in mm, by which borders are smoothed; 0: they are not.
+    :ivar removeIslands: smaller islands, in mm^3, are removed; 0: none.
+    :ivar locateWith: id of a coarse model that finds where the classes are; empty: the whole image is segmented.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -116,6 +119,9 @@ class ClassScaleSegParameterNode:
     mirroring: bool = True
     folds: str = ""
     threads: Annotated[int, WithinRange(0, 1024)] = 0
+    smooth: Annotated[float, WithinRange(0, 20)] = 0
+    removeIslands: Annotated[float, WithinRange(0, 1e6)] = 0
+    locateWith: str = ""
 
 
 class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -140,6 +146,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegLib.catalog.catalog import Catalog
         from ClassScaleSegPanel.class_list import ClassList
         from ClassScaleSegPanel.device_list import DeviceList
+        from ClassScaleSegPanel.locate_list import LocateList
         from ClassScaleSegPanel.model_chooser import ModelChooser, ModelDrop
         from ClassScaleSegPanel.result_panel import ResultPanel
         from ClassScaleSegPanel.run_panel import RunPanel
@@ -159,6 +166,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.classesCollapsibleButton.layout().addWidget(self.classList.table.widget)
         self.results = ResultPanel(self.ui, self.state, self.logic)
         self.devices = DeviceList(self.ui, lambda device: self.store(device=device))
+        self.locating = LocateList(self.ui, lambda identifier: self.store(locateWith=identifier))
         self.runs = RunPanel(
             self.ui, self.state, self.logic, self.render, self.onFinished, lambda: self.models.reload()
         )
@@ -300,6 +308,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             node.model = seen[1] or node.model
         if state.model != node.model:
             self.models.open(node.model)
+        self.models.open_locating(node.locateWith)
         if state.listed is not state.table:
             state.listed = state.table
             self.classList.set_table(state.table)
@@ -328,6 +337,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.inputWatching.watch((node.inputVolume, node.region), vtk.vtkCommand.ModifiedEvent, moved)
         self.models.render()
         self.devices.render(node.device)
+        self.locating.render(node.locateWith, self.models.single_models())
         show_channels(ui, state.summaries[0].channel_names if state.summaries else ())
         ui.allFramesCheckBox.visible = node.inputVolume is not None and browser_of(node.inputVolume) is not None
         text, ready = need_text(state, node, self.classList.ticked)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from slicer.i18n import tr as _
 
 from .inputs import CHANNELS, volumes_of
+from .locate_list import locating_fault
 
 if TYPE_CHECKING:
     from ClassScaleSeg import ClassScaleSegParameterNode
@@ -39,6 +40,8 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
         return text.format(count=channels), False
     if not ticked:
         return _("No class is ticked. Tick at least one class."), False
+    if fault := locating_fault(state, ticked):
+        return fault, False
     try:
         volumes = volumes_of(parameters, channels)
         for volume in volumes:

@@ -67,5 +67,8 @@ def request_of(parameters: ClassScaleSegParameterNode, replace: bool) -> Request
             memory_limit_gib=parameters.memoryLimit or None,
             threads=parameters.threads or None,
             keep_empty=parameters.keepEmpty,
+            smooth=parameters.smooth or None,
+            remove_islands=parameters.removeIslands or None,
+            locate_with=parameters.locateWith or None,
         ),
     )

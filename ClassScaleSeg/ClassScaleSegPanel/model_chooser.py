@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -72,7 +73,7 @@ class ModelChooser:
                 there = self._catalog.is_installed(entry)
                 shown = entry.name if there else _("{name} (not downloaded)").format(name=entry.name)
                 self._box.addItem(shown, entry.id)
-        self._state.model = None
+        self._state.model = self._state.locating = None
         self._on_changed()
 
     def add(self, source: str) -> None:
@@ -158,6 +159,30 @@ class ModelChooser:
                 state.table = tables[0] if len(tables) == 1 else common_table(tables)
             except ClassScaleError as error:
                 state.fault = str(error)
+
+    def open_locating(self, identifier: str) -> None:
+        """Put what is known of the model that locates classes into the state; an empty text: there is none."""
+        from ClassScaleSegLib.errors import ClassScaleError
+        from ClassScaleSegLib.models.summary import summarize
+
+        state = self._state
+        if not identifier:
+            state.locating = None
+        elif state.locating is None or state.locating[0] != identifier:
+            state.locating = (identifier, None)
+            if identifier in self.single_models():
+                entry = self._entries[identifier]
+                with contextlib.suppress(ClassScaleError):  # its own fault is told when it is selected as the model
+                    (path,) = self._catalog.paths(entry)
+                    state.locating = (identifier, summarize(path, entry.parts[0].configuration))
+
+    def single_models(self) -> dict[str, str]:
+        """Return the names of the models on this computer that are no group of several, by their ids."""
+        return {
+            entry.id: entry.name
+            for entry in self._entries.values()
+            if len(entry.parts) == 1 and self._catalog.is_installed(entry)
+        }
 
     def render(self) -> None:
         """Show the model of the state."""

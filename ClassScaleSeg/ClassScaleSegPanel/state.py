@@ -30,6 +30,7 @@ class PanelState:
     summaries: tuple[ModelSummary, ...] = ()  # one per part; empty while it is not downloaded or cannot be read
     table: LabelTable | None = None  # None while summaries is empty
     fault: str = ""  # why it cannot be read, in a sentence
+    locating: tuple[str, ModelSummary | None] | None = None  # model that locates, by id; no summary: it is not there
     listed: LabelTable | None = None  # whose classes are listed
     run: SceneRun | None = None  # that is under way
     status: str = ""  # the line below Apply

@@ -152,7 +152,8 @@ class PanelChecks:
             else:
                 key = "checked" if isinstance(widget, qt.QCheckBox) else "text" if name == "folds" else "value"
                 values[name] = getattr(widget, key)
-        return {**values, "device": self.panel.ui.deviceComboBox.currentData}
+        lists = {"device": self.panel.ui.deviceComboBox, "locateWith": self.panel.ui.locateComboBox}
+        return {**values, **{name: box.currentData for name, box in lists.items()}}
 
     def widgets(self) -> dict[str, Any]:
         bound = {w.property("SlicerParameterName"): w for w in vars(self.panel.ui).values()}

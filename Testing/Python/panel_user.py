@@ -242,6 +242,7 @@ class PanelUser(PanelChecks):
     @action(
         choice=st.sampled_from(
             [("model", "gone"), ("model", ""), ("model", "toy-120"), ("classes", "cell 5\ncell 6"), ("classes", "x\ny")]
+            + [("locateWith", "gone"), ("locateWith", "toy-120"), ("locateWith", "")]
             + [("step", 0.75), ("threads", 3), ("device", "cuda:7"), ("segmentation", None), ("inputVolume", None)]
         )
     )
@@ -254,6 +255,8 @@ class PanelUser(PanelChecks):
             st.tuples(st.just("threads"), st.sampled_from((0, 1, 1024))),
             st.tuples(st.just("folds"), st.sampled_from(FOLDS)),
             st.tuples(st.just("memoryLimit"), st.sampled_from((0.0, 0.1, 1024.0))),
+            st.tuples(st.just("smooth"), st.sampled_from((0.0, 1.5))),
+            st.tuples(st.just("removeIslands"), st.sampled_from((0.0, 500.0))),
             st.tuples(st.sampled_from(("allFrames", "standardNames", "keepEmpty", "mirroring")), st.booleans()),
         )
     )
@@ -267,6 +270,12 @@ class PanelUser(PanelChecks):
     @action(index=number)
     def choose_device(self, index: int) -> None:
         box = self.panel.ui.deviceComboBox
+        if self.open:
+            box.setCurrentIndex(index % box.count)
+
+    @action(index=number)
+    def choose_locating(self, index: int) -> None:
+        box = self.panel.ui.locateComboBox
         if self.open:
             box.setCurrentIndex(index % box.count)
 

@@ -182,6 +182,9 @@ def choose_everything(panel):
         "mirroring": False,
         "folds": "0 2",
         "threads": 3,
+        "smooth": 1.5,
+        "removeIslands": 500.0,
+        "locateWith": "toy-120",
     }
     for name, value in choices.items():
         setattr(parameters, name, value)
@@ -201,6 +204,7 @@ def shown(panel):
     read["QCheckBox"] = lambda w: w.checked
     values = {n: read.get(w.className().split("::")[-1], lambda w: w.value)(w) for n, w in bound.items()}
     values["model"], values["device"] = panel.ui.modelComboBox.currentData, panel.ui.deviceComboBox.currentData
+    values["locateWith"] = panel.ui.locateComboBox.currentData
     return {**values, "classes": panel.classList.value()}
 
 

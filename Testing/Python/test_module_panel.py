@@ -421,3 +421,34 @@ def test_the_modules_own_test_passes():
     test = module.ClassScaleSegTest()
     test.runTest()
     slicer.mrmlScene.Clear()
+
+
+def test_smoothing_islands_and_a_model_that_locates_are_part_of_the_request(panel):
+    from ClassScaleSegPanel.inputs import request_of
+
+    load_sample()
+    ui, parameters = panel.ui, panel.state.parameters
+    assert ui.smoothSpinBox.text == ui.islandsSpinBox.text == "Off" and ui.locateComboBox.currentText == "Whole image"
+    options = request_of(parameters, replace=False).options
+    assert options.smooth is options.remove_islands is options.locate_with is None
+    ui.smoothSpinBox.value, ui.islandsSpinBox.value = 1.5, 250
+    ui.locateComboBox.setCurrentIndex(ui.locateComboBox.findData("toy-120"))
+    options = request_of(parameters, replace=False).options
+    assert (options.smooth, options.remove_islands, options.locate_with) == (1.5, 250, "toy-120")
+    assert ui.applyButton.enabled
+
+
+def test_a_model_that_cannot_locate_the_ticked_classes_is_told_before_the_run(panel):
+    load_sample()
+    ui, parameters = panel.ui, panel.state.parameters
+    parameters.model, parameters.locateWith = "toy-1000", "toy-120"
+    text = ui.needLabel.text
+    assert text.startswith("Toy atlas, 120 classes cannot locate cell 121, cell 122, cell 123 and 877 more.")
+    assert not ui.applyButton.enabled
+    parameters.classes = "cell 5\ncell 6"
+    assert ui.needLabel.text.startswith("This run will take") and ui.applyButton.enabled
+    parameters.locateWith = "gone"
+    assert ui.locateComboBox.currentData == "gone" and not ui.applyButton.enabled
+    assert ui.needLabel.text.startswith("The model gone, which is to locate classes, is not on this computer.")
+    parameters.locateWith = ""
+    assert ui.locateComboBox.currentText == "Whole image" and ui.applyButton.enabled

@@ -1,0 +1,68 @@
+"""The list of models that can find where the wanted classes are, so that the model needs to see that box alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from slicer.i18n import tr as _
+
+from .state import silent
+
+if TYPE_CHECKING:
+    from .state import PanelState
+
+_NAMED = 3  # classes that a sentence names
+
+
+class LocateList:
+    """Fills the list "Locate with" of the .ui file, and reports the user's choice.
+
+    :param on_chosen: called with the id of the selected model; empty: the whole image is segmented.
+    """
+
+    def __init__(self, ui: Any, on_chosen: Callable[[str], None]) -> None:
+        self._box = ui.locateComboBox
+        self._listed: dict[str, str] = {}
+        self._box.connect("currentIndexChanged(int)", lambda index: on_chosen(self._box.itemData(index)))
+
+    def render(self, identifier: str, models: Mapping[str, str]) -> None:
+        """Show a model, also if it is not there, because the scene may come from another computer.
+
+        :param models: the name of each model that is on this computer, by its id.
+        """
+        listed = {"": _("Whole image"), **models}
+        listed.setdefault(identifier, identifier)
+        with silent(self._box):
+            if listed != self._listed:
+                self._listed = listed
+                self._box.clear()
+                for key, name in listed.items():
+                    self._box.addItem(name, key)
+            self._box.setCurrentIndex(self._box.findData(identifier))
+
+
+def locating_fault(state: PanelState, ticked: list[str]) -> str:
+    """Return why the selected model cannot locate the ticked classes; empty if it can, or none is selected.
+
+    :param ticked: keys of the ticked classes.
+    """
+    if state.locating is None:
+        return ""
+    identifier, coarse = state.locating
+    if coarse is None:
+        text = _('The model {model}, which is to locate classes, is not on this computer. Select another ("Advanced").')
+        return text.format(model=identifier)
+    if coarse.channels != state.summaries[0].channels:
+        text = _('{model} needs other images, so it cannot locate the classes. Select another model ("Advanced").')
+        return text.format(model=coarse.name)
+    assert state.table is not None  # a model with a summary has a table
+    names = [state.table[int(key)].name for key in ticked]
+    unknown = [name for name in names if len(coarse.table.lookup(name)) != 1]
+    if not unknown:
+        return ""
+    text = _('{model} cannot locate {classes}. Untick them, or select another model ("Advanced").')
+    listed = ", ".join(unknown[:_NAMED])
+    if len(unknown) > _NAMED:
+        listed = _("{classes} and {count} more").format(classes=listed, count=len(unknown) - _NAMED)
+    return text.format(model=coarse.name, classes=listed)
