@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -99,7 +100,7 @@ class Options:
         metavar="NAME",
     )
     locate_margin: float = _option(
-        20.0, float, "margin around what the coarse model has found, in mm", metavar="MM", most=1000
+        20.0, float, "margin around what the coarse model has found, in mm", metavar="MM", most=1000, zero=True
     )
 
     def __post_init__(self) -> None:
@@ -112,7 +113,6 @@ class Options:
             raise ClassScaleError(
                 "clean_classes is given, but neither smooth nor remove_islands. Give one of these too."
             )
-
         if self.locate_with is None and (self.locate_classes, self.locate_margin) != (None, Options.locate_margin):
             raise ClassScaleError(
                 "locate_classes or locate_margin is given, but no model that locates. Give one with locate_with."
@@ -145,15 +145,18 @@ def checked(name: str, value: Any) -> Any:
     :raises ClassScaleError: if it is of the wrong type or out of range.
     """
     option = FIELDS[name]
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     value = value.item() if getattr(value, "shape", None) == () else value  # a number of NumPy
+    zero = option.metadata.get("zero", False)
     kind, most, choices = option.metadata["kind"], option.metadata.get("most", 1e9), option.metadata.get("choices")
     if kind is tuple:
         return _items(option.name, value)
     if kind in (str, bool):
         right, must = isinstance(value, kind), "text" if kind is str else "true or false"
     else:
-        right = isinstance(value, _NUMBERS[kind]) and not isinstance(value, bool) and 0 < value <= most
-        must = f"a {'whole ' if kind is int else ''}number above 0 and at most {most:g}"
+        right = isinstance(value, _NUMBERS[kind]) and not isinstance(value, bool) and 0 <= value <= most
+        right = right and (zero or value > 0)
+        must = f"a {'whole ' if kind is int else ''}number {'from' if zero else 'above'} 0 and at most {most:g}"
     if choices is not None:
         right, must = value in choices, " or ".join(choices)
     if not right:

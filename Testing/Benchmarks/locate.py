@@ -134,7 +134,8 @@ def segment_it(file: str, model: str, output: str, coarse: str | None, margin: f
     result = segment(file, opened, device="cpu", mirroring=False, classes=NAMES, progress=progress, **located)
     result.write(output, overwrite=True)
     seconds = time.perf_counter() - begin
-    share = float(told[0].split(" mm, ")[1].split("%")[0]) / 100 if told else 1.0
+    located_by = [message for message in told if message.startswith("Located by")]
+    share = float(located_by[0].split(" mm, ")[1].split("%")[0]) / 100 if located_by else 1.0
     return {"seconds": seconds, "MiB": mebibytes(peak_bytes()), "share": share}
 
 

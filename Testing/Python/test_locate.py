@@ -21,10 +21,13 @@ from ClassScaleSegLib.commands import job_models
 from ClassScaleSegLib.commands.job_models import open_models
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.inference.label_map import label_map
-from ClassScaleSegLib.inference.locating import locate
+from ClassScaleSegLib.inference.locating import NOWHERE, locate
+from ClassScaleSegLib.inference.memory_estimate import estimate
 from ClassScaleSegLib.inference.preprocess import prepare
 from ClassScaleSegLib.inference.progress import Monitor
+from ClassScaleSegLib.inference.segmenter import segment_with
 from ClassScaleSegLib.inference.several_models import segment_parts
+from ClassScaleSegLib.inference.windows import count_windows
 from ClassScaleSegLib.process.job import Job, read_job
 from ClassScaleSegLib.resources import resource
 from conftest import small_dataset, small_plans
@@ -93,7 +96,7 @@ KINDS = {
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_the_box_sees_the_voxels_that_the_whole_image_would_show_and_leads_to_the_same_places(kind, data, prepared_of):
-    prepared, again = prepared_of(kind)
+    prepared, again, *_more = prepared_of(kind)
     box = []
     for length in prepared.shape:
         start = data.draw(st.integers(0, length - 1))
@@ -140,7 +143,13 @@ def prepared_of(tmp_path_factory):
             for name, entries in (("plans", content), ("dataset", dataset)):
                 (folder / f"{name}.json").write_text(json.dumps(entries))
             model, source = open_model(folder), read_image(volume((20, 22, 26), KINDS[kind], border=3), 1)
-            made[kind] = (prepare(source, model), lambda: prepare(source, model))
+            made[kind] = (
+                prepare(source, model),
+                lambda: prepare(source, model),
+                model,
+                source.geometry.size[::-1],
+                source.spacing,
+            )
         return made[kind]
 
     return of
@@ -180,7 +189,13 @@ def test_the_box_is_that_of_the_labels_with_a_margin_in_millimetres(toy, turned)
         assert most.start <= part.start <= least.start and least.stop <= part.stop <= most.stop
 
 
-def test_no_window_is_computed_for_the_rest_and_no_row_made(toy, write_model):
+def test_no_window_is_computed_for_the_rest_and_no_row_made(write_model, monkeypatch):
+    from ClassScaleSegLib.inference import preprocess
+    from ClassScaleSegLib.inference.normalization import Normalized
+
+    made, slices = [], Normalized.slices
+    monkeypatch.setattr(preprocess, "SLAB_BYTES", 8 * 40 * 40 * 5)  # five slices at a time
+    monkeypatch.setattr(Normalized, "slices", lambda self, *part: made.append(part) or slices(self, *part))
     model = open_model(write_model(seeds=(1,)))
     image, reports = volume((90, 40, 40)), []
     box = (slice(60, 70), slice(20, 30), slice(5, 12))
@@ -189,6 +204,103 @@ def test_no_window_is_computed_for_the_rest_and_no_row_made(toy, write_model):
     outside = found.labels.copy()
     outside[box] = 0
     assert found.labels[box].any() and not outside.any()
+    assert min(first for first, _last in made) >= 50 and max(last for _first, last in made) <= 80
+    made.clear()
+    found = label_map(image, model, Options(**CPU), Monitor(), box=NOWHERE)
+    assert not found.labels.any() and found.labels.shape == (90, 40, 40) and made == []
+
+
+def two_regions():
+    return small_dataset({"background": 0, "whole": [1, 2], "core": [2], "x": 3}, regions_class_order=[1, 2, 3])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "2D", "regions", "masked"])
+def test_where_one_window_holds_the_image_a_box_changes_nothing(write_model, kind):
+    content = small_plans(dimension=2) if kind == "2D" else plans(kind)
+    content["configurations"]["3d_fullres"]["patch_size"] = [16] * (2 if kind == "2D" else 3)
+    if kind == "masked":
+        content["configurations"]["3d_fullres"].update(
+            normalization_schemes=["ZScoreNormalization"], use_mask_for_norm=[True]
+        )
+    model = open_model(write_model(content, two_regions() if kind == "regions" else None, seeds=(0, 1)))
+    image, options = volume((9, 10, 8), KINDS.get(kind, (1.2, 1.0, 1.0)), border=2), Options(**CPU, confidence=True)
+    whole, rng = segment_with(image, model, options), np.random.default_rng(1)
+    assert whole.labels.any()
+    for _example in range(8):
+        starts = [int(rng.integers(0, length)) for length in whole.labels.shape]
+        box = tuple(slice(a, int(rng.integers(a + 1, n + 1))) for a, n in zip(starts, whole.labels.shape, strict=True))
+        part = segment_with(image, model, options, box=box)
+        expected, confidence = np.zeros_like(whole.labels), np.ones_like(whole.confidence)
+        expected[box], confidence[box] = whole.labels[box], whole.confidence[box]
+        assert np.array_equal(part.labels, expected) and np.allclose(part.confidence, confidence, atol=1e-5)
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_the_voxels_are_freed_before_the_result_is_cleaned_up(write_model, monkeypatch, boxed):
+    import weakref
+
+    from ClassScaleSegLib.inference import label_map as module
+    from ClassScaleSegLib.inference import segmenter
+
+    alive, read, cleaned = [], module.read_image, segmenter.cleaned
+
+    def reading(*arguments, **more):
+        image = read(*arguments, **more)
+        alive.append(weakref.ref(image.voxels.base))
+        return image
+
+    monkeypatch.setattr(module, "read_image", reading)
+    monkeypatch.setattr(segmenter, "cleaned", lambda *given: alive.append(alive[0]() is not None) or cleaned(*given))
+    box = (slice(20, 40),) * 3 if boxed else None
+    segment_with(volume((60, 60, 60)), open_model(write_model()), Options(**CPU), box=box)
+    assert alive[1:] == [False]
+
+
+def test_memory_that_runs_out_in_a_box_changes_nothing(write_model, monkeypatch):
+    from ClassScaleSegLib.inference import windows
+    from ClassScaleSegLib.inference.decode import RowDecoder
+    from ClassScaleSegLib.inference.image_rows import ImageRows
+    from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement
+
+    model, image, box = open_model(write_model()), volume(), (slice(3, 38), slice(10, 40), slice(4, 30))
+    expected = segment_with(image, model, Options(**CPU), box=box).labels
+    plan = [Placement("cpu", "cpu"), Placement("cpu", "disk")]
+    from ClassScaleSegLib.inference import memory_plan
+
+    monkeypatch.setattr(memory_plan, "plan_memory", lambda *given: MemoryPlan(plan))
+    for owner, name in ((RowDecoder, "push"), (RowDecoder, "pop"), (ImageRows, "_next"), (windows.Ring, "add")):
+        calls, original = [], getattr(owner, name)
+
+        def failing(*given, calls=calls, original=original, name=name):
+            calls.append(None)
+            if len(calls) == (1 if name == "_next" else 2):
+                raise MemoryError
+            return original(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, failing)
+            assert np.array_equal(segment_with(image, model, Options(**CPU), box=box).labels, expected)
+        assert len(calls) >= 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_the_estimate_of_a_box_is_not_below_what_it_takes(kind, data, prepared_of):
+    again, model, shape, spacing = prepared_of(kind)[1:]
+    forward, box = model.plans_manager.transpose_forward, []
+    for length in shape:
+        start = data.draw(st.integers(0, length - 1))
+        box.append(slice(start, data.draw(st.integers(start + 1, length))))
+    need = estimate(model, shape, spacing, part=[side.stop - side.start for side in box], mirroring=False)
+    part = again().within([box[axis] for axis in forward], model.patch)
+    image = part.image
+    if part.box[0].stop == 0:  # outside of the crop
+        return
+    assert all(n <= told for n, told in zip(image.shape[1:], need.grid, strict=True))
+    assert count_windows(image.shape[1:], model.patch, 0.5) <= need.windows
+    held = 4 * int(np.prod(image.shape))
+    assert held <= need.image and (kind != "anisotropic in plane" or need.rows == need.image)
 
 
 def test_the_confidence_outside_of_the_box_is_certain_background(toy):
@@ -217,7 +329,7 @@ def test_classes_that_the_coarse_model_lacks_are_refused_until_others_are_named(
     fine = open_model(write_model(dataset=small_dataset({"background": 0, "vessel": 1})))
     with pytest.raises(LabelTableError, match="cannot tell where to look.*vessel.*--locate-classes"):
         segment(str(SAMPLE), fine, **CPU, locate_with=toy)
-    with pytest.raises(LabelTableError, match="cannot tell where to look.*cell 121"):
+    with pytest.raises(LabelTableError, match="^(?!.*name the classes).*cell 121"):
         segment(str(SAMPLE), fine, **CPU, locate_with=toy, locate_classes=["cell 121"])
     with pytest.raises(LabelTableError, match="background cannot be located"):
         segment(str(SAMPLE), fine, **CPU, locate_with=toy, locate_classes=[0])
@@ -228,12 +340,22 @@ def test_classes_that_the_coarse_model_lacks_are_refused_until_others_are_named(
     assert result.labels[inside].any() and not result.labels[~inside].any()
 
 
-def test_options_of_locating_need_a_model_that_locates():
+def test_a_name_made_of_digits_is_no_label_value_of_the_coarse_model(toy, write_model):
+    fine = open_model(write_model(dataset=small_dataset({"background": 0, "7": 1})))
+    for classes in (None, [1]):
+        with pytest.raises(LabelTableError, match="cannot tell where to look"):
+            segment(str(SAMPLE), fine, **CPU, classes=classes, locate_with=toy)
+
+
+def test_options_of_locating_need_a_model_that_locates(toy):
     for given_ in ({"locate_classes": ["liver"]}, {"locate_margin": 5}):
         with pytest.raises(ClassScaleError, match="no model that locates"):
             Options(**given_)
-    with pytest.raises(ClassScaleError, match="locate_margin is -1"):
+    with pytest.raises(ClassScaleError, match="locate_margin is -1; it must be a number from 0 and at most 1000"):
         Options(locate_with="toy-120", locate_margin=-1)
+    assert Options(locate_with=Path("toy-120.zip"), locate_margin=0).locate_with == "toy-120.zip"
+    with pytest.raises(ClassScaleError, match="must be a model, as open_model returns it"):
+        segment(str(SAMPLE), toy, locate_with="toy-120")
 
 
 def test_several_models_locate_once(toy, whole, tmp_path):
@@ -250,6 +372,22 @@ def test_several_models_locate_once(toy, whole, tmp_path):
     corner = sitk.ReadImage(str(SAMPLE))[:20, :20, :20]
     absent = next(row.name for row in segment(corner, toy, **CPU).statistics() if not row.voxels)
     assert not segment_parts(corner, [TOY, TOY], replace(options, classes=[absent])).labels.any()
+
+
+def test_each_case_has_a_box_of_its_own_and_what_the_header_says_is_told_once(tmp_path, capsys):
+    whole = sitk.ReadImage(str(SAMPLE))
+    (tmp_path / "cases").mkdir()
+    for name, flipped in (("a", False), ("b", True)):
+        sitk.WriteImage(sitk.Flip(whole, (flipped, flipped, False)), str(tmp_path / "cases" / f"{name}.nrrd"))
+    more = ["--classes", "cell 1", "--locate-with", "toy-120", "--locate-margin", "0", "--device", "cpu"]
+    command = ["segment", str(tmp_path / "cases"), "-m", "toy-120", "-o", str(tmp_path / "out"), *more]
+    assert main(command) == ExitCode.OK
+    told = [line for line in capsys.readouterr().err.splitlines() if "Located by" in line]
+    assert len(told) == 2
+    for name in "ab":
+        found = Segmentation.from_image(tmp_path / "out" / f"{name}.seg.nrrd").labels
+        expected = segment(str(tmp_path / "cases" / f"{name}.nrrd"), open_model(TOY), **CPU).labels == 1
+        assert ((found > 0) != expected).sum() < 0.02 * max(expected.sum(), 1)
 
 
 def test_it_can_be_cancelled_while_it_locates(toy):
@@ -287,6 +425,11 @@ def test_a_model_that_takes_other_images_cannot_locate(write_model, tmp_path, ca
         more = ["-o", str(tmp_path / "o.nrrd"), "--device", "cpu", "--locate-with", str(two)]
         assert main(["segment", str(SAMPLE), *model, *more]) == ExitCode.MODEL
         assert "must take the same images" in capsys.readouterr().err
+    with pytest.raises(ModelError, match="must take the same images"):
+        segment(str(SAMPLE), open_model(TOY), **CPU, locate_with=open_model(two))
+    with pytest.raises(ModelError, match="To locate classes, name the folder or file of a single model"):
+        write_model(content, dataset, root=tmp_path / "two" / "other")
+        segment_parts(str(SAMPLE), [TOY], Options(**CPU, locate_with=str(tmp_path / "two")))
     monkeypatch.setattr(job_models, "resolve_model", lambda name: (TOY,) * 5 if "five" in name else (name,))
     with pytest.raises(ModelError, match="consists of 5 models"):
         open_models(Job((SAMPLE,), TOY, "o.nrrd", options=Options(locate_with="five parts")))

@@ -12,10 +12,11 @@ from ..catalog.catalog import resolve_model
 from ..errors import ModelError
 from ..images.dicom_seg import UsedModel
 from ..images.segmentation import Segmentation
+from ..inference.locating import open_locating, refuse_other_channels
 from ..inference.segmenter import segment_with
 from ..inference.several_models import common_channels, segment_parts
 from ..models.model import open_model
-from ..models.summary import ModelFacts, summarize
+from ..models.summary import summarize
 from ..process.job import Job
 
 
@@ -49,18 +50,18 @@ def open_models(job: Job) -> JobModels:
         model = open_model(sources[0], options.folds, options.checkpoint, options.configuration)
         flat = len(model.patch) == 2
         used: tuple[tuple[UsedModel, Path], ...] = ((UsedModel(model.name, model.licence), Path(sources[0])),)
-        coarse = None if locating is None else open_model(locating)
+        coarse = None if locating is None else open_locating(locating)
         if coarse is not None and locating is not None:
-            _refuse_other_channels(coarse, model.channels)
+            refuse_other_channels(coarse, model.channels)
             used = (*used, (UsedModel(coarse.name, coarse.licence), locating))
         run = partial(segment_with, model=model, options=options, coarse=coarse)
         return JobModels(model.channels, flat, model.reads_with_nibabel, run, used)
     channels = common_channels(sources, options.configuration)
     summaries = [summarize(source, options.configuration) for source in sources]
+    flat = all(len(summary.patch) == 2 for summary in summaries)
     if locating is not None:
         summaries.append(summarize(locating))
-        _refuse_other_channels(summaries[-1], channels)
-    flat = all(len(summary.patch) == 2 for summary in summaries)
+        refuse_other_channels(summaries[-1], channels)
     run = partial(segment_parts, sources=sources, options=options)
     used = tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in summaries)
     return JobModels(channels, flat, summaries[0].reads_with_nibabel, run, used)
@@ -75,11 +76,3 @@ def _locating(name: str) -> Path:
     if len(paths) != 1:
         raise ModelError(f"{name} consists of {len(paths)} models; give a single one to locate classes.")
     return Path(paths[0])
-
-
-def _refuse_other_channels(coarse: ModelFacts, channels: int) -> None:
-    if coarse.channels != channels:
-        raise ModelError(
-            f"{coarse.name} needs {coarse.channels} channel(s), and the model that segments {channels}. A model that "
-            "locates must take the same images."
-        )

@@ -45,6 +45,18 @@ class Turn:
         z, y, x = sorted(range(3), key=lambda axis: -abs(strides[axis]))
         return cls((z, y, x), (strides[z] < 0, strides[y] < 0, strides[x] < 0))
 
+    @property
+    def inverse(self) -> Turn:
+        """The turn from the new order to the old one.
+
+        >>> box = (slice(0, 2), slice(1, 2), slice(0, 3))
+        >>> turn = Turn((2, 0, 1), (True, False, False))
+        >>> turn.inverse.box(turn.box(box, (4, 5, 6)), (6, 4, 5)) == box
+        True
+        """
+        z, y, x = (self.order.index(axis) for axis in range(3))
+        return Turn((z, y, x), (self.flips[z], self.flips[y], self.flips[x]))
+
     def apply(self, array: np.ndarray) -> np.ndarray:
         """Return a view of ``array`` in the new order."""
         first = array.ndim - 3
@@ -53,8 +65,7 @@ class Turn:
 
     def undo(self, array: np.ndarray) -> np.ndarray:
         """Return a view of ``array``, which is in the new order, in the old one."""
-        first = array.ndim - 3
-        return self._flipped(array).transpose(*range(first), *(first + int(axis) for axis in np.argsort(self.order)))
+        return self.inverse.apply(array)
 
     def box(self, box: Box, size: Sequence[int]) -> Box:
         """Return where a box of an array in the old order is in the new one.
@@ -64,24 +75,6 @@ class Turn:
         z, y, x = (
             slice(size[old] - box[old].stop, size[old] - box[old].start) if flip else box[old]
             for old, flip in zip(self.order, self.flips, strict=True)
-        )
-        return z, y, x
-
-    def undo_box(self, box: Box, size: Sequence[int]) -> Box:
-        """Return where a box of an array in the new order is in the old one.
-
-        :param size: voxels of the array in the old order, z, y, x.
-
-        >>> turn = Turn((2, 0, 1), (True, False, False))
-        >>> box = (slice(0, 2), slice(1, 2), slice(0, 3))
-        >>> turn.undo_box(turn.box(box, (4, 5, 6)), (4, 5, 6)) == box
-        True
-        """
-        new = {old: part for old, part in zip(self.order, box, strict=True)}
-        flipped = dict(zip(self.order, self.flips, strict=True))
-        z, y, x = (
-            slice(size[old] - new[old].stop, size[old] - new[old].start) if flipped[old] else new[old]
-            for old in range(3)
         )
         return z, y, x
 

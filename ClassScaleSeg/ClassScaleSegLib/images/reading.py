@@ -55,7 +55,9 @@ class InputImage:
 
     def restored_box(self, box: Box) -> Box:
         """Return where a box of the model's orientation, along z, y, x, is on the user's grid."""
-        return box if self._turn is None else self._turn.undo_box(box, self.geometry.size[::-1])
+        if self._turn is None:
+            return box
+        return self._turn.inverse.box(box, [self.geometry.size[::-1][axis] for axis in self._turn.order])
 
     def restore(self, array: np.ndarray) -> np.ndarray:
         """Turn an array from the model's orientation back to the user's grid.

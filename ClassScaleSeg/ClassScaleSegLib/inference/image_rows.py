@@ -59,7 +59,7 @@ class ImageRows:
         x, y, z = box
         start = self._start
         if start is None:
-            return ImageRows.of(self._held[:, x, y, z])
+            return ImageRows.of(self._held[:, x, y, z].clone())  # so that the rest can be freed
 
         def slabs(row: int) -> Iterator[torch.Tensor]:
             left = x.stop - x.start - row

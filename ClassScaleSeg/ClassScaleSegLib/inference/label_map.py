@@ -31,13 +31,11 @@ class LabelMap(NamedTuple):
     :ivar source: the image, without voxels.
     :ivar labels: uint16 ``(z, y, x)``, in the model's orientation.
     :ivar confidence: float32 ``(z, y, x)``; ``None`` if it is not wanted.
-    :ivar prepared: how the model grid lies in the image.
     """
 
     source: InputImage
     labels: np.ndarray
     confidence: np.ndarray | None
-    prepared: Prepared
 
 
 def label_map(
@@ -48,7 +46,7 @@ def label_map(
     wanted: frozenset[int] | None = None,
     accept: Callable[[Geometry], object] = lambda geometry: None,
     box: Box | None = None,
-    on_model_grid: bool = False,
+    arrange: Callable[[Prepared], Prepared] = lambda prepared: prepared,
 ) -> LabelMap:
     """Return what a model finds in an image.
 
@@ -56,7 +54,7 @@ def label_map(
         exceptions.
     :param options: ``classes``, and what cleans up a result or locates a box, are not looked at.
     :param wanted: label values to keep; ``None`` keeps all.
-    :param on_model_grid: leave the labels on the grid of the model; ``box`` must be ``None``.
+    :param arrange: is given the prepared image, and returns where its labels go instead.
     """
     import torch
 
@@ -65,6 +63,7 @@ def label_map(
     from .memory_estimate import estimate
     from .memory_plan import plan_memory
     from .preprocess import prepare
+    from .windows import count_windows
 
     monitor.report("read")
     flat, nibabel = len(model.patch) == 2, model.reads_with_nibabel
@@ -76,6 +75,9 @@ def label_map(
     shape, size = source.voxels.shape[1:], source.voxels.itemsize
     inside = None if box is None else source.turned_box(box)
     part = None if inside is None else [side.stop - side.start for side in inside]
+    if part is not None and not all(part):
+        ones = np.ones(shape, np.float32) if options.confidence else None
+        return LabelMap(source.without_voxels(), np.zeros(shape, np.uint16), ones)
     mirror_axes = model.mirror_axes if options.mirroring else ()
     need = estimate(model, shape, source.spacing, options.step, options.confidence, size, bool(mirror_axes), part)
     device = choose_device(options.device)
@@ -87,30 +89,30 @@ def label_map(
         def arithmetic() -> str:
             return plan.compute.replace("mps", "cpu")  # MPS has no float64
 
-        prepared = plan.retry(partial(prepare, source, model, arithmetic, monitor))
-        goal = prepared.on_model_grid() if on_model_grid else prepared
+        prepared = arrange(plan.retry(partial(prepare, source, model, arithmetic, monitor)))
         if inside is not None:
-            goal = prepared.within([inside[axis] for axis in model.plans_manager.transpose_forward], model.patch)
-        plan.watch(lambda placement: goal.image.restart())
+            prepared = prepared.within([inside[axis] for axis in model.plans_manager.transpose_forward], model.patch)
+        plan.watch(lambda placement: prepared.image.restart())
         source = source.without_voxels()  # the rows hold the voxels until the last one is made
-        labels, rows = goal.empty(np.uint16)
-        confidence, confidence_rows = goal.empty(np.float32) if options.confidence else (None, None)
+        labels, rows = prepared.empty(np.uint16)
+        confidence, confidence_rows = prepared.empty(np.float32) if options.confidence else (None, None)
         if confidence is not None:
             confidence.fill(1)  # outside of the box and of the non-zero crop, background is certain
         if not rows.size:  # the box and the crop have nothing in common
-            return LabelMap(source, labels, confidence, prepared)
+            return LabelMap(source, labels, confidence)
         if not need.rolls(plan.compute):
-            plan.retry(goal.image.whole)
+            plan.retry(prepared.image.whole)
+        windows = count_windows(prepared.image.shape[1:], model.patch, options.step)
         backbone = Backbone(model.backbones, mirror_axes, model.average_folds, monitor.check)
         choices = (options.step, monitor, wanted, options.confidence)
-        for row in decoded_rows(goal, backbone, model.patch, model.projection, plan, *choices):
+        for row in decoded_rows(prepared, backbone, model.patch, model.projection, plan, *choices):
             monitor.check()
-            if need.windows == 1:  # with several, the windows are the progress
+            if windows == 1:  # with several, the windows are the progress
                 monitor.report("decode", row.index + 1, len(rows))
             rows[row.index] = row.labels.cpu().numpy()
             if confidence_rows is not None and row.confidence is not None:
                 confidence_rows[row.index] = row.confidence.cpu().numpy()
-    return LabelMap(source, labels, confidence, prepared)
+    return LabelMap(source, labels, confidence)
 
 
 def decoded_rows(

@@ -172,15 +172,16 @@ def estimate(
     grid = whole = model_grid(size, shape, spacing)
     flat = len(size.patch) == 2
     full = (1, *size.patch) if flat else size.patch
-    if part is not None:  # two voxels more than it has, because it begins and ends between voxels of the grid
-        x, y, z = (min(n, max(b + 2, p)) for n, b, p in zip(whole, model_grid(size, part, spacing), full, strict=True))
+    at_once = _separate_axis(size, spacing) in (None, 0)
+    if part is not None:  # up to three voxels more than it has, because it begins and ends between voxels of the grid
+        x, y, z = (min(n, max(b + 3, p)) for n, b, p in zip(whole, model_grid(size, part, spacing), full, strict=True))
         grid = (x, y, z)
     padded = tuple(max(g, p) for g, p in zip(grid, full, strict=True))
     windows = window_count(padded[-len(size.patch) :], size.patch, step) * (padded[0] if flat else 1)
     voxels, parameters = math.prod(full), 4 * size.parameters
     maps, basis = 4 * size.features * voxels, 4 * size.rank * voxels
     stored = size.channels * math.prod(shape) * voxel_bytes
-    image = 4 * size.channels * math.prod(grid)
+    image = 4 * size.channels * math.prod(grid if at_once else whole)  # of which a box is copied
     share, beside = _IN_SLABS[size.residual]
     return Estimate(
         grid=grid,
@@ -193,9 +194,7 @@ def estimate(
         stored=stored,
         slabs=size.channels * _slab_bytes(size, shape, whole),
         image=image,
-        rows=min(image, 2 * image * full[0] // max(grid[0], 1))
-        if _separate_axis(size, spacing) in (None, 0)
-        else image,
+        rows=min(image, 2 * image * full[0] // max(grid[0], 1)) if at_once else image,
         labels=math.prod(shape) * (6 if confidence else 2),
         read=stored + (stored // size.channels if size.channels > 1 else 0),
     )

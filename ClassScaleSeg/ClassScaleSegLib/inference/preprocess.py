@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -57,20 +57,18 @@ class Prepared:
         :param box: in ``shape``, in the model's axis order.
         :param patch: voxels of a patch, along two or three axes.
         """
-        inside = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, self.box, strict=True)]
-        if any(part.start >= part.stop for part in inside):
+        full, whole = (1,) * (3 - len(patch)) + tuple(patch), self.image.shape[1:]
+        sides = [_limited(*of_axis) for of_axis in zip(box, self.box, self.axes, full, whole, strict=True)]
+        if any(side is None for side in sides):
             return replace(self, box=(slice(0, 0), slice(0, 0), slice(0, 0)))
-        whole, full = self.image.shape[1:], (1,) * (3 - len(patch)) + tuple(patch)
-        output = [slice(a.start - b.start, a.stop - b.start) for a, b in zip(inside, self.box, strict=True)]
-        sampled = [
-            slice(int(axis.lower[part.start]), int(axis.upper[part.stop - 1]) + 1)
-            for axis, part in zip(self.axes, output, strict=True)
-        ]
-        x, y, z = (_grown(part, *sizes) for part, *sizes in zip(sampled, full, whole, strict=True))
-        axes = (axis.part(o, part.start) for axis, o, part in zip(self.axes, output, sampled, strict=True))
-        needed = (slice(part.start - g.start, part.stop - g.start) for part, g in zip(sampled, (x, y, z), strict=True))
-        image, (a, b, c), (p, q, r), (u, v, w) = self.image.within((x, y, z)), axes, inside, needed
-        return replace(self, image=image, axes=(a, b, c), box=(p, q, r), needed=(u, v, w))
+        x, y, z = (side for side in sides if side is not None)
+        return replace(
+            self,
+            image=self.image.within((x.image, y.image, z.image)),
+            axes=(x.axis, y.axis, z.axis),
+            box=(x.box, y.box, z.box),
+            needed=(x.needed, y.needed, z.needed),
+        )
 
     def on_model_grid(self) -> Prepared:
         """Leave the result on the model grid."""
@@ -114,11 +112,26 @@ def _all(shape: Sequence[int]) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
-def _grown(part: slice, least: int, length: int) -> slice:
-    """Return a part of an axis of this length, grown evenly to at least so many voxels if the axis has them."""
-    size = max(part.stop - part.start, min(least, length))
-    start = min(max(part.start - (size - (part.stop - part.start)) // 2, 0), length - size)
-    return slice(start, start + size)
+class _Side(NamedTuple):
+    """What is left of one axis: of the image on the model grid, its sampling, the result, and what is sampled."""
+
+    image: slice
+    axis: AxisSampling
+    box: slice
+    needed: slice
+
+
+def _limited(part: slice, crop: slice, axis: AxisSampling, patch: int, length: int) -> _Side | None:
+    """Limit an axis of this length on the model grid to a part; ``None`` if it has nothing in common with the crop."""
+    box = slice(max(part.start, crop.start), min(part.stop, crop.stop))
+    if box.start >= box.stop:
+        return None
+    output = slice(box.start - crop.start, box.stop - crop.start)
+    first, last = int(axis.lower[output.start]), int(axis.upper[output.stop - 1]) + 1
+    size = max(last - first, min(patch, length))  # grown evenly to a patch, if there is one
+    start = min(max(first - (size - (last - first)) // 2, 0), length - size)
+    image, needed = slice(start, start + size), slice(first - start, last - start)
+    return _Side(image, axis.part(output, first), box, needed)
 
 
 def prepare(

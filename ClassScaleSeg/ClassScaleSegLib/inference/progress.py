@@ -67,10 +67,11 @@ class PartsProgress:
     def __init__(self, progress: Callable[[Progress], None] | None, count: int):
         self._progress, self._count, self._begin = progress, count, time.monotonic()
         self.part, self._done = 1, 0
+        self._told: dict[str, int] = {}  # the messages, and which model told them
 
     def __call__(self, own: Progress) -> None:
-        """Pass on a report of the model at work."""
-        if self._progress is None:
+        """Pass on a report of the model at work; what another one has told, such as of the image, is told once."""
+        if self._progress is None or (own.message and self._told.setdefault(own.message, self.part) != self.part):
             return
         share = own.done / own.total if own.stage in ("segment", "decode", "locate") else 0
         # never backwards: after a single window, "decode" starts again at 0

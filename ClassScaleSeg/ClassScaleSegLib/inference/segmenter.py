@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..errors import ClassScaleError
 from ..images.cleanup import check_cleanup, sentences
 from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
+from ..models.model import Model
 from ..options import Options
 from .label_map import label_map
-from .locating import locate
+from .locating import locate, refuse_other_channels
 from .progress import CancelToken, Monitor, PartsProgress, Progress
 
 if TYPE_CHECKING:
     from ..images.geometry import Box, Geometry
-    from ..models.model import Model
 
 
 def segment(
@@ -64,6 +65,8 @@ def segment(
 
     ``result.write("toy.seg.nrrd")`` saves it.
     """
+    if locate_with is not None and not isinstance(locate_with, Model):
+        raise ClassScaleError(f"locate_with is {locate_with!r}; it must be a model, as open_model returns it.")
     options = Options(
         device=device,
         step=step,
@@ -104,6 +107,7 @@ def segment_with(
     check_cleanup(table, options.remove_islands is not None, options.clean_classes)
     wanted = None if options.classes is None else frozenset(label.value for label in table)
     if coarse is not None and box is None:
+        refuse_other_channels(coarse, model.channels)
         progress = parts = PartsProgress(progress, 2)
         box = locate(image, coarse, table, options, Monitor(parts.locating, cancel), accept)
         parts.part = 2

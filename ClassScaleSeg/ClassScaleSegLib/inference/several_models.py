@@ -23,7 +23,7 @@ from ..models.model import open_model
 from ..models.summary import summarize  # reads no weights, so a part without a wanted class costs nothing
 from ..options import Options
 from ..resources import resource
-from .locating import NOWHERE, locate
+from .locating import NOWHERE, locate, open_locating, refuse_other_channels
 from .progress import CancelToken, Monitor, PartsProgress, Progress
 from .segmenter import cleaned, segment_with
 
@@ -67,7 +67,7 @@ def segment_parts(
     """
     which = (options.folds, options.checkpoint, options.configuration)
     if len(sources) == 1:
-        coarse = None if options.locate_with is None else open_model(options.locate_with)
+        coarse = None if options.locate_with is None else open_locating(options.locate_with)
         return segment_with(image, open_model(sources[0], *which), options, progress, cancel, accept, coarse)
     tables = [summarize(source, options.configuration).table for source in sources]
     table = common_table(tables)
@@ -80,7 +80,8 @@ def segment_parts(
     merged = box = None
     if options.locate_with is not None:
         report.locating(Progress("load", 0, 1))
-        coarse = open_model(options.locate_with)
+        coarse = open_locating(options.locate_with)
+        refuse_other_channels(coarse, common_channels(sources, options.configuration))
         box = locate(image, coarse, table, options, Monitor(report.locating, cancel), accept)
         parts = parts[:1] if box == NOWHERE else parts
         del coarse

@@ -15,6 +15,7 @@ import torch
 
 from ..errors import ClassScaleError
 from .image_rows import ImageRows
+from .memory_estimate import window_count
 from .memory_plan import MemoryPlan, Placement
 from .progress import Monitor
 from .rolling_accumulator import Ring
@@ -101,6 +102,17 @@ def predict_rows(
             if inside_rows.start <= row < inside_rows.stop:
                 yield _finite(mean[:, inside_y, inside_z])
     monitor.report("segment", total, total)
+
+
+def count_windows(shape: Sequence[int], patch: Sequence[int], step: float) -> int:
+    """Return how many windows :func:`predict_rows` computes for an image ``(X, Y, Z)``.
+
+    >>> count_windows((5, 4, 4), (4, 4, 4), 0.5), count_windows((5, 4, 4), (4, 4), 0.5)
+    (2, 5)
+    """
+    full = (1,) * (3 - len(patch)) + tuple(patch)
+    padded, _inside = _padding(shape, full)
+    return window_count(padded[-len(patch) :], patch, step) * (padded[0] if len(patch) == 2 else 1)
 
 
 def _padding(shape: Sequence[int], patch: Sequence[int]) -> tuple[list[int], list[slice]]:
