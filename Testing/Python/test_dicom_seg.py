@@ -25,7 +25,7 @@ from ClassScaleSegLib import (
     UsedModel,
 )
 from ClassScaleSegLib.images.dicom_seg import refuse_missing_highdicom
-from ClassScaleSegLib.images.dicom_segments import LONGEST_TEXT
+from ClassScaleSegLib.images.dicom_object import LONGEST_TEXT
 from ClassScaleSegLib.images.dicom_source import read_source
 from ClassScaleSegLib.images.reading import read_image
 from ClassScaleSegLib.resources import resource

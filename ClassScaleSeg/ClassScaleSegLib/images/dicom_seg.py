@@ -21,7 +21,21 @@ from ..version import VERSION
 from .counts import voxel_counts
 from .dicom_deflate import write_deflated
 from .dicom_frames import Frames, binary_frames, binary_places, decimals, label_map_frames
-from .dicom_segments import LONGEST_TEXT, describe
+from .dicom_object import (
+    MAKER,
+    Texts,
+    UsedModel,
+    check_grid,
+    choose_character_set,
+    copy_patient_and_study,
+    instance_reference,
+    instances,
+    parameters,
+    series_description,
+    series_number,
+    value_of,
+)
+from .dicom_segments import describe
 from .dicom_source import SourceSeries, read_source
 from .geometry import ROUNDED_SHEAR, Geometry
 
@@ -31,24 +45,8 @@ if TYPE_CHECKING:
 DICOM_SUFFIX = ".seg.dcm"
 KINDS = ("labelmap", "binary")
 HIGHDICOM = "highdicom>=0.28"
-_NAME = "ClassScaleSeg"
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _LARGEST_PIXELS = 2**32 - 2  # bytes of an element whose length is given
-
-
-@dataclass(frozen=True)
-class UsedModel:
-    """A model, as a DICOM segmentation names it.
-
-    :ivar sha256: of its file; ``None`` if it is not known.
-
-    >>> UsedModel("Organs", licence="CC0-1.0").name
-    'Organs'
-    """
-
-    name: str
-    licence: str | None = None
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def write_dicom_seg(
     """
     refuse_missing_highdicom()
     series = choices.series if isinstance(choices.series, SourceSeries) else read_source(choices.series)
-    _check_grid(geometry, series)
+    check_grid(geometry, series)
     counts = voxel_counts(labels)
     listed = [label for label in table.foreground if keep_empty or counts[label.value]] or list(table.foreground[:1])
     if not listed:
@@ -128,17 +126,6 @@ def write_dicom_seg(
             ) from error
     for notice in series.notices:
         choices.tell(notice)
-
-
-def _check_grid(geometry: Geometry, series: SourceSeries) -> None:
-    own, other = geometry, series.geometry
-    if own.size != other.size or own.distance(other) > min(own.spacing) / 2:
-        found = f"{own.size} voxels instead of {other.size}"
-        if own.size == other.size:
-            found = f"voxels up to {own.distance(other):.3g} mm away"
-        raise OutputError(
-            f"The segmentation is not on the grid of {series.name}: it has {found}. Give the series that was segmented."
-        )
 
 
 def _check_size(labels: np.ndarray, listed: Sequence[int]) -> None:
@@ -164,32 +151,31 @@ def _segmentation(
     from pydicom.sr.codedict import codes
     from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
-    shortened: list[str] = []
+    shortened = Texts()
     binary, name = choices.kind == "binary", ", ".join(model.name for model in choices.models)
     algorithm = AlgorithmIdentificationSequence(
-        _NAME, codes.DCM.ArtificialIntelligence, VERSION, parameters=_parameters(choices.models) or None
+        MAKER, codes.DCM.ArtificialIntelligence, VERSION, parameters=parameters(choices.models) or None
     )
     segments = [
-        describe(label, index if binary else label.value, algorithm, shortened.append)
+        describe(label, index if binary else label.value, algorithm, shortened)
         for index, label in enumerate(listed, start=1)
     ]
-    number = _value(series.header, "SeriesNumber")
     segmentation = Segmentation(
         source_images=[_template(series)],
         pixel_array=np.zeros((1, 1, 1), np.uint8),
         segmentation_type="BINARY" if binary else "LABELMAP",
         segment_descriptions=segments,
         series_instance_uid=generate_uid(),
-        series_number=1000 + number if number and 0 < number < 2**31 - 1000 else 1000,
+        series_number=series_number(series.header, 1000),
         sop_instance_uid=generate_uid(),
         instance_number=1,
-        manufacturer=_NAME,
-        manufacturer_model_name=_NAME,
+        manufacturer=MAKER,
+        manufacturer_model_name=MAKER,
         software_versions=VERSION,
         device_serial_number=VERSION,
         content_label="SEGMENTATION",
-        content_description=f"{found} structures found by {_NAME}",
-        series_description=f"{_NAME} {name}"[:LONGEST_TEXT].rstrip(),
+        content_description=f"{found} structures found by {MAKER}",
+        series_description=series_description(choices.models),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=False,
     )
@@ -207,26 +193,13 @@ def _segmentation(
     segmentation.PerFrameFunctionalGroupsSequence = frames.groups
     del segmentation.PixelData
     _refer(segmentation, series)
-    _copy_patient_and_study(segmentation, series.header)
+    copy_patient_and_study(segmentation, series.header)
     codes_of = [code for label in listed for code in label.codes.values() if code]
-    texts = [*(label.name for label in listed), name, *_parameters(choices.models).values()]
+    texts = [*(label.name for label in listed), name, *parameters(choices.models).values()]
     texts += [text for code in codes_of for text in (code.scheme, code.value, code.meaning)]
-    _choose_character_set(segmentation, series.header, texts)
-    if shortened:
-        texts = list(dict.fromkeys(shortened))
-        listing = ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
-        choices.tell(f"Texts that are longer than DICOM allows were shortened: {listing}.")
+    choose_character_set(segmentation, series.header, texts)
+    shortened.tell(choices.tell)
     return segmentation, frames
-
-
-def _parameters(models: Sequence[UsedModel]) -> dict[str, str]:
-    """Return what the algorithm's parameters say of the models; of several, with their numbers."""
-    found: dict[str, str] = {}
-    for number, model in enumerate(models, start=1):
-        suffix = f"_{number}" if len(models) > 1 else ""
-        facts = {"model": model.name, "licence": model.licence, "sha256": model.sha256}
-        found |= {f"{key}{suffix}": value for key, value in facts.items() if value}
-    return found
 
 
 def _template(series: SourceSeries) -> Dataset:
@@ -252,7 +225,7 @@ def _template(series: SourceSeries) -> Dataset:
     (distance,) = decimals([float(axes[:, 2] @ normal / np.linalg.norm(normal))])
     fact.SliceThickness = fact.SpacingBetweenSlices = distance  # a voxel reaches to the next slice
     for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "PositionReferenceIndicator"):
-        if (value := _value(series.header, keyword)) is not None:
+        if (value := value_of(series.header, keyword)) is not None:
             setattr(fact, keyword, value)
     return fact
 
@@ -263,64 +236,8 @@ _EMPTY = (
 )
 
 
-def _value(header: Dataset, keyword: str) -> Any:
-    """Return a value of a header; ``None`` if it is missing, empty or damaged."""
-    try:
-        value = header.get(keyword)
-        return None if value in (None, "") else value
-    except Exception:  # pydicom raises whatever a damaged value makes Python raise
-        return None
-
-
 def _refer(segmentation: Any, series: SourceSeries) -> None:
     """List the images of the series; each frame refers to its own."""
-    from pydicom.dataset import Dataset
-
-    references = []
-    for instance, kind in {piece.instance: piece.kind for piece in series.slices}.items():
-        reference = Dataset()
-        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = kind, instance
-        references.append(reference)
+    references = [instance_reference(piece) for piece in instances(series)]
     segmentation.SourceImageSequence = references
     segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence = references
-
-
-def _copy_patient_and_study(segmentation: Any, header: Dataset) -> None:
-    """Copy what the series says of the patient and the study, as it is; leave out elements that cannot be read."""
-    from pydicom.dataset import Dataset
-
-    facts = Dataset()
-    for tag in header.keys():  # noqa: SIM118 - the items of a data set are its elements
-        if tag.group in (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0040):
-            try:
-                facts.add(header[tag])
-            except Exception:  # pydicom raises whatever a damaged value makes Python raise
-                continue
-    facts.SOPClassUID = _CT_IMAGE  # by which highdicom chooses the modules, which all images have
-    segmentation.copy_patient_and_study_information(facts)
-
-
-def _choose_character_set(segmentation: Any, header: Dataset, texts: Sequence[str]) -> None:
-    """Keep the character set of the series if it has all letters of the names; otherwise take UTF-8."""
-    from pydicom.charset import convert_encodings
-
-    given = _value(header, "SpecificCharacterSet")
-    try:
-        encodings = convert_encodings(given) if given else ["ascii"]
-    except LookupError:  # pydicom does not know it
-        encodings = ["ascii"]
-    kept = all(_encodable(text, encodings) for text in texts)
-    if kept and given:
-        segmentation.SpecificCharacterSet = given
-    elif not kept:
-        segmentation.SpecificCharacterSet = "ISO_IR 192"
-
-
-def _encodable(text: str, encodings: Sequence[str]) -> bool:
-    for encoding in encodings:
-        try:
-            text.encode(encoding)
-        except (UnicodeError, LookupError):
-            continue
-        return True
-    return False

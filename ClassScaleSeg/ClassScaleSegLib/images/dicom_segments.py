@@ -6,47 +6,37 @@ Structure" and the type "Anatomical structure". Reading takes them for what they
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..labels.label import Code, Label, segment_color, segment_id
+from .dicom_object import Texts, coded
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 CATEGORY = Code("SCT", "123037004", "Anatomical Structure")
 TYPE = Code("SCT", "91723000", "Anatomical structure")
-# The longest texts of the value representations LO (names, meanings) and SH (coding schemes), in characters. Codes with
-# more than 16 characters have an element of their own (Long Code Value).
-LONGEST_TEXT, LONGEST_SCHEME = 64, 16
 # Binary segments must be numbered from 1. A private element keeps the label values, so that reading restores them.
 _PRIVATE_GROUP, _PRIVATE_CREATOR, _LABEL_VALUE = 0x0063, "ClassScaleSeg", 0x01
 
 
-def describe(label: Label, number: int, algorithm: Any, shortened: Callable[[str], object]) -> Any:
+def describe(label: Label, number: int, algorithm: Any, texts: Texts) -> Any:
     """Return the item that describes a label, highdicom's ``SegmentDescription``.
 
     :param number: SegmentNumber; if it is not the value of the label, the value is kept in a private element.
     :param algorithm: highdicom's ``AlgorithmIdentificationSequence``.
-    :param shortened: called with each text that is longer than DICOM allows.
+    :param texts: remembers which texts are longer than DICOM allows.
     """
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
-
-    def text(value: str, longest: int = LONGEST_TEXT) -> str:
-        if len(value) > longest:
-            shortened(value)
-        return value[:longest].rstrip()
+    from highdicom.sr import CodedConcept
 
     def concept(code: Code) -> Any:
-        from highdicom.sr import CodedConcept
-
-        meaning = text(code.meaning) or text(code.value)
-        return CodedConcept(code.value, text(code.scheme, LONGEST_SCHEME), meaning)
+        return CodedConcept.from_dataset(coded(code, texts), copy=False)
 
     item = SegmentDescription(
         segment_number=number,
-        segment_label=text(label.name),
+        segment_label=texts.short(label.name),
         segmented_property_category=concept(label.category or CATEGORY),
         segmented_property_type=concept(label.type or TYPE),
         algorithm_type="AUTOMATIC",
