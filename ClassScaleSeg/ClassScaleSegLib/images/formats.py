@@ -15,13 +15,18 @@ from ..files import refuse_existing, refuse_unwritable_folder, replacing, unwrit
 from ..labels.csv import CODE_COLUMNS, code_cells
 from ..labels.table import LabelTable
 from .counts import LabelVolume
+from .dicom_rtstruct import RTSTRUCT_SUFFIX, write_dicom_rtstruct
 from .dicom_seg import DICOM_SUFFIX, DicomSeg, write_dicom_seg
 from .geometry import ROUNDED_SHEAR, Geometry
 from .measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from .seg_nrrd import write_seg_nrrd
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
-SEGMENTATION_SUFFIXES = (".seg.nrrd", *IMAGE_SUFFIXES, DICOM_SUFFIX)
+SEGMENTATION_SUFFIXES = (".seg.nrrd", *IMAGE_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX)
+_DICOM = {
+    DICOM_SUFFIX: ("a DICOM segmentation", write_dicom_seg),
+    RTSTRUCT_SUFFIX: ("a structure set", write_dicom_rtstruct),
+}
 TABLE_SUFFIXES = (".csv",)
 ALL_SUFFIXES = (*SEGMENTATION_SUFFIXES, *TABLE_SUFFIXES)
 
@@ -86,20 +91,21 @@ def write_segmentation(
     :param table: a label for every value but 0 that occurs.
     :param geometry: grid of the label map.
     :param overwrite: replace existing files.
-    :param keep_empty: list classes without voxels as segments of a ``.seg.nrrd`` or ``.seg.dcm`` too.
-    :param dicom: for ``.seg.dcm``: the series that was segmented, and choices.
+    :param keep_empty: list classes without voxels too, in formats other than images.
+    :param dicom: for ``.seg.dcm`` and ``.rtstruct.dcm``: the series that was segmented, and choices.
     :raises OutputError: if the suffix is not supported, the series is missing, or a file cannot be written.
     :raises ImageError: if the series cannot be read.
     """
     suffix = _suffix(path, SEGMENTATION_SUFFIXES)
-    if suffix == DICOM_SUFFIX:
+    if suffix in _DICOM:
+        what, write = _DICOM[suffix]
         if dicom is None:
             raise OutputError(
-                f"{path}: a DICOM segmentation needs the DICOM series that was segmented, for the patient, the study "
+                f"{path}: {what} needs the DICOM series that was segmented, for the patient, the study "
                 "and the frame of reference. Give its folder (source=...), or write .seg.nrrd."
             )
         with replacing(path, overwrite) as temporary:
-            write_dicom_seg(temporary, labels, table, geometry, dicom, keep_empty)
+            write(temporary, labels, table, geometry, dicom, keep_empty)
         return
     # One byte a voxel if all classes fit: readers need half the memory, and older tools expect it. The table decides,
     # not the classes found, so that all results of a model have the same type.

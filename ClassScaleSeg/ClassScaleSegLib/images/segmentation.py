@@ -88,11 +88,13 @@ class Segmentation:
     ) -> None:
         """Write the label map and its table.
 
-        :param path: ``.seg.nrrd``; ``.seg.dcm``, a DICOM segmentation; or ``.nii.gz``, ``.nii``, ``.mha`` or ``.nrrd``,
-            for which a colour table ``.labels.csv`` is written to the same folder.
+        :param path: ``.seg.nrrd``; ``.seg.dcm``, a DICOM segmentation; ``.rtstruct.dcm``, an RT Structure Set; or
+            ``.nii.gz``, ``.nii``, ``.mha`` or ``.nrrd``, for which a colour table ``.labels.csv`` is written to the
+            same folder.
         :param overwrite: replace existing files.
-        :param keep_empty: list classes without voxels as segments of a ``.seg.nrrd`` or ``.seg.dcm`` too.
-        :param source: for ``.seg.dcm`` the DICOM series that was segmented, or a :class:`DicomSeg` with choices.
+        :param keep_empty: list classes without voxels too, in formats other than images.
+        :param source: for ``.seg.dcm`` and ``.rtstruct.dcm`` the DICOM series that was segmented, or a
+            :class:`DicomSeg` with choices.
         :raises ImageError: if the series cannot be read.
         :raises OutputExistsError: if a file exists and ``overwrite`` is false.
         :raises OutputError: if a file cannot be written. No partial file remains, and existing files are unchanged.
