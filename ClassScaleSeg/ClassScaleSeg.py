@@ -396,8 +396,9 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :param choices: for the nodes ``region``, ``all_frames``, ``segmentation``, ``replace``, ``confidence``,
             ``statistics`` and ``standard_names``, which ``ClassScaleSegLib.scene.run.Request`` explains; for the rest
             ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``, ``configuration``,
-            ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm), ``remove_islands`` (mm^3) and
-            ``clean_classes``, which ``ClassScaleSegLib.Options`` explains.
+            ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm), ``remove_islands`` (mm^3),
+            ``clean_classes``, ``locate_with``, ``locate_classes`` and ``locate_margin`` (mm), which
+            ``ClassScaleSegLib.Options`` explains.
         :raises ClassScaleSegLib.ClassScaleError: if the volume, the model or an argument is not suitable, Python
             packages are missing, or the run fails. The message says what to do. The scene is not changed.
         """
@@ -465,7 +466,9 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         return centre_views(segmentationNode, segmentID)
 
-    def saveSegmentation(self, segmentationNode: vtkMRMLSegmentationNode, path: str | Path) -> bool:
+    def saveSegmentation(
+        self, segmentationNode: vtkMRMLSegmentationNode, path: str | Path, tell: Callable[[str], object] = logging.info
+    ) -> bool:
         """Save a segmentation to a file, and replace the file if there is one.
 
         Segments that share one image, as those of `segment` do, are written by the module's own ``.seg.nrrd`` writer,
@@ -473,12 +476,13 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         :param segmentationNode: the node to save.
         :param path: the file, ending in ``.seg.nrrd``; or in ``.seg.dcm`` for a volume from Slicer's DICOM database.
+        :param tell: called with each sentence on a DICOM file that the user should see.
         :returns: ``True`` if the module's own writer was used.
         :raises ClassScaleSegLib.OutputError: if the file cannot be written.
         """
         from ClassScaleSegLib.scene.results import save_segmentation
 
-        return save_segmentation(segmentationNode, path)
+        return save_segmentation(segmentationNode, path, tell)
 
 
 class ClassScaleSegTest(ScriptedLoadableModuleTest):

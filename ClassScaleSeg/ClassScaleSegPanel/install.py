@@ -11,9 +11,11 @@ import importlib.util
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 import slicer
 from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.images.dicom_seg import HIGHDICOM
 from slicer.i18n import tr as _
 
 from .texts import ask
@@ -21,6 +23,17 @@ from .texts import ask
 PACKAGES = ["nnunetv2>=2.7", "psutil", "safetensors", "scipy", "tqdm"]
 KEPT = ("numpy", "SimpleITK", "requests", "torch")
 TORCH = ">=2.2"
+
+
+class Purpose(NamedTuple):
+    """What packages are for.
+
+    :ivar declined: what to say if the user does not want them.
+    :ivar undo: the packages to remove, to undo their installation.
+    """
+
+    declined: str
+    undo: str
 
 
 def missing_packages() -> list[str]:
@@ -76,20 +89,22 @@ def ensure_dependencies() -> None:
             raise ClassScaleError(text.format(found=version("torch"), wanted=TORCH))
     missing = missing_packages()
     if missing:
-        _install(missing)
+        _install(missing, _segmenting())
         if still := missing_packages():
-            raise ClassScaleError(
-                _failed(_("{packages} cannot be imported after the installation").format(packages=", ".join(still)))
-            )
+            reason = _("{packages} cannot be imported after the installation").format(packages=", ".join(still))
+            raise ClassScaleError(_failed(reason, _segmenting()))
 
 
-def ensure_packages(requirements: list[str]) -> None:
-    """Install packages that a feature needs, after asking the user. If none is missing, do nothing.
+def ensure_dicom() -> None:
+    """Install the package that writes DICOM segmentations, after asking the user. If it is there, do nothing.
 
-    :raises ClassScaleError: as :func:`ensure_dependencies`.
+    :raises ClassScaleError: if the user declines, or the installation fails; says what to do.
     """
-    if missing := [requirement for requirement in requirements if not _is_installed(requirement)]:
-        _install(missing)
+    if not _is_installed(HIGHDICOM):
+        _install([HIGHDICOM], _saving_dicom())
+        if not _is_installed(HIGHDICOM):
+            reason = _("{packages} cannot be imported after the installation").format(packages=HIGHDICOM)
+            raise ClassScaleError(_failed(reason, _saving_dicom()))
 
 
 def _install_torch() -> None:
@@ -102,7 +117,7 @@ def _install_torch() -> None:
     try:
         torch = logic.installTorch(askConfirmation=True, torchVersionRequirement=TORCH)
     except Exception as error:  # the extension passes on what pip, the network or the driver raise
-        raise ClassScaleError(_failed(str(error))) from error
+        raise ClassScaleError(_failed(str(error), _segmenting())) from error
     if torch is None:
         text = _("PyTorch was not installed. The module cannot segment without it. To install it, press Apply again.")
         raise ClassScaleError(text)
@@ -128,28 +143,25 @@ def _install_torch_extension() -> None:
     raise ClassScaleError(_("The extension PyTorch is installed. Restart Slicer, and press Apply again."))
 
 
-def _install(missing: list[str]) -> None:
+def _install(missing: list[str], purpose: Purpose) -> None:
     try:
         if importlib.util.find_spec("slicer.packaging") is not None:
             from slicer.packaging import pip_ensure
 
             pip_ensure(missing, skip_packages=list(KEPT), requester="ClassScaleSeg")
         else:
-            _install_in_older_slicer(missing)
+            _install_in_older_slicer(missing, purpose)
     except ClassScaleError:
         raise
     except Exception as error:  # the user declined, or pip failed for any reason
-        raise ClassScaleError(_failed(str(error))) from error
+        raise ClassScaleError(_failed(str(error), purpose)) from error
 
 
-def _install_in_older_slicer(missing: list[str]) -> None:
+def _install_in_older_slicer(missing: list[str], purpose: Purpose) -> None:
     """Ask and install. Slicer up to 5.10 cannot skip packages, so those to keep are pinned."""
     question = _("This module needs these Python packages. Install them into Slicer?\n{packages}")
     if not ask(question.format(packages="\n".join(missing)), _("Python packages")):
-        text = _(
-            "The module cannot segment without these Python packages: {packages}. To install them, press Apply again."
-        )
-        raise ClassScaleError(text.format(packages=", ".join(missing)))
+        raise ClassScaleError(purpose.declined.format(packages=", ".join(missing)))
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder) / "constraints.txt"
         pins.write_text(constraints())
@@ -165,9 +177,21 @@ def constraints() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _failed(reason: str) -> str:
+def _segmenting() -> Purpose:
+    text = _("The module cannot segment without these Python packages: {packages}. To install them, press Apply again.")
+    return Purpose(text, "nnunetv2 safetensors")
+
+
+def _saving_dicom() -> Purpose:
+    text = _(
+        "DICOM segmentations cannot be saved without these Python packages: {packages}. To install them, save again."
+    )
+    return Purpose(text, "highdicom")
+
+
+def _failed(reason: str, purpose: Purpose) -> str:
     text = _(
         "The Python packages could not be installed: {reason}. Slicer's own packages were not changed. Try again. To "
-        'undo the installation, type slicer.util.pip_uninstall("nnunetv2 safetensors") into the Python console.'
+        'undo the installation, type slicer.util.pip_uninstall("{packages}") into the Python console.'
     )
-    return text.format(reason=reason.strip().rstrip("."))
+    return text.format(reason=reason.strip().rstrip("."), packages=purpose.undo)

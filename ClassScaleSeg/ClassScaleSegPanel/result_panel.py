@@ -12,7 +12,7 @@ import vtk
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
-from .install import ensure_packages
+from .install import ensure_dicom
 from .search_table import Row, SearchTable
 from .state import PanelState, silent
 from .texts import Wrapping, ask, tell, tell_error
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ClassScaleSeg import ClassScaleSegLogic
 
-_SUFFIX, DICOM_SUFFIX = ".seg.nrrd", ".seg.dcm"
+DICOM_SUFFIX = ".seg.dcm"
 SETTLE_MILLISECONDS = 300  # after the last event of a node, until its structures are listed anew
 
 
@@ -55,7 +55,12 @@ class ResultPanel:
         self.table.layout.addWidget(self._summary)
         ui.resultCollapsibleButton.layout().addWidget(self.table.widget)
         ui.show3DButton.connect("clicked(bool)", self._show_or_hide)
-        ui.saveButton.connect("clicked(bool)", self._save)
+        ui.saveButton.connect("clicked(bool)", lambda: self._save())
+        # shown instead, if the volume comes from DICOM
+        self.save_menu = qt.QMenu(ui.saveButton)
+        for suffix, kind in _kinds().items():
+            action = self.save_menu.addAction(kind + f" (*{suffix})...")
+            action.connect("triggered(bool)", lambda on, suffix=suffix: self._save(suffix))
         self.show(None, None)
 
     def show(self, node: vtkMRMLSegmentationNode | None, result: Counted | None) -> None:
@@ -107,6 +112,7 @@ class ResultPanel:
 
     def render(self) -> None:
         """Show whether there are surfaces, and what can be done."""
+        from ClassScaleSegLib.scene.dicom import is_from_dicom
         from ClassScaleSegLib.scene.surfaces import has_surfaces
 
         button, node = self._ui.show3DButton, self._state.node
@@ -114,6 +120,7 @@ class ResultPanel:
             button.checked = node is not None and has_surfaces(node)
         button.enabled = bool(self.table.keys())
         self._ui.saveButton.enabled = node is not None
+        self._ui.saveButton.setMenu(self.save_menu if is_from_dicom(node) else None)
 
     def close(self) -> None:
         """Stop following the node."""
@@ -147,34 +154,42 @@ class ResultPanel:
         finally:
             slicer.app.restoreOverrideCursor()
 
-    def _save(self) -> None:
-        from ClassScaleSegLib.images.dicom_seg import HIGHDICOM
-        from ClassScaleSegLib.scene.dicom import is_from_dicom
-
+    def _save(self, suffix: str = ".seg.nrrd") -> None:
         node = self._state.node
         if node is None:
             return
-        title, kinds = _("Save segmentation"), _("Segmentation") + f" (*{_SUFFIX})"
-        if is_from_dicom(node):
-            kinds += ";;" + _("DICOM segmentation") + f" (*{DICOM_SUFFIX})"
-        proposed = Path(slicer.mrmlScene.GetRootDirectory() or "", file_name(node.GetName()) + _SUFFIX)
+        title, kinds = _("Save segmentation"), _kinds()[suffix] + f" (*{suffix})"
+        proposed = Path(slicer.mrmlScene.GetRootDirectory() or "", file_name(node.GetName()) + suffix)
         chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, str(proposed), kinds)
-        path = with_suffix(chosen)
+        path = with_suffix(chosen, suffix)
         # the dialog has asked about the name as it was typed, not about the one with a suffix
         if not path or (path != chosen and Path(path).exists() and not ask(_replace(path), title)):
             return
-        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+        told: list[str] = []
+        fault = ""
         try:
-            if path.lower().endswith(DICOM_SUFFIX):
-                ensure_packages([HIGHDICOM])
-            self._logic.saveSegmentation(node, path)
-            fault = ""
+            if suffix == DICOM_SUFFIX:
+                ensure_dicom()
+            slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+            try:
+                self._logic.saveSegmentation(node, path, told.append)
+            finally:
+                slicer.app.restoreOverrideCursor()
         except ClassScaleError as error:
             fault = str(error)
-        finally:
-            slicer.app.restoreOverrideCursor()
         if fault:
             tell_error(fault, _("The segmentation was not saved"))
+        elif told:
+            tell(" ".join(told), title)
+
+
+def _kinds() -> dict[str, str]:
+    """Return what can be saved of a segmentation whose volume comes from DICOM, by the suffix of the file."""
+    return {
+        ".seg.nrrd": _("Segmentation"),
+        DICOM_SUFFIX: _("DICOM segmentation"),
+        ".rtstruct.dcm": _("RT structure set"),
+    }
 
 
 def file_name(name: str) -> str:
@@ -186,16 +201,17 @@ def file_name(name: str) -> str:
     return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(" .") or "Segmentation"
 
 
-def with_suffix(path: str) -> str:
-    """Return the path of a ``.seg.nrrd`` or ``.seg.dcm`` for what the user has typed; an empty text stays empty.
+def with_suffix(path: str, suffix: str) -> str:
+    """Return the path with a suffix such as ``.seg.nrrd`` for what the user has typed; an empty text stays empty.
 
-    >>> with_suffix("liver"), with_suffix("liver.nrrd"), with_suffix("liver.SEG.NRRD"), with_suffix("liver.dcm")
-    ('liver.seg.nrrd', 'liver.seg.nrrd', 'liver.SEG.NRRD', 'liver.seg.dcm')
+    >>> with_suffix("a", ".seg.nrrd"), with_suffix("a.nrrd", ".seg.nrrd"), with_suffix("a.SEG.NRRD", ".seg.nrrd")
+    ('a.seg.nrrd', 'a.seg.nrrd', 'a.SEG.NRRD')
+    >>> with_suffix("a.dcm", ".rtstruct.dcm"), with_suffix("a.seg.nrrd", ".seg.dcm")
+    ('a.rtstruct.dcm', 'a.seg.dcm')
     """
-    if not path or path.lower().endswith((_SUFFIX, DICOM_SUFFIX)):
+    if not path or path.lower().endswith(suffix):
         return path
-    suffix = DICOM_SUFFIX if path.lower().endswith(".dcm") else _SUFFIX
-    return re.sub(r"(\.seg)?(\.nrrd|\.dcm)?$", "", path, flags=re.IGNORECASE) + suffix
+    return re.sub(r"(\.seg|\.rtstruct)?(\.nrrd|\.dcm)?$", "", path, flags=re.IGNORECASE) + suffix
 
 
 def _replace(path: str) -> str:

@@ -57,7 +57,7 @@ def pixels(points: np.ndarray, plane: Plane) -> np.ndarray:
 
 
 def filled(found, volume: list[Plane], planes_of: dict) -> list[np.ndarray]:
-    """Return the label map of a structure set, plane by plane; ``planes_of`` has their indices by what is referred to."""
+    """Return the label map of a structure set, plane by plane; ``planes_of``: their indices by what is referred to."""
     labels = [np.zeros(plane.stored.shape, np.uint16) for plane in volume]
     for structure in found.ROIContourSequence:
         for contour in structure.get("ContourSequence", []):

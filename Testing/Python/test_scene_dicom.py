@@ -4,11 +4,11 @@ import types
 
 import numpy as np
 import pytest
-from ClassScaleSegLib import ClassScaleError, LabelTable, OutputError, Segmentation
+from ClassScaleSegLib import LabelTable, OutputError, Segmentation
 from ClassScaleSegLib.images.dicom_seg import UsedModel
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.reading import read_image
-from ClassScaleSegLib.scene.dicom import is_from_dicom, models_of, remember_models
+from ClassScaleSegLib.scene.dicom import is_from_dicom, origin_of, remember_origin
 from ClassScaleSegLib.scene.results import save_segmentation, show_result
 from dicom_phantom import planes, write_frames, write_series
 from slicer_application import add_volume, module, qt, slicer
@@ -73,6 +73,7 @@ def segmented(volume, voxels):
     result = Segmentation(labels, TABLE, geometry_of(volume))
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Organs")
     show_result(node, (result, result.statistics()), volume, False, False)
+    remember_origin(node, [UsedModel("Organs of all", "CC0-1.0")], result.statistics())
     return node
 
 
@@ -85,7 +86,6 @@ def test_every_voxel_is_saved_where_it_is_in_the_series(scene, monkeypatch, tmp_
         tmp_path / "series", planes(6, (7, 9), **SERIES[kind]), Modality="CT", PatientName="Dent^Arthur"
     )
     node = segmented(*load(monkeypatch, folder, *order))
-    remember_models(node, [UsedModel("Organs of all", "CC0-1.0")])
     assert is_from_dicom(node)
     assert module.ClassScaleSegLogic().saveSegmentation(node, tmp_path / "organs.seg.dcm")
     found, series = Segmentation.from_image(tmp_path / "organs.seg.dcm"), read_image(folder, 1)
@@ -94,6 +94,7 @@ def test_every_voxel_is_saved_where_it_is_in_the_series(scene, monkeypatch, tmp_
     assert np.array_equal(found.labels, expected)
     header = pydicom.dcmread(tmp_path / "organs.seg.dcm", stop_before_pixels=True)
     assert str(header.PatientName) == "Dent^Arthur" and "Organs of all" in header.SeriesDescription
+    assert {item.SegmentAlgorithmType for item in header.SegmentSequence} == {"AUTOMATIC"}
 
 
 def test_a_series_in_one_file_is_saved(scene, monkeypatch, tmp_path):
@@ -136,13 +137,47 @@ def test_a_volume_that_was_resampled_has_no_dicom_segmentation(scene, monkeypatc
     assert not (tmp_path / "organs.seg.dcm").exists()
 
 
-@pytest.mark.parametrize("noted", ["", "no json", "[1]", '{"name": "x"}', '[{"name": 3}]', "[" * 100000])
-def test_models_that_a_scene_notes_wrongly_are_none(scene, noted):
+@pytest.mark.parametrize(
+    "noted", ["", "no json", "[1]", "3", '{"models": 1}', '{"models": [{"name": 3}]}', "[" * 100000]
+)
+def test_what_a_scene_notes_wrongly_is_not_known(scene, noted):
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    node.SetAttribute("ClassScaleSeg.Models", noted)
-    assert models_of(node) == ()
-    remember_models(node, [UsedModel("a\nb", None, "0" * 64)])
-    assert models_of(node) == (UsedModel("a b", None, "0" * 64),)
+    node.SetAttribute("ClassScaleSeg.Origin", noted)
+    assert origin_of(node)[0] == ()
+    remember_origin(node, [UsedModel("a\nb", None, "0" * 64)], [])
+    assert origin_of(node)[0] == (UsedModel("a b", None, "0" * 64),)
+
+
+def test_edited_structures_are_semiautomatic_and_those_of_others_are_not_saved(scene, monkeypatch, tmp_path):
+    volume, voxels = load(monkeypatch, write_series(tmp_path / "series", planes(4, (7, 9))))
+    node = segmented(volume, voxels)
+    edited = np.where(voxels > 500, 300, np.where(voxels > 0, 1, 0)).astype(np.uint16)
+    from ClassScaleSegLib.scene.volume import geometry_of
+
+    result = Segmentation(edited, TABLE, geometry_of(volume))
+    show_result(node, (result, result.statistics()), volume, False, True)
+    save_segmentation(node, tmp_path / "organs.seg.dcm")
+    header = pydicom.dcmread(tmp_path / "organs.seg.dcm", stop_before_pixels=True)
+    assert {item.SegmentAlgorithmType for item in header.SegmentSequence} == {"SEMIAUTOMATIC"}
+    node.RemoveAttribute("ClassScaleSeg.Origin")
+    with pytest.raises(OutputError, match="not known which model found the structures of Organs"):
+        save_segmentation(node, tmp_path / "others.seg.dcm")
+    scene.RemoveNode(volume)
+    with pytest.raises(OutputError, match="The volume of Organs was removed"):
+        save_segmentation(node, tmp_path / "others.seg.dcm")
+    node.GetSegmentation().RemoveAllSegments()
+    with pytest.raises(OutputError, match="Organs has no structure"):
+        save_segmentation(node, tmp_path / "others.seg.dcm")
+    assert not (tmp_path / "others.seg.dcm").exists()
+
+
+def test_a_run_notes_its_models_and_the_one_that_located(scene, monkeypatch, tmp_path):
+    from slicer_application import load_sample
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    more = {"classes": ["cell 5"], "device": "cpu", "locate_with": "toy-1000"}
+    node = module.ClassScaleSegLogic().segment(load_sample(), "toy-120", **more)
+    assert [model.name for model in origin_of(node)[0]] == ["Toy atlas, 120 classes", "Toy atlas, 1000 classes"]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -158,28 +193,39 @@ def test_a_grid_is_turned_like_another(seed):
     assert np.array_equal(back.apply(own.turned_like(other)[1].apply(array)), array)
 
 
-def test_the_panel_saves_dicom_where_the_volume_comes_from_dicom(panel, answers, monkeypatch, tmp_path):
+def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers, monkeypatch, tmp_path):
+    from ClassScaleSegPanel import install, result_panel
+
     offered, installed = [], []
-    node = segmented(*load(monkeypatch, write_series(tmp_path / "series", planes(4, (7, 9)))))
+    volume, voxels = load(monkeypatch, write_series(tmp_path / "series", planes(4, (7, 9)), FrameOfReferenceUID=None))
+    node = segmented(volume, voxels)
     monkeypatch.setattr(
-        qt.QFileDialog, "getSaveFileName", lambda *given: offered.append(given[3]) or str(tmp_path / "organs.dcm")
+        qt.QFileDialog, "getSaveFileName", lambda *given: offered.append(given[2:]) or str(tmp_path / "organs")
     )
-    from ClassScaleSegPanel import result_panel
-
-    monkeypatch.setattr(result_panel, "ensure_packages", installed.append)
     panel.state.parameters.segmentation = node
-    panel.ui.saveButton.click()
-    assert answers == [] and "*.seg.dcm" in offered[0] and installed == [["highdicom>=0.28"]]
+    save, menu = panel.ui.saveButton, panel.results.save_menu
+    assert save.menu() is menu
+    seg_nrrd, seg_dcm, rtstruct = menu.actions()
+    assert (seg_nrrd.text, seg_dcm.text) == ("Segmentation (*.seg.nrrd)...", "DICOM segmentation (*.seg.dcm)...")
+    seg_dcm.trigger()
+    assert len(answers) == 1 and "has no frame of reference" in answers.pop()
+    assert offered[0][0].endswith("Organs.seg.dcm") and offered[0][1] == "DICOM segmentation (*.seg.dcm)"
     assert Segmentation.from_image(tmp_path / "organs.seg.dcm").table.names == {1: "liver", 300: "spleen"}
+    seg_nrrd.trigger()
+    assert answers == [] and Segmentation.from_image(tmp_path / "organs.seg.nrrd").labels.any()
+    rtstruct.trigger()
+    assert "has no frame of reference" in answers.pop()
+    names = [item.ROIName for item in pydicom.dcmread(tmp_path / "organs.rtstruct.dcm").StructureSetROISequence]
+    assert names == ["liver", "spleen"]
 
-    def declined(requirements):
-        raise ClassScaleError("declined")
-
-    monkeypatch.setattr(result_panel, "ensure_packages", declined)
+    monkeypatch.setattr(install, "HIGHDICOM", "highdicom-that-is-missing")
+    monkeypatch.setattr(install, "_install", lambda missing, purpose: installed.append((missing, purpose.undo)))
     monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *given: str(tmp_path / "other.seg.dcm"))
-    panel.ui.saveButton.click()
-    assert answers == ["declined"] and not (tmp_path / "other.seg.dcm").exists()
-    slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode").RemoveAttribute("DICOM.instanceUIDs")
-    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *given: offered.append(given[3]) or "")
-    panel.ui.saveButton.click()
-    assert "*.seg.dcm" not in offered[-1]
+    seg_dcm.trigger()
+    assert installed == [(["highdicom-that-is-missing"], "highdicom")]
+    assert len(answers) == 1 and "cannot be imported after the installation" in answers[0]
+    assert not (tmp_path / "other.seg.dcm").exists()
+    volume.RemoveAttribute("DICOM.instanceUIDs")
+    panel.results.render()
+    assert save.menu() is None
+    assert result_panel.with_suffix("a.dcm", ".seg.nrrd") == "a.seg.nrrd"

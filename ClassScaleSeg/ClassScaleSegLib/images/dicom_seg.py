@@ -57,6 +57,7 @@ class DicomSeg:
     :ivar kind: "labelmap", or "binary": one map of bits for each class and slice, where both meet.
     :ivar models: which found the structures.
     :ivar tell: called with each sentence that the user should see, such as which names were shortened.
+    :ivar edited: whether somebody has changed what the models found, so that it is semi-automatic.
     :raises OutputError: if there is no such kind.
 
     >>> binary = DicomSeg("series/", kind="binary", models=(UsedModel("Organs"),))
@@ -70,6 +71,7 @@ class DicomSeg:
     kind: str = "labelmap"
     models: tuple[UsedModel, ...] = ()
     tell: Callable[[str], object] = lambda sentence: None
+    edited: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -157,7 +159,7 @@ def _segmentation(
         MAKER, codes.DCM.ArtificialIntelligence, VERSION, parameters=parameters(choices.models) or None
     )
     segments = [
-        describe(label, index if binary else label.value, algorithm, shortened)
+        describe(label, index if binary else label.value, algorithm, shortened, choices.edited)
         for index, label in enumerate(listed, start=1)
     ]
     segmentation = Segmentation(

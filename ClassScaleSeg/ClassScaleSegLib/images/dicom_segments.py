@@ -20,12 +20,13 @@ TYPE = Code("SCT", "91723000", "Anatomical structure")
 _PRIVATE_GROUP, _PRIVATE_CREATOR, _LABEL_VALUE = 0x0063, "ClassScaleSeg", 0x01
 
 
-def describe(label: Label, number: int, algorithm: Any, texts: Texts) -> Any:
+def describe(label: Label, number: int, algorithm: Any, texts: Texts, edited: bool = False) -> Any:
     """Return the item that describes a label, highdicom's ``SegmentDescription``.
 
     :param number: SegmentNumber; if it is not the value of the label, the value is kept in a private element.
     :param algorithm: highdicom's ``AlgorithmIdentificationSequence``.
     :param texts: remembers which texts are longer than DICOM allows.
+    :param edited: whether somebody has changed what the algorithm found.
     """
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
@@ -39,7 +40,7 @@ def describe(label: Label, number: int, algorithm: Any, texts: Texts) -> Any:
         segment_label=texts.short(label.name),
         segmented_property_category=concept(label.category or CATEGORY),
         segmented_property_type=concept(label.type or TYPE),
-        algorithm_type="AUTOMATIC",
+        algorithm_type="SEMIAUTOMATIC" if edited else "AUTOMATIC",
         algorithm_identification=algorithm,
         anatomic_regions=[concept(label.region)] if label.region else None,
         display_color=CIELabColor.from_rgb(*label.color),

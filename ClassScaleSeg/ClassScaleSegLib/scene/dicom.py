@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,34 +20,49 @@ from ..labels.label import one_line
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
+    from ..images.counts import LabelVolume
+
 _INSTANCES = "DICOM.instanceUIDs"  # with which Slicer marks a volume that it has loaded from DICOM
-_MODELS = "ClassScaleSeg.Models"
+_ORIGIN = "ClassScaleSeg.Origin"
 
 
-def remember_models(node: vtkMRMLSegmentationNode, models: Sequence[UsedModel]) -> None:
-    """Note on a segmentation node which models found its structures."""
-    node.SetAttribute(_MODELS, json.dumps([asdict(model) for model in models]))
+def remember_origin(node: vtkMRMLSegmentationNode, models: Sequence[UsedModel], volumes: Iterable[LabelVolume]) -> None:
+    """Note on a segmentation node which models found its structures, and how large these were.
+
+    :param volumes: the statistics of the result.
+    """
+    noted = {"models": [asdict(model) for model in models], "voxels": _fingerprint(volumes)}
+    node.SetAttribute(_ORIGIN, json.dumps(noted))
 
 
-def models_of(node: vtkMRMLSegmentationNode) -> tuple[UsedModel, ...]:
-    """Return the models that :func:`remember_models` has noted. A scene from elsewhere is not trusted.
+def origin_of(node: vtkMRMLSegmentationNode) -> tuple[tuple[UsedModel, ...], str]:
+    """Return the models that :func:`remember_origin` has noted, and the fingerprint of what they found.
+
+    A scene from elsewhere is not trusted: what cannot be understood is as if nothing had been noted.
 
     >>> import slicer
     >>> node = slicer.vtkMRMLSegmentationNode()
-    >>> remember_models(node, [UsedModel("Organs", licence="CC0-1.0")])
-    >>> [model.name for model in models_of(node)]
+    >>> remember_origin(node, [UsedModel("Organs", licence="CC0-1.0")], [])
+    >>> [model.name for model in origin_of(node)[0]]
     ['Organs']
     """
     try:
-        noted = json.loads(node.GetAttribute(_MODELS) or "[]")
-        texts = [[entry.get(key) for key in ("name", "licence", "sha256")] for entry in noted]
+        noted = json.loads(node.GetAttribute(_ORIGIN) or "{}")
+        texts = [[entry.get(key) for key in ("name", "licence", "sha256")] for entry in noted.get("models", ())]
+        fingerprint = str(noted.get("voxels"))
     except (ValueError, TypeError, AttributeError, RecursionError):
-        return ()
-    wanted = [(name, *more) for name, *more in texts if isinstance(name, str)]
-    return tuple(
+        return (), ""
+    named = [(name, *more) for name, *more in texts if isinstance(name, str)]
+    models = (
         UsedModel(one_line(name), *(one_line(text) if isinstance(text, str) else None for text in more))
-        for name, *more in wanted
+        for name, *more in named
     )
+    return tuple(models), fingerprint
+
+
+def _fingerprint(volumes: Iterable[LabelVolume]) -> str:
+    found = [[row.value, row.voxels] for row in volumes if row.voxels]
+    return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()
 
 
 def is_from_dicom(node: vtkMRMLSegmentationNode | None) -> bool:
@@ -55,27 +71,48 @@ def is_from_dicom(node: vtkMRMLSegmentationNode | None) -> bool:
     return volume is not None and bool(volume.GetAttribute(_INSTANCES))
 
 
-def save_dicom(node: vtkMRMLSegmentationNode, result: Segmentation, path: str | Path) -> None:
+def save_dicom(
+    node: vtkMRMLSegmentationNode,
+    result: Segmentation,
+    volumes: Iterable[LabelVolume],
+    path: str | Path,
+    tell: Callable[[str], object],
+) -> None:
     """Save what a segmentation node holds as DICOM, and replace the file if there is one.
 
-    :param result: as :func:`~.results.segmentation_of` returns it.
+    The file says that the structures were found automatically, or semi-automatically if somebody has edited them.
+
+    :param result: as :func:`~.results.segmentation_of` returns it, with its statistics ``volumes``.
     :param path: ``.seg.dcm``, or another DICOM format that `Segmentation.write` knows.
-    :raises OutputError: if the series is not known, was changed, or the file cannot be written.
+    :param tell: called with each sentence that the user should see.
+    :raises OutputError: if the series is not known or was changed, the structures were not found by this module, or the
+        file cannot be written.
     :raises ImageError: if the series cannot be read.
     """
     volume = _volume(node)
-    name = node.GetName() if volume is None else volume.GetName()
-    if volume is None or not volume.GetAttribute(_INSTANCES):
+    if volume is None:
+        raise OutputError(
+            f"The volume of {node.GetName()} was removed from the scene, and a DICOM file refers to its series. Load "
+            "it again and segment it, or save .seg.nrrd."
+        )
+    name = volume.GetName()
+    if not volume.GetAttribute(_INSTANCES):
         raise OutputError(
             f"{name} was not loaded from Slicer's DICOM database, so a DICOM file of its segmentation would have no "
             "patient and study. Import the series in the module DICOM, load it from there, and segment that volume; "
             "or save .seg.nrrd."
         )
+    models, fingerprint = origin_of(node)
+    if not models:
+        raise OutputError(
+            f"It is not known which model found the structures of {node.GetName()}, which a DICOM file must say. In "
+            "the module Data, right-click it and choose Export to DICOM."
+        )
+    edited = fingerprint != _fingerprint(volumes)
     source = read_source(name, _files(volume))
     geometry, turn = result.geometry.turned_like(source.geometry)
-    labels = np.ascontiguousarray(turn.apply(result.labels))
-    turned = Segmentation(labels, result.table, geometry)
-    turned.write(path, overwrite=True, source=DicomSeg(source, models=models_of(node)))
+    turned = Segmentation(np.ascontiguousarray(turn.apply(result.labels)), result.table, geometry)
+    turned.write(path, overwrite=True, source=DicomSeg(source, models=models, tell=tell, edited=edited))
 
 
 def _volume(node: vtkMRMLSegmentationNode) -> vtkMRMLScalarVolumeNode | None:

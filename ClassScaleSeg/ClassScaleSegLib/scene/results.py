@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..errors import ImageError, OutputError, reason
 from ..images.counts import LabelVolume, voxel_counts
+from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
 from ..images.geometry import Geometry
 from ..images.measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
@@ -233,10 +235,14 @@ def segmentation_of(node: vtkMRMLSegmentationNode) -> Counted | None:
     return _counted(counts, labels, table, grid(matrix, tuple(size)))
 
 
-def save_segmentation(node: vtkMRMLSegmentationNode, path: str | Path) -> bool:
+def save_segmentation(
+    node: vtkMRMLSegmentationNode, path: str | Path, tell: Callable[[str], object] = logging.info
+) -> bool:
     """Save a segmentation node to a file, and replace the file if there is one.
 
-    :param path: ``.seg.nrrd``, what else Slicer can write, or ``.seg.dcm`` as :func:`~.dicom.save_dicom` does.
+    :param path: ``.seg.nrrd``, what else Slicer can write, or ``.seg.dcm`` and ``.rtstruct.dcm``, as
+        :func:`~.dicom.save_dicom` does.
+    :param tell: called with each sentence on a DICOM file that the user should see.
     :returns: ``True`` if the library's writer was used, which takes about a second for hundreds of segments: for a
         ``.seg.nrrd`` of segments that share one image, and for DICOM. Anything else is left to Slicer's writer.
     :raises OutputError: if the file cannot be written.
@@ -245,13 +251,15 @@ def save_segmentation(node: vtkMRMLSegmentationNode, path: str | Path) -> bool:
     import slicer
 
     result = segmentation_of(node)
-    if str(path).lower().endswith(DICOM_SUFFIX):
+    if str(path).lower().endswith((DICOM_SUFFIX, RTSTRUCT_SUFFIX)):
+        if not node.GetSegmentation().GetNumberOfSegments():
+            raise OutputError(f"{node.GetName()} has no structure, so there is nothing to save.")
         if result is None:
             raise OutputError(
                 f"{node.GetName()} is under a transform, or its segments overlap or were made elsewhere, and this "
                 "module cannot save that as DICOM. In the module Data, right-click it and choose Export to DICOM."
             )
-        save_dicom(node, result[0], path)
+        save_dicom(node, *result, path, tell)
         return True
     if result is not None and str(path).lower().endswith(".seg.nrrd"):
         result[0].write(path, overwrite=True, keep_empty=True)

@@ -24,7 +24,7 @@ from ..images.dicom_seg import UsedModel
 from ..models.summary import summarize
 from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
-from .dicom import remember_models
+from .dicom import remember_origin
 from .results import (
     fill_confidence_node,
     fill_table_node,
@@ -143,7 +143,8 @@ class SceneRun:
         for volume in request.volumes or (None,):
             check_volume(volume)
         model = resolve_model(str(request.model))
-        summaries = [summarize(path) for path in model]
+        coarse = request.options.locate_with
+        summaries = [summarize(path) for path in (*model, *(resolve_model(coarse) if coarse else ()))]
         channels = summaries[0].channels
         if len(request.volumes) != channels:
             raise ImageError(
@@ -319,7 +320,7 @@ class SceneRun:
         else:
             node = self._target()
             show_result(node, loaded[0], volume, *choices)
-        remember_models(node, self._models)
+            remember_origin(node, self._models, statistics[0])
         if _is_in_scene(request.confidence) and results[0].confidence is not None:
             fill_confidence_node(request.confidence, results[0].confidence, self._grids[0][1])
         if _is_in_scene(request.statistics):
