@@ -12,8 +12,8 @@ fills such a polygon rightly, by the even-odd rule or by the nonzero one. The ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,9 +50,10 @@ class Outlines:
     """
 
     def __init__(self, labels: np.ndarray, values: Sequence[int]) -> None:
+        refuse_missing_contourpy()
         from scipy.ndimage import find_objects
 
-        self._labels, self._trace = labels, _tracer()
+        self._labels = labels
         self._boxes: dict[int, list[tuple[int, tuple[slice, slice]]]] = {value: [] for value in values}
         number = np.zeros(max((*values, int(labels.max(initial=0)))) + 1, np.uint16)
         number[list(values)] = np.arange(1, len(values) + 1)
@@ -72,7 +73,7 @@ class Outlines:
         """Yield the polygons of a mask ``(y, x)``, with their holes."""
         padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2))
         padded[1:-1, 1:-1] = mask
-        polygons, ends = self._trace(padded)
+        polygons, ends = _traced(padded)
         for points, offsets in zip(polygons, ends, strict=True):
             around, *holes = (
                 _corners(points[start : end - 1] - 1) for start, end in zip(offsets, offsets[1:], strict=False)
@@ -83,25 +84,30 @@ class Outlines:
             yield around
 
 
-def _tracer() -> Callable[[np.ndarray], Any]:
-    """Return a function from a mask to the lines at 1 - ``INSET`` between its voxels: polygons, each with its holes.
+def refuse_missing_contourpy() -> None:
+    """Import the package that traces outlines, or raise an exception.
 
-    Between four voxels of which two opposite ones are inside, contourpy decides by their mean, which is below: so these
-    two are not connected.
+    :raises OutputError: whose message names the command that installs it.
     """
     try:
-        from contourpy import FillType, contour_generator
+        import contourpy  # noqa: F401
     except ImportError as error:
         raise OutputError(
             "To write contours, the Python package contourpy is needed, which matplotlib usually brings. Install it "
             "with: python -m pip install contourpy"
         ) from error
 
-    def trace(mask: np.ndarray) -> Any:
-        lines = contour_generator(z=mask, name="serial", fill_type=FillType.OuterOffset)
-        return lines.filled(0.5 + INSET, 2)
 
-    return trace
+def _traced(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the lines between the voxels of a mask and the others: polygons, and where in them each hole begins.
+
+    Between four voxels of which two opposite ones are inside, contourpy decides by their mean, which is below: so these
+    two are not connected.
+    """
+    from contourpy import FillType, contour_generator
+
+    lines = contour_generator(z=mask, name="serial", fill_type=FillType.OuterOffset)
+    return lines.filled(0.5 + INSET, 2)
 
 
 def _corners(middles: np.ndarray) -> np.ndarray:

@@ -116,7 +116,6 @@ def _structure_set(
     found.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
     models = ", ".join(model.name for model in choices.models)
     made = _how_it_was_made(f"{MAKER} {VERSION} {models}"[:LONGEST_TEXT].rstrip(), facts, texts)
-    made.ROIGenerationAlgorithm = "SEMIAUTOMATIC" if choices.edited else "AUTOMATIC"
     outlines, contours = Outlines(labels, [label.value for label in listed]), EncodedContours(series)
     found.StructureSetROISequence, found.ROIContourSequence, found.RTROIObservationsSequence = [], [], []
     for number, (label, name) in enumerate(zip(listed, _names(listed, texts), strict=True), start=1):
@@ -165,7 +164,7 @@ def _how_it_was_made(description: str, facts: str, texts: Texts) -> Dataset:
     algorithm.AlgorithmName, algorithm.AlgorithmVersion = MAKER, VERSION
     if facts:
         algorithm.AlgorithmParameters = texts.short(facts, _LONGEST_PARAMETERS)
-    made.ROIGenerationDescription = description
+    made.ROIGenerationAlgorithm, made.ROIGenerationDescription = "AUTOMATIC", description
     made.ROIDerivationAlgorithmIdentificationSequence = [algorithm]
     return made
 
