@@ -1,19 +1,20 @@
-"""Write a DICOM file in Deflated Explicit VR Little Endian, with the pixels as a stream.
+"""Write a DICOM file in Deflated Explicit VR Little Endian, with the pixels as a stream; read the header of one.
 
 pydicom compresses the whole data set at once and holds the pixels of all frames three times, which are gigabytes in a
-binary segmentation of 1000 classes.
+binary segmentation of 1000 classes. To read a header, it would decompress them all.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
+    from pydicom.dataset import Dataset, FileDataset
 
 
 def write_deflated(path: Path, dataset: FileDataset, pixels: Iterable[bytes], size: int) -> None:
@@ -56,3 +57,52 @@ class _Stream:
     def end(self) -> None:
         self._written += self._file.write(self._compressor.flush())
         self._file.write(bytes(self._written % 2))
+
+
+def read_header(path: Path) -> Dataset:
+    """Read a DICOM file without its pixels, which are not decompressed either.
+
+    :raises OSError: if it cannot be read.
+    """
+    import pydicom
+    from pydicom.filereader import read_dataset, read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    with path.open("rb") as file:
+        file.seek(128 + 4 + 12 + meta.FileMetaInformationGroupLength)
+        stream = io.BufferedReader(_Inflated(file))
+        return read_dataset(stream, False, True, stop_when=lambda tag, *_: tag == 0x7FE00010)
+
+
+class _Inflated(io.RawIOBase):
+    """What a compressed stream holds, as far as it was asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._found, self._place = file, bytearray(), 0
+        self._decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        assert whence != 2  # pydicom does not ask where the end is
+        self._place = offset + (self._place if whence == 1 else 0)
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        end = self._place + len(buffer)
+        while len(self._found) < end and (part := self._file.read(1 << 16)):
+            self._found += self._decompressor.decompress(part)
+        given = self._found[self._place : end]
+        buffer[: len(given)] = given
+        self._place += len(given)
+        return len(given)

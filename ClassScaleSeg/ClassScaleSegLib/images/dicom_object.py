@@ -24,7 +24,7 @@ LONGEST_TEXT, LONGEST_SCHEME = 64, 16
 _LONGEST_CODE = 16
 _WHOLE_GROUPS = (0x0010, 0x0012)  # the patient, the clinical trial
 _OF_A_SERIES = (0x00120071, 0x00120072)  # of the clinical trial
-_EMPTY = (  # elements that must be there, if only without a value
+EMPTY = (  # elements that must be there, if only without a value
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID"),
 )
@@ -162,10 +162,10 @@ def empty_object(kind: str, header: Dataset) -> FileDataset:
     :param kind: its SOPClassUID.
     """
     from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ImplicitVRLittleEndian, generate_uid
+    from pydicom.uid import UID, ImplicitVRLittleEndian, generate_uid
 
     meta, now = FileMetaDataset(), datetime.now()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, generate_uid()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(kind), generate_uid()
     meta.TransferSyntaxUID = ImplicitVRLittleEndian
     found = FileDataset("", {}, preamble=bytes(128), file_meta=meta)
     copy_patient_and_study(found, header)
@@ -195,7 +195,7 @@ def copy_patient_and_study(target: Dataset, header: Dataset) -> None:
     """Copy what a series says of the patient and the study, as it is; leave out elements that cannot be read."""
     from pydicom.datadict import tag_for_keyword
 
-    for keyword in _EMPTY:
+    for keyword in EMPTY:
         setattr(target, keyword, "")
     study = set(map(tag_for_keyword, _OF_THE_STUDY))
     for tag in header.keys():  # noqa: SIM118 - the items of a data set are its elements

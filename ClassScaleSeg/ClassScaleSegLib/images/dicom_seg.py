@@ -22,6 +22,7 @@ from .counts import voxel_counts
 from .dicom_deflate import write_deflated
 from .dicom_frames import Frames, binary_frames, binary_places, decimals, label_map_frames
 from .dicom_object import (
+    EMPTY,
     MAKER,
     Texts,
     UsedModel,
@@ -212,7 +213,7 @@ def _template(series: SourceSeries) -> Dataset:
     from pydicom.dataset import Dataset
 
     first, fact = series.slices[0], Dataset()
-    for keyword in _EMPTY:
+    for keyword in EMPTY:
         setattr(fact, keyword, "")
     fact.SOPClassUID, fact.SOPInstanceUID = _CT_IMAGE, first.instance
     fact.StudyInstanceUID, fact.SeriesInstanceUID = first.study, first.series
@@ -230,12 +231,6 @@ def _template(series: SourceSeries) -> Dataset:
         if (value := value_of(series.header, keyword)) is not None:
             setattr(fact, keyword, value)
     return fact
-
-
-_EMPTY = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"),
-    *("StudyDate", "StudyTime", "ReferringPhysicianName"),
-)
 
 
 def _refer(segmentation: Any, series: SourceSeries) -> None:

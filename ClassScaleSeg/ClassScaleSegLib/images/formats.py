@@ -17,6 +17,7 @@ from ..labels.table import LabelTable
 from .counts import LabelVolume
 from .dicom_rtstruct import RTSTRUCT_SUFFIX, write_dicom_rtstruct
 from .dicom_seg import DICOM_SUFFIX, DicomSeg, write_dicom_seg
+from .dicom_sr import REPORT_SUFFIX, write_dicom_sr
 from .geometry import ROUNDED_SHEAR, Geometry
 from .measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from .seg_nrrd import write_seg_nrrd
@@ -27,7 +28,7 @@ _DICOM = {
     DICOM_SUFFIX: ("a DICOM segmentation", write_dicom_seg),
     RTSTRUCT_SUFFIX: ("a structure set", write_dicom_rtstruct),
 }
-TABLE_SUFFIXES = (".csv",)
+TABLE_SUFFIXES = (".csv", REPORT_SUFFIX)
 ALL_SUFFIXES = (*SEGMENTATION_SUFFIXES, *TABLE_SUFFIXES)
 
 
@@ -147,18 +148,28 @@ def write_statistics(
     table: LabelTable,
     overwrite: bool,
     intensities: bool,
+    segmentation: Path | None = None,
 ) -> None:
-    """Write the size, the codes and the measures of each class as CSV; see `Segmentation.write_statistics`.
+    """Write the size, the codes and the measures of each class; see `Segmentation.write_statistics`.
 
-    :param path: the file, ``.csv``.
+    :param path: the file; its suffix, one of ``TABLE_SUFFIXES``, selects the format.
     :param rows: as from `Segmentation.statistics`.
     :param measures: as from `Segmentation.measures`; the cells of a class that is not there stay empty.
     :param table: has the codes of all rows.
     :param overwrite: replace an existing file.
     :param intensities: whether to write the columns of the intensities.
-    :raises OutputError: if the suffix is not supported or the file cannot be written.
+    :param segmentation: for ``.sr.dcm``: the DICOM segmentation of the same result.
+    :raises OutputError: if the suffix is not supported, the segmentation is missing, or the file cannot be written.
     """
-    _suffix(path, TABLE_SUFFIXES)
+    if _suffix(path, TABLE_SUFFIXES) == REPORT_SUFFIX:
+        if segmentation is None:
+            raise OutputError(
+                f"{path}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give "
+                "its file (segmentation=...), or write .csv."
+            )
+        with replacing(path, overwrite) as temporary:
+            write_dicom_sr(temporary, measures, table, segmentation)
+        return
     measured = [*COLUMNS, *(INTENSITY_COLUMNS if intensities else ())]
     columns = ["LabelValue", "Name", "Voxels", "Volume_mL", *itertools.chain(*CODE_COLUMNS.values()), *measured]
     with replacing(path, overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

@@ -113,19 +113,27 @@ class Segmentation:
         write_confidence(Path(path), self.confidence, self.geometry, overwrite)
 
     def write_statistics(
-        self, path: str | Path, overwrite: bool = False, image: ImageSource | np.ndarray | None = None
+        self,
+        path: str | Path,
+        overwrite: bool = False,
+        image: ImageSource | np.ndarray | None = None,
+        segmentation: str | Path | None = None,
     ) -> None:
-        """Write voxels, millilitres, codes and measures of every class as CSV.
+        """Write voxels, millilitres, codes and measures of every class as a table, or as a report in DICOM.
 
-        :param path: ``.csv``.
+        :param path: ``.csv``; or ``.sr.dcm``, a DICOM structured report, which has fewer measures.
         :param overwrite: replace an existing file.
-        :param image: as of :meth:`measures`; with an image there are also the columns of its intensities.
+        :param image: as of :meth:`measures`; with an image its intensities are measured too.
+        :param segmentation: for ``.sr.dcm`` the DICOM segmentation that :meth:`write` has written from the same result;
+            the report refers to its segments.
         :raises ImageError: as :meth:`measures`.
         :raises OutputExistsError: if the file exists and ``overwrite`` is false.
         :raises OutputError: if the file cannot be written.
         """
         measures = self.measures(image)
-        write_statistics(Path(path), self.statistics(), measures, self.table, overwrite, image is not None)
+        referred = None if segmentation is None else Path(segmentation)
+        rows, intensities = self.statistics(), image is not None
+        write_statistics(Path(path), rows, measures, self.table, overwrite, intensities, referred)
 
     def statistics(self) -> list[LabelVolume]:
         """Return voxels and volume of every class but the background, in table order; 0 voxels if it does not occur."""
