@@ -12,6 +12,7 @@ from ..errors import ImageError, OutputError
 from ..files import given_name
 from ..images.dicom import same_series
 from ..images.dicom_headers import is_dicom
+from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".hdr")
@@ -71,7 +72,9 @@ def find_cases(
     many = bool(folder) or (len(paths) > 1 and channels == 1)
     if many:
         groups = _group(folder or paths, channels)
-        if (_has_suffix(target) or target.name.lower().endswith(DICOM_SUFFIX)) and not target.is_dir():
+        if (
+            _has_suffix(target) or target.name.lower().endswith((DICOM_SUFFIX, RTSTRUCT_SUFFIX))
+        ) and not target.is_dir():
             raise OutputError(f"{target} looks like a file, but there may be many results. Name a folder.")
     else:
         groups = {_case_name(paths, channels): tuple(paths)}

@@ -69,6 +69,7 @@ class TerminalReporter(Reporter):
         self.close()
         kinds = ("confidence", "statistics", "picture")
         files = [facts["output"], *facts.get("more_outputs", ()), *(facts[kind] for kind in kinds if kind in facts)]
+        files += facts.get("more_statistics", ())
         written = ", ".join(map(str, files))
         dice = f", mean Dice {facts['dice']:.3f}" if "dice" in facts else ""
         done = f"{facts['structures']} structures in {facts['seconds']:.1f} s{dice}"

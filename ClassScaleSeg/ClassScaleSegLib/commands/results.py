@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 from ..catalog.download import sha256_of
 from ..errors import OutputError
 from ..files import replacing
+from ..images.contours import refuse_missing_contourpy
+from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX, DicomSeg, refuse_missing_highdicom
 from ..images.dicom_source import read_source
+from ..images.dicom_sr import REPORT_SUFFIX
 from ..images.formats import (
     IMAGE_SUFFIXES,
     SEGMENTATION_SUFFIXES,
@@ -35,19 +38,20 @@ class CaseResults(NamedTuple):
 
     :ivar outputs: files of the segmentation. The first one tells that the case is finished.
     :ivar confidence: file of the confidence, if wanted.
-    :ivar statistics: file of the statistics, if wanted.
+    :ivar statistics: files of the statistics.
     """
 
     outputs: tuple[Path, ...]
     confidence: Path | None
-    statistics: Path | None
+    statistics: tuple[Path, ...]
 
     @classmethod
     def of(cls, job: Job, case: Case, many: bool, overwrite: bool) -> CaseResults:
         """Return the files of a case; with many cases, the job names folders.
 
         :raises OutputExistsError: if a file exists and ``overwrite`` is false.
-        :raises OutputError: if a file cannot be written, or would replace another result of the case.
+        :raises OutputError: if a file cannot be written, or would replace another result of the case; or if a report in
+            DICOM is wanted without a DICOM segmentation.
         """
         outputs = (case.output, *map(Path, job.more_outputs))
         written: set[Path] = set()
@@ -58,11 +62,31 @@ class CaseResults(NamedTuple):
                 raise OutputError(f"{output} or its colour table would replace another result. Choose another name.")
             written |= own
         confidence = _side_file(job.confidence, case, many, ".nrrd")
-        statistics = _side_file(job.statistics, case, many, ".csv")
-        for file, suffixes in ((confidence, IMAGE_SUFFIXES), (statistics, TABLE_SUFFIXES)):
-            if file is not None:
-                check_writable(file, overwrite, suffixes)
-        return cls(outputs, confidence, statistics)
+        wanted = [_side_file(file, case, many, ".csv") for file in (job.statistics, *job.more_statistics)]
+        statistics = tuple(file for file in wanted if file is not None)
+        for file, suffixes in ((confidence, IMAGE_SUFFIXES), *((file, TABLE_SUFFIXES) for file in statistics)):
+            if file is None:
+                continue
+            check_writable(file, overwrite, suffixes)
+            if file.absolute() in written:
+                raise OutputError(f"{file} would replace another result. Choose another name.")
+            written.add(file.absolute())
+        found = cls(outputs, confidence, statistics)
+        if found._reports and found._referred is None:
+            raise OutputError(
+                f"{found._reports[0]} would refer to a DICOM segmentation, and none is written. Add -o "
+                f"NAME{DICOM_SUFFIX}, or write the statistics as .csv."
+            )
+        return found
+
+    @property
+    def _reports(self) -> list[Path]:
+        return [file for file in self.statistics if _ends_with(file, REPORT_SUFFIX)]
+
+    @property
+    def _referred(self) -> Path | None:
+        """The DICOM segmentation to which the reports refer."""
+        return next((file for file in self.outputs if _ends_with(file, DICOM_SUFFIX)), None)
 
     def accept(self, geometry: Geometry) -> None:
         """Refuse files whose format cannot hold the grid of the image.
@@ -74,22 +98,28 @@ class CaseResults(NamedTuple):
                 writable_geometry(path, geometry)
 
     def dicom(self, job: Job, case: Case, reporter: Reporter, models: JobModels) -> DicomSeg | None:
-        """Return what a DICOM segmentation of the case needs; ``None`` for other formats.
+        """Return what the DICOM results of the case need; ``None`` if there are none.
 
-        :raises OutputError: if highdicom is missing, or the image is no series that a segmentation can refer to.
+        :raises OutputError: if a package is missing, or the image is no series to which they can refer.
         :raises ImageError: if the headers of the series cannot be read.
         """
-        if not any(output.name.lower().endswith(DICOM_SUFFIX) for output in self.outputs):
+        contours = any(_ends_with(output, RTSTRUCT_SUFFIX) for output in self.outputs)
+        if self._referred is None and not contours:
             return None
-        refuse_missing_highdicom()
+        if self._referred is not None:
+            refuse_missing_highdicom()
+        if contours:
+            refuse_missing_contourpy()
         series = read_source(case.files[0])
+        said: set[str] = set()
+
+        def tell(sentence: str) -> None:
+            if sentence not in said:  # a segmentation and a structure set of one case have the same to say
+                reporter.progress(Progress("write", 0, 1, message=sentence))
+            said.add(sentence)
+
         used = tuple(replace(model, sha256=sha256_of(path) if path.is_file() else None) for model, path in models.used)
-        return DicomSeg(
-            series,
-            job.options.dicom_seg,
-            used,
-            tell=lambda sentence: reporter.progress(Progress("write", 0, 1, message=sentence)),
-        )
+        return DicomSeg(series, job.options.dicom_seg, used, tell)
 
     def write(
         self,
@@ -104,29 +134,44 @@ class CaseResults(NamedTuple):
 
         :raises OutputError: if a file cannot be written, or exists and ``overwrite`` is false.
         """
+        referred = self._referred if self._reports else None
         with ExitStack() as stack:
             if self.confidence is not None:
                 result.write_confidence(stack.enter_context(replacing(self.confidence, overwrite)))
-            if self.statistics is not None:
-                temporary = stack.enter_context(replacing(self.statistics, overwrite))
+            tables = [stack.enter_context(replacing(file, overwrite)) for file in self.statistics]
+            segmentation = None
+            if referred is not None:  # it is complete before the reports, and has its name before they have theirs
+                segmentation = stack.enter_context(replacing(referred, overwrite))
+                result.write(segmentation, keep_empty=keep_empty, source=dicom)
+            if tables:
                 image = _first_channel(case, models)
                 assert image.voxels is not None  # an image that was just read has its voxels
-                result.write_statistics(temporary, image=image.voxels[0])
+                for table in tables:
+                    result.write_statistics(table, image=image.voxels[0], segmentation=segmentation)
                 del image
             for output in reversed(self.outputs):  # the first one, which tells that a case is finished, comes last
-                result.write(output, overwrite, keep_empty, dicom)
+                if output != referred:
+                    result.write(output, overwrite, keep_empty, dicom)
 
     def facts(self, result: Segmentation) -> dict[str, Any]:
         """Return what a program is told of the results: files, number of structures, and what was cleaned up."""
         facts: dict[str, Any] = {"output": self.outputs[0]}
         if len(self.outputs) > 1:
             facts["more_outputs"] = self.outputs[1:]
-        sides = {"confidence": self.confidence, "statistics": self.statistics}
-        facts |= {kind: file for kind, file in sides.items() if file is not None}
+        if self.confidence is not None:
+            facts["confidence"] = self.confidence
+        if self.statistics:
+            facts["statistics"] = self.statistics[0]
+        if len(self.statistics) > 1:
+            facts["more_statistics"] = self.statistics[1:]
         facts["structures"] = sum(row.voxels > 0 for row in result.statistics())
         if result.changes is not None:
             facts["changes"] = [asdict(change) for change in result.changes]
         return facts
+
+
+def _ends_with(file: Path, suffix: str) -> bool:
+    return file.name.lower().endswith(suffix)
 
 
 def _side_file(wanted: str | Path | None, case: Case, many: bool, suffix: str) -> Path | None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from .. import errors
+from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
 from ..inference.progress import Progress
 from ..options import FIELDS, Options
@@ -53,7 +54,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default=".seg.nrrd",
-        choices=(".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX),
+        choices=(".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX, RTSTRUCT_SUFFIX),
         help="format of segmentations that are written into a folder (default: .seg.nrrd)",
     )
     parser.add_argument(
@@ -66,9 +67,10 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--statistics",
+        action="append",
         metavar="FILE",
-        help="also write volume, surface, position and intensities of each class as CSV; with several images, name a "
-        "folder",
+        help="also write volume, surface, position and intensities of each class: .csv, or .sr.dcm, a DICOM report "
+        "that refers to a .seg.dcm. May be given several times; with several images, name a folder, which gets CSV",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist already")
     parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on standard output")
@@ -109,6 +111,8 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         raise errors.OutputError(
             "With several images, give one folder (-o); --format chooses the format of the results."
         )
+    if found.many and job.more_statistics:
+        raise errors.OutputError("With several images, give one folder for the statistics (--statistics).")
     failed = []
     for index, case in enumerate(found.cases, start=1):
         reporter.begin(case.name, index, len(found.cases))
@@ -155,8 +159,11 @@ def _job(options: argparse.Namespace) -> Job:
     if options.classes_file is not None:
         chosen["classes"] = [*(options.classes or ()), *read_classes(Path(options.classes_file))]
     output, *more = options.output
-    files = (output, options.confidence, options.statistics)
-    return Job(tuple(options.images), tuple(options.model), *files, Options(**chosen), tuple(more))
+    statistics, *more_statistics = options.statistics or [None]
+    files = (output, options.confidence, statistics)
+    return Job(
+        tuple(options.images), tuple(options.model), *files, Options(**chosen), tuple(more), tuple(more_statistics)
+    )
 
 
 def _refuse_name(case: Case) -> None:

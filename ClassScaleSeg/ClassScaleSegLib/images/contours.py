@@ -13,7 +13,7 @@ fills such a polygon rightly, by the even-odd rule or by the nonzero one. The ot
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def refuse_missing_contourpy() -> None:
         ) from error
 
 
-def _traced(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _traced(mask: np.ndarray) -> Any:
     """Return the lines between the voxels of a mask and the others: polygons, and where in them each hole begins.
 
     Between four voxels of which two opposite ones are inside, contourpy decides by their mean, which is below: so these

@@ -14,6 +14,7 @@ from ..options import FIELDS, Options, refuse_unknown
 from .terminal import printable
 
 _FILES = ("output", "confidence", "statistics")
+_MORE_FILES = ("more_outputs", "more_statistics")
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Job:
         claim.
     :ivar output: file of the segmentation.
     :ivar confidence: file of the confidence, if wanted.
-    :ivar statistics: CSV file of the statistics, if wanted.
+    :ivar statistics: file of the statistics, if wanted.
     :ivar options: the other choices; ``confidence`` is set if there is a file of it.
     :ivar more_outputs: further files of the segmentation, in other formats.
+    :ivar more_statistics: further files of the statistics, in other formats.
 
     >>> print(Job(("ct.nrrd",), "toy-120", "ct.seg.nrrd", options=Options(device="cpu", classes="cell 7")))
     segment ct.nrrd with toy-120 into ct.seg.nrrd (device='cpu', classes=('cell 7',))
@@ -40,6 +42,7 @@ class Job:
     statistics: str | Path | None = None
     options: Options = Options()
     more_outputs: tuple[str | Path, ...] = ()
+    more_statistics: tuple[str | Path, ...] = ()
 
     @property
     def models(self) -> tuple[str | Path, ...]:
@@ -61,7 +64,7 @@ class Job:
             "model": [_absolute(model) for model in self.models],
             **{name: (file := getattr(self, name)) and os.path.abspath(file) for name in _FILES},
             "options": {**asdict(self.options), "locate_with": coarse and _absolute(coarse)},
-            "more_outputs": [os.path.abspath(file) for file in self.more_outputs],
+            **{name: [os.path.abspath(file) for file in getattr(self, name)] for name in _MORE_FILES},
         }
         path.write_text(json.dumps(facts), encoding="utf-8")
 
@@ -94,14 +97,16 @@ def _job(facts: Any) -> Job:
         texts = facts.get(name)
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise ClassScaleError(f"{name} must be a list of one or more texts.")
-    more = facts.get("more_outputs", [])
-    if not isinstance(more, list) or not all(isinstance(file, str) for file in more):
-        raise ClassScaleError("more_outputs must be a list of paths of files.")
+    more = {name: facts.get(name, []) for name in _MORE_FILES}
+    for name, files in more.items():
+        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+            raise ClassScaleError(f"{name} must be a list of paths of files.")
     for name in _FILES:
         if not isinstance(facts.get(name), str if name == "output" else (str, NoneType)):
             raise ClassScaleError(f"{name} must be the path of a file.")
     lists = {name: tuple(facts[name]) for name in ("images", "model")}
-    return Job(**{**facts, **lists, "options": Options(**options), "more_outputs": tuple(more)})
+    lists |= {name: tuple(files) for name, files in more.items()}
+    return Job(**{**facts, **lists, "options": Options(**options)})
 
 
 @dataclass(frozen=True)
