@@ -93,18 +93,18 @@ def test_a_folder_of_cases_resumes_and_outlives_a_broken_one(model, ct, tmp_path
 
 
 def test_an_unexpected_fault_in_one_case_does_not_stop_the_others(model, ct, tmp_path, capsys, monkeypatch):
-    from ClassScaleSegLib.inference import segmenter
+    from ClassScaleSegLib.inference import label_map
 
     for i, name in enumerate("ab"):
         ct(f"cases/{name}.nii.gz", seed=i)
-    original = segmenter.read_image
+    original = label_map.read_image
 
     def read(source, *rest, **more):
         if "a.nii.gz" in str(source):
             raise ZeroDivisionError("a bug")
         return original(source, *rest, **more)
 
-    monkeypatch.setattr(segmenter, "read_image", read)
+    monkeypatch.setattr(label_map, "read_image", read)
     assert cpu(tmp_path / "cases", "-m", model, "-o", tmp_path / "out") == ExitCode.SOME_FAILED
     assert "a failed unexpectedly (ZeroDivisionError: a bug)" in capsys.readouterr().err
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"b.seg.nrrd"}
@@ -363,10 +363,10 @@ def test_a_dicom_segmentation_names_the_file_of_the_model(dicom, tmp_path):
 def test_a_dicom_segmentation_of_another_format_is_refused_before_the_computation(
     model, ct, tmp_path, capsys, monkeypatch
 ):
-    from ClassScaleSegLib.inference import segmenter
+    from ClassScaleSegLib.inference import label_map
 
     pytest.importorskip("highdicom")
-    monkeypatch.setattr(segmenter, "read_image", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr(label_map, "read_image", lambda *_, **__: pytest.fail("it was read"))
     assert cpu(ct(), "-m", model, "-o", tmp_path / "out.seg.dcm") == ExitCode.OUTPUT
     assert "is no DICOM series, so a DICOM segmentation of it would have no patient" in capsys.readouterr().err
     assert not (tmp_path / "out.seg.dcm").exists()
