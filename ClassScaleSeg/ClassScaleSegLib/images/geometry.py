@@ -154,6 +154,13 @@ class Geometry:
         """How far voxels are from a grid with perpendicular axes, mm: 0 but for rounding, unless a gantry is tilted."""
         return self.distance(self.perpendicular)
 
+    @property
+    def orientation(self) -> str:
+        """The anatomical directions to which the axes x, y and z point most, such as ``"LPS"``."""
+        import SimpleITK as sitk
+
+        return sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(self.direction)
+
     def turned(self, orientation: str) -> tuple[Geometry, Turn]:
         """Return the grid with its axes in the order and the directions nearest to an anatomical orientation.
 
@@ -164,9 +171,7 @@ class Geometry:
         >>> grid.size, turn.apply(np.zeros((2, 3, 4))).shape
         ((4, 2, 3), (3, 2, 4))
         """
-        import SimpleITK as sitk
-
-        now = sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(self.direction)
+        now = self.orientation
         axes = [next(i for i, letter in enumerate(now) if {letter, wanted} in _OPPOSITE) for wanted in orientation]
         flips = [now[axis] != wanted for axis, wanted in zip(axes, orientation, strict=True)]
         return self._in_order(axes, flips)

@@ -21,7 +21,7 @@ from .formats import write_confidence, write_segmentation, write_statistics
 from .geometry import Geometry
 from .measures import LabelMeasures, measure
 from .nifti import check_nifti, is_nifti
-from .reading import ImageSource, read_image
+from .reading import ImageSource, InputImage, read_image
 from .seg_nrrd import read_segments
 
 if TYPE_CHECKING:
@@ -149,14 +149,9 @@ class Segmentation:
         """
         if image is None or isinstance(image, np.ndarray):
             return measure(self.labels, self.geometry, image)
-        source = read_image(image, channels=1, flat=self.geometry.size[2] == 1)
-        own, other = self.geometry, source.geometry
-        if own.size != other.size:
-            raise ImageError(f"{source.name} has {other.size} voxels and the segmentation {own.size}. {_SAME_GRID}")
-        if own.distance(other) > min(own.spacing) / 2:
-            raise ImageError(f"{source.name} is {own.distance(other):.3g} mm away from the segmentation. {_SAME_GRID}")
+        source = read_on_grid(image, self.geometry)
         assert source.voxels is not None  # an image that was just read has its voxels
-        return measure(self.labels, own, source.voxels[0])
+        return measure(self.labels, self.geometry, source.voxels[0])
 
     def cleaned(
         self,
@@ -237,6 +232,21 @@ class Segmentation:
         image, labels, geometry = read_labels(label_image)
         counts = voxel_counts(labels)
         return cls(labels, own_table(image, counts) if table is None else table, geometry, counts=counts)
+
+
+def read_on_grid(image: ImageSource, geometry: Geometry) -> InputImage:
+    """Read an image with one channel that was segmented.
+
+    :param geometry: that of the segmentation.
+    :raises ImageError: if the image cannot be read, or is on another grid.
+    """
+    source = read_image(image, channels=1, flat=geometry.size[2] == 1)
+    other = source.geometry
+    if geometry.size != other.size:
+        raise ImageError(f"{source.name} has {other.size} voxels and the segmentation {geometry.size}. {_SAME_GRID}")
+    if (distance := geometry.distance(other)) > min(geometry.spacing) / 2:
+        raise ImageError(f"{source.name} is {distance:.3g} mm away from the segmentation. {_SAME_GRID}")
+    return source
 
 
 def class_volumes(counts: np.ndarray, table: LabelTable, geometry: Geometry) -> list[LabelVolume]:

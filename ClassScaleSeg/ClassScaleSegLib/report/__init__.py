@@ -1,0 +1,1 @@
+"""The report: one page of all cases, for people, and the same facts as JSON, for programs."""

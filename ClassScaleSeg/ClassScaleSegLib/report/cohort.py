@@ -1,0 +1,206 @@
+"""Compare the cases of a cohort, and find what is unusual: volumes, missing structures, sides, and what is cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from .facts import CaseFacts, ClassFacts
+from .sides import pairs
+
+FEWEST = 5  # cases that have a structure, before another one is compared with them
+DEVIATIONS = 3.5  # robust standard deviations of the logarithm, beyond which a volume is far from the median
+LEAST_DEVIATION = math.log(1.1)  # a cohort that is more alike is taken to vary by 10 %
+COMMON = 0.8  # share of the cases that have a structure, or have it whole, for the rest to be unusual
+TWICE = 2.0  # larger side to smaller side, where there are too few cases to say what is usual
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something unusual in a case.
+
+    :ivar kind: "volume", "missing", "asymmetry" or "edge".
+    :ivar structure: name of the structure.
+    :ivar text: a sentence.
+    :ivar value: mL; of an asymmetry left divided by right; ``None`` if the structure is missing.
+    :ivar usual: the median of the cohort; ``None`` if there are too few cases.
+    """
+
+    kind: str
+    structure: str
+    text: str
+    value: float | None = None
+    usual: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassOfCohort:
+    """A class over all cases that looked for it.
+
+    :ivar facts: name, colour and codes, as in the first case that has the class.
+    :ivar looked_for: number of cases.
+    :ivar found: number of cases that have it.
+    :ivar cut: number of cases where it reaches the edge of the image.
+    :ivar median_ml: of the cases where it does not; ``None`` if there are none, as are the next two.
+    :ivar smallest_ml: the smallest of those.
+    :ivar largest_ml: the largest.
+    """
+
+    facts: ClassFacts
+    looked_for: int
+    found: int
+    cut: int
+    median_ml: float | None
+    smallest_ml: float | None
+    largest_ml: float | None
+
+
+@dataclass
+class _Class:
+    facts: ClassFacts
+    looked_for: int = 0
+    found: int = 0
+    cut: int = 0
+    whole_ml: list[float] = field(default_factory=list)
+
+
+@dataclass
+class _Usual:
+    """The usual logarithm of a number, and how far it may be away."""
+
+    middle: float
+    spread: float
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> _Usual | None:
+        if len(numbers) < FEWEST:
+            return None
+        logs = [math.log(number) for number in numbers]
+        middle = median(logs)
+        deviation = 1.4826 * median(abs(log - middle) for log in logs)  # that of a normal distribution
+        return cls(middle, DEVIATIONS * max(deviation, LEAST_DEVIATION))
+
+    def far(self, number: float) -> bool:
+        return abs(math.log(number) - self.middle) > self.spread
+
+
+class Cohort:
+    """The numbers of all cases, from which the findings of each follow. It holds no pictures.
+
+    First give it every case by :meth:`add`, then ask.
+    """
+
+    def __init__(self, cases: Iterable[CaseFacts] = ()) -> None:
+        self.done = self.failed = 0
+        self._classes: dict[str, _Class] = {}
+        self._ratios: dict[tuple[str, str], list[float]] = {}
+        self._pairs: dict[tuple[str, ...], list[tuple[str, str]]] = {}  # by the names of all classes
+        self._usual: dict[object, _Usual | None] = {}
+        for case in cases:
+            self.add(case)
+
+    def add(self, case: CaseFacts) -> None:
+        """Count a case. Failed ones are counted only."""
+        if case.error is not None:
+            self.failed += 1
+            return
+        self.done += 1
+        self._usual.clear()
+        for one in case.classes:
+            self._classes.setdefault(one.name, _Class(one)).looked_for += 1
+        for structure in case.structures:
+            entry = self._classes[structure.name]
+            entry.found += 1
+            if structure.touches_edge:
+                entry.cut += 1
+            else:
+                entry.whole_ml.append(structure.volume_ml)
+        for pair, ratio in self._ratios_of(case):
+            self._ratios.setdefault(pair, []).append(ratio)
+
+    def knows(self, case: CaseFacts) -> bool:
+        """Tell whether all classes of a case are known, as after :meth:`add`."""
+        return all(one.name in self._classes for one in case.classes)
+
+    @property
+    def classes(self) -> list[ClassOfCohort]:
+        """All classes, in the order in which the cases named them."""
+        return [
+            ClassOfCohort(
+                entry.facts,
+                entry.looked_for,
+                entry.found,
+                entry.cut,
+                *((median(ml), min(ml), max(ml)) if (ml := entry.whole_ml) else (None, None, None)),
+            )
+            for entry in self._classes.values()
+        ]
+
+    def findings(self, case: CaseFacts) -> list[Finding]:
+        """Return what is unusual in a case that was added, in the order of its classes."""
+        found = {structure.name: structure for structure in case.structures}
+        findings = []
+        for one in case.classes:
+            entry, here = self._classes[one.name], found.get(one.name)
+            if here is None:
+                if entry.found >= max(FEWEST, COMMON * entry.looked_for):
+                    others = f"{entry.found} of {entry.looked_for} cases have it"
+                    findings.append(Finding("missing", one.name, f"{one.name} is missing; {others}."))
+                continue
+            usual = self._of((one.name,), entry.whole_ml)
+            whole = entry.found - entry.cut
+            if here.touches_edge and whole >= max(FEWEST, COMMON * entry.found):
+                text = f"{one.name} is cut by the edge of the image; in {whole} of {entry.found} cases it is whole."
+                findings.append(Finding("edge", one.name, text, here.volume_ml))
+            if usual is not None and usual.far(here.volume_ml):
+                middle = math.exp(usual.middle)
+                if here.volume_ml > middle or not here.touches_edge:  # what is cut is small for that reason
+                    text = f"{one.name} has {_number(here.volume_ml)} mL; the median is {_number(middle)} mL."
+                    findings.append(Finding("volume", one.name, text, here.volume_ml, middle))
+        return findings + self._asymmetries(case)
+
+    def _asymmetries(self, case: CaseFacts) -> list[Finding]:
+        findings = self._single_sides(case)
+        for (left, right), ratio in self._ratios_of(case):
+            usual = self._of((left, right), self._ratios[left, right])
+            if not (usual.far(ratio) if usual else max(ratio, 1 / ratio) > TWICE):
+                continue
+            larger, smaller, times = (left, right, ratio) if ratio > 1 else (right, left, 1 / ratio)
+            text = f"{larger} is {_number(times)} times as large as {smaller}"
+            middle = None if usual is None else math.exp(usual.middle)
+            if middle is not None:
+                text += f"; usual is {_number(middle if ratio > 1 else 1 / middle)} times"
+            findings.append(Finding("asymmetry", larger, f"{text}.", ratio, middle))
+        return findings
+
+    def _single_sides(self, case: CaseFacts) -> list[Finding]:
+        """Return the pairs with one side only. Among more cases such a side is missing, or usual."""
+        names = {one.name for one in case.structures}
+        findings = []
+        for pair in self._pairs_of(case):
+            here, gone = pair if pair[0] in names else pair[::-1]
+            if here in names and gone not in names and self._classes[gone].looked_for < FEWEST:
+                findings.append(Finding("asymmetry", here, f"{here} was found, but not {gone}."))
+        return findings
+
+    def _ratios_of(self, case: CaseFacts) -> list[tuple[tuple[str, str], float]]:
+        """Return the pairs that a case has, both whole, and the volume of the left one divided by that of the right."""
+        whole = {one.name: one.volume_ml for one in case.structures if not one.touches_edge}
+        return [((a, b), whole[a] / whole[b]) for a, b in self._pairs_of(case) if a in whole and b in whole]
+
+    def _pairs_of(self, case: CaseFacts) -> list[tuple[str, str]]:
+        names = tuple(one.name for one in case.classes)
+        if names not in self._pairs:
+            self._pairs[names] = pairs(case.classes)
+        return self._pairs[names]
+
+    def _of(self, key: object, numbers: Sequence[float]) -> _Usual | None:
+        if key not in self._usual:
+            self._usual[key] = _Usual.of(numbers)
+        return self._usual[key]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

@@ -1,0 +1,189 @@
+"""Render all structures in 3D: by VTK in a process of its own, or where that fails, from the front without VTK.
+
+VTK ends the process if a graphics driver is at fault, so it must not run in that of the segmentation.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+_SIDE = 400  # pixels
+_MOST = 160  # voxels along the longest side of what is rendered
+_SECONDS = 60
+_LIGHT = np.array([-0.35, -0.8, 0.5]) / np.linalg.norm([-0.35, -0.8, 0.5])  # from the viewer's upper left; x, y, z
+_failed: list[str] = []  # why VTK cannot be used; then it is not tried again
+
+
+def render(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return a picture of all structures, seen from the front, and how it was made if not by VTK.
+
+    :param labels: uint16 ``(z, y, x)``, whose axes point to superior, posterior and left.
+    :param spacing: mm along z, y, x.
+    :param colors: ``(65536, 3)`` uint8, of each label value.
+    :returns: ``(height, width, 3)`` uint8, and a text such as " (without VTK)".
+    """
+    small, lengths = _reduced(labels, spacing)
+    if not small.any():
+        return np.zeros((_SIDE, _SIDE, 3), np.uint8), " (there are none)"
+    if importlib.util.find_spec("vtkmodules") is None:
+        return projection(small, lengths, colors), " (VTK is not installed: a simple view)"
+    if not _failed:
+        picture = _by_vtk(small, lengths, colors)
+        if picture is not None:
+            return picture, ""
+    return projection(small, lengths, colors), f" (VTK {_failed[0]}: a simple view)"
+
+
+def _reduced(labels: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, list[float]]:
+    """Return the box around the structures, with voxels left out so that it has at most ``_MOST`` along each axis."""
+    found = labels > 0
+    box = []
+    for axis in range(3):
+        where = np.flatnonzero(np.any(found, tuple(other for other in range(3) if other != axis)))
+        box.append(slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 1))
+    inside = labels[tuple(box)]
+    longest = max(count * length for count, length in zip(inside.shape, spacing, strict=True))
+    steps = [max(1, round(longest / _MOST / length)) for length in spacing]
+    reduced = np.ascontiguousarray(inside[tuple(slice(None, None, step) for step in steps)])
+    return reduced, [length * step for length, step in zip(spacing, steps, strict=True)]
+
+
+def projection(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) -> np.ndarray:
+    """Return the first structure behind each point, lit by the slope of its surface; black where there is none.
+
+    :param labels: as of :func:`render`, like the other parameters.
+    """
+    extents = [labels.shape[axis] * spacing[axis] for axis in (0, 2)]
+    height, width = (max(1, round(_SIDE * extent / max(extents))) for extent in extents)
+    rows = (np.arange(height)[::-1] * labels.shape[0]) // height
+    columns = (np.arange(width) * labels.shape[2]) // width
+    found = labels > 0
+    first, hit = found.argmax(1), np.any(found, 1)
+    depth = np.where(hit, first, labels.shape[1]) * spacing[1]
+    shown = np.take_along_axis(labels, first[:, None], 1)[:, 0]
+    up, left = (np.gradient(depth, step, axis=axis) if depth.shape[axis] > 1 else np.zeros(depth.shape)
+                for axis, step in ((0, spacing[0]), (1, spacing[2])))  # fmt: skip
+    normals = np.stack([left, -np.ones(depth.shape), up], -1)
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    light = 0.35 + 0.65 * np.clip(normals @ _LIGHT, 0, 1)
+    picture = np.where(hit[..., None], colors[shown] * light[..., None], 0).astype(np.uint8)
+    return picture[np.ix_(rows, columns)]
+
+
+def _by_vtk(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) -> np.ndarray | None:
+    """Return VTK's picture, which another process makes; ``None``, with the reason in ``_failed``, if it cannot."""
+    values = np.unique(labels[labels > 0])
+    ranks = np.searchsorted(values, labels).astype(np.uint16) + (labels > 0).astype(np.uint16)
+    hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console window on Windows
+    with tempfile.TemporaryDirectory(prefix="classscaleseg-") as folder:
+        given, made = Path(folder, "labels.npz"), Path(folder, "picture.npy")
+        np.savez(given, labels=ranks, spacing=np.asarray(spacing), colors=colors[values])
+        command = [sys.executable, "-m", __name__, str(given), str(made)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=_SECONDS, creationflags=hidden, env=_path())
+        except subprocess.TimeoutExpired:
+            _failed.append(f"took more than {_SECONDS} s")
+            return None
+        except OSError as error:
+            _failed.append(f"could not be started ({error.strerror})")
+            return None
+        if done.returncode or not made.is_file():
+            _failed.append("cannot draw here")
+            return None
+        return np.load(made)
+
+
+def _path() -> dict[str, str]:
+    """Return an environment in which another process finds this package and VTK."""
+    import os
+
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "VTK_DEFAULT_LOG": "off"}
+
+
+def draw(given: str, made: str) -> None:
+    """Render what :func:`render` has saved, and save the picture: what the other process does."""
+    import vtkmodules.vtkInteractionStyle  # noqa: F401
+    import vtkmodules.vtkRenderingOpenGL2  # noqa: F401  registers the renderer
+    from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    from vtkmodules.vtkCommonCore import vtkLookupTable, vtkObject
+    from vtkmodules.vtkCommonDataModel import vtkImageData
+    from vtkmodules.vtkFiltersCore import vtkPolyDataNormals, vtkSurfaceNets3D
+    from vtkmodules.vtkRenderingCore import (
+        vtkActor,
+        vtkPolyDataMapper,
+        vtkRenderer,
+        vtkRenderWindow,
+        vtkWindowToImageFilter,
+    )
+
+    vtkObject.GlobalWarningDisplayOff()
+    with np.load(given) as saved:
+        labels, spacing, colors = np.pad(saved["labels"], 1), saved["spacing"], saved["colors"]
+    image = vtkImageData()
+    image.SetDimensions(*labels.shape[::-1])
+    image.SetSpacing(*spacing[::-1].tolist())
+    image.GetPointData().SetScalars(numpy_to_vtk(labels.ravel(), deep=True))
+    net = vtkSurfaceNets3D()
+    net.SetInputData(image)
+    net.GenerateLabels(len(colors), 1, len(colors))
+    net.SetOutputMeshTypeToTriangles()
+    net.SmoothingOn()
+    net.SetNumberOfIterations(12)
+    net.Update()
+    surface = net.GetOutput()
+    sides = vtk_to_numpy(surface.GetCellData().GetArray("BoundaryLabels"))
+    # a face between two structures is inside; of one between a structure and the outside, that structure's colour
+    seen = sides.max(1).astype(np.int64) - 1
+    paint = numpy_to_vtk(np.ascontiguousarray(colors[seen.clip(0, len(colors) - 1)]), deep=True)
+    paint.SetName("paint")
+    surface.GetCellData().SetScalars(paint)
+    normals = vtkPolyDataNormals()
+    normals.SetInputData(surface)
+    normals.SplittingOff()
+    normals.ConsistencyOff()
+    mapper, actor = vtkPolyDataMapper(), vtkActor()
+    mapper.SetInputConnection(normals.GetOutputPort())
+    mapper.SetLookupTable(vtkLookupTable())
+    mapper.SetScalarModeToUseCellData()
+    actor.SetMapper(mapper)
+    look = actor.GetProperty()
+    look.SetAmbient(0.15)
+    look.SetDiffuse(0.85)
+    look.SetSpecular(0.12)
+    look.SetSpecularPower(20)
+    renderer, window = vtkRenderer(), vtkRenderWindow()
+    renderer.AddActor(actor)
+    renderer.SetBackground(0, 0, 0)
+    renderer.TwoSidedLightingOn()
+    camera = renderer.GetActiveCamera()
+    centre = np.array(actor.GetCenter())
+    # from the front, a little from the patient's left and from above; left is on the right of the picture
+    camera.SetFocalPoint(*centre)
+    camera.SetPosition(*(centre + np.array([0.35, -1.0, 0.25])))
+    camera.SetViewUp(0, 0, 1)
+    camera.SetViewAngle(20)
+    renderer.ResetCamera()
+    camera.Zoom(1.3)
+    window.SetOffScreenRendering(1)
+    window.SetMultiSamples(8)
+    window.SetSize(_SIDE, _SIDE)
+    window.AddRenderer(renderer)
+    window.Render()
+    grab = vtkWindowToImageFilter()
+    grab.SetInput(window)
+    grab.ReadFrontBufferOff()
+    grab.Update()
+    pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars()).reshape(_SIDE, _SIDE, -1)
+    np.save(made, pixels[::-1, :, :3])
+
+
+if __name__ == "__main__":
+    draw(*sys.argv[1:])

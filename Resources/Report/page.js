@@ -1,0 +1,273 @@
+"use strict";
+(() => {
+  const shared = JSON.parse(document.getElementById("shared").textContent);
+  const classes = shared.classes;
+  const many = shared.cases > 1;
+  const list = document.getElementById("cases");
+  const overview = document.getElementById("overview");
+  const article = document.getElementById("case");
+  const cards = [...list.children].map((item, index) => ({
+    item, index, name: item.dataset.name, score: Number(item.dataset.score), failed: item.dataset.failed === "1",
+    text: [...item.querySelectorAll(".name, li")].map((part) => part.textContent).join(" ").toLowerCase(),
+  }));
+  const byName = new Intl.Collator("en", { numeric: true }).compare;
+  const number = (value) => {
+    if (value === null || value === undefined) return "";
+    const size = Math.abs(value);
+    if (size >= 1000) return Math.round(value).toString();
+    return size !== 0 && size < 0.001 ? value.toExponential(1) : Number(value.toPrecision(3)).toString();
+  };
+
+  function make(tag, given = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [key, value] of Object.entries(given)) {
+      if (key === "class") element.className = value;
+      else if (value !== null && value !== undefined) element.setAttribute(key, value);
+    }
+    element.append(...children.filter((child) => child !== null && child !== undefined));
+    return element;
+  }
+
+  // A table whose columns sort by the buttons in their heads. `rows` hold the values to sort by; `show` makes a cell.
+  function table(caption, columns, rows, chosen, changed) {
+    const body = make("tbody");
+    const heads = columns.map((column) => {
+      const button = make("button", { type: "button" }, column.title);
+      const head = make("th", { scope: "col", class: column.text ? "text" : "" }, button);
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending" || (!head.hasAttribute("aria-sort") && !column.text);
+        sort(column.key, down ? "descending" : "ascending");
+        if (changed) changed(column.key, down ? "descending" : "ascending");
+      });
+      return head;
+    });
+    const lines = rows.map((row) => {
+      const cells = columns.map((column, index) => {
+        const shown = column.show ? column.show(row) : number(row[column.key]);
+        const given = index === 0 ? { scope: "row" } : { class: column.text ? "text" : "" };
+        const cell = make(index === 0 ? "th" : "td", given);
+        cell.append(...[shown].flat());
+        return cell;
+      });
+      return { row, line: make("tr", {}, ...cells) };
+    });
+    function sort(key, order) {
+      const index = columns.findIndex((column) => column.key === key);
+      if (index < 0) return;
+      const sign = order === "descending" ? -1 : 1;
+      heads.forEach((head, at) => (at === index ? head.setAttribute("aria-sort", order) : head.removeAttribute("aria-sort")));
+      lines.sort((a, b) => {
+        const [x, y] = [a.row[key], b.row[key]];
+        const [noX, noY] = [x, y].map((value) => value === null || value === undefined || value === "");
+        if (noX || noY) return noX - noY;
+        return sign * (columns[index].text ? byName(x, y) : x - y);
+      });
+      body.append(...lines.map((one) => one.line));
+    }
+    body.append(...lines.map((one) => one.line));
+    if (chosen) sort(chosen.key, chosen.order);
+    const element = make("table", {}, make("caption", {}, caption), make("thead", {}, make("tr", {}, ...heads)), body);
+    const scroll = make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption }, element);
+    const search = make("input", { type: "search", autocomplete: "off", placeholder: "name or code" });
+    search.addEventListener("input", () => {
+      const words = search.value.toLowerCase();
+      for (const one of lines) one.line.hidden = !one.line.textContent.toLowerCase().includes(words);
+    });
+    return [rows.length > 12 ? make("p", { class: "filter" }, make("label", {}, "Search structures ", search)) : null, scroll];
+  }
+
+  const swatch = (row) => {
+    const box = make("span", { class: "swatch", "aria-hidden": "true" });
+    box.style.background = row.color;
+    return [box, row.name];
+  };
+  const coded = (row) => [row.meaning, make("span", { class: "code" }, row.code)];
+
+  const noted = (row) => make("span", { class: row.marked ? "mark" : "" }, row.notes);
+
+  function pairsList(pairs) {
+    const given = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
+    return make("dl", {}, ...given.flatMap(([key, value]) => [make("dt", {}, key), make("dd", {}, value)]));
+  }
+
+  const gib = (bytes) => (bytes ? `${number(bytes / 2 ** 30)} GiB` : null);
+
+  function facts(data) {
+    const run = data.run || {};
+    const stages = Object.entries(run.stages || {}).map(([name, seconds]) => `${name} ${number(seconds)} s`).join(", ");
+    const models = (run.models || []).map((model) =>
+      make("div", {}, model.name, model.licence ? ` (${model.licence})` : "",
+        model.sha256 ? make("span", { class: "code" }, `SHA-256 ${model.sha256}`) : null));
+    const holder = make("div", {}, ...models);
+    return pairsList([
+      ["Image", data.images.join(", ")],
+      ["Modality", data.modality],
+      ["Voxels", data.size ? data.size.join(" × ") : null],
+      ["Spacing", data.spacing ? `${data.spacing.map(number).join(" × ")} mm` : null],
+      ["Axes towards", data.orientation],
+      ["Result", data.outputs.join(", ")],
+      [models.length > 1 ? "Models" : "Model", models.length ? holder : null],
+      ["Options", run.options],
+      ["Device", run.device],
+      ["Started", run.started ? run.started.replace("T", " ").replace("+00:00", " UTC") : null],
+      ["Time", run.seconds ? `${number(run.seconds)} s${stages ? ` (${stages})` : ""}` : null],
+      ["Memory, at most", gib(run.memory_bytes)],
+      ["GPU memory, at most", gib(run.gpu_memory_bytes)],
+      ["Versions", Object.entries(run.versions || {}).map(([name, version]) => `${name} ${version}`).join(", ")],
+    ]);
+  }
+
+  function pictures(data, card) {
+    const shown = data.pictures.map((one) =>
+      make("figure", {},
+        make("img", { src: `data:image/webp;base64,${one.data}`, alt: one.text, width: one.width, height: one.height }),
+        make("figcaption", {}, one.text)));
+    if (shown.length) return [make("div", { class: "pictures" }, ...shown)];
+    const sheet = card.item.querySelector("img");
+    if (!sheet) return [];
+    const alt = `${sheet.alt}, small`;
+    const figure = make("figure", {}, make("img", { src: sheet.src, alt, width: sheet.width, height: sheet.height }));
+    const link = make("a", { href: data.page }, "Larger pictures");
+    return [make("div", { class: "pictures small" }, figure), make("p", {}, link, " are on a page of this case alone.")];
+  }
+
+  const KINDS = { volume: "Volume", missing: "Missing", asymmetry: "Asymmetry", edge: "Cut off" };
+
+  function structures(data, chosen, name) {
+    const marked = new Map();
+    for (const one of data.findings) marked.set(one.structure, [...(marked.get(one.structure) || []), KINDS[one.kind]]);
+    const rows = data.rows.map(([at, volume, surface, mean, deviation, edge, voxels]) => {
+      const one = classes[at];
+      const marks = marked.get(one.name) || [];
+      const notes = [...marks.map((mark) => `▲ ${mark}`), edge ? "at the edge of the image" : ""].filter(Boolean);
+      return { ...one, volume, surface: surface / 100, mean, deviation, voxels, notes: notes.join("; "), marked: marks.length };
+    });
+    const columns = [
+      { key: "name", title: "Structure", text: true, show: swatch },
+      rows.some((row) => row.notes) ? { key: "notes", title: "Notes", text: true, show: noted } : null,
+      { key: "volume", title: "Volume, mL" },
+      many ? { key: "median", title: "Median of cases, mL" } : null,
+      { key: "voxels", title: "Voxels" },
+      { key: "surface", title: "Surface, cm²" },
+      rows.some((row) => row.mean !== null) ? { key: "mean", title: "Mean" } : null,
+      rows.some((row) => row.mean !== null) ? { key: "deviation", title: "Std. dev." } : null,
+      rows.some((row) => row.code) ? { key: "meaning", title: "Code", text: true, show: coded } : null,
+    ].filter(Boolean);
+    const changed = (key, order) => history.replaceState(null, "", address(name, key, order));
+    return table(`${rows.length} structures were found`, columns, rows, chosen, changed);
+  }
+
+  const address = (name, key, order) =>
+    `#case=${encodeURIComponent(name)}${key ? `&sort=${encodeURIComponent(key)}&order=${order}` : ""}`;
+
+  // The first findings, and the rest folded.
+  function unusual(findings) {
+    if (!findings.length) return [];
+    const lines = findings.map((one) => make("li", {}, make("b", {}, `▲ ${KINDS[one.kind]}`), one.text));
+    const all = lines.length <= 8 ? lines : lines.slice(0, 6);
+    const rest = lines.slice(all.length);
+    return [
+      make("h3", {}, "Unusual"),
+      make("ul", { class: "findings" }, ...all),
+      rest.length ? make("details", {}, make("summary", {}, `${rest.length} more`), make("ul", { class: "findings" }, ...rest)) : null,
+    ];
+  }
+
+  function showCase(card, chosen) {
+    const data = JSON.parse(card.item.querySelector("script").textContent);
+    const shown = cards.filter((one) => !one.item.hidden);
+    const order = [...list.children];
+    shown.sort((a, b) => order.indexOf(a.item) - order.indexOf(b.item));
+    const at = shown.indexOf(card);
+    const step = (to, text) => (to ? make("a", { href: address(to.name) }, `${text}: ${to.name}`) : null);
+    const steps = [make("a", { href: "#cases" }, "All cases"), step(shown[at - 1], "Previous"), step(shown[at + 1], "Next")];
+    const missing = data.missing.map((index) => make("li", {}, classes[index].name));
+    article.replaceChildren(...[
+      many ? make("nav", { class: "steps", "aria-label": "Cases" }, ...steps.filter(Boolean)) : null,
+      make("h2", { id: "case-title" }, data.name),
+      data.error ? make("p", { class: "note bad" }, make("b", {}, "Failed: "), data.error) : null,
+      ...data.warnings.map((text) => make("p", { class: "note" }, make("b", {}, "Warning: "), text)),
+      ...pictures(data, card),
+      ...unusual(data.findings),
+      ...(data.error ? [] : [make("h3", {}, "Structures"), ...structures(data, chosen, data.name)]),
+      missing.length
+        ? make("details", {}, make("summary", {}, `${missing.length} classes were not found`), make("ul", { class: "columns" }, ...missing))
+        : null,
+      make("h3", {}, "What was run"),
+      facts(data),
+      ...(data.messages.length ? [make("h3", {}, "Messages"), make("ul", {}, ...data.messages.map((text) => make("li", {}, text)))] : []),
+      ...(data.changes.length
+        ? [make("details", {}, make("summary", {}, `The clean-up changed ${data.changes.length} classes`),
+            make("ul", {}, ...data.changes.map((text) => make("li", {}, text))))]
+        : []),
+    ].filter(Boolean));
+    overview.hidden = true;
+    article.hidden = false;
+    document.title = many ? `${data.name} – ${shared.title}` : shared.title;
+  }
+
+  let from = null;
+  function route(focus) {
+    const wanted = new URLSearchParams(location.hash.slice(1));
+    const card = cards.find((one) => one.name === wanted.get("case")) || (many ? null : cards[0]);
+    if (card) {
+      showCase(card, wanted.has("sort") ? { key: wanted.get("sort"), order: wanted.get("order") } : null);
+      from = card;
+      if (focus) {
+        scrollTo(0, 0);
+        article.focus({ preventScroll: true });
+      }
+    } else if (["", "#cases"].includes(location.hash) || overview.hidden) {
+      article.hidden = true;
+      overview.hidden = false;
+      document.title = shared.title;
+      if (focus && from) from.item.querySelector("a").focus();
+    }
+  }
+
+  const search = document.getElementById("search");
+  const only = document.getElementById("only");
+  const sorting = document.getElementById("order");
+  function choose() {
+    const words = search.value.trim().toLowerCase();
+    let count = 0;
+    for (const card of cards) {
+      card.item.hidden = !(card.text.includes(words) && (!only.checked || card.score > 0));
+      count += !card.item.hidden;
+    }
+    document.getElementById("count").textContent = count === cards.length ? `${count} cases` : `${count} of ${cards.length} cases`;
+  }
+  function arrange() {
+    const compare = { unusual: (a, b) => b.score - a.score || a.index - b.index, name: (a, b) => a.index - b.index };
+    list.append(...[...cards].sort(compare[sorting.value]).map((card) => card.item));
+  }
+  search.addEventListener("input", choose);
+  only.addEventListener("change", choose);
+  sorting.addEventListener("change", arrange);
+
+  const cohort = document.getElementById("cohort");
+  cohort.addEventListener("toggle", () => {
+    const holder = cohort.lastElementChild;
+    if (!cohort.open || holder.children.length) return;
+    const columns = [
+      { key: "name", title: "Structure", text: true, show: swatch },
+      { key: "found", title: "Found" },
+      { key: "looked", title: "Looked for" },
+      { key: "cut", title: "Cut off" },
+      { key: "median", title: "Median, mL" },
+      { key: "smallest", title: "Smallest, mL" },
+      { key: "largest", title: "Largest, mL" },
+      classes.some((one) => one.code) ? { key: "meaning", title: "Code", text: true, show: coded } : null,
+    ].filter(Boolean);
+    const caption = `${classes.length} classes. Found, looked for and cut off count cases; volumes are of structures that are whole.`;
+    holder.append(...table(caption, columns, classes).filter(Boolean));
+  });
+
+  cohort.hidden = !many;
+  arrange();
+  choose();
+  route(false);
+  addEventListener("hashchange", () => {
+    if (location.hash !== "#main") route(true);
+  });
+})();
