@@ -100,6 +100,13 @@ def demo_command(options: argparse.Namespace, reporter: Reporter) -> None:
     run_demo(options.name, options.output, options.device, reporter)
 
 
+def report_command(options: argparse.Namespace, reporter: Reporter) -> None:
+    """Write the page of a report again, from the files of its cases, such as after several machines have added some."""
+    from ..report.report import Report
+
+    print(Report(options.folder).write(options.title))
+
+
 def _parser() -> argparse.ArgumentParser:
     codes = "\n".join(f"  {code.value:>3}  {code.name.lower().replace('_', ' ')}" for code in ExitCode)
     parser = argparse.ArgumentParser(
@@ -135,6 +142,10 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
     add_models_options(command("models", models_command))
+
+    report = command("report", report_command)
+    report.add_argument("folder", metavar="DIR", help="folder of the report, as of segment --report")
+    report.add_argument("--title", help="title of the page (default: the name of the case, or the number of cases)")
 
     demo = command("demo", demo_command)
     text = "sample to segment: toy (default), toy-1000 or head"

@@ -67,7 +67,7 @@ class TerminalReporter(Reporter):
 
     def result(self, **facts: Any) -> None:
         self.close()
-        kinds = ("confidence", "statistics", "picture")
+        kinds = ("confidence", "statistics", "picture", "report")
         files = [facts["output"], *facts.get("more_outputs", ()), *(facts[kind] for kind in kinds if kind in facts)]
         files += facts.get("more_statistics", ())
         written = ", ".join(map(str, files))

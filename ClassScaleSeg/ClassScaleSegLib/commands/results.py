@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..catalog.download import sha256_of
 from ..errors import OutputError
@@ -22,8 +23,10 @@ from ..images.formats import (
     check_writable,
     files_of,
     writable_geometry,
+    write_statistics,
 )
 from ..images.geometry import Geometry
+from ..images.measures import LabelMeasures
 from ..images.reading import InputImage, read_image
 from ..images.segmentation import Segmentation
 from ..inference.progress import Progress
@@ -31,6 +34,37 @@ from ..process.job import Job
 from .cases import Case
 from .job_models import JobModels
 from .reporting import Reporter
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Measured:
+    """The image of a case and the measures of its structures, read and computed when they are first asked for."""
+
+    def __init__(self, result: Segmentation, case: Case, models: JobModels) -> None:
+        self._result, self._case, self._models = result, case, models
+
+    @cached_property
+    def _image(self) -> InputImage:
+        """The first channel, read anew: during the segmentation its voxels were freed."""
+        channels = self._models.channels if len(self._case.files) == 1 else 1
+        return read_image(self._case.files[0], channels, flat=self._models.flat, nibabel=self._models.nibabel)
+
+    @property
+    def voxels(self) -> np.ndarray:
+        """The intensities, ``(z, y, x)``, as long as this object lives."""
+        assert self._image.voxels is not None  # an image that was just read has its voxels
+        return self._image.voxels[0]
+
+    @cached_property
+    def measures(self) -> dict[int, LabelMeasures]:
+        """As :meth:`Segmentation.measures` returns them."""
+        return self._result.measures(self.voxels)
+
+    def free_image(self) -> None:
+        """Free the voxels; asking for them reads them again."""
+        self.__dict__.pop("_image", None)
 
 
 class CaseResults(NamedTuple):
@@ -124,8 +158,7 @@ class CaseResults(NamedTuple):
     def write(
         self,
         result: Segmentation,
-        case: Case,
-        models: JobModels,
+        measured: Measured,
         overwrite: bool,
         keep_empty: bool,
         dicom: DicomSeg | None,
@@ -143,12 +176,10 @@ class CaseResults(NamedTuple):
             if referred is not None:  # it is complete before the reports, and has its name before they have theirs
                 segmentation = stack.enter_context(replacing(referred, overwrite))
                 result.write(segmentation, keep_empty=keep_empty, source=dicom)
-            if tables:
-                image = _first_channel(case, models)
-                assert image.voxels is not None  # an image that was just read has its voxels
-                for table in tables:
-                    result.write_statistics(table, image=image.voxels[0], segmentation=segmentation)
-                del image
+            for table in tables:
+                rows, measures = result.statistics(), measured.measures
+                write_statistics(table, rows, measures, result.table, overwrite, True, segmentation)
+            measured.free_image()
             for output in reversed(self.outputs):  # the first one, which tells that a case is finished, comes last
                 if output != referred:
                     result.write(output, overwrite, keep_empty, dicom)
@@ -178,9 +209,3 @@ def _side_file(wanted: str | Path | None, case: Case, many: bool, suffix: str) -
     if wanted is None:
         return None
     return Path(wanted) / f"{case.name}{suffix}" if many else Path(wanted)
-
-
-def _first_channel(case: Case, models: JobModels) -> InputImage:
-    """Read the image anew for its intensities: during the segmentation its voxels were freed."""
-    channels = models.channels if len(case.files) == 1 else 1
-    return read_image(case.files[0], channels, flat=models.flat, nibabel=models.nibabel)

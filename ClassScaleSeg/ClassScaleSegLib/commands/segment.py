@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from .. import errors
@@ -14,14 +15,16 @@ from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job, read_job
 from ..process.terminal import flush
-from .cases import Case, find_cases
+from ..report.recording import Recorder
+from .cases import Case, Cases, find_cases
 from .job_models import JobModels, open_models
+from .job_report import JobReport, NotingReporter
 from .options import add_options
 from .reporting import Reporter
-from .results import CaseResults
+from .results import CaseResults, Measured
 
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file
-_IN_JOB = ("images", "output", "model", "confidence", "statistics", "classes_file", *_OPTIONS)
+_IN_JOB = ("images", "output", "model", "confidence", "statistics", "report", "classes_file", *_OPTIONS)
 
 
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +75,12 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         help="also write volume, surface, position and intensities of each class: .csv, or .sr.dcm, a DICOM report "
         "that refers to a .seg.dcm. May be given several times; with several images, name a folder, which gets CSV",
     )
+    parser.add_argument(
+        "--report",
+        metavar="DIR",
+        help="also write a page of all cases into this folder, with pictures, volumes and what is unusual, and the same "
+        "as JSON",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist already")
     parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on standard output")
     parser.add_argument(
@@ -113,16 +122,37 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         )
     if found.many and job.more_statistics:
         raise errors.OutputError("With several images, give one folder for the statistics (--statistics).")
+    report = None if job.report is None else JobReport(job.report, job, models, options.overwrite)
+    if report is not None:
+        report.files.check()
+    try:
+        failed = _segment_cases(job, found, options.overwrite, reporter, models, report)
+    except BaseException:
+        if report is not None:
+            with suppress(errors.ClassScaleError):  # the other fault is told
+                report.write()
+        raise
+    if report is not None:
+        report.write()
+    return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def _segment_cases(
+    job: Job, found: Cases, overwrite: bool, reporter: Reporter, models: JobModels, report: JobReport | None
+) -> list[str]:
+    """Segment all cases, and return the names of those that failed."""
     failed = []
     for index, case in enumerate(found.cases, start=1):
         reporter.begin(case.name, index, len(found.cases))
         try:
-            if found.many and case.output.exists() and not options.overwrite:
+            if found.many and case.output.exists() and not overwrite:
                 reporter.skipped(f"{case.output} exists already")
+                if report is not None:
+                    report.add_finished(case)
                 continue
             _refuse_name(case)
-            results = CaseResults.of(job, case, found.many, options.overwrite)
-            _segment_case(job, options.overwrite, reporter, case, results, models)
+            results = CaseResults.of(job, case, found.many, overwrite)
+            _segment_case(job, overwrite, reporter, case, results, models, report)
         except Exception as error:
             if not found.many or isinstance(error, errors.Cancelled):
                 raise
@@ -132,7 +162,9 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
                 error = reporter.faults.sentence(case.name, error)
             reporter.error(error)
             failed.append(case.name)
-    return ExitCode.SOME_FAILED if failed else ExitCode.OK
+            if report is not None:
+                report.add_failed(case, error)
+    return failed
 
 
 def read_classes(path: Path) -> list[str]:
@@ -160,9 +192,16 @@ def _job(options: argparse.Namespace) -> Job:
         chosen["classes"] = [*(options.classes or ()), *read_classes(Path(options.classes_file))]
     output, *more = options.output
     statistics, *more_statistics = options.statistics or [None]
-    files = (output, options.confidence, statistics)
     return Job(
-        tuple(options.images), tuple(options.model), *files, Options(**chosen), tuple(more), tuple(more_statistics)
+        tuple(options.images),
+        tuple(options.model),
+        output,
+        options.confidence,
+        statistics,
+        Options(**chosen),
+        tuple(more),
+        tuple(more_statistics),
+        options.report,
     )
 
 
@@ -174,12 +213,32 @@ def _refuse_name(case: Case) -> None:
 
 
 def _segment_case(
-    job: Job, overwrite: bool, reporter: Reporter, case: Case, results: CaseResults, models: JobModels
+    job: Job,
+    overwrite: bool,
+    reporter: Reporter,
+    case: Case,
+    results: CaseResults,
+    models: JobModels,
+    report: JobReport | None,
 ) -> None:
     begin = time.monotonic()
+    if report is not None:
+        report.files.check(case.name)
+    noted = Recorder()
+    noting = NotingReporter(reporter, noted)
     images = case.files[0] if len(case.files) == 1 else case.files
-    dicom = results.dicom(job, case, reporter, models)
-    result = models.run(images, progress=reporter.progress, accept=results.accept)
-    reporter.progress(Progress("write", 0, 1))
-    results.write(result, case, models, overwrite, job.options.keep_empty, dicom)
-    reporter.result(**results.facts(result), seconds=round(time.monotonic() - begin, 2))
+    dicom = results.dicom(job, case, noting, models)
+    result = models.run(images, progress=noting.progress, accept=results.accept)
+    noting.progress(Progress("write", 0, 1))
+    measured = Measured(result, case, models)
+    results.write(result, measured, overwrite, job.options.keep_empty, dicom)
+    facts = results.facts(result)
+    if report is not None:
+        try:
+            report.add(case, result, measured, results, noted)
+        except errors.ClassScaleError as error:
+            raise type(error)(
+                f"{results.outputs[0]} was written, but the case is not in the report. {error}"
+            ) from error
+        facts["report"] = report.files.index
+    reporter.result(**facts, seconds=round(time.monotonic() - begin, 2))

@@ -13,7 +13,7 @@ from ..errors import ClassScaleError, reason
 from ..options import FIELDS, Options, refuse_unknown
 from .terminal import printable
 
-_FILES = ("output", "confidence", "statistics")
+_FILES = ("output", "confidence", "statistics", "report")
 _MORE_FILES = ("more_outputs", "more_statistics")
 
 
@@ -30,6 +30,7 @@ class Job:
     :ivar options: the other choices; ``confidence`` is set if there is a file of it.
     :ivar more_outputs: further files of the segmentation, in other formats.
     :ivar more_statistics: further files of the statistics, in other formats.
+    :ivar report: folder of the report, if wanted.
 
     >>> print(Job(("ct.nrrd",), "toy-120", "ct.seg.nrrd", options=Options(device="cpu", classes="cell 7")))
     segment ct.nrrd with toy-120 into ct.seg.nrrd (device='cpu', classes=('cell 7',))
@@ -43,6 +44,7 @@ class Job:
     options: Options = Options()
     more_outputs: tuple[str | Path, ...] = ()
     more_statistics: tuple[str | Path, ...] = ()
+    report: str | Path | None = None
 
     @property
     def models(self) -> tuple[str | Path, ...]:
@@ -103,7 +105,7 @@ def _job(facts: Any) -> Job:
             raise ClassScaleError(f"{name} must be a list of paths of files.")
     for name in _FILES:
         if not isinstance(facts.get(name), str if name == "output" else (str, NoneType)):
-            raise ClassScaleError(f"{name} must be the path of a file.")
+            raise ClassScaleError(f"{name} must be the path of a file{' or folder' * (name == 'report')}.")
     lists = {name: tuple(facts[name]) for name in ("images", "model")}
     lists |= {name: tuple(files) for name, files in more.items()}
     return Job(**{**facts, **lists, "options": Options(**options)})

@@ -136,8 +136,8 @@ def _window(planes: Sequence[np.ndarray | None], ct: bool) -> Callable[[np.ndarr
     """Return a function that makes intensities grey, uint8."""
     values = [plane[::2, ::2].astype(np.float32).ravel() for plane in planes if plane is not None]
     low, high = _SOFT_TISSUE
-    if values and not ct:
-        every = np.concatenate(values)
+    every = np.concatenate(values) if values else np.zeros(1, np.float32)
+    if values and not (ct and every.min() < _SOFT_TISSUE[0]):
         inside = every[every > every.min()]  # not the air around, if that is one value
         low, high = np.percentile(inside if inside.size else every, _PERCENTS)
     return lambda plane: (

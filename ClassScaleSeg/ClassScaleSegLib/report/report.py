@@ -93,6 +93,7 @@ class Report:
         *,
         measures: Mapping[int, LabelMeasures] | None = None,
         modality: str | None = None,
+        ct: bool | None = None,
         images: Sequence[str | Path] = (),
         outputs: Sequence[str | Path] = (),
         warnings: Sequence[str] = (),
@@ -105,7 +106,9 @@ class Report:
         :param image: the image that was segmented: a file, a DICOM folder, or its voxels ``(z, y, x)``. ``None``: the
             slices are black, and there are no intensities.
         :param measures: those of the result and this image, if they are known already.
-        :param modality: as in DICOM, such as "CT", whose pictures show the soft tissue.
+        :param modality: as in DICOM, such as "CT".
+        :param ct: whether the voxels are Hounsfield units, of which the pictures show the soft tissue. ``None``: as the
+            modality says.
         :param images: the image files, of which the report says the names.
         :param outputs: the files with the segmentation, likewise.
         :param warnings: why the result may be poor.
@@ -134,7 +137,9 @@ class Report:
             messages=tuple(dict.fromkeys(messages)),
             run=run,
         )
-        write_case(self.folder, ReportedCase(facts, pictures_of(result, voxels, modality == "CT")))
+        write_case(
+            self.folder, ReportedCase(facts, pictures_of(result, voxels, modality == "CT" if ct is None else ct))
+        )
 
     def add_failed(self, name: str, error: object, images: Sequence[str | Path] = ()) -> None:
         """Add a case without a result, unless the report has one of it.

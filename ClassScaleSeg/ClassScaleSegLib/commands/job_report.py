@@ -1,0 +1,143 @@
+"""The report of a job: what ``classscaleseg segment --report`` notes of each case, and ``classscaleseg report``."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from ..catalog.download import sha256_of
+from ..errors import ClassScaleError, ImageError
+from ..images.dicom_headers import is_dicom, read_slices
+from ..images.dicom_seg import UsedModel
+from ..images.segmentation import Segmentation
+from ..inference.devices import choose_device
+from ..inference.progress import Progress
+from ..models.advice import advise
+from ..models.summary import ModelSummary, summarize
+from ..process.job import Job
+from ..report.facts import Run
+from ..report.recording import Recorder
+from ..report.report import Report
+from .cases import Case
+from .job_models import JobModels
+from .reporting import Reporter
+from .results import CaseResults, Measured
+
+
+class JobReport:
+    """Adds the cases of a job to its report.
+
+    :param folder: of the report.
+    :param overwrite: replace cases that it has already.
+    """
+
+    def __init__(self, folder: str | Path, job: Job, models: JobModels, overwrite: bool) -> None:
+        self.files = Report(folder, overwrite)
+        self._job, self._models = job, models
+        self._added = False
+
+    def add(self, case: Case, result: Segmentation, measured: Measured, results: CaseResults, noted: Recorder) -> None:
+        """Add a case that was segmented.
+
+        :raises OutputError: if its file cannot be written.
+        """
+        run = noted.run(self._device, str(self._job.options), self._used)
+        self._write(case, result, measured, results.outputs, noted.messages, run)
+
+    def add_finished(self, case: Case) -> None:
+        """Add a case that an earlier run has segmented, unless the report has it. How it was made is not known.
+
+        :raises ClassScaleError: if its image or its segmentation cannot be read.
+        """
+        if not self.files.has(case.name):
+            result = Segmentation.from_image(case.output)
+            self._write(case, result, Measured(result, case, self._models), (case.output,), (), None)
+
+    def add_failed(self, case: Case, error: ClassScaleError) -> None:
+        """Add a case without a result.
+
+        :raises OutputError: if its file cannot be written.
+        """
+        self.files.add_failed(case.name, error, case.files)
+        self._added = True
+
+    def write(self) -> Path | None:
+        """Write the page, if a case was added.
+
+        :raises OutputError: if it cannot be written.
+        """
+        return self.files.write() if self._added else None
+
+    def _write(
+        self,
+        case: Case,
+        result: Segmentation,
+        measured: Measured,
+        outputs: Sequence[Path],
+        messages: Sequence[str],
+        run: Run | None,
+    ) -> None:
+        modality = _modality(case.files[0])
+        spacing = result.geometry.spacing[::-1]
+        warnings = [sentence for one in self._summaries for sentence in advise(one, spacing, modality)]
+        self.files.add(
+            case.name,
+            result,
+            measured.voxels,
+            measures=measured.measures,
+            modality=modality,
+            ct=(modality or self._summaries[0].modality) == "CT",
+            images=case.files,
+            outputs=outputs,
+            warnings=tuple(dict.fromkeys(warnings)),
+            messages=messages,
+            run=run,
+        )
+        self._added = True
+
+    @cached_property
+    def _summaries(self) -> list[ModelSummary]:
+        return [summarize(path, self._job.options.configuration) for _, path in self._models.used]
+
+    @cached_property
+    def _used(self) -> list[UsedModel]:
+        used = self._models.used
+        return [replace(model, sha256=sha256_of(path) if path.is_file() else None) for model, path in used]
+
+    @cached_property
+    def _device(self) -> str:
+        name = choose_device(self._job.options.device)
+        if name.startswith("cuda"):
+            about = sys.modules["torch"].cuda.get_device_name(name)
+        else:
+            about = platform.processor() or platform.machine()
+        return f"{name} ({about})" if about else name
+
+
+class NotingReporter(Reporter):
+    """Passes progress on to another reporter, and notes it for the report."""
+
+    def __init__(self, reporter: Reporter, recorder: Recorder) -> None:
+        super().__init__(reporter.faults)
+        self._reporter, self._recorder = reporter, recorder
+
+    def progress(self, report: Progress) -> None:
+        self._recorder.note(report.stage, report.message)
+        self._reporter.progress(report)
+
+
+def _modality(path: Path) -> str | None:
+    """Return the modality in the header of a DICOM file, or of the first image in a DICOM folder."""
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file() and is_dicom(file):
+                for one in read_slices(file):
+                    return one.modality or None
+    except (OSError, ImageError):
+        return None
+    return None
