@@ -184,7 +184,7 @@
     const missing = data.missing.map((index) => make("li", {}, classes[index].name));
     article.replaceChildren(...[
       many ? make("nav", { class: "steps", "aria-label": "Cases" }, ...steps.filter(Boolean)) : null,
-      make("h2", { id: "case-title" }, data.name),
+      many ? make("h2", { id: "case-title" }, data.name) : null,
       data.error ? make("p", { class: "note bad" }, make("b", {}, "Failed: "), data.error) : null,
       ...data.warnings.map((text) => make("p", { class: "note" }, make("b", {}, "Warning: "), text)),
       ...pictures(data, card),

@@ -38,15 +38,30 @@ class JobReport:
     def __init__(self, folder: str | Path, job: Job, models: JobModels, overwrite: bool) -> None:
         self.files = Report(folder, overwrite)
         self._job, self._models = job, models
+        self._noted = Recorder()
         self._added = False
 
-    def add(self, case: Case, result: Segmentation, measured: Measured, results: CaseResults, noted: Recorder) -> None:
-        """Add a case that was segmented.
+    def begin(self, case: Case, reporter: Reporter) -> Reporter:
+        """Begin to note how a case is segmented.
+
+        :returns: what the segmentation should report to; it passes everything on to ``reporter``.
+        :raises OutputError: if the report cannot get this case.
+        """
+        self.files.check(case.name)
+        self._noted = Recorder()
+        return _NotingReporter(reporter, self._noted)
+
+    def add(self, case: Case, result: Segmentation, measured: Measured, results: CaseResults) -> Path:
+        """Add a case that was segmented, and return the page that it will be on.
 
         :raises OutputError: if its file cannot be written.
         """
-        run = noted.run(self._device, str(self._job.options), self._used)
-        self._write(case, result, measured, results.outputs, noted.messages, run)
+        run = self._noted.run(self._device, str(self._job.options), self._used)
+        try:
+            self._write(case, result, measured, results.outputs, self._noted.messages, run)
+        except ClassScaleError as error:
+            raise type(error)(f"{results.outputs[0]} is written, but the case is not in the report. {error}") from error
+        return self.files.index
 
     def add_finished(self, case: Case) -> None:
         """Add a case that an earlier run has segmented, unless the report has it. How it was made is not known.
@@ -118,7 +133,7 @@ class JobReport:
         return f"{name} ({about})" if about else name
 
 
-class NotingReporter(Reporter):
+class _NotingReporter(Reporter):
     """Passes progress on to another reporter, and notes it for the report."""
 
     def __init__(self, reporter: Reporter, recorder: Recorder) -> None:

@@ -15,10 +15,9 @@ from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job, read_job
 from ..process.terminal import flush
-from ..report.recording import Recorder
 from .cases import Case, Cases, find_cases
 from .job_models import JobModels, open_models
-from .job_report import JobReport, NotingReporter
+from .job_report import JobReport
 from .options import add_options
 from .reporting import Reporter
 from .results import CaseResults, Measured
@@ -222,10 +221,7 @@ def _segment_case(
     report: JobReport | None,
 ) -> None:
     begin = time.monotonic()
-    if report is not None:
-        report.files.check(case.name)
-    noted = Recorder()
-    noting = NotingReporter(reporter, noted)
+    noting = reporter if report is None else report.begin(case, reporter)
     images = case.files[0] if len(case.files) == 1 else case.files
     dicom = results.dicom(job, case, noting, models)
     result = models.run(images, progress=noting.progress, accept=results.accept)
@@ -234,11 +230,5 @@ def _segment_case(
     results.write(result, measured, overwrite, job.options.keep_empty, dicom)
     facts = results.facts(result)
     if report is not None:
-        try:
-            report.add(case, result, measured, results, noted)
-        except errors.ClassScaleError as error:
-            raise type(error)(
-                f"{results.outputs[0]} was written, but the case is not in the report. {error}"
-            ) from error
-        facts["report"] = report.files.index
+        facts["report"] = report.add(case, result, measured, results)
     reporter.result(**facts, seconds=round(time.monotonic() - begin, 2))

@@ -139,7 +139,8 @@ def _window(planes: Sequence[np.ndarray | None], ct: bool) -> Callable[[np.ndarr
     every = np.concatenate(values) if values else np.zeros(1, np.float32)
     if values and not (ct and every.min() < _SOFT_TISSUE[0]):
         inside = every[every > every.min()]  # not the air around, if that is one value
-        low, high = np.percentile(inside if inside.size else every, _PERCENTS)
+        low, high = np.percentile(inside if inside.size else every, _PERCENTS).tolist()
+        low = low if low < high else float(every.min())
     return lambda plane: (
         ((plane.astype(np.float32) - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
     )

@@ -85,7 +85,7 @@ def _by_vtk(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) ->
     with tempfile.TemporaryDirectory(prefix="classscaleseg-") as folder:
         given, made = Path(folder, "labels.npz"), Path(folder, "picture.npy")
         np.savez(given, labels=ranks, spacing=np.asarray(spacing), colors=colors[values])
-        command = [sys.executable, "-m", __name__, str(given), str(made)]
+        command = [sys.executable or "python", "-m", __name__, str(given), str(made)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=_SECONDS, creationflags=hidden, env=_path())
         except subprocess.TimeoutExpired:

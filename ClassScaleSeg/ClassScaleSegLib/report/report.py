@@ -196,7 +196,7 @@ class Report:
         if not case.pictures:
             return None
         with replacing(path, overwrite=True) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-            text = f"One of {cohort.done + cohort.failed} cases."
+            text = f"One of {cohort.done + cohort.failed} cases, with which it was compared."
             for part in page(case.facts.name, text, cohort.classes, [(case, findings, None)], 1):
                 file.write(part)
         return "cases/" + quote(path.name)
@@ -244,6 +244,9 @@ def _case(facts: CaseFacts, findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _summary(cohort: Cohort) -> str:
-    found = [len(cohort.classes), sum(one.found > 0 for one in cohort.classes)]
+    found = sum(one.found > 0 for one in cohort.classes)
+    classes = f"{found} of {len(cohort.classes)} classes were found"
+    if cohort.done + cohort.failed == 1:
+        return f"{classes}." if cohort.done else "The segmentation failed."
     failed = f", {cohort.failed} failed" if cohort.failed else ""
-    return f"{cohort.done} segmented{failed}. {found[1]} of {found[0]} classes were found in at least one case."
+    return f"{cohort.done} segmented{failed}. {classes} in at least one case."
