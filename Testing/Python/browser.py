@@ -88,7 +88,9 @@ class Browser:
         return json.loads(message)
 
     def open(self, address: str) -> None:
-        """Open an address, and wait until it is loaded."""
+        """Open an address anew, and wait until it is loaded."""
+        self.call("Page.navigate", url="about:blank")
+        self.until("location.href === 'about:blank'")
         self.events.clear()
         self.call("Page.navigate", url=address)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
