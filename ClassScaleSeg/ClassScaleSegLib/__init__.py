@@ -28,6 +28,7 @@ from .labels.table import LabelTable
 from .models.model import Model, open_model
 from .models.packing import pack
 from .options import Options
+from .report.report import Report
 
 __all__ = [
     "Cancelled",
@@ -46,6 +47,7 @@ __all__ = [
     "OutputError",
     "OutputExistsError",
     "Progress",
+    "Report",
     "Segmentation",
     "UsedModel",
     "open_model",

@@ -3,9 +3,9 @@
     python Testing/Benchmarks/report.py [--quick]
 
 The cases are written once, with the pictures of the toy sample and volumes that vary by a tenth; only the page and the
-JSON are measured, each number of cases in a process of its own. Memory is what writing takes beyond the libraries and the case that was made first. In
-headless Chromium the page is opened from its file, scrolled from top to bottom in steps of a window, searched, and a
-case is shown. Its memory is that of all its processes.
+JSON are measured, each number of cases in a process of its own. Memory is what writing takes beyond the libraries and
+the case that was made first. In headless Chromium the page is opened from its file, scrolled from top to bottom in
+steps of a window, searched, and a case is shown. Its memory is that of all its processes.
 """
 
 from __future__ import annotations

@@ -327,6 +327,13 @@ def sections() -> list[str]:
             "comes after the measuring, whose time is given apart. Other programs were at work on the machine.",
             ("dicom_rtstruct", command("dicom_rtstruct"), with_bars()),
         ),
+        section(
+            "14. The report of a thousand cases",
+            "117 classes, on one thread; each process with its own. With more than 60 cases the common page has small "
+            "pictures. Chromium without a window opened the page from its file; its memory is that of all its "
+            "processes. Other programs were at work on the machine.",
+            ("report", command("report"), with_bars()),
+        ),
     ]
 
 
