@@ -18,7 +18,7 @@ from ..images.measures import LabelMeasures
 from ..images.segmentation import Segmentation, read_on_grid
 from ..version import VERSION as OURS
 from .case_files import ReportedCase, case_files, case_path, read_case, write_case
-from .cohort import Cohort, Finding
+from .cohort import ClassOfCohort, Cohort, Finding
 from .facts import VERSION, CaseFacts, Run, facts_of
 from .page import GENERATOR, page
 from .pictures import pictures_of
@@ -164,6 +164,7 @@ class Report:
             cohort.add(case.facts)
         if not files:
             raise OutputError(f"{self.folder / 'cases'} has no case, so there is no report to write.")
+        classes = cohort.classes
         title = title or (case.facts.name if len(files) == 1 else f"{len(files)} cases")
         with (
             replacing(self.folder / "report.json", overwrite=True) as facts,
@@ -171,7 +172,7 @@ class Report:
             facts.open("w", encoding="utf-8", newline="\n") as facts_file,
             html.open("w", encoding="utf-8", newline="\n", errors="replace") as html_file,
         ):
-            _write_head(facts_file.write, cohort)
+            _write_head(facts_file.write, cohort, classes)
 
             def cases() -> Iterator[tuple[ReportedCase, Sequence[Finding], str | None]]:
                 for file in files:
@@ -180,15 +181,17 @@ class Report:
                         raise OutputError(f"{file} was changed while the report was written. Write it again.")
                     findings = [] if case.facts.error is not None else cohort.findings(case.facts)
                     facts_file.write(_json(_case(case.facts, findings)) + (",\n" if file != files[-1] else "\n"))
-                    elsewhere = self._own_page(case, findings, cohort) if len(files) > MANY else None
+                    elsewhere = self._own_page(case, findings, classes, len(files)) if len(files) > MANY else None
                     yield case, findings, elsewhere
 
-            for part in page(title, _summary(cohort), cohort.classes, cases(), len(files)):
+            for part in page(title, _summary(cohort), classes, cases(), len(files)):
                 html_file.write(part)
             facts_file.write("]}\n")
         return self.index
 
-    def _own_page(self, case: ReportedCase, findings: Sequence[Finding], cohort: Cohort) -> str | None:
+    def _own_page(
+        self, case: ReportedCase, findings: Sequence[Finding], classes: Sequence[ClassOfCohort], count: int
+    ) -> str | None:
         """Write the page of one case beside its file, and return its address, relative to the common page."""
         from urllib.parse import quote
 
@@ -196,8 +199,8 @@ class Report:
         if not case.pictures:
             return None
         with replacing(path, overwrite=True) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-            text = f"One of {cohort.done + cohort.failed} cases, with which it was compared."
-            for part in page(case.facts.name, text, cohort.classes, [(case, findings, None)], 1):
+            text = f"One of {count} cases, with which it was compared."
+            for part in page(case.facts.name, text, classes, [(case, findings, None)], 1):
                 file.write(part)
         return "cases/" + quote(path.name)
 
@@ -224,16 +227,13 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def _write_head(write: Callable[[str], object], cohort: Cohort) -> None:
+def _write_head(write: Callable[[str], object], cohort: Cohort, classes: Sequence[ClassOfCohort]) -> None:
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     head = {"format": FORMAT, "version": VERSION, "classscaleseg": OURS, "created": now}
     head |= {"done": cohort.done, "failed": cohort.failed}
-    classes = [{**asdict(one.facts), **_without_facts(asdict(one))} for one in cohort.classes]
-    write(_json({**head, "classes": classes})[:-1] + ',"cases":[\n')
-
-
-def _without_facts(one: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in one.items() if key != "facts"}
+    entries = [asdict(one) for one in classes]
+    flat = [{**entry.pop("facts"), **entry} for entry in entries]
+    write(_json({**head, "classes": flat})[:-1] + ',"cases":[\n')
 
 
 def _case(facts: CaseFacts, findings: Sequence[Finding]) -> dict[str, Any]:
