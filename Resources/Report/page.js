@@ -21,8 +21,9 @@
   function make(tag, given = {}, ...children) {
     const element = document.createElement(tag);
     for (const [key, value] of Object.entries(given)) {
+      if (value === null || value === undefined) continue;
       if (key === "class") element.className = value;
-      else if (value !== null && value !== undefined) element.setAttribute(key, value);
+      else element.setAttribute(key, value);
     }
     element.append(...children.filter((child) => child !== null && child !== undefined));
     return element;
@@ -33,7 +34,7 @@
     const body = make("tbody");
     const heads = columns.map((column) => {
       const button = make("button", { type: "button" }, column.title);
-      const head = make("th", { scope: "col", class: column.text ? "text" : "" }, button);
+      const head = make("th", { scope: "col", class: column.text ? "text" : null }, button);
       button.addEventListener("click", () => {
         const down = head.getAttribute("aria-sort") === "ascending" || (!head.hasAttribute("aria-sort") && !column.text);
         sort(column.key, down ? "descending" : "ascending");
@@ -44,7 +45,7 @@
     const lines = rows.map((row) => {
       const cells = columns.map((column, index) => {
         const shown = column.show ? column.show(row) : number(row[column.key]);
-        const given = index === 0 ? { scope: "row" } : { class: column.text ? "text" : "" };
+        const given = index === 0 ? { scope: "row" } : { class: column.text ? "text" : null };
         const cell = make(index === 0 ? "th" : "td", given);
         cell.append(...[shown].flat());
         return cell;

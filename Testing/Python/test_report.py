@@ -227,6 +227,13 @@ def test_a_damaged_case_is_refused_by_name_and_the_page_stays(tmp_path, change, 
     assert report.index.read_bytes() == before and len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_copy_of_a_case_is_refused(tmp_path):
+    Report(tmp_path).add("a", small())
+    shutil.copy(case_path(tmp_path, "a"), case_path(tmp_path, "b"))
+    with pytest.raises(OutputError, match="b.json cannot be used as a case of a report. It is of another case, 'a'"):
+        Report(tmp_path).write()
+
+
 def test_what_is_no_report_is_not_replaced(tmp_path):
     (tmp_path / "index.html").write_text("<title>My page</title>")
     with pytest.raises(OutputError, match="index.html was not written by a report"):
@@ -300,7 +307,8 @@ def test_a_folder_of_cases_lists_failed_ones_and_is_added_to(sample, tmp_path):
         ("a", None, True),
         ("bad", None, False),
     ]
-    assert cases[0]["structures"] == cases[1]["structures"]
+    assert all(cases[0][key] == cases[1][key] for key in ("structures", "not_found"))
+    assert len(cases[0]["structures"]) + len(cases[0]["not_found"]) == 120
     (folder / "index.html").unlink()
     assert main(["report", str(folder), "--title", "Both"]) == ExitCode.OK
     assert "<title>Both</title>" in (folder / "index.html").read_text()

@@ -10,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 
 from ..catalog.download import sha256_of
-from ..errors import ClassScaleError, ImageError
+from ..errors import ClassScaleError, ImageError, LabelTableError
 from ..images.dicom_headers import is_dicom, read_slices
 from ..images.dicom_seg import UsedModel
 from ..images.segmentation import Segmentation
 from ..inference.devices import choose_device
 from ..inference.progress import Progress
+from ..inference.several_models import common_table
 from ..models.advice import advise
 from ..models.summary import ModelSummary, summarize
 from ..process.job import Job
@@ -69,7 +70,7 @@ class JobReport:
         :raises ClassScaleError: if its image or its segmentation cannot be read.
         """
         if not self.files.has(case.name):
-            result = Segmentation.from_image(case.output)
+            result = self._finished(case.output)
             self._write(case, result, Measured(result, case, self._models), (case.output,), (), None)
 
     def add_failed(self, case: Case, error: ClassScaleError) -> None:
@@ -114,9 +115,22 @@ class JobReport:
         )
         self._added = True
 
+    def _finished(self, file: Path) -> Segmentation:
+        """Read a result with all classes of the job, of which a ``.seg.nrrd`` may name only those that were found."""
+        tables = [one.table for one in self._summaries]
+        try:
+            table = tables[0] if len(tables) == 1 else common_table(tables)
+            classes = self._job.options.classes
+            return Segmentation.from_image(file, table if classes is None else table.select(classes))
+        except LabelTableError:  # it was made with another model or other classes
+            return Segmentation.from_image(file)
+
     @cached_property
     def _summaries(self) -> list[ModelSummary]:
-        return [summarize(path, self._job.options.configuration) for _, path in self._models.used]
+        used = self._models.used
+        locating = self._job.options.locate_with is not None  # the last one finds no structures
+        sources = [path for _, path in used[: len(used) - locating]]
+        return [summarize(path, self._job.options.configuration) for path in sources]
 
     @cached_property
     def _used(self) -> list[UsedModel]:

@@ -162,7 +162,10 @@ def _segment_cases(
             reporter.error(error)
             failed.append(case.name)
             if report is not None:
-                report.add_failed(case, error)
+                try:
+                    report.add_failed(case, error)
+                except errors.ClassScaleError as another:  # the next case is segmented all the same
+                    reporter.error(another)
     return failed
 
 

@@ -65,6 +65,8 @@ def read_case(path: Path) -> ReportedCase:
             )
         case = from_json(ReportedCase, value)
         _check(case)
+        if case_path(path.parents[1], case.facts.name).name != path.name:
+            raise ClassScaleError(f"It is of another case, {case.facts.name[:80]!r}.")
         return case
     except (OSError, ValueError, ClassScaleError) as error:
         why = (isinstance(error, OSError) and error.strerror) or reason(error)

@@ -15,6 +15,7 @@ DEVIATIONS = 3.5  # robust standard deviations of the logarithm, beyond which a 
 LEAST_DEVIATION = math.log(1.1)  # a cohort that is more alike is taken to vary by 10 %
 COMMON = 0.8  # share of the cases that have a structure, or have it whole, for the rest to be unusual
 TWICE = 2.0  # larger side to smaller side, where there are too few cases to say what is usual
+LEAST_ML = 1.0  # of the larger side then: a few voxels more or less double the small
 
 
 @dataclass(frozen=True)
@@ -162,12 +163,13 @@ class Cohort:
         return findings + self._asymmetries(case)
 
     def _asymmetries(self, case: CaseFacts) -> list[Finding]:
-        findings = self._single_sides(case)
+        volumes = {one.name: one.volume_ml for one in case.structures}
+        findings = self._single_sides(case, volumes)
         for (left, right), ratio in self._ratios_of(case):
             usual = self._of((left, right), self._ratios[left, right])
-            if not (usual.far(ratio) if usual else max(ratio, 1 / ratio) > TWICE):
-                continue
             larger, smaller, times = (left, right, ratio) if ratio > 1 else (right, left, 1 / ratio)
+            if not (usual.far(ratio) if usual else times > TWICE and volumes[larger] >= LEAST_ML):
+                continue
             text = f"{larger} is {_number(times)} times as large as {smaller}"
             middle = None if usual is None else math.exp(usual.middle)
             if middle is not None:
@@ -175,13 +177,13 @@ class Cohort:
             findings.append(Finding("asymmetry", larger, f"{text}.", ratio, middle))
         return findings
 
-    def _single_sides(self, case: CaseFacts) -> list[Finding]:
+    def _single_sides(self, case: CaseFacts, volumes: dict[str, float]) -> list[Finding]:
         """Return the pairs with one side only. Among more cases such a side is missing, or usual."""
-        names = {one.name for one in case.structures}
         findings = []
         for pair in self._pairs_of(case):
-            here, gone = pair if pair[0] in names else pair[::-1]
-            if here in names and gone not in names and self._classes[gone].looked_for < FEWEST:
+            here, gone = pair if pair[0] in volumes else pair[::-1]
+            few = self._classes[gone].looked_for < FEWEST
+            if few and gone not in volumes and volumes.get(here, 0) >= LEAST_ML:
                 findings.append(Finding("asymmetry", here, f"{here} was found, but not {gone}."))
         return findings
 
