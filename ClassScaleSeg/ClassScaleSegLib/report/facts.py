@@ -205,9 +205,13 @@ def from_json(kind: Any, value: Any, where: str = "It") -> Any:
     Traceback (most recent call last):
     ClassScaleSegLib.errors.ClassScaleError: value must be a whole number; it is '1'.
     """
-    origin, inner = get_origin(kind), get_args(kind)
+    if type(value) is kind and kind in (int, str, bool):  # first what most entries are
+        return value
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
     if is_dataclass(kind):
         return _dataclass(kind, value, where)
+    origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         (other,) = (part for part in inner if part is not type(None))
         return None if value is None else from_json(other, value, where)
@@ -218,10 +222,6 @@ def from_json(kind: Any, value: Any, where: str = "It") -> Any:
             return tuple(from_json(part, item, where) for part, item in zip(inner, value, strict=True))
     if origin is dict and isinstance(value, dict):
         return {key: from_json(inner[1], part, f"{where} {key}") for key, part in value.items()}
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
     names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false", dict: "an object"}
     must = names.get(origin or kind, f"a list of {len(inner)}" if inner[-1:] != (Ellipsis,) else "a list")
     raise ClassScaleError(f"{where} must be {must}; it is {_quoted(value)}.")
@@ -231,17 +231,22 @@ def _dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ClassScaleError(f"{where} must be an object; it is {_quoted(value)}.")
     given = {}
-    for entry in fields(kind):
-        if entry.name in value:
-            given[entry.name] = from_json(_types(kind)[entry.name], value[entry.name], entry.name)
-        elif entry.default is MISSING and entry.default_factory is MISSING:
-            raise ClassScaleError(f"{where} has no {entry.name}.")
+    for name, entry, needed in _entries(kind):
+        if name in value:
+            given[name] = from_json(entry, value[name], name)
+        elif needed:
+            raise ClassScaleError(f"{where} has no {name}.")
     return kind(**given)
 
 
 @cache
-def _types(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _entries(kind: Any) -> list[tuple[str, Any, bool]]:
+    """Return name and type of each field of a dataclass, and whether it has no default."""
+    types_of = get_type_hints(kind)
+    return [
+        (entry.name, types_of[entry.name], entry.default is MISSING and entry.default_factory is MISSING)
+        for entry in fields(kind)
+    ]
 
 
 def _quoted(value: Any) -> str:

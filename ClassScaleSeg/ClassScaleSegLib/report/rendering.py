@@ -6,6 +6,7 @@ VTK ends the process if a graphics driver is at fault, so it must not run in tha
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -102,15 +103,12 @@ def _by_vtk(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) ->
 
 def _path() -> dict[str, str]:
     """Return an environment in which another process finds this package and VTK."""
-    import os
-
     root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "VTK_DEFAULT_LOG": "off"}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)])}
 
 
 def draw(given: str, made: str) -> None:
     """Render what :func:`render` has saved, and save the picture: what the other process does."""
-    import vtkmodules.vtkInteractionStyle  # noqa: F401
     import vtkmodules.vtkRenderingOpenGL2  # noqa: F401  registers the renderer
     from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
     from vtkmodules.vtkCommonCore import vtkLookupTable, vtkObject

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -238,7 +238,7 @@ def _write_head(write: Callable[[str], object], cohort: Cohort, classes: Sequenc
 
 def _case(facts: CaseFacts, findings: Sequence[Finding]) -> dict[str, Any]:
     """Return a case as ``report.json`` has it: the codes are in the list of all classes."""
-    given = asdict(facts)
+    given = asdict(replace(facts, classes=()))
     del given["classes"]
     return {**given, "not_found": [one.name for one in facts.not_found], "findings": [asdict(one) for one in findings]}
 
