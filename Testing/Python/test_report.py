@@ -168,7 +168,7 @@ def test_where_vtk_crashes_there_is_a_simple_view_and_it_is_not_tried_again(monk
     labels = np.ones((4, 4, 4), np.uint16)
     colors = np.full((65536, 3), 200, np.uint8)
     picture, how = rendering.render(labels, (1.0, 1.0, 1.0), colors)
-    assert how.startswith(" (VTK could not be started") and picture.max() > 100
+    assert how.startswith(" (VTK could not be used") and picture.max() > 100
     assert len(rendering._failed) == 1 and rendering.render(labels, (1.0, 1.0, 1.0), colors)[1] == how
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import reason
+
 _SIDE = 400  # pixels
 _MOST = 160  # voxels along the longest side of what is rendered
 _SECONDS = 60
@@ -69,8 +71,7 @@ def projection(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray)
     first, hit = found.argmax(1), np.any(found, 1)
     depth = np.where(hit, first, labels.shape[1]) * spacing[1]
     shown = np.take_along_axis(labels, first[:, None], 1)[:, 0]
-    up, left = (np.gradient(depth, step, axis=axis) if depth.shape[axis] > 1 else np.zeros(depth.shape)
-                for axis, step in ((0, spacing[0]), (1, spacing[2])))  # fmt: skip
+    up, left = (_slope(depth, axis, step) for axis, step in ((0, spacing[0]), (1, spacing[2])))
     normals = np.stack([left, -np.ones(depth.shape), up], -1)
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
     light = 0.35 + 0.65 * np.clip(normals @ _LIGHT, 0, 1)
@@ -78,27 +79,29 @@ def projection(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray)
     return picture[np.ix_(rows, columns)]
 
 
+def _slope(depth: np.ndarray, axis: int, step: float) -> np.ndarray:
+    return np.gradient(depth, step, axis=axis) if depth.shape[axis] > 1 else np.zeros(depth.shape)
+
+
 def _by_vtk(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) -> np.ndarray | None:
     """Return VTK's picture, which another process makes; ``None``, with the reason in ``_failed``, if it cannot."""
     values = np.unique(labels[labels > 0])
     ranks = np.searchsorted(values, labels).astype(np.uint16) + (labels > 0).astype(np.uint16)
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console window on Windows
-    with tempfile.TemporaryDirectory(prefix="classscaleseg-") as folder:
-        given, made = Path(folder, "labels.npz"), Path(folder, "picture.npy")
-        np.savez(given, labels=ranks, spacing=np.asarray(spacing), colors=colors[values])
-        command = [sys.executable or "python", "-m", __name__, str(given), str(made)]
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="classscaleseg-") as folder:
+            given, made = Path(folder, "labels.npz"), Path(folder, "picture.npy")
+            np.savez(given, labels=ranks, spacing=np.asarray(spacing), colors=colors[values])
+            command = [sys.executable or "python", "-m", __name__, str(given), str(made)]
             done = subprocess.run(command, capture_output=True, timeout=_SECONDS, creationflags=hidden, env=_path())
-        except subprocess.TimeoutExpired:
-            _failed.append(f"took more than {_SECONDS} s")
-            return None
-        except OSError as error:
-            _failed.append(f"could not be started ({error.strerror})")
-            return None
-        if done.returncode or not made.is_file():
+            if done.returncode == 0:
+                return np.load(made)
             _failed.append("cannot draw here")
-            return None
-        return np.load(made)
+    except subprocess.TimeoutExpired:
+        _failed.append(f"took more than {_SECONDS} s")
+    except (OSError, ValueError) as error:  # no such program, a full disk
+        _failed.append(f"could not be used ({getattr(error, 'strerror', None) or reason(error)})")
+    return None
 
 
 def _path() -> dict[str, str]:
