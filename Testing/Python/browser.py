@@ -98,7 +98,7 @@ class Browser:
     def until(self, condition: str) -> None:
         """Wait until a JavaScript expression is true."""
         end = time.monotonic() + _SECONDS
-        while not self.value(condition):
+        while not self.value(f"Boolean({condition})"):
             if time.monotonic() > end:
                 raise AssertionError(f"Not within {_SECONDS} s: {condition}")
             time.sleep(0.02)

@@ -232,6 +232,15 @@ def spoken(browser: Browser) -> set[tuple[str, str]]:
     return {(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if "role" in node}
 
 
+def test_the_structures_of_all_cases_are_a_table(browser, cohort):
+    browser.open(cohort.as_uri())
+    browser.value("document.querySelector('#cohort summary').click()")
+    browser.until("document.querySelector('#cohort table')")
+    rows = browser.value("[...document.querySelectorAll('#cohort tbody tr')].map((r) => r.innerText.split('\\t'))")
+    left = next(row for row in rows if row[0].strip() == "kidney_left")
+    assert [cell.strip() for cell in left[1:6]] == ["5", "6", "0", "1.28", "1.28"] and len(rows) == 6
+
+
 def test_a_screen_reader_hears_tables_names_and_states(browser, cohort):
     browser.open(f"{cohort.as_uri()}#case=case%209")
     heard = spoken(browser)
