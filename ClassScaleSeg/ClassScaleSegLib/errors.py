@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +35,10 @@ class OutputExistsError(OutputError):
     """The file to be written already exists, and overwriting was not allowed."""
 
 
+class ArchiveError(OutputError):
+    """A DICOM archive cannot be reached, or does not store what is sent to it."""
+
+
 class OutOfMemoryError(ClassScaleError):
     """Even the smallest memory plan does not fit. The message gives the memory that it needs."""
 
@@ -51,6 +56,19 @@ def reason(error: BaseException, line: int = 0) -> str:
     ('No pixels.', 'KeyError')
     """
     return (str(error).strip() or type(error).__name__).splitlines()[line].strip()
+
+
+def innermost(error: BaseException) -> str:
+    """Return the text of the innermost cause of an error of the network, without the objects that wrap it.
+
+    >>> innermost(OSError(OSError("no route")))
+    'no route'
+    """
+    while getattr(error, "args", None) and isinstance(error.args[-1], Exception):
+        error = error.args[-1]
+    cause = getattr(error, "reason", None)
+    text = str(cause if isinstance(cause, Exception) else error)
+    return re.sub(r"(<[^>]*>|HTTPS?Connection\([^)]*\)):? ?", "", text)[:200]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
-from ..errors import Cancelled, CatalogError
+from ..errors import Cancelled, CatalogError, innermost
 from ..files import replacing, unwritable
 from ..models.json_checks import is_text
 
@@ -196,7 +196,7 @@ def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel:
                     file.write(chunk)
                     progress(done, total)
     except requests.RequestException as error:
-        raise _ConnectionLost(_reason(error)) from error
+        raise _ConnectionLost(innermost(error)) from error
     if total is not None and done < total:
         raise _ConnectionLost(f"it ended after {done} of {total} bytes")
 
@@ -292,12 +292,3 @@ def _total(source: Source, start: int, headers: Any) -> int | None:
 def _stop_if(cancel: CancelToken | None) -> None:
     if cancel is not None and cancel.is_set():
         raise Cancelled("Cancelled. What has arrived is kept, and the next download continues from there.")
-
-
-def _reason(error: Exception) -> str:
-    """Return the text of the innermost cause, without the objects that requests wraps around it."""
-    while getattr(error, "args", None) and isinstance(error.args[-1], Exception):
-        error = error.args[-1]
-    reason = getattr(error, "reason", None)
-    text = str(reason if isinstance(reason, Exception) else error)
-    return re.sub(r"<[^>]*>:? ?", "", text)[:200]

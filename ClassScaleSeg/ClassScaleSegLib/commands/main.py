@@ -18,6 +18,7 @@ from ..process.ending import run_command
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.fault_log import FaultLog
 from ..process.parent_watch import ParentWatch
+from .dicom import add_dicom_options, dicom_command
 from .inspect import describe, describe_job
 from .models import add_models_options, models_command
 from .options import add_command, add_options
@@ -146,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", report_command)
     report.add_argument("folder", metavar="DIR", help="folder of the report, as of segment --report")
     report.add_argument("--title", help="title of the page (default: the name of the case, or the number of cases)")
+
+    add_dicom_options(command("dicom", dicom_command))
 
     demo = command("demo", demo_command)
     text = "sample to segment: toy (default), toy-1000 or head"

@@ -1,0 +1,1 @@
+"""DICOM archives (PACS): files are sent to them by DICOMweb."""

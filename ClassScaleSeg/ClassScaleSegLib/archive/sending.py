@@ -1,0 +1,246 @@
+"""Send DICOM files to an archive in batches, and tell for each file what the archive did with it."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ImageError, OutOfMemoryError, reason
+from .connection import Archive, LostAnswer, RequestTooLarge
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+BATCH_BYTES, BATCH_FILES = 64 << 20, 500  # of one request, unless a single file is larger
+_COPIES = 4  # of a file in memory: pydicom's data set, the file that the client makes of it, and two in the request
+_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which is about files and not for archives
+
+STORED, CHANGED, REFUSED, UNKNOWN, UNSENT = "stored", "changed", "refused", "unknown", "not sent"
+_REASONS = {  # the first digits of a status, as PS3.4 GG.4 and PS3.18 I.2 have them; the longest one counts
+    "0110": "it failed to process it",
+    "0111": "it has an object with this identifier already",
+    "0112": "it knows no such object",
+    "0117": "its identifier is not valid",
+    "0122": "it does not store this kind of object (SOP class)",
+    "0124": "this user may not store it",
+    "A7": "it is out of resources, such as disk space",
+    "A9": "it is not what its kind of object must be",
+    "B000": "it changed values",
+    "B006": "it dropped elements",
+    "B007": "it is not quite what its kind of object must be",
+    "C": "it cannot understand it",
+    "C122": "it does not take the transfer syntax of the file",
+}
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """A DICOM file that can be sent.
+
+    :ivar instance: SOPInstanceUID.
+    :ivar size: of the file, bytes.
+    """
+
+    path: Path
+    instance: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What happened to a file.
+
+    :ivar state: "stored"; "changed", if stored with changes or doubts; "refused"; or "unknown", if the archive did not
+        say.
+    :ivar reason: a sentence, unless it was simply stored.
+
+    >>> Sent(Path("ct.seg.dcm"), "1.2.3", "stored").arrived
+    True
+    """
+
+    file: Path
+    instance: str
+    state: str
+    reason: str | None = None
+
+    @property
+    def arrived(self) -> bool:
+        return self.state in (STORED, CHANGED)
+
+
+def find_dicom_files(paths: Sequence[str | Path]) -> list[DicomFile]:
+    """Return the DICOM files that were named, and those in the folders that were named and below; each one once.
+
+    :raises ImageError: if a named file is not a DICOM file, a folder has none, or two files have the same identifier
+        and different content.
+    """
+    found: dict[str, DicomFile] = {}
+    for path in map(Path, paths):
+        try:
+            folder = path.is_dir()
+            files = [_dicom_file(file) for file in (_files_below(path) if folder else [path])]
+        except OSError as error:
+            raise ImageError(f"{path} cannot be read ({error.strerror or error}). Correct its name.") from error
+        if not any(files):
+            what = "has no DICOM files" if folder else "is not a DICOM file (one with DICM after 128 bytes)"
+            raise ImageError(f"{path} {what}. Name a .dcm file, or the folder of a series.")
+        for file in filter(None, files):
+            known = found.setdefault(file.instance, file)
+            if known is not file and not _same(known.path, file.path):
+                raise ImageError(
+                    f"{known.path} and {file.path} differ, but have the same identifier (SOPInstanceUID), of which an "
+                    "archive keeps one. Leave one of them out."
+                )
+    return list(found.values())
+
+
+def send(files: Iterable[DicomFile], archive: Archive) -> Iterator[Sent]:
+    """Send files to an archive, and yield for each what happened to it. The order is that of the files.
+
+    :raises ArchiveError: if the archive cannot be reached or takes no files. What was yielded before holds.
+    :raises OutOfMemoryError: if a file is too large.
+    """
+    batches = deque(_batches(files))
+    while batches:
+        batch = batches.popleft()
+        readable, damaged = _read(batch)
+        try:
+            answer = archive.store(data for _, data in readable) if readable else None
+        except RequestTooLarge as error:  # find out which file it is
+            if len(batch) > 1:
+                half = len(batch) // 2
+                batches.extendleft((batch[half:], batch[:half]))
+                continue
+            yield from (Sent(file.path, file.instance, REFUSED, str(error)) for file in batch)
+            continue
+        except LostAnswer:
+            lost = "The connection was lost before the archive answered."
+            yield from (Sent(file.path, file.instance, UNKNOWN, lost) for file in batch)
+            raise
+        identifiers = {file: str(data.SOPInstanceUID) for file, data in readable}
+        for file in batch:
+            if file in damaged:
+                yield Sent(file.path, file.instance, REFUSED, damaged[file])
+            else:
+                yield Sent(file.path, file.instance, *_outcome(answer, identifiers[file]))
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Return all files below a folder but hidden ones, which may be unfinished."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
+def _dicom_file(path: Path) -> DicomFile | None:
+    """Return a file if it can be sent; ``None`` if it is not DICOM, or has no identifier.
+
+    :raises OSError: if it cannot be read.
+    """
+    from pydicom.filereader import read_file_meta_info
+
+    with path.open("rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            return None
+        size = file.seek(0, 2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            meta = read_file_meta_info(path)
+        kind, instance = meta.get("MediaStorageSOPClassUID"), str(meta.get("MediaStorageSOPInstanceUID") or "")
+    except OSError:
+        raise
+    except Exception:  # pydicom raises whatever a damaged value makes Python raise
+        return None
+    return DicomFile(path, instance, size) if instance and kind != _DIRECTORY else None
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.samefile(other) or one.read_bytes() == other.read_bytes()
+
+
+def _batches(files: Iterable[DicomFile]) -> list[list[DicomFile]]:
+    batches: list[list[DicomFile]] = []
+    size = 0
+    for file in files:
+        if not batches or size + file.size > BATCH_BYTES or len(batches[-1]) == BATCH_FILES:
+            batches.append([])
+            size = 0
+        batches[-1].append(file)
+        size += file.size
+    return batches
+
+
+def _read(batch: Sequence[DicomFile]) -> tuple[list[tuple[DicomFile, Dataset]], dict[DicomFile, str]]:
+    """Return the data sets of the files, and a sentence for each file that cannot be read."""
+    import psutil
+    import pydicom
+
+    need, free = _COPIES * sum(file.size for file in batch), psutil.virtual_memory().available
+    if need > free:
+        raise OutOfMemoryError(
+            f"{batch[0].path} is too large: to send it takes {need / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} GiB are free. Close other programs."
+        )
+    readable, damaged = [], {}
+    for file in batch:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom's, on values that the standard does not allow
+                data = pydicom.dcmread(file.path)
+            if any(_cut(element) for element in data.values()):
+                raise ValueError("its end is missing")
+            if not data.get("SOPInstanceUID"):
+                raise ValueError("no SOPInstanceUID")
+            readable.append((file, data))
+        except MemoryError:
+            raise
+        except Exception as error:  # pydicom raises whatever a damaged value makes Python raise
+            damaged[file] = f"It is damaged or gone ({reason(error)}), so it was not sent. Export it again."
+    return readable, damaged
+
+
+def _cut(element: Any) -> bool:
+    """Return whether an element as pydicom has read it is shorter than it says, which pydicom passes over."""
+    from pydicom.dataelem import RawDataElement
+
+    if not isinstance(element, RawDataElement) or element.length == 0xFFFFFFFF:
+        return False
+    return len(element.value or b"") < element.length
+
+
+def _outcome(answer: Dataset | None, instance: str) -> tuple[str, str | None]:
+    """Return what an archive says of an instance: its state, and the reason if it was not simply stored."""
+    assert answer is not None  # the instance was sent
+    failed, stored = (_items(answer, name) for name in ("FailedSOPSequence", "ReferencedSOPSequence"))
+    for item in failed:
+        if item.get("ReferencedSOPInstanceUID") == instance:
+            return REFUSED, f"The archive refuses it: {_explain(item.get('FailureReason'))}."
+    for item in stored:
+        if item.get("ReferencedSOPInstanceUID") == instance:
+            doubt = item.get("WarningReason")
+            return (STORED, None) if doubt is None else (CHANGED, f"The archive warns: {_explain(doubt)}.")
+    if stored or failed:
+        return REFUSED, "The archive does not list it among the files that it has stored."
+    return UNKNOWN, "The archive did not say whether it has stored it. Look there."
+
+
+def _items(answer: Dataset, keyword: str) -> list[Dataset]:
+    return list(answer.get(keyword) or ())
+
+
+def _explain(status: Any) -> str:
+    """Return in words, and as a number, what a status of DICOM means.
+
+    >>> _explain(0x0122)
+    'it does not store this kind of object (SOP class) (status 0122)'
+    """
+    try:
+        code = f"{int(status):04X}"
+    except (TypeError, ValueError):
+        return "it gives no reason"
+    known = max((start for start in _REASONS if code.startswith(start)), key=len, default="")
+    return f"{_REASONS[known]} (status {code})" if known else f"status {code}"

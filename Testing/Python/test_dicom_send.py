@@ -1,0 +1,365 @@
+"""Sending to a DICOM archive: what arrives, what the archive says of each file, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from archive_server import archive_server
+from ClassScaleSegLib.archive import connection, sending
+from ClassScaleSegLib.archive.connection import Archive
+from ClassScaleSegLib.archive.sending import find_dicom_files, send
+from ClassScaleSegLib.commands.main import main
+from ClassScaleSegLib.errors import ArchiveError, ImageError
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("dicomweb_client", reason="needs dicomweb-client, as the extra [dicom] installs it")
+
+from dicom_phantom import planes, write_series  # noqa: E402
+
+HTML = {"Content-Type": "text/html"}
+JSON = {"Content-Type": "application/dicom+json"}
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch):
+    for name in ("CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server():
+    with archive_server() as archive:
+        yield archive
+
+
+@pytest.fixture
+def series(tmp_path) -> Path:
+    return write_series(tmp_path / "series", planes(4))
+
+
+def instances(folder: Path) -> list[str]:
+    return [pydicom.dcmread(file).SOPInstanceUID for file in sorted(folder.iterdir())]
+
+
+def run(*words: object) -> int:
+    return main(["dicom", "send", *map(str, words)])
+
+
+def test_every_element_of_a_series_arrives_in_one_request(server, series, capsys):
+    (series / "notes.txt").write_text("no image")
+    (series / ".hidden.dcm").write_bytes((series / "IM0000.dcm").read_bytes()[:300])
+    (series / "deeper").mkdir()
+    (series / "IM0003.dcm").rename(series / "deeper" / "IM0003.dcm")
+    assert run(series, "--to", server.address + "/") == 0
+    (arrived,) = server.instances
+    files = [*sorted(series.glob("IM*.dcm")), series / "deeper" / "IM0003.dcm"]
+    sent = {data.SOPInstanceUID: data for data in arrived}
+    assert len(sent) == 4
+    for file in files:
+        data = pydicom.dcmread(file)
+        assert sent[data.SOPInstanceUID] == data and sent[data.SOPInstanceUID].file_meta == data.file_meta
+    (headers,) = server.headers
+    assert headers["Host"] == server.address.split("/")[2] and "Transfer-Encoding" not in headers
+    assert headers["Content-Type"].startswith('multipart/related; type="application/dicom"')
+    assert "Authorization" not in headers
+    assert capsys.readouterr().out == f"{server.address}: 4 stored\n"
+
+
+def test_names_in_other_character_sets_and_private_elements_arrive_as_they_are(server, tmp_path):
+    facts = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
+    series = write_series(tmp_path / "series", planes(1, tags={"SliceThickness": "2"}), **facts)
+    (file,) = series.iterdir()
+    data = pydicom.dcmread(file)
+    data.private_block(0x0063, "somebody", create=True).add_new(1, "OB", b"\x00\x01\x02\x03")
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(file)
+    assert run(file, "--to", server.address) == 0
+    ((arrived,),) = server.instances
+    assert arrived == pydicom.dcmread(file) and str(arrived.PatientName) == facts["PatientName"]
+    assert arrived.file_meta.TransferSyntaxUID.is_deflated
+
+
+def test_what_the_archive_says_of_each_file_is_said_with_its_name(server, series, capsys):
+    known = instances(series)
+    server.verdicts = {
+        known[0]: ("FailedSOPSequence", 0x0122),
+        known[1]: ("ReferencedSOPSequence", 0xB000),
+        known[2]: None,
+    }
+    assert run(series, "--to", server.address) == 1
+    out, err = capsys.readouterr()
+    said = dict(line.split(": ", 1) for line in err.splitlines())
+    assert said == {
+        f"{series}/IM0000.dcm": "refused. The archive refuses it: it does not store this kind of object (SOP class) "
+        "(status 0122).",
+        f"{series}/IM0001.dcm": "changed. The archive warns: it changed values (status B000).",
+        f"{series}/IM0002.dcm": "refused. The archive does not list it among the files that it has stored.",
+    }
+    assert out == f"{server.address}: 2 refused, 1 changed, 1 stored\n"
+    assert run(series, "--to", server.address, "--json") == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["state"] for row in rows] == ["refused", "changed", "refused", "stored"]
+    assert [row["instance"] for row in rows] == known and rows[3]["reason"] is None
+    assert rows[0]["file"] == f"{series}/IM0000.dcm" and "status 0122" in rows[0]["reason"]
+
+
+def test_if_all_are_refused_the_result_was_not_written(server, series, capsys):
+    server.verdicts = {one: ("FailedSOPSequence", 0xA700) for one in instances(series)}
+    assert run(series, "--to", server.address) == 5
+    assert "out of resources, such as disk space (status A700)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ((401, {"WWW-Authenticate": "Basic"}, b""), r"asks who you are \(status 401\). Give --user"),
+        ((403, HTML, b"<h1>no</h1>"), "status 403: this user may not store here"),
+        ((404, HTML, b""), "status 404: there is no DICOMweb service at this address. Give its root"),
+        ((405, {}, b""), "without /studies"),
+        ((415, {}, b""), "does not take DICOM files by DICOMweb"),
+        ((418, {"Content-Type": "text/plain"}, b"I am a teapot"), "it refused the request. It says: I am a teapot"),
+        ((500, JSON, b'{"Message": "broken"}'), 'it has a fault. Try again later.*It says: {"Message": "broken"}'),
+        ((507, {}, b""), "its disk is full"),
+        ((200, HTML, b"<html>Please log in</html>"), r"than a DICOM archive would \(status 200, text/html"),
+        ((200, JSON, b"<html>"), "something else than a DICOM archive would"),
+        ((200, JSON, b"[1, 2]"), "something else than a DICOM archive would"),
+        ((302, {"Location": "https://login.example.org/"}, b""), "leads to https://login.example.org/, where nothing"),
+        ((409, HTML, b"<html>"), "it could not store the files, without saying why"),
+    ],
+)
+def test_an_archive_that_stores_nothing_is_a_sentence(server, series, capsys, answer, sentence):
+    import re
+
+    server.answer = lambda _: answer
+    assert run(series / "IM0000.dcm", "--to", server.address) == 5
+    said = capsys.readouterr()
+    assert re.search(sentence, said.err) and "stored" not in said.out
+    assert all("GET" not in str(headers) for headers in server.headers) and len(server.headers) == 1
+
+
+def test_an_empty_answer_leaves_open_what_was_stored(server, series, capsys):
+    server.answer = lambda _: (200, {}, b"")
+    assert run(series, "--to", server.address) == 5
+    said = capsys.readouterr()
+    assert said.out == f"{server.address}: 4 unknown\n" and said.err.count("did not say whether") == 4
+
+
+def test_a_lost_connection_keeps_what_is_known_of_the_rest(server, series, capsys, monkeypatch):
+    monkeypatch.setattr(sending, "BATCH_FILES", 1)
+    usual = server.usual
+    server.answer = lambda found: usual(found) if len(server.instances) < 3 else None
+    assert run(series, "--to", server.address, "--json") == 1
+    out, err = capsys.readouterr()
+    assert [row["state"] for row in json.loads(out)] == ["stored", "stored", "unknown", "not sent"]
+    assert "did not answer, or the connection was lost" in err and "Whether it has stored the files is not known" in err
+    assert len(server.instances) == 3  # not again by itself
+
+
+def test_an_archive_that_never_answers_is_given_up(server, series, capsys, monkeypatch):
+    done = threading.Event()
+    monkeypatch.setattr(connection, "TIMEOUT", (0.2, 0.2))
+    server.answer = lambda found: done.wait(5) and None
+    try:
+        assert run(series, "--to", server.address) == 5
+    finally:
+        done.set()
+    assert "timed out" in capsys.readouterr().err
+
+
+def test_nobody_there(series, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert run(series, "--to", f"http://127.0.0.1:{port}/dicom-web") == 5
+    said = capsys.readouterr()
+    assert "cannot be reached" in said.err and "refused" in said.err.lower() and said.out.endswith("4 not sent\n")
+    assert run(series, "--to", "http://no-such-host.invalid/dicom-web") == 5
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_an_untrusted_certificate_is_refused(series, tmp_path, capsys):
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    try:
+        command += ["-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("needs openssl, which makes a certificate")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None
+    thread = threading.Thread(target=server.handle_request, daemon=True)
+    thread.start()
+    assert run(series, "--to", f"https://127.0.0.1:{server.server_port}/dicom-web") == 5
+    assert "no trusted encrypted connection" in (said := capsys.readouterr().err) and "REQUESTS_CA_BUNDLE" in said
+    thread.join(5)
+    server.server_close()
+
+
+# --- batches
+
+
+def test_a_request_that_is_too_large_is_divided(server, series, capsys):
+    big = pydicom.dcmread(series / "IM0002.dcm")
+    big.add_new("ImageComments", "LT", "x" * 9000)
+    big.save_as(series / "IM0002.dcm")
+    server.limit = 5000
+    assert run(series, "--to", server.address) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{server.address}: 3 stored, 1 refused\n"
+    assert "IM0002.dcm: refused." in err and "accepts no request of this size. Ask its administrator" in err
+
+
+def test_batches_are_limited_in_bytes_and_files(server, series, monkeypatch):
+    size = (series / "IM0000.dcm").stat().st_size
+    monkeypatch.setattr(sending, "BATCH_BYTES", 2 * size + 20)
+    assert run(series, "--to", server.address) == 0
+    assert [len(request) for request in server.instances] == [2, 2]
+    monkeypatch.setattr(sending, "BATCH_FILES", 3)
+    monkeypatch.setattr(sending, "BATCH_BYTES", 10)
+    results = list(send(find_dicom_files([series]), Archive(server.address)))
+    assert [len(request) for request in server.instances[2:]] == [1, 1, 1, 1] and all(one.arrived for one in results)
+
+
+def test_a_file_that_does_not_fit_into_memory_is_a_sentence(server, series, capsys, monkeypatch):
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 100})())
+    assert run(series, "--to", server.address) == 6
+    assert "IM0000.dcm is too large: to send it takes" in capsys.readouterr().err and not server.instances
+
+
+# --- files
+
+
+def test_files_that_are_no_dicom_are_refused_before_anything_is_sent(server, series, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("no image " * 50)
+    (tmp_path / "empty").mkdir()
+    for path, sentence in (
+        (tmp_path / "notes.txt", "notes.txt is not a DICOM file"),
+        (tmp_path / "empty", "empty has no DICOM files"),
+        (tmp_path / "gone.dcm", "gone.dcm cannot be read (No such file"),
+    ):
+        assert run(series, path, "--to", server.address) == 4
+        assert sentence in capsys.readouterr().err
+    assert not server.instances
+
+
+def test_a_damaged_file_does_not_keep_the_others_from_arriving(server, series, capsys):
+    file = series / "IM0001.dcm"
+    file.write_bytes(file.read_bytes()[:-10])
+    nameless = pydicom.dcmread(series / "IM0002.dcm")
+    del nameless.SOPInstanceUID
+    nameless.save_as(series / "IM0002.dcm")
+    assert run(series, "--to", server.address) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{server.address}: 2 stored, 2 refused\n"
+    assert err.count("It is damaged or gone (") == 2 and "IM0001.dcm: refused" in err and "no SOPInstanceUID" in err
+    assert run(file, "--to", server.address) == 5 and len(server.instances) == 1
+
+
+def test_the_same_file_is_sent_once_and_two_files_of_one_identifier_are_refused(server, series, tmp_path, capsys):
+    first = series / "IM0000.dcm"
+    (tmp_path / "copy.dcm").write_bytes(first.read_bytes())
+    assert run(series, first, tmp_path / "copy.dcm", "--to", server.address) == 0
+    assert sorted(len(request) for request in server.instances) == [4]
+    data = pydicom.dcmread(first)
+    data.PatientName = "Somebody^Else"
+    data.save_as(tmp_path / "copy.dcm")
+    assert run(series, tmp_path / "copy.dcm", "--to", server.address) == 4
+    assert "differ, but have the same identifier (SOPInstanceUID)" in capsys.readouterr().err
+
+
+# --- credentials
+
+
+def test_user_and_password_or_a_token_come_from_the_environment(server, series, monkeypatch, capsys):
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_PASSWORD", "sécret:1")
+    assert run(series, "--to", server.address, "--user", "me") == 0
+    assert server.headers[-1]["Authorization"] == "Basic bWU6c8OpY3JldDox"
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_TOKEN", "a.b.c")
+    assert run(series, "--to", server.address) == 0
+    assert server.headers[-1]["Authorization"] == "Bearer a.b.c"
+    server.answer = lambda _: (401, {}, b"")
+    assert run(series, "--to", server.address) == 5
+    said = capsys.readouterr()
+    assert "does not accept this user or token (status 401)" in said.err
+    assert "a.b.c" not in said.out + said.err and "a.b.c" not in repr(Archive(server.address, token="a.b.c"))
+
+
+def test_a_password_is_asked_for_on_a_terminal_only(server, series, monkeypatch, capsys):
+    monkeypatch.setattr("getpass.getpass", lambda prompt: "typed" if "me" in prompt else "")
+    monkeypatch.setattr(sys, "stdin", open(os.devnull))
+    assert run(series, "--to", server.address, "--user", "me") == 2
+    assert "The password of me is missing" in capsys.readouterr().err and not server.headers
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    assert run(series, "--to", server.address, "--user", "me") == 0
+    assert server.headers[-1]["Authorization"] == "Basic bWU6dHlwZWQ="
+
+
+def test_netrc_is_not_asked(server, series, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert run(series, "--to", server.address) == 0
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_TOKEN", "mine")
+    assert run(series, "--to", server.address) == 0
+    assert [headers.get("Authorization") for headers in server.headers] == [None, "Bearer mine"]
+
+
+def test_credentials_are_not_sent_in_the_clear_to_another_machine(series, monkeypatch, capsys):
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_TOKEN", "secret")
+    assert run(series, "--to", "http://pacs.invalid/dicom-web") == 2
+    assert "is not encrypted, so others could read the password or token" in capsys.readouterr().err
+    assert run(series, "--to", "http://pacs.invalid/dicom-web", "--insecure") == 5
+    assert "cannot be reached" in capsys.readouterr().err
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_PASSWORD", "secret")
+    assert run(series, "--to", "http://127.example.org/dicom-web", "--user", "me") == 2
+    for address in ("http://localhost:1/a", "http://127.0.0.2:1/a", "http://[::1]:1/a", "https://pacs.invalid/a"):
+        assert Archive(address, "me", "secret").address == address
+    with pytest.raises(ArchiveError, match="both given"):
+        Archive("https://pacs.invalid/a", "me", "secret", "token")
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("ftp://pacs/dicom-web", "is not an address"),
+        ("pacs.example.org:8042", "is not an address"),
+        ("http://", "is not an address"),
+        ("http://host:99999999/", "is not an address"),
+        ("http://ho st/", "is not an address"),
+        ("https://me:secret@pacs.example.org/", "has a user or password in it"),
+        ("https://pacs.example.org/?a=b", r"has a part after \? or #"),
+    ],
+)
+def test_addresses_that_are_none_are_refused(series, address, sentence, capsys):
+    with pytest.raises(ArchiveError, match=sentence):
+        Archive(address)
+    assert run(series, "--to", address) == 2
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_a_missing_package_is_a_sentence_with_the_command_that_installs_it(server, series, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "dicomweb_client.api", None)
+    assert run(series, "--to", server.address) == 5
+    assert 'python -m pip install "dicomweb-client>=' in capsys.readouterr().err
+
+
+def test_find_dicom_files_tells_identifier_and_size(series):
+    files = find_dicom_files([series])
+    assert [file.instance for file in files] == instances(series)
+    assert all(file.size == file.path.stat().st_size for file in files)
+    with pytest.raises(ImageError, match="gone"):
+        find_dicom_files([series / "gone"])
