@@ -146,6 +146,30 @@ def test_an_archive_that_stores_nothing_is_a_sentence(server, series, capsys, an
     assert all("GET" not in str(headers) for headers in server.headers) and len(server.headers) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"), [(200, None), (200, "application/json; charset=utf-8"), (400, None), (202, None)]
+)
+def test_the_verdicts_count_whatever_type_the_answer_has(server, series, capsys, status, kind):
+    known = instances(series)
+    server.verdicts = {known[0]: ("FailedSOPSequence", 0xC000)}
+    headers = {"Content-Type": kind} if kind else {}
+    server.answer = lambda found: (status, headers, server.usual(found)[2])
+    assert run(series, "--to", server.address) == 1
+    said = capsys.readouterr()
+    assert said.out == f"{server.address}: 1 refused, 3 stored\n" and "cannot understand it (status C000)" in said.err
+
+
+def test_an_answer_in_xml_which_was_not_asked_for_leaves_open_what_was_stored(server, series, capsys):
+    server.answer = lambda _: (
+        200,
+        {"Content-Type": "application/dicom+xml"},
+        b'<NativeDicomModel xmlns="http://a/b"/>',
+    )
+    assert run(series, "--to", server.address) == 5
+    assert capsys.readouterr().out == f"{server.address}: 4 unknown\n"
+    assert {headers["Accept"] for headers in server.headers} == {"application/dicom+json"}
+
+
 def test_an_empty_answer_leaves_open_what_was_stored(server, series, capsys):
     server.answer = lambda _: (200, {}, b"")
     assert run(series, "--to", server.address) == 5

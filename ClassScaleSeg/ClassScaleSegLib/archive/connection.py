@@ -67,6 +67,7 @@ class Archive:
         :raises ArchiveError: for everything else that keeps instances from being stored.
         """
         import requests
+        from pydicom.dataset import Dataset
 
         with requests.Session() as session:
             session.auth = self._authorize
@@ -77,23 +78,22 @@ class Archive:
             client = _client_class()(self.address, session, chunk_size=1 << 62, timeout=TIMEOUT)  # bytes: no chunks
             client.set_http_retry_params(retry=False)  # the client would send an empty request the second time
             try:
-                found = client.store_instances(instances)
+                client.store_instances(instances)
             except requests.HTTPError as error:
                 return self._refusal(error.response)
-            except requests.JSONDecodeError as error:
-                raise self._no_answer(answers[-1]) from error
+            except requests.JSONDecodeError:
+                pass
             except requests.RequestException as error:
                 raise self._unreachable(error, answers) from error
-            except (ArchiveError, MemoryError, OSError):
-                raise
-            except Exception as error:  # what the client raises on answers that are no DICOM
+            except Exception:  # what the client raises on answers that it does not understand
                 if not answers:
                     raise
-                raise self._no_answer(answers[-1]) from error
-            answer = answers[-1]
-            if answer.content and not _is_dicom(answer):
-                raise self._no_answer(answer)
-            return found
+        # The client passes over answers in JSON that do not say so, or name a character set.
+        answer = answers[-1]
+        found = _dataset(answer)
+        if found is None and answer.content and _type(answer) not in _XML:
+            raise self._no_answer(answer)
+        return Dataset() if found is None else found
 
     def _authorize(self, request: Any) -> Any:
         """Add the credentials to a request. Without any, this keeps requests from taking some from ``.netrc``."""
@@ -110,16 +110,10 @@ class Archive:
 
         :raises ArchiveError: if it does not.
         """
-        from pydicom.dataset import Dataset
-
         status, given = answer.status_code, f"{self.address} answers with status {answer.status_code}"
-        if status in (400, 409, 422) and _is_dicom(answer) and answer.content:
-            try:
-                found = Dataset.from_json(answer.json())
-                if "FailedSOPSequence" in found or "ReferencedSOPSequence" in found:
-                    return found
-            except Exception:  # whatever pydicom raises on what is not DICOM
-                pass
+        found = _dataset(answer)
+        if found is not None:
+            return found
         if status in (400, 409, 413, 422):
             raise RequestTooLarge(f"{given}: {_STATUS[status]}. {_quote(answer)}".strip())
         if status == 401:
@@ -162,7 +156,7 @@ class Archive:
         )
 
     def _no_answer(self, answer: Any) -> ArchiveError:
-        kind = answer.headers.get("Content-Type", "no type").partition(";")[0]
+        kind = _type(answer) or "no type"
         return ArchiveError(
             f"{self.address} answers with something else than a DICOM archive would (status {answer.status_code}, "
             f"{kind}). Give the root of its DICOMweb service, such as http://localhost:8042/dicom-web for Orthanc. "
@@ -244,8 +238,24 @@ def _client_class() -> Any:
     return DICOMwebClient
 
 
-def _is_dicom(answer: Any) -> bool:
-    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower() in (*_JSON, *_XML)
+def _type(answer: Any) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _dataset(answer: Any) -> Dataset | None:
+    """Return what an answer in JSON says of the instances, also if it does not say that it is JSON: Orthanc does not.
+
+    :returns: ``None`` if it says nothing of any.
+    """
+    from pydicom.dataset import Dataset
+
+    if _type(answer) not in ("", *_JSON):
+        return None
+    try:
+        found = Dataset.from_json(answer.json())
+    except Exception:  # whatever pydicom raises on what is not DICOM
+        return None
+    return found if "FailedSOPSequence" in found or "ReferencedSOPSequence" in found else None
 
 
 def _quote(answer: Any) -> str:

@@ -185,7 +185,8 @@ def _read(batch: Sequence[DicomFile]) -> tuple[list[tuple[DicomFile, Dataset]], 
             f"{batch[0].path} is too large: to send it takes {need / 2**30:.1f} GiB of memory, and "
             f"{free / 2**30:.1f} GiB are free. Close other programs."
         )
-    readable, damaged = [], {}
+    readable: list[tuple[DicomFile, Dataset]] = []
+    damaged: dict[DicomFile, str] = {}
     for file in batch:
         try:
             with warnings.catch_warnings():
