@@ -451,3 +451,13 @@ def test_a_folder_with_a_series_and_an_image_file_is_not_guessed_at(tmp_path):
     (folder / "old.nii.gz").write_bytes(b"x")
     with pytest.raises(ImageError, match="holds image files and DICOM files"):
         find_cases([folder], 1, tmp_path, ".seg.nrrd")
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (1, 1)])
+@pytest.mark.parametrize("slope", [1.0, 0.5])
+def test_slices_of_one_row_or_column(tmp_path, shape, slope):
+    """ITK stacks slices of one row along another axis."""
+    volume = planes(6, shape=shape, slope=slope)
+    assert compare(read_image(write_series(tmp_path / "series", volume), 1), volume) < 1e-6
+    descending = planes(6, shape=shape, step=(0, 0, -5), slope=slope)
+    assert compare(read_image(write_series(tmp_path / "descending", descending), 1), descending) < 1e-6

@@ -46,7 +46,8 @@ def decode(slices: list[Slice]) -> sitk.Image:
     order = [piece.frame for piece in slices] if several else list(range(len(slices)))
     if as_itk and order == list(range(image.GetDepth())):
         return image
-    planes = sitk.GetArrayFromImage(image)[order]
+    # ITK stacks slices of one row along y, and those of one pixel along x
+    planes = sitk.GetArrayFromImage(image).reshape(-1, rows, columns)[order]
     if not as_itk:
         for plane, piece in zip(planes, slices, strict=True):
             stored = np.rint((plane - piece.itk_rescale.intercept) / piece.itk_rescale.slope)
