@@ -12,7 +12,8 @@ pytest.importorskip("SimpleITK")
 pytest.importorskip("highdicom", reason="needs highdicom, as the extra [dicom] installs it")
 
 from dicom_phantom import ENHANCED_MR, planes, tilted, write_frames, write_series  # noqa: E402
-from test_dicom_seg import NAMES, REFERENCE, TABLE, TABLES, segmented  # noqa: E402
+from dicom_results import REFERENCE, TABLE, TABLES, segmented  # noqa: E402
+from test_dicom_seg_header import NAMES  # noqa: E402
 from validate import errors_of, missing_programs  # noqa: E402
 
 pytestmark = pytest.mark.skipif(

@@ -1,7 +1,8 @@
-"""Write a DICOM file in Deflated Explicit VR Little Endian, with the pixels as a stream; read the header of one.
+"""Write and read DICOM files in Deflated Explicit VR Little Endian, with the compressed part as a stream.
 
 pydicom compresses the whole data set at once and holds the pixels of all frames three times, which are gigabytes in a
-binary segmentation of 1000 classes. To read a header, it would decompress them all.
+binary segmentation of 1000 classes. It decompresses whatever comes out, although a small file can fill the memory; and
+all pixels to read a header.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ import io
 import struct
 import zlib
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ..errors import ImageError
+
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
+
+_PART = 1 << 16  # bytes that are read at once
 
 
 def write_deflated(path: Path, dataset: FileDataset, pixels: Iterable[bytes], size: int) -> None:
@@ -44,6 +50,44 @@ def write_deflated(path: Path, dataset: FileDataset, pixels: Iterable[bytes], si
             stream.add(part)
         stream.add(bytes(size % 2))
         stream.end()
+
+
+def inflated(path: Path) -> Path | BytesIO:
+    """Return what pydicom shall read in place of a file: the file itself, or its content if that is compressed.
+
+    :raises ImageError: if the content would take more than half of the free memory, which the pixels need too; or if it
+        is damaged.
+    """
+    import psutil
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.filewriter import write_file_meta_info
+    from pydicom.uid import UID, ExplicitVRLittleEndian
+
+    meta = read_file_meta_info(path)
+    if not UID(meta.get("TransferSyntaxUID") or "").is_deflated:
+        return path
+    limit = psutil.virtual_memory().available // 2
+    start = 144 + int(meta.FileMetaInformationGroupLength)  # after the preamble, "DICM" and the element with the length
+    head, content, meta.TransferSyntaxUID = DicomBytesIO(), BytesIO(), ExplicitVRLittleEndian
+    write_file_meta_info(head, meta)
+    content.write(bytes(128) + b"DICM" + head.getvalue())
+    decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    with path.open("rb") as file:
+        file.seek(start)
+        while not decompressor.eof:
+            compressed = decompressor.unconsumed_tail or file.read(_PART)
+            part = decompressor.decompress(compressed, 64 * _PART)
+            if not (compressed or part):
+                raise ImageError("It cannot be read, because its end is missing. Export it again.")
+            if content.tell() + len(part) > limit:
+                raise ImageError(
+                    f"It has {path.stat().st_size:,} bytes, which are compressed and become more than half of the free "
+                    f"memory ({limit / 2**29:.1f} GiB). Close other programs, or export it without compression."
+                )
+            content.write(part)
+    content.seek(0)
+    return content
 
 
 class _Stream:

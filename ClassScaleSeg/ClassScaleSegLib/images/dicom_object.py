@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import OutputError
 from ..labels.label import Code
 from .dicom_headers import Slice
+from .dicom_letters import keep_letters, one_value
 from .dicom_source import SourceSeries
 from .geometry import Geometry
 
@@ -69,6 +70,7 @@ class Texts:
         >>> Texts().short("a name of many words", longest=10)
         'a name of'
         """
+        text = one_value(text)
         if len(text) > longest:
             self._shortened[text] = None
         return text[:longest].rstrip()
@@ -91,13 +93,13 @@ def parameters(models: Sequence[UsedModel]) -> dict[str, str]:
     for number, model in enumerate(models, start=1):
         suffix = f"_{number}" if len(models) > 1 else ""
         facts = {"model": model.name, "licence": model.licence, "sha256": model.sha256}
-        found |= {f"{key}{suffix}": value for key, value in facts.items() if value}
+        found |= {f"{key}{suffix}": one_value(value) for key, value in facts.items() if value}
     return found
 
 
 def series_description(models: Sequence[UsedModel]) -> str:
     """Return the description of a series of results, of at most 64 characters."""
-    return f"{MAKER} {', '.join(model.name for model in models)}"[:LONGEST_TEXT].rstrip()
+    return one_value(f"{MAKER} {', '.join(model.name for model in models)}")[:LONGEST_TEXT].rstrip()
 
 
 def series_number(header: Dataset, shift: int) -> int:
@@ -148,6 +150,7 @@ def coded(code: Code, texts: Texts) -> Dataset:
     """Return the item of a code sequence. A code without a meaning is its own meaning, as DICOM wants one."""
     from pydicom.dataset import Dataset
 
+    code = replace(code, value=one_value(code.value))
     item, address = Dataset(), code.value.startswith("urn") or "://" in code.value
     long = "URNCodeValue" if address else "LongCodeValue"
     setattr(item, "CodeValue" if len(code.value) <= _LONGEST_CODE else long, code.value)
@@ -198,16 +201,22 @@ def copy_patient_and_study(target: Dataset, header: Dataset) -> None:
     for keyword in EMPTY:
         setattr(target, keyword, "")
     study = set(map(tag_for_keyword, _OF_THE_STUDY))
+    as_read = {tag: header.get_item(tag) for tag in header.keys()}  # noqa: SIM118
     for tag in header.keys():  # noqa: SIM118 - the items of a data set are its elements
         if tag in study or tag.group in _WHOLE_GROUPS and tag not in _OF_A_SERIES:
             try:
                 target.add(header[tag])
             except Exception:  # pydicom raises whatever a damaged value makes Python raise
                 continue
+    for tag, element in as_read.items():  # pydicom replaces the bytes of what is asked for
+        header[tag] = element
 
 
 def choose_character_set(target: Dataset, header: Dataset, texts: Iterable[str]) -> None:
-    """Keep the character set of the series if it has all letters of the texts; otherwise take UTF-8."""
+    """Keep the character set of the series if it has all letters of the texts; otherwise take UTF-8.
+
+    What was copied from the series keeps its letters.
+    """
     from pydicom.charset import convert_encodings
 
     given = value_of(header, "SpecificCharacterSet")
@@ -220,6 +229,7 @@ def choose_character_set(target: Dataset, header: Dataset, texts: Iterable[str])
         target.SpecificCharacterSet = given
     elif not kept:
         target.SpecificCharacterSet = "ISO_IR 192"
+    keep_letters(target, header)
 
 
 def _encodable(text: str, encodings: Sequence[str]) -> bool:

@@ -21,6 +21,7 @@ from ..version import VERSION
 from .counts import voxel_counts
 from .dicom_deflate import write_deflated
 from .dicom_frames import Frames, binary_frames, binary_places, decimals, label_map_frames
+from .dicom_letters import one_value
 from .dicom_object import (
     EMPTY,
     MAKER,
@@ -155,7 +156,7 @@ def _segmentation(
     from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
     shortened = Texts()
-    binary, name = choices.kind == "binary", ", ".join(model.name for model in choices.models)
+    binary, name = choices.kind == "binary", one_value(", ".join(model.name for model in choices.models))
     algorithm = AlgorithmIdentificationSequence(
         MAKER, codes.DCM.ArtificialIntelligence, VERSION, parameters=parameters(choices.models) or None
     )

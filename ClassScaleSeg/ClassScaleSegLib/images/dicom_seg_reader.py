@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import ClassScaleError, ImageError, named, reason
 from ..labels.table import LabelTable
 from .dicom import arrange
+from .dicom_deflate import inflated
 from .dicom_headers import Slice, slices_in
 from .dicom_seg import refuse_missing_highdicom
 from .dicom_segments import label_value, read_label
@@ -43,7 +44,7 @@ def read_dicom_seg(path: Path) -> tuple[np.ndarray, LabelTable, Geometry]:
     with named(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, on values that it accepts in spite of the standard
         try:
-            dataset = pydicom.dcmread(path)
+            dataset = pydicom.dcmread(inflated(path))
             return _read(path, dataset)
         except (ClassScaleError, MemoryError):
             raise
@@ -59,6 +60,7 @@ def _read(path: Path, dataset: Dataset) -> tuple[np.ndarray, LabelTable, Geometr
     kind = dataset.get("SegmentationType")
     if kind not in ("LABELMAP", "BINARY"):
         raise ImageError(f"It is a segmentation of the kind {kind}; LABELMAP or BINARY is needed.")
+    _check_pixels(dataset)
     frames = list(slices_in(path, dataset))
     rows, geometry = _grid(frames, _distance(dataset))
     columns, height, count = geometry.size
@@ -88,11 +90,25 @@ def _read(path: Path, dataset: Dataset) -> tuple[np.ndarray, LabelTable, Geometr
     return labels, table, geometry
 
 
-def _insides(dataset: Dataset) -> Iterator[np.ndarray]:
-    """Yield which pixels of each frame of a binary segmentation are inside, as indices into the flat frame.
+def _check_pixels(dataset: Dataset) -> None:
+    """Refuse pixels that are not as many as the header says, unless their frames are compressed.
 
-    :raises ImageError: if pixels are missing.
+    :raises ImageError: naming both numbers.
     """
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    bits = frames * int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
+    held, declared = len(dataset.PixelData), (bits + 7) // 8
+    if held not in (declared, declared + declared % 2):
+        few = "fewer" if held < declared else "more"
+        raise ImageError(
+            f"It has {few} pixels than its header says: {held:,} bytes, not {declared:,}. Export it again."
+        )
+
+
+def _insides(dataset: Dataset) -> Iterator[np.ndarray]:
+    """Yield which pixels of each frame of a binary segmentation are inside, as indices into the flat frame."""
     from pydicom.pixels import iter_pixels
 
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
@@ -101,8 +117,6 @@ def _insides(dataset: Dataset) -> Iterator[np.ndarray]:
     # Bits follow each other without gaps between frames, which pydicom 3.0 mistakes in small frames. Only bytes with a
     # bit are unpacked: hundreds of classes have tens of thousands of frames, which are nearly empty.
     packed, count = np.frombuffer(dataset.PixelData, np.uint8), dataset.Rows * dataset.Columns
-    if 8 * len(packed) < int(dataset.NumberOfFrames) * count:
-        raise ImageError("It has fewer pixels than its header says. Export it again.")
     for start in range(0, int(dataset.NumberOfFrames) * count, count):
         part = packed[start // 8 : (start + count + 7) // 8]
         filled = np.flatnonzero(part)
