@@ -33,6 +33,7 @@ JSON = {"Content-Type": "application/dicom+json"}
 def no_credentials(monkeypatch):
     for name in ("CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
 
 
 @pytest.fixture
@@ -208,6 +209,15 @@ def test_nobody_there(series, capsys):
     assert "cannot be reached" in said.err and "refused" in said.err.lower() and said.out.endswith("4 not sent\n")
     assert run(series, "--to", "http://no-such-host.invalid/dicom-web") == 5
     assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_a_proxy_that_fails(series, capsys, monkeypatch):
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert run(series, "--to", "http://pacs.invalid/dicom-web") == 5
+    assert "the proxy failed (" in (said := capsys.readouterr().err) and "NO_PROXY" in said
 
 
 def test_an_untrusted_certificate_is_refused(series, tmp_path, capsys):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 BATCH_BYTES, BATCH_FILES = 64 << 20, 500  # of one request, unless a single file is larger
-_COPIES = 4  # of a file in memory: pydicom's data set, the file that the client makes of it, and two in the request
+_COPIES = 3  # of a file in memory: pydicom's data set, and two of the request while the client puts it together
 _DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which is about files and not for archives
 
 STORED, CHANGED, REFUSED, UNKNOWN, UNSENT = "stored", "changed", "refused", "unknown", "not sent"
