@@ -1,4 +1,4 @@
-"""Check DICOM files with dciodvfy (dicom3tools) and dcmdump (DCMTK), which know the standard independently of us.
+"""Check DICOM files with dciodvfy (dicom3tools) and DCMTK, which know the standard independently of us.
 
 python Testing/Dicom/validate.py --install      installs Debian's dicom3tools and dcmtk, as root
 python Testing/Dicom/validate.py FILE ...       prints every error that is none of KNOWN; exit code 1 if there are any
@@ -13,8 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-PACKAGES = {"dciodvfy": "dicom3tools", "dcmdump": "dcmtk"}
+PACKAGES = {"dciodvfy": "dicom3tools", "dcmdump": "dcmtk", "dsrdump": "dcmtk"}
 SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+REPORT = "1.2.840.10008.5.1.4.1.1.88.34"  # Comprehensive 3D SR
 # Complaints that are wrong: SOP class, the whole line as a regular expression, and why.
 # Debian's dicom3tools is of 2022, and label maps are of 2024 (Supplement 243). So they are checked as segmentations of
 # the older kind, from which they differ only as this says.
@@ -47,6 +48,12 @@ KNOWN = [
         r"SegmentIdentificationSequence\(0062,000a\)> - Missing attribute for Type 1 Required .*",
         "a frame of a label map belongs to all segments, so it names none (C.8.20.3.1)",
     ),
+    (
+        REPORT,
+        r"Error - </ContentSequence.*/ReferencedSegmentNumber\(0062,000b\)> - Shall not be present for Referenced SOP "
+        r"Class that is not segmentation",
+        "the report refers to a label map, which is not known for a segmentation yet",
+    ),
 ]
 
 
@@ -67,6 +74,8 @@ def errors_of(file: Path) -> list[str]:
     kind = data.SOPClassUID
     if data.file_meta.TransferSyntaxUID.is_deflated:  # Debian's dciodvfy cannot read it
         data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    if kind == REPORT and LABEL_MAP.encode() not in file.read_bytes():  # dsrdump refuses references to label maps too
+        found += _run("dsrdump", "-q", "+Pn", file).stderr.splitlines()
     if kind == LABEL_MAP:
         data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = SEGMENTATION
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from ClassScaleSegLib import DicomSeg, LabelTable, UsedModel
+from ClassScaleSegLib.images.formats import SEGMENTATION_SUFFIXES
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("SimpleITK")
@@ -32,37 +33,38 @@ SERIES = {
 MODELS = (UsedModel("Organs", "CC-BY-4.0", "ab" * 32), UsedModel("Vessels"))
 
 
-def segmentation(kind: str):
-    def write(source: Path, table: LabelTable, file: Path) -> None:
-        segmented(source, table).write(file, source=DicomSeg(source, kind, MODELS), keep_empty=True)
+def written(name: str, kind: str = "labelmap"):
+    def write(source: Path, table: LabelTable, folder: Path) -> Path:
+        segmented(source, table).write(folder / name, source=DicomSeg(source, kind, MODELS), keep_empty=True)
+        return folder / name
 
     return write
 
 
-# how each kind of result is written
-WRITERS = {"label map": segmentation("labelmap"), "binary": segmentation("binary")}
+# how each kind of result is written: into a folder; returns the file
+WRITERS = {"label map": written("a.seg.dcm"), "binary": written("a.seg.dcm", "binary")}
+if ".rtstruct.dcm" in SEGMENTATION_SUFFIXES:
+    WRITERS["structure set"] = written("a.rtstruct.dcm")
 
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("name", SERIES)
 def test_no_error_is_found_in_a_result_of_a_series(tmp_path, name, kind):
     volume, facts = SERIES[name]
-    WRITERS[kind](write_series(tmp_path / "series", volume, **facts), TABLES["16 bit"], tmp_path / "result.seg.dcm")
-    assert errors_of(tmp_path / "result.seg.dcm") == []
+    source = write_series(tmp_path / "series", volume, **facts)
+    assert errors_of(WRITERS[kind](source, TABLES["16 bit"], tmp_path)) == []
 
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_no_error_is_found_in_a_result_of_an_object_with_many_frames(tmp_path, kind):
     source = write_frames(tmp_path / "mr.dcm", planes(), ENHANCED_MR, ("orientation", "measures"), **REFERENCE)
-    WRITERS[kind](source, TABLE, tmp_path / "result.seg.dcm")
-    assert errors_of(tmp_path / "result.seg.dcm") == []
+    assert errors_of(WRITERS[kind](source, TABLE, tmp_path)) == []
 
 
 def test_errors_are_found(tmp_path):
     """Otherwise the tests above would show nothing."""
     source = write_series(tmp_path / "series", planes(), **REFERENCE)
-    WRITERS["label map"](source, TABLE, tmp_path / "a.seg.dcm")
-    data = pydicom.dcmread(tmp_path / "a.seg.dcm")
+    data = pydicom.dcmread(WRITERS["label map"](source, TABLE, tmp_path))
     del data.SegmentSequence[1].SegmentedPropertyTypeCodeSequence, data.DimensionIndexSequence
     data.save_as(tmp_path / "b.dcm")
     found = errors_of(tmp_path / "b.dcm")
