@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import Segmentation
 from ClassScaleSegLib.commands.main import main
-from ClassScaleSegLib.images.formats import SEGMENTATION_SUFFIXES, TABLE_SUFFIXES
+from ClassScaleSegLib.images.formats import TABLE_SUFFIXES
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom", reason="needs highdicom, as the extra [dicom] installs it")
@@ -35,9 +35,8 @@ RESULTS = {
     "label map": ("a.seg.dcm", "-o {}/a.seg.dcm"),
     "binary": ("b.seg.dcm", "-o {}/b.seg.dcm --dicom-seg binary"),
 }
-if ".rtstruct.dcm" in SEGMENTATION_SUFFIXES:
-    RESULTS["structure set"] = ("c.rtstruct.dcm", "-o {}/c.rtstruct.dcm")
 if ".sr.dcm" in TABLE_SUFFIXES:
+    RESULTS["structure set"] = ("c.rtstruct.dcm", "-o {}/c.rtstruct.dcm")
     RESULTS["report"] = ("d.sr.dcm", "-o {}/d.seg.dcm --statistics {}/d.sr.dcm")
 
 
