@@ -77,8 +77,8 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report",
         metavar="DIR",
-        help="also write a page of all cases into this folder, with pictures, volumes and what is unusual, and the same "
-        "as JSON",
+        help="also write a page of all cases into this folder, with pictures, volumes and what is unusual, and the "
+        "same as JSON",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist already")
     parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on standard output")

@@ -45,8 +45,8 @@ class Outlines:
     >>> labels = np.zeros((1, 5, 5), np.uint16)
     >>> labels[0, 1:4, 1:3] = 7
     >>> [outline] = Outlines(labels, [7]).of(7)
-    >>> outline.row, outline.points.tolist()
-    (0, [[2.498, 0.502], [2.498, 3.498], [0.502, 3.498], [0.502, 0.502]])
+    >>> outline.row, sorted(outline.points.tolist())
+    (0, [[0.502, 0.502], [0.502, 3.498], [2.498, 0.502], [2.498, 3.498]])
     """
 
     def __init__(self, labels: np.ndarray, values: Sequence[int]) -> None:
