@@ -327,7 +327,9 @@ def dicom(tmp_path):
     pytest.importorskip("highdicom")
     from dicom_phantom import planes, write_series
 
-    return write_series(tmp_path / "series", planes(16, (18, 20)), FrameOfReferenceUID="1.2.3")
+    return write_series(
+        tmp_path / "series", planes(16, (18, 20), spacing=(1.2, 1.0), step=(0.0, 0.0, 1.5)), FrameOfReferenceUID="1.2.3"
+    )
 
 
 @pytest.mark.parametrize("kind", ["labelmap", "binary"])
@@ -375,7 +377,11 @@ def test_a_dicom_segmentation_of_another_format_is_refused_before_the_computatio
 def test_several_series_become_dicom_segmentations_in_a_folder(model, dicom, tmp_path):
     from dicom_phantom import planes, write_series
 
-    other = write_series(tmp_path / "other", planes(16, (18, 20), seed=1), FrameOfReferenceUID="1.2.3")
+    other = write_series(
+        tmp_path / "other",
+        planes(16, (18, 20), spacing=(1.2, 1.0), step=(0.0, 0.0, 1.5), seed=1),
+        FrameOfReferenceUID="1.2.3",
+    )
     assert cpu(dicom, other, "-m", model, "-o", tmp_path / "out", "--format", ".seg.dcm") == ExitCode.OK
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["other.seg.dcm", "series.seg.dcm"]
 

@@ -19,7 +19,9 @@ from dicom_phantom import planes, write_series  # noqa: E402
 
 @pytest.fixture
 def source(tmp_path):
-    return write_series(tmp_path / "series", planes(16, (18, 20)), FrameOfReferenceUID="1.2.3")
+    return write_series(
+        tmp_path / "series", planes(16, (18, 20), spacing=(1.2, 1.0), step=(0.0, 0.0, 1.5)), FrameOfReferenceUID="1.2.3"
+    )
 
 
 @pytest.fixture
@@ -93,14 +95,22 @@ def test_what_cannot_be_written_is_refused_before_the_computation(refused, sourc
     report = ("--statistics", "a.sr.dcm")
     refused("would refer to a DICOM segmentation, and none is written. Add -o", source, "-o", "a.seg.nrrd", *report)
     refused("would replace another result", source, "-o", "a.seg.dcm", *report, *report)
-    other = write_series(tmp_path / "other", planes(16, (18, 20), seed=1), FrameOfReferenceUID="1.2.3")
+    other = write_series(
+        tmp_path / "other",
+        planes(16, (18, 20), spacing=(1.2, 1.0), step=(0.0, 0.0, 1.5), seed=1),
+        FrameOfReferenceUID="1.2.3",
+    )
     refused("give one folder for the statistics", source, other, "-o", "f", "--statistics", "a", "--statistics", "b")
     sitk.WriteImage(sitk.Image([20, 18, 16], sitk.sitkInt16), str(tmp_path / "ct.nii.gz"))
     refused("is no DICOM series", tmp_path / "ct.nii.gz", "-o", "a.rtstruct.dcm")
 
 
 def test_several_series_become_structure_sets_in_a_folder(segment, source, tmp_path):
-    other = write_series(tmp_path / "other", planes(16, (18, 20), seed=1), FrameOfReferenceUID="1.2.3")
+    other = write_series(
+        tmp_path / "other",
+        planes(16, (18, 20), spacing=(1.2, 1.0), step=(0.0, 0.0, 1.5), seed=1),
+        FrameOfReferenceUID="1.2.3",
+    )
     assert segment(source, other, "-o", "", "--format", ".rtstruct.dcm", "--statistics", "") == ExitCode.OK
     names = sorted(file.name for file in (tmp_path / "out").iterdir())
     assert names == ["other.csv", "other.rtstruct.dcm", "series.csv", "series.rtstruct.dcm"]
