@@ -126,3 +126,24 @@ def test_a_job_names_all_files_of_the_statistics_and_an_older_one_has_one(tmp_pa
     del facts["more_statistics"]
     (tmp_path / "job.json").write_text(json.dumps(facts))
     assert read_job(tmp_path / "job.json").more_statistics == ()
+
+
+def test_an_image_that_the_model_was_not_made_for_is_warned_of_once(write_model, tmp_path, capsys):
+    volume = planes(16, (18, 20), spacing=(1.2, 1.0), step=(0.0, 0.0, 3.5))
+    series = write_series(tmp_path / "series", volume, Modality="MR", FrameOfReferenceUID="1.2.3")
+    command = [
+        "segment",
+        series,
+        "-m",
+        write_model(),
+        "-m",
+        write_model(),
+        "-o",
+        tmp_path / "o.nrrd",
+        "--device",
+        "cpu",
+    ]
+    assert main([*map(str, command), "--no-mirroring"]) == ExitCode.OK
+    told = capsys.readouterr().err
+    assert told.count("The model was made for CT, but this volume is MR: expect a wrong result.") == 1
+    assert told.count("The voxels are up to 3.5 mm long, 3.5 times as long as the model's") == 1

@@ -324,17 +324,17 @@ def test_output_that_nobody_reads_or_that_finds_no_room_is_no_traceback(temporar
 @pytest.fixture
 def bug(monkeypatch):
     """Makes reading fail with any exception."""
-    from ClassScaleSegLib.inference import segmenter
+    from ClassScaleSegLib.inference import label_map
 
     def make(fault, where=""):
-        original = segmenter.read_image
+        original = label_map.read_image
 
         def read(source, *rest, **more):
             if where in str(source):
                 raise fault
             return original(source, *rest, **more)
 
-        monkeypatch.setattr(segmenter, "read_image", read)
+        monkeypatch.setattr(label_map, "read_image", read)
 
     return make
 
@@ -410,9 +410,9 @@ def test_the_trainer_ends_alike(capsys, temporary, monkeypatch):
 def test_the_panel_gets_the_sentence(tmp_path, image, temporary):
     """A module that replaces the library's reader stands for a bug in the child process."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import ClassScaleSegLib.inference.segmenter as segmenter\n"
+        "import ClassScaleSegLib.inference.label_map as label_map\n"
         "def read(*rest, **more):\n    raise ZeroDivisionError('a bug')\n"
-        "segmenter.read_image = read\n"
+        "label_map.read_image = read\n"
     )
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2] / "ClassScaleSeg")])
     job = Job((image(),), TOY, tmp_path / "o.seg.nrrd", options=Options(device="cpu"))

@@ -11,12 +11,14 @@ from typing import NamedTuple
 from ..catalog.catalog import resolve_model
 from ..errors import ModelError
 from ..images.dicom_seg import UsedModel
+from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
 from ..inference.locating import open_locating, refuse_other_channels
 from ..inference.segmenter import segment_with
 from ..inference.several_models import common_channels, segment_parts
+from ..models.advice import advise
 from ..models.model import open_model
-from ..models.summary import summarize
+from ..models.summary import ModelSummary, summarize
 from ..process.job import Job
 
 
@@ -27,14 +29,25 @@ class JobModels(NamedTuple):
     :ivar flat: whether all are 2D.
     :ivar nibabel: whether the first model's images were read with nibabel, as of :func:`read_image`.
     :ivar run: takes an image, and ``progress`` and ``accept`` as :func:`segment_with` does.
-    :ivar used: their names and licences, and the paths of their files.
+    :ivar summaries: of the models that find structures.
+    :ivar used: names and licences of all models, and the paths of their files; the last one locates, if one does.
     """
 
     channels: int
     flat: bool
     nibabel: bool
     run: Callable[..., Segmentation]
+    summaries: tuple[ModelSummary, ...]
     used: tuple[tuple[UsedModel, Path], ...]
+
+    def advice(self, geometry: Geometry, modality: str | None) -> tuple[str, ...]:
+        """Return warnings about an image that the models were not made for.
+
+        :param modality: of the image, as in DICOM; ``None`` if it is not known.
+        """
+        spacing = geometry.spacing[::-1]
+        sentences = [sentence for summary in self.summaries for sentence in advise(summary, spacing, modality)]
+        return tuple(dict.fromkeys(sentences))
 
 
 def open_models(job: Job) -> JobModels:
@@ -48,23 +61,20 @@ def open_models(job: Job) -> JobModels:
     options = replace(options, locate_with=None if locating is None else str(locating))
     if len(sources) == 1:
         model = open_model(sources[0], options.folds, options.checkpoint, options.configuration)
-        flat = len(model.patch) == 2
-        used: tuple[tuple[UsedModel, Path], ...] = ((UsedModel(model.name, model.licence), Path(sources[0])),)
         coarse = None if locating is None else open_locating(locating)
-        if coarse is not None and locating is not None:
+        if coarse is not None:
             refuse_other_channels(coarse, model.channels)
-            used = (*used, (UsedModel(coarse.name, coarse.licence), locating))
         run = partial(segment_with, model=model, options=options, coarse=coarse)
-        return JobModels(model.channels, flat, model.reads_with_nibabel, run, used)
+    else:
+        run = partial(segment_parts, sources=sources, options=options)
+        if locating is not None:
+            refuse_other_channels(summarize(locating), common_channels(sources, options.configuration))
     channels = common_channels(sources, options.configuration)
-    summaries = [summarize(source, options.configuration) for source in sources]
+    summaries = tuple(summarize(source, options.configuration) for source in sources)
     flat = all(len(summary.patch) == 2 for summary in summaries)
-    if locating is not None:
-        summaries.append(summarize(locating))
-        refuse_other_channels(summaries[-1], channels)
-    run = partial(segment_parts, sources=sources, options=options)
-    used = tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in summaries)
-    return JobModels(channels, flat, summaries[0].reads_with_nibabel, run, used)
+    all_models = summaries if locating is None else (*summaries, summarize(locating))
+    used = tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in all_models)
+    return JobModels(channels, flat, summaries[0].reads_with_nibabel, run, summaries, used)
 
 
 def _locating(name: str) -> Path:

@@ -10,15 +10,13 @@ from functools import cached_property
 from pathlib import Path
 
 from ..catalog.download import sha256_of
-from ..errors import ClassScaleError, ImageError, LabelTableError
-from ..images.dicom_headers import is_dicom, read_slices
+from ..errors import ClassScaleError, LabelTableError
+from ..images.dicom_headers import modality_of
 from ..images.dicom_seg import UsedModel
 from ..images.segmentation import Segmentation
 from ..inference.devices import choose_device
 from ..inference.progress import Progress
 from ..inference.several_models import common_table
-from ..models.advice import advise
-from ..models.summary import ModelSummary, summarize
 from ..process.job import Job
 from ..report.facts import Run
 from ..report.recording import Recorder
@@ -97,19 +95,17 @@ class JobReport:
         messages: Sequence[str],
         run: Run | None,
     ) -> None:
-        modality = _modality(case.files[0])
-        spacing = result.geometry.spacing[::-1]
-        warnings = [sentence for one in self._summaries for sentence in advise(one, spacing, modality)]
+        modality = modality_of(case.files[0])
         self.files.add(
             case.name,
             result,
             measured.voxels,
             measures=measured.measures,
             modality=modality,
-            ct=(modality or self._summaries[0].modality) == "CT",
+            ct=(modality or self._models.summaries[0].modality) == "CT",
             images=case.files,
             outputs=outputs,
-            warnings=tuple(dict.fromkeys(warnings)),
+            warnings=self._models.advice(result.geometry, modality),
             messages=messages,
             run=run,
         )
@@ -117,20 +113,13 @@ class JobReport:
 
     def _finished(self, file: Path) -> Segmentation:
         """Read a result with all classes of the job, of which a ``.seg.nrrd`` may name only those that were found."""
-        tables = [one.table for one in self._summaries]
+        tables = [one.table for one in self._models.summaries]
         try:
             table = tables[0] if len(tables) == 1 else common_table(tables)
             classes = self._job.options.classes
             return Segmentation.from_image(file, table if classes is None else table.select(classes))
         except LabelTableError:  # it was made with another model or other classes
             return Segmentation.from_image(file)
-
-    @cached_property
-    def _summaries(self) -> list[ModelSummary]:
-        used = self._models.used
-        locating = self._job.options.locate_with is not None  # the last one finds no structures
-        sources = [path for _, path in used[: len(used) - locating]]
-        return [summarize(path, self._job.options.configuration) for path in sources]
 
     @cached_property
     def _used(self) -> list[UsedModel]:
@@ -157,16 +146,3 @@ class _NotingReporter(Reporter):
     def progress(self, report: Progress) -> None:
         self._recorder.note(report.stage, report.message)
         self._reporter.progress(report)
-
-
-def _modality(path: Path) -> str | None:
-    """Return the modality in the header of a DICOM file, or of the first image in a DICOM folder."""
-    try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file() and is_dicom(file):
-                for one in read_slices(file):
-                    return one.modality or None
-    except (OSError, ImageError):
-        return None
-    return None

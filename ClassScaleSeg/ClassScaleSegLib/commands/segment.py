@@ -8,8 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import errors
+from ..images.dicom_headers import modality_of
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
+from ..images.geometry import Geometry
 from ..inference.progress import Progress
 from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
@@ -227,7 +229,16 @@ def _segment_case(
     noting = reporter if report is None else report.begin(case, reporter)
     images = case.files[0] if len(case.files) == 1 else case.files
     dicom = results.dicom(job, case, noting, models)
-    result = models.run(images, progress=noting.progress, accept=results.accept)
+    warned: set[str] = set()
+
+    def accept(geometry: Geometry) -> None:
+        results.accept(geometry)
+        for warning in models.advice(geometry, modality_of(case.files[0])):
+            if warning not in warned:  # each model of several reads the image
+                reporter.progress(Progress("read", 0, 1, message=warning))
+            warned.add(warning)
+
+    result = models.run(images, progress=noting.progress, accept=accept)
     noting.progress(Progress("write", 0, 1))
     measured = Measured(result, case, models)
     results.write(result, measured, overwrite, job.options.keep_empty, dicom)

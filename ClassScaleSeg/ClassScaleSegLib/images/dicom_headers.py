@@ -306,3 +306,18 @@ class _Header:
         if slope[0] == 0:
             raise ImageError("RescaleSlope is 0, which makes all voxels equal. Export it again.")
         return Rescale(slope[0], intercept[0])
+
+
+def modality_of(path: Path) -> str | None:
+    """Return the modality in the header of a DICOM file, or of the first image in a DICOM folder, such as "CT".
+
+    :returns: ``None`` if it is not DICOM, cannot be read, or does not say.
+    """
+    try:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if file.is_file() and is_dicom(file):
+                for piece in read_slices(file):
+                    return piece.modality or None
+    except (OSError, ImageError):
+        return None
+    return None
