@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -58,7 +58,6 @@ def inflated(path: Path) -> Path | BytesIO:
     :raises ImageError: if the content would take more than half of the free memory, which the pixels need too; or if it
         is damaged.
     """
-    import psutil
     from pydicom.filebase import DicomBytesIO
     from pydicom.filereader import read_file_meta_info
     from pydicom.filewriter import write_file_meta_info
@@ -67,66 +66,65 @@ def inflated(path: Path) -> Path | BytesIO:
     meta = read_file_meta_info(path)
     if not UID(meta.get("TransferSyntaxUID") or "").is_deflated:
         return path
-    limit = psutil.virtual_memory().available // 2
-    start = 144 + int(meta.FileMetaInformationGroupLength)  # after the preamble, "DICM" and the element with the length
+    parts = _inflate(path, meta.FileMetaInformationGroupLength)
     head, content, meta.TransferSyntaxUID = DicomBytesIO(), BytesIO(), ExplicitVRLittleEndian
     write_file_meta_info(head, meta)
     content.write(bytes(128) + b"DICM" + head.getvalue())
-    decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-    with path.open("rb") as file:
-        file.seek(start)
-        while not decompressor.eof:
-            compressed = decompressor.unconsumed_tail or file.read(_PART)
-            part = decompressor.decompress(compressed, 64 * _PART)
-            if not (compressed or part):
-                raise ImageError("It cannot be read, because its end is missing. Export it again.")
-            if content.tell() + len(part) > limit:
-                raise ImageError(
-                    f"It has {path.stat().st_size:,} bytes, which are compressed and become more than half of the free "
-                    f"memory ({limit / 2**29:.1f} GiB). Close other programs, or export it without compression."
-                )
-            content.write(part)
+    for part in parts:
+        content.write(part)
     content.seek(0)
     return content
-
-
-class _Stream:
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._written = file, 0
-        self._compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)  # without header and checksum, as the standard says
-
-    def add(self, data: bytes) -> None:
-        self._written += self._file.write(self._compressor.compress(data))
-
-    def end(self) -> None:
-        self._written += self._file.write(self._compressor.flush())
-        self._file.write(bytes(self._written % 2))
 
 
 def read_header(path: Path) -> Dataset:
     """Read a DICOM file without its pixels, which are not decompressed either.
 
+    :raises ImageError: as :func:`inflated`.
     :raises OSError: if it cannot be read.
     """
     import pydicom
     from pydicom.filereader import read_dataset, read_file_meta_info
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
+    from pydicom.uid import UID
 
     meta = read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+    if not UID(meta.get("TransferSyntaxUID") or "").is_deflated:
         return pydicom.dcmread(path, stop_before_pixels=True)
+    stream = io.BufferedReader(_Inflated(_inflate(path, meta.FileMetaInformationGroupLength)))
+    return read_dataset(stream, False, True, stop_when=lambda tag, *_: tag == 0x7FE00010)
+
+
+def _inflate(path: Path, length: int) -> Iterator[bytes]:
+    """Yield the data set of a compressed file in parts.
+
+    :param length: the FileMetaInformationGroupLength of the file.
+    :raises ImageError: if all parts together take more than half of the free memory, or the end is missing.
+    """
+    import psutil
+
+    limit, size = psutil.virtual_memory().available // 2, 0
+    decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     with path.open("rb") as file:
-        file.seek(128 + 4 + 12 + meta.FileMetaInformationGroupLength)
-        stream = io.BufferedReader(_Inflated(file))
-        return read_dataset(stream, False, True, stop_when=lambda tag, *_: tag == 0x7FE00010)
+        # after the preamble, "DICM" and the element with the length
+        file.seek(144 + length)
+        while not decompressor.eof:
+            compressed = decompressor.unconsumed_tail or file.read(_PART)
+            part = decompressor.decompress(compressed, 64 * _PART)
+            size += len(part)
+            if not (compressed or part):
+                raise ImageError("It cannot be read, because its end is missing. Export it again.")
+            if size > limit:
+                raise ImageError(
+                    f"It has {path.stat().st_size:,} bytes, which are compressed and become more than half of the free "
+                    f"memory ({limit / 2**29:.1f} GiB). Close other programs, or export it without compression."
+                )
+            yield part
 
 
 class _Inflated(io.RawIOBase):
-    """What a compressed stream holds, as far as it was asked for."""
+    """A data set that is inflated as far as it was asked for, of which pydicom reads a part again."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._found, self._place = file, bytearray(), 0
-        self._decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts, self._found, self._place = parts, bytearray(), 0
 
     def readable(self) -> bool:
         return True
@@ -144,9 +142,22 @@ class _Inflated(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         end = self._place + len(buffer)
-        while len(self._found) < end and (part := self._file.read(1 << 16)):
-            self._found += self._decompressor.decompress(part)
+        while len(self._found) < end and (part := next(self._parts, None)) is not None:
+            self._found += part
         given = self._found[self._place : end]
         buffer[: len(given)] = given
         self._place += len(given)
         return len(given)
+
+
+class _Stream:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._written = file, 0
+        self._compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)  # without header and checksum, as the standard says
+
+    def add(self, data: bytes) -> None:
+        self._written += self._file.write(self._compressor.compress(data))
+
+    def end(self) -> None:
+        self._written += self._file.write(self._compressor.flush())
+        self._file.write(bytes(self._written % 2))
