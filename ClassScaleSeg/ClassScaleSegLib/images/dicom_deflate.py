@@ -108,7 +108,7 @@ def _inflate(path: Path, length: int) -> Iterator[bytes]:
         file.seek(144 + length)
         while not decompressor.eof:
             compressed = decompressor.unconsumed_tail or file.read(_PART)
-            part = decompressor.decompress(compressed, 64 * _PART)
+            part = decompressor.decompress(compressed, 16 * _PART)
             size += len(part)
             if not (compressed or part):
                 raise ImageError("It cannot be read, because its end is missing. Export it again.")
