@@ -194,6 +194,20 @@ def test_contours_refer_to_the_frames_of_a_multiframe_object(tmp_path, shared):
     assert [item.ReferencedSOPInstanceUID for item in images.ContourImageSequence] == [instance]
 
 
+def test_names_that_are_alike_are_told_apart(tmp_path):
+    source = series(tmp_path)
+    names = ["a (3)", "a", "a", "b" * 70, "b" * 80, "a (3, 2)"]
+    table = LabelTable(tuple(Label(value, f"Segment_{value}", name, (1, 2, 3)) for value, name in enumerate(names, 1)))
+    geometry = segmented(source).geometry
+    labels = np.zeros(geometry.size[::-1], np.uint16)
+    labels.flat[:6] = range(1, 7)
+    told = []
+    Segmentation(labels, table, geometry).write(tmp_path / NAME, source=DicomSeg(source, tell=told.append))
+    found = [item.ROIName for item in pydicom.dcmread(tmp_path / NAME).StructureSetROISequence]
+    assert found[:3] == ["a (3)", "a", "a (3, 2)"] and len(set(found)) == 6 and max(map(len, found)) <= 64
+    assert len(told) == 1
+
+
 def test_names_codes_colours_and_volumes(tmp_path):
     odd = Label(
         900,

@@ -41,7 +41,8 @@ def check_against_scipy(labels, geometry, image) -> None:
         if boxes is not None:
             ours = found[value]
             assert (ours.first, ours.last) == tuple(tuple(f(b) for b in boxes[::-1]) for f in (_start, _last))
-            ends = [(b.start == 0 or b.stop == size) for b, size in zip(boxes, labels.shape, strict=True)]
+            sides = zip(boxes, labels.shape, strict=True)
+            ends = [(b.start == 0 or b.stop == size) and size > 1 for b, size in sides]
             assert ours.touches_edge is any(ends)
             assert ours.voxels == np.count_nonzero(labels == value)
             assert ours.volume_ml == pytest.approx(ours.voxels * geometry.voxel_volume / 1000, rel=1e-12)
@@ -216,6 +217,13 @@ def test_the_edge_of_the_image_is_surface():
     padded = measure(np.pad(np.ones((20, 20, 20), np.uint16), 3), grid((26, 26, 26)))[1]
     assert full.surface_mm2 == pytest.approx(padded.surface_mm2, rel=1e-12)
     assert full.touches_edge and not padded.touches_edge
+
+
+def test_in_a_single_slice_only_its_own_edges_cut_a_structure_off():
+    labels = np.zeros((1, 8, 8), np.uint16)
+    labels[0, 2:4, 2:4], labels[0, 6:, 2] = 1, 2
+    found = measure(labels, grid((1, 8, 8)))
+    assert (found[1].touches_edge, found[2].touches_edge) == (False, True)
 
 
 def test_nothing_but_background_measures_nothing():

@@ -133,8 +133,11 @@ def _names(listed: Sequence[Label], texts: Texts) -> list[str]:
     """Return the names of the structures, which differ: readers ask for a structure by its name."""
     names: dict[str, None] = {}
     for label in listed:
-        name, number = texts.short(label.name), f" ({label.value})"
-        names[name if name not in names else texts.short(label.name, LONGEST_TEXT - len(number)) + number] = None
+        name, count = texts.short(label.name), 1
+        while name in names:
+            number = f" ({label.value})" if count == 1 else f" ({label.value}, {count})"
+            name, count = texts.short(label.name, LONGEST_TEXT - len(number)) + number, count + 1
+        names[name] = None
     return list(names)
 
 

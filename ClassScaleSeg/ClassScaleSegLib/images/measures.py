@@ -71,7 +71,7 @@ class LabelMeasures:
     :ivar centroid: mean position of its voxels in RAS coordinates, as Slicer shows them, mm.
     :ivar first: the smallest voxel index along each of the axes i, j, k that the class reaches, from 0.
     :ivar last: the largest such index; the class lies in the box from ``first`` to ``last``, both included.
-    :ivar touches_edge: whether it reaches an end of one of the axes, and may therefore be cut off.
+    :ivar touches_edge: whether it reaches an end of an axis with several voxels, and may therefore be cut off.
     :ivar intensities: ``None`` without an image.
     """
 
@@ -207,7 +207,7 @@ class _Shapes:
             centroid=(0.0 - x, 0.0 - y, z),  # never -0
             first=tuple(first.tolist()),
             last=tuple(last.tolist()),
-            touches_edge=bool((first == 0).any() or (last == self._end).any()),
+            touches_edge=bool((((first == 0) | (last == self._end)) & (self._end > 0)).any()),
             intensities=intensities,
         )
 
