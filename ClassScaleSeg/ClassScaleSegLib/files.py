@@ -64,7 +64,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     if is_folder:
         raise OutputError(f"{path} is a folder; give the path of a file.")
     if exists and not overwrite:
-        raise OutputExistsError(f"{path} already exists; allow overwriting or choose another name.")
+        raise OutputExistsError(f"{path} already exists. Allow overwriting (--overwrite), or choose another name.")
 
 
 def _refuse_name(path: Path) -> None:

@@ -111,11 +111,12 @@ class Options:
                 object.__setattr__(self, option.name, checked(option.name, value))
         if self.clean_classes is not None and not self.cleans:
             raise ClassScaleError(
-                "clean_classes is given, but neither smooth nor remove_islands. Give one of these too."
+                "clean_classes (--clean-classes) needs smooth (--smooth) or remove_islands (--remove-islands)."
             )
         if self.locate_with is None and (self.locate_classes, self.locate_margin) != (None, Options.locate_margin):
             raise ClassScaleError(
-                "locate_classes or locate_margin is given, but no model that locates. Give one with locate_with."
+                "locate_classes and locate_margin (--locate-classes, --locate-margin) need a model that locates: "
+                "locate_with (--locate-with)."
             )
 
     @property

@@ -25,7 +25,7 @@ def test_results_beside_the_images_are_not_taken_for_images(folder):
 
 
 def test_two_images_with_one_result_are_refused(folder):
-    with pytest.raises(ImageError, match="Case a has the files a.nii.gz, a.nrrd, but the model needs 1"):
+    with pytest.raises(ImageError, match="a.nii.gz and .*a.nrrd would both be the case a"):
         found([folder("a.nii.gz", "a.nrrd")], 1, "out")
 
 
@@ -61,3 +61,27 @@ def test_one_file_goes_where_it_is_told_and_a_dicom_folder_has_a_name(folder, mo
     (place / "series").mkdir()
     monkeypatch.chdir(place / "series")
     assert find_cases(["."], 1, place, ".nrrd").cases[0].output == place / "series.nrrd"
+
+
+def test_a_folder_of_dicom_folders_is_a_folder_of_cases(tmp_path):
+    from dicom_phantom import planes, write_series
+
+    for name in ("p2", "p1"):
+        write_series(tmp_path / "patients" / name, planes(2))
+    assert find_cases([tmp_path / "patients"], 1, "out", ".seg.dcm").many
+    assert found([tmp_path / "patients"], 1, "out") == {"p1": ["p1"], "p2": ["p2"]}
+    (tmp_path / "patients" / "notes.txt").touch()  # then it may be a series, whose reader says what is wrong
+    assert found([tmp_path / "patients"], 1, tmp_path) == {"patients": ["patients"]}
+
+
+def test_folders_of_one_name_are_no_channels(tmp_path):
+    from dicom_phantom import planes, write_series
+
+    series = [write_series(tmp_path / patient / "T1", planes(2)) for patient in ("a", "b")]
+    with pytest.raises(ImageError, match="a/T1 and .*b/T1 would both be the case T1.*Rename one"):
+        found(series, 1, "out")
+
+
+def test_a_result_in_several_formats_has_one_name(tmp_path):
+    (case,) = find_cases([tmp_path / "a.nii.gz"], 1, tmp_path, ".seg.nrrd").cases
+    assert case.in_format(".nii.gz") == tmp_path / "a.nii.gz"

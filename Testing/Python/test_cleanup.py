@@ -420,6 +420,6 @@ def test_faults_are_found_before_the_image_is_read(tmp_path, capsys, monkeypatch
     fails(ExitCode.LABELS, "spleen", "--smooth", "1", "--clean-classes", "spleen")
     fails(ExitCode.LABELS, "cell 5", "--smooth", "1", "--classes", "cell 7", "--clean-classes", "cell 5")
     fails(ExitCode.LABELS, "spleen", "-m", "toy-1000", "--smooth", "1", "--clean-classes", "spleen")
-    fails(ExitCode.FAULT, "neither smooth nor remove_islands", "--clean-classes", "cell 5")
+    fails(ExitCode.USAGE, "needs smooth (--smooth) or remove_islands", "--clean-classes", "cell 5")
     monkeypatch.setitem(sys.modules, "cc3d", None)
     fails(ExitCode.FAULT, "python -m pip install connected-components-3d", "--remove-islands", "5")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -147,3 +148,45 @@ def test_an_image_that_the_model_was_not_made_for_is_warned_of_once(write_model,
     told = capsys.readouterr().err
     assert told.count("The model was made for CT, but this volume is MR: expect a wrong result.") == 1
     assert told.count("The voxels are up to 3.5 mm long, 3.5 times as long as the model's") == 1
+
+
+def test_many_cases_in_several_formats_end_with_a_sum(write_model, tmp_path, capsys):
+    patients = tmp_path / "patients"
+    for name in ("p1", "p2"):
+        volume = planes(16, (18, 20), spacing=(1.2, 1.0), step=(0.0, 0.0, 1.5))
+        write_series(patients / name, volume, FrameOfReferenceUID="1.2.3")
+    (patients / "p3").mkdir()
+    (patients / "p3" / "IM0001.dcm").write_bytes((patients / "p1" / "IM0001.dcm").read_bytes()[:700])
+    model, out = write_model(), tmp_path / "out"
+
+    def run(*more):
+        command = ["segment", patients, "-m", model, "-o", out, "--device", "cpu", "--no-mirroring", *more]
+        return main(list(map(str, command))), capsys.readouterr()
+
+    formats = ("--format", ".seg.dcm", "--format", ".nii.gz", "--format", ".seg.dcm")
+    code, told = run(*formats)
+    assert code == ExitCode.SOME_FAILED
+    assert told.out.splitlines()[-1] == "2 of 3 cases segmented, 1 failed: p3"
+    names = [f"{case}{suffix}" for case in ("p1", "p2") for suffix in (".labels.csv", ".nii.gz", ".seg.dcm")]
+    assert sorted(file.name for file in out.iterdir()) == sorted(names)
+    (out / "p2.nii.gz").unlink()
+    code, told = run(*formats, "--statistics", tmp_path / "tables", "--json-progress")
+    events = [json.loads(line) for line in told.out.splitlines()]
+    skipped = {event["case"]: event["reason"] for event in events if event["event"] == "skipped"}
+    assert skipped["p1"].endswith("p1.seg.dcm exists already, but not its statistics; --overwrite makes all anew")
+    assert ", but not its .nii.gz and statistics;" in skipped["p2"]
+    assert events[-1] == {"event": "end", "case": "", "done": 0, "skipped": 2, "failed": ["p3"]}
+
+
+def test_a_format_that_nothing_would_get_and_options_without_the_others_are_refused(
+    source, write_model, tmp_path, capsys
+):
+    command = ["segment", source, "-m", write_model(), "-o", tmp_path / "o.nrrd", "--device", "cpu"]
+    for more, code, sentence in (
+        (["--format", ".seg.dcm"], ExitCode.OUTPUT, "--format is for results in a folder, and .*o.nrrd is a file"),
+        (["--locate-margin", "5"], ExitCode.USAGE, "need a model that locates: locate_with .--locate-with"),
+        (["--clean-classes", "7"], ExitCode.USAGE, "needs smooth .--smooth. or remove_islands"),
+    ):
+        assert main([str(word) for word in (*command, *more)]) == code
+        assert re.search(sentence, capsys.readouterr().err)
+    assert not (tmp_path / "o.nrrd").exists()

@@ -349,7 +349,7 @@ def test_a_name_made_of_digits_is_no_label_value_of_the_coarse_model(toy, write_
 
 def test_options_of_locating_need_a_model_that_locates(toy):
     for given_ in ({"locate_classes": ["liver"]}, {"locate_margin": 5}):
-        with pytest.raises(ClassScaleError, match="no model that locates"):
+        with pytest.raises(ClassScaleError, match="need a model that locates"):
             Options(**given_)
     with pytest.raises(ClassScaleError, match="locate_margin is -1; it must be a number from 0 and at most 1000"):
         Options(locate_with="toy-120", locate_margin=-1)

@@ -33,6 +33,10 @@ class Case:
     files: tuple[Path, ...]
     output: Path
 
+    def in_format(self, suffix: str) -> Path:
+        """Return the file of the same result in another format, in the folder of the first one."""
+        return self.output.with_name(f"{self.name}{suffix}")
+
 
 @dataclass(frozen=True)
 class Cases:
@@ -40,6 +44,7 @@ class Cases:
 
     cases: tuple[Case, ...]
     many: bool  # whether a folder of cases or several images were given, even if the folder contains only one
+    in_folder: bool = True  # whether results are in a folder, where they are named after the cases
 
 
 def find_cases(
@@ -48,8 +53,8 @@ def find_cases(
     """Find the cases that the image arguments mean.
 
     A folder with image files contains many cases, where ``NAME_0000``, ``NAME_0001`` and so on are the channels of one.
-    A folder without image files is a DICOM series. If the model has one channel, several files are a case each;
-    otherwise they are the channels of one case.
+    So does a folder of folders with a DICOM series each. Any other folder is a DICOM series. If the model has one
+    channel, several files are a case each; otherwise they are the channels of one case.
 
     :param images: files, or one folder.
     :param channels: number of channels that the model needs.
@@ -66,7 +71,7 @@ def find_cases(
     paths, target = [Path(image) for image in images], Path(output)
     if not flat:
         _refuse_slices(paths)
-    folder = len(paths) == 1 and paths[0].is_dir() and _image_files(paths[0])
+    folder = len(paths) == 1 and paths[0].is_dir() and (_image_files(paths[0]) or _series_in(paths[0]))
     if folder and any(not _has_suffix(file) and file.is_file() and is_dicom(file) for file in paths[0].iterdir()):
         raise ImageError(f"{paths[0]} holds image files and DICOM files. Name the image file, or move it elsewhere.")
     many = bool(folder) or (len(paths) > 1 and channels == 1)
@@ -79,7 +84,7 @@ def find_cases(
     else:
         groups = {_case_name(paths, channels): tuple(paths)}
         if not target.is_dir():
-            return Cases(tuple(Case(name, files, target) for name, files in groups.items()), False)
+            return Cases(tuple(Case(name, files, target) for name, files in groups.items()), False, False)
     cases = (Case(name, files, target / f"{name}{suffix}") for name, files in sorted(groups.items()))
     return Cases(tuple(cases), many)
 
@@ -87,6 +92,19 @@ def find_cases(
 def _image_files(folder: Path) -> list[Path]:
     images = (file for file in folder.iterdir() if _has_suffix(file) and not file.name.startswith("."))
     return sorted(file for file in images if not file.name.lower().endswith(_RESULT_SUFFIX))
+
+
+def _series_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder that has no file of its own, if each of them holds a DICOM series."""
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    if any(entry.is_file() for entry in entries) or not all(map(_has_dicom, entries)):
+        return []
+    return entries
+
+
+def _has_dicom(folder: Path) -> bool:
+    files = (file for file in sorted(folder.iterdir()) if file.is_file())
+    return any(is_dicom(file) for file in itertools.islice(files, 10))
 
 
 def _group(files: Sequence[Path], channels: int) -> dict[str, tuple[Path, ...]]:
@@ -105,6 +123,12 @@ def _group(files: Sequence[Path], channels: int) -> dict[str, tuple[Path, ...]]:
         groups.setdefault(name, {})[file] = number
     wanted = [f"{channel:04}" for channel in range(channels)]
     for name, members in groups.items():
+        if len(set(members.values())) < len(members):
+            first, second = list(members)[:2]
+            raise ImageError(
+                f"{first} and {second} would both be the case {name}, and their results have one name. Rename one of "
+                "them, or segment them one by one."
+            )
         if list(members.values()) != wanted:
             found = ", ".join(file.name for file in members)
             raise ImageError(

@@ -16,7 +16,7 @@ from ..images.segmentation import Segmentation
 from ..inference.locating import open_locating, refuse_other_channels
 from ..inference.segmenter import segment_with
 from ..inference.several_models import common_channels, segment_parts
-from ..models.advice import advise
+from ..models.advice import advise, advise_on_modality
 from ..models.model import open_model
 from ..models.summary import ModelSummary, summarize
 from ..process.job import Job
@@ -31,6 +31,7 @@ class JobModels(NamedTuple):
     :ivar run: takes an image, and ``progress`` and ``accept`` as :func:`segment_with` does.
     :ivar summaries: of the models that find structures.
     :ivar used: names and licences of all models, and the paths of their files; the last one locates, if one does.
+    :ivar locating: summary of that one.
     """
 
     channels: int
@@ -39,6 +40,7 @@ class JobModels(NamedTuple):
     run: Callable[..., Segmentation]
     summaries: tuple[ModelSummary, ...]
     used: tuple[tuple[UsedModel, Path], ...]
+    locating: ModelSummary | None = None
 
     def advice(self, geometry: Geometry, modality: str | None) -> tuple[str, ...]:
         """Return warnings about an image that the models were not made for.
@@ -47,6 +49,8 @@ class JobModels(NamedTuple):
         """
         spacing = geometry.spacing[::-1]
         sentences = [sentence for summary in self.summaries for sentence in advise(summary, spacing, modality)]
+        if self.locating is not None:
+            sentences += advise_on_modality(self.locating, modality)
         return tuple(dict.fromkeys(sentences))
 
 
@@ -72,9 +76,10 @@ def open_models(job: Job) -> JobModels:
     channels = common_channels(sources, options.configuration)
     summaries = tuple(summarize(source, options.configuration) for source in sources)
     flat = all(len(summary.patch) == 2 for summary in summaries)
-    all_models = summaries if locating is None else (*summaries, summarize(locating))
+    coarse_summary = None if locating is None else summarize(locating)
+    all_models = summaries if coarse_summary is None else (*summaries, coarse_summary)
     used = tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in all_models)
-    return JobModels(channels, flat, summaries[0].reads_with_nibabel, run, summaries, used)
+    return JobModels(channels, flat, summaries[0].reads_with_nibabel, run, summaries, used, coarse_summary)
 
 
 def _locating(name: str) -> Path:

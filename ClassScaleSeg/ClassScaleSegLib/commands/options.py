@@ -19,9 +19,10 @@ def add_command(commands: Any, attribute: str, name: str, function: Callable[...
     return added
 
 
-def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
+def add_options(parser: argparse._ActionsContainer, *names: str) -> None:
     """Add the options of the command line that set fields of `Options`.
 
+    :param parser: or a group of its options.
     :param names: of the fields, which are also the names of the parsed arguments.
 
     >>> parser = argparse.ArgumentParser()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ClassScaleError
@@ -38,6 +39,9 @@ class Reporter:
 
     def error(self, error: ClassScaleError) -> None:
         """Report an error of the case, or of the command if none has begun."""
+
+    def end(self, done: int, skipped: int, failed: Sequence[str]) -> None:
+        """Report how many of several cases are done and were skipped, and which failed."""
 
     def close(self) -> None:
         """Remove the progress bar."""
@@ -78,6 +82,11 @@ class TerminalReporter(Reporter):
     def skipped(self, reason: str) -> None:
         print(f"{self._label}: skipped, {reason}", flush=True)
 
+    def end(self, done: int, skipped: int, failed: Sequence[str]) -> None:
+        counts = [f"{done} of {done + skipped + len(failed)} cases segmented"]
+        counts += [f"{skipped} skipped"] * bool(skipped) + [f"{len(failed)} failed: {', '.join(failed)}"] * bool(failed)
+        print(", ".join(counts), flush=True)
+
     def error(self, error: ClassScaleError) -> None:
         self.close()
         print(f"{self._label}: {error}" if self._label else str(error), file=sys.stderr, flush=True)
@@ -91,7 +100,8 @@ class TerminalReporter(Reporter):
 class JsonReporter(Reporter):
     """Prints JSON objects on standard output, one per line.
 
-    The member ``event`` is "begin", "progress", "result", "skipped" or "error". The lines are ASCII.
+    The member ``event`` is "begin", "progress", "result", "skipped" or "error", and after several cases "end". The
+    lines are ASCII.
     Bytes of file names that are not UTF-8 are kept in ``case`` and in paths, as lone surrogates.
     """
 
@@ -115,6 +125,10 @@ class JsonReporter(Reporter):
 
     def skipped(self, reason: str) -> None:
         self._line("skipped", reason=printable(reason))
+
+    def end(self, done: int, skipped: int, failed: Sequence[str]) -> None:
+        self._case = ""
+        self._line("end", done=done, skipped=skipped, failed=list(failed))
 
     def error(self, error: ClassScaleError) -> None:
         self._line("error", kind=type(error).__name__, message=printable(error))

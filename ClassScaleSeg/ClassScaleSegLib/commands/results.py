@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -80,14 +81,15 @@ class CaseResults(NamedTuple):
     statistics: tuple[Path, ...]
 
     @classmethod
-    def of(cls, job: Job, case: Case, many: bool, overwrite: bool) -> CaseResults:
+    def of(cls, job: Job, case: Case, many: bool, overwrite: bool, more_formats: Sequence[str] = ()) -> CaseResults:
         """Return the files of a case; with many cases, the job names folders.
 
+        :param more_formats: suffixes of further files of the segmentation, beside the first one.
         :raises OutputExistsError: if a file exists and ``overwrite`` is false.
         :raises OutputError: if a file cannot be written, or would replace another result of the case; or if a report in
             DICOM is wanted without a DICOM segmentation.
         """
-        outputs = (case.output, *map(Path, job.more_outputs))
+        outputs = (case.output, *map(Path, job.more_outputs), *map(case.in_format, more_formats))
         written: set[Path] = set()
         for output in outputs:
             check_writable(output, overwrite, SEGMENTATION_SUFFIXES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .options import add_options
 from .reporting import Reporter
 from .results import CaseResults, Measured
 
+FORMATS = (".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX, RTSTRUCT_SUFFIX)
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file
 _IN_JOB = ("images", "output", "model", "confidence", "statistics", "report", "classes_file", *_OPTIONS)
 
@@ -34,7 +36,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="an image, one file per channel, a DICOM folder, several images, or a folder of images",
+        help="an image, one file per channel, a DICOM folder, several images, or a folder of images or DICOM folders",
     )
     output = parser.add_argument(
         "-o",
@@ -53,53 +55,64 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         help="nnU-Net v2 model folder, exported zip, bundle, or id or name of a model of the catalogue. Several models "
         "(-m A -m B) make one segmentation with the classes of all; where two claim a voxel, the later one gets it.",
     )
-    add_options(parser, *_OPTIONS)
-    parser.set_defaults(**dict.fromkeys(_OPTIONS))  # None: not given
     parser.add_argument(
         "--format",
-        default=".seg.nrrd",
-        choices=(".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX, RTSTRUCT_SUFFIX),
-        help="format of segmentations that are written into a folder (default: .seg.nrrd)",
+        action="append",
+        choices=FORMATS,
+        help="format of segmentations that are written into a folder (default: .seg.nrrd). May be given several times.",
     )
-    parser.add_argument(
-        "--classes-file", metavar="FILE", help="text file with classes to keep, one name or label value per line"
-    )
-    parser.add_argument(
-        "--confidence",
-        metavar="FILE",
-        help="also write the probability of each voxel's class; with several images, name a folder",
-    )
-    parser.add_argument(
+    add_options(parser, "dicom_seg", "keep_empty")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist already")
+    more = parser.add_argument_group("also write")
+    more.add_argument(
         "--statistics",
         action="append",
         metavar="FILE",
         help="also write volume, surface, position and intensities of each class: .csv, or .sr.dcm, a DICOM report "
         "that refers to a .seg.dcm. May be given several times; with several images, name a folder, which gets CSV",
     )
-    parser.add_argument(
+    more.add_argument(
         "--report",
         metavar="DIR",
         help="also write a page of all cases into this folder, with pictures, volumes and what is unusual, and the "
         "same as JSON",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace results that exist already")
-    parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on standard output")
-    parser.add_argument(
+    more.add_argument(
+        "--confidence",
+        metavar="FILE",
+        help="also write the probability of each voxel's class; with several images, name a folder",
+    )
+    classes = parser.add_argument_group("which classes")
+    add_options(classes, "classes")
+    classes.add_argument(
+        "--classes-file", metavar="FILE", help="text file with classes to keep, one name or label value per line"
+    )
+    add_options(classes, "locate_with", "locate_classes", "locate_margin")
+    add_options(parser.add_argument_group("clean up"), "smooth", "remove_islands", "clean_classes")
+    speed = parser.add_argument_group("speed and memory")
+    add_options(speed, "device", "mirroring", "step", "memory_limit_gib", "threads")
+    add_options(parser.add_argument_group("parts of the model"), "folds", "checkpoint", "configuration")
+    parser.set_defaults(**dict.fromkeys(_OPTIONS))  # None: not given
+    programs = parser.add_argument_group("for programs")
+    programs.add_argument(
+        "--json-progress", action="store_true", help="report progress as JSON lines on standard output"
+    )
+    programs.add_argument(
         "--stop-with-parent",
         nargs=2,
         metavar=("PID", "FOLDER"),
-        help="for programs: when the process PID ends, stop and remove FOLDER",
+        help="when the process PID ends, stop and remove FOLDER",
     )
 
     def instead_of_the_rest(file: str) -> Path:
         images.required = output.required = model.required = False
         return Path(file)
 
-    parser.add_argument(
+    programs.add_argument(
         "--job",
         type=instead_of_the_rest,
         metavar="FILE",
-        help="for programs: take images, models, results and all choices from FILE, in JSON, instead of options",
+        help="take images, models, results and all choices from FILE, in JSON, instead of options",
     )
 
 
@@ -114,20 +127,29 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         said = f"{options.job} says what to segment and how, so {', '.join(beside)} cannot be given beside --job."
         reporter.error(errors.ClassScaleError(f"{said} Leave that out, or change the file."))
         return ExitCode.USAGE
-    job = _job(options)
+    try:
+        job = _job(options)
+    except errors.ClassScaleError as error:
+        if options.job is not None or isinstance(error, errors.LabelTableError):
+            raise
+        reporter.error(error)
+        return ExitCode.USAGE
     models = open_models(job)
-    found = find_cases(job.images, models.channels, job.output, options.format, models.flat)
+    formats = tuple(dict.fromkeys(options.format or [".seg.nrrd"]))
+    found = find_cases(job.images, models.channels, job.output, formats[0], models.flat)
     if found.many and job.more_outputs:
         raise errors.OutputError(
-            "With several images, give one folder (-o); --format chooses the format of the results."
+            "With several images, give one folder (-o); --format chooses the formats of the results."
         )
     if found.many and job.more_statistics:
         raise errors.OutputError("With several images, give one folder for the statistics (--statistics).")
+    if options.format and not found.in_folder:
+        raise errors.OutputError(f"--format is for results in a folder, and {job.output} is a file. Leave one out.")
     report = None if job.report is None else JobReport(job.report, job, models, options.overwrite)
     if report is not None:
         report.files.check()
     try:
-        failed = _segment_cases(job, found, options.overwrite, reporter, models, report)
+        failed = _segment_cases(job, found, formats[1:], options.overwrite, reporter, models, report)
     except BaseException:
         if report is not None:
             with suppress(errors.ClassScaleError):  # the other fault is told
@@ -139,20 +161,27 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
 
 
 def _segment_cases(
-    job: Job, found: Cases, overwrite: bool, reporter: Reporter, models: JobModels, report: JobReport | None
+    job: Job,
+    found: Cases,
+    more_formats: Sequence[str],
+    overwrite: bool,
+    reporter: Reporter,
+    models: JobModels,
+    report: JobReport | None,
 ) -> list[str]:
     """Segment all cases, and return the names of those that failed."""
-    failed = []
+    failed, skipped = [], 0
     for index, case in enumerate(found.cases, start=1):
         reporter.begin(case.name, index, len(found.cases))
         try:
             if found.many and case.output.exists() and not overwrite:
-                reporter.skipped(f"{case.output} exists already")
+                reporter.skipped(f"{case.output} exists already{_not_made(job, case, more_formats)}")
+                skipped += 1
                 if report is not None:
                     report.add_finished(case)
                 continue
             _refuse_name(case)
-            results = CaseResults.of(job, case, found.many, overwrite)
+            results = CaseResults.of(job, case, found.many, overwrite, more_formats)
             _segment_case(job, overwrite, reporter, case, results, models, report)
         except Exception as error:
             if not found.many or isinstance(error, errors.Cancelled):
@@ -168,7 +197,19 @@ def _segment_cases(
                     report.add_failed(case, error)
                 except errors.ClassScaleError as another:  # the next case is segmented all the same
                     reporter.error(another)
+    if found.many:
+        reporter.end(len(found.cases) - len(failed) - skipped, skipped, failed)
     return failed
+
+
+def _not_made(job: Job, case: Case, more_formats: Sequence[str]) -> str:
+    """Say which other results of a skipped case are missing."""
+    wanted = {suffix: case.in_format(suffix) for suffix in more_formats}
+    for what, folder, suffix in (("confidence", job.confidence, ".nrrd"), ("statistics", job.statistics, ".csv")):
+        if folder is not None:
+            wanted[what] = Path(folder) / f"{case.name}{suffix}"
+    missing = [what for what, file in wanted.items() if not file.exists()]
+    return f", but not its {' and '.join(missing)}; --overwrite makes all anew" if missing else ""
 
 
 def read_classes(path: Path) -> list[str]:

@@ -14,11 +14,7 @@ def advise(summary: ModelSummary, spacing: tuple[float, float, float], modality:
     :param spacing: of the volume, mm, along z, y, x.
     :param modality: of the volume as in DICOM; ``None`` if unknown.
     """
-    sentences = []
-    wanted = summary.modality or (summary.channel_names[0] if len(summary.channel_names) == 1 else None)
-    made_for, given = (_MODALITIES.get((text or "").upper()) for text in (wanted, modality))
-    if made_for and given and made_for != given:
-        sentences.append(f"The model was made for {made_for}, but this volume is {given}: expect a wrong result.")
+    sentences = advise_on_modality(summary, modality)
     coarsest = max(a / b for a, b in zip(spacing[-len(summary.spacing) :], summary.spacing, strict=True))
     if coarsest > _COARSE:
         sentences.append(
@@ -26,3 +22,12 @@ def advise(summary: ModelSummary, spacing: tuple[float, float, float], modality:
             "small structures may be missed."
         )
     return sentences
+
+
+def advise_on_modality(summary: ModelSummary, modality: str | None) -> list[str]:
+    """Return a warning if a volume is of another modality than a model's; the parameters are those of `advise`."""
+    wanted = summary.modality or (summary.channel_names[0] if len(summary.channel_names) == 1 else None)
+    made_for, given = (_MODALITIES.get((text or "").upper()) for text in (wanted, modality))
+    if made_for and given and made_for != given:
+        return [f"The model was made for {made_for}, but this volume is {given}: expect a wrong result."]
+    return []
