@@ -148,6 +148,20 @@ def test_an_image_that_the_model_was_not_made_for_is_warned_of_once(write_model,
     told = capsys.readouterr().err
     assert told.count("The model was made for CT, but this volume is MR: expect a wrong result.") == 1
     assert told.count("The voxels are up to 3.5 mm long, 3.5 times as long as the model's") == 1
+    assert main(["inspect", str(write_model()), str(series)]) == ExitCode.OK
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert "warning  The model was made for CT" in first and "warning  The voxels are up to" in second
+    assert main(["inspect", str(write_model()), str(series), "--json"]) == ExitCode.OK
+    assert len(json.loads(capsys.readouterr().out)["warnings"]) == 2
+
+
+def test_a_wrong_option_is_told_without_the_list_of_all(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["segment", "a.nrrd", "-m", "x", "-o", "o.nrrd", "--smooth", "25"])
+    assert left.value.code == ExitCode.USAGE
+    first, second = capsys.readouterr().err.splitlines()
+    assert "argument --smooth: The smooth is 25.0; it must be a number above 0 and at most 20" in first
+    assert second == "classscaleseg segment --help lists all options."
 
 
 def test_many_cases_in_several_formats_end_with_a_sum(write_model, tmp_path, capsys):

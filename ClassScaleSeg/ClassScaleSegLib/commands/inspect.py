@@ -6,7 +6,9 @@ from typing import Any
 
 from ..images.reading import ImageSource, read_image
 from ..inference.memory_estimate import estimate
+from ..models.advice import advise
 from ..models.model import Model
+from ..models.summary import ModelSummary
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -39,10 +41,15 @@ def describe(model: Model) -> dict[str, Any]:
     }
 
 
-def describe_job(model: Model, image: ImageSource, step: float) -> dict[str, Any]:
-    """Return facts about a job, with the number of windows and the memory, that can be written as JSON.
+def describe_job(
+    model: Model, summary: ModelSummary, image: ImageSource, step: float, modality: str | None
+) -> dict[str, Any]:
+    """Return facts about a job, with warnings, the number of windows and the memory, that can be written as JSON.
 
-    The parameters and exceptions are those of :func:`~ClassScaleSegLib.inference.segmenter.segment`.
+    :param summary: of the model.
+    :param modality: of the image, as in DICOM; ``None`` if it is not known.
+
+    The other parameters and the exceptions are those of :func:`~ClassScaleSegLib.inference.segmenter.segment`.
     """
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
     assert source.voxels is not None  # an image that was just read has its voxels
@@ -53,6 +60,7 @@ def describe_job(model: Model, image: ImageSource, step: float) -> dict[str, Any
         "image (z, y, x)": list(source.voxels.shape[1:]),
         "model grid": list(need.grid),
         "windows": need.windows,
+        "warnings": advise(summary, source.spacing, modality),
         "memory on a CPU (GiB)": round(cpu.host_bytes / 2**30, 1),
         "memory with a GPU (GiB)": f"{gpu.device_bytes / 2**30:.1f} on it, {gpu.host_bytes / 2**30:.1f} of RAM",
     }

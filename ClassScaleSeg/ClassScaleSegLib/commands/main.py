@@ -9,10 +9,14 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
+from typing import NoReturn
 
 from ..catalog.catalog import resolve_model
+from ..images.dicom_headers import modality_of
 from ..models.model import open_model
 from ..models.packing import pack
+from ..models.summary import summarize
 from ..process.allocator import return_memory_at_once
 from ..process.ending import run_command
 from ..process.exit_codes import ExitCode, exit_code
@@ -75,16 +79,17 @@ def inspect_command(options: argparse.Namespace, reporter: Reporter) -> None:
         parts.append(describe(model))
         if options.image:
             image = options.image[0] if len(options.image) == 1 else options.image
-            parts[-1] |= describe_job(model, image, options.step)
+            summary = summarize(path, options.configuration)
+            parts[-1] |= describe_job(model, summary, image, options.step, modality_of(Path(options.image[0])))
     if options.json:
         print(json.dumps(parts[0] if len(parts) == 1 else parts, indent=2))
         return
     for facts in parts:
-        for key, value in facts.items():
-            if key != "classes":
-                print(f"{key:>24}  {value}")
-        for value, name in facts["classes"].items():
+        for value, name in facts.pop("classes").items():
             print(f"{value:>24}  {name}")
+        warnings = facts.pop("warnings", ())
+        for key, value in (*facts.items(), *(("warning", sentence) for sentence in warnings)):
+            print(f"{key:>24}  {value}")
 
 
 def pack_command(options: argparse.Namespace, reporter: Reporter) -> None:
@@ -108,9 +113,16 @@ def report_command(options: argparse.Namespace, reporter: Reporter) -> None:
     print(Report(options.folder).write(options.title))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong without the list of all options, in which it would be lost."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ExitCode.USAGE, f"{self.prog}: error: {message}\n{self.prog} --help lists all options.\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     codes = "\n".join(f"  {code.value:>3}  {code.name.lower().replace('_', ' ')}" for code in ExitCode)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "classscaleseg",
         description="Segment 3D medical images into hundreds of named structures.",
         epilog=f"exit codes:\n{codes}",
