@@ -16,7 +16,8 @@ import pytest
 from archive_server import archive_server
 from ClassScaleSegLib.archive import connection, sending
 from ClassScaleSegLib.archive.connection import Archive
-from ClassScaleSegLib.archive.sending import find_dicom_files, send
+from ClassScaleSegLib.archive.files import find_dicom_files
+from ClassScaleSegLib.archive.sending import send
 from ClassScaleSegLib.commands.main import main
 from ClassScaleSegLib.errors import ArchiveError, ImageError
 

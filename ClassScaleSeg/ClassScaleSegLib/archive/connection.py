@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ..errors import ArchiveError, innermost, reason
+from .address import check_address, is_this_machine
+from .answers import ACCEPTED, STATUS, XML, content_type, quote, verdicts
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 DICOMWEB_CLIENT = "dicomweb-client>=0.60"
 TIMEOUT = (15, 300)  # seconds: to connect, and to wait for the answer, before which archives store a whole batch
-_JSON, _XML = ("application/dicom+json", "application/json"), ("application/dicom+xml", "application/xml", "text/xml")
 
 
 class RequestTooLarge(ArchiveError):
@@ -53,7 +52,7 @@ class Archive:
         if self.user is not None and self.token is not None:
             raise ArchiveError("A user with a password and a token were both given. Give one of them.")
         secret = self.user is not None or self.token is not None
-        if secret and self.address.startswith("http:") and not _is_this_machine(self.address) and not self.insecure:
+        if secret and self.address.startswith("http:") and not is_this_machine(self.address) and not self.insecure:
             raise ArchiveError(
                 f"{self.address} is not encrypted, so others could read the password or token on its way, and nothing "
                 "was sent. Use the archive's https address, or allow it with --insecure in a network that you trust."
@@ -71,7 +70,7 @@ class Archive:
 
         with requests.Session() as session:
             session.auth = self._authorize
-            session.headers.update({"User-Agent": "ClassScaleSeg", "Accept": _JSON[0]})
+            session.headers.update({"User-Agent": "ClassScaleSeg", "Accept": ACCEPTED})
             session.max_redirects = 0  # a redirected POST becomes a GET, whose answer may look like success
             answers: list[requests.Response] = []
             session.hooks["response"].append(lambda answer, **_: answers.append(answer))
@@ -90,8 +89,8 @@ class Archive:
                     raise
         # The client passes over answers in JSON that do not say so, or name a character set.
         answer = answers[-1]
-        found = _dataset(answer)
-        if found is None and answer.content and _type(answer) not in _XML:
+        found = verdicts(answer)
+        if found is None and answer.content and content_type(answer) not in XML:
             raise self._no_answer(answer)
         return Dataset() if found is None else found
 
@@ -111,18 +110,18 @@ class Archive:
         :raises ArchiveError: if it does not.
         """
         status, given = answer.status_code, f"{self.address} answers with status {answer.status_code}"
-        found = _dataset(answer)
+        found = verdicts(answer)
         if found is not None:
             return found
         if status in (400, 409, 413, 422):
-            raise RequestTooLarge(f"{given}: {_STATUS[status]}. {_quote(answer)}".strip())
+            raise RequestTooLarge(f"{given}: {STATUS[status]}. {quote(answer)}".strip())
         if status == 401:
             what = "does not accept this user or token" if self.user or self.token else "asks who you are"
             raise ArchiveError(
                 f"{self.address} {what} (status 401). Give --user and the password, or a token in the environment "
                 "variable CLASSSCALESEG_DICOM_TOKEN."
             )
-        raise ArchiveError(f"{given}: {_STATUS.get(status, _STATUS[status // 100])}. {_quote(answer)}".strip())
+        raise ArchiveError(f"{given}: {STATUS.get(status, STATUS[status // 100])}. {quote(answer)}".strip())
 
     def _unreachable(self, error: Exception, answers: list[Any]) -> ArchiveError:
         import requests
@@ -156,69 +155,12 @@ class Archive:
         )
 
     def _no_answer(self, answer: Any) -> ArchiveError:
-        kind = _type(answer) or "no type"
+        kind = content_type(answer) or "no type"
         return ArchiveError(
             f"{self.address} answers with something else than a DICOM archive would (status {answer.status_code}, "
             f"{kind}). Give the root of its DICOMweb service, such as http://localhost:8042/dicom-web for Orthanc. "
-            f"{_quote(answer)}".strip()
+            f"{quote(answer)}".strip()
         )
-
-
-_STATUS = {
-    400: "it did not understand the request",
-    403: "this user may not store here. Ask the administrator of the archive",
-    404: "there is no DICOMweb service at this address. Give its root, such as http://localhost:8042/dicom-web",
-    405: "there is no DICOMweb service that stores at this address. Give its root, without /studies",
-    409: "it could not store the files, without saying why",
-    411: "it does not accept the request. Try an address without a proxy in between",
-    413: "it accepts no request of this size. Ask its administrator for a higher limit",
-    415: "it does not take DICOM files by DICOMweb (STOW-RS). Ask its administrator",
-    422: "it could not store the files, without saying why",
-    507: "its disk is full. Tell its administrator",
-    # by the first digit
-    1: "this is no answer",
-    2: "this is no answer",
-    3: "it asks to look elsewhere",
-    4: "it refused the request",
-    5: "it has a fault. Try again later, or tell its administrator",
-}
-
-
-def check_address(address: str) -> str:
-    """Return the address of a DICOMweb service without a slash at its end.
-
-    :raises ArchiveError: if it is not one of http or https, or has a password or a query in it.
-
-    >>> check_address("http://localhost:8042/dicom-web/")
-    'http://localhost:8042/dicom-web'
-    """
-    try:
-        parts = urlsplit(address)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and address.isprintable()
-        valid = valid and " " not in address and (parts.port is None or parts.port > 0)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ArchiveError(
-            f"{address[:200]!r} is not an address of a DICOM archive. Give the root of its DICOMweb service, such as "
-            "https://pacs.example.org/dicom-web."
-        )
-    if parts.username is not None or parts.password is not None:
-        raise ArchiveError(
-            "The address has a user or password in it, which other programs could see. Use --user, and the environment "
-            "variable CLASSSCALESEG_DICOM_PASSWORD."
-        )
-    if parts.query or parts.fragment:
-        raise ArchiveError(f"{address[:200]} has a part after ? or #. Give the root of the DICOMweb service.")
-    return address.rstrip("/")
-
-
-def _is_this_machine(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _never_connected(error: Exception) -> bool:
@@ -236,29 +178,3 @@ def _client_class() -> Any:
             f'pip install "{DICOMWEB_CLIENT}".'
         ) from error
     return DICOMwebClient
-
-
-def _type(answer: Any) -> str:
-    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-def _dataset(answer: Any) -> Dataset | None:
-    """Return what an answer in JSON says of the instances, also if it does not say that it is JSON: Orthanc does not.
-
-    :returns: ``None`` if it says nothing of any.
-    """
-    from pydicom.dataset import Dataset
-
-    if _type(answer) not in ("", *_JSON):
-        return None
-    try:
-        found = Dataset.from_json(answer.json())
-    except Exception:  # whatever pydicom raises on what is not DICOM
-        return None
-    return found if "FailedSOPSequence" in found or "ReferencedSOPSequence" in found else None
-
-
-def _quote(answer: Any) -> str:
-    """Return the beginning of an answer that is text for people, as a sentence."""
-    text = " ".join(answer.text.split()) if "html" not in answer.headers.get("Content-Type", "") else ""
-    return f"It says: {text[:200]}" if text else ""

@@ -10,7 +10,8 @@ import sys
 from collections import Counter
 
 from ..archive.connection import Archive
-from ..archive.sending import UNSENT, DicomFile, Sent, find_dicom_files, send
+from ..archive.files import DicomFile, find_dicom_files
+from ..archive.sending import UNSENT, Sent, send
 from ..errors import ArchiveError, Cancelled, ClassScaleError
 from ..process.exit_codes import ExitCode, exit_code
 from .options import add_command

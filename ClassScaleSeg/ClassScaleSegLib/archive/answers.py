@@ -1,0 +1,56 @@
+"""What the answer of a DICOM archive says. It may be anything: other servers answer at a wrong address."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+ACCEPTED = "application/dicom+json"
+XML = ("application/dicom+xml", "application/xml", "text/xml")
+_JSON = (ACCEPTED, "application/json")
+STATUS = {
+    400: "it did not understand the request",
+    403: "this user may not store here. Ask the administrator of the archive",
+    404: "there is no DICOMweb service at this address. Give its root, such as http://localhost:8042/dicom-web",
+    405: "there is no DICOMweb service that stores at this address. Give its root, without /studies",
+    409: "it could not store the files, without saying why",
+    411: "it does not accept the request. Try an address without a proxy in between",
+    413: "it accepts no request of this size. Ask its administrator for a higher limit",
+    415: "it does not take DICOM files by DICOMweb (STOW-RS). Ask its administrator",
+    422: "it could not store the files, without saying why",
+    507: "its disk is full. Tell its administrator",
+    # by the first digit
+    1: "this is no answer",
+    2: "this is no answer",
+    3: "it asks to look elsewhere",
+    4: "it refused the request",
+    5: "it has a fault. Try again later, or tell its administrator",
+}
+
+
+def content_type(answer: Any) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def verdicts(answer: Any) -> Dataset | None:
+    """Return what an answer in JSON says of the instances, also if it does not say that it is JSON: Orthanc does not.
+
+    :returns: ``None`` if it says nothing of any.
+    """
+    from pydicom.dataset import Dataset
+
+    if content_type(answer) not in ("", *_JSON):
+        return None
+    try:
+        found = Dataset.from_json(answer.json())
+    except Exception:  # whatever pydicom raises on what is not DICOM
+        return None
+    return found if "FailedSOPSequence" in found or "ReferencedSOPSequence" in found else None
+
+
+def quote(answer: Any) -> str:
+    """Return the beginning of an answer that is text for people, as a sentence."""
+    text = " ".join(answer.text.split()) if "html" not in answer.headers.get("Content-Type", "") else ""
+    return f"It says: {text[:200]}" if text else ""
