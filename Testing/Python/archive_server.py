@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pydicom
+import pytest
+from ClassScaleSegLib.commands.main import main
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -58,12 +63,34 @@ def _item(data: pydicom.Dataset, sequence: str, reason: int | None) -> dict:
     return item
 
 
+def run(*words: object) -> int:
+    """Return the exit code of ``classscaleseg dicom send``."""
+    return main(["dicom", "send", *map(str, words)])
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Return the files of a certificate for this machine and of its key; skip the test if there is no openssl."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("needs openssl, which makes a certificate")
+    return certificate, key
+
+
 @contextmanager
-def archive_server() -> Iterator[StandIn]:
+def archive_server(certificate: Path | None = None, key: Path | None = None) -> Iterator[StandIn]:
+    """Run an archive, encrypted if it has a certificate."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # clients hang up on purpose
-    server.archive = StandIn(f"http://127.0.0.1:{server.server_port}/dicom-web")
+    server.archive = StandIn(f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/dicom-web")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

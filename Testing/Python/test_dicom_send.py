@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import ssl
-import subprocess
 import sys
 import threading
-from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from archive_server import archive_server
+from archive_server import archive_server, run
 from ClassScaleSegLib.archive import connection, sending
 from ClassScaleSegLib.archive.connection import Archive
 from ClassScaleSegLib.archive.files import find_dicom_files
 from ClassScaleSegLib.archive.sending import send
-from ClassScaleSegLib.commands.main import main
-from ClassScaleSegLib.errors import ArchiveError, ImageError
+from ClassScaleSegLib.errors import ImageError
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomweb_client", reason="needs dicomweb-client, as the extra [dicom] installs it")
@@ -50,10 +45,6 @@ def series(tmp_path) -> Path:
 
 def instances(folder: Path) -> list[str]:
     return [pydicom.dcmread(file).SOPInstanceUID for file in sorted(folder.iterdir())]
-
-
-def run(*words: object) -> int:
-    return main(["dicom", "send", *map(str, words)])
 
 
 def test_every_element_of_a_series_arrives_in_one_request(server, series, capsys):
@@ -221,27 +212,6 @@ def test_a_proxy_that_fails(series, capsys, monkeypatch):
     assert "the proxy failed (" in (said := capsys.readouterr().err) and "NO_PROXY" in said
 
 
-def test_an_untrusted_certificate_is_refused(series, tmp_path, capsys):
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    try:
-        command += ["-keyout", str(key), "-out", str(certificate)]
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("needs openssl, which makes a certificate")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.handle_error = lambda *_: None
-    thread = threading.Thread(target=server.handle_request, daemon=True)
-    thread.start()
-    assert run(series, "--to", f"https://127.0.0.1:{server.server_port}/dicom-web") == 5
-    assert "no trusted encrypted connection" in (said := capsys.readouterr().err) and "REQUESTS_CA_BUNDLE" in said
-    thread.join(5)
-    server.server_close()
-
-
 # --- batches
 
 
@@ -314,76 +284,6 @@ def test_the_same_file_is_sent_once_and_two_files_of_one_identifier_are_refused(
     data.save_as(tmp_path / "copy.dcm")
     assert run(series, tmp_path / "copy.dcm", "--to", server.address) == 4
     assert "differ, but have the same identifier (SOPInstanceUID)" in capsys.readouterr().err
-
-
-# --- credentials
-
-
-def test_user_and_password_or_a_token_come_from_the_environment(server, series, monkeypatch, capsys):
-    monkeypatch.setenv("CLASSSCALESEG_DICOM_PASSWORD", "sécret:1")
-    assert run(series, "--to", server.address, "--user", "me") == 0
-    assert server.headers[-1]["Authorization"] == "Basic bWU6c8OpY3JldDox"
-    monkeypatch.setenv("CLASSSCALESEG_DICOM_TOKEN", "a.b.c")
-    assert run(series, "--to", server.address) == 0
-    assert server.headers[-1]["Authorization"] == "Bearer a.b.c"
-    server.answer = lambda _: (401, {}, b"")
-    assert run(series, "--to", server.address) == 5
-    said = capsys.readouterr()
-    assert "does not accept this user or token (status 401)" in said.err
-    assert "a.b.c" not in said.out + said.err and "a.b.c" not in repr(Archive(server.address, token="a.b.c"))
-
-
-def test_a_password_is_asked_for_on_a_terminal_only(server, series, monkeypatch, capsys):
-    monkeypatch.setattr("getpass.getpass", lambda prompt: "typed" if "me" in prompt else "")
-    monkeypatch.setattr(sys, "stdin", open(os.devnull))
-    assert run(series, "--to", server.address, "--user", "me") == 2
-    assert "The password of me is missing" in capsys.readouterr().err and not server.headers
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
-    assert run(series, "--to", server.address, "--user", "me") == 0
-    assert server.headers[-1]["Authorization"] == "Basic bWU6dHlwZWQ="
-
-
-def test_netrc_is_not_asked(server, series, tmp_path, monkeypatch):
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert run(series, "--to", server.address) == 0
-    monkeypatch.setenv("CLASSSCALESEG_DICOM_TOKEN", "mine")
-    assert run(series, "--to", server.address) == 0
-    assert [headers.get("Authorization") for headers in server.headers] == [None, "Bearer mine"]
-
-
-def test_credentials_are_not_sent_in_the_clear_to_another_machine(series, monkeypatch, capsys):
-    monkeypatch.setenv("CLASSSCALESEG_DICOM_TOKEN", "secret")
-    assert run(series, "--to", "http://pacs.invalid/dicom-web") == 2
-    assert "is not encrypted, so others could read the password or token" in capsys.readouterr().err
-    assert run(series, "--to", "http://pacs.invalid/dicom-web", "--insecure") == 5
-    assert "cannot be reached" in capsys.readouterr().err
-    monkeypatch.setenv("CLASSSCALESEG_DICOM_PASSWORD", "secret")
-    assert run(series, "--to", "http://127.example.org/dicom-web", "--user", "me") == 2
-    for address in ("http://localhost:1/a", "http://127.0.0.2:1/a", "http://[::1]:1/a", "https://pacs.invalid/a"):
-        assert Archive(address, "me", "secret").address == address
-    with pytest.raises(ArchiveError, match="both given"):
-        Archive("https://pacs.invalid/a", "me", "secret", "token")
-
-
-@pytest.mark.parametrize(
-    ("address", "sentence"),
-    [
-        ("ftp://pacs/dicom-web", "is not an address"),
-        ("pacs.example.org:8042", "is not an address"),
-        ("http://", "is not an address"),
-        ("http://host:99999999/", "is not an address"),
-        ("http://ho st/", "is not an address"),
-        ("https://me:secret@pacs.example.org/", "has a user or password in it"),
-        ("https://pacs.example.org/?a=b", r"has a part after \? or #"),
-    ],
-)
-def test_addresses_that_are_none_are_refused(series, address, sentence, capsys):
-    with pytest.raises(ArchiveError, match=sentence):
-        Archive(address)
-    assert run(series, "--to", address) == 2
-    assert "secret" not in capsys.readouterr().err
 
 
 def test_a_missing_package_is_a_sentence_with_the_command_that_installs_it(server, series, monkeypatch, capsys):

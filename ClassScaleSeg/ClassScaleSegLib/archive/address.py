@@ -1,4 +1,4 @@
-"""The address of a DICOM archive: whether it is one, and whether it is this machine."""
+"""The address of a DICOM archive: whether it is one, and who could listen on the way."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from ..errors import ArchiveError
 def check_address(address: str) -> str:
     """Return the address of a DICOMweb service without a slash at its end.
 
-    :raises ArchiveError: if it is not one of http or https, or has a password or a query in it.
+    :raises ArchiveError: if it is not one of http or https, or has a password or a query in it. The sentence does not
+        show what may be secret.
 
-    >>> check_address("http://localhost:8042/dicom-web/")
+    >>> check_address("HTTP://localhost:8042/dicom-web/")
     'http://localhost:8042/dicom-web'
     """
+    if "@" in address:  # also where it seems to belong to the path, as after a password that has a slash
+        raise ArchiveError(
+            "The address has a user or password in it (what is before @), which other programs could see. Use --user, "
+            "and the environment variable CLASSSCALESEG_DICOM_PASSWORD. If the @ belongs to a path, write %40."
+        )
     try:
         parts = urlsplit(address)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and address.isprintable()
@@ -27,14 +33,13 @@ def check_address(address: str) -> str:
             f"{address[:200]!r} is not an address of a DICOM archive. Give the root of its DICOMweb service, such as "
             "https://pacs.example.org/dicom-web."
         )
-    if parts.username is not None or parts.password is not None:
-        raise ArchiveError(
-            "The address has a user or password in it, which other programs could see. Use --user, and the environment "
-            "variable CLASSSCALESEG_DICOM_PASSWORD."
-        )
     if parts.query or parts.fragment:
-        raise ArchiveError(f"{address[:200]} has a part after ? or #. Give the root of the DICOMweb service.")
-    return address.rstrip("/")
+        raise ArchiveError("The address has a part after ? or #. Give the root of the DICOMweb service.")
+    return (parts.scheme + address[len(parts.scheme) :]).rstrip("/")
+
+
+def is_encrypted(address: str) -> bool:
+    return urlsplit(address).scheme == "https"
 
 
 def is_this_machine(address: str) -> bool:

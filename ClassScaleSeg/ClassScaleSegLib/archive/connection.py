@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchiveError, innermost, reason
-from .address import check_address, is_this_machine
+from .address import check_address, is_encrypted, is_this_machine
 from .answers import ACCEPTED, STATUS, XML, content_type, quote, verdicts
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class Archive:
     :ivar user: with ``password``, for HTTP's basic authentication.
     :ivar token: a bearer token instead.
     :ivar insecure: send password or token to another machine even if the address is not one of https.
-    :raises ArchiveError: if the address is not valid, a user and a token are given, or others could read them on their
-        way.
+    :raises ArchiveError: if address or token are not valid, a user and a token are given, or others could read them on
+        their way.
 
     >>> Archive("https://pacs.example.org/dicom-web/", token="secret")
     Archive(address='https://pacs.example.org/dicom-web', user=None, insecure=False)
@@ -51,8 +52,11 @@ class Archive:
         object.__setattr__(self, "address", check_address(self.address))
         if self.user is not None and self.token is not None:
             raise ArchiveError("A user with a password and a token were both given. Give one of them.")
+        if self.token is not None:
+            object.__setattr__(self, "token", _check_token(self.token))
         secret = self.user is not None or self.token is not None
-        if secret and self.address.startswith("http:") and not is_this_machine(self.address) and not self.insecure:
+        private = is_encrypted(self.address) or is_this_machine(self.address)
+        if secret and not private and not self.insecure:
             raise ArchiveError(
                 f"{self.address} is not encrypted, so others could read the password or token on its way, and nothing "
                 "was sent. Use the archive's https address, or allow it with --insecure in a network that you trust."
@@ -69,6 +73,9 @@ class Archive:
         from pydicom.dataset import Dataset
 
         with requests.Session() as session:
+            if is_this_machine(self.address):  # requests would ask a proxy for it, which is another machine
+                session.trust_env = False
+                session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
             session.auth = self._authorize
             session.headers.update({"User-Agent": "ClassScaleSeg", "Accept": ACCEPTED})
             session.max_redirects = 0  # a redirected POST becomes a GET, whose answer may look like success
@@ -161,6 +168,17 @@ class Archive:
             f"{kind}). Give the root of its DICOMweb service, such as http://localhost:8042/dicom-web for Orthanc. "
             f"{quote(answer)}".strip()
         )
+
+
+def _check_token(token: str) -> str:
+    """Return a token without the white space around it, such as the end of a line."""
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ArchiveError(
+            "The token is empty, or has letters that no token has, such as a space. Correct the environment variable "
+            "CLASSSCALESEG_DICOM_TOKEN. It is the token alone, without the word Bearer."
+        )
+    return token
 
 
 def _never_connected(error: Exception) -> bool:
