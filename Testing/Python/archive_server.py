@@ -24,6 +24,7 @@ Answer = tuple[int, dict[str, str], bytes]
 class StandIn:
     """
     :ivar instances: the data sets of each request, whatever was answered.
+    :ivar methods: of HTTP, of each request.
     :ivar headers: of each request.
     :ivar verdicts: (sequence, reason) for an identifier, in place of (ReferencedSOPSequence, None); ``None`` to leave
         it out of the answer.
@@ -33,6 +34,7 @@ class StandIn:
 
     address: str = ""
     instances: list[list[pydicom.Dataset]] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     verdicts: dict[str, tuple[str, int | None] | None] = field(default_factory=dict)
     answer: Callable[[list[pydicom.Dataset]], Answer | None] | None = None
@@ -106,6 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         archive: StandIn = self.server.archive
+        archive.methods.append(self.command)
         archive.headers.append(dict(self.headers))
         body = self.rfile.read(int(self.headers["Content-Length"]))
         instances = [pydicom.dcmread(io.BytesIO(part)) for part in _parts(body)]

@@ -90,6 +90,8 @@ def test_credentials_are_not_sent_in_the_clear_to_another_machine(series, monkey
         ("http://", "is not an address"),
         ("http://host:99999999/", "is not an address"),
         ("http://ho st/", "is not an address"),
+        ("http://pacs..example.org/", "is not an address"),
+        (f"http://{'a' * 64}/", "is not an address"),
         ("https://me:secret@pacs.example.org/", "has a user or password in it"),
         ("https://pacs.example.org/?a=b", r"has a part after \? or #"),
     ],

@@ -24,9 +24,9 @@ def check_address(address: str) -> str:
         )
     try:
         parts = urlsplit(address)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and address.isprintable()
-        valid = valid and " " not in address and (parts.port is None or parts.port > 0)
-    except ValueError:
+        valid = parts.scheme in ("http", "https") and address.isprintable() and " " not in address
+        valid = valid and bool((parts.hostname or "").encode("idna")) and (parts.port is None or parts.port > 0)
+    except ValueError:  # also that of a name that no machine can have
         valid = False
     if not valid:
         raise ArchiveError(

@@ -19,12 +19,16 @@ DICOMWEB_CLIENT = "dicomweb-client>=0.60"
 TIMEOUT = (15, 300)  # seconds: to connect, and to wait for the answer, before which archives store a whole batch
 
 
-class RequestTooLarge(ArchiveError):
-    """The archive, or a server in front of it, refuses the request as a whole; smaller ones may be accepted."""
+class NothingSent(ArchiveError):
+    """The archive was not reached."""
 
 
-class LostAnswer(ArchiveError):
-    """The request was sent, but no answer arrived, so nobody knows what the archive has stored."""
+class RequestRefused(ArchiveError):
+    """The archive, or a server in front of it, refuses the request as a whole."""
+
+
+class RequestTooLarge(RequestRefused):
+    """Smaller requests may be accepted."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,9 @@ class Archive:
     def store(self, instances: Iterable[Dataset]) -> Dataset:
         """Send instances in one request (STOW-RS), and return the archive's answer.
 
-        :raises RequestTooLarge: if the archive refuses the request as a whole, but may accept parts of it.
-        :raises LostAnswer: if the connection was lost, so that nobody knows what was stored.
-        :raises ArchiveError: for everything else that keeps instances from being stored.
+        :raises NothingSent: if the archive was not reached.
+        :raises RequestRefused: if it refuses the request as a whole; ``RequestTooLarge`` if it may accept parts of it.
+        :raises ArchiveError: if nobody knows what was stored, as after a lost connection or a fault of the archive.
         """
         import requests
         from pydicom.dataset import Dataset
@@ -90,7 +94,7 @@ class Archive:
             except requests.JSONDecodeError:
                 pass
             except requests.RequestException as error:
-                raise self._unreachable(error, answers) from error
+                raise self._failure(error, answers) from error
             except Exception:  # what the client raises on answers that it does not understand
                 if not answers:
                     raise
@@ -124,41 +128,46 @@ class Archive:
             raise RequestTooLarge(f"{given}: {STATUS[status]}. {quote(answer)}".strip())
         if status == 401:
             what = "does not accept this user or token" if self.user or self.token else "asks who you are"
-            raise ArchiveError(
+            raise RequestRefused(
                 f"{self.address} {what} (status 401). Give --user and the password, or a token in the environment "
                 "variable CLASSSCALESEG_DICOM_TOKEN."
             )
-        raise ArchiveError(f"{given}: {STATUS.get(status, STATUS[status // 100])}. {quote(answer)}".strip())
+        kind = RequestRefused if status < 500 else ArchiveError
+        raise kind(f"{given}: {STATUS.get(status, STATUS[status // 100])}. {quote(answer)}".strip())
 
-    def _unreachable(self, error: Exception, answers: list[Any]) -> ArchiveError:
+    def _failure(self, error: Exception, answers: list[Any]) -> ArchiveError:
+        """Return a sentence for a request that failed otherwise than by an answer."""
         import requests
 
         said = innermost(error)
         if isinstance(error, requests.TooManyRedirects):
             target = answers[-1].headers.get("Location", "another address") if answers else "another address"
-            return ArchiveError(
+            return RequestRefused(
                 f"{self.address} leads to {target[:200]}, where nothing was sent. Give the address of the archive "
                 "itself; if that is it, the archive may ask for a login."
             )
         if isinstance(error, requests.exceptions.SSLError):
-            return ArchiveError(
+            return NothingSent(
                 f"{self.address}: no trusted encrypted connection ({said}). Check the address; if the archive has a "
                 "certificate of your own network, name its file in the environment variable REQUESTS_CA_BUNDLE."
             )
         if isinstance(error, requests.exceptions.ProxyError):
-            return ArchiveError(
+            return NothingSent(
                 f"{self.address}: the proxy failed ({said}). Correct the environment variables HTTPS_PROXY and "
                 "HTTP_PROXY, or name the archive in NO_PROXY."
             )
         if isinstance(error, requests.ConnectTimeout) or _never_connected(error):
-            return ArchiveError(
+            return NothingSent(
                 f"{self.address} cannot be reached ({said}). Check host and port, and whether the archive runs."
             )
-        if isinstance(error, requests.exceptions.InvalidURL):
-            return ArchiveError(f"{self.address} is not a valid address ({said}). Correct it.")
-        return LostAnswer(
-            f"{self.address} did not answer, or the connection was lost ({said}). Whether it has stored the files is "
-            "not known. Send them again: archives keep one copy."
+        if answers or isinstance(error, (requests.ConnectionError, requests.Timeout)):
+            return ArchiveError(
+                f"{self.address} did not answer, or the connection was lost ({said}). Whether it has stored the files "
+                "is not known. Send them again: archives keep one copy."
+            )
+        return NothingSent(
+            f"{self.address} cannot be asked ({said}). Check the address, and the proxy in the environment variables "
+            "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY."
         )
 
     def _no_answer(self, answer: Any) -> ArchiveError:
@@ -191,7 +200,7 @@ def _client_class() -> Any:
     try:
         from dicomweb_client.api import DICOMwebClient
     except ImportError as error:
-        raise ArchiveError(
+        raise NothingSent(
             f"Sending to an archive needs the Python package dicomweb-client ({reason(error)}). Install it: python -m "
             f'pip install "{DICOMWEB_CLIENT}".'
         ) from error

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OutOfMemoryError, reason
-from .connection import Archive, LostAnswer, RequestTooLarge
+from ..errors import ArchiveError, OutOfMemoryError, reason
+from .connection import Archive, NothingSent, RequestRefused, RequestTooLarge
 from .files import DicomFile
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ BATCH_BYTES, BATCH_FILES = 64 << 20, 500  # of one request, unless a single file
 _COPIES = 3  # of a file in memory: pydicom's data set, and two of the request while the client puts it together
 
 STORED, CHANGED, REFUSED, UNKNOWN, UNSENT = "stored", "changed", "refused", "unknown", "not sent"
+_SILENT = "The archive did not say whether it has stored it. Look there."
 _REASONS = {  # the first digits of a status, as PS3.4 GG.4 and PS3.18 I.2 have them; the longest one counts
     "0110": "it failed to process it",
     "0111": "it has an object with this identifier already",
@@ -62,32 +63,41 @@ class Sent:
 def send(files: Iterable[DicomFile], archive: Archive) -> Iterator[Sent]:
     """Send files to an archive, and yield for each what happened to it. The order is that of the files.
 
-    :raises ArchiveError: if the archive cannot be reached or takes no files. What was yielded before holds.
+    :raises ArchiveError: if the archive cannot be reached or takes no files. What was yielded before holds, and the
+        other files were not sent. So it is after a ``KeyboardInterrupt``.
     :raises OutOfMemoryError: if a file is too large.
     """
     batches = deque(_batches(files))
     while batches:
         batch = batches.popleft()
         readable, damaged = _read(batch)
+        answer: Dataset | None = None
+        fault: BaseException | None = None
+        whole = UNKNOWN, _SILENT  # what is said of the files if the archive does not speak of each
         try:
             answer = archive.store(data for _, data in readable) if readable else None
-        except RequestTooLarge as error:  # find out which file it is
-            if len(batch) > 1:
+        except RequestTooLarge as error:
+            if len(batch) > 1:  # find out which file it is
                 half = len(batch) // 2
                 batches.extendleft((batch[half:], batch[:half]))
                 continue
-            yield from (Sent(file.path, file.instance, REFUSED, str(error)) for file in batch)
-            continue
-        except LostAnswer:
-            lost = "The connection was lost before the archive answered."
-            yield from (Sent(file.path, file.instance, UNKNOWN, lost) for file in batch)
+            whole = REFUSED, str(error)
+        except NothingSent:
             raise
+        except (ArchiveError, KeyboardInterrupt) as error:
+            fault = error
+            if isinstance(error, RequestRefused):
+                whole = REFUSED, "The archive refuses the request."
         identifiers = {file: str(data.SOPInstanceUID) for file, data in readable}
         for file in batch:
             if file in damaged:
                 yield Sent(file.path, file.instance, REFUSED, damaged[file])
+            elif answer is None:
+                yield Sent(file.path, file.instance, *whole)
             else:
                 yield Sent(file.path, file.instance, *_outcome(answer, identifiers[file]))
+        if fault is not None:
+            raise fault
 
 
 def _batches(files: Iterable[DicomFile]) -> list[list[DicomFile]]:
@@ -141,9 +151,8 @@ def _cut(element: Any) -> bool:
     return len(element.value or b"") < element.length
 
 
-def _outcome(answer: Dataset | None, instance: str) -> tuple[str, str | None]:
+def _outcome(answer: Dataset, instance: str) -> tuple[str, str | None]:
     """Return what an archive says of an instance: its state, and the reason if it was not simply stored."""
-    assert answer is not None  # the instance was sent
     failed, stored = (_items(answer, name) for name in ("FailedSOPSequence", "ReferencedSOPSequence"))
     for item in failed:
         if item.get("ReferencedSOPInstanceUID") == instance:
@@ -154,7 +163,7 @@ def _outcome(answer: Dataset | None, instance: str) -> tuple[str, str | None]:
             return (STORED, None) if doubt is None else (CHANGED, f"The archive warns: {_explain(doubt)}.")
     if stored or failed:
         return REFUSED, "The archive does not list it among the files that it has stored."
-    return UNKNOWN, "The archive did not say whether it has stored it. Look there."
+    return UNKNOWN, _SILENT
 
 
 def _items(answer: Dataset, keyword: str) -> list[Dataset]:

@@ -1,0 +1,130 @@
+"""Sending to a DICOM archive that answers what no archive should, or not at all: what is said of each file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+
+import pytest
+from archive_server import StandIn, archive_server, make_certificate, run
+from ClassScaleSegLib.archive import sending
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("dicomweb_client", reason="needs dicomweb-client, as the extra [dicom] installs it")
+
+from dicom_phantom import planes, write_series  # noqa: E402
+
+JSON = {"Content-Type": "application/dicom+json"}
+TEXT = {"Content-Type": "text/plain"}
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch):
+    for name in ("CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+def server():
+    with archive_server() as archive:
+        yield archive
+
+
+@pytest.fixture
+def series(tmp_path):
+    return write_series(tmp_path / "series", planes(4))
+
+
+# --- what is said of files after a fault
+
+
+def states(server, files, capsys):
+    """Send with --json, and return the exit code, the states of the files, and what standard error says."""
+    code = run(files, "--to", server.address, "--json")
+    out, err = capsys.readouterr()
+    return code, [row["state"] for row in json.loads(out)], err
+
+
+@pytest.mark.parametrize(
+    "answer", [(500, {}, b""), (503, TEXT, b"busy"), (504, {}, b""), (507, {}, b""), (200, TEXT, b"")]
+)
+def test_after_a_fault_of_the_archive_it_is_unknown_what_was_stored(server, series, capsys, monkeypatch, answer):
+    monkeypatch.setattr(sending, "BATCH_FILES", 2)
+    server.answer = lambda _: answer
+    code, found, err = states(server, series, capsys)
+    # an empty answer of success says nothing of any file, but the archive takes more
+    assert code == 5 and found == ["unknown"] * 2 + (["not sent"] if answer[0] != 200 else ["unknown"]) * 2
+    assert f"status {answer[0]}" in err or answer[0] == 200
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 415, 302])
+def test_files_of_a_request_that_was_refused_are_refused(server, series, capsys, monkeypatch, status):
+    monkeypatch.setattr(sending, "BATCH_FILES", 2)
+    server.answer = lambda _: (status, {"Location": f"{server.address}/elsewhere"} if status == 302 else {}, b"")
+    code, found, err = states(server, series, capsys)
+    assert code == 5 and found == ["refused", "refused", "not sent", "not sent"]
+    assert ("/elsewhere, where nothing was sent" if status == 302 else f"status {status}") in err
+    assert server.methods == ["POST"]
+
+
+def test_a_damaged_file_is_refused_whatever_happens_to_the_others(server, series, capsys):
+    file = series / "IM0001.dcm"
+    file.write_bytes(file.read_bytes()[:-10])
+    server.answer = lambda _: (500, {}, b"")
+    assert states(server, series, capsys)[1] == ["unknown", "refused", "unknown", "unknown"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals of POSIX")
+def test_after_ctrl_c_it_is_unknown_what_was_stored(server, series, capsys, monkeypatch):
+    monkeypatch.setattr(sending, "BATCH_FILES", 2)
+
+    def interrupt(found):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        return server.usual(found)
+
+    server.answer = interrupt
+    code, found, _ = states(server, series, capsys)
+    assert code == 130 and found == ["unknown", "unknown", "not sent", "not sent"]
+
+
+def test_a_connection_that_is_lost_while_it_is_encrypted_leaves_open_what_was_stored(
+    series, tmp_path, capsys, monkeypatch
+):
+    certificate, key = make_certificate(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with archive_server(certificate, key) as server:
+        server.answer = lambda _: None
+        assert states(server, series, capsys)[:2] == (5, ["unknown"] * 4)
+        assert len(server.instances) == 1
+
+
+def test_an_answer_that_is_cut_leaves_open_what_was_stored(server, series, capsys):
+    server.answer = lambda found: (200, {**JSON, "Content-Encoding": "gzip"}, server.usual(found)[2])
+    code, found, err = states(server, series, capsys)
+    assert code == 5 and found == ["unknown"] * 4 and "Whether it has stored the files is not known" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "proxy"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),
+        ("HTTP_PROXY", "http://me:secret word@@:x"),
+        ("HTTP_PROXY", "http://127.0.0.1:9"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_told_from_a_lost_connection(series, capsys, monkeypatch, name, proxy):
+    if name == "ALL_PROXY" and importlib.util.find_spec("socks"):
+        pytest.skip("PySocks is installed")
+    for each in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv(name.lower(), proxy)
+    code, found, err = states(StandIn("http://pacs.invalid/dicom-web"), series, capsys)
+    assert code == 5 and found == ["not sent"] * 4
+    assert "PROXY" in err and "secret" not in err and "lost" not in err
