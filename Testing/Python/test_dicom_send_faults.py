@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 
 import pytest
 from archive_server import StandIn, archive_server, make_certificate, run
-from ClassScaleSegLib.archive import sending
+from ClassScaleSegLib.archive import answers, sending
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomweb_client", reason="needs dicomweb-client, as the extra [dicom] installs it")
@@ -128,3 +131,85 @@ def test_a_proxy_that_cannot_be_used_is_told_from_a_lost_connection(series, caps
     code, found, err = states(StandIn("http://pacs.invalid/dicom-web"), series, capsys)
     assert code == 5 and found == ["not sent"] * 4
     assert "PROXY" in err and "secret" not in err and "lost" not in err
+
+
+# --- answers that are hostile
+
+
+@pytest.mark.parametrize("status", [200, 418])
+def test_an_answer_is_read_up_to_a_limit(server, series, capsys, status):
+    spaces = b" " * (answers.LARGEST + 1)
+    for headers, content in ((JSON, spaces), ({**JSON, "Content-Encoding": "gzip"}, gzip.compress(spaces))):
+        server.answer = lambda _, answer=(status, headers, content): answer
+        assert run(series, "--to", server.address) == 5
+        said = capsys.readouterr()
+        assert "answers with more than 4 MiB" in said.err and said.out.endswith(": 4 unknown\n")
+
+
+def test_a_long_answer_below_the_limit_counts(server, series, capsys):
+    def padded(found):
+        status, headers, content = server.usual(found)
+        return status, headers, content + b" " * (answers.LARGEST - len(content))
+
+    server.answer = padded
+    assert run(series, "--to", server.address) == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (302, {"Location": "http://x/\x1b[2J\x9b2J\x1b]0;title\x07"}, b""),
+        (418, TEXT, b"\x1b[2Jhello\x08\xc2\x9b2J"),
+        (418, {"Content-Type": "text/plain; charset=no-such"}, b"\x1b[2Jhello"),
+        (200, {"Content-Type": "\x1b[2J"}, b"<html>"),
+    ],
+)
+def test_nothing_in_an_answer_controls_the_terminal(server, series, capsys, answer):
+    server.answer = lambda _: answer
+    assert run(series, "--to", server.address) == 5
+    said = capsys.readouterr()
+    assert all(line.isprintable() for line in (said.out + said.err).splitlines()) and "2j" in said.err.lower()
+
+
+def test_nor_does_an_answer_that_is_not_http(series, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            client, _ = listener.accept()
+            client.recv(1 << 20)
+            client.sendall(b"\x1b[2Jwhat?\r\n\r\n")
+            client.close()
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        assert run(series / "IM0000.dcm", "--to", f"http://127.0.0.1:{listener.getsockname()[1]}/dicom-web") == 5
+        thread.join(5)
+    said = capsys.readouterr()
+    assert "\x1b" not in said.err and "what?" in said.err and said.out.endswith(": 1 unknown\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"00081199": {"vr": "UI"}}',
+        '{"00081199": {"vr": "UI", "Value": ["1.2"]}}',
+        '{"00081198": {"vr": "LO", "Value": ["a", "b"]}}',
+        '{"00081199": {"vr": "SQ"}}',
+    ],
+)
+def test_verdicts_that_are_no_sequences_leave_open_what_was_stored(server, series, capsys, content):
+    server.answer = lambda _: (200, JSON, content.encode())
+    assert run(series, "--to", server.address) == 5
+    assert capsys.readouterr().out.endswith(": 4 unknown\n")
+
+
+@pytest.mark.parametrize(("kind", "value"), [("FD", "Infinity"), ("FD", "NaN"), ("SL", "-1"), ("SL", "99999999")])
+def test_a_reason_that_is_no_status_is_none(server, series, capsys, kind, value):
+    def answer(found):
+        item = {"00081155": {"vr": "UI", "Value": [found[0].SOPInstanceUID]}}
+        item["00081197"] = {"vr": kind, "Value": [json.loads(value)]}
+        return 409, JSON, json.dumps({"00081198": {"vr": "SQ", "Value": [item]}}).encode()
+
+    server.answer = answer
+    assert run(series / "IM0000.dcm", "--to", server.address) == 5
+    assert "The archive refuses it: it gives no reason." in capsys.readouterr().err

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
+
+from ..errors import ArchiveError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+LARGEST = 4 << 20  # bytes; what an archive says of a batch is below 1 MiB
 ACCEPTED = "application/dicom+json"
 XML = ("application/dicom+xml", "application/xml", "text/xml")
 _JSON = (ACCEPTED, "application/json")
@@ -22,12 +26,26 @@ STATUS = {
     422: "it could not store the files, without saying why",
     507: "its disk is full. Tell its administrator",
     # by the first digit
-    1: "this is no answer",
-    2: "this is no answer",
-    3: "it asks to look elsewhere",
     4: "it refused the request",
     5: "it has a fault. Try again later, or tell its administrator",
 }
+
+
+def read(answer: Any) -> None:
+    """Read the content of an answer, which may be compressed and become much more than was received.
+
+    :raises ArchiveError: if it is too long to be that of an archive.
+    """
+    content = bytearray()
+    for part in answer.iter_content(1 << 16):
+        content += part
+        if len(content) > LARGEST:
+            answer.close()
+            raise ArchiveError(
+                f"{shown(answer.url)} answers with more than {LARGEST >> 20} MiB, as no DICOM archive does (status "
+                f"{answer.status_code}). Give the root of its DICOMweb service."
+            )
+    answer._content = bytes(content)  # as requests does that reads all at once
 
 
 def content_type(answer: Any) -> str:
@@ -44,7 +62,7 @@ def verdicts(answer: Any) -> Dataset | None:
     if content_type(answer) not in ("", *_JSON):
         return None
     try:
-        found = Dataset.from_json(answer.json())
+        found = Dataset.from_json(json.loads(answer.content))
     except Exception:  # whatever pydicom raises on what is not DICOM
         return None
     return found if "FailedSOPSequence" in found or "ReferencedSOPSequence" in found else None
@@ -52,5 +70,15 @@ def verdicts(answer: Any) -> Dataset | None:
 
 def quote(answer: Any) -> str:
     """Return the beginning of an answer that is text for people, as a sentence."""
-    text = " ".join(answer.text.split()) if "html" not in answer.headers.get("Content-Type", "") else ""
-    return f"It says: {text[:200]}" if text else ""
+    html = "html" in answer.headers.get("Content-Type", "")
+    text = "" if html else shown(answer.content[:1000].decode("utf-8", "replace"))
+    return f"It says: {text}" if text else ""
+
+
+def shown(text: str) -> str:
+    """Return the beginning of a text of somebody else on one line, without letters that control a terminal.
+
+    >>> shown("a\\x1b[2J\\nb")
+    'a [2J b'
+    """
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:1000]).split())[:200]

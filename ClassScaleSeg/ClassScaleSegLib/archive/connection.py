@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchiveError, innermost, reason
 from .address import check_address, is_encrypted, is_this_machine
-from .answers import ACCEPTED, STATUS, XML, content_type, quote, verdicts
+from .answers import ACCEPTED, STATUS, XML, content_type, quote, read, shown, verdicts
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -84,22 +84,31 @@ class Archive:
             session.headers.update({"User-Agent": "ClassScaleSeg", "Accept": ACCEPTED})
             session.max_redirects = 0  # a redirected POST becomes a GET, whose answer may look like success
             answers: list[requests.Response] = []
-            session.hooks["response"].append(lambda answer, **_: answers.append(answer))
+            session.stream = True  # so that an answer can be read up to a limit
+            session.hooks["response"] += [lambda answer, **_: answers.append(answer), lambda answer, **_: read(answer)]
             client = _client_class()(self.address, session, chunk_size=1 << 62, timeout=TIMEOUT)  # bytes: no chunks
             client.set_http_retry_params(retry=False)  # the client would send an empty request the second time
             try:
                 client.store_instances(instances)
             except requests.HTTPError as error:
                 return self._refusal(error.response)
-            except requests.JSONDecodeError:
+            except (requests.JSONDecodeError, requests.TooManyRedirects):
                 pass
             except requests.RequestException as error:
                 raise self._failure(error, answers) from error
+            except ArchiveError:
+                raise
             except Exception:  # what the client raises on answers that it does not understand
                 if not answers:
                     raise
         # The client passes over answers in JSON that do not say so, or name a character set.
         answer = answers[-1]
+        if 300 <= answer.status_code < 400:
+            target = shown(answer.headers.get("Location", "another address"))
+            raise RequestRefused(
+                f"{self.address} leads to {target}, where nothing was sent. Give the address of the archive "
+                "itself; if that is it, the archive may ask for a login."
+            )
         found = verdicts(answer)
         if found is None and answer.content and content_type(answer) not in XML:
             raise self._no_answer(answer)
@@ -139,13 +148,7 @@ class Archive:
         """Return a sentence for a request that failed otherwise than by an answer."""
         import requests
 
-        said = innermost(error)
-        if isinstance(error, requests.TooManyRedirects):
-            target = answers[-1].headers.get("Location", "another address") if answers else "another address"
-            return RequestRefused(
-                f"{self.address} leads to {target[:200]}, where nothing was sent. Give the address of the archive "
-                "itself; if that is it, the archive may ask for a login."
-            )
+        said = shown(innermost(error))
         if isinstance(error, requests.exceptions.SSLError):
             return NothingSent(
                 f"{self.address}: no trusted encrypted connection ({said}). Check the address; if the archive has a "
@@ -171,7 +174,7 @@ class Archive:
         )
 
     def _no_answer(self, answer: Any) -> ArchiveError:
-        kind = content_type(answer) or "no type"
+        kind = shown(content_type(answer)) or "no type"
         return ArchiveError(
             f"{self.address} answers with something else than a DICOM archive would (status {answer.status_code}, "
             f"{kind}). Give the root of its DICOMweb service, such as http://localhost:8042/dicom-web for Orthanc. "

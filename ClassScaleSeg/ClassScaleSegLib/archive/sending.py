@@ -167,7 +167,8 @@ def _outcome(answer: Dataset, instance: str) -> tuple[str, str | None]:
 
 
 def _items(answer: Dataset, keyword: str) -> list[Dataset]:
-    return list(answer.get(keyword) or ())
+    element = answer.get_item(keyword)
+    return list(element.value or ()) if element is not None and element.VR == "SQ" else []
 
 
 def _explain(status: Any) -> str:
@@ -177,8 +178,11 @@ def _explain(status: Any) -> str:
     'it does not store this kind of object (SOP class) (status 0122)'
     """
     try:
-        code = f"{int(status):04X}"
-    except (TypeError, ValueError):
+        number = int(status)
+    except (TypeError, ValueError, OverflowError):
+        number = -1
+    if not 0 <= number <= 0xFFFF:
         return "it gives no reason"
+    code = f"{number:04X}"
     known = max((start for start in _REASONS if code.startswith(start)), key=len, default="")
     return f"{_REASONS[known]} (status {code})" if known else f"status {code}"
