@@ -226,6 +226,15 @@ def test_a_request_that_is_too_large_is_divided(server, series, capsys):
     assert "IM0002.dcm: refused." in err and "accepts no request of this size. Ask its administrator" in err
 
 
+def test_a_file_that_is_not_understood_does_not_keep_the_others(server, series, capsys):
+    bad = instances(series)[::3]
+    server.answer = lambda found: (
+        (400, HTML, b"") if any(data.SOPInstanceUID in bad for data in found) else server.usual(found)
+    )
+    assert run(series, "--to", server.address) == 1
+    assert capsys.readouterr().out == f"{server.address}: 2 refused, 2 stored\n"
+
+
 def test_batches_are_limited_in_bytes_and_files(server, series, monkeypatch):
     size = (series / "IM0000.dcm").stat().st_size
     monkeypatch.setattr(sending, "BATCH_BYTES", 2 * size + 20)
@@ -238,11 +247,52 @@ def test_batches_are_limited_in_bytes_and_files(server, series, monkeypatch):
 
 
 def test_a_file_that_does_not_fit_into_memory_is_a_sentence(server, series, capsys, monkeypatch):
-    import psutil
-
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 100})())
+    free_memory(monkeypatch, 100)
     assert run(series, "--to", server.address) == 6
     assert "IM0000.dcm is too large: to send it takes" in capsys.readouterr().err and not server.instances
+
+
+def deflate(file: Path, pixels: int) -> pydicom.Dataset:
+    """Compress a file, and let it have so many bytes of zeros, which become a thousandth."""
+    data = pydicom.dcmread(file)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.PixelData = bytes(pixels)
+    data.save_as(file)
+    assert file.stat().st_size < 3000 + pixels / 500
+    return pydicom.dcmread(file)
+
+
+def free_memory(monkeypatch, free: int) -> None:
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": free})())
+
+
+def test_a_compressed_file_arrives_as_it_is(server, series):
+    given = deflate(series / "IM0001.dcm", 1 << 20)
+    assert run(series, "--to", server.address) == 0
+    ((_, found, *_),) = server.instances
+    assert found == given and found.file_meta == given.file_meta
+
+
+def test_compressed_files_count_as_what_they_become(server, series, monkeypatch, capsys):
+    for name in ("IM0001.dcm", "IM0002.dcm"):
+        deflate(series / name, 1 << 20)
+    free_memory(monkeypatch, 5 << 20)  # each takes three copies
+    assert run(series, "--to", server.address) == 0
+    assert [len(request) for request in server.instances] == [2, 2]
+    free_memory(monkeypatch, 5 << 19)
+    assert run(series / "IM0001.dcm", "--to", server.address) == 6
+    assert "IM0001.dcm is too large: to send it takes" in capsys.readouterr().err and len(server.instances) == 2
+
+
+def test_a_compressed_file_that_would_fill_the_memory_does_not_keep_the_others(server, series, monkeypatch, capsys):
+    deflate(series / "IM0001.dcm", 1 << 23)
+    free_memory(monkeypatch, 1 << 23)
+    assert run(series, "--to", server.address) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{server.address}: 3 stored, 1 refused\n"
+    assert "IM0001.dcm: refused. It has" in err and "become more than half of the free memory" in err
 
 
 # --- files

@@ -6,10 +6,12 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArchiveError, OutOfMemoryError, reason
+from ..errors import ArchiveError, ImageError, OutOfMemoryError, reason
+from ..images.dicom_deflate import inflated
 from .connection import Archive, NothingSent, RequestRefused, RequestTooLarge
 from .files import DicomFile
 
@@ -70,7 +72,13 @@ def send(files: Iterable[DicomFile], archive: Archive) -> Iterator[Sent]:
     batches = deque(_batches(files))
     while batches:
         batch = batches.popleft()
-        readable, damaged = _read(batch)
+        try:
+            readable, damaged = _read(batch)
+        except OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            batches.extendleft(_halves(batch))
+            continue
         answer: Dataset | None = None
         fault: BaseException | None = None
         whole = UNKNOWN, _SILENT  # what is said of the files if the archive does not speak of each
@@ -78,8 +86,7 @@ def send(files: Iterable[DicomFile], archive: Archive) -> Iterator[Sent]:
             answer = archive.store(data for _, data in readable) if readable else None
         except RequestTooLarge as error:
             if len(batch) > 1:  # find out which file it is
-                half = len(batch) // 2
-                batches.extendleft((batch[half:], batch[:half]))
+                batches.extendleft(_halves(batch))
                 continue
             whole = REFUSED, str(error)
         except NothingSent:
@@ -112,34 +119,55 @@ def _batches(files: Iterable[DicomFile]) -> list[list[DicomFile]]:
     return batches
 
 
-def _read(batch: Sequence[DicomFile]) -> tuple[list[tuple[DicomFile, Dataset]], dict[DicomFile, str]]:
-    """Return the data sets of the files, and a sentence for each file that cannot be read."""
-    import psutil
-    import pydicom
+def _halves(batch: list[DicomFile]) -> tuple[list[DicomFile], list[DicomFile]]:
+    """Return the halves of a batch, the second one first, as ``extendleft`` turns them."""
+    half = len(batch) // 2
+    return batch[half:], batch[:half]
 
-    need, free = _COPIES * sum(file.size for file in batch), psutil.virtual_memory().available
-    if need > free:
-        raise OutOfMemoryError(
-            f"{batch[0].path} is too large: to send it takes {need / 2**30:.1f} GiB of memory, and "
-            f"{free / 2**30:.1f} GiB are free. Close other programs."
-        )
+
+def _read(batch: Sequence[DicomFile]) -> tuple[list[tuple[DicomFile, Dataset]], dict[DicomFile, str]]:
+    """Return the data sets of the files, and a sentence for each file that cannot be read.
+
+    :raises OutOfMemoryError: if they do not fit into memory together, uncompressed.
+    """
+    import psutil
+
+    need, free = 0, psutil.virtual_memory().available
     readable: list[tuple[DicomFile, Dataset]] = []
     damaged: dict[DicomFile, str] = {}
     for file in batch:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # pydicom's, on values that the standard does not allow
-                data = pydicom.dcmread(file.path)
-            if any(_cut(element) for element in data.values()):
-                raise ValueError("its end is missing")
-            if not data.get("SOPInstanceUID"):
-                raise ValueError("no SOPInstanceUID")
-            readable.append((file, data))
-        except MemoryError:
+            source = inflated(file.path)
+            need += _COPIES * (file.size if isinstance(source, Path) else source.getbuffer().nbytes)
+            if need > free:
+                raise OutOfMemoryError(
+                    f"{file.path} is too large: to send it takes {need / 2**30:.1f} GiB of memory, and "
+                    f"{free / 2**30:.1f} GiB are free. Close other programs."
+                )
+            readable.append((file, _data(file.path, source)))
+        except (MemoryError, OutOfMemoryError):
             raise
+        except ImageError as error:
+            damaged[file] = str(error)
         except Exception as error:  # pydicom raises whatever a damaged value makes Python raise
             damaged[file] = f"It is damaged or gone ({reason(error)}), so it was not sent. Export it again."
     return readable, damaged
+
+
+def _data(path: Path, source: Path | BytesIO) -> Dataset:
+    """Read a file from what :func:`inflated` gave for it."""
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, on values that the standard does not allow
+        data = pydicom.dcmread(source)
+        if source is not path:  # it is sent compressed, as it is stored
+            data.file_meta = pydicom.filereader.read_file_meta_info(path)
+    if any(_cut(element) for element in data.values()):
+        raise ValueError("its end is missing")
+    if not data.get("SOPInstanceUID"):
+        raise ValueError("no SOPInstanceUID")
+    return data
 
 
 def _cut(element: Any) -> bool:
