@@ -226,6 +226,15 @@ def test_a_request_that_is_too_large_is_divided(server, series, capsys):
     assert "IM0002.dcm: refused." in err and "accepts no request of this size. Ask its administrator" in err
 
 
+def test_what_understands_no_request_is_not_asked_for_each_file(server, tmp_path, capsys):
+    series = write_series(tmp_path / "long", planes(64))
+    server.answer = lambda _: (400, HTML, b"")
+    assert run(series, "--to", server.address) == 5
+    said = capsys.readouterr()
+    assert [len(request) for request in server.instances] == [64, 32, 16, 8, 4, 2, 1, 1]
+    assert said.out == f"{server.address}: 2 refused, 62 not sent\n" and "it did not understand the request" in said.err
+
+
 def test_a_file_that_is_not_understood_does_not_keep_the_others(server, series, capsys):
     bad = instances(series)[::3]
     server.answer = lambda found: (
@@ -309,6 +318,13 @@ def test_files_that_are_no_dicom_are_refused_before_anything_is_sent(server, ser
         assert run(series, path, "--to", server.address) == 4
         assert sentence in capsys.readouterr().err
     assert not server.instances
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that can be opened but not read")
+def test_a_file_that_cannot_be_read_is_named(server, series, capsys):
+    (series / "IM0005.dcm").symlink_to("/proc/self/mem")
+    assert run(series, "--to", server.address) == 4
+    assert f"{series}/IM0005.dcm cannot be read (" in capsys.readouterr().err and not server.instances
 
 
 def test_a_damaged_file_does_not_keep_the_others_from_arriving(server, series, capsys):

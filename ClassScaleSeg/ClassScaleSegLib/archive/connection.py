@@ -31,6 +31,10 @@ class RequestTooLarge(RequestRefused):
     """Smaller requests may be accepted."""
 
 
+class NotUnderstood(RequestTooLarge):
+    """The archive did not understand one of the files, or understands no request."""
+
+
 @dataclass(frozen=True)
 class Archive:
     """A DICOM archive, and who asks it.
@@ -134,7 +138,8 @@ class Archive:
         if found is not None:
             return found
         if status in (400, 409, 413, 422):
-            raise RequestTooLarge(f"{given}: {STATUS[status]}. {quote(answer)}".strip())
+            refusal = NotUnderstood if status == 400 else RequestTooLarge
+            raise refusal(f"{given}: {STATUS[status]}. {quote(answer)}".strip())
         if status == 401:
             what = "does not accept this user or token" if self.user or self.token else "asks who you are"
             raise RequestRefused(

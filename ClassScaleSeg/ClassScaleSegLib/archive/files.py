@@ -28,8 +28,8 @@ class DicomFile:
 def find_dicom_files(paths: Sequence[str | Path]) -> list[DicomFile]:
     """Return the DICOM files that were named, and those in the folders that were named and below; each one once.
 
-    :raises ImageError: if a named file is not a DICOM file, a folder has none, or two files have the same identifier
-        and different content.
+    :raises ImageError: if a file cannot be read, a named file is not a DICOM file, a folder has none, or two files have
+        the same identifier and different content.
     """
     found: dict[str, DicomFile] = {}
     for path in map(Path, paths):
@@ -37,7 +37,7 @@ def find_dicom_files(paths: Sequence[str | Path]) -> list[DicomFile]:
             folder = path.is_dir()
             files = [_dicom_file(file) for file in (_files_below(path) if folder else [path])]
         except OSError as error:
-            raise ImageError(f"{path} cannot be read ({error.strerror or error}). Correct its name.") from error
+            raise _unreadable(path, error) from error
         if not any(files):
             what = "has no DICOM files" if folder else "is not a DICOM file (one with DICM after 128 bytes)"
             raise ImageError(f"{path} {what}. Name a .dcm file, or the folder of a series.")
@@ -60,21 +60,21 @@ def _files_below(folder: Path) -> list[Path]:
 def _dicom_file(path: Path) -> DicomFile | None:
     """Return a file if it can be sent; ``None`` if it is not DICOM, or has no identifier.
 
-    :raises OSError: if it cannot be read.
+    :raises ImageError: if it cannot be read.
     """
     from pydicom.filereader import read_file_meta_info
 
-    with path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return None
-        size = file.seek(0, 2)
     try:
+        with path.open("rb") as file:
+            if file.read(132)[128:] != b"DICM":
+                return None
+            size = file.seek(0, 2)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             meta = read_file_meta_info(path)
         kind, instance = meta.get("MediaStorageSOPClassUID"), str(meta.get("MediaStorageSOPInstanceUID") or "")
-    except OSError:
-        raise
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except Exception:  # pydicom raises whatever a damaged value makes Python raise
         return None
     return DicomFile(path, instance, size) if instance and kind != _DIRECTORY else None
@@ -82,3 +82,7 @@ def _dicom_file(path: Path) -> DicomFile | None:
 
 def _same(one: Path, other: Path) -> bool:
     return one.samefile(other) or one.read_bytes() == other.read_bytes()
+
+
+def _unreadable(path: Path, error: OSError) -> ImageError:
+    return ImageError(f"{path} cannot be read ({error.strerror or error}). Correct its name, or leave it out.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchiveError, ImageError, OutOfMemoryError, reason
 from ..images.dicom_deflate import inflated
-from .connection import Archive, NothingSent, RequestRefused, RequestTooLarge
+from .connection import Archive, NothingSent, NotUnderstood, RequestRefused, RequestTooLarge
 from .files import DicomFile
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def send(files: Iterable[DicomFile], archive: Archive) -> Iterator[Sent]:
     :raises OutOfMemoryError: if a file is too large.
     """
     batches = deque(_batches(files))
+    understood, in_vain = False, 0
     while batches:
         batch = batches.popleft()
         try:
@@ -89,12 +90,16 @@ def send(files: Iterable[DicomFile], archive: Archive) -> Iterator[Sent]:
                 batches.extendleft(_halves(batch))
                 continue
             whole = REFUSED, str(error)
+            in_vain += isinstance(error, NotUnderstood)
+            if in_vain == 2 and not understood:  # it is not the files
+                fault = error
         except NothingSent:
             raise
         except (ArchiveError, KeyboardInterrupt) as error:
             fault = error
             if isinstance(error, RequestRefused):
                 whole = REFUSED, "The archive refuses the request."
+        understood = understood or answer is not None
         identifiers = {file: str(data.SOPInstanceUID) for file, data in readable}
         for file in batch:
             if file in damaged:
