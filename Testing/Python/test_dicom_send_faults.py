@@ -96,6 +96,14 @@ def test_after_ctrl_c_it_is_unknown_what_was_stored(server, series, capsys, monk
     assert code == 130 and found == ["unknown", "unknown", "not sent", "not sent"]
 
 
+def test_ctrl_c_after_the_answer_does_not_make_files_unsent(server, series, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sending, "_outcome", interrupt)
+    assert states(server, series, capsys)[:2] == (130, ["unknown"] * 4) and len(server.instances) == 1
+
+
 def test_a_connection_that_is_lost_while_it_is_encrypted_leaves_open_what_was_stored(
     series, tmp_path, capsys, monkeypatch
 ):

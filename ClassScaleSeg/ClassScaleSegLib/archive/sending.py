@@ -80,11 +80,14 @@ def send(files: Iterable[DicomFile], archive: Archive) -> Iterator[Sent]:
                 raise
             batches.extendleft(_halves(batch))
             continue
-        answer: Dataset | None = None
+        said: dict[DicomFile, tuple[str, str | None]] = {}
         fault: BaseException | None = None
         whole = UNKNOWN, _SILENT  # what is said of the files if the archive does not speak of each
         try:
-            answer = archive.store(data for _, data in readable) if readable else None
+            if readable:
+                answer = archive.store(data for _, data in readable)
+                said = {file: _outcome(answer, str(data.SOPInstanceUID)) for file, data in readable}
+                understood = True
         except RequestTooLarge as error:
             if len(batch) > 1:  # find out which file it is
                 batches.extendleft(_halves(batch))
@@ -99,15 +102,9 @@ def send(files: Iterable[DicomFile], archive: Archive) -> Iterator[Sent]:
             fault = error
             if isinstance(error, RequestRefused):
                 whole = REFUSED, "The archive refuses the request."
-        understood = understood or answer is not None
-        identifiers = {file: str(data.SOPInstanceUID) for file, data in readable}
         for file in batch:
-            if file in damaged:
-                yield Sent(file.path, file.instance, REFUSED, damaged[file])
-            elif answer is None:
-                yield Sent(file.path, file.instance, *whole)
-            else:
-                yield Sent(file.path, file.instance, *_outcome(answer, identifiers[file]))
+            state = (REFUSED, damaged[file]) if file in damaged else said.get(file, whole)
+            yield Sent(file.path, file.instance, *state)
         if fault is not None:
             raise fault
 
