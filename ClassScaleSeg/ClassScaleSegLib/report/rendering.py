@@ -93,7 +93,10 @@ def _by_vtk(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) ->
             given, made = Path(folder, "labels.npz"), Path(folder, "picture.npy")
             np.savez(given, labels=ranks, spacing=np.asarray(spacing), colors=colors[values])
             command = [sys.executable or "python", "-m", __name__, str(given), str(made)]
-            done = subprocess.run(command, capture_output=True, timeout=_SECONDS, creationflags=hidden, env=_path())
+            # Python looks for modules in the current folder first: not in one with images, and whatever else is there
+            done = subprocess.run(
+                command, capture_output=True, timeout=_SECONDS, creationflags=hidden, cwd=folder, env=_path()
+            )
             if done.returncode == 0:
                 return np.load(made)
             _failed.append("cannot draw here")
@@ -105,9 +108,10 @@ def _by_vtk(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) ->
 
 
 def _path() -> dict[str, str]:
-    """Return an environment in which another process finds this package and VTK."""
-    root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)])}
+    """Return an environment in which another process finds this package and VTK, but nothing in the current folder."""
+    root, here = str(Path(__file__).resolve().parents[2]), os.path.realpath(os.curdir)
+    folders = [os.path.abspath(folder) for folder in sys.path if os.path.realpath(folder) != here]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *folders])}
 
 
 def draw(given: str, made: str) -> None:
