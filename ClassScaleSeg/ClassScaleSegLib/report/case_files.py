@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,21 +17,28 @@ from .pictures import Picture
 
 FORMAT = "classscaleseg-case"
 _LARGEST = 64 << 20  # bytes
+_LONGEST = 200  # bytes of a file name, without its suffix
+_ML = (1e-30, 1e30)  # volumes between which ratios are finite
 _NOT_IN_NAMES = set('/\\:*?"<>|%')
 
 
 @dataclass(frozen=True)
 class ReportedCase:
-    """A case with its pictures, as a file holds it."""
+    """A case with its pictures, as a file holds it.
+
+    :ivar origin: the same for two cases if they are of one result; ``None`` if that is not known.
+    """
 
     facts: CaseFacts
     pictures: tuple[Picture, ...] = ()
+    origin: str | None = None
 
 
 def case_path(folder: Path, name: str, suffix: str = ".json") -> Path:
     """Return the file of a case in the folder of a report.
 
-    Characters that file systems refuse are written as in web addresses.
+    Characters that file systems refuse are written as in web addresses. A name that would be too long is cut, and ends
+    with a hash of the whole.
 
     >>> case_path(Path("report"), "head 1/a").as_posix()
     'report/cases/head 1%2Fa.json'
@@ -35,7 +46,27 @@ def case_path(folder: Path, name: str, suffix: str = ".json") -> Path:
     valid = name.encode(errors="backslashreplace").decode()
     hidden = valid[:1] == "." or not valid
     letters = (f"%{ord(c):02X}" if c in _NOT_IN_NAMES or not c.isprintable() else c for c in valid)
-    return folder / "cases" / ("%" * hidden + "".join(letters) + suffix)
+    stem = "%" * hidden + "".join(letters)
+    if len(stem.encode()) > _LONGEST:
+        whole = hashlib.sha256(valid.encode()).hexdigest()[:32]
+        stem = f"{stem.encode()[: _LONGEST - len(whole) - 1].decode(errors='ignore')}~{whole}"
+    return folder / "cases" / (stem + suffix)
+
+
+def origin_of(folder: Path, outputs: Sequence[str | Path]) -> str | None:
+    """Return by what results of one name in different folders are told apart; ``None`` if there are no files.
+
+    It is a hash, because folders may say who the patient is.
+
+    :param folder: of the report.
+    :param outputs: the files of the result, of which the first one counts.
+    """
+    if not outputs:
+        return None
+    output = os.path.realpath(outputs[0])
+    with suppress(ValueError):  # on another drive
+        output = os.path.relpath(output, os.path.realpath(folder))  # the same wherever both are mounted
+    return hashlib.sha256(Path(output).as_posix().encode(errors="backslashreplace")).hexdigest()
 
 
 def write_case(folder: Path, case: ReportedCase) -> None:
@@ -54,9 +85,13 @@ def read_case(path: Path) -> ReportedCase:
     :raises OutputError: if the file cannot be read, or is not a case; the message names the file and the entry.
     """
     try:
-        if path.stat().st_size > _LARGEST:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise ClassScaleError("It is not a file.")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
             raise ClassScaleError(f"It has more than {_LARGEST >> 20} MiB.")
-        value = loads(path.read_text(encoding="utf-8"))
+        value = loads(content.decode())
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise ClassScaleError(f"Its format is not {FORMAT}.")
         if value.get("version") != VERSION:
@@ -68,7 +103,7 @@ def read_case(path: Path) -> ReportedCase:
         if case_path(path.parents[1], case.facts.name).name != path.name:
             raise ClassScaleError(f"It is of another case, {case.facts.name[:80]!r}.")
         return case
-    except (OSError, ValueError, ClassScaleError) as error:
+    except (OSError, ValueError, RecursionError, ClassScaleError) as error:
         why = (isinstance(error, OSError) and error.strerror) or reason(error)
         raise OutputError(
             f"{path} cannot be used as a case of a report. {why.rstrip('.')}. Remove the file, or segment the case "
@@ -99,7 +134,7 @@ def _check(case: ReportedCase) -> None:
     for structure in case.facts.structures:
         if names.get(structure.value) != structure.name:
             raise ClassScaleError(f"The structure {structure.name[:40]!r} is not among its classes.")
-        if not (structure.voxels > 0 and structure.volume_ml > 0):
+        if not (structure.voxels > 0 and _ML[0] < structure.volume_ml < _ML[1]):
             raise ClassScaleError(f"The structure {structure.name[:40]!r} has no volume.")
     for picture in case.pictures:
         picture.checked()

@@ -166,7 +166,7 @@ class Cohort:
         volumes = {one.name: one.volume_ml for one in case.structures}
         findings = self._single_sides(case, volumes)
         for (left, right), ratio in self._ratios_of(case):
-            usual = self._of((left, right), self._ratios[left, right])
+            usual = self._of((left, right), self._ratios.get((left, right), []))  # changed since
             larger, smaller, times = (left, right, ratio) if ratio > 1 else (right, left, 1 / ratio)
             if not (usual.far(ratio) if usual else times > TWICE and volumes[larger] >= LEAST_ML):
                 continue

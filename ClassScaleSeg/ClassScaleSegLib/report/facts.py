@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 import types
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -16,7 +16,7 @@ from ..images.cleanup import ClassChange
 from ..images.dicom_seg import UsedModel
 from ..images.measures import LabelMeasures
 from ..images.segmentation import Segmentation
-from ..labels.label import Code
+from ..labels.label import Code, Label
 
 VERSION = 1  # of the JSON files; a reader refuses another one
 
@@ -131,11 +131,11 @@ def facts_of(name: str, result: Segmentation, measures: Mapping[int, LabelMeasur
     :param more: further fields of :class:`CaseFacts`.
     """
     labels = result.table.foreground
-    repeated = {text for text, times in Counter(label.name for label in labels).items() if times > 1}
+    names = _unique_names(labels)
     classes = tuple(
         ClassFacts(
             label.value,
-            f"{label.name} ({label.value})" if label.name in repeated else label.name,
+            names[label.value],
             "#{:02x}{:02x}{:02x}".format(*label.color),
             {part: code for part, code in label.codes.items() if code is not None},
         )
@@ -153,6 +153,19 @@ def facts_of(name: str, result: Segmentation, measures: Mapping[int, LabelMeasur
         changes=result.changes,
         **more,
     )
+
+
+def _unique_names(labels: Sequence[Label]) -> dict[int, str]:
+    """Return the name of each label value; the value is part of it where several labels have the same."""
+    times = Counter(label.name for label in labels)
+    taken, names = {name for name in times if times[name] == 1}, {}
+    for label in labels:
+        name = label.name
+        while times[label.name] > 1 and (name == label.name or name in taken):
+            name += f" ({label.value})"
+        taken.add(name)
+        names[label.value] = name
+    return names
 
 
 def _structure(one: ClassFacts, found: LabelMeasures) -> Structure:
@@ -207,7 +220,7 @@ def from_json(kind: Any, value: Any, where: str = "It") -> Any:
     """
     if type(value) is kind and kind in (int, str, bool):  # first what most entries are
         return value
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:  # an int may be too large
         return float(value)
     if is_dataclass(kind):
         return _dataclass(kind, value, where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -17,7 +17,8 @@ from ..files import refuse_existing, refuse_unwritable_folder, replacing
 from ..images.measures import LabelMeasures
 from ..images.segmentation import Segmentation, read_on_grid
 from ..version import VERSION as OURS
-from .case_files import ReportedCase, case_files, case_path, read_case, write_case
+from .case_files import FORMAT as CASE_FORMAT
+from .case_files import ReportedCase, case_files, case_path, origin_of, read_case, write_case
 from .cohort import ClassOfCohort, Cohort, Finding
 from .facts import VERSION, CaseFacts, Run, facts_of
 from .page import GENERATOR, page
@@ -26,6 +27,7 @@ from .pictures import pictures_of
 FORMAT = "classscaleseg-report"
 MANY = 60  # more cases than this have small pictures on the common page, and a page each besides
 _HEAD = 4096  # bytes of a file, to see whether it is ours
+_PAGE_MARK = f'content="{GENERATOR} '
 
 
 class Report:
@@ -61,20 +63,53 @@ class Report:
         """The page."""
         return self.folder / "index.html"
 
-    def check(self, name: str | None = None) -> None:
+    @property
+    def outdated(self) -> bool:
+        """Whether the page is missing or older than one of the cases, as after a run that was stopped."""
+        try:
+            times = [file.stat().st_mtime_ns for file in case_files(self.folder)]
+            return bool(times) and (not self.index.exists() or self.index.stat().st_mtime_ns < max(times))
+        except OSError:  # writing the page tells which file is at fault
+            return True
+
+    def check(self, name: str | None = None, outputs: Sequence[str | Path] = ()) -> None:
         """Check before a long computation that the report can be written, and get a case of this name.
 
-        :raises OutputError: if the folder cannot be written, or has a page or JSON that is no report.
+        :param outputs: as of :meth:`add`.
+        :raises OutputError: if the folder cannot be written, or has a page or JSON that is not of a report.
         :raises OutputExistsError: if the report has the case and may not replace it.
         """
-        for file, mark in ((self.index, f'content="{GENERATOR} '), (self.folder / "report.json", f'"{FORMAT}"')):
+        self._refuse_foreign(case_files(self.folder) if name is None else [case_path(self.folder, name)])
+        if name is not None:
+            self.refuse_other(name, outputs)
+            if not self._overwrite and self.has(name):
+                path = case_path(self.folder, name)
+                raise OutputExistsError(
+                    f"{path} already exists; allow overwriting, or name another folder for the report."
+                )
+        refuse_unwritable_folder(case_path(self.folder, name or "case"))
+
+    def refuse_other(self, name: str, outputs: Sequence[str | Path]) -> None:
+        """Refuse a case whose name another one has already.
+
+        :param outputs: as of :meth:`add`.
+        :raises OutputExistsError: if the report has a case of this name with another file of results.
+        """
+        path, origin, known = case_path(self.folder, name), origin_of(self.folder, outputs), None
+        with suppress(OutputError):
+            known = read_case(path).origin
+        if None not in (origin, known) and origin != known:
+            raise OutputExistsError(
+                f"{path} is of another result of that name, so it is not replaced. Name the result (-o) or the folder "
+                "of the report differently, or remove the file."
+            )
+
+    def _refuse_foreign(self, cases: Iterable[Path] = ()) -> None:
+        marks = {self.index: _PAGE_MARK, self.folder / "report.json": f'"{FORMAT}"'}
+        for file, mark in (marks | dict.fromkeys(cases, f'"{CASE_FORMAT}"')).items():
             refuse_existing(file, overwrite=True)  # refuses a folder of that name
             if file.exists() and mark not in _head(file):
                 raise OutputError(f"{file} was not written by a report. Name another folder, or remove the file.")
-        path = self.folder / "cases" if name is None else case_path(self.folder, name)
-        if name is not None and not self._overwrite and self.has(name):
-            raise OutputExistsError(f"{path} already exists; allow overwriting, or name another folder for the report.")
-        refuse_unwritable_folder(case_path(self.folder, name or "case"))
 
     def has(self, name: str) -> bool:
         """Tell whether the report has a case of this name that did not fail; a file that is none counts as a case."""
@@ -110,7 +145,7 @@ class Report:
         :param ct: whether the voxels are Hounsfield units, of which the pictures show the soft tissue. ``None``: as the
             modality says.
         :param images: the image files, of which the report says the names.
-        :param outputs: the files with the segmentation, likewise.
+        :param outputs: the files with the segmentation, likewise. The first one tells whether it is the same case.
         :param warnings: why the result may be poor.
         :param messages: what else the user was told.
         :param run: how the result was made.
@@ -118,7 +153,7 @@ class Report:
         :raises OutputExistsError: if the report has the case and may not replace it.
         :raises OutputError: if the case cannot be written.
         """
-        self.check(name)
+        self.check(name, outputs)
         source = None if image is None or isinstance(image, np.ndarray) else read_on_grid(image, result.geometry)
         voxels = image if source is None or source.voxels is None else source.voxels[0]  # a view: source owns them
         assert voxels is None or isinstance(voxels, np.ndarray)
@@ -137,18 +172,23 @@ class Report:
             messages=tuple(dict.fromkeys(messages)),
             run=run,
         )
-        write_case(
-            self.folder, ReportedCase(facts, pictures_of(result, voxels, modality == "CT" if ct is None else ct))
-        )
+        pictures = pictures_of(result, voxels, modality == "CT" if ct is None else ct)
+        write_case(self.folder, ReportedCase(facts, pictures, origin_of(self.folder, outputs)))
 
-    def add_failed(self, name: str, error: object, images: Sequence[str | Path] = ()) -> None:
+    def add_failed(
+        self, name: str, error: object, images: Sequence[str | Path] = (), outputs: Sequence[str | Path] = ()
+    ) -> None:
         """Add a case without a result, unless the report has one of it.
 
         :param error: why there is none.
-        :raises OutputError: if the case cannot be written.
+        :param images: as of :meth:`add`.
+        :param outputs: the files that the segmentation should have had; they are not listed.
+        :raises OutputError: if the case cannot be written, or another one has its name.
         """
+        self.refuse_other(name, outputs)
         if not self.has(name):
-            write_case(self.folder, ReportedCase(CaseFacts(_text(name), _names(images), error=_text(error))))
+            facts = CaseFacts(_text(name), _names(images), error=_text(error))
+            write_case(self.folder, ReportedCase(facts, origin=origin_of(self.folder, outputs)))
 
     def write(self, title: str | None = None) -> Path:
         """Write ``index.html`` and ``report.json`` from all cases in the folder. One case at a time is in memory.
@@ -157,8 +197,8 @@ class Report:
         :returns: the page.
         :raises OutputError: if there is no case, a file in ``cases`` is damaged, or a file cannot be written.
         """
-        self.check()
-        files, cohort = case_files(self.folder), Cohort()
+        self._refuse_foreign()
+        files, cohort, own = case_files(self.folder), Cohort(), set[Path]()
         for file in files:
             case = read_case(file)
             cohort.add(case.facts)
@@ -182,11 +222,17 @@ class Report:
                     findings = [] if case.facts.error is not None else cohort.findings(case.facts)
                     facts_file.write(_json(_case(case.facts, findings)) + (",\n" if file != files[-1] else "\n"))
                     elsewhere = self._own_page(case, findings, classes, len(files)) if len(files) > MANY else None
+                    if elsewhere:
+                        own.add(case_path(self.folder, case.facts.name, ".html"))
                     yield case, findings, elsewhere
 
             for part in page(title, _summary(cohort), classes, cases(), len(files)):
                 html_file.write(part)
             facts_file.write("]}\n")
+        for old in (self.folder / "cases").glob("*.html"):  # of cases that were removed, or are on the common page now
+            if old not in own and _PAGE_MARK in _head(old):
+                with suppress(OSError):
+                    old.unlink()
         return self.index
 
     def _own_page(
@@ -198,7 +244,10 @@ class Report:
         path = case_path(self.folder, case.facts.name, ".html")
         if not case.pictures:
             return None
-        with replacing(path, overwrite=True) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with (
+            replacing(path, overwrite=True) as temporary,
+            temporary.open("w", encoding="utf-8", newline="\n", errors="replace") as file,
+        ):
             text = f"One of {count} cases, with which it was compared."
             for part in page(case.facts.name, text, classes, [(case, findings, None)], 1):
                 file.write(part)
@@ -207,6 +256,8 @@ class Report:
 
 def _head(file: Path) -> str:
     try:
+        if not file.is_file():  # reading a pipe would wait for ever
+            return ""
         with file.open("rb") as opened:
             return opened.read(_HEAD).decode(errors="replace")
     except OSError:
