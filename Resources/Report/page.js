@@ -7,7 +7,7 @@
   const overview = document.getElementById("overview");
   const article = document.getElementById("case");
   const cards = [...list.children].map((item, index) => ({
-    item, index, name: item.dataset.name, score: Number(item.dataset.score), failed: item.dataset.failed === "1",
+    item, index, name: item.dataset.name, score: Number(item.dataset.score),
     text: [...item.querySelectorAll(".name, li")].map((part) => part.textContent).join(" ").toLowerCase(),
   }));
   const byName = new Intl.Collator("en", { numeric: true }).compare;

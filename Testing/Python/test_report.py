@@ -351,7 +351,7 @@ def test_a_report_that_cannot_be_written_is_said_and_the_segmentation_is_kept(sa
 
     monkeypatch.setattr(Path, "write_text", full)
     assert run(sample, "-o", out, "--report", tmp_path / "r") == ExitCode.OUTPUT
-    assert out.exists() and "is written, but the case is not in the report" in capsys.readouterr().err
+    assert out.exists() and "is written, but the report is not" in capsys.readouterr().err
     assert not list((tmp_path / "r").rglob("*.json"))
 
 

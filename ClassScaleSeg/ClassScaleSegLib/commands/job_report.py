@@ -10,13 +10,16 @@ from functools import cached_property
 from pathlib import Path
 
 from ..catalog.download import sha256_of
-from ..errors import ClassScaleError, LabelTableError
+from ..errors import ClassScaleError, named
 from ..images.dicom_headers import modality_of
+from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import UsedModel
+from ..images.formats import SEGMENTATION_SUFFIXES, files_of
 from ..images.segmentation import Segmentation
 from ..inference.devices import choose_device
 from ..inference.progress import Progress
 from ..inference.several_models import common_table
+from ..labels.table import LabelTable
 from ..process.job import Job
 from ..report.facts import Run
 from ..report.recording import Recorder
@@ -32,11 +35,13 @@ class JobReport:
 
     :param folder: of the report.
     :param overwrite: replace cases that it has already.
+    :param many: the job is of many cases. A single one has the name of its result: several folders may hold images of
+        one name, such as a patient's ``CT``.
     """
 
-    def __init__(self, folder: str | Path, job: Job, models: JobModels, overwrite: bool) -> None:
+    def __init__(self, folder: str | Path, job: Job, models: JobModels, overwrite: bool, many: bool) -> None:
         self.files = Report(folder, overwrite)
-        self._job, self._models = job, models
+        self._job, self._models, self._many = job, models, many
         self._noted = Recorder()
         self._added = False
 
@@ -46,45 +51,63 @@ class JobReport:
         :returns: what the segmentation should report to; it passes everything on to ``reporter``.
         :raises OutputError: if the report cannot get this case.
         """
-        self.files.check(case.name)
+        self.files.check(self._name(case), (case.output,))
         self._noted = Recorder()
         return _NotingReporter(reporter, self._noted)
 
-    def add(self, case: Case, result: Segmentation, measured: Measured, results: CaseResults) -> Path:
-        """Add a case that was segmented, and return the page that it will be on.
+    def add(self, case: Case, result: Segmentation, measured: Measured, results: CaseResults) -> Path | None:
+        """Add a case that was segmented.
 
-        :raises OutputError: if its file cannot be written.
+        :returns: the page, if it was the only case; with many, the page is written at the end.
+        :raises OutputError: if a file cannot be written.
         """
         run = self._noted.run(self._device, str(self._job.options), self._used)
         try:
             self._write(case, result, measured, results.outputs, self._noted.messages, run)
+            return None if self._many else self.write()
         except ClassScaleError as error:
-            raise type(error)(f"{results.outputs[0]} is written, but the case is not in the report. {error}") from error
-        return self.files.index
+            raise type(error)(f"{results.outputs[0]} is written, but the report is not. {error}") from error
 
-    def add_finished(self, case: Case) -> None:
+    def add_finished(self, case: Case, reporter: Reporter) -> None:
         """Add a case that an earlier run has segmented, unless the report has it. How it was made is not known.
 
-        :raises ClassScaleError: if its image or its segmentation cannot be read.
+        :raises ClassScaleError: if its image or its segmentation cannot be read, they have different grids, or the
+            report has another case of its name.
         """
-        if not self.files.has(case.name):
-            result = self._finished(case.output)
-            self._write(case, result, Measured(result, case, self._models), (case.output,), (), None)
+        self.files.refuse_other(self._name(case), (case.output,))
+        if self.files.has(self._name(case)):
+            return
+        if case.output.name.lower().endswith(RTSTRUCT_SUFFIX):
+            said = f"{case.output} is not in the report: a structure set cannot be read again."
+            reporter.progress(Progress("read", 0, 1, message=said))
+            return
+        result, messages = self._finished(case.output)
+        measured = Measured(result, case, self._models)
+        self._write(case, measured.fit(), measured, (case.output,), messages, None)
 
     def add_failed(self, case: Case, error: ClassScaleError) -> None:
         """Add a case without a result.
 
         :raises OutputError: if its file cannot be written.
         """
-        self.files.add_failed(case.name, error, case.files)
+        self.files.add_failed(self._name(case), error, case.files, (case.output,))
         self._added = True
 
     def write(self) -> Path | None:
-        """Write the page, if a case was added.
+        """Write the page, if a case was added, by this run or by one that was stopped before it wrote the page.
 
         :raises OutputError: if it cannot be written.
         """
-        return self.files.write() if self._added else None
+        if not self._added and not self.files.outdated:
+            return None
+        self._added = False
+        return self.files.write()
+
+    def _name(self, case: Case) -> str:
+        """Return the name of a case in the report."""
+        name = case.output.name
+        ends = () if self._many else (end for end in SEGMENTATION_SUFFIXES if name.lower().endswith(end))
+        return next((name[: -len(end)] for end in ends), case.name)
 
     def _write(
         self,
@@ -97,7 +120,7 @@ class JobReport:
     ) -> None:
         modality = modality_of(case.files[0])
         self.files.add(
-            case.name,
+            self._name(case),
             result,
             measured.voxels,
             measures=measured.measures,
@@ -111,15 +134,27 @@ class JobReport:
         )
         self._added = True
 
-    def _finished(self, file: Path) -> Segmentation:
-        """Read a result with all classes of the job, of which a ``.seg.nrrd`` may name only those that were found."""
+    def _finished(self, file: Path) -> tuple[Segmentation, list[str]]:
+        """Read a result and its own classes, and return what is to be said of them.
+
+        A file may name only the classes that were found. The others of the job are added if the names agree.
+        """
+        beside = files_of(file)[1:]  # the colour table of an image
+        with named(file):
+            known = LabelTable.from_csv(beside[0]) if beside and beside[0].is_file() else None
+            result = Segmentation.from_image(file, known)
+        own, table = result.table.foreground, self._table
+        if all(label.value in table and table[label.value].name == label.name for label in own):
+            return (replace(result, table=table) if known is None else result), []
+        said = "The segmentation was there already, and names other classes than this run: it may be of another model."
+        return result, [said]
+
+    @cached_property
+    def _table(self) -> LabelTable:
+        """All classes of the job."""
         tables = [one.table for one in self._models.summaries]
-        try:
-            table = tables[0] if len(tables) == 1 else common_table(tables)
-            classes = self._job.options.classes
-            return Segmentation.from_image(file, table if classes is None else table.select(classes))
-        except LabelTableError:  # it was made with another model or other classes
-            return Segmentation.from_image(file)
+        table = tables[0] if len(tables) == 1 else common_table(tables)
+        return table if self._job.options.classes is None else table.select(self._job.options.classes)
 
     @cached_property
     def _used(self) -> list[UsedModel]:

@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..catalog.download import sha256_of
-from ..errors import OutputError
+from ..errors import ImageError, OutputError
 from ..files import replacing
 from ..images.contours import refuse_missing_contourpy
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
@@ -36,9 +38,6 @@ from .cases import Case
 from .job_models import JobModels
 from .reporting import Reporter
 
-if TYPE_CHECKING:
-    import numpy as np
-
 
 class Measured:
     """The image of a case and the measures of its structures, read and computed when they are first asked for."""
@@ -51,6 +50,19 @@ class Measured:
         """The first channel, read anew: during the segmentation its voxels were freed."""
         channels = self._models.channels if len(self._case.files) == 1 else 1
         return read_image(self._case.files[0], channels, flat=self._models.flat, nibabel=self._models.nibabel)
+
+    def fit(self) -> Segmentation:
+        """Put a result that was read onto the grid of the image, of which its file may leave out the outer slices.
+
+        :returns: the result, whole; it is measured from now on.
+        :raises ImageError: if it is not of this image.
+        """
+        own, grid = self._result.geometry, self._image.geometry
+        if own.size != grid.size:
+            self._result = _on_grid(self._result, grid, self._case)
+        elif own.distance(grid) > min(grid.spacing) / 2:
+            raise _of_another_image(self._case)
+        return self._result
 
     @property
     def voxels(self) -> np.ndarray:
@@ -66,6 +78,26 @@ class Measured:
     def free_image(self) -> None:
         """Free the voxels; asking for them reads them again."""
         self.__dict__.pop("_image", None)
+
+
+def _on_grid(part: Segmentation, grid: Geometry, case: Case) -> Segmentation:
+    own, turn = part.geometry.turned_like(grid)
+    first = np.linalg.solve(grid.axes, np.subtract(own.origin, grid.origin))  # in voxels of the image, like the steps
+    steps = np.linalg.solve(grid.axes, own.axes)
+    places = [first[axis] + steps[axis, axis] * np.arange(own.size[axis]) for axis in range(3)]
+    aside = (steps - np.diag(np.diag(steps))) @ (np.array(own.size) - 1)
+    off = max(np.abs(aside).max(), *(np.abs(place - np.rint(place)).max() for place in places))
+    z, y, x = (np.rint(place).astype(int) for place in reversed(places))
+    if off > 0.25 or any(place[0] < 0 or place[-1] >= n for place, n in zip((x, y, z), grid.size, strict=True)):
+        raise _of_another_image(case)
+    labels = np.zeros(grid.size[::-1], np.uint16)
+    labels[np.ix_(z, y, x)] = turn.apply(part.labels)
+    return Segmentation(labels, part.table, grid)
+
+
+def _of_another_image(case: Case) -> ImageError:
+    said = f"{case.output} is not on the grid of {case.files[0]}, which may have been replaced since."
+    return ImageError(f"{said} Segment it again (--overwrite), or name another folder.")
 
 
 class CaseResults(NamedTuple):

@@ -145,7 +145,7 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         raise errors.OutputError("With several images, give one folder for the statistics (--statistics).")
     if options.format and not found.in_folder:
         raise errors.OutputError(f"--format is for results in a folder, and {job.output} is a file. Leave one out.")
-    report = None if job.report is None else JobReport(job.report, job, models, options.overwrite)
+    report = None if job.report is None else JobReport(job.report, job, models, options.overwrite, found.many)
     if report is not None:
         report.files.check()
     try:
@@ -176,9 +176,9 @@ def _segment_cases(
         try:
             if found.many and case.output.exists() and not overwrite:
                 reporter.skipped(f"{case.output} exists already{_not_made(job, case, more_formats)}")
-                skipped += 1
                 if report is not None:
-                    report.add_finished(case)
+                    report.add_finished(case, reporter)
+                skipped += 1
                 continue
             _refuse_name(case)
             results = CaseResults.of(job, case, found.many, overwrite, more_formats)
@@ -196,7 +196,8 @@ def _segment_cases(
                 try:
                     report.add_failed(case, error)
                 except errors.ClassScaleError as another:  # the next case is segmented all the same
-                    reporter.error(another)
+                    if str(another) != str(error):
+                        reporter.error(another)
     if found.many:
         reporter.end(len(found.cases) - len(failed) - skipped, skipped, failed)
     return failed
@@ -284,6 +285,6 @@ def _segment_case(
     measured = Measured(result, case, models)
     results.write(result, measured, overwrite, job.options.keep_empty, dicom)
     facts = results.facts(result)
-    if report is not None:
-        facts["report"] = report.add(case, result, measured, results)
+    if report is not None and (page := report.add(case, result, measured, results)) is not None:
+        facts["report"] = page
     reporter.result(**facts, seconds=round(time.monotonic() - begin, 2))
