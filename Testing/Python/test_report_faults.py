@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ClassScaleSegLib.report import rendering, report
 from ClassScaleSegLib.report.case_files import case_path, read_case
 from ClassScaleSegLib.report.cohort import Cohort
 from ClassScaleSegLib.report.facts import facts_of
+from ClassScaleSegLib.report.pictures import pictures_of
 from ClassScaleSegLib.report.report import Report
 
 NAMES = {1: "liver", 2: "kidney_left", 3: "kidney_right"}
@@ -149,3 +151,32 @@ def test_pages_of_cases_that_are_gone_are_removed(tmp_path, monkeypatch):
     case_path(tmp_path, "b").unlink()
     written.write()
     assert [file.name for file in (tmp_path / "cases").glob("*.html")] == ["notes.html"]
+
+
+def test_the_view_in_3d_shows_thin_and_tiny_structures():
+    labels = np.zeros((400, 30, 30), np.uint16)
+    labels[:, 11, 11] = 7  # between the voxels that every third one would take
+    labels[5:8, 20:23, 20:23], labels[6, 21, 21] = 8, 9
+    colors = np.zeros((65536, 3), np.uint8)
+    reduced, _ = rendering._reduced(labels, (1.0, 1.0, 1.0))
+    assert np.unique(reduced).tolist() == [0, 7, 8, 9]
+    colors[7] = 255
+    alone = np.where(labels == 7, labels, 0).astype(np.uint16)
+    alone[0, 0, 0] = 7
+    picture, how = rendering.render(alone, (1.0, 1.0, 1.0), colors)
+    assert "there are none" not in how and picture.any(1).any(1).sum() > 300
+
+
+@pytest.mark.parametrize("stored", ["SAR", "PIL"])
+def test_pictures_take_a_fraction_of_the_memory_of_the_image(stored):
+    labels = np.zeros((120, 120, 120), np.uint16)
+    labels[40:80, 40:80, 40:80] = 1
+    grid = Geometry((120, 120, 120), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)).turned(stored)[0]
+    result = Segmentation(labels, LabelTable.from_names(NAMES), grid)
+    voxels = np.full(labels.shape, 50.0)
+    tracemalloc.start()
+    try:
+        pictures_of(result, voxels, ct=False)
+        assert tracemalloc.get_traced_memory()[1] < 0.8 * voxels.nbytes
+    finally:
+        tracemalloc.stop()

@@ -93,8 +93,9 @@ def pictures_of(result: Segmentation, voxels: np.ndarray | None, ct: bool) -> tu
     for label in result.table.foreground:
         colors[label.value] = label.color
     places = _middle(labels)
-    cuts = [(view, np.take(labels, places[view.axis], view.axis)) for view in _VIEWS]
-    greys = [None if grey is None else np.take(grey, places[view.axis], view.axis) for view in _VIEWS]
+    planes = [(slice(None),) * view.axis + (places[view.axis],) for view in _VIEWS]  # np.take would copy the volume
+    cuts = [(view, labels[plane]) for view, plane in zip(_VIEWS, planes, strict=True)]
+    greys = [None if grey is None else grey[plane] for plane in planes]
     scale = _window(greys, ct)
     drawn = {}
     for (view, cut), plane in zip(cuts, greys, strict=True):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import reason
+from ..images.geometry import Turn
 
 _SIDE = 400  # pixels
 _MOST = 160  # voxels along the longest side of what is rendered
@@ -45,7 +46,10 @@ def render(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) -> 
 
 
 def _reduced(labels: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, list[float]]:
-    """Return the box around the structures, with voxels left out so that it has at most ``_MOST`` along each axis."""
+    """Return the box around the structures, in blocks of voxels so that it has at most ``_MOST`` along each axis.
+
+    A block has the first structure in it. One that is the first in none gets a block nevertheless.
+    """
     found = labels > 0
     box = []
     for axis in range(3):
@@ -54,7 +58,20 @@ def _reduced(labels: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, 
     inside = labels[tuple(box)]
     longest = max(count * length for count, length in zip(inside.shape, spacing, strict=True))
     steps = [max(1, round(longest / _MOST / length)) for length in spacing]
-    reduced = np.ascontiguousarray(inside[tuple(slice(None, None, step) for step in steps)])
+    reduced = np.zeros([-(-count // step) for count, step in zip(inside.shape, steps, strict=True)], np.uint16)
+    for starts in np.ndindex(*steps):
+        part = inside[tuple(slice(start, None, step) for start, step in zip(starts, steps, strict=True))]
+        places = reduced[tuple(map(slice, part.shape))]
+        np.copyto(places, part, where=places == 0)
+    lost = np.zeros(65536, bool)
+    for plane in Turn.as_stored(inside).apply(inside):
+        lost[plane] = True
+    for plane in reduced:
+        lost[plane] = False
+    lost[0] = False
+    for z, plane in enumerate(inside if lost.any() else ()):
+        y, x = np.nonzero(lost[plane])
+        reduced[z // steps[0], y // steps[1], x // steps[2]] = plane[y, x]
     return reduced, [length * step for length, step in zip(spacing, steps, strict=True)]
 
 
