@@ -63,14 +63,27 @@ def test_a_cohort_shows_what_is_unusual_and_nothing_else():
     odd = case("odd", liver=250, kidney_left=0, Left_Thing=150, cut=3)
     cases = [*usual, odd]
     kinds = [
-        *[("volume", "liver"), ("missing", "kidney_left"), ("edge", "kidney_right"), ("volume", "Left-Thing")],
-        ("asymmetry", "Left-Thing"),
+        *[("missing", "kidney_left"), ("volume", "Left-Thing"), ("asymmetry", "Left-Thing"), ("volume", "liver")],
+        ("edge", "kidney_right"),
     ]
-    assert found(cases, "odd") == kinds
+    assert found(cases, "odd") == kinds  # 150 to 60 mL is farther than 250 to 103
     assert all(found(cases, one.name) == [] for one in usual)
-    finding = Cohort(cases).findings(odd)[0]
-    assert (finding.value, finding.usual) == (250.0, pytest.approx(103.0))
-    assert finding.text == "liver has 250 mL; the median is 103 mL."
+    _, _, asymmetry, volume, _ = Cohort(cases).findings(odd)
+    assert (volume.value, volume.usual) == (250.0, pytest.approx(103.0))
+    assert volume.text == "liver has 250 mL; the median is 103 mL."
+    assert asymmetry.text == "Left-Thing : Right-Thing is 2.5 (usual 1)."
+
+
+def test_structures_of_a_few_voxels_are_not_compared():
+    for usual, odd, kinds in ((29, 10, []), (30, 10, ["volume", "volume", "asymmetry"])):
+        names = {"liver": usual, "kidney_left": usual, "kidney_right": usual}
+        cases = [
+            *(case(f"u{index}", **names) for index in range(6)),
+            case("odd", **{**names, "liver": odd, "kidney_left": odd}),
+        ]
+        assert [kind for kind, _ in found(cases, "odd")] == kinds
+    few = [case("a", kidney_left=20, kidney_right=29), case("b", kidney_left=9, kidney_right=29, Left_Thing=10)]
+    assert found(few, "b") == [("asymmetry", "Right-Thing")]  # one side has enough
 
 
 def test_a_few_cases_are_not_compared_but_their_sides_are():
@@ -81,7 +94,7 @@ def test_a_few_cases_are_not_compared_but_their_sides_are():
 
 
 def test_a_usual_asymmetry_is_none_and_what_is_cut_is_not_called_small():
-    lopsided = [case(f"c{index}", kidney_left=20, kidney_right=80) for index in range(6)]
+    lopsided = [case(f"c{index}", kidney_left=40, kidney_right=160) for index in range(6)]
     assert found(lopsided, "c0") == []
     cut = case("cut", liver=20, cut=1)
     assert found([*(case(f"u{index}") for index in range(6)), cut], "cut") == [("edge", "liver")]

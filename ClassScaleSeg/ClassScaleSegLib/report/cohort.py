@@ -16,6 +16,7 @@ LEAST_DEVIATION = math.log(1.1)  # a cohort that is more alike is taken to vary 
 COMMON = 0.8  # share of the cases that have a structure, or have it whole, for the rest to be unusual
 TWICE = 2.0  # larger side to smaller side, where there are too few cases to say what is usual
 LEAST_ML = 1.0  # of the larger side then: a few voxels more or less double the small
+LEAST_VOXELS = 30  # of the median: volumes and sides of smaller structures are not compared
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class Finding:
     text: str
     value: float | None = None
     usual: float | None = None
+
+    @property
+    def _rank(self) -> tuple[int, float]:
+        """What is missing comes first, then what is farthest from usual, and last what is cut off."""
+        if self.kind in ("missing", "edge"):
+            return (0 if self.kind == "missing" else 2), 0.0
+        return 1, -math.inf if self.value is None else -abs(math.log(self.value / (self.usual or 1.0)))
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class _Class:
     found: int = 0
     cut: int = 0
     whole_ml: list[float] = field(default_factory=list)
+    voxels: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -99,6 +108,7 @@ class Cohort:
         self._ratios: dict[tuple[str, str], list[float]] = {}
         self._pairs: dict[tuple[str, ...], list[tuple[str, str]]] = {}  # by the names of all classes
         self._usual: dict[object, _Usual | None] = {}
+        self._large: dict[str, bool] = {}
         for case in cases:
             self.add(case)
 
@@ -109,11 +119,13 @@ class Cohort:
             return
         self.done += 1
         self._usual.clear()
+        self._large.clear()
         for one in case.classes:
             self._classes.setdefault(one.name, _Class(one)).looked_for += 1
         for structure in case.structures:
             entry = self._classes[structure.name]
             entry.found += 1
+            entry.voxels.append(structure.voxels)
             if structure.touches_edge:
                 entry.cut += 1
             else:
@@ -140,7 +152,7 @@ class Cohort:
         ]
 
     def findings(self, case: CaseFacts) -> list[Finding]:
-        """Return what is unusual in a case that was added, in the order of its classes."""
+        """Return what is unusual in a case that was added: first the missing, last what is cut off."""
         found = {structure.name: structure for structure in case.structures}
         findings = []
         for one in case.classes:
@@ -150,7 +162,7 @@ class Cohort:
                     others = f"{entry.found} of {entry.looked_for} cases have it"
                     findings.append(Finding("missing", one.name, f"{one.name} is missing; {others}."))
                 continue
-            usual = self._of((one.name,), entry.whole_ml)
+            usual = self._of((one.name,), entry.whole_ml) if self._is_large(one.name) else None
             whole = entry.found - entry.cut
             if here.touches_edge and whole >= max(FEWEST, COMMON * entry.found):
                 text = f"{one.name} is cut by the edge of the image; in {whole} of {entry.found} cases it is whole."
@@ -160,7 +172,7 @@ class Cohort:
                 if here.volume_ml > middle or not here.touches_edge:  # what is cut is small for that reason
                     text = f"{one.name} has {_number(here.volume_ml)} mL; the median is {_number(middle)} mL."
                     findings.append(Finding("volume", one.name, text, here.volume_ml, middle))
-        return findings + self._asymmetries(case)
+        return sorted(findings + self._asymmetries(case), key=lambda finding: finding._rank)
 
     def _asymmetries(self, case: CaseFacts) -> list[Finding]:
         volumes = {one.name: one.volume_ml for one in case.structures}
@@ -168,13 +180,14 @@ class Cohort:
         for (left, right), ratio in self._ratios_of(case):
             usual = self._of((left, right), self._ratios.get((left, right), []))  # changed since
             larger, smaller, times = (left, right, ratio) if ratio > 1 else (right, left, 1 / ratio)
+            if not (self._is_large(larger) and (self._is_large(smaller) or usual is None)):
+                continue
             if not (usual.far(ratio) if usual else times > TWICE and volumes[larger] >= LEAST_ML):
                 continue
-            text = f"{larger} is {_number(times)} times as large as {smaller}"
             middle = None if usual is None else math.exp(usual.middle)
-            if middle is not None:
-                text += f"; usual is {_number(middle if ratio > 1 else 1 / middle)} times"
-            findings.append(Finding("asymmetry", larger, f"{text}.", ratio, middle))
+            text = f"{left} : {right} is {_number(ratio)}"
+            text += "." if middle is None else f" (usual {_number(middle)})."
+            findings.append(Finding("asymmetry", larger, text, ratio, middle))
         return findings
 
     def _single_sides(self, case: CaseFacts, volumes: dict[str, float]) -> list[Finding]:
@@ -183,7 +196,7 @@ class Cohort:
         for pair in self._pairs_of(case):
             here, gone = pair if pair[0] in volumes else pair[::-1]
             few = self._classes[gone].looked_for < FEWEST
-            if few and gone not in volumes and volumes.get(here, 0) >= LEAST_ML:
+            if few and gone not in volumes and volumes.get(here, 0) >= LEAST_ML and self._is_large(here):
                 findings.append(Finding("asymmetry", here, f"{here} was found, but not {gone}."))
         return findings
 
@@ -197,6 +210,12 @@ class Cohort:
         if names not in self._pairs:
             self._pairs[names] = pairs(case.classes)
         return self._pairs[names]
+
+    def _is_large(self, name: str) -> bool:
+        if name not in self._large:
+            voxels = self._classes[name].voxels
+            self._large[name] = bool(voxels) and median(voxels) >= LEAST_VOXELS
+        return self._large[name]
 
     def _of(self, key: object, numbers: Sequence[float]) -> _Usual | None:
         if key not in self._usual:
