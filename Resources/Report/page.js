@@ -17,6 +17,14 @@
     if (size >= 1000) return Math.round(value).toString();
     return size !== 0 && size < 0.001 ? value.toExponential(1) : Number(value.toPrecision(3)).toString();
   };
+  // In tables: three digits, so that decimal points stand below each other.
+  const digits = (value) => {
+    if (value === null || value === undefined) return "–";
+    const size = Math.abs(value);
+    if (size >= 999.5 || size === 0) return Math.round(value).toString();
+    return size < 0.001 ? value.toExponential(2) : value.toPrecision(3);
+  };
+  const counted = (count, one, more = `${one}s`) => `${count} ${count === 1 ? one : more}`;
 
   function make(tag, given = {}, ...children) {
     const element = document.createElement(tag);
@@ -44,7 +52,7 @@
     });
     const lines = rows.map((row) => {
       const cells = columns.map((column, index) => {
-        const shown = column.show ? column.show(row) : number(row[column.key]);
+        const shown = column.show ? column.show(row) : digits(row[column.key]);
         const given = index === 0 ? { scope: "row" } : { class: column.text ? "text" : null };
         const cell = make(index === 0 ? "th" : "td", given);
         cell.append(...[shown].flat());
@@ -70,21 +78,30 @@
     const element = make("table", {}, make("caption", {}, caption), make("thead", {}, make("tr", {}, ...heads)), body);
     const scroll = make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption }, element);
     const search = make("input", { type: "search", autocomplete: "off", placeholder: "name or code" });
-    search.addEventListener("input", () => {
-      const words = search.value.toLowerCase();
-      for (const one of lines) one.line.hidden = !one.line.textContent.toLowerCase().includes(words);
-    });
-    return [rows.length > 12 ? make("p", { class: "filter" }, make("label", {}, "Search structures ", search)) : null, scroll];
+    const only = make("input", { type: "checkbox" });
+    function filter() {
+      const words = search.value.trim().toLowerCase();
+      for (const one of lines) {
+        one.line.hidden = (only.checked && !one.row.marks.length) || !one.line.textContent.toLowerCase().includes(words);
+      }
+    }
+    search.addEventListener("input", filter);
+    only.addEventListener("change", filter);
+    const marked = rows.some((row) => row.marks && row.marks.length);
+    const tools = make("p", { class: "filter" }, make("label", {}, "Search structures ", search),
+      marked ? make("label", { class: "tick" }, only, " only unusual") : null);
+    return [rows.length > 12 ? tools : null, scroll];
   }
 
   const swatch = (row) => {
     const box = make("span", { class: "swatch", "aria-hidden": "true" });
     box.style.background = row.color;
-    return [box, row.name];
+    const badges = (row.marks || []).map((mark) => make("span", { class: "flag" }, `▲ ${mark}`));
+    if (row.edge) badges.push(make("span", { class: "flag edge" }, "at the edge of the image"));
+    return [box, make("span", { class: "label" }, row.name), badges.length ? make("span", { class: "badges" }, ...badges) : ""];
   };
   const coded = (row) => [row.meaning, make("span", { class: "code" }, row.code)];
-
-  const noted = (row) => make("span", { class: row.marked ? "mark" : "" }, row.notes);
+  const whole = (key) => (row) => String(row[key]);
 
   function pairsList(pairs) {
     const given = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
@@ -97,7 +114,7 @@
     const run = data.run || {};
     const stages = Object.entries(run.stages || {}).map(([name, seconds]) => `${name} ${number(seconds)} s`).join(", ");
     const models = (run.models || []).map((model) =>
-      make("div", {}, model.name, model.licence ? ` (${model.licence})` : "",
+      make("div", {}, model.name, model.located ? " (located)" : null, model.licence ? ` (${model.licence})` : "",
         model.sha256 ? make("span", { class: "code" }, `SHA-256 ${model.sha256}`) : null));
     const holder = make("div", {}, ...models);
     return pairsList([
@@ -118,11 +135,24 @@
     ]);
   }
 
+  function enlarge(image) {
+    const close = make("button", { type: "button" }, "Close");
+    const large = make("img", { src: image.src, alt: "", width: image.width, height: image.height });
+    const dialog = make("dialog", { "aria-label": image.alt }, large, make("p", {}, image.alt, close));
+    dialog.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+  }
+
   function pictures(data, card) {
-    const shown = data.pictures.map((one) =>
-      make("figure", {},
-        make("img", { src: `data:image/webp;base64,${one.data}`, alt: one.text, width: one.width, height: one.height }),
-        make("figcaption", {}, one.text)));
+    const shown = data.pictures.map((one) => {
+      const source = `data:image/webp;base64,${one.data}`;
+      const image = make("img", { src: source, alt: one.text, width: one.width, height: one.height });
+      const button = make("button", { type: "button", "aria-haspopup": "dialog", title: "Enlarge" }, image);
+      button.addEventListener("click", () => enlarge(image));
+      return make("figure", {}, button, make("figcaption", {}, one.text));
+    });
     if (shown.length) return [make("div", { class: "pictures" }, ...shown)];
     const sheet = card.item.querySelector("img");
     if (!sheet) return [];
@@ -136,26 +166,27 @@
 
   function structures(data, chosen, name) {
     const marked = new Map();
-    for (const one of data.findings) marked.set(one.structure, [...(marked.get(one.structure) || []), KINDS[one.kind]]);
+    for (const one of data.findings) {
+      for (const name of one.structures) marked.set(name, [...(marked.get(name) || []), KINDS[one.kind]]);
+    }
     const rows = data.rows.map(([at, volume, surface, mean, deviation, edge, voxels]) => {
-      const one = classes[at];
-      const marks = marked.get(one.name) || [];
-      const notes = [...marks.map((mark) => `▲ ${mark}`), edge ? "at the edge of the image" : ""].filter(Boolean);
-      return { ...one, volume, surface: surface / 100, mean, deviation, voxels, notes: notes.join("; "), marked: marks.length };
+      const marks = marked.get(classes[at].name) || [];
+      return { ...classes[at], volume, surface, mean, deviation, voxels, marks, edge: edge && !marks.includes(KINDS.edge) };
     });
+    const image = rows.some((row) => row.mean !== null);
+    const unit = data.modality === "CT" ? ", HU" : "";
     const columns = [
       { key: "name", title: "Structure", text: true, show: swatch },
-      rows.some((row) => row.notes) ? { key: "notes", title: "Notes", text: true, show: noted } : null,
       { key: "volume", title: "Volume, mL" },
-      many ? { key: "median", title: "Median of cases, mL" } : null,
-      { key: "voxels", title: "Voxels" },
-      { key: "surface", title: "Surface, cm²" },
-      rows.some((row) => row.mean !== null) ? { key: "mean", title: "Mean" } : null,
-      rows.some((row) => row.mean !== null) ? { key: "deviation", title: "Std. dev." } : null,
-      rows.some((row) => row.code) ? { key: "meaning", title: "Code", text: true, show: coded } : null,
+      many ? { key: "median", title: "Median, mL" } : null,
+      { key: "voxels", title: "Voxels", show: whole("voxels") },
+      { key: "surface", title: "Surface, mm²" },
+      image ? { key: "mean", title: `Mean${unit}` } : null,
+      image ? { key: "deviation", title: "Std. dev." } : null,
+      rows.some((row) => row.code) ? { key: "code", title: "Code", text: true, show: coded } : null,
     ].filter(Boolean);
     const changed = (key, order) => history.replaceState(null, "", address(name, key, order));
-    return table(`${rows.length} structures were found`, columns, rows, chosen, changed);
+    return table(counted(rows.length, "structure was found", "structures were found"), columns, rows, chosen, changed);
   }
 
   const address = (name, key, order) =>
@@ -168,7 +199,7 @@
     const all = lines.length <= 8 ? lines : lines.slice(0, 6);
     const rest = lines.slice(all.length);
     return [
-      make("h3", {}, "Unusual"),
+      make("h2", {}, "Unusual"),
       make("ul", { class: "findings" }, ...all),
       rest.length ? make("details", {}, make("summary", {}, `${rest.length} more`), make("ul", { class: "findings" }, ...rest)) : null,
     ];
@@ -185,30 +216,46 @@
     const missing = data.missing.map((index) => make("li", {}, classes[index].name));
     article.replaceChildren(...[
       many ? make("nav", { class: "steps", "aria-label": "Cases" }, ...steps.filter(Boolean)) : null,
-      many ? make("h2", { id: "case-title" }, data.name) : null,
       data.error ? make("p", { class: "note bad" }, make("b", {}, "Failed: "), data.error) : null,
       ...data.warnings.map((text) => make("p", { class: "note" }, make("b", {}, "Warning: "), text)),
       ...pictures(data, card),
       ...unusual(data.findings),
-      ...(data.error ? [] : [make("h3", {}, "Structures"), ...structures(data, chosen, data.name)]),
+      ...(data.rows.length ? [make("h2", {}, "Structures"), ...structures(data, chosen, data.name)] : []),
       missing.length
-        ? make("details", {}, make("summary", {}, `${missing.length} classes were not found`), make("ul", { class: "columns" }, ...missing))
+        ? make("details", {}, make("summary", {}, counted(missing.length, "class was not found", "classes were not found")), make("ul", { class: "columns" }, ...missing))
         : null,
-      make("h3", {}, "What was run"),
+      make("h2", {}, "What was run"),
       facts(data),
-      ...(data.messages.length ? [make("h3", {}, "Messages"), make("ul", {}, ...data.messages.map((text) => make("li", {}, text)))] : []),
+      ...(data.messages.length ? [make("h2", {}, "Messages"), make("ul", {}, ...data.messages.map((text) => make("li", {}, text)))] : []),
       ...(data.changes.length
-        ? [make("details", {}, make("summary", {}, `The clean-up changed ${data.changes.length} classes`),
+        ? [make("details", {}, make("summary", {}, `The clean-up changed ${counted(data.changes.length, "class", "classes")}`),
             make("ul", {}, ...data.changes.map((text) => make("li", {}, text))))]
         : []),
     ].filter(Boolean));
     overview.hidden = true;
     article.hidden = false;
+    head(data.name);
     document.title = many ? `${data.name} – ${shared.title}` : shared.title;
   }
 
+  // The heading of the page: the name of a case, or without one the title.
+  function head(name) {
+    const title = name === undefined ? shared.title : name;
+    document.getElementById("title").textContent = title;
+    document.getElementById("of").textContent = title === shared.title ? "" : ` · ${shared.title}`;
+    document.getElementById("summary").hidden = many && name !== undefined;
+  }
+
+  // A few names, and how many more there are.
+  function listed(names) {
+    const parts = names.length > 4 ? [...names.slice(0, 3), `${names.length - 3} more`] : names;
+    return parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts[parts.length - 1]}` : parts.join("");
+  }
+  if (shared.models.length) document.getElementById("models").textContent = `${listed(shared.models)}, `;
+
   let from = null;
   function route(focus) {
+    for (const dialog of document.querySelectorAll("dialog")) dialog.close();
     const wanted = new URLSearchParams(location.hash.slice(1));
     const card = cards.find((one) => one.name === wanted.get("case")) || (many ? null : cards[0]);
     if (card) {
@@ -221,6 +268,7 @@
     } else if (["", "#cases"].includes(location.hash) || overview.hidden) {
       article.hidden = true;
       overview.hidden = false;
+      head();
       document.title = shared.title;
       if (focus && from) from.item.querySelector("a").focus();
     }
@@ -229,14 +277,27 @@
   const search = document.getElementById("search");
   const only = document.getElementById("only");
   const sorting = document.getElementById("order");
+  // All that can be searched of a case: its card has the first findings only.
+  function searched(card) {
+    if (card.all === undefined) {
+      const data = JSON.parse(card.item.querySelector("script").textContent);
+      const found = data.findings.flatMap((one) => [one.text, ...one.structures]);
+      card.all = [card.text, ...found, ...data.missing.map((index) => classes[index].name)].join("\n").toLowerCase();
+    }
+    return card.all;
+  }
   function choose() {
-    const words = search.value.trim().toLowerCase();
+    const words = search.value.trim();
     let count = 0;
     for (const card of cards) {
-      card.item.hidden = !(card.text.includes(words) && (!only.checked || card.score > 0));
+      card.item.hidden = (only.checked && card.score === 0) || (words !== "" && !searched(card).includes(words.toLowerCase()));
       count += !card.item.hidden;
     }
-    document.getElementById("count").textContent = count === cards.length ? `${count} cases` : `${count} of ${cards.length} cases`;
+    const all = counted(cards.length, "case");
+    document.getElementById("count").textContent = count === cards.length ? all : `${count} of ${all}`;
+    const which = only.checked ? "unusual case" : "case";
+    const none = words ? `No ${which} matches "${words}".` : "No case is unusual.";
+    document.getElementById("none").textContent = count ? "" : none;
   }
   function arrange() {
     const compare = { unusual: (a, b) => b.score - a.score || a.index - b.index, name: (a, b) => a.index - b.index };
@@ -252,15 +313,15 @@
     if (!cohort.open || holder.children.length) return;
     const columns = [
       { key: "name", title: "Structure", text: true, show: swatch },
-      { key: "found", title: "Found" },
-      { key: "looked", title: "Looked for" },
-      { key: "cut", title: "Cut off" },
+      { key: "found", title: "Found", show: whole("found") },
+      { key: "looked", title: "Looked for", show: whole("looked") },
+      { key: "cut", title: "Cut off", show: whole("cut") },
       { key: "median", title: "Median, mL" },
       { key: "smallest", title: "Smallest, mL" },
       { key: "largest", title: "Largest, mL" },
-      classes.some((one) => one.code) ? { key: "meaning", title: "Code", text: true, show: coded } : null,
+      classes.some((one) => one.code) ? { key: "code", title: "Code", text: true, show: coded } : null,
     ].filter(Boolean);
-    const caption = `${classes.length} classes. Found, looked for and cut off count cases; volumes are of structures that are whole.`;
+    const caption = `${counted(classes.length, "class", "classes")}. Found, looked for and cut off count cases; volumes are of structures that are whole.`;
     holder.append(...table(caption, columns, classes).filter(Boolean));
   });
 

@@ -17,8 +17,10 @@ from browser import Browser, find_browser
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
 from ClassScaleSegLib.images.cleanup import ClassChange
 from ClassScaleSegLib.images.dicom_seg import UsedModel
+from ClassScaleSegLib.report import page as page_module
 from ClassScaleSegLib.report import rendering, report
 from ClassScaleSegLib.report.facts import Run
+from ClassScaleSegLib.report.page import as_flags
 from ClassScaleSegLib.report.report import Report
 
 EVIL = "</script><script>document.title='evil'</script><img src=x onerror=\"document.title='evil'\"> & 'ü'"
@@ -119,6 +121,34 @@ def test_names_from_files_stay_text_and_only_the_own_script_may_run(cohort):
     assert EVIL in [text for tag, text in page.texts if tag == "span"]
 
 
+def test_the_head_says_what_the_page_is_about(browser, cohort, tmp_path):
+    browser.open(cohort.as_uri())
+    about, summary = names(browser, ".summary")
+    date = r"[0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2} UTC"
+    assert re.fullmatch(rf"Organs, 6 structures · {date} · ClassScaleSeg [0-9.]+", about) and "1 failed" in summary
+    Report(tmp_path).add("only", segmentation(), modality="CT", image=np.zeros((24, 24, 24)))
+    browser.open(Report(tmp_path).write(title="Study").as_uri())
+    assert names(browser, "h1") == ["only"] and names(browser, ".kind") == ["Segmentation report · Study"]
+    assert names(browser, ".summary")[-1] == "Fewer than 5 cases: volumes are not compared."
+    heads = ["Structure", "Volume, mL", "Voxels", "Surface, mm²", "Mean, HU", "Std. dev."]
+    assert names(browser, "#case thead button") == [*heads, "Code"]
+    assert column(browser, "Volume, mL")[0] == "1.28" and column(browser, "Mean, HU")[0] == "0"
+
+
+def test_options_are_those_of_the_command():
+    run = (
+        "classes=('left kidney', 'a', 'b', 'c', 'd', 'e', ...), locate_with='m', memory_limit_gib=4.5, mirroring=False"
+    )
+    flags = "--classes 'left kidney' a b c d e ... --locate-with m --memory-limit 4.5 --no-mirroring"
+    assert as_flags(run) == flags and as_flags("") == ""
+    for other in (EVIL, "step=", "x)(y", "(" * 10_000, "a=b\0", "x)(y=1", "**{'a': 1}", "f"):
+        assert as_flags(other) == other
+    models = (UsedModel("Fine, 4 classes"), UsedModel("Coarse"))
+    facts = page_module._run(Run("2026-11-28T12:00:00+00:00", 1.0, options="locate_with='m'", models=models))
+    assert [model.get("located") for model in facts["models"]] == [None, True]
+    assert page_module._names_of_models(Run("", 1.0, options="locate_with='m'", models=models)) == ["Fine"]
+
+
 def test_many_cases_have_small_pictures_and_a_page_each(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MANY", 2)
     written = Report(tmp_path)
@@ -152,7 +182,8 @@ def names(browser: Browser, selector: str = "#cases > li:not([hidden]) .name") -
 
 def column(browser: Browser, title: str) -> list[str]:
     heads = names(browser, "#case thead button")
-    return names(browser, f"#case tbody tr > :nth-child({heads.index(title) + 1})")
+    cell = ".label" if title == "Structure" else f"tr > :nth-child({heads.index(title) + 1})"
+    return names(browser, f"#case tbody {cell}")
 
 
 def choose(browser: Browser, identifier: str, value: str, event: str = "input") -> None:
@@ -174,7 +205,53 @@ def test_a_reader_finds_the_unusual_cases(browser, cohort):
     choose(browser, "only", "false", "change")
     choose(browser, "search", "CASE 1")
     assert sorted(names(browser)) == ["case 10", "case 11", "case 12"]
-    assert browser.value("document.title") == "7 cases"
+    assert browser.value("document.title") == "7 cases" and names(browser, "h1") == ["7 cases"]
+    assert names(browser, "#none") == [""]
+    choose(browser, "search", "Colliculus ")
+    assert names(browser) == [] and names(browser, "#none") == ['No case matches "Colliculus".']
+
+
+def test_a_search_finds_all_findings_and_what_was_not_found(browser, tmp_path):
+    written = Report(tmp_path)
+    for number in range(6):
+        written.add(f"case {number}", segmentation())
+    for value in (1, 4, 5):
+        written.add(f"without {NAMES[value]}", without(value))
+    labels = segmentation().labels.copy()
+    for value in (1, 2, 4, 6):  # to the edge of the image
+        labels[3 * value, 4, :4] = value
+    written.add("cut", Segmentation(labels, LabelTable.from_names(NAMES), GRID))
+    browser.open(written.write().as_uri())
+    flags = dict(zip(names(browser), names(browser, ".card > .flags"), strict=False))
+    assert flags["cut"] == "▲ 1 unusual"  # four cut-offs are one line
+    choose(browser, "search", "kidney_left")
+    assert sorted(names(browser)) == ["cut", "without kidney_left"]
+    choose(browser, "search", "cell 9")  # the fourth of those that are cut, not on the card
+    assert names(browser) == ["cut"]
+    browser.open(f"{(tmp_path / 'index.html').as_uri()}#case=cut")
+    text = "4 structures are cut by the edge of the image that are whole in other cases: "
+    assert names(browser, ".findings li") == [f"▲ Cut off{text}kidney_left, kidney_right, spleen and 1 more."]
+    assert names(browser, "#case tbody .badges") == ["▲ Cut off"] * 4
+
+
+def without(value: int) -> Segmentation:
+    labels = segmentation().labels.copy()
+    labels[labels == value] = 0
+    return Segmentation(labels, LabelTable.from_names(NAMES), GRID)
+
+
+def test_a_picture_is_enlarged_and_closed_by_keyboard(browser, cohort):
+    browser.open(f"{cohort.as_uri()}#case=case%209")
+    browser.value("document.querySelector('.pictures button').focus()")
+    browser.press("Enter", 13, "\r")
+    browser.until("document.querySelector('dialog[open] img')")
+    assert browser.value("document.querySelector('dialog').getAttribute('aria-label')").startswith("Axial slice")
+    sizes = "[document.querySelector('dialog img'), document.querySelector('.pictures img')].map((i) => i.clientWidth)"
+    assert browser.value(sizes)[0] > 2 * browser.value(sizes)[1]
+    browser.press("Escape", 27)
+    browser.until("!document.querySelector('dialog')")
+    assert browser.value("document.activeElement === document.querySelector('.pictures button')")
+    assert browser.faults() == []
 
 
 def test_the_page_is_used_by_keyboard(browser, cohort):
@@ -187,7 +264,7 @@ def test_the_page_is_used_by_keyboard(browser, cohort):
     browser.press("Enter", 13, "\r")
     browser.until("!document.getElementById('case').hidden")
     assert browser.value("document.activeElement.id") == "case"
-    assert browser.value("document.getElementById('case-title').textContent") == EVIL
+    assert names(browser, "h1") == [EVIL] and names(browser, ".kind") == ["Segmentation report · 7 cases"]
     while browser.value("document.activeElement.textContent") != "Volume, mL":
         browser.press("Tab", 9)
     browser.press("Enter", 13, "\r")
@@ -209,7 +286,7 @@ def test_a_link_shows_a_sorted_case_with_all_that_is_known(browser, cohort):
     structures = column(browser, "Structure")
     assert structures.index("cell 9") < structures.index("cell 10") and EVIL.replace('"', "'") in structures
     text = browser.value("document.getElementById('case').textContent")
-    for part in ("Warning: ", "▲ Missing", "kidney_left is missing; 5 of 6 cases have it.", "1 classes were not found"):
+    for part in ("Warning: ", "▲ Missing", "kidney_left is missing; 5 of 6 cases have it.", "1 class was not found"):
         assert part in text
     for part in (
         "SHA-256 abab",
@@ -224,6 +301,24 @@ def test_a_link_shows_a_sorted_case_with_all_that_is_known(browser, cohort):
     assert browser.value("[...document.querySelectorAll('#case img')].every((i) => i.naturalWidth > 0 && i.alt)")
     assert browser.value("document.querySelectorAll('#case img').length") == 4
     assert browser.faults() == []
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_the_head_of_a_table_stays_in_view(browser, cohort, width):
+    size = {"width": width, "height": 300, "deviceScaleFactor": 1, "mobile": False}
+    browser.call("Emulation.setDeviceMetricsOverride", **size)
+    try:
+        browser.open(f"{cohort.as_uri()}#case=case%209")
+        wide = "document.querySelector('#case table').getBoundingClientRect().width"
+        box = "document.querySelector('#case .scroll').clientWidth"
+        assert width == 360 or browser.value(wide) <= browser.value(box)
+        browser.value("document.querySelector('#case tbody tr:last-child').scrollIntoView({block: 'end'})")
+        top, edge = browser.value(
+            "['thead th', '.scroll'].map((s) => document.querySelector(`#case ${s}`).getBoundingClientRect().top)"
+        )
+        assert top == pytest.approx(0 if width == 1200 else edge, abs=1.5)  # of the window, or of the box
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
 
 
 def spoken(browser: Browser) -> set[tuple[str, str]]:

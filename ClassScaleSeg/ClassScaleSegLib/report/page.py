@@ -6,24 +6,29 @@ and the script of the page, the only one that its policy allows to run, puts it 
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import html
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import datetime, timezone
 from typing import Any
 
 from ..labels.label import CODE_FIELDS, Code
 from ..resources import resource
 from ..version import VERSION as OURS
 from .case_files import ReportedCase
-from .cohort import ClassOfCohort, Finding
-from .facts import CaseFacts, Structure
+from .cohort import FEWEST, ClassOfCohort, Finding
+from .facts import CaseFacts, Run, Structure
 from .pictures import Picture
 
 GENERATOR = "ClassScaleSeg"  # by which a page is known as ours, before it is replaced
+_FEW_CUT = 3  # more cut-offs than this are one line, which names so many
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # whatever the language of the system
 
 
 def page(
@@ -45,24 +50,30 @@ def page(
         resource("Report", name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
     )
     order = {one.facts.name: index for index, one in enumerate(classes)}
-    shared = {"title": title, "cases": count, "classes": [_class(one) for one in classes]}
+    few = 0 < max((one.looked_for for one in classes), default=0) < FEWEST
+    models: dict[str, None] = {}  # of the cases until now
     texts = {
         "generator": f"{GENERATOR} {OURS}",
         "title": html.escape(title),
         "summary": html.escape(summary),
+        "about": html.escape(f"{_counted(len(classes), 'structure')} · {_now()} · ClassScaleSeg {OURS}"),
+        "few": f'<p class="summary">Fewer than {FEWEST} cases: volumes are not compared.</p>' if few else "",
         "footer": html.escape(f"Made by ClassScaleSeg {OURS}."),
         "style": style,
         "style_hash": _hash(style),
         "script": script,
         "script_hash": _hash(script),
-        "shared": script_json(shared),
     }
     for index, part in enumerate(re.split("@@([a-z_]+)@@", template)):
         if index % 2 == 0:
             yield part
         elif part == "cases":
             for case, findings, elsewhere in cases:
+                models |= dict.fromkeys(_names_of_models(case.facts.run))
                 yield _card(case, findings, elsewhere, order)
+        elif part == "shared":
+            entries = [_class(one) for one in classes]
+            yield script_json({"title": title, "cases": count, "models": [*models], "classes": entries})
         else:
             yield texts[part]
 
@@ -76,16 +87,69 @@ def script_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
+def _counted(number: int, noun: str) -> str:
+    """Return a number and a noun.
+
+    >>> _counted(1, "structure"), _counted(2, "structure")
+    ('1 structure', '2 structures')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _now() -> str:
+    now = datetime.now(timezone.utc)
+    return f"{now.day} {_MONTHS[now.month - 1]} {now:%Y %H:%M} UTC"
+
+
+def _names_of_models(run: Run | None) -> list[str]:
+    """Return the names of the models that found the structures, without their number, which the page says."""
+    if run is None:
+        return []
+    models = run.models[:-1] if _locates(run) else run.models
+    return [re.sub(r", [0-9]+ (classes|structures)$", "", model.name) for model in models]
+
+
+def _locates(run: Run) -> bool:
+    """Tell whether the last model only located structures for the others."""
+    return len(run.models) > 1 and "--locate-with" in as_flags(run.options).split()
+
+
+def as_flags(options: str) -> str:
+    """Return options as the command has them, from those that a run notes; unchanged if they are of another form.
+
+    >>> as_flags("classes=('left kidney', 'liver'), mirroring=False, remove_islands=50.0")
+    "--classes 'left kidney' liver --no-mirroring --remove-islands 50"
+    """
+    try:
+        call = ast.parse(f"f({options})", mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
+            return options
+        given = {one.arg: ast.literal_eval(one.value) for one in call.keywords}
+    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError):
+        return options
+    return options if None in given else " ".join(_flag(str(name), value) for name, value in given.items())
+
+
+def _flag(name: str, value: Any) -> str:
+    name = name.removesuffix("_gib").replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    values = value if isinstance(value, tuple) else (value,)
+    texts = ("..." if one is ... else shlex.quote(f"{one:g}" if isinstance(one, float) else str(one)) for one in values)
+    return " ".join([f"--{name}", *texts])
+
+
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _class(one: ClassOfCohort) -> dict[str, Any]:
     meaning, code = _code_texts(one.facts.codes)
+    same = meaning.casefold() == one.facts.name.casefold().replace("_", " ")
     return {
         "name": one.facts.name,
         "color": one.facts.color,
-        "meaning": meaning,
+        "meaning": "" if same else meaning,
         "code": code,
         "looked": one.looked_for,
         "found": one.found,
@@ -108,16 +172,33 @@ def _code_texts(codes: dict[str, Code]) -> tuple[str, str]:
 
 def _card(case: ReportedCase, findings: Sequence[Finding], elsewhere: str | None, order: dict[str, int]) -> str:
     facts = case.facts
-    score = 10**6 if facts.error is not None else len(findings) + len(facts.warnings)
+    lines = _lines(findings)
+    score = 10**6 if facts.error is not None else len(lines) + len(facts.warnings)
     sheets = [_image(picture) for picture in case.pictures if picture.kind == "sheet"]
     shown = () if elsewhere else tuple(picture for picture in case.pictures if picture.kind != "sheet")
-    data = _data(facts, findings, shown, elsewhere, order)
+    data = _data(facts, lines, shown, elsewhere, order)
     return (
         f'<li class="card" data-name="{html.escape(facts.name)}" data-score="{score}">'
         f'<a href="#case={html.escape(_quoted(facts.name))}">{"".join(sheets)}'
-        f'<span class="name">{html.escape(facts.name)}</span></a>{_flags(facts, findings)}'
+        f'<span class="name">{html.escape(facts.name)}</span></a>{_flags(facts, lines)}'
         f'<script type="application/json">{script_json(data)}</script></li>\n'
     )
+
+
+def _lines(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Return the findings as the page lists them: many structures that are cut off are one line."""
+    cut = [one.structure for one in findings if one.kind == "edge"]
+    merged = len(cut) > _FEW_CUT
+    lines: list[dict[str, Any]] = [
+        {"kind": one.kind, "structures": [one.structure], "text": one.text}
+        for one in findings
+        if not (merged and one.kind == "edge")
+    ]
+    if merged:
+        names = f"{', '.join(cut[:_FEW_CUT])} and {len(cut) - _FEW_CUT} more"
+        text = f"{len(cut)} structures are cut by the edge of the image that are whole in other cases: {names}."
+        lines.append({"kind": "edge", "structures": cut, "text": text})
+    return lines
 
 
 def _quoted(name: str) -> str:
@@ -133,21 +214,20 @@ def _image(picture: Picture) -> str:
     )
 
 
-def _flags(facts: CaseFacts, findings: Sequence[Finding]) -> str:
+def _flags(facts: CaseFacts, findings: Sequence[dict[str, Any]]) -> str:
     """Return the lines below the name on a card."""
     if facts.error is not None:
         return (
             f'<p class="flags"><span class="flag bad">✕ failed</span></p><ul><li>{html.escape(facts.error)}</li></ul>'
         )
     cut = sum(structure.touches_edge for structure in facts.structures)
-    parts = [f"{len(facts.structures)} of {len(facts.classes)} structures", *([f"{cut} at the edge"] if cut else [])]
+    parts = [f"{len(facts.structures)} of {_counted(len(facts.classes), 'structure')}"]
+    parts += [f"{cut} at the edge"] if cut else []
     flags = [
         f'<span class="flag">▲ {len(findings)} unusual</span>' if findings else "",
-        f'<span class="flag">! {len(facts.warnings)} warning{"s" * (len(facts.warnings) > 1)}</span>'
-        if facts.warnings
-        else "",
+        f'<span class="flag">! {_counted(len(facts.warnings), "warning")}</span>' if facts.warnings else "",
     ]
-    lines = [html.escape(finding.text) for finding in findings[:2]]
+    lines = [html.escape(finding["text"]) for finding in findings[:2]]
     lines += [f"and {len(findings) - 2} more"] if len(findings) > 2 else []
     return (
         f"<p>{' · '.join(parts)}</p>"
@@ -158,7 +238,7 @@ def _flags(facts: CaseFacts, findings: Sequence[Finding]) -> str:
 
 def _data(
     facts: CaseFacts,
-    findings: Sequence[Finding],
+    findings: Sequence[dict[str, Any]],
     pictures: Sequence[Picture],
     elsewhere: str | None,
     order: dict[str, int],
@@ -176,13 +256,20 @@ def _data(
         "warnings": facts.warnings,
         "messages": facts.messages,
         "changes": [str(change) for change in facts.changes or ()],
-        "run": None if facts.run is None else asdict(facts.run),
-        "findings": [{"kind": one.kind, "structure": one.structure, "text": one.text} for one in findings],
+        "run": None if facts.run is None else _run(facts.run),
+        "findings": findings,
         "rows": [_row(one, order) for one in facts.structures],
         "missing": [order[one.name] for one in facts.not_found],
         "pictures": [asdict(picture) for picture in pictures],
         "page": elsewhere,
     }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    models = [asdict(model) for model in run.models]
+    if _locates(run):
+        models[-1]["located"] = True
+    return {**asdict(run), "options": as_flags(run.options), "models": models}
 
 
 def _row(one: Structure, order: dict[str, int]) -> list[Any]:
