@@ -17,9 +17,11 @@ from browser import Browser, find_browser
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
 from ClassScaleSegLib.images.cleanup import ClassChange
 from ClassScaleSegLib.images.dicom_seg import UsedModel
+from ClassScaleSegLib.labels.label import Code
 from ClassScaleSegLib.report import page as page_module
 from ClassScaleSegLib.report import rendering, report
-from ClassScaleSegLib.report.facts import Run
+from ClassScaleSegLib.report.cohort import ClassOfCohort
+from ClassScaleSegLib.report.facts import ClassFacts, Run
 from ClassScaleSegLib.report.page import as_flags
 from ClassScaleSegLib.report.report import Report
 
@@ -147,6 +149,18 @@ def test_options_are_those_of_the_command():
     facts = page_module._run(Run("2026-11-28T12:00:00+00:00", 1.0, options="locate_with='m'", models=models))
     assert [model.get("located") for model in facts["models"]] == [None, True]
     assert page_module._names_of_models(Run("", 1.0, options="locate_with='m'", models=models)) == ["Fine"]
+
+
+def test_a_meaning_that_is_the_name_is_left_out():
+    def meaning(name: str, **codes: Code) -> str:
+        return page_module._class(ClassOfCohort(ClassFacts(1, name, "#000000", codes), 1, 1, 0, 1.0, 1.0, 1.0))[
+            "meaning"
+        ]
+
+    kidney, left = Code("SCT", "64033007", "Kidney"), Code("SCT", "7771000", "Left")
+    assert meaning("kidney_left", type=kidney, type_modifier=left) == ""
+    assert meaning("left kidney", type=kidney, type_modifier=left) == "Kidney, Left"
+    assert meaning("kidney") == ""
 
 
 def test_many_cases_have_small_pictures_and_a_page_each(tmp_path, monkeypatch):

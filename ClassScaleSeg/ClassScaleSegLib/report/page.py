@@ -145,7 +145,7 @@ def _hash(text: str) -> str:
 
 def _class(one: ClassOfCohort) -> dict[str, Any]:
     meaning, code = _code_texts(one.facts.codes)
-    same = meaning.casefold() == one.facts.name.casefold().replace("_", " ")
+    same = _words(meaning) == _words(one.facts.name)
     return {
         "name": one.facts.name,
         "color": one.facts.color,
@@ -158,6 +158,10 @@ def _class(one: ClassOfCohort) -> dict[str, Any]:
         "smallest": one.smallest_ml,
         "largest": one.largest_ml,
     }
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.casefold())
 
 
 def _code_texts(codes: dict[str, Code]) -> tuple[str, str]:
