@@ -300,7 +300,7 @@ def test_a_demo_that_is_not_there_is_refused_by_name(tmp_path, capsys):
 def test_a_toy_demo_reaches_what_its_card_promises(name, classes, tmp_path, capsys):
     assert run("demo", *([name] if name else []), "-o", tmp_path, "--device", "cpu") == ExitCode.OK
     files = {f"toy-{classes}.{kind}" for kind in ("seg.nrrd", "csv", "png")}
-    assert {p.name for p in tmp_path.iterdir()} == files
+    assert {p.name for p in tmp_path.iterdir()} == files | {"report"} and (tmp_path / "report" / "index.html").is_file()
     assert (tmp_path / f"toy-{classes}.png").read_bytes().startswith(b"\x89PNG")
     assert f"{classes} structures" in (said := capsys.readouterr().out) and "mean Dice 0.9" in said
 

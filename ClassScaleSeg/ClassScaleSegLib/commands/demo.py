@@ -1,4 +1,4 @@
-"""``classscaleseg demo``: segment a sample with its embedded model, and write statistics, a picture and the Dice."""
+"""``classscaleseg demo``: segment a sample with its model, and write statistics, a picture, a report and the Dice."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ClassScaleError
 from ..images.counts import dice, overlap_counts
 from ..images.segmentation import Segmentation
+from ..report.report import Report
 from ..resources import resource
 from .reporting import Reporter
 
@@ -41,7 +42,7 @@ DEMOS = {
 
 
 def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> None:
-    """Run a demo and write its segmentation, statistics and picture.
+    """Run a demo and write its segmentation, statistics, picture and report.
 
     :param name: one of ``DEMOS``.
     :param folder: where to write; existing files are replaced.
@@ -67,7 +68,14 @@ def run_demo(name: str, folder: str | Path, device: str, reporter: Reporter) -> 
     result.write_statistics(outputs["statistics"], overwrite=True, image=image)
     picture = folder / f"{demo.sample}.png"
     draw(image, result, picture)
-    facts: dict[str, Any] = {**outputs, "picture": picture, "structures": len(np.unique(result.labels)) - 1}
+    report = Report(folder / "report", overwrite=True)
+    report.add(demo.sample, result, image, modality=model.modality, outputs=[outputs["output"]])
+    facts: dict[str, Any] = {
+        **outputs,
+        "picture": picture,
+        "report": report.write(),
+        "structures": len(np.unique(result.labels)) - 1,
+    }
     if demo.dice is not None:
         truth = Segmentation.from_image(resource("SampleData", f"{demo.sample}-labels.nrrd"))
         facts["dice"] = round(mean_dice(result.labels, truth.labels), 4)

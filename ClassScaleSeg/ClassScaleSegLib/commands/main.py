@@ -100,7 +100,7 @@ def pack_command(options: argparse.Namespace, reporter: Reporter) -> None:
 
 
 def demo_command(options: argparse.Namespace, reporter: Reporter) -> None:
-    """Segment a sample volume with an embedded model, and write the result, statistics and a picture."""
+    """Segment a sample volume with an embedded model, and write the result, statistics, a picture and a report."""
     from .demo import run_demo
 
     run_demo(options.name, options.output, options.device, reporter)

@@ -296,7 +296,7 @@ def _case(facts: CaseFacts, findings: Sequence[Finding]) -> dict[str, Any]:
 
 def _summary(cohort: Cohort) -> str:
     found = sum(one.found > 0 for one in cohort.classes)
-    classes = f"{found} of {len(cohort.classes)} classes were found"
+    classes = f"{found} of {len(cohort.classes)} structures were found"
     if cohort.done + cohort.failed == 1:
         return f"{classes}." if cohort.done else "The segmentation failed."
     failed = f", {cohort.failed} failed" if cohort.failed else ""
