@@ -275,7 +275,7 @@ def test_every_command_prints_to_them(tmp_path, toy_folder, encoding):
         code, output, error = spawn("classscaleseg", *arguments, **environment)
         assert code == ExitCode.OK, (arguments, error)
         assert output
-    assert len(os.listdir(place)) == 3
+    assert len(os.listdir(place)) == 4
     code, _, error = spawn("classscaleseg", "models", "info", "Ж", **environment)
     assert code == ExitCode.MODEL and error
 

@@ -13,5 +13,8 @@ def test_a_fault_is_noticed(monkeypatch):
 
     monkeypatch.setattr(DeviceList, "render", lambda self, device: None)
     found = []
-    run_sequences(20, 15, lambda kind, text, steps: found.append(kind))
+    for start in range(2026, 2036):  # few of the random steps touch the device
+        run_sequences(20, 15, lambda kind, text, steps: found.append(kind), start)
+        if found:
+            break
     assert set(found) == {"disagree with what is shown: device"}

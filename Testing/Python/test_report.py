@@ -234,7 +234,7 @@ def test_a_damaged_case_is_refused_by_name_and_the_page_stays(tmp_path, change, 
     report.add("a", small())
     before = report.write().read_bytes()
     file = case_path(tmp_path, "a")
-    file.write_text(change(json.loads(file.read_text())))
+    file.write_text(change(json.loads(file.read_text(encoding="utf-8"))))
     with pytest.raises(OutputError, match=f"a.json cannot be used as a case of a report.*({fault})"):
         report.write()
     assert report.index.read_bytes() == before and len(list(tmp_path.iterdir())) == 3
@@ -262,8 +262,8 @@ def test_the_json_is_as_its_schema_says(tmp_path):
         report.add(f"case {index}", small(1 if index else 2))
     report.add_failed("broken", "The image is empty.")
     report.write()
-    content = json.loads((tmp_path / "report.json").read_text())
-    schema = json.loads((ROOT / "Resources" / "Report" / "schema.json").read_text())
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "Resources" / "Report" / "schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(schema).validate(content)
     assert (content["done"], content["failed"]) == (6, 1)
     by_name = {one["name"]: one for one in content["cases"]}
@@ -291,10 +291,10 @@ def test_the_command_reports_a_case_with_all_that_was_run(sample, tmp_path, caps
     out, table, folder = tmp_path / "a.seg.nrrd", tmp_path / "a.csv", tmp_path / "report"
     assert run(sample, "-o", out, "--statistics", table, "--report", folder, "--remove-islands", 50) == ExitCode.OK
     assert "report/index.html" in capsys.readouterr().out
-    (only,) = json.loads((folder / "report.json").read_text())["cases"]
+    (only,) = json.loads((folder / "report.json").read_text(encoding="utf-8"))["cases"]
     assert only["images"] == ["part.nrrd"] and only["outputs"] == ["a.seg.nrrd"] and only["changes"]
     assert any("island" in message for message in only["messages"])
-    rows = {line.split(",")[1]: line.split(",") for line in table.read_text().splitlines()}
+    rows = {line.split(",")[1]: line.split(",") for line in table.read_text(encoding="utf-8").splitlines()}
     for structure in only["structures"][:5]:
         assert float(rows[structure["name"]][3]) == structure["volume_ml"]
     ran = only["run"]
@@ -309,13 +309,16 @@ def test_a_folder_of_cases_lists_failed_ones_and_is_added_to(sample, tmp_path):
     (tmp_path / "in" / "bad.nrrd").write_text("nothing")
     folder, out = tmp_path / "report", tmp_path / "out"
     assert run(tmp_path / "in", "-o", out, "--report", folder) == ExitCode.SOME_FAILED
-    names = [(one["name"], one["error"] is None) for one in json.loads((folder / "report.json").read_text())["cases"]]
+    names = [
+        (one["name"], one["error"] is None)
+        for one in json.loads((folder / "report.json").read_text(encoding="utf-8"))["cases"]
+    ]
     assert names == [("a", True), ("bad", False)]
     # a finished case without a file in the report is added from its result, a repaired one replaces its error
     case_path(folder, "a").unlink()
     shutil.copy(sample, tmp_path / "in" / "bad.nrrd")
     assert run(tmp_path / "in", "-o", out, "--report", folder) == ExitCode.OK
-    cases = json.loads((folder / "report.json").read_text())["cases"]
+    cases = json.loads((folder / "report.json").read_text(encoding="utf-8"))["cases"]
     assert [(one["name"], one["error"], one["run"] is None) for one in cases] == [
         ("a", None, True),
         ("bad", None, False),
@@ -324,7 +327,7 @@ def test_a_folder_of_cases_lists_failed_ones_and_is_added_to(sample, tmp_path):
     assert len(cases[0]["structures"]) + len(cases[0]["not_found"]) == 120
     (folder / "index.html").unlink()
     assert main(["report", str(folder), "--title", "Both"]) == ExitCode.OK
-    assert "<title>Both</title>" in (folder / "index.html").read_text()
+    assert "<title>Both</title>" in (folder / "index.html").read_text(encoding="utf-8")
 
 
 def test_an_interrupted_run_reports_what_is_done(sample, tmp_path, monkeypatch):
@@ -342,13 +345,15 @@ def test_an_interrupted_run_reports_what_is_done(sample, tmp_path, monkeypatch):
 
     monkeypatch.setattr(job_report.JobReport, "begin", stop_at_b)
     assert run(tmp_path / "in", "-o", tmp_path / "out", "--report", tmp_path / "r") == ExitCode.CANCELLED
-    assert [one["name"] for one in json.loads((tmp_path / "r" / "report.json").read_text())["cases"]] == ["a"]
+    assert [
+        one["name"] for one in json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))["cases"]
+    ] == ["a"]
 
 
 def test_modality_and_spacing_are_warned_of(tmp_path):
     series = write_series(tmp_path / "series", planes(12, (30, 30), step=(0.0, 0.0, 9.0)), Modality="CT")
     assert run(series, "-o", tmp_path / "a.nrrd", "--report", tmp_path / "r") == ExitCode.OK
-    (only,) = json.loads((tmp_path / "r" / "report.json").read_text())["cases"]
+    (only,) = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))["cases"]
     assert only["modality"] == "CT"
     assert [sentence[:20] for sentence in only["warnings"]] == ["The voxels are up to"]
 
@@ -372,7 +377,7 @@ def test_a_job_names_the_report_and_older_jobs_have_none(tmp_path):
     job = Job((TOY_IMAGE,), "toy-120", tmp_path / "a.nrrd", report=tmp_path / "r")
     job.write(tmp_path / "job.json")
     assert read_job(tmp_path / "job.json").report == str(tmp_path / "r")
-    older = json.loads((tmp_path / "job.json").read_text())
+    older = json.loads((tmp_path / "job.json").read_text(encoding="utf-8"))
     del older["report"]
     (tmp_path / "job.json").write_text(json.dumps(older))
     assert read_job(tmp_path / "job.json").report is None

@@ -56,7 +56,7 @@ def test_json_that_is_no_case_is_seen_before_the_computation_and_never_replaced(
             written.check(*arguments)
     with pytest.raises(OutputError, match="sub-01.json was not written by a report"):
         written.add("sub-01", small())
-    assert "Magnetic" in sidecar.read_text()
+    assert "Magnetic" in sidecar.read_text(encoding="utf-8")
 
 
 def test_a_case_of_another_result_is_not_replaced(tmp_path):
@@ -81,7 +81,7 @@ def test_a_long_name_is_cut_for_its_file_only(tmp_path, name):
     written.add(name, small())
     written.add(name + "2", small())
     written.write()
-    cases = json.loads((tmp_path / "report.json").read_text())["cases"]
+    cases = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["cases"]
     assert sorted(one["name"] for one in cases) == [name, name + "2"]
     assert all(len(os.fsencode(file.name)) < 210 for file in (tmp_path / "cases").iterdir())
 
@@ -90,7 +90,7 @@ def test_numbers_that_no_float_holds_are_refused(tmp_path):
     written = Report(tmp_path)
     written.add("a", small())
     file = case_path(tmp_path, "a")
-    good = file.read_text()
+    good = file.read_text(encoding="utf-8")
     for old, new, fault in (
         ('"surface_mm2":', '"surface_mm2":' + "9" * 400 + ',"x":', "surface_mm2 must be a finite number"),
         ('"volume_ml":', '"volume_ml":1e-320,"x":', "has no volume"),
@@ -117,7 +117,7 @@ def test_a_name_that_is_no_unicode_has_a_page_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MANY", 1)
     written = Report(tmp_path)
     written.add("a", small())
-    text = case_path(tmp_path, "a").read_text()
+    text = case_path(tmp_path, "a").read_text(encoding="utf-8")
     case_path(tmp_path, "\ud800").write_text(text.replace('"name":"a"', '"name":"\\ud800"'))
     written.write()
     assert len(list((tmp_path / "cases").glob("*.html"))) == 2

@@ -54,7 +54,7 @@ def run(model: Path, *arguments: object) -> int:
 
 
 def cases(folder: Path) -> list[dict]:
-    return json.loads((folder / "report.json").read_text())["cases"]
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))["cases"]
 
 
 def found(case: dict) -> dict[int, str]:
