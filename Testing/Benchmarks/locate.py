@@ -257,9 +257,6 @@ def main() -> int:
         task = {"model": "head-mr-312", **files, "groups": STRUCTURES, "margins": MARGINS}
         boxes += in_own_process(__file__, THREADS, what="box", **task)["rows"]
     bars = [Bar("times faster, with a margin of 20 mm", rows[1]["times faster"], 1.2 if options.quick else 4, True)]
-    for margin in MARGINS if boxes else ():
-        lost = [r["Dice to the hand, whole"] - r["Dice to the hand, box"] for r in boxes if r["margin"] == margin]
-        bars.append(Bar(f"mean loss of Dice to the hand in a box, {margin:g} mm", sum(lost) / len(lost), 0.01))
     return report(options, "locate", [*rows, *boxes], bars)
 
 
