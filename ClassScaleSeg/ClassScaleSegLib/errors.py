@@ -43,6 +43,10 @@ class OutOfMemoryError(ClassScaleError):
     """Even the smallest memory plan does not fit. The message gives the memory that it needs."""
 
 
+class Busy(ClassScaleError):
+    """Another process does what only one at a time can do. The message gives its process id."""
+
+
 class Cancelled(ClassScaleError):
     """The caller's cancel token was set. No files were left behind."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -118,3 +119,17 @@ def unwritable(path: Path, reason: object) -> OutputError:
     """
     text = (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
     return OutputError(f"{path} cannot be written ({text}). Choose another folder, or make room there.")
+
+
+def sha256_of(path: Path, between: Callable[[], object] = lambda: None) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits.
+
+    :param between: called before every megabyte; an exception of it ends the reading.
+    :raises OSError: if the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            between()
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -80,7 +80,7 @@ def test_a_folder_of_cases_resumes_and_outlives_a_broken_one(model, ct, tmp_path
     (tmp_path / "cases" / "b_0000.nii.gz").write_bytes(b"broken")
     out = tmp_path / "out"
     assert cpu(tmp_path / "cases", "-m", model, "-o", out, "--statistics", out) == ExitCode.SOME_FAILED
-    assert {p.name for p in out.iterdir()} == {"a.seg.nrrd", "a.csv", "c.seg.nrrd", "c.csv"}
+    assert {p.name for p in out.glob("[!.]*")} == {"a.seg.nrrd", "a.csv", "c.seg.nrrd", "c.csv"}
     assert "b_0000.nii.gz" in capsys.readouterr().err
     before = (out / "a.seg.nrrd").stat().st_mtime_ns
     ct("cases/b_0000.nii.gz", seed=1)
@@ -107,7 +107,7 @@ def test_an_unexpected_fault_in_one_case_does_not_stop_the_others(model, ct, tmp
     monkeypatch.setattr(label_map, "read_image", read)
     assert cpu(tmp_path / "cases", "-m", model, "-o", tmp_path / "out") == ExitCode.SOME_FAILED
     assert "a failed unexpectedly (ZeroDivisionError: a bug)" in capsys.readouterr().err
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"b.seg.nrrd"}
+    assert {p.name for p in (tmp_path / "out").glob("[!.]*")} == {"b.seg.nrrd"}
 
 
 def test_it_can_be_called_from_a_thread(model, ct, tmp_path):
@@ -383,7 +383,7 @@ def test_several_series_become_dicom_segmentations_in_a_folder(model, dicom, tmp
         FrameOfReferenceUID="1.2.3",
     )
     assert cpu(dicom, other, "-m", model, "-o", tmp_path / "out", "--format", ".seg.dcm") == ExitCode.OK
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["other.seg.dcm", "series.seg.dcm"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("[!.]*")) == ["other.seg.dcm", "series.seg.dcm"]
 
 
 def test_one_run_writes_several_formats(model, dicom, tmp_path, capsys):

@@ -19,7 +19,7 @@ from ClassScaleSegLib.catalog import download
 from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.catalog.download import follow
 from ClassScaleSegLib.catalog.entries import Part
-from ClassScaleSegLib.catalog.locking import locked
+from ClassScaleSegLib.locking import locked
 from ClassScaleSegLib.errors import Cancelled, CatalogError
 from conftest import TOY
 from web import Page
@@ -252,7 +252,7 @@ def test_a_second_download_is_refused_while_the_first_lives_and_only_then(catalo
     lock = catalog.folder / "model-a" / "download.lock"
     with locked(lock, "x"), pytest.raises(CatalogError, match=r"Model A is being downloaded by another process \(id "):
         catalog.download(entry)
-    code = f"import time\nfrom ClassScaleSegLib.catalog.locking import *\nwith locked(Path({str(lock)!r}), 'x'):\n"
+    code = f"import time\nfrom ClassScaleSegLib.locking import *\nwith locked(Path({str(lock)!r}), 'x'):\n"
     code += " print(flush=True)\n time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:

@@ -18,7 +18,7 @@ from ClassScaleSegLib import (
     segment,
 )
 from ClassScaleSegLib.commands import job_models
-from ClassScaleSegLib.commands.job_models import open_models
+from ClassScaleSegLib.commands.job_models import find_models
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.inference.label_map import label_map
 from ClassScaleSegLib.inference.locating import NOWHERE, locate
@@ -415,7 +415,7 @@ def test_the_command_locates_and_names_both_models(tmp_path, monkeypatch, capsys
     job = Job((SAMPLE,), "toy-120", "o.seg.nrrd", options=options)
     job.write(tmp_path / "job.json")
     assert read_job(tmp_path / "job.json").options.locate_with == str(tmp_path / "coarse.zip")
-    assert [path.name for _model, path in open_models(job).used] == ["toy-120.zip", "coarse.zip"]
+    assert [path.name for _model, path in find_models(job).used] == ["toy-120.zip", "coarse.zip"]
 
 
 def test_a_model_that_takes_other_images_cannot_locate(write_model, tmp_path, capsys, monkeypatch):
@@ -432,4 +432,4 @@ def test_a_model_that_takes_other_images_cannot_locate(write_model, tmp_path, ca
         segment_parts(str(SAMPLE), [TOY], Options(**CPU, locate_with=str(tmp_path / "two")))
     monkeypatch.setattr(job_models, "resolve_model", lambda name: (TOY,) * 5 if "five" in name else (name,))
     with pytest.raises(ModelError, match="consists of 5 models"):
-        open_models(Job((SAMPLE,), TOY, "o.nrrd", options=Options(locate_with="five parts")))
+        find_models(Job((SAMPLE,), TOY, "o.nrrd", options=Options(locate_with="five parts")))

@@ -130,7 +130,7 @@ def test_a_linked_case_is_segmented_and_a_dangling_link_is_a_sentence(tmp_path, 
     (cases / "anna.nii.gz").symlink_to(image("store/MD5E-s1--abc.nii.gz"))
     (cases / "lost.nii.gz").symlink_to(tmp_path / "store" / "gone.nii.gz")
     assert segment(cases, "-o", tmp_path / "out") == ExitCode.SOME_FAILED
-    assert os.listdir(tmp_path / "out") == ["anna.seg.nrrd"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["anna.seg.nrrd"]
     assert "lost.nii.gz does not exist" in capsys.readouterr().err
 
 
@@ -151,7 +151,7 @@ def test_a_name_that_is_not_utf8_fails_alone(tmp_path, image, capsys):
         image(f"cases/{name}.nii.gz")
     out = tmp_path / "out"
     assert segment(tmp_path / "cases", "-o", out, "--json-progress") == ExitCode.SOME_FAILED
-    assert sorted(os.listdir(out)) == ["a.seg.nrrd", "z.seg.nrrd"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["a.seg.nrrd", "z.seg.nrrd"]
     lines = capsys.readouterr().out
     assert lines.isascii()
     (error,) = (event for event in map(json.loads, lines.splitlines()) if event["event"] == "error")
@@ -245,7 +245,7 @@ def test_letters_that_a_terminal_lacks_are_replaced(tmp_path, image, encoding):
     )
     assert code == ExitCode.SOME_FAILED
     assert b"structures in" in output and b"SimpleITK can read" in error
-    assert set(os.listdir(out)) == {f"{CYRILLIC}.seg.nrrd", f"{CYRILLIC}.csv"}
+    assert {path.name for path in out.glob("[!.]*")} == {f"{CYRILLIC}.seg.nrrd", f"{CYRILLIC}.csv"}
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ASCII"])
@@ -375,7 +375,7 @@ def test_such_faults_of_cases_share_one_log_and_the_others_go_on(tmp_path, image
     told = capsys.readouterr().err
     assert "a1 failed unexpectedly" in told and "a2 failed unexpectedly" in told and "Traceback" not in told
     assert log_of(told, temporary).count("Traceback") == 2
-    assert os.listdir(tmp_path / "out") == ["b.seg.nrrd"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["b.seg.nrrd"]
 
 
 def test_memory_that_ran_out_is_no_such_fault(tmp_path, image, capsys, temporary, bug):

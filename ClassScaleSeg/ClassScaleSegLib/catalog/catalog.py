@@ -21,11 +21,11 @@ from pathlib import Path
 from ..errors import CatalogError
 from ..files import unwritable
 from ..labels.label import one_line
+from ..locking import locked
 from ..models.summary import summarize
 from ..resources import resource
 from .download import CancelToken, Progress, check_address
 from .entries import Entry, Part, read_entries, write_entries
-from .locking import locked
 from .parts import Record, download_parts, files_of, read_record
 
 __all__ = ["Catalog", "CatalogError", "Entry", "Part", "models_folder", "resolve_model"]
@@ -196,7 +196,7 @@ class Catalog:
         """
         remote = [(part, self.place(entry, part)) for part in entry.parts if part.address]
         if remote:
-            with locked(self.folder / entry.id / LOCK, f"{entry.name} is being downloaded"):
+            with locked(self.folder / entry.id / LOCK, f"{entry.name} is being downloaded", CatalogError):
                 download_parts(remote, progress, cancel)
             if entry.own:
                 known = [self._described(entry) if other.id == entry.id else other for other in self._own()]
@@ -215,7 +215,7 @@ class Catalog:
             raise CatalogError(f"{entry.name} is part of ClassScaleSeg and cannot be removed on its own.")
         folder, freed = self.folder / entry.id, 0
         if folder.is_dir():
-            with locked(folder / LOCK, f"{entry.name} is being downloaded"):
+            with locked(folder / LOCK, f"{entry.name} is being downloaded", CatalogError):
                 places = (folder / part.file_name for part in entry.parts if part.address)
                 freed = sum(_delete(file) for place in places for file in files_of(place))
             _delete(folder / LOCK)

@@ -6,7 +6,6 @@ again. The bytes received so far are kept in ``NAME.part``, and what identifies 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from ..errors import Cancelled, CatalogError, innermost
-from ..files import replacing, unwritable
+from ..files import replacing, sha256_of, unwritable
 from ..models.json_checks import is_text
 
 MAX_DOWNLOAD = 16 << 30  # bytes; five folds of nnU-Net's largest network take less than 8 GiB
@@ -115,7 +114,7 @@ def fetch(
                         "have arrived and are kept. Check the network and download again to get the rest, or get the "
                         f"file in another way and save it as {target}."
                     ) from error
-        digest = sha256_of(part, cancel)
+        digest = sha256_of(part, lambda: stop_if(cancel))
         try:
             if source.sha256 and digest != source.sha256:
                 raise CatalogError(
@@ -135,16 +134,6 @@ def fetch(
     return digest
 
 
-def sha256_of(path: Path, cancel: CancelToken | None = None) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            _stop_if(cancel)
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel: CancelToken | None) -> None:
     """Download the rest of ``part``, or all of it if the server's file has changed."""
     import requests
@@ -156,7 +145,7 @@ def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel:
     headers = {"Accept-Encoding": "identity", "User-Agent": "ClassScaleSeg"}
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
-    _stop_if(cancel)
+    stop_if(cancel)
     try:
         with requests.Session() as session, _answer(session, source.address, headers) as response:
             if response.status_code == 416:  # the part is as long as the file, or longer
@@ -180,7 +169,7 @@ def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel:
                 done = start
                 progress(done, total)
                 for chunk in response.iter_content(CHUNK):
-                    _stop_if(cancel)
+                    stop_if(cancel)
                     if done == 0 and not chunk.startswith(ZIP):
                         raise CatalogError(
                             f"{source.address} sent a file that is not a zip (it begins with {chunk[:20]!r}). Open the "
@@ -289,6 +278,6 @@ def _total(source: Source, start: int, headers: Any) -> int | None:
     return total
 
 
-def _stop_if(cancel: CancelToken | None) -> None:
+def stop_if(cancel: CancelToken | None) -> None:
     if cancel is not None and cancel.is_set():
         raise Cancelled("Cancelled. What has arrived is kept, and the next download continues from there.")

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import CatalogError, ModelError
-from ..files import replacing
+from ..files import replacing, sha256_of
 from ..models.files import parse_json
 from ..models.summary import summarize
-from .download import CancelToken, Progress, Source, fetch, sha256_of
+from .download import CancelToken, Progress, Source, fetch, stop_if
 from .entries import Part, total_size
 
 
@@ -92,7 +92,7 @@ def _fetch(part: Part, place: Path, progress: Progress, cancel: CancelToken | No
 
 def _check_present(part: Part, place: Path, cancel: CancelToken | None) -> None:
     """Compare a file, downloaded or placed by hand, with the SHA-256 that is known for it."""
-    noted, digest = read_record(place), sha256_of(place, cancel)
+    noted, digest = read_record(place), sha256_of(place, lambda: stop_if(cancel))
     wanted = part.sha256 or (noted.sha256 if noted else None)
     if wanted and digest != wanted:
         raise CatalogError(

@@ -27,15 +27,17 @@ class Case:
     :ivar name: file name without suffix and channel number.
     :ivar files: its channels in order, or one DICOM folder.
     :ivar output: file of the result.
+    :ivar stem: name of the result without its suffix; if not given, the name of the case.
     """
 
     name: str
     files: tuple[Path, ...]
     output: Path
+    stem: str | None = None
 
     def in_format(self, suffix: str) -> Path:
         """Return the file of the same result in another format, in the folder of the first one."""
-        return self.output.with_name(f"{self.name}{suffix}")
+        return self.output.with_name(f"{self.name if self.stem is None else self.stem}{suffix}")
 
 
 @dataclass(frozen=True)

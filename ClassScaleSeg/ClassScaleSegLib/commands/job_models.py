@@ -1,12 +1,11 @@
-"""Open the model or the models of a job, which segment all of its cases."""
+"""The model or the models of a job, which segment all of its cases."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
 
 from ..catalog.catalog import resolve_model
 from ..errors import ModelError
@@ -17,30 +16,86 @@ from ..inference.locating import open_locating, refuse_other_channels
 from ..inference.segmenter import segment_with
 from ..inference.several_models import common_channels, segment_parts
 from ..models.advice import advise, advise_on_modality
+from ..models.identity import model_sha256
 from ..models.model import open_model
 from ..models.summary import ModelSummary, summarize
+from ..options import Options
 from ..process.job import Job
 
 
-class JobModels(NamedTuple):
-    """What the models of a job have in common, and a function that segments an image with them.
+@dataclass(frozen=True)
+class JobModels:
+    """The models of a job, which segment all of its cases. Networks and weights are read when :attr:`run` is needed.
 
+    :ivar sources: where the models that find structures are; of each, one path.
     :ivar channels: number of input channels.
-    :ivar flat: whether all are 2D.
-    :ivar nibabel: whether the first model's images were read with nibabel, as of :func:`read_image`.
-    :ivar run: takes an image, and ``progress`` and ``accept`` as :func:`segment_with` does.
     :ivar summaries: of the models that find structures.
-    :ivar used: names and licences of all models, and the paths of their files; the last one locates, if one does.
-    :ivar locating: summary of that one.
+    :ivar locating: summary of the model that locates them, if one does.
+    :ivar options: of the job; ``locate_with`` is a path.
     """
 
+    sources: tuple[Path, ...]
     channels: int
-    flat: bool
-    nibabel: bool
-    run: Callable[..., Segmentation]
     summaries: tuple[ModelSummary, ...]
-    used: tuple[tuple[UsedModel, Path], ...]
-    locating: ModelSummary | None = None
+    locating: ModelSummary | None
+    options: Options
+
+    @property
+    def flat(self) -> bool:
+        """Whether all are 2D."""
+        return all(len(summary.patch) == 2 for summary in self.summaries)
+
+    @property
+    def nibabel(self) -> bool:
+        """Whether the first model's images were read with nibabel, as of :func:`read_image`."""
+        return self.summaries[0].reads_with_nibabel
+
+    @property
+    def all(self) -> tuple[ModelSummary, ...]:
+        """All models; the last one locates, if one does."""
+        return self.summaries if self.locating is None else (*self.summaries, self.locating)
+
+    @property
+    def used(self) -> tuple[tuple[UsedModel, Path], ...]:
+        """Names and licences of all models, and the paths of their files."""
+        return tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in self.all)
+
+    @cached_property
+    def checksums(self) -> tuple[tuple[str, str], ...]:
+        """Name and SHA-256 of all models.
+
+        :raises ModelError: if a file cannot be read.
+        """
+        chosen = (self.options.folds, self.options.checkpoint, self.options.configuration)
+        found = [
+            (each.name, model_sha256(source, *chosen))
+            for each, source in zip(self.summaries, self.sources, strict=True)
+        ]
+        if self.locating is not None:
+            found.append((self.locating.name, model_sha256(self.locating.path)))
+        return tuple(found)
+
+    @cached_property
+    def run(self) -> Callable[..., Segmentation]:
+        """Takes an image, and ``progress``, ``cancel`` and ``accept`` as :func:`segment_with` does.
+
+        A single model is opened, once for all cases; several are opened one after the other in each case.
+
+        :raises ModelError: if a model cannot be used.
+        """
+        if len(self.sources) > 1:
+            return partial(segment_parts, sources=self.sources, options=self.options)
+        options = self.options
+        model = open_model(self.sources[0], options.folds, options.checkpoint, options.configuration)
+        coarse = None if self.locating is None else open_locating(self.locating.path)
+        return partial(segment_with, model=model, options=options, coarse=coarse)
+
+    def open(self) -> None:
+        """Open a single model now, so that a fault of it is told before any case begins.
+
+        :raises ModelError: if it cannot be used.
+        """
+        _ = self.run
 
     def advice(self, geometry: Geometry, modality: str | None) -> tuple[str, ...]:
         """Return warnings about an image that the models were not made for.
@@ -54,32 +109,20 @@ class JobModels(NamedTuple):
         return tuple(dict.fromkeys(sentences))
 
 
-def open_models(job: Job) -> JobModels:
-    """Open a single model, once for all cases; several are opened one after the other in each case.
+def find_models(job: Job) -> JobModels:
+    """Find the models of a job, and read what they are, without their weights.
 
     :raises ModelError: if a model does not exist or cannot be used, or the models need different channels.
     """
-    sources = [path for text in job.models for path in resolve_model(str(text))]
+    sources = tuple(path for text in job.models for path in resolve_model(str(text)))
     options = replace(job.options, confidence=job.confidence is not None)
-    locating = None if options.locate_with is None else _locating(options.locate_with)
-    options = replace(options, locate_with=None if locating is None else str(locating))
-    if len(sources) == 1:
-        model = open_model(sources[0], options.folds, options.checkpoint, options.configuration)
-        coarse = None if locating is None else open_locating(locating)
-        if coarse is not None:
-            refuse_other_channels(coarse, model.channels)
-        run = partial(segment_with, model=model, options=options, coarse=coarse)
-    else:
-        run = partial(segment_parts, sources=sources, options=options)
-        if locating is not None:
-            refuse_other_channels(summarize(locating), common_channels(sources, options.configuration))
-    channels = common_channels(sources, options.configuration)
+    locating = None if options.locate_with is None else summarize(_locating(options.locate_with))
+    options = replace(options, locate_with=None if locating is None else str(locating.path))
     summaries = tuple(summarize(source, options.configuration) for source in sources)
-    flat = all(len(summary.patch) == 2 for summary in summaries)
-    coarse_summary = None if locating is None else summarize(locating)
-    all_models = summaries if coarse_summary is None else (*summaries, coarse_summary)
-    used = tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in all_models)
-    return JobModels(channels, flat, summaries[0].reads_with_nibabel, run, summaries, used, coarse_summary)
+    channels = common_channels(sources, options.configuration)
+    if locating is not None:
+        refuse_other_channels(locating, channels)
+    return JobModels(sources, channels, summaries, locating, options)
 
 
 def _locating(name: str) -> Path:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from ..catalog.download import sha256_of
 from ..errors import ClassScaleError, named
+from ..files import sha256_of
 from ..images.dicom_headers import modality_of
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import UsedModel
@@ -91,6 +91,10 @@ class JobReport:
         :raises OutputError: if its file cannot be written.
         """
         self.files.add_failed(self._name(case), error, case.files, (case.output,))
+        self._added = True
+
+    def changed(self) -> None:
+        """Note that other processes have added cases."""
         self._added = True
 
     def write(self) -> Path | None:

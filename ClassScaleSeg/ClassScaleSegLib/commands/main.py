@@ -22,6 +22,7 @@ from ..process.ending import run_command
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.fault_log import FaultLog
 from ..process.parent_watch import ParentWatch
+from .cohort import add_cohort_options, cohort_command
 from .dicom import add_dicom_options, dicom_command
 from .inspect import describe, describe_job
 from .models import add_models_options, models_command
@@ -155,6 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
     add_models_options(command("models", models_command))
+
+    add_cohort_options(command("cohort", cohort_command))
 
     report = command("report", report_command)
     report.add_argument("folder", metavar="DIR", help="folder of the report, as of segment --report")

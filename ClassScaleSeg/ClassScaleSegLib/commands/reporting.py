@@ -4,13 +4,50 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ..errors import ClassScaleError
 from ..inference.progress import Progress
 from ..process.fault_log import FaultLog
 from ..process.terminal import printable
+
+
+class CohortState(NamedTuple):
+    """How far a cohort is.
+
+    :ivar done: cases that are done, also by earlier runs.
+    :ivar hosts: how many cases are at work on each host.
+    :ivar per_hour: cases that are done in an hour; ``None`` while unknown.
+    :ivar remaining: estimated seconds until the end; likewise.
+    """
+
+    done: int
+    failed: int
+    total: int
+    hosts: Mapping[str, int]
+    per_hour: float | None
+    remaining: float | None
+
+    def __str__(self) -> str:
+        """All but the number of cases that are done.
+
+        >>> print(CohortState(12, 1, 200, {"n2": 1, "n1": 4}, 412.6, 1630))
+        1 failed, 413 an hour, 27 min left, at work: n1 4, n2 1
+        """
+        parts = [f"{self.failed} failed"] * bool(self.failed)
+        parts += [] if self.per_hour is None else [f"{self.per_hour:.0f} an hour"]
+        parts += [] if self.remaining is None else [f"{_duration(self.remaining)} left"]
+        hosts = [f"{host} {count}" for host, count in sorted(self.hosts.items())]
+        shown = hosts if len(hosts) <= 4 else [*hosts[:3], f"{len(hosts) - 3} more hosts"]
+        return ", ".join(parts + [f"at work: {', '.join(shown)}"] * bool(shown))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Reporter:
@@ -36,6 +73,15 @@ class Reporter:
 
     def skipped(self, reason: str) -> None:
         """Report that the case is skipped."""
+
+    def again(self, reason: str) -> None:
+        """Report that the case is segmented again, and why."""
+
+    def message(self, sentence: str) -> None:
+        """Tell something of many cases."""
+
+    def cohort(self, state: CohortState) -> None:
+        """Report how far many cases on a cluster are."""
 
     def error(self, error: ClassScaleError) -> None:
         """Report an error of the case, or of the command if none has begun."""
@@ -76,11 +122,34 @@ class TerminalReporter(Reporter):
         files += facts.get("more_statistics", ())
         written = ", ".join(map(str, files))
         dice = f", mean Dice {facts['dice']:.3f}" if "dice" in facts else ""
-        done = f"{facts['structures']} structures in {facts['seconds']:.1f} s{dice}"
+        host = f" on {facts['host']}" if "host" in facts else ""
+        done = f"{facts['structures']} structures in {facts['seconds']:.1f} s{dice}{host}"
         print(f"{self._label}: {done} -> {written}", flush=True)
 
     def skipped(self, reason: str) -> None:
         print(f"{self._label}: skipped, {reason}", flush=True)
+
+    def again(self, reason: str) -> None:
+        print(f"{self._label}: segmented again, {reason}", flush=True)
+
+    def message(self, sentence: str) -> None:
+        self.close()
+        print(sentence, file=sys.stderr, flush=True)
+
+    def cohort(self, state: CohortState) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(
+                total=state.total,
+                unit="case",
+                file=sys.stderr,
+                leave=False,
+                disable=not sys.stderr.isatty(),
+                bar_format="{n_fmt}/{total_fmt} cases |{bar:20}| {postfix}",
+            )
+        self._bar.n = state.done
+        self._bar.set_postfix_str(str(state))
 
     def end(self, done: int, skipped: int, failed: Sequence[str]) -> None:
         counts = [f"{done} of {done + skipped + len(failed)} cases segmented"]
@@ -100,14 +169,14 @@ class TerminalReporter(Reporter):
 class JsonReporter(Reporter):
     """Prints JSON objects on standard output, one per line.
 
-    The member ``event`` is "begin", "progress", "result", "skipped" or "error", and after several cases "end". The
-    lines are ASCII.
+    The member ``event`` is "begin", "progress", "result", "skipped", "again" or "error", after several cases "end",
+    and on a cluster also "message" and "cohort". The lines are ASCII.
     Bytes of file names that are not UTF-8 are kept in ``case`` and in paths, as lone surrogates.
     """
 
     def __init__(self, faults: FaultLog | None = None) -> None:
         super().__init__(faults)
-        self._case = ""
+        self._case, self._told = "", -1.0
 
     def _line(self, event: str, **facts: Any) -> None:
         print(json.dumps({"event": event, "case": self._case, **facts}, default=str), flush=True)
@@ -125,6 +194,18 @@ class JsonReporter(Reporter):
 
     def skipped(self, reason: str) -> None:
         self._line("skipped", reason=printable(reason))
+
+    def again(self, reason: str) -> None:
+        self._line("again", reason=printable(reason))
+
+    def message(self, sentence: str) -> None:
+        self._line("message", message=printable(sentence))
+
+    def cohort(self, state: CohortState) -> None:
+        now = time.monotonic()
+        if now - self._told >= 1:  # a program needs it no more often
+            self._told = now
+            self._line("cohort", **state._asdict())
 
     def end(self, done: int, skipped: int, failed: Sequence[str]) -> None:
         self._case = ""

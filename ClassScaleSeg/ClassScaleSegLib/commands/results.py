@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..catalog.download import sha256_of
 from ..errors import ImageError, OutputError
-from ..files import replacing
+from ..files import replacing, sha256_of
 from ..images.contours import refuse_missing_contourpy
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX, DicomSeg, refuse_missing_highdicom
@@ -103,7 +102,7 @@ def _of_another_image(case: Case) -> ImageError:
 class CaseResults(NamedTuple):
     """Where the results of one case go.
 
-    :ivar outputs: files of the segmentation. The first one tells that the case is finished.
+    :ivar outputs: files of the segmentation. The first one gets its name last.
     :ivar confidence: file of the confidence, if wanted.
     :ivar statistics: files of the statistics.
     """
@@ -113,39 +112,53 @@ class CaseResults(NamedTuple):
     statistics: tuple[Path, ...]
 
     @classmethod
-    def of(cls, job: Job, case: Case, many: bool, overwrite: bool, more_formats: Sequence[str] = ()) -> CaseResults:
-        """Return the files of a case; with many cases, the job names folders.
+    def of(cls, job: Job, case: Case, many: bool, more_formats: Sequence[str] = ()) -> CaseResults:
+        """Return the files of a case, unchecked; with many cases, the job names folders.
 
         :param more_formats: suffixes of further files of the segmentation, beside the first one.
+        """
+        outputs = (case.output, *map(Path, job.more_outputs), *map(case.in_format, more_formats))
+        confidence = _side_file(job.confidence, case, many, ".nrrd")
+        wanted = [_side_file(file, case, many, ".csv") for file in (job.statistics, *job.more_statistics)]
+        return cls(outputs, confidence, tuple(file for file in wanted if file is not None))
+
+    @property
+    def by_kind(self) -> dict[str, Path]:
+        """The file of each kind of result of one of many cases, of which none has two; the segmentation comes first."""
+        kinds = {
+            next(suffix for suffix in SEGMENTATION_SUFFIXES if _ends_with(output, suffix)): output
+            for output in self.outputs
+        }
+        kinds |= {} if self.confidence is None else {"confidence": self.confidence}
+        return kinds | ({"statistics": self.statistics[0]} if self.statistics else {})
+
+    def check(self, overwrite: bool) -> None:
+        """Check before the long computation that all files can be written.
+
         :raises OutputExistsError: if a file exists and ``overwrite`` is false.
         :raises OutputError: if a file cannot be written, or would replace another result of the case; or if a report in
             DICOM is wanted without a DICOM segmentation.
         """
-        outputs = (case.output, *map(Path, job.more_outputs), *map(case.in_format, more_formats))
         written: set[Path] = set()
-        for output in outputs:
+        for output in self.outputs:
             check_writable(output, overwrite, SEGMENTATION_SUFFIXES)
             own = {file.absolute() for file in files_of(output)}
             if own & written:
                 raise OutputError(f"{output} or its colour table would replace another result. Choose another name.")
             written |= own
-        confidence = _side_file(job.confidence, case, many, ".nrrd")
-        wanted = [_side_file(file, case, many, ".csv") for file in (job.statistics, *job.more_statistics)]
-        statistics = tuple(file for file in wanted if file is not None)
-        for file, suffixes in ((confidence, IMAGE_SUFFIXES), *((file, TABLE_SUFFIXES) for file in statistics)):
+        sides = ((self.confidence, IMAGE_SUFFIXES), *((file, TABLE_SUFFIXES) for file in self.statistics))
+        for file, suffixes in sides:
             if file is None:
                 continue
             check_writable(file, overwrite, suffixes)
             if file.absolute() in written:
                 raise OutputError(f"{file} would replace another result. Choose another name.")
             written.add(file.absolute())
-        found = cls(outputs, confidence, statistics)
-        if found._reports and found._referred is None:
+        if self._reports and self._referred is None:
             raise OutputError(
-                f"{found._reports[0]} would refer to a DICOM segmentation, and none is written. Add -o "
+                f"{self._reports[0]} would refer to a DICOM segmentation, and none is written. Add -o "
                 f"NAME{DICOM_SUFFIX}, or write the statistics as .csv."
             )
-        return found
 
     @property
     def _reports(self) -> list[Path]:
@@ -220,6 +233,14 @@ class CaseResults(NamedTuple):
 
     def facts(self, result: Segmentation) -> dict[str, Any]:
         """Return what a program is told of the results: files, number of structures, and what was cleaned up."""
+        facts = self.paths()
+        facts["structures"] = sum(row.voxels > 0 for row in result.statistics())
+        if result.changes is not None:
+            facts["changes"] = [asdict(change) for change in result.changes]
+        return facts
+
+    def paths(self) -> dict[str, Any]:
+        """Return the files, by the names under which a program is told of them."""
         facts: dict[str, Any] = {"output": self.outputs[0]}
         if len(self.outputs) > 1:
             facts["more_outputs"] = self.outputs[1:]
@@ -229,9 +250,6 @@ class CaseResults(NamedTuple):
             facts["statistics"] = self.statistics[0]
         if len(self.statistics) > 1:
             facts["more_statistics"] = self.statistics[1:]
-        facts["structures"] = sum(row.voxels > 0 for row in result.statistics())
-        if result.changes is not None:
-            facts["changes"] = [asdict(change) for change in result.changes]
         return facts
 
 

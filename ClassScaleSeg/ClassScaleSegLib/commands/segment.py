@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from .. import errors
-from ..images.dicom_headers import modality_of
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
-from ..images.geometry import Geometry
-from ..inference.progress import Progress
 from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job, read_job
-from ..process.terminal import flush
-from .cases import Case, Cases, find_cases
-from .job_models import JobModels, open_models
+from .case_runner import CaseRunner
+from .cohort_job import CohortJob, find_cohort, segment_here
+from .cohort_run import segment_on_cluster
+from .job_models import find_models
 from .job_report import JobReport
 from .options import add_options
 from .reporting import Reporter
-from .results import CaseResults, Measured
 
 FORMATS = (".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX, RTSTRUCT_SUFFIX)
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file
@@ -91,6 +85,18 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser.add_argument_group("clean up"), "smooth", "remove_islands", "clean_classes")
     speed = parser.add_argument_group("speed and memory")
     add_options(speed, "device", "mirroring", "step", "memory_limit_gib", "threads")
+    cluster = parser.add_argument_group("many cases on a cluster")
+    cluster.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="segment the cases of a folder on the workers of Dask: local:4 starts four on this machine, "
+        "tcp://HOST:8786 is a scheduler that runs already, and a YAML file describes the jobs of a queue",
+    )
+    cluster.add_argument(
+        "--transfer",
+        action="store_true",
+        help="send images, models and results, for workers that do not see the folders of this machine",
+    )
     add_options(parser.add_argument_group("parts of the model"), "folds", "checkpoint", "configuration")
     parser.set_defaults(**dict.fromkeys(_OPTIONS))  # None: not given
     programs = parser.add_argument_group("for programs")
@@ -134,83 +140,28 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             raise
         reporter.error(error)
         return ExitCode.USAGE
-    models = open_models(job)
     formats = tuple(dict.fromkeys(options.format or [".seg.nrrd"]))
-    found = find_cases(job.images, models.channels, job.output, formats[0], models.flat)
-    if found.many and job.more_outputs:
-        raise errors.OutputError(
-            "With several images, give one folder (-o); --format chooses the formats of the results."
-        )
-    if found.many and job.more_statistics:
-        raise errors.OutputError("With several images, give one folder for the statistics (--statistics).")
+    models = find_models(job)
+    found = find_cohort(job, models, formats[0])
     if options.format and not found.in_folder:
         raise errors.OutputError(f"--format is for results in a folder, and {job.output} is a file. Leave one out.")
-    report = None if job.report is None else JobReport(job.report, job, models, options.overwrite, found.many)
+    if options.transfer and options.cluster is None:
+        raise errors.OutputError("--transfer sends images to the workers of a cluster; name it (--cluster).")
+    if options.cluster is not None and not found.many:
+        raise errors.ImageError("--cluster is for many cases: give a folder of images, or several images.")
+    if found.many:
+        cohort = CohortJob(job, formats, options.overwrite)
+        if options.cluster is None:
+            failed = segment_here(cohort, found.cases, models, reporter)
+        else:
+            failed = segment_on_cluster(cohort, found.cases, models, reporter, options.cluster, options.transfer)
+        return ExitCode.SOME_FAILED if failed else ExitCode.OK
+    report = None if job.report is None else JobReport(job.report, job, models, options.overwrite, many=False)
     if report is not None:
         report.files.check()
-    try:
-        failed = _segment_cases(job, found, formats[1:], options.overwrite, reporter, models, report)
-    except BaseException:
-        if report is not None:
-            with suppress(errors.ClassScaleError):  # the other fault is told
-                report.write()
-        raise
-    if report is not None:
-        report.write()
-    return ExitCode.SOME_FAILED if failed else ExitCode.OK
-
-
-def _segment_cases(
-    job: Job,
-    found: Cases,
-    more_formats: Sequence[str],
-    overwrite: bool,
-    reporter: Reporter,
-    models: JobModels,
-    report: JobReport | None,
-) -> list[str]:
-    """Segment all cases, and return the names of those that failed."""
-    failed, skipped = [], 0
-    for index, case in enumerate(found.cases, start=1):
-        reporter.begin(case.name, index, len(found.cases))
-        try:
-            if found.many and case.output.exists() and not overwrite:
-                reporter.skipped(f"{case.output} exists already{_not_made(job, case, more_formats)}")
-                if report is not None:
-                    report.add_finished(case, reporter)
-                skipped += 1
-                continue
-            _refuse_name(case)
-            results = CaseResults.of(job, case, found.many, overwrite, more_formats)
-            _segment_case(job, overwrite, reporter, case, results, models, report)
-        except Exception as error:
-            if not found.many or isinstance(error, errors.Cancelled):
-                raise
-            if isinstance(error, OSError):
-                flush(error)  # standard output may be what has failed, and that ends the command
-            if not isinstance(error, errors.ClassScaleError):  # a bug, ours or a library's
-                error = reporter.faults.sentence(case.name, error)
-            reporter.error(error)
-            failed.append(case.name)
-            if report is not None:
-                try:
-                    report.add_failed(case, error)
-                except errors.ClassScaleError as another:  # the next case is segmented all the same
-                    if str(another) != str(error):
-                        reporter.error(another)
-    if found.many:
-        reporter.end(len(found.cases) - len(failed) - skipped, skipped, failed)
-    return failed
-
-
-def _not_made(job: Job, case: Case, more_formats: Sequence[str]) -> str:
-    """Say which other results of a skipped case are missing."""
-    wanted = {suffix: case.in_format(suffix) for suffix in more_formats}
-    for what, folder, suffix in (("confidence", job.confidence, ".nrrd"), ("statistics", job.statistics, ".csv")):
-        if folder is not None:
-            wanted[what] = Path(folder) / f"{case.name}{suffix}"
-    missing = [what for what, file in wanted.items() if not file.exists()]
-    return f", but not its {' and '.join(missing)}; --overwrite makes all anew" if missing else ""
+    reporter.begin(found.cases[0].name, 1, 1)
+    CaseRunner(job, models, report=report).run(found.cases[0], reporter, options.overwrite)
+    return ExitCode.OK
 
 
 def read_classes(path: Path) -> list[str]:
@@ -249,42 +200,3 @@ def _job(options: argparse.Namespace) -> Job:
         tuple(more_statistics),
         options.report,
     )
-
-
-def _refuse_name(case: Case) -> None:
-    """Refuse images whose names are not UTF-8 before their results, which are named after them, are refused."""
-    for file in map(str, case.files):
-        if file != file.encode(errors="ignore").decode():
-            raise errors.ImageError(f"{file!a} is not a name in UTF-8, which ITK needs. Rename the file or its folder.")
-
-
-def _segment_case(
-    job: Job,
-    overwrite: bool,
-    reporter: Reporter,
-    case: Case,
-    results: CaseResults,
-    models: JobModels,
-    report: JobReport | None,
-) -> None:
-    begin = time.monotonic()
-    noting = reporter if report is None else report.begin(case, reporter)
-    images = case.files[0] if len(case.files) == 1 else case.files
-    dicom = results.dicom(job, case, noting, models)
-    warned: set[str] = set()
-
-    def accept(geometry: Geometry) -> None:
-        results.accept(geometry)
-        for warning in models.advice(geometry, modality_of(case.files[0])):
-            if warning not in warned:  # each model of several reads the image
-                reporter.progress(Progress("read", 0, 1, message=warning))
-            warned.add(warning)
-
-    result = models.run(images, progress=noting.progress, accept=accept)
-    noting.progress(Progress("write", 0, 1))
-    measured = Measured(result, case, models)
-    results.write(result, measured, overwrite, job.options.keep_empty, dicom)
-    facts = results.facts(result)
-    if report is not None and (page := report.add(case, result, measured, results)) is not None:
-        facts["report"] = page
-    reporter.result(**facts, seconds=round(time.monotonic() - begin, 2))

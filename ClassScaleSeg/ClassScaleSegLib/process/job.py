@@ -55,20 +55,23 @@ class Job:
         images, models = (", ".join(map(str, several)) for several in (self.images, self.models))
         return printable(f"segment {images} with {models} into {self.output} ({self.options})")
 
-    def write(self, path: Path) -> None:
-        """Write the job as JSON, with absolute paths, for :func:`read_job`.
-
-        :raises OSError: if the file cannot be written.
-        """
+    def facts(self) -> dict[str, Any]:
+        """Return the job as JSON values, with absolute paths, for :func:`job_of`."""
         coarse = self.options.locate_with
-        facts = {
+        return {
             "images": [os.path.abspath(image) for image in self.images],
             "model": [_absolute(model) for model in self.models],
             **{name: (file := getattr(self, name)) and os.path.abspath(file) for name in _FILES},
             "options": {**asdict(self.options), "locate_with": coarse and _absolute(coarse)},
             **{name: [os.path.abspath(file) for file in getattr(self, name)] for name in _MORE_FILES},
         }
-        path.write_text(json.dumps(facts), encoding="utf-8")
+
+    def write(self, path: Path) -> None:
+        """Write the job as JSON for :func:`read_job`.
+
+        :raises OSError: if the file cannot be written.
+        """
+        path.write_text(json.dumps(self.facts()), encoding="utf-8")
 
 
 def _absolute(model: str | Path) -> str:
@@ -82,14 +85,18 @@ def read_job(path: Path) -> Job:
     :raises ClassScaleError: if the file cannot be read, or is not a job; the message names the file and the entry.
     """
     try:
-        return _job(json.loads(path.read_text(encoding="utf-8")))
+        return job_of(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         raise ClassScaleError(f"{path} cannot be read as a job in JSON ({reason(error)}).") from error
     except ClassScaleError as error:
         raise ClassScaleError(f"{path} is not a job of classscaleseg segment. {error}") from error
 
 
-def _job(facts: Any) -> Job:
+def job_of(facts: Any) -> Job:
+    """Return the job that :meth:`Job.facts` describes. The facts are not trusted.
+
+    :raises ClassScaleError: if they are not a job; the message names the entry.
+    """
     options = facts.get("options", {}) if isinstance(facts, dict) else None
     if not isinstance(options, dict):
         raise ClassScaleError("The job and its options must be JSON objects.")

@@ -8,21 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import CatalogError
-from ..files import unwritable
+from .errors import Busy, ClassScaleError
+from .files import unwritable
 
 _BYTE = 1 << 30  # the byte to lock; far behind the process id, because on Windows nobody can read a locked byte
 
 
 @contextmanager
-def locked(path: Path, purpose: str) -> Iterator[None]:
+def locked(path: Path, purpose: str, kind: type[ClassScaleError] = Busy) -> Iterator[None]:
     """Hold a lock while the block runs.
 
     A lock cannot become stale: it ends with the process. The file stays, but a file alone locks nothing.
 
     :param path: the lock file, which names the process id of its last holder. Missing folders are made.
     :param purpose: what the holder does, as the beginning of a sentence such as "Model A is being downloaded".
-    :raises CatalogError: if another process or thread holds the lock.
+    :param kind: of the exception.
+    :raises Busy: if another process or thread holds the lock.
     :raises OutputError: if the file cannot be written.
 
     >>> import tempfile
@@ -41,7 +42,7 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
         except (BlockingIOError, PermissionError):
             file.seek(0)
             holder = file.read(20).decode("ascii", "replace").strip() or "unknown"
-            raise CatalogError(f"{purpose} by another process (id {holder}). Wait until it has ended.") from None
+            raise kind(f"{purpose} by another process (id {holder}). Wait until it has ended.") from None
         except OSError as error:
             raise unwritable(path, error) from error
         file.truncate(0)

@@ -1,0 +1,242 @@
+"""Workers for the cases of a cohort, by Dask: on this machine, in a queue, or those of a running scheduler."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import ClassScaleError, innermost
+from ..process.process_tree import descendants, kill_all
+from .queue_file import Queue, read_queue
+from .records import FOLDER
+
+ONE_CASE = "case"  # the resource of which every worker that is started here has one, and a case needs one
+_SECONDS_TO_CONNECT = 20
+_SECONDS_TO_CLOSE = 2
+_RETRIES_OF_DASK = 0  # a case whose worker died comes back to `dispatch`, which counts
+# What differs from Dask's defaults. Its limits of memory are off: they spill, pause and kill by what a process has
+# taken, while a segmentation plans its memory beforehand.
+_CONFIG: dict[str, Any] = {
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.scheduler.default-task-durations": {"segment": "1 minute"},  # until the first case is done
+    "distributed.admin.tick.limit": "1 hour",  # a busy machine is no fault to tell of
+    "distributed.comm.timeouts.connect": "20s",
+    # workers on this machine would write to the terminal
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "error",
+}
+
+
+class Cluster:
+    """A connection to workers; see :func:`open_cluster`.
+
+    :ivar client: of Dask.
+    :ivar what: the cluster in words.
+    :param most: workers that may be there at once; ``None`` if that is for others to decide.
+    """
+
+    def __init__(self, client: Any, what: str, most: int | None) -> None:
+        self.client, self.what = client, what
+        self._most = most
+        self.workers = 0
+        self.resources: dict[str, float] | None = None
+        self.refresh()
+
+    @property
+    def dashboard(self) -> str | None:
+        """The address of Dask's dashboard; ``None`` if it shows no pages."""
+        try:
+            import bokeh  # noqa: F401
+        except ImportError:
+            return None
+        with suppress(Exception):  # a scheduler without pages
+            return self.client.dashboard_link
+        return None
+
+    @property
+    def own(self) -> bool:
+        """Whether the workers were started here, and end with this command."""
+        return self._most is not None
+
+    def refresh(self) -> None:
+        """Ask which workers there are."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        self.workers = len(workers)
+        offered = {name for worker in workers for name in worker["resources"]}
+        wanted = next((name for name in ("GPU", ONE_CASE) if name in offered), ONE_CASE if self.own else None)
+        self.resources = None if wanted is None else {wanted: 1}
+
+    @property
+    def window(self) -> int:
+        """How many cases may be with the workers at once: one at work and one waiting for each.
+
+        A queue gets its jobs by the number of waiting cases.
+        """
+        return max(2 * self.workers, self._most or 1)
+
+
+@contextmanager
+def open_cluster(
+    where: str, folder: Path, gpus: Sequence[str | None] | None = None, threads: int | None = None
+) -> Iterator[Cluster]:
+    """Start or find workers, and leave none of one's own behind.
+
+    :param where: ``local:N``, ``tcp://HOST:PORT`` or ``tls://HOST:PORT``, or the path of a YAML file of a queue.
+    :param folder: of the results, where the logs of Dask and of a queue's jobs go.
+    :param gpus: for each GPU that workers on this machine may use, what ``CUDA_VISIBLE_DEVICES`` should be there, or
+        ``None`` to leave it. No list: they compute on the CPU.
+    :param threads: CPU threads of each worker on this machine; by default they share the cores.
+    :raises ClassScaleError: if Dask is not installed, ``where`` cannot be understood, or nothing answers there.
+    """
+    try:
+        import dask
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(_CONFIG))
+        stack.enter_context(_logging_to(folder / FOLDER / "dask.log"))
+        try:
+            if match := re.fullmatch(r"local:([1-9]\d{0,3})", where):
+                yield stack.enter_context(_local(int(match[1]), gpus, threads))
+            elif re.match(r"(tcp|tls)://[^/\s]+:\d+$", where):
+                yield stack.enter_context(_found(where))
+            elif where.lower().endswith((".yaml", ".yml")):
+                yield stack.enter_context(_queue(read_queue(Path(where)), folder))
+            else:
+                raise ClassScaleError(
+                    f"--cluster {where} is not understood. Give local:4 for four workers on this machine, "
+                    "tcp://HOST:8786 for a scheduler that runs already, or a YAML file for a queue."
+                )
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] in ("distributed", "dask_jobqueue"):
+                raise _missing(error) from error
+            raise
+
+
+def _missing(error: ModuleNotFoundError) -> ClassScaleError:
+    return ClassScaleError(
+        f"A cluster needs the package {error.name}. Install it: pip install 'classscaleseg[cluster]'."
+    )
+
+
+@contextmanager
+def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -> Iterator[Cluster]:
+    """Start workers on this machine, which only it can reach. They share its GPUs, or its cores and its memory."""
+    import psutil
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    if gpus is not None and count > len(gpus):
+        number = f"{len(gpus)} GPU{'s' * (len(gpus) != 1)}"
+        raise ClassScaleError(
+            f"local:{count} starts {count} workers, and there {'is' if len(gpus) == 1 else 'are'} {number}, each for "
+            f"one case at a time. Give local:{len(gpus)}, or --device cpu."
+        )
+    cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
+    options = {
+        "host": "127.0.0.1",
+        "nthreads": threads or max(1, cores // count),
+        "memory_limit": psutil.virtual_memory().available // count,
+        "resources": {ONE_CASE: 1},
+        "dashboard": False,
+    }
+    workers = {}
+    for index in range(count):
+        environment = {"OMP_NUM_THREADS": str(options["nthreads"])}
+        if gpus is not None and (visible := gpus[index]) is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = visible
+        workers[index] = {"cls": Nanny, "options": {**options, "env": environment}}
+    scheduler = {
+        "host": "127.0.0.1",
+        "port": 0,
+        "dashboard": True,
+        "dashboard_address": "127.0.0.1:0",
+        "allowed_failures": _RETRIES_OF_DASK,
+    }
+    before = {child.pid for child in descendants(os.getpid())}
+    cluster = None
+    try:
+        cluster = SpecCluster(
+            workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, silence_logs=logging.CRITICAL
+        )
+        with Client(cluster, timeout=_SECONDS_TO_CONNECT) as client:
+            yield Cluster(client, f"{count} worker{'s' * (count != 1)} on this machine", count)
+    except BaseException:
+        _kill_since(before)  # at once: a worker in the middle of a case would take long to close
+        raise
+    finally:
+        if cluster is not None:
+            with suppress(Exception):  # nothing of it is of interest any more
+                cluster.close(timeout=_SECONDS_TO_CLOSE)
+        _kill_since(before)
+
+
+def _kill_since(before: set[int]) -> None:
+    """Kill all processes that this one has started since."""
+    kill_all([child for child in descendants(os.getpid()) if child.pid not in before])
+
+
+@contextmanager
+def _found(address: str) -> Iterator[Cluster]:
+    """Connect to a scheduler that runs already. Its workers go on when this command ends."""
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=_SECONDS_TO_CONNECT)
+    except (OSError, ValueError) as error:
+        raise ClassScaleError(
+            f"No Dask scheduler answers at {address} ({innermost(error)}). Start one (dask scheduler), or correct the "
+            "address."
+        ) from error
+    with client:
+        yield Cluster(client, f"the scheduler {address}", None)
+
+
+@contextmanager
+def _queue(queue: Queue, folder: Path) -> Iterator[Cluster]:
+    """Start a scheduler here, and workers as jobs of a queue, as many as there are cases, within limits."""
+    import dask
+    from distributed import Client
+
+    with dask.config.set({"distributed.scheduler.allowed-failures": _RETRIES_OF_DASK}):
+        cluster = queue.open(folder / FOLDER / "logs", ONE_CASE)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a port that is in use, such as that of the dashboard
+                workers = queue.maximum * queue.processes(cluster)
+            cluster.adapt(minimum_jobs=queue.minimum, maximum_jobs=queue.maximum, interval="2s", wait_count=5)
+            with Client(cluster, timeout=_SECONDS_TO_CONNECT) as client:
+                yield Cluster(client, f"up to {queue.maximum} jobs of {queue.kind}", workers)
+        finally:
+            with suppress(Exception):
+                cluster.close(timeout=_SECONDS_TO_CLOSE)
+
+
+@contextmanager
+def _logging_to(file: Path) -> Iterator[None]:
+    """Write what Dask logs into a file instead of the terminal, where it would disturb the progress."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handler: logging.Handler = logging.FileHandler(file, encoding="utf-8")
+    except OSError:
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("distributed", "asyncio", "tornado", "dask_jobqueue")]
+    import distributed  # noqa: F401, its handlers are made when it is imported
+
+    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers[:], logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        for logger, handlers, propagate in before:
+            logger.handlers[:], logger.propagate = handlers, propagate
+        handler.close()

@@ -1,0 +1,236 @@
+"""Give the cases of a cohort to the workers of a cluster, and to other workers when one dies.
+
+Dask runs a case at least once: a worker may die before or after it has written the result. A case must therefore be
+one that can be repeated. How often a case was really at work is known from the workers, which tell when they begin; a
+worker that dies takes the blame for no case that was only waiting for it.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..errors import ClassScaleError, innermost
+from .cluster import Cluster
+from .ledger import PUT_ASIDE
+
+RETRIES = 3  # after the first attempt
+_LOST_WHILE_WAITING = 20  # times that the worker of a case may die before the case began
+_SECONDS_BETWEEN = 0.5  # between looks at the workers
+_SECONDS_WITHOUT_SCHEDULER = 30
+Arguments = Callable[[], tuple[Any, ...]]  # of a case, made anew for each attempt
+
+
+class Observer(Protocol):
+    """What :func:`dispatch` reports to. Hosts and workers are names and addresses; either may be unknown, ``""``."""
+
+    def running(self, name: str, host: str, worker: str) -> None:
+        """A worker has begun with a case."""
+
+    def died(self, name: str, host: str, worker: str, why: str) -> None:
+        """A worker could not finish a case, which is tried again elsewhere."""
+
+    def finished(self, name: str, answer: Mapping[str, Any]) -> None:
+        """A worker has answered; ``answer`` is what the function returned."""
+
+    def failed(self, name: str, kind: str, error: str) -> None:
+        """A case is given up."""
+
+    def waiting(self, workers: int) -> None:
+        """Some time has passed."""
+
+
+@dataclass
+class _Attempt:
+    """A case that was given to the workers."""
+
+    index: int
+    future: Any
+    host: str = ""
+    worker: str = ""
+
+
+def dispatch(
+    cluster: Cluster,
+    function: Callable[..., Mapping[str, Any]],
+    cases: Sequence[tuple[str, Arguments]],
+    observer: Observer,
+    topic: str,
+    try_again: Callable[[Mapping[str, Any]], str | None] = lambda answer: None,
+) -> None:
+    """Run a function for each case on the workers, each of which gets one case at a time.
+
+    :param function: called on a worker with the arguments of a case and the number of the attempt, from 1. It should
+        call :func:`tell_begin` first.
+    :param cases: name and arguments of each. If these cannot be made, by a `ClassScaleError`, the case has failed.
+    :param topic: name of the messages of :func:`tell_begin`, of this run alone.
+    :param try_again: says why a case should be tried elsewhere, from the answer of the function.
+    :raises ClassScaleError: if the scheduler is lost, or the function cannot run on a worker.
+    """
+    _Dispatch(cluster, function, cases, observer, topic, try_again).run()
+
+
+def tell_begin(topic: str, name: str) -> None:
+    """Tell, from a worker, that it begins with a case."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    facts = {"name": name, "host": socket.gethostname(), "worker": f"{worker.address} (process {os.getpid()})"}
+    worker.log_event(topic, facts)
+
+
+class _Dispatch:
+    def __init__(
+        self,
+        cluster: Cluster,
+        function: Callable[..., Mapping[str, Any]],
+        cases: Sequence[tuple[str, Arguments]],
+        observer: Observer,
+        topic: str,
+        try_again: Callable[[Mapping[str, Any]], str | None],
+    ) -> None:
+        self._cluster, self._function, self._observer = cluster, function, observer
+        self._cases, self._topic, self._try_again = cases, topic, try_again
+        self._pending = deque(range(len(cases)))
+        self._at_work: dict[str, _Attempt] = {}  # by key
+        self._index = {name: index for index, (name, _) in enumerate(cases)}
+        self._attempts = [0] * len(cases)  # times that the case was given to the workers
+        self._deaths, self._lost = [0] * len(cases), [0] * len(cases)
+        self._news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._alone_since: float | None = None  # since when there is no scheduler
+
+    def run(self) -> None:
+        client = self._cluster.client
+        client.subscribe_topic(self._topic, lambda event: self._news.put(("begin", event[1])))
+        looked = time.monotonic()
+        try:
+            while self._pending or self._at_work:
+                while self._pending and len(self._at_work) < self._cluster.window:
+                    self._submit(self._pending.popleft())
+                try:
+                    kind, facts = self._news.get(timeout=_SECONDS_BETWEEN)
+                except queue.Empty:
+                    pass
+                else:
+                    self._begin(facts) if kind == "begin" else self._end(facts)
+                if time.monotonic() - looked > _SECONDS_BETWEEN:
+                    self._look()
+                    looked = time.monotonic()
+        finally:
+            client.unsubscribe_topic(self._topic)
+
+    def _submit(self, index: int) -> None:
+        name, make_arguments = self._cases[index]
+        self._attempts[index] += 1
+        try:
+            arguments = make_arguments()
+        except ClassScaleError as error:
+            self._observer.failed(name, type(error).__name__, str(error))
+            return
+        future = self._cluster.client.submit(
+            self._function,
+            *arguments,
+            self._attempts[index],
+            key=f"segment-{self._topic}-{index}-{self._attempts[index]}",
+            resources=self._cluster.resources,
+            pure=False,
+        )
+        self._at_work[future.key] = _Attempt(index, future)
+        future.add_done_callback(lambda done: self._news.put(("end", done.key)))
+
+    def _begin(self, facts: Mapping[str, Any]) -> None:
+        """Note that a worker has begun; if another one had begun already, that one has died and Dask has noticed."""
+        index = self._index[facts["name"]]
+        attempt = next((each for each in self._at_work.values() if each.index == index), None)
+        if attempt is None:  # of an attempt that is over
+            return
+        if attempt.worker and attempt.worker != facts["worker"]:
+            self._died(attempt, "its worker died")
+            if self._deaths[index] > RETRIES:
+                attempt.future.cancel()
+                del self._at_work[attempt.future.key]
+                self._give_up(index)
+                return
+        attempt.host, attempt.worker = facts["host"], facts["worker"]
+        self._observer.running(facts["name"], attempt.host, attempt.worker)
+
+    def _end(self, key: str) -> None:
+        from distributed.scheduler import KilledWorker
+
+        attempt = self._at_work.pop(key, None)
+        if attempt is None:
+            return
+        index, future, name = attempt.index, attempt.future, self._cases[attempt.index][0]
+        if future.status == "finished":
+            answer = future.result()
+            if (why := self._try_again(answer)) is not None and self._deaths[index] < RETRIES:
+                self._died(attempt, why)
+                self._pending.append(index)
+            else:
+                self._observer.finished(name, answer)
+        elif future.status == "error":
+            error = future.exception()
+            if not isinstance(error, KilledWorker):
+                raise _unusable(error)
+            if attempt.worker:
+                self._died(attempt, "its worker died")
+                if self._deaths[index] > RETRIES:
+                    self._give_up(index)
+                else:
+                    self._pending.append(index)  # behind the others, which should not suffer if it kills its workers
+            else:
+                self._lose(index)
+        else:  # cancelled or lost: the scheduler was restarted, or forgot it
+            self._lose(index)
+        future.release()
+
+    def _died(self, attempt: _Attempt, why: str) -> None:
+        self._deaths[attempt.index] += 1
+        self._observer.died(self._cases[attempt.index][0], attempt.host, attempt.worker, why)
+
+    def _give_up(self, index: int) -> None:
+        said = f"{self._deaths[index]} workers died one after another while they segmented it, so it is put aside."
+        self._observer.failed(self._cases[index][0], PUT_ASIDE, f"{said} The logs of the workers may say why.")
+
+    def _lose(self, index: int) -> None:
+        """Give a case that had not begun to the workers again."""
+        self._lost[index] += 1
+        if self._lost[index] > _LOST_WHILE_WAITING:
+            raise ClassScaleError(
+                f"Workers die before they begin with a case, {self._lost[index]} times now. Their logs may say why: on "
+                "this machine dask.log beside the ledger, in a queue the logs of its jobs."
+            )
+        self._pending.appendleft(index)
+
+    def _look(self) -> None:
+        """Look which workers there are; without a scheduler for some time, end."""
+        try:
+            if self._cluster.client.status != "running":
+                raise OSError("the connection was closed")
+            self._cluster.refresh()
+            self._alone_since = None
+        except (OSError, TimeoutError) as error:
+            self._alone_since = self._alone_since or time.monotonic()
+            if time.monotonic() - self._alone_since > _SECONDS_WITHOUT_SCHEDULER:
+                said = f"The scheduler of the cluster does not answer any more ({innermost(error)})."
+                raise ClassScaleError(f"{said} Run the command again to go on.") from error
+        self._observer.waiting(self._cluster.workers)
+
+
+def _unusable(error: BaseException) -> ClassScaleError:
+    """Return the error to tell if a worker cannot even begin, which is the fault of no case."""
+    if isinstance(error, ModuleNotFoundError):
+        return ClassScaleError(
+            f"A worker of the cluster has no package {error.name}. Install ClassScaleSeg where the workers run, in the "
+            "same version as here."
+        )
+    return ClassScaleError(
+        f"The workers of the cluster cannot segment ({type(error).__name__}: {innermost(error)}). Do they have the "
+        "same version of ClassScaleSeg?"
+    )

@@ -1,0 +1,101 @@
+"""The YAML file that describes the jobs of a queue: SLURM, PBS, LSF, SGE or HTCondor, by dask-jobqueue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ClassScaleError, reason
+
+KINDS = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "sge": "SGECluster",
+    "htcondor": "HTCondorCluster",
+}
+_KEYS = ("queue", "jobs", "options")
+# A worker whose process is large is not to be paused or killed by Dask; the queue has its own limit.
+_ENVIRONMENT = tuple(
+    f"export DASK_DISTRIBUTED__WORKER__MEMORY__{limit}=False" for limit in ("TARGET", "SPILL", "PAUSE", "TERMINATE")
+)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Jobs of a queue.
+
+    :ivar kind: one of :data:`KINDS`.
+    :ivar minimum: jobs that are kept, also while no case waits.
+    :ivar maximum: jobs that may be there at once.
+    :ivar options: as dask-jobqueue's class takes them: ``cores``, ``memory``, ``walltime``, ``queue`` and so on.
+    """
+
+    file: Path
+    kind: str
+    minimum: int
+    maximum: int
+    options: dict[str, Any]
+
+    def open(self, logs: Path, resource: str) -> Any:
+        """Return dask-jobqueue's cluster, without jobs yet.
+
+        :param logs: folder for what the jobs print, unless the options name one.
+        :param resource: of which each worker has one.
+        :raises ClassScaleError: if dask-jobqueue does not understand the options.
+        """
+        import dask_jobqueue
+
+        options = {"log_directory": str(logs), **self.options}
+        options["worker_extra_args"] = ["--resources", f"{resource}=1", *options.get("worker_extra_args", [])]
+        options["job_script_prologue"] = [*_ENVIRONMENT, *options.get("job_script_prologue", [])]
+        try:
+            return getattr(dask_jobqueue, KINDS[self.kind])(**options)
+        except (TypeError, ValueError) as error:
+            raise ClassScaleError(
+                f"{self.file}: dask-jobqueue cannot use these options for {self.kind} ({reason(error)}). Its "
+                f"documentation of {KINDS[self.kind]} lists them."
+            ) from error
+
+    def processes(self, cluster: Any) -> int:
+        """Return how many workers a job has."""
+        return int(self.options.get("processes") or cluster._dummy_job.worker_processes)
+
+
+def read_queue(file: Path) -> Queue:
+    """Read a YAML file that describes a queue.
+
+    :raises ClassScaleError: if it cannot be read, or an entry is missing or wrong.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "queue.yaml")
+    ...     lines = ["queue: slurm", "jobs: {minimum: 0, maximum: 20}", "options: {cores: 4, memory: 16 GB}"]
+    ...     characters = file.write_text("\\n".join(lines))
+    ...     queue = read_queue(file)
+    >>> queue.kind, queue.minimum, queue.maximum, queue.options["cores"]
+    ('slurm', 0, 20, 4)
+    """
+    import yaml
+
+    try:
+        facts = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError, RecursionError) as error:
+        raise ClassScaleError(f"{file} cannot be read as YAML ({reason(error)}).") from error
+    if not isinstance(facts, dict) or set(facts) - set(_KEYS) or "queue" not in facts:
+        raise ClassScaleError(f"{file} must have the entries {', '.join(_KEYS)}, and no others.")
+    if facts["queue"] not in KINDS:
+        raise ClassScaleError(f"{file}: the queue is {facts['queue']!r}; it must be one of {', '.join(KINDS)}.")
+    jobs, options = facts.get("jobs", 1), facts.get("options") or {}
+    minimum, maximum = (jobs.get("minimum", 0), jobs.get("maximum")) if isinstance(jobs, dict) else (jobs, jobs)
+    if type(minimum) is not int or type(maximum) is not int or not 0 <= minimum <= maximum or maximum < 1:
+        raise ClassScaleError(
+            f"{file}: jobs must be a number, or minimum and maximum, such as {{minimum: 0, maximum: 20}}."
+        )
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        raise ClassScaleError(f"{file}: options must be names and values, as dask-jobqueue takes them.")
+    for name in ("worker_extra_args", "job_script_prologue"):
+        if not isinstance(options.get(name, []), list):
+            raise ClassScaleError(f"{file}: {name} must be a list.")
+    return Queue(file, facts["queue"], minimum, maximum, options)

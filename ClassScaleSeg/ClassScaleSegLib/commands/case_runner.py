@@ -1,0 +1,99 @@
+"""Segment one case: check what is to be written, segment, measure, write, and note how it was made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..cohort.records import Records
+from ..errors import ImageError
+from ..images.dicom_headers import modality_of
+from ..images.geometry import Geometry
+from ..inference.progress import CancelToken, Progress
+from ..process.job import Job
+from .cases import Case
+from .job_models import JobModels
+from .job_report import JobReport
+from .reporting import Reporter
+from .results import CaseResults, Measured
+
+
+class CaseRunner:
+    """Segments the cases of a job, one after the other, with models that are opened once.
+
+    :param more_formats: suffixes of further files of the segmentation, beside the first one.
+    :param report: gets every case that was segmented.
+    :param records: note how the results of each of many cases were made; ``None`` for a single case.
+    :param cancel: a token whose ``is_set()`` is checked at every step.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        models: JobModels,
+        more_formats: Sequence[str] = (),
+        report: JobReport | None = None,
+        records: Records | None = None,
+        cancel: CancelToken | None = None,
+    ) -> None:
+        self._job, self._models, self._more_formats = job, models, more_formats
+        self._report, self._records, self._cancel = report, records, cancel
+
+    def results(self, case: Case) -> CaseResults:
+        """Return the files of a case."""
+        return CaseResults.of(self._job, case, self._records is not None, self._more_formats)
+
+    def run(
+        self,
+        case: Case,
+        reporter: Reporter,
+        overwrite: bool,
+        may_write: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """Segment a case and write its results.
+
+        :param overwrite: replace results that are there.
+        :param may_write: called before results get their names; an exception of it is raised.
+        :returns: what was reported of the result: its files, ``structures`` and ``seconds``.
+        :raises ClassScaleError: if the case cannot be segmented, or a result not be written.
+        """
+        begin = time.monotonic()
+        _refuse_name(case)
+        results = self.results(case)
+        results.check(overwrite)
+        record = None if self._records is None else self._records.begin(case.name, case.files)
+        noting = reporter if self._report is None else self._report.begin(case, reporter)
+        images = case.files[0] if len(case.files) == 1 else case.files
+        dicom = results.dicom(self._job, case, noting, self._models)
+        warned: set[str] = set()
+
+        def accept(geometry: Geometry) -> None:
+            results.accept(geometry)
+            for warning in self._models.advice(geometry, modality_of(case.files[0])):
+                if warning not in warned:  # each model of several reads the image
+                    reporter.progress(Progress("read", 0, 1, message=warning))
+                warned.add(warning)
+
+        result = self._models.run(images, progress=noting.progress, cancel=self._cancel, accept=accept)
+        noting.progress(Progress("write", 0, 1))
+        measured = Measured(result, case, self._models)
+        may_write()
+        if self._records is not None and record is not None:
+            self._records.announce(record)
+        results.write(result, measured, overwrite, self._job.options.keep_empty, dicom)
+        if self._records is not None and record is not None:
+            self._records.commit(record, list(results.by_kind.values()))
+        facts = results.facts(result)
+        if self._report is not None and (page := self._report.add(case, result, measured, results)) is not None:
+            facts["report"] = page
+        facts["seconds"] = round(time.monotonic() - begin, 2)
+        reporter.result(**facts)
+        return facts
+
+
+def _refuse_name(case: Case) -> None:
+    """Refuse images whose names are not UTF-8 before their results, which are named after them, are refused."""
+    for file in map(str, case.files):
+        if file != file.encode(errors="ignore").decode():
+            raise ImageError(f"{file!a} is not a name in UTF-8, which ITK needs. Rename the file or its folder.")

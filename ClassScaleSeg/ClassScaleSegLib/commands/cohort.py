@@ -1,0 +1,108 @@
+"""``classscaleseg cohort``: what happened to the cases of a cohort, and trying those again that failed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..cohort.ledger import History, read_ledger
+from ..errors import ClassScaleError, OutputError
+from ..process.exit_codes import ExitCode
+from ..process.job import job_of
+from ..process.terminal import printable
+from .cohort_job import CohortJob, find_cohort
+from .cohort_run import segment_on_cluster
+from .job_models import find_models
+from .options import add_command
+from .reporting import CohortState, Reporter
+
+
+def add_cohort_options(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands of ``classscaleseg cohort``."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, function in (("status", status_command), ("failed", failed_command), ("retry", retry_command)):
+        command = add_command(commands, "cohort_command", name, function)
+        command.add_argument("folder", metavar="OUT", help="folder of results, as of segment --cluster")
+        if name == "retry":
+            command.add_argument("--cluster", metavar="WHERE", help="other workers than before, as of segment")
+            command.add_argument(
+                "--json-progress", action="store_true", help="report progress as JSON lines on standard output"
+            )
+        else:
+            command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def cohort_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode | None:
+    """Tell what happened to the cases of a cohort that was segmented on a cluster, or try failed ones again."""
+    return options.cohort_command(options, reporter)
+
+
+def status_command(options: argparse.Namespace, reporter: Reporter) -> None:
+    """Print how many cases are done, failed, running and waiting, where, and how fast."""
+    history = read_ledger(options.folder)
+    counts, per_hour = history.counts, history.per_hour if history.running else None
+    left = counts["waiting"] + counts["running"] + counts["stopped"]
+    remaining = None if per_hour is None else 3600 * left / per_hour
+    state = CohortState(counts["done"], counts["failed"], counts.total(), history.hosts, per_hour, remaining)
+    if options.json:
+        facts: dict[str, Any] = {**state._asdict(), "counts": dict(counts), "running": history.running}
+        print(json.dumps({**facts, "ended": history.ended, "cluster": history.begin.get("cluster")}, indent=2))
+        return
+    numbers = [f"{counts[name]} {name}" for name in ("failed", "running", "waiting", "stopped") if counts[name]]
+    print(", ".join([f"{counts['done']} of {counts.total()} cases done", *numbers]))
+    if history.running:
+        print(state)
+    elif not history.ended:
+        print("The last run was stopped. Run its command again to go on.")
+    if counts["failed"]:
+        print(f"classscaleseg cohort failed {options.folder} says why cases failed; cohort retry tries them again.")
+
+
+def failed_command(options: argparse.Namespace, reporter: Reporter) -> None:
+    """Print the cases that failed, and why."""
+    failed = read_ledger(options.folder).failed()
+    if options.json:
+        print(json.dumps([asdict(case) for case in failed], indent=2))
+        return
+    for case in failed:
+        print(printable(f"{case.name}: {case.error}{f' (on {case.host})' if case.host else ''}"))
+    if not failed:
+        print("No case has failed.")
+
+
+def retry_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
+    """Segment the cases that failed again, also those that were put aside, in the way of the last run."""
+    history = read_ledger(options.folder)
+    names = frozenset(case.name for case in history.failed())
+    if not names:
+        reporter.message("No case has failed.")
+        return ExitCode.OK
+    cohort, where, sent = _last_run(history, Path(options.folder))
+    models = find_models(cohort.job)
+    found = find_cohort(cohort.job, models, cohort.formats[0], cohort.bids)
+    failed = segment_on_cluster(cohort, found.cases, models, reporter, options.cluster or where, sent, names)
+    return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def _last_run(history: History, folder: Path) -> tuple[CohortJob, str, bool]:
+    """Return what the last run did, and where. The ledger is not trusted.
+
+    :raises OutputError: if the ledger does not tell, or tells of another folder.
+    """
+    facts = history.begin
+    try:
+        job = job_of(facts.get("job"))
+        formats, where, bids = facts["formats"], facts["cluster"], facts.get("bids")
+        texts = [where, *formats, *([] if bids is None else [bids])]
+        if not formats or not all(isinstance(text, str) for text in texts):
+            raise KeyError
+    except (ClassScaleError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"The ledger of {folder} does not say how its cases were segmented; run segment again."
+        ) from error
+    if Path(job.output).resolve() != folder.resolve():
+        raise OutputError(f"The ledger is of the folder {job.output}, and not of {folder}. Run segment again.")
+    return CohortJob(job, tuple(formats), bids=bids), where, facts.get("transfer") is True

@@ -1,0 +1,142 @@
+"""Many cases: which are finished already, and segmenting the others one after the other on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from ..cohort.records import Finding, Recipe, Records, State
+from ..errors import Cancelled, ClassScaleError, OutputError
+from ..process.job import Job
+from ..process.terminal import flush
+from .case_runner import CaseRunner
+from .cases import Case, Cases, find_cases
+from .job_models import JobModels
+from .job_report import JobReport
+from .reporting import Reporter
+from .results import CaseResults
+
+
+@dataclass(frozen=True)
+class CohortJob:
+    """A job of many cases.
+
+    :ivar formats: suffixes of the files of each segmentation.
+    :ivar overwrite: make all results anew.
+    :ivar bids: suffix of the images of a BIDS dataset, whose folder is then the only one of the job's images.
+    """
+
+    job: Job
+    formats: tuple[str, ...]
+    overwrite: bool = False
+    bids: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.job.more_outputs:
+            raise OutputError("With several images, give one folder (-o); --format chooses the formats of the results.")
+        if self.job.more_statistics:
+            raise OutputError("With several images, give one folder for the statistics (--statistics).")
+
+    def records(self, models: JobModels) -> Records:
+        """Return the records of the folder of results.
+
+        :raises ModelError: if a file of a model cannot be read.
+        """
+        sides = {"confidence": self.job.confidence, "statistics": self.job.statistics}
+        kinds = (*self.formats, *(kind for kind, folder in sides.items() if folder is not None))
+        return Records(self.job.output, Recipe.of(models.checksums, self.job.options, kinds))
+
+    def find(self, case: Case, records: Records) -> Finding:
+        """Find out what is to be done with a case, whether or not its results may be replaced in any case."""
+        found = records.find(case.name, case.files, self.results(case).by_kind)
+        return Finding(State.NEW, replace=True) if self.overwrite else found
+
+    def results(self, case: Case) -> CaseResults:
+        """Return the files of a case."""
+        return CaseResults.of(self.job, case, True, self.formats[1:])
+
+    def report(self, models: JobModels) -> JobReport | None:
+        """Return the report, if one is wanted: cases that are segmented again replace what it has of them."""
+        if self.job.report is None:
+            return None
+        return JobReport(self.job.report, self.job, models, overwrite=True, many=True)
+
+
+def find_cohort(job: Job, models: JobModels, suffix: str, bids: str | None = None) -> Cases:
+    """Find the cases of a job.
+
+    :param suffix: of the segmentations, such as ``.seg.nrrd``, if they are written into a folder.
+    :param bids: as of :class:`CohortJob`.
+    :raises ImageError: if the images do not match the model.
+    :raises OutputError: if there are many cases and ``output`` is a file.
+    """
+    return find_cases(job.images, models.channels, job.output, suffix, models.flat)
+
+
+def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, reporter: Reporter) -> list[str]:
+    """Segment all cases that are not finished, and return the names of those that failed.
+
+    :raises ClassScaleError: if a model cannot be used, the report not be written, or the job was cancelled.
+    """
+    records, report = cohort.records(models), cohort.report(models)
+    if report is not None:
+        report.files.check()
+    models.open()  # before the first case is named: a model that cannot be used is no fault of it
+    runner = CaseRunner(cohort.job, models, cohort.formats[1:], report, records)
+    failed, skipped = [], 0
+    with writing_page(report):
+        for index, case in enumerate(cases, start=1):
+            reporter.begin(case.name, index, len(cases))
+            try:
+                finding = cohort.find(case, records)
+                if finding.state in (State.DONE, State.KEPT):
+                    reporter.skipped(finding.reason)
+                    if report is not None:
+                        report.add_finished(case, reporter)
+                    skipped += 1
+                    continue
+                if finding.reason:
+                    reporter.again(finding.reason)
+                runner.run(case, reporter, finding.replace)
+            except Exception as error:
+                if isinstance(error, Cancelled):
+                    raise
+                if isinstance(error, OSError):
+                    flush(error)  # standard output may be what has failed, and that ends the command
+                sentence = case_error(case.name, error, reporter)
+                reporter.error(sentence)
+                failed.append(case.name)
+                add_failed(report, case, sentence, reporter)
+    reporter.end(len(cases) - len(failed) - skipped, skipped, failed)
+    return failed
+
+
+def case_error(name: str, error: Exception, reporter: Reporter) -> ClassScaleError:
+    """Return the error of a case, in a sentence; a bug, ours or a library's, is logged."""
+    return error if isinstance(error, ClassScaleError) else reporter.faults.sentence(name, error)
+
+
+def add_failed(report: JobReport | None, case: Case, error: ClassScaleError, reporter: Reporter) -> None:
+    """Add a case that failed to the report; if that fails too, say so, and go on."""
+    if report is None:
+        return
+    try:
+        report.add_failed(case, error)
+    except ClassScaleError as another:
+        if str(another) != str(error):
+            reporter.error(another)
+
+
+@contextmanager
+def writing_page(report: JobReport | None) -> Iterator[None]:
+    """Write the page of a report at the end of the block, also after an exception, which is raised."""
+    try:
+        yield
+    except BaseException:
+        if report is not None:
+            with suppress(ClassScaleError):  # the other fault is told
+                report.write()
+        raise
+    if report is not None:
+        report.write()

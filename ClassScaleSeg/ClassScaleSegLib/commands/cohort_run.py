@@ -1,0 +1,333 @@
+"""Many cases on a cluster: ``classscaleseg segment --cluster`` and ``classscaleseg cohort retry``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..cohort.cluster import Cluster, open_cluster
+from ..cohort.dispatch import dispatch
+from ..cohort.ledger import PUT_ASIDE, History, Ledger, open_ledger, pace, read_ledger
+from ..cohort.records import Records, State
+from ..errors import ClassScaleError, ImageError, ModelError, OutOfMemoryError, OutputError
+from ..files import replacing
+from ..inference.devices import choose_device
+from ..process.job import job_of
+from ..version import VERSION
+from .case_worker import NOT_SHARED, OUTDATED, Setup, cancel_run, segment_case, segment_sent_case
+from .cases import Case
+from .cohort_job import CohortJob, add_failed, writing_page
+from .job_models import JobModels
+from .job_report import JobReport
+from .reporting import CohortState, Reporter
+
+_SECONDS_TO_CANCEL = 2
+
+
+def segment_on_cluster(
+    cohort: CohortJob,
+    cases: Sequence[Case],
+    models: JobModels,
+    reporter: Reporter,
+    where: str,
+    sent: bool = False,
+    only: frozenset[str] | None = None,
+) -> list[str]:
+    """Segment all cases that are not finished on a cluster, and return the names of those that failed.
+
+    :param where: as of :func:`~ClassScaleSegLib.cohort.cluster.open_cluster`.
+    :param sent: send images and results, instead of reading and writing them where the worker is.
+    :param only: names of the cases to try, also if they were put aside.
+    :raises ClassScaleError: if there are no such workers, no worker can segment, or a file cannot be written.
+    :raises Busy: if another command segments into the same folder.
+    """
+    job = job_of(cohort.job.facts())  # with absolute paths
+    cohort = replace(cohort, job=job)
+    cases = [replace(case, files=tuple(map(_absolute, case.files)), output=_absolute(case.output)) for case in cases]
+    folder = Path(job.output)
+    if sent and job.report is not None:
+        raise OutputError(
+            "A report cannot be written while images are sent (--transfer). Leave --report out. Once all cases are "
+            "done, run the command with it, but without --cluster."
+        )
+    records, report = cohort.records(models), cohort.report(models)
+    if report is not None:
+        report.files.check()
+    with open_ledger(folder) as ledger, writing_page(report):
+        history = read_ledger(folder)
+        run = _Run(cohort, cases, records, report, reporter, ledger)
+        todo = run.begin(history, where, sent, only)
+        try:
+            if todo:
+                with open_cluster(where, folder, _gpus(job.options.device), job.options.threads) as cluster:
+                    run.on(cluster, todo, sent)
+        finally:
+            ledger.add("end", done=run.done, failed=len(run.failures), skipped=run.skipped)
+    if report is not None and run.done:
+        report.changed()
+    reporter.end(run.done, run.skipped, run.failures)
+    return run.failures
+
+
+def _absolute(path: Path) -> Path:
+    """Return a path with the name of a link, not of its target."""
+    return Path(os.path.abspath(path))
+
+
+class _Run:
+    """One run of a cohort: what :func:`dispatch` reports to, and what it asks for."""
+
+    def __init__(
+        self,
+        cohort: CohortJob,
+        cases: Sequence[Case],
+        records: Records,
+        report: JobReport | None,
+        reporter: Reporter,
+        ledger: Ledger,
+    ) -> None:
+        self._cohort, self._records, self._report, self._reporter = cohort, records, report, reporter
+        self._ledger = ledger
+        self._cases = {case.name: case for case in cases}
+        self._number = {case.name: index for index, case in enumerate(cases, start=1)}
+        self._at_work: dict[str, str] = {}  # host by case
+        self._times: list[float] = []
+        self._started = time.time()
+        self._workers: int | None = None
+        self.done, self.skipped = 0, 0
+        self.failures: list[str] = []
+        self._todo = 0
+
+    def begin(self, history: History, where: str, sent: bool, only: frozenset[str] | None) -> list[tuple[Case, bool]]:
+        """Find out which cases are to be segmented, and note it; with each, whether its results may be replaced."""
+        todo: list[tuple[Case, bool]] = []
+        again: dict[str, int] = {}
+        before = history.cases
+        self._ledger.add(
+            "begin",
+            cases=len(self._cases),
+            cluster=where,
+            transfer=sent,
+            formats=self._cohort.formats,
+            bids=self._cohort.bids,
+            job=self._cohort.job.facts(),
+            version=VERSION,
+        )
+        for case in self._cases.values():
+            known = before.get(case.name)
+            if only is not None and case.name not in only:
+                self.skipped += 1
+                continue
+            aside = known is not None and known.state == "failed" and known.kind == PUT_ASIDE
+            if aside and only is None and not self._cohort.overwrite:
+                self._begin(case.name)
+                said = "It was put aside, since its workers died. To try it again: classscaleseg cohort retry"
+                self._reporter.error(ClassScaleError(f"{said} {self._cohort.job.output}"))
+                self.failures.append(case.name)
+                continue
+            finding = self._cohort.find(case, self._records)
+            if finding.state in (State.DONE, State.KEPT):
+                self.skipped += 1
+                if finding.state is State.KEPT:
+                    self._begin(case.name)
+                    self._reporter.skipped(finding.reason)
+                if known is None or known.state != "done":
+                    self._ledger.add("done", case=case.name)
+                continue
+            if finding.reason:
+                again[finding.reason] = again.get(finding.reason, 0) + 1
+            todo.append((case, finding.replace))
+        self._records.tidy(case.output for case in self._cases.values())
+        for reason, count in again.items():
+            self._reporter.message(f"{count} case{'s' * (count != 1)} will be segmented again: {reason}")
+        self._todo = len(todo)
+        return todo
+
+    def on(self, cluster: Cluster, todo: Sequence[tuple[Case, bool]], sent: bool) -> None:
+        """Segment cases on a cluster."""
+        page = f"; its dashboard is {cluster.dashboard}" if cluster.dashboard else ""
+        self._reporter.message(f"{len(todo)} of {len(self._cases)} cases to do on {cluster.what}{page}")
+        setup = Setup(self._cohort, self._records.recipe, self._ledger.run, sent)
+        files = _SentFiles(cluster.client, self._cohort) if sent else None
+
+        def arguments(case: Case, overwrite: bool) -> tuple[Any, ...]:
+            return (setup, case, overwrite) if files is None else (setup, case, *files.of(case))
+
+        function = segment_case if files is None else segment_sent_case
+        work = [(case.name, partial(arguments, case, overwrite)) for case, overwrite in todo]
+        self._replace = {case.name: overwrite for case, overwrite in todo}
+        try:
+            dispatch(cluster, function, work, self, self._ledger.run, _another_try)
+        except BaseException:
+            if not cluster.own:
+                client = cluster.client
+                with suppress(Exception):  # the workers' own time limits remain
+                    client.sync(client._run, cancel_run, self._ledger.run, callback_timeout=_SECONDS_TO_CANCEL)
+            raise
+
+    def running(self, name: str, host: str, worker: str) -> None:
+        self._at_work[name] = host
+        self._ledger.add("running", case=name, host=host, worker=worker)
+        self._show()
+
+    def died(self, name: str, host: str, worker: str, why: str) -> None:
+        self._at_work.pop(name, None)
+        self._ledger.add("died", case=name, host=host, worker=worker, error=why)
+        where = f" on {host}" if host else ""
+        self._reporter.message(f"{name} is tried again on another worker: {why}{where}")
+        self._show()
+
+    def finished(self, name: str, answer: Mapping[str, Any]) -> None:
+        self._at_work.pop(name, None)
+        if answer.get("kind") in (OUTDATED, NOT_SHARED, ModelError.__name__):
+            raise ClassScaleError(answer["error"])
+        self._begin(name)
+        for message in answer["messages"]:
+            self._reporter.message(f"{name}: {message}")
+        host = answer["host"]
+        if "error" in answer:
+            self._fail(name, answer["kind"], answer["error"], host)
+            return
+        facts = {**answer["facts"], "host": host}
+        if "files" in answer:
+            try:
+                self._write(self._cases[name], answer["files"], facts)
+            except ClassScaleError as error:
+                self._fail(name, type(error).__name__, str(error), host)
+                return
+        self._ledger.add(
+            "done", case=name, host=host, seconds=answer["seconds"], structures=answer["facts"]["structures"]
+        )
+        self.done += 1
+        self._times.append(time.time())
+        self._reporter.result(**facts)
+        self._show()
+
+    def failed(self, name: str, kind: str, error: str) -> None:
+        self._begin(name)
+        self._fail(name, kind, error, self._at_work.pop(name, ""))
+
+    def waiting(self, workers: int) -> None:
+        if workers == 0 and self._workers != 0:
+            self._reporter.message("no worker is there")
+        elif workers and self._workers == 0:
+            self._reporter.message(f"{workers} worker{'s are' if workers > 1 else ' is'} there")
+        self._workers = workers
+        self._show()
+
+    def _begin(self, name: str) -> None:
+        self._reporter.begin(name, self._number[name], len(self._cases))
+
+    def _fail(self, name: str, kind: str, error: str, host: str) -> None:
+        self._ledger.add("failed", case=name, host=host, kind=kind, error=error)
+        self.failures.append(name)
+        self._reporter.error(ClassScaleError(error))
+        add_failed(self._report, self._cases[name], ClassScaleError(error), self._reporter)
+        self._show()
+
+    def _show(self) -> None:
+        """Show how far the cohort is."""
+        per_hour = pace(self._started, self._times)
+        left = self._todo - self.done - len(self.failures)
+        self._reporter.cohort(
+            CohortState(
+                done=self.skipped + self.done,
+                failed=len(self.failures),
+                total=len(self._cases),
+                hosts=Counter(self._at_work.values()),
+                per_hour=per_hour,
+                remaining=None if per_hour is None else 3600 * left / per_hour,
+            )
+        )
+
+    def _write(self, case: Case, files: Mapping[tuple[str, str], bytes], facts: dict[str, Any]) -> None:
+        """Write results that were sent; the segmentation gets its name last."""
+        job = self._cohort.job
+        folders = {"results": case.output.parent}
+        folders |= {side: Path(place) for side in ("confidence", "statistics") if (place := getattr(job, side))}
+        targets = {(side, name): folders[side] / name for side, name in files}
+        main, overwrite = ("results", case.output.name), self._replace[case.name]
+        record = self._records.begin(case.name, case.files)
+        with ExitStack() as stack:
+            order = sorted(targets, key=lambda one: one != main)  # renamed in reverse order
+            for one in order:
+                stack.enter_context(replacing(targets[one], overwrite)).write_bytes(files[one])
+            self._records.announce(record)
+        results = self._cohort.results(case)
+        self._records.commit(record, list(results.by_kind.values()))
+        facts |= results.paths()
+
+
+class _SentFiles:
+    """The files of cases and models, to be sent to the workers."""
+
+    def __init__(self, client: Any, cohort: CohortJob) -> None:
+        self._client = client
+        coarse = cohort.job.options.locate_with
+        names = [*map(str, cohort.job.models), *([] if coarse is None else [coarse])]
+        self._models = [name for name in names if os.path.exists(name)]  # others are of the catalogue, which all have
+        for name in self._models:
+            if os.path.isdir(name):
+                raise ModelError(
+                    f"{name} is a folder, and --transfer sends files. Pack the model first: classscaleseg pack {name} "
+                    "-o MODEL.zip"
+                )
+        self._sent: Any = None
+
+    def of(self, case: Case) -> tuple[Any, Any]:
+        """Return images of a case and the models, as the worker gets them.
+
+        :raises ImageError: if an image cannot be read.
+        :raises ModelError: if a model cannot be read.
+        """
+        return self._scatter(_contents(case)), self._model_files()
+
+    def _model_files(self) -> Any:
+        """Send the models once; again if the worker that had them has died."""
+        if self._sent is None or self._sent.status != "finished":
+            try:
+                self._sent = self._scatter({name: Path(name).read_bytes() for name in self._models})
+            except OSError as error:
+                raise ModelError(f"{error.filename} cannot be read ({error.strerror}).") from error
+        return self._sent
+
+    def _scatter(self, files: dict[str, bytes]) -> Any:
+        return self._client.scatter([files], hash=False)[0]
+
+
+def _contents(case: Case) -> dict[str, bytes]:
+    """Return the content of each file of a case, by its path below the folder of the first one."""
+    root, contents = case.files[0].parent, {}
+    try:
+        for file in case.files:
+            for one in sorted(file.rglob("*")) if file.is_dir() else [file]:
+                if one.is_file():
+                    contents[one.relative_to(root).as_posix()] = one.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{error.filename} cannot be read ({error.strerror}).") from error
+    return contents
+
+
+def _another_try(answer: Mapping[str, Any]) -> str | None:
+    """Say why a case should be tried on another worker: memory that ran out here may suffice there."""
+    return answer["error"] if answer.get("kind") == OutOfMemoryError.__name__ else None
+
+
+def _gpus(device: str) -> list[str | None] | None:
+    """Return for each GPU of this machine that a device means what makes it the only visible one; ``None`` on a CPU."""
+    name = choose_device(device)
+    if name == "cpu":
+        return None
+    if not name.startswith("cuda") or ":" in name:
+        return [None]  # one GPU, which the device names
+    import torch
+
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return list(visible or map(str, range(torch.cuda.device_count())))
