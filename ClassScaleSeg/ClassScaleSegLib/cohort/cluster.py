@@ -179,8 +179,15 @@ def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -
 
 
 def _kill_since(before: set[int]) -> None:
-    """Kill all processes that this one has started since."""
-    kill_all([child for child in descendants(os.getpid()) if child.pid not in before])
+    """Kill all processes that this one has started since, but not multiprocessing's own, which ends by itself."""
+    import psutil
+
+    workers = []
+    for child in descendants(os.getpid()):
+        with suppress(psutil.Error):  # it has ended
+            if child.pid not in before and not any("resource_tracker" in part for part in child.cmdline()):
+                workers.append(child)
+    kill_all(workers)
 
 
 @contextmanager

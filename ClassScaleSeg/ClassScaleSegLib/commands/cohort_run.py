@@ -64,12 +64,10 @@ def segment_on_cluster(
         history = read_ledger(folder)
         run = _Run(cohort, cases, records, report, reporter, ledger)
         todo = run.begin(history, where, sent, only)
-        try:
-            if todo:
-                with open_cluster(where, folder, _gpus(job.options.device), job.options.threads) as cluster:
-                    run.on(cluster, todo, sent)
-        finally:
-            ledger.add("end", done=run.done, failed=len(run.failures), skipped=run.skipped)
+        if todo:
+            with open_cluster(where, folder, _gpus(job.options.device), job.options.threads) as cluster:
+                run.on(cluster, todo, sent)
+        ledger.add("end", done=run.done, failed=len(run.failures), skipped=run.skipped)
     if report is not None and run.done:
         report.changed()
     reporter.end(run.done, run.skipped, run.failures)
