@@ -19,8 +19,8 @@ from ClassScaleSegLib.catalog import download
 from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.catalog.download import follow
 from ClassScaleSegLib.catalog.entries import Part
-from ClassScaleSegLib.locking import locked
 from ClassScaleSegLib.errors import Cancelled, CatalogError
+from ClassScaleSegLib.locking import locked
 from conftest import TOY
 from web import Page
 

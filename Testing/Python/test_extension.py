@@ -295,6 +295,7 @@ def test_the_embedded_models_are_three_and_released_ones_state_size_and_checksum
 # Questions before a download are tested where they are asked: test_catalog.py (command), test_module_panel.py (panel).
 
 NETWORK = {"aiohttp", "ftplib", "http", "httpx", "requests", "smtplib", "socket", "urllib.request", "urllib3", "xmlrpc"}
+CLUSTER = {"dask", "dask_jobqueue", "distributed"}  # the network of a cluster, which segment --cluster names
 SEGMENT_WITHOUT_NETWORK = """
 import sys
 
@@ -314,8 +315,8 @@ sys.exit(main(["segment", sys.argv[1], "-m", "toy-120", "-o", sys.argv[2], "--de
 """
 
 
-def test_two_files_alone_of_the_extension_can_reach_the_network() -> None:
-    users = set()
+def test_two_files_alone_of_the_extension_can_reach_the_network_and_few_a_cluster() -> None:
+    users, of_clusters = set(), set()
     for path, file in installed_files().items():
         if path.endswith(".py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -324,6 +325,10 @@ def test_two_files_alone_of_the_extension_can_reach_the_network() -> None:
                     names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
                 if any(name in NETWORK or name.partition(".")[0] in NETWORK for name in names):
                     users.add(path)
+                if any(name.partition(".")[0] in CLUSTER for name in names):
+                    of_clusters.add(path)
+    own = [f"ClassScaleSegLib/cohort/{name}.py" for name in ("cluster", "dispatch", "queue_jobs")]
+    assert of_clusters == {*own, "ClassScaleSegLib/commands/case_worker.py"}
     assert users == {"ClassScaleSegLib/archive/connection.py", "ClassScaleSegLib/catalog/download.py"}
 
 

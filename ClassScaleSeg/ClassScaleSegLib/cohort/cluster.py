@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import ClassScaleError, innermost
 from ..process.process_tree import descendants, kill_all
 from .queue_file import Queue, read_queue
+from .queue_jobs import QueueJobs
 from .records import FOLDER
 
 ONE_CASE = "case"  # the resource of which every worker that is started here has one, and a case needs one
@@ -27,9 +28,9 @@ _CONFIG: dict[str, Any] = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
-    "distributed.scheduler.default-task-durations": {"segment": "1 minute"},  # until the first case is done
     "distributed.admin.tick.limit": "1 hour",  # a busy machine is no fault to tell of
     "distributed.comm.timeouts.connect": "20s",
+    "distributed.deploy.lost-worker-timeout": "5s",  # then a queue gets a new job
     # workers on this machine would write to the terminal
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "error",
 }
@@ -40,12 +41,16 @@ class Cluster:
 
     :ivar client: of Dask.
     :ivar what: the cluster in words.
+    :ivar seconds: after which a queue ends a worker; ``None`` if nothing does, or it is not known.
     :param most: workers that may be there at once; ``None`` if that is for others to decide.
+    :param jobs: of a queue.
     """
 
-    def __init__(self, client: Any, what: str, most: int | None) -> None:
-        self.client, self.what = client, what
-        self._most = most
+    def __init__(
+        self, client: Any, what: str, most: int | None, jobs: QueueJobs | None = None, seconds: float | None = None
+    ) -> None:
+        self.client, self.what, self.seconds = client, what, seconds
+        self._most, self._jobs = most, jobs
         self.workers = 0
         self.resources: dict[str, float] | None = None
         self.refresh()
@@ -66,6 +71,28 @@ class Cluster:
         """Whether the workers were started here, and end with this command."""
         return self._most is not None
 
+    def want(self, cases: int) -> None:
+        """Tell a queue how many cases are left.
+
+        :raises ClassScaleError: if it does not take the jobs.
+        """
+        if self._jobs is not None:
+            self._jobs.cases = cases
+            self._jobs.check()
+
+    def retire(self, worker: str) -> None:
+        """End a worker that has no time left for another case; a queue gets a new job in its place."""
+        self.client.retire_workers([worker], close_workers=True)
+
+    @property
+    def hint(self) -> str:
+        """Where to look if no workers come; empty if there is nothing to say."""
+        if self._jobs is None:
+            return "" if self.own else "start some (dask worker)"
+        ids = self._jobs.ids
+        listed = ", ".join(ids[:5]) + (" ..." if len(ids) > 5 else "")
+        return f"{len(ids)} jobs are with the queue ({listed}); what they print is in {self._jobs.logs}"
+
     def refresh(self) -> None:
         """Ask which workers there are."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
@@ -76,10 +103,7 @@ class Cluster:
 
     @property
     def window(self) -> int:
-        """How many cases may be with the workers at once: one at work and one waiting for each.
-
-        A queue gets its jobs by the number of waiting cases.
-        """
+        """How many cases may be with the workers at once: one at work and one waiting for each."""
         return max(2 * self.workers, self._most or 1)
 
 
@@ -169,6 +193,8 @@ def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -
         with Client(cluster, timeout=_SECONDS_TO_CONNECT) as client:
             yield Cluster(client, f"{count} worker{'s' * (count != 1)} on this machine", count)
     except BaseException:
+        for nanny in [] if cluster is None else cluster.workers.values():
+            nanny.auto_restart = False
         _kill_since(before)  # at once: a worker in the middle of a case would take long to close
         raise
     finally:
@@ -212,18 +238,17 @@ def _queue(queue: Queue, folder: Path) -> Iterator[Cluster]:
     import dask
     from distributed import Client
 
-    with dask.config.set({"distributed.scheduler.allowed-failures": _RETRIES_OF_DASK}):
-        cluster = queue.open(folder / FOLDER / "logs", ONE_CASE)
+    with dask.config.set({"distributed.scheduler.allowed-failures": _RETRIES_OF_DASK}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the port of the dashboard, which may be in use
+        jobs = QueueJobs(queue, folder / FOLDER / "jobs", ONE_CASE)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a port that is in use, such as that of the dashboard
-                workers = queue.maximum * queue.processes(cluster)
-            cluster.adapt(minimum_jobs=queue.minimum, maximum_jobs=queue.maximum, interval="2s", wait_count=5)
-            with Client(cluster, timeout=_SECONDS_TO_CONNECT) as client:
-                yield Cluster(client, f"up to {queue.maximum} jobs of {queue.kind}", workers)
+            jobs.start()
+            with Client(jobs.cluster, timeout=_SECONDS_TO_CONNECT) as client:
+                what = f"up to {queue.maximum} job{'s' * (queue.maximum != 1)} of {queue.kind}"
+                yield Cluster(client, what, queue.maximum * jobs.processes, jobs, queue.seconds)
         finally:
             with suppress(Exception):
-                cluster.close(timeout=_SECONDS_TO_CLOSE)
+                jobs.cluster.close(timeout=_SECONDS_TO_CLOSE)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ worker that dies takes the blame for no case that was only waiting for it.
 from __future__ import annotations
 
 import os
+import platform
 import queue
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +24,7 @@ RETRIES = 3  # after the first attempt
 _LOST_WHILE_WAITING = 20  # times that the worker of a case may die before the case began
 _SECONDS_BETWEEN = 0.5  # between looks at the workers
 _SECONDS_WITHOUT_SCHEDULER = 30
+LEAVES = "leaves"  # in an answer: the worker has no time for the case, and will do no other
 Arguments = Callable[[], tuple[Any, ...]]  # of a case, made anew for each attempt
 
 
@@ -42,8 +43,8 @@ class Observer(Protocol):
     def failed(self, name: str, kind: str, error: str) -> None:
         """A case is given up."""
 
-    def waiting(self, workers: int) -> None:
-        """Some time has passed."""
+    def waiting(self, workers: int, hint: str) -> None:
+        """Some time has passed; if there are no workers, ``hint`` says where to look."""
 
 
 @dataclass
@@ -54,6 +55,7 @@ class _Attempt:
     future: Any
     host: str = ""
     worker: str = ""
+    address: str = ""
 
 
 def dispatch(
@@ -67,7 +69,7 @@ def dispatch(
     """Run a function for each case on the workers, each of which gets one case at a time.
 
     :param function: called on a worker with the arguments of a case and the number of the attempt, from 1. It should
-        call :func:`tell_begin` first.
+        call :func:`tell_begin` first. If it answers with :data:`LEAVES`, the case goes to another worker.
     :param cases: name and arguments of each. If these cannot be made, by a `ClassScaleError`, the case has failed.
     :param topic: name of the messages of :func:`tell_begin`, of this run alone.
     :param try_again: says why a case should be tried elsewhere, from the answer of the function.
@@ -81,8 +83,8 @@ def tell_begin(topic: str, name: str) -> None:
     from distributed import get_worker
 
     worker = get_worker()
-    facts = {"name": name, "host": socket.gethostname(), "worker": f"{worker.address} (process {os.getpid()})"}
-    worker.log_event(topic, facts)
+    process = f"{worker.address} (process {os.getpid()})"
+    worker.log_event(topic, {"name": name, "host": platform.node(), "process": process})
 
 
 class _Dispatch:
@@ -111,6 +113,7 @@ class _Dispatch:
         looked = time.monotonic()
         try:
             while self._pending or self._at_work:
+                self._cluster.want(len(self._pending) + len(self._at_work))
                 while self._pending and len(self._at_work) < self._cluster.window:
                     self._submit(self._pending.popleft())
                 try:
@@ -150,14 +153,14 @@ class _Dispatch:
         attempt = next((each for each in self._at_work.values() if each.index == index), None)
         if attempt is None:  # of an attempt that is over
             return
-        if attempt.worker and attempt.worker != facts["worker"]:
+        if attempt.worker and attempt.worker != facts["process"]:
             self._died(attempt, "its worker died")
             if self._deaths[index] > RETRIES:
                 attempt.future.cancel()
                 del self._at_work[attempt.future.key]
                 self._give_up(index)
                 return
-        attempt.host, attempt.worker = facts["host"], facts["worker"]
+        attempt.host, attempt.worker, attempt.address = facts["host"], facts["process"], facts["worker"]
         self._observer.running(facts["name"], attempt.host, attempt.worker)
 
     def _end(self, key: str) -> None:
@@ -169,7 +172,10 @@ class _Dispatch:
         index, future, name = attempt.index, attempt.future, self._cases[attempt.index][0]
         if future.status == "finished":
             answer = future.result()
-            if (why := self._try_again(answer)) is not None and self._deaths[index] < RETRIES:
+            if answer.get(LEAVES):
+                self._cluster.retire(attempt.address)
+                self._pending.appendleft(index)
+            elif (why := self._try_again(answer)) is not None and self._deaths[index] < RETRIES:
                 self._died(attempt, why)
                 self._pending.append(index)
             else:
@@ -220,7 +226,7 @@ class _Dispatch:
             if time.monotonic() - self._alone_since > _SECONDS_WITHOUT_SCHEDULER:
                 said = f"The scheduler of the cluster does not answer any more ({innermost(error)})."
                 raise ClassScaleError(f"{said} Run the command again to go on.") from error
-        self._observer.waiting(self._cluster.workers)
+        self._observer.waiting(self._cluster.workers, "" if self._cluster.workers else self._cluster.hint)
 
 
 def _unusable(error: BaseException) -> ClassScaleError:

@@ -190,7 +190,7 @@ def _note(history: History, line: str) -> None:
         name = facts["case"] if event in ("running", "died", "done", "failed") else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return  # cut off, or not of ours
-    if event == "begin":
+    if event == "begin" and type(facts.get("cases")) is int:
         history.begin, history.ended, history.times, history.started = facts, False, [], at
         for case in history.cases.values():
             case.state, case.deaths = "stopped" if case.state in ("running", "waiting") else case.state, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,6 @@ KINDS = {
     "htcondor": "HTCondorCluster",
 }
 _KEYS = ("queue", "jobs", "options")
-# A worker whose process is large is not to be paused or killed by Dask; the queue has its own limit.
-_ENVIRONMENT = tuple(
-    f"export DASK_DISTRIBUTED__WORKER__MEMORY__{limit}=False" for limit in ("TARGET", "SPILL", "PAUSE", "TERMINATE")
-)
 
 
 @dataclass(frozen=True)
@@ -38,29 +35,27 @@ class Queue:
     maximum: int
     options: dict[str, Any]
 
-    def open(self, logs: Path, resource: str) -> Any:
-        """Return dask-jobqueue's cluster, without jobs yet.
+    @property
+    def seconds(self) -> float | None:
+        """The time that a job may take, if the options say it in a form that is understood.
 
-        :param logs: folder for what the jobs print, unless the options name one.
-        :param resource: of which each worker has one.
-        :raises ClassScaleError: if dask-jobqueue does not understand the options.
+        >>> Queue(Path("q.yaml"), "slurm", 0, 1, {"walltime": "1-02:30:00"}).seconds
+        95400.0
         """
-        import dask_jobqueue
+        return _seconds(str(self.options.get("walltime", "")), self.kind)
 
-        options = {"log_directory": str(logs), **self.options}
-        options["worker_extra_args"] = ["--resources", f"{resource}=1", *options.get("worker_extra_args", [])]
-        options["job_script_prologue"] = [*_ENVIRONMENT, *options.get("job_script_prologue", [])]
-        try:
-            return getattr(dask_jobqueue, KINDS[self.kind])(**options)
-        except (TypeError, ValueError) as error:
-            raise ClassScaleError(
-                f"{self.file}: dask-jobqueue cannot use these options for {self.kind} ({reason(error)}). Its "
-                f"documentation of {KINDS[self.kind]} lists them."
-            ) from error
 
-    def processes(self, cluster: Any) -> int:
-        """Return how many workers a job has."""
-        return int(self.options.get("processes") or cluster._dummy_job.worker_processes)
+def _seconds(walltime: str, kind: str) -> float | None:
+    """Return the seconds of ``[days-]hours:minutes:seconds``; LSF's ``hours:minutes``, and SLURM's ``minutes``."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", walltime.strip())
+    if match is None:
+        return None
+    days, first, second, third = (float(number or 0) for number in match.groups())
+    if match[4] is not None or match[1] is not None or (match[3] is not None and kind == "lsf"):
+        return 86400 * days + 3600 * first + 60 * second + third
+    if match[3] is not None:
+        return 60 * first + second
+    return first if kind == "pbs" else 60 * first
 
 
 def read_queue(file: Path) -> Queue:
@@ -88,7 +83,7 @@ def read_queue(file: Path) -> Queue:
     if facts["queue"] not in KINDS:
         raise ClassScaleError(f"{file}: the queue is {facts['queue']!r}; it must be one of {', '.join(KINDS)}.")
     jobs, options = facts.get("jobs", 1), facts.get("options") or {}
-    minimum, maximum = (jobs.get("minimum", 0), jobs.get("maximum")) if isinstance(jobs, dict) else (jobs, jobs)
+    minimum, maximum = (jobs.get("minimum", 0), jobs.get("maximum")) if isinstance(jobs, dict) else (0, jobs)
     if type(minimum) is not int or type(maximum) is not int or not 0 <= minimum <= maximum or maximum < 1:
         raise ClassScaleError(
             f"{file}: jobs must be a number, or minimum and maximum, such as {{minimum: 0, maximum: 20}}."

@@ -142,10 +142,14 @@ class Records:
                 return Finding(State.KEPT, f"{said}; --overwrite makes all anew")
         return Finding(State.AGAIN, f"its results were made {difference}", True)
 
-    def begin(self, name: str, images: Sequence[Path]) -> dict[str, Any]:
-        """Return a record of results that are about to be made from the images as they are now."""
+    def begin(self, name: str, images: Sequence[Path], run: str | None = None) -> dict[str, Any]:
+        """Return a record of results that are about to be made from the images as they are now.
+
+        :param run: id of the run on a cluster.
+        """
         return {
             "case": name,
+            "run": run,
             "state": "writing",
             "models": self.recipe.models,
             "options": self.recipe.options,
@@ -161,8 +165,10 @@ class Records:
         """
         self._write(record)
 
-    def commit(self, record: dict[str, Any], outputs: Sequence[Path]) -> None:
+    def commit(self, record: dict[str, Any], outputs: Sequence[Path], structures: int) -> None:
         """Note that all results of a case have their names.
+
+        :param structures: their number.
 
         :raises OutputError: if the record cannot be written, or a result not be read.
         """
@@ -170,7 +176,15 @@ class Records:
             files = {output.name: [*_stat(output), sha256_of(output)] for output in outputs}
         except OSError as error:
             raise unwritable(outputs[0], error) from error
-        self._write({**record, "state": "done", "files": files})
+        self._write({**record, "state": "done", "files": files, "structures": structures})
+
+    def structures(self, name: str, run: str) -> int | None:
+        """Return the number of structures of a case that a run has finished; ``None`` if it has not."""
+        record = self._read(name)
+        if record is None or record["state"] != "done" or record.get("run") != run:
+            return None
+        found = record.get("structures")
+        return found if type(found) is int else None
 
     def tidy(self, outputs: Iterable[Path]) -> None:
         """Remove unfinished files that killed processes have left in the folders of results."""

@@ -25,6 +25,7 @@ class CaseRunner:
     :param more_formats: suffixes of further files of the segmentation, beside the first one.
     :param report: gets every case that was segmented.
     :param records: note how the results of each of many cases were made; ``None`` for a single case.
+    :param run: id of the run, for the records.
     :param cancel: a token whose ``is_set()`` is checked at every step.
     """
 
@@ -36,9 +37,17 @@ class CaseRunner:
         report: JobReport | None = None,
         records: Records | None = None,
         cancel: CancelToken | None = None,
+        run: str | None = None,
     ) -> None:
-        self._job, self._models, self._more_formats = job, models, more_formats
+        self._run, self._job, self._models, self._more_formats = run, job, models, more_formats
         self._report, self._records, self._cancel = report, records, cancel
+
+    def finished(self, case: Case, run: str) -> dict[str, Any] | None:
+        """Return what was reported of a case that a run has finished already; ``None`` if it has not."""
+        structures = None if self._records is None else self._records.structures(case.name, run)
+        if structures is None:
+            return None
+        return {**self.results(case).paths(), "structures": structures, "seconds": 0.0}
 
     def results(self, case: Case) -> CaseResults:
         """Return the files of a case."""
@@ -62,7 +71,7 @@ class CaseRunner:
         _refuse_name(case)
         results = self.results(case)
         results.check(overwrite)
-        record = None if self._records is None else self._records.begin(case.name, case.files)
+        record = None if self._records is None else self._records.begin(case.name, case.files, self._run)
         noting = reporter if self._report is None else self._report.begin(case, reporter)
         images = case.files[0] if len(case.files) == 1 else case.files
         dicom = results.dicom(self._job, case, noting, self._models)
@@ -77,14 +86,13 @@ class CaseRunner:
 
         result = self._models.run(images, progress=noting.progress, cancel=self._cancel, accept=accept)
         noting.progress(Progress("write", 0, 1))
-        measured = Measured(result, case, self._models)
+        measured, facts = Measured(result, case, self._models), results.facts(result)
         may_write()
         if self._records is not None and record is not None:
             self._records.announce(record)
         results.write(result, measured, overwrite, self._job.options.keep_empty, dicom)
         if self._records is not None and record is not None:
-            self._records.commit(record, list(results.by_kind.values()))
-        facts = results.facts(result)
+            self._records.commit(record, list(results.by_kind.values()), facts["structures"])
         if self._report is not None and (page := self._report.add(case, result, measured, results)) is not None:
             facts["report"] = page
         facts["seconds"] = round(time.monotonic() - begin, 2)

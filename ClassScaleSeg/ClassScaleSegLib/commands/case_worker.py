@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
-import socket
 import tempfile
 import threading
 import time
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..cohort.dispatch import tell_begin
+from ..cohort.dispatch import LEAVES, tell_begin
 from ..cohort.ledger import is_latest
 from ..cohort.records import Recipe
 from ..errors import ClassScaleError, ModelError
@@ -30,6 +30,9 @@ OUTDATED, NOT_SHARED = "Outdated", "NotShared"  # errors of a worker, not of a c
 _GPU_LOST = 7  # exit code of a worker whose GPU does not answer any more
 _LOST = ("CUDA error", "CUDA driver error", "device-side assert", "uncorrectable ECC")
 
+_MARGIN = 1.2  # by which a case may take longer than the longest one so far
+_PARENTS = 2  # its nanny, and the script of the job
+_longest = 0.0  # seconds of a case in this process
 _one_case = threading.Lock()  # a worker of a foreign scheduler may have several threads
 _cancelled: dict[str, threading.Event] = {}  # by run
 _opened: dict[str, CaseRunner] = {}  # by run; only the latest one
@@ -44,12 +47,14 @@ class Setup:
     :ivar cohort: with absolute paths.
     :ivar recipe: of the results; the worker's models must be the same.
     :ivar run: its id.
+    :ivar seconds: after which a queue ends a worker; ``None`` if nothing does.
     :ivar sent: images and results are sent, so the worker need not see the folder of results.
     """
 
     cohort: CohortJob
     recipe: Recipe
     run: str
+    seconds: float | None = None
     sent: bool = False
 
 
@@ -73,18 +78,33 @@ def segment_case(setup: Setup, case: Case, overwrite: bool, attempt: int) -> dic
 
 
 def _segment_case(setup: Setup, case: Case, overwrite: bool) -> dict[str, Any]:
+    global _longest
     begin, reporter = time.monotonic(), _Notes()
+    if setup.seconds is not None and _longest and _seconds_since_start() + _MARGIN * _longest > setup.seconds:
+        return {LEAVES: True}
     tell_begin(setup.run, case.name)
-    answer: dict[str, Any] = {"host": socket.gethostname(), "messages": reporter.messages}
+    answer: dict[str, Any] = {"host": platform.node(), "messages": reporter.messages}
     try:
         _refuse_outdated(setup)
-        answer["facts"] = _runner(setup).run(case, reporter, overwrite, lambda: _refuse_outdated(setup))
+        runner = _runner(setup)
+        facts = runner.finished(case, setup.run)  # by a worker that died before its answer arrived
+        answer["facts"] = facts or runner.run(case, reporter, overwrite, lambda: _refuse_outdated(setup))
     except Exception as error:
         if _gpu_is_lost(error):
             os._exit(_GPU_LOST)  # no later case of this process could use it; the next process may
         sentence = case_error(case.name, error, reporter)
         answer |= {"kind": getattr(sentence, "kind", type(sentence).__name__), "error": str(sentence)}
-    return {**answer, "seconds": round(time.monotonic() - begin, 2)}
+    seconds = time.monotonic() - begin
+    _longest = max(_longest, seconds)
+    return {**answer, "seconds": round(seconds, 2)}
+
+
+def _seconds_since_start() -> float:
+    """Return for how long this process has been running, or the job of a queue in which it is."""
+    import psutil
+
+    process = psutil.Process()
+    return time.time() - min(each.create_time() for each in (process, *process.parents()[:_PARENTS]))
 
 
 def cancel_run(run: str) -> None:
@@ -101,7 +121,7 @@ def _refuse_outdated(setup: Setup) -> None:
     if latest is None:
         raise WorkerError(
             NOT_SHARED,
-            f"The host {socket.gethostname()} of a worker does not see {folder}. Use a folder that all hosts see under "
+            f"The host {platform.node()} of a worker does not see {folder}. Use a folder that all hosts see under "
             "the same path, or send images and results (--transfer).",
         )
     if not latest:
@@ -116,13 +136,13 @@ def _runner(setup: Setup) -> CaseRunner:
         models = find_models(cohort.job)
         if models.checksums != setup.recipe.models:
             raise ModelError(
-                f"On the host {socket.gethostname()}, {', '.join(map(str, cohort.job.models))} is another model than "
+                f"On the host {platform.node()}, {', '.join(map(str, cohort.job.models))} is another model than "
                 "where the command runs. Copy it there, or give a path that all hosts see."
             )
         models.open()
         cancel = _cancelled.setdefault(setup.run, threading.Event())
         records, report = cohort.records(models), cohort.report(models)
-        _opened[setup.run] = CaseRunner(cohort.job, models, cohort.formats[1:], report, records, cancel)
+        _opened[setup.run] = CaseRunner(cohort.job, models, cohort.formats[1:], report, records, cancel, setup.run)
     return _opened[setup.run]
 
 
@@ -190,12 +210,16 @@ def segment_sent_case(
 
 
 def _place(run: str) -> Path:
-    """Return a temporary folder of this process for a run; that of another run is removed."""
+    """Return a folder of this process for a run, in that of its worker, which Dask removes if the process is killed."""
+    from distributed import get_worker
+
     if run not in _places:
         for place in _places.values():
             place.cleanup()
         _places.clear()
-        _places[run] = tempfile.TemporaryDirectory(prefix="classscaleseg-", ignore_cleanup_errors=True)
+        _places[run] = tempfile.TemporaryDirectory(
+            prefix="classscaleseg-", dir=get_worker().local_directory, ignore_cleanup_errors=True
+        )
     return Path(_places[run].name)
 
 

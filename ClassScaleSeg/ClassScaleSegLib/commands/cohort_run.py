@@ -29,6 +29,7 @@ from .job_report import JobReport
 from .reporting import CohortState, Reporter
 
 _SECONDS_TO_CANCEL = 2
+_SECONDS_ALONE = 60  # without workers, before that is told
 
 
 def segment_on_cluster(
@@ -67,6 +68,7 @@ def segment_on_cluster(
         if todo:
             with open_cluster(where, folder, _gpus(job.options.device), job.options.threads) as cluster:
                 run.on(cluster, todo, sent)
+        records.tidy(case.output for case in cases)  # of workers that died
         ledger.add("end", done=run.done, failed=len(run.failures), skipped=run.skipped)
     if report is not None and run.done:
         report.changed()
@@ -98,7 +100,7 @@ class _Run:
         self._at_work: dict[str, str] = {}  # host by case
         self._times: list[float] = []
         self._started = time.time()
-        self._workers: int | None = None
+        self._alone_since, self._told_alone = time.monotonic(), False
         self.done, self.skipped = 0, 0
         self.failures: list[str] = []
         self._todo = 0
@@ -152,7 +154,7 @@ class _Run:
         """Segment cases on a cluster."""
         page = f"; its dashboard is {cluster.dashboard}" if cluster.dashboard else ""
         self._reporter.message(f"{len(todo)} of {len(self._cases)} cases to do on {cluster.what}{page}")
-        setup = Setup(self._cohort, self._records.recipe, self._ledger.run, sent)
+        setup = Setup(self._cohort, self._records.recipe, self._ledger.run, cluster.seconds, sent)
         files = _SentFiles(cluster.client, self._cohort) if sent else None
 
         def arguments(case: Case, overwrite: bool) -> tuple[Any, ...]:
@@ -212,12 +214,13 @@ class _Run:
         self._begin(name)
         self._fail(name, kind, error, self._at_work.pop(name, ""))
 
-    def waiting(self, workers: int) -> None:
-        if workers == 0 and self._workers != 0:
-            self._reporter.message("no worker is there")
-        elif workers and self._workers == 0:
-            self._reporter.message(f"{workers} worker{'s are' if workers > 1 else ' is'} there")
-        self._workers = workers
+    def waiting(self, workers: int, hint: str) -> None:
+        now = time.monotonic()
+        if workers:
+            self._alone_since, self._told_alone = now, False
+        elif now - self._alone_since > _SECONDS_ALONE and not self._told_alone:
+            self._told_alone = True
+            self._reporter.message(f"No worker is there{f': {hint}' if hint else ''}.")
         self._show()
 
     def _begin(self, name: str) -> None:
@@ -252,14 +255,14 @@ class _Run:
         folders |= {side: Path(place) for side in ("confidence", "statistics") if (place := getattr(job, side))}
         targets = {(side, name): folders[side] / name for side, name in files}
         main, overwrite = ("results", case.output.name), self._replace[case.name]
-        record = self._records.begin(case.name, case.files)
+        record = self._records.begin(case.name, case.files, self._ledger.run)
         with ExitStack() as stack:
             order = sorted(targets, key=lambda one: one != main)  # renamed in reverse order
             for one in order:
                 stack.enter_context(replacing(targets[one], overwrite)).write_bytes(files[one])
             self._records.announce(record)
         results = self._cohort.results(case)
-        self._records.commit(record, list(results.by_kind.values()))
+        self._records.commit(record, list(results.by_kind.values()), facts["structures"])
         facts |= results.paths()
 
 

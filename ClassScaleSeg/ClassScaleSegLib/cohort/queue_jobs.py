@@ -1,0 +1,99 @@
+"""The jobs of a queue: as many as there are cases left, renewed when the queue ends them, and their faults told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import ClassScaleError, reason
+from .queue_file import KINDS, Queue
+
+# A process that has taken much memory is not to be paused or killed by Dask; the queue has its own limit.
+_ENVIRONMENT = tuple(
+    f"export DASK_DISTRIBUTED__WORKER__MEMORY__{limit}=False" for limit in ("TARGET", "SPILL", "PAUSE", "TERMINATE")
+)
+
+
+class QueueJobs:
+    """Workers that are jobs of a queue; see :class:`~ClassScaleSegLib.cohort.queue_file.Queue`.
+
+    :ivar cases: how many cases are left, for which jobs are wanted.
+    :param logs: folder for what the jobs print, unless the options name one.
+    :param resource: of which each worker has one.
+    :raises ClassScaleError: if dask-jobqueue does not understand the options.
+    """
+
+    def __init__(self, queue: Queue, logs: Path, resource: str) -> None:
+        import dask_jobqueue
+
+        kind, self.cases, self._fault = getattr(dask_jobqueue, KINDS[queue.kind]), 0, ""
+        options = {"log_directory": str(logs), "processes": 1, **queue.options}
+        options["worker_extra_args"] = ["--resources", f"{resource}=1", *options.get("worker_extra_args", [])]
+        options["job_script_prologue"] = [*_ENVIRONMENT, *options.get("job_script_prologue", [])]
+        self._queue, self.logs, self.processes = queue, options["log_directory"], int(options["processes"])
+        try:
+            self.cluster = kind(job_cls=_telling(kind.job_cls, self._note), **options)
+        except (TypeError, ValueError) as error:
+            raise ClassScaleError(
+                f"{queue.file}: dask-jobqueue cannot use these options for {queue.kind} ({reason(error)}). Its "
+                f"documentation of {KINDS[queue.kind]} lists them."
+            ) from error
+
+    def _note(self, fault: Exception) -> None:
+        self._fault = self._fault or str(fault)
+
+    def start(self) -> None:
+        """Ask the queue for jobs, and for new ones when it ends them, as long as cases are left."""
+        self.cluster.adapt(
+            Adaptive=_by_cases(lambda: self.cases),
+            minimum_jobs=self._queue.minimum,
+            maximum_jobs=self._queue.maximum,
+            interval="2s",
+            wait_count=5,
+        )
+
+    def check(self) -> None:
+        """Look whether the queue takes the jobs.
+
+        :raises ClassScaleError: if it has refused one; the message quotes it.
+        """
+        if self._fault:
+            lines = [line.strip() for line in self._fault.splitlines() if line.strip()]
+            said = next((line for line in lines if re.search(r"(?i)error|fail|invalid|denied", line)), lines[-1])
+            raise ClassScaleError(
+                f"The queue does not take the jobs of {self._queue.file} ({said}). Correct its options and run the "
+                "command again."
+            )
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the jobs, as the queue calls them."""
+        return sorted({str(job.job_id) for job in self.cluster.workers.values() if getattr(job, "job_id", None)})
+
+
+def _telling(job: Any, note: Callable[[Exception], None]) -> Any:
+    """Return a class of jobs that tell when they cannot be submitted; dask-jobqueue would wait for them for ever."""
+    from distributed.core import Status
+
+    class Telling(job):
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except Exception as error:  # of the command that submits, which may do anything
+                note(error)
+                self.status = Status.failed
+
+    return Telling
+
+
+def _by_cases(cases: Callable[[], int]) -> Any:
+    """Return a class that wants as many workers as there are cases; Dask's own goes by the time that tasks take."""
+    from distributed.deploy.adaptive import Adaptive
+
+    class ByCases(Adaptive):
+        async def target(self) -> int:
+            return cases()
+
+    return ByCases
