@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import colorsys
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_VALUE = 65535  # label maps are uint16
@@ -94,6 +96,24 @@ class Label:
     def codes(self) -> dict[str, Code | None]:
         """The five terminology codes by the names in ``CODE_FIELDS``; ``None`` for a missing code."""
         return {field: getattr(self, field) for field in CODE_FIELDS}
+
+
+def unique_names(labels: Iterable[Label]) -> dict[int, str]:
+    """Return the name of each label value; the value is part of it where several labels have the same.
+
+    >>> unique_names([Label(value, segment_id(value), "rib", segment_color(value)) for value in (3, 4)])
+    {3: 'rib (3)', 4: 'rib (4)'}
+    """
+    rows = tuple(labels)
+    times = Counter(label.name for label in rows)
+    taken, names = {name for name in times if times[name] == 1}, {}
+    for label in rows:
+        name = label.name
+        while times[label.name] > 1 and (name == label.name or name in taken):
+            name += f" ({label.value})"
+        taken.add(name)
+        names[label.value] = name
+    return names
 
 
 def segment_id(value: int) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -16,7 +15,7 @@ from ..images.cleanup import ClassChange
 from ..images.dicom_seg import UsedModel
 from ..images.measures import LabelMeasures
 from ..images.segmentation import Segmentation
-from ..labels.label import Code, Label
+from ..labels.label import Code, unique_names
 
 VERSION = 1  # of the JSON files; a reader refuses another one
 
@@ -131,7 +130,7 @@ def facts_of(name: str, result: Segmentation, measures: Mapping[int, LabelMeasur
     :param more: further fields of :class:`CaseFacts`.
     """
     labels = result.table.foreground
-    names = _unique_names(labels)
+    names = unique_names(labels)
     classes = tuple(
         ClassFacts(
             label.value,
@@ -153,19 +152,6 @@ def facts_of(name: str, result: Segmentation, measures: Mapping[int, LabelMeasur
         changes=result.changes,
         **more,
     )
-
-
-def _unique_names(labels: Sequence[Label]) -> dict[int, str]:
-    """Return the name of each label value; the value is part of it where several labels have the same."""
-    times = Counter(label.name for label in labels)
-    taken, names = {name for name in times if times[name] == 1}, {}
-    for label in labels:
-        name = label.name
-        while times[label.name] > 1 and (name == label.name or name in taken):
-            name += f" ({label.value})"
-        taken.add(name)
-        names[label.value] = name
-    return names
 
 
 def _structure(one: ClassFacts, found: LabelMeasures) -> Structure:
