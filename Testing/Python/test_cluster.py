@@ -97,7 +97,7 @@ def test_workers_on_this_machine_give_the_same_results_though_one_is_killed(case
 def scheduler():
     """A scheduler that runs already, with workers in threads of this process."""
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=":0"
     ) as cluster:
         yield cluster.scheduler_address
 

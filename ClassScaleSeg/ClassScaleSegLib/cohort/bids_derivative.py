@@ -33,6 +33,7 @@ _IGNORED = """\
 *.html
 *.mha
 *.nrrd
+report
 # the folder of CT images, which is a proposal yet (BIDS extension proposal 24)
 ct
 """

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..cohort.bids import refuse_missing_content
+from ..cohort.bids_derivative import write_side_files
 from ..cohort.records import Records
 from ..errors import ImageError
 from ..images.dicom_headers import modality_of
@@ -69,6 +71,8 @@ class CaseRunner:
         """
         begin = time.monotonic()
         _refuse_name(case)
+        if case.source is not None:
+            refuse_missing_content(case.files[0])
         results = self.results(case)
         results.check(overwrite)
         record = None if self._records is None else self._records.begin(case.name, case.files, self._run)
@@ -90,6 +94,8 @@ class CaseRunner:
         may_write()
         if self._records is not None and record is not None:
             self._records.announce(record)
+        if case.source is not None:
+            write_side_files(case.output, case.source, self._models.table)
         results.write(result, measured, overwrite, self._job.options.keep_empty, dicom)
         if self._records is not None and record is not None:
             self._records.commit(record, list(results.by_kind.values()), facts["structures"])

@@ -28,12 +28,14 @@ class Case:
     :ivar files: its channels in order, or one DICOM folder.
     :ivar output: file of the result.
     :ivar stem: name of the result without its suffix; if not given, the name of the case.
+    :ivar source: of an image of a BIDS dataset, its path there, with ``/``.
     """
 
     name: str
     files: tuple[Path, ...]
     output: Path
     stem: str | None = None
+    source: str | None = None
 
     def in_format(self, suffix: str) -> Path:
         """Return the file of the same result in another format, in the folder of the first one."""
@@ -47,6 +49,7 @@ class Cases:
     cases: tuple[Case, ...]
     many: bool  # whether a folder of cases or several images were given, even if the folder contains only one
     in_folder: bool = True  # whether results are in a folder, where they are named after the cases
+    left_out: tuple[str, ...] = ()  # a sentence for each file that may have been meant, and cannot be used
 
 
 def find_cases(

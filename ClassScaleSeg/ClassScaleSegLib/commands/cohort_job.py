@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from ..cohort.bids import bids_images
+from ..cohort.bids_derivative import write_derivative
 from ..cohort.records import Finding, Recipe, Records, State
-from ..errors import Cancelled, ClassScaleError, OutputError
+from ..errors import Cancelled, ClassScaleError, ImageError, OutputError
 from ..process.job import Job
 from ..process.terminal import flush
 from .case_runner import CaseRunner
@@ -16,6 +19,8 @@ from .job_models import JobModels
 from .job_report import JobReport
 from .reporting import Reporter
 from .results import CaseResults
+
+_MOST_TOLD = 10  # files that are left out
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,16 @@ class CohortJob:
         """Return the files of a case."""
         return CaseResults.of(self.job, case, True, self.formats[1:])
 
+    def begin(self, models: JobModels) -> None:
+        """Prepare the folder of results, if it is to be a BIDS derivative.
+
+        :raises OutputError: if it cannot be one.
+        """
+        if self.bids is not None:
+            checksums = [digest for _, digest in models.checksums]
+            used = [replace(model, sha256=digest) for (model, _), digest in zip(models.used, checksums, strict=True)]
+            write_derivative(Path(self.job.output), Path(self.job.images[0]), self.bids, used)
+
     def report(self, models: JobModels) -> JobReport | None:
         """Return the report, if one is wanted: cases that are segmented again replace what it has of them."""
         if self.job.report is None:
@@ -68,10 +83,27 @@ def find_cohort(job: Job, models: JobModels, suffix: str, bids: str | None = Non
 
     :param suffix: of the segmentations, such as ``.seg.nrrd``, if they are written into a folder.
     :param bids: as of :class:`CohortJob`.
-    :raises ImageError: if the images do not match the model.
+    :raises ImageError: if the images do not match the model, or it is no BIDS dataset.
     :raises OutputError: if there are many cases and ``output`` is a file.
     """
-    return find_cases(job.images, models.channels, job.output, suffix, models.flat)
+    if bids is None:
+        return find_cases(job.images, models.channels, job.output, suffix, models.flat)
+    if models.channels != 1:
+        raise ImageError(f"The model needs {models.channels} channels, and --bids gives one image to each case.")
+    found = bids_images(job.images[0], bids, job.output)
+    cases = (
+        Case(image.name, (image.file,), image.output, image.output.name.removesuffix(suffix), image.source)
+        for image in found.images
+    )
+    return Cases(tuple(cases), many=True, left_out=found.left_out)
+
+
+def tell_left_out(found: Cases, reporter: Reporter) -> None:
+    """Tell which files of a BIDS dataset are left out; of many, the first ones."""
+    for sentence in found.left_out[:_MOST_TOLD]:
+        reporter.message(sentence)
+    if len(found.left_out) > _MOST_TOLD:
+        reporter.message(f"{len(found.left_out) - _MOST_TOLD} more files are left out.")
 
 
 def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, reporter: Reporter) -> list[str]:
@@ -82,6 +114,7 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
     records, report = cohort.records(models), cohort.report(models)
     if report is not None:
         report.files.check()
+    cohort.begin(models)
     models.open()  # before the first case is named: a model that cannot be used is no fault of it
     runner = CaseRunner(cohort.job, models, cohort.formats[1:], report, records)
     failed, skipped = [], 0

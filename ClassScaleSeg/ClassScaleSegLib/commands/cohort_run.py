@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..cohort.bids import refuse_missing_content
 from ..cohort.cluster import Cluster, open_cluster
 from ..cohort.dispatch import dispatch
 from ..cohort.ledger import PUT_ASIDE, History, Ledger, open_ledger, pace, read_ledger
@@ -61,6 +62,7 @@ def segment_on_cluster(
     records, report = cohort.records(models), cohort.report(models)
     if report is not None:
         report.files.check()
+    cohort.begin(models)
     with open_ledger(folder) as ledger, writing_page(report):
         history = read_ledger(folder)
         run = _Run(cohort, cases, records, report, reporter, ledger)
@@ -305,6 +307,8 @@ class _SentFiles:
 
 def _contents(case: Case) -> dict[str, bytes]:
     """Return the content of each file of a case, by its path below the folder of the first one."""
+    if case.source is not None:
+        refuse_missing_content(case.files[0])
     root, contents = case.files[0].parent, {}
     try:
         for file in case.files:

@@ -14,7 +14,8 @@ from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
 from ..inference.locating import open_locating, refuse_other_channels
 from ..inference.segmenter import segment_with
-from ..inference.several_models import common_channels, segment_parts
+from ..inference.several_models import common_channels, common_table, segment_parts
+from ..labels.table import LabelTable
 from ..models.advice import advise, advise_on_modality
 from ..models.identity import model_sha256
 from ..models.model import open_model
@@ -59,6 +60,16 @@ class JobModels:
     def used(self) -> tuple[tuple[UsedModel, Path], ...]:
         """Names and licences of all models, and the paths of their files."""
         return tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in self.all)
+
+    @cached_property
+    def table(self) -> LabelTable:
+        """All classes of the job.
+
+        :raises LabelTableError: if a class that was chosen does not exist.
+        """
+        tables = [summary.table for summary in self.summaries]
+        table = tables[0] if len(tables) == 1 else common_table(tables)
+        return table if self.options.classes is None else table.select(self.options.classes)
 
     @cached_property
     def checksums(self) -> tuple[tuple[str, str], ...]:

@@ -18,7 +18,6 @@ from ..images.formats import SEGMENTATION_SUFFIXES, files_of
 from ..images.segmentation import Segmentation
 from ..inference.devices import choose_device
 from ..inference.progress import Progress
-from ..inference.several_models import common_table
 from ..labels.table import LabelTable
 from ..process.job import Job
 from ..report.facts import Run
@@ -147,18 +146,11 @@ class JobReport:
         with named(file):
             known = LabelTable.from_csv(beside[0]) if beside and beside[0].is_file() else None
             result = Segmentation.from_image(file, known)
-        own, table = result.table.foreground, self._table
+        own, table = result.table.foreground, self._models.table
         if all(label.value in table and table[label.value].name == label.name for label in own):
             return (replace(result, table=table) if known is None else result), []
         said = "The segmentation was there already, and names other classes than this run: it may be of another model."
         return result, [said]
-
-    @cached_property
-    def _table(self) -> LabelTable:
-        """All classes of the job."""
-        tables = [one.table for one in self._models.summaries]
-        table = tables[0] if len(tables) == 1 else common_table(tables)
-        return table if self._job.options.classes is None else table.select(self._job.options.classes)
 
     @cached_property
     def _used(self) -> list[UsedModel]:

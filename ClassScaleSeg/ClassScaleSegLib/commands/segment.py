@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import errors
+from ..cohort.bids import RESULT, default_suffix
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
 from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job, read_job
 from .case_runner import CaseRunner
-from .cohort_job import CohortJob, find_cohort, segment_here
+from .cohort_job import CohortJob, find_cohort, segment_here, tell_left_out
 from .cohort_run import segment_on_cluster
-from .job_models import find_models
+from .job_models import JobModels, find_models
 from .job_report import JobReport
 from .options import add_options
 from .reporting import Reporter
 
 FORMATS = (".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX, RTSTRUCT_SUFFIX)
+BIDS_FORMAT = RESULT[RESULT.index(".") :]
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file
 _IN_JOB = ("images", "output", "model", "confidence", "statistics", "report", "classes_file", *_OPTIONS)
+
+
+def instead(*others: argparse.Action) -> Callable[[str], Path]:
+    """Return the type of an option with a path, beside which others are not required."""
+
+    def path(text: str) -> Path:
+        for other in others:
+            other.required = False
+        return Path(text)
+
+    return path
 
 
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +45,18 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="IMAGE",
         help="an image, one file per channel, a DICOM folder, several images, or a folder of images or DICOM folders",
+    )
+    parser.add_argument(
+        "--bids",
+        type=instead(images),
+        metavar="DATASET",
+        help="take the images of a BIDS dataset, and make OUT a BIDS derivative, instead of IMAGE",
+    )
+    parser.add_argument(
+        "--bids-suffix",
+        metavar="SUFFIX",
+        help="which images of the dataset: the end of their names, such as FLAIR or acq-mprage*_T1w (default: ct for a "
+        "model for CT, T1w for MR)",
     )
     output = parser.add_argument(
         "-o",
@@ -110,13 +136,9 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         help="when the process PID ends, stop and remove FOLDER",
     )
 
-    def instead_of_the_rest(file: str) -> Path:
-        images.required = output.required = model.required = False
-        return Path(file)
-
     programs.add_argument(
         "--job",
-        type=instead_of_the_rest,
+        type=instead(images, output, model),
         metavar="FILE",
         help="take images, models, results and all choices from FILE, in JSON, instead of options",
     )
@@ -140,9 +162,12 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             raise
         reporter.error(error)
         return ExitCode.USAGE
-    formats = tuple(dict.fromkeys(options.format or [".seg.nrrd"]))
     models = find_models(job)
-    found = find_cohort(job, models, formats[0])
+    bids = _bids(options, models)
+    first = [] if bids is None else [BIDS_FORMAT]
+    formats = tuple(dict.fromkeys([*first, *(options.format or ([".seg.nrrd"] if bids is None else []))]))
+    found = find_cohort(job, models, formats[0], bids)
+    tell_left_out(found, reporter)
     if options.format and not found.in_folder:
         raise errors.OutputError(f"--format is for results in a folder, and {job.output} is a file. Leave one out.")
     if options.transfer and options.cluster is None:
@@ -150,7 +175,7 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     if options.cluster is not None and not found.many:
         raise errors.ImageError("--cluster is for many cases: give a folder of images, or several images.")
     if found.many:
-        cohort = CohortJob(job, formats, options.overwrite)
+        cohort = CohortJob(job, formats, options.overwrite, bids)
         if options.cluster is None:
             failed = segment_here(cohort, found.cases, models, reporter)
         else:
@@ -162,6 +187,20 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     reporter.begin(found.cases[0].name, 1, 1)
     CaseRunner(job, models, report=report).run(found.cases[0], reporter, options.overwrite)
     return ExitCode.OK
+
+
+def _bids(options: argparse.Namespace, models: JobModels) -> str | None:
+    """Return the suffix of the images of a BIDS dataset; ``None`` if there is no dataset.
+
+    :raises ImageError: if images are given beside it, or the suffix cannot be guessed.
+    """
+    if options.bids is None:
+        if options.bids_suffix is not None:
+            raise errors.ImageError("--bids-suffix chooses images of a BIDS dataset; name it (--bids).")
+        return None
+    if options.images:
+        raise errors.ImageError(f"--bids takes the images of {options.bids}, so leave {options.images[0]} out.")
+    return options.bids_suffix or default_suffix(models.summaries[0].modality)
 
 
 def read_classes(path: Path) -> list[str]:
@@ -190,7 +229,7 @@ def _job(options: argparse.Namespace) -> Job:
     output, *more = options.output
     statistics, *more_statistics = options.statistics or [None]
     return Job(
-        tuple(options.images),
+        tuple(options.images) if options.bids is None else (options.bids,),
         tuple(options.model),
         output,
         options.confidence,
