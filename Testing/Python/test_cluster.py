@@ -13,7 +13,7 @@ import pytest
 from ClassScaleSegLib import ClassScaleError
 from ClassScaleSegLib.cohort.dispatch import LEAVES
 from ClassScaleSegLib.cohort.ledger import NAME, read_ledger
-from ClassScaleSegLib.cohort.queue_file import read_queue
+from ClassScaleSegLib.cohort.queue_file import read_queue, seconds_of
 from ClassScaleSegLib.cohort.queue_jobs import QueueJobs
 from ClassScaleSegLib.cohort.records import FOLDER
 from ClassScaleSegLib.commands.main import ExitCode, main
@@ -198,6 +198,7 @@ def test_the_jobs_of_a_queue_take_one_case_at_a_time(tmp_path, kind):
     jobs = QueueJobs(read_queue(file), tmp_path / "logs", "case")
     with jobs.cluster as cluster:
         script = cluster.job_script()
+        assert jobs.seconds in (60, 3600)
     assert "--resources case=1 --death-timeout 90" in script and "--nthreads 4" in script
     assert "MEMORY__TERMINATE=False" in script and "module load x" in script and str(tmp_path / "logs") in script
     file.write_text(f"queue: {kind}\noptions: {{cores: 4, memory: 16 GB, colour: red}}\n")
@@ -218,9 +219,8 @@ def test_the_jobs_of_a_queue_take_one_case_at_a_time(tmp_path, kind):
         ("htcondor", "", None),
     ],
 )
-def test_the_time_of_a_job_is_understood(tmp_path, kind, walltime, seconds):
-    (tmp_path / "q.yaml").write_text(f"queue: {kind}\noptions: {{walltime: '{walltime}'}}\n")
-    assert read_queue(tmp_path / "q.yaml").seconds == seconds
+def test_the_time_of_a_job_is_understood(kind, walltime, seconds):
+    assert seconds_of(walltime, kind) == seconds
 
 
 def test_a_queue_that_takes_no_jobs_is_a_sentence(cases, write_model, tmp_path, capsys, monkeypatch):
@@ -243,4 +243,4 @@ def test_a_worker_leaves_before_the_queue_ends_it(monkeypatch):
     monkeypatch.setattr(case_worker, "_seconds_since_start", lambda: 50)
     monkeypatch.setattr(case_worker, "_longest", 10)
     setup = case_worker.Setup(None, None, "run", seconds=61)
-    assert case_worker.segment_case(setup, None, False, 1) == {LEAVES: True}
+    assert case_worker._segment_case(setup, None, False) == {LEAVES: True}

@@ -29,7 +29,9 @@ class Future:
     def release(self):
         pass
 
-    def result(self):
+    def result(self, timeout=None):
+        if isinstance(self._value, TimeoutError):
+            raise self._value
         return self._value
 
     exception = result
@@ -179,6 +181,21 @@ def test_a_worker_without_time_passes_the_case_on_and_goes():
     leaves = [lambda client, name, future: future.end("finished", {"leaves": True})]
     client, events, _ = run({"a": [leaves, GOOD], "b": [GOOD]})
     assert client.retired == [""] and [event[1] for event in events if event[0] == "a"] == ["running", "finished"]
+
+
+def answers(client, name, future):
+    client._handler((0, {"key": future.key, "answer": '{"answer": "told"}'}))
+
+
+def test_an_answer_that_was_told_counts_though_the_worker_died_then():
+    client, events, _ = run({"a": [[begins(), answers, dies]], "b": [GOOD]})
+    assert ("a", "finished", "told") in events and client.attempts == [("a", 1), ("b", 1)]
+
+
+def test_results_that_cannot_be_fetched_are_made_again():
+    gone = [begins(), lambda client, name, future: future.end("finished", TimeoutError())]
+    client, events, _ = run({"a": [gone, GOOD]})
+    assert client.attempts == [("a", 1), ("a", 2)] and events[-1] == ("a", "finished", "done")
 
 
 def test_an_answer_can_ask_for_another_worker():

@@ -245,7 +245,7 @@ def _queue(queue: Queue, folder: Path) -> Iterator[Cluster]:
             jobs.start()
             with Client(jobs.cluster, timeout=_SECONDS_TO_CONNECT) as client:
                 what = f"up to {queue.maximum} job{'s' * (queue.maximum != 1)} of {queue.kind}"
-                yield Cluster(client, what, queue.maximum * jobs.processes, jobs, queue.seconds)
+                yield Cluster(client, what, queue.maximum * jobs.processes, jobs, jobs.seconds)
         finally:
             with suppress(Exception):
                 jobs.cluster.close(timeout=_SECONDS_TO_CLOSE)

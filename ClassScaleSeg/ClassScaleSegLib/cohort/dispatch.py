@@ -7,6 +7,7 @@ worker that dies takes the blame for no case that was only waiting for it.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import queue
@@ -24,6 +25,7 @@ RETRIES = 3  # after the first attempt
 _LOST_WHILE_WAITING = 20  # times that the worker of a case may die before the case began
 _SECONDS_BETWEEN = 0.5  # between looks at the workers
 _SECONDS_WITHOUT_SCHEDULER = 30
+_SECONDS_TO_FETCH = 60  # the results of a case
 LEAVES = "leaves"  # in an answer: the worker has no time for the case, and will do no other
 Arguments = Callable[[], tuple[Any, ...]]  # of a case, made anew for each attempt
 
@@ -69,7 +71,8 @@ def dispatch(
     """Run a function for each case on the workers, each of which gets one case at a time.
 
     :param function: called on a worker with the arguments of a case and the number of the attempt, from 1. It should
-        call :func:`tell_begin` first. If it answers with :data:`LEAVES`, the case goes to another worker.
+        call :func:`tell_begin` first, and may call :func:`tell_answer` with what it returns. If it answers with
+        :data:`LEAVES`, the case goes to another worker.
     :param cases: name and arguments of each. If these cannot be made, by a `ClassScaleError`, the case has failed.
     :param topic: name of the messages of :func:`tell_begin`, of this run alone.
     :param try_again: says why a case should be tried elsewhere, from the answer of the function.
@@ -85,6 +88,18 @@ def tell_begin(topic: str, name: str) -> None:
     worker = get_worker()
     process = f"{worker.address} (process {os.getpid()})"
     worker.log_event(topic, {"name": name, "host": platform.node(), "process": process})
+
+
+def tell_answer(topic: str, answer: Mapping[str, Any]) -> None:
+    """Tell, from a worker, the answer of the function that it runs: JSON values and paths, not much.
+
+    Dask leaves what a function returns with the worker until it is fetched; if the worker dies before that, the
+    function runs again.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.log_event(topic, {"key": worker.get_current_task(), "answer": json.dumps(answer, default=str)})
 
 
 class _Dispatch:
@@ -109,7 +124,7 @@ class _Dispatch:
 
     def run(self) -> None:
         client = self._cluster.client
-        client.subscribe_topic(self._topic, lambda event: self._news.put(("begin", event[1])))
+        client.subscribe_topic(self._topic, lambda event: self._news.put(("told", event[1])))
         looked = time.monotonic()
         try:
             while self._pending or self._at_work:
@@ -121,7 +136,7 @@ class _Dispatch:
                 except queue.Empty:
                     pass
                 else:
-                    self._begin(facts) if kind == "begin" else self._end(facts)
+                    self._end(facts) if kind == "end" else self._told(facts)
                 if time.monotonic() - looked > _SECONDS_BETWEEN:
                     self._look()
                     looked = time.monotonic()
@@ -147,6 +162,13 @@ class _Dispatch:
         self._at_work[future.key] = _Attempt(index, future)
         future.add_done_callback(lambda done: self._news.put(("end", done.key)))
 
+    def _told(self, facts: Mapping[str, Any]) -> None:
+        if "answer" not in facts:
+            self._begin(facts)
+        elif (attempt := self._at_work.pop(facts["key"], None)) is not None:
+            self._answered(attempt, json.loads(facts["answer"]))
+            attempt.future.release()
+
     def _begin(self, facts: Mapping[str, Any]) -> None:
         """Note that a worker has begun; if another one had begun already, that one has died and Dask has noticed."""
         index = self._index[facts["name"]]
@@ -169,17 +191,13 @@ class _Dispatch:
         attempt = self._at_work.pop(key, None)
         if attempt is None:
             return
-        index, future, name = attempt.index, attempt.future, self._cases[attempt.index][0]
+        index, future = attempt.index, attempt.future
         if future.status == "finished":
-            answer = future.result()
-            if answer.get(LEAVES):
-                self._cluster.retire(attempt.address)
-                self._pending.appendleft(index)
-            elif (why := self._try_again(answer)) is not None and self._deaths[index] < RETRIES:
-                self._died(attempt, why)
-                self._pending.append(index)
-            else:
-                self._observer.finished(name, answer)
+            try:
+                self._answered(attempt, future.result(timeout=_SECONDS_TO_FETCH))
+            except TimeoutError:  # its worker has died meanwhile
+                future.cancel()
+                self._lose(index)
         elif future.status == "error":
             error = future.exception()
             if not isinstance(error, KilledWorker):
@@ -195,6 +213,17 @@ class _Dispatch:
         else:  # cancelled or lost: the scheduler was restarted, or forgot it
             self._lose(index)
         future.release()
+
+    def _answered(self, attempt: _Attempt, answer: Mapping[str, Any]) -> None:
+        index = attempt.index
+        if answer.get(LEAVES):
+            self._cluster.retire(attempt.address)
+            self._pending.appendleft(index)
+        elif (why := self._try_again(answer)) is not None and self._deaths[index] < RETRIES:
+            self._died(attempt, why)
+            self._pending.append(index)
+        else:
+            self._observer.finished(self._cases[index][0], answer)
 
     def _died(self, attempt: _Attempt, why: str) -> None:
         self._deaths[attempt.index] += 1

@@ -35,18 +35,16 @@ class Queue:
     maximum: int
     options: dict[str, Any]
 
-    @property
-    def seconds(self) -> float | None:
-        """The time that a job may take, if the options say it in a form that is understood.
 
-        >>> Queue(Path("q.yaml"), "slurm", 0, 1, {"walltime": "1-02:30:00"}).seconds
-        95400.0
-        """
-        return _seconds(str(self.options.get("walltime", "")), self.kind)
+def seconds_of(walltime: str, kind: str) -> float | None:
+    """Return the seconds of ``[days-]hours:minutes:seconds``, LSF's ``hours:minutes``, or SLURM's ``minutes``.
 
+    :param kind: of the queue.
+    :returns: ``None`` if the text is of another form.
 
-def _seconds(walltime: str, kind: str) -> float | None:
-    """Return the seconds of ``[days-]hours:minutes:seconds``; LSF's ``hours:minutes``, and SLURM's ``minutes``."""
+    >>> seconds_of("1-02:30:00", "slurm")
+    95400.0
+    """
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", walltime.strip())
     if match is None:
         return None

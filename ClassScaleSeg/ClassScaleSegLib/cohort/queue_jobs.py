@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ClassScaleError, reason
-from .queue_file import KINDS, Queue
+from .queue_file import KINDS, Queue, seconds_of
 
 # A process that has taken much memory is not to be paused or killed by Dask; the queue has its own limit.
 _ENVIRONMENT = tuple(
@@ -66,6 +66,14 @@ class QueueJobs:
                 f"The queue does not take the jobs of {self._queue.file} ({said}). Correct its options and run the "
                 "command again."
             )
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that a job may take, if it is known: that of the options, or dask-jobqueue's own default."""
+        import dask
+
+        default = dask.config.get(f"jobqueue.{self._queue.kind}.walltime", None)
+        return seconds_of(str(self._queue.options.get("walltime") or default or ""), self._queue.kind)
 
     @property
     def ids(self) -> list[str]:

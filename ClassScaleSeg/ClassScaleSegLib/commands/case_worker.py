@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..cohort.dispatch import LEAVES, tell_begin
+from ..cohort.dispatch import LEAVES, tell_answer, tell_begin
 from ..cohort.ledger import is_latest
 from ..cohort.records import Recipe
 from ..errors import ClassScaleError, ModelError
@@ -74,7 +74,9 @@ def segment_case(setup: Setup, case: Case, overwrite: bool, attempt: int) -> dic
     :returns: "host", "seconds", "messages", and either "facts" of the results or "kind" and "error".
     """
     with _one_case:
-        return _segment_case(setup, case, overwrite or attempt > 1)
+        answer = _segment_case(setup, case, overwrite or attempt > 1)
+        tell_answer(setup.run, answer)
+        return answer
 
 
 def _segment_case(setup: Setup, case: Case, overwrite: bool) -> dict[str, Any]:
