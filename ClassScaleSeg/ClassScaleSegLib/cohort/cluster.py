@@ -6,8 +6,9 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,22 @@ _CONFIG: dict[str, Any] = {
     "distributed.worker.memory.terminate": False,
     "distributed.admin.tick.limit": "1 hour",  # a busy machine is no fault to tell of
     "distributed.comm.timeouts.connect": "20s",
-    "distributed.deploy.lost-worker-timeout": "5s",  # then a queue gets a new job
     # workers on this machine would write to the terminal
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "error",
 }
+# All that Dask gives handlers of their own, and what it uses.
+_LOGGERS = (
+    "distributed",
+    "distributed.client",
+    "distributed.nanny",
+    "distributed.scheduler",
+    "distributed.worker",
+    "asyncio",
+    "tornado",
+    "tornado.application",
+    "bokeh",
+    "dask_jobqueue",
+)
 
 
 class Cluster:
@@ -44,13 +57,20 @@ class Cluster:
     :ivar seconds: after which a queue ends a worker; ``None`` if nothing does, or it is not known.
     :param most: workers that may be there at once; ``None`` if that is for others to decide.
     :param jobs: of a queue.
+    :param renew: called while fewer workers than ``most`` are there.
     """
 
     def __init__(
-        self, client: Any, what: str, most: int | None, jobs: QueueJobs | None = None, seconds: float | None = None
+        self,
+        client: Any,
+        what: str,
+        most: int | None,
+        jobs: QueueJobs | None = None,
+        seconds: float | None = None,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
         self.client, self.what, self.seconds = client, what, seconds
-        self._most, self._jobs = most, jobs
+        self._most, self._jobs, self._renew = most, jobs, renew
         self.workers = 0
         self.resources: dict[str, float] | None = None
         self.refresh()
@@ -100,11 +120,16 @@ class Cluster:
         offered = {name for worker in workers for name in worker["resources"]}
         wanted = next((name for name in ("GPU", ONE_CASE) if name in offered), ONE_CASE if self.own else None)
         self.resources = None if wanted is None else {wanted: 1}
+        if self._most is not None and self.workers < self._most:
+            self._renew()
 
     @property
     def window(self) -> int:
-        """How many cases may be with the workers at once: one at work and one waiting for each."""
-        return max(2 * self.workers, self._most or 1)
+        """How many cases may be with the workers at once: one at work and one waiting for each.
+
+        None without workers: it is not known yet which resources they have, and nobody could be sent an image.
+        """
+        return 2 * self.workers
 
 
 @contextmanager
@@ -122,6 +147,7 @@ def open_cluster(
     """
     try:
         import dask
+        import distributed  # noqa: F401, its defaults must be there before they are changed for a while
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     with ExitStack() as stack:
@@ -188,10 +214,13 @@ def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -
     cluster = None
     try:
         cluster = SpecCluster(
-            workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, silence_logs=logging.CRITICAL
+            workers=workers,
+            scheduler={"cls": Scheduler, "options": scheduler},
+            silence_logs=logging.CRITICAL,
         )
         with Client(cluster, timeout=_SECONDS_TO_CONNECT) as client:
-            yield Cluster(client, f"{count} worker{'s' * (count != 1)} on this machine", count)
+            what = f"{count} worker{'s' * (count != 1)} on this machine"
+            yield Cluster(client, what, count, renew=partial(_renew, cluster, count))
     except BaseException:
         for nanny in [] if cluster is None else cluster.workers.values():
             nanny.auto_restart = False
@@ -204,6 +233,19 @@ def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -
         _kill_since(before)
 
 
+def _renew(cluster: Any, count: int) -> None:
+    """Start workers anew that ended for good, as Dask ends those that were silent for minutes or slow to come again."""
+    from distributed.core import Status
+
+    def look() -> None:
+        for name, nanny in list(cluster.workers.items()):
+            if nanny.status in (Status.closed, Status.failed):
+                del cluster.workers[name]
+        cluster.scale(count)  # starts those that are missing
+
+    cluster.loop.add_callback(look)
+
+
 def _kill_since(before: set[int]) -> None:
     """Kill all processes that this one has started since, but not multiprocessing's own, which ends by itself."""
     import psutil
@@ -214,6 +256,7 @@ def _kill_since(before: set[int]) -> None:
             if child.pid not in before and not any("resource_tracker" in part for part in child.cmdline()):
                 workers.append(child)
     kill_all(workers)
+    psutil.wait_procs(workers, timeout=_SECONDS_TO_CLOSE)  # the next run is not to find one still at work
 
 
 @contextmanager
@@ -223,10 +266,10 @@ def _found(address: str) -> Iterator[Cluster]:
 
     try:
         client = Client(address, timeout=_SECONDS_TO_CONNECT)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # TypeError: there are no certificates for tls://
         raise ClassScaleError(
             f"No Dask scheduler answers at {address} ({innermost(error)}). Start one (dask scheduler), or correct the "
-            "address."
+            "address. For tls://, Dask's configuration names the certificates."
         ) from error
     with client:
         yield Cluster(client, f"the scheduler {address}", None)
@@ -238,7 +281,11 @@ def _queue(queue: Queue, folder: Path) -> Iterator[Cluster]:
     import dask
     from distributed import Client
 
-    with dask.config.set({"distributed.scheduler.allowed-failures": _RETRIES_OF_DASK}), warnings.catch_warnings():
+    settings = {
+        "distributed.scheduler.allowed-failures": _RETRIES_OF_DASK,
+        "distributed.deploy.lost-worker-timeout": "5s",  # then a new job
+    }
+    with dask.config.set(settings), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the port of the dashboard, which may be in use
         jobs = QueueJobs(queue, folder / FOLDER / "jobs", ONE_CASE)
         try:
@@ -260,9 +307,7 @@ def _logging_to(file: Path) -> Iterator[None]:
     except OSError:
         handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("distributed", "asyncio", "tornado", "dask_jobqueue")]
-    import distributed  # noqa: F401, its handlers are made when it is imported
-
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.handlers[:], logger.propagate = [handler], False

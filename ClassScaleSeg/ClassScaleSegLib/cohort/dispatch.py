@@ -14,15 +14,18 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..errors import ClassScaleError, innermost
+from ..errors import ClassScaleError, innermost, reason
 from .cluster import Cluster
 from .ledger import PUT_ASIDE
 
 RETRIES = 3  # after the first attempt
 _LOST_WHILE_WAITING = 20  # times that the worker of a case may die before the case began
+_DEATHS_AT_FIRST = 20  # of workers, or two of each, before the first case is done: it is the fault of no case
+_DIED = "its worker died"
 _SECONDS_BETWEEN = 0.5  # between looks at the workers
 _SECONDS_WITHOUT_SCHEDULER = 30
 _SECONDS_TO_FETCH = 60  # the results of a case
@@ -119,12 +122,12 @@ class _Dispatch:
         self._index = {name: index for index, (name, _) in enumerate(cases)}
         self._attempts = [0] * len(cases)  # times that the case was given to the workers
         self._deaths, self._lost = [0] * len(cases), [0] * len(cases)
+        self._answers, self._dead, self._most_workers = 0, 0, 0
         self._news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._alone_since: float | None = None  # since when there is no scheduler
 
     def run(self) -> None:
-        client = self._cluster.client
-        client.subscribe_topic(self._topic, lambda event: self._news.put(("told", event[1])))
+        self._listen()
         looked = time.monotonic()
         try:
             while self._pending or self._at_work:
@@ -141,15 +144,25 @@ class _Dispatch:
                     self._look()
                     looked = time.monotonic()
         finally:
-            client.unsubscribe_topic(self._topic)
+            with suppress(Exception):  # the connection may be closed
+                self._cluster.client.unsubscribe_topic(self._topic)
+
+    def _listen(self) -> None:
+        """Ask the scheduler for what workers tell; a scheduler that was restarted has forgotten that."""
+        self._cluster.client.subscribe_topic(self._topic, lambda event: self._news.put(("told", event[1])))
 
     def _submit(self, index: int) -> None:
+        from distributed import TimeoutError  # before Python 3.11 it is not the built-in one
+
         name, make_arguments = self._cases[index]
         self._attempts[index] += 1
         try:
             arguments = make_arguments()
         except ClassScaleError as error:
             self._observer.failed(name, type(error).__name__, str(error))
+            return
+        except (OSError, TimeoutError):  # they are sent, and the last worker has just gone
+            self._lose(index)
             return
         future = self._cluster.client.submit(
             self._function,
@@ -176,7 +189,7 @@ class _Dispatch:
         if attempt is None:  # of an attempt that is over
             return
         if attempt.worker and attempt.worker != facts["process"]:
-            self._died(attempt, "its worker died")
+            self._died(attempt, _DIED)
             if self._deaths[index] > RETRIES:
                 attempt.future.cancel()
                 del self._at_work[attempt.future.key]
@@ -186,6 +199,7 @@ class _Dispatch:
         self._observer.running(facts["name"], attempt.host, attempt.worker)
 
     def _end(self, key: str) -> None:
+        from distributed import CancelledError, TimeoutError
         from distributed.scheduler import KilledWorker
 
         attempt = self._at_work.pop(key, None)
@@ -195,7 +209,7 @@ class _Dispatch:
         if future.status == "finished":
             try:
                 self._answered(attempt, future.result(timeout=_SECONDS_TO_FETCH))
-            except TimeoutError:  # its worker has died meanwhile
+            except (OSError, TimeoutError, CancelledError, KilledWorker):  # its worker has died meanwhile
                 future.cancel()
                 self._lose(index)
         elif future.status == "error":
@@ -203,7 +217,7 @@ class _Dispatch:
             if not isinstance(error, KilledWorker):
                 raise _unusable(error)
             if attempt.worker:
-                self._died(attempt, "its worker died")
+                self._died(attempt, _DIED)
                 if self._deaths[index] > RETRIES:
                     self._give_up(index)
                 else:
@@ -211,6 +225,7 @@ class _Dispatch:
             else:
                 self._lose(index)
         else:  # cancelled or lost: the scheduler was restarted, or forgot it
+            self._listen()
             self._lose(index)
         future.release()
 
@@ -223,11 +238,18 @@ class _Dispatch:
             self._died(attempt, why)
             self._pending.append(index)
         else:
+            self._answers += 1
             self._observer.finished(self._cases[index][0], answer)
 
     def _died(self, attempt: _Attempt, why: str) -> None:
         self._deaths[attempt.index] += 1
         self._observer.died(self._cases[attempt.index][0], attempt.host, attempt.worker, why)
+        self._dead += why == _DIED
+        if self._answers == 0 and self._dead >= max(_DEATHS_AT_FIRST, 2 * self._most_workers):
+            raise ClassScaleError(
+                f"{self._dead} workers died while they segmented, and no case is done. Have they enough memory and "
+                "time? Their logs may say why. Run the command again to go on."
+            )
 
     def _give_up(self, index: int) -> None:
         said = f"{self._deaths[index]} workers died one after another while they segmented it, so it is put aside."
@@ -245,12 +267,15 @@ class _Dispatch:
 
     def _look(self) -> None:
         """Look which workers there are; without a scheduler for some time, end."""
+        from distributed import TimeoutError
+
         try:
             if self._cluster.client.status != "running":
                 raise OSError("the connection was closed")
             self._cluster.refresh()
+            self._most_workers = max(self._most_workers, self._cluster.workers)
             self._alone_since = None
-        except (OSError, TimeoutError) as error:
+        except (OSError, ValueError, TimeoutError) as error:
             self._alone_since = self._alone_since or time.monotonic()
             if time.monotonic() - self._alone_since > _SECONDS_WITHOUT_SCHEDULER:
                 said = f"The scheduler of the cluster does not answer any more ({innermost(error)})."
@@ -265,7 +290,8 @@ def _unusable(error: BaseException) -> ClassScaleError:
             f"A worker of the cluster has no package {error.name}. Install ClassScaleSeg where the workers run, in the "
             "same version as here."
         )
+    cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
     return ClassScaleError(
-        f"The workers of the cluster cannot segment ({type(error).__name__}: {innermost(error)}). Do they have the "
-        "same version of ClassScaleSeg?"
+        f"The workers of the cluster cannot segment ({type(cause).__name__}: {reason(cause)[:200]}). Do they and the "
+        "scheduler have the same version of ClassScaleSeg?"
     )
