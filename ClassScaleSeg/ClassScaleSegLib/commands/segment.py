@@ -24,7 +24,7 @@ from .reporting import Reporter
 FORMATS = (".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX, RTSTRUCT_SUFFIX)
 BIDS_FORMAT = RESULT[RESULT.index(".") :]
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file
-_IN_JOB = ("images", "output", "model", "confidence", "statistics", "report", "classes_file", *_OPTIONS)
+_IN_JOB = ("images", "output", "model", "confidence", "statistics", "report", "classes_file", "bids", *_OPTIONS)
 
 
 def instead(*others: argparse.Action) -> Callable[[str], Path]:
