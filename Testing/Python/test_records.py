@@ -42,7 +42,7 @@ class Folder:
         for file in files.values():
             file.write_bytes(content)
         if until == "commit":
-            records.commit(record, list(files.values()), 7)
+            records.commit(record, files, 7)
 
     def find(self, made=None):
         made = made or recipe()

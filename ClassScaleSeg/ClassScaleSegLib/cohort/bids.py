@@ -187,6 +187,17 @@ def refuse_missing_content(file: Path) -> None:
         )
 
 
+def annex_key(file: Path) -> str | None:
+    """Return git-annex's name for the content of a file that is a link into its store; ``None`` for other files.
+
+    :raises OSError: if the link cannot be read.
+    """
+    if not file.is_symlink():
+        return None
+    place = os.readlink(file)
+    return os.path.basename(place.replace("\\", "/")) if _in_annex(os.fsencode(place)) else None
+
+
 def _in_annex(place: bytes) -> bool:
     return b"annex/objects/" in place.replace(b"\\", b"/")
 

@@ -17,14 +17,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ..errors import ImageError, OutputExistsError
 from ..files import replacing, sha256_of, unwritable
 from ..options import FIELDS, Options
 from ..version import VERSION
+from .bids import annex_key, refuse_missing_content
 
 FOLDER = ".classscaleseg"  # in the folder of the results
 _LARGEST = 1 << 22  # bytes of a record; one with a thousand classes has 60 kB
 _WITHOUT_EFFECT = ("device", "memory_limit_gib", "threads")  # they change where and how fast, not what
-_TEMPORARY = re.compile(r"\.[0-9a-f]{12}(\.\w+){1,2}")  # of `replacing`
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}(\.[^.]+){1,2}")  # of `replacing`
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class Recipe:
         >>> Recipe.of([("liver", "5eb9")], Options(device="cpu", step=0.75, classes="liver"), [".nii.gz"]).options
         {'step': 0.75, 'classes': ['liver']}
         """
-        left_out = (*_WITHOUT_EFFECT, "locate_with")  # a path; the model itself is among the models
-        values = {name: getattr(options, name) for name in FIELDS if name not in left_out}
+        values = {name: getattr(options, name) for name in FIELDS if name not in _WITHOUT_EFFECT}
+        if options.locate_with is not None:
+            values["locate_with"] = True  # not the path: the model is among the models, and this says what it does
         changed = {name: value for name, value in values.items() if value != FIELDS[name].default}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
         return cls(tuple(models), plain, tuple(results))
@@ -112,34 +115,41 @@ class Records:
         self.folder, self.recipe = Path(folder), recipe
         self._cases = self.folder / FOLDER / "cases"
 
-    def find(self, name: str, images: Sequence[Path], results: Mapping[str, Path]) -> Finding:
+    def find(
+        self, name: str, images: Sequence[Path], results: Mapping[str, Path], beside: Mapping[str, Path] | None = None
+    ) -> Finding:
         """Find out whether a case is done.
 
         :param name: of the case.
         :param images: its files, or its folder.
         :param results: the file of each kind of result; the first one is the segmentation.
+        :param beside: the files that accompany results, such as colour tables. They need not be there, but are kept if
+            they were changed.
         """
         output, record = next(iter(results.values())), self._read(name)
-        if not output.exists():
+        files = {**results, **(beside or {})}
+        if not os.path.exists(output):
+            if record is not None and (edited := _edited(record, files)) is not None:
+                said = f"{output} is gone, but {edited.name} was changed since it was made, and is kept"
+                return Finding(State.KEPT, f"{said}; --overwrite makes all anew")
             return Finding(State.NEW, replace=record is not None)
         there = f"{output} exists already"
-        missing = [kind for kind, file in results.items() if not file.exists()]
+        missing = [kind for kind, file in results.items() if not os.path.exists(file)]
         if record is None:
             but = f", but not its {' and '.join(missing)}; --overwrite makes all anew" if missing else ""
             return Finding(State.KEPT if missing else State.DONE, f"{there}{but}")
         if record["state"] != "done":
             return Finding(State.AGAIN, "its results may be unfinished", True)
         difference = self.recipe.difference(record)
-        if difference is None and _print_of(images) != record["images"]:
+        if difference is None and not _same(_print_of(images), record["images"]):
             difference = "from another image, or before this one was changed"
         if difference is None and missing:
             difference = f"with {' and '.join(missing)}, which is gone"
         if difference is None:
             return Finding(State.DONE, there)
-        for file in results.values():
-            if file.exists() and not _unchanged(file, record["files"].get(file.name)):
-                said = f"{there}, made {difference}, but {file.name} was changed since, and is kept"
-                return Finding(State.KEPT, f"{said}; --overwrite makes all anew")
+        if (edited := _edited(record, files)) is not None:
+            said = f"{there}, made {difference}, but {edited.name} was changed since, and is kept"
+            return Finding(State.KEPT, f"{said}; --overwrite makes all anew")
         return Finding(State.AGAIN, f"its results were made {difference}", True)
 
     def begin(self, name: str, images: Sequence[Path], run: str | None = None) -> dict[str, Any]:
@@ -147,6 +157,7 @@ class Records:
 
         :param run: id of the run on a cluster.
         """
+        before = self._read(name)
         return {
             "case": name,
             "run": run,
@@ -156,7 +167,18 @@ class Records:
             "results": self.recipe.results,
             "images": _print_of(images),
             "version": VERSION,
+            "files": {} if before is None else before["files"],  # those of kinds that are not wanted now stay known
         }
+
+    def refuse_edited(self, name: str, files: Mapping[str, Path]) -> None:
+        """Refuse to replace what was changed since it was made, maybe while the case was segmented.
+
+        :param files: results and what accompanies them, as for :meth:`find`.
+        :raises OutputExistsError: naming the file.
+        """
+        record = self._read(name)
+        if record is not None and (edited := _edited(record, files)) is not None:
+            raise OutputExistsError(f"{edited} was changed since it was made, and is kept. --overwrite makes all anew.")
 
     def announce(self, record: dict[str, Any]) -> None:
         """Note that the results of a case are getting their names.
@@ -165,18 +187,28 @@ class Records:
         """
         self._write(record)
 
-    def commit(self, record: dict[str, Any], outputs: Sequence[Path], structures: int) -> None:
+    def withdraw(self, record: dict[str, Any], files: Mapping[str, Path]) -> None:
+        """Forget a case whose results could not be written, if none is there: what comes later is not of this run.
+
+        :param files: as for :meth:`commit`.
+        """
+        if not any(map(os.path.lexists, files.values())):
+            with suppress(OSError):
+                self._file(record["case"]).unlink()
+
+    def commit(self, record: dict[str, Any], files: Mapping[str, Path], structures: int) -> None:
         """Note that all results of a case have their names.
 
+        :param files: results and what accompanies them, as for :meth:`find`.
         :param structures: their number.
 
         :raises OutputError: if the record cannot be written, or a result not be read.
         """
         try:
-            files = {output.name: [*_stat(output), sha256_of(output)] for output in outputs}
+            noted = {kind: [*_stat(file), sha256_of(file)] for kind, file in files.items()}
         except OSError as error:
-            raise unwritable(outputs[0], error) from error
-        self._write({**record, "state": "done", "files": files, "structures": structures})
+            raise unwritable(next(iter(files.values())), error) from error
+        self._write({**record, "state": "done", "files": {**record["files"], **noted}, "structures": structures})
 
     def structures(self, name: str, run: str) -> int | None:
         """Return the number of structures of a case that a run has finished; ``None`` if it has not."""
@@ -186,9 +218,9 @@ class Records:
         found = record.get("structures")
         return found if type(found) is int else None
 
-    def tidy(self, outputs: Iterable[Path]) -> None:
+    def tidy(self, results: Iterable[Path]) -> None:
         """Remove unfinished files that killed processes have left in the folders of results."""
-        for folder in {self._cases, *(output.parent for output in outputs)}:
+        for folder in {self._cases, *(result.parent for result in results)}:
             with suppress(OSError):
                 for entry in os.scandir(folder):
                     if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
@@ -216,7 +248,7 @@ class Records:
         models = record["models"]
         if not all(isinstance(model, list) and len(model) == 2 and all(map(_is_text, model)) for model in models):
             return None
-        if record["state"] == "done" and not isinstance(record.get("files"), dict):
+        if not isinstance(record.get("files"), dict):
             return None
         return record if record["case"] == name else None
 
@@ -234,18 +266,39 @@ def _print_of(images: Sequence[Path]) -> list[list[Any]]:
     """Return what tells whether images are the same: name, size and time of each file; of a folder number and time.
 
     Folders are not named: wherever a file system is mounted, its images are the same. The slices of a series are not
-    looked at one by one, which would take minutes for thousands of series on a network.
+    looked at one by one, which would take minutes for thousands of series on a network. A file of git-annex is told by
+    its key, so it is the same after its content was dropped, and fetched again. ``None``: it cannot be told.
     """
     prints: list[list[Any]] = []
     for image in images:
         try:
             if image.is_dir():
                 prints.append([image.name, len(os.listdir(image)), image.stat().st_mtime_ns])
+            elif (key := annex_key(image)) is not None:
+                prints.append([image.name, key, None])
             else:
+                refuse_missing_content(image)
                 prints.append([image.name, *_stat(image)])
-        except OSError:  # the case will say why
+        except (OSError, ImageError):  # the case will say why, if it is to be segmented
             prints.append([image.name, None, None])
     return prints
+
+
+def _same(images: list[list[Any]], before: list[Any]) -> bool:
+    """Return whether images are the same as before; one that cannot be told, if its name is."""
+
+    def same(now: list[Any], then: Any) -> bool:
+        return now == then or (now[1:] == [None, None] and isinstance(then, list) and then[:1] == now[:1])
+
+    return len(images) == len(before) and all(map(same, images, before))
+
+
+def _edited(record: Mapping[str, Any], files: Mapping[str, Path]) -> Path | None:
+    """Return a file of results that is not as a run that came to its end has left it; ``None`` if there is none."""
+    if record["state"] != "done":
+        return None  # which are new, and which are older, is not known
+    there = ((kind, file) for kind, file in files.items() if os.path.exists(file))
+    return next((file for kind, file in there if not _unchanged(file, record["files"].get(kind))), None)
 
 
 def _unchanged(file: Path, noted: Any) -> bool:

@@ -29,6 +29,7 @@ class CaseRunner:
     :param records: note how the results of each of many cases were made; ``None`` for a single case.
     :param run: id of the run, for the records.
     :param cancel: a token whose ``is_set()`` is checked at every step.
+    :param keep_edited: results that were changed since they were made are not replaced.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class CaseRunner:
         records: Records | None = None,
         cancel: CancelToken | None = None,
         run: str | None = None,
+        keep_edited: bool = True,
     ) -> None:
+        self._keep_edited = keep_edited
         self._run, self._job, self._models, self._more_formats = run, job, models, more_formats
         self._report, self._records, self._cancel = report, records, cancel
 
@@ -92,13 +95,22 @@ class CaseRunner:
         noting.progress(Progress("write", 0, 1))
         measured, facts = Measured(result, case, self._models), results.facts(result)
         may_write()
-        if self._records is not None and record is not None:
+        if self._records is None or record is None:
+            results.write(result, measured, overwrite, self._job.options.keep_empty, dicom)
+        else:
+            files = {**results.by_kind, **results.beside(case.source)}
+            results.check(overwrite)  # files that came meanwhile are not ours, so the record must not say so
+            if self._keep_edited:
+                self._records.refuse_edited(case.name, files)
             self._records.announce(record)
-        if case.source is not None:
-            write_side_files(case.output, case.source, self._models.table)
-        results.write(result, measured, overwrite, self._job.options.keep_empty, dicom)
-        if self._records is not None and record is not None:
-            self._records.commit(record, list(results.by_kind.values()), facts["structures"])
+            try:
+                if case.source is not None:
+                    write_side_files(case.output, case.source, self._models.table)
+                results.write(result, measured, overwrite, self._job.options.keep_empty, dicom)
+            except BaseException:
+                self._records.withdraw(record, files)
+                raise
+            self._records.commit(record, files, facts["structures"])
         if self._report is not None and (page := self._report.add(case, result, measured, results)) is not None:
             facts["report"] = page
         facts["seconds"] = round(time.monotonic() - begin, 2)

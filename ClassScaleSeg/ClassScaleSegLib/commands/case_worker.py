@@ -144,7 +144,7 @@ def _runner(setup: Setup) -> CaseRunner:
         models.open()
         cancel = _cancelled.setdefault(setup.run, threading.Event())
         records, report = cohort.records(models), cohort.report(models)
-        _opened[setup.run] = CaseRunner(cohort.job, models, cohort.formats[1:], report, records, cancel, setup.run)
+        _opened[setup.run] = cohort.runner(models, report, records, cancel, setup.run)
     return _opened[setup.run]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from ..cohort.bids import bids_images
 from ..cohort.bids_derivative import write_derivative
 from ..cohort.records import Finding, Recipe, Records, State
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError
+from ..inference.progress import CancelToken
 from ..process.job import Job
 from ..process.terminal import flush
 from .case_runner import CaseRunner
@@ -54,12 +55,31 @@ class CohortJob:
 
     def find(self, case: Case, records: Records) -> Finding:
         """Find out what is to be done with a case, whether or not its results may be replaced in any case."""
-        found = records.find(case.name, case.files, self.results(case).by_kind)
+        results = self.results(case)
+        found = records.find(case.name, case.files, results.by_kind, results.beside(case.source))
         return Finding(State.NEW, replace=True) if self.overwrite else found
 
     def results(self, case: Case) -> CaseResults:
         """Return the files of a case."""
         return CaseResults.of(self.job, case, True, self.formats[1:])
+
+    def folders(self, cases: Iterable[Case]) -> Iterator[Path]:
+        """Yield a file of each folder, also of the report, into which results of cases are written."""
+        for case in cases:
+            yield from self.results(case).by_kind.values()
+        if self.job.report is not None:
+            yield from (Path(self.job.report) / name for name in ("index.html", "cases/case.json"))
+
+    def runner(
+        self,
+        models: JobModels,
+        report: JobReport | None,
+        records: Records,
+        cancel: CancelToken | None = None,
+        run: str | None = None,
+    ) -> CaseRunner:
+        """Return what segments the cases."""
+        return CaseRunner(self.job, models, self.formats[1:], report, records, cancel, run, not self.overwrite)
 
     def begin(self, models: JobModels) -> None:
         """Prepare the folder of results, if it is to be a BIDS derivative.
@@ -116,7 +136,7 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
         report.files.check()
     cohort.begin(models)
     models.open()  # before the first case is named: a model that cannot be used is no fault of it
-    runner = CaseRunner(cohort.job, models, cohort.formats[1:], report, records)
+    runner = cohort.runner(models, report, records)
     failed, skipped = [], 0
     with writing_page(report):
         for index, case in enumerate(cases, start=1):

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .. import errors
 from ..cohort.bids import refuse_missing_content
 from ..cohort.cluster import Cluster, open_cluster
 from ..cohort.dispatch import dispatch
@@ -19,6 +20,7 @@ from ..cohort.ledger import PUT_ASIDE, History, Ledger, open_ledger, pace, read_
 from ..cohort.records import Records, State
 from ..errors import ClassScaleError, ImageError, ModelError, OutOfMemoryError, OutputError
 from ..files import replacing
+from ..images.image_file import DETACHED_HEADERS
 from ..inference.devices import choose_device
 from ..process.job import job_of
 from ..version import VERSION
@@ -70,10 +72,9 @@ def segment_on_cluster(
         if todo:
             with open_cluster(where, folder, _gpus(job.options.device), job.options.threads) as cluster:
                 run.on(cluster, todo, sent)
-        records.tidy(case.output for case in cases)  # of workers that died
+        records.tidy(cohort.folders(cases))  # of workers that died
         ledger.add("end", done=run.done, failed=len(run.failures), skipped=run.skipped)
-    if report is not None and run.done:
-        report.changed()
+        run.complete_report()
     reporter.end(run.done, run.skipped, run.failures)
     return run.failures
 
@@ -105,7 +106,8 @@ class _Run:
         self._alone_since, self._told_alone = time.monotonic(), False
         self.done, self.skipped = 0, 0
         self.failures: list[str] = []
-        self._todo = 0
+        self._todo, self._aside = 0, 0
+        self._unreported: set[str] = set()  # cases with results that may be missing in the report
 
     def begin(self, history: History, where: str, sent: bool, only: frozenset[str] | None) -> list[tuple[Case, bool]]:
         """Find out which cases are to be segmented, and note it; with each, whether its results may be replaced."""
@@ -127,26 +129,28 @@ class _Run:
             if only is not None and case.name not in only:
                 self.skipped += 1
                 continue
-            aside = known is not None and known.state == "failed" and known.kind == PUT_ASIDE
-            if aside and only is None and not self._cohort.overwrite:
-                self._begin(case.name)
-                said = "It was put aside, since its workers died. To try it again: classscaleseg cohort retry"
-                self._reporter.error(ClassScaleError(f"{said} {self._cohort.job.output}"))
-                self.failures.append(case.name)
-                continue
             finding = self._cohort.find(case, self._records)
             if finding.state in (State.DONE, State.KEPT):
                 self.skipped += 1
+                self._unreported.add(case.name)
                 if finding.state is State.KEPT:
                     self._begin(case.name)
                     self._reporter.skipped(finding.reason)
                 if known is None or known.state != "done":
                     self._ledger.add("done", case=case.name)
                 continue
+            aside = known is not None and known.state == "failed" and known.kind == PUT_ASIDE
+            if aside and only is None and not self._cohort.overwrite:
+                self._begin(case.name)
+                said = "It was put aside, since its workers died. To try it again: classscaleseg cohort retry"
+                self._reporter.error(ClassScaleError(f"{said} {self._cohort.job.output}"))
+                self.failures.append(case.name)
+                self._aside += 1
+                continue
             if finding.reason:
                 again[finding.reason] = again.get(finding.reason, 0) + 1
             todo.append((case, finding.replace))
-        self._records.tidy(case.output for case in self._cases.values())
+        self._records.tidy(self._cohort.folders(self._cases.values()))
         for reason, count in again.items():
             self._reporter.message(f"{count} case{'s' * (count != 1)} will be segmented again: {reason}")
         self._todo = len(todo)
@@ -160,11 +164,15 @@ class _Run:
         files = _SentFiles(cluster.client, self._cohort) if sent else None
 
         def arguments(case: Case, overwrite: bool) -> tuple[Any, ...]:
-            return (setup, case, overwrite) if files is None else (setup, case, *files.of(case))
+            if files is None:
+                return setup, case, overwrite
+            self._records_of_sent[case.name] = self._records.begin(case.name, case.files, self._ledger.run)
+            return (setup, case, *files.of(case))
 
         function = segment_case if files is None else segment_sent_case
         work = [(case.name, partial(arguments, case, overwrite)) for case, overwrite in todo]
         self._replace = {case.name: overwrite for case, overwrite in todo}
+        self._records_of_sent: dict[str, dict[str, Any]] = {}  # of the images as they were when they were sent
         try:
             dispatch(cluster, function, work, self, self._ledger.run, _another_try)
         except BaseException:
@@ -181,6 +189,7 @@ class _Run:
 
     def died(self, name: str, host: str, worker: str, why: str) -> None:
         self._at_work.pop(name, None)
+        self._unreported.add(name)  # it may have died before it added the case
         self._ledger.add("died", case=name, host=host, worker=worker, error=why)
         where = f" on {host}" if host else ""
         self._reporter.message(f"{name} is tried again on another worker: {why}{where}")
@@ -231,14 +240,29 @@ class _Run:
     def _fail(self, name: str, kind: str, error: str, host: str) -> None:
         self._ledger.add("failed", case=name, host=host, kind=kind, error=error)
         self.failures.append(name)
-        self._reporter.error(ClassScaleError(error))
-        add_failed(self._report, self._cases[name], ClassScaleError(error), self._reporter)
+        self._unreported.discard(name)
+        sentence = _error(kind, error)
+        self._reporter.error(sentence)
+        add_failed(self._report, self._cases[name], sentence, self._reporter)
         self._show()
+
+    def complete_report(self) -> None:
+        """Add cases to the report that earlier runs have segmented, or workers that died before they added them."""
+        if self._report is None:
+            return
+        if self.done:
+            self._report.changed()
+        for name in filter(self._unreported.__contains__, self._cases):
+            self._begin(name)
+            try:
+                self._report.add_finished(self._cases[name], self._reporter)
+            except ClassScaleError as error:
+                self._reporter.error(error)
 
     def _show(self) -> None:
         """Show how far the cohort is."""
         per_hour = pace(self._started, self._times)
-        left = self._todo - self.done - len(self.failures)
+        left = self._todo + self._aside - self.done - len(self.failures)
         self._reporter.cohort(
             CohortState(
                 done=self.skipped + self.done,
@@ -257,14 +281,20 @@ class _Run:
         folders |= {side: Path(place) for side in ("confidence", "statistics") if (place := getattr(job, side))}
         targets = {(side, name): folders[side] / name for side, name in files}
         main, overwrite = ("results", case.output.name), self._replace[case.name]
-        record = self._records.begin(case.name, case.files, self._ledger.run)
-        with ExitStack() as stack:
-            order = sorted(targets, key=lambda one: one != main)  # renamed in reverse order
-            for one in order:
-                stack.enter_context(replacing(targets[one], overwrite)).write_bytes(files[one])
-            self._records.announce(record)
-        results = self._cohort.results(case)
-        self._records.commit(record, list(results.by_kind.values()), facts["structures"])
+        results, record = self._cohort.results(case), self._records_of_sent.pop(case.name)
+        named = {**results.by_kind, **results.beside(case.source)}
+        results.check(overwrite)
+        if not self._cohort.overwrite:
+            self._records.refuse_edited(case.name, named)
+        self._records.announce(record)
+        try:
+            with ExitStack() as stack:
+                for one in sorted(targets, key=lambda one: one != main):  # renamed in reverse order
+                    stack.enter_context(replacing(targets[one], overwrite)).write_bytes(files[one])
+        except BaseException:
+            self._records.withdraw(record, named)
+            raise
+        self._records.commit(record, named, facts["structures"])
         facts |= results.paths()
 
 
@@ -310,6 +340,12 @@ def _contents(case: Case) -> dict[str, bytes]:
     if case.source is not None:
         refuse_missing_content(case.files[0])
     root, contents = case.files[0].parent, {}
+    for file in case.files:
+        if file.name.lower().endswith(DETACHED_HEADERS):
+            raise ImageError(
+                f"{file} has its voxels in another file, which --transfer does not send. Convert it to one file, such "
+                "as .nii.gz or .nrrd."
+            )
     try:
         for file in case.files:
             for one in sorted(file.rglob("*")) if file.is_dir() else [file]:
@@ -323,6 +359,14 @@ def _contents(case: Case) -> dict[str, bytes]:
 def _another_try(answer: Mapping[str, Any]) -> str | None:
     """Say why a case should be tried on another worker: memory that ran out here may suffice there."""
     return answer["error"] if answer.get("kind") == OutOfMemoryError.__name__ else None
+
+
+def _error(kind: str, sentence: str) -> ClassScaleError:
+    """Return the error of a case whose class is known by name."""
+    known = getattr(errors, kind, None)
+    if isinstance(known, type) and issubclass(known, ClassScaleError):
+        return known(sentence)
+    return ClassScaleError(sentence)
 
 
 def _gpus(device: str) -> list[str | None] | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..cohort.bids_derivative import side_files
 from ..errors import ImageError, OutputError
 from ..files import replacing, sha256_of
 from ..images.contours import refuse_missing_contourpy
@@ -36,6 +37,8 @@ from ..process.job import Job
 from .cases import Case
 from .job_models import JobModels
 from .reporting import Reporter
+
+_BIDS_TABLES = ("look-up table", "sidecar")
 
 
 class Measured:
@@ -125,12 +128,23 @@ class CaseResults(NamedTuple):
     @property
     def by_kind(self) -> dict[str, Path]:
         """The file of each kind of result of one of many cases, of which none has two; the segmentation comes first."""
-        kinds = {
+        kinds = self._by_suffix | ({} if self.confidence is None else {"confidence": self.confidence})
+        return kinds | ({"statistics": self.statistics[0]} if self.statistics else {})
+
+    def beside(self, source: str | None) -> dict[str, Path]:
+        """The files that accompany those of :attr:`by_kind`: the colour tables of images, and the tables of BIDS.
+
+        :param source: of the case.
+        """
+        tables = {f"colours of {kind}": more for kind, file in self._by_suffix.items() for more in files_of(file)[1:]}
+        return tables | ({} if source is None else dict(zip(_BIDS_TABLES, side_files(self.outputs[0]), strict=True)))
+
+    @property
+    def _by_suffix(self) -> dict[str, Path]:
+        return {
             next(suffix for suffix in SEGMENTATION_SUFFIXES if _ends_with(output, suffix)): output
             for output in self.outputs
         }
-        kinds |= {} if self.confidence is None else {"confidence": self.confidence}
-        return kinds | ({"statistics": self.statistics[0]} if self.statistics else {})
 
     def check(self, overwrite: bool) -> None:
         """Check before the long computation that all files can be written.

@@ -16,7 +16,7 @@ from .nifti import NiftiHeader, is_nifti, read_header, read_voxels
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-_DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".hdr.gz")  # the voxels are in a second file
+DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".hdr.gz")  # the voxels are in a second file
 _DEFLATE_LIMIT = 1032  # largest compression ratio that deflate can reach
 _SAME_PLACE = 0.01  # mm
 
@@ -144,7 +144,7 @@ def _check_header(path: Path, reader: Any) -> None:
     pixel = sitk.Image([1] * len(size), reader.GetPixelID(), reader.GetNumberOfComponents())
     count = math.prod(size) * reader.GetNumberOfComponents() * pixel.GetSizeOfPixelComponent()
     dimensions = "x".join(map(str, size))
-    if path.name.lower().endswith(_DETACHED_HEADERS):
+    if path.name.lower().endswith(DETACHED_HEADERS):
         check_memory(path, dimensions, count)
     else:
         _check_size(path, dimensions, count, path.stat().st_size)

@@ -1,0 +1,117 @@
+"""Results of many cases: work of others is never replaced, and what is done is not called failed or forgotten."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import OutputError
+from ClassScaleSegLib.cohort.ledger import read_ledger
+from ClassScaleSegLib.commands import case_runner, cohort_run
+from ClassScaleSegLib.commands.main import ExitCode, main
+from ClassScaleSegLib.commands.results import CaseResults
+from ClassScaleSegLib.resources import resource
+
+sitk = pytest.importorskip("SimpleITK")
+
+
+@pytest.fixture
+def cases(tmp_path):
+    (tmp_path / "cases").mkdir()
+    for number, name in enumerate("ab"):
+        voxels = np.random.default_rng(number).normal(50, 30, (16, 16, 16)).astype(np.int16)
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / "cases" / f"{name}.nii.gz"))
+    return tmp_path / "cases"
+
+
+def segment(*arguments):
+    cheap = ["--device", "cpu", "--no-mirroring", "--threads", "1"]
+    return main(["segment", *map(str, arguments), "-m", str(resource("Models", "toy-120.zip")), *cheap])
+
+
+def told(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_file_that_comes_while_its_case_is_segmented_is_kept_now_and_later(cases, tmp_path, capsys, monkeypatch):
+    (tmp_path / "out").mkdir()
+    own = tmp_path / "out" / "a.seg.nrrd"
+
+    class Measured(case_runner.Measured):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            own.write_bytes(b"by hand")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(case_runner, "Measured", Measured)
+        assert segment(cases, "-o", tmp_path / "out") == ExitCode.SOME_FAILED
+        assert "already exists" in capsys.readouterr().err
+    assert segment(cases, "-o", tmp_path / "out") == ExitCode.OK
+    assert own.read_bytes() == b"by hand"
+    own.unlink()
+    (cases / "b.nii.gz").unlink()
+    assert segment(cases, "-o", tmp_path / "out") == ExitCode.OK
+    made = own.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(case_runner, "Measured", Measured)
+        assert segment(cases, "-o", tmp_path / "out", "--step", 1) == ExitCode.SOME_FAILED
+        assert "was changed since it was made" in capsys.readouterr().err and own.read_bytes() == b"by hand"
+        assert segment(cases, "-o", tmp_path / "out", "--overwrite") == ExitCode.OK
+    assert own.read_bytes() == made
+
+
+def test_a_segmentation_by_hand_of_a_case_that_could_not_be_written_is_kept(cases, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise OutputError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CaseResults, "write", fail)
+        assert segment(cases, "-o", tmp_path / "out") == ExitCode.SOME_FAILED
+    (tmp_path / "out" / "a.seg.nrrd").write_bytes(b"by hand")
+    assert segment(cases, "-o", tmp_path / "out") == ExitCode.OK
+    assert (tmp_path / "out" / "a.seg.nrrd").read_bytes() == b"by hand"
+
+
+def test_what_is_done_elsewhere_is_not_put_aside_and_its_report_is_completed(cases, tmp_path, capsys):
+    pytest.importorskip("distributed")
+    out, report = tmp_path / "out", tmp_path / "report"
+    assert segment(cases, "-o", out) == ExitCode.OK
+    ledger = out / ".classscaleseg" / "cohort.jsonl"
+    died = {"at": "2026-01-01T00:00:00+00:00", "event": "failed", "case": "a", "kind": "WorkerDied", "error": "died"}
+    ledger.write_text(json.dumps(died) + "\n", encoding="utf-8")
+    assert [case.name for case in read_ledger(out).failed()] == ["a"]
+    assert segment(cases, "-o", out, "--cluster", "local:1", "--report", report) == ExitCode.OK
+    assert not read_ledger(out).failed()
+    facts = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    assert [case["name"] for case in facts["cases"]] == ["a", "b"] and (report / "index.html").exists()
+
+
+def test_a_job_is_not_given_beside_a_dataset(tmp_path, capsys):
+    assert main(["segment", "--job", str(tmp_path / "job.json"), "--bids", str(tmp_path)]) == ExitCode.USAGE
+    assert "bids cannot be given beside --job" in capsys.readouterr().err
+
+
+def test_what_was_sent_is_recorded_and_not_what_the_image_is_later(cases, tmp_path, capsys, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    (cases / "c.mhd").touch()
+    send = cohort_run._contents
+
+    def and_replace(case):
+        files = send(case)
+        if case.name == "a":
+            shutil.copy(cases / "b.nii.gz", case.files[0])
+        return files
+
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=":0"
+    ) as cluster:
+        sent = [cases, "-o", tmp_path / "out", "--cluster", cluster.scheduler_address, "--transfer", "--json-progress"]
+        with monkeypatch.context() as patched:
+            patched.setattr(cohort_run, "_contents", and_replace)
+            assert segment(*sent) == ExitCode.SOME_FAILED
+        lines = told(capsys)
+        assert [(line["case"], line["kind"]) for line in lines if line["event"] == "error"] == [("c", "ImageError")]
+        (cases / "c.mhd").unlink()
+        assert segment(*sent) == ExitCode.OK
+    lines = told(capsys)
+    assert lines[-1]["done"] == 1 and any("from another image" in line.get("message", "") for line in lines)
