@@ -61,7 +61,7 @@ KillWait=5
 MinJobAge=3600
 ReturnToService=2
 SchedulerParameters=sched_interval=5,bf_interval=5
-NodeName=node NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(free -m | awk '/^Mem:/ {print $2 - 1024}')
+NodeName=node NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=$(free -m | awk '/^Mem:/ {print $2 - 1024}')
 PartitionName=short Nodes=node MaxTime=1 Default=YES
 PartitionName=long Nodes=node MaxTime=60
 END
