@@ -3,11 +3,16 @@
 #
 #     Testing/Cluster/run_slurm.sh install            install Debian's slurm-wlm and munge, as root
 #     Testing/Cluster/run_slurm.sh run COMMAND...     start SLURM, run the command with it, and stop it, as root
+#     Testing/Cluster/run_slurm.sh cases              segment 40 cases in jobs that SLURM kills in the middle of cases, then 20 in
+#                                                     jobs that know their walltime
 #
 # It has two partitions: jobs in "short" end after a minute, those in "long" after an hour. sinfo, sbatch and squeue find it by
 # SLURM_CONF, which the command gets. Its ports are free ones of this machine, its files are in a temporary folder, and it is no
-# service of the system. run exits with 77 if SLURM is not installed.
+# service of the system. run and cases exit with 77 if SLURM is not installed.
 set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+python=${PYTHON:-$here/../../.venv/bin/python}
 
 fail() {
     echo "run_slurm.sh: $1" >&2
@@ -65,7 +70,6 @@ NodeName=node NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc --all)
 PartitionName=short Nodes=node MaxTime=1 Default=YES
 PartitionName=long Nodes=node MaxTime=60
 END
-    export SLURM_CONF="$folder/slurm.conf"
     slurmctld -D >/dev/null 2>&1 &
     daemons="$daemons $!"
     slurmd -D -N node >/dev/null 2>&1 &
@@ -91,6 +95,51 @@ stop() {
     rm -rf "$folder"
 }
 
+run() { # a command
+    for program in munged slurmctld slurmd sbatch; do
+        command -v "$program" >/dev/null ||
+            fail "SLURM is not installed. Run Testing/Cluster/run_slurm.sh install as root." 77
+    done
+    [ "$(id -u)" = 0 ] || fail "SLURM starts jobs as other users. Run this as root."
+    folder=$(mktemp -d)
+    export SLURM_CONF="$folder/slurm.conf" # first of all, so that never another SLURM is meant
+    daemons=
+    trap stop EXIT
+    trap 'exit 130' INT TERM
+    start
+    "$@"
+}
+
+cases() { # twice, by jobs that get SIGTERM after 60 to 90 seconds
+    write_queue 'job_directives_skip: ["-t "]' # so the partition's limit, which nobody but SLURM knows
+    count 40 killed || failed=1
+    write_queue 'walltime: "00:01:00"'
+    count 20 leaving || failed=1
+    return "${failed:-0}"
+}
+
+write_queue() {
+    cat >"$folder/slurm.yaml" <<END
+queue: slurm
+jobs: {minimum: 0, maximum: 2}
+options:
+  queue: short
+  cores: 1
+  memory: 4 GB
+  $1
+  scheduler_options: {host: 127.0.0.1}
+END
+    cat "$folder/slurm.yaml"
+}
+
+count() { # cases, name of their folder
+    code=0
+    "$python" "$here/cohort.py" "$folder/$2" --cluster "$folder/slurm.yaml" --cases "$1" || code=$?
+    squeue --states=all --sort=i --format="%4i %10T %6M %r"
+    scontrol show config | grep -E "^(KillWait|SLURM_VERSION)"
+    return "$code"
+}
+
 case "${1:-} ${2:+COMMAND}" in
 "install ")
     apt-get update
@@ -100,20 +149,13 @@ case "${1:-} ${2:+COMMAND}" in
     ;;
 "run COMMAND")
     shift
-    for program in munged slurmctld slurmd sbatch; do
-        command -v "$program" >/dev/null ||
-            fail "SLURM is not installed. Run Testing/Cluster/run_slurm.sh install as root." 77
-    done
-    [ "$(id -u)" = 0 ] || fail "SLURM starts jobs as other users. Run this as root."
-    folder=$(mktemp -d)
-    daemons=
-    trap stop EXIT
-    trap 'exit 130' INT TERM
-    start
-    "$@"
+    run "$@"
+    ;;
+"cases ")
+    run cases
     ;;
 *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
