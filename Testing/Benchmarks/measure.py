@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
@@ -66,7 +66,7 @@ def run_job(command: Sequence[str], threads: int, **variables: str) -> Job:
     :raises SystemExit: if it fails.
     """
     begin = time.perf_counter()
-    process = subprocess.Popen(command, env=_environment(threads) | variables)
+    process = subprocess.Popen(command, env=environment(threads) | variables)
     peak = 0
     while process.poll() is None:
         peak = max(peak, _tree_bytes(process.pid, peak))
@@ -109,13 +109,13 @@ def in_own_process(script: str, threads: int = 1, **task: Any) -> dict:
     :raises SystemExit: if it fails.
     """
     command = [sys.executable, script, "--task", json.dumps(task)]
-    done = subprocess.run(command, env=_environment(threads), stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment(threads), stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{Path(script).name} with the task {task} failed with exit code {done.returncode}.")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     # nnU-Net takes its thread limit for networks and resampling from nnUNet_def_n_proc
     return {
         **os.environ,
@@ -169,21 +169,26 @@ class Bar:
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
 
-def parse(description: str, name: str) -> argparse.Namespace:
-    """Parse the options of all benchmarks: ``root`` (absolute path, for models and images), ``quick`` and ``task``."""
+def parse(description: str, name: str, parts: Iterable[str] = ()) -> argparse.Namespace:
+    """Parse the options of all benchmarks: ``root`` (absolute path, for models and images), ``quick`` and ``task``.
+
+    :param parts: names of parts that can be measured alone, with ``only``.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(".benchmarks") / name, help="folder for models and images")
     parser.add_argument("--quick", action="store_true", help="a small version that shows that everything works")
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=[*parts], help="measure one part anew" if parts else argparse.SUPPRESS)
     options = parser.parse_args()
     options.root = options.root.resolve()
     options.root.mkdir(parents=True, exist_ok=True)
     return options
 
 
-def report(options: argparse.Namespace, name: str, rows: list[dict], bars: list[Bar]) -> int:
+def report(options: argparse.Namespace, name: str, rows: list[dict], bars: list[Bar], part: str | None = None) -> int:
     """Print a table and write ``results/<name>.json`` (with ``--quick``, into the root folder).
 
+    :param part: that was measured; what the file has of other parts stays.
     :returns: the exit code: 1 if a bar is missed, else 0.
     """
     from ClassScaleSegLib.files import replacing
@@ -194,13 +199,15 @@ def report(options: argparse.Namespace, name: str, rows: list[dict], bars: list[
         print(f"{'met   ' if bar.met else 'MISSED'} {bar.what}: {bar.measured:.4g} (bar: {sign} {bar.limit:g})")
     folder = options.root if options.quick else HERE / "results"
     folder.mkdir(exist_ok=True)
-    content = {
-        "quick": options.quick,
-        "bars": [{**asdict(bar), "met": bar.met} for bar in bars],
-        "cases": rows,
-        "machine": machine(),
-    }
-    with replacing(folder / f"{name}.json", overwrite=True) as temporary:
+    file = folder / f"{name}.json"
+    told = [{**asdict(bar), "met": bar.met} for bar in bars]
+    if part is not None:
+        before = json.loads(file.read_text()) if file.exists() else {"bars": [], "cases": []}
+        others = {key: [row for row in before[key] if row["part"] != part] for key in ("bars", "cases")}
+        told = [*others["bars"], *({"part": part, **bar} for bar in told)]
+        rows = [*others["cases"], *({"part": part, **row} for row in rows)]
+    content = {"quick": options.quick, "bars": told, "cases": rows, "machine": machine()}
+    with replacing(file, overwrite=True) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
     return int(not all(bar.met for bar in bars))
 
