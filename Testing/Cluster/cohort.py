@@ -2,8 +2,9 @@
 
     python Testing/Cluster/cohort.py FOLDER --cluster WHERE --cases 40
 
-makes generated images in FOLDER/cases, segments them into FOLDER/results, and prints what happened, from the ledger. The exit code is
-0 if every case has its result, the same as without a cluster, and each was done once, unless its worker died.
+makes generated images in FOLDER/cases, segments them into FOLDER/results, and prints what happened, from the ledger.
+The exit code is 0 if every case has its result, the same as without a cluster, and each was done once, unless its
+worker died.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MODEL = "toy-1000"
 
 
 def make_cases(folder: Path, count: int, length: int) -> None:
-    """Write images that differ from each other: the sample, so many times one behind another, each from another slice."""
+    """Write images that differ: the sample, so many times one behind another, each from another slice."""
     folder.mkdir(parents=True, exist_ok=True)
     sample = sitk.ReadImage(str(SAMPLE))
     voxels = np.concatenate([sitk.GetArrayFromImage(sample)] * length)
