@@ -111,7 +111,8 @@ class Cluster:
             return "" if self.own else "start some (dask worker)"
         ids = self._jobs.ids
         listed = ", ".join(ids[:5]) + (" ..." if len(ids) > 5 else "")
-        return f"{len(ids)} jobs are with the queue ({listed}); what they print is in {self._jobs.logs}"
+        refused = f"; it does not take more ({self._jobs.refusal})" if self._jobs.refusal else ""
+        return f"{len(ids)} jobs are with the queue ({listed}){refused}; what they print is in {self._jobs.logs}"
 
     def refresh(self) -> None:
         """Ask which workers there are."""

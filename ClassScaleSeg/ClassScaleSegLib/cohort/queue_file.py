@@ -53,7 +53,7 @@ def seconds_of(walltime: str, kind: str) -> float | None:
         return 86400 * days + 3600 * first + 60 * second + third
     if match[3] is not None:
         return 60 * first + second
-    return first if kind == "pbs" else 60 * first
+    return first if kind in ("pbs", "sge") else 60 * first
 
 
 def read_queue(file: Path) -> Queue:
@@ -88,6 +88,8 @@ def read_queue(file: Path) -> Queue:
         )
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
         raise ClassScaleError(f"{file}: options must be names and values, as dask-jobqueue takes them.")
+    if not isinstance(options.get("walltime", ""), str):  # YAML reads 12:00:00 as 43200
+        raise ClassScaleError(f'{file}: the walltime must be in quotes, such as "12:00:00".')
     for name in ("worker_extra_args", "job_script_prologue"):
         if not isinstance(options.get(name, []), list):
             raise ClassScaleError(f"{file}: {name} must be a list.")

@@ -14,6 +14,7 @@ from .queue_file import KINDS, Queue, seconds_of
 _ENVIRONMENT = tuple(
     f"export DASK_DISTRIBUTED__WORKER__MEMORY__{limit}=False" for limit in ("TARGET", "SPILL", "PAUSE", "TERMINATE")
 )
+_SECONDS_TO_ASK_AGAIN = 60  # after the queue has refused a job
 
 
 class QueueJobs:
@@ -26,23 +27,39 @@ class QueueJobs:
     """
 
     def __init__(self, queue: Queue, logs: Path, resource: str) -> None:
-        import dask_jobqueue
-
-        kind, self.cases, self._fault = getattr(dask_jobqueue, KINDS[queue.kind]), 0, ""
+        kind, self.cases = getattr(_dask_jobqueue(), KINDS[queue.kind]), 0
+        self._fault, self._taken, self._asked = "", False, 0
         options = {"log_directory": str(logs), "processes": 1, **queue.options}
         options["worker_extra_args"] = ["--resources", f"{resource}=1", *options.get("worker_extra_args", [])]
         options["job_script_prologue"] = [*_ENVIRONMENT, *options.get("job_script_prologue", [])]
         self._queue, self.logs, self.processes = queue, options["log_directory"], int(options["processes"])
         try:
-            self.cluster = kind(job_cls=_telling(kind.job_cls, self._note), **options)
+            self.cluster = kind(job_cls=_telling(kind.job_cls, self), **options)
         except (TypeError, ValueError) as error:
             raise ClassScaleError(
                 f"{queue.file}: dask-jobqueue cannot use these options for {queue.kind} ({reason(error)}). Its "
                 f"documentation of {KINDS[queue.kind]} lists them."
             ) from error
 
-    def _note(self, fault: Exception) -> None:
-        self._fault = self._fault or str(fault)
+    def asks(self) -> None:
+        """Note that a job is being submitted."""
+        self._asked += 1
+
+    def asked(self, fault: Exception | None) -> None:
+        """Note that the queue has taken a job, or why it has not; then it is submitted again some time later."""
+        self._asked -= 1
+        self._taken = self._taken or fault is None
+        self._fault = "" if fault is None else str(fault)
+        if fault is not None:
+            self.cluster.loop.call_later(_SECONDS_TO_ASK_AGAIN, self._forget_refused)
+
+    def _forget_refused(self) -> None:
+        """Forget the jobs that the queue has refused, so that Dask finds that they are missing."""
+        from distributed.core import Status
+
+        for name, job in list(self.cluster.workers.items()):
+            if job.status == Status.failed:
+                del self.cluster.workers[name]
 
     def start(self) -> None:
         """Ask the queue for jobs, and for new ones when it ends them, as long as cases are left."""
@@ -55,17 +72,22 @@ class QueueJobs:
         )
 
     def check(self) -> None:
-        """Look whether the queue takes the jobs.
+        """Look whether the queue takes the jobs. One that has taken some may be busy, or have enough for now.
 
-        :raises ClassScaleError: if it has refused one; the message quotes it.
+        :raises ClassScaleError: if it has refused all; the message quotes it.
         """
-        if self._fault:
-            lines = [line.strip() for line in self._fault.splitlines() if line.strip()]
-            said = next((line for line in lines if re.search(r"(?i)error|fail|invalid|denied", line)), lines[-1])
+        if self.refusal and not self._taken and not self._asked:
             raise ClassScaleError(
-                f"The queue does not take the jobs of {self._queue.file} ({said}). Correct its options and run the "
-                "command again."
+                f"The queue does not take the jobs of {self._queue.file} ({self.refusal}). Correct its options and run "
+                "the command again."
             )
+
+    @property
+    def refusal(self) -> str:
+        """Why the queue has refused the last job; empty if it has taken it."""
+        lines = [line.strip() for line in self._fault.splitlines() if line.strip()]
+        said = (line for line in lines if re.search(r"(?i)error|fail|invalid|denied", line))
+        return next(said, lines[-1] if lines else "")
 
     @property
     def seconds(self) -> float | None:
@@ -81,17 +103,32 @@ class QueueJobs:
         return sorted({str(job.job_id) for job in self.cluster.workers.values() if getattr(job, "job_id", None)})
 
 
-def _telling(job: Any, note: Callable[[Exception], None]) -> Any:
+def _dask_jobqueue() -> Any:
+    """Import dask-jobqueue, which makes Ctrl-C end the process with exit code 0, as if all were done; undo that."""
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+    import dask_jobqueue
+
+    if signal.getsignal(signal.SIGINT) is not before:
+        signal.signal(signal.SIGINT, before)
+    return dask_jobqueue
+
+
+def _telling(job: Any, jobs: QueueJobs) -> Any:
     """Return a class of jobs that tell when they cannot be submitted; dask-jobqueue would wait for them for ever."""
     from distributed.core import Status
 
     class Telling(job):
         async def start(self) -> None:
+            jobs.asks()
             try:
                 await super().start()
             except Exception as error:  # of the command that submits, which may do anything
-                note(error)
                 self.status = Status.failed
+                jobs.asked(error)
+            else:
+                jobs.asked(None)
 
     return Telling
 
