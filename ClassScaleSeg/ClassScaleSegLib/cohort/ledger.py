@@ -11,15 +11,15 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import Busy, OutputError
+from ..errors import OutputError
 from ..files import unwritable
-from ..locking import locked
+from ..locking import is_locked, locked
 from .records import FOLDER
 
 NAME, LOCK, RUN = "cohort.jsonl", "lock", "run"
@@ -66,10 +66,13 @@ def open_ledger(folder: str | Path) -> Iterator[Ledger]:
             file = open(own / NAME, "a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise unwritable(own / NAME, error) from error
-        with file:
+        try:
             if cut_off:
                 file.write("\n")
             yield Ledger(file, run)
+        finally:
+            with suppress(OSError):  # a full disk, which was told when the last line was added
+                file.close()
 
 
 def is_latest(folder: str | Path, run: str) -> bool | None:
@@ -171,14 +174,11 @@ def read_ledger(folder: str | Path) -> History:
         raise OutputError(f"{said} Name the folder of results that was given to segment --cluster.") from None
     except OSError as error:
         raise OutputError(f"{file} cannot be read ({error.strerror or error}).") from error
-    try:
-        with locked(file.with_name(LOCK), _BUSY.format(folder)):
-            for case in history.cases.values():
-                case.state = "stopped" if case.state in ("running", "waiting") else case.state
-    except Busy:
-        history.running = True
-    except OutputError:  # it cannot be locked where it can only be read
-        pass
+    held = is_locked(file.with_name(LOCK))
+    history.running = held is True
+    if held is False:
+        for case in history.cases.values():
+            case.state = "stopped" if case.state in ("running", "waiting") else case.state
     return history
 
 
@@ -188,7 +188,7 @@ def _note(history: History, line: str) -> None:
         facts = json.loads(line)
         event, at = facts["event"], datetime.fromisoformat(facts["at"]).timestamp()
         name = facts["case"] if event in ("running", "died", "done", "failed") else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
         return  # cut off, or not of ours
     if event == "begin" and type(facts.get("cases")) is int:
         history.begin, history.ended, history.times, history.started = facts, False, [], at
