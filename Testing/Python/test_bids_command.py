@@ -56,7 +56,7 @@ def test_a_dataset_becomes_a_derivative_and_what_is_not_there_fails_alone(bids, 
     if cluster:
         (bids / "sub-03/anat/sub-03_T1w.nii.gz").unlink()
         (bids / NAMES[0]).rename(bids / "sub-03/anat/sub-03_T1w.nii.gz")
-        assert main(["cohort", "retry", str(out)]) == ExitCode.OK
+        assert main(["cohort", "retry", str(out), "--cluster", workers.scheduler_address]) == ExitCode.OK
         workers.close()
         assert (out / "sub-03/anat/sub-03_dseg.nii.gz").exists()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,11 @@ def retry_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         reporter.message("No case has failed.")
         return ExitCode.OK
     cohort, where, sent = _last_run(history, Path(options.folder))
+    if options.cluster is None and not re.fullmatch(r"local:\d+", where):  # others may have written the ledger
+        raise OutputError(
+            f"The last run was on {printable(where)}. A ledger alone may not choose where programs run: add "
+            f"--cluster {printable(shlex.quote(where))}"
+        )
     models = find_models(cohort.job)
     found = find_cohort(cohort.job, models, cohort.formats[0], cohort.bids)
     failed = segment_on_cluster(cohort, found.cases, models, reporter, options.cluster or where, sent, names)
@@ -105,4 +112,4 @@ def _last_run(history: History, folder: Path) -> tuple[CohortJob, str, bool]:
         ) from error
     if Path(job.output).resolve() != folder.resolve():
         raise OutputError(f"The ledger is of the folder {job.output}, and not of {folder}. Run segment again.")
-    return CohortJob(job, tuple(formats), bids=bids), where, facts.get("transfer") is True
+    return CohortJob(job, tuple(formats), facts.get("overwrite") is True, bids), where, facts.get("transfer") is True

@@ -117,8 +117,9 @@ class _Run:
         self._ledger.add(
             "begin",
             cases=len(self._cases),
-            cluster=where,
+            cluster=os.path.abspath(where) if os.path.isfile(where) else where,
             transfer=sent,
+            overwrite=self._cohort.overwrite,
             formats=self._cohort.formats,
             bids=self._cohort.bids,
             job=self._cohort.job.facts(),
