@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import OutputError
 from ClassScaleSegLib.cohort.ledger import read_ledger
-from ClassScaleSegLib.commands import case_runner, cohort_run
+from ClassScaleSegLib.commands import case_runner, case_worker, sent_files
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.commands.results import CaseResults
+from ClassScaleSegLib.options import Options
+from ClassScaleSegLib.process.job import Job
 from ClassScaleSegLib.resources import resource
 
 sitk = pytest.importorskip("SimpleITK")
@@ -91,10 +93,31 @@ def test_a_job_is_not_given_beside_a_dataset(tmp_path, capsys):
     assert "bids cannot be given beside --job" in capsys.readouterr().err
 
 
+def test_a_class_that_does_not_exist_is_told_once(cases, tmp_path, capsys):
+    for cluster in ([], ["--cluster", "local:1"]):
+        command = [cases, "-o", tmp_path / "out", "--classes", "nosuch", *cluster]
+        assert segment(*command) == ExitCode.LABELS
+        assert capsys.readouterr().err.count("No label is called nosuch") == 1
+
+
+def test_a_worker_of_another_version_segments_nothing(cases, tmp_path):
+    setup = case_worker.Setup(None, None, "run", version="0.0.1")
+    with pytest.raises(case_worker.WorkerError, match="and 0.0.1 where the command runs"):
+        case_worker._refuse_other_version(setup)
+    case_worker._refuse_other_version(case_worker.Setup(None, None, "run"))
+
+
+def test_a_model_that_is_sent_keeps_the_name_of_its_file(tmp_path):
+    job = Job(("ct.nii.gz",), ("/a/one.zip", "/b/one.zip"), tmp_path, options=Options(locate_with="/b/one.zip"))
+    received = case_worker._received_job(tmp_path, job, {"/a/one.zip": b"1", "/b/one.zip": b"2"})
+    assert [(file.name, file.read_bytes()) for file in received.models] == [("one.zip", b"1"), ("one.zip", b"2")]
+    assert received.options.locate_with == str(received.models[1])
+
+
 def test_what_was_sent_is_recorded_and_not_what_the_image_is_later(cases, tmp_path, capsys, monkeypatch):
     distributed = pytest.importorskip("distributed")
     (cases / "c.mhd").touch()
-    send = cohort_run._contents
+    send = sent_files._contents
 
     def and_replace(case):
         files = send(case)
@@ -107,7 +130,7 @@ def test_what_was_sent_is_recorded_and_not_what_the_image_is_later(cases, tmp_pa
     ) as cluster:
         sent = [cases, "-o", tmp_path / "out", "--cluster", cluster.scheduler_address, "--transfer", "--json-progress"]
         with monkeypatch.context() as patched:
-            patched.setattr(cohort_run, "_contents", and_replace)
+            patched.setattr(sent_files, "_contents", and_replace)
             assert segment(*sent) == ExitCode.SOME_FAILED
         lines = told(capsys)
         assert [(line["case"], line["kind"]) for line in lines if line["event"] == "error"] == [("c", "ImageError")]

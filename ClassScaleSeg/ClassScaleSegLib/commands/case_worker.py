@@ -20,13 +20,14 @@ from ..errors import ClassScaleError, ModelError
 from ..inference.devices import choose_device
 from ..inference.progress import Progress
 from ..process.job import Job
+from ..version import VERSION
 from .case_runner import CaseRunner
 from .cases import Case
 from .cohort_job import CohortJob, case_error
 from .job_models import find_models
 from .reporting import Reporter
 
-OUTDATED, NOT_SHARED = "Outdated", "NotShared"  # errors of a worker, not of a case
+OUTDATED, NOT_SHARED, OTHER_VERSION = "Outdated", "NotShared", "OtherVersion"  # errors of a worker, not of a case
 _GPU_LOST = 7  # exit code of a worker whose GPU does not answer any more
 _LOST = ("CUDA error", "CUDA driver error", "device-side assert", "uncorrectable ECC")
 
@@ -49,6 +50,7 @@ class Setup:
     :ivar run: its id.
     :ivar seconds: after which a queue ends a worker; ``None`` if nothing does.
     :ivar sent: images and results are sent, so the worker need not see the folder of results.
+    :ivar version: of ClassScaleSeg where the command runs; the worker's must be the same.
     """
 
     cohort: CohortJob
@@ -56,6 +58,7 @@ class Setup:
     run: str
     seconds: float | None = None
     sent: bool = False
+    version: str = VERSION
 
 
 class WorkerError(ClassScaleError):
@@ -87,6 +90,7 @@ def _segment_case(setup: Setup, case: Case, overwrite: bool) -> dict[str, Any]:
     tell_begin(setup.run, case.name)
     answer: dict[str, Any] = {"host": platform.node(), "messages": reporter.messages}
     try:
+        _refuse_other_version(setup)
         _refuse_outdated(setup)
         runner = _runner(setup)
         facts = runner.finished(case, setup.run)  # by a worker that died before its answer arrived
@@ -112,6 +116,16 @@ def _seconds_since_start() -> float:
 def cancel_run(run: str) -> None:
     """Stop the case of a run that is at work in this process."""
     _cancelled.setdefault(run, threading.Event()).set()
+
+
+def _refuse_other_version(setup: Setup) -> None:
+    """Refuse to segment in another way than the other workers, and than the records will say."""
+    if setup.version != VERSION:
+        raise WorkerError(
+            OTHER_VERSION,
+            f"ClassScaleSeg {VERSION} is installed on the host {platform.node()} of a worker, and {setup.version} "
+            "where the command runs. Install the same version.",
+        )
 
 
 def _refuse_outdated(setup: Setup) -> None:
@@ -229,8 +243,9 @@ def _received_job(place: Path, job: Job, models: Mapping[str, bytes]) -> Job:
     """Return a job with models and results in a folder of this process."""
     files = {}
     for number, (name, content) in enumerate(models.items()):
-        files[name] = place / f"model_{number}{Path(name).suffix}"
+        files[name] = place / f"model_{number}" / Path(name).name  # a model that has no name is called after its file
         if not files[name].exists():
+            files[name].parent.mkdir()
             files[name].write_bytes(content)
     named = tuple(files.get(str(model), model) for model in job.models)
     coarse = job.options.locate_with

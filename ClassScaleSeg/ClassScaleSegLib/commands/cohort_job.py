@@ -82,10 +82,12 @@ class CohortJob:
         return CaseRunner(self.job, models, self.formats[1:], report, records, cancel, run, not self.overwrite)
 
     def begin(self, models: JobModels) -> None:
-        """Prepare the folder of results, if it is to be a BIDS derivative.
+        """Check what is the same for all cases, and prepare the folder of results, if it is to be a BIDS derivative.
 
-        :raises OutputError: if it cannot be one.
+        :raises LabelTableError: if a class that was chosen does not exist.
+        :raises OutputError: if the folder cannot be a derivative.
         """
+        _ = models.table
         if self.bids is not None:
             checksums = [digest for _, digest in models.checksums]
             used = [replace(model, sha256=digest) for (model, _), digest in zip(models.used, checksums, strict=True)]

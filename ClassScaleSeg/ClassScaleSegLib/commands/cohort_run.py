@@ -13,23 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from .. import errors
-from ..cohort.bids import refuse_missing_content
 from ..cohort.cluster import Cluster, open_cluster
 from ..cohort.dispatch import dispatch
 from ..cohort.ledger import PUT_ASIDE, History, Ledger, open_ledger, pace, read_ledger
 from ..cohort.records import Records, State
-from ..errors import ClassScaleError, ImageError, ModelError, OutOfMemoryError, OutputError
+from ..errors import ClassScaleError, ModelError, OutOfMemoryError, OutputError
 from ..files import replacing
-from ..images.image_file import DETACHED_HEADERS
 from ..inference.devices import choose_device
 from ..process.job import job_of
 from ..version import VERSION
-from .case_worker import NOT_SHARED, OUTDATED, Setup, cancel_run, segment_case, segment_sent_case
+from .case_worker import NOT_SHARED, OTHER_VERSION, OUTDATED, Setup, cancel_run, segment_case, segment_sent_case
 from .cases import Case
 from .cohort_job import CohortJob, add_failed, writing_page
 from .job_models import JobModels
 from .job_report import JobReport
 from .reporting import CohortState, Reporter
+from .sent_files import SentFiles
 
 _SECONDS_TO_CANCEL = 2
 _SECONDS_ALONE = 60  # without workers, before that is told
@@ -162,7 +161,7 @@ class _Run:
         page = f"; its dashboard is {cluster.dashboard}" if cluster.dashboard else ""
         self._reporter.message(f"{len(todo)} of {len(self._cases)} cases to do on {cluster.what}{page}")
         setup = Setup(self._cohort, self._records.recipe, self._ledger.run, cluster.seconds, sent)
-        files = _SentFiles(cluster.client, self._cohort) if sent else None
+        files = SentFiles(cluster.client, self._cohort) if sent else None
 
         def arguments(case: Case, overwrite: bool) -> tuple[Any, ...]:
             if files is None:
@@ -198,7 +197,7 @@ class _Run:
 
     def finished(self, name: str, answer: Mapping[str, Any]) -> None:
         self._at_work.pop(name, None)
-        if answer.get("kind") in (OUTDATED, NOT_SHARED, ModelError.__name__):
+        if answer.get("kind") in (OUTDATED, NOT_SHARED, OTHER_VERSION, ModelError.__name__):
             raise ClassScaleError(answer["error"])
         self._begin(name)
         for message in answer["messages"]:
@@ -297,64 +296,6 @@ class _Run:
             raise
         self._records.commit(record, named, facts["structures"])
         facts |= results.paths()
-
-
-class _SentFiles:
-    """The files of cases and models, to be sent to the workers."""
-
-    def __init__(self, client: Any, cohort: CohortJob) -> None:
-        self._client = client
-        coarse = cohort.job.options.locate_with
-        names = [*map(str, cohort.job.models), *([] if coarse is None else [coarse])]
-        self._models = [name for name in names if os.path.exists(name)]  # others are of the catalogue, which all have
-        for name in self._models:
-            if os.path.isdir(name):
-                raise ModelError(
-                    f"{name} is a folder, and --transfer sends files. Pack the model first: classscaleseg pack {name} "
-                    "-o MODEL.zip"
-                )
-        self._sent: Any = None
-
-    def of(self, case: Case) -> tuple[Any, Any]:
-        """Return images of a case and the models, as the worker gets them.
-
-        :raises ImageError: if an image cannot be read.
-        :raises ModelError: if a model cannot be read.
-        """
-        return self._scatter(_contents(case)), self._model_files()
-
-    def _model_files(self) -> Any:
-        """Send the models once; again if the worker that had them has died."""
-        if self._sent is None or self._sent.status != "finished":
-            try:
-                self._sent = self._scatter({name: Path(name).read_bytes() for name in self._models})
-            except OSError as error:
-                raise ModelError(f"{error.filename} cannot be read ({error.strerror}).") from error
-        return self._sent
-
-    def _scatter(self, files: dict[str, bytes]) -> Any:
-        return self._client.scatter([files], hash=False)[0]
-
-
-def _contents(case: Case) -> dict[str, bytes]:
-    """Return the content of each file of a case, by its path below the folder of the first one."""
-    if case.source is not None:
-        refuse_missing_content(case.files[0])
-    root, contents = case.files[0].parent, {}
-    for file in case.files:
-        if file.name.lower().endswith(DETACHED_HEADERS):
-            raise ImageError(
-                f"{file} has its voxels in another file, which --transfer does not send. Convert it to one file, such "
-                "as .nii.gz or .nrrd."
-            )
-    try:
-        for file in case.files:
-            for one in sorted(file.rglob("*")) if file.is_dir() else [file]:
-                if one.is_file():
-                    contents[one.relative_to(root).as_posix()] = one.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{error.filename} cannot be read ({error.strerror}).") from error
-    return contents
 
 
 def _another_try(answer: Mapping[str, Any]) -> str | None:
