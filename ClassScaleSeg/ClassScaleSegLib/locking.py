@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def locked(path: Path, purpose: str, kind: type[ClassScaleError] = Busy) -> Iter
 
     A lock cannot become stale: it ends with the process. The file stays, but a file alone locks nothing.
 
-    :param path: the lock file, which names the process id of its last holder. Missing folders are made.
+    :param path: the lock file, which names process id and host of its last holder. Missing folders are made.
     :param purpose: what the holder does, as the beginning of a sentence such as "Model A is being downloaded".
     :param kind: of the exception.
     :raises Busy: if another process or thread holds the lock.
@@ -30,7 +31,7 @@ def locked(path: Path, purpose: str, kind: type[ClassScaleError] = Busy) -> Iter
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, "lock"), "Model A is being downloaded"):
-    ...     int(Path(folder, "lock").read_text()) == os.getpid()
+    ...     int(Path(folder, "lock").read_text().split()[0]) == os.getpid()
     True
     """
     try:
@@ -45,7 +46,7 @@ def locked(path: Path, purpose: str, kind: type[ClassScaleError] = Busy) -> Iter
             holder = "unknown"
             with suppress(OSError):  # on a network share that lets nobody read a locked file
                 file.seek(0)
-                holder = file.read(20).decode("ascii", "replace").strip() or holder
+                holder = file.read(100).decode("ascii", "replace").strip() or holder
             raise kind(f"{purpose} by another process (id {holder}). Wait until it has ended.") from None
         except OSError as error:
             raise OutputError(
@@ -53,7 +54,7 @@ def locked(path: Path, purpose: str, kind: type[ClassScaleError] = Busy) -> Iter
                 "folder on another one."
             ) from error
         file.truncate(0)
-        file.write(str(os.getpid()).encode())
+        file.write(f"{os.getpid()} on {platform.node()}".encode("ascii", "replace"))
         file.flush()
         yield
 

@@ -133,6 +133,15 @@ class Options:
 FIELDS = {option.name: option for option in fields(Options)}  # with defaults and, in the metadata, type and text
 
 
+def flag(name: str) -> str:
+    """Return the option of the command that sets a field to something else than its default.
+
+    >>> flag("memory_limit_gib"), flag("mirroring")
+    ('--memory-limit', '--no-mirroring')
+    """
+    return f"--{'no-' * (FIELDS[name].default is True)}{name.removesuffix('_gib').replace('_', '-')}"
+
+
 def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
     """Raise a `ClassScaleError` that lists the known names if there is a name that is not known."""
     if unknown := sorted(set(names) - set(known)):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import sys
 import threading
 
@@ -37,7 +38,7 @@ def test_a_look_writes_nothing(tmp_path):
     with open_ledger(tmp_path) as ledger:
         ledger.add("begin", cases=1)
         assert read_ledger(tmp_path).running
-        assert (tmp_path / FOLDER / LOCK).read_text() == str(os.getpid())
+        assert (tmp_path / FOLDER / LOCK).read_text() == f"{os.getpid()} on {platform.node()}"
     (tmp_path / FOLDER / LOCK).unlink()
     assert not read_ledger(tmp_path).running and not (tmp_path / FOLDER / LOCK).exists()
 

@@ -43,7 +43,7 @@ def test_a_model_that_locates_is_no_second_model_that_segments(image):
     records = make(image, recipe(ONE, TWO), own)
     assert records.find("ct", [image], own).state is State.DONE
     found = Records(records.folder, recipe(ONE, TWO, locate_with="two")).find("ct", [image], own)
-    assert found.state is State.AGAIN and "locate_with" in found.reason
+    assert found.state is State.AGAIN and "--locate-with" in found.reason
     located = recipe(ONE, TWO, locate_with="two.zip")
     assert make(image, located, own).find("ct", [image], own).state is State.DONE
 

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from ClassScaleSegLib import ClassScaleError
 from ClassScaleSegLib.cohort.ledger import NAME, open_ledger, read_ledger
 from ClassScaleSegLib.cohort.records import FOLDER
+from ClassScaleSegLib.commands import cohort_run
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.process.job import Job
 
@@ -49,8 +51,13 @@ def test_a_queue_is_noted_with_its_folder(write_model, tmp_path, capsys, monkeyp
     (tmp_path / "cases").mkdir()
     for name in "ab":
         (tmp_path / "cases" / f"{name}.nii.gz").write_bytes(b"")
-    (tmp_path / "queue.yaml").write_text("queue: none")
+    (tmp_path / "queue.yaml").write_text("queue: slurm")
     monkeypatch.chdir(tmp_path)
+
+    def refuse(*_):
+        raise ClassScaleError("There is no queue here.")
+
+    monkeypatch.setattr(cohort_run, "open_cluster", refuse)
     command = ["segment", "cases", "-m", str(write_model()), "-o", "out", "--device", "cpu", "--cluster", "queue.yaml"]
     assert main(command) == ExitCode.FAULT
     begin = json.loads((tmp_path / "out" / FOLDER / NAME).read_text(encoding="utf-8").splitlines()[0])

@@ -258,7 +258,7 @@ def test_a_second_download_is_refused_while_the_first_lives_and_only_then(catalo
     try:
         holder.stdout.readline()
         for action in (catalog.download, catalog.remove):
-            with pytest.raises(CatalogError, match=f"id {holder.pid}.. Wait until it has ended"):
+            with pytest.raises(CatalogError, match=f"id {holder.pid} on .*. Wait until it has ended"):
                 action(entry)
     finally:
         holder.kill()

@@ -69,7 +69,10 @@ def test_lines_of_others_are_ignored(tmp_path):
 
 
 def test_a_folder_without_ledger_is_a_sentence(tmp_path):
-    with pytest.raises(OutputError, match="has no ledger of a cohort"):
+    with pytest.raises(OutputError, match="is not a folder of results of segment --cluster"):
+        read_ledger(tmp_path)
+    (tmp_path / FOLDER / "cases").mkdir(parents=True)
+    with pytest.raises(OutputError, match="was segmented without --cluster"):
         read_ledger(tmp_path)
 
 

@@ -79,8 +79,8 @@ def test_after_a_kill_at_any_moment_results_are_made_again(folder, until):
     [
         (recipe(("spleen", "b" * 64)), r"with another model \(liver\)"),
         (recipe(("liver", "b" * 64)), "with other weights of the model"),
-        (recipe(step=0.75), r"with other options \(step\)"),
-        (recipe(smooth=1, classes=["liver"]), r"with other options \(classes, smooth\)"),
+        (recipe(step=0.75), r"with other options \(--step\)"),
+        (recipe(smooth=1, classes=["liver"]), r"with other options \(--classes, --smooth\)"),
         (recipe(kinds=(".seg.nrrd", "statistics")), "without statistics"),
     ],
 )
@@ -88,7 +88,7 @@ def test_results_made_otherwise_are_made_again_and_it_says_why(folder, made, rea
     folder.make()
     found = folder.find(made)
     assert found.state is State.AGAIN and found.replace
-    assert re.fullmatch(f"its results were made {reason}", found.reason)
+    assert re.fullmatch(f"made {reason}", found.reason)
     folder.make(made)
     assert folder.find(made).state is State.DONE
 

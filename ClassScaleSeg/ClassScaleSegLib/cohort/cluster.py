@@ -19,6 +19,7 @@ from .queue_jobs import QueueJobs
 from .records import FOLDER
 
 ONE_CASE = "case"  # the resource of which every worker that is started here has one, and a case needs one
+_LOCAL, _ADDRESS = re.compile(r"local:([1-9]\d{0,3})"), re.compile(r"(tcp|tls)://[^/\s]+:\d+")
 _SECONDS_TO_CONNECT = 20
 _SECONDS_TO_CLOSE = 2
 _RETRIES_OF_DASK = 0  # a case whose worker died comes back to `dispatch`, which counts
@@ -133,6 +134,21 @@ class Cluster:
         return 2 * self.workers
 
 
+def check_where(where: str) -> None:
+    """Check the place of a cluster before anything else is done.
+
+    :param where: as of :func:`open_cluster`.
+    :raises ClassScaleError: if it cannot be understood, or a YAML file cannot be used.
+    """
+    if where.lower().endswith((".yaml", ".yml")):
+        read_queue(Path(where))
+    elif not _LOCAL.fullmatch(where) and not _ADDRESS.fullmatch(where):
+        raise ClassScaleError(
+            f"--cluster {where} is not understood. Give local:4 for four workers on this machine, tcp://HOST:8786 for "
+            "a scheduler that runs already, or a YAML file for a queue."
+        )
+
+
 @contextmanager
 def open_cluster(
     where: str, folder: Path, gpus: Sequence[str | None] | None = None, threads: int | None = None
@@ -155,17 +171,13 @@ def open_cluster(
         stack.enter_context(dask.config.set(_CONFIG))
         stack.enter_context(_logging_to(folder / FOLDER / "dask.log"))
         try:
-            if match := re.fullmatch(r"local:([1-9]\d{0,3})", where):
+            check_where(where)
+            if match := _LOCAL.fullmatch(where):
                 yield stack.enter_context(_local(int(match[1]), gpus, threads))
-            elif re.match(r"(tcp|tls)://[^/\s]+:\d+$", where):
+            elif _ADDRESS.fullmatch(where):
                 yield stack.enter_context(_found(where))
-            elif where.lower().endswith((".yaml", ".yml")):
-                yield stack.enter_context(_queue(read_queue(Path(where)), folder))
             else:
-                raise ClassScaleError(
-                    f"--cluster {where} is not understood. Give local:4 for four workers on this machine, "
-                    "tcp://HOST:8786 for a scheduler that runs already, or a YAML file for a queue."
-                )
+                yield stack.enter_context(_queue(read_queue(Path(where)), folder))
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] in ("distributed", "dask_jobqueue"):
                 raise _missing(error) from error
@@ -269,8 +281,8 @@ def _found(address: str) -> Iterator[Cluster]:
         client = Client(address, timeout=_SECONDS_TO_CONNECT)
     except (OSError, ValueError, TypeError) as error:  # TypeError: there are no certificates for tls://
         raise ClassScaleError(
-            f"No Dask scheduler answers at {address} ({innermost(error)}). Start one (dask scheduler), or correct the "
-            "address. For tls://, Dask's configuration names the certificates."
+            f"No Dask scheduler answers at {address} ({innermost(error)}). Start one (dask scheduler), or give another "
+            "address (--cluster). For tls://, Dask's configuration names the certificates."
         ) from error
     with client:
         yield Cluster(client, f"the scheduler {address}", None)

@@ -75,6 +75,17 @@ def open_ledger(folder: str | Path) -> Iterator[Ledger]:
                 file.close()
 
 
+def refuse_running(folder: str | Path) -> None:
+    """Refuse a folder of results into which another command segments on a cluster.
+
+    :raises Busy: naming the process.
+    """
+    lock = Path(folder) / FOLDER / LOCK
+    if is_locked(lock):
+        with suppress(OutputError), locked(lock, _BUSY.format(folder)):
+            pass
+
+
 def is_latest(folder: str | Path, run: str) -> bool | None:
     """Return whether a run is the latest one of a folder; ``None`` if the folder cannot be seen from here."""
     try:
@@ -87,7 +98,8 @@ def is_latest(folder: str | Path, run: str) -> bool | None:
 class CaseHistory:
     """What the ledger says of a case.
 
-    :ivar state: "running", "waiting" after its worker died, "done" or "failed"; "stopped" if a run ended meanwhile.
+    :ivar state: "running", "waiting" after its worker died, "done", "failed", "kept" if it has results that are not as
+        wanted and must not be replaced; "stopped" if a run ended meanwhile.
     :ivar host: the last one that worked on it.
     :ivar worker: the last process there.
     :ivar deaths: how many workers died while they worked on it, in the last run.
@@ -170,8 +182,10 @@ def read_ledger(folder: str | Path) -> History:
             for line in lines:
                 _note(history, line)
     except FileNotFoundError:
-        said = f"{folder} has no ledger of a cohort ({file} is missing)."
-        raise OutputError(f"{said} Name the folder of results that was given to segment --cluster.") from None
+        if file.with_name("cases").is_dir():
+            said = "was segmented without --cluster, so nothing is known of its runs. To go on, run its command again."
+            raise OutputError(f"{folder} {said}") from None
+        raise OutputError(f"{folder} is not a folder of results of segment --cluster ({file} is missing).") from None
     except OSError as error:
         raise OutputError(f"{file} cannot be read ({error.strerror or error}).") from error
     held = is_locked(file.with_name(LOCK))
@@ -187,7 +201,7 @@ def _note(history: History, line: str) -> None:
     try:
         facts = json.loads(line)
         event, at = facts["event"], datetime.fromisoformat(facts["at"]).timestamp()
-        name = facts["case"] if event in ("running", "died", "done", "failed") else None
+        name = facts["case"] if event in ("running", "died", "done", "kept", "failed", "gone") else None
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
         return  # cut off, or not of ours
     if event == "begin" and type(facts.get("cases")) is int:
@@ -198,17 +212,21 @@ def _note(history: History, line: str) -> None:
         history.ended = True
     if not isinstance(name, str):
         return
+    if event == "gone":
+        history.cases.pop(name, None)
+        return
     case = history.cases.setdefault(name, CaseHistory(name))
     case.host, case.worker = str(facts.get("host") or case.host), str(facts.get("worker") or case.worker)
     if event == "running":
         case.state = "running"
     elif event == "died":
         case.state, case.deaths = "waiting", case.deaths + 1
-    elif event == "done":
+    elif event in ("done", "kept"):
         seconds = facts.get("seconds")
-        case.state, case.error, case.kind = "done", "", ""
+        case.state, case.error, case.kind = event, "", ""
         case.seconds = seconds if isinstance(seconds, (int, float)) else None
-        history.times.append(at)
+        if case.seconds is not None:  # not found by a later run
+            history.times.append(at)
     else:
         case.state, case.error, case.kind = "failed", str(facts.get("error", "")), str(facts.get("kind", ""))
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import ImageError, OutputExistsError
 from ..files import replacing, sha256_of, unwritable
-from ..options import FIELDS, Options
+from ..options import FIELDS, Options, flag
 from ..version import VERSION
 from .bids import annex_key, refuse_missing_content
 
@@ -67,7 +67,7 @@ class Recipe:
             names = [" and ".join(name for name, _ in each) for each in (before, models)]
             return f"with another model ({names[0]})" if names[0] != names[1] else "with other weights of the model"
         changed = [
-            name
+            flag(name)
             for name in FIELDS
             if record["options"].get(name, _default(name)) != self.options.get(name, _default(name))
         ]
@@ -97,11 +97,13 @@ class Finding:
 
     :ivar reason: why, for people.
     :ivar replace: files of results that are there may be replaced.
+    :ivar known: the record of the case says how the results were made.
     """
 
     state: State
     reason: str = ""
     replace: bool = False
+    known: bool = False
 
 
 class Records:
@@ -139,18 +141,18 @@ class Records:
             but = f", but not its {' and '.join(missing)}; --overwrite makes all anew" if missing else ""
             return Finding(State.KEPT if missing else State.DONE, f"{there}{but}")
         if record["state"] != "done":
-            return Finding(State.AGAIN, "its results may be unfinished", True)
+            return Finding(State.AGAIN, "its files may be unfinished", True)
         difference = self.recipe.difference(record)
         if difference is None and not _same(_print_of(images), record["images"]):
             difference = "from another image, or before this one was changed"
         if difference is None and missing:
             difference = f"with {' and '.join(missing)}, which is gone"
         if difference is None:
-            return Finding(State.DONE, there)
+            return Finding(State.DONE, there, known=True)
         if (edited := _edited(record, files)) is not None:
             said = f"{there}, made {difference}, but {edited.name} was changed since, and is kept"
             return Finding(State.KEPT, f"{said}; --overwrite makes all anew")
-        return Finding(State.AGAIN, f"its results were made {difference}", True)
+        return Finding(State.AGAIN, f"made {difference}", True)
 
     def begin(self, name: str, images: Sequence[Path], run: str | None = None) -> dict[str, Any]:
         """Return a record of results that are about to be made from the images as they are now.

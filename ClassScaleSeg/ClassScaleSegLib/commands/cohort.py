@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..cohort.ledger import History, read_ledger
+from ..cohort.cluster import check_where
+from ..cohort.ledger import History, open_ledger, read_ledger
 from ..errors import ClassScaleError, OutputError
 from ..process.exit_codes import ExitCode
 from ..process.job import job_of
@@ -20,6 +21,8 @@ from .cohort_run import segment_on_cluster
 from .job_models import find_models
 from .options import add_command
 from .reporting import CohortState, Reporter
+
+_STATES = ("done", "failed", "kept", "running", "waiting", "stopped")
 
 
 def add_cohort_options(parser: argparse.ArgumentParser) -> None:
@@ -50,13 +53,14 @@ def status_command(options: argparse.Namespace, reporter: Reporter) -> None:
     remaining = None if per_hour is None else 3600 * left / per_hour
     state = CohortState(counts["done"], counts["failed"], counts.total(), history.hosts, per_hour, remaining)
     if options.json:
-        facts: dict[str, Any] = {**state._asdict(), "counts": dict(counts), "running": history.running}
-        print(json.dumps({**facts, "ended": history.ended, "cluster": history.begin.get("cluster")}, indent=2))
+        facts: dict[str, Any] = {**state._asdict(), "counts": {name: counts[name] for name in _STATES}}
+        facts |= {"running": history.running, "ended": history.ended, "cluster": history.begin.get("cluster")}
+        print(json.dumps(facts, indent=2))
         return
-    numbers = [f"{counts[name]} {name}" for name in ("failed", "running", "waiting", "stopped") if counts[name]]
+    numbers = [f"{counts[name]} {name}" for name in _STATES[1:] if counts[name]]
     print(", ".join([f"{counts['done']} of {counts.total()} cases done", *numbers]))
-    if history.running:
-        print(state)
+    if history.running and (pace := str(state._replace(failed=0))):
+        print(pace)
     elif not history.ended:
         print("The last run was stopped. Run its command again to go on.")
     if counts["failed"]:
@@ -65,7 +69,7 @@ def status_command(options: argparse.Namespace, reporter: Reporter) -> None:
 
 def failed_command(options: argparse.Namespace, reporter: Reporter) -> None:
     """Print the cases that failed, and why."""
-    failed = read_ledger(options.folder).failed()
+    failed = sorted(read_ledger(options.folder).failed(), key=lambda case: case.name)
     if options.json:
         print(json.dumps([asdict(case) for case in failed], indent=2))
         return
@@ -82,6 +86,12 @@ def retry_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     if not names:
         reporter.message("No case has failed.")
         return ExitCode.OK
+    if options.cluster is not None:
+        try:
+            check_where(options.cluster)
+        except ClassScaleError as error:
+            reporter.error(error)
+            return ExitCode.USAGE
     cohort, where, sent = _last_run(history, Path(options.folder))
     if options.cluster is None and not re.fullmatch(r"local:\d+", where):  # others may have written the ledger
         raise OutputError(
@@ -90,6 +100,13 @@ def retry_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         )
     models = find_models(cohort.job)
     found = find_cohort(cohort.job, models, cohort.formats[0], cohort.bids)
+    if gone := sorted(names.difference(case.name for case in found.cases)):
+        with open_ledger(options.folder) as ledger:
+            for name in gone:
+                ledger.add("gone", case=name)
+        listed = ", ".join(gone[:10]) + " ..." * (len(gone) > 10)
+        said = "cases that had failed are" if len(gone) > 1 else "case that had failed is"
+        reporter.message(f"{len(gone)} {said} no longer among the images: {listed}")
     failed = segment_on_cluster(cohort, found.cases, models, reporter, options.cluster or where, sent, names)
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from ..cohort.bids import bids_images
 from ..cohort.bids_derivative import write_derivative
+from ..cohort.ledger import refuse_running
 from ..cohort.records import Finding, Recipe, Records, State
-from ..errors import Cancelled, ClassScaleError, ImageError, OutputError
+from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
+from ..images.formats import IMAGE_SUFFIXES
 from ..inference.progress import CancelToken
 from ..process.job import Job
 from ..process.terminal import flush
@@ -41,6 +43,11 @@ class CohortJob:
     def __post_init__(self) -> None:
         if self.job.more_outputs:
             raise OutputError("With several images, give one folder (-o); --format chooses the formats of the results.")
+        tables = [suffix for suffix in self.formats if suffix in IMAGE_SUFFIXES]
+        if len(tables) > 1:
+            raise OutputError(
+                f"{' and '.join(tables)} would both write NAME.labels.csv, the names of the structures. Leave one out."
+            )
         if self.job.more_statistics:
             raise OutputError("With several images, give one folder for the statistics (--statistics).")
 
@@ -139,7 +146,8 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
     cohort.begin(models)
     models.open()  # before the first case is named: a model that cannot be used is no fault of it
     runner = cohort.runner(models, report, records)
-    failed, skipped = [], 0
+    failed, skipped, kept = [], 0, 0
+    refuse_running(cohort.job.output)
     with writing_page(report):
         for index, case in enumerate(cases, start=1):
             reporter.begin(case.name, index, len(cases))
@@ -150,6 +158,7 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
                     if report is not None:
                         report.add_finished(case, reporter)
                     skipped += 1
+                    kept += finding.state is State.KEPT
                     continue
                 if finding.reason:
                     reporter.again(finding.reason)
@@ -159,11 +168,19 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
                     raise
                 if isinstance(error, OSError):
                     flush(error)  # standard output may be what has failed, and that ends the command
+                if (
+                    isinstance(error, OutputExistsError)
+                    and (now := cohort.find(case, records)).known
+                    and now.state is State.DONE
+                ):
+                    reporter.skipped("another command has segmented it meanwhile")
+                    skipped += 1
+                    continue
                 sentence = case_error(case.name, error, reporter)
                 reporter.error(sentence)
                 failed.append(case.name)
                 add_failed(report, case, sentence, reporter)
-    reporter.end(len(cases) - len(failed) - skipped, skipped, failed)
+    reporter.end(len(cases) - len(failed) - skipped, skipped, failed, kept)
     return failed
 
 

@@ -17,7 +17,7 @@ from ..cohort.cluster import Cluster, open_cluster
 from ..cohort.dispatch import dispatch
 from ..cohort.ledger import PUT_ASIDE, History, Ledger, open_ledger, pace, read_ledger
 from ..cohort.records import Records, State
-from ..errors import ClassScaleError, ModelError, OutOfMemoryError, OutputError
+from ..errors import Cancelled, ClassScaleError, ModelError, OutOfMemoryError
 from ..files import replacing
 from ..inference.devices import choose_device
 from ..process.job import job_of
@@ -31,7 +31,7 @@ from .reporting import CohortState, Reporter
 from .sent_files import SentFiles
 
 _SECONDS_TO_CANCEL = 2
-_SECONDS_ALONE = 60  # without workers, before that is told
+_SECONDS_ALONE, _SECONDS_UNTIL_AGAIN = 15, 300  # without workers, before that is told for the first time, and again
 
 
 def segment_on_cluster(
@@ -55,11 +55,6 @@ def segment_on_cluster(
     cohort = replace(cohort, job=job)
     cases = [replace(case, files=tuple(map(_absolute, case.files)), output=_absolute(case.output)) for case in cases]
     folder = Path(job.output)
-    if sent and job.report is not None:
-        raise OutputError(
-            "A report cannot be written while images are sent (--transfer). Leave --report out. Once all cases are "
-            "done, run the command with it, but without --cluster."
-        )
     records, report = cohort.records(models), cohort.report(models)
     if report is not None:
         report.files.check()
@@ -68,13 +63,19 @@ def segment_on_cluster(
         history = read_ledger(folder)
         run = _Run(cohort, cases, records, report, reporter, ledger)
         todo = run.begin(history, where, sent, only)
-        if todo:
-            with open_cluster(where, folder, _gpus(job.options.device), job.options.threads) as cluster:
-                run.on(cluster, todo, sent)
+        try:
+            if todo:
+                reporter.message(f"{len(todo)} of {len(cases)} cases to do; looking for workers at {where}")
+                with open_cluster(where, folder, _gpus(job.options.device), job.options.threads) as cluster:
+                    run.on(cluster, todo, sent)
+        except KeyboardInterrupt:
+            raise Cancelled(
+                f"Cancelled: {run.done + run.skipped} of {len(cases)} cases are done. Run the command again to go on."
+            ) from None
         records.tidy(cohort.folders(cases))  # of workers that died
         ledger.add("end", done=run.done, failed=len(run.failures), skipped=run.skipped)
         run.complete_report()
-    reporter.end(run.done, run.skipped, run.failures)
+    reporter.end(run.done, run.skipped, run.failures, run.kept)
     return run.failures
 
 
@@ -102,8 +103,8 @@ class _Run:
         self._at_work: dict[str, str] = {}  # host by case
         self._times: list[float] = []
         self._started = time.time()
-        self._alone_since, self._told_alone = time.monotonic(), False
-        self.done, self.skipped = 0, 0
+        self._tell_alone = time.monotonic() + _SECONDS_ALONE
+        self.done, self.skipped, self.kept = 0, 0, 0
         self.failures: list[str] = []
         self._todo, self._aside = 0, 0
         self._unreported: set[str] = set()  # cases with results that may be missing in the report
@@ -133,11 +134,13 @@ class _Run:
             if finding.state in (State.DONE, State.KEPT):
                 self.skipped += 1
                 self._unreported.add(case.name)
-                if finding.state is State.KEPT:
+                kept = finding.state is State.KEPT
+                if kept:
+                    self.kept += 1
                     self._begin(case.name)
                     self._reporter.skipped(finding.reason)
-                if known is None or known.state != "done":
-                    self._ledger.add("done", case=case.name)
+                if known is None or known.state != ("kept" if kept else "done"):
+                    self._ledger.add("kept" if kept else "done", case=case.name)
                 continue
             aside = known is not None and known.state == "failed" and known.kind == PUT_ASIDE
             if aside and only is None and not self._cohort.overwrite:
@@ -150,16 +153,17 @@ class _Run:
             if finding.reason:
                 again[finding.reason] = again.get(finding.reason, 0) + 1
             todo.append((case, finding.replace))
+        self._reporter.leave()
         self._records.tidy(self._cohort.folders(self._cases.values()))
         for reason, count in again.items():
-            self._reporter.message(f"{count} case{'s' * (count != 1)} will be segmented again: {reason}")
+            self._reporter.message(f"{count} case{'s' * (count != 1)} will be segmented again, {reason}")
         self._todo = len(todo)
         return todo
 
     def on(self, cluster: Cluster, todo: Sequence[tuple[Case, bool]], sent: bool) -> None:
         """Segment cases on a cluster."""
-        page = f"; its dashboard is {cluster.dashboard}" if cluster.dashboard else ""
-        self._reporter.message(f"{len(todo)} of {len(self._cases)} cases to do on {cluster.what}{page}")
+        page = f"; the dashboard is {cluster.dashboard}" if cluster.dashboard else ""
+        self._reporter.message(f"segmenting on {cluster.what}{page}")
         setup = Setup(self._cohort, self._records.recipe, self._ledger.run, cluster.seconds, sent)
         files = SentFiles(cluster.client, self._cohort) if sent else None
 
@@ -228,9 +232,9 @@ class _Run:
     def waiting(self, workers: int, hint: str) -> None:
         now = time.monotonic()
         if workers:
-            self._alone_since, self._told_alone = now, False
-        elif now - self._alone_since > _SECONDS_ALONE and not self._told_alone:
-            self._told_alone = True
+            self._tell_alone = now + _SECONDS_ALONE
+        elif now > self._tell_alone:
+            self._tell_alone = now + _SECONDS_UNTIL_AGAIN
             self._reporter.message(f"No worker is there{f': {hint}' if hint else ''}.")
         self._show()
 
@@ -261,6 +265,7 @@ class _Run:
 
     def _show(self) -> None:
         """Show how far the cohort is."""
+        self._reporter.leave()
         per_hour = pace(self._started, self._times)
         left = self._todo + self._aside - self.done - len(self.failures)
         self._reporter.cohort(

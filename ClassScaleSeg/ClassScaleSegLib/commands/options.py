@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import ClassScaleError
-from ..options import FIELDS, checked
+from ..options import FIELDS, checked, flag
 
 
 def add_command(commands: Any, attribute: str, name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
@@ -32,18 +32,18 @@ def add_options(parser: argparse._ActionsContainer, *names: str) -> None:
     """
     for name in names:
         default, about = FIELDS[name].default, FIELDS[name].metadata
-        flag, text, kind = name.removesuffix("_gib").replace("_", "-"), about["help"], about["kind"]
+        text, kind = about["help"], about["kind"]
         more: dict[str, Any] = {"dest": name, "default": default, "help": text}
         more |= {"metavar": about["metavar"]} if "metavar" in about else {}
         if kind is bool:
-            flag, more["help"] = (f"no-{flag}", f"do not {text}") if default else (flag, text)
+            more["help"] = f"do not {text}" if default else text
             more["action"] = "store_false" if default else "store_true"
         elif kind is tuple:
             more |= {"nargs": "+", "action": "extend"}
         else:
             more |= {"type": partial(_value, name, kind), "choices": about.get("choices")}
             more["help"] += "" if default is None else f" (default: {default})"
-        parser.add_argument(f"--{flag}", **more)
+        parser.add_argument(flag(name), **more)
 
 
 def _value(name: str, kind: Callable[[str], Any], text: str) -> Any:

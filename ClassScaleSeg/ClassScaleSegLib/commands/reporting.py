@@ -13,6 +13,9 @@ from ..inference.progress import Progress
 from ..process.fault_log import FaultLog
 from ..process.terminal import printable
 
+_SECONDS_BETWEEN_LINES = 60  # that say how far a cohort is, where there is no bar, or nothing has changed
+_MOST_NAMES = 20  # of cases that failed; each was told before
+
 
 class CohortState(NamedTuple):
     """How far a cohort is.
@@ -86,8 +89,14 @@ class Reporter:
     def error(self, error: ClassScaleError) -> None:
         """Report an error of the case, or of the command if none has begun."""
 
-    def end(self, done: int, skipped: int, failed: Sequence[str]) -> None:
-        """Report how many of several cases are done and were skipped, and which failed."""
+    def leave(self) -> None:
+        """Report that what follows belongs to no case."""
+
+    def end(self, done: int, skipped: int, failed: Sequence[str], kept: int = 0) -> None:
+        """Report how many of several cases are done and were skipped, and which failed.
+
+        :param kept: how many of the skipped ones have results that are not as wanted, and must not be replaced.
+        """
 
     def close(self) -> None:
         """Remove the progress bar."""
@@ -100,6 +109,7 @@ class TerminalReporter(Reporter):
         super().__init__(faults)
         self._bar: Any = None
         self._label = ""
+        self._told = time.monotonic()
 
     def begin(self, case: str, index: int, count: int) -> None:
         self._label = case if count == 1 else f"[{index}/{count}] {case}"
@@ -139,21 +149,34 @@ class TerminalReporter(Reporter):
     def cohort(self, state: CohortState) -> None:
         from tqdm import tqdm
 
+        if not sys.stderr.isatty():
+            if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
+                self._told = time.monotonic()
+                print(f"{state.done} of {state.total} cases done, {state}", file=sys.stderr, flush=True)
+            return
         if self._bar is None:
+            form = "{n_fmt}/{total_fmt} cases |{bar:20}| {desc}"
             self._bar = tqdm(
-                total=state.total,
-                unit="case",
-                file=sys.stderr,
-                leave=False,
-                disable=not sys.stderr.isatty(),
-                bar_format="{n_fmt}/{total_fmt} cases |{bar:20}| {postfix}",
+                total=state.total, initial=state.done, file=sys.stderr, leave=False, bar_format=form, desc=str(state)
             )
         self._bar.n = state.done
-        self._bar.set_postfix_str(str(state))
+        self._bar.set_description_str(str(state))
 
-    def end(self, done: int, skipped: int, failed: Sequence[str]) -> None:
+    def leave(self) -> None:
+        self.close()
+        self._label = ""
+
+    def end(self, done: int, skipped: int, failed: Sequence[str], kept: int = 0) -> None:
+        self.close()
+        if skipped and not (done or failed or kept):
+            print(f"{'All' if skipped > 1 else 'The'} {skipped} case{'s are' if skipped > 1 else ' is'} done already")
+            return
         counts = [f"{done} of {done + skipped + len(failed)} cases segmented"]
-        counts += [f"{skipped} skipped"] * bool(skipped) + [f"{len(failed)} failed: {', '.join(failed)}"] * bool(failed)
+        counts += [f"{skipped - kept} skipped"] * (skipped > kept)
+        counts += [f"{kept} kept as {'they are' if kept > 1 else 'it is'}, though made otherwise"] * bool(kept)
+        if failed:
+            more = [f"and {len(failed) - _MOST_NAMES} more"] * (len(failed) > _MOST_NAMES)
+            counts.append(f"{len(failed)} failed: {', '.join([*failed[:_MOST_NAMES], *more])}")
         print(", ".join(counts), flush=True)
 
     def error(self, error: ClassScaleError) -> None:
@@ -176,7 +199,8 @@ class JsonReporter(Reporter):
 
     def __init__(self, faults: FaultLog | None = None) -> None:
         super().__init__(faults)
-        self._case, self._told = "", -1.0
+        self._case, self._told = "", 0.0
+        self._state: dict[str, Any] = {}
 
     def _line(self, event: str, **facts: Any) -> None:
         print(json.dumps({"event": event, "case": self._case, **facts}, default=str), flush=True)
@@ -202,14 +226,18 @@ class JsonReporter(Reporter):
         self._line("message", message=printable(sentence))
 
     def cohort(self, state: CohortState) -> None:
-        now = time.monotonic()
-        if now - self._told >= 1:  # a program needs it no more often
-            self._told = now
-            self._line("cohort", **state._asdict())
+        now, facts = time.monotonic(), state._asdict()
+        known = {name: facts[name] for name in ("done", "failed", "hosts")}
+        if known != self._state or now - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told, self._state = now, known
+            self._line("cohort", **facts)
 
-    def end(self, done: int, skipped: int, failed: Sequence[str]) -> None:
+    def leave(self) -> None:
         self._case = ""
-        self._line("end", done=done, skipped=skipped, failed=list(failed))
+
+    def end(self, done: int, skipped: int, failed: Sequence[str], kept: int = 0) -> None:
+        self._case = ""
+        self._line("end", done=done, skipped=skipped, failed=list(failed), **({"kept": kept} if kept else {}))
 
     def error(self, error: ClassScaleError) -> None:
         self._line("error", kind=type(error).__name__, message=printable(error))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import errors
 from ..cohort.bids import RESULT, default_suffix
+from ..cohort.cluster import check_where
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
 from ..options import FIELDS, Options
@@ -162,6 +163,11 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             raise
         reporter.error(error)
         return ExitCode.USAGE
+    try:
+        _check_cluster(options)
+    except errors.ClassScaleError as error:
+        reporter.error(error)
+        return ExitCode.USAGE
     models = find_models(job)
     bids = _bids(options, models)
     first = [] if bids is None else [BIDS_FORMAT]
@@ -170,8 +176,6 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     tell_left_out(found, reporter)
     if options.format and not found.in_folder:
         raise errors.OutputError(f"--format is for results in a folder, and {job.output} is a file. Leave one out.")
-    if options.transfer and options.cluster is None:
-        raise errors.OutputError("--transfer sends images to the workers of a cluster; name it (--cluster).")
     if options.cluster is not None and not found.many:
         raise errors.ImageError("--cluster is for many cases: give a folder of images, or several images.")
     if found.many:
@@ -187,6 +191,22 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     reporter.begin(found.cases[0].name, 1, 1)
     CaseRunner(job, models, report=report).run(found.cases[0], reporter, options.overwrite)
     return ExitCode.OK
+
+
+def _check_cluster(options: argparse.Namespace) -> None:
+    """Check the options of a cluster, before anything else is done.
+
+    :raises ClassScaleError: if one is wrong, or they contradict each other.
+    """
+    if options.cluster is not None:
+        check_where(options.cluster)
+    elif options.transfer:
+        raise errors.ClassScaleError("--transfer sends images to the workers of a cluster; name it (--cluster).")
+    if options.transfer and options.report is not None:
+        raise errors.ClassScaleError(
+            "A report cannot be written while images are sent (--transfer). Leave --report out. Once all cases are "
+            "done, run the command with it, but without --cluster."
+        )
 
 
 def _bids(options: argparse.Namespace, models: JobModels) -> str | None:
