@@ -88,6 +88,16 @@ def test_what_is_done_elsewhere_is_not_put_aside_and_its_report_is_completed(cas
     assert [case["name"] for case in facts["cases"]] == ["a", "b"] and (report / "index.html").exists()
 
 
+def test_a_report_has_what_the_result_is_now(cases, tmp_path, capsys):
+    (cases / "b.nii.gz").unlink()
+    out, report = tmp_path / "out", ["--report", tmp_path / "report"]
+    assert segment(cases, "-o", out, *report) == ExitCode.OK
+    for more in ([], report):
+        assert segment(cases, "-o", out, "--smooth", 4, *more) == ExitCode.OK  # leaves nothing
+    facts = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert facts["cases"][0]["structures"] == []
+
+
 def test_a_job_is_not_given_beside_a_dataset(tmp_path, capsys):
     assert main(["segment", "--job", str(tmp_path / "job.json"), "--bids", str(tmp_path)]) == ExitCode.USAGE
     assert "bids cannot be given beside --job" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from ..inference.devices import choose_device
 from ..inference.progress import Progress
 from ..labels.table import LabelTable
 from ..process.job import Job
+from ..report.case_files import case_path
 from ..report.facts import Run
 from ..report.recording import Recorder
 from ..report.report import Report
@@ -68,13 +69,14 @@ class JobReport:
             raise type(error)(f"{results.outputs[0]} is written, but the report is not. {error}") from error
 
     def add_finished(self, case: Case, reporter: Reporter) -> None:
-        """Add a case that an earlier run has segmented, unless the report has it. How it was made is not known.
+        """Add a case that an earlier run has segmented, unless the report has it, and had it after the result was made
+        or changed last. How it was made is not known.
 
         :raises ClassScaleError: if its image or its segmentation cannot be read, they have different grids, or the
             report has another case of its name.
         """
         self.files.refuse_other(self._name(case), (case.output,))
-        if self.files.has(self._name(case)):
+        if self.files.has(self._name(case)) and not self._is_newer(case):
             return
         if case.output.name.lower().endswith(RTSTRUCT_SUFFIX):
             said = f"{case.output} is not in the report: a structure set cannot be read again."
@@ -105,6 +107,13 @@ class JobReport:
             return None
         self._added = False
         return self.files.write()
+
+    def _is_newer(self, case: Case) -> bool:
+        """Tell whether a result is newer than what the report has of its case."""
+        try:
+            return case.output.stat().st_mtime_ns > case_path(self.files.folder, self._name(case)).stat().st_mtime_ns
+        except OSError:
+            return True
 
     def _name(self, case: Case) -> str:
         """Return the name of a case in the report."""
