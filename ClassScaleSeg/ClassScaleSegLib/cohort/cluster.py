@@ -192,7 +192,10 @@ def _missing(error: ModuleNotFoundError) -> ClassScaleError:
 
 @contextmanager
 def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -> Iterator[Cluster]:
-    """Start workers on this machine, which only it can reach. They share its GPUs, or its cores and its memory."""
+    """Start workers, which share the GPUs, or the cores and the memory, of this machine.
+
+    No other machine can reach them, and by a certificate of their own no other user of this one.
+    """
     import psutil
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
@@ -203,8 +206,11 @@ def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -
             f"one case at a time. Give local:{len(gpus)}, or --device cpu."
         )
     cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
+    security = _own_certificate()
     options = {
         "host": "127.0.0.1",
+        "protocol": "tls",
+        "security": security,
         "nthreads": threads or max(1, cores // count),
         "memory_limit": psutil.virtual_memory().available // count,
         "resources": {ONE_CASE: 1},
@@ -218,6 +224,8 @@ def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -
         workers[index] = {"cls": Nanny, "options": {**options, "env": environment}}
     scheduler = {
         "host": "127.0.0.1",
+        "protocol": "tls",
+        "security": security,
         "port": 0,
         "dashboard": True,
         "dashboard_address": "127.0.0.1:0",
@@ -229,6 +237,7 @@ def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -
         cluster = SpecCluster(
             workers=workers,
             scheduler={"cls": Scheduler, "options": scheduler},
+            security=security,
             silence_logs=logging.CRITICAL,
         )
         with Client(cluster, timeout=_SECONDS_TO_CONNECT) as client:
@@ -244,6 +253,17 @@ def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -
             with suppress(Exception):  # nothing of it is of interest any more
                 cluster.close(timeout=_SECONDS_TO_CLOSE)
         _kill_since(before)
+
+
+def _own_certificate() -> Any:
+    """Return what only those have who are told: whoever can connect to a scheduler or worker can run programs."""
+    from distributed import Security
+
+    try:
+        import cryptography  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    return Security.temporary()
 
 
 def _renew(cluster: Any, count: int) -> None:
@@ -300,7 +320,7 @@ def _queue(queue: Queue, folder: Path) -> Iterator[Cluster]:
     }
     with dask.config.set(settings), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the port of the dashboard, which may be in use
-        jobs = QueueJobs(queue, folder / FOLDER / "jobs", ONE_CASE)
+        jobs = QueueJobs(queue, folder / FOLDER / "jobs", ONE_CASE, _own_certificate())
         try:
             jobs.start()
             with Client(jobs.cluster, timeout=_SECONDS_TO_CONNECT) as client:
@@ -309,6 +329,7 @@ def _queue(queue: Queue, folder: Path) -> Iterator[Cluster]:
         finally:
             with suppress(Exception):
                 jobs.cluster.close(timeout=_SECONDS_TO_CLOSE)
+            jobs.tidy()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,18 @@ class QueueJobs:
     :ivar cases: how many cases are left, for which jobs are wanted.
     :param logs: folder for what the jobs print, unless the options name one.
     :param resource: of which each worker has one.
+    :param security: of Dask, unless the options name another one or a protocol. Jobs read its files beside the logs.
     :raises ClassScaleError: if dask-jobqueue does not understand the options.
     """
 
-    def __init__(self, queue: Queue, logs: Path, resource: str) -> None:
+    def __init__(self, queue: Queue, logs: Path, resource: str, security: Any = None) -> None:
         kind, self.cases = getattr(_dask_jobqueue(), KINDS[queue.kind]), 0
         self._fault, self._taken, self._asked = "", False, 0
+        self._certificates = logs
         options = {"log_directory": str(logs), "processes": 1, **queue.options}
+        if security is not None and not {"security", "protocol"} & set(options):
+            logs.mkdir(parents=True, exist_ok=True)
+            options = {"security": security, "shared_temp_directory": str(logs), **options}
         options["worker_extra_args"] = ["--resources", f"{resource}=1", *options.get("worker_extra_args", [])]
         options["job_script_prologue"] = [*_ENVIRONMENT, *options.get("job_script_prologue", [])]
         self._queue, self.logs, self.processes = queue, options["log_directory"], int(options["processes"])
@@ -70,6 +76,12 @@ class QueueJobs:
             interval="2s",
             wait_count=5,
         )
+
+    def tidy(self) -> None:
+        """Remove certificates, also those of commands that were killed: no worker needs them any more."""
+        for file in self._certificates.glob(".dask-jobqueue.worker.*"):
+            with suppress(OSError):
+                file.unlink()
 
     def check(self) -> None:
         """Look whether the queue takes the jobs. One that has taken some may be busy, or have enough for now.
