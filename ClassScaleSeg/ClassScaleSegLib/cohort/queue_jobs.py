@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ClassScaleError, reason
 from .queue_file import KINDS, Queue, seconds_of
 
+_CERTIFICATES = ".dask-jobqueue.worker.*"
 # A process that has taken much memory is not to be paused or killed by Dask; the queue has its own limit.
 _ENVIRONMENT = tuple(
     f"export DASK_DISTRIBUTED__WORKER__MEMORY__{limit}=False" for limit in ("TARGET", "SPILL", "PAUSE", "TERMINATE")
@@ -79,7 +80,7 @@ class QueueJobs:
 
     def tidy(self) -> None:
         """Remove certificates, also those of commands that were killed: no worker needs them any more."""
-        for file in self._certificates.glob(".dask-jobqueue.worker.*"):
+        for file in self._certificates.glob(_CERTIFICATES):
             with suppress(OSError):
                 file.unlink()
 
