@@ -245,5 +245,6 @@ def test_a_worker_leaves_before_the_queue_ends_it(monkeypatch):
 
     monkeypatch.setattr(case_worker, "_seconds_since_start", lambda: 50)
     monkeypatch.setattr(case_worker, "_longest", 10)
+    monkeypatch.setattr(case_worker, "own_address", lambda: "tcp://w7")
     setup = case_worker.Setup(None, None, "run", seconds=61)
-    assert case_worker._segment_case(setup, None, False) == {LEAVES: True}
+    assert case_worker._segment_case(setup, None, False) == {LEAVES: "tcp://w7"}

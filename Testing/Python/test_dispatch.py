@@ -178,9 +178,12 @@ def test_a_scheduler_that_repeats_by_itself_is_counted():
 
 
 def test_a_worker_without_time_passes_the_case_on_and_goes():
-    leaves = [lambda client, name, future: future.end("finished", {"leaves": True})]
+    leaves = [lambda client, name, future: future.end("finished", {"leaves": "tcp://w7"})]
     client, events, _ = run({"a": [leaves, GOOD], "b": [GOOD]})
-    assert client.retired == [""] and [event[1] for event in events if event[0] == "a"] == ["running", "finished"]
+    assert client.retired == ["tcp://w7"] and [event[1] for event in events if event[0] == "a"] == [
+        "running",
+        "finished",
+    ]
 
 
 def answers(client, name, future):

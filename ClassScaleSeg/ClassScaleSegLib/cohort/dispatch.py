@@ -29,7 +29,7 @@ _DIED = "its worker died"
 _SECONDS_BETWEEN = 0.5  # between looks at the workers
 _SECONDS_WITHOUT_SCHEDULER = 30
 _SECONDS_TO_FETCH = 60  # the results of a case
-LEAVES = "leaves"  # in an answer: the worker has no time for the case, and will do no other
+LEAVES = "leaves"  # in an answer: address of the worker, which has no time for the case, and will do no other
 Arguments = Callable[[], tuple[Any, ...]]  # of a case, made anew for each attempt
 
 
@@ -60,7 +60,6 @@ class _Attempt:
     future: Any
     host: str = ""
     worker: str = ""
-    address: str = ""
 
 
 def dispatch(
@@ -84,13 +83,21 @@ def dispatch(
     _Dispatch(cluster, function, cases, observer, topic, try_again).run()
 
 
+def own_address() -> str:
+    """Return the address of the worker that runs this."""
+    from distributed import get_worker
+
+    return get_worker().address
+
+
 def tell_begin(topic: str, name: str) -> None:
     """Tell, from a worker, that it begins with a case."""
     from distributed import get_worker
 
     worker = get_worker()
     process = f"{worker.address} (process {os.getpid()})"
-    worker.log_event(topic, {"name": name, "host": platform.node(), "process": process})
+    # as text, a name that is not UTF-8 would break the connection, and with it the worker
+    worker.log_event(topic, {"name": os.fsencode(name), "host": platform.node(), "process": process})
 
 
 def tell_answer(topic: str, answer: Mapping[str, Any]) -> None:
@@ -184,7 +191,7 @@ class _Dispatch:
 
     def _begin(self, facts: Mapping[str, Any]) -> None:
         """Note that a worker has begun; if another one had begun already, that one has died and Dask has noticed."""
-        index = self._index[facts["name"]]
+        index = self._index[os.fsdecode(facts["name"])]
         attempt = next((each for each in self._at_work.values() if each.index == index), None)
         if attempt is None:  # of an attempt that is over
             return
@@ -195,8 +202,8 @@ class _Dispatch:
                 del self._at_work[attempt.future.key]
                 self._give_up(index)
                 return
-        attempt.host, attempt.worker, attempt.address = facts["host"], facts["process"], facts["worker"]
-        self._observer.running(facts["name"], attempt.host, attempt.worker)
+        attempt.host, attempt.worker = facts["host"], facts["process"]
+        self._observer.running(self._cases[index][0], attempt.host, attempt.worker)
 
     def _end(self, key: str) -> None:
         from distributed import CancelledError, TimeoutError
@@ -232,7 +239,7 @@ class _Dispatch:
     def _answered(self, attempt: _Attempt, answer: Mapping[str, Any]) -> None:
         index = attempt.index
         if answer.get(LEAVES):
-            self._cluster.retire(attempt.address)
+            self._cluster.retire(answer[LEAVES])
             self._pending.appendleft(index)
         elif (why := self._try_again(answer)) is not None and self._deaths[index] < RETRIES:
             self._died(attempt, why)

@@ -220,6 +220,11 @@ class Records:
         found = record.get("structures")
         return found if type(found) is int else None
 
+    def begun(self, name: str, run: str) -> bool:
+        """Return whether the record of a case is of this run, so that results that are there are its own."""
+        record = self._read(name)
+        return record is not None and record.get("run") == run
+
     def tidy(self, results: Iterable[Path]) -> None:
         """Remove unfinished files that killed processes have left in the folders of results."""
         for folder in {self._cases, *(result.parent for result in results)}:

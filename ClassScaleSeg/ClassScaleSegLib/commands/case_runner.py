@@ -54,6 +54,10 @@ class CaseRunner:
             return None
         return {**self.results(case).paths(), "structures": structures, "seconds": 0.0}
 
+    def begun(self, case: Case, run: str) -> bool:
+        """Return whether a run has begun to give the results of a case their names, so that it may replace them."""
+        return self._records is not None and self._records.begun(case.name, run)
+
     def results(self, case: Case) -> CaseResults:
         """Return the files of a case."""
         return CaseResults.of(self._job, case, self._records is not None, self._more_formats)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..cohort.dispatch import LEAVES, tell_answer, tell_begin
+from ..cohort.dispatch import LEAVES, own_address, tell_answer, tell_begin
 from ..cohort.ledger import is_latest
 from ..cohort.records import Recipe
 from ..errors import ClassScaleError, ModelError
@@ -86,7 +86,7 @@ def _segment_case(setup: Setup, case: Case, overwrite: bool) -> dict[str, Any]:
     global _longest
     begin, reporter = time.monotonic(), _Notes()
     if setup.seconds is not None and _longest and _seconds_since_start() + _MARGIN * _longest > setup.seconds:
-        return {LEAVES: True}
+        return {LEAVES: own_address()}
     tell_begin(setup.run, case.name)
     answer: dict[str, Any] = {"host": platform.node(), "messages": reporter.messages}
     try:
@@ -94,6 +94,7 @@ def _segment_case(setup: Setup, case: Case, overwrite: bool) -> dict[str, Any]:
         _refuse_outdated(setup)
         runner = _runner(setup)
         facts = runner.finished(case, setup.run)  # by a worker that died before its answer arrived
+        overwrite = overwrite or runner.begun(case, setup.run)  # Dask may repeat an attempt by itself
         answer["facts"] = facts or runner.run(case, reporter, overwrite, lambda: _refuse_outdated(setup))
     except Exception as error:
         if _gpu_is_lost(error):
@@ -267,7 +268,8 @@ def _received_case(place: Path, case: Case, images: Mapping[str, bytes]) -> Case
 
 def _renamed(answer: dict[str, Any], here: str, there: str) -> dict[str, Any]:
     """Return an answer whose sentences name files as the command knows them."""
-    answer["messages"] = [message.replace(here, there) for message in answer["messages"]]
+    if "messages" in answer:  # not of a worker that leaves
+        answer["messages"] = [message.replace(here, there) for message in answer["messages"]]
     if "error" in answer:
         answer["error"] = answer["error"].replace(here, there)
     return answer
