@@ -126,17 +126,19 @@ def instant_cases(images: str, output: str) -> dict[str, Any]:
 
 
 def _instant(setup: Any, case: Any, overwrite: bool, attempt: int) -> dict[str, Any]:
-    """Do what a worker does with a case, but for the segmentation."""
-    from ClassScaleSegLib.cohort.dispatch import tell_begin
+    """Do what a worker does with a case, apart from the segmentation."""
+    from ClassScaleSegLib.cohort.dispatch import tell_answer, tell_begin
     from ClassScaleSegLib.cohort.records import Records
     from ClassScaleSegLib.files import replacing
 
     tell_begin(setup.run, case.name)
     records = Records(setup.cohort.job.output, setup.recipe)
-    record = records.begin(case.name, case.files)
+    record = records.begin(case.name, case.files, setup.run)
     records.announce(record)
     with replacing(case.output, overwrite) as temporary:
         temporary.write_text(case.name)
-    records.commit(record, [case.output])
+    records.commit(record, {".seg.nrrd": case.output}, 0)
     facts = {"output": case.output, "structures": 0, "seconds": 0.0}
-    return {"host": socket.gethostname(), "messages": [], "facts": facts, "seconds": 0.0}
+    answer = {"host": socket.gethostname(), "messages": [], "facts": facts, "seconds": 0.0}
+    tell_answer(setup.run, answer)
+    return answer

@@ -134,6 +134,27 @@ def with_bars(columns: dict[str, str] | None = None) -> Callable[[dict[str, Any]
     return render
 
 
+def cohort(result: dict[str, Any]) -> str:
+    """Return a table and the bars of each part, with the columns that it has."""
+    titles = {
+        "kills": "Workers and the command are killed",
+        "poison": "A case that kills every worker",
+        "ending": "Ctrl-C and termination signals",
+        "overhead": "What the cluster adds to a case",
+        "efficiency": "A second worker",
+        "many": "Instant cases",
+    }
+    parts = []
+    for part, title in titles.items():
+        rows, limits = ([row for row in result[key] if row["part"] == part] for key in ("cases", "bars"))
+        if rows:
+            shown = table(rows, {key: key for row in rows for key in row if key != "part"})
+            parts += [f"**{title}** (`--only {part}`)", shown, *([bars({"bars": limits})] if limits else [])]
+        else:
+            parts.append(f"**{title}:** *Not measured yet:* `--only {part}`")
+    return "\n\n".join(parts)
+
+
 def curve(name: str) -> Callable[[dict[str, Any]], str]:
     def render(result: dict[str, Any]) -> str:
         columns = {"classes": "classes", "size": "side", "step": "step", "seconds": "s", "dice": "Dice"}
@@ -336,6 +357,15 @@ def sections() -> list[str]:
             "pictures. Chromium without a window opened the page from its file; its memory is that of all its "
             "processes. Other programs were at work on the machine.",
             ("report", command("report"), with_bars()),
+        ),
+        section(
+            "15. Cohorts on Dask",
+            "The embedded toy model on a CPU, with workers on this machine. A worker is killed by `SIGKILL`, at a random "
+            "moment up to 2 s after a random number of cases is done. A result is written again if its worker was "
+            "killed before it could note that, and a case is begun again if its worker or the command was killed "
+            "meanwhile. Seconds of a case are those between results, after the first one of each worker. Instant cases "
+            "write a few bytes in place of a segmentation; ledger, records, listing and scheduler are the real ones.",
+            ("cohort", command("cohort"), cohort),
         ),
     ]
 
