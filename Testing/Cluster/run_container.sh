@@ -4,11 +4,11 @@
 #     Testing/Cluster/run_container.sh install            install Debian's podman, runc and mmdebstrap, as root
 #     Testing/Cluster/run_container.sh check FOLDER       build and check with all files in FOLDER, a new one; then delete it
 #
-# check needs 8 GB in FOLDER, a network for the build, and root, because folders are mounted for other users. It exits with 77 if
+# check needs 6 GB in FOLDER, a network for the build, and root, because folders are mounted for other users. It exits with 77 if
 # Podman is not installed. Environment variables:
 #
 #     BASE            image to build on; without it, one with Python 3.11 is made of Debian's packages
-#     TORCH_INDEX     index that has torch and torchvision; without it, that of PyTorch, or pip's own where PyTorch's is out of reach
+#     TORCH_INDEX     index that has torch and torchvision; without it, that of PyTorch, or pip's own if PyTorch's is out of reach
 set -eu
 
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
@@ -108,6 +108,7 @@ shell() {
 }
 
 check_contents() {
+    podman images --format '{{.Size}}, in layers:' "$IMAGE"
     podman history --format '{{.Size}}  {{.CreatedBy}}' "$IMAGE" | grep -v '^0 B' | cut -c 1-110
     shell 'cd /opt/classscaleseg
         python -c "import torch; assert torch.version.cuda is None, torch.version.cuda"
