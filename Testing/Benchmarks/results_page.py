@@ -360,9 +360,9 @@ def sections() -> list[str]:
         ),
         section(
             "15. Cohorts on Dask",
-            "The embedded toy model on a CPU, with workers on this machine. A worker is killed by `SIGKILL`, at a random "
-            "moment up to 2 s after a random number of cases is done. A result is written again if its worker was "
-            "killed before it could note that, and a case is begun again if its worker or the command was killed "
+            "The embedded toy model on a CPU, with workers on this machine. A worker is killed by `SIGKILL`, at a "
+            "random moment up to 2 s after a random number of cases is done. A result is written again if its worker "
+            "was killed before it could note that, and a case is begun again if its worker or the command was killed "
             "meanwhile. Seconds of a case are those between results, after the first one of each worker. Instant cases "
             "write a few bytes in place of a segmentation; ledger, records, listing and scheduler are the real ones.",
             ("cohort", command("cohort"), cohort),

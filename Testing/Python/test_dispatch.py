@@ -55,7 +55,8 @@ class Client:
     def unsubscribe_topic(self, topic):
         self._handler = None
 
-    def submit(self, function, name, attempt, key, resources, pure):
+    def submit(self, function, name, attempt, key, resources, workers, pure):
+        self.allowed = workers
         self.attempts.append((name, attempt))
         return Started(self, name, key)
 
@@ -109,6 +110,9 @@ class Seen:
 
     def died(self, name, host, worker, why):
         self.events.append((name, "died", worker))
+
+    def unfit(self, name, error):
+        self.events.append((name, "unfit", error))
 
     def finished(self, name, answer):
         self.events.append((name, "finished", answer["answer"]))
@@ -199,6 +203,20 @@ def test_results_that_cannot_be_fetched_are_made_again():
     gone = [begins(), lambda client, name, future: future.end("finished", TimeoutError())]
     client, events, _ = run({"a": [gone, GOOD]})
     assert client.attempts == [("a", 1), ("a", 2)] and events[-1] == ("a", "finished", "done")
+
+
+def is_unfit(worker):
+    def step(client, name, future):
+        future.end("finished", {"unfit": worker, "error": f"Worker {worker} sees no folder."})
+
+    return [begins(), step]
+
+
+def test_a_worker_that_can_do_no_case_gets_no_more_and_the_last_one_ends_the_run():
+    client, events, _ = run({"a": [is_unfit("1"), GOOD], "b": [GOOD]}, workers=2)
+    assert client.allowed == ["0"] and ("a", "finished", "done") in events and ("b", "finished", "done") in events
+    with pytest.raises(ClassScaleError, match="Worker 0 sees no folder"):
+        run({"a": [is_unfit("1"), is_unfit("0")], "b": [GOOD]}, workers=2)
 
 
 def test_an_answer_can_ask_for_another_worker():

@@ -55,6 +55,7 @@ class Cluster:
 
     :ivar client: of Dask.
     :ivar what: the cluster in words.
+    :ivar unfit: addresses of workers that can do no case.
     :ivar seconds: after which a queue ends a worker; ``None`` if nothing does, or it is not known.
     :param most: workers that may be there at once; ``None`` if that is for others to decide.
     :param jobs: of a queue.
@@ -72,7 +73,8 @@ class Cluster:
     ) -> None:
         self.client, self.what, self.seconds = client, what, seconds
         self._most, self._jobs, self._renew = most, jobs, renew
-        self.workers = 0
+        self.workers, self._addresses = 0, frozenset[str]()
+        self.unfit: set[str] = set()
         self.resources: dict[str, float] | None = None
         self.refresh()
 
@@ -117,7 +119,8 @@ class Cluster:
 
     def refresh(self) -> None:
         """Ask which workers there are."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        found = self.client.scheduler_info(n_workers=-1)["workers"]
+        self._addresses, workers = frozenset(found), found.values()
         self.workers = len(workers)
         offered = {name for worker in workers for name in worker["resources"]}
         wanted = next((name for name in ("GPU", ONE_CASE) if name in offered), ONE_CASE if self.own else None)
@@ -131,7 +134,18 @@ class Cluster:
 
         None without workers: it is not known yet which resources they have, and nobody could be sent an image.
         """
-        return 2 * self.workers
+        return 2 * len(self._addresses - self.unfit)
+
+    @property
+    def fit(self) -> list[str] | None:
+        """The workers that may get cases; ``None`` if all may."""
+        return sorted(self._addresses - self.unfit) if self.unfit & self._addresses else None
+
+    def set_aside(self, worker: str) -> None:
+        """Give no more cases to a worker. A queue gets another job in its place."""
+        self.unfit.add(worker)
+        if self._jobs is not None:
+            self.retire(worker)
 
 
 def check_where(where: str) -> None:

@@ -29,6 +29,8 @@ _DIED = "its worker died"
 _SECONDS_BETWEEN = 0.5  # between looks at the workers
 _SECONDS_WITHOUT_SCHEDULER = 30
 _SECONDS_TO_FETCH = 60  # the results of a case
+UNFIT = "unfit"  # in an answer: address of a worker that can do no case, and "error": why
+_MOST_UNFIT = 50  # workers
 LEAVES = "leaves"  # in an answer: address of the worker, which has no time for the case, and will do no other
 Arguments = Callable[[], tuple[Any, ...]]  # of a case, made anew for each attempt
 
@@ -41,6 +43,9 @@ class Observer(Protocol):
 
     def died(self, name: str, host: str, worker: str, why: str) -> None:
         """A worker could not finish a case, which is tried again elsewhere."""
+
+    def unfit(self, name: str, error: str) -> None:
+        """A worker can do no case, and gets no more."""
 
     def finished(self, name: str, answer: Mapping[str, Any]) -> None:
         """A worker has answered; ``answer`` is what the function returned."""
@@ -74,7 +79,7 @@ def dispatch(
 
     :param function: called on a worker with the arguments of a case and the number of the attempt, from 1. It should
         call :func:`tell_begin` first, and may call :func:`tell_answer` with what it returns. If it answers with
-        :data:`LEAVES`, the case goes to another worker.
+        :data:`LEAVES` or :data:`UNFIT`, the case goes to another worker.
     :param cases: name and arguments of each. If these cannot be made, by a `ClassScaleError`, the case has failed.
     :param topic: name of the messages of :func:`tell_begin`, of this run alone.
     :param try_again: says why a case should be tried elsewhere, from the answer of the function.
@@ -177,6 +182,7 @@ class _Dispatch:
             self._attempts[index],
             key=f"segment-{self._topic}-{index}-{self._attempts[index]}",
             resources=self._cluster.resources,
+            workers=self._cluster.fit,
             pure=False,
         )
         self._at_work[future.key] = _Attempt(index, future)
@@ -241,12 +247,23 @@ class _Dispatch:
         if answer.get(LEAVES):
             self._cluster.retire(answer[LEAVES])
             self._pending.appendleft(index)
+        elif answer.get(UNFIT):
+            self._set_aside(answer[UNFIT], answer["error"])
+            self._observer.unfit(self._cases[index][0], answer["error"])
+            self._pending.appendleft(index)
         elif (why := self._try_again(answer)) is not None and self._deaths[index] < RETRIES:
             self._died(attempt, why)
             self._pending.append(index)
         else:
             self._answers += 1
             self._observer.finished(self._cases[index][0], answer)
+
+    def _set_aside(self, worker: str, why: str) -> None:
+        """Give no more cases to a worker that can do none; if it was the last one, end."""
+        self._cluster.refresh()
+        self._cluster.set_aside(worker)
+        if self._cluster.window == 0 or len(self._cluster.unfit) > _MOST_UNFIT:
+            raise ClassScaleError(why)
 
     def _died(self, attempt: _Attempt, why: str) -> None:
         self._deaths[attempt.index] += 1
@@ -260,7 +277,8 @@ class _Dispatch:
 
     def _give_up(self, index: int) -> None:
         said = f"{self._deaths[index]} workers died one after another while they segmented it, so it is put aside."
-        self._observer.failed(self._cases[index][0], PUT_ASIDE, f"{said} The logs of the workers may say why.")
+        why = "The logs of the workers may say why. If a queue ended them, give its jobs more time (walltime)."
+        self._observer.failed(self._cases[index][0], PUT_ASIDE, f"{said} {why}")
 
     def _lose(self, index: int) -> None:
         """Give a case that had not begun to the workers again."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..cohort.dispatch import LEAVES, own_address, tell_answer, tell_begin
+from ..cohort.dispatch import LEAVES, UNFIT, own_address, tell_answer, tell_begin
 from ..cohort.ledger import is_latest
 from ..cohort.records import Recipe
 from ..errors import ClassScaleError, ModelError
@@ -101,6 +101,8 @@ def _segment_case(setup: Setup, case: Case, overwrite: bool) -> dict[str, Any]:
             os._exit(_GPU_LOST)  # no later case of this process could use it; the next process may
         sentence = case_error(case.name, error, reporter)
         answer |= {"kind": getattr(sentence, "kind", type(sentence).__name__), "error": str(sentence)}
+        if answer["kind"] in (NOT_SHARED, OTHER_VERSION, ModelError.__name__):
+            answer[UNFIT] = own_address()
     seconds = time.monotonic() - begin
     _longest = max(_longest, seconds)
     return {**answer, "seconds": round(seconds, 2)}

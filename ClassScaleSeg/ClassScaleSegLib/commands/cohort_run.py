@@ -17,12 +17,12 @@ from ..cohort.cluster import Cluster, open_cluster
 from ..cohort.dispatch import dispatch
 from ..cohort.ledger import PUT_ASIDE, History, Ledger, open_ledger, pace, read_ledger
 from ..cohort.records import Records, State
-from ..errors import Cancelled, ClassScaleError, ModelError, OutOfMemoryError
+from ..errors import Cancelled, ClassScaleError, OutOfMemoryError
 from ..files import replacing
 from ..inference.devices import choose_device
 from ..process.job import job_of
 from ..version import VERSION
-from .case_worker import NOT_SHARED, OTHER_VERSION, OUTDATED, Setup, cancel_run, segment_case, segment_sent_case
+from .case_worker import OUTDATED, Setup, cancel_run, segment_case, segment_sent_case
 from .cases import Case
 from .cohort_job import CohortJob, add_failed, writing_page
 from .job_models import JobModels
@@ -107,6 +107,7 @@ class _Run:
         self.done, self.skipped, self.kept = 0, 0, 0
         self.failures: list[str] = []
         self._todo, self._aside = 0, 0
+        self._told: set[str] = set()  # why workers can do no case
         self._unreported: set[str] = set()  # cases with results that may be missing in the report
 
     def begin(self, history: History, where: str, sent: bool, only: frozenset[str] | None) -> list[tuple[Case, bool]]:
@@ -199,9 +200,15 @@ class _Run:
         self._reporter.message(f"{name} is tried again on another worker: {why}{where}")
         self._show()
 
+    def unfit(self, name: str, error: str) -> None:
+        self._at_work.pop(name, None)
+        if error not in self._told:
+            self._told.add(error)
+            self._reporter.message(f"{error} It gets no more cases.")
+
     def finished(self, name: str, answer: Mapping[str, Any]) -> None:
         self._at_work.pop(name, None)
-        if answer.get("kind") in (OUTDATED, NOT_SHARED, OTHER_VERSION, ModelError.__name__):
+        if answer.get("kind") == OUTDATED:
             raise ClassScaleError(answer["error"])
         self._begin(name)
         for message in answer["messages"]:
