@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -260,6 +261,11 @@ def _local(count: int, gpus: Sequence[str | None] | None, threads: int | None) -
     except BaseException:
         for nanny in [] if cluster is None else cluster.workers.values():
             nanny.auto_restart = False
+        if cluster is None:  # Dask would close it when the process ends, and complain that it was not started
+            with suppress(ImportError):
+                from distributed.deploy.spec import close_clusters
+
+                atexit.unregister(close_clusters)
         _kill_since(before)  # at once: a worker in the middle of a case would take long to close
         raise
     finally:
@@ -361,6 +367,9 @@ def _logging_to(file: Path) -> Iterator[None]:
         logger.handlers[:], logger.propagate = [handler], False
     try:
         yield
+    except BaseException:
+        before = [(logger, [logging.NullHandler()], False) for logger in loggers]  # Dask ends later, and complains
+        raise
     finally:
         for logger, handlers, propagate in before:
             logger.handlers[:], logger.propagate = handlers, propagate

@@ -201,12 +201,16 @@ def add_failed(report: JobReport | None, case: Case, error: ClassScaleError, rep
 
 
 @contextmanager
-def writing_page(report: JobReport | None) -> Iterator[None]:
-    """Write the page of a report at the end of the block, also after an exception, which is raised."""
+def writing_page(report: JobReport | None, when_cancelled: bool = True) -> Iterator[None]:
+    """Write the page of a report at the end of the block, also after an exception, which is raised.
+
+    :param when_cancelled: also after Ctrl-C, which the page of thousands of cases would keep waiting; the next run
+        writes it anyway.
+    """
     try:
         yield
-    except BaseException:
-        if report is not None:
+    except BaseException as error:
+        if report is not None and (when_cancelled or not isinstance(error, (Cancelled, KeyboardInterrupt))):
             with suppress(ClassScaleError):  # the other fault is told
                 report.write()
         raise

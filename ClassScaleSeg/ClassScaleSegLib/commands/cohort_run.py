@@ -59,7 +59,7 @@ def segment_on_cluster(
     if report is not None:
         report.files.check()
     cohort.begin(models)
-    with open_ledger(folder) as ledger, writing_page(report):
+    with open_ledger(folder) as ledger, writing_page(report, when_cancelled=False):
         history = read_ledger(folder)
         run = _Run(cohort, cases, records, report, reporter, ledger)
         todo = run.begin(history, where, sent, only)
