@@ -97,6 +97,12 @@ def fails(error):
     return lambda client, name, future: future.end("error", error)
 
 
+def is_cancelled(reason):
+    error = distributed.CancelledError()
+    error.reason = reason
+    return lambda client, name, future: future.end("cancelled", error)
+
+
 def is_lost(client, name, future):
     future.end("cancelled")
 
@@ -158,6 +164,15 @@ def test_a_case_that_kills_every_worker_is_put_aside_and_the_others_are_done():
     assert events[-1] == ("a", "failed", PUT_ASIDE) and ("b", "finished", "done") in events
     assert [name for name, _ in client.attempts].count("a") == RETRIES + 1
     assert "4 workers died one after another" in seen.error
+
+
+def test_a_worker_that_dies_with_the_images_that_were_sent_there_counts_and_a_lost_connection_does_not():
+    gone = [begins(), is_cancelled("unknown")]
+    _, events, _ = run({"a": [gone] * (RETRIES + 1), "b": [GOOD]})
+    assert ("a", "failed", PUT_ASIDE) in events
+    cut_off = [begins(), is_cancelled("scheduler-connection-lost")]
+    _, events, _ = run({"a": [cut_off] * (RETRIES + 2) + [GOOD]})
+    assert events[-1] == ("a", "finished", "done") and ("a", "died", "w1") not in events
 
 
 def test_a_case_that_only_waited_takes_no_blame():

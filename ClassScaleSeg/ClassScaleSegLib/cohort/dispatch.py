@@ -31,6 +31,7 @@ _SECONDS_WITHOUT_SCHEDULER = 30
 _SECONDS_TO_FETCH = 60  # the results of a case
 UNFIT = "unfit"  # in an answer: address of a worker that can do no case, and "error": why
 _MOST_UNFIT = 50  # workers
+_CUT_OFF = "scheduler-connection-lost"  # Dask's reason why cases are cancelled
 LEAVES = "leaves"  # in an answer: address of the worker, which has no time for the case, and will do no other
 Arguments = Callable[[], tuple[Any, ...]]  # of a case, made anew for each attempt
 
@@ -229,18 +230,23 @@ class _Dispatch:
             error = future.exception()
             if not isinstance(error, KilledWorker):
                 raise _unusable(error)
-            if attempt.worker:
-                self._died(attempt, _DIED)
-                if self._deaths[index] > RETRIES:
-                    self._give_up(index)
-                else:
-                    self._pending.append(index)  # behind the others, which should not suffer if it kills its workers
-            else:
-                self._lose(index)
-        else:  # cancelled or lost: the scheduler was restarted, or forgot it
+            self._worker_died(attempt)
+        elif future.status == "cancelled" and getattr(future.exception(), "reason", _CUT_OFF) != _CUT_OFF:
+            self._worker_died(attempt)  # and took images with it that were sent there
+        else:  # the scheduler was restarted, or forgot it
             self._listen()
             self._lose(index)
         future.release()
+
+    def _worker_died(self, attempt: _Attempt) -> None:
+        if not attempt.worker:
+            self._lose(attempt.index)
+            return
+        self._died(attempt, _DIED)
+        if self._deaths[attempt.index] > RETRIES:
+            self._give_up(attempt.index)
+        else:
+            self._pending.append(attempt.index)  # behind the others, which should not suffer if it kills its workers
 
     def _answered(self, attempt: _Attempt, answer: Mapping[str, Any]) -> None:
         index = attempt.index
