@@ -29,12 +29,13 @@ class Future:
     def release(self):
         pass
 
+    def exception(self):
+        return self._value if self.status == "error" else None
+
     def result(self, timeout=None):
-        if isinstance(self._value, TimeoutError):
+        if isinstance(self._value, (TimeoutError, distributed.CancelledError)):
             raise self._value
         return self._value
-
-    exception = result
 
 
 class Client:
@@ -167,7 +168,7 @@ def test_a_case_that_kills_every_worker_is_put_aside_and_the_others_are_done():
 
 
 def test_a_worker_that_dies_with_the_images_that_were_sent_there_counts_and_a_lost_connection_does_not():
-    gone = [begins(), is_cancelled("unknown")]
+    gone = [begins(), is_cancelled("already forgotten")]
     _, events, _ = run({"a": [gone] * (RETRIES + 1), "b": [GOOD]})
     assert ("a", "failed", PUT_ASIDE) in events
     cut_off = [begins(), is_cancelled("scheduler-connection-lost")]

@@ -31,7 +31,7 @@ _SECONDS_WITHOUT_SCHEDULER = 30
 _SECONDS_TO_FETCH = 60  # the results of a case
 UNFIT = "unfit"  # in an answer: address of a worker that can do no case, and "error": why
 _MOST_UNFIT = 50  # workers
-_CUT_OFF = "scheduler-connection-lost"  # Dask's reason why cases are cancelled
+_CUT_OFF = "scheduler-connection-lost"  # Dask's reason why a case is cancelled
 LEAVES = "leaves"  # in an answer: address of the worker, which has no time for the case, and will do no other
 Arguments = Callable[[], tuple[Any, ...]]  # of a case, made anew for each attempt
 
@@ -231,7 +231,7 @@ class _Dispatch:
             if not isinstance(error, KilledWorker):
                 raise _unusable(error)
             self._worker_died(attempt)
-        elif future.status == "cancelled" and getattr(future.exception(), "reason", _CUT_OFF) != _CUT_OFF:
+        elif future.status == "cancelled" and not _is_cut_off(future):
             self._worker_died(attempt)  # and took images with it that were sent there
         else:  # the scheduler was restarted, or forgot it
             self._listen()
@@ -312,6 +312,17 @@ class _Dispatch:
                 said = f"The scheduler of the cluster does not answer any more ({innermost(error)})."
                 raise ClassScaleError(f"{said} Run the command again to go on.") from error
         self._observer.waiting(self._cluster.workers, "" if self._cluster.workers else self._cluster.hint)
+
+
+def _is_cut_off(future: Any) -> bool:
+    """Return whether a case was cancelled because the connection to the scheduler was lost."""
+    from distributed import CancelledError
+
+    try:
+        future.result(timeout=1)
+    except CancelledError as error:
+        return getattr(error, "reason", _CUT_OFF) == _CUT_OFF
+    return False
 
 
 def _unusable(error: BaseException) -> ClassScaleError:
