@@ -161,7 +161,7 @@ def test_images_models_and_results_are_sent_where_folders_are_not_shared(
     ],
 )
 def test_a_cluster_that_is_none_is_a_sentence(cases, write_model, tmp_path, capsys, monkeypatch, where, sentence):
-    monkeypatch.setattr("ClassScaleSegLib.cohort.cluster._SECONDS_TO_CONNECT", 1)
+    monkeypatch.setattr("ClassScaleSegLib.cohort.workers.SECONDS_TO_CONNECT", 1)
     code = segment(cases, "-m", write_model(), "-o", tmp_path / "out", "--cluster", where)
     assert code == (ExitCode.FAULT if where.startswith("tcp") else ExitCode.USAGE)
     assert sentence in capsys.readouterr().err

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 from ClassScaleSegLib import ClassScaleError
 from ClassScaleSegLib.cohort import dispatch as module
-from ClassScaleSegLib.cohort.cluster import Cluster, _renew
+from ClassScaleSegLib.cohort.cluster import Cluster
 from ClassScaleSegLib.cohort.dispatch import dispatch
+from ClassScaleSegLib.cohort.local_workers import _renew
 from test_dispatch import GOOD, Client, Seen, begins, dies, is_lost, run
 
 distributed = pytest.importorskip("distributed")

@@ -4,9 +4,10 @@ import stat
 from pathlib import Path
 
 import pytest
-from ClassScaleSegLib.cohort.cluster import _own_certificate, open_cluster
+from ClassScaleSegLib.cohort.local_workers import own_certificate
 from ClassScaleSegLib.cohort.queue_file import read_queue
 from ClassScaleSegLib.cohort.queue_jobs import QueueJobs
+from ClassScaleSegLib.cohort.workers import open_cluster
 
 distributed = pytest.importorskip("distributed")
 
@@ -17,7 +18,7 @@ def test_workers_on_this_machine_obey_only_who_started_them(tmp_path):
         worker = next(iter(cluster.client.scheduler_info(n_workers=-1)["workers"]))
         assert address.startswith("tls://127.0.0.1:") and worker.startswith("tls://127.0.0.1:")
         for other in (address.replace("tls", "tcp"), address):
-            security = None if other.startswith("tcp") else _own_certificate()
+            security = None if other.startswith("tcp") else own_certificate()
             with pytest.raises(OSError), distributed.Client(other, timeout=1, security=security):
                 pass
 
@@ -27,7 +28,7 @@ def test_the_jobs_of_a_queue_have_a_certificate_that_only_their_user_can_read(tm
     pytest.importorskip("dask_jobqueue")
     options = f"{{cores: 1, memory: 1 GB, scheduler_options: {{dashboard_address: ':0'}}{more}}}"
     (tmp_path / "q.yaml").write_text(f"queue: slurm\noptions: {options}\n")
-    jobs = QueueJobs(read_queue(tmp_path / "q.yaml"), tmp_path / "logs", "case", _own_certificate())
+    jobs = QueueJobs(read_queue(tmp_path / "q.yaml"), tmp_path / "logs", "case", own_certificate())
     with jobs.cluster as cluster:
         words = cluster.job_script().split()
         assert cluster.scheduler_address.startswith("tls://" if own else "tcp://")

@@ -33,6 +33,8 @@ class Future:
         return self._value if self.status == "error" else None
 
     def result(self, timeout=None):
+        if self.status == "cancelled":
+            raise distributed.CancelledError
         if isinstance(self._value, (TimeoutError, distributed.CancelledError)):
             raise self._value
         return self._value

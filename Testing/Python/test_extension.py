@@ -327,7 +327,7 @@ def test_two_files_alone_of_the_extension_can_reach_the_network_and_few_a_cluste
                     users.add(path)
                 if any(name.partition(".")[0] in CLUSTER for name in names):
                     of_clusters.add(path)
-    own = [f"ClassScaleSegLib/cohort/{name}.py" for name in ("cluster", "dispatch", "queue_jobs")]
+    own = [f"ClassScaleSegLib/cohort/{name}.py" for name in ("dispatch", "local_workers", "queue_jobs", "workers")]
     assert of_clusters == {*own, "ClassScaleSegLib/commands/case_worker.py"}
     assert users == {"ClassScaleSegLib/archive/connection.py", "ClassScaleSegLib/catalog/download.py"}
 

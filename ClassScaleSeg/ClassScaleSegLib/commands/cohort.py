@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..cohort.cluster import check_where
 from ..cohort.ledger import History, open_ledger, read_ledger
+from ..cohort.workers import check_where
 from ..errors import ClassScaleError, OutputError
 from ..process.exit_codes import ExitCode
 from ..process.job import job_of

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import errors
-from ..cohort.cluster import Cluster, open_cluster
+from ..cohort.cluster import Cluster
 from ..cohort.dispatch import dispatch
 from ..cohort.ledger import PUT_ASIDE, History, Ledger, open_ledger, pace, read_ledger
 from ..cohort.records import Records, State
+from ..cohort.workers import open_cluster
 from ..errors import Cancelled, ClassScaleError, OutOfMemoryError
 from ..files import replacing
 from ..inference.devices import choose_device
@@ -45,7 +46,7 @@ def segment_on_cluster(
 ) -> list[str]:
     """Segment all cases that are not finished on a cluster, and return the names of those that failed.
 
-    :param where: as of :func:`~ClassScaleSegLib.cohort.cluster.open_cluster`.
+    :param where: as of :func:`~ClassScaleSegLib.cohort.workers.open_cluster`.
     :param sent: send images and results, instead of reading and writing them where the worker is.
     :param only: names of the cases to try, also if they were put aside.
     :raises ClassScaleError: if there are no such workers, no worker can segment, or a file cannot be written.

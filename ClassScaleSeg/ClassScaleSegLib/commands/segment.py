@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import errors
 from ..cohort.bids import RESULT, default_suffix
-from ..cohort.cluster import check_where
+from ..cohort.workers import check_where
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
 from ..options import FIELDS, Options
