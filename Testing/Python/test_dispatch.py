@@ -33,7 +33,7 @@ class Future:
         return self._value if self.status == "error" else None
 
     def result(self, timeout=None):
-        if self.status == "cancelled":
+        if self.status == "cancelled" and self._value is None:
             raise distributed.CancelledError
         if isinstance(self._value, (TimeoutError, distributed.CancelledError)):
             raise self._value
