@@ -99,7 +99,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cluster", required=True)
     parser.add_argument("--cases", type=int, default=40)
-    parser.add_argument("--length", type=int, default=5, help="of the images, as multiple of 64 slices")
+    parser.add_argument("--length", type=int, default=3, help="of the images, as multiple of 64 slices")
     options, more = parser.parse_known_args()
     make_cases(options.folder / "cases", options.cases, options.length)
     code = segment(options.folder / "cases", options.folder / "results", "--cluster", options.cluster, *more)

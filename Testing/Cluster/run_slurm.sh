@@ -3,8 +3,8 @@
 #
 #     Testing/Cluster/run_slurm.sh install            install Debian's slurm-wlm and munge, as root
 #     Testing/Cluster/run_slurm.sh run COMMAND...     start SLURM, run the command with it, and stop it, as root
-#     Testing/Cluster/run_slurm.sh cases              segment 40 cases in jobs that SLURM kills in the middle of cases, then 20 in
-#                                                     jobs that know their walltime
+#     Testing/Cluster/run_slurm.sh cases [LENGTH]     segment 40 cases in jobs that SLURM kills in the middle of cases, then 40 in
+#                                                     jobs that know their walltime; LENGTH of images as of cohort.py
 #
 # It has two partitions: jobs in "short" end after a minute, those in "long" after an hour. sinfo, sbatch and squeue find it by
 # SLURM_CONF, which the command gets. Its ports are free ones of this machine, its files are in a temporary folder, and it is no
@@ -112,9 +112,9 @@ run() { # a command
 
 cases() { # twice, by jobs that get SIGTERM after 60 to 90 seconds
     write_queue 'job_directives_skip: ["-t "]' # so the partition's limit, which nobody but SLURM knows
-    count 40 killed || failed=1
+    count 40 killed "$1" || failed=1
     write_queue 'walltime: "00:01:00"'
-    count 20 leaving || failed=1
+    count 40 leaving "$1" || failed=1
     return "${failed:-0}"
 }
 
@@ -132,27 +132,27 @@ END
     cat "$folder/slurm.yaml"
 }
 
-count() { # cases, name of their folder
+count() { # cases, name of their folder, length
     code=0
-    "$python" "$here/cohort.py" "$folder/$2" --cluster "$folder/slurm.yaml" --cases "$1" || code=$?
+    "$python" "$here/cohort.py" "$folder/$2" --cluster "$folder/slurm.yaml" --cases "$1" --length "$3" || code=$?
     squeue --states=all --sort=i --format="%4i %10T %6M %r"
     scontrol show config | grep -E "^(KillWait|SLURM_VERSION)"
     return "$code"
 }
 
-case "${1:-} ${2:+COMMAND}" in
+case "${1:-} ${2:+MORE}" in
 "install ")
     apt-get update
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends slurm-wlm munge
     # Debian starts services, which these tests do not use
     if [ -d /run/systemd/system ]; then systemctl disable --now munge slurmctld slurmd; fi
     ;;
-"run COMMAND")
+"run MORE")
     shift
     run "$@"
     ;;
-"cases ")
-    run cases
+"cases " | "cases MORE")
+    run cases "${2:-3}"
     ;;
 *)
     sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
