@@ -1,6 +1,8 @@
 """Faults of cohorts that `Testing/Benchmarks/cohort.py` and trials beside it have found."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,3 +76,20 @@ def test_a_worker_that_was_sent_images_can_leave_too(tmp_path, monkeypatch):
     setup = case_worker.Setup(CohortJob(job, (".seg.nrrd",)), Recipe((), {}, ()), "run", sent=True)
     case = Case("ct", (Path("ct.nrrd"),), Path("ct.seg.nrrd"))
     assert case_worker.segment_sent_case(setup, case, {"ct.nrrd": b""}, {}, 1) == {LEAVES: "tcp://w1"}
+
+
+def test_dask_keeps_its_defaults_and_says_nothing_when_the_process_ends(tmp_path):
+    script = """
+import logging, pathlib
+from ClassScaleSegLib import ClassScaleError
+from ClassScaleSegLib.cohort.cluster import open_cluster
+try:
+    with open_cluster("nowhere", pathlib.Path()):
+        pass
+except ClassScaleError:
+    import dask
+    print(dask.config.get("distributed.scheduler.worker-ttl"))
+    logging.getLogger("distributed.process").info("reaping stray process")
+"""
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout == "5 minutes\n" and ran.stderr == ""

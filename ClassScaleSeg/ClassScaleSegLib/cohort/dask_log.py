@@ -31,6 +31,8 @@ def logging_to(file: Path) -> Iterator[None]:
     except OSError:
         handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    # when this process ends, after the block, it would tell that workers were there, which were killed
+    logging.getLogger("distributed.process").setLevel(logging.WARNING)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
     for logger in loggers:
