@@ -1,16 +1,18 @@
 #!/bin/sh
 # Segment cases on two hosts, one of which is cut off in the middle of a case and joined again later, as root:
 #
-#     Testing/Cluster/run_two_hosts.sh [SECONDS]
+#     Testing/Cluster/run_two_hosts.sh [SECONDS [LENGTH]]
 #
 # The hosts are network namespaces of this machine with addresses of their own, which nothing outside can reach: 10.77.0.1 has the
-# scheduler and the command, 10.77.0.2 and 10.77.0.3 a worker each. SECONDS is Dask's setting comm.timeouts.tcp, 30 by default. The
-# exit code is 0 if no case was lost or done twice, 77 if network namespaces are not allowed.
+# scheduler and the command, 10.77.0.2 and 10.77.0.3 a worker each. SECONDS is Dask's setting comm.timeouts.tcp, 30 by default, and
+# LENGTH that of the images, as of cohort.py. The exit code is 0 if no case was lost or done twice, 77 if network namespaces are not
+# allowed.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-$here/../../.venv/bin/python}
 cases=6
+length=${2:-32}
 name=css$$
 export DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP="${1:-30}s"
 
@@ -84,7 +86,7 @@ work b 10.77.0.3 &
 loops="$loops $!"
 until [ "$(grep -c "Register worker" "$folder/scheduler.log")" = 2 ]; do sleep 0.2; done
 
-on head "$python" "$here/cohort.py" "$folder/cohort" --cluster tcp://10.77.0.1:8786 --cases $cases --length 32 &
+on head "$python" "$here/cohort.py" "$folder/cohort" --cluster tcp://10.77.0.1:8786 --cases $cases --length "$length" &
 command=$!
 begin=$(date +%s)
 until_ledger running host-b
