@@ -12,7 +12,7 @@ from typing import Any
 from cohort_runs import FAST, MODEL, Command, ledger, run, stray_files, write_cases
 from measure import HERE, Bar, in_own_process, mebibytes, peak_bytes, reset_peak
 
-LONG, CASES, RUNS = (96, 96, 128), 12, 3
+LONG, CASES, RUNS = (96, 96, 128), 8, 3
 MANY, WORKERS = 10_000, 2
 
 
