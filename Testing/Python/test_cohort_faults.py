@@ -82,7 +82,7 @@ def test_dask_keeps_its_defaults_and_says_nothing_when_the_process_ends(tmp_path
     script = """
 import logging, pathlib
 from ClassScaleSegLib import ClassScaleError
-from ClassScaleSegLib.cohort.cluster import open_cluster
+from ClassScaleSegLib.cohort.workers import open_cluster
 try:
     with open_cluster("nowhere", pathlib.Path()):
         pass
