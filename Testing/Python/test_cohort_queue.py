@@ -62,6 +62,48 @@ def test_a_queue_that_takes_no_job_ends_the_run(jobs, monkeypatch):
         jobs.check()
 
 
+@pytest.fixture
+def squeue(tmp_path, monkeypatch):
+    """A squeue that says what a test writes."""
+    answer, program = tmp_path / "answer", tmp_path / "programs/squeue"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >>"{tmp_path}/asked"\ncat "{answer}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(queue_jobs, "_SECONDS_BETWEEN_LOOKS", 0)
+    return answer
+
+
+def _submitted(jobs, **ids):
+    for name, job_id in ids.items():
+        jobs.cluster.workers[name] = type("Job", (), {"job_id": job_id, "status": distributed.core.Status.running})()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SLURM is not there on Windows")
+def test_a_job_that_ended_before_its_worker_came_is_submitted_again(jobs, squeue, tmp_path):
+    squeue.write_text("15 TIMEOUT\n16 PENDING\n17 RUNNING\n18 COMPLETING\n")
+    _submitted(jobs, a="15", b="16", c="17", d="18", e="19")
+    jobs.cluster.sync(jobs.look)
+    assert set(jobs.cluster.workers) == {"b", "c", "d", "e"}  # so Dask finds that one is missing
+    assert (tmp_path / "asked").read_text().split()[-1] == "--jobs=15,16,17,18,19"
+    squeue.write_text("")  # no answer
+    jobs.cluster.sync(jobs.look)
+    assert len(jobs.cluster.workers) == 4
+    jobs.check()
+    jobs.cluster.workers.clear()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SLURM is not there on Windows")
+def test_jobs_that_all_end_before_their_workers_come_end_the_run(jobs, squeue):
+    for number in range(10):
+        squeue.write_text(f"{number} FAILED\n")
+        _submitted(jobs, a=str(number))
+        jobs.check()
+        jobs.cluster.sync(jobs.look)
+    with pytest.raises(ClassScaleError, match=r"10 jobs of .* have ended before their worker came \(.*9: FAILED\)"):
+        jobs.check()
+
+
 def test_a_time_without_quotes_which_yaml_makes_a_number_is_refused(tmp_path):
     (tmp_path / "q.yaml").write_text("queue: slurm\noptions: {walltime: 12:00:00}\n")  # 43200, for SLURM minutes
     with pytest.raises(ClassScaleError, match='the walltime must be in quotes, such as "12:00:00"'):

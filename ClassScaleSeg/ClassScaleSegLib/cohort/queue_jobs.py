@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import ClassScaleError, reason
 from .queue_file import KINDS, Queue, seconds_of
+from .queue_states import ended_jobs
 
 _CERTIFICATES = ".dask-jobqueue.worker.*"
 # A process that has taken much memory is not to be paused or killed by Dask; the queue has its own limit.
@@ -17,6 +18,8 @@ _ENVIRONMENT = tuple(
     f"export DASK_DISTRIBUTED__WORKER__MEMORY__{limit}=False" for limit in ("TARGET", "SPILL", "PAUSE", "TERMINATE")
 )
 _SECONDS_TO_ASK_AGAIN = 60  # after the queue has refused a job
+_SECONDS_BETWEEN_LOOKS = 60
+_MOST_IN_VAIN = 10  # jobs that may end before their worker comes, while there is no other
 
 
 class QueueJobs:
@@ -32,6 +35,8 @@ class QueueJobs:
     def __init__(self, queue: Queue, logs: Path, resource: str, security: Any = None) -> None:
         kind, self.cases = getattr(_dask_jobqueue(), KINDS[queue.kind]), 0
         self._fault, self._taken, self._asked = "", False, 0
+        self._looked, self._in_vain = time.monotonic(), 0
+        self._why = ""
         self._certificates = logs
         options = {"log_directory": str(logs), "processes": 1, **queue.options}
         if security is not None and not {"security", "protocol"} & set(options):
@@ -68,10 +73,31 @@ class QueueJobs:
             if job.status == Status.failed:
                 del self.cluster.workers[name]
 
+    async def look(self) -> None:
+        """Look now and then whether jobs have ended before their worker came; Dask then finds that they are missing."""
+        from distributed.core import Status
+
+        here = [str(name) for name in self.cluster.observed]
+        if here:
+            self._in_vain = 0
+        if time.monotonic() - self._looked < _SECONDS_BETWEEN_LOOKS:
+            return
+        jobs = {
+            str(job.job_id): name
+            for name, job in self.cluster.workers.items()
+            if getattr(job, "job_id", None) and not any(f"{one}-".startswith(f"{name}-") for one in here)
+        }
+        ended = await ended_jobs(self._queue.kind, jobs) if jobs else {}
+        for job_id, state in ended.items():
+            if (job := self.cluster.workers.pop(jobs[job_id], None)) is not None:
+                job.status = Status.closed
+                self._in_vain, self._why = self._in_vain + 1, f"{job_id}: {state}"
+        self._looked = time.monotonic()
+
     def start(self) -> None:
         """Ask the queue for jobs, and for new ones when it ends them, as long as cases are left."""
         self.cluster.adapt(
-            Adaptive=_by_cases(lambda: self.cases),
+            Adaptive=_by_cases(self),
             minimum_jobs=self._queue.minimum,
             maximum_jobs=self._queue.maximum,
             interval="2s",
@@ -87,8 +113,14 @@ class QueueJobs:
     def check(self) -> None:
         """Look whether the queue takes the jobs. One that has taken some may be busy, or have enough for now.
 
-        :raises ClassScaleError: if it has refused all; the message quotes it.
+        :raises ClassScaleError: if it has refused all, or many have ended before their worker came.
         """
+        if self._in_vain >= _MOST_IN_VAIN:
+            raise ClassScaleError(
+                f"{self._in_vain} jobs of {self._queue.file} have ended before their worker came (the last one, "
+                f"{self._why}). What they print is in {self.logs}. Correct the options, such as python or walltime, "
+                "and run the command again."
+            )
         if self.refusal and not self._taken and not self._asked:
             raise ClassScaleError(
                 f"The queue does not take the jobs of {self._queue.file} ({self.refusal}). Correct its options and run "
@@ -146,12 +178,13 @@ def _telling(job: Any, jobs: QueueJobs) -> Any:
     return Telling
 
 
-def _by_cases(cases: Callable[[], int]) -> Any:
+def _by_cases(jobs: QueueJobs) -> Any:
     """Return a class that wants as many workers as there are cases; Dask's own goes by the time that tasks take."""
     from distributed.deploy.adaptive import Adaptive
 
     class ByCases(Adaptive):
         async def target(self) -> int:
-            return cases()
+            await jobs.look()
+            return jobs.cases
 
     return ByCases
