@@ -1,6 +1,8 @@
 """Nobody but the command can give programs to its workers."""
 
+import gc
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ def test_workers_on_this_machine_obey_only_who_started_them(tmp_path):
 
 
 @pytest.mark.parametrize("more, own", [("", True), (", protocol: 'tcp://'", False), (", security: null", False)])
-def test_the_jobs_of_a_queue_have_a_certificate_that_only_their_user_can_read(tmp_path, more, own):
+def test_the_jobs_of_a_queue_have_a_certificate_that_only_their_user_can_read(tmp_path, more, own, monkeypatch):
     pytest.importorskip("dask_jobqueue")
     options = f"{{cores: 1, memory: 1 GB, scheduler_options: {{dashboard_address: ':0'}}{more}}}"
     (tmp_path / "q.yaml").write_text(f"queue: slurm\noptions: {options}\n")
@@ -37,3 +39,8 @@ def test_the_jobs_of_a_queue_have_a_certificate_that_only_their_user_can_read(tm
         assert all(file.parent == tmp_path / "logs" and not stat.S_IMODE(file.stat().st_mode) & 0o77 for file in files)
     jobs.tidy()
     assert not any(file.exists() for file in files)
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    del jobs, cluster
+    gc.collect()
+    assert not complaints  # such as that files are gone, which a user would see

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -106,6 +107,9 @@ class QueueJobs:
 
     def tidy(self) -> None:
         """Remove certificates, also those of commands that were killed: no worker needs them any more."""
+        for file in vars(self.cluster).values():
+            if isinstance(file, tempfile._TemporaryFileWrapper):  # else it complains when it finds that its file is gone
+                file.close()
         for file in self._certificates.glob(_CERTIFICATES):
             with suppress(OSError):
                 file.unlink()

@@ -152,7 +152,8 @@ class TerminalReporter(Reporter):
         if not sys.stderr.isatty():
             if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
                 self._told = time.monotonic()
-                print(f"{state.done} of {state.total} cases done, {state}", file=sys.stderr, flush=True)
+                said = ", ".join(filter(None, [f"{state.done} of {state.total} cases done", str(state)]))
+                print(said, file=sys.stderr, flush=True)
             return
         if self._bar is None:
             form = "{n_fmt}/{total_fmt} cases |{bar:20}| {desc}"
