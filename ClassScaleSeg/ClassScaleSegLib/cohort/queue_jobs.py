@@ -108,7 +108,7 @@ class QueueJobs:
     def tidy(self) -> None:
         """Remove certificates, also those of commands that were killed: no worker needs them any more."""
         for file in vars(self.cluster).values():
-            if isinstance(file, tempfile._TemporaryFileWrapper):  # else it complains when it finds that its file is gone
+            if isinstance(file, tempfile._TemporaryFileWrapper):  # it would complain that its file is gone
                 file.close()
         for file in self._certificates.glob(_CERTIFICATES):
             with suppress(OSError):
