@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 TOY = Path(__file__).parents[2] / "Resources" / "Models" / "toy-120.zip"
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C does the same after each test: importing dask_jobqueue changes it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    if signal.getsignal(signal.SIGINT) is not before:
+        signal.signal(signal.SIGINT, before)
 
 
 def small_plans(architecture: str = "PlainConvUNet", dimension: int = 3, channels: int = 1) -> dict:
