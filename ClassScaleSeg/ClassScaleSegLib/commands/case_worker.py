@@ -73,12 +73,12 @@ class WorkerError(ClassScaleError):
 def segment_case(setup: Setup, case: Case, overwrite: bool, attempt: int) -> dict[str, Any]:
     """Segment a case on a worker, and write its results.
 
-    :param overwrite: replace results that are there; those of an attempt whose worker died are replaced anyway.
-    :param attempt: from 1.
+    :param overwrite: replace results that are there; those that an attempt of this run has left are replaced anyway.
+    :param attempt: from 1; the record of the case tells more exactly what earlier ones have left.
     :returns: "host", "seconds", "messages", and either "facts" of the results or "kind" and "error".
     """
     with _one_case:
-        answer = _segment_case(setup, case, overwrite or attempt > 1)
+        answer = _segment_case(setup, case, overwrite)
         tell_answer(setup.run, answer)
         return answer
 
