@@ -32,8 +32,9 @@ END
 start() { # all of SLURM's files are in $folder
     mkdir "$folder/state" "$folder/spool"
     mungekey --create --keyfile "$folder/munge.key"
-    # munged, slurmctld and slurmd stay in the foreground, as children of this shell, so that it can end them
-    munged --foreground --force --key-file "$folder/munge.key" --socket "$folder/munge.socket" \
+    # munged, slurmctld and slurmd stay in the foreground, as children of this shell, so that it can end them; in sessions of their
+    # own, so that Ctrl-C does not end them before their jobs
+    setsid munged --foreground --force --key-file "$folder/munge.key" --socket "$folder/munge.socket" \
         --pid-file "$folder/munge.pid" --seed-file "$folder/munge.seed" --log-file "$folder/munge.log" >/dev/null 2>&1 &
     daemons=$!
     set -- $(free_ports)
@@ -70,9 +71,9 @@ NodeName=node NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc --all)
 PartitionName=short Nodes=node MaxTime=1 Default=YES
 PartitionName=long Nodes=node MaxTime=60
 END
-    slurmctld -D >/dev/null 2>&1 &
+    setsid slurmctld -D >/dev/null 2>&1 &
     daemons="$daemons $!"
-    slurmd -D -N node >/dev/null 2>&1 &
+    setsid slurmd -D -N node >/dev/null 2>&1 &
     daemons="$daemons $!"
     for wait in $(seq 300); do
         if [ "$(sinfo --noheader --partition=short --format=%t 2>/dev/null)" = idle ]; then return; fi

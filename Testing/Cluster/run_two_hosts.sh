@@ -11,8 +11,8 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-$here/../../.venv/bin/python}
-cases=6
-length=${2:-32}
+cases=4
+length=${2:-48}
 name=css$$
 export DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP="${1:-30}s"
 
