@@ -1,6 +1,7 @@
 """Nobody but the command can give programs to its workers."""
 
 import gc
+import os
 import stat
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ def test_workers_on_this_machine_obey_only_who_started_them(tmp_path):
     with open_cluster("local:1", tmp_path, threads=1) as cluster:
         address = cluster.client.cluster.scheduler_address
         worker = next(iter(cluster.client.scheduler_info(n_workers=-1)["workers"]))
+        assert cluster.client.run(os.environ.get, "MALLOC_ARENA_MAX") == {worker: "1"}
         assert address.startswith("tls://127.0.0.1:") and worker.startswith("tls://127.0.0.1:")
         for other in (address.replace("tls", "tcp"), address):
             security = None if other.startswith("tcp") else own_certificate()

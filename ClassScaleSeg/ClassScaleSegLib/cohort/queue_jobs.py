@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ClassScaleError, reason
+from ..process.allocator import ONE_HEAP
 from .queue_file import KINDS, Queue, seconds_of
 from .queue_states import ended_jobs
 
 _CERTIFICATES = ".dask-jobqueue.worker.*"
 # A process that has taken much memory is not to be paused or killed by Dask; the queue has its own limit.
-_ENVIRONMENT = tuple(
-    f"export DASK_DISTRIBUTED__WORKER__MEMORY__{limit}=False" for limit in ("TARGET", "SPILL", "PAUSE", "TERMINATE")
-)
+_NO_LIMITS = {
+    f"DASK_DISTRIBUTED__WORKER__MEMORY__{limit}": "False" for limit in ("TARGET", "SPILL", "PAUSE", "TERMINATE")
+}
+_ENVIRONMENT = tuple(f"export {name}={value}" for name, value in {**ONE_HEAP, **_NO_LIMITS}.items())
 _SECONDS_TO_ASK_AGAIN = 60  # after the queue has refused a job
 _SECONDS_BETWEEN_LOOKS = 60
 _MOST_IN_VAIN = 10  # jobs that may end before their worker comes, while there is no other

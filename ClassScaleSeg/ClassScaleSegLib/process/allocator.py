@@ -10,6 +10,9 @@ from __future__ import annotations
 import ctypes
 import sys
 
+# For processes in which another thread than the first computes, as in Dask's workers: glibc would give it heaps of
+# 64 MiB, which are returned and taken again with every other array.
+ONE_HEAP = {"MALLOC_ARENA_MAX": "1"}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 _RETURNED_FROM, _KEPT_AT_MOST = 8 << 20, 64 << 20
 
