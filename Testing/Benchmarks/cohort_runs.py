@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import secrets
 import signal
 import subprocess
@@ -21,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from ClassScaleSegLib.resources import resource
+from ClassScaleSegLib.resources import resource as resource_path
 from measure import environment
 
-MODEL = resource("Models", "toy-120.zip")
+MODEL = resource_path("Models", "toy-120.zip")
 FAST = ("-m", MODEL, "--device", "cpu", "--no-mirroring", "--threads", 1)
 _MARK = "COHORT_BENCHMARK"
 _SECONDS_TO_WAIT = 60
@@ -56,6 +57,7 @@ class Command:
 
     :ivar begin: when it was started, by :func:`time.perf_counter`.
     :ivar ended: when it was seen to have ended, likewise.
+    :ivar processor: seconds of the processor that it and its workers took, if no other one ran meanwhile.
     :ivar lines: the lines of its ``--json-progress`` so far, each with the time at which it came.
     """
 
@@ -63,6 +65,7 @@ class Command:
         self._mark = secrets.token_hex(8)
         self.lines: list[tuple[float, dict[str, Any]]] = []
         self.begin = self.ended = time.perf_counter()
+        self._processor, self.processor = _seconds_of_children(), 0.0
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ClassScaleSegLib", *map(str, arguments), "--json-progress"],
             env={**environment(threads), _MARK: self._mark},
@@ -101,6 +104,7 @@ class Command:
         """Wait until it ends, and return its exit code."""
         code = self.process.wait()
         self.ended = time.perf_counter()
+        self.processor = _seconds_of_children() - self._processor
         self._reader.join()
         return code
 
@@ -113,6 +117,11 @@ class Command:
                     kill(process)
             time.sleep(0.02)
         return time.perf_counter() - begin
+
+
+def _seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run(*arguments: Any, threads: int = 1, code: int = 0) -> Command:

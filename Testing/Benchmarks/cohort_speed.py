@@ -12,24 +12,34 @@ from typing import Any
 from cohort_runs import FAST, MODEL, Command, ledger, run, stray_files, write_cases
 from measure import HERE, Bar, in_own_process, mebibytes, peak_bytes, reset_peak
 
-LONG, CASES, RUNS = (96, 96, 128), 8, 3
+LONG, CASES, RUNS = (96, 96, 128), 8, 4
 MANY, WORKERS = 10_000, 2
 
 
 def overhead(root: Path, quick: bool) -> tuple[list[dict[str, Any]], list[Bar]]:
-    """Time cases of about 5 s with one worker, and without a cluster, in turn."""
-    images = _long_cases(root, quick)
+    """Time cases of about 5 s with one worker, and without a cluster, in turn.
+
+    The processor seconds of a case are those of a run of all cases less those of a run of two, in which command, worker
+    and model start likewise.
+    """
+    images, two = _long_cases(root, quick), _long_cases(root, quick, 2)
     rows: list[dict[str, Any]] = []
+    names = ("seconds of a case", "processor seconds of a case")
     for number in range(1 if quick else RUNS):
+        pair = []
         for where in (None, "local:1"):
+            short = _segmented(two, root / "speed", where)
             command = _segmented(images, root / "speed", where)
-            rows.append({"run": number + 1, "workers": where or "without a cluster", **_figures(command, 1)})
-            print(rows[-1], flush=True)
-    alone, cluster = (
-        statistics.median(row["seconds of a case"] for row in rows if row["workers"] == where)
-        for where in ("without a cluster", "local:1")
-    )
-    return rows, [Bar("what the cluster adds to a case, as a share of it", cluster / alone - 1, 0.05)]
+            more = len(command.times("result")) - len(short.times("result"))
+            each = (command.processor - short.processor) / more
+            row = {"run": number + 1, "workers": where or "without a cluster", **_figures(command, 1), names[1]: each}
+            pair.append(row)
+        for name in names:
+            pair[1][f"added to {name}"] = pair[1][name] / pair[0][name] - 1
+        rows += pair
+        print(*pair, sep="\n", flush=True)
+    added = statistics.median(row[f"added to {names[0]}"] for row in rows[1::2])
+    return rows, [Bar("what the cluster adds to a case, as a share of it, median", added, 0.05)]
 
 
 def efficiency(root: Path, quick: bool) -> tuple[list[dict[str, Any]], list[Bar]]:
@@ -52,8 +62,8 @@ def efficiency(root: Path, quick: bool) -> tuple[list[dict[str, Any]], list[Bar]
     return rows, []
 
 
-def _long_cases(root: Path, quick: bool) -> Path:
-    count = 4 if quick else CASES
+def _long_cases(root: Path, quick: bool, most: int = CASES) -> Path:
+    count = min(most, 4) if quick else most
     return write_cases(root / f"long_{count}", count, LONG)
 
 
