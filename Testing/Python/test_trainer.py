@@ -21,21 +21,9 @@ from classscale_training.nnunet.trainer_variants import ClassScaleTrainer_5epoch
 from ClassScaleSegLib import open_model, segment
 from ClassScaleSegLib.errors import LabelTableError, ModelError, OutputError
 from nnunetv2.inference import predict_from_raw_data, sliding_window_prediction
+from tiny_nnunet import CONFIGURATION, PLANS, TRAINER, add_tiny_configuration, set_environment, write_trainer
 
 DATASET, CLASSES, SIZE = 701, 8, 24
-PLANS, CONFIGURATION, TRAINER = "ClassScalePlans", "tiny", "ClassScaleTrainer_test"
-# classes of test trainers are never pickled, so this one may be defined in the folder itself
-SHIM = """
-from classscale_training.nnunet.trainer import ClassScaleTrainer
-
-class ClassScaleTrainer_test(ClassScaleTrainer):
-    epochs = {epochs}
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch, self.save_every = 2, 1, 1
-        self.logger.plot_progress_png = lambda folder: None  # takes longer than the epoch
-""".replace("*arguments", "plans, configuration, fold, dataset_json, device")
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +31,11 @@ def root(tmp_path_factory):
     """A toy dataset, planned and preprocessed; nnU-Net's variables point at it."""
     root = tmp_path_factory.mktemp("nnunet")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("raw", "preprocessed", "results"):
-            (root / name).mkdir()
-            patch.setenv(f"nnUNet_{name}", str(root / name))
-        settings = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        (root / "shim").mkdir()
-        patch.setenv("nnUNet_extTrainer", str(root / "shim"))
+        set_environment(patch, root)
         write_toy_dataset(ToyOptions(CLASSES, "atlas", SIZE), DATASET, 3)
         assert main(["plan", "-d", str(DATASET), "-npfp", "1", "-overwrite_target_spacing", "6", "6", "6"]) == 0
-        _add_tiny_configuration(_preprocessed(root))
+        splits = [{"train": ["Toy_0001", "Toy_0002"], "val": ["Toy_0003"]}]
+        add_tiny_configuration(_preprocessed(root), splits)
         assert main(["preprocess", "-d", str(DATASET), "-c", CONFIGURATION, "-np", "1", "--no_pbar"]) == 0
         yield root
 
@@ -62,27 +44,8 @@ def _preprocessed(root: Path) -> Path:
     return next((root / "preprocessed").iterdir())
 
 
-def _add_tiny_configuration(folder: Path) -> None:
-    file = folder / f"{PLANS}.json"
-    plans = json.loads(file.read_text())
-    architecture = plans["configurations"]["3d_fullres"]["architecture"]
-    architecture["arch_kwargs"] |= {
-        "n_stages": 3,
-        "features_per_stage": [8, 12, 16],
-        "kernel_sizes": [[3, 3, 3]] * 3,
-        "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
-        "n_conv_per_stage": [1, 1, 1],
-        "n_conv_per_stage_decoder": [1, 1],
-    }
-    tiny = {"inherits_from": "3d_fullres", "patch_size": [16, 16, 16], "batch_size": 2, "architecture": architecture}
-    plans["configurations"][CONFIGURATION] = {**tiny, "data_identifier": f"{PLANS}_{CONFIGURATION}"}
-    file.write_text(json.dumps(plans))
-    splits = [{"train": ["Toy_0001", "Toy_0002"], "val": ["Toy_0003"]}]
-    (folder / "splits_final.json").write_text(json.dumps(splits))
-
-
 def _train(root: Path, epochs: int, *arguments: str) -> int:
-    (root / "shim" / "shim.py").write_text(SHIM.format(epochs=epochs))
+    write_trainer(root, epochs)
     return main(["train", str(DATASET), CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", *arguments])
 
 

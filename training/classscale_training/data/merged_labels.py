@@ -1,8 +1,8 @@
-"""What ``dataset.json`` says of a dataset that ``classscaleseg-train merge`` made: which labels stand for which classes.
+"""What the ``dataset.json`` of a merged dataset says: which labels of which dataset stand for which classes.
 
-Its ``labels`` are, in this order, the background and the C - 1 other classes, the labels that stand for several classes,
-and "ignore" if there is one. nnU-Net takes all of them for classes. The entry ``classscale_merged``, which nnU-Net does
-not read, adds what it cannot know::
+``classscaleseg-train merge`` makes such datasets. Their ``labels`` are, in this order, the background and the C - 1
+other classes, the labels that stand for several classes, and "ignore" if there is one. nnU-Net takes all of them for
+classes. The entry ``classscale_merged``, which nnU-Net does not read, adds what it cannot know::
 
     {"classes": C,
      "datasets": [{"name": "Dataset291_Mouse", "prefix": "d291_", "share": 2.2, "labels": {"0": [0, 3], "9": [1, 2]}}]}
@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from ClassScaleSegLib.errors import LabelTableError
+
+from ..loss.label_sets import LabelSets
 
 ENTRY = "classscale_merged"
 IGNORED = -1  # in Merged.label_of_value
@@ -84,8 +86,8 @@ class Merged:
             return cls._of(dataset_json["labels"], dataset_json[ENTRY])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LabelTableError(
-                f"The entry {ENTRY} of dataset.json cannot be used ({type(error).__name__}: {error}). Merge the datasets "
-                "again."
+                f"The entry {ENTRY} of dataset.json cannot be used ({type(error).__name__}: {error}). Merge the "
+                "datasets again."
             ) from error
 
     @classmethod
@@ -106,7 +108,9 @@ class Merged:
             if not float(source["share"]) > 0 or not source["prefix"]:
                 raise ValueError(f"in {source['name']} no prefix, or a share that is not positive")
             ascending = dict(sorted(of_label.items()))
-            datasets.append(SourceDataset(str(source["name"]), str(source["prefix"]), float(source["share"]), ascending))
+            datasets.append(
+                SourceDataset(str(source["name"]), str(source["prefix"]), float(source["share"]), ascending)
+            )
         if not datasets or len({source.prefix for source in datasets}) < len(datasets):
             raise ValueError("no datasets, or two with the same prefix")
         return cls(names[:number], names[number:], ignore, tuple(datasets))
@@ -139,8 +143,8 @@ class Merged:
                 return index
         prefixes = ", ".join(source.prefix for source in self.datasets)
         raise LabelTableError(
-            f"The case {case} belongs to none of the merged datasets: its name begins with none of {prefixes}. Merge the "
-            "datasets again."
+            f"The case {case} belongs to none of the merged datasets: its name begins with none of {prefixes}. Merge "
+            "the datasets again."
         )
 
     @property
@@ -158,3 +162,23 @@ class Merged:
         if self.ignore is not None:
             table[:, self.ignore] = IGNORED
         return table
+
+    @property
+    def value_of_class(self) -> np.ndarray:
+        """``(D, C)`` int64: the value that a class has in the label maps of dataset d.
+
+        Classes that do not occur there have the number of all label values, ignored ones included.
+        """
+        values = len(self.names) + len(self.sets) + (self.ignore is not None)
+        table = np.full((len(self.datasets), len(self.names)), values)
+        for row, source in zip(table, self.datasets, strict=True):
+            for value, members in source.labels.items():
+                row[list(members)] = value
+        return table
+
+    @property
+    def label_sets(self) -> LabelSets:
+        """The tables for the loss, with labels counted from 0 in each dataset, as in :attr:`label_of_value`."""
+        numbered = [dict(enumerate(source.labels.values())) for source in self.datasets]
+        count = len(self.names)
+        return LabelSets.from_classes(count, numbered, [source.absent(count) for source in self.datasets])

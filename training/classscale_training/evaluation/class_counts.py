@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from ClassScaleSegLib.models.projection import Projection
@@ -41,18 +41,62 @@ def class_counts(
     classes = projection.classes
     counts = labels.new_zeros(3, classes, dtype=torch.long)
     member = membership_of(regions, basis.device).T if regions else None
-    size = max(1, _TILE_ELEMENTS.get(basis.device.type, _TILE_ELEMENTS_ACCELERATOR) // classes)
-    for sample, truth in zip(basis.flatten(2), labels.flatten(1), strict=True):
-        for start in range(0, len(truth), size):
-            features, label = sample[:, start : start + size].T.float(), truth[start : start + size].long()
-            if ignore is not None:
-                counted = label != ignore
-                features, label = features[counted], label[counted]
+    for sample, truth in zip(basis, labels, strict=True):
+        for features, label in _tiles(sample, truth, classes, ignore):
             if member is None:
-                predicted = projection.decide(features).row
-                found = (label[predicted == label], predicted, label)
-                counts += torch.stack([torch.bincount(values, minlength=classes) for values in found])
+                counts += _overlaps(projection.decide(features).row, label, classes)
             else:
                 positive, inside = projection.logits(features) > 0, member[:, label]
                 counts += torch.stack([hits.sum(1) for hits in (positive & inside, positive, inside)])
     return counts
+
+
+def label_counts(
+    basis: torch.Tensor,
+    projection: Projection,
+    labels: torch.Tensor,
+    label_sets: torch.Tensor,
+    ignore: int | None = None,
+) -> torch.Tensor:
+    """Count as :func:`class_counts` does, for labels that stand for sets of classes, each sample by itself.
+
+    :param basis: ``(B, R, ...)``.
+    :param projection: from basis to C classes.
+    :param labels: integers ``(B, ...)`` or ``(B, 1, ...)``, on the same device.
+    :param label_sets: ``(B, C)`` integers, the label under which each sample annotates each class.
+    :param ignore: label of the voxels to leave out; None if there is none.
+    :returns: ``(3, B, L)`` int64, with L labels.
+
+    The sample annotates the classes 1 and 2 as label 1:
+
+    >>> import torch
+    >>> projection = Projection(torch.eye(3), torch.zeros(3))  # the basis is the logits
+    >>> basis = torch.tensor([[[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]])  # predicts classes 0, 1, 2
+    >>> label_counts(basis, projection, torch.tensor([[0, 1, 1]]), torch.tensor([[0, 1, 1]])).tolist()
+    [[[1, 2]], [[1, 2]], [[1, 2]]]
+    """
+    number = int(label_sets.max()) + 1
+    counts = labels.new_zeros(3, len(labels), number, dtype=torch.long)
+    for index, (sample, truth, label_of_class) in enumerate(zip(basis, labels, label_sets, strict=True)):
+        for features, label in _tiles(sample, truth, projection.classes, ignore):
+            counts[:, index] += _overlaps(label_of_class[projection.decide(features).row], label, number)
+    return counts
+
+
+def _tiles(
+    sample: torch.Tensor, truth: torch.Tensor, classes: int, ignore: int | None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield features ``(n, R)`` float32 and labels ``(n,)`` of the voxels that count."""
+    sample, truth = sample.flatten(1), truth.flatten()
+    size = max(1, _TILE_ELEMENTS.get(sample.device.type, _TILE_ELEMENTS_ACCELERATOR) // classes)
+    for start in range(0, len(truth), size):
+        features, label = sample[:, start : start + size].T.float(), truth[start : start + size].long()
+        if ignore is not None:
+            counted = label != ignore
+            features, label = features[counted], label[counted]
+        yield features, label
+
+
+def _overlaps(predicted: torch.Tensor, reference: torch.Tensor, labels: int) -> torch.Tensor:
+    found = (reference[predicted == reference], predicted, reference)
+    return torch.stack([torch.bincount(values, minlength=labels) for values in found])

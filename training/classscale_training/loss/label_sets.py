@@ -25,8 +25,10 @@ from .class_statistics import ClassStatistics
 class LabelSets:
     """Tables of D datasets over C classes, with at most L labels in a dataset and S distinct sets in all.
 
-    :ivar label_of_class: ``(D, C)`` int64, the label under which dataset d annotates class c.
-    :ivar set_of_label: ``(D, L)`` int64, the index of the label's distinct set; S where dataset d has no such label.
+    :ivar label_of_class: ``(D, C)`` int64, the label under which dataset d annotates class c. Classes that do not occur
+        in a dataset have the number after its last label, which no voxel has.
+    :ivar set_of_label: ``(D, L)`` int64, the index of the label's distinct set; S where dataset d has no such label,
+        and for classes that do not occur.
     :ivar is_background: ``(D, S)`` bool, whether set s is label 0 of dataset d.
 
     Dataset 0 annotates the classes 1 to 3 separately. Dataset 1 annotates classes 2 and 3 as one label:
@@ -46,22 +48,39 @@ class LabelSets:
     is_background: torch.Tensor
 
     @classmethod
-    def from_classes(cls, classes: int, datasets: Sequence[Mapping[int, Iterable[int]]]) -> LabelSets:
+    def from_classes(
+        cls,
+        classes: int,
+        datasets: Sequence[Mapping[int, Iterable[int]]],
+        absent: Sequence[Iterable[int]] | None = None,
+    ) -> LabelSets:
         """Build the tables from the classes of each label.
 
         :param classes: number of classes C, class 0 included.
         :param datasets: ``{label: classes}`` of each dataset. If label 0 is left out, it stands for all classes that
             the dataset does not name.
+        :param absent: the classes of each dataset that do not occur in its images. They are under no label: predicting
+            them costs cross entropy, and they take no part in the Dice.
         :raises ValueError: naming the dataset and label, if labels are not 0..L-1, or a class is missing, unknown or
             under two labels.
+
+        Dataset 1 has no class 2:
+
+        >>> sets = LabelSets.from_classes(3, [{1: [1], 2: [2]}, {0: [0], 1: [1]}], absent=[[], [2]])
+        >>> sets.label_of_class.tolist(), sets.set_of_label.tolist()
+        ([[0, 1, 2], [0, 1, 2]], [[0, 1, 2], [0, 1, 3]])
         """
-        rows = [_labels_of_classes(index, classes, table) for index, table in enumerate(datasets)]
+        left_out = [sorted(set(numbers)) for numbers in absent or [()] * len(datasets)]
+        rows = [
+            _labels_of_classes(index, classes, {**table, max([0, *table]) + 1: out} if out else table)
+            for index, (table, out) in enumerate(zip(datasets, left_out, strict=True))
+        ]
         label_of_class = torch.tensor(rows)
         labels = int(label_of_class.max()) + 1
         distinct: dict[tuple[int, ...], int] = {}
         set_of_label = torch.full((len(rows), labels), -1)
         for d, row in enumerate(rows):
-            for label in range(max(row) + 1):
+            for label in range(max(row) + (0 if left_out[d] else 1)):
                 members = tuple(c for c in range(classes) if row[c] == label)
                 set_of_label[d, label] = distinct.setdefault(members, len(distinct))
         is_background = torch.nn.functional.one_hot(set_of_label[:, 0], len(distinct)).bool()
@@ -108,18 +127,21 @@ class LabelSets:
         :returns: I, P, G and takes_part (0 or 1), each ``(B, S)``. A set takes part in the Dice of a sample if it is a
             label of the sample's dataset, and ``do_bg`` does not exclude it.
         """
-        sets = self.is_background.shape[1]
-        columns = self.set_of_label[datasets, : stats.reference.shape[1]]
-
-        def moved(sums: torch.Tensor) -> torch.Tensor:
-            return sums.new_zeros(len(sums), sets + 1).scatter_add(1, columns, sums)[:, :-1]
-
-        takes_part = moved(torch.ones_like(stats.reference))
+        takes_part = self.by_set(torch.ones_like(stats.reference), datasets)
         if not do_bg:
             takes_part = takes_part * ~self.is_background[datasets]
         # If a set does not take part for one sample, that sample must not add to the sums of the others.
-        i, p, g = (moved(s) * takes_part for s in (stats.intersection, stats.predicted, stats.reference))
+        sums = (stats.intersection, stats.predicted, stats.reference)
+        i, p, g = (self.by_set(s, datasets) * takes_part for s in sums)
         return i, p, g, takes_part
+
+    def by_set(self, sums: torch.Tensor, datasets: torch.Tensor) -> torch.Tensor:
+        """Move sums of each sample from the labels of its dataset ``(B, L)`` to the distinct sets ``(B, S)``.
+
+        :param datasets: ``(B,)`` index of the dataset that each sample comes from.
+        """
+        columns, sets = self.set_of_label[datasets, : sums.shape[1]], self.is_background.shape[1]
+        return sums.new_zeros(len(sums), sets + 1).scatter_add(1, columns, sums)[:, :-1]
 
 
 def voxel_weights(shares: torch.Tensor, label_of_class: torch.Tensor, power: float) -> torch.Tensor:

@@ -20,6 +20,7 @@ from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement
 from ClassScaleSegLib.inference.preprocess import Prepared
 from ClassScaleSegLib.models.projection import Projection
 
+from ..data.merged_labels import Merged
 from ..evaluation.dice import mean_of_known
 
 LabelOrRegion = int | tuple[int, ...]
@@ -98,11 +99,25 @@ def case_metrics(
     return {entry: dict(zip(columns, row, strict=True)) for entry, row in zip(evaluated, rows, strict=True)}
 
 
+def merged_case_metrics(
+    merged: Merged, case: str, reference: np.ndarray, prediction: np.ndarray
+) -> dict[LabelOrRegion, dict[str, float]]:
+    """Return the metrics of a case of a merged dataset, for the labels that its own dataset has.
+
+    :param case: its name.
+    :param reference: its label map, in the label values of the merged dataset.
+    :param prediction: label map of classes, of the same shape.
+    """
+    index = merged.dataset_of(case)
+    evaluated = [value for value in merged.datasets[index].labels if value]
+    return case_metrics(reference, merged.value_of_class[index][prediction], evaluated, merged.ignore)
+
+
 def write_summary(cases: list[dict], file: Path) -> dict:
     """Write nnU-Net's ``summary.json``.
 
-    It differs from nnU-Net's in one point: a label that is in no case is left out of ``foreground_mean``, which nnU-Net
-    would set to NaN.
+    It differs from nnU-Net's in two points. A label that is in no case is left out of ``foreground_mean``, where
+    nnU-Net would write NaN. Cases may have different labels; means are over the cases that have the label.
 
     :param cases: of each case the entries "metrics" (from :func:`case_metrics`), "reference_file", "prediction_file".
     :param file: path to write.
@@ -110,11 +125,10 @@ def write_summary(cases: list[dict], file: Path) -> dict:
     """
     from nnunetv2.evaluation.evaluate_predictions import save_summary_json
 
-    labels, names = list(cases[0]["metrics"]), next(iter(cases[0]["metrics"].values())).keys()
-    mean = {
-        label: {name: mean_of_known([case["metrics"][label][name] for case in cases]) for name in names}
-        for label in labels
-    }
+    labels = list(dict.fromkeys(label for case in cases for label in case["metrics"]))
+    names = next(iter(cases[0]["metrics"].values())).keys()
+    rows = {label: [case["metrics"][label] for case in cases if label in case["metrics"]] for label in labels}
+    mean = {label: {name: mean_of_known([row[name] for row in rows[label]]) for name in names} for label in labels}
     foreground = {name: mean_of_known([mean[label][name] for label in labels]) for name in names}
     summary = {"metric_per_case": cases, "mean": mean, "foreground_mean": foreground}
     save_summary_json(summary, str(file))

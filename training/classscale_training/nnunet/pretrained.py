@@ -16,21 +16,24 @@ from typing import Any
 import torch
 from ClassScaleSegLib.errors import ModelError, named
 
+from .checkpoint_check import check_weights
+
 
 @contextmanager
 def whole_network(file: Path, build: Callable[[], torch.nn.Module]) -> Iterator[Path]:
     """Provide a checkpoint that nnU-Net's ``-pretrained_weights`` accepts, for the duration of a ``with`` block.
 
     :param file: a checkpoint of nnU-Net or nnssl.
-    :param build: returns the network to be trained; called for a checkpoint of nnssl only.
+    :param build: returns the network to be trained.
     :returns: ``file`` itself, or a temporary checkpoint with its encoder.
-    :raises ModelError: if the file is missing, or its encoder does not fit the network.
+    :raises ModelError: if the file is missing, or its weights or encoder do not fit the network.
     """
     content = _self_supervised(file)
+    network = build()
     if content is None:
+        check_weights(file, network, pretrained=True)
         yield file
         return
-    network = build()
     with named(file):
         adopt_encoder(network, content)
     with TemporaryDirectory() as folder:

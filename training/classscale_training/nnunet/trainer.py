@@ -27,13 +27,17 @@ from nnunetv2.utilities.helpers import dummy_context
 from torch import distributed
 from torch._dynamo import OptimizedModule
 
+from ..data.merged_labels import Merged
 from ..evaluation.class_counts import class_counts
 from ..evaluation.dice import mean_of_known
 from ..files import LATEST, PREVIOUS, read_newest, save_whole
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 from ..loss.tiles import LabelOutsideError
 from ..network.low_rank_head import add_head
-from .case_validation import case_metrics, segment_case, write_summary
+from .case_sampling import drawn_by_share, label_index
+from .case_validation import case_metrics, merged_case_metrics, segment_case, write_summary
+from .checkpoint_check import check_labels, check_weights
+from .merged_training import MergedLoss, Output, of_network, with_datasets
 from .planner import RANK_ENTRY
 
 MAX_CLASSES_WITH_PROBABILITIES = 64  # --npz stores one volume for each class of each case
@@ -47,7 +51,7 @@ class _HeadLoss:
 
     def __call__(
         self,
-        output: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor],
+        output: Output,
         target: list[torch.Tensor] | torch.Tensor,
     ) -> torch.Tensor:
         return self.loss(*output, target if isinstance(target, list) else [target])
@@ -58,6 +62,7 @@ class ClassScaleTrainer(nnUNetTrainer):
 
     :cvar epochs: number of epochs; None for nnU-Net's 1000.
     :cvar mirroring: whether to mirror images in training and prediction.
+    :ivar merged: the datasets, if ``classscaleseg-train merge`` made the dataset of several; otherwise None.
     :raises ModelError: if the configuration is the second stage of a cascade.
     """
 
@@ -72,6 +77,9 @@ class ClassScaleTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),
     ):
+        self.merged = Merged.of(dataset_json)
+        if self.merged is not None:
+            dataset_json = of_network(dataset_json, self.merged)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_cascaded:
             raise ModelError(
@@ -107,9 +115,11 @@ class ClassScaleTrainer(nnUNetTrainer):
         )
         return add_head(network, num_output_channels, configuration_manager.configuration.get(RANK_ENTRY))
 
-    def _build_loss(self) -> _HeadLoss:
+    def _build_loss(self) -> _HeadLoss | MergedLoss:
         regions, ignore = self._regions(), self.label_manager.ignore_label
         soft_dice = SoftDice(self.configuration_manager.batch_dice, do_bg=bool(regions), ddp=self.is_ddp)
+        if self.merged is not None:
+            return MergedLoss(self.merged, soft_dice, self.is_ddp)
         loss = RegionLoss(regions, soft_dice, ignore) if regions else CrossEntropyDiceLoss(soft_dice, ignore)
         return _HeadLoss(DeepSupervisionLoss(loss, ddp=self.is_ddp))
 
@@ -135,13 +145,21 @@ class ClassScaleTrainer(nnUNetTrainer):
             axes = self.inference_allowed_mirroring_axes = None
         return rotation, dummy_2d, initial_patch, axes
 
+    def get_dataloaders(self) -> tuple:
+        """Return nnU-Net's loaders; for a merged dataset, they draw by shares and labels (:mod:`.case_sampling`)."""
+        if self.merged is None:
+            return super().get_dataloaders()
+        cases = sorted({str(case) for part in self.do_split() for case in part})
+        with drawn_by_share(self.merged, label_index(Path(self.preprocessed_dataset_folder), cases)):
+            return super().get_dataloaders()
+
     def train_step(self, batch: dict) -> dict:
         """Train on one batch as nnU-Net does.
 
         :raises LabelTableError: naming the cases, if a label map holds a label that ``dataset.json`` does not have.
         """
         try:
-            return super().train_step(batch)
+            return super().train_step(batch if self.merged is None else with_datasets(self.merged, batch))
         except LabelOutsideError as error:
             raise LabelTableError(
                 f"One of the cases {', '.join(sorted(set(batch['keys'])))} does not fit dataset.json: {error} "
@@ -150,22 +168,30 @@ class ClassScaleTrainer(nnUNetTrainer):
 
     def validation_step(self, batch: dict) -> dict:
         """Return nnU-Net's loss and counts of hits and misses, computed by :func:`.class_counts`."""
+        if self.merged is not None:
+            batch = with_datasets(self.merged, batch)
         target = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
         target = [scale.to(self.device, non_blocking=True) for scale in target]
         with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
             output = self.network(batch["data"].to(self.device, non_blocking=True))
             loss = self.loss(output, target)
-        bases, projection, bias = output
-        regions, ignore = self._regions(), self.label_manager.ignore_label
-        head = Projection(projection.float(), bias.float(), regions=bool(regions))
-        counts = class_counts(bases[0], head, target[0], ignore, regions).cpu().numpy()
-        hits, predicted, reference = counts if regions else counts[:, 1:]  # without the background
+        hits, predicted, reference = self._counts(output, target)
         return {
             "loss": loss.detach().cpu().numpy(),
             "tp_hard": hits,
             "fp_hard": predicted - hits,
             "fn_hard": reference - hits,
         }
+
+    def _counts(self, output: Output, target: list[torch.Tensor]) -> np.ndarray:
+        """Return hits, predicted and reference voxels ``(3, K)`` of the K classes that are evaluated in each epoch."""
+        if isinstance(self.loss, MergedLoss):
+            return self.loss.counts(output, target)
+        bases, projection, bias = output
+        regions, ignore = self._regions(), self.label_manager.ignore_label
+        head = Projection(projection.float(), bias.float(), regions=bool(regions))
+        counts = class_counts(bases[0], head, target[0], ignore, regions).cpu().numpy()
+        return counts if regions else counts[:, 1:]  # without the background
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """Log losses and Dice as nnU-Net does, but as rounded Python numbers.
@@ -194,12 +220,19 @@ class ClassScaleTrainer(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint, or an older one if ``checkpoint_latest.pth`` is damaged.
 
-        :raises ModelError: if it is missing or damaged and no other checkpoint can be used.
+        :raises ModelError: if it is missing or damaged and no other checkpoint can be used, or it is of another network
+            or of other labels.
         """
         file = Path(filename_or_checkpoint)
         older = [file.with_name(PREVIOUS), file.with_name("checkpoint_best.pth")] if file.name == LATEST else []
         advice = "Name another checkpoint, or start the training again without it."
-        super().load_checkpoint(str(read_newest([file, *older], _whole, advice)))
+        found = read_newest([file, *older], _whole, advice)
+        if not self.was_initialized:
+            self.initialize()
+        check_weights(found, self.network)
+        before = self.my_init_kwargs
+        super().load_checkpoint(str(found))
+        check_labels(found, self.my_init_kwargs["dataset_json"].get("labels"), before["dataset_json"]["labels"])
 
     def on_train_end(self) -> None:
         """Finish as nnU-Net does, and remove ``checkpoint_previous.pth``."""
@@ -214,7 +247,7 @@ class ClassScaleTrainer(nnUNetTrainer):
             own validation does this; with more, no probabilities are stored, and the log says so.
         """
         classes = self.label_manager.num_segmentation_heads
-        if save_probabilities and classes <= MAX_CLASSES_WITH_PROBABILITIES:
+        if save_probabilities and self.merged is None and classes <= MAX_CLASSES_WITH_PROBABILITIES:
             super().perform_actual_validation(save_probabilities)
             return
         if save_probabilities:
@@ -258,7 +291,10 @@ class ClassScaleTrainer(nnUNetTrainer):
             with replacing(prediction_file, overwrite=True) as temporary:
                 reader.write_seg(labels, str(temporary), properties)
             reference = reader.read_seg(str(reference_file))[0][0].astype(np.int64)
-            metrics = case_metrics(reference, labels, evaluated, self.label_manager.ignore_label)
+            if self.merged is None:
+                metrics = case_metrics(reference, labels, evaluated, self.label_manager.ignore_label)
+            else:
+                metrics = merged_case_metrics(self.merged, key, reference, labels)
             files = {"reference_file": str(reference_file), "prediction_file": str(prediction_file)}
             cases.append({"metrics": metrics, **files})
             # NCCL aborts after a long silence. Every process has at least this many cases, so all reach the barrier.

@@ -1,0 +1,58 @@
+"""A configuration and a trainer so small that nnU-Net's whole cycle takes seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+PLANS, CONFIGURATION, TRAINER = "ClassScalePlans", "tiny", "ClassScaleTrainer_test"
+# classes of test trainers are never pickled, so this one may be defined in the folder itself
+SHIM = """
+from classscale_training.nnunet.trainer import ClassScaleTrainer
+
+class ClassScaleTrainer_test(ClassScaleTrainer):
+    epochs = {epochs}
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch, self.save_every = 2, 1, 1
+        self.logger.plot_progress_png = lambda folder: None  # takes longer than the epoch
+""".replace("*arguments", "plans, configuration, fold, dataset_json, device")
+
+
+def set_environment(patch: pytest.MonkeyPatch, root: Path) -> None:
+    """Point nnU-Net's variables at new folders in ``root``, and let it use one process."""
+    for name in ("raw", "preprocessed", "results"):
+        (root / name).mkdir()
+        patch.setenv(f"nnUNet_{name}", str(root / name))
+    settings = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
+    for name, value in settings.items():
+        patch.setenv(name, value)
+    (root / "shim").mkdir()
+    patch.setenv("nnUNet_extTrainer", str(root / "shim"))
+
+
+def write_trainer(root: Path, epochs: int) -> None:
+    """Write the trainer, which runs so many epochs of two steps."""
+    (root / "shim" / "shim.py").write_text(SHIM.format(epochs=epochs))
+
+
+def add_tiny_configuration(folder: Path, splits: list[dict[str, list[str]]]) -> None:
+    """Add it to the plans in a folder of preprocessed data."""
+    file = folder / f"{PLANS}.json"
+    plans = json.loads(file.read_text())
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
+    architecture["arch_kwargs"] |= {
+        "n_stages": 3,
+        "features_per_stage": [8, 12, 16],
+        "kernel_sizes": [[3, 3, 3]] * 3,
+        "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+        "n_conv_per_stage": [1, 1, 1],
+        "n_conv_per_stage_decoder": [1, 1],
+    }
+    tiny = {"inherits_from": "3d_fullres", "patch_size": [16, 16, 16], "batch_size": 2, "architecture": architecture}
+    plans["configurations"][CONFIGURATION] = {**tiny, "data_identifier": f"{PLANS}_{CONFIGURATION}"}
+    file.write_text(json.dumps(plans))
+    (folder / "splits_final.json").write_text(json.dumps(splits))

@@ -1,0 +1,155 @@
+"""Draw cases and patches of a merged dataset: each source by its share, rare labels as often as common ones.
+
+nnU-Net draws every case equally often, and centres a third of all patches on a label that the case happens to have.
+With hundreds of labels in datasets of unlike sizes, a small dataset is then hardly seen, and even less a label that few
+cases have. Here a source is drawn first, by its share. For a patch with foreground, one of the labels that occur in the
+source is drawn next, then one of the cases that have it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock_trainer
+
+from ..data.merged_labels import Merged
+from ..files import write_json
+
+
+class CaseSampler:
+    """Draws cases, by NumPy's global random numbers, which nnU-Net seeds in each of its processes.
+
+    :param merged: the sources and their shares. A source without cases is left out.
+    :param labels: the foreground label values that occur in each case.
+
+    >>> from classscale_training.data.merged_labels import SourceDataset
+    >>> merged = Merged(("background", "a", "b"), (), None, (
+    ...     SourceDataset("Dataset001_A", "d001_", 1.0, {0: (0, 2), 1: (1,)}),
+    ...     SourceDataset("Dataset002_B", "d002_", 3.0, {0: (0, 1), 2: (2,)})))
+    >>> sampler = CaseSampler(merged, {"d001_x": [1], "d002_y": [], "d002_z": [2]})
+    >>> sampler.probabilities.tolist()
+    [0.25, 0.75]
+    >>> {sampler.case_with_label() for _ in range(100)} == {("d001_x", 1), ("d002_z", 2)}
+    True
+    """
+
+    def __init__(self, merged: Merged, labels: Mapping[str, Sequence[int]]) -> None:
+        cases: dict[int, list[str]] = {}
+        self._with_label: dict[int, dict[int, list[str]]] = {}
+        for case, values in labels.items():
+            index = merged.dataset_of(case)
+            cases.setdefault(index, []).append(case)
+            for value in values:
+                self._with_label.setdefault(index, {}).setdefault(value, []).append(case)
+        self._datasets, self._cases = list(cases), cases
+        shares = np.array([merged.datasets[index].share for index in self._datasets])
+        self.probabilities = shares / shares.sum()
+
+    def case(self) -> str:
+        """Draw a case."""
+        return str(np.random.choice(self._cases[self._dataset()]))
+
+    def case_with_label(self) -> tuple[str, int | None]:
+        """Draw a case and one of its labels; ``None`` if no case of the drawn source has a label."""
+        index = self._dataset()
+        if index not in self._with_label:
+            return str(np.random.choice(self._cases[index])), None
+        with_label = self._with_label[index]
+        value = list(with_label)[np.random.randint(len(with_label))]
+        return str(np.random.choice(with_label[value])), value
+
+    def _dataset(self) -> int:
+        return self._datasets[np.random.choice(len(self._datasets), p=self.probabilities)]
+
+
+class MergedDataLoader(nnUNetDataLoader):
+    """nnU-Net's loader with the cases and labels of a :class:`CaseSampler`.
+
+    :param merged: what the label maps hold.
+    :param index: of :func:`label_index`, for all cases that may be drawn.
+    :param arguments: of nnU-Net's loader.
+    """
+
+    get_do_oversample: Callable[[int], bool]  # set by nnU-Net's loader
+
+    def __init__(
+        self, merged: Merged, index: Mapping[str, Sequence[int]], data: Any, *arguments: Any, **options: Any
+    ) -> None:
+        super().__init__(data, *arguments, **options)
+        self._sampler = CaseSampler(merged, {case: index[case] for case in data.identifiers})
+        # nnU-Net looks up by this key where the voxels are that are not ignored
+        self.annotated_classes_key = (-1, *range(len(merged.names) + len(merged.sets)))
+        self._decide = self.get_do_oversample
+        self.get_do_oversample = self._was_decided
+        self._forced: list[bool] = []
+        self._labels: deque[int | None] = deque()
+
+    def get_indices(self) -> list[str]:
+        """Draw the cases of a batch, and for its patches with foreground the labels."""
+        self._forced = [bool(self._decide(number)) for number in range(self.batch_size)]
+        drawn = [self._sampler.case_with_label() if forced else (self._sampler.case(), None) for forced in self._forced]
+        self._labels = deque(label for _, label in drawn)
+        return [case for case, _ in drawn]
+
+    def _was_decided(self, number: int) -> bool:
+        return self._forced[number]
+
+    def get_bbox(
+        self, data_shape: np.ndarray, force_fg: bool, class_locations: dict, *arguments: Any, **options: Any
+    ) -> Any:
+        """Return the lower and upper corner of a patch, as nnU-Net does, but around the label that was drawn."""
+        label = self._labels.popleft()
+        return super().get_bbox(data_shape, force_fg, class_locations, label, **options)
+
+
+def label_index(folder: Path, cases: Sequence[str]) -> dict[str, list[int]]:
+    """Return the foreground labels that occur in each preprocessed case, and keep the list in :func:`index_file`.
+
+    :param folder: with the preprocessed cases of a configuration.
+    :param cases: their names.
+    """
+    file = index_file(folder)
+    kept = _read_index(file)
+    index = {}
+    for case in cases:
+        state = (folder / f"{case}.pkl").stat().st_mtime_ns
+        if kept.get(case, {}).get("modified") != state:
+            locations = load_pickle(str(folder / f"{case}.pkl"))["class_locations"]
+            labels = sorted(int(key) for key, found in locations.items() if not isinstance(key, tuple) and len(found))
+            kept[case] = {"modified": state, "labels": labels}
+        index[case] = kept[case]["labels"]
+    write_json(file, kept)
+    return index
+
+
+def index_file(folder: Path) -> Path:
+    """Return the file for the labels of each case; in the folder of the cases, nnU-Net would take it for one."""
+    return folder.with_name(f"{folder.name}_labels.json")
+
+
+def _read_index(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it is made again
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@contextmanager
+def drawn_by_share(merged: Merged, index: Mapping[str, Sequence[int]]) -> Iterator[None]:
+    """Let nnU-Net's trainer, which names its own loader, use a :class:`MergedDataLoader` while the context lasts."""
+    stock = stock_trainer.nnUNetDataLoader
+    stock_trainer.nnUNetDataLoader = partial(MergedDataLoader, merged, index)
+    try:
+        yield
+    finally:
+        stock_trainer.nnUNetDataLoader = stock

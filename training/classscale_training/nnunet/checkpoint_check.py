@@ -1,0 +1,62 @@
+"""Refuse checkpoints that are not of the network to be trained, and say what differs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from ClassScaleSegLib.errors import ModelError, named
+from ClassScaleSegLib.models.checkpoint import read_checkpoint
+
+_HEAD = ".seg_layers."  # which nnU-Net does not take from pretrained weights
+
+
+def check_weights(file: Path, network: torch.nn.Module, pretrained: bool = False) -> None:
+    """Check that the weights in a checkpoint fit a network.
+
+    :param network: the one to be trained, also compiled or under DDP.
+    :param pretrained: they are what a training starts from, so the last layers may be others.
+    :raises ModelError: naming the first weights that are missing or have another shape.
+    """
+    with open(file, "rb") as stream, named(file):
+        found = read_checkpoint(stream).weights
+    prefix = re.compile(r"^((_orig_mod|module)\.)+")
+    wanted = {prefix.sub("", name): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name, shape in wanted.items():
+        if pretrained and _HEAD in name:
+            continue
+        if name not in found or tuple(found[name].shape) != shape:
+            there = f"has the shape {tuple(found[name].shape)}" if name in found else "is missing"
+            raise ModelError(
+                f"{file} holds the weights of another network: {name} {there}; the network of these plans has "
+                f"{shape}. {_advice(pretrained)}"
+            )
+    more = [name for name in found if name not in wanted]
+    if more and not pretrained:
+        raise ModelError(
+            f"{file} holds the weights of another network: it has {more[0]}, which the network of these plans does not "
+            f"have. {_advice(False)}"
+        )
+
+
+def check_labels(file: Path, there: object, here: Mapping[str, object]) -> None:
+    """Check that a label has the same value in a checkpoint and in the dataset.
+
+    :param there: "labels" of the ``dataset.json`` that the checkpoint was trained with; anything else is not compared.
+    :param here: those of the dataset.
+    :raises ModelError: naming the first label that has another value.
+    """
+    for name, value in there.items() if isinstance(there, Mapping) else ():
+        if name in here and here[name] != value:
+            raise ModelError(
+                f"{file} was trained with other labels: {name} is {value} there, and {here[name]} in the dataset now. "
+                "Continue with the old dataset.json, or start a new training."
+            )
+
+
+def _advice(pretrained: bool) -> str:
+    if pretrained:
+        return "Plan with the architecture of these weights, or give other ones."
+    return "Train under other plans or another trainer, or move the old training away."
