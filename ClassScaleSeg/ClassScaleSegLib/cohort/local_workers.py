@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from ..errors import ClassScaleError
-from ..process.allocator import ONE_HEAP
 from ..process.process_tree import descendants, kill_all
 from .cluster import ONE_CASE, Cluster
 
@@ -47,7 +46,7 @@ def local_workers(count: int, gpus: Sequence[str | None] | None, threads: int | 
     }
     workers = {}
     for index in range(count):
-        environment = {"OMP_NUM_THREADS": str(options["nthreads"]), **ONE_HEAP}
+        environment = {"OMP_NUM_THREADS": str(options["nthreads"])}
         if gpus is not None and (visible := gpus[index]) is not None:
             environment["CUDA_VISIBLE_DEVICES"] = visible
         workers[index] = {"cls": Nanny, "options": {**options, "env": environment}}

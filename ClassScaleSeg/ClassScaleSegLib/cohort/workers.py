@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ClassScaleError, innermost
+from ..process.allocator import ONE_HEAP
 from .cluster import ONE_CASE, Cluster
 from .dask_log import logging_to
 from .local_workers import RETRIES_OF_DASK, SECONDS_TO_CLOSE, SECONDS_TO_CONNECT, local_workers, own_certificate
@@ -29,6 +30,7 @@ _CONFIG: dict[str, Any] = {
     "distributed.comm.timeouts.connect": "20s",
     # workers on this machine would write to the terminal
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "error",
+    **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ONE_HEAP.items()},
 }
 
 
