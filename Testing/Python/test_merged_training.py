@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from classscale_training.nnunet.case_sampling import CaseSampler, index_file, la
 from classscale_training.nnunet.case_validation import merged_case_metrics
 from classscale_training.nnunet.merged_training import MergedLoss, with_datasets
 from ClassScaleSegLib import open_model
-from ClassScaleSegLib.errors import LabelTableError
+from ClassScaleSegLib.errors import LabelTableError, ModelError
 from ClassScaleSegLib.models.projection import Projection
 from tiny_nnunet import CONFIGURATION, PLANS, TRAINER, add_tiny_configuration, set_environment, write_trainer
 
@@ -125,17 +126,30 @@ def test_a_checkpoint_of_other_labels_or_of_another_network_is_refused_with_what
 
 
 def test_an_index_of_labels_is_kept_and_made_again_where_a_case_has_changed(root):
-    folder = next((root / "preprocessed").iterdir()) / f"{PLANS}_{CONFIGURATION}"
+    folder = next((root / "preprocessed").glob("Dataset*")) / f"{PLANS}_{CONFIGURATION}"
     cases = ["d001_0001", "d002_0002"]
-    found = label_index(folder, cases)
+    found = label_index(folder, cases, MERGED)
     assert set(found["d001_0001"]) <= {1, 2, 3, 4} and set(found["d002_0002"]) <= {5, 6, 7, 9} and found["d002_0002"]
     content = json.loads(index_file(folder).read_text())
-    content["d001_0001"]["labels"] = [3]  # it is believed as long as the case is as it was
-    content["d002_0002"] = {"labels": [5], "modified": 0}
+    content["cases"]["d001_0001"]["labels"] = [3]  # it is believed as long as the case is as it was
+    content["cases"]["d002_0002"] = {"labels": [5], "modified": 0}
     index_file(folder).write_text(json.dumps(content))
-    assert label_index(folder, cases) == {**found, "d001_0001": [3]}
+    assert label_index(folder, cases, MERGED) == {**found, "d001_0001": [3]}
     index_file(folder).write_text("{")
-    assert label_index(folder, cases) == found
+    assert label_index(folder, cases, MERGED) == found
+    with pytest.raises(ModelError, match="were preprocessed before the datasets were merged in another way"):
+        label_index(folder, cases, replace(MERGED, sets=("right",)))
+
+
+def test_a_dataset_that_was_merged_anew_is_planned_and_preprocessed_again(root, capsys):
+    file = next((root / "raw").iterdir()) / "dataset.json"
+    before = file.read_text()
+    try:
+        file.write_text(before.replace('"left"', '"right"'))
+        assert main(["preprocess", "-d", str(DATASET), "-c", CONFIGURATION, "-np", "1", "--no_pbar"]) == 3
+        assert "has been merged in another way since it was planned" in capsys.readouterr().err
+    finally:
+        file.write_text(before)
 
 
 def test_cases_are_drawn_by_share_and_rare_labels_as_often_as_common_ones():
@@ -215,3 +229,53 @@ def test_an_entry_that_does_not_fit_is_refused(change):
     assert Merged.of({"labels": MERGED.labels(), ENTRY: MERGED.entry()}) == MERGED
     with pytest.raises(LabelTableError, match="classscale_merged of dataset.json cannot be used"):
         Merged.of({"labels": MERGED.labels(), ENTRY: {**MERGED.entry(), **change}})
+
+
+def _samples() -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """Return bases of one scale, projection and bias, which need gradients, and label values, one sample a dataset."""
+    torch.manual_seed(1)
+    leaves = torch.randn(2, 4, 5, 5, 5), torch.randn(9, 4), torch.randn(9)
+    values = torch.stack([torch.randint(0, 5, (5, 5, 5)), torch.tensor([0, 5, 6, 7, 9])[torch.randint(5, (5, 5, 5))]])
+    return tuple(leaf.double().requires_grad_() for leaf in leaves), values
+
+
+def _gradients(rows: slice, ddp: bool) -> list[torch.Tensor]:
+    (bases, *head), values = _samples()
+    batch = {"target": values[rows], "keys": ["d001_x", "d002_y"][rows]}
+    loss = MergedLoss(MERGED, SoftDice(ddp=ddp), ddp)(([bases[rows]], *head), with_datasets(MERGED, batch)["target"])
+    return list(torch.autograd.grad(loss, (bases, *head)))
+
+
+def _rank(rank: int, folder: str) -> None:
+    store = torch.distributed.FileStore(f"{folder}/store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    torch.save(_gradients(slice(rank, rank + 1), True), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_gpus_with_cases_of_different_datasets_learn_what_one_learns_from_both(tmp_path):
+    torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for *parts, whole in zip(*ranks, _gradients(slice(0, 2), False), strict=True):
+        torch.testing.assert_close(sum(parts) / 2, whole)  # as DDP averages
+
+
+def test_predictions_for_a_merged_dataset_are_evaluated_by_the_labels_of_each_case(tmp_path, capsys):
+    arrays = {
+        "labelsTr/d001_x": [0, 1, 2, 0], "predictions/d001_x": [0, 1, 2, 5],
+        "labelsTr/d002_y": [9, 9, 5, 0], "predictions/d002_y": [1, 2, 8, 3],
+    }  # fmt: skip
+    for name, voxels in arrays.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image = sitk.GetImageFromArray(np.array([[voxels]], np.uint8))
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    content = {"labels": MERGED.labels(), ENTRY: MERGED.entry()}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    (tmp_path / "predictions" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cell 1": 1}}))
+    folders = [str(tmp_path / "labelsTr"), str(tmp_path / "predictions")]
+    assert main(["evaluate", *folders, "-o", str(tmp_path / "out"), "--no-surface"]) == 0
+    assert "4 classes in the references: mean Dice 0.7500" in capsys.readouterr().out  # of 1, 2, left and 5
+    image = sitk.GetImageFromArray(np.array([[[9, 0, 0, 0]]], np.uint8))
+    sitk.WriteImage(image, str(tmp_path / "predictions" / "d001_x.nii.gz"))
+    assert main(["evaluate", *folders, "-o", str(tmp_path / "out"), "--no-surface"]) == 4
+    assert "has the classes 0 to 8" in capsys.readouterr().err

@@ -18,7 +18,7 @@ class _Short(nnUNetTrainerAdam1en3):
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device=torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = int(os.environ.get("BENCHMARK_EPOCHS", "5"))
-        self.num_iterations_per_epoch = 200
+        self.num_iterations_per_epoch = int(os.environ.get("BENCHMARK_STEPS", "200"))
         self.num_val_iterations_per_epoch = 5
         self.save_every = 1
 

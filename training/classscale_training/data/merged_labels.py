@@ -128,6 +128,14 @@ class Merged:
         ]
         return {"classes": len(self.names), "datasets": datasets}
 
+    def meanings(self) -> list[Any]:
+        """Return what the values in label maps depend on: names, and the classes of each label. JSON can hold it."""
+        of_dataset = [
+            [source.prefix, [[value, list(members)] for value, members in source.labels.items()]]
+            for source in self.datasets
+        ]
+        return [list(self.names), list(self.sets), self.ignore, of_dataset]
+
     def labels(self) -> dict[str, int]:
         """Return the ``labels`` of ``dataset.json``."""
         labels = {name: value for value, name in enumerate((*self.names, *self.sets))}

@@ -16,6 +16,7 @@ from ClassScaleSegLib.errors import ImageError
 from ClassScaleSegLib.images.counts import overlap_counts
 
 from ..data.dataset_json import read_dataset_json
+from ..data.merged_labels import Merged
 from ..data.parallel import map_cases
 from ..data.volumes import case_name, geometry_difference, read_labels
 from .report import Evaluation
@@ -33,6 +34,8 @@ class EvaluationOptions:
     :ivar allow_missing: whether a case without a prediction counts as if nothing had been predicted; otherwise it is an
         error.
     :ivar workers: number of processes.
+    :ivar merged: if the references belong to a merged dataset: predicted classes then count as the label under which
+        the dataset of the case has them. Classes that do not occur in that dataset count as background.
     """
 
     names: Mapping[int, str] | None = None
@@ -40,6 +43,7 @@ class EvaluationOptions:
     tolerance: float | None = 1.0
     allow_missing: bool = False
     workers: int = 0
+    merged: Merged | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,10 @@ def names_and_ignore(dataset_json: Path) -> tuple[dict[int, str], int | None]:
     return {value: str(name) for name, value in labels.items()}, ignore
 
 
+def _merged(dataset_json: Path) -> Merged | None:
+    return Merged.of(read_dataset_json(dataset_json)) if dataset_json.is_file() else None
+
+
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder.")
@@ -176,6 +184,8 @@ def _count_files(options: EvaluationOptions, pair: tuple[Path, Path | None]) -> 
                 f"{reference_file} and {prediction_file} have different geometries: {difference}. "
                 "Evaluate predictions on the grid of their reference."
             )
+    if options.merged is not None:
+        prediction = _as_labels(options.merged, reference_file, prediction_file, prediction)
     counts = count_case(reference, prediction, image.GetSpacing()[::-1], options)
     names = options.names or range(counts.voxels.shape[1])
     for file, voxels in ((reference_file, counts.voxels[2]), (prediction_file or reference_file, counts.voxels[1])):
@@ -185,6 +195,18 @@ def _count_files(options: EvaluationOptions, pair: tuple[Path, Path | None]) -> 
                 f"{file} holds label {unknown[0]}, which is not among the {len(names)} labels of dataset.json."
             )
     return counts
+
+
+def _as_labels(merged: Merged, reference: Path, prediction: Path | None, classes: np.ndarray) -> np.ndarray:
+    """Return the label values that predicted classes have in the dataset of a case."""
+    if classes.max(initial=0) >= len(merged.names):
+        raise ImageError(
+            f"{prediction} holds label {classes.max()}; a network trained on the merged dataset has the classes 0 to "
+            f"{len(merged.names) - 1}. Evaluate predictions of such a network."
+        )
+    values = merged.value_of_class[merged.dataset_of(case_name(reference) or "")]
+    highest = len(merged.names) + len(merged.sets) - 1
+    return np.where(values > highest, 0, values).astype(np.uint16)[classes]
 
 
 def _collect(
@@ -231,9 +253,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     candidates = [arguments.prediction / "dataset.json", arguments.reference.parent / "dataset.json"]
     dataset_json = arguments.dataset_json or next((file for file in candidates if file.is_file()), None)
+    merged = _merged(candidates[1]) if arguments.dataset_json is None else _merged(arguments.dataset_json)
+    if merged is not None and arguments.dataset_json is None:
+        dataset_json = candidates[1]  # that of the predictions has no names for labels of several classes
     names, ignore = names_and_ignore(dataset_json) if dataset_json else ({}, None)
     tolerance = None if arguments.no_surface else arguments.tolerance
-    options = EvaluationOptions(names, ignore, tolerance, arguments.allow_missing, arguments.workers)
+    options = EvaluationOptions(names, ignore, tolerance, arguments.allow_missing, arguments.workers, merged)
     evaluation = evaluate(arguments.reference, arguments.prediction, options)
     evaluation.write(arguments.output)
     print(evaluation.sentence())

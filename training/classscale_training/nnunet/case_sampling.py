@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from ClassScaleSegLib.errors import ModelError
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock_trainer
 
@@ -111,23 +112,31 @@ class MergedDataLoader(nnUNetDataLoader):
         return super().get_bbox(data_shape, force_fg, class_locations, label, **options)
 
 
-def label_index(folder: Path, cases: Sequence[str]) -> dict[str, list[int]]:
-    """Return the foreground labels that occur in each preprocessed case, and keep the list in :func:`index_file`.
+def label_index(folder: Path, cases: Sequence[str], merged: Merged) -> dict[str, list[int]]:
+    """Return the foreground labels that occur in each preprocessed case, and keep them in :func:`index_file`.
 
     :param folder: with the preprocessed cases of a configuration.
     :param cases: their names.
+    :param merged: the datasets that they belong to.
+    :raises ModelError: if the index says that the cases were preprocessed when labels stood for other classes.
     """
     file = index_file(folder)
     kept = _read_index(file)
+    if kept and kept["meanings"] != merged.meanings():
+        raise ModelError(
+            f"The cases in {folder} were preprocessed before the datasets were merged in another way. Run "
+            "`classscaleseg-train preprocess` again."
+        )
+    known = kept.get("cases", {})
     index = {}
     for case in cases:
         state = (folder / f"{case}.pkl").stat().st_mtime_ns
-        if kept.get(case, {}).get("modified") != state:
+        if known.get(case, {}).get("modified") != state:
             locations = load_pickle(str(folder / f"{case}.pkl"))["class_locations"]
             labels = sorted(int(key) for key, found in locations.items() if not isinstance(key, tuple) and len(found))
-            kept[case] = {"modified": state, "labels": labels}
-        index[case] = kept[case]["labels"]
-    write_json(file, kept)
+            known[case] = {"modified": state, "labels": labels}
+        index[case] = known[case]["labels"]
+    write_json(file, {"meanings": merged.meanings(), "cases": known})
     return index
 
 
@@ -136,12 +145,13 @@ def index_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}_labels.json")
 
 
-def _read_index(file: Path) -> dict[str, dict[str, Any]]:
+def _read_index(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # it is made again
         return {}
-    return content if isinstance(content, dict) else {}
+    complete = isinstance(content, dict) and isinstance(content.get("cases"), dict) and "meanings" in content
+    return content if complete else {}
 
 
 @contextmanager

@@ -138,21 +138,33 @@ def preprocess(options: argparse.Namespace) -> int:
     :param options: parsed from the arguments of :func:`add_preprocess_arguments`.
     :returns: 0.
     :raises ClassScaleError: if nnU-Net's folders are not set, or a dataset is not found.
-    :raises ModelError: if the plans are missing.
+    :raises ModelError: if the plans are missing, or are those of a dataset that has been merged in another way since.
     :raises ClassScaleError: if there are faults in the dataset, as :func:`.check_dataset` reports them.
     """
     require_folders("nnUNet_raw", "nnUNet_preprocessed")
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from ..data.merged_labels import Merged
     from . import preprocessing
+    from .case_sampling import index_file
     from .corrected_json import readable_by_nnunet
     from .dataset_check import check_dataset
 
-    for dataset in options.d:
-        _preprocessed_json(str(dataset), f"{options.plans_name}.json")
+    plans = {dataset: _preprocessed_json(str(dataset), f"{options.plans_name}.json") for dataset in options.d}
     processes = options.np or [_PROCESSES.get(configuration, 4) for configuration in options.c]
     folders = {dataset: _dataset_folder("nnUNet_raw", str(dataset)) for dataset in options.d}
     bar = not options.no_pbar
     found = {dataset: check_dataset(folder, max(processes), bar) for dataset, folder in folders.items()}
     for dataset, raw in found.items():
+        merged = Merged.of(raw.content)
+        if merged is not None and merged != Merged.of(_preprocessed_json(str(dataset), "dataset.json")):
+            raise ModelError(
+                f"{folders[dataset].name} has been merged in another way since it was planned: run "
+                "`classscaleseg-train plan` again."
+            )
+        manager, there = PlansManager(plans[dataset]), _dataset_folder("nnUNet_preprocessed", str(dataset))
+        for configuration in set(options.c) & set(manager.available_configurations):
+            index_file(there / manager.get_configuration(configuration).data_identifier).unlink(missing_ok=True)
         with readable_by_nnunet(folders[dataset], raw.content, raw.cases):
             preprocessing.preprocess(
                 [dataset],

@@ -150,7 +150,7 @@ class ClassScaleTrainer(nnUNetTrainer):
         if self.merged is None:
             return super().get_dataloaders()
         cases = sorted({str(case) for part in self.do_split() for case in part})
-        with drawn_by_share(self.merged, label_index(Path(self.preprocessed_dataset_folder), cases)):
+        with drawn_by_share(self.merged, label_index(Path(self.preprocessed_dataset_folder), cases, self.merged)):
             return super().get_dataloaders()
 
     def train_step(self, batch: dict) -> dict:
