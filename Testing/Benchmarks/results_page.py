@@ -367,6 +367,15 @@ def sections() -> list[str]:
             "write a few bytes in place of a segmentation; ledger, records, listing and scheduler are the real ones.",
             ("cohort", command("cohort"), cohort),
         ),
+        section(
+            "16. Merged datasets in nnU-Net's own loop",
+            "The toy: 60 classes at 32^3; four trainings of the same length on the same volumes, which differ in their "
+            "labels. Dice is that of unseen volumes with all labels. The brains: mice, an atlas and people, no two "
+            "with the same labels; a row is a whole command with the memory of all its processes, on one thread. "
+            "What more classes cost in memory is compared with one volume of logits of all classes.",
+            ("merged_toy", command("merged_toy"), with_bars()),
+            ("merged_brains", command("merged_brains"), with_bars()),
+        ),
     ]
 
 

@@ -93,6 +93,12 @@ def test_the_network_has_the_classes_and_each_case_is_validated_by_the_labels_of
     summary = json.loads((model / "fold_0" / "validation" / "summary.json").read_text())
     labels = [sorted(case["metrics"]) for case in summary["metric_per_case"]]
     assert labels == [["1", "2", "3", "4"], ["5", "6", "7", "9"]] and sorted(summary["mean"]) == sorted("12345679")
+    log = max((model / "fold_0").glob("training_log_*"), key=lambda file: file.stat().st_mtime).read_text()
+    means = [
+        np.mean([case["metrics"][label]["Dice"] for label in case["metrics"]]) for case in summary["metric_per_case"]
+    ]
+    assert f"Mean Validation Dice of Dataset001_A:  {means[0]}" in log
+    assert f"Mean Validation Dice of Dataset002_B:  {means[1]}" in log
     dataset = json.loads((model / "dataset.json").read_text())
     assert len(dataset["labels"]) == 10 and dataset["labels"]["ignore"] == 9 and ENTRY not in dataset
     bundle = tmp_path / "model.zip"

@@ -21,6 +21,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from ClassScaleSegLib.errors import ModelError
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock_trainer
+from tqdm import tqdm
 
 from ..data.merged_labels import Merged
 from ..files import write_json
@@ -128,16 +129,15 @@ def label_index(folder: Path, cases: Sequence[str], merged: Merged) -> dict[str,
             "`classscaleseg-train preprocess` again."
         )
     known = kept.get("cases", {})
-    index = {}
-    for case in cases:
-        state = (folder / f"{case}.pkl").stat().st_mtime_ns
-        if known.get(case, {}).get("modified") != state:
-            locations = load_pickle(str(folder / f"{case}.pkl"))["class_locations"]
-            labels = sorted(int(key) for key, found in locations.items() if not isinstance(key, tuple) and len(found))
-            known[case] = {"modified": state, "labels": labels}
-        index[case] = known[case]["labels"]
-    write_json(file, {"meanings": merged.meanings(), "cases": known})
-    return index
+    state = {case: (folder / f"{case}.pkl").stat().st_mtime_ns for case in cases}
+    changed = [case for case in cases if known.get(case, {}).get("modified") != state[case]]
+    for case in tqdm(changed, desc="Finding the labels of each case", delay=2):
+        locations = load_pickle(str(folder / f"{case}.pkl"))["class_locations"]
+        labels = sorted(int(key) for key, found in locations.items() if not isinstance(key, tuple) and len(found))
+        known[case] = {"modified": state[case], "labels": labels}
+    if changed:
+        write_json(file, {"meanings": merged.meanings(), "cases": known})
+    return {case: known[case]["labels"] for case in cases}
 
 
 def index_file(folder: Path) -> Path:

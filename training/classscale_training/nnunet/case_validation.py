@@ -113,6 +113,22 @@ def merged_case_metrics(
     return case_metrics(reference, merged.value_of_class[index][prediction], evaluated, merged.ignore)
 
 
+def dice_by_dataset(merged: Merged, cases: Sequence[dict]) -> dict[str, float]:
+    """Return the mean Dice of the cases of each dataset of a merged one, over the labels that occur in them.
+
+    :param cases: as for :func:`write_summary`.
+    :returns: by the name of the dataset; those without cases are left out.
+    """
+    found = {}
+    for index, source in enumerate(merged.datasets):
+        own = [case["metrics"] for case in cases if merged.dataset_of(Path(case["reference_file"]).name) == index]
+        if own:
+            found[source.name] = mean_of_known(
+                [mean_of_known([case[label]["Dice"] for case in own]) for label in own[0]]
+            )
+    return found
+
+
 def write_summary(cases: list[dict], file: Path) -> dict:
     """Write nnU-Net's ``summary.json``.
 

@@ -35,7 +35,7 @@ from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss,
 from ..loss.tiles import LabelOutsideError
 from ..network.low_rank_head import add_head
 from .case_sampling import drawn_by_share, label_index
-from .case_validation import case_metrics, merged_case_metrics, segment_case, write_summary
+from .case_validation import case_metrics, dice_by_dataset, merged_case_metrics, segment_case, write_summary
 from .checkpoint_check import check_labels, check_weights
 from .merged_training import MergedLoss, Output, of_network, with_datasets
 from .planner import RANK_ENTRY
@@ -268,6 +268,8 @@ class ClassScaleTrainer(nnUNetTrainer):
             self.logger.log_summary("final_val/foreground_dice", summary["foreground_mean"]["Dice"])
             self.print_to_log_file("Validation complete", also_print_to_console=True)
             self.print_to_log_file("Mean Validation Dice: ", summary["foreground_mean"]["Dice"])
+            for name, mean in dice_by_dataset(self.merged, cases).items() if self.merged is not None else ():
+                self.print_to_log_file(f"Mean Validation Dice of {name}: ", mean)
 
     def _validate_cases(self) -> list[dict]:
         """Predict and compare the cases of this process, and return the metrics of the cases of all processes."""
