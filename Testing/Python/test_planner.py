@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("nnunetv2")
 import numpy as np
 import SimpleITK as sitk
-from classscale_training.nnunet.dataset_check import check_labels
+from classscale_training.data.dataset_json import check_labels
 from classscale_training.nnunet.label_resampling import resample_labels
 from classscale_training.nnunet.planner import PLANNERS, find_planner
 from classscale_training.nnunet.preprocessing import MAX_LOCATIONS, ClassScalePreprocessor

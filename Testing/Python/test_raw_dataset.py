@@ -292,7 +292,7 @@ def test_json_is_read_as_that_of_a_model(tmp_path):
     ],
 )
 def test_the_ending_is_found_from_the_images(tmp_path, given, names, found):
-    from classscale_training.nnunet.raw_cases import find_ending
+    from classscale_training.data.raw_cases import find_ending
 
     (tmp_path / "imagesTr").mkdir()
     for name in names:

@@ -82,7 +82,7 @@ class LabelTable:
 
     @cached_property
     def _by_words(self) -> dict[tuple[str, ...], list[Label]]:
-        return _grouped((tuple(_words(label.name)), label) for label in self.labels)
+        return _grouped((tuple(name_words(label.name)), label) for label in self.labels)
 
     @property
     def _extent(self) -> str:
@@ -120,8 +120,8 @@ class LabelTable:
         if found:
             values = ", ".join(str(label.value) for label in found)
             raise LabelTableError(f"Several labels are called {name}: give a label value instead, {values}.")
-        spelled = {" ".join(_words(label.name)): label.name for label in self.labels}
-        near = difflib.get_close_matches(" ".join(_words(name)), spelled, n=3, cutoff=0.5)
+        spelled = {" ".join(name_words(label.name)): label.name for label in self.labels}
+        near = difflib.get_close_matches(" ".join(name_words(name)), spelled, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(spelled[word] for word in near)}?" if near else f"{self._extent}."
         raise LabelTableError(f"No label is called {name}; {hint}")
 
@@ -150,7 +150,7 @@ class LabelTable:
         return (self._by_value[value],) if value in self else ()
 
     def _called(self, name: str) -> list[Label]:
-        return self._by_name.get(name) or self._by_words.get(tuple(_words(name)), [])
+        return self._by_name.get(name) or self._by_words.get(tuple(name_words(name)), [])
 
     def _as_value(self, item: str | int) -> int | None:
         """Return the label value that ``item`` stands for; ``None`` if it is a name."""
@@ -170,7 +170,7 @@ class LabelTable:
         known = _codes_in(resource("LabelTables", "totalsegmentator.csv")) | _codes_by_words(codes or ())
         labels = []
         for value, name in names.items():
-            found = known.get(tuple(sorted(_words(name))), {})
+            found = known.get(tuple(sorted(name_words(name))), {})
             labels.append(Label(int(value), segment_id(value), name, segment_color(value), **found))
         return cls(tuple(labels))
 
@@ -207,7 +207,12 @@ def _grouped(items: Iterable[tuple[Any, Label]]) -> dict[Any, list[Label]]:
     return found
 
 
-def _words(name: str) -> list[str]:
+def name_words(name: str) -> list[str]:
+    """Return the words by which `LabelTable.by_name` compares names.
+
+    >>> name_words("Kidney_LEFT"), name_words(" kidney-left")
+    (['kidney', 'left'], ['kidney', 'left'])
+    """
     return re.sub(r"[\s_\-]+", " ", name.casefold()).split()
 
 
@@ -222,7 +227,7 @@ def _codes_by_words(table: Iterable[Label]) -> dict[tuple[str, ...], dict[str, A
     sides = ("left", "right")
     for label in table:
         if label.category is not None:
-            words, known = sorted(_words(label.name)), {**label.codes, "group": label.group}
+            words, known = sorted(name_words(label.name)), {**label.codes, "group": label.group}
             whole[tuple(words)] = known
             modifiers = {field: code for field, code in label.codes.items() if code and field.endswith("modifier")}
             sided = [field for field, code in modifiers.items() if code.meaning.casefold() in sides]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ClassScaleSegLib.errors import LabelTableError, ModelError, named, reason
 from ClassScaleSegLib.models.dataset_json import channel_names, label_rows
 from ClassScaleSegLib.models.files import parse_json
@@ -45,6 +46,26 @@ def check_for_model(dataset: dict) -> tuple[str, ...]:
         return channel_names(dataset)
     except ModelError as error:
         raise LabelTableError(str(error)) from error
+
+
+def check_labels(labels: dict) -> int:
+    """Check the labels of a ``dataset.json``, and return the highest value that may occur in label maps.
+
+    :param labels: the entry "labels" of ``dataset.json``. The value of a region is a list of labels.
+    :raises LabelTableError: unless the values are 0, 1, 2 ... without a gap, 0 is the background, and "ignore", if
+        there is one, is the highest.
+
+    >>> check_labels({"background": 0, "kidney": [1, 2], "tumour": 2, "ignore": 3})
+    3
+    """
+    values = sorted({int(value) for entry in labels.values() for value in np.atleast_1d(entry)})
+    gap = next((index for index, value in enumerate(values) if value != index), None)
+    if gap is not None or labels.get("background") != 0:
+        found = f"{values[gap]} where {gap} was expected" if gap is not None else "no background with value 0"
+        raise LabelTableError(f"labels must be 0 (background), 1, 2 ... without a gap; found {found}.")
+    if "ignore" in labels and labels["ignore"] != values[-1]:
+        raise LabelTableError(f"the ignore label is {labels['ignore']}; it must be the highest, {values[-1]}.")
+    return values[-1]
 
 
 def with_numbers(dataset: dict) -> dict:

@@ -13,8 +13,8 @@ from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.image_file import itk_reader, read_file
 from ClassScaleSegLib.images.nifti import is_nifti, read_header
 
-from .findings import Finding
-from .raw_cases import RawCase
+from ..data.findings import Finding
+from ..data.raw_cases import RawCase
 
 _ITK, _NIBABEL = ("SimpleITKIO", "SimpleITKIOWithReorient"), ("NibabelIO", "NibabelIOWithReorient")
 _SAME_PLACE = 0.05  # of the smallest spacing: headers are rounded

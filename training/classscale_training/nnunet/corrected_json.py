@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ClassScaleSegLib.models.files import parse_json
 
+from ..data.raw_cases import RawCase
 from ..files import write_json
-from .raw_cases import RawCase
 
 
 @contextmanager

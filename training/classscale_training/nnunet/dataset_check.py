@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from ClassScaleSegLib.errors import LabelTableError, OutOfMemoryError, named
 
-from ..data.dataset_json import check_for_model, read_dataset_json
+from ..data.dataset_json import check_for_model, check_labels, read_dataset_json
+from ..data.findings import Finding, report
 from ..data.parallel import map_cases
+from ..data.raw_cases import RawCase, find_cases, find_ending
 from .case_check import CaseCheck, check_case
-from .findings import Finding, report
-from .raw_cases import RawCase, find_cases, find_ending
 
 _MAX_NAMES = 5
 
@@ -116,23 +116,3 @@ def _missing_classes(folder: Path, labels: dict, present: np.ndarray) -> list[Fi
     more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
     sentence = f"No label map of {folder.name} contains {', '.join(missing[:_MAX_NAMES])}{more}: it cannot be learned."
     return [Finding(f"{sentence} Check the values in the label maps.")]
-
-
-def check_labels(labels: dict) -> int:
-    """Check the labels of a ``dataset.json``, and return the highest value that may occur in label maps.
-
-    :param labels: the entry "labels" of ``dataset.json``. The value of a region is a list of labels.
-    :raises LabelTableError: unless the values are 0, 1, 2 ... without a gap, 0 is the background, and "ignore", if
-        there is one, is the highest.
-
-    >>> check_labels({"background": 0, "kidney": [1, 2], "tumour": 2, "ignore": 3})
-    3
-    """
-    values = sorted({int(value) for entry in labels.values() for value in np.atleast_1d(entry)})
-    gap = next((index for index, value in enumerate(values) if value != index), None)
-    if gap is not None or labels.get("background") != 0:
-        found = f"{values[gap]} where {gap} was expected" if gap is not None else "no background with value 0"
-        raise LabelTableError(f"labels must be 0 (background), 1, 2 ... without a gap; found {found}.")
-    if "ignore" in labels and labels["ignore"] != values[-1]:
-        raise LabelTableError(f"the ignore label is {labels['ignore']}; it must be the highest, {values[-1]}.")
-    return values[-1]

@@ -11,8 +11,8 @@ from typing import Any
 
 from ClassScaleSegLib.errors import ImageError, LabelTableError
 
-from ..data.volumes import FILE_ENDINGS
 from .findings import Finding
+from .volumes import FILE_ENDINGS
 
 _ENDINGS = (*FILE_ENDINGS, ".gipl", ".png", ".bmp", ".tiff", ".tif")
 
