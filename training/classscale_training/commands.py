@@ -21,6 +21,7 @@ from ClassScaleSegLib.process.fault_log import FaultLog
 
 from .data import totalsegmentator as convert
 from .data import toy_dataset
+from .data.merge import command as merge
 from .evaluation import evaluate
 from .nnunet import commands as nnunet
 from .nnunet.environment import trainer_folder
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         ("train", nnunet.add_train_arguments, nnunet.train, "train one fold, resume a training, or validate it"),
         ("validate", nnunet.add_validate_arguments, nnunet.train, "validate a finished training"),
         ("export", nnunet.add_export_arguments, nnunet.export, "write a bundle, or a model folder for stock nnU-Net"),
+        ("merge", merge.add_arguments, merge.run, "make one dataset of several that label different things"),
         ("toy", toy_dataset.add_arguments, toy_dataset.run, "write a synthetic dataset with 1 to 4000 classes"),
         ("evaluate", evaluate.add_arguments, evaluate.run, "compare predicted label maps with reference label maps"),
         ("convert", convert.add_arguments, convert.run, "convert the TotalSegmentator dataset to an nnU-Net dataset"),

@@ -26,22 +26,52 @@ def dataset_folder(dataset_id: int, name: str, nnunet_raw: Path | None = None) -
     :raises OutputExistsError: if another dataset already has this number.
     :raises ClassScaleError: if the number is outside 1..999, or neither ``nnunet_raw`` nor the variable is given.
     """
-    if not 1 <= dataset_id <= 999:
-        raise ClassScaleError(f"An nnU-Net dataset has a number from 1 to 999, not {dataset_id}.")
-    if nnunet_raw is None:
-        if not os.environ.get("nnUNet_raw"):
-            raise ClassScaleError(
-                "The environment variable nnUNet_raw is not set: set it to the folder of the raw datasets."
-            )
-        nnunet_raw = Path(os.environ["nnUNet_raw"])
-    folder = nnunet_raw / f"Dataset{dataset_id:03d}_{name}"
-    others = sorted(other.name for other in nnunet_raw.glob(f"Dataset{dataset_id:03d}_*") if other != folder)
-    if others:
-        raise OutputExistsError(f"{nnunet_raw} already has a dataset {dataset_id}, {others[0]}: choose another number.")
+    folder = dataset_path(dataset_id, name, nnunet_raw)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("*/.*.nii.gz"):  # left by a killed process; nnU-Net would use it as a case
         leftover.unlink()
     return folder
+
+
+def dataset_path(dataset_id: int, name: str, nnunet_raw: Path | None = None) -> Path:
+    """Return the path of :func:`dataset_folder` without making the folder.
+
+    :raises OutputExistsError: as there.
+    :raises ClassScaleError: as there.
+    """
+    if not 1 <= dataset_id <= 999:
+        raise ClassScaleError(f"An nnU-Net dataset has a number from 1 to 999, not {dataset_id}.")
+    root = nnunet_raw or _nnunet_raw()
+    folder = root / f"Dataset{dataset_id:03d}_{name}"
+    others = sorted(other.name for other in root.glob(f"Dataset{dataset_id:03d}_*") if other != folder)
+    if others:
+        raise OutputExistsError(f"{root} already has a dataset {dataset_id}, {others[0]}: choose another number.")
+    return folder
+
+
+def raw_folder(dataset_id: int, nnunet_raw: Path | None = None) -> Path:
+    """Return the folder of the raw dataset with a number.
+
+    :param nnunet_raw: as for :func:`dataset_folder`.
+    :raises ClassScaleError: if there is none, or more than one.
+    """
+    root = nnunet_raw or _nnunet_raw()
+    found = sorted(folder for folder in root.glob(f"Dataset{dataset_id:03d}_*") if folder.is_dir())
+    if len(found) != 1:
+        names = ", ".join(folder.name for folder in found) or "none"
+        raise ClassScaleError(
+            f"Expected one dataset {dataset_id} in {root} (nnUNet_raw); found {names}. Check the number, and the "
+            "environment variable."
+        )
+    return found[0]
+
+
+def _nnunet_raw() -> Path:
+    if not os.environ.get("nnUNet_raw"):
+        raise ClassScaleError(
+            "The environment variable nnUNet_raw is not set: set it to the folder of the raw datasets."
+        )
+    return Path(os.environ["nnUNet_raw"])
 
 
 def write_dataset_json(folder: Path, channel: str, names: Mapping[int, str], cases: int, reader: str) -> None:

@@ -1,0 +1,71 @@
+"""Divide the cases of several datasets into training and validation cases, as each dataset would be by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ClassScaleSegLib.errors import LabelTableError
+
+from .source import Source
+
+NAME = "splits_final.json"
+_FOLDS = 5
+Split = dict[str, list[str]]
+
+
+def merged_splits(sources: Sequence[Source]) -> list[Split]:
+    """Return training and validation cases of each fold, by their names in the merged dataset.
+
+    The cases of a dataset that has ``splits_final.json``, in ``nnUNet_preprocessed`` or in its raw folder, are divided
+    as there; those of the others as nnU-Net does, into five folds. A dataset that has fewer folds than others repeats
+    them. The only case of a dataset is always for training.
+
+    :returns: no folds at all, if every dataset has a single case.
+    :raises LabelTableError: if a ``splits_final.json`` cannot be used.
+    """
+    each = [_splits(source) for source in sources]
+    count = max(map(len, each))
+    folds = []
+    for index in range(count):
+        fold: Split = {"train": [], "val": []}
+        for source, splits in zip(sources, each, strict=True):
+            for part, names in fold.items():
+                names += [f"{source.prefix}{case}" for case in splits[index % len(splits)][part]]
+        folds.append(fold)
+    return [fold for fold in folds if fold["train"] and fold["val"]]
+
+
+def _splits(source: Source) -> list[Split]:
+    names = sorted(case.name for case in source.cases)
+    preprocessed = os.environ.get("nnUNet_preprocessed")
+    folders = [*([Path(preprocessed) / source.name] if preprocessed else []), source.folder]
+    file = next((folder / NAME for folder in folders if (folder / NAME).is_file()), None)
+    if len(names) == 1:
+        return [{"train": names, "val": []}]
+    if file is not None:
+        return _read(file, set(names))
+    from sklearn.model_selection import KFold
+
+    folds = KFold(min(_FOLDS, len(names)), shuffle=True, random_state=12345)  # nnU-Net's seed
+    return [{"train": [names[i] for i in train], "val": [names[i] for i in val]} for train, val in folds.split(names)]
+
+
+def _read(file: Path, names: set[str]) -> list[Split]:
+    """Read the folds of a file; cases that are not in the dataset are left out."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        splits = [{part: sorted(names & set(fold[part])) for part in ("train", "val")} for fold in content]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LabelTableError(
+            f"{file} cannot be read as nnU-Net's splits ({type(error).__name__}: {error}). Correct or remove it."
+        ) from error
+    for index, fold in enumerate(splits):
+        if not fold["train"] or set(fold["train"]) & set(fold["val"]):
+            fault = "has no case of the dataset for training" if not fold["train"] else "trains on validation cases"
+            raise LabelTableError(f"{file}: fold {index} {fault}. Correct or remove the file.")
+    if not splits:
+        raise LabelTableError(f"{file} has no folds. Correct or remove it.")
+    return splits
