@@ -106,7 +106,7 @@ def unseen_dice(root: str, dataset: int, size: int) -> dict[str, float]:
     model = open_model(model_folder(Path(root), dataset), folds=("all",))
     number = {name: value for value, name in _names(next((Path(root) / "raw").glob(f"Dataset{FULL}_*"))).items()}
     table = np.zeros(model.classes, np.int64)
-    for label in model.labels:
+    for label in model.table:
         table[label.value] = number[label.name]
     options = ToyOptions(CLASSES, "atlas", size, seed=1)
     cases = []

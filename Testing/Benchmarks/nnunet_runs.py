@@ -68,5 +68,5 @@ def train(root: Path, dataset: int, fold: str, epochs: int, steps: int) -> Job:
 
 def model_folder(root: Path, dataset: int) -> Path:
     """Return the folder that a training writes."""
-    name = next((root / "preprocessed").glob(f"Dataset{dataset:03d}_*")).name
+    name = next((root / "raw").glob(f"Dataset{dataset:03d}_*")).name
     return root / "results" / name / f"{TRAINER}__{PLANS}__{CONFIGURATION}"

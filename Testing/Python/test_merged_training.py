@@ -19,12 +19,15 @@ from classscale_training.data.toy import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
 from classscale_training.evaluation.class_counts import label_counts
 from classscale_training.loss.losses import SoftDice
-from classscale_training.nnunet.case_sampling import CaseSampler, index_file, label_index
+from classscale_training.nnunet.case_sampling import CaseSampler
 from classscale_training.nnunet.case_validation import merged_case_metrics
+from classscale_training.nnunet.label_index import index_file, label_index
 from classscale_training.nnunet.merged_training import MergedLoss, with_datasets
+from classscale_training.nnunet.old_splits import replace_splits
 from ClassScaleSegLib import open_model
 from ClassScaleSegLib.errors import LabelTableError, ModelError
 from ClassScaleSegLib.models.projection import Projection
+from ClassScaleSegLib.process.exit_codes import ExitCode
 from tiny_nnunet import CONFIGURATION, PLANS, TRAINER, add_tiny_configuration, set_environment, write_trainer
 
 DATASET = 702
@@ -136,26 +139,51 @@ def test_an_index_of_labels_is_kept_and_made_again_where_a_case_has_changed(root
     cases = ["d001_0001", "d002_0002"]
     found = label_index(folder, cases, MERGED)
     assert set(found["d001_0001"]) <= {1, 2, 3, 4} and set(found["d002_0002"]) <= {5, 6, 7, 9} and found["d002_0002"]
-    content = json.loads(index_file(folder).read_text())
-    content["cases"]["d001_0001"]["labels"] = [3]  # it is believed as long as the case is as it was
-    content["cases"]["d002_0002"] = {"labels": [5], "modified": 0}
-    index_file(folder).write_text(json.dumps(content))
-    assert label_index(folder, cases, MERGED) == {**found, "d001_0001": [3]}
-    index_file(folder).write_text("{")
-    assert label_index(folder, cases, MERGED) == found
-    with pytest.raises(ModelError, match="were preprocessed before the datasets were merged in another way"):
-        label_index(folder, cases, replace(MERGED, sets=("right",)))
-
-
-def test_a_dataset_that_was_merged_anew_is_planned_and_preprocessed_again(root, capsys):
-    file = next((root / "raw").iterdir()) / "dataset.json"
-    before = file.read_text()
+    before = index_file(folder).read_text()
     try:
-        file.write_text(before.replace('"left"', '"right"'))
+        content = json.loads(before)
+        content["cases"]["d001_0001"]["labels"] = [3]  # it is believed as long as the case is as it was
+        content["cases"]["d002_0002"] = {"labels": [5], "modified": 0}
+        index_file(folder).write_text(json.dumps(content))
+        assert label_index(folder, cases, MERGED) == {**found, "d001_0001": [3]}
+        content["cases"]["d001_0001"]["labels"] = [3, 9]
+        index_file(folder).write_text(json.dumps(content))
+        with pytest.raises(LabelTableError, match="case d001_0001 holds 9, which Dataset001_A does not have"):
+            label_index(folder, cases, MERGED)
+        with pytest.raises(ModelError, match="case d001_7 of splits_final.json is not in"):
+            label_index(folder, ["d001_7"], MERGED)
+        for text in ("{", json.dumps({**content, "meanings": replace(MERGED, sets=("right",)).meanings()}), "[]"):
+            index_file(folder).write_text(text)
+            with pytest.raises(ModelError, match="not preprocessed for the datasets as they are merged now"):
+                label_index(folder, cases, MERGED)
+    finally:
+        index_file(folder).write_text(before)
+
+
+def test_a_dataset_that_was_merged_anew_is_planned_and_preprocessed_again(root, model, capsys):
+    raw, there = next((root / "raw").iterdir()), next((root / "preprocessed").glob("Dataset*"))
+    files = raw / "dataset.json", there / "dataset.json", there / "splits_final.json"
+    kept = {file: file.read_text() for file in files}
+    command = [str(DATASET), CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu"]
+    try:
+        (raw / "dataset.json").write_text(kept[raw / "dataset.json"].replace('"left"', '"right"'))
         assert main(["preprocess", "-d", str(DATASET), "-c", CONFIGURATION, "-np", "1", "--no_pbar"]) == 3
         assert "has been merged in another way since it was planned" in capsys.readouterr().err
+        (there / "dataset.json").write_text((raw / "dataset.json").read_text())  # planned, but not preprocessed
+        for run in ("train", "validate"):
+            assert main([run, *command]) == 3
+            assert "not preprocessed for the datasets as they are merged now" in capsys.readouterr().err
+        folds = [{"train": ["d001_0001"], "val": ["d002_0002"]}]
+        (raw / "splits_final.json").write_text(json.dumps(folds))
+        assert main(["plan", "-d", str(DATASET), "-npfp", "1"]) == ExitCode.FAULT
+        assert "divide the cases in different ways" in capsys.readouterr().err
+        (raw / "dataset.json").write_text(kept[raw / "dataset.json"])
+        assert replace_splits(raw, json.loads((raw / "dataset.json").read_text()))
+        assert json.loads((there / "splits_final.json").read_text()) == folds
     finally:
-        file.write_text(before)
+        (raw / "splits_final.json").unlink(missing_ok=True)
+        for file, text in kept.items():
+            file.write_text(text)
 
 
 def test_cases_are_drawn_by_share_and_rare_labels_as_often_as_common_ones():
@@ -165,6 +193,11 @@ def test_cases_are_drawn_by_share_and_rare_labels_as_often_as_common_ones():
     drawn = Counter(sampler.case_with_label() for _ in range(4000))
     rare, second = drawn["d001_rare", 2], drawn["d002_a", 5]
     assert 400 < rare < 600 and 2900 < second < 3100  # half of a quarter; three quarters
+    lines = list(sampler.describe())
+    assert lines[0] == "Dataset001_A: 100 cases, drawn with probability 0.250; no case has cell 3, cell 4."
+    assert lines[1] == "Dataset002_B: 2 cases, drawn with probability 0.750; no case has cell 6, cell 7, left."
+    alone = CaseSampler(MERGED, {"d002_a": [5]}).describe()
+    assert next(alone) == "Dataset001_A has no case here: its labels are not learned."
     assert 650 < sum(Counter(sampler.case() for _ in range(1000))[case] for case in ("d002_a", "d002_b")) < 850
 
 
@@ -206,6 +239,9 @@ def test_predictions_count_as_the_labels_of_the_dataset():
     reference, prediction = np.array([0, 0, 9, 9, 5, 10]), np.array([0, 3, 1, 2, 8, 5])
     metrics = merged_case_metrics(MERGED, "d002_x", reference, prediction)
     assert set(metrics) == {5, 6, 7, 9} and metrics[9]["Dice"] == 1 and metrics[5]["Dice"] == 0
+    unlabelled = replace(MERGED, datasets=(replace(MERGED.datasets[0], labels={0: (0,)}),))
+    empty = merged_case_metrics(unlabelled, "d001_x", reference, prediction)
+    assert not empty
     assert metrics[5]["FN"] == 1 and metrics[5]["FP"] == 0  # the ignored voxel does not count
     head, sets = Projection(torch.eye(9), torch.zeros(9)), MERGED.label_sets
     basis = torch.nn.functional.one_hot(torch.from_numpy(prediction), 9).T[None].float() * 9
@@ -229,12 +265,24 @@ def test_predictions_count_as_the_labels_of_the_dataset():
         {"datasets": [{"name": "A", "prefix": "a", "share": 1, "labels": {"0": [0], "1": [0]}}]},
         {"datasets": [{"name": "A", "prefix": "a", "share": 1, "labels": {"0": [0], "1": [9]}}]},
         {"datasets": [{"name": "A", "prefix": "a", "share": 1, "labels": {"0": [0], "1": []}}]},
+        {"datasets": [{"name": "A", "prefix": "a", "share": 1, "labels": {"0": [1], "1": [0]}}]},
+        {"datasets": [{"name": "A", "prefix": "a", "share": float("inf"), "labels": {"0": [0], "1": [1]}}]},
+        {"datasets": [{"name": n, "prefix": n, "share": 1, "labels": {"0": [0], "1": [1]}} for n in ("d1", "d12")]},
     ],
 )
 def test_an_entry_that_does_not_fit_is_refused(change):
     assert Merged.of({"labels": MERGED.labels(), ENTRY: MERGED.entry()}) == MERGED
     with pytest.raises(LabelTableError, match="classscale_merged of dataset.json cannot be used"):
         Merged.of({"labels": MERGED.labels(), ENTRY: {**MERGED.entry(), **change}})
+
+
+def test_label_values_that_nnunet_cannot_hold_are_refused():
+    names = {f"cell {number}": number for number in range(1, 32_767)}
+    entry = {**MERGED.entry(), "classes": 9}
+    assert Merged.of({"labels": {"background": 0, **names, "ignore": 32_767}, ENTRY: entry}).ignore == 32_767
+    for labels in ({**names, "more": 32_767, "ignore": 32_768}, {**names, "ignore": 40_000}):
+        with pytest.raises(LabelTableError, match="cannot be used"):
+            Merged.of({"labels": {"background": 0, **labels}, ENTRY: entry})
 
 
 def _samples() -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:

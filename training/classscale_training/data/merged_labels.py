@@ -13,6 +13,8 @@ with the classes that it stands for. A class under no label does not occur in th
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ from ..loss.label_sets import LabelSets
 
 ENTRY = "classscale_merged"
 IGNORED = -1  # in Merged.label_of_value
+HIGHEST = 32_767  # label value: nnU-Net keeps preprocessed label maps as int16
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,10 @@ class Merged:
         ordered = sorted((value, name) for name, value in labels.items() if name != "ignore")
         if [value for value, _ in ordered] != list(range(len(ordered))) or not 2 <= number <= len(ordered):
             raise ValueError(f"{number} classes, and labels that are not 0, 1, 2 ...")
+        if ignore is not None and ignore != len(ordered):
+            raise ValueError(f"ignore is {ignore}, not {len(ordered)}")
+        if len(ordered) + (ignore is not None) - 1 > HIGHEST:
+            raise ValueError(f"a label above {HIGHEST}, which nnU-Net cannot hold")
         names = tuple(name for _, name in ordered)
         datasets = []
         for source in entry["datasets"]:
@@ -103,16 +110,19 @@ class Merged:
             every = [member for members in of_label.values() for member in members]
             if 0 not in of_label or not all(of_label.values()) or len(set(every)) < len(every):
                 raise ValueError(f"in {source['name']} labels without a class, or with the same class")
+            if 0 not in of_label[0]:
+                raise ValueError(f"in {source['name']} class 0 under another label than 0")
             if min(every) < 0 or max(every) >= number or max(of_label) >= len(names):
                 raise ValueError(f"in {source['name']} labels or classes that do not exist")
-            if not float(source["share"]) > 0 or not source["prefix"]:
+            if not 0 < float(source["share"]) < math.inf or not source["prefix"]:
                 raise ValueError(f"in {source['name']} no prefix, or a share that is not positive")
             ascending = dict(sorted(of_label.items()))
             datasets.append(
                 SourceDataset(str(source["name"]), str(source["prefix"]), float(source["share"]), ascending)
             )
-        if not datasets or len({source.prefix for source in datasets}) < len(datasets):
-            raise ValueError("no datasets, or two with the same prefix")
+        pairs = itertools.permutations(datasets, 2)
+        if not datasets or any(one.prefix.startswith(other.prefix) for one, other in pairs):
+            raise ValueError("no datasets, or a prefix that begins with another")
         return cls(names[:number], names[number:], ignore, tuple(datasets))
 
     def entry(self) -> dict[str, Any]:

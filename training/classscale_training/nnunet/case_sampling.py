@@ -8,23 +8,19 @@ source is drawn next, then one of the cases that have it.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_pickle
-from ClassScaleSegLib.errors import ModelError
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock_trainer
-from tqdm import tqdm
 
 from ..data.merged_labels import Merged
-from ..files import write_json
+
+_SHOWN = 5  # names in a line
 
 
 class CaseSampler:
@@ -52,9 +48,21 @@ class CaseSampler:
             cases.setdefault(index, []).append(case)
             for value in values:
                 self._with_label.setdefault(index, {}).setdefault(value, []).append(case)
-        self._datasets, self._cases = list(cases), cases
+        self._merged, self._datasets, self._cases = merged, list(cases), cases
         shares = np.array([merged.datasets[index].share for index in self._datasets])
         self.probabilities = shares / shares.sum()
+
+    def describe(self) -> Iterator[str]:
+        """Yield a line for each dataset: how often it is drawn, and which labels none of its cases has."""
+        for index, source in enumerate(self._merged.datasets):
+            if index not in self._cases:
+                yield f"{source.name} has no case here: its labels are not learned."
+                continue
+            share = self.probabilities[self._datasets.index(index)]
+            missing = [value for value in source.labels if value and value not in self._with_label.get(index, {})]
+            names = [*self._merged.names, *self._merged.sets]
+            more = f"; no case has {_listed([names[value] for value in missing])}" if missing else ""
+            yield f"{source.name}: {len(self._cases[index])} cases, drawn with probability {share:.3f}{more}."
 
     def case(self) -> str:
         """Draw a case."""
@@ -73,11 +81,15 @@ class CaseSampler:
         return self._datasets[np.random.choice(len(self._datasets), p=self.probabilities)]
 
 
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:_SHOWN])}{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''}"
+
+
 class MergedDataLoader(nnUNetDataLoader):
     """nnU-Net's loader with the cases and labels of a :class:`CaseSampler`.
 
     :param merged: what the label maps hold.
-    :param index: of :func:`label_index`, for all cases that may be drawn.
+    :param index: of :func:`.label_index`, for all cases that may be drawn.
     :param arguments: of nnU-Net's loader.
     """
 
@@ -111,47 +123,6 @@ class MergedDataLoader(nnUNetDataLoader):
         """Return the lower and upper corner of a patch, as nnU-Net does, but around the label that was drawn."""
         label = self._labels.popleft()
         return super().get_bbox(data_shape, force_fg, class_locations, label, **options)
-
-
-def label_index(folder: Path, cases: Sequence[str], merged: Merged) -> dict[str, list[int]]:
-    """Return the foreground labels that occur in each preprocessed case, and keep them in :func:`index_file`.
-
-    :param folder: with the preprocessed cases of a configuration.
-    :param cases: their names.
-    :param merged: the datasets that they belong to.
-    :raises ModelError: if the index says that the cases were preprocessed when labels stood for other classes.
-    """
-    file = index_file(folder)
-    kept = _read_index(file)
-    if kept and kept["meanings"] != merged.meanings():
-        raise ModelError(
-            f"The cases in {folder} were preprocessed before the datasets were merged in another way. Run "
-            "`classscaleseg-train preprocess` again."
-        )
-    known = kept.get("cases", {})
-    state = {case: (folder / f"{case}.pkl").stat().st_mtime_ns for case in cases}
-    changed = [case for case in cases if known.get(case, {}).get("modified") != state[case]]
-    for case in tqdm(changed, desc="Finding the labels of each case", delay=2):
-        locations = load_pickle(str(folder / f"{case}.pkl"))["class_locations"]
-        labels = sorted(int(key) for key, found in locations.items() if not isinstance(key, tuple) and len(found))
-        known[case] = {"modified": state[case], "labels": labels}
-    if changed:
-        write_json(file, {"meanings": merged.meanings(), "cases": known})
-    return {case: known[case]["labels"] for case in cases}
-
-
-def index_file(folder: Path) -> Path:
-    """Return the file for the labels of each case; in the folder of the cases, nnU-Net would take it for one."""
-    return folder.with_name(f"{folder.name}_labels.json")
-
-
-def _read_index(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # it is made again
-        return {}
-    complete = isinstance(content, dict) and isinstance(content.get("cases"), dict) and "meanings" in content
-    return content if complete else {}
 
 
 @contextmanager

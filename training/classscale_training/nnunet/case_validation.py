@@ -24,6 +24,7 @@ from ..data.merged_labels import Merged
 from ..evaluation.dice import mean_of_known
 
 LabelOrRegion = int | tuple[int, ...]
+METRICS = ("Dice", "IoU", "FP", "TP", "FN", "TN", "n_pred", "n_ref")  # of each label in nnU-Net's summary.json
 
 
 @torch.inference_mode()
@@ -81,22 +82,14 @@ def case_metrics(
         groups = [np.array([v for v in np.atleast_1d(entry) if v <= highest], int) for entry in evaluated]
         counts = np.array([(pairs[np.ix_(g, g)].sum(), pairs[:, g].sum(), pairs[g].sum()) for g in groups])
     else:
-        classes = max(highest, *labels) + 1
-        counts = overlap_counts(reference, prediction, classes).T[labels]
+        classes = max([highest, *labels]) + 1
+        counts = overlap_counts(reference, prediction, classes).T[np.array(labels, int)]
     common, predicted, referred = counts.T
     union = predicted + referred - common
-    columns = {
-        "Dice": dice(counts.T),
-        "IoU": ratio(common, union),
-        "FP": predicted - common,
-        "TP": common,
-        "FN": referred - common,
-        "TN": len(reference) - union,
-        "n_pred": predicted,
-        "n_ref": referred,
-    }
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return {entry: dict(zip(columns, row, strict=True)) for entry, row in zip(evaluated, rows, strict=True)}
+    false, missed = predicted - common, referred - common
+    columns = dice(counts.T), ratio(common, union), false, common, missed, len(reference) - union, predicted, referred
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return {entry: dict(zip(METRICS, row, strict=True)) for entry, row in zip(evaluated, rows, strict=True)}
 
 
 def merged_case_metrics(
@@ -122,7 +115,7 @@ def dice_by_dataset(merged: Merged, cases: Sequence[dict]) -> dict[str, float]:
     found = {}
     for index, source in enumerate(merged.datasets):
         own = [case["metrics"] for case in cases if merged.dataset_of(Path(case["reference_file"]).name) == index]
-        if own:
+        if own and own[0]:
             found[source.name] = mean_of_known(
                 [mean_of_known([case[label]["Dice"] for case in own]) for label in own[0]]
             )
@@ -142,10 +135,9 @@ def write_summary(cases: list[dict], file: Path) -> dict:
     from nnunetv2.evaluation.evaluate_predictions import save_summary_json
 
     labels = list(dict.fromkeys(label for case in cases for label in case["metrics"]))
-    names = next(iter(cases[0]["metrics"].values())).keys()
     rows = {label: [case["metrics"][label] for case in cases if label in case["metrics"]] for label in labels}
-    mean = {label: {name: mean_of_known([row[name] for row in rows[label]]) for name in names} for label in labels}
-    foreground = {name: mean_of_known([mean[label][name] for label in labels]) for name in names}
+    mean = {label: {name: mean_of_known([row[name] for row in rows[label]]) for name in METRICS} for label in labels}
+    foreground = {name: mean_of_known([mean[label][name] for label in labels]) for name in METRICS}
     summary = {"metric_per_case": cases, "mean": mean, "foreground_mean": foreground}
     save_summary_json(summary, str(file))
     return summary

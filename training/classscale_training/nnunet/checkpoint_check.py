@@ -41,18 +41,22 @@ def check_weights(file: Path, network: torch.nn.Module, pretrained: bool = False
         )
 
 
-def check_labels(file: Path, there: object, here: Mapping[str, object]) -> None:
+def check_labels(file: Path, there: object, here: Mapping[str, object], exactly: bool = False) -> None:
     """Check that a label has the same value in a checkpoint and in the dataset.
 
     :param there: "labels" of the ``dataset.json`` that the checkpoint was trained with; anything else is not compared.
     :param here: those of the dataset.
+    :param exactly: refuse other names too; otherwise a label may have been renamed.
     :raises ModelError: naming the first label that has another value.
     """
-    for name, value in there.items() if isinstance(there, Mapping) else ():
-        if name in here and here[name] != value:
+    if not isinstance(there, Mapping):
+        return
+    for name, value in there.items():
+        if here.get(name, None if exactly else value) != value:
+            now = f"and {here[name]} in the dataset now" if name in here else "and not in the dataset now"
             raise ModelError(
-                f"{file} was trained with other labels: {name} is {value} there, and {here[name]} in the dataset now. "
-                "Continue with the old dataset.json, or start a new training."
+                f"{file} was trained with other labels: {name} is {value} there, {now}. Continue with the old "
+                "dataset.json, or start a new training."
             )
 
 

@@ -77,6 +77,7 @@ def plan(options: argparse.Namespace) -> int:
 
     from .corrected_json import readable_by_nnunet
     from .dataset_check import check_dataset
+    from .old_splits import replace_splits
     from .planner import find_planner
 
     kind = find_planner(options.pl)
@@ -90,8 +91,9 @@ def plan(options: argparse.Namespace) -> int:
     folders = {dataset: _dataset_folder("nnUNet_raw", str(dataset)) for dataset in options.d}
     found = {dataset: check_dataset(folder, options.npfp, bar) for dataset, folder in folders.items()}
     for dataset, raw in found.items():
+        clean = options.clean or replace_splits(folders[dataset], raw.content)
         with readable_by_nnunet(folders[dataset], raw.content, raw.cases):
-            extract_fingerprints([dataset], options.fpe, options.npfp, checked, options.clean, options.verbose, bar)
+            extract_fingerprints([dataset], options.fpe, options.npfp, checked, clean, options.verbose, bar)
             _, name = plan_experiment_dataset(
                 dataset,
                 planner,
@@ -146,9 +148,9 @@ def preprocess(options: argparse.Namespace) -> int:
 
     from ..data.merged_labels import Merged
     from . import preprocessing
-    from .case_sampling import index_file
     from .corrected_json import readable_by_nnunet
     from .dataset_check import check_dataset
+    from .label_index import begin_index, index_file
 
     plans = {dataset: _preprocessed_json(str(dataset), f"{options.plans_name}.json") for dataset in options.d}
     processes = options.np or [_PROCESSES.get(configuration, 4) for configuration in options.c]
@@ -163,8 +165,10 @@ def preprocess(options: argparse.Namespace) -> int:
                 "`classscaleseg-train plan` again."
             )
         manager, there = PlansManager(plans[dataset]), _dataset_folder("nnUNet_preprocessed", str(dataset))
-        for configuration in set(options.c) & set(manager.available_configurations):
-            index_file(there / manager.get_configuration(configuration).data_identifier).unlink(missing_ok=True)
+        known = sorted(set(options.c) & set(manager.available_configurations))
+        places = [there / manager.get_configuration(configuration).data_identifier for configuration in known]
+        for place in places:
+            index_file(place).unlink(missing_ok=True)
         with readable_by_nnunet(folders[dataset], raw.content, raw.cases):
             preprocessing.preprocess(
                 [dataset],
@@ -174,6 +178,9 @@ def preprocess(options: argparse.Namespace) -> int:
                 verbose=options.verbose,
                 show_progress_bar=bar,
             )
+        if merged is not None:
+            for place in places:
+                begin_index(place, merged)
     return 0
 
 
@@ -333,9 +340,13 @@ def _preprocessed_json(name_or_id: str, name: str) -> dict:
 
 
 def _refuse_probabilities(name_or_id: str) -> None:
+    from ..data.merged_labels import Merged
     from .trainer import MAX_CLASSES_WITH_PROBABILITIES
 
-    classes = len(_preprocessed_json(name_or_id, "dataset.json")["labels"])
+    dataset = _preprocessed_json(name_or_id, "dataset.json")
+    if Merged.of(dataset) is not None:
+        raise ClassScaleError("--npz is not possible with a merged dataset. Leave it out.")
+    classes = len(dataset["labels"])
     if classes > MAX_CLASSES_WITH_PROBABILITIES:
         raise ClassScaleError(
             f"--npz would store {classes} volumes of probabilities for each case; it is allowed for at most "

@@ -34,9 +34,10 @@ from ..files import LATEST, PREVIOUS, read_newest, save_whole
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 from ..loss.tiles import LabelOutsideError
 from ..network.low_rank_head import add_head
-from .case_sampling import drawn_by_share, label_index
+from .case_sampling import CaseSampler, drawn_by_share
 from .case_validation import case_metrics, dice_by_dataset, merged_case_metrics, segment_case, write_summary
 from .checkpoint_check import check_labels, check_weights
+from .label_index import check_meanings, label_index
 from .merged_training import MergedLoss, Output, of_network, with_datasets
 from .planner import RANK_ENTRY
 
@@ -149,8 +150,12 @@ class ClassScaleTrainer(nnUNetTrainer):
         """Return nnU-Net's loaders; for a merged dataset, they draw by shares and labels (:mod:`.case_sampling`)."""
         if self.merged is None:
             return super().get_dataloaders()
-        cases = sorted({str(case) for part in self.do_split() for case in part})
-        with drawn_by_share(self.merged, label_index(Path(self.preprocessed_dataset_folder), cases, self.merged)):
+        training, validation = self.do_split()
+        cases = sorted({*map(str, training), *map(str, validation)})
+        index = label_index(Path(self.preprocessed_dataset_folder), cases, self.merged)
+        for line in CaseSampler(self.merged, {case: index[case] for case in map(str, training)}).describe():
+            self.print_to_log_file(line)
+        with drawn_by_share(self.merged, index):
             return super().get_dataloaders()
 
     def train_step(self, batch: dict) -> dict:
@@ -232,7 +237,8 @@ class ClassScaleTrainer(nnUNetTrainer):
         check_weights(found, self.network)
         before = self.my_init_kwargs
         super().load_checkpoint(str(found))
-        check_labels(found, self.my_init_kwargs["dataset_json"].get("labels"), before["dataset_json"]["labels"])
+        labels = self.my_init_kwargs["dataset_json"].get("labels")
+        check_labels(found, labels, before["dataset_json"]["labels"], self.merged is not None)
 
     def on_train_end(self) -> None:
         """Finish as nnU-Net does, and remove ``checkpoint_previous.pth``."""
@@ -244,13 +250,15 @@ class ClassScaleTrainer(nnUNetTrainer):
         """Segment the validation cases, and write ``validation/summary.json`` as nnU-Net does.
 
         :param save_probabilities: also store probabilities, as ``--npz`` asks for. With at most 64 classes, nnU-Net's
-            own validation does this; with more, no probabilities are stored, and the log says so.
+            own validation does this; with more, and for a merged dataset, none are stored, and the log says so.
         """
         classes = self.label_manager.num_segmentation_heads
         if save_probabilities and self.merged is None and classes <= MAX_CLASSES_WITH_PROBABILITIES:
             super().perform_actual_validation(save_probabilities)
             return
-        if save_probabilities:
+        if save_probabilities and self.merged is not None:
+            self.print_to_log_file("No probabilities are stored: --npz is not possible with a merged dataset.")
+        elif save_probabilities:
             self.print_to_log_file(
                 f"No probabilities are stored: --npz would store {classes} volumes for each case, and at most "
                 f"{MAX_CLASSES_WITH_PROBABILITIES} are allowed."
@@ -282,6 +290,8 @@ class ClassScaleTrainer(nnUNetTrainer):
         regions = self.label_manager.has_regions
         evaluated = self.label_manager.foreground_regions if regions else self.label_manager.foreground_labels
         evaluated = [tuple(e) if isinstance(e, list | tuple) else int(e) for e in evaluated]
+        if self.merged is not None:
+            check_meanings(Path(self.preprocessed_dataset_folder), self.merged)
         managers = self.plans_manager, self.configuration_manager
         backbone, projection = self._split_network()
         cases = []
