@@ -25,7 +25,9 @@ class MergedLoss:
     """
 
     def __init__(self, merged: Merged, dice: SoftDice, ddp: bool) -> None:
-        self._sets, self._table = merged.label_sets, torch.from_numpy(merged.label_of_value)
+        table = torch.from_numpy(merged.label_of_value)
+        beyond = torch.full((len(table), 1), int(table.max()) + 1)  # of values above all: fits no dataset
+        self._sets, self._table = merged.label_sets, torch.cat([table, beyond], 1)
         self.ignore = None if merged.ignore is None else IGNORED
         loss = CrossEntropyDiceLoss(dice, self.ignore, label_sets=self._sets)
         self._loss = DeepSupervisionLoss(loss, ddp=ddp)
@@ -47,8 +49,6 @@ class MergedLoss:
         :param datasets: ``(B,)``.
         """
         table = self._table.to(values.device)
-        beyond = table.max() + 1  # fits no dataset, so the loss will complain
-        table = torch.cat([table, beyond.expand(len(table), 1)], 1)
         chosen = zip(datasets.tolist(), values.long().clamp(0, table.shape[1] - 1), strict=True)
         return torch.stack([table[index][sample] for index, sample in chosen])
 
