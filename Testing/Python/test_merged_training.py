@@ -22,7 +22,7 @@ from classscale_training.loss.losses import SoftDice
 from classscale_training.nnunet.case_sampling import CaseSampler
 from classscale_training.nnunet.case_validation import merged_case_metrics
 from classscale_training.nnunet.label_index import index_file, label_index
-from classscale_training.nnunet.merged_training import MergedLoss, with_datasets
+from classscale_training.nnunet.merged_training import MergedLoss, of_network, with_datasets
 from classscale_training.nnunet.old_splits import replace_splits
 from ClassScaleSegLib import open_model
 from ClassScaleSegLib.errors import LabelTableError, ModelError
@@ -325,11 +325,15 @@ def test_predictions_for_a_merged_dataset_are_evaluated_by_the_labels_of_each_ca
         sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
     content = {"labels": MERGED.labels(), ENTRY: MERGED.entry()}
     (tmp_path / "dataset.json").write_text(json.dumps(content))
-    (tmp_path / "predictions" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cell 1": 1}}))
+    (tmp_path / "predictions" / "dataset.json").write_text(json.dumps(of_network(content, MERGED)))
     folders = [str(tmp_path / "labelsTr"), str(tmp_path / "predictions")]
     assert main(["evaluate", *folders, "-o", str(tmp_path / "out"), "--no-surface"]) == 0
     assert "4 classes in the references: mean Dice 0.7500" in capsys.readouterr().out  # of 1, 2, left and 5
+    options = ["-o", str(tmp_path / "out"), "--no-surface"]
+    of_the_network = str(tmp_path / "predictions" / "dataset.json")
+    assert main(["evaluate", *folders, *options, "--dataset-json", of_the_network]) == ExitCode.FAULT
+    assert "d001_x belongs to a merged dataset" in capsys.readouterr().err
     image = sitk.GetImageFromArray(np.array([[[9, 0, 0, 0]]], np.uint8))
     sitk.WriteImage(image, str(tmp_path / "predictions" / "d001_x.nii.gz"))
-    assert main(["evaluate", *folders, "-o", str(tmp_path / "out"), "--no-surface"]) == 4
+    assert main(["evaluate", *folders, *options]) == 4
     assert "has the classes 0 to 8" in capsys.readouterr().err

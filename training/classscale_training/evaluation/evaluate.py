@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ClassScaleSegLib.errors import ImageError
+from ClassScaleSegLib.errors import ClassScaleError, ImageError
 from ClassScaleSegLib.images.counts import overlap_counts
 
 from ..data.dataset_json import read_dataset_json
-from ..data.merged_labels import Merged
+from ..data.merged_labels import MERGED_FROM, Merged
 from ..data.parallel import map_cases
 from ..data.volumes import case_name, geometry_difference, read_labels
 from .report import Evaluation
@@ -156,6 +156,20 @@ def _merged(dataset_json: Path) -> Merged | None:
     return Merged.of(read_dataset_json(dataset_json)) if dataset_json.is_file() else None
 
 
+def _refuse_merged(dataset_json: Path, references: Iterable[str]) -> None:
+    """Refuse references of a merged dataset, whose labels the ``dataset.json`` of a network does not explain.
+
+    :raises ClassScaleError: naming one of them.
+    """
+    prefixes = read_dataset_json(dataset_json).get(MERGED_FROM) or {}
+    found = next((name for name in references if name.startswith(tuple(prefixes))), None)
+    if found is not None:
+        raise ClassScaleError(
+            f"{found} belongs to a merged dataset, whose labels may stand for several classes; {dataset_json} has only "
+            "the classes of the network. Give the dataset.json of the merged dataset (--dataset-json)."
+        )
+
+
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder.")
@@ -256,6 +270,8 @@ def run(arguments: argparse.Namespace) -> int:
     merged = _merged(candidates[1]) if arguments.dataset_json is None else _merged(arguments.dataset_json)
     if merged is not None and arguments.dataset_json is None:
         dataset_json = candidates[1]  # that of the predictions has no names for labels of several classes
+    if merged is None and dataset_json is not None:
+        _refuse_merged(dataset_json, _files(arguments.reference))
     names, ignore = names_and_ignore(dataset_json) if dataset_json else ({}, None)
     tolerance = None if arguments.no_surface else arguments.tolerance
     options = EvaluationOptions(names, ignore, tolerance, arguments.allow_missing, arguments.workers, merged)

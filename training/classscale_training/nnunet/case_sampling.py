@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -21,6 +21,7 @@ from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock_trainer
 from ..data.merged_labels import Merged
 
 _SHOWN = 5  # names in a line
+Item = TypeVar("Item")
 
 
 class CaseSampler:
@@ -66,19 +67,23 @@ class CaseSampler:
 
     def case(self) -> str:
         """Draw a case."""
-        return str(np.random.choice(self._cases[self._dataset()]))
+        return _one_of(self._cases[self._dataset()])
 
     def case_with_label(self) -> tuple[str, int | None]:
         """Draw a case and one of its labels; ``None`` if no case of the drawn source has a label."""
         index = self._dataset()
         if index not in self._with_label:
-            return str(np.random.choice(self._cases[index])), None
+            return _one_of(self._cases[index]), None
         with_label = self._with_label[index]
-        value = list(with_label)[np.random.randint(len(with_label))]
-        return str(np.random.choice(with_label[value])), value
+        value = _one_of(list(with_label))
+        return _one_of(with_label[value]), value
 
     def _dataset(self) -> int:
         return self._datasets[np.random.choice(len(self._datasets), p=self.probabilities)]
+
+
+def _one_of(items: Sequence[Item]) -> Item:
+    return items[np.random.randint(len(items))]
 
 
 def _listed(names: list[str]) -> str:

@@ -17,11 +17,18 @@ def check_weights(file: Path, network: torch.nn.Module, pretrained: bool = False
     """Check that the weights in a checkpoint fit a network.
 
     :param network: the one to be trained, also compiled or under DDP.
-    :param pretrained: they are what a training starts from, so the last layers may be others.
+    :param pretrained: they are what a training starts from, so the last layers may be others, and so may be the author:
+        a file that could run code is refused. A user's own training may hold anything; what cannot be read safely is
+        left to nnU-Net then.
     :raises ModelError: naming the first weights that are missing or have another shape.
     """
-    with open(file, "rb") as stream, named(file):
-        found = read_checkpoint(stream).weights
+    try:
+        with open(file, "rb") as stream, named(file):
+            found = read_checkpoint(stream).weights
+    except ModelError:
+        if pretrained:
+            raise
+        return
     prefix = re.compile(r"^((_orig_mod|module)\.)+")
     wanted = {prefix.sub("", name): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     for name, shape in wanted.items():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from ClassScaleSegLib.models.projection import Projection
 
-from ..data.merged_labels import ENTRY, IGNORED, Merged
+from ..data.merged_labels import ENTRY, IGNORED, MERGED_FROM, Merged
 from ..evaluation.class_counts import label_counts
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, SoftDice
 
@@ -73,8 +73,12 @@ def with_datasets(merged: Merged, batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_network(dataset_json: Mapping[str, Any], merged: Merged) -> dict[str, Any]:
-    """Return the ``dataset.json`` of a network that is trained on a merged dataset: its labels are the classes."""
+    """Return the ``dataset.json`` of a network that is trained on a merged dataset: its labels are the classes.
+
+    :data:`.MERGED_FROM` says what it was merged from.
+    """
     labels = {name: value for value, name in enumerate(merged.names)}
     if merged.ignore is not None:
         labels["ignore"] = len(labels)
-    return {**{key: value for key, value in dataset_json.items() if key != ENTRY}, "labels": labels}
+    kept = {key: value for key, value in dataset_json.items() if key != ENTRY}
+    return {**kept, "labels": labels, MERGED_FROM: {source.prefix: source.name for source in merged.datasets}}
