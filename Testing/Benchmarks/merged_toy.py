@@ -90,6 +90,8 @@ def _derive(
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for case in cases:
+        if (folder / f"labelsTr/Toy_{case:04d}.nii.gz").exists():  # merging would notice that it is new
+            continue
         shutil.copy(full / f"imagesTr/Toy_{case:04d}_0000.nii.gz", folder / "imagesTr")
         image = sitk.ReadImage(str(full / f"labelsTr/Toy_{case:04d}.nii.gz"))
         labels = sitk.GetImageFromArray(change(sitk.GetArrayFromImage(image).astype(np.int64)).astype(np.uint8))
@@ -132,9 +134,9 @@ def main() -> int:
         dataset, kept = RUNS[run], root / f"{run}-{epochs}-{steps}.json"
         if not kept.exists():
             prepare(root, dataset, (size,) * 3, NETWORK)
-            job = train(root, dataset, "all", epochs, steps)
+            train(root, dataset, "all", epochs, steps)
             dice = in_own_process(__file__, root=str(root), dataset=dataset, size=size)
-            kept.write_text(json.dumps({"steps": epochs * steps, "seconds": round(job.seconds), **dice}))
+            kept.write_text(json.dumps({"steps": epochs * steps, **dice}))
         rows.append({"labels": run, "classes": CLASSES, "size": size, **json.loads(kept.read_text())})
     if options.only is not None:  # one training of several that run beside each other
         print(rows)
