@@ -80,7 +80,6 @@ def _write_nifti(source: Path, target: Path, new: np.ndarray, dataset: str) -> N
     written.header.set_slope_inter(1, 0)
     with replacing(target, overwrite=True) as temporary:
         nibabel.save(written, temporary)
-        check_nifti(temporary)
 
 
 def _mapped(labels: np.ndarray, new: np.ndarray, file: Path, dataset: str) -> np.ndarray:

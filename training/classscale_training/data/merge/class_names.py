@@ -48,7 +48,7 @@ _LEVELS: tuple[tuple[str, Callable[[Label], Hashable]], ...] = (  # the first th
 
 
 class ClassNames:
-    """Names of classes by their numbers, and the labels that they come from.
+    """The names of classes by their numbers.
 
     >>> from ClassScaleSegLib.labels.table import LabelTable
     >>> classes = ClassNames()
@@ -60,17 +60,15 @@ class ClassNames:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.labels: list[Label | None] = []
         self._found: dict[str, dict[Hashable, list[int]]] = {level: {} for level, _ in _LEVELS}
 
     def add(self, name: str, label: Label | None = None) -> int:
         """Add a class, and return its number.
 
-        :param label: of a dataset; its codes are compared too.
+        :param label: from which it comes; its codes are compared too.
         """
         number = len(self.names)
         self.names.append(name)
-        self.labels.append(label)
         named = label or Label(0, "", name, (0, 0, 0))
         for level, key_of in _LEVELS:
             key = key_of(named)
@@ -78,9 +76,13 @@ class ClassNames:
                 self._found[level].setdefault(key, []).append(number)
         return number
 
-    def called(self, name: str) -> list[int]:
-        """Return the classes with a name; if there is none, those with the same words."""
-        return self._found["exact"].get(name) or self._found["words"].get(words(name), [])
+    def exactly(self, name: str) -> list[int]:
+        """Return the class with exactly this name, or no class."""
+        return self._found["exact"].get(name, [])
+
+    def with_words_of(self, name: str) -> list[int]:
+        """Return the classes whose names have the same words."""
+        return self._found["words"].get(words(name), [])
 
     def match(self, labels: Sequence[Label]) -> dict[int, int]:
         """Return the class of each label value of one dataset, and add the classes that are new.
@@ -100,9 +102,5 @@ class ClassNames:
                 if key is not None and times[key] == len(free) == 1:
                     classes[label.value] = free[0]
             rest = [label for label in rest if label.value not in classes]
-        for label in (label for label in labels if label.value in classes):
-            first = self.labels[classes[label.value]]
-            if label.category is not None and (first is None or first.category is None):
-                self.labels[classes[label.value]] = label
         classes |= {label.value: self.add(label.name, label) for label in rest}
         return classes

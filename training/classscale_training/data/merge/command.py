@@ -124,9 +124,10 @@ def summary(plan: Plan) -> str:
     """
     sources = plan.meaning.sources
     cases = sum(len(source.cases) for source in sources)
+    sets = "1 label for a set" if len(plan.merged.sets) == 1 else f"{len(plan.merged.sets)} labels for sets"
     return (
         f"{len(sources)} datasets, {cases} cases, {len(plan.merged.names) - 1} classes "
-        f"({plan.shared} of them in several datasets), {len(plan.merged.sets)} labels for sets of classes"
+        f"({plan.shared} of them in several datasets), {sets} of classes"
     )
 
 

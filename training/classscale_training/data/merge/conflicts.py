@@ -13,7 +13,7 @@ from ClassScaleSegLib.errors import LabelTableError
 from ClassScaleSegLib.labels.label import MAX_VALUE
 
 from ..findings import Finding, first, report
-from .class_names import SIDES, code_key, sides_and_rest, words
+from .class_names import SIDES, code_key, sides_and_rest
 from .meaning import LabelMeaning, Meaning
 from .taxonomy import Taxonomy
 
@@ -80,7 +80,7 @@ class _Conflicts:
         """Yield labels that are a class by their name beside labels of that name with another meaning."""
         called: dict[object, list[tuple[int, LabelMeaning]]] = {}
         for index, label in self.labels:
-            called.setdefault(words(label.label.name), []).append((index, label))
+            called.setdefault(sides_and_rest(label.label.name), []).append((index, label))
         for same in called.values():
             said = [(index, label) for index, label in same if label.rows]
             for index, label in same:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -12,7 +13,7 @@ from ClassScaleSegLib.labels.label import Label
 
 from ..findings import Finding, report
 from .class_names import ClassNames, words
-from .source import Source
+from .source import Source, source_called
 from .taxonomy import Row, Taxonomy
 
 _BACKGROUND = ("background",)
@@ -39,7 +40,7 @@ class Meaning:
 
     :ivar sources: the datasets.
     :ivar names: of the C classes, the background first, the others in the order in which they appear.
-    :ivar labels: of each class, from the dataset that it is spelled by; ``None`` if the taxonomy alone names it.
+    :ivar labels: for each class a label with codes that stands for it alone; ``None`` if there is none.
     :ivar meanings: for each dataset its labels without the background, in ascending order of their values.
     :ivar backgrounds: for each dataset the classes that its background contains, class 0 first.
     """
@@ -86,11 +87,10 @@ class _Resolver:
         self.groups: dict[Words, list[Row]] = {}  # for all datasets, by the words of the label
         self.declared: dict[Words, Row] = {}  # a class that stands for itself
         self.expanded: dict[Words, tuple[int, ...]] = {}
-        self.used: set[Words] = set()  # names that are labels, or in the column of the classes
         self.mentioned: dict[int, Row] = {}  # the row that mentions a class
         self.classes = ClassNames()
         self.classes.add("background")
-        self.spelled: dict[Words, str] = {}  # labels that the taxonomy says something of
+        self.spelled: dict[Words, list[str]] = {}  # labels that the taxonomy says something of
 
     def resolve(self) -> Meaning:
         for row in self.taxonomy.rows:
@@ -120,7 +120,7 @@ class _Resolver:
         return Meaning(
             self.sources,
             tuple(self.classes.names[number] for number in order),
-            tuple(self.classes.labels[number] for number in order),
+            _coded(numbered, len(order)),
             tuple(map(tuple, numbered)),
             tuple(
                 self._contents(
@@ -144,13 +144,11 @@ class _Resolver:
                     self.rows.setdefault((index, value), []).append(row)
                 except LabelTableError as error:
                     self._fault(f"{self.sources[index].name}: {error}", row)
-        if row.member:
-            self.used.add(words(row.member))
 
     def _dataset(self, row: Row) -> int | None:
-        for index, source in enumerate(self.sources):
-            if row.dataset == source.name or (row.dataset.isdecimal() and int(row.dataset) == source.number):
-                return index
+        source = source_called(self.sources, row.dataset)
+        if source is not None:
+            return self.sources.index(source)
         names = ", ".join(source.name for source in self.sources)
         self._fault(f"the dataset {row.dataset} is not among those to be merged ({names}). Correct or remove it.", row)
         return None
@@ -168,20 +166,17 @@ class _Resolver:
         for label in self.sources[index].table.foreground:
             name = words(label.name)
             if (index, label.value) in self.rows or name in self.groups:
-                self.spelled.setdefault(name, label.name)
+                self.spelled.setdefault(name, []).append(label.name)
             else:
                 rest.append(label)
-            if (index, label.value) not in self.rows:
-                self.used.add(name)
         return rest
 
     def _expand(self) -> None:
         """Find the classes of the labels without a dataset."""
-        self.used.add(_BACKGROUND)
+        labels = {words(label.name) for source in self.sources for label in source.table.foreground} | {_BACKGROUND}
+        times = Counter(words(row.member) for row in self.taxonomy.rows)
         for name, rows in (*self.groups.items(), *((name, [row]) for name, row in self.declared.items())):
-            others = {words(row.member) for row in self.taxonomy.rows if row.member and row not in rows}
-            labels = {words(label.name) for source in self.sources for label in source.table.foreground}
-            if name not in others | labels | {_BACKGROUND}:
+            if name not in labels and times[name] == sum(words(row.member) == name for row in rows):
                 self._fault(
                     f"no dataset has a label {rows[0].label}, and no other line names it"
                     f"{self._near(rows[0].label)}. Correct or remove it.",
@@ -210,9 +205,7 @@ class _Resolver:
             elif name in self.expanded:
                 found = self.expanded[name]
             else:
-                found = self.classes.called(row.member)
-                if not found and name in self.spelled:
-                    found = (self.classes.add(self.spelled[name]),)
+                found = self._called(row.member)
                 if len(found) > 1:
                     several = " and ".join(self.classes.names[number] for number in found)
                     self._fault(f"the class {row.member} may be {several}. Write it exactly as one of them.", row)
@@ -226,6 +219,14 @@ class _Resolver:
                 members.setdefault(number, row)
                 self.mentioned.setdefault(number, row)
         return tuple(members)
+
+    def _called(self, name: str) -> Sequence[int]:
+        """Return the classes with a name: one that is there, or else a new one with the name of a label."""
+        found, spelled = self.classes.exactly(name), self.spelled.get(words(name), [])
+        if not found and name in spelled:
+            return (self.classes.add(name),)
+        found = found or self.classes.with_words_of(name)
+        return found or ((self.classes.add(spelled[0]),) if spelled else ())
 
     def _labels(self, index: int, classes: dict[int, int]) -> list[LabelMeaning]:
         """Return what the labels of a dataset stand for, without the background."""
@@ -299,6 +300,15 @@ class _Resolver:
 
     def _report(self) -> None:
         report(self.taxonomy.file, self.findings)
+
+
+def _coded(meanings: Sequence[Sequence[LabelMeaning]], count: int) -> tuple[Label | None, ...]:
+    """Return for each class a label with codes that stands for it alone."""
+    found: dict[int, Label] = {}
+    for label in (label for labels in meanings for label in labels):
+        if len(label.members) == 1 and label.label.category is not None:
+            found.setdefault(label.members[0], label.label)
+    return tuple(found.get(number) for number in range(count))
 
 
 def _renumbered(label: LabelMeaning, numbers: dict[int, int]) -> LabelMeaning:

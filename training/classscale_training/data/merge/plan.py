@@ -13,7 +13,7 @@ from ClassScaleSegLib.labels.table import LabelTable
 
 from ..merged_labels import Merged, SourceDataset
 from .meaning import Meaning
-from .source import Source
+from .source import Source, source_called
 from .taxonomy import Row, Taxonomy
 
 
@@ -112,7 +112,7 @@ def class_table(meaning: Meaning) -> LabelTable:
     return LabelTable(
         tuple(
             label
-            if found is None or found.category is None
+            if found is None
             else replace(found, value=label.value, id=label.id, name=label.name, color=label.color)
             for label, found in zip(table, given, strict=True)
         )
@@ -150,7 +150,7 @@ def _modalities(sources: Sequence[Source], taxonomy: Taxonomy) -> dict[int, str]
     """Return the modalities that the taxonomy names, by the number of the dataset."""
     found: dict[int, Row] = {}
     for row in taxonomy.rows:
-        source = next((s for s in sources if row.dataset in (s.name, str(s.number))), None)
+        source = source_called(sources, row.dataset)
         if not row.modality or source is None:
             continue
         first = found.setdefault(source.number, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,14 @@ class Source:
     def prefix(self) -> str:
         """With which the names of its cases begin in the merged dataset."""
         return f"d{self.number:03d}_"
+
+
+def source_called(sources: Iterable[Source], name: str) -> Source | None:
+    """Return the dataset with a number, or the name of a folder, as a taxonomy gives it; ``None`` if there is none."""
+    for source in sources:
+        if name == source.name or (name.isdecimal() and int(name) == source.number):
+            return source
+    return None
 
 
 def read_source(folder: Path) -> Source:

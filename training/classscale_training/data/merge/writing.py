@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ClassScaleSegLib.errors import ImageError, OutOfMemoryError, OutputExistsError
+from ClassScaleSegLib.errors import ImageError, OutOfMemoryError, OutputExistsError, reason
 from ClassScaleSegLib.files import unwritable
+from ClassScaleSegLib.locking import locked
 
 from ...files import write_json
 from ..merged_labels import ENTRY
@@ -25,10 +26,11 @@ from .splits import NAME as SPLITS
 from .splits import merged_splits
 from .taxonomy import Taxonomy, write_taxonomy
 
-RECIPE = ".merge.json"
+RECIPE, LOCK = ".merge.json", ".merge.lock"
 _DONE = "dataset.json"
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")  # kept if all datasets have it, else .nii.gz
 _READABLE = (*_ENDINGS, ".mhd", ".gipl")
+_WRITTEN = re.compile(r"(images|labels)Tr/[^/\\]+")
 _LEFT_BEHIND = re.compile(r"\.[0-9a-f]{12}(\.\w+){0,2}")  # the temporary names of `replacing`
 
 
@@ -86,9 +88,30 @@ def write_merged(
     dataset = _dataset_json(plan, len(cases), ending)
     rows = [list(map(str, row)) for row in taxonomy_rows(plan, taxonomy)]
     recipe = _recipe(folder, plan, cases, {"dataset": dataset, "taxonomy": rows, "splits": splits})
-    if _claim(folder, recipe, overwrite):
-        return Written(True, len(cases), {})
-    _remove_left_behind(folder)
+    _refuse_foreign(folder)
+    with locked(folder / LOCK, f"{folder.name} is being merged"):
+        if _claim(folder, recipe, overwrite):
+            return Written(True, len(cases), {})
+        written = _write_cases(plan, cases, folder, workers, progress)
+        if splits:
+            write_json(folder / SPLITS, splits)
+        write_taxonomy(folder / "taxonomy.csv", rows)
+        class_table(plan.meaning).to_csv(folder / "labels.csv", overwrite=True)
+        write_json(folder / _DONE, dataset)
+        return written
+
+
+def _write_cases(
+    plan: Plan,
+    cases: list[_Case],
+    folder: Path,
+    workers: int,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]],
+) -> Written:
+    for file in (*folder.glob(".*"), *folder.glob("*/.*")):
+        if _LEFT_BEHIND.fullmatch(file.name):  # by a killed process; nnU-Net would take it for a case
+            with contextlib.suppress(OSError):
+                file.unlink()
     kept = sum(case.label[1].is_file() for case in cases)
     work = functools.partial(_write_case, plan.maps, [source.name for source in plan.meaning.sources])
     images: dict[str, int] = {}
@@ -103,11 +126,6 @@ def write_merged(
             f"A process that wrote {cases[done].label[1].name} or a case near it was killed, most likely because "
             "memory ran out. Run the command again with fewer processes (--workers)."
         ) from error
-    if splits:
-        write_json(folder / SPLITS, splits)
-    write_taxonomy(folder / "taxonomy.csv", rows)
-    class_table(plan.meaning).to_csv(folder / "labels.csv", overwrite=True)
-    write_json(folder / _DONE, dataset)
     return Written(False, kept, images)
 
 
@@ -165,34 +183,47 @@ def _recipe(folder: Path, plan: Plan, cases: list[_Case], content: dict[str, Any
     return json.loads(json.dumps({"version": 1, **content, "maps": maps, "files": files}))
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Raise an error if a folder holds anything, but was not made by merging."""
+    try:
+        names = [file.name for file in folder.iterdir()] if folder.exists() else []
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if RECIPE not in names and any(name != LOCK and not _LEFT_BEHIND.fullmatch(name) for name in names):
+        raise OutputExistsError(
+            f"{folder} exists, and was not made by merging datasets. Choose another number or name; it stays as it is."
+        )
+
+
 def _claim(folder: Path, recipe: dict[str, Any], overwrite: bool) -> bool:
     """Make the folder one of this recipe. Return whether it is finished already.
 
-    :raises OutputExistsError: if it was made by another recipe that must not be replaced, or not by merging.
+    :raises OutputExistsError: if it was made by another recipe that must not be replaced.
     """
     file = folder / RECIPE
-    if not folder.exists() or not (file.exists() or any(folder.iterdir())):
-        write_json(file, recipe)
-        return False
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        files = list(found["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        files = [] if found is None else [name for name in found["files"] if _WRITTEN.fullmatch(name)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputExistsError(
-            f"{folder} exists, and was not made by merging datasets. Choose another number or name; it stays as it is."
-        ) from None
+            f"{file}, which says how {folder.name} was merged, cannot be read ({reason(error)}). Delete the folder, or "
+            "choose another number."
+        ) from error
+    finished = (folder / _DONE).is_file()
     if found == recipe:
-        return (folder / _DONE).is_file()
-    if not overwrite:
+        return finished
+    if found is not None and not finished and {**found, "files": None} == {**recipe, "files": None}:
+        files = [name for name in files if found["files"][name] != recipe["files"].get(name)]  # keep the others
+    elif found is not None and not overwrite:
         raise OutputExistsError(
             f"{folder} was merged before, but {_difference(found, recipe)}. Allow overwriting (--overwrite) to make it "
             "anew, or choose another number."
         )
-    try:
-        for name in (_DONE, SPLITS, "taxonomy.csv", "labels.csv", *files):
+    for name in (_DONE, SPLITS, "taxonomy.csv", "labels.csv", *files):
+        try:
             (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(folder / name, error) from error
+        except OSError as error:
+            raise unwritable(folder / name, error) from error
     write_json(file, recipe)
     return False
 
@@ -203,17 +234,9 @@ def _difference(found: dict[str, Any], recipe: dict[str, Any]) -> str:
     if before != now:
         changed = [name for name in (*now, *before) if before.get(name) != now.get(name)]
         return f"its cases have changed since ({len(set(changed))} files, among them {changed[0]})"
-    what = {"dataset": "labels, channels or shares", "maps": "labels", "taxonomy": "the taxonomy", "splits": "splits"}
+    what = {"maps": "labels", "taxonomy": "labels", "splits": "folds", "dataset": "channels or shares"}
     names = [text for key, text in what.items() if found.get(key) != recipe[key]]
-    return f"with other {names[0].removeprefix('the ')}" if names else "by another version"
-
-
-def _remove_left_behind(folder: Path) -> None:
-    """Remove what a killed process was writing."""
-    for file in folder.glob("*/.*"):
-        if _LEFT_BEHIND.fullmatch(file.name):
-            with contextlib.suppress(OSError):
-                file.unlink()
+    return f"with other {names[0]}" if names else "by another version"
 
 
 def _write_case(maps: tuple[np.ndarray, ...], names: list[str], case: _Case) -> list[str]:
