@@ -158,3 +158,5 @@ def test_labels_of_dataset_json_must_be_consecutive():
         check_labels({"nothing": 0, "a": 1})
     with pytest.raises(LabelTableError, match="ignore label is 1; it must be the highest, 2"):
         check_labels({"background": 0, "ignore": 1, "a": 2})
+    with pytest.raises(LabelTableError, match="highest label is 32768; nnU-Net holds labels up to 32767"):
+        check_labels({"background": 0, "many": list(range(1, 32_769))})

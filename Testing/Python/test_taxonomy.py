@@ -135,11 +135,11 @@ def test_sets_come_after_the_classes_once_and_under_names_of_their_own():
     assert [new.tolist() for new in plan.maps[2:]] == [[0, 6], [0, 7, 5, 8]] and plan.maps[0].dtype == "uint8"
 
 
-def test_more_than_256_values_need_16_bits_and_65536_are_the_most(monkeypatch):
+def test_more_than_256_values_need_16_bits_and_32768_are_the_most(monkeypatch):
     many = source(1, *(f"s{i}" for i in range(300)))
     assert make_plan(meant([many, COARSE])).maps[0].dtype == "uint16"
-    monkeypatch.setattr("classscale_training.data.merge.conflicts.MAX_VALUE", 300)
-    assert "have 303 classes together; a label map holds at most 300. Merge fewer" in fault([many, COARSE])
+    monkeypatch.setattr("classscale_training.data.merge.conflicts.HIGHEST", 300)
+    assert "have 303 classes together; nnU-Net has at most 300. Merge fewer" in fault([many, COARSE])
 
 
 REFUSED = [

@@ -14,6 +14,8 @@ from ClassScaleSegLib.models.dataset_json import channel_names, label_rows
 from ClassScaleSegLib.models.files import parse_json
 from ClassScaleSegLib.models.json_checks import flat, short
 
+HIGHEST = 32_767  # label value: nnU-Net keeps preprocessed label maps as int16
+
 
 def read_dataset_json(file: Path) -> dict:
     """Read a ``dataset.json``, and write its label values and ``numTraining`` as whole numbers.
@@ -52,8 +54,8 @@ def check_labels(labels: dict) -> int:
     """Check the labels of a ``dataset.json``, and return the highest value that may occur in label maps.
 
     :param labels: the entry "labels" of ``dataset.json``. The value of a region is a list of labels.
-    :raises LabelTableError: unless the values are 0, 1, 2 ... without a gap, 0 is the background, and "ignore", if
-        there is one, is the highest.
+    :raises LabelTableError: unless the values are 0, 1, 2 ... without a gap, at most :data:`HIGHEST`, 0 is the
+        background, and "ignore", if there is one, is the highest.
 
     >>> check_labels({"background": 0, "kidney": [1, 2], "tumour": 2, "ignore": 3})
     3
@@ -63,6 +65,8 @@ def check_labels(labels: dict) -> int:
     if gap is not None or labels.get("background") != 0:
         found = f"{values[gap]} where {gap} was expected" if gap is not None else "no background with value 0"
         raise LabelTableError(f"labels must be 0 (background), 1, 2 ... without a gap; found {found}.")
+    if values[-1] > HIGHEST:
+        raise LabelTableError(f"the highest label is {values[-1]}; nnU-Net holds labels up to {HIGHEST}.")
     if "ignore" in labels and labels["ignore"] != values[-1]:
         raise LabelTableError(f"the ignore label is {labels['ignore']}; it must be the highest, {values[-1]}.")
     return values[-1]

@@ -23,11 +23,11 @@ import numpy as np
 from ClassScaleSegLib.errors import LabelTableError
 
 from ..loss.label_sets import LabelSets
+from .dataset_json import HIGHEST
 
 ENTRY = "classscale_merged"
 MERGED_FROM = "classscale_merged_from"  # in the dataset.json of a network: names of the datasets by their prefixes
 IGNORED = -1  # in Merged.label_of_value
-HIGHEST = 32_767  # label value: nnU-Net keeps preprocessed label maps as int16
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from itertools import combinations
 
 import numpy as np
 from ClassScaleSegLib.errors import LabelTableError
-from ClassScaleSegLib.labels.label import MAX_VALUE
 
+from ..dataset_json import HIGHEST
 from ..findings import Finding, first, report
 from .class_names import SIDES, code_key, sides_and_rest
 from .meaning import LabelMeaning, Meaning
@@ -26,9 +26,9 @@ def check_meaning(meaning: Meaning, taxonomy: Taxonomy = Taxonomy()) -> None:
     :param taxonomy: from which the meaning follows.
     :raises LabelTableError: with all faults.
     """
-    if len(meaning.names) > MAX_VALUE:
+    if len(meaning.names) > HIGHEST:
         raise LabelTableError(
-            f"The datasets have {len(meaning.names)} classes together; a label map holds at most {MAX_VALUE}. Merge "
+            f"The datasets have {len(meaning.names)} classes together; nnU-Net has at most {HIGHEST}. Merge "
             "fewer datasets."
         )
     conflicts = _Conflicts(meaning, taxonomy)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from ClassScaleSegLib.errors import ClassScaleError, LabelTableError
-from ClassScaleSegLib.labels.label import MAX_VALUE
 from ClassScaleSegLib.labels.table import LabelTable
 
+from ..dataset_json import HIGHEST
 from ..merged_labels import Merged, SourceDataset
 from .meaning import Meaning
 from .source import Source, source_called
@@ -61,8 +61,10 @@ def make_plan(meaning: Meaning, taxonomy: Taxonomy = Taxonomy(), shares: Mapping
                 taken.add(names[-1])
     ignore = classes + len(sets) if any(source.ignore is not None for source in sources) else None
     total = classes + len(sets) + (ignore is not None)
-    if total - 1 > MAX_VALUE:
-        raise LabelTableError(f"The merged dataset would have {total} labels; label maps hold {MAX_VALUE + 1} values.")
+    if total - 1 > HIGHEST:
+        raise LabelTableError(
+            f"The merged dataset would have {total} labels; nnU-Net can hold {HIGHEST + 1} in its label maps."
+        )
     weights = _shares(sources, shares)
     datasets, maps = [], []
     kind = np.uint8 if total <= 256 else np.uint16
