@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..raw_dataset import dataset_path, raw_folder
 from .conflicts import check_meaning
 from .meaning import resolve
 from .plan import Plan, make_plan
+from .similar import similar_labels
 from .source import read_source
 from .splits import merged_splits
 from .taxonomy import Taxonomy
@@ -167,15 +169,23 @@ def run(arguments: argparse.Namespace) -> int:
     shares = None if arguments.shares is None else dict(arguments.shares)
     options = MergeOptions(arguments.name, arguments.taxonomy, shares, arguments.overwrite, arguments.workers)
     if arguments.check:
-        plan, _ = plan_merge(arguments.d, options)
+        plan, taxonomy = plan_merge(arguments.d, options)
         print("\n".join(describe(plan)))
         merged_splits(plan.meaning.sources)
+        similar = similar_labels(plan.meaning, taxonomy)
+        if similar:
+            print("Some labels have similar names, but are different classes. To make one of two, add its line:")
+            print("\n".join(f"    {line}" for line in similar))
         print(f"{summary(plan)}. Nothing was written.")
         return 0
     folder, plan, written = merge(arguments.d, arguments.into, options, progress=not arguments.no_pbar)
     if written.finished:
         print(f"{folder} is finished already: {summary(plan)}.")
         return 0
+    similar = similar_labels(plan.meaning)
+    if similar:
+        sentence = "labels with similar names, but as different classes; --check lists them."
+        print(f"Warning: the datasets have {len(similar)} pairs of {sentence}", file=sys.stderr)
     images = ", ".join(f"{count} images {way}" for way, count in sorted(written.images.items()))
     kept = f"; {written.kept} label maps were there already" if written.kept else ""
     print(f"{folder}: {summary(plan)}; {images}{kept}.")
