@@ -10,9 +10,10 @@ Four trainings of the same length on the same toy volumes of 60 classes, on one 
   taxonomy says so.
 * ``naive``: the label maps of ``halves`` as one ordinary dataset, in which voxels without a label are background.
 
-All use ``ClassScaleTrainer`` with nnU-Net's sampling, augmentation and deep supervision, but Adam and no mirroring. The
-Dice is that of unseen volumes with all labels. Finished trainings are kept in the root folder, and stopped ones go on.
-The results are ``results/merged_toy.json``.
+All use ``ClassScaleTrainer`` with nnU-Net's augmentation and deep supervision, but Adam and no mirroring. Cases of
+merged datasets are drawn by share and label, the others as nnU-Net does. The Dice is that of unseen volumes with all
+labels. Finished trainings are kept in the root folder, and stopped ones go on. The results are
+``results/merged_toy.json``.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def _marginal(
     """Return the reference of the marginal loss.
 
     It is minus the log of the summed probability of the label's set, minus the Dice of summed probabilities, pooled
-    over equal sets.
+    over equal sets, or else the mean over the samples of the mean over their sets.
     """
 
     def of_label_map(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -244,7 +244,10 @@ def _marginal(
                     key = (tuple(members), 0 if batch_dice else b)
                     parts = probability[here].sum(), probability[valid].sum(), here.sum()
                     sums[key] = [x + y for x, y in zip(sums.get(key, (0, 0, 0)), parts, strict=True)]
-        dice = [(2 * i + 1e-5) / (predicted + reference + 1e-5) for i, predicted, reference in sums.values()]
-        return torch.cat(terms).mean() - torch.stack(dice).mean()
+        dice: dict[int, list[torch.Tensor]] = {}
+        for (_, sample), (i, predicted, reference) in sums.items():
+            dice.setdefault(sample, []).append((2 * i + 1e-5) / (predicted + reference + 1e-5))
+        means = [torch.stack(of_sample).mean() for of_sample in dice.values()]
+        return torch.cat(terms).mean() - torch.stack(means).mean()
 
     return of_label_map

@@ -68,7 +68,8 @@ class SoftDice:
         :param reference: G ``(B, C)``.
         :param takes_part: ``(B, C)``, 1 for the entries to include and 0 for the others. By default all are included,
             and class 0 only with ``do_bg``.
-        :returns: the mean over the included entries; 0 if there are none.
+        :returns: the mean over the included entries of each sample, or of the pooled batch, then over the samples that
+            have any; 0 if there are none.
         """
         if takes_part is None:
             takes_part = torch.ones_like(reference)
@@ -85,7 +86,8 @@ class SoftDice:
         kept = takes_part > 0
         if self.present_only:
             kept = kept & (reference > 0)
-        return torch.where(kept, dice, 0).sum() / kept.sum().clamp_min(1)
+        of_samples = torch.where(kept, dice, 0).sum(-1) / kept.sum(-1).clamp_min(1)  # whose labels may differ in number
+        return of_samples.sum() / kept.any(-1).sum().clamp_min(1)
 
 
 class _SumOverRanks(torch.autograd.Function):

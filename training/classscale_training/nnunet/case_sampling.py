@@ -1,4 +1,4 @@
-"""Draw cases and patches of a merged dataset: each source by its share, rare labels as often as common ones.
+"""Draw the cases of a merged dataset: each source by its share, and patches with foreground by their labels.
 
 nnU-Net draws every case equally often, and centres a third of all patches on a label that the case happens to have.
 With hundreds of labels in datasets of unlike sizes, a small dataset is then hardly seen, and even less a label that few

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ClassScaleSegLib.errors import LabelTableError, OutOfMemoryError, named
 
 from ..data.dataset_json import check_for_model, check_labels, read_dataset_json
 from ..data.findings import Finding, report
+from ..data.merged_labels import Merged
 from ..data.parallel import map_cases
 from ..data.raw_cases import RawCase, find_cases, find_ending
 from .case_check import CaseCheck, check_case
@@ -48,7 +50,7 @@ def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> Raw
     dataset = read_dataset_json(file)
     with named(file):
         highest = check_labels(dataset["labels"])
-        channels = check_for_model(dataset)
+        channels, merged = check_for_model(dataset), Merged.of(dataset)
         dataset["file_ending"] = find_ending(folder, dataset.get("file_ending"))
     cases, findings = find_cases(folder, dataset)
     announced = dataset.setdefault("numTraining", len(cases))
@@ -81,7 +83,11 @@ def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> Raw
     findings += [finding for done in checks for finding in done.findings]
     present = [done.labels for done in checks if done.labels is not None]
     if len(present) == len(cases):
-        findings += _missing_classes(folder, dataset["labels"], np.any(present, axis=0))
+        if merged is None or not np.any(present, axis=0)[1:].any():
+            findings += _missing_classes(folder, dataset["labels"], np.any(present, axis=0))
+        else:
+            with named(file):
+                findings += _labels_of_datasets(merged, cases, present)
     report(folder.name, findings)
     return RawDataset(dataset, cases)
 
@@ -113,6 +119,39 @@ def _missing_classes(folder: Path, labels: dict, present: np.ndarray) -> list[Fi
     missing = [f"{names[value]} ({value})" for value in values if not present[value]]
     if not missing:
         return []
-    more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
-    sentence = f"No label map of {folder.name} contains {', '.join(missing[:_MAX_NAMES])}{more}: it cannot be learned."
+    sentence = f"No label map of {folder.name} contains {_listed(missing)}: it cannot be learned."
     return [Finding(f"{sentence} Check the values in the label maps.")]
+
+
+def _labels_of_datasets(merged: Merged, cases: Sequence[RawCase], present: Sequence[np.ndarray]) -> list[Finding]:
+    """Find labels that the dataset of a case does not have, and those of a dataset that occur in none of its cases.
+
+    :param present: of each case, bool for each label from 0 on.
+    :raises LabelTableError: if a case belongs to none of the datasets.
+    """
+    findings = []
+    names = dict(enumerate((*merged.names, *merged.sets)))
+    occurs: dict[int, np.ndarray] = {}
+    for case, labels in zip(cases, present, strict=True):
+        index = merged.dataset_of(case.name)
+        source = merged.datasets[index]
+        occurs[index] = occurs.get(index, False) | labels
+        values = set(np.flatnonzero(labels).tolist()) - {merged.ignore}
+        others = [f"{names[value]} ({value})" for value in sorted(values - set(source.labels))]
+        if others:
+            sentence = (
+                f"{case.label} holds {_listed(others)}, which {source.name} does not have. Merge the datasets again."
+            )
+            findings.append(Finding(sentence, LabelTableError))
+    for index, labels in occurs.items():
+        source = merged.datasets[index]
+        missing = [f"{names[value]} ({value})" for value in source.labels if value and not labels[value]]
+        if missing:
+            sentence = f"No label map of {source.name} contains {_listed(missing)}: its cases do not teach it."
+            findings.append(Finding(f"{sentence} Check the values in the label maps."))
+    return findings
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"{', '.join(names[:_MAX_NAMES])}{more}"

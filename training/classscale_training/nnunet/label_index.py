@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
-from ClassScaleSegLib.errors import LabelTableError, ModelError
+from ClassScaleSegLib.errors import LabelTableError, ModelError, OutputError
 from tqdm import tqdm
 
 from ..data.merged_labels import Merged
@@ -56,7 +57,8 @@ def label_index(folder: Path, cases: Sequence[str], merged: Merged) -> dict[str,
         labels = sorted(int(key) for key, found in locations.items() if not isinstance(key, tuple) and len(found))
         known[case] = {"modified": state[case], "labels": labels}
     if changed:
-        write_json(index_file(folder), index)
+        with suppress(OutputError):  # of a folder that several people read, or of another process
+            write_json(index_file(folder), index)
     for case in cases:
         source = merged.datasets[merged.dataset_of(case)]
         others = sorted(set(known[case]["labels"]) - set(source.labels))

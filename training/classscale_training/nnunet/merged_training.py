@@ -11,6 +11,7 @@ from ClassScaleSegLib.models.projection import Projection
 
 from ..data.merged_labels import ENTRY, IGNORED, MERGED_FROM, Merged
 from ..evaluation.class_counts import label_counts
+from ..loss.label_sets import LabelSets
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, SoftDice
 
 Output = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]  # bases, projection, bias
@@ -19,6 +20,7 @@ Output = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]  # bases, project
 class MergedLoss:
     """The loss of nnU-Net for labels that stand for sets of classes, each sample by the labels of its dataset.
 
+    :ivar names: of the distinct sets that :meth:`counts` counts.
     :param merged: the datasets.
     :param dice: the soft Dice.
     :param ddp: whether the network is trained under DDP.
@@ -29,6 +31,7 @@ class MergedLoss:
         beyond = torch.full((len(table), 1), int(table.max()) + 1)  # of values above all: fits no dataset
         self._sets, self._table = merged.label_sets, torch.cat([table, beyond], 1)
         self.ignore = None if merged.ignore is None else IGNORED
+        self.names = _names_of_sets(merged, self._sets)
         loss = CrossEntropyDiceLoss(dice, self.ignore, label_sets=self._sets)
         self._loss = DeepSupervisionLoss(loss, ddp=ddp)
 
@@ -55,7 +58,7 @@ class MergedLoss:
     def counts(self, output: Output, target: list[torch.Tensor]) -> np.ndarray:
         """Return hits, predicted and reference voxels ``(3, S)`` of the distinct sets at the finest scale.
 
-        Sets that are the background of a dataset are left out.
+        Sets that are the background of a dataset are left out. The others are those of ``names``, in that order.
         """
         bases, projection, bias = output
         datasets, sets = target[-1], self._sets.to(bases[0].device)
@@ -63,6 +66,16 @@ class MergedLoss:
         found = label_counts(bases[0], head, self.labels(target[0], datasets), rows, self.ignore)
         by_set = torch.stack([sets.by_set(each, datasets).sum(0) for each in found])
         return by_set[:, ~sets.is_background.any(0)].cpu().numpy()
+
+
+def _names_of_sets(merged: Merged, sets: LabelSets) -> tuple[str, ...]:
+    """Return the names of the distinct sets, without those that are the background of a dataset."""
+    names = {}
+    for source, row in zip(merged.datasets, sets.set_of_label.tolist(), strict=True):
+        for value, number in zip(source.labels, row, strict=False):
+            names.setdefault(number, (*merged.names, *merged.sets)[value])
+    kept = torch.nonzero(~sets.is_background.any(0)).flatten().tolist()
+    return tuple(names[number] for number in kept)
 
 
 def with_datasets(merged: Merged, batch: Mapping[str, Any]) -> dict[str, Any]:

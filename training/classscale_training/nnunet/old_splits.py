@@ -30,7 +30,7 @@ def replace_splits(folder: Path, dataset: dict) -> bool:
     """
     planned = Path(os.environ["nnUNet_preprocessed"]) / folder.name
     raw, kept = folder / _SPLITS, planned / _SPLITS
-    changed = _merged_anew(planned / "dataset.json", Merged.of(dataset))
+    changed = _merged_anew(planned / "dataset.json", dataset)
     if raw.is_file() and kept.is_file() and _differ(raw, kept):
         if not changed:
             raise ClassScaleError(
@@ -44,11 +44,14 @@ def replace_splits(folder: Path, dataset: dict) -> bool:
     return changed
 
 
-def _merged_anew(dataset_json: Path, merged: Merged | None) -> bool:
+def _merged_anew(dataset_json: Path, dataset: dict) -> bool:
+    merged = Merged.of(dataset)
     if not dataset_json.is_file():
         return False
     try:
-        return Merged.of(read_dataset_json(dataset_json)) != merged
+        planned = read_dataset_json(dataset_json)
+        more = merged is not None and planned.get("numTraining") != dataset["numTraining"]
+        return more or Merged.of(planned) != merged
     except LabelTableError:
         return True
 

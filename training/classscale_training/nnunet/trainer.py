@@ -155,6 +155,9 @@ class ClassScaleTrainer(nnUNetTrainer):
         index = label_index(Path(self.preprocessed_dataset_folder), cases, self.merged)
         for line in CaseSampler(self.merged, {case: index[case] for case in map(str, training)}).describe():
             self.print_to_log_file(line)
+        if isinstance(self.loss, MergedLoss):
+            order = f"The pseudo Dice is that of {', '.join(self.loss.names)}, in this order."
+            self.print_to_log_file(order, also_print_to_console=False)
         with drawn_by_share(self.merged, index):
             return super().get_dataloaders()
 
