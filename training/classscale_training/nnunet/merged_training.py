@@ -70,7 +70,7 @@ class MergedLoss:
 
 def _names_of_sets(merged: Merged, sets: LabelSets) -> tuple[str, ...]:
     """Return the names of the distinct sets, without those that are the background of a dataset."""
-    names = {}
+    names: dict[int, str] = {}
     for source, row in zip(merged.datasets, sets.set_of_label.tolist(), strict=True):
         for value, number in zip(source.labels, row, strict=False):
             names.setdefault(number, (*merged.names, *merged.sets)[value])
