@@ -230,6 +230,12 @@ CONFLICTS = {
         "Kidney of Dataset002_B has no side, but there is left kidney of Dataset001_A and Kidney_right of",
     ),
     "one side": ([source(1, "Left Kidney"), source(2, "kidney")], (), "but there is Left Kidney of Dataset001_A."),
+    "sides that do not fit": (
+        [source(1, "a left", "a right"), source(2, "a", "x")],
+        ("2,x,a left",),
+        "a of Dataset002_B has no side",
+    ),
+    "sides that do not fit the background": ([KIDNEYS, source(2, "kidney")], ("2,background,left kidney",), "no side"),
     "sides by codes": ([source(1, "kidney_left", "kidney_right"), source(2, "Niere", codes="kidney")], (), "Niere of"),
     "sides that are sets": (
         [source(1, "a", "b", "c"), source(2, "thalamus left", "thalamus right"), source(3, "Thalamus")],

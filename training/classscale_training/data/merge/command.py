@@ -184,8 +184,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     similar = similar_labels(plan.meaning)
     if similar:
+        pairs = "1 pair" if len(similar) == 1 else f"{len(similar)} pairs"
         sentence = "labels with similar names, but as different classes; --check lists them."
-        print(f"Warning: the datasets have {len(similar)} pairs of {sentence}", file=sys.stderr)
+        print(f"Warning: the datasets have {pairs} of {sentence}", file=sys.stderr)
     images = ", ".join(f"{count} images {way}" for way, count in sorted(written.images.items()))
     kept = f"; {written.kept} label maps were there already" if written.kept else ""
     print(f"{folder}: {summary(plan)}; {images}{kept}.")

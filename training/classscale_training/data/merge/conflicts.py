@@ -13,8 +13,9 @@ from ClassScaleSegLib.errors import LabelTableError
 
 from ..dataset_json import HIGHEST
 from ..findings import Finding, first, report
-from .class_names import SIDES, code_key, sides_and_rest
+from .class_names import SIDES, code_key, sides_and_rest, words
 from .meaning import LabelMeaning, Meaning
+from .source import source_called
 from .taxonomy import Taxonomy
 
 _ABSENT = -1
@@ -45,6 +46,12 @@ def check_meaning(meaning: Meaning, taxonomy: Taxonomy = Taxonomy()) -> None:
 class _Conflicts:
     def __init__(self, meaning: Meaning, taxonomy: Taxonomy) -> None:
         self.meaning, self.taxonomy = meaning, taxonomy
+        rows = [row for row in taxonomy.rows if words(row.label) == words("background")]
+        self.backgrounds = {  # of which the rows say what they contain
+            index
+            for index, source in enumerate(meaning.sources)
+            if any(not row.dataset or source_called([source], row.dataset) for row in rows)
+        }
         self.labels = [
             (index, label) for index, labels in enumerate(meaning.meanings) for label in labels if label.members != (0,)
         ]
@@ -70,9 +77,10 @@ class _Conflicts:
             if missing:
                 name = _other_side(pairs[0][1].label.name, missing[0])
                 lines += [self._line(index, label, name), self.taxonomy.line("", name, name)]
+            fitting = self._fits(index, label, members)
             yield self._settle(
                 f"{self._called(index, label)} has no side, but there is {there}.",
-                (f"If {label.label.name} is both sides together", lines),
+                *([(f"If {label.label.name} is both sides together", lines)] if fitting else []),
                 ("If it is a class of its own", [self._own(index, label)]),
             )
 
@@ -84,8 +92,8 @@ class _Conflicts:
         for same in called.values():
             said = [(index, label) for index, label in same if label.rows]
             for index, label in same:
-                other = next((o for o in said if not label.rows and o[1].members != label.members), None)
-                if other is None:
+                other = next((o for o in said if o[0] != index and o[1].members != label.members), None)
+                if label.rows or other is None:
                     continue
                 names = [self.meaning.names[member] for member in other[1].members]
                 lines = [self._line(index, label, name) for name in names]
@@ -157,8 +165,10 @@ class _Conflicts:
         return any(label.members == other.members for other in self.meaning.meanings[index])
 
     def _fits(self, index: int, label: LabelMeaning, members: Sequence[int]) -> bool:
-        """Tell whether a label may stand for more classes, because no other label of its dataset does."""
+        """Tell whether a label may stand for more classes: no other label of its dataset does, nor its background."""
         others = {m for other in self.meaning.meanings[index] if other.label != label.label for m in other.members}
+        if index in self.backgrounds:
+            others.update(self.meaning.backgrounds[index])
         return others.isdisjoint(members)
 
 
