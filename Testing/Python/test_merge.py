@@ -73,6 +73,15 @@ def test_check_says_what_would_become_of_the_labels_and_writes_nothing(raw, caps
     assert content(raw) == before
 
 
+def test_modalities_are_mixed_only_if_the_taxonomy_says_so(raw, capsys):
+    write_raw(raw, 3, ("x",), 2, channel_names={"0": "CT"})
+    (raw / "some.csv").write_text("dataset,label,class,modality\n1,,,MR\n3,,,CT\n")
+    assert main("-d", 1, 3, "--into", 900, "--taxonomy", raw / "some.csv") == 0
+    assert "; the images are MR or CT, so nnU-Net will normalise each by itself; 5 images" in capsys.readouterr().out
+    dataset = json.loads((raw / "Dataset900_Merged" / "dataset.json").read_text())
+    assert dataset["channel_names"] == {"0": "MR or CT"}
+
+
 def test_similar_names_of_different_classes_are_said(raw, capsys):
     write_raw(raw, 3, ("left caudate nucleus", "spleen"), 1)
     write_raw(raw, 4, ("Left Caudate", "caudate nucleus right", "spleen part"), 2)

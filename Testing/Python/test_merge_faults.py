@@ -110,6 +110,14 @@ def test_what_a_killed_process_left_is_removed(raw):
     assert not [name for name in content(folder) if "0123456789ab" in name]
 
 
+def test_files_that_somebody_deleted_are_made_again(raw):
+    folder, _, _ = merge(NUMBERS, 900, options(raw))
+    before = content(folder)
+    (folder / "labelsTr" / "d001_c0.nii.gz").unlink()
+    assert merge(NUMBERS, 900, options(raw))[2].kept == 8
+    assert {name: file[1] for name, file in content(folder).items()} == {n: file[1] for n, file in before.items()}
+
+
 def test_two_merges_at_a_time_are_refused(raw):
     with locked(raw / "Dataset900_Merged" / ".merge.lock", "It"), pytest.raises(Busy, match="_Merged is being merged"):
         merge(NUMBERS, 900, options(raw))

@@ -247,6 +247,11 @@ CONFLICTS = {
         ("2,thalamus,nucleus a", "2,thalamus,nucleus b"),
         "Thalamus of Dataset003_C is a class by its name, but thalamus of Dataset002_B stands for nucleus a and",
     ),
+    "name by codes": (
+        [source(1, "a", "b"), source(2, "Niere", codes="kidney"), source(3, "kidney")],
+        ("3,kidney,a", "3,kidney,b"),
+        "Niere of Dataset002_B is a class by its name, but kidney of Dataset003_C stands for a and b.",
+    ),
     "name that does not fit": (
         [source(1, "a", "b", "set"), source(2, "set", "c")],
         ("2,set,a", "2,set,b"),

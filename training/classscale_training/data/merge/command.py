@@ -114,9 +114,6 @@ def describe(plan: Plan) -> Iterator[str]:
         yield f"  0 background -> 0 background{f', and perhaps {_listed(contents)}' if contents else ''}"
         if absent:
             yield f"  absent: {_listed(absent)}"
-    if any(" or " in channel for channel in plan.channels):
-        channels = ", ".join(plan.channels)
-        yield f"The images have several modalities ({channels}): nnU-Net normalises each of them by itself."
 
 
 def summary(plan: Plan) -> str:
@@ -125,11 +122,14 @@ def summary(plan: Plan) -> str:
     The classes are counted without the background.
     """
     sources = plan.meaning.sources
+    mixed = ""
+    if any(" or " in channel for channel in plan.channels):
+        mixed = f"; the images are {', '.join(plan.channels)}, so nnU-Net will normalise each by itself"
     cases = sum(len(source.cases) for source in sources)
     sets = "1 label for a set" if len(plan.merged.sets) == 1 else f"{len(plan.merged.sets)} labels for sets"
     return (
         f"{len(sources)} datasets, {cases} cases, {len(plan.merged.names) - 1} classes "
-        f"({plan.shared} of them in several datasets), {sets} of classes"
+        f"({plan.shared} of them in several datasets), {sets} of classes{mixed}"
     )
 
 

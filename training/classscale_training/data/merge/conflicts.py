@@ -85,25 +85,26 @@ class _Conflicts:
             )
 
     def names(self) -> Iterator[str]:
-        """Yield labels that are a class by their name beside labels of that name with another meaning."""
-        called: dict[object, list[tuple[int, LabelMeaning]]] = {}
+        """Yield labels that are a class by their name or codes beside labels with the same and another meaning."""
+        said: dict[object, list[tuple[int, LabelMeaning]]] = {}
         for index, label in self.labels:
-            called.setdefault(sides_and_rest(label.label.name), []).append((index, label))
-        for same in called.values():
-            said = [(index, label) for index, label in same if label.rows]
-            for index, label in same:
-                other = next((o for o in said if o[0] != index and o[1].members != label.members), None)
-                if label.rows or other is None:
-                    continue
-                names = [self.meaning.names[member] for member in other[1].members]
-                lines = [self._line(index, label, name) for name in names]
-                fitting = self._fits(index, label, other[1].members)
-                yield self._settle(
-                    f"{self._called(index, label)} is a class by its name, but {self._called(*other)} stands for "
-                    f"{_listed(names)}.",
-                    *([("If both mean the same", lines)] if fitting else []),
-                    ("If not", [self._own(index, label)]),
-                )
+            for key in (sides_and_rest(label.label.name), code_key(label.label)) if label.rows else ():
+                said.setdefault(key, []).append((index, label))
+        for index, label in self.labels:
+            keys = [key for key in (sides_and_rest(label.label.name), code_key(label.label)) if key is not None]
+            same = [pair for key in keys for pair in said.get(key, ())]
+            other = next((pair for pair in same if pair[0] != index and pair[1].members != label.members), None)
+            if label.rows or other is None:
+                continue
+            names = [self.meaning.names[member] for member in other[1].members]
+            lines = [self._line(index, label, name) for name in names]
+            fitting = self._fits(index, label, other[1].members)
+            yield self._settle(
+                f"{self._called(index, label)} is a class by its name, but {self._called(*other)} stands for "
+                f"{_listed(names)}.",
+                *([("If both mean the same", lines)] if fitting else []),
+                ("If not", [self._own(index, label)]),
+            )
 
     def overlaps(self) -> Iterator[str]:
         """Yield labels with common classes, neither of which stands for all classes of the other."""

@@ -40,14 +40,12 @@ class Meaning:
 
     :ivar sources: the datasets.
     :ivar names: of the C classes, the background first, the others in the order in which they appear.
-    :ivar labels: for each class a label with codes that stands for it alone; ``None`` if there is none.
     :ivar meanings: for each dataset its labels without the background, in ascending order of their values.
     :ivar backgrounds: for each dataset the classes that its background contains, class 0 first.
     """
 
     sources: tuple[Source, ...]
     names: tuple[str, ...]
-    labels: tuple[Label | None, ...]
     meanings: tuple[tuple[LabelMeaning, ...], ...]
     backgrounds: tuple[tuple[int, ...], ...]
 
@@ -120,13 +118,10 @@ class _Resolver:
         return Meaning(
             self.sources,
             tuple(self.classes.names[number] for number in order),
-            _coded(numbered, len(order)),
             tuple(map(tuple, numbered)),
             tuple(
-                self._contents(
-                    index, labels, None if given is None else [numbers[member] for member in given], len(order)
-                )
-                for index, (labels, given) in enumerate(zip(numbered, backgrounds, strict=True))
+                self._contents(index, numbered[index], given and [numbers[member] for member in given], len(order))
+                for index, given in enumerate(backgrounds)
             ),
         )
 
@@ -283,12 +278,8 @@ class _Resolver:
 
     def _near(self, name: str) -> str:
         """Return a question that names similar labels."""
-        known = {
-            " ".join(key): label.name
-            for source in self.sources
-            for label in source.table.foreground
-            for key in (words(label.name),)
-        }
+        labels = (label for source in self.sources for label in source.table.foreground)
+        known = {" ".join(words(label.name)): label.name for label in labels}
         near = difflib.get_close_matches(" ".join(words(name)), known, n=3, cutoff=0.5)
         return f" (did you mean {', '.join(known[key] for key in near)}?)" if near else ""
 
@@ -300,15 +291,6 @@ class _Resolver:
 
     def _report(self) -> None:
         report(self.taxonomy.file, self.findings)
-
-
-def _coded(meanings: Sequence[Sequence[LabelMeaning]], count: int) -> tuple[Label | None, ...]:
-    """Return for each class a label with codes that stands for it alone."""
-    found: dict[int, Label] = {}
-    for label in (label for labels in meanings for label in labels):
-        if len(label.members) == 1 and label.label.category is not None:
-            found.setdefault(label.members[0], label.label)
-    return tuple(found.get(number) for number in range(count))
 
 
 def _renumbered(label: LabelMeaning, numbers: dict[int, int]) -> LabelMeaning:

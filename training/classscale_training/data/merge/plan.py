@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from ClassScaleSegLib.errors import ClassScaleError, LabelTableError
+from ClassScaleSegLib.labels.label import Label
 from ClassScaleSegLib.labels.table import LabelTable
 
 from ..dataset_json import HIGHEST
@@ -108,15 +109,15 @@ def taxonomy_rows(plan: Plan, taxonomy: Taxonomy = Taxonomy()) -> Iterator[tuple
 
 
 def class_table(meaning: Meaning) -> LabelTable:
-    """Return the classes as a label table, with the codes that one of the datasets gives them."""
-    table = LabelTable.from_names(dict(enumerate(meaning.names)))
-    given = (meaning.labels[label.value] for label in table)
+    """Return the classes as a label table, with the codes of the first label with codes that stands for each alone."""
+    coded: dict[int, Label] = {}
+    for label in (label for labels in meaning.meanings for label in labels):
+        if len(label.members) == 1 and label.label.category is not None:
+            coded.setdefault(label.members[0], label.label)
     return LabelTable(
         tuple(
-            label
-            if found is None
-            else replace(found, value=label.value, id=label.id, name=label.name, color=label.color)
-            for label, found in zip(table, given, strict=True)
+            replace(coded.get(label.value, label), value=label.value, id=label.id, name=label.name, color=label.color)
+            for label in LabelTable.from_names(dict(enumerate(meaning.names)))
         )
     )
 

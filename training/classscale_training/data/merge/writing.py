@@ -210,9 +210,11 @@ def _claim(folder: Path, recipe: dict[str, Any], overwrite: bool) -> bool:
             "choose another number."
         ) from error
     finished = (folder / _DONE).is_file()
+    if found == recipe and finished and all((folder / name).is_file() for name in files):
+        return True
     if found == recipe:
-        return finished
-    if found is not None and not finished and {**found, "files": None} == {**recipe, "files": None}:
+        files = []
+    elif found is not None and not finished and {**found, "files": None} == {**recipe, "files": None}:
         files = [name for name in files if found["files"][name] != recipe["files"].get(name)]  # keep the others
     elif found is not None and not overwrite:
         raise OutputExistsError(
