@@ -9,10 +9,11 @@
   under academic subscription).
 
 ``classscaleseg-train merge`` makes one dataset of them, by ``merged_brains.csv``; it is planned, preprocessed and
-trained on one thread. For comparison, the same is done with all structures as one class. What more classes cost in
-memory is given as a share of a class-sized volume, which is float32 logits of all classes for a batch or for the
-largest case. The results are ``results/merged_brains.json``. The data are used for measurements only; the project
-contains no weights of them.
+trained on one thread. For comparison, the same is done with the labels united at random to 40 classes (with fewer
+classes than the 32 channels of the basis, memory would be smaller for another reason). What more classes cost in memory
+is given as a share of a class-sized volume, which is float32 logits of all classes for a batch or for the largest case.
+The results are ``results/merged_brains.json``. The data are used for measurements only; the project contains no weights
+of them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from classscale_training.data.merged_labels import ENTRY, Merged
 from measure import DATA, Bar, Job, mebibytes, parse, report
 from nnunet_runs import model_folder, ours, prepare, train
 
-MOUSE, ATLAS, PEOPLE, MERGED, ONE = 291, 292, 500, 900, 901
+MOUSE, ATLAS, PEOPLE, MERGED, UNITED = 291, 292, 500, 900, 901
+FEW = 40  # classes
 PATCH, BATCH = (64, 64, 64), 2
 MICE_AS_LARGE = 8
 _NOT_SCORED = (42, 43, 63, 64, 15, 65, 66, 74)  # of MICCAI 2012; see the README of the data
@@ -39,7 +41,7 @@ TAXONOMY = Path(__file__).with_name("merged_brains.csv")
 
 
 def write_datasets(root: Path, data: Path, quick: bool) -> None:
-    """Write the raw datasets, the merged one, and the same with a single class."""
+    """Write the raw datasets, the merged one, and the same with few classes."""
     mice = [(f"image_{number}.nii.gz", f"label_{number}.nii.gz") for number in range(1, 3 if quick else 6)]
     values = np.unique(np.concatenate([np.unique(_labels(data / "mouse_fvb" / label)[0]) for _, label in mice]))
     names = {int(value): f"mouse structure {value}" for value in values if value}
@@ -59,7 +61,7 @@ def write_datasets(root: Path, data: Path, quick: bool) -> None:
     scored = sorted(set(np.unique(np.concatenate([np.unique(labels) for _, labels, _ in found]))) - {0, *_NOT_SCORED})
     _write(root, PEOPLE, "People", _unique({int(value): table[int(value)] for value in scored}), found)
     ours(root, "merge", "-d", MOUSE, ATLAS, PEOPLE, "--into", MERGED, "--name", "Brains", "--taxonomy", TAXONOMY)
-    _one_class(root)
+    _unite(root)
 
 
 def _labels(file: Path) -> tuple[np.ndarray, sitk.Image]:
@@ -121,20 +123,22 @@ def _write(
     (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def _one_class(root: Path) -> None:
-    merged, one = root / "raw" / f"Dataset{MERGED}_Brains", root / "raw" / f"Dataset{ONE}_OneClass"
-    if (one / "dataset.json").exists():
+def _unite(root: Path) -> None:
+    merged, united = root / "raw" / f"Dataset{MERGED}_Brains", root / "raw" / f"Dataset{UNITED}_United"
+    if (united / "dataset.json").exists():
         return
-    shutil.copytree(merged / "imagesTr", one / "imagesTr", dirs_exist_ok=True)
-    (one / "labelsTr").mkdir(exist_ok=True)
+    shutil.copytree(merged / "imagesTr", united / "imagesTr", dirs_exist_ok=True)
+    (united / "labelsTr").mkdir(exist_ok=True)
     for file in (merged / "labelsTr").iterdir():
-        labels = sitk.ReadImage(str(file))
-        sitk.WriteImage(sitk.Cast(labels > 0, sitk.sitkUInt8), str(one / "labelsTr" / file.name), useCompression=True)
+        labels, geometry = _labels(file)
+        written = sitk.GetImageFromArray(np.where(labels > 0, labels % FEW + 1, 0).astype(np.uint8))
+        written.CopyInformation(geometry)
+        sitk.WriteImage(written, str(united / "labelsTr" / file.name), useCompression=True)
     content = json.loads((merged / "dataset.json").read_text(encoding="utf-8"))
     del content[ENTRY]
-    shutil.copy(merged / "splits_final.json", one)
-    changed = {**content, "labels": {"background": 0, "structure": 1}}
-    (one / "dataset.json").write_text(json.dumps(changed), encoding="utf-8")
+    shutil.copy(merged / "splits_final.json", united)
+    names = {"background": 0, **{f"class {number}": number for number in range(1, FEW + 1)}}
+    (united / "dataset.json").write_text(json.dumps({**content, "labels": names}), encoding="utf-8")
 
 
 def _cycle(root: Path, dataset: int, epochs: int, steps: int) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def main() -> int:
     merged = Merged.of(content)
     assert merged is not None
     classes, rows, found = len(merged.names), [], {}
-    for dataset, number in ((ONE, 2), (MERGED, classes)):
+    for dataset, number in ((UNITED, FEW + 1), (MERGED, classes)):
         found[dataset] = _cycle(root, dataset, epochs if dataset == MERGED else 1, steps)
         rows += [{"classes": number, "what": what, **figures} for what, figures in found[dataset].items()]
     folder = root / "preprocessed" / f"Dataset{MERGED}_Brains"
@@ -167,7 +171,7 @@ def main() -> int:
     volume = {"train and validate": BATCH * int(np.prod(PATCH)), "preprocess": int(largest)}
     bars = []
     for what, voxels in volume.items():
-        more = found[MERGED][what]["MiB"] - found[ONE][what]["MiB"]
+        more = found[MERGED][what]["MiB"] - found[UNITED][what]["MiB"]
         share = more / mebibytes(4 * classes * voxels)
         bars.append(Bar(f"memory that more classes cost, of a class-sized volume: {what}", share, 0.25))
     summary = json.loads((model_folder(root, MERGED) / "fold_0" / "validation" / "summary.json").read_text())

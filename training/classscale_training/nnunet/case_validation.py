@@ -103,7 +103,8 @@ def merged_case_metrics(
     """
     index = merged.dataset_of(case)
     evaluated = [value for value in merged.datasets[index].labels if value]
-    return case_metrics(reference, merged.value_of_class[index][prediction], evaluated, merged.ignore)
+    values = merged.value_of_class[index].astype(np.uint16)  # of every voxel, so as small as possible
+    return case_metrics(reference, values[prediction], evaluated, merged.ignore)
 
 
 def dice_by_dataset(merged: Merged, cases: Sequence[dict]) -> dict[str, float]:
