@@ -162,7 +162,7 @@ def main() -> int:
     assert merged is not None
     classes, rows, found = len(merged.names), [], {}
     for dataset, number in ((UNITED, FEW + 1), (MERGED, classes)):
-        found[dataset] = _cycle(root, dataset, epochs if dataset == MERGED else 1, steps)
+        found[dataset] = _cycle(root, dataset, epochs, steps)
         rows += [{"classes": number, "what": what, **figures} for what, figures in found[dataset].items()]
     folder = root / "preprocessed" / f"Dataset{MERGED}_Brains"
     largest = max(

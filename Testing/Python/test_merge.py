@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from classscale_training.data.merge import case_files
 from classscale_training.data.merge.command import merge
 from classscale_training.data.merged_labels import Merged
@@ -230,3 +231,27 @@ def test_single_cases_alone_have_no_folds(raw, capsys):
     assert main("-d", 3, 4, "--into", 900, "--shares", "3=1", "4=2") == 0
     assert "there is none to validate with: train the fold all" in capsys.readouterr().out
     assert not (raw / "Dataset900_Merged" / "splits_final.json").exists()
+
+
+def test_an_image_whose_voxels_are_in_another_file_is_converted(raw, capsys):
+    for folder in raw.iterdir():
+        for file in [*folder.glob("*Tr/*.nii.gz")]:
+            image = sitk.ReadImage(str(file))
+            file.unlink()
+            sitk.WriteImage(image, str(file).replace(".nii.gz", ".nrrd"))
+        content = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nrrd"}))
+    detached = raw / A / "imagesTr" / "c0_0000.nrrd"
+    image = sitk.ReadImage(str(detached))
+    sitk.WriteImage(image, str(detached.with_suffix(".nhdr")))
+    detached.with_suffix(".nhdr").rename(detached)
+    folder, _, written = merge(NUMBERS, 9, options(raw))
+    assert written.images == {"converted": 1, "linked": 8}
+    found = sitk.ReadImage(str(folder / "imagesTr" / "d001_c0_0000.nrrd"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(image))
+
+
+def test_cases_that_no_fold_has_are_told(raw, capsys):
+    (raw / B / "splits_final.json").write_text(json.dumps([{"train": ["c0"], "val": ["c1"]}]))
+    merge(NUMBERS, 9, options(raw))
+    assert "the case c2 and 3 more of Dataset002_B is in no fold of" in capsys.readouterr().err

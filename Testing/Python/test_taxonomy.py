@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from classscale_training.data.merge.plan import class_table, make_plan, taxonomy
 from classscale_training.data.merge.source import Source
 from classscale_training.data.merge.taxonomy import Taxonomy, write_taxonomy
 from ClassScaleSegLib.errors import ClassScaleError, LabelTableError
+from ClassScaleSegLib.labels.label import Code, Label
 from ClassScaleSegLib.labels.table import LabelTable
 
 HEADER = "dataset,label,class,modality\n"
@@ -51,6 +53,7 @@ def of_labels(meaning: Meaning, index: int) -> dict[str, list[str]]:
     return {**found, "background": [meaning.names[m] for m in meaning.backgrounds[index]]}
 
 
+NOTHING = LabelTable.from_names({0: "background"})
 NUCLEI = source(1, "left kidney", "nucleus a", "nucleus b")
 COARSE = source(2, "liver", "thalamus")
 THALAMUS = (",thalamus,nucleus a", ",thalamus,nucleus b")
@@ -70,6 +73,12 @@ def test_labels_with_the_same_codes_are_one_class_and_those_of_one_dataset_never
     assert meant([first, both]).names == ("background", "kidney_left", "liver", "Niere links")
     other = source(2, "Niere rechts", codes="kidney_right")
     assert meant([first, other]).names == ("background", "kidney_left", "liver", "Niere rechts")
+    tissue = Code("SCT", "85756007", "Tissue")  # which Slicer gives every segment to begin with
+    stone, myoma = (
+        replace(source(n, name), table=LabelTable((*NOTHING, Label(1, "S1", name, (1, 2, 3), tissue, tissue))))
+        for n, name in ((1, "gallstone"), (2, "myoma"))
+    )
+    assert meant([stone, myoma]).names == ("background", "gallstone", "myoma")
     table = class_table(meant([second, first]))
     assert table.names[1] == "Niere links" and table[1].type_modifier.meaning == "Left" and table[1].value == 1
 
@@ -170,7 +179,8 @@ REFUSED = [
         ["line 3: the class bone is in the background alone", "nothing can teach it"],
     ),
     (("2,ignore,liver",), ["No label is called ignore"]),
-    (("2,liver,ignore",), ["no dataset has a label ignore"]),
+    (("2,liver,ignore",), ["line 2: ignore cannot be a class"]),
+    ((",ignore,ignore", "2,liver,ignore"), ["ignore cannot be a class"]),
     (("2,liver",), ["line 2: it has no class. Write dataset, label and class"]),
     (("2,,liver",), ["line 2: it has no label."]),
     (("2,,",), ["line 2: it has no label and no class"]),
@@ -332,6 +342,8 @@ def test_channels_that_differ_are_refused_with_the_lines_that_settle_it():
     assert "The channels differ: T1 in Dataset001_A, MRI in Dataset002_B." in message
     lines = re.findall(r"^    (.*)$", message, re.M)
     assert make_plan(meant(sources, *lines), taxonomy(*lines)).channels == ("MR",)
+    sources = [source(1, "a", channels=("T1", "T2")), source(2, "b", channels=("t2", "T1"))]
+    assert "The order of the channels differs: T1, T2 in Dataset001_A" in fault(sources, "1,,,MR", "2,,,MR")
     sources = [source(1, "a", channels=("T1", "T2")), source(2, "b", channels=("T1",))]
     assert "The numbers of channels differ: Dataset001_A has 2 (T1, T2) and Dataset002_B has 1 (T1)." in fault(sources)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..volumes import read_labels, write_volume
 
 def place_image(source: Path, target: Path, ending: str) -> str:
     """Let ``target`` be an image: link it if possible, else copy it; convert it if its format changes."""
-    if not source.name.endswith(ending):
+    if not source.name.endswith(ending) or _is_detached(source):
         if not target.is_file():
             _convert(source, target)
         return "converted"
@@ -35,6 +36,16 @@ def place_image(source: Path, target: Path, ending: str) -> str:
     with replacing(target, overwrite=True) as temporary:
         shutil.copyfile(real, temporary)
     return "copied"
+
+
+def _is_detached(file: Path) -> bool:
+    """Tell whether the voxels of an ``.nrrd`` or ``.mha`` file are in another file, which a link would leave behind."""
+    if not file.name.endswith((".nrrd", ".mha")):
+        return False
+    with open(file, "rb") as stream:
+        header = stream.read(1 << 16).partition(b"\n\n")[0].lower()
+    local = b"elementdatafile = local"
+    return bool(re.search(rb"^data ?file:", header, re.M)) or (b"elementdatafile" in header and local not in header)
 
 
 def _convert(source: Path, target: Path) -> None:

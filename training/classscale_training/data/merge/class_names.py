@@ -9,6 +9,7 @@ from ClassScaleSegLib.labels.label import Label
 from ClassScaleSegLib.labels.table import name_words
 
 SIDES = ("left", "right")
+_ANYTHING = {"85756007"}  # SNOMED CT's "Tissue", which Slicer gives every segment to begin with
 
 
 def words(name: str) -> tuple[str, ...]:
@@ -31,7 +32,7 @@ def code_key(label: Label, with_side: bool = True) -> tuple[tuple[str, str] | No
 
     :param with_side: keep the codes for left and right.
     """
-    if label.category is None or label.type is None:
+    if label.category is None or label.type is None or label.type.value in _ANYTHING:
         return None
     codes = [code for field, code in label.codes.items() if field != "category"]
     if not with_side:

@@ -16,7 +16,7 @@ from .class_names import ClassNames, words
 from .source import Source, source_called
 from .taxonomy import Row, Taxonomy
 
-_BACKGROUND = ("background",)
+_BACKGROUND, _IGNORE = ("background",), ("ignore",)
 Words = tuple[str, ...]
 
 
@@ -127,7 +127,9 @@ class _Resolver:
 
     def _sort(self, row: Row) -> None:
         """Put a row where it belongs; find out whether dataset and label exist."""
-        if not row.label:
+        if words(row.member) == _IGNORE:
+            self._fault("ignore cannot be a class: it marks voxels that do not count. Use another name.", row)
+        elif not row.label:
             self._dataset(row)
         elif not row.dataset:
             self.groups.setdefault(words(row.label), []).append(row)

@@ -179,6 +179,12 @@ def _channels(sources: Sequence[Source], taxonomy: Taxonomy) -> tuple[str, ...]:
                 f"The numbers of channels differ: {' and '.join(counts)}. Only datasets with the same channels can be "
                 "merged."
             )
+        here, there = ([channel.casefold() for channel in each.channels] for each in (source, first))
+        if here != there and sorted(here) == sorted(there):
+            raise LabelTableError(
+                f"The order of the channels differs: {', '.join(first.channels)} in {first.name}, "
+                f"{', '.join(source.channels)} in {source.name}. Number the files of one as those of the other."
+            )
     names: list[tuple[str, ...]] = []
     alike: dict[str, tuple[str, ...]] = {}
     for source in sources:

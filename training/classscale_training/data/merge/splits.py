@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +47,15 @@ def _splits(source: Source) -> list[Split]:
     if len(names) == 1:
         return [{"train": names, "val": []}]
     if file is not None:
-        return _read(file, set(names))
+        splits = _read(file, set(names))
+        left_out = sorted(set(names).difference(*(fold[part] for fold in splits for part in fold)))
+        if left_out:
+            more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+            sentence = (
+                f"Warning: the case {left_out[0]}{more} of {source.name} is in no fold of {file}: nothing learns it."
+            )
+            print(sentence, file=sys.stderr)
+        return splits
     from sklearn.model_selection import KFold
 
     folds = KFold(min(_FOLDS, len(names)), shuffle=True, random_state=12345)  # nnU-Net's seed
