@@ -376,6 +376,11 @@ def sections() -> list[str]:
             ("merged_toy", command("merged_toy"), with_bars()),
             ("merged_brains", command("merged_brains"), with_bars()),
         ),
+        section(
+            "17. Rotating and scaling label maps in training",
+            "One patch on one thread, as nnU-Net does it with a third of the patches. Stock is batchgeneratorsv2.",
+            ("label_augmentation", command("label_augmentation"), with_bars()),
+        ),
     ]
 
 

@@ -37,6 +37,7 @@ from ..network.low_rank_head import add_head
 from .case_sampling import CaseSampler, drawn_by_share
 from .case_validation import case_metrics, dice_by_dataset, merged_case_metrics, segment_case, write_summary
 from .checkpoint_check import check_labels, check_weights
+from .label_augmentation import in_one_pass
 from .label_index import check_meanings, label_index
 from .merged_training import MergedLoss, Output, of_network, with_datasets
 from .planner import RANK_ENTRY
@@ -131,8 +132,13 @@ class ClassScaleTrainer(nnUNetTrainer):
 
     @staticmethod
     def get_training_transforms(*arguments: Any, **options: Any) -> Any:
-        """Return nnU-Net's transforms, without the one that turns the label map into a channel for each region."""
-        return nnUNetTrainer.get_training_transforms(*arguments, **{**options, "regions": None})
+        """Return nnU-Net's transforms, without the one that turns the label map into a channel for each region.
+
+        Label maps are rotated and scaled in one pass (:mod:`.label_augmentation`).
+        """
+        found = nnUNetTrainer.get_training_transforms(*arguments, **{**options, "regions": None})
+        found.transforms = [in_one_pass(transform) for transform in found.transforms]
+        return found
 
     @staticmethod
     def get_validation_transforms(*arguments: Any, **options: Any) -> Any:
