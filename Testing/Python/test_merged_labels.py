@@ -159,6 +159,11 @@ def test_predictions_for_a_merged_dataset_are_evaluated_by_the_labels_of_each_ca
     of_the_network = str(tmp_path / "predictions" / "dataset.json")
     assert main(["evaluate", *folders, *options, "--dataset-json", of_the_network]) == ExitCode.FAULT
     assert "d001_x belongs to a merged dataset" in capsys.readouterr().err
+    for file in (tmp_path / "dataset.json", tmp_path / "predictions" / "dataset.json"):
+        file.rename(file.with_suffix(".kept"))
+    assert main(["evaluate", *folders, *options]) == 0
+    assert "the names are those of a merged dataset" in capsys.readouterr().err
+    (tmp_path / "dataset.kept").rename(tmp_path / "dataset.json")
     image = sitk.GetImageFromArray(np.array([[[9, 0, 0, 0]]], np.uint8))
     sitk.WriteImage(image, str(tmp_path / "predictions" / "d001_x.nii.gz"))
     assert main(["evaluate", *folders, *options]) == 4

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,6 +272,9 @@ def run(arguments: argparse.Namespace) -> int:
     merged = _merged(candidates[1]) if arguments.dataset_json is None else _merged(arguments.dataset_json)
     if merged is not None and arguments.dataset_json is None:
         dataset_json = candidates[1]  # that of the predictions has no names for labels of several classes
+    if dataset_json is None and any(re.match(r"d\d{3}_", name) for name in _files(arguments.reference)):
+        sentence = "the names are those of a merged dataset, whose labels may stand for several classes"
+        print(f"Warning: {sentence}. Give its dataset.json (--dataset-json).", file=sys.stderr)
     if merged is None and dataset_json is not None:
         _refuse_merged(dataset_json, _files(arguments.reference))
     names, ignore = names_and_ignore(dataset_json) if dataset_json else ({}, None)

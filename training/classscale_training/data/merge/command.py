@@ -13,6 +13,7 @@ from typing import Any
 from ClassScaleSegLib.errors import ClassScaleError
 
 from ..raw_dataset import dataset_path, raw_folder
+from .class_names import words
 from .conflicts import check_meaning
 from .meaning import resolve
 from .plan import Plan, make_plan
@@ -108,6 +109,8 @@ def describe(plan: Plan) -> Iterator[str]:
             value = sets.get(label.members, 0)
             members = [meaning.names[member] for member in label.members]
             what = f", which stands for {_listed(members)}" if len(members) > 1 else ""
+            if len(members) == 1 and not label.rows and sorted(words(members[0])) != sorted(words(label.label.name)):
+                what = ", which has the same codes"
             yield f"  {label.label.value} {label.label.name} -> {value} {names[value]}{what}"
         contents = [meaning.names[member] for member in background if member]
         absent = [meaning.names[number] for number in dataset.absent(len(meaning.names))]

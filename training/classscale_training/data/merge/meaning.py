@@ -136,6 +136,11 @@ class _Resolver:
         else:
             index = self._dataset(row)
             if index is not None:
+                several = [label.name for label in self.sources[index].table.lookup(row.label)]
+                if len(several) > 1:
+                    names = " and ".join(several)
+                    self._fault(f"{self.sources[index].name} has {names}. Write the name exactly as one of them.", row)
+                    return
                 try:
                     value = self.sources[index].table.by_name(row.label).value
                     self.rows.setdefault((index, value), []).append(row)

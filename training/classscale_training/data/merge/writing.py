@@ -18,7 +18,7 @@ from ClassScaleSegLib.files import unwritable
 from ClassScaleSegLib.locking import locked
 
 from ...files import write_json
-from ..merged_labels import ENTRY
+from ..merged_labels import ENTRY, Merged
 from ..parallel import map_cases
 from .case_files import place_image, write_label
 from .plan import Plan, class_table, taxonomy_rows
@@ -89,6 +89,7 @@ def write_merged(
     rows = [list(map(str, row)) for row in taxonomy_rows(plan, taxonomy)]
     recipe = _recipe(folder, plan, cases, {"dataset": dataset, "taxonomy": rows, "splits": splits})
     _refuse_foreign(folder)
+    Merged.of(dataset)  # what training would refuse is not written
     with locked(folder / LOCK, f"{folder.name} is being merged"):
         if _claim(folder, recipe, overwrite):
             return Written(True, len(cases), {})
@@ -235,7 +236,10 @@ def _difference(found: dict[str, Any], recipe: dict[str, Any]) -> str:
     before, now = found["files"], recipe["files"]
     if before != now:
         changed = [name for name in (*now, *before) if before.get(name) != now.get(name)]
-        return f"its cases have changed since ({len(set(changed))} files, among them {changed[0]})"
+        if not set(before) & set(now):
+            return "from other datasets"
+        count = f"{len(set(changed))} file{'s' if len(set(changed)) > 1 else ''}"
+        return f"its cases have changed since ({count}, among them {changed[0]})"
     what = {"maps": "labels", "taxonomy": "labels", "splits": "folds", "dataset": "channels or shares"}
     names = [text for key, text in what.items() if found.get(key) != recipe[key]]
     return f"with other {names[0]}" if names else "by another version"
