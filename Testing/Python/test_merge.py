@@ -106,7 +106,7 @@ def test_a_finished_merge_is_left_alone_and_another_needs_overwrite(raw):
     with pytest.raises(OutputExistsError, match=r"with other channels or shares\. Allow overwriting"):
         merge(NUMBERS, 900, options(raw, shares={1: 1, 2: 1}))
     save(labels(3)[::-1], raw / B / "labelsTr" / "c0.nii.gz")
-    with pytest.raises(OutputExistsError, match="its cases have changed since .1 files, among them labelsTr/d002_c0"):
+    with pytest.raises(OutputExistsError, match="its cases have changed since .1 file, among them labelsTr/d002_c0"):
         merge(NUMBERS, 900, options(raw))
     assert content(folder) == before
     (folder / "mine.txt").write_text("of the user")
