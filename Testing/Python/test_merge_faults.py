@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import subprocess
+import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 from classscale_training.data.merge import writing
@@ -211,3 +216,25 @@ def test_a_process_that_is_killed_is_a_sentence(raw, monkeypatch):
     monkeypatch.setattr(writing, "map_cases", broken)
     with pytest.raises(OutOfMemoryError, match=r"wrote d001_c1\.nii\.gz or a case near it .* fewer processes"):
         merge(NUMBERS, 900, options(raw, workers=2))
+
+
+def test_processes_end_with_a_parent_that_is_killed():
+    code = (
+        "import time; from classscale_training.data.parallel import map_cases; list(map_cases(time.sleep, [60, 60], 2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    found: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + 60
+        while sum("spawn_main" in " ".join(child.cmdline()) for child in found) < 2:
+            assert parent.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+            found = psutil.Process(parent.pid).children(recursive=True)
+        time.sleep(2)  # until the processes have begun to work
+        parent.kill()
+        parent.wait()
+        assert not psutil.wait_procs(found, timeout=20)[1]
+    finally:
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
