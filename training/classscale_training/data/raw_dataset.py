@@ -55,12 +55,23 @@ def raw_folder(dataset_id: int, nnunet_raw: Path | None = None) -> Path:
     :param nnunet_raw: as for :func:`dataset_folder`.
     :raises ClassScaleError: if there is none, or more than one.
     """
-    root = nnunet_raw or _nnunet_raw()
-    found = sorted(folder for folder in root.glob(f"Dataset{dataset_id:03d}_*") if folder.is_dir())
+    return find_dataset(nnunet_raw or _nnunet_raw(), "nnUNet_raw", str(dataset_id))
+
+
+def find_dataset(root: Path, variable: str, name_or_id: str) -> Path:
+    """Return the folder ``DatasetXXX_Name`` with a name or number.
+
+    :param root: folder of all datasets.
+    :param variable: environment variable of nnU-Net that names ``root``.
+    :raises ClassScaleError: if there is none, or more than one with that number.
+    """
+    number = name_or_id.isdecimal()
+    candidates = root.glob(f"Dataset{int(name_or_id):03d}_*") if number else [root / name_or_id]
+    found = sorted(folder for folder in candidates if folder.is_dir())
     if len(found) != 1:
         names = ", ".join(folder.name for folder in found) or "none"
         raise ClassScaleError(
-            f"Expected one dataset {dataset_id} in {root} (nnUNet_raw); found {names}. Check the number, and the "
+            f"Expected one dataset {name_or_id} in {root} ({variable}); found {names}. Check the name or ID, and the "
             "environment variable."
         )
     return found[0]

@@ -317,18 +317,9 @@ def _dataset_folder(variable: str, name_or_id: str) -> Path:
 
     :raises ClassScaleError: if there is no such folder, or more than one with that ID.
     """
-    root = Path(os.environ[variable])
-    if name_or_id.isdecimal():
-        found = sorted(root.glob(f"Dataset{int(name_or_id):03d}_*"))
-    else:
-        found = [root / name_or_id] if (root / name_or_id).is_dir() else []
-    if len(found) != 1:
-        names = ", ".join(folder.name for folder in found) or "none"
-        raise ClassScaleError(
-            f"Expected one dataset {name_or_id} in {root} ({variable}); found {names}. Check the name or ID, and the "
-            "environment variable."
-        )
-    return found[0]
+    from ..data.raw_dataset import find_dataset
+
+    return find_dataset(Path(os.environ[variable]), variable, name_or_id)
 
 
 def _preprocessed_json(name_or_id: str, name: str) -> dict:
