@@ -22,7 +22,6 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,49 +30,33 @@ import SimpleITK as sitk
 from classscale_training.data.merged_labels import ENTRY, Merged
 from measure import DATA, Bar, Job, mebibytes, parse, report
 from nnunet_runs import model_folder, ours, prepare, train
+from raw_datasets import labels_of, people, read_case, unique, write_dataset
 
 MOUSE, ATLAS, PEOPLE, MERGED, UNITED = 291, 292, 500, 900, 901
 FEW = 40  # classes
 PATCH, BATCH = (64, 64, 64), 2
 MICE_AS_LARGE = 8
-_NOT_SCORED = (42, 43, 63, 64, 15, 65, 66, 74)  # of MICCAI 2012; see the README of the data
 TAXONOMY = Path(__file__).with_name("merged_brains.csv")
 
 
 def write_datasets(root: Path, data: Path, quick: bool) -> None:
     """Write the raw datasets, the merged one, and the same with few classes."""
     mice = [(f"image_{number}.nii.gz", f"label_{number}.nii.gz") for number in range(1, 3 if quick else 6)]
-    values = np.unique(np.concatenate([np.unique(_labels(data / "mouse_fvb" / label)[0]) for _, label in mice]))
+    values = np.unique(np.concatenate([np.unique(labels_of(data / "mouse_fvb" / label)[0]) for _, label in mice]))
     names = {int(value): f"mouse structure {value}" for value in values if value}
-    _write(root, MOUSE, "Mouse", names, [_read(data / "mouse_fvb", *files, scale=MICE_AS_LARGE) for files in mice])
-    atlas, image = _labels(data / "spl_brain" / "hncma-atlas.nrrd")
+    write_dataset(
+        root, MOUSE, "Mouse", names, [read_case(data / "mouse_fvb", *files, scale=MICE_AS_LARGE) for files in mice]
+    )
+    atlas, image = labels_of(data / "spl_brain" / "hncma-atlas.nrrd")
     atlas[atlas == 1] = 0  # one stray voxel without a name
     present = set(np.unique(atlas).tolist()) - {0}
     with open(data / "spl_brain" / "hncma-atlas-lut.tsv", encoding="utf-8") as stream:
         named = {int(row["value"]): row["label"] for row in csv.DictReader(stream, delimiter="\t")}
     made = [(_synthetic(atlas, seed), atlas, image) for seed in range(1 if quick else 3)]
-    _write(root, ATLAS, "SPLBrain", _unique({value: named[value] for value in sorted(present)}), made)
-    people = sorted((data / "miccai2012").glob("*_t1.nii.gz"))[: 2 if quick else None]
-    with open(data / "miccai2012" / "labels.csv", encoding="utf-8-sig") as stream:
-        table = {int(row["Label Number"]): row["Label Name"] for row in csv.DictReader(stream)}
-    pairs = [(file.name, file.name.replace("_t1", "_labels")) for file in people]
-    found = [_read(data / "miccai2012", *pair) for pair in pairs]
-    scored = sorted(set(np.unique(np.concatenate([np.unique(labels) for _, labels, _ in found]))) - {0, *_NOT_SCORED})
-    _write(root, PEOPLE, "People", _unique({int(value): table[int(value)] for value in scored}), found)
+    write_dataset(root, ATLAS, "SPLBrain", unique({value: named[value] for value in sorted(present)}), made)
+    write_dataset(root, PEOPLE, "People", *people(data / "miccai2012", 2 if quick else None))
     ours(root, "merge", "-d", MOUSE, ATLAS, PEOPLE, "--into", MERGED, "--name", "Brains", "--taxonomy", TAXONOMY)
     _unite(root)
-
-
-def _labels(file: Path) -> tuple[np.ndarray, sitk.Image]:
-    image = sitk.ReadImage(str(file))
-    return np.rint(sitk.GetArrayFromImage(image)).astype(np.int64), image
-
-
-def _read(folder: Path, image: str, label: str, scale: float = 1) -> tuple[np.ndarray, np.ndarray, sitk.Image]:
-    labels, geometry = _labels(folder / label)
-    geometry.SetSpacing([scale * width for width in geometry.GetSpacing()])
-    geometry.SetOrigin([scale * place for place in geometry.GetOrigin()])
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / image))), labels, geometry
 
 
 def _synthetic(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -86,43 +69,6 @@ def _synthetic(labels: np.ndarray, seed: int) -> np.ndarray:
     return (blurred + random.normal(0, 20, labels.shape)).clip(0, 32767).astype(np.int16)
 
 
-def _unique(names: dict[int, str]) -> dict[int, str]:
-    """Number the names that occur twice in a table."""
-    seen: dict[str, int] = {}
-    for value, name in names.items():
-        seen[name] = seen.get(name, 0) + 1
-        names[value] = name if seen[name] == 1 else f"{name} {seen[name]}"
-    return names
-
-
-def _write(
-    root: Path,
-    number: int,
-    name: str,
-    names: dict[int, str],
-    cases: Sequence[tuple[np.ndarray, np.ndarray, sitk.Image]],
-) -> None:
-    """Write a raw dataset; label values become 1, 2, 3 ... in the order of ``names``, and 0 where they have no name."""
-    folder = root / "raw" / f"Dataset{number}_{name}"
-    table = np.zeros(max(int(labels.max()) for _, labels, _ in cases) + 1, np.uint16)
-    table[list(names)] = range(1, len(names) + 1)
-    for index, (image, labels, geometry) in enumerate(cases, 1):
-        for part, voxels, ending in (("imagesTr", image, "_0000"), ("labelsTr", table[labels], "")):
-            file = folder / part / f"{name}_{index:02d}{ending}.nii.gz"
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                written = sitk.GetImageFromArray(voxels)
-                written.CopyInformation(geometry)
-                sitk.WriteImage(written, str(file), useCompression=True)
-    content = {
-        "channel_names": {"0": "MR"},
-        "labels": {"background": 0, **{label: value for value, label in enumerate(names.values(), 1)}},
-        "numTraining": len(cases),
-        "file_ending": ".nii.gz",
-    }
-    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
-
-
 def _unite(root: Path) -> None:
     merged, united = root / "raw" / f"Dataset{MERGED}_Brains", root / "raw" / f"Dataset{UNITED}_United"
     if (united / "dataset.json").exists():
@@ -130,7 +76,7 @@ def _unite(root: Path) -> None:
     shutil.copytree(merged / "imagesTr", united / "imagesTr", dirs_exist_ok=True)
     (united / "labelsTr").mkdir(exist_ok=True)
     for file in (merged / "labelsTr").iterdir():
-        labels, geometry = _labels(file)
+        labels, geometry = labels_of(file)
         written = sitk.GetImageFromArray(np.where(labels > 0, labels % FEW + 1, 0).astype(np.uint8))
         written.CopyInformation(geometry)
         sitk.WriteImage(written, str(united / "labelsTr" / file.name), useCompression=True)

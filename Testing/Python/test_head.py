@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,10 @@ import torch
 from classscale_training import ClassScaleHead, CrossEntropyDiceLoss, DeepSupervisionLoss, SoftDice
 from classscale_training.network.low_rank_head import add_head
 from classscale_training.nnunet.pretrained import whole_network
+from ClassScaleSegLib import open_model
 from ClassScaleSegLib.errors import ModelError
 from ClassScaleSegLib.models.low_rank import fold_low_rank_head
+from ClassScaleSegLib.resources import resource
 from conftest import small_dataset, small_plans, stock_network
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
@@ -157,6 +160,22 @@ def test_an_encoder_as_nnssl_writes_it_is_taken_over_and_its_first_layer_repeate
             value = value.repeat(1, 2, 1, 1, 1) / 2
         assert value.equal(network.state_dict()[name]), name
     assert network.state_dict()[first].shape[1] == 2
+
+
+def test_a_model_of_the_catalogue_gives_all_but_its_last_layer():
+    model = open_model(resource("Models", "toy-120.zip"))
+    plans = {**small_plans(), "configurations": {"3d_fullres": dict(model.configuration.configuration)}}
+    stock = stock_network(plans, small_dataset(CLASSES - 1), seed=5)
+    stock.decoder.deep_supervision = True
+    network = add_head(stock, CLASSES)
+    with whole_network(Path("toy-120"), lambda: network) as whole:
+        weights = torch.load(whole, weights_only=True)["network_weights"]
+    known = model.backbones[0].state_dict()
+    shared = [name for name in known if ".seg_layers." not in name]
+    assert shared and all(known[name].equal(weights[name]) for name in shared)
+    with pytest.raises(ModelError, match="toy-120: the model does not fit the plans: encoder.stages.0"):
+        with whole_network(Path("toy-120"), network_with_head):
+            pass
 
 
 def test_an_encoder_of_another_architecture_is_refused_by_name(tmp_path):

@@ -25,6 +25,7 @@ from .data.merge import command as merge
 from .evaluation import evaluate
 from .nnunet import commands as nnunet
 from .nnunet.environment import trainer_folder
+from .nnunet.pretraining import command as pretrain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, add_arguments, run, summary in (
         ("plan", nnunet.add_plan_arguments, nnunet.plan, "check a dataset and choose spacing, patch size and network"),
         ("preprocess", nnunet.add_preprocess_arguments, nnunet.preprocess, "resample and normalise a planned dataset"),
+        ("pretrain", pretrain.add_arguments, pretrain.run, "learn an encoder from images, without labels"),
         ("train", nnunet.add_train_arguments, nnunet.train, "train one fold, resume a training, or validate it"),
         ("validate", nnunet.add_validate_arguments, nnunet.train, "validate a finished training"),
         ("export", nnunet.add_export_arguments, nnunet.export, "write a bundle, or a model folder for stock nnU-Net"),

@@ -7,7 +7,6 @@ Arguments and folders are those of nnU-Net's commands (``nnUNetv2_plan_and_prepr
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 
+from .dataset_folders import check_configuration, dataset_folder, preprocessed_json
 from .environment import make_torchvision_importable, register_trainers, require_folders
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def plan(options: argparse.Namespace) -> int:
         return made
 
     bar, checked = not options.no_pbar, options.verify_dataset_integrity
-    folders = {dataset: _dataset_folder("nnUNet_raw", str(dataset)) for dataset in options.d}
+    folders = {dataset: dataset_folder("nnUNet_raw", str(dataset)) for dataset in options.d}
     found = {dataset: check_dataset(folder, options.npfp, bar) for dataset, folder in folders.items()}
     for dataset, raw in found.items():
         clean = options.clean or replace_splits(folders[dataset], raw.content)
@@ -152,19 +152,19 @@ def preprocess(options: argparse.Namespace) -> int:
     from .dataset_check import check_dataset
     from .label_index import begin_index, index_file
 
-    plans = {dataset: _preprocessed_json(str(dataset), f"{options.plans_name}.json") for dataset in options.d}
+    plans = {dataset: preprocessed_json(str(dataset), f"{options.plans_name}.json") for dataset in options.d}
     processes = options.np or [_PROCESSES.get(configuration, 4) for configuration in options.c]
-    folders = {dataset: _dataset_folder("nnUNet_raw", str(dataset)) for dataset in options.d}
+    folders = {dataset: dataset_folder("nnUNet_raw", str(dataset)) for dataset in options.d}
     bar = not options.no_pbar
     found = {dataset: check_dataset(folder, max(processes), bar) for dataset, folder in folders.items()}
     for dataset, raw in found.items():
         merged = Merged.of(raw.content)
-        if merged is not None and merged != Merged.of(_preprocessed_json(str(dataset), "dataset.json")):
+        if merged is not None and merged != Merged.of(preprocessed_json(str(dataset), "dataset.json")):
             raise ModelError(
                 f"{folders[dataset].name} has been merged in another way since it was planned: run "
                 "`classscaleseg-train plan` again."
             )
-        manager, there = PlansManager(plans[dataset]), _dataset_folder("nnUNet_preprocessed", str(dataset))
+        manager, there = PlansManager(plans[dataset]), dataset_folder("nnUNet_preprocessed", str(dataset))
         known = sorted(set(options.c) & set(manager.available_configurations))
         places = [there / manager.get_configuration(configuration).data_identifier for configuration in known]
         for place in places:
@@ -191,8 +191,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "-pretrained_weights",
         type=Path,
-        metavar="FILE",
-        help="start from the weights of a checkpoint of nnU-Net, or from an encoder that nnssl trained",
+        metavar="MODEL",
+        help="start from the weights of a checkpoint of nnU-Net, from an encoder that `pretrain` or nnssl trained, or "
+        "from a model: a bundle, a folder, or a name such as head-mr-312",
     )
     add("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
     add("--c", action="store_true", help="continue from the latest checkpoint")
@@ -210,12 +211,8 @@ def train(options: argparse.Namespace) -> int:
     :raises ModelError: if plans, configuration or pretrained weights are missing or do not fit.
     """
     require_folders("nnUNet_preprocessed", "nnUNet_results")
-    plans = _preprocessed_json(options.dataset_name_or_id, f"{options.p}.json")
-    if options.configuration not in plans["configurations"]:
-        raise ModelError(
-            f"The plans {options.p} have no configuration {options.configuration}, only "
-            f"{', '.join(plans['configurations'])}: name one of these."
-        )
+    plans = preprocessed_json(options.dataset_name_or_id, f"{options.p}.json")
+    check_configuration(plans, options.p, options.configuration)
     if options.npz:
         _refuse_probabilities(options.dataset_name_or_id)
     register_trainers()
@@ -302,7 +299,7 @@ def export(options: argparse.Namespace) -> int:
     folder = options.m
     if folder is None:
         require_folders("nnUNet_results")
-        folder = _dataset_folder("nnUNet_results", options.d) / f"{options.tr}__{options.p}__{options.c}"
+        folder = dataset_folder("nnUNet_results", options.d) / f"{options.tr}__{options.p}__{options.c}"
     if options.stock:
         written = export_stock(folder, options.o, options.f, options.chk, options.overwrite)
     else:
@@ -312,29 +309,11 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _dataset_folder(variable: str, name_or_id: str) -> Path:
-    """Return ``<folder of the variable>/DatasetXXX_Name``.
-
-    :raises ClassScaleError: if there is no such folder, or more than one with that ID.
-    """
-    from ..data.raw_dataset import find_dataset
-
-    return find_dataset(Path(os.environ[variable]), variable, name_or_id)
-
-
-def _preprocessed_json(name_or_id: str, name: str) -> dict:
-    """Read a JSON file that ``classscaleseg-train plan`` wrote."""
-    file = _dataset_folder("nnUNet_preprocessed", name_or_id) / name
-    if not file.is_file():
-        raise ModelError(f"{file} does not exist: run `classscaleseg-train plan` first, or name plans that exist.")
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def _refuse_probabilities(name_or_id: str) -> None:
     from ..data.merged_labels import Merged
     from .trainer import MAX_CLASSES_WITH_PROBABILITIES
 
-    dataset = _preprocessed_json(name_or_id, "dataset.json")
+    dataset = preprocessed_json(name_or_id, "dataset.json")
     if Merged.of(dataset) is not None:
         raise ClassScaleError("--npz is not possible with a merged dataset. Leave it out.")
     classes = len(dataset["labels"])
@@ -353,7 +332,7 @@ def _network(options: argparse.Namespace, plans: dict) -> torch.nn.Module:
 
     manager = PlansManager(plans)
     configuration = manager.get_configuration(options.configuration)
-    dataset = _preprocessed_json(options.dataset_name_or_id, "dataset.json")
+    dataset = preprocessed_json(options.dataset_name_or_id, "dataset.json")
     channels = determine_num_input_channels(manager, configuration, dataset)
     heads = manager.get_label_manager(dataset).num_segmentation_heads
     return ClassScaleTrainer.build_network_architecture(manager, configuration, channels, heads)

@@ -1,8 +1,9 @@
-"""Start a training from a self-supervised encoder, as nnssl publishes them (the OpenMind models, for example).
+"""Start a training from a self-supervised encoder, or from a model that the engine opens.
 
-Such a checkpoint holds ``network_weights`` and an ``nnssl_adaptation_plan``, which names the prefixes of its encoder
-and stem. nnU-Net's ``-pretrained_weights`` expects a whole network. So this module writes a checkpoint of a whole
-network, in which encoder and stem are pretrained and everything else has its initial weights.
+``classscaleseg-train pretrain`` and nnssl (the OpenMind models, for example) write checkpoints of encoders: they hold
+``network_weights`` and an ``nnssl_adaptation_plan``, which names the prefixes of encoder and stem. nnU-Net's
+``-pretrained_weights`` expects a whole network. So this module writes a checkpoint of a whole network, in which encoder
+and stem are pretrained and everything else has its initial weights. Of a model, everything but the last layer is taken.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from ClassScaleSegLib.catalog.catalog import resolve_model
 from ClassScaleSegLib.errors import ModelError, named
+from ClassScaleSegLib.models.files import open_source
+from ClassScaleSegLib.models.model import read_parts
+from ClassScaleSegLib.models.network import fit_weights
 
 from .checkpoint_check import check_weights
 
@@ -23,19 +28,24 @@ from .checkpoint_check import check_weights
 def whole_network(file: Path, build: Callable[[], torch.nn.Module]) -> Iterator[Path]:
     """Provide a checkpoint that nnU-Net's ``-pretrained_weights`` accepts, for the duration of a ``with`` block.
 
-    :param file: a checkpoint of nnU-Net or nnssl.
+    :param file: a checkpoint of nnU-Net or nnssl (``.pth``), a bundle, a model folder, or a model of the catalogue by
+        name; of several folds, the first one counts.
     :param build: returns the network to be trained.
-    :returns: ``file`` itself, or a temporary checkpoint with its encoder.
+    :returns: ``file`` itself, or a temporary checkpoint with its encoder or with the weights of the model.
     :raises ModelError: if the file is missing, or its weights or encoder do not fit the network.
     """
-    content = _self_supervised(file)
     network = build()
-    if content is None:
-        check_weights(file, network, pretrained=True)
-        yield file
-        return
-    with named(file):
-        adopt_encoder(network, content)
+    if file.suffix == ".pth" or (file.is_file() and file.suffix.lower() != ".zip"):
+        content = _self_supervised(file)
+        if content is None:
+            check_weights(file, network, pretrained=True)
+            yield file
+            return
+        with named(file):
+            adopt_encoder(network, content)
+    else:
+        with named(file):
+            adopt_model(network, _model_weights(file))
     with TemporaryDirectory() as folder:
         whole = Path(folder) / "checkpoint_pretrained.pth"
         torch.save({"network_weights": network.state_dict()}, whole)
@@ -51,6 +61,38 @@ def _self_supervised(file: Path) -> dict | None:
     except Exception:  # nnU-Net's own checkpoints hold NumPy numbers, which weights_only refuses
         return None
     return content if isinstance(content, dict) and "nnssl_adaptation_plan" in content else None
+
+
+def _model_weights(source: Path) -> dict[str, torch.Tensor]:
+    (path, *_) = resolve_model(str(source))
+    with open_source(path, None) as files:
+        parts = read_parts(files, None, "final", None)
+    return fit_weights(parts.network, parts.weights[0][1])
+
+
+def adopt_model(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Load the weights of a model into a network, except those of the last layers.
+
+    :param weights: as :func:`.fit_weights` returns them, each tensor by one of its names.
+    :raises ModelError: naming the first tensor that is missing or has another shape.
+    """
+    names: dict[int, list[str]] = {}
+    tensors = network.state_dict(keep_vars=True)
+    for name, tensor in tensors.items():
+        if ".seg_layers." not in name:
+            names.setdefault(id(tensor), []).append(name)
+    found = {}
+    for aliases in names.values():
+        value = next((weights[name] for name in aliases if name in weights), None)
+        wanted = tuple(tensors[aliases[0]].shape)
+        if value is None or tuple(value.shape) != wanted:
+            fault = "is missing" if value is None else f"has shape {tuple(value.shape)}, the network has {wanted}"
+            raise ModelError(
+                f"the model does not fit the plans: {aliases[0]} {fault}. Plan with the architecture of this model, or "
+                "give another one."
+            )
+        found[aliases[0]] = value
+    network.load_state_dict(found, strict=False)
 
 
 def adopt_encoder(network: Any, content: dict) -> None:

@@ -1,0 +1,124 @@
+"""Pretrain on images without labels, and train on few labelled ones: against random weights, same steps.
+
+    python Testing/Benchmarks/pretraining.py [--part 1/2] [--root FOLDER] [--data FOLDER]
+
+The subjects, split and network are those of ``miccai2012.py`` (see there for source and licence), at 3 mm with patches
+of 48x64x48, which hold a whole brain. ``classscaleseg-train pretrain`` learns from the twelve training images without
+labels, once with zeros for what is hidden and once sparse. ``ClassScaleTrainer`` then does 100 steps with 1, 3 or 12 of
+the subjects labelled, from random weights and from each encoder, with three seeds. Three further subjects are for
+testing, segmented at 1 mm. The results are ``results/pretraining.json``. What was done before is not done again;
+``--part 1/2`` and ``--part 2/2`` share the trainings between two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from measure import DATA, Bar, report, run_job
+from miccai2012 import CASES, FOLDER, NAME, NUMBER, TEST, command, counts, figures, prepare, variables
+
+SPACING, PATCH = ("3", "3", "3"), [48, 64, 48]
+NETWORK = (PATCH, [16, 32, 64, 96, 128], [1, 1, 2, 2, 2], [1, 1, 1, 1])
+LABELLED, SEEDS = (12, 3, 1), (0, 1, 2)  # the folds 0, 1, 2
+STARTS = {"random": None, "masked": [], "sparse": ["--sparse"]}
+EPOCHS, STEPS = 10, 100  # of the pretraining
+TUNING = 100
+TRAINER, PLANS = "ClassScaleTrainer_benchmark", "ClassScalePlans"
+
+
+def encoder(root: Path, start: str) -> Path:
+    """Pretrain, or continue, and return the checkpoint."""
+    results = f"pretrained-{start}"
+    folder = root / results / FOLDER / f"ClassScalePretrainer__{PLANS}__small" / "fold_0"
+    if not (folder / "checkpoint_final.pth").exists():
+        arguments = [
+            "-d",
+            NUMBER,
+            "-c",
+            "small",
+            "-f",
+            0,
+            "-device",
+            "cpu",
+            "--epochs",
+            EPOCHS,
+            "--steps",
+            STEPS,
+            "--c",
+        ]
+        run_job(command(False, "pretrain", *arguments, *STARTS[start]), 1, **variables(root, results))
+    return folder / "checkpoint_final.pth"
+
+
+def tuned(root: Path, start: str, fold: int, seed: int) -> Path:
+    """Train from an encoder or from random weights, and return the model folder."""
+    results = f"tuned-{start}-{LABELLED[fold]}-{seed}"
+    model = root / results / FOLDER / f"{TRAINER}__{PLANS}__small"
+    if not (model / f"fold_{fold}" / "checkpoint_final.pth").exists():
+        given = ["-pretrained_weights", encoder(root, start)] if STARTS[start] is not None else []
+        arguments = [NUMBER, "small", fold, "-tr", TRAINER, "-device", "cpu", *given]
+        environ = variables(root, results, BENCHMARK_EPOCHS=5, BENCHMARK_STEPS=TUNING // 5, BENCHMARK_SEED=seed)
+        run_job(command(False, "train", *arguments), 1, **environ)
+    return model
+
+
+def measured(root: Path, start: str, fold: int, seed: int) -> dict[str, float]:
+    """Return the figures of a training on the test subjects."""
+    from ClassScaleSegLib import open_model
+
+    kept = root / f"tuned-{start}-{LABELLED[fold]}-{seed}.json"
+    if not kept.exists():
+        model = open_model(tuned(root, start, fold, seed), folds=[str(fold)], checkpoint="final")
+        found = np.stack([counts(root, model, case) for case in range(CASES - TEST + 1, CASES + 1)])
+        kept.write_text(json.dumps(figures(found)))
+    return json.loads(kept.read_text())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--root", type=Path, default=Path(".benchmarks/pretraining"), help="folder for models and images"
+    )
+    parser.add_argument("--data", type=Path, default=DATA / "miccai2012", help="folder with the fifteen subjects")
+    parser.add_argument("--part", default="1/1", help="which trainings to do, such as 1/2")
+    options = parser.parse_args()
+    root = options.root.resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    number, of = map(int, options.part.split("/"))
+    if not (root / "preprocessed" / FOLDER / f"{PLANS}_small").exists():
+        subjects = [f"{NAME}_{index:02d}" for index in range(1, CASES + 1)]
+        splits = [{"train": subjects[:count], "val": subjects[-TEST:]} for count in LABELLED]
+        prepare(root, options.data, SPACING, {"small": NETWORK}, splits, stock=False)
+    jobs = [(start, fold, seed) for seed in SEEDS for fold in range(len(LABELLED)) for start in STARTS]
+    for job in jobs[number - 1 :: of]:
+        measured(root, *job)
+    if not all((root / f"tuned-{start}-{LABELLED[fold]}-{seed}.json").exists() for start, fold, seed in jobs):
+        print("The other parts are not done yet.")
+        return 0
+    rows, means = [], {}
+    for fold, labelled in enumerate(LABELLED):
+        for start in STARTS:
+            dice = [measured(root, start, fold, seed)["Dice"] for seed in SEEDS]
+            pooled = [measured(root, start, fold, seed)["pooled Dice"] for seed in SEEDS]
+            means[start, labelled] = float(np.mean(dice))
+            rows.append(
+                {
+                    "labelled": labelled,
+                    "start": start,
+                    "Dice": round(float(np.mean(dice)), 4),
+                    "lowest": min(dice),
+                    "highest": max(dice),
+                    "pooled Dice": round(float(np.mean(pooled)), 4),
+                }
+            )
+    gains = {labelled: means["masked", labelled] - means["random", labelled] for labelled in LABELLED}
+    bars = [Bar(f"mean Dice pretrained minus random, {n} labelled", gain, 0, True) for n, gain in gains.items()]
+    return report(argparse.Namespace(quick=False, root=root), "pretraining", rows, bars)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The command ``classscaleseg-train pretrain``: learn an encoder from images, without labels.
+
+classscaleseg-train pretrain -d 300 -c 3d_fullres
+classscaleseg-train train 300 3d_fullres 0 -pretrained_weights .../fold_all/checkpoint_final.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from ClassScaleSegLib.errors import ClassScaleError
+
+from ...files import LATEST, PREVIOUS
+from ..dataset_folders import check_configuration, dataset_folder, preprocessed_json
+from ..environment import require_folders
+
+_DEFAULT_EPOCHS, _DEFAULT_STEPS, _DEFAULT_RATE, _DEFAULT_RATIO = 1000, 250, 0.01, 0.75
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of :func:`run`."""
+    add = parser.add_argument
+    add("-d", required=True, metavar="DATASET", help="name or ID of a preprocessed dataset")
+    add(
+        "-c",
+        dest="configuration",
+        default="3d_fullres",
+        metavar="CONFIGURATION",
+        help="configuration of the plans (default: 3d_fullres)",
+    )
+    add("-p", default="ClassScalePlans", metavar="PLANS", help="plans (default: ClassScalePlans)")
+    add("-f", default="all", metavar="FOLD", help="use the training cases of this fold alone (default: all cases)")
+    add(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="also use the images in this folder, which need no labels; they are named as in imagesTr",
+    )
+    add("--epochs", type=int, default=_DEFAULT_EPOCHS, help=f"number of epochs (default: {_DEFAULT_EPOCHS})")
+    add("--steps", type=int, default=_DEFAULT_STEPS, help=f"steps of an epoch (default: {_DEFAULT_STEPS})")
+    add(
+        "--learning-rate",
+        type=float,
+        default=_DEFAULT_RATE,
+        metavar="RATE",
+        help=f"learning rate at the beginning (default: {_DEFAULT_RATE})",
+    )
+    add(
+        "--mask-ratio",
+        type=float,
+        default=_DEFAULT_RATIO,
+        metavar="SHARE",
+        help=f"share of the blocks that are hidden (default: {_DEFAULT_RATIO})",
+    )
+    add("--block", type=int, metavar="VOXELS", help="side of a block (default: a voxel of the bottleneck)")
+    add("--sparse", action="store_true", help="let the encoder compute with visible voxels alone")
+    add("--seed", type=int, default=0, help="of the weights, patches and blocks (default: 0)")
+    add("-np", type=int, default=4, metavar="N", help="processes that preprocess --images (default: 4)")
+    add("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (default: cuda)")
+    add("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
+    add("--c", dest="resume", action="store_true", help="continue from the latest checkpoint")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Pretrain, and print the path of the checkpoint.
+
+    :param options: parsed from the arguments of :func:`add_arguments`.
+    :returns: 0.
+    :raises ClassScaleError: if nnU-Net's folders are not set, the dataset or images are not found, a number is out of
+        range, or the folder already holds a pretraining.
+    :raises ModelError: if plans or configuration are missing, or the network cannot be pretrained.
+    """
+    _check(options)
+    require_folders("nnUNet_preprocessed", "nnUNet_results")
+    print(f"The pretrained encoder is {_pretrain(options)}.")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    faults = {
+        "--epochs must be 1 or more": options.epochs < 1,
+        "--steps must be 1 or more": options.steps < 1,
+        "--mask-ratio must be between 0 and 1": not 0 < options.mask_ratio < 1,
+        "--learning-rate must be above 0": not options.learning_rate > 0,
+        "--block must be 1 or more": options.block is not None and options.block < 1,
+        "-f must be all or the number of a fold": options.f != "all" and not options.f.isdecimal(),
+    }
+    for sentence, wrong in faults.items():
+        if wrong:
+            raise ClassScaleError(f"{sentence}. Correct it.")
+
+
+def _pretrain(options: argparse.Namespace) -> Path:
+    """Pretrain in this process, which may be one of several, and return the final checkpoint."""
+    import torch
+
+    from .pretrainer import ClassScalePretrainer, PretrainingOptions
+
+    plans, dataset = (preprocessed_json(options.d, name) for name in (f"{options.p}.json", "dataset.json"))
+    check_configuration(plans, options.p, options.configuration)
+    fold = options.f if options.f == "all" else int(options.f)
+    if options.device == "cpu":
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    more = {} if options.images is None else _unlabelled(options, plans, dataset)
+    plans["continue_training"] = options.resume
+    trainer = ClassScalePretrainer(plans, options.configuration, fold, dataset, torch.device(options.device))
+    trainer.options = PretrainingOptions(
+        **{field: getattr(options, field) for field in PretrainingOptions.__dataclass_fields__}
+    )
+    trainer.more_cases = more
+    folder = Path(trainer.output_folder)
+    final = folder / "checkpoint_final.pth"
+    found = next((file for file in (final, folder / LATEST, folder / PREVIOUS) if file.exists()), None)
+    if found is not None and not options.resume:
+        raise ClassScaleError(f"{found} exists: continue with --c, or move the old pretraining away.")
+    if found is not None:
+        trainer.load_checkpoint(str(found))
+    if found != final:
+        trainer.run_training()
+        trainer.perform_actual_validation()
+    return final
+
+
+def _unlabelled(options: argparse.Namespace, plans: dict, dataset: dict) -> dict[str, tuple[Any, str]]:
+    """Preprocess the images without labels, and return them by names that no labelled case has."""
+    from .unlabelled import preprocess_unlabelled
+
+    place = dataset_folder("nnUNet_preprocessed", options.d) / f"{options.p}_{options.configuration}_unlabelled"
+    found = preprocess_unlabelled(options.images, place, plans, options.configuration, dataset, options.np)
+    return {f"unlabelled/{name}": (source, name) for name, source in found.items()}

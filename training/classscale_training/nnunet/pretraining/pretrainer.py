@@ -1,0 +1,290 @@
+"""nnU-Net's trainer as a masked autoencoder: it learns an encoder from images and ignores their labels.
+
+Plans, split, spatial augmentation, schedule and optimiser are nnU-Net's. The output folder holds the checkpoints, the
+log, and ``reconstruction.png``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from ClassScaleSegLib.errors import ModelError
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import distributed
+from torch._dynamo import OptimizedModule
+
+from ...files import LATEST, PREVIOUS, read_newest, save_whole
+from ..label_augmentation import in_one_pass
+from .masking import MaskedAutoencoder, check_block, hidden_variance, reconstruction_error
+from .nnssl_format import ENTRY, adaptation_plan, plain
+from .patches import Cases, MaskedPatches, Share, batches
+from .picture import draw
+
+_OWN = "classscale_pretraining"  # entry of a checkpoint with the options below
+_VALIDATION_SEED = 1  # added to the seed
+
+
+@dataclass(frozen=True)
+class PretrainingOptions:
+    """What can be chosen.
+
+    :ivar epochs: number of epochs.
+    :ivar steps: of an epoch; nnU-Net has 250.
+    :ivar learning_rate: at the beginning; it falls to 0 as nnU-Net's does.
+    :ivar mask_ratio: share of the blocks that are hidden.
+    :ivar block: side of the blocks in voxels; None for a voxel of the bottleneck.
+    :ivar sparse: whether the encoder sees visible voxels alone (:class:`.MaskedAutoencoder`).
+    :ivar seed: of the weights, the patches, and what is hidden of them.
+    """
+
+    epochs: int = 1000
+    steps: int = 250
+    learning_rate: float = 0.01
+    mask_ratio: float = 0.75
+    block: int | None = None
+    sparse: bool = False
+    seed: int = 0
+
+
+class ClassScalePretrainer(nnUNetTrainer):
+    """Pretrains the encoder of the plans' network; the arguments are those of nnU-Net's trainer.
+
+    :ivar options: set them before anything else is called.
+    :ivar more_cases: preprocessed cases without labels that are used beside those of the fold, as in :class:`.Cases`.
+    :raises ModelError: if the configuration is the second stage of a cascade.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_cascaded:
+            raise ModelError(
+                f"Configuration {configuration} is the second stage of a cascade, which takes label maps as input. "
+                "Pretrain 3d_fullres instead."
+            )
+        self.options, self.more_cases = PretrainingOptions(), {}
+        self.enable_deep_supervision = False
+        self.save_every = 1
+
+    def initialize(self) -> None:
+        """Build network, loss and optimiser, and check what was chosen against the network.
+
+        :raises ModelError: if it is no U-Net, or the blocks do not fit it.
+        """
+        self.num_epochs, self.num_iterations_per_epoch = self.options.epochs, self.options.steps
+        self.num_val_iterations_per_epoch = max(1, self.options.steps // 25)
+        self.initial_lr = self.options.learning_rate
+        torch.manual_seed(self.options.seed)
+        super().initialize()
+        network, patch = self.autoencoder.network, self.configuration_manager.patch_size
+        strides = np.prod([np.broadcast_to(stride, len(patch)) for stride in network.encoder.strides], 0)
+        block = self.options.block
+        self.block = tuple(map(int, strides)) if block is None else (block,) * len(patch)
+        check_block(patch, self.block, strides.tolist(), self.options.sparse)
+        if self.options.sparse:
+            self.autoencoder.make_sparse()
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> torch.nn.Module:
+        """Build the network of the plans with as many output as input channels, and make an autoencoder of it."""
+        network = get_network_from_plans(
+            configuration_manager.network_arch_class_name,
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.network_arch_init_kwargs_req_import,
+            num_input_channels,
+            num_input_channels,
+            allow_init=True,
+            deep_supervision=False,
+        )
+        return MaskedAutoencoder(network)
+
+    @property
+    def autoencoder(self) -> MaskedAutoencoder:
+        """The network, without what DDP and ``torch.compile`` put around it."""
+        network = self.network.module if self.is_ddp else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def _build_loss(self) -> Any:
+        return reconstruction_error
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Change nothing: there is one output."""
+
+    def plot_network_architecture(self) -> None:
+        """Change nothing: nnU-Net's plot needs another package."""
+
+    @staticmethod
+    def get_training_transforms(*arguments: Any, **options: Any) -> Any:
+        """Return nnU-Net's spatial transforms; grey values are what the network is to reconstruct."""
+        found = nnUNetTrainer.get_training_transforms(*arguments, **{**options, "regions": None})
+        found.transforms = [in_one_pass(t) for t in found.transforms if not isinstance(t, RandomTransform)]
+        return found
+
+    def get_dataloaders(self) -> tuple[Iterator[dict], Iterator[dict]]:
+        """Return the batches of the remaining steps, and those of the validation over and over."""
+        patch = self.configuration_manager.patch_size
+        rotation, dummy_2d, drawn, axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        masks = self.configuration_manager.use_mask_for_norm
+        training = self.get_training_transforms(patch, rotation, None, axes, dummy_2d, use_mask_for_norm=masks)
+        validation = self.get_validation_transforms(None)
+        known, unseen = (_cases(dataset) for dataset in self.get_tr_and_val_datasets())
+        learned = Cases({**known.by_name, **self.more_cases})
+        blocks = "x".join(map(str, self.block))
+        self.print_to_log_file(
+            f"Pretraining on {len(self.images)} images, of which blocks of {blocks} voxels are hidden."
+        )
+        ratio, seed, steps = self.options.mask_ratio, self.options.seed, self.options.steps
+        patches = MaskedPatches(learned, drawn, patch, training, self.block, ratio, seed)
+        fixed = MaskedPatches(unseen, patch, patch, validation, self.block, ratio, seed + _VALIDATION_SEED)
+        sizes = self._of_all_processes(self.batch_size)
+        share = Share(self.current_epoch * steps, self.options.epochs * steps, sizes, self.local_rank)
+        workers, pinned = get_allowed_n_proc_DA(), self.device.type == "cuda"
+        again = Share(0, self.num_val_iterations_per_epoch, sizes, self.local_rank)
+        self.example = fixed[0]
+        return batches(patches, share, workers, pinned), _repeated(fixed, again, pinned)
+
+    def validation_step(self, batch: dict) -> dict:
+        """Return the error of the hidden voxels, and their variance."""
+        target = batch["target"].to(self.device, non_blocking=True)
+        output = self.network(target)
+        return {"loss": reconstruction_error(output, target).item(), "variance": hidden_variance(target).item()}
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """Log the error, and how much of the variance is explained."""
+        found = [step for rank in self._of_all_processes(val_outputs) for step in rank]
+        error, variance = (float(np.mean([step[key] for step in found])) for key in ("loss", "variance"))
+        self.logger.log("val_losses", error, self.current_epoch)
+        self.explained = 1 - error / variance
+
+    def on_epoch_end(self) -> None:
+        """Log the epoch and write a checkpoint.
+
+        :raises ModelError: if the loss is no longer finite. The last checkpoint is that of the epoch before.
+        """
+        epoch = self.current_epoch
+        learned, unseen = (float(self.logger.get_value(key, step=-1)) for key in ("train_losses", "val_losses"))
+        if not np.isfinite([learned, unseen]).all():
+            raise ModelError(
+                f"The error is {learned} in epoch {epoch}: the learning rate is too high. Start again with a lower "
+                "--learning-rate."
+            )
+        self.print_to_log_file(
+            f"error of hidden voxels: {learned:.4f} in training, {unseen:.4f} in validation, where "
+            f"{self.explained:.1%} of the variance is explained"
+        )
+        if (epoch + 1) % self.save_every == 0 and epoch != self.num_epochs - 1:
+            self.save_checkpoint(str(Path(self.output_folder) / LATEST))
+        self.current_epoch += 1
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write a checkpoint in nnssl's format, and replace an older one only once the new one is complete.
+
+        :raises OutputError: if it cannot be written; the older checkpoints are then unchanged.
+        """
+        if self.local_rank or self.disable_checkpointing:
+            return
+        network, managers = self.autoencoder.network, (self.plans_manager, self.configuration_name)
+        content = {
+            "network_weights": network.state_dict(),
+            ENTRY: adaptation_plan(*managers, self.configuration_manager, network, self.num_input_channels),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": None if self.grad_scaler is None else self.grad_scaler.state_dict(),
+            "logging": self.logger.get_checkpoint(),
+            "current_epoch": self.current_epoch + 1,
+            "trainer_name": type(self).__name__,
+            _OWN: self._chosen(),
+        }
+        save_whole(Path(filename), lambda name: torch.save(plain(content), name))
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Continue from a checkpoint, or from the one before if it is damaged.
+
+        :raises ModelError: if none can be read, or it was pretrained with other options.
+        """
+        if not self.was_initialized:
+            self.initialize()
+        file = Path(filename_or_checkpoint)
+        files = [file, file.with_name(PREVIOUS)] if file.name == LATEST else [file]
+        content = read_newest(files, self._read, "Start the pretraining again without --c.")
+        for name, value in self._chosen().items():
+            if content[_OWN].get(name) != value:
+                raise ModelError(
+                    f"{file} was pretrained with {name} {content[_OWN].get(name)}, not {value}: choose the same, or "
+                    "move the old pretraining away."
+                )
+        self.autoencoder.network.load_state_dict(content["network_weights"])
+        self.optimizer.load_state_dict(content["optimizer_state"])
+        if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(content["grad_scaler_state"])
+        self.logger.load_checkpoint(content["logging"])
+        self.current_epoch = content["current_epoch"]
+
+    def _read(self, file: Path) -> dict[str, Any]:
+        content = torch.load(file, map_location=self.device, weights_only=True)
+        if not isinstance(content, dict) or _OWN not in content:
+            raise ModelError("is no checkpoint of `classscaleseg-train pretrain`")
+        return content
+
+    def _chosen(self) -> dict[str, Any]:
+        """Return what must not change in a pretraining."""
+        batch = self.configuration_manager.batch_size
+        more = {"batch": batch, "patch": list(self.configuration_manager.patch_size), "images": len(self.images)}
+        return {**asdict(self.options), "block": list(self.block), **more}
+
+    @functools.cached_property
+    def images(self) -> tuple[str, ...]:
+        """The names of the images that are learned from."""
+        return tuple(sorted([*map(str, self.do_split()[0]), *self.more_cases]))
+
+    def on_train_end(self) -> None:
+        """Finish as nnU-Net does, and remove ``checkpoint_previous.pth``."""
+        super().on_train_end()
+        if self.local_rank == 0:
+            (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
+
+    @torch.no_grad()
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Draw a patch of the validation: the image, what is visible of it, and the reconstruction."""
+        if self.local_rank == 0:
+            self.network.eval()
+            example = self.example[None].to(self.device)
+            found = self.autoencoder(example)
+            draw(Path(self.output_folder) / "reconstruction.png", example[0].cpu(), found[0].float().cpu())
+
+    def _of_all_processes(self, own: Any) -> list:
+        """Return what each process of a training on several GPUs passed; otherwise ``own`` alone."""
+        if not self.is_ddp:
+            return [own]
+        ranks: list = [None] * distributed.get_world_size()
+        distributed.all_gather_object(ranks, own)
+        return ranks
+
+
+def _cases(dataset: Any) -> Cases:
+    return Cases({name: (dataset, name) for name in dataset.identifiers})
+
+
+def _repeated(patches: MaskedPatches, share: Share, pinned: bool) -> Iterator[dict]:
+    while True:
+        yield from batches(patches, share, 0, pinned)

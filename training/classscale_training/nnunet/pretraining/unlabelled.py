@@ -1,0 +1,110 @@
+"""Preprocess images without labels, so that a pretraining can use them beside those of a dataset."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ClassScaleSegLib.errors import ClassScaleError, ImageError, reason
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from tqdm import tqdm
+
+from ...data.parallel import map_cases
+from ...files import write_json
+from ..preprocessing import ClassScalePreprocessor
+
+_ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")  # of a preprocessed case
+_DECIDES = ("spacing", "normalization_schemes", "use_mask_for_norm", "resampling_fn_data", "resampling_fn_data_kwargs")
+
+
+def preprocess_unlabelled(
+    images: Path, target: Path, plans: dict, configuration: str, dataset: dict, workers: int, bar: bool = True
+) -> Mapping[str, Any]:
+    """Preprocess images by the plans of a dataset, except those for which this has been done.
+
+    :param images: folder with files named as in nnU-Net's ``imagesTr``: ``NAME_0000.nii.gz`` for the first channel.
+    :param target: folder to write; it keeps what other folders of images left there.
+    :param plans: content of the plans file.
+    :param dataset: content of ``dataset.json``.
+    :param workers: number of processes.
+    :param bar: whether to show progress.
+    :returns: nnU-Net's dataset of each image.
+    :raises ClassScaleError: if the folder has no such images, or some without all channels.
+    :raises ImageError: if an image cannot be read.
+    """
+    files = _find(images, dataset["file_ending"], [*map(str, dataset["channel_names"].values())])
+    target.mkdir(parents=True, exist_ok=True)
+    entries = PlansManager(plans).get_configuration(configuration).configuration
+    prepared = {key: entries.get(key) for key in _DECIDES}
+    left = [(name, case) for name, case in files.items() if _noted(target, name) != _identity(case, prepared)]
+    options = {"target": target, "plans": plans, "configuration": configuration, "dataset": dataset}
+    run = functools.partial(_preprocess, prepared=prepared, **options)
+    done = map_cases(run, left, min(workers, len(left)))
+    for _ in tqdm(done, "Preprocessing images", total=len(left), disable=not bar or not left):
+        pass
+    return dict.fromkeys(files, nnUNetDatasetBlosc2(str(target), sorted(files)))
+
+
+def _find(folder: Path, ending: str, channels: list[str]) -> dict[str, tuple[Path, ...]]:
+    """Return the files of each image in a folder, one for each channel."""
+    named = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
+    found: dict[str, dict[int, Path]] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if match := named.fullmatch(file.name):
+            found.setdefault(match[1], {})[int(match[2])] = file
+    if not found:
+        raise ClassScaleError(
+            f"{folder} has no images NAME_0000{ending}: name a folder whose images are named as in imagesTr."
+        )
+    for name, files in found.items():
+        if list(files) != list(range(len(channels))):
+            there = ", ".join(file.name for file in files.values())
+            raise ClassScaleError(
+                f"{folder} has {there} of {name}, but the dataset has one file for each of the channels "
+                f"{', '.join(channels)}. Correct the folder."
+            )
+    return {name: tuple(files.values()) for name, files in found.items()}
+
+
+def _preprocess(
+    named: tuple[str, tuple[Path, ...]],
+    target: Path,
+    plans: dict,
+    configuration: str,
+    dataset: dict,
+    prepared: Mapping[str, Any],
+) -> None:
+    name, case = named
+    manager = PlansManager(plans)
+    with tempfile.TemporaryDirectory(dir=target) as folder:
+        written = str(Path(folder) / name)
+        try:
+            ClassScalePreprocessor(verbose=False).run_case_save(
+                written, [*map(str, case)], None, manager, manager.get_configuration(configuration), dataset
+            )
+        except Exception as error:  # the reader is nnU-Net's, and each of its libraries has errors of its own
+            raise ImageError(f"{case[0]} cannot be preprocessed: {reason(error)}. Remove it or repair it.") from error
+        for ending in _ENDINGS:
+            os.replace(f"{written}{ending}", target / f"{name}{ending}")
+    write_json(target / f"{name}.json", _identity(case, prepared))
+
+
+def _noted(target: Path, name: str) -> Any:
+    """Return what a case was made of, or None if it has not been preprocessed."""
+    try:
+        return json.loads((target / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _identity(case: tuple[Path, ...], prepared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the result, as JSON gives it back: the files, and how they are prepared."""
+    files = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in case]
+    return json.loads(json.dumps({"files": files, **prepared}))
