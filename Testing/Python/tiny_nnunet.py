@@ -34,9 +34,9 @@ def set_environment(patch: pytest.MonkeyPatch, root: Path) -> None:
     patch.setenv("nnUNet_extTrainer", str(root / "shim"))
 
 
-def write_trainer(root: Path, epochs: int) -> None:
-    """Write the trainer, which runs so many epochs of two steps."""
-    (root / "shim" / "shim.py").write_text(SHIM.format(epochs=epochs))
+def write_trainer(root: Path, epochs: int, more: str = "") -> None:
+    """Write the trainer, which runs so many epochs of two steps, and more lines below it."""
+    (root / "shim" / "shim.py").write_text(SHIM.format(epochs=epochs) + more)
 
 
 def add_tiny_configuration(folder: Path, splits: list[dict[str, list[str]]]) -> None:

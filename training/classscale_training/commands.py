@@ -26,6 +26,7 @@ from .evaluation import evaluate
 from .nnunet import commands as nnunet
 from .nnunet.environment import trainer_folder
 from .nnunet.pretraining import command as pretrain
+from .nnunet.train_command import add_train_arguments, add_validate_arguments, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         ("plan", nnunet.add_plan_arguments, nnunet.plan, "check a dataset and choose spacing, patch size and network"),
         ("preprocess", nnunet.add_preprocess_arguments, nnunet.preprocess, "resample and normalise a planned dataset"),
         ("pretrain", pretrain.add_arguments, pretrain.run, "learn an encoder from images, without labels"),
-        ("train", nnunet.add_train_arguments, nnunet.train, "train one fold, resume a training, or validate it"),
-        ("validate", nnunet.add_validate_arguments, nnunet.train, "validate a finished training"),
+        ("train", add_train_arguments, train, "train one fold, resume a training, or validate it"),
+        ("validate", add_validate_arguments, train, "validate a finished training"),
         ("export", nnunet.add_export_arguments, nnunet.export, "write a bundle, or a model folder for stock nnU-Net"),
         ("merge", merge.add_arguments, merge.run, "make one dataset of several that label different things"),
         ("toy", toy_dataset.add_arguments, toy_dataset.run, "write a synthetic dataset with 1 to 4000 classes"),

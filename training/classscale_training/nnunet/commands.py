@@ -1,26 +1,19 @@
-"""The commands ``plan``, ``preprocess``, ``train``, ``validate`` and ``export`` of ``classscaleseg-train``.
+"""The commands ``plan``, ``preprocess`` and ``export`` of ``classscaleseg-train``.
 
 Arguments and folders are those of nnU-Net's commands (``nnUNetv2_plan_and_preprocess``, ``nnUNetv2_preprocess``,
-``nnUNetv2_train``, ``nnUNetv2_export_model_to_zip``). nnU-Net's own functions do the work.
+``nnUNetv2_export_model_to_zip``). nnU-Net's own functions do the work.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 
-from .dataset_folders import check_configuration, dataset_folder, preprocessed_json
-from .environment import make_torchvision_importable, register_trainers, require_folders
+from .environment import PLANS, TRAINER, dataset_folder, preprocessed_json, require_folders
 
-if TYPE_CHECKING:
-    import torch
-
-PLANS, TRAINER = "ClassScalePlans", "ClassScaleTrainer"
 _PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}  # nnU-Net's defaults
 
 
@@ -184,84 +177,6 @@ def preprocess(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of :func:`train`."""
-    add = parser.add_argument
-    _add_training(parser)
-    add(
-        "-pretrained_weights",
-        type=Path,
-        metavar="MODEL",
-        help="start from the weights of a checkpoint of nnU-Net, from an encoder that `pretrain` or nnssl trained, or "
-        "from a model: a bundle, a folder, or a name such as head-mr-312",
-    )
-    add("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
-    add("--c", action="store_true", help="continue from the latest checkpoint")
-    add("--val", action="store_true", help="only validate a finished training")
-    add("--disable_checkpointing", action="store_true", help="write no checkpoints")
-
-
-def train(options: argparse.Namespace) -> int:
-    """Train or validate one fold as ``nnUNetv2_train`` does, by default with ClassScaleTrainer and its plans.
-
-    :param options: parsed from the arguments of :func:`add_train_arguments` or :func:`add_validate_arguments`.
-    :returns: 0.
-    :raises ClassScaleError: if nnU-Net's folders are not set, the dataset is not found, or ``--npz`` is given with more
-        than 64 classes.
-    :raises ModelError: if plans, configuration or pretrained weights are missing or do not fit.
-    """
-    require_folders("nnUNet_preprocessed", "nnUNet_results")
-    plans = preprocessed_json(options.dataset_name_or_id, f"{options.p}.json")
-    check_configuration(plans, options.p, options.configuration)
-    if options.npz:
-        _refuse_probabilities(options.dataset_name_or_id)
-    register_trainers()
-    make_torchvision_importable()
-    import torch
-    from nnunetv2.run.run_training import run_training
-
-    from .pretrained import whole_network
-
-    # As nnUNetv2_train does: all cores when training on a CPU, one core when training on a GPU.
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)) if options.device == "cpu" else 1)
-    given = options.pretrained_weights
-    with nullcontext() if given is None else whole_network(given, lambda: _network(options, plans)) as file:
-        run_training(
-            options.dataset_name_or_id,
-            options.configuration,
-            options.fold,
-            options.tr,
-            options.p,
-            None if file is None else str(file),
-            options.num_gpus,
-            options.npz,
-            options.c,
-            options.val,
-            options.disable_checkpointing,
-            options.val_best,
-            torch.device(options.device),
-        )
-    return 0
-
-
-def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of :func:`train` that apply to validation, and set the others."""
-    _add_training(parser)
-    parser.set_defaults(val=True, c=False, num_gpus=1, pretrained_weights=None, disable_checkpointing=False)
-
-
-def _add_training(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("dataset_name_or_id", help="such as 300 or Dataset300_Name")
-    add("configuration", help="configuration of the plans, such as 3d_fullres or 2d")
-    add("fold", help="0 to 4, or all to train on all cases")
-    add("-tr", default=TRAINER, metavar="TRAINER", help=f"trainer (default: {TRAINER})")
-    add("-p", default=PLANS, metavar="PLANS", help=f"plans (default: {PLANS})")
-    add("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (default: cuda)")
-    add("--npz", action="store_true", help="also store the probabilities of the validation cases (at most 64 classes)")
-    add("--val_best", action="store_true", help="validate checkpoint_best instead of checkpoint_final")
-
-
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of :func:`export`."""
     add = parser.add_argument
@@ -307,32 +222,3 @@ def export(options: argparse.Namespace) -> int:
         written = export_bundle(folder, options.o, options.f, options.chk, **more)
     print(written)
     return 0
-
-
-def _refuse_probabilities(name_or_id: str) -> None:
-    from ..data.merged_labels import Merged
-    from .trainer import MAX_CLASSES_WITH_PROBABILITIES
-
-    dataset = preprocessed_json(name_or_id, "dataset.json")
-    if Merged.of(dataset) is not None:
-        raise ClassScaleError("--npz is not possible with a merged dataset. Leave it out.")
-    classes = len(dataset["labels"])
-    if classes > MAX_CLASSES_WITH_PROBABILITIES:
-        raise ClassScaleError(
-            f"--npz would store {classes} volumes of probabilities for each case; it is allowed for at most "
-            f"{MAX_CLASSES_WITH_PROBABILITIES} classes. Leave it out."
-        )
-
-
-def _network(options: argparse.Namespace, plans: dict) -> torch.nn.Module:
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from .trainer import ClassScaleTrainer
-
-    manager = PlansManager(plans)
-    configuration = manager.get_configuration(options.configuration)
-    dataset = preprocessed_json(options.dataset_name_or_id, "dataset.json")
-    channels = determine_num_input_channels(manager, configuration, dataset)
-    heads = manager.get_label_manager(dataset).num_segmentation_heads
-    return ClassScaleTrainer.build_network_architecture(manager, configuration, channels, heads)

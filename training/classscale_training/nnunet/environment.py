@@ -1,12 +1,15 @@
-"""Prepare the environment of nnU-Net's commands: the folder of our trainers, and a torchvision that can be imported."""
+"""The environment of nnU-Net's commands: its folders, that of our trainers, and a torchvision that can be imported."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 
-from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.errors import ClassScaleError, ModelError
+
+PLANS, TRAINER = "ClassScalePlans", "ClassScaleTrainer"  # the default ones
 
 # On import, torchvision registers Python shape functions for these operators; their exact signatures do not matter.
 _OPERATORS = ("nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d", "qnms")
@@ -44,6 +47,28 @@ def require_folders(*names: str) -> None:
             )
 
 
+def dataset_folder(variable: str, name_or_id: str) -> Path:
+    """Return ``<folder of the variable>/DatasetXXX_Name``.
+
+    :raises ClassScaleError: if there is no such folder, or more than one with that ID.
+    """
+    from ..data.raw_dataset import find_dataset
+
+    return find_dataset(Path(os.environ[variable]), variable, name_or_id)
+
+
+def preprocessed_json(name_or_id: str, name: str) -> dict:
+    """Read a JSON file that ``classscaleseg-train plan`` wrote.
+
+    :raises ClassScaleError: as :func:`dataset_folder`.
+    :raises ModelError: if there is no such file.
+    """
+    file = dataset_folder("nnUNet_preprocessed", name_or_id) / name
+    if not file.is_file():
+        raise ModelError(f"{file} does not exist: run `classscaleseg-train plan` first, or name plans that exist.")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def make_torchvision_importable() -> None:
     """Import torchvision even if its compiled operators are missing; nnU-Net imports it when it looks up a trainer.
 
@@ -66,3 +91,16 @@ def make_torchvision_importable() -> None:
             if not hasattr(torch.ops.torchvision, name):
                 torch.library.define(f"torchvision::{name}", "(Tensor x) -> Tensor")
         import torchvision  # noqa: F401
+
+
+def check_configuration(plans: dict, name: str, configuration: str) -> None:
+    """Check that plans have a configuration.
+
+    :param name: of the plans.
+    :raises ModelError: if not, with the names of those that they have.
+    """
+    if configuration not in plans["configurations"]:
+        raise ModelError(
+            f"The plans {name} have no configuration {configuration}, only {', '.join(plans['configurations'])}: name "
+            "one of these."
+        )

@@ -34,6 +34,7 @@ from ..files import LATEST, PREVIOUS, read_newest, save_whole
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 from ..loss.tiles import LabelOutsideError
 from ..network.low_rank_head import add_head
+from ..processes.group import from_first
 from .case_sampling import CaseSampler, drawn_by_share
 from .case_validation import case_metrics, dice_by_dataset, merged_case_metrics, segment_case, write_summary
 from .checkpoint_check import check_labels, check_weights
@@ -41,6 +42,7 @@ from .label_augmentation import in_one_pass
 from .label_index import check_meanings, label_index
 from .merged_training import MergedLoss, Output, of_network, with_datasets
 from .planner import RANK_ENTRY
+from .several_processes import TrainerOfSeveral
 
 MAX_CLASSES_WITH_PROBABILITIES = 64  # --npz stores one volume for each class of each case
 
@@ -59,7 +61,7 @@ class _HeadLoss:
         return self.loss(*output, target if isinstance(target, list) else [target])
 
 
-class ClassScaleTrainer(nnUNetTrainer):
+class ClassScaleTrainer(TrainerOfSeveral):
     """Trains a network with a :class:`.ClassScaleHead`; the arguments are those of nnU-Net's trainer.
 
     :cvar epochs: number of epochs; None for nnU-Net's 1000.
@@ -158,7 +160,8 @@ class ClassScaleTrainer(nnUNetTrainer):
             return super().get_dataloaders()
         training, validation = self.do_split()
         cases = sorted({*map(str, training), *map(str, validation)})
-        index = label_index(Path(self.preprocessed_dataset_folder), cases, self.merged)
+        folder, merged = Path(self.preprocessed_dataset_folder), self.merged
+        index = from_first(lambda: label_index(folder, cases, merged))
         for line in CaseSampler(self.merged, {case: index[case] for case in map(str, training)}).describe():
             self.print_to_log_file(line)
         if isinstance(self.loss, MergedLoss):
@@ -214,7 +217,7 @@ class ClassScaleTrainer(nnUNetTrainer):
         """
         collated = collate_outputs(val_outputs)
         sums = np.stack([np.sum(collated[name], 0) for name in ("tp_hard", "fp_hard", "fn_hard")])
-        ranks = self._of_all_processes((sums, np.mean(collated["loss"])))
+        ranks = self.of_all_processes((sums, np.mean(collated["loss"])))
         hits, false, missed = sum(rank[0] for rank in ranks)
         by_class = dice(np.stack([hits, hits + false, hits + missed]))
         self.logger.log("mean_fg_dice", mean_of_known(by_class), self.current_epoch)
@@ -321,16 +324,8 @@ class ClassScaleTrainer(nnUNetTrainer):
             # NCCL aborts after a long silence. Every process has at least this many cases, so all reach the barrier.
             if self.is_ddp and index < len(keys) // world:
                 distributed.barrier()
-        everywhere = [case for rank in self._of_all_processes(cases) for case in rank]
+        everywhere = [case for rank in self.of_all_processes(cases) for case in rank]
         return sorted(everywhere, key=lambda case: case["reference_file"])
-
-    def _of_all_processes(self, own: Any) -> list:
-        """Return what each process of a training on several GPUs passed; otherwise ``own`` alone."""
-        if not self.is_ddp:
-            return [own]
-        ranks: list = [None] * distributed.get_world_size()
-        distributed.all_gather_object(ranks, own)
-        return ranks
 
     def _split_network(self) -> tuple[Backbone, Projection]:
         """Return the network as the engine takes it: what computes the basis, and the projection."""

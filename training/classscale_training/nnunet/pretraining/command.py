@@ -7,15 +7,24 @@ classscaleseg-train train 300 3d_fullres 0 -pretrained_weights .../fold_all/chec
 from __future__ import annotations
 
 import argparse
-import os
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ClassScaleSegLib.errors import ClassScaleError
 
 from ...files import LATEST, PREVIOUS
-from ..dataset_folders import check_configuration, dataset_folder, preprocessed_json
-from ..environment import require_folders
+from ..environment import (
+    PLANS,
+    check_configuration,
+    dataset_folder,
+    make_torchvision_importable,
+    preprocessed_json,
+    require_folders,
+)
+
+if TYPE_CHECKING:
+    from ...processes.group import Rank
 
 _DEFAULT_EPOCHS, _DEFAULT_STEPS, _DEFAULT_RATE, _DEFAULT_RATIO = 1000, 250, 0.01, 0.75
 
@@ -31,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIGURATION",
         help="configuration of the plans (default: 3d_fullres)",
     )
-    add("-p", default="ClassScalePlans", metavar="PLANS", help="plans (default: ClassScalePlans)")
+    add("-p", default=PLANS, metavar="PLANS", help=f"plans (default: {PLANS})")
     add("-f", default="all", metavar="FOLD", help="use the training cases of this fold alone (default: all cases)")
     add(
         "--images",
@@ -60,12 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the weights, patches and blocks (default: 0)")
     add("-np", type=int, default=4, metavar="N", help="processes that preprocess --images (default: 4)")
     add("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (default: cuda)")
-    add("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs (default: 1)")
+    add("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs, or of processes on the CPU (default: 1)")
     add("--c", dest="resume", action="store_true", help="continue from the latest checkpoint")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Pretrain, and print the path of the checkpoint.
+    """Pretrain, in several processes with ``-num_gpus`` or under ``torchrun``, and print the path of the checkpoint.
 
     :param options: parsed from the arguments of :func:`add_arguments`.
     :returns: 0.
@@ -75,7 +84,9 @@ def run(options: argparse.Namespace) -> int:
     """
     _check(options)
     require_folders("nnUNet_preprocessed", "nnUNet_results")
-    print(f"The pretrained encoder is {_pretrain(options)}.")
+    from ...processes.launch import launch
+
+    launch(pretrain, (options,), options.num_gpus, options.device)
     return 0
 
 
@@ -93,27 +104,32 @@ def _check(options: argparse.Namespace) -> None:
             raise ClassScaleError(f"{sentence}. Correct it.")
 
 
-def _pretrain(options: argparse.Namespace) -> Path:
-    """Pretrain in this process, which may be one of several, and return the final checkpoint."""
-    import torch
+def pretrain(rank: Rank, options: argparse.Namespace) -> None:
+    """Pretrain in this process, one of those that pretrain together.
 
+    :param options: of :func:`run`, which says what is raised.
+    """
+    make_torchvision_importable()
+    from ...processes.group import from_first
+    from ..several_processes import check_folders
     from .pretrainer import ClassScalePretrainer, PretrainingOptions
 
     plans, dataset = (preprocessed_json(options.d, name) for name in (f"{options.p}.json", "dataset.json"))
     check_configuration(plans, options.p, options.configuration)
-    fold = options.f if options.f == "all" else int(options.f)
-    if options.device == "cpu":
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    more = {} if options.images is None else _unlabelled(options, plans, dataset)
+    more = {} if options.images is None else from_first(lambda: _unlabelled(options, plans, dataset))
     plans["continue_training"] = options.resume
-    trainer = ClassScalePretrainer(plans, options.configuration, fold, dataset, torch.device(options.device))
+    fold = options.f if options.f == "all" else int(options.f)
+    trainer = ClassScalePretrainer(plans, options.configuration, fold, dataset, rank.device)
     trainer.options = PretrainingOptions(
-        **{field: getattr(options, field) for field in PretrainingOptions.__dataclass_fields__}
+        **{field.name: getattr(options, field.name) for field in fields(PretrainingOptions)}
     )
     trainer.more_cases = more
+    if rank.count > 1:
+        check_folders(trainer)
     folder = Path(trainer.output_folder)
     final = folder / "checkpoint_final.pth"
-    found = next((file for file in (final, folder / LATEST, folder / PREVIOUS) if file.exists()), None)
+    names = (final, folder / LATEST, folder / PREVIOUS)
+    found = from_first(lambda: next((file for file in names if file.exists()), None))
     if found is not None and not options.resume:
         raise ClassScaleError(f"{found} exists: continue with --c, or move the old pretraining away.")
     if found is not None:
@@ -121,7 +137,8 @@ def _pretrain(options: argparse.Namespace) -> Path:
     if found != final:
         trainer.run_training()
         trainer.perform_actual_validation()
-    return final
+    if rank.number == 0:
+        print(f"The pretrained encoder is {final}.")
 
 
 def _unlabelled(options: argparse.Namespace, plans: dict, dataset: dict) -> dict[str, tuple[Any, str]]:

@@ -19,11 +19,11 @@ from ClassScaleSegLib.errors import ModelError
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from torch import distributed
 from torch._dynamo import OptimizedModule
 
 from ...files import LATEST, PREVIOUS, read_newest, save_whole
 from ..label_augmentation import in_one_pass
+from ..several_processes import TrainerOfSeveral
 from .masking import MaskedAutoencoder, check_block, hidden_variance, reconstruction_error
 from .nnssl_format import ENTRY, adaptation_plan, plain
 from .patches import Cases, MaskedPatches, Share, batches
@@ -55,7 +55,7 @@ class PretrainingOptions:
     seed: int = 0
 
 
-class ClassScalePretrainer(nnUNetTrainer):
+class ClassScalePretrainer(TrainerOfSeveral):
     """Pretrains the encoder of the plans' network; the arguments are those of nnU-Net's trainer.
 
     :ivar options: set them before anything else is called.
@@ -157,7 +157,7 @@ class ClassScalePretrainer(nnUNetTrainer):
         ratio, seed, steps = self.options.mask_ratio, self.options.seed, self.options.steps
         patches = MaskedPatches(learned, drawn, patch, training, self.block, ratio, seed)
         fixed = MaskedPatches(unseen, patch, patch, validation, self.block, ratio, seed + _VALIDATION_SEED)
-        sizes = self._of_all_processes(self.batch_size)
+        sizes = self.of_all_processes(self.batch_size)
         share = Share(self.current_epoch * steps, self.options.epochs * steps, sizes, self.local_rank)
         workers, pinned = get_allowed_n_proc_DA(), self.device.type == "cuda"
         again = Share(0, self.num_val_iterations_per_epoch, sizes, self.local_rank)
@@ -172,7 +172,7 @@ class ClassScalePretrainer(nnUNetTrainer):
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """Log the error, and how much of the variance is explained."""
-        found = [step for rank in self._of_all_processes(val_outputs) for step in rank]
+        found = [step for rank in self.of_all_processes(val_outputs) for step in rank]
         error, variance = (float(np.mean([step[key] for step in found])) for key in ("loss", "variance"))
         self.logger.log("val_losses", error, self.current_epoch)
         self.explained = 1 - error / variance
@@ -271,14 +271,6 @@ class ClassScalePretrainer(nnUNetTrainer):
             example = self.example[None].to(self.device)
             found = self.autoencoder(example)
             draw(Path(self.output_folder) / "reconstruction.png", example[0].cpu(), found[0].float().cpu())
-
-    def _of_all_processes(self, own: Any) -> list:
-        """Return what each process of a training on several GPUs passed; otherwise ``own`` alone."""
-        if not self.is_ddp:
-            return [own]
-        ranks: list = [None] * distributed.get_world_size()
-        distributed.all_gather_object(ranks, own)
-        return ranks
 
 
 def _cases(dataset: Any) -> Cases:

@@ -1,0 +1,71 @@
+"""Train and validate one fold, alone or as one of several processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from ClassScaleSegLib.errors import ModelError
+from torch import distributed
+from torch.backends import cudnn
+
+from ..processes.group import Rank
+from .environment import make_torchvision_importable
+from .several_processes import check_folders, share_weights
+
+
+def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) -> None:
+    """Do what ``nnUNetv2_train`` does, by its functions, in this process.
+
+    :param rank: this process.
+    :param options: of :func:`.train`.
+    :param pretrained: a checkpoint of the whole network to start from.
+    :raises ModelError: if a checkpoint does not fit, the batch is smaller than the number of processes, or other
+        machines do not see the same folders.
+    """
+    make_torchvision_importable()
+    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+
+    if rank.number:
+        os.environ.pop("nnUNet_wandb_enabled", None)  # one process reports
+    fold = options.fold if options.fold == "all" else int(options.fold)
+    trainer = get_trainer_from_args(
+        options.dataset_name_or_id, options.configuration, fold, options.tr, options.p, options.c, rank.device
+    )
+    if options.disable_checkpointing:
+        trainer.disable_checkpointing = True
+    if rank.count > 1:
+        _check_trainer(trainer, rank, options.tr)
+        check_folders(trainer)
+    maybe_load_checkpoint(trainer, options.c, options.val, pretrained)
+    if rank.count > 1 and pretrained is not None:
+        share_weights(trainer.network)
+    if torch.cuda.is_available():
+        cudnn.deterministic, cudnn.benchmark = False, True
+    if not options.val:
+        trainer.run_training()
+    if options.val_best:
+        if rank.count > 1:
+            distributed.barrier()  # the first process may still be writing it
+        trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_best.pth"))
+    trainer.perform_actual_validation(options.npz)
+
+
+def _check_trainer(trainer: object, rank: Rank, name: str) -> None:
+    """Check that the trainer can train in so many processes, on their devices.
+
+    :raises ModelError: if it cannot.
+    """
+    if trainer.device != rank.device:
+        raise ModelError(
+            f"{name} cannot train on {rank.device} in several processes; ClassScaleTrainer can. Use that one, or one "
+            "process."
+        )
+    batch = trainer.configuration_manager.batch_size
+    if batch < rank.count:
+        raise ModelError(
+            f"{rank.count} processes need a batch of as many patches, but the plans have a batch of {batch}. Start "
+            "fewer processes, or raise batch_size in the plans."
+        )

@@ -1,0 +1,125 @@
+"""What nnU-Net's trainer needs when several processes train together, on CPUs too and on several machines.
+
+nnU-Net takes the number of a process for that of a GPU of its machine, and lets every process copy the plans and divide
+the cases into folds. Here each process computes on its own device, and only the first one writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from ClassScaleSegLib.errors import ModelError
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock_trainer
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import distributed
+
+from ..processes.group import from_first
+
+_SECONDS_TO_APPEAR = 30.0  # of a new file on another machine: shared file systems keep lists of files for a while
+
+
+class TrainerOfSeveral(nnUNetTrainer):
+    """nnU-Net's trainer for one process or one of several; the arguments are nnU-Net's, but ``device`` counts.
+
+    :param device: with its number if it is a GPU of several; without a number, nnU-Net's choice remains.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp and (device.type != "cuda" or device.index is not None):
+            self.device = device
+            if device.type != "cuda":
+                self.grad_scaler = None
+
+    def initialize(self) -> None:
+        """Make network, optimiser and loss as nnU-Net does, under DDP also on a CPU."""
+        with _wrapped_on(self.device):
+            super().initialize()
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Return the cases for training and validation; only the first process reads or writes the folds."""
+        return from_first(super().do_split)
+
+    def on_train_start(self) -> None:
+        """Begin as nnU-Net does, but only the first process copies the plans."""
+        with _copies_by_first(self):
+            super().on_train_start()
+
+    def of_all_processes(self, own: Any) -> list:
+        """Return what each process passed, in the order of the ranks; with one process, ``own`` alone."""
+        if not self.is_ddp:
+            return [own]
+        ranks: list = [None] * distributed.get_world_size()
+        distributed.all_gather_object(ranks, own)
+        return ranks
+
+
+@contextmanager
+def _wrapped_on(device: torch.device) -> Iterator[None]:
+    """Let nnU-Net's trainer wrap its network by DDP for this device, while the context lasts."""
+    stock = stock_trainer.DDP
+    ids = [device] if device.type == "cuda" else None
+    stock_trainer.DDP = lambda network, **_: stock(network, device_ids=ids)
+    try:
+        yield
+    finally:
+        stock_trainer.DDP = stock
+
+
+@contextmanager
+def _copies_by_first(trainer: Any) -> Iterator[None]:
+    """Let the first process alone copy plans and dataset.json to the results, while the context lasts.
+
+    What the trainers of the others write goes to a folder that is removed.
+    """
+    if trainer.local_rank == 0:
+        yield
+        return
+    kept = trainer.output_folder_base
+    with TemporaryDirectory(prefix="classscaleseg-") as folder:
+        trainer.output_folder_base = folder
+        try:
+            yield
+        finally:
+            trainer.output_folder_base = kept
+
+
+def check_folders(trainer: Any) -> None:
+    """Check that this process sees the results of the first one, and has the same plans.
+
+    :raises ModelError: if it does not.
+    """
+    file = Path(from_first(lambda: trainer.log_file))
+    end = time.monotonic() + _SECONDS_TO_APPEAR
+    while not file.exists():
+        if time.monotonic() > end:
+            raise ModelError(
+                f"{file} was written by the first process, but does not exist here. nnUNet_results must be one folder "
+                "that all machines share, under one path."
+            )
+        time.sleep(0.2)
+    own = trainer.plans_manager.plans, trainer.dataset_json
+    if from_first(lambda: own) != own:
+        raise ModelError(
+            f"Plans or dataset.json in {trainer.preprocessed_dataset_folder_base} are not those of the first process. "
+            "Share the folder, or copy it again."
+        )
+
+
+def share_weights(network: torch.nn.Module) -> None:
+    """Give all processes the weights of the first one."""
+    for tensor in network.state_dict().values():
+        distributed.broadcast(tensor, 0)

@@ -1,0 +1,121 @@
+"""The commands ``train`` and ``validate`` of ``classscaleseg-train``, with the arguments of ``nnUNetv2_train``."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ClassScaleSegLib.errors import ClassScaleError
+
+from .environment import (
+    PLANS,
+    TRAINER,
+    check_configuration,
+    make_torchvision_importable,
+    preprocessed_json,
+    register_trainers,
+    require_folders,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of :func:`train`."""
+    _add_training(parser)
+    parser.add_argument(
+        "-num_gpus", type=int, default=1, metavar="N", help="number of GPUs, or of processes on the CPU (default: 1)"
+    )
+    parser.add_argument("--disable_checkpointing", action="store_true", help="write no checkpoints")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add(
+        "-pretrained_weights",
+        type=Path,
+        metavar="MODEL",
+        help="start from the weights of a checkpoint of nnU-Net, from an encoder that `pretrain` or nnssl trained, or "
+        "from a model: a bundle, a folder, or a name such as head-mr-312",
+    )
+    add("--c", action="store_true", help="continue from the latest checkpoint")
+    add("--val", action="store_true", help="only validate a finished training")
+
+
+def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of :func:`train` that apply to validation, and set the others."""
+    _add_training(parser)
+    parser.set_defaults(val=True, c=False, num_gpus=1, pretrained_weights=None, disable_checkpointing=False)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("dataset_name_or_id", help="such as 300 or Dataset300_Name")
+    add("configuration", help="configuration of the plans, such as 3d_fullres or 2d")
+    add("fold", help="0 to 4, or all to train on all cases")
+    add("-tr", default=TRAINER, metavar="TRAINER", help=f"trainer (default: {TRAINER})")
+    add("-p", default=PLANS, metavar="PLANS", help=f"plans (default: {PLANS})")
+    add("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (default: cuda)")
+    add("--npz", action="store_true", help="also store the probabilities of the validation cases (at most 64 classes)")
+    add("--val_best", action="store_true", help="validate checkpoint_best instead of checkpoint_final")
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train or validate one fold as ``nnUNetv2_train`` does, by default with ClassScaleTrainer and its plans.
+
+    With ``-num_gpus``, or started by ``torchrun``, several processes train together (:func:`.launch`).
+
+    :param options: parsed from the arguments of :func:`add_train_arguments` or :func:`add_validate_arguments`.
+    :returns: 0.
+    :raises ClassScaleError: if nnU-Net's folders are not set, the dataset is not found, ``--npz`` is given with more
+        than 64 classes, or a process was killed.
+    :raises ModelError: if plans, configuration or pretrained weights are missing or do not fit.
+    """
+    require_folders("nnUNet_preprocessed", "nnUNet_results")
+    plans = preprocessed_json(options.dataset_name_or_id, f"{options.p}.json")
+    check_configuration(plans, options.p, options.configuration)
+    if options.fold != "all" and not options.fold.isdecimal():
+        raise ClassScaleError(f"{options.fold} is not a fold: give 0 to 4, or all.")
+    if options.val_best and options.disable_checkpointing:
+        raise ClassScaleError("--val_best needs a checkpoint: leave --disable_checkpointing out.")
+    if options.npz:
+        _refuse_probabilities(options.dataset_name_or_id)
+    register_trainers()
+    make_torchvision_importable()
+    from ..processes.launch import launch
+    from .fold import train_fold
+    from .pretrained import whole_network
+
+    given = options.pretrained_weights
+    with nullcontext() if given is None else whole_network(given, lambda: _network(options, plans)) as file:
+        launch(train_fold, (options, None if file is None else str(file)), options.num_gpus, options.device)
+    return 0
+
+
+def _refuse_probabilities(name_or_id: str) -> None:
+    from ..data.merged_labels import Merged
+    from .trainer import MAX_CLASSES_WITH_PROBABILITIES
+
+    dataset = preprocessed_json(name_or_id, "dataset.json")
+    if Merged.of(dataset) is not None:
+        raise ClassScaleError("--npz is not possible with a merged dataset. Leave it out.")
+    classes = len(dataset["labels"])
+    if classes > MAX_CLASSES_WITH_PROBABILITIES:
+        raise ClassScaleError(
+            f"--npz would store {classes} volumes of probabilities for each case; it is allowed for at most "
+            f"{MAX_CLASSES_WITH_PROBABILITIES} classes. Leave it out."
+        )
+
+
+def _network(options: argparse.Namespace, plans: dict) -> torch.nn.Module:
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from .trainer import ClassScaleTrainer
+
+    manager = PlansManager(plans)
+    configuration = manager.get_configuration(options.configuration)
+    dataset = preprocessed_json(options.dataset_name_or_id, "dataset.json")
+    channels = determine_num_input_channels(manager, configuration, dataset)
+    heads = manager.get_label_manager(dataset).num_segmentation_heads
+    return ClassScaleTrainer.build_network_architecture(manager, configuration, channels, heads)
