@@ -10,48 +10,18 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/hosts.sh"
 python=${PYTHON:-$here/../../.venv/bin/python}
 cases=4
 length=${2:-48}
-name=css$$
 export DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP="${1:-30}s"
-
-fail() {
-    echo "run_two_hosts.sh: $1" >&2
-    exit "${2:-1}"
-}
 
 stop() {
     trap - EXIT
     for pid in $loops; do kill "$pid" 2>/dev/null || true; done
-    for host in head a b; do
-        for pid in $(ip netns pids $name-$host 2>/dev/null); do kill -KILL "$pid" 2>/dev/null || true; done
-        ip netns del $name-$host 2>/dev/null || true
-    done
+    disconnect
     wait
     rm -rf "$folder"
-}
-
-on() { # host, command...
-    host=$1
-    shift
-    ip netns exec "$name-$host" unshare --uts sh -c 'hostname "$0" && exec "$@"' "host-$host" "$@"
-}
-
-connect() { # the hosts, by a bridge in the namespace of the first
-    for host in head a b; do
-        ip netns add $name-$host && ip -n $name-$host link set lo up || fail "Network namespaces are not allowed here." 77
-    done
-    ip -n $name-head link add name bridge0 type bridge
-    ip -n $name-head address add 10.77.0.1/24 dev bridge0
-    ip -n $name-head link set bridge0 up
-    for host in a b; do
-        ip -n $name-head link add name to-$host type veth peer name eth0 netns $name-$host
-        ip -n $name-head link set to-$host master bridge0 up
-        ip -n $name-$host link set eth0 up
-    done
-    ip -n $name-a address add 10.77.0.2/24 dev eth0
-    ip -n $name-b address add 10.77.0.3/24 dev eth0
 }
 
 work() { # host, address: a worker, and a new one whenever it ends
@@ -71,8 +41,6 @@ until_ledger() { # event, pattern of the rest of its line
     done
 }
 
-[ "$(id -u)" = 0 ] || fail "Network namespaces need root. Run this as root." 77
-command -v ip >/dev/null || fail "The program ip is not installed (Debian: iproute2)." 77
 folder=$(mktemp -d)
 ledger=$folder/cohort/results/.classscaleseg/cohort.jsonl
 loops=

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from ClassScaleSegLib.errors import ModelError
@@ -31,9 +33,11 @@ def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) 
     if rank.number:
         os.environ.pop("nnUNet_wandb_enabled", None)  # one process reports
     fold = options.fold if options.fold == "all" else int(options.fold)
-    trainer = get_trainer_from_args(
-        options.dataset_name_or_id, options.configuration, fold, options.tr, options.p, options.c, rank.device
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.cuda.amp.GradScaler")  # nnU-Net makes one before it knows the device
+        trainer = get_trainer_from_args(
+            options.dataset_name_or_id, options.configuration, fold, options.tr, options.p, options.c, rank.device
+        )
     if options.disable_checkpointing:
         trainer.disable_checkpointing = True
     if rank.count > 1:
@@ -53,7 +57,7 @@ def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) 
     trainer.perform_actual_validation(options.npz)
 
 
-def _check_trainer(trainer: object, rank: Rank, name: str) -> None:
+def _check_trainer(trainer: Any, rank: Rank, name: str) -> None:
     """Check that the trainer can train in so many processes, on their devices.
 
     :raises ModelError: if it cannot.
