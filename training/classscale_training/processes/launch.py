@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -67,7 +68,7 @@ def launch(
         with joined(rank, timeout):
             function(rank, *arguments)
     elif processes == 1:
-        _device(device, 0, 1)
+        _device(device, 0, 1)  # without its number, PyTorch takes the current one
         function(Rank(0, 1, torch.device(device)), *arguments)
     else:
         _device(device, 0, processes)
@@ -89,15 +90,13 @@ def _device(device: str, number: int, processes: int) -> torch.device:
     # As nnUNetv2_train does: all cores when training on a CPU, one core when training on a GPU.
     cores = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // processes)))
     torch.set_num_threads(cores if device == "cpu" else 1)
-    if processes == 1 or device == "cpu":
-        return torch.device(device)
-    found = torch.cuda.device_count() if device == "cuda" else 1
+    found = {"cpu": processes, "cuda": torch.cuda.device_count()}.get(device, 1)
     if found < processes:
         raise ClassScaleError(
-            f"{processes} processes need as many GPUs, but this machine has {found} for the device {device}. Start "
-            "fewer, or use -device cpu."
+            f"PyTorch finds {found} GPUs (device {device}), fewer than the processes to be started ({processes}). "
+            "Start fewer, or use -device cpu."
         )
-    return torch.device(device, number)
+    return torch.device(device, number) if device == "cuda" else torch.device(device)
 
 
 def _begin(
@@ -150,11 +149,15 @@ def _wait_for_all(context: ProcessContext, folder: Path, advice: str) -> None:
             codes = [process.exitcode for process in context.processes]  # before the others are ended
             if context.join(grace_period=_SECONDS_TO_END if any(codes) else None):
                 return
-    except ProcessException:
+    except ProcessException as error:
+        if not any(codes):
+            codes[error.error_index] = getattr(error, "exit_code", 1)
         _raise_reason(folder, codes, advice)
-    finally:
+    finally:  # after Ctrl-C, which they have got too; otherwise all have ended
+        end = time.monotonic() + _SECONDS_TO_END
         for process in context.processes:
-            process.kill()  # after Ctrl-C; otherwise all have ended
+            process.join(max(0.0, end - time.monotonic()))
+            process.kill()
 
 
 def _raise_reason(folder: Path, codes: list[int | None], advice: str) -> None:
