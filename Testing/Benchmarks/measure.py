@@ -59,9 +59,10 @@ class Job:
     peak: int
 
 
-def run_job(command: Sequence[str], threads: int, **variables: str) -> Job:
+def run_job(command: Sequence[str], threads: int, every: float = _SAMPLING_SECONDS, **variables: str) -> Job:
     """Run ``command`` to its end and sample the memory of its process tree.
 
+    :param every: seconds between two samples; each one costs milliseconds for each gigabyte that the processes hold.
     :param variables: environment variables in addition to those that limit it to ``threads``.
     :raises SystemExit: if it fails.
     """
@@ -70,7 +71,7 @@ def run_job(command: Sequence[str], threads: int, **variables: str) -> Job:
     peak = 0
     while process.poll() is None:
         peak = max(peak, _tree_bytes(process.pid, peak))
-        time.sleep(_SAMPLING_SECONDS)
+        time.sleep(every)
     seconds = time.perf_counter() - begin
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}.")

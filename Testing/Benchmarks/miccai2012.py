@@ -15,7 +15,7 @@ contains neither them nor weights trained on them. Twelve subjects are for train
 * ``embedded`` compares head-mr-312 as it is, which was trained on synthesised images alone, on all fifteen subjects:
   ``miccai2012_head.csv`` says which structures both lists share. It writes ``results/miccai2012-head-mr-312.json``.
 * ``compare`` segments the three test subjects at 1 mm with our engine, which runs both kinds of models, and writes
-  ``results/miccai2012.json`` and ``.png``.
+  ``results/miccai2012.json``.
 
 The seconds are those of the training process on the processor, with reading and augmentation, without validations.
 """
@@ -121,7 +121,7 @@ def prepare(
         run_job(command(theirs, plan, "-d", NUMBER, "-npfp", 1, *more), 1, **environ)
         _add_networks(folder / f"{plans}.json", networks)
         arguments = ["-d", NUMBER, "-plans_name", plans, "-c", first, "-np", 1]
-        run_job(command(theirs, "preprocess", *arguments), 1, **environ)
+        run_job(command(theirs, "preprocess", *arguments), 1, 2, **environ)
     (folder / "splits_final.json").write_text(json.dumps(splits))
 
 
@@ -180,7 +180,7 @@ def _train(root: Path, name: str, results: str, epochs: int, steps: int) -> floa
         more = ["-pretrained_weights", str(run.start)]
     arguments = [NUMBER, run.network, 0, "-tr", run.trainer, "-p", run.plans, "-device", "cpu", *more]
     environ = variables(root, results, BENCHMARK_EPOCHS=epochs, BENCHMARK_STEPS=steps)
-    return mebibytes(run_job(command(run.stock, "train", *arguments), 1, **environ).peak)
+    return mebibytes(run_job(command(run.stock, "train", *arguments), 1, 2, **environ).peak)
 
 
 def label_names(root: Path) -> list[str]:
@@ -254,25 +254,11 @@ def compare(root: Path) -> int:
         bars.append(
             Bar("mean Dice from the embedded model's weights minus from random ones, same steps", gain, 0, True)
         )
-    _draw(curves)
     code = report(argparse.Namespace(quick=False, root=root), "miccai2012", rows, bars)
     file = HERE / "results" / "miccai2012.json"
     content = json.loads(file.read_text()) | {"curves": curves, "structures": structures}
     file.write_text(json.dumps(content, indent=2) + "\n")
     return code
-
-
-def _draw(curves: dict[str, list[dict[str, Any]]]) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.6), layout="tight")
-    axes = figure.subplots()
-    for name, clock in curves.items():
-        minutes = [entry["seconds"] / 60 for entry in clock]
-        axes.plot(minutes, [entry["pseudo Dice"] for entry in clock], marker=".", label=name)
-    axes.set(xlabel="minutes of training on one thread", ylabel="pseudo Dice of the test subjects", ylim=(0, 1))
-    axes.legend()
-    figure.savefig(HERE / "results" / "miccai2012.png", dpi=100)
 
 
 def embedded(root: Path) -> int:

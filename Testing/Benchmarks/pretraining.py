@@ -50,7 +50,7 @@ def encoder(root: Path, start: str) -> Path:
             STEPS,
             "--c",
         ]
-        run_job(command(False, "pretrain", *arguments, *STARTS[start]), 1, **variables(root, results))
+        run_job(command(False, "pretrain", *arguments, *STARTS[start]), 1, 2, **variables(root, results))
     return folder / "checkpoint_final.pth"
 
 
@@ -62,7 +62,7 @@ def tuned(root: Path, start: str, fold: int, seed: int) -> Path:
         given = ["-pretrained_weights", encoder(root, start)] if STARTS[start] is not None else []
         arguments = [NUMBER, "small", fold, "-tr", TRAINER, "-device", "cpu", *given]
         environ = variables(root, results, BENCHMARK_EPOCHS=5, BENCHMARK_STEPS=TUNING // 5, BENCHMARK_SEED=seed)
-        run_job(command(False, "train", *arguments), 1, **environ)
+        run_job(command(False, "train", *arguments), 1, 2, **environ)
     return model
 
 

@@ -174,7 +174,7 @@ def test_an_existing_file_is_kept_and_a_failure_leaves_nothing(bundle, tmp_path,
             raise fault
 
         with monkeypatch.context() as patch, pytest.raises(raised):
-            patch.setattr("ClassScaleSegLib.models.packing._write_zip", half_written)
+            patch.setattr("ClassScaleSegLib.models.packing.write_members", half_written)
             pack(folder, bundle, overwrite=True)
     assert bundle.read_bytes() == before and sorted(tmp_path.iterdir()) == names
     assert open_model(pack(folder, bundle, name="new", overwrite=True)).name == "new"

@@ -97,7 +97,7 @@ def pack(
     text = model_card(parts) if card is None else _read_card(Path(card))
     members = _members(parts, text, half_precision)
     with replacing(output, overwrite) as temporary:
-        _write_zip(temporary, members)
+        write_members(temporary, members)
     return output
 
 
@@ -178,7 +178,8 @@ def _json(content: dict) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _write_zip(path: Path, members: dict[str, bytes]) -> None:
+def write_members(path: Path, members: dict[str, bytes]) -> None:
+    """Write the members of a bundle into a new zip, in their order; the same content gives the same bytes."""
     with zipfile.ZipFile(path, "x") as archive:
         for name, content in members.items():
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
