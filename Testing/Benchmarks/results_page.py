@@ -383,9 +383,10 @@ def sections() -> list[str]:
         ),
         section(
             "18. Real heads with 134 structures drawn by hand",
-            "MICCAI 2012: twelve subjects for training, three for testing, at 2 mm, on one thread. ours and stock have the "
-            "same time, plans and small network; scratch and embedded have the same steps and the network of head-mr-312. "
-            "The seconds are those of the process on the processor, because other work ran beside. One run each.",
+            "MICCAI 2012: twelve subjects for training, three for testing, at 2 mm, on one thread. ours and stock have "
+            "the same time, plans and small network; scratch and embedded have the same steps and the network of "
+            "head-mr-312. The seconds are those of the process on the processor, because other work ran beside. One run "
+            "each.",
             ("miccai2012", command("miccai2012"), miccai2012),
         ),
         section(
@@ -396,9 +397,9 @@ def sections() -> list[str]:
         ),
         section(
             "20. Few labelled images, with and without pretraining",
-            "The same subjects at 3 mm: 100 steps of ClassScaleTrainer with 1, 3 or 12 of them labelled, from random weights "
-            "and from encoders that were pretrained on the twelve images without labels. Dice over 134 structures of the "
-            "three test subjects at 1 mm, mean of three seeds.",
+            "The same subjects at 3 mm: 100 steps of ClassScaleTrainer with 1, 3 or 12 of them labelled, from random "
+            "weights and from encoders that were pretrained on the twelve images without labels. Dice over 134 "
+            "structures of the three test subjects at 1 mm, mean of three seeds.",
             ("pretraining", command("pretraining"), with_bars()),
         ),
     ]

@@ -23,7 +23,9 @@ from ClassScaleSegLib.models.packing import write_members
 from embedded_models import RESOURCES, run
 
 _RESULTS = Path(__file__).resolve().parents[2] / "Testing" / "Benchmarks" / "results" / "miccai2012-head-mr-312.json"
-_SENTENCE = re.compile(r"^(No Dice on real images is known|The Dice on real images is not known|On 15 real heads).*$", re.M)
+_SENTENCE = re.compile(
+    r"^(No Dice on real images is known|The Dice on real images is not known|On 15 real heads).*$", re.MULTILINE
+)
 _NEXT, _TITLE = "## Dice of every structure, on unseen synthesised heads", "## Dice of structures of real heads"
 OPTIONS = {
     "--bundle": {"type": Path, "default": RESOURCES / "Models" / "head-mr-312.zip", "help": "bundle to change"},
