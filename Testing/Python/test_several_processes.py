@@ -15,7 +15,7 @@ import torch
 from classscale_training.commands import main
 from classscale_training.processes.group import Rank
 from classscale_training.processes.launch import launch
-from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from ClassScaleSegLib.process.exit_codes import ExitCode
 from tiny_nnunet import PLANS, TRAINER, set_environment, write_trainer
 from two_processes import (
@@ -80,6 +80,13 @@ def test_two_processes_are_continued_after_one_was_killed_and_validate_as_one_do
     assert len(json.loads(summary)["metric_per_case"]) == 2
     assert main(["validate", *COMMAND]) == 0
     assert (fold / "validation" / "summary.json").read_text() == summary
+
+
+def test_no_more_processes_are_started_under_torchrun(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    with pytest.raises(ClassScaleError, match="torchrun starts the processes"):
+        launch(print, (), 2, "cpu")
 
 
 def _wait_until_none_is_left(root: Path) -> None:
