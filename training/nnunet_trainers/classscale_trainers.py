@@ -4,4 +4,5 @@ This file only imports the trainers. A class defined here could not be pickled, 
 this folder from ``sys.modules`` after its search.
 """
 
+from classscale_training.nnunet.primus_trainers import *  # noqa: F403
 from classscale_training.nnunet.trainer_variants import *  # noqa: F403

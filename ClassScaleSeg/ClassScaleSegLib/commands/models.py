@@ -10,7 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ..catalog.catalog import Catalog, Entry
-from ..errors import Cancelled, CatalogError
+from ..errors import Cancelled, CatalogError, ModelError
+from ..models.advice import advise_on_network
 from ..models.summary import summarize
 from .options import add_command
 from .reporting import Reporter
@@ -78,7 +79,10 @@ def _list(catalog: Catalog, options: argparse.Namespace) -> None:
 
 def _info(catalog: Catalog, options: argparse.Namespace) -> None:
     """Print everything that the catalogue knows about a model."""
-    facts = _facts(catalog, catalog.find(options.model))
+    entry = catalog.find(options.model)
+    facts = _facts(catalog, entry)
+    if warnings := _warnings(catalog, entry):
+        facts["warning"] = " ".join(warnings)
     if options.json:
         print(json.dumps(facts, indent=2))
         return
@@ -89,6 +93,19 @@ def _info(catalog: Catalog, options: argparse.Namespace) -> None:
         for key, value in part.items():
             if value is not None:
                 print(f"{key:>16}  {value}")
+
+
+def _warnings(catalog: Catalog, entry: Entry) -> list[str]:
+    """Return warnings about a model that is on this machine, or why it cannot be used."""
+    if not catalog.is_installed(entry):
+        return []
+    found: list[str] = []
+    try:
+        for path, part in zip(catalog.paths(entry), entry.parts, strict=True):
+            found += advise_on_network(summarize(path, part.configuration))
+    except ModelError as error:
+        found.append(str(error))
+    return list(dict.fromkeys(found))
 
 
 def _card(catalog: Catalog, options: argparse.Namespace) -> None:

@@ -17,8 +17,8 @@ _ROWS = 16  # of a basis that are flipped at a time
 class Backbone:
     """Compute the bases of all folds, concatenated or averaged, each averaged over mirrored patches.
 
-    :param networks: U-Nets with ``encoder`` and ``decoder`` as in dynamic-network-architectures; the last of
-        ``decoder.seg_layers`` gives the basis.
+    :param networks: U-Nets with ``encoder`` and ``decoder`` as in dynamic-network-architectures, of which the last of
+        ``decoder.seg_layers`` gives the basis; or other networks, whose output is the basis.
     :param mirror_axes: spatial axes of the patch. All combinations are averaged, as nnU-Net does.
     :param average: average the folds, whose outputs are then logits, instead of concatenating them.
     :param check: called many times while a patch is computed on a CPU; an exception that it raises ends the call.
@@ -62,6 +62,11 @@ class Backbone:
 
     def _forward(self, network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Return ``network(x)``, ``(1, r, *patch)``, with as little memory as is sensible on the device of ``x``."""
+        if not hasattr(network, "encoder"):
+            self._check()
+            with torch.no_grad():
+                basis = network(x)
+            return basis.contiguous(memory_format=torch.channels_last_3d) if x.device.type == "cpu" else basis
         if x.device.type == "cpu":
             return SlabUNet(network, self._check)(x)
         encoder: Any = network.encoder

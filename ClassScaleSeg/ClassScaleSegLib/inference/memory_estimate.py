@@ -1,7 +1,7 @@
 """Estimate the memory that a job takes, before it starts.
 
-No term depends on the number of classes C, with one exception: if C is below the number of channels of all folds, the
-logits are the smaller basis, and C is its rank. The formula takes plain numbers, so that the panel can show an estimate
+No term depends on the number of classes C, with two exceptions: if C is below the number of channels of all folds, the
+logits are the smaller basis, and C is its rank. So it is with a stock Primus, which has no other basis. The formula takes plain numbers, so that the panel can show an estimate
 without torch and without the model's weights.
 """
 
@@ -41,25 +41,29 @@ class ModelSize:
 
     patch: tuple[int, ...]  # voxels along two or three axes, in the model's axis order
     spacing: tuple[float, ...]  # mm, along the same axes
-    features: int  # channels of the network's first stage
+    features: int  # channels of one fold's basis; of a U-Net, also those of its first stage
     parameters: int  # of all folds together
     rank: int  # channels of the basis, all folds together
     channels: int  # of the input
     residual: bool = False  # the encoder has residual blocks
     transpose: tuple[int, ...] = (0, 1, 2)  # for each axis of the model, the axis (z, y, x) of the image
+    peak_channels: int = 0  # of a Primus, numbers for each voxel of the patch where its memory peaks
+    grows: bool = False  # the basis is the logits, because the network has no projection
 
     @classmethod
     def of(cls, model: Model | ModelSummary) -> ModelSize:
         """Return the size of a model; a summary has the parameters of the last layer too."""
         folds = len(model.folds)
         rank = min(model.features * folds, model.classes)
+        more: dict = {"peak_channels": model.peak_channels, "grows": not model.projects}
         if isinstance(model, ModelSummary):
             parameters = folds * model.parameters
-            return cls(model.patch, model.spacing, model.features, parameters, rank, model.channels, model.residual)
+            sizes = (model.features, parameters, rank, model.channels, model.residual)
+            return cls(model.patch, model.spacing, *sizes, **more)
         parameters = sum(p.numel() for network in model.backbones for p in network.parameters())
         spacing, transpose = tuple(model.configuration.spacing), tuple(model.plans_manager.transpose_forward)
         sizes = (model.features, parameters, rank, model.channels, model.residual)
-        return cls(model.patch, spacing, *sizes, transpose)
+        return cls(model.patch, spacing, *sizes, transpose, **more)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Estimate:
     :ivar rows: its rows that windows need at a time; all, if another axis than the first is resampled separately.
     :ivar labels: the label map, and the confidence if wanted, on the input grid.
     :ivar read: the most that reading holds: the image as stored, and one channel more while it is copied to the others.
+    :ivar grows: some of this grows with the number of classes, because the network has no projection.
     """
 
     grid: tuple[int, int, int]
@@ -92,6 +97,7 @@ class Estimate:
     rows: int
     labels: int
     read: int = 0
+    grows: bool = False
 
     def rolls(self, compute: str) -> bool:
         """Return whether the image is preprocessed as windows need its rows, instead of before the first window.
@@ -183,11 +189,14 @@ def estimate(
     stored = size.channels * math.prod(shape) * voxel_bytes
     image = 4 * size.channels * math.prod(grid if at_once else whole)  # of which a box is copied
     share, beside = _IN_SLABS[size.residual]
+    peak, in_slabs = int(_PEAK_MAPS * maps), int(share * maps) + min(beside, 2 * maps)
+    if size.peak_channels:  # a Primus is not run slab by slab
+        peak = in_slabs = 4 * size.peak_channels * voxels
     return Estimate(
         grid=grid,
         windows=windows,
-        network=parameters + int(_PEAK_MAPS * maps),
-        network_in_slabs=parameters + int(share * maps) + min(beside, 2 * maps),
+        network=parameters + peak,
+        network_in_slabs=parameters + in_slabs,
         # the last feature map of a single fold is its basis
         basis=basis if mirroring or size.rank != size.features else 0,
         ring=(size.rank + 1) * 4 * full[0] * math.prod(padded[1:]) if windows > 1 else 0,
@@ -197,6 +206,7 @@ def estimate(
         rows=min(image, 2 * image * full[0] // max(grid[0], 1)) if at_once else image,
         labels=math.prod(shape) * (6 if confidence else 2),
         read=stored + (stored // size.channels if size.channels > 1 else 0),
+        grows=size.grows,
     )
 
 
@@ -274,4 +284,4 @@ def describe_need(need: Estimate, device: str) -> str:
         gpu = need.placement(where, where)
         text = f"about {gpu.device_bytes / 1e9:.1f} GB of GPU memory and {gpu.host_bytes / 1e9:.1f} GB of RAM"
         text += f" (without a GPU {host})" if device == "auto" else ""
-    return f"{text}; does not grow with the number of classes"
+    return f"{text}; {'grows' if need.grows else 'does not grow'} with the number of classes"

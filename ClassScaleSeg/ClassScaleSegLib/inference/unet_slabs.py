@@ -29,7 +29,7 @@ _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 class SlabUNet:
     """A U-Net as one function from a patch to its last feature map.
 
-    :param network: a ``PlainConvUNet`` or ``ResidualEncoderUNet`` in evaluation mode.
+    :param network: a ``PlainConvUNet``, ``ResidualEncoderUNet`` or ``ResidualUNet`` in evaluation mode.
     :param check: called before each slab; an exception that it raises ends the call.
     """
 
@@ -54,13 +54,21 @@ class SlabUNet:
             skips.append(x)
         x = skips.pop()
         for upsample, stage in zip(decoder.transpconvs, decoder.stages, strict=True):
-            first, *others = stage.convs
-            skip = skips.pop()
-            x = _finish(first, self._convolve(first.conv, [_Upsampled(upsample, x), _Map(skip)], own=True))
-            del skip
+            first, *others = _children(stage)
+            x = self._join(first, [_Upsampled(upsample, x), _Map(skips.pop())])
             for block in others:
                 x = self._run(block, x, own=True)
         return self._run(decoder.seg_layers[-1], x, own=True)
+
+    def _join(self, block: Any, sources: list[_Source]) -> torch.Tensor:
+        """Run the first block of a decoder's stage on the concatenated channels of the sources, the last of which goes."""
+        if isinstance(block, ConvDropoutNormReLU):
+            return _finish(block, self._convolve(block.conv, sources, own=True))
+        (shortcut,) = block.skip  # the channels are halved, so there is one; the stride is 1
+        residual = _finish(shortcut, self._convolve(shortcut.conv, sources, own=False))
+        y = _finish(block.conv1, self._convolve(block.conv1.conv, sources, own=True))
+        del sources
+        return _pointwise(block.nonlin2, self._run(block.conv2, y, own=True).add_(residual))
 
     def _run(self, module: Any, x: torch.Tensor, own: bool) -> torch.Tensor:
         """Return ``module(x)``.

@@ -14,7 +14,7 @@ def advise(summary: ModelSummary, spacing: tuple[float, float, float], modality:
     :param spacing: of the volume, mm, along z, y, x.
     :param modality: of the volume as in DICOM; ``None`` if unknown.
     """
-    sentences = advise_on_modality(summary, modality)
+    sentences = [*advise_on_network(summary), *advise_on_modality(summary, modality)]
     coarsest = max(a / b for a, b in zip(spacing[-len(summary.spacing) :], summary.spacing, strict=True))
     if coarsest > _COARSE:
         sentences.append(
@@ -22,6 +22,16 @@ def advise(summary: ModelSummary, spacing: tuple[float, float, float], modality:
             "small structures may be missed."
         )
     return sentences
+
+
+def advise_on_network(summary: ModelSummary) -> list[str]:
+    """Return a warning if the memory of a run grows with the number of classes, because there is no projection."""
+    if summary.projects:
+        return []
+    return [
+        f"The network of this model ends in a transposed convolution, so its {summary.classes} classes are kept for "
+        "each voxel: memory and time grow with the number of classes."
+    ]
 
 
 def advise_on_modality(summary: ModelSummary, modality: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Check the ``architecture`` in untrusted plans: only classes that nnU-Net's planners write, only plausible sizes.
+"""Check the ``architecture`` in untrusted plans: only networks of one list (:mod:`.networks`), only plausible sizes.
 
 Class names in ``plans.json`` are import paths, and nnU-Net imports any path. Here they are compared with a list, and
 replaced by the path of the class in the installed version.
@@ -11,10 +11,11 @@ from typing import Any
 
 from ..errors import ModelError
 from .json_checks import integers, numbers, short
+from .networks import PACKAGE, RANK_ENTRY, check_arguments, find_network, last_name, without_size
+from .primus import check_primus
 
 MAX_STAGES, MAX_CONVOLUTIONS, MAX_FEATURES = 16, 64, 4096  # nnU-Net plans at most 9 stages, 6 blocks, 512 features
 MAX_KERNEL, MAX_STRIDE = 31, 16
-ARCHITECTURES = ("PlainConvUNet", "ResidualEncoderUNet")  # all that nnU-Net's planners write; both end in a convolution
 OPERATIONS = {  # arguments that name a class, and the allowed classes; {d} is 2 or 3, the dimension of the network
     "conv_op": ("Conv{d}d",),
     "norm_op": ("InstanceNorm{d}d", "BatchNorm{d}d", "Identity"),
@@ -22,8 +23,9 @@ OPERATIONS = {  # arguments that name a class, and the allowed classes; {d} is 2
     "nonlin": ("LeakyReLU", "ReLU", "ELU", "GELU", "SiLU", "Mish", "PReLU"),
     "block": ("BasicBlockD", "BottleneckD"),
 }
-_UNET = "dynamic_network_architectures.architectures.unet"
-_RESIDUAL = "dynamic_network_architectures.building_blocks.residual"
+_UNET = f"{PACKAGE}.architectures.unet"
+_RESIDUAL = f"{PACKAGE}.building_blocks.residual"
+_FLAGS = ("conv_bias", "nonlin_first", "deep_supervision")
 _OLD = (  # entries of plans from before nnU-Net 2.5, which have no architecture
     "UNet_class_name",
     "UNet_base_num_features",
@@ -87,14 +89,16 @@ def check_architecture(entries: dict) -> None:
     :param entries: of one configuration; ``architecture``, an object with ``arch_kwargs``, is replaced.
     :raises ModelError: if a class is not supported or a size is not plausible; the message names the entry.
     """
-    architecture = entries["architecture"]
-    name = _last(architecture.get("network_class_name"), "dynamic_network_architectures")
-    if name not in ARCHITECTURES:
-        raise ModelError(
-            f"architecture {short(architecture.get('network_class_name'))} is not supported. "
-            f"Use {' or '.join(ARCHITECTURES)}, whose last layer is a 1x1x1 convolution."
-        )
+    architecture = without_size(entries["architecture"])
+    name, network = find_network(architecture)
+    path = f"{PACKAGE}.{network.module}.{name}"
     arguments, dimension = dict(architecture["arch_kwargs"]), len(entries["patch_size"])
+    check_arguments(name, arguments, network.arguments)
+    if not network.projects:
+        given = {key: value for key, value in arguments.items() if value is not None or key == "init_values"}
+        arguments = check_primus(name, given, list(entries["patch_size"]))
+        entries["architecture"] = {"network_class_name": path, "arch_kwargs": arguments, "_kw_requires_import": []}
+        return
     stages = arguments.get("n_stages")
     if not isinstance(stages, int) or not 2 <= stages <= MAX_STAGES:
         raise ModelError(f"n_stages is {short(stages)}; 2 to {MAX_STAGES} were expected.")
@@ -104,10 +108,12 @@ def check_architecture(entries: dict) -> None:
         elif key in OPERATIONS and value is not None:
             known = [choice.format(d=dimension) for choice in OPERATIONS[key]]
             home = _RESIDUAL if key == "block" else "torch.nn"
-            operation = _last(value, home)
+            operation = last_name(value, home)
             if operation not in known:
                 raise ModelError(f"{key} {short(value)} is not one of {', '.join(known)} of {home}.")
             arguments[key] = f"{home}.{operation}"
+        elif key in _FLAGS and type(value) not in (bool, int, type(None)):
+            raise ModelError(f"{key} {short(value)} must be true or false.")
         elif key.endswith("_kwargs") and value is not None:
             fine = isinstance(value, dict) and all(isinstance(entry, bool | int | float) for entry in value.values())
             if not fine or not numbers([value.get("eps", 1e-5)], 1):
@@ -119,10 +125,32 @@ def check_architecture(entries: dict) -> None:
         if size % math.prod(per_stage):
             raise ModelError(f"patch_size {size} is not divisible by the product of the strides {list(per_stage)}.")
     entries["architecture"] = {
-        "network_class_name": f"{_UNET}.{name}",
+        "network_class_name": path,
         "arch_kwargs": arguments,
         "_kw_requires_import": [key for key in OPERATIONS if key in arguments],
     }
+
+
+def basis_channels(entries: dict, classes: int) -> int:
+    """Return the channels that one fold's network computes for each voxel before its projection.
+
+    :param entries: of one configuration; `check_architecture` has checked its ``architecture``.
+    :param classes: rows of the last layer, which is also what a Primus without projection computes.
+    :raises ModelError: if a Primus has a rank that is not one.
+    """
+    _, network = find_network(entries["architecture"])
+    if network.projects:
+        per_stage = entries["architecture"]["arch_kwargs"].get("features_per_stage")
+        first = per_stage[0] if isinstance(per_stage, list) and per_stage else per_stage
+        if type(first) is not int or not 1 <= first <= MAX_FEATURES:
+            raise ModelError(f"the channels of the first stage are {short(first)}; 1 to {MAX_FEATURES} were expected.")
+        return first
+    rank = entries.get(RANK_ENTRY)
+    if rank is None:
+        return classes
+    if type(rank) is not int or not 1 <= rank <= classes:
+        raise ModelError(f"{RANK_ENTRY} is {short(rank)}; a whole number from 1 to {classes}, the classes, was expected.")
+    return rank
 
 
 def per_stage_sizes(arguments: dict, key: str, stages: int, dimension: int) -> list[list[int]]:
@@ -133,8 +161,3 @@ def per_stage_sizes(arguments: dict, key: str, stages: int, dimension: int) -> l
     if value is None or len(rows) != stages or any(len(row) != dimension for row in rows):
         raise ModelError(f"{key} {short(value)} must give {dimension} sizes for each of {stages} stages.")
     return rows
-
-
-def _last(path: Any, package: str) -> str | None:
-    """Return the last name of a dotted path inside ``package``; ``None`` for any other value."""
-    return path.rpartition(".")[2] if isinstance(path, str) and path.startswith(f"{package}.") else None

@@ -34,14 +34,19 @@ class Checkpoint:
     :ivar weights: tensors by nnU-Net's names, without the prefixes of ``torch.compile`` and data parallel training.
     :ivar configuration: configuration in the plans that it was trained with; ``None`` if the file does not name it.
     :ivar mirror_axes: spatial axes that may be mirrored, as the trainer set them; unchecked.
-    :ivar origin: the trainer class, as messages append it to the file name; empty if unknown. Some trainers build
-        another network than the plans describe.
+    :ivar trainer: name of the trainer class, ``None`` if unknown. Some trainers build another network than the plans
+        describe.
     """
 
     weights: dict[str, torch.Tensor]
     configuration: str | None
     mirror_axes: tuple[Any, ...]
-    origin: str
+    trainer: str | None
+
+    @property
+    def origin(self) -> str:
+        """The trainer, as messages append it to the file name; empty if unknown."""
+        return f" (trained by {self.trainer})" if self.trainer else ""
 
 
 def read_checkpoint(stream: BinaryIO) -> Checkpoint:
@@ -74,7 +79,7 @@ def read_checkpoint(stream: BinaryIO) -> Checkpoint:
         {re.sub(r"^((_orig_mod|module)\.)+", "", key): value for key, value in weights.items()},
         configuration if isinstance(configuration, str) else None,
         tuple(axes.values() if isinstance(axes, NumpyArray) else axes) if isinstance(axes, _SEQUENCES) else (),
-        f" (trained by {trainer})" if isinstance(trainer, str) and trainer else "",
+        trainer if isinstance(trainer, str) and trainer else None,
     )
 
 

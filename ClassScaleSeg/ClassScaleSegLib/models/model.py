@@ -146,7 +146,7 @@ def read_parts(
         names = fold_names(files, folds, file)
         contents = read_checkpoints(files, names, file)
         first = contents[0][1]  # the first fold decides on the axes, as in nnU-Net (predict_from_raw_data.py)
-        summary = describe_folder(files, plans, dataset, names, configuration, first.configuration)
+        summary = describe_folder(files, plans, dataset, names, configuration, first.configuration, first.trainer)
         weights = tuple((f"{where}{content.origin}", content.weights) for where, content in contents)
         axes, where = first.mirror_axes, files.where()
     with named(files.where("plans.json")):

@@ -12,11 +12,76 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
-from .low_rank import fold_low_rank_head, has_low_rank_head
+from .architecture import basis_channels
+from .low_rank import fold_low_rank_head, has_low_rank_head, split_patch_head
+from .networks import RANK_ENTRY, find_network, is_primus
 from .projection import Projection
+from .torchvision_import import make_torchvision_importable
 
 MAX_PARAMETERS = 1 << 30  # nnU-Net's largest preset (ResEnc XL) has about 0.14 * 10^9
+_FIRST = ("encoder.stages.0.", "encoder.stem.", "down_projection.proj.", "down_projection.stem.")  # layers
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def construct_network(entries: dict, channels: int, outputs: int, train: bool = False) -> torch.nn.Module:
+    """Construct a network of the list as nnU-Net does, on torch's default device.
+
+    :param entries: of one configuration; `check_architecture` has checked its ``architecture``.
+    :param outputs: channels of the last layer.
+    :param train: initialise the weights, and make a U-Net return all scales.
+    :raises ModelError: if the installed packages do not have the network, or refuse its arguments.
+    """
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    architecture = entries["architecture"]
+    name, network = find_network(architecture)
+    arguments = architecture["arch_kwargs"]
+    try:
+        if network.projects:
+            imported = architecture["_kw_requires_import"]
+            return get_network_from_plans(
+                architecture["network_class_name"], arguments, imported, channels, outputs, train, deep_supervision=train
+            )
+        if "nonlin" in arguments:
+            arguments = {**arguments, "nonlin": getattr(torch.nn, arguments["nonlin"].rpartition(".")[2])}
+        return _primus_class(name)(input_channels=channels, num_classes=outputs, **arguments)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"the architecture cannot be built ({type(error).__name__}: {error}).") from error
+
+
+def _primus_class(name: str) -> Any:
+    make_torchvision_importable()
+    try:
+        from dynamic_network_architectures.architectures import primus
+    except ImportError as error:
+        raise ModelError(
+            f"its network, {name}, needs packages that are missing ({error}): run "
+            "`pip install --upgrade dynamic-network-architectures timm einops`."
+        ) from error
+    if not hasattr(primus, name):
+        raise ModelError(
+            f"its network, {name}, is not part of the installed dynamic-network-architectures: run "
+            "`pip install --upgrade dynamic-network-architectures`."
+        )
+    return getattr(primus, name)
+
+
+class LowRankDecoder(torch.nn.Module):
+    """The decoder of a Primus with a projection: what ClassScaleTrainer trains, as inference needs it.
+
+    :param decode: transposed convolutions, which give the basis.
+    :param seg_layers: one convolution with a kernel of 1, the projection; as in a U-Net, it may be replaced.
+    """
+
+    def __init__(self, decode: torch.nn.Sequential, seg_layers: torch.nn.ModuleList) -> None:
+        super().__init__()
+        self.decode, self.seg_layers = decode, seg_layers
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits ``(B, C, ...)``, or the basis if the projection was removed."""
+        return self.seg_layers[-1](self.decode(x))
 
 
 def build_network(configuration: Any, channels: int, classes: int) -> torch.nn.Module:
@@ -25,27 +90,21 @@ def build_network(configuration: Any, channels: int, classes: int) -> torch.nn.M
     :param configuration: nnU-Net's ``ConfigurationManager`` of checked plans.
     :raises ModelError: if the network cannot be built, or would have more than ``MAX_PARAMETERS`` parameters.
     """
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-    try:
-        with torch.device("meta"):
-            network = get_network_from_plans(
-                configuration.network_arch_class_name,
-                configuration.network_arch_init_kwargs,
-                configuration.network_arch_init_kwargs_req_import,
-                channels,
-                classes,
-                allow_init=False,
-                deep_supervision=False,
-            )
-    except Exception as error:
-        raise ModelError(f"the architecture cannot be built ({type(error).__name__}: {error}).") from error
+    entries = configuration.configuration
+    primus = is_primus(entries["architecture"])
+    outputs = basis_channels(entries, classes) if primus else classes
+    with torch.device("meta"):
+        network: Any = construct_network(entries, channels, outputs)
+        if primus and entries.get(RANK_ENTRY) is not None:
+            projection = torch.nn.ModuleList([torch.nn.Conv3d(outputs, classes, 1)])
+            network.up_projection = LowRankDecoder(network.up_projection.decode, projection)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MAX_PARAMETERS:
         raise ModelError(f"the network would have {parameters} parameters. At most {MAX_PARAMETERS} are built.")
-    heads = _heads(network)
-    for index in range(len(heads) - 1):
-        heads[index] = torch.nn.Identity()
+    if not primus:
+        heads = network.decoder.seg_layers
+        for index in range(len(heads) - 1):
+            heads[index] = torch.nn.Identity()
     return network.requires_grad_(False).eval()
 
 
@@ -59,10 +118,15 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> d
     :returns: float32 tensors, each by the first of its names.
     :raises ModelError: if a tensor is missing, not part of the network, of another shape, or not finite.
     """
+    layers, path = _last_layers(network)
     if has_low_rank_head(weights):
         weights = fold_low_rank_head(weights)
-    heads = len(_heads(network))
-    unused = tuple(f"decoder.seg_layers.{index}." for index in range(heads - 1))
+    elif isinstance(getattr(network, "up_projection", None), LowRankDecoder):
+        weights = split_patch_head(weights)
+    last = f"{path}.{len(layers) - 1}."
+    if f"{last}bias" in weights:  # whose size is the number of classes, on which other layers of a Primus depend
+        _check_tensor(weights[f"{last}bias"], tuple(layers[-1].bias.shape), f"{last}bias", last)
+    unused = tuple(f"decoder.seg_layers.{index}." for index in range(len(layers) - 1))
     names: dict[int, list[str]] = {}
     expected = network.state_dict(keep_vars=True)
     for alias, tensor in expected.items():
@@ -77,17 +141,17 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> d
         name = next((alias for alias in aliases if alias in weights), None)
         if name is None:
             raise ModelError(f"the weights do not belong to plans.json: {aliases[0]} is missing.")
-        _check_tensor(weights[name], tuple(expected[name].shape), name, heads)
+        _check_tensor(weights[name], tuple(expected[name].shape), name, last)
         fitted[aliases[0]] = weights[name].detach().to(torch.float32).contiguous()
     return fitted
 
 
-def _check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], name: str, heads: int) -> None:
+def _check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], name: str, last: str) -> None:
     found = tuple(tensor.shape)
     if found != shape:
-        if name.startswith(f"decoder.seg_layers.{heads - 1}.") and found[1:] == shape[1:]:
+        if name.startswith(last) and found[1:] == shape[1:]:
             fault = f"they have {found[0]} classes, dataset.json has {shape[0]}"
-        elif found[:1] + found[2:] == shape[:1] + shape[2:] and name.startswith(("encoder.stages.0.", "encoder.stem.")):
+        elif found[:1] + found[2:] == shape[:1] + shape[2:] and name.startswith(_FIRST):
             fault = f"they take {found[1]} channels, dataset.json has {shape[1]}"
         else:
             fault = f"{name} has shape {found}, plans.json requires {shape}"
@@ -106,6 +170,11 @@ def adopt_weights(network: torch.nn.Module, fitted: dict[str, torch.Tensor]) -> 
     for module in network.modules():
         if getattr(module, "num_batches_tracked", None) is not None:
             module.num_batches_tracked = torch.zeros((), dtype=torch.int64)
+    eva: Any = getattr(network, "eva", None)
+    if eva is not None and eva.rope is not None:  # constants, which no checkpoint holds
+        dimension = round(eva.embed_dim // eva.blocks[0].attn.num_heads / 1.5)  # as in its own ``__init__``
+        shape = eva.rope.feat_shape
+        eva.rope = type(eva.rope)(dimension, in_pixels=False, feat_shape=shape, ref_feat_shape=shape)
 
 
 def split(networks: Sequence[torch.nn.Module], values: tuple[int, ...], regions: bool) -> tuple[Projection, bool]:
@@ -116,22 +185,29 @@ def split(networks: Sequence[torch.nn.Module], values: tuple[int, ...], regions:
     C < K R, the logits themselves are the smaller basis. In this second form the networks keep their last layers, the
     basis is the mean of their outputs with C channels, and the projection is the identity. Inference applies only
     linear operations to a basis (Gaussian average, mirroring, linear resampling), so both forms give the same label map
-    up to the rounding of float32.
+    up to the rounding of float32. A stock Primus has no projection, so it always takes the second form.
 
     :param networks: one for each fold, with weights; their last layers are removed in the first form.
     :returns: the projection; whether the networks' outputs are to be averaged (second form) or concatenated (first).
     """
-    heads = [_heads(network)[-1] for network in networks]
+    heads = [_last_layers(network)[0][-1] for network in networks]
     classes, rank = heads[0].weight.shape[:2]
-    if classes < rank * len(networks):
+    projects = not isinstance(heads[0], torch.nn.ConvTranspose3d)
+    if not projects or classes < rank * len(networks):
+        classes = classes if projects else heads[0].out_channels
         return Projection(torch.eye(classes), torch.zeros(classes), values, regions), True
     for network in networks:
-        _heads(network)[-1] = torch.nn.Identity()
+        _last_layers(network)[0][-1] = torch.nn.Identity()
     weight = torch.cat([head.weight.flatten(1) for head in heads], 1) / len(heads)
     bias = torch.stack([head.bias for head in heads]).mean(0)
     return Projection(weight, bias, values, regions), False
 
 
-def _heads(network: Any) -> Any:
-    """Return nnU-Net's last layers, one for each scale of deep supervision; the last one is used for inference."""
-    return network.decoder.seg_layers
+def _last_layers(network: Any) -> tuple[Any, str]:
+    """Return the layers that may be last, and their path: one for each scale of a U-Net; the last one gives the logits."""
+    decoder = getattr(network, "up_projection", None)
+    if decoder is None:
+        return network.decoder.seg_layers, "decoder.seg_layers"
+    if isinstance(decoder, LowRankDecoder):
+        return decoder.seg_layers, "up_projection.seg_layers"
+    return decoder.decode, "up_projection.decode"

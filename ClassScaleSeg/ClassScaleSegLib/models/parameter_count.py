@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelError
-from .architecture import MAX_FEATURES, per_stage_sizes
+from .architecture import MAX_FEATURES, basis_channels, per_stage_sizes
 from .json_checks import integers, short
+from .networks import RANK_ENTRY, find_network
+from .primus import count_primus
 
 
 def count_parameters(entries: dict, channels: int, classes: int) -> int:
@@ -26,13 +28,18 @@ def count_parameters(entries: dict, channels: int, classes: int) -> int:
     """
     architecture, dimension = entries["architecture"], len(entries["patch_size"])
     arguments = architecture["arch_kwargs"]
+    name, network = find_network(architecture)
+    if not network.projects:
+        outputs = basis_channels(entries, classes)
+        projection = classes * (outputs + 1) if entries.get(RANK_ENTRY) is not None else 0
+        return count_primus(name, arguments, channels, outputs) + projection
     stages, layers = arguments["n_stages"], _Layers.of(arguments)
     features = _whole(arguments, "features_per_stage", stages)
     kernels, strides = (
         [math.prod(sizes) for sizes in per_stage_sizes(arguments, key, stages, dimension)]
         for key in ("kernel_sizes", "strides")
     )
-    if architecture["network_class_name"].endswith("ResidualEncoderUNet"):
+    if network.residual:
         count = _residual_encoder(arguments, layers, channels, features, kernels)
     else:
         convolutions = _whole(arguments, "n_conv_per_stage", stages)
@@ -42,7 +49,11 @@ def count_parameters(entries: dict, channels: int, classes: int) -> int:
     for stage, repeats in zip(reversed(range(stages - 1)), convolutions, strict=True):
         below, width = features[stage + 1], features[stage]
         count += width * (below * strides[stage + 1] + layers.bias)  # the transposed convolution
-        count += layers.stack(2 * width, width, kernels[stage], repeats)
+        if name == "ResidualUNet":
+            count += layers.residual(2 * width, width, kernels[stage], None)
+            count += (repeats - 1) * layers.residual(width, width, kernels[stage], None)
+        else:
+            count += layers.stack(2 * width, width, kernels[stage], repeats)
     return count + classes * (features[0] + 1)
 
 

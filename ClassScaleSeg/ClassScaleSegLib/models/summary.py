@@ -18,13 +18,15 @@ from typing import Any
 from ..errors import ModelError, named
 from ..labels.label import one_line
 from ..labels.table import LabelTable
-from .architecture import MAX_FEATURES, check_architecture, planned_architecture
+from .architecture import basis_channels, check_architecture, planned_architecture
 from .bundle import DESCRIPTION, TEXTS, check_size, choose_folds, is_bundle, read_manifest, read_member, read_table
 from .dataset_json import channel_names, label_rows, modality
 from .files import MAX_JSON, Files, open_source, parse_json
 from .folder import fold_names, read_plans
 from .json_checks import numbers, short, whole
+from .networks import RANK_ENTRY, find_network, trained_architecture
 from .parameter_count import count_parameters
+from .primus import peak_channels
 
 MAX_PATCH_VOXELS = 1 << 28
 MIN_SPACING, MAX_SPACING = 1e-6, 1e6  # mm
@@ -48,8 +50,10 @@ class ModelFacts:
     :ivar table: name, colour and codes of every label value, including the background.
     :ivar classes: number of rows of the last layer: classes including the background, or regions.
     :ivar channels: number of input channels.
-    :ivar features: channels of the network's first stage, which are also the channels of one fold's basis.
+    :ivar features: channels of one fold's basis; in a U-Net, also those of its first stage.
     :ivar residual: the encoder has residual blocks, which hold a second feature map.
+    :ivar peak_channels: of a Primus, numbers for each voxel of the patch where its memory peaks; 0 for a U-Net.
+    :ivar projects: its last layer is a projection, so that memory does not grow with the number of classes.
     :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
     :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
         ``None`` for images as stored.
@@ -68,6 +72,8 @@ class ModelFacts:
     channels: int
     features: int
     residual: bool
+    peak_channels: int
+    projects: bool
     folds: tuple[str, ...]
     orientation: str | None
     reads_with_nibabel: bool
@@ -157,19 +163,21 @@ def describe_folder(
     folds: tuple[str, ...],
     configuration: str | None = None,
     trained: str | None = None,
+    trainer: str | None = None,
 ) -> ModelSummary:
     """Describe a model folder of nnU-Net by the content of its ``plans.json`` and ``dataset.json``.
 
     :param configuration: the configuration that the caller expects.
     :param trained: the configuration in the checkpoints. If not given, the one in the folder's name
         ``Trainer__Plans__configuration``, or else the only one in the plans.
+    :param trainer: the trainer in the checkpoints, which decides on the network. If not given, the one in that name.
     :raises ModelError: if the model cannot be used.
     """
     found, planned = trained or files.name.rpartition("__")[2], plans.get("configurations")
     if trained is None and isinstance(planned, dict) and found not in planned and len(planned) == 1:
         found = next(iter(planned))
     _check_configuration(files, found, configuration)
-    return _describe(files, plans, dataset, found, folds)
+    return _describe(files, plans, dataset, found, folds, trainer=trainer or files.name.partition("__")[0])
 
 
 def _check_configuration(files: Files, found: str, wanted: str | None) -> None:
@@ -179,9 +187,18 @@ def _check_configuration(files: Files, found: str, wanted: str | None) -> None:
 
 
 def _describe(
-    files: Files, plans: dict, dataset: dict, configuration: str, folds: tuple[str, ...], labels: bytes | None = None
+    files: Files,
+    plans: dict,
+    dataset: dict,
+    configuration: str,
+    folds: tuple[str, ...],
+    labels: bytes | None = None,
+    trainer: str | None = None,
 ) -> ModelSummary:
-    """Return what both JSON files say of a configuration; the names of ``dataset.json`` if there is no label table."""
+    """Return what both JSON files say of a configuration; the names of ``dataset.json`` if there is no label table.
+
+    If the trainer built another network than the plans say, the returned plans say what it built.
+    """
     with named(files.where("dataset.json")):
         channels = channel_names(dataset)
         values, names, regions = label_rows(dataset)
@@ -189,9 +206,17 @@ def _describe(
         plans = _whole_plans(plans)
         entries = _configuration(plans, configuration)
         _check_geometry(plans, entries)
-        entries["architecture"] = planned_architecture(entries)
-        features = _features(entries["architecture"]["arch_kwargs"].get("features_per_stage"))
+        planned = planned_architecture(entries)
+        entries["architecture"] = trained_architecture(trainer, planned, len(entries["patch_size"]))
+        if entries["architecture"] is not planned:
+            own = {**plans["configurations"][configuration], "architecture": entries["architecture"]}
+            if RANK_ENTRY in entries:  # of plans for ClassScaleTrainer; trainers of nnU-Net make no basis
+                own[RANK_ENTRY] = entries[RANK_ENTRY] = None
+            plans = {**plans, "configurations": {**plans["configurations"], configuration: own}}
         check_architecture(entries)
+        architecture, network = find_network(entries["architecture"])
+        features = basis_channels(entries, len(values))
+        arguments = entries["architecture"]["arch_kwargs"]
         parameters = count_parameters(entries, len(channels), len(values))
     with named(files.where("dataset.json" if labels is None else "labels.csv")):
         table = LabelTable.from_names(names) if labels is None else read_table(labels, values)
@@ -220,7 +245,9 @@ def _describe(
         spacing=tuple(float(entries["spacing"][axis]) for axis in backward),
         patch=tuple(int(entries["patch_size"][axis]) for axis in backward),
         features=features,
-        residual=entries["architecture"]["network_class_name"].endswith("ResidualEncoderUNet"),
+        residual=network.residual,
+        peak_channels=0 if network.projects else peak_channels(architecture, arguments, features),
+        projects=network.projects or entries.get(RANK_ENTRY) is not None,
         folds=folds,
         parameters=parameters,
     )
@@ -283,14 +310,6 @@ def _check_geometry(plans: dict, entries: dict) -> None:
 def _integers(value: Any) -> bool:
     """Tell whether a value is a list of integers; true and false are none, although they equal 1 and 0."""
     return isinstance(value, list) and all(type(entry) is int for entry in value)
-
-
-def _features(per_stage: Any) -> int:
-    """Return the channels of the first stage."""
-    first = per_stage[:1] if isinstance(per_stage, list) else [per_stage]
-    if not first or type(first[0]) is not int or not 1 <= first[0] <= MAX_FEATURES:
-        raise ModelError(f"the channels of the first stage are {short(first)}; 1 to {MAX_FEATURES} were expected.")
-    return first[0]
 
 
 def _parameters(files: Files, name: str) -> int:

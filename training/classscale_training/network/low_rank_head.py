@@ -2,7 +2,10 @@
 
 It replaces the layers with C channels at the end of nnU-Net's U-Nets (``decoder.seg_layers``). The names of its weights
 also begin with ``decoder.seg_layers.``, so that nnU-Net's ``-pretrained_weights`` skips them as it skips its own last
-layers. This module imports torch alone: it recognises networks by their parts, not by their class.
+layers. In a Primus, which has one scale, the basis layer is the last transposed convolution of its decoder, and the
+names begin with ``up_projection.seg_layers.``.
+
+This module imports torch alone: it recognises networks by their parts, not by their class.
 """
 
 from __future__ import annotations
@@ -12,12 +15,11 @@ from typing import Any
 
 import torch
 from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.models.networks import DEFAULT_RANK, NETWORKS
 from torch import nn
 from torch.nn.functional import conv1d
 
 from .plain_unet import initialize
-
-DEFAULT_RANK = 32  # channels of the finest scale of nnU-Net's networks; `check_rank` says why more add nothing
 
 
 class ClassScaleHead(nn.Module):
@@ -31,7 +33,8 @@ class ClassScaleHead(nn.Module):
     :param classes: number of classes C.
     :param rank: channels R of the basis, at most those of the finest scale.
     :param dimension: spatial dimensions of the images, 2 or 3.
-    :ivar bases: ``bases[s]`` is the 1x1x1 convolution from the features of scale s, coarsest first, to R channels.
+    :ivar bases: ``bases[s]`` is the 1x1x1 convolution from the features of scale s, coarsest first, to R channels; in a
+        Primus, the last transposed convolution.
     :ivar projection: ``(C, R)``.
     :ivar bias: ``(C,)``.
     :raises ModelError: if the rank is less than 1 or exceeds the channels of the finest scale.
@@ -104,14 +107,63 @@ class ClassScaleDecoder(nn.Module):
         return self.seg_layers.logits(self.seg_layers.bases[-1](x))
 
 
+class ClassScalePatchDecoder(nn.Module):
+    """The decoder of a Primus (``PatchDecode``) with a low-rank head; its output is that of :class:`ClassScaleDecoder`.
+
+    :param decoder: of a Primus that was built for R channels; its last layer becomes the basis layer.
+    :param classes: number of classes C.
+    :ivar deep_supervision: whether to return the basis, projection and bias, or logits.
+    """
+
+    def __init__(self, decoder: Any, classes: int) -> None:
+        super().__init__()
+        self.deep_supervision = True
+        last = decoder.decode[-1]
+        self.decode = decoder.decode[:-1]
+        self.seg_layers = ClassScaleHead([last.out_channels], classes, last.out_channels)
+        self.seg_layers.bases[0] = last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Return the output for the tokens ``(B, channels, ...)``."""
+        basis = self.seg_layers[-1](self.decode(x))
+        if self.deep_supervision:
+            return [basis], self.seg_layers.projection, self.seg_layers.bias
+        return self.seg_layers.logits(basis)
+
+
+class FinestBasis(nn.Module):
+    """A network with a head, reduced to the finest basis.
+
+    :param network: as `add_head` returns it.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the basis ``(B, R, ...)``, whatever the network itself returns."""
+        decoder = decoder_of(self.network)
+        before, decoder.deep_supervision = decoder.deep_supervision, True
+        try:
+            return self.network(x)[0][0]
+        finally:
+            decoder.deep_supervision = before
+
+
+def decoder_of(network: Any) -> Any:
+    """Return the decoder of a network of the list, which has the head in its ``seg_layers``."""
+    return network.up_projection if hasattr(network, "up_projection") else network.decoder
+
+
 def add_head(network: nn.Module, classes: int, rank: int | None = None) -> nn.Module:
     """Replace the last layers of a network that was built from nnU-Net's plans by a :class:`ClassScaleHead`.
 
-    :param network: a PlainConvUNet or ResidualEncoderUNet; it is changed in place.
+    :param network: a U-Net, or a Primus that was built for ``rank`` channels; it is changed in place.
     :param classes: number of classes C.
     :param rank: channels of the basis; None for 32 or, if it has fewer, the channels of the finest scale.
     :returns: ``network``.
-    :raises ModelError: if the network does not end in the decoder of these two, or the rank is out of range.
+    :raises ModelError: if the network does not end in the decoder of these, or the rank is out of range.
 
     With deep supervision the network returns bases, finest first, instead of logits:
 
@@ -130,13 +182,16 @@ def add_head(network: nn.Module, classes: int, rank: int | None = None) -> nn.Mo
     >>> network(torch.randn(1, 1, 16, 16, 16)).shape
     torch.Size([1, 1000, 16, 16, 16])
     """
+    if hasattr(network, "up_projection"):
+        network.up_projection = ClassScalePatchDecoder(network.up_projection, classes)
+        return network
     decoder: Any = getattr(network, "decoder", None)
     layers = getattr(decoder, "seg_layers", None)
     parts = ("encoder", "stages", "transpconvs", "deep_supervision")
     if not isinstance(layers, nn.ModuleList) or not all(hasattr(decoder, part) for part in parts):
         raise ModelError(
-            f"The network {type(network).__name__} does not end in the decoder of PlainConvUNet and "
-            "ResidualEncoderUNet, which ClassScaleTrainer needs. Choose plans with one of these two networks."
+            f"The network {type(network).__name__} does not end in the decoder of one of {', '.join(NETWORKS)}, which "
+            "ClassScaleTrainer needs. Choose plans with one of these networks."
         )
     features = [layer.in_channels for layer in decoder.seg_layers]
     dimension = decoder.seg_layers[-1].weight.ndim - 2

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
+from ClassScaleSegLib.models.torchvision_import import make_torchvision_importable
 
 PLANS, TRAINER = "ClassScalePlans", "ClassScaleTrainer"  # the default ones
 
-# On import, torchvision registers Python shape functions for these operators; their exact signatures do not matter.
-_OPERATORS = ("nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d", "qnms")
-_BACKWARD = tuple(f"_{name}_backward" for name in _OPERATORS[1:6])
+__all__ = [
+    "PLANS",
+    "TRAINER",
+    "check_configuration",
+    "dataset_folder",
+    "make_torchvision_importable",
+    "preprocessed_json",
+    "register_trainers",
+    "require_folders",
+    "trainer_folder",
+]
 
 
 def trainer_folder() -> Path:
@@ -67,30 +75,6 @@ def preprocessed_json(name_or_id: str, name: str) -> dict:
     if not file.is_file():
         raise ModelError(f"{file} does not exist: run `classscaleseg-train plan` first, or name plans that exist.")
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def make_torchvision_importable() -> None:
-    """Import torchvision even if its compiled operators are missing; nnU-Net imports it when it looks up a trainer.
-
-    With a CPU-only torch, the torchvision of PyPI raises "operator torchvision::nms does not exist" on import. nnU-Net
-    never calls these operators, so it is enough to declare them. If torchvision works or is not installed, nothing
-    changes.
-    """
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        return
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        import torch
-
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # remove what was imported before the error
-        for name in _OPERATORS + _BACKWARD:
-            if not hasattr(torch.ops.torchvision, name):
-                torch.library.define(f"torchvision::{name}", "(Tensor x) -> Tensor")
-        import torchvision  # noqa: F401
 
 
 def check_configuration(plans: dict, name: str, configuration: str) -> None:

@@ -13,11 +13,12 @@ import torch
 from ClassScaleSegLib import pack
 from ClassScaleSegLib.errors import ModelError, named
 from ClassScaleSegLib.files import refuse_existing
+from ClassScaleSegLib.models.architecture import check_architecture
 from ClassScaleSegLib.models.checkpoint import read_checkpoint
-from ClassScaleSegLib.models.low_rank import fold_low_rank_head
+from ClassScaleSegLib.models.low_rank import fold_low_rank_head, fold_patch_head
+from ClassScaleSegLib.models.networks import RANK_ENTRY, is_primus, stock_trainer
 
 from ..files import save_whole, write_json
-from .planner import RANK_ENTRY
 
 
 def export_stock(
@@ -38,29 +39,35 @@ def export_stock(
     :param checkpoint: ``final`` or ``best``; either is written as ``checkpoint_final.pth``.
     :param overwrite: whether to replace folds that exist in ``output``.
     :returns: ``output``.
-    :raises ModelError: naming the file that is missing, cannot be read, or is not from ClassScaleTrainer.
+    :raises ModelError: naming the file that is missing, cannot be read, or is not from ClassScaleTrainer, or has a
+        Primus that no trainer of nnU-Net builds.
     :raises OutputExistsError: if a fold exists in ``output`` and ``overwrite`` is False.
     :raises OutputError: if a file cannot be written.
     """
     plans = _read_json(folder / "plans.json")
-    for configuration in plans.get("configurations", {}).values():
-        configuration.pop(RANK_ENTRY, None)
     dataset = _read_json(folder / "dataset.json")
     for file in _checkpoints(folder, folds, checkpoint):
         with open(file, "rb") as stream, named(file):
             content = read_checkpoint(stream)
         with named(f"{file}{content.origin}"):
-            weights = fold_low_rank_head(content.weights)
+            primus = _primus(plans, content.configuration)
+            trainer = "nnUNetTrainer" if primus is None else stock_trainer(primus)
+            if primus is None:
+                weights = fold_low_rank_head(content.weights)
+            else:
+                weights = fold_patch_head(content.weights, primus["arch_kwargs"]["patch_embed_size"])
         fold = file.parent.name.removeprefix("fold_")
         stock = {
             "network_weights": weights,
-            "trainer_name": "nnUNetTrainer",
+            "trainer_name": trainer,
             "init_args": {"configuration": content.configuration, "fold": int(fold) if fold.isdecimal() else fold},
             "inference_allowed_mirroring_axes": content.mirror_axes or None,
         }
         target = output / file.parent.name / "checkpoint_final.pth"
         refuse_existing(target, overwrite)
         save_whole(target, functools.partial(torch.save, stock))
+    for configuration in plans.get("configurations", {}).values():
+        configuration.pop(RANK_ENTRY, None)
     write_json(output / "plans.json", plans)
     write_json(output / "dataset.json", dataset)
     return output
@@ -81,9 +88,26 @@ def export_bundle(
     :raises OutputExistsError: if ``output`` exists and is not to be overwritten.
     :raises OutputError: if ``output`` cannot be written.
     """
+    plans = _read_json(folder / "plans.json")
+    file = _checkpoints(folder, folds, checkpoint)[0]
+    with open(file, "rb") as stream, named(file):
+        configuration = read_checkpoint(stream).configuration
+    if _primus(plans, configuration) is not None:  # nnU-Net's form would have no basis
+        return pack(folder, output, folds=None if folds is None else tuple(folds), checkpoint=checkpoint, **options)
     with tempfile.TemporaryDirectory() as temporary:
         stock = export_stock(folder, Path(temporary) / folder.name, folds, checkpoint)
         return pack(stock, output, **options)
+
+
+def _primus(plans: dict, configuration: str | None) -> dict | None:
+    """Return the checked architecture of a configuration, if it is a Primus of ClassScaleTrainer, and else None."""
+    found = plans.get("configurations", {}).get(configuration)
+    if not isinstance(found, dict) or "architecture" not in found or found.get(RANK_ENTRY) is None:
+        return None  # a U-Net; the trainers of Primus write both entries
+    entries = {key: found[key] for key in ("architecture", "patch_size") if key in found}
+    entries.setdefault("patch_size", entries["architecture"]["arch_kwargs"].get("input_shape", []))  # inherited
+    check_architecture(entries)
+    return entries["architecture"] if is_primus(entries["architecture"]) else None
 
 
 def _checkpoints(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.models.networks import DEFAULT_RANK, RANK_ENTRY
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
     nnUNetPlannerResEncL,
@@ -19,10 +20,8 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 )
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-from ..network.low_rank_head import DEFAULT_RANK, check_rank
+from ..network.low_rank_head import check_rank
 
-# Entry of a configuration in plans.json, absent if the rank is the default. nnU-Net ignores it.
-RANK_ENTRY = "classscale_rank"
 _Untyped: Any = object  # nnU-Net's planners have no types, so neither does what the class below inherits
 
 

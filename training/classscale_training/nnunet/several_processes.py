@@ -18,6 +18,7 @@ from ClassScaleSegLib.errors import ModelError
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock_trainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
+from torch._dynamo import OptimizedModule
 
 from ..processes.group import from_first
 
@@ -57,6 +58,12 @@ class TrainerOfSeveral(nnUNetTrainer):
         """Begin as nnU-Net does, but only the first process copies the plans."""
         with _copies_by_first(self):
             super().on_train_start()
+
+    @property
+    def bare_network(self) -> Any:
+        """The network without what DDP and ``torch.compile`` put around it."""
+        network = self.network.module if self.is_ddp else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     def of_all_processes(self, own: Any) -> list:
         """Return what each process passed, in the order of the ranks; with one process, ``own`` alone."""

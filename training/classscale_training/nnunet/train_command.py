@@ -108,14 +108,14 @@ def _refuse_probabilities(name_or_id: str) -> None:
 
 
 def _network(options: argparse.Namespace, plans: dict) -> torch.nn.Module:
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from .trainer import ClassScaleTrainer
 
     manager = PlansManager(plans)
     configuration = manager.get_configuration(options.configuration)
     dataset = preprocessed_json(options.dataset_name_or_id, "dataset.json")
     channels = determine_num_input_channels(manager, configuration, dataset)
     heads = manager.get_label_manager(dataset).num_segmentation_heads
-    return ClassScaleTrainer.build_network_architecture(manager, configuration, channels, heads)
+    trainer = recursive_find_trainer_class_by_name(options.tr)
+    return trainer.build_network_architecture(manager, configuration, channels, heads)

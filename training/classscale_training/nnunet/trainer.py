@@ -8,6 +8,7 @@ arrays with both a class axis and volume axes: the last layer, the loss, and bot
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,14 @@ from ClassScaleSegLib.errors import LabelTableError, ModelError
 from ClassScaleSegLib.files import replacing
 from ClassScaleSegLib.images.counts import dice
 from ClassScaleSegLib.inference.backbone import Backbone
+from ClassScaleSegLib.models.architecture import basis_channels, check_architecture
+from ClassScaleSegLib.models.network import construct_network
+from ClassScaleSegLib.models.networks import RANK_ENTRY, is_primus
 from ClassScaleSegLib.models.projection import Projection
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.helpers import dummy_context
 from torch import distributed
-from torch._dynamo import OptimizedModule
 
 from ..data.merged_labels import Merged
 from ..evaluation.class_counts import class_counts
@@ -33,7 +35,7 @@ from ..evaluation.dice import mean_of_known
 from ..files import LATEST, PREVIOUS, read_newest, save_whole
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 from ..loss.tiles import LabelOutsideError
-from ..network.low_rank_head import add_head
+from ..network.low_rank_head import FinestBasis, add_head, decoder_of
 from ..processes.group import from_first
 from .case_sampling import CaseSampler, drawn_by_share
 from .case_validation import case_metrics, dice_by_dataset, merged_case_metrics, segment_case, write_summary
@@ -41,7 +43,6 @@ from .checkpoint_check import check_labels, check_weights
 from .label_augmentation import in_one_pass
 from .label_index import check_meanings, label_index
 from .merged_training import MergedLoss, Output, of_network, with_datasets
-from .planner import RANK_ENTRY
 from .several_processes import TrainerOfSeveral
 
 MAX_CLASSES_WITH_PROBABILITIES = 64  # --npz stores one volume for each class of each case
@@ -66,12 +67,15 @@ class ClassScaleTrainer(TrainerOfSeveral):
 
     :cvar epochs: number of epochs; None for nnU-Net's 1000.
     :cvar mirroring: whether to mirror images in training and prediction.
+    :cvar trains_primus: whether the network may be a Primus.
     :ivar merged: the datasets, if ``classscaleseg-train merge`` made the dataset of several; otherwise None.
-    :raises ModelError: if the configuration is the second stage of a cascade.
+    :raises ModelError: if the configuration is the second stage of a cascade, or its network is not one of the list in
+        :mod:`ClassScaleSegLib.models.networks`.
     """
 
     epochs: int | None = None
     mirroring = True
+    trains_primus = False
 
     def __init__(
         self,
@@ -92,6 +96,12 @@ class ClassScaleTrainer(TrainerOfSeveral):
             )
         if self.epochs is not None:
             self.num_epochs = self.epochs
+        check_architecture(self.configuration_manager.configuration)
+        if is_primus(self.configuration_manager.configuration["architecture"]) and not self.trains_primus:
+            raise ModelError(
+                f"Configuration {configuration} names a Primus, which needs another optimiser and a warm-up: train it "
+                "with -tr ClassScaleTrainer_Primus."
+            )
 
     @staticmethod
     def build_network_architecture(
@@ -103,21 +113,20 @@ class ClassScaleTrainer(TrainerOfSeveral):
     ) -> torch.nn.Module:
         """Build the network of the plans with a :class:`.ClassScaleHead` as its last layer.
 
-        :param configuration_manager: nnU-Net's manager of the configuration, with the rank if one was chosen.
+        :param configuration_manager: nnU-Net's manager of the configuration, with the rank if one was chosen; a Primus
+            needs one.
         :param num_output_channels: number of classes or regions.
         :param enable_deep_supervision: whether the network returns bases, as in training, instead of logits.
-        :raises ModelError: if the network has another decoder, or the rank does not fit it.
+        :raises ModelError: if the network is not on the list, or the rank does not fit it.
         """
-        network = get_network_from_plans(
-            configuration_manager.network_arch_class_name,
-            configuration_manager.network_arch_init_kwargs,
-            configuration_manager.network_arch_init_kwargs_req_import,
-            num_input_channels,
-            1,  # number of classes: add_head replaces the last layers
-            allow_init=True,
-            deep_supervision=enable_deep_supervision,
-        )
-        return add_head(network, num_output_channels, configuration_manager.configuration.get(RANK_ENTRY))
+        entries = copy.deepcopy(configuration_manager.configuration)
+        check_architecture(entries)
+        # The channels of the last layer are of no account in a U-Net, where add_head replaces it.
+        outputs = basis_channels(entries, num_output_channels) if is_primus(entries["architecture"]) else 1
+        network = construct_network(entries, num_input_channels, outputs, train=True)
+        network = add_head(network, num_output_channels, entries.get(RANK_ENTRY))
+        decoder_of(network).deep_supervision = enable_deep_supervision
+        return network
 
     def _build_loss(self) -> _HeadLoss | MergedLoss:
         regions, ignore = self._regions(), self.label_manager.ignore_label
@@ -329,13 +338,12 @@ class ClassScaleTrainer(TrainerOfSeveral):
 
     def _split_network(self) -> tuple[Backbone, Projection]:
         """Return the network as the engine takes it: what computes the basis, and the projection."""
-        network = self.network.module if self.is_ddp else self.network
-        if isinstance(network, OptimizedModule):
-            network = network._orig_mod
-        head, regions = network.decoder.seg_layers, self.label_manager.has_regions
+        network = self.bare_network
+        head, regions = decoder_of(network).seg_layers, self.label_manager.has_regions
         values = self.label_manager.regions_class_order if regions else self.label_manager.all_labels
         projection = Projection(head.projection.detach(), head.bias.detach(), tuple(map(int, values)), regions)
-        return Backbone([network], self.inference_allowed_mirroring_axes or ()), projection
+        backbone = network if hasattr(network, "encoder") else FinestBasis(network)
+        return Backbone([backbone], self.inference_allowed_mirroring_axes or ()), projection
 
 
 def _whole(checkpoint: Path) -> Path:

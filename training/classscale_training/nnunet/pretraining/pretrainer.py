@@ -19,7 +19,6 @@ from ClassScaleSegLib.errors import ModelError
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from torch._dynamo import OptimizedModule
 
 from ...files import LATEST, PREVIOUS, read_newest, save_whole
 from ..label_augmentation import in_one_pass
@@ -91,13 +90,13 @@ class ClassScalePretrainer(TrainerOfSeveral):
         self.initial_lr = self.options.learning_rate
         torch.manual_seed(self.options.seed)
         super().initialize()
-        network, patch = self.autoencoder.network, self.configuration_manager.patch_size
+        network, patch = self.bare_network.network, self.configuration_manager.patch_size
         strides = np.prod([np.broadcast_to(stride, len(patch)) for stride in network.encoder.strides], 0)
         block = self.options.block
         self.block = tuple(map(int, strides)) if block is None else (block,) * len(patch)
         check_block(patch, self.block, strides.tolist(), self.options.sparse)
         if self.options.sparse:
-            self.autoencoder.make_sparse()
+            self.bare_network.make_sparse()
 
     @staticmethod
     def build_network_architecture(
@@ -118,12 +117,6 @@ class ClassScalePretrainer(TrainerOfSeveral):
             deep_supervision=False,
         )
         return MaskedAutoencoder(network)
-
-    @property
-    def autoencoder(self) -> MaskedAutoencoder:
-        """The network, without what DDP and ``torch.compile`` put around it."""
-        network = self.network.module if self.is_ddp else self.network
-        return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     def _build_loss(self) -> Any:
         return reconstruction_error
@@ -204,7 +197,7 @@ class ClassScalePretrainer(TrainerOfSeveral):
         """
         if self.local_rank or self.disable_checkpointing:
             return
-        network, managers = self.autoencoder.network, (self.plans_manager, self.configuration_name)
+        network, managers = self.bare_network.network, (self.plans_manager, self.configuration_name)
         content = {
             "network_weights": network.state_dict(),
             ENTRY: adaptation_plan(*managers, self.configuration_manager, network, self.num_input_channels),
@@ -233,7 +226,7 @@ class ClassScalePretrainer(TrainerOfSeveral):
                     f"{file} was pretrained with {name} {content[_OWN].get(name)}, not {value}: choose the same, or "
                     "move the old pretraining away."
                 )
-        self.autoencoder.network.load_state_dict(content["network_weights"])
+        self.bare_network.network.load_state_dict(content["network_weights"])
         self.optimizer.load_state_dict(content["optimizer_state"])
         if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(content["grad_scaler_state"])
@@ -269,7 +262,7 @@ class ClassScalePretrainer(TrainerOfSeveral):
         if self.local_rank == 0:
             self.network.eval()
             example = self.example[None].to(self.device)
-            found = self.autoencoder(example)
+            found = self.bare_network(example)
             draw(Path(self.output_folder) / "reconstruction.png", example[0].cpu(), found[0].float().cpu())
 
 
