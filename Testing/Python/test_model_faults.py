@@ -38,7 +38,7 @@ FAULTS = {
         "plans.json",
         (*CONFIGURATION, "architecture", "network_class_name"),
         "dynamic_network_architectures.architectures.primus.Primus",
-        "architecture .*Primus' is not supported",
+        "Primus may not be given 'n_stages' in plans",
     ),
     "own network": (
         "plans.json",

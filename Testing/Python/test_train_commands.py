@@ -19,7 +19,8 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from classscale_training.nnunet.environment import make_torchvision_importable
 import pickle
 make_torchvision_importable()
-for name in ("ClassScaleTrainer", "ClassScaleTrainer_NoMirroring", "ClassScaleTrainer_250epochs"):
+for ending in ("", "_NoMirroring", "_250epochs", "_PrimusV2S"):
+    name = f"ClassScaleTrainer{ending}"
     found = find(name)
     assert found.__name__ == name and pickle.loads(pickle.dumps(found)) is found, name
 print("found all")

@@ -1,8 +1,8 @@
 """Estimate the memory that a job takes, before it starts.
 
 No term depends on the number of classes C, with two exceptions: if C is below the number of channels of all folds, the
-logits are the smaller basis, and C is its rank. So it is with a stock Primus, which has no other basis. The formula takes plain numbers, so that the panel can show an estimate
-without torch and without the model's weights.
+logits are the smaller basis, and C is its rank. So it is with a stock Primus, which has no other basis. The formula
+takes plain numbers, so that the panel can show an estimate without torch and without the model's weights.
 """
 
 from __future__ import annotations

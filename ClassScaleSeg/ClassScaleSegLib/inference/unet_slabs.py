@@ -61,7 +61,10 @@ class SlabUNet:
         return self._run(decoder.seg_layers[-1], x, own=True)
 
     def _join(self, block: Any, sources: list[_Source]) -> torch.Tensor:
-        """Run the first block of a decoder's stage on the concatenated channels of the sources, the last of which goes."""
+        """Run the first block of a decoder's stage on the concatenated channels of the sources.
+
+        :param sources: the last one is a `_Map`, which is overwritten.
+        """
         if isinstance(block, ConvDropoutNormReLU):
             return _finish(block, self._convolve(block.conv, sources, own=True))
         (shortcut,) = block.skip  # the channels are halved, so there is one; the stride is 1

@@ -149,7 +149,9 @@ def basis_channels(entries: dict, classes: int) -> int:
     if rank is None:
         return classes
     if type(rank) is not int or not 1 <= rank <= classes:
-        raise ModelError(f"{RANK_ENTRY} is {short(rank)}; a whole number from 1 to {classes}, the classes, was expected.")
+        raise ModelError(
+            f"{RANK_ENTRY} is {short(rank)}; a whole number from 1 to {classes}, the classes, was expected."
+        )
     return rank
 
 

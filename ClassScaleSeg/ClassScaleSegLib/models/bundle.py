@@ -3,7 +3,7 @@
 | member | content |
 |---|---|
 | ``manifest.json`` | ``format``, ``version``, facts about the model, size and SHA-256 of every other member |
-| ``plans.json``, ``dataset.json`` | as nnU-Net wrote them |
+| ``plans.json``, ``dataset.json`` | as nnU-Net wrote them; if the trainer built another network, plans name that one |
 | ``labels.csv`` | the label table, a colour table of 3D Slicer with terminology codes |
 | ``fold_K.safetensors`` | tensors that inference uses, by nnU-Net's names; float32, or float16 for half the size |
 | ``README.md`` | the model card |

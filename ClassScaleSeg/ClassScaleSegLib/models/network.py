@@ -40,7 +40,13 @@ def construct_network(entries: dict, channels: int, outputs: int, train: bool = 
         if network.projects:
             imported = architecture["_kw_requires_import"]
             return get_network_from_plans(
-                architecture["network_class_name"], arguments, imported, channels, outputs, train, deep_supervision=train
+                architecture["network_class_name"],
+                arguments,
+                imported,
+                channels,
+                outputs,
+                train,
+                deep_supervision=train,
             )
         if "nonlin" in arguments:
             arguments = {**arguments, "nonlin": getattr(torch.nn, arguments["nonlin"].rpartition(".")[2])}
@@ -204,7 +210,7 @@ def split(networks: Sequence[torch.nn.Module], values: tuple[int, ...], regions:
 
 
 def _last_layers(network: Any) -> tuple[Any, str]:
-    """Return the layers that may be last, and their path: one for each scale of a U-Net; the last one gives the logits."""
+    """Return layers of which the last one gives the logits, and their path; a U-Net has one for each scale."""
     decoder = getattr(network, "up_projection", None)
     if decoder is None:
         return network.decoder.seg_layers, "decoder.seg_layers"

@@ -21,8 +21,9 @@ MAX_BLOCK, MAX_RATIO, MAX_SCALE = 64, 16, 100
 NONLINEARITIES = ("LeakyReLU", "ReLU", "ELU", "SiLU", "Mish")  # those that work in place, as PrimusV3 calls them
 _FLAGS = ("use_rot_pos_emb", "use_abs_pos_embed", "scale_attn_inner", "add_skips")
 _RATES = ("drop_path_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate")
-# Maps that exist at once in a normalisation of the decoder, and in a residual block of the stem.
-_MAPS_IN_NORM, _MAPS_IN_STEM = 4, 5
+# Maps that exist at once in a normalisation of the decoder, in a residual block of the stem, and in a block of the
+# transformer beside four of its hidden layer; `Testing/Python/test_networks.py` counts them.
+_MAPS_IN_NORM, _MAPS_IN_STEM, _MAPS_OF_TOKENS = 4, 5, 3
 _USUAL = {  # the defaults of the classes that determine how many parameters there are
     **{"eva_depth": 24, "eva_numheads": 16, "num_register_tokens": 0, "mlp_ratio": 4 * 2 / 3},
     **{"use_rot_pos_emb": True, "use_abs_pos_embed": True, "init_values": None, "scale_attn_inner": False},
@@ -57,7 +58,7 @@ def check_primus(name: str, given: dict, patch: list[int]) -> dict:
     if not isinstance(block, list) or len(block) != 3 or any(type(b) is not int or b not in powers for b in block):
         raise ModelError(f"patch_embed_size {short(block)} must be three powers of 2, at most {MAX_BLOCK}.")
     if max(block) < 2 or (name != "Primus" and block != [8, 8, 8]):
-        raise ModelError(f"patch_embed_size {block} does not fit {name}, which makes tokens of 8 x 8 x 8 voxels.")
+        raise ModelError(f"patch_embed_size {block} does not fit {name}: a token has voxels, in most cases 8 x 8 x 8.")
     for size, side in zip(patch, block, strict=True):
         if size % side:
             raise ModelError(
@@ -141,10 +142,13 @@ def peak_channels(name: str, arguments: dict, outputs: int) -> int:
     :param arguments: as `check_primus` returns them.
     :param outputs: channels of the last transposed convolution.
     """
-    block = arguments["patch_embed_size"]
-    widths, finest = decoder_widths(arguments["embed_dim"], block, outputs), decoder_strides(block)[-1]
-    last = widths[-2] / math.prod(finest)
-    decoder = max(_MAPS_IN_NORM * last if len(widths) > 2 else 0, last + 2 * outputs)  # the output, and a reordered copy
+    width, block = arguments["embed_dim"], arguments["patch_embed_size"]
+    widths, strides = decoder_widths(width, block, outputs), decoder_strides(block)
+    last = widths[-2] / math.prod(strides[-1])
+    maps = last + 2 * outputs  # the output, and a copy in another order
+    if len(widths) > 2:
+        maps = max(maps, _MAPS_IN_NORM * last + widths[-3] / math.prod(strides[-1]) / math.prod(strides[-2]))
+    decoder = max(maps, (_MAPS_OF_TOKENS + 4 * arguments["mlp_ratio"]) * width / math.prod(block))
     if name == "Primus":
         return math.ceil(decoder)
     stem = arguments["ch_per_level"][0] if name == "PrimusV3" else _STEM_V2[0]

@@ -104,10 +104,12 @@ def _primus(plans: dict, configuration: str | None) -> dict | None:
     found = plans.get("configurations", {}).get(configuration)
     if not isinstance(found, dict) or "architecture" not in found or found.get(RANK_ENTRY) is None:
         return None  # a U-Net; the trainers of Primus write both entries
-    entries = {key: found[key] for key in ("architecture", "patch_size") if key in found}
-    entries.setdefault("patch_size", entries["architecture"]["arch_kwargs"].get("input_shape", []))  # inherited
+    architecture = found["architecture"]
+    if not is_primus(architecture):
+        return None
+    entries = {"architecture": architecture, "patch_size": architecture["arch_kwargs"]["input_shape"]}
     check_architecture(entries)
-    return entries["architecture"] if is_primus(entries["architecture"]) else None
+    return entries["architecture"]
 
 
 def _checkpoints(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[Path]:

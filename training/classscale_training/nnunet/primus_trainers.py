@@ -20,10 +20,27 @@ from .environment import make_torchvision_importable
 from .trainer import ClassScaleTrainer
 
 make_torchvision_importable()
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer  # noqa: E402
 from nnunetv2.training.nnUNetTrainer.primus.primus_trainers import AbstractPrimus  # noqa: E402
 
 
-class ClassScaleTrainer_Primus(ClassScaleTrainer, AbstractPrimus):
+class _Schedule(AbstractPrimus):
+    """Optimiser, warm-up and clipping of gradients of nnU-Net's trainers of Primus, which can be continued."""
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Load a checkpoint as nnU-Net's other trainers do, after choosing the stage of the schedule.
+
+        What nnU-Net 2.8 has for schedules with a warm-up opens the file in a way that refuses NumPy's numbers.
+        """
+        epoch = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)["current_epoch"]
+        if not self.was_initialized:
+            self.initialize()
+        stage = "warmup_all" if epoch < self.warmup_duration_whole_net else "train"
+        self.optimizer, self.lr_scheduler = self.configure_optimizers(stage)
+        nnUNetTrainer.load_checkpoint(self, filename_or_checkpoint)
+
+
+class ClassScaleTrainer_Primus(ClassScaleTrainer, _Schedule):
     """Trains the Primus that the plans name. The classes below train those of the published sizes under any plans.
 
     :cvar size: such as ``PrimusM``; None for the network of the plans.
