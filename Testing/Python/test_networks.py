@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import inspect
 import json
 import pkgutil
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from conftest import logits, small_dataset, small_plans, stock_network, write_checkpoint
+from odd_json import WEIRD
 from tiny_primus import KINDS, PATH, add_fold, primus_plans, stock_primus
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -292,3 +295,41 @@ def test_the_estimate_covers_the_feature_maps(kind, width, rank):
         Backbone([network])(x)
     expected = 4 * peak_channels(kind, entries["architecture"]["arch_kwargs"], rank) * 32**3
     assert live.peak <= expected <= 1.6 * live.peak
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+def test_whatever_stands_in_the_plans_of_a_primus_it_opens_or_says_why_not(tmp_path, rank):
+    """All entries of the architecture of a bundle with all odd values, summarized; a sample of them opened."""
+    dataset, network = small_dataset(20), stock_primus("PrimusV3", classes=rank or 21)
+    weights, plans = network.state_dict(), primus_plans("PrimusV3", classscale_rank=rank)
+    if rank is not None:
+        head = {"0.weight": torch.randn(21, rank, 1, 1, 1), "0.bias": torch.zeros(21)}
+        weights |= {f"up_projection.seg_layers.{name}": tensor for name, tensor in head.items()}
+    folder = write(tmp_path / "model", plans, dataset, weights)
+    bundle = tmp_path / "bundle"
+    with zipfile.ZipFile(pack(folder, tmp_path / "bundle.zip")) as archive:
+        archive.extractall(bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert open_model(bundle).rank == (rank or 21)
+    random, opened, tried = np.random.default_rng(0), 0, 0
+    for path in [(*ARGUMENTS, key) for key in [*KINDS["PrimusV3"], "mlp_ratio", "add_skips", "use_abs_pos_embed"]] + [
+        (*ARGUMENTS[:2], "classscale_rank"),
+        (*ARGUMENTS[:2], "patch_size"),
+        (*ARGUMENTS[:3], "network_class_name"),
+    ]:
+        for value in WEIRD:
+            content = node = json.loads(json.dumps(plans))
+            for key in path[:-1]:
+                node = node[key]
+            node[path[-1]] = value
+            text = json.dumps(content).encode()
+            member = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+            (bundle / "plans.json").write_bytes(text)
+            changed = {**manifest, "members": {**manifest["members"], "plans.json": member}}
+            (bundle / "manifest.json").write_text(json.dumps(changed))
+            tried += 1
+            try:
+                opened += (summarize if random.random() < 0.95 else open_model)(bundle).classes == 21
+            except ModelError as error:
+                assert len(str(error)) < 600 + len(str(bundle)), path
+    assert tried > 200 and 5 < opened < tried / 2

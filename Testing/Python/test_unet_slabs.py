@@ -71,6 +71,7 @@ def network(kind, name, changes):
 
 
 CASES = [("PlainConvUNet", name) for name in PLAIN] + [("ResidualEncoderUNet", name) for name in RESIDUAL]
+CASES += [("ResidualUNet", name) for name in ("usual", "anisotropic", "flat")]
 
 
 @pytest.mark.parametrize(

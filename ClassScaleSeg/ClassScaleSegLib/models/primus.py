@@ -58,7 +58,8 @@ def check_primus(name: str, given: dict, patch: list[int]) -> dict:
     if not isinstance(block, list) or len(block) != 3 or any(type(b) is not int or b not in powers for b in block):
         raise ModelError(f"patch_embed_size {short(block)} must be three powers of 2, at most {MAX_BLOCK}.")
     if max(block) < 2 or (name != "Primus" and block != [8, 8, 8]):
-        raise ModelError(f"patch_embed_size {block} does not fit {name}: a token has voxels, in most cases 8 x 8 x 8.")
+        wanted = "more than one voxel" if name == "Primus" else "8 x 8 x 8 voxels"
+        raise ModelError(f"patch_embed_size {block} does not fit {name}, whose tokens have {wanted}.")
     for size, side in zip(patch, block, strict=True):
         if size % side:
             raise ModelError(
