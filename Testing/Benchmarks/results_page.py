@@ -385,8 +385,8 @@ def sections() -> list[str]:
             "18. Real heads with 134 structures drawn by hand",
             "MICCAI 2012: twelve subjects for training, three for testing, at 2 mm, on one thread. ours and stock have "
             "the same time, plans and small network; scratch and embedded have the same steps and the network of "
-            "head-mr-312. The seconds are those of the process on the processor, because other work ran beside. One run "
-            "each.",
+            "head-mr-312. The seconds are those of the process on the processor, because other work ran beside. One "
+            "run each.",
             ("miccai2012", command("miccai2012"), miccai2012),
         ),
         section(

@@ -131,7 +131,7 @@ class MaskedAutoencoder(nn.Module):
     def _at(self, features: torch.Tensor) -> torch.Tensor:
         """Return what is visible on the grid of feature maps; blocks are multiples of their voxels."""
         steps = [size // own for size, own in zip(self._visible.shape[2:], features.shape[2:], strict=True)]
-        return self._visible[(..., *(slice(None, None, step) for step in steps))]
+        return self._visible[(slice(None), slice(None), *(slice(None, None, step) for step in steps))]
 
     def _normalised(self, norm: _InstanceNorm, features: torch.Tensor) -> torch.Tensor:
         visible = self._at(features)

@@ -121,6 +121,6 @@ def batches(patches: Dataset, share: Share, workers: int, pinned: bool) -> Itera
     :param workers: number of processes that read and augment; with 0 this one does.
     :param pinned: whether batches go to a GPU.
     """
-    more = {"prefetch_factor": 3} if workers else {}
+    more: dict[str, Any] = {"prefetch_factor": 3} if workers else {}
     for batch in DataLoader(patches, batch_sampler=share, num_workers=workers, pin_memory=pinned, **more):
         yield {"data": batch, "target": batch}

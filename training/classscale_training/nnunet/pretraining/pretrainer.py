@@ -76,7 +76,7 @@ class ClassScalePretrainer(TrainerOfSeveral):
                 f"Configuration {configuration} is the second stage of a cascade, which takes label maps as input. "
                 "Pretrain 3d_fullres instead."
             )
-        self.options, self.more_cases = PretrainingOptions(), {}
+        self.options, self.more_cases = PretrainingOptions(), dict[str, tuple[Any, str]]()
         self.enable_deep_supervision = False
         self.save_every = 1
 

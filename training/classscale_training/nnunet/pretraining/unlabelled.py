@@ -44,8 +44,9 @@ def preprocess_unlabelled(
     entries = PlansManager(plans).get_configuration(configuration).configuration
     prepared = {key: entries.get(key) for key in _DECIDES}
     left = [(name, case) for name, case in files.items() if _noted(target, name) != _identity(case, prepared)]
-    options = {"target": target, "plans": plans, "configuration": configuration, "dataset": dataset}
-    run = functools.partial(_preprocess, prepared=prepared, **options)
+    run = functools.partial(
+        _preprocess, target=target, plans=plans, configuration=configuration, dataset=dataset, prepared=prepared
+    )
     done = map_cases(run, left, min(workers, len(left)))
     for _ in tqdm(done, "Preprocessing images", total=len(left), disable=not bar or not left):
         pass
