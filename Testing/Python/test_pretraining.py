@@ -156,6 +156,17 @@ def test_a_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(root, tmp_
     assert len(resumed["logging"]["val_losses"]) == 3
 
 
+def test_two_processes_learn_what_one_does(root, tmp_path, monkeypatch, capfd):
+    found = []
+    for number in (1, 2):
+        monkeypatch.setenv("nnUNet_results", str(tmp_path / str(number)))
+        assert pretrain("--learning-rate", 0.001, "-num_gpus", number, epochs=2) == 0
+        found.append(read(tmp_path / str(number))["network_weights"])
+        assert capfd.readouterr().out.count("The pretrained encoder is") == 1
+    for name, weights in found[0].items():
+        torch.testing.assert_close(found[1][name], weights, rtol=0, atol=1e-5)
+
+
 def test_images_without_labels_count_too_and_are_preprocessed_once(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     raw, images = next((root / "raw").iterdir()), tmp_path / "images"

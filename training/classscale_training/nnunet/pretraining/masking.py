@@ -88,7 +88,8 @@ def hidden_variance(target: torch.Tensor) -> torch.Tensor:
 class MaskedAutoencoder(nn.Module):
     """A network that reconstructs images of which it sees parts.
 
-    The encoder sees the zeros of hidden voxels as any other value, unless :meth:`make_sparse` is called.
+    The last layers of coarse scales are removed. The encoder sees the zeros of hidden voxels as any other value, unless
+    :meth:`make_sparse` is called.
 
     :param network: a U-Net with as many output as input channels; ``network.encoder`` is its encoder.
     :raises ModelError: if the network has no encoder.
@@ -97,11 +98,14 @@ class MaskedAutoencoder(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network, self._visible = network, torch.empty(0)
-        if not isinstance(getattr(network, "encoder", None), nn.Module):
+        if not (hasattr(network, "encoder") and hasattr(network, "decoder")):
             raise ModelError(
                 f"The network {type(network).__name__} has no convolutional encoder, which pretraining needs. Choose "
                 "plans with a PlainConvUNet or a ResidualEncoderUNet."
             )
+        network.decoder.deep_supervision, heads = False, network.decoder.seg_layers
+        for coarse in range(len(heads) - 1):  # in DDP, every weight must take part
+            heads[coarse] = nn.Identity()
 
     def forward(self, masked: torch.Tensor) -> torch.Tensor:
         """Return the reconstruction ``(B, C, ...)``.

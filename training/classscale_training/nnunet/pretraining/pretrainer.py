@@ -6,6 +6,7 @@ log, and ``reconstruction.png``.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -16,9 +17,10 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.models.architecture import check_architecture
+from ClassScaleSegLib.models.network import construct_network
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from ...files import LATEST, PREVIOUS, read_newest, save_whole
 from ..label_augmentation import in_one_pass
@@ -106,16 +108,13 @@ class ClassScalePretrainer(TrainerOfSeveral):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> torch.nn.Module:
-        """Build the network of the plans with as many output as input channels, and make an autoencoder of it."""
-        network = get_network_from_plans(
-            configuration_manager.network_arch_class_name,
-            configuration_manager.network_arch_init_kwargs,
-            configuration_manager.network_arch_init_kwargs_req_import,
-            num_input_channels,
-            num_input_channels,
-            allow_init=True,
-            deep_supervision=False,
-        )
+        """Build the network of the plans with as many output as input channels, and make an autoencoder of it.
+
+        :raises ModelError: if the network is not on the list, or no U-Net.
+        """
+        entries = copy.deepcopy(configuration_manager.configuration)
+        check_architecture(entries)
+        network = construct_network(entries, num_input_channels, num_input_channels, train=True)
         return MaskedAutoencoder(network)
 
     def _build_loss(self) -> Any:
