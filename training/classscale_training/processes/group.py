@@ -68,9 +68,10 @@ def joined(rank: Rank, timeout: timedelta = TIMEOUT, store: distributed.Store | 
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and _GLOO not in str(error):
             raise
+        text = reason(error).partition("] ")[2] or reason(error)  # without the place in gloo's sources
         raise LostProcessError(
-            f"{rank} has lost another one, or waited {timeout.total_seconds():.0f} s for it "
-            f"({reason(error)[:200]}). Read what the others have printed, also on other machines."
+            f"{rank} has lost another one, which has ended or has not answered for {timeout.total_seconds():.0f} s "
+            f"({text.partition('. ')[0]}). Read what the others have printed, also on other machines."
         ) from error
 
 

@@ -6,6 +6,7 @@ on one machine or on several. PyTorch starts, connects and ends them.
 
 from __future__ import annotations
 
+import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
@@ -110,6 +111,7 @@ def _begin(
 ) -> None:
     """Run the function in a process that :func:`launch` has started; if it fails, note why, and end."""
     end_with_parent()
+    multiprocessing.set_start_method(None, force=True)  # what it starts is forked where it would be without it
     forked_end_with_parent()
     rank = Rank(number, processes, _device(device, number, processes))
     try:
@@ -164,24 +166,22 @@ def _raise_reason(folder: Path, codes: list[int | None], advice: str) -> None:
     error: Exception | None = None
     with suppress(OSError, EOFError, pickle.UnpicklingError):
         error, text = pickle.loads((folder / "reason").read_bytes())
-    killed = next(((index, -code) for index, code in enumerate(codes) if code is not None and code < 0), None)
-    if killed is not None and (error is None or isinstance(error, LostProcessError)):
-        index, number = killed
-        name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
-        memory = ", as Linux does when memory has run out" if number == 9 else ""
-        raise ClassScaleError(
-            f"{_name(index, codes)} was killed by signal {number} ({name}){memory}. The others were ended. {advice}"
-        ) from None
+    # a process that has noted why ends with code 1
+    silent = next(((index, code) for index, code in enumerate(codes) if code not in (None, 0, 1)), None)
+    if silent is None and error is None:
+        silent = next((index, code) for index, code in enumerate(codes) if code)
+    if silent is not None and (error is None or isinstance(error, LostProcessError)):
+        raise ClassScaleError(f"{_how_it_ended(*silent, len(codes))} The others were ended. {advice}") from None
     if isinstance(error, ClassScaleError):
         raise error from None
     if error is not None:
         raise error from RuntimeError(text)
-    index = next(index for index, code in enumerate(codes) if code)
-    raise ClassScaleError(
-        f"{_name(index, codes)} ended with exit code {codes[index]}, and did not say why. The others were ended. "
-        f"{advice}"
-    ) from None
 
 
-def _name(index: int, codes: list[int | None]) -> str:
-    return str(Rank(index, len(codes), torch.device("cpu")))
+def _how_it_ended(index: int, code: int | None, processes: int) -> str:
+    name = Rank(index, processes, torch.device("cpu"))
+    if code is None or code >= 0:
+        return f"{name} ended with exit code {code}, and did not say why."
+    known = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
+    memory = ", as Linux does when memory has run out" if code == -9 else ""
+    return f"{name} was killed by signal {-code} ({known}){memory}."

@@ -8,14 +8,19 @@ import multiprocessing.connection
 import os
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.util import register_after_fork
 
 _SECONDS_BETWEEN = 1.0
 
 
 def end_with_parent() -> None:
-    """Let this process end when its parent has ended, whatever it does then."""
-    threading.Thread(target=_wait, args=(os.getppid(),), daemon=True, name="parent").start()
+    """Let this process, which was not forked, end when its parent has ended, whatever it does then."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        _end_after(functools.partial(_wait_for, os.getppid()))
+    else:
+        _end_after(functools.partial(multiprocessing.connection.wait, [parent.sentinel]))
 
 
 @functools.cache
@@ -24,14 +29,18 @@ def forked_end_with_parent() -> None:
 
     Those that it spawns begin as new programs, and call :func:`end_with_parent` themselves.
     """
-    register_after_fork(end_with_parent, lambda _: end_with_parent())
+    # forked processes hold both ends of their sentinels, which therefore never tell
+    register_after_fork(end_with_parent, lambda _: _end_after(functools.partial(_wait_for, os.getppid())))
 
 
-def _wait(parent: int) -> None:
-    process = multiprocessing.parent_process()
-    if process is not None:
-        multiprocessing.connection.wait([process.sentinel])
-    else:  # multiprocessing did not start this process
-        while os.getppid() == parent:
-            time.sleep(_SECONDS_BETWEEN)
-    os._exit(1)
+def _wait_for(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN)
+
+
+def _end_after(wait: Callable[[], object]) -> None:
+    def end() -> None:
+        wait()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True, name="parent").start()
