@@ -101,7 +101,8 @@ def ten_steps(rank: Rank, root: Path) -> None:
 def _part_of_batch(rank: Rank, seed: int, table: torch.Tensor) -> dict:
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(0, 5, (2, 1, 16, 16, 16), generator=generator)
-    target = torch.stack([drawn[0], table[drawn[1]]]).short()
+    rare = torch.rand(drawn[0].shape, generator=generator) < 0.1  # the samples differ, and so do the two kinds of Dice
+    target = torch.stack([drawn[0] * rare, table[drawn[1]]]).short()
     part = slice(rank.number * 2 // rank.count, (rank.number + 1) * 2 // rank.count)
     data, keys = torch.randn(2, 1, 16, 16, 16, generator=generator), ["d001_x", "d002_y"]
     return {"data": data[part], "target": [target[part], target[part, ..., ::2, ::2, ::2]], "keys": keys[part]}
