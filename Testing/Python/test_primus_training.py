@@ -21,6 +21,7 @@ from ClassScaleSegLib.models.low_rank import fold_patch_head
 from ClassScaleSegLib.models.summary import summarize
 from conftest import logits, small_dataset, small_plans
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tiny_nnunet import set_environment
 from tiny_primus import primus_plans, stock_primus
 
@@ -119,6 +120,11 @@ def test_a_published_size_is_trained_under_any_plans_and_read_by_stock_nnunet(tr
     network.load_state_dict(checkpoint["network_weights"], strict=True)
     expected = _logits(trainer.network, x)
     torch.testing.assert_close(_logits(network, x), expected, rtol=1e-4, atol=1e-4)
+    plans, weights = json.loads((folder / "plans.json").read_text()), trainer.network.state_dict()
+    managers = PlansManager(plans), PlansManager(plans).get_configuration("3d_fullres")
+    rebuilt = ClassScaleTrainer_Primus_M.build_network_architecture(*managers, 1, CLASSES, False)  # nnUNetv2_predict
+    rebuilt.load_state_dict(weights, strict=True)
+    assert torch.equal(_logits(rebuilt, x), expected)
     first, second = open_model(folder), open_model(stock)
     assert (first.rank, second.rank) == (32, CLASSES) and second.average_folds
     for model in (first, second):
