@@ -99,7 +99,7 @@ def find_network(architecture: dict) -> tuple[str, Network]:
     name = last_name(path, PACKAGE)
     if name in SIZED:
         name = SIZED[name][0]
-    if name not in NETWORKS:
+    if name is None or name not in NETWORKS:
         raise ModelError(
             f"architecture {short(path)} is not supported. Use {', '.join(NETWORKS)} of {PACKAGE}. Another network "
             "would have to end in a convolution with a kernel of 1, or in a transposed one whose kernel is its stride, "
