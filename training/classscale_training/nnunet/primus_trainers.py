@@ -102,7 +102,7 @@ class ClassScaleTrainer_Primus(ClassScaleTrainer, _Schedule):
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Choose whether the network returns its basis, as in training, or logits."""
-        decoder_of(self._bare_network()).deep_supervision = enabled
+        decoder_of(self.bare_network).deep_supervision = enabled
 
 
 def _trainers() -> dict[str, type]:
