@@ -25,7 +25,7 @@ SPACING, PATCH = ("3", "3", "3"), [48, 64, 48]
 NETWORK = (PATCH, [16, 32, 64, 96, 128], [1, 1, 2, 2, 2], [1, 1, 1, 1])
 LABELLED, SEEDS = (12, 3, 1), (0, 1, 2)  # the folds 0, 1, 2
 STARTS = {"random": None, "masked": [], "sparse": ["--sparse"]}
-EPOCHS, STEPS = 10, 100  # of the pretraining
+EPOCHS, STEPS = 12, 50  # of the pretraining
 TUNING = 100
 TRAINER, PLANS = "ClassScaleTrainer_benchmark", "ClassScalePlans"
 
@@ -35,21 +35,8 @@ def encoder(root: Path, start: str) -> Path:
     results = f"pretrained-{start}"
     folder = root / results / FOLDER / f"ClassScalePretrainer__{PLANS}__small" / "fold_0"
     if not (folder / "checkpoint_final.pth").exists():
-        arguments = [
-            "-d",
-            NUMBER,
-            "-c",
-            "small",
-            "-f",
-            0,
-            "-device",
-            "cpu",
-            "--epochs",
-            EPOCHS,
-            "--steps",
-            STEPS,
-            "--c",
-        ]
+        arguments = ["-d", NUMBER, "-c", "small", "-f", 0, "-device", "cpu", "--optimizer", "adamw", "--c"]
+        arguments += ["--epochs", EPOCHS, "--steps", STEPS]
         run_job(command(False, "pretrain", *arguments, *STARTS[start]), 1, 2, **variables(root, results))
     return folder / "checkpoint_final.pth"
 

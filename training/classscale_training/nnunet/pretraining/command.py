@@ -26,7 +26,8 @@ from ..environment import (
 if TYPE_CHECKING:
     from ...processes.group import Rank
 
-_DEFAULT_EPOCHS, _DEFAULT_STEPS, _DEFAULT_RATE, _DEFAULT_RATIO = 1000, 250, 0.01, 0.75
+_DEFAULT_EPOCHS, _DEFAULT_STEPS, _DEFAULT_RATIO = 1000, 250, 0.75
+_RATES = {"sgd": 0.01, "adamw": 0.001}  # by optimiser
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,12 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, default=_DEFAULT_EPOCHS, help=f"number of epochs (default: {_DEFAULT_EPOCHS})")
     add("--steps", type=int, default=_DEFAULT_STEPS, help=f"steps of an epoch (default: {_DEFAULT_STEPS})")
     add(
-        "--learning-rate",
-        type=float,
-        default=_DEFAULT_RATE,
-        metavar="RATE",
-        help=f"learning rate at the beginning (default: {_DEFAULT_RATE})",
+        "--optimizer",
+        choices=tuple(_RATES),
+        default="sgd",
+        help="nnssl's (sgd, the default), or one that learns faster in a short pretraining",
     )
+    rates = ", ".join(f"{rate} for {name}" for name, rate in _RATES.items())
+    add("--learning-rate", type=float, metavar="RATE", help=f"learning rate at the beginning (default: {rates})")
     add(
         "--mask-ratio",
         type=float,
@@ -82,6 +84,8 @@ def run(options: argparse.Namespace) -> int:
         range, or the folder already holds a pretraining.
     :raises ModelError: if plans or configuration are missing, or the network cannot be pretrained.
     """
+    if options.learning_rate is None:
+        options.learning_rate = _RATES[options.optimizer]
     _check(options)
     require_folders("nnUNet_preprocessed", "nnUNet_results")
     from ...processes.launch import launch
