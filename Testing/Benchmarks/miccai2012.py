@@ -36,7 +36,7 @@ import SimpleITK as sitk
 from classscale_training.evaluation.dice import case_dice, foreground_mean, mean_over_cases, pooled_dice
 from ClassScaleSegLib.images.counts import overlap_counts
 from measure import DATA, HERE, Bar, mebibytes, report, run_job
-from raw_datasets import people, write_dataset
+from raw_datasets import Case, people, write_dataset
 
 NUMBER, NAME, CASES, TEST = 500, "People", 15, 3
 FOLDER = f"Dataset{NUMBER}_{NAME}"
@@ -99,7 +99,7 @@ def command(stock: bool, name: str, *arguments: Any) -> list[str]:
 
 def prepare(
     root: Path,
-    data: Path,
+    named: tuple[dict[int, str], list[Case]],
     spacing: Sequence[str],
     networks: dict[str, tuple],
     splits: list[dict[str, list[str]]],
@@ -107,11 +107,11 @@ def prepare(
 ) -> None:
     """Write the raw dataset and the splits, plan, add the networks, and preprocess.
 
+    :param named: the names by label value and the cases.
     :param networks: as ``NETWORKS``; the first one is preprocessed, the others use its data.
     :param stock: whether to plan and preprocess with stock nnU-Net too.
     """
-    names, cases = people(data)
-    write_dataset(root, NUMBER, NAME, names, cases)
+    write_dataset(root, NUMBER, NAME, *named)
     folder, first = root / "preprocessed" / FOLDER, next(iter(networks))
     stocks = {"nnUNetPlans": "plan_and_preprocess"} if stock else {}
     for plans, plan in {**stocks, "ClassScalePlans": "plan"}.items():
@@ -311,7 +311,7 @@ def main() -> int:
     if options.step == "prepare":
         subjects = [f"{NAME}_{number:02d}" for number in range(1, CASES + 1)]
         split = {"train": subjects[:-TEST], "val": subjects[-TEST:]}
-        prepare(root, options.data, SPACING, NETWORKS, [split], stock=True)
+        prepare(root, people(options.data), SPACING, NETWORKS, [split], stock=True)
     elif options.step == "train":
         for name in [options.only] if options.only else RUNS:
             train(root, name, options.minutes)
