@@ -9,7 +9,7 @@ contains neither them nor weights trained on them. Twelve subjects are for train
 
 * ``prepare`` writes the dataset, plans it with both planners, gives both plans one small network, and preprocesses it.
 * ``train`` trains ``ours`` and ``stock``. Each first does twenty steps to measure its speed, and then as many steps as
-  take ``--minutes``; the learning rate falls to 0 within these. ``scratch`` and ``embedded`` do 160 steps with the
+  take ``--minutes``; the learning rate falls to 0 within these. ``scratch`` and ``embedded`` do 100 steps with the
   network of the embedded model head-mr-312, from random weights and from its weights. ``--only`` trains one of them,
   so that each can have a core of its own. A training that was stopped goes on.
 * ``embedded`` compares head-mr-312 as it is, which was trained on synthesised images alone, on all fifteen subjects:
@@ -41,7 +41,7 @@ from raw_datasets import Case, people, write_dataset
 NUMBER, NAME, CASES, TEST = 500, "People", 15, 3
 FOLDER = f"Dataset{NUMBER}_{NAME}"
 SPACING = ("2", "2", "2")
-EPOCHS, SHORT = 20, 160
+EPOCHS, SHORT = 20, 100
 EMBEDDED = HERE.parents[1] / "Resources" / "Models" / "head-mr-312.zip"
 NETWORKS = {  # by configuration: patch, and what the plans say of the network
     "small": ([64, 80, 64], [16, 32, 64, 96, 128], [1, 1, 2, 2, 2], [1, 1, 1, 1]),
