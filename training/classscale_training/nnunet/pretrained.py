@@ -34,9 +34,9 @@ def whole_network(file: Path, build: Callable[[], torch.nn.Module]) -> Iterator[
     :returns: ``file`` itself, or a temporary checkpoint with its encoder or with the weights of the model.
     :raises ModelError: if the file is missing, or its weights or encoder do not fit the network.
     """
-    network = build()
     if file.suffix == ".pth" or (file.is_file() and file.suffix.lower() != ".zip"):
         content = _self_supervised(file)
+        network = build()
         if content is None:
             check_weights(file, network, pretrained=True)
             yield file
@@ -44,8 +44,10 @@ def whole_network(file: Path, build: Callable[[], torch.nn.Module]) -> Iterator[
         with named(file):
             adopt_encoder(network, content)
     else:
+        weights = _model_weights(file)
+        network = build()
         with named(file):
-            adopt_model(network, _model_weights(file))
+            adopt_model(network, weights)
     with TemporaryDirectory() as folder:
         whole = Path(folder) / "checkpoint_pretrained.pth"
         torch.save({"network_weights": network.state_dict()}, whole)
