@@ -149,7 +149,8 @@ def peak_channels(name: str, arguments: dict, outputs: int) -> int:
     maps = last + 2 * outputs  # the output, and a copy in another order
     if len(widths) > 2:
         maps = max(maps, _MAPS_IN_NORM * last + widths[-3] / math.prod(strides[-1]) / math.prod(strides[-2]))
-    decoder = max(maps, (_MAPS_OF_TOKENS + 4 * arguments["mlp_ratio"]) * width / math.prod(block))
+    tokens = width / math.prod(block)  # of which the network holds two maps to the end
+    decoder = max(maps + 2 * tokens + 1, (_MAPS_OF_TOKENS + 4 * arguments["mlp_ratio"]) * tokens)
     if name == "Primus":
         return math.ceil(decoder)
     stem = arguments["ch_per_level"][0] if name == "PrimusV3" else _STEM_V2[0]
