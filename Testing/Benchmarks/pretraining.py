@@ -98,6 +98,7 @@ def main() -> int:
         splits = [{"train": subjects[:count], "val": subjects[-TEST:]} for count in LABELLED]
         prepare(root, coarse(*people(options.data)), SPACING, {"small": NETWORK}, splits, stock=False)
     jobs = [(start, fold, seed) for seed in SEEDS for fold in range(len(LABELLED)) for start in STARTS]
+    jobs.sort(key=lambda job: job[0] == "sparse")  # last
     for job in jobs[number - 1 :: of]:
         measured(root, *job)
     if not all((root / f"tuned-{start}-{LABELLED[fold]}-{seed}.json").exists() for start, fold, seed in jobs):
