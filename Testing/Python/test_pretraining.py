@@ -12,6 +12,7 @@ import torch
 from classscale_training.commands import main
 from classscale_training.data.toy import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
+from classscale_training.nnunet.pretrained import whole_network
 from classscale_training.nnunet.pretraining.masking import (
     MaskedAutoencoder,
     check_block,
@@ -156,6 +157,42 @@ def test_a_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(root, tmp_
     assert len(resumed["logging"]["val_losses"]) == 3
 
 
+def test_a_checkpoint_with_a_flipped_bit_is_noticed(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    assert pretrain(epochs=1) == 0
+    (file,) = tmp_path.rglob("checkpoint_final.pth")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x80
+    file.write_bytes(content)
+    assert pretrain("--c", epochs=1) != 0
+    assert "No checkpoint can be read" in capsys.readouterr().err
+    with pytest.raises(ModelError, match="its bytes were altered"):
+        with whole_network(file, lambda: None):
+            pass
+
+
+def test_a_training_that_was_killed_before_its_first_checkpoint_begins_with_the_encoder_again(
+    root, encoder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    given = []
+    monkeypatch.setattr(
+        "nnunetv2.run.run_training.maybe_load_checkpoint",
+        lambda _trainer, resume, _val, file: given.append((resume, file)),
+    )
+    monkeypatch.setattr("classscale_training.nnunet.trainer.ClassScaleTrainer.run_training", lambda _: None)
+    monkeypatch.setattr(
+        "classscale_training.nnunet.trainer.ClassScaleTrainer.perform_actual_validation", lambda *_: None
+    )
+    write_trainer(root, 1)
+    command = ["train", str(DATASET), CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", "--c"]
+    assert main([*command, "-pretrained_weights", str(encoder)]) == 0
+    folder = tmp_path / next((root / "preprocessed").iterdir()).name / f"{TRAINER}__{PLANS}__{CONFIGURATION}" / "fold_0"
+    (folder / "checkpoint_best.pth").touch()
+    assert main([*command, "-pretrained_weights", str(encoder)]) == 0
+    assert [(resume, file is not None) for resume, file in given] == [(False, True), (True, False)]
+
+
 def test_two_processes_learn_what_one_does(root, tmp_path, monkeypatch, capfd):
     found = []
     for number in (1, 2):
@@ -176,15 +213,21 @@ def test_images_without_labels_count_too_and_are_preprocessed_once(root, tmp_pat
     assert pretrain("--images", images, "-np", 1, epochs=1) == 0
     assert "on 3 images" in capsys.readouterr().out
     place = next((root / "preprocessed").iterdir()) / f"{PLANS}_{CONFIGURATION}_unlabelled"
-    assert sorted(found.name for found in place.iterdir()) == [
-        "Other.b2nd",
-        "Other.json",
-        "Other.pkl",
-        "Other_seg.b2nd",
-    ]
+    assert [folder.name for folder in place.iterdir()] == ["Other"]
+    place = place / "Other"
+    names = ["Other.b2nd", "Other.pkl", "Other_seg.b2nd", "source.json"]
+    assert sorted(found.name for found in place.iterdir()) == names
     written = (place / "Other.b2nd").stat().st_mtime_ns
     assert pretrain("--images", images, "--c", epochs=1) == 0
     assert (place / "Other.b2nd").stat().st_mtime_ns == written
+    plans_file = next((root / "preprocessed").iterdir()) / f"{PLANS}.json"
+    plans = plans_file.read_text()
+    plans_file.write_text(json.dumps({**json.loads(plans), "foreground_intensity_properties_per_channel": {"0": {}}}))
+    assert pretrain("--images", images, "--c", epochs=1) == 0
+    assert (place / "Other.b2nd").stat().st_mtime_ns > written  # another normalisation may depend on it
+    plans_file.write_text(plans)
+    assert pretrain("--images", images, "--c", epochs=1) == 0
+    written = (place / "Other.b2nd").stat().st_mtime_ns
     file.write_bytes(b"no image")
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "other"))
     assert pretrain("--images", images, "-np", 1, epochs=1) != 0
@@ -250,7 +293,10 @@ def test_the_checkpoint_says_what_nnssl_says(root, encoder):
         (["--steps", "0"], "--steps must be 1 or more"),
         (["--block", "5"], "do not divide the patch"),
         (["--block", "2", "--sparse"], "leave out --sparse"),
+        (["--seed", "-1"], "--seed must be 0 or more"),
         (["-f", "zero"], "-f must be all"),
+        (["-c", "3d_fullres"], "run `classscaleseg-train preprocess` first"),
+        (["-num_gpus", "3"], "3 processes need a batch of as many patches"),
         (["-p", "Other"], "Other.json does not exist"),
         (["-c", "4d"], "have no configuration 4d"),
     ],

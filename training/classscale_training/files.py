@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +52,17 @@ def save_whole(file: Path, write: Callable[[str], None]) -> None:
                 os.link(file, previous)  # a second name, so that the file always exists
             except OSError:  # no hard links
                 os.replace(file, previous)
+
+
+def whole(checkpoint: Path) -> Path:
+    """Return the checkpoint, if none of the checksums in it is wrong.
+
+    :raises zipfile.BadZipFile: if one is wrong, or the file is no zip.
+    """
+    with zipfile.ZipFile(checkpoint) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"checksum of {damaged}")
+    return checkpoint
 
 
 def read_newest(files: Sequence[Path], read: Callable[[Path], Content], advice: str) -> Content:

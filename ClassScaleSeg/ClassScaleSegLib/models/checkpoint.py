@@ -49,16 +49,24 @@ class Checkpoint:
         return f" (trained by {self.trainer})" if self.trainer else ""
 
 
-def read_checkpoint(stream: BinaryIO) -> Checkpoint:
-    """Read a checkpoint written by nnU-Net v2 from a seekable stream.
+def check_container(stream: BinaryIO) -> None:
+    """Check that ``torch.load`` may open a file, and leave the stream at its beginning.
 
-    :raises ModelError: if it is truncated, not a checkpoint, or contains more than weights and plain values.
+    :raises ModelError: if it is truncated or damaged, or of a kind that torch would open in other ways.
     """
     if stream.read(len(LEGACY)) == LEGACY:
         _check_no_tar(stream)
     else:
         _check_container(stream)
     stream.seek(0)
+
+
+def read_checkpoint(stream: BinaryIO) -> Checkpoint:
+    """Read a checkpoint written by nnU-Net v2 from a seekable stream.
+
+    :raises ModelError: if it is truncated, not a checkpoint, or contains more than weights and plain values.
+    """
+    check_container(stream)
     try:
         with _plain_data_allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about the pickle protocol, which is an error below

@@ -13,9 +13,11 @@ from ClassScaleSegLib.errors import ModelError
 from torch import distributed
 from torch.backends import cudnn
 
-from ..processes.group import Rank
+from ..processes.group import Rank, from_first
 from .environment import make_torchvision_importable
 from .several_processes import check_folders, share_weights
+
+_RESUMED = ("final", "latest", "best")  # where --c may go on
 
 
 def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) -> None:
@@ -43,7 +45,12 @@ def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) 
     if rank.count > 1:
         _check_trainer(trainer, rank, options.tr)
         check_folders(trainer)
-    maybe_load_checkpoint(trainer, options.c, options.val, pretrained)
+    resume = options.c
+    if resume and pretrained is not None:  # a training that has no checkpoint yet begins with these weights
+        folder = Path(trainer.output_folder)
+        resume = from_first(lambda: any((folder / f"checkpoint_{name}.pth").exists() for name in _RESUMED))
+        pretrained = None if resume else pretrained
+    maybe_load_checkpoint(trainer, resume, options.val, pretrained)
     if rank.count > 1 and pretrained is not None:
         share_weights(trainer.network)
     if torch.cuda.is_available():

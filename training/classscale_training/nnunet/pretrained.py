@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from ClassScaleSegLib.catalog.catalog import resolve_model
 from ClassScaleSegLib.errors import ModelError, named
+from ClassScaleSegLib.models.checkpoint import check_container
 from ClassScaleSegLib.models.files import open_source
 from ClassScaleSegLib.models.model import read_parts
 from ClassScaleSegLib.models.network import fit_weights
@@ -58,10 +59,12 @@ def _self_supervised(file: Path) -> dict | None:
     """Return the content of a checkpoint of nnssl, and None for any other checkpoint, which nnU-Net will read."""
     if not file.is_file():
         raise ModelError(f"{file} does not exist: name the checkpoint with the pretrained weights.")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # nnU-Net's own checkpoints hold NumPy numbers, which weights_only refuses
-        return None
+    with open(file, "rb") as stream, named(file):
+        check_container(stream)
+        try:
+            content = torch.load(stream, map_location="cpu", weights_only=True)
+        except Exception:  # nnU-Net's own checkpoints hold NumPy numbers, which weights_only refuses
+            return None
     return content if isinstance(content, dict) and "nnssl_adaptation_plan" in content else None
 
 
@@ -107,7 +110,10 @@ def adopt_encoder(network: Any, content: dict) -> None:
     :param content: content of a checkpoint of nnssl.
     :raises ModelError: naming the first tensor that is missing or has another shape.
     """
-    plan, given = content["nnssl_adaptation_plan"], content["network_weights"]
+    plan, given = content["nnssl_adaptation_plan"], content.get("network_weights")
+    if not (isinstance(plan, dict) and isinstance(given, dict)):
+        raise ModelError("it has no plan and weights as nnssl writes them: get the file again.")
+    given = {name: tensor for name, tensor in given.items() if isinstance(tensor, torch.Tensor)}
     # Older files have these entries under names that begin with state_dict_.
     prefixes = [
         (own + ".", str(plan.get(key, plan.get(f"state_dict_{key}"))) + ".")
@@ -120,7 +126,7 @@ def adopt_encoder(network: Any, content: dict) -> None:
         if source is None:
             continue
         value = given.get(source)
-        if value is not None and name in first and value.shape[1] == 1 < tensor.shape[1]:
+        if value is not None and name in first and value.ndim == tensor.ndim and value.shape[1] == 1 < tensor.shape[1]:
             channels = tensor.shape[1]
             value = value.repeat(1, channels, *[1] * (value.ndim - 2)) / channels
         if value is None or value.shape != tensor.shape:

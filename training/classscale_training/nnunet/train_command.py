@@ -30,14 +30,14 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "-num_gpus", type=int, default=1, metavar="N", help="number of GPUs, or of processes on the CPU (default: 1)"
     )
     parser.add_argument("--disable_checkpointing", action="store_true", help="write no checkpoints")
-    add = parser.add_mutually_exclusive_group().add_argument
-    add(
+    parser.add_argument(
         "-pretrained_weights",
         type=Path,
         metavar="MODEL",
         help="start from the weights of a checkpoint of nnU-Net, from an encoder that `pretrain` or nnssl trained, or "
         "from a model: a bundle, a folder, or a name such as head-mr-312",
     )
+    add = parser.add_mutually_exclusive_group().add_argument
     add("--c", action="store_true", help="continue from the latest checkpoint")
     add("--val", action="store_true", help="only validate a finished training")
 

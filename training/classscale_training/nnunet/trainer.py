@@ -9,7 +9,6 @@ arrays with both a class axis and volume axes: the last layer, the loss, and bot
 from __future__ import annotations
 
 import copy
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from torch import distributed
 from ..data.merged_labels import Merged
 from ..evaluation.class_counts import class_counts
 from ..evaluation.dice import mean_of_known
-from ..files import LATEST, PREVIOUS, read_newest, save_whole
+from ..files import LATEST, PREVIOUS, read_newest, save_whole, whole
 from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
 from ..loss.tiles import LabelOutsideError
 from ..network.low_rank_head import FinestBasis, add_head, decoder_of
@@ -252,7 +251,7 @@ class ClassScaleTrainer(TrainerOfSeveral):
         file = Path(filename_or_checkpoint)
         older = [file.with_name(PREVIOUS), file.with_name("checkpoint_best.pth")] if file.name == LATEST else []
         advice = "Name another checkpoint, or start the training again without it."
-        found = read_newest([file, *older], _whole, advice)
+        found = read_newest([file, *older], whole, advice)
         if not self.was_initialized:
             self.initialize()
         check_weights(found, self.network)
@@ -344,11 +343,3 @@ class ClassScaleTrainer(TrainerOfSeveral):
         projection = Projection(head.projection.detach(), head.bias.detach(), tuple(map(int, values)), regions)
         backbone = network if hasattr(network, "encoder") else FinestBasis(network)
         return Backbone([backbone], self.inference_allowed_mirroring_axes or ()), projection
-
-
-def _whole(checkpoint: Path) -> Path:
-    """Return the checkpoint, if none of the checksums in it is wrong."""
-    with zipfile.ZipFile(checkpoint) as archive:
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"checksum of {damaged}")
-    return checkpoint

@@ -7,11 +7,12 @@ classscaleseg-train train 300 3d_fullres 0 -pretrained_weights .../fold_all/chec
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.errors import ClassScaleError, ModelError
 
 from ...files import LATEST, PREVIOUS
 from ..environment import (
@@ -88,6 +89,11 @@ def run(options: argparse.Namespace) -> int:
         options.learning_rate = _RATES[options.optimizer]
     _check(options)
     require_folders("nnUNet_preprocessed", "nnUNet_results")
+    if options.images is not None and "WORLD_SIZE" not in os.environ:  # not under torchrun
+        # The processes would wait for the first one, but not for ever.
+        plans, dataset = (preprocessed_json(options.d, name) for name in (f"{options.p}.json", "dataset.json"))
+        check_configuration(plans, options.p, options.configuration)
+        _unlabelled(options, plans, dataset)
     from ...processes.launch import launch
 
     launch(pretrain, (options,), options.num_gpus, options.device)
@@ -101,6 +107,7 @@ def _check(options: argparse.Namespace) -> None:
         "--mask-ratio must be between 0 and 1": not 0 < options.mask_ratio < 1,
         "--learning-rate must be above 0": not options.learning_rate > 0,
         "--block must be 1 or more": options.block is not None and options.block < 1,
+        "--seed must be 0 or more": options.seed < 0,
         "-f must be all or the number of a fold": options.f != "all" and not options.f.isdecimal(),
     }
     for sentence, wrong in faults.items():
@@ -121,6 +128,8 @@ def pretrain(rank: Rank, options: argparse.Namespace) -> None:
     plans, dataset = (preprocessed_json(options.d, name) for name in (f"{options.p}.json", "dataset.json"))
     check_configuration(plans, options.p, options.configuration)
     more = {} if options.images is None else from_first(lambda: _unlabelled(options, plans, dataset))
+    if rank.number:
+        os.environ.pop("nnUNet_wandb_enabled", None)  # one process reports
     plans["continue_training"] = options.resume
     fold = options.f if options.f == "all" else int(options.f)
     trainer = ClassScalePretrainer(plans, options.configuration, fold, dataset, rank.device)
@@ -128,6 +137,15 @@ def pretrain(rank: Rank, options: argparse.Namespace) -> None:
         **{field.name: getattr(options, field.name) for field in fields(PretrainingOptions)}
     )
     trainer.more_cases = more
+    if not Path(trainer.preprocessed_dataset_folder).is_dir():
+        raise ModelError(
+            f"{trainer.preprocessed_dataset_folder} does not exist: run `classscaleseg-train preprocess` first."
+        )
+    if trainer.configuration_manager.batch_size < rank.count:
+        raise ModelError(
+            f"{rank.count} processes need a batch of as many patches, but the plans have a batch of "
+            f"{trainer.configuration_manager.batch_size}. Start fewer processes, or raise batch_size in the plans."
+        )
     if rank.count > 1:
         check_folders(trainer)
     folder = Path(trainer.output_folder)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-from ...files import LATEST, PREVIOUS, read_newest, save_whole
+from ...files import LATEST, PREVIOUS, read_newest, save_whole, whole
 from ..label_augmentation import in_one_pass
 from ..several_processes import TrainerOfSeveral
 from .masking import MaskedAutoencoder, check_block, hidden_variance, reconstruction_error
@@ -33,6 +36,7 @@ from .picture import draw
 
 _OWN = "classscale_pretraining"  # entry of a checkpoint with the options below
 _VALIDATION_SEED = 1  # added to the seed
+_LEAST_VARIANCE = 1e-6  # of normalised voxels; below, there is nothing to explain
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,10 @@ class ClassScalePretrainer(TrainerOfSeveral):
         optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
-    def _build_loss(self) -> Any:
-        return reconstruction_error
+    def _build_loss(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        sizes = self.of_all_processes(self.batch_size)
+        weight = self.batch_size * len(sizes) / sum(sizes)  # DDP takes the mean over processes, whatever they have
+        return lambda output, target: weight * reconstruction_error(output, target)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Change nothing: there is one output."""
@@ -177,7 +183,7 @@ class ClassScalePretrainer(TrainerOfSeveral):
         found = [step for rank in self.of_all_processes(val_outputs) for step in rank]
         error, variance = (float(np.mean([step[key] for step in found])) for key in ("loss", "variance"))
         self.logger.log("val_losses", error, self.current_epoch)
-        self.explained = 1 - error / variance
+        self.explained = 1 - error / variance if variance > _LEAST_VARIANCE else math.nan
 
     def on_epoch_end(self) -> None:
         """Log the epoch and write a checkpoint.
@@ -192,8 +198,8 @@ class ClassScalePretrainer(TrainerOfSeveral):
                 "--learning-rate."
             )
         self.print_to_log_file(
-            f"error of hidden voxels: {learned:.4f} in training, {unseen:.4f} in validation, where "
-            f"{self.explained:.1%} of the variance is explained"
+            f"error of hidden voxels: {learned:.4f} in training, {unseen:.4f} in validation"
+            + ("" if math.isnan(self.explained) else f", where {self.explained:.1%} of the variance is explained")
         )
         if (epoch + 1) % self.save_every == 0 and epoch != self.num_epochs - 1:
             self.save_checkpoint(str(Path(self.output_folder) / LATEST))
@@ -228,7 +234,7 @@ class ClassScalePretrainer(TrainerOfSeveral):
             self.initialize()
         file = Path(filename_or_checkpoint)
         files = [file, file.with_name(PREVIOUS)] if file.name == LATEST else [file]
-        content = read_newest(files, self._read, "Start the pretraining again without --c.")
+        content = read_newest(files, self._read, "Move the old pretraining away, and start again.")
         for name, value in self._chosen().items():
             if content[_OWN].get(name) != value:
                 raise ModelError(
@@ -243,7 +249,7 @@ class ClassScalePretrainer(TrainerOfSeveral):
         self.current_epoch = content["current_epoch"]
 
     def _read(self, file: Path) -> dict[str, Any]:
-        content = torch.load(file, map_location=self.device, weights_only=True)
+        content = torch.load(whole(file), map_location=self.device, weights_only=True)
         if not isinstance(content, dict) or _OWN not in content:
             raise ModelError("is no checkpoint of `classscaleseg-train pretrain`")
         return content
@@ -252,6 +258,9 @@ class ClassScalePretrainer(TrainerOfSeveral):
         """Return what must not change in a pretraining."""
         batch = self.configuration_manager.batch_size
         more = {"batch": batch, "patch": list(self.configuration_manager.patch_size), "images": len(self.images)}
+        entries = self.configuration_manager.configuration
+        decides = {key: entries.get(key) for key in ("architecture", "spacing", "normalization_schemes")}
+        more |= {"names of images": _digest(self.images), "architecture, spacing and normalisation": _digest(decides)}
         return {**asdict(self.options), "block": list(self.block), **more}
 
     @functools.cached_property
@@ -273,6 +282,10 @@ class ClassScalePretrainer(TrainerOfSeveral):
             example = self.example[None].to(self.device)
             found = self.bare_network(example)
             draw(Path(self.output_folder) / "reconstruction.png", example[0].cpu(), found[0].float().cpu())
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _cases(dataset: Any) -> Cases:

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,12 @@ from ...data.parallel import map_cases
 from ...files import write_json
 from ..preprocessing import ClassScalePreprocessor
 
-_ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")  # of a preprocessed case
-_DECIDES = ("spacing", "normalization_schemes", "use_mask_for_norm", "resampling_fn_data", "resampling_fn_data_kwargs")
+_NOTE = "source.json"  # in the folder of a preprocessed image: what it was made of
+_DECIDES = (  # entries of configuration, plans and dataset.json
+    *("preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm", "resampling_fn_data"),
+    *("resampling_fn_data_kwargs", "foreground_intensity_properties_per_channel", "transpose_forward"),
+    *("image_reader_writer", "channel_names"),
+)
 
 
 def preprocess_unlabelled(
@@ -42,7 +47,7 @@ def preprocess_unlabelled(
     files = _find(images, dataset["file_ending"], [*map(str, dataset["channel_names"].values())])
     target.mkdir(parents=True, exist_ok=True)
     entries = PlansManager(plans).get_configuration(configuration).configuration
-    prepared = {key: entries.get(key) for key in _DECIDES}
+    prepared = {key: source.get(key) for source in (entries, plans, dataset) for key in _DECIDES if key in source}
     left = [(name, case) for name, case in files.items() if _noted(target, name) != _identity(case, prepared)]
     run = functools.partial(
         _preprocess, target=target, plans=plans, configuration=configuration, dataset=dataset, prepared=prepared
@@ -50,7 +55,7 @@ def preprocess_unlabelled(
     done = map_cases(run, left, min(workers, len(left)))
     for _ in tqdm(done, "Preprocessing images", total=len(left), disable=not bar or not left):
         pass
-    return dict.fromkeys(files, nnUNetDatasetBlosc2(str(target), sorted(files)))
+    return {name: nnUNetDatasetBlosc2(str(target / name), [name]) for name in files}
 
 
 def _find(folder: Path, ending: str, channels: list[str]) -> dict[str, tuple[Path, ...]]:
@@ -84,23 +89,24 @@ def _preprocess(
 ) -> None:
     name, case = named
     manager = PlansManager(plans)
-    with tempfile.TemporaryDirectory(dir=target) as folder:
-        written = str(Path(folder) / name)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".") as parent:
+        folder = Path(parent) / name
+        folder.mkdir()
         try:
             ClassScalePreprocessor(verbose=False).run_case_save(
-                written, [*map(str, case)], None, manager, manager.get_configuration(configuration), dataset
+                str(folder / name), [*map(str, case)], None, manager, manager.get_configuration(configuration), dataset
             )
         except Exception as error:  # the reader is nnU-Net's, and each of its libraries has errors of its own
             raise ImageError(f"{case[0]} cannot be preprocessed: {reason(error)}. Remove it or repair it.") from error
-        for ending in _ENDINGS:
-            os.replace(f"{written}{ending}", target / f"{name}{ending}")
-    write_json(target / f"{name}.json", _identity(case, prepared))
+        write_json(folder / _NOTE, _identity(case, prepared))
+        shutil.rmtree(target / name, ignore_errors=True)
+        os.replace(folder, target / name)
 
 
 def _noted(target: Path, name: str) -> Any:
     """Return what a case was made of, or None if it has not been preprocessed."""
     try:
-        return json.loads((target / f"{name}.json").read_text(encoding="utf-8"))
+        return json.loads((target / name / _NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
