@@ -5,7 +5,7 @@
 The subjects, split and network are those of ``miccai2012.py`` (see there for source and licence), at 3 mm with patches
 of 48x64x48, which hold most of a brain. The gyri of each side are one structure, so that few steps can learn them.
 ``classscaleseg-train pretrain`` learns from the twelve training images without labels, once with zeros for what is
-hidden and once sparse. ``ClassScaleTrainer`` then does 100 steps with 1, 3 or 12 of the subjects labelled, from random
+hidden and once sparse. ``ClassScaleTrainer`` then does 400 steps with 1, 3 or 12 of the subjects labelled, from random
 weights and from each encoder, with three seeds. Three further subjects are for testing, segmented at 1 mm. The results
 are ``results/pretraining.json``. What was done before is not done again; ``--part 1/2`` and ``--part 2/2`` share the
 trainings between two cores.
@@ -28,7 +28,7 @@ NETWORK = (PATCH, [16, 32, 64, 96, 128], [1, 1, 2, 2, 2], [1, 1, 1, 1])
 LABELLED, SEEDS = (12, 3, 1), (0, 1, 2)  # the folds 0, 1, 2
 STARTS = {"random": None, "masked": [], "sparse": ["--sparse"]}
 EPOCHS, STEPS = 12, 50  # of the pretraining
-TUNING = 100
+TUNING = 400
 FIRST_GYRUS = 100  # larger label values are gyri
 TRAINER, PLANS = "ClassScaleTrainer_benchmark", "ClassScalePlans"
 
@@ -65,7 +65,7 @@ def tuned(root: Path, start: str, fold: int, seed: int) -> Path:
     if not (model / f"fold_{fold}" / "checkpoint_final.pth").exists():
         given = ["-pretrained_weights", encoder(root, start)] if STARTS[start] is not None else []
         arguments = [NUMBER, "small", fold, "-tr", TRAINER, "-device", "cpu", *given]
-        environ = variables(root, results, BENCHMARK_EPOCHS=5, BENCHMARK_STEPS=TUNING // 5, BENCHMARK_SEED=seed)
+        environ = variables(root, results, BENCHMARK_EPOCHS=20, BENCHMARK_STEPS=TUNING // 20, BENCHMARK_SEED=seed)
         run_job(command(False, "train", *arguments), 1, 2, **environ)
     return model
 

@@ -302,7 +302,8 @@ def test_plans_in_a_bundle_are_checked_as_strictly_as_in_a_folder(bundle):
     members = members_of(bundle)
     for old, new, sentence in (
         (b"torch.nn.LeakyReLU", b"os.system", "nonlin 'os.system' is not one of"),
-        (b"architectures.unet.PlainConvUNet", b"architectures.primus.Primus", "is not supported"),
+        (b"architectures.unet.PlainConvUNet", b"architectures.resnet.ResNetD", "is not supported"),
+        (b"architectures.unet.PlainConvUNet", b"architectures.primus.Primus", "may not be given 'n_stages'"),
         (b'"n_stages": 3', b'"n_stages": 4', "3 sizes for each of 4 stages"),
     ):
         with pytest.raises(ModelError, match=sentence):

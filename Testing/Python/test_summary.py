@@ -127,12 +127,14 @@ def test_one_of_several_configurations_is_chosen(tmp_path):
         summarize(folder, "2d")
 
 
+ARGUMENTS = (*CONFIGURATION, "architecture", "arch_kwargs")
 FAULTS = {
     "cycle": ("plans.json", (*CONFIGURATION, "inherits_from"), "3d_fullres", "inherits from itself"),
     "no parent": ("plans.json", (*CONFIGURATION, "inherits_from"), "x", "no configuration 'x', only 3d_fullres"),
     "configurations": ("plans.json", ("configurations",), [], "no object 'configurations'"),
     "patch": ("plans.json", (*CONFIGURATION, "patch_size"), [2**20] * 3, "at most 268435456 voxels"),
-    "features": ("plans.json", (*CONFIGURATION, "architecture", "arch_kwargs"), {}, "channels of the first stage"),
+    "nothing": ("plans.json", ARGUMENTS, {}, "n_stages is None"),
+    "features": ("plans.json", (*ARGUMENTS, "features_per_stage"), [], "channels of the first stage"),
     "channels": ("dataset.json", ("channel_names",), {}, "names no input channels"),
     "gap": ("dataset.json", ("labels",), {"background": 0, "b": 3}, "must be 0 to 1 without gaps"),
     "huge label": ("dataset.json", ("labels",), {"background": 0, "b": 10**400}, "between 0 and 65535"),
