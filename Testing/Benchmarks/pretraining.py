@@ -64,7 +64,7 @@ def tuned(root: Path, start: str, fold: int, seed: int) -> Path:
     model = root / results / FOLDER / f"{TRAINER}__{PLANS}__small"
     if not (model / f"fold_{fold}" / "checkpoint_final.pth").exists():
         given = ["-pretrained_weights", encoder(root, start)] if STARTS[start] is not None else []
-        arguments = [NUMBER, "small", fold, "-tr", TRAINER, "-device", "cpu", *given]
+        arguments = [NUMBER, "small", fold, "-tr", TRAINER, "-device", "cpu", "--c", *given]
         environ = variables(root, results, BENCHMARK_EPOCHS=20, BENCHMARK_STEPS=TUNING // 20, BENCHMARK_SEED=seed)
         run_job(command(False, "train", *arguments), 1, 2, **environ)
     return model
