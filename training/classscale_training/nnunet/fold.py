@@ -15,7 +15,7 @@ from torch.backends import cudnn
 
 from ..processes.group import Rank, from_first
 from .environment import make_torchvision_importable
-from .several_processes import check_folders, share_weights
+from .several_processes import check_batch, check_folders, share_weights
 
 _RESUMED = ("final", "latest", "best")  # where --c may go on
 
@@ -43,7 +43,8 @@ def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) 
     if options.disable_checkpointing:
         trainer.disable_checkpointing = True
     if rank.count > 1:
-        _check_trainer(trainer, rank, options.tr)
+        _check_device(trainer, rank, options.tr)
+        check_batch(trainer, rank)
         check_folders(trainer)
     resume = options.c
     if resume and pretrained is not None:  # a training that has no checkpoint yet begins with these weights
@@ -64,8 +65,8 @@ def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) 
     trainer.perform_actual_validation(options.npz)
 
 
-def _check_trainer(trainer: Any, rank: Rank, name: str) -> None:
-    """Check that the trainer can train in so many processes, on their devices.
+def _check_device(trainer: Any, rank: Rank, name: str) -> None:
+    """Check that the trainer computes on the device of its process.
 
     :raises ModelError: if it cannot.
     """
@@ -73,10 +74,4 @@ def _check_trainer(trainer: Any, rank: Rank, name: str) -> None:
         raise ModelError(
             f"{name} cannot train on {rank.device} in several processes; ClassScaleTrainer can. Use that one, or one "
             "process."
-        )
-    batch = trainer.configuration_manager.batch_size
-    if batch < rank.count:
-        raise ModelError(
-            f"{rank.count} processes need a batch of as many patches, but the plans have a batch of {batch}. Start "
-            "fewer processes, or raise batch_size in the plans."
         )

@@ -135,7 +135,7 @@ def adopt_encoder(network: Any, content: dict) -> None:
                 fault = f"has shape {tuple(value.shape)}, the network has {tuple(tensor.shape)}"
             raise ModelError(
                 f"the encoder does not fit the plans: {source} {fault}. Plan with the architecture "
-                "that was pretrained (in most cases nnU-Net's ResEncL)."
+                "that was pretrained (for the OpenMind models, nnU-Net's ResEncL)."
             )
         weights[name] = value
     network.load_state_dict(weights, strict=False)

@@ -20,7 +20,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
 from torch._dynamo import OptimizedModule
 
-from ..processes.group import from_first
+from ..processes.group import Rank, from_first
 
 _SECONDS_TO_APPEAR = 30.0  # of a new file on another machine: shared file systems keep lists of files for a while
 
@@ -102,6 +102,19 @@ def _copies_by_first(trainer: Any) -> Iterator[None]:
             yield
         finally:
             trainer.output_folder_base = kept
+
+
+def check_batch(trainer: Any, rank: Rank) -> None:
+    """Check that each process gets a patch of a batch.
+
+    :raises ModelError: if there are more processes.
+    """
+    batch = trainer.configuration_manager.batch_size
+    if batch < rank.count:
+        raise ModelError(
+            f"{rank.count} processes need a batch of as many patches, but the plans have a batch of {batch}. Start "
+            "fewer processes, or raise batch_size in the plans."
+        )
 
 
 def check_folders(trainer: Any) -> None:

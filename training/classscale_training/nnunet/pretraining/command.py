@@ -23,12 +23,10 @@ from ..environment import (
     preprocessed_json,
     require_folders,
 )
+from .options import RATES, PretrainingOptions
 
 if TYPE_CHECKING:
     from ...processes.group import Rank
-
-_DEFAULT_EPOCHS, _DEFAULT_STEPS, _DEFAULT_RATIO = 1000, 250, 0.75
-_RATES = {"sgd": 0.01, "adamw": 0.001}  # by optimiser
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,26 +48,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="also use the images in this folder, which need no labels; they are named as in imagesTr",
     )
-    add("--epochs", type=int, default=_DEFAULT_EPOCHS, help=f"number of epochs (default: {_DEFAULT_EPOCHS})")
-    add("--steps", type=int, default=_DEFAULT_STEPS, help=f"steps of an epoch (default: {_DEFAULT_STEPS})")
+    add(
+        "--epochs",
+        type=int,
+        default=PretrainingOptions.epochs,
+        help=f"number of epochs (default: {PretrainingOptions.epochs})",
+    )
+    add(
+        "--steps",
+        type=int,
+        default=PretrainingOptions.steps,
+        help=f"steps of an epoch (default: {PretrainingOptions.steps})",
+    )
     add(
         "--optimizer",
-        choices=tuple(_RATES),
-        default="sgd",
+        choices=tuple(RATES),
+        default=PretrainingOptions.optimizer,
         help="nnssl's (sgd, the default), or one that learns faster in a short pretraining",
     )
-    rates = ", ".join(f"{rate} for {name}" for name, rate in _RATES.items())
+    rates = ", ".join(f"{rate} for {name}" for name, rate in RATES.items())
     add("--learning-rate", type=float, metavar="RATE", help=f"learning rate at the beginning (default: {rates})")
     add(
         "--mask-ratio",
         type=float,
-        default=_DEFAULT_RATIO,
+        default=PretrainingOptions.mask_ratio,
         metavar="SHARE",
-        help=f"share of the blocks that are hidden (default: {_DEFAULT_RATIO})",
+        help=f"share of the blocks that are hidden (default: {PretrainingOptions.mask_ratio})",
     )
     add("--block", type=int, metavar="VOXELS", help="side of a block (default: a voxel of the bottleneck)")
     add("--sparse", action="store_true", help="let the encoder compute with visible voxels alone")
-    add("--seed", type=int, default=0, help="of the weights, patches and blocks (default: 0)")
+    add("--seed", type=int, default=PretrainingOptions.seed, help="of the weights, patches and blocks (default: 0)")
     add("-np", type=int, default=4, metavar="N", help="processes that preprocess --images (default: 4)")
     add("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (default: cuda)")
     add("-num_gpus", type=int, default=1, metavar="N", help="number of GPUs, or of processes on the CPU (default: 1)")
@@ -86,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     :raises ModelError: if plans or configuration are missing, or the network cannot be pretrained.
     """
     if options.learning_rate is None:
-        options.learning_rate = _RATES[options.optimizer]
+        options.learning_rate = RATES[options.optimizer]
     _check(options)
     require_folders("nnUNet_preprocessed", "nnUNet_results")
     if options.images is not None and "WORLD_SIZE" not in os.environ:  # not under torchrun
@@ -122,8 +130,8 @@ def pretrain(rank: Rank, options: argparse.Namespace) -> None:
     """
     make_torchvision_importable()
     from ...processes.group import from_first
-    from ..several_processes import check_folders
-    from .pretrainer import ClassScalePretrainer, PretrainingOptions
+    from ..several_processes import check_batch, check_folders
+    from .pretrainer import ClassScalePretrainer
 
     plans, dataset = (preprocessed_json(options.d, name) for name in (f"{options.p}.json", "dataset.json"))
     check_configuration(plans, options.p, options.configuration)
@@ -141,11 +149,7 @@ def pretrain(rank: Rank, options: argparse.Namespace) -> None:
         raise ModelError(
             f"{trainer.preprocessed_dataset_folder} does not exist: run `classscaleseg-train preprocess` first."
         )
-    if trainer.configuration_manager.batch_size < rank.count:
-        raise ModelError(
-            f"{rank.count} processes need a batch of as many patches, but the plans have a batch of "
-            f"{trainer.configuration_manager.batch_size}. Start fewer processes, or raise batch_size in the plans."
-        )
+    check_batch(trainer, rank)
     if rank.count > 1:
         check_folders(trainer)
     folder = Path(trainer.output_folder)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,36 +31,13 @@ from ..label_augmentation import in_one_pass
 from ..several_processes import TrainerOfSeveral
 from .masking import MaskedAutoencoder, check_block, hidden_variance, reconstruction_error
 from .nnssl_format import ENTRY, adaptation_plan, plain
+from .options import PretrainingOptions
 from .patches import Cases, MaskedPatches, Share, batches
 from .picture import draw
 
 _OWN = "classscale_pretraining"  # entry of a checkpoint with the options below
 _VALIDATION_SEED = 1  # added to the seed
 _LEAST_VARIANCE = 1e-6  # of normalised voxels; below, there is nothing to explain
-
-
-@dataclass(frozen=True)
-class PretrainingOptions:
-    """What can be chosen.
-
-    :ivar epochs: number of epochs.
-    :ivar steps: of an epoch; nnU-Net has 250.
-    :ivar optimizer: "sgd" as in nnU-Net and nnssl, or "adamw", which learns faster in a short pretraining.
-    :ivar learning_rate: at the beginning; it falls to 0 as nnU-Net's does.
-    :ivar mask_ratio: share of the blocks that are hidden.
-    :ivar block: side of the blocks in voxels; None for a voxel of the bottleneck.
-    :ivar sparse: whether the encoder sees visible voxels alone (:class:`.MaskedAutoencoder`).
-    :ivar seed: of the weights, the patches, and what is hidden of them.
-    """
-
-    epochs: int = 1000
-    steps: int = 250
-    optimizer: str = "sgd"
-    learning_rate: float = 0.01
-    mask_ratio: float = 0.75
-    block: int | None = None
-    sparse: bool = False
-    seed: int = 0
 
 
 class ClassScalePretrainer(TrainerOfSeveral):
@@ -87,7 +64,6 @@ class ClassScalePretrainer(TrainerOfSeveral):
             )
         self.options, self.more_cases = PretrainingOptions(), dict[str, tuple[Any, str]]()
         self.enable_deep_supervision = False
-        self.save_every = 1
 
     def initialize(self) -> None:
         """Build network, loss and optimiser, and check what was chosen against the network.
@@ -201,7 +177,7 @@ class ClassScalePretrainer(TrainerOfSeveral):
             f"error of hidden voxels: {learned:.4f} in training, {unseen:.4f} in validation"
             + ("" if math.isnan(self.explained) else f", where {self.explained:.1%} of the variance is explained")
         )
-        if (epoch + 1) % self.save_every == 0 and epoch != self.num_epochs - 1:
+        if epoch != self.num_epochs - 1:
             self.save_checkpoint(str(Path(self.output_folder) / LATEST))
         self.current_epoch += 1
 
