@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .interpolation import AxisSampling
+
 if TYPE_CHECKING:
     import torch
 
@@ -56,6 +58,31 @@ class AxisResize:
             columns = np.flatnonzero(part.any(0))
             low, high = int(columns[0]), int(columns[-1]) + 1
             blocks.append((first, low, torch.from_numpy(np.ascontiguousarray(part[:, low:high]))))
+        return cls(size, tuple(blocks))
+
+    @classmethod
+    def sampled(cls, size: int, sampling: AxisSampling, rows: int | None = None) -> AxisResize:
+        """Resize ``size`` voxels as a sampling says: each row of the matrix has two entries at most.
+
+        :param sampling: of an axis of this length; its places never decrease.
+        :param rows: the largest number of rows in a block.
+
+        >>> resize = AxisResize.sampled(3, AxisSampling.linear(3, 6))
+        >>> resize.last(resize.blocks[0][2].new_tensor([0.0, 4.0, 8.0])).tolist()
+        [0.0, 1.0, 3.0, 5.0, 7.0, 8.0]
+        """
+        import torch
+
+        blocks, step = [], rows or _BLOCK
+        for first in range(0, len(sampling), step):
+            lower, upper, weight = (
+                values[first : first + step] for values in (sampling.lower, sampling.upper, sampling.weight)
+            )
+            low, lines = int(lower[0]), np.arange(len(lower))
+            matrix = np.zeros((len(lower), int(upper.max()) + 1 - low))
+            np.add.at(matrix, (lines, lower - low), 1 - weight)  # added: both are one voxel at the end of the axis
+            np.add.at(matrix, (lines, upper - low), weight)
+            blocks.append((first, low, torch.from_numpy(matrix)))
         return cls(size, tuple(blocks))
 
     def __len__(self) -> int:
