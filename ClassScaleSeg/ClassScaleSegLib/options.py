@@ -38,7 +38,12 @@ class Options:
     """
 
     device: str = _option("auto", str, "cpu, cuda, cuda:1, mps or auto, which is CUDA, else MPS, else the CPU")
-    step: float = _option(0.5, float, "distance between windows as a fraction of the patch", most=1)
+    step: float | None = _option(
+        None,
+        float,
+        "distance between windows as a fraction of the patch (default: that of the model's program; of nnU-Net, 0.5)",
+        most=1,
+    )
     mirroring: bool = _option(True, bool, "average over mirrored patches (which is slower and slightly more accurate)")
     classes: Iterable[str | int] | None = _option(
         None, tuple, "names or label values of the classes to keep; all others become background", metavar="NAME"
@@ -52,6 +57,13 @@ class Options:
         int,
         "number of CPU threads (default: OMP_NUM_THREADS, or all cores but one; of two cores, both)",
         metavar="N",
+    )
+    interpolation: str = _option(
+        "linear",
+        str,
+        "from the voxels of the model to those of the image: between all classes, or copy the nearest label, as "
+        "Auto3DSeg does",
+        choices=("linear", "nearest"),
     )
     folds: tuple[str | int, ...] | None = _option(
         None, tuple, "folds to average, such as 0 1 2 (default: all)", metavar="FOLD"

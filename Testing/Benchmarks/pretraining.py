@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,18 @@ def coarse(names: dict[int, str], cases: list[Case]) -> tuple[dict[int, str], li
 
 def encoder(root: Path, start: str) -> Path:
     """Pretrain, or continue, and return the checkpoint."""
+    from ClassScaleSegLib.locking import is_locked, locked
+
     results = f"pretrained-{start}"
     folder = root / results / FOLDER / f"ClassScalePretrainer__{PLANS}__small" / "fold_0"
+    lock = root / f"{results}.lock"
+    while is_locked(lock):  # the other part pretrains it
+        time.sleep(5)
     if not (folder / "checkpoint_final.pth").exists():
         arguments = ["-d", NUMBER, "-c", "small", "-f", 0, "-device", "cpu", "--optimizer", "adamw", "--c"]
         arguments += ["--epochs", EPOCHS, "--steps", STEPS]
-        run_job(command(False, "pretrain", *arguments, *STARTS[start]), 1, 2, **variables(root, results))
+        with locked(lock, "The encoder is being pretrained"):
+            run_job(command(False, "pretrain", *arguments, *STARTS[start]), 1, 2, **variables(root, results))
     return folder / "checkpoint_final.pth"
 
 

@@ -190,11 +190,11 @@ def test_the_box_is_that_of_the_labels_with_a_margin_in_millimetres(toy, turned)
 
 
 def test_no_window_is_computed_for_the_rest_and_no_row_made(write_model, monkeypatch):
-    from ClassScaleSegLib.inference import preprocess
+    from ClassScaleSegLib.inference import image_slabs
     from ClassScaleSegLib.inference.normalization import Normalized
 
     made, slices = [], Normalized.slices
-    monkeypatch.setattr(preprocess, "SLAB_BYTES", 8 * 40 * 40 * 5)  # five slices at a time
+    monkeypatch.setattr(image_slabs, "SLAB_BYTES", 8 * 40 * 40 * 5)  # five slices at a time
     monkeypatch.setattr(Normalized, "slices", lambda self, *part: made.append(part) or slices(self, *part))
     model = open_model(write_model(seeds=(1,)))
     image, reports = volume((90, 40, 40)), []

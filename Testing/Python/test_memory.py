@@ -18,10 +18,10 @@ from ClassScaleSegLib.inference.memory_estimate import (
     estimate,
     largest,
     model_grid,
-    window_count,
 )
 from ClassScaleSegLib.inference.memory_plan import MemoryPlan, Placement, Tiles, is_out_of_memory, plan_memory
 from ClassScaleSegLib.inference.rolling_accumulator import Ring
+from ClassScaleSegLib.inference.tiling import Tiling
 from ClassScaleSegLib.models.summary import summarize
 from conftest import TOY, small_dataset, small_plans
 
@@ -168,8 +168,8 @@ def test_windows_are_counted_as_nnunet_places_them(step):
     for patch in (16, 28, 64, 96, 127, 128):
         for size in [*range(patch, 3 * patch + 2, 7), 10 * patch + 1]:
             starts = compute_steps_for_sliding_window((size,), (patch,), step)
-            assert window_count((size,), (patch,), step) == len(starts[0]), (size, patch, step)
-    assert window_count((200, 100, 64), (64, 64, 64), 0.5) == 6 * 3 * 1
+            assert Tiling((patch,), step).counts((size,)) == [len(starts[0])], (size, patch, step)
+    assert Tiling((64, 64, 64), 0.5).counts((200, 100, 64)) == [6, 3, 1]
 
 
 def test_the_model_grid_is_the_one_nnunet_resamples_to():

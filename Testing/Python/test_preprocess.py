@@ -177,7 +177,7 @@ SCHEMES = ("CT", "ZScore", "No", "RescaleTo01", "RGBTo01")
 @pytest.mark.parametrize("case", range(40))
 def test_images_are_prepared_as_nnunet_prepares_them(write_model, tmp_path, monkeypatch, case):
     from ClassScaleSegLib.images.reading import read_image
-    from ClassScaleSegLib.inference import preprocess
+    from ClassScaleSegLib.inference import image_slabs, preprocess
 
     rng = np.random.default_rng(case)
     scheme = f"{SCHEMES[case % 5]}Normalization"
@@ -197,7 +197,7 @@ def test_images_are_prepared_as_nnunet_prepares_them(write_model, tmp_path, monk
         picture.SetSpacing(spacing)
         sitk.WriteImage(picture, str(files[-1]))
     source = read_image(files, 2)
-    monkeypatch.setattr(preprocess, "SLAB_BYTES", int(rng.choice([1, 20_000, 1 << 24])))
+    monkeypatch.setattr(image_slabs, "SLAB_BYTES", int(rng.choice([1, 20_000, 1 << 24])))
     monkeypatch.setattr(preprocess, "ROWS", int(rng.choice([1, 7, 64])))
     monkeypatch.setattr(preprocess, "_prepare_with_nnunet", lambda *_: pytest.fail("left to nnU-Net"))
     got = preprocess.prepare(source, model)
@@ -219,9 +219,9 @@ def test_images_are_prepared_as_nnunet_prepares_them(write_model, tmp_path, monk
 )
 def test_a_turned_view_is_prepared_as_its_copy(write_model, monkeypatch, direction, entries):
     from ClassScaleSegLib.images.reading import read_image
-    from ClassScaleSegLib.inference import preprocess
+    from ClassScaleSegLib.inference import image_slabs, preprocess
 
-    monkeypatch.setattr(preprocess, "SLAB_BYTES", 10_000)
+    monkeypatch.setattr(image_slabs, "SLAB_BYTES", 10_000)
     model = open_model(write_model(plans(spacing=[1.5, 1.2, 1.0], transposed=True, **entries)))
     voxels = filled("CT", np.int16, True, np.random.default_rng(0))[0]
     picture = image(voxels=voxels, spacing=(0.8, 1.0, 1.3))
@@ -264,14 +264,14 @@ def test_preparing_is_reported_slab_by_slab_and_stops_on_request(write_model, mo
 @pytest.mark.parametrize("case", range(6))
 def test_rows_made_as_windows_need_them_change_nothing(write_model, monkeypatch, case):
     """Fewer rows at a time, channels together, a crop, two and three dimensions, and an image smaller than a patch."""
-    from ClassScaleSegLib.inference import memory_estimate, preprocess
+    from ClassScaleSegLib.inference import image_slabs, memory_estimate, preprocess
 
     rng = np.random.default_rng(case)
     voxels = filled("CT", np.int16, bool(case & 1), rng)[0]
     content = plans(2 if case == 4 else 3, spacing=[0.9, 0.8] if case == 4 else [[0.5, 0.6, 0.7], [3.0] * 3][case == 5])
     model, picture = open_model(write_model(content)), sitk.GetImageFromArray(voxels)
     monkeypatch.setattr(preprocess, "ROWS", int(rng.choice([1, 5])))
-    monkeypatch.setattr(preprocess, "SLAB_BYTES", int(rng.choice([1, 20_000])))
+    monkeypatch.setattr(image_slabs, "SLAB_BYTES", int(rng.choice([1, 20_000])))
     found = []
     for rolls in (False, True):
         monkeypatch.setattr(memory_estimate.Estimate, "rolls", lambda self, compute, rolls=rolls: rolls)
@@ -282,12 +282,12 @@ def test_rows_made_as_windows_need_them_change_nothing(write_model, monkeypatch,
 
 def test_when_memory_runs_out_between_the_windows_the_rows_go_on(write_model, monkeypatch):
     """The window is computed again, and the rows that it still needs are made from where they had stopped."""
-    from ClassScaleSegLib.inference import memory_estimate, preprocess
+    from ClassScaleSegLib.inference import image_slabs, memory_estimate, preprocess
     from ClassScaleSegLib.inference.normalization import Normalized
 
     monkeypatch.setattr(memory_estimate.Estimate, "rolls", lambda self, compute: True)
     monkeypatch.setattr(preprocess, "ROWS", 3)
-    monkeypatch.setattr(preprocess, "SLAB_BYTES", 1)
+    monkeypatch.setattr(image_slabs, "SLAB_BYTES", 1)
     model, messages, calls, original = open_model(write_model(plans(spacing=[0.4] * 3))), [], [], Normalized.slices
     expected = segment(image(), model, device="cpu", mirroring=False)
 
@@ -305,10 +305,10 @@ def test_when_memory_runs_out_between_the_windows_the_rows_go_on(write_model, mo
 
 def test_rows_that_are_restarted_go_on_with_the_device_of_then(write_model, monkeypatch):
     from ClassScaleSegLib.images.reading import read_image
-    from ClassScaleSegLib.inference import preprocess
+    from ClassScaleSegLib.inference import image_slabs, preprocess
 
     monkeypatch.setattr(preprocess, "ROWS", 3)
-    monkeypatch.setattr(preprocess, "SLAB_BYTES", 1)
+    monkeypatch.setattr(image_slabs, "SLAB_BYTES", 1)
     model, source, places = open_model(write_model(plans(spacing=[0.5] * 3))), read_image(image(), 1), []
     rows = preprocess.prepare(source, model, lambda: places.append("cpu") or "cpu").image
     parts = [rows.read(0, 7)]

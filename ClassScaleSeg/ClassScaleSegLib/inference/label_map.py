@@ -62,7 +62,6 @@ def label_map(
     from .devices import choose_device
     from .memory_estimate import estimate
     from .memory_plan import plan_memory
-    from .preprocess import prepare
     from .windows import count_windows
 
     monitor.report("read")
@@ -79,7 +78,8 @@ def label_map(
         ones = np.ones(shape, np.float32) if options.confidence else None
         return LabelMap(source.without_voxels(), np.zeros(shape, np.uint16), ones)
     mirror_axes = model.mirror_axes if options.mirroring else ()
-    need = estimate(model, shape, source.spacing, options.step, options.confidence, size, bool(mirror_axes), part)
+    step = model.usual_step if options.step is None else options.step
+    need = estimate(model, shape, source.spacing, step, options.confidence, size, bool(mirror_axes), part)
     device = choose_device(options.device)
     limit = None if options.memory_limit_gib is None else int(options.memory_limit_gib * 2**30)
     plan = plan_memory(need.placements(device), device, limit, monitor.tell)
@@ -89,7 +89,9 @@ def label_map(
         def arithmetic() -> str:
             return plan.compute.replace("mps", "cpu")  # MPS has no float64
 
-        prepared = arrange(plan.retry(partial(prepare, source, model, arithmetic, monitor)))
+        prepared = arrange(plan.retry(partial(preparation(model), source, model, arithmetic, monitor)))
+        if options.interpolation == "nearest":
+            prepared = prepared.with_nearest()
         if inside is not None:
             prepared = prepared.within([inside[axis] for axis in model.plans_manager.transpose_forward], model.patch)
         plan.watch(lambda placement: prepared.image.restart())
@@ -102,9 +104,9 @@ def label_map(
             return LabelMap(source, labels, confidence)
         if not need.rolls(plan.compute):
             plan.retry(prepared.image.whole)
-        windows = count_windows(prepared.image.shape[1:], model.patch, options.step)
+        windows = count_windows(prepared.image.shape[1:], model.patch, step, model.even_windows)
         backbone = Backbone(model.backbones, mirror_axes, model.average_folds, monitor.check)
-        choices = (options.step, monitor, wanted, options.confidence)
+        choices = (step, monitor, wanted, options.confidence, model.even_windows)
         for row in decoded_rows(prepared, backbone, model.patch, model.projection, plan, *choices):
             monitor.check()
             if windows == 1:  # with several, the windows are the progress
@@ -115,22 +117,32 @@ def label_map(
     return LabelMap(source, labels, confidence)
 
 
+def preparation(model: Model) -> Callable[..., Prepared]:
+    """Return the function that prepares images for a model, with the parameters of :func:`.preprocess.prepare`."""
+    if model.preprocessing is None:
+        from .preprocess import prepare
+    else:
+        from .auto3dseg import prepare
+    return prepare
+
+
 def decoded_rows(
     prepared: Prepared,
     backbone: Backbone,
     patch: Sequence[int],
     projection: Projection,
     plan: MemoryPlan,
-    step: float = Options.step,
+    step: float = 0.5,
     monitor: Monitor | None = None,
     wanted: frozenset[int] | None = None,
     confidence: bool = False,
+    even: bool = True,
 ) -> Iterator[LabelRow]:
     """Yield the rows of a prepared image's label map, each as soon as the windows that it needs are computed.
 
     When memory runs out, the plan moves on, and only the window or the row in work is computed again.
 
-    :param patch: this, ``backbone``, ``step`` and ``monitor`` are those of :func:`~.windows.predict_rows`.
+    :param patch: this, ``backbone``, ``step``, ``monitor`` and ``even`` are those of :func:`~.windows.predict_rows`.
     :param projection: on any device; this, ``wanted`` and ``confidence`` are those of :class:`~.decode.RowDecoder`.
     :param plan: where to compute.
     :raises OutOfMemoryError: as ``predict_rows``, which also raises :class:`ClassScaleError` and :class:`Cancelled`.
@@ -141,7 +153,7 @@ def decoded_rows(
     decoder = RowDecoder(projection.to(plan.compute), prepared.axes, wanted, confidence)
     plan.watch(lambda placement: decoder.to(placement.compute))
     x, y, z = prepared.needed
-    for index, basis in enumerate(predict_rows(prepared.image, backbone, patch, step, plan, monitor)):
+    for index, basis in enumerate(predict_rows(prepared.image, backbone, patch, step, plan, monitor, even)):
         if index not in range(x.start, x.stop):  # it is there for the windows alone
             continue
         plan.retry(partial(decoder.push, basis[:, y, z]))

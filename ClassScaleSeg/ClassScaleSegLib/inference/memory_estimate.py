@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from ..models.preprocessing import Auto3DSeg, Preprocessing
 from ..models.summary import ModelSummary
+from .auto3dseg import model_length
+from .image_slabs import ROWS, slices_in_slab
 from .memory_plan import Placement
-from .preprocess import ROWS, SLAB_BYTES
+from .tiling import Tiling
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -47,8 +50,9 @@ class ModelSize:
     channels: int  # of the input
     residual: bool = False  # the encoder has residual blocks
     transpose: tuple[int, ...] = (0, 1, 2)  # for each axis of the model, the axis (z, y, x) of the image
-    peak_channels: int = 0  # of a Primus, numbers for each voxel of the patch where its memory peaks
+    peak_channels: int = 0  # numbers for each voxel of the patch where memory peaks; 0 for a U-Net of nnU-Net
     grows: bool = False  # the basis is the logits, because the network has no projection
+    preprocessing: Preprocessing | None = None  # nnU-Net's
 
     @classmethod
     def of(cls, model: Model | ModelSummary) -> ModelSize:
@@ -56,6 +60,7 @@ class ModelSize:
         folds = len(model.folds)
         rank = min(model.features * folds, model.classes)
         more: dict = {"peak_channels": model.peak_channels, "grows": not model.projects}
+        more["preprocessing"] = model.preprocessing
         if isinstance(model, ModelSummary):
             parameters = folds * model.parameters
             sizes = (model.features, parameters, rank, model.channels, model.residual)
@@ -150,7 +155,7 @@ def estimate(
     model: Model | ModelSummary,
     shape: Sequence[int],
     spacing: Sequence[float],
-    step: float = 0.5,
+    step: float | None = None,
     confidence: bool = False,
     voxel_bytes: int = 2,
     mirroring: bool = True,
@@ -161,7 +166,7 @@ def estimate(
     :param model: as `open_model` or `summarize` returns it.
     :param shape: voxels of the image (z, y, x), in the orientation that the model reads.
     :param spacing: mm, in the same order.
-    :param step: distance between windows, as a fraction of the patch.
+    :param step: distance between windows, as a fraction of the patch; ``None``: that of the model.
     :param confidence: whether the confidence is computed as well.
     :param voxel_bytes: bytes of a voxel as stored, 2 for int16.
     :param mirroring: whether mirrored patches are averaged.
@@ -183,14 +188,15 @@ def estimate(
         x, y, z = (min(n, max(b + 3, p)) for n, b, p in zip(whole, model_grid(size, part, spacing), full, strict=True))
         grid = (x, y, z)
     padded = tuple(max(g, p) for g, p in zip(grid, full, strict=True))
-    windows = window_count(padded[-len(size.patch) :], size.patch, step) * (padded[0] if flat else 1)
+    tiling = Tiling(size.patch, model.usual_step if step is None else step, model.even_windows)
+    windows = math.prod(tiling.counts(padded[-len(size.patch) :])) * (padded[0] if flat else 1)
     voxels, parameters = math.prod(full), 4 * size.parameters
     maps, basis = 4 * size.features * voxels, 4 * size.rank * voxels
     stored = size.channels * math.prod(shape) * voxel_bytes
     image = 4 * size.channels * math.prod(grid if at_once else whole)  # of which a box is copied
     share, beside = _IN_SLABS[size.residual]
     peak, in_slabs = int(_PEAK_MAPS * maps), int(share * maps) + min(beside, 2 * maps)
-    if size.peak_channels:  # a Primus is not run slab by slab
+    if size.peak_channels:  # it is not run slab by slab
         peak = in_slabs = 4 * size.peak_channels * voxels
     return Estimate(
         grid=grid,
@@ -213,13 +219,15 @@ def estimate(
 def _slab_bytes(size: ModelSize, shape: Sequence[int], grid: Sequence[int]) -> int:
     """Return the bytes of one channel's slices that are held while it is resampled."""
     length, height, width = (shape[axis] for axis in size.transpose)
-    slab = max(1, SLAB_BYTES // (8 * height * width))
+    slab = slices_in_slab((height, width))
     kept = min(length, round(ROWS * length / max(grid[0], 1)) + 2 * _SPLINE_REACH + slab)
     return 8 * (kept * grid[1] * grid[2] + _SLAB_COPIES * min(length, slab) * height * width)
 
 
 def _separate_axis(size: ModelSize, spacing: Sequence[float]) -> int | None:
     """Return the axis of the model that nnU-Net's default resamples separately, because voxels are long along it."""
+    if size.preprocessing is not None:
+        return None
     spacing = [spacing[axis] for axis in size.transpose]
     target = size.spacing if len(size.spacing) == 3 else (spacing[0], *size.spacing)
     for values in (spacing, target):
@@ -229,7 +237,9 @@ def _separate_axis(size: ModelSize, spacing: Sequence[float]) -> int | None:
 
 
 def model_grid(size: ModelSize, shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int, int]:
-    """Return the shape that nnU-Net's ``compute_new_shape`` gives the uncropped image, which is the largest it can get.
+    """Return the shape of the uncropped image on the model grid, which is the largest it can get.
+
+    It is that of nnU-Net's ``compute_new_shape``, or of the model's own preprocessing.
 
     :param shape: voxels of the image (z, y, x); ``spacing`` in mm, in the same order.
     :returns: voxels on the model grid, in the model's axis order.
@@ -237,21 +247,11 @@ def model_grid(size: ModelSize, shape: Sequence[int], spacing: Sequence[float]) 
     spacing = [spacing[axis] for axis in size.transpose]
     target = size.spacing if len(size.spacing) == 3 else (spacing[0], *size.spacing)
     shape = [shape[axis] for axis in size.transpose]
+    if isinstance(size.preprocessing, Auto3DSeg):
+        x, y, z = (model_length(n, s, t) for n, s, t in zip(shape, spacing, target, strict=True))
+        return x, y, z
     x, y, z = (round(s / t * n) for s, t, n in zip(spacing, target, shape, strict=True))
     return x, y, z
-
-
-def window_count(shape: Sequence[int], patch: Sequence[int], step: float) -> int:
-    """Return the number of windows that nnU-Net's ``compute_steps_for_sliding_window`` places.
-
-    :param shape: voxels of the image, along each axis at least those of the patch.
-    :param patch: voxels of the patch.
-    :param step: largest distance between windows, as a fraction of the patch.
-
-    >>> window_count((128, 96, 64), (64, 64, 64), 0.5)
-    6
-    """
-    return math.prod(math.ceil((n - p) / (p * step)) + 1 for n, p in zip(shape, patch, strict=True))
 
 
 def largest(estimates: Sequence[Estimate]) -> Estimate:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy as np
 from ..errors import ClassScaleError, ImageError, reason
 from ..images.reading import InputImage
 from ..models.plans import resampling_options
-from .axis_resize import AxisResize, resize_slabs
+from .axis_resize import AxisResize
+from .image_slabs import ROWS, SlabAxes, rows_in_slabs, slices_in_slab
 from .interpolation import AxisSampling
 from .memory_plan import is_out_of_memory
 from .normalization import SCHEMES, Normalized, nonzero_mask
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from ..models.model import Model
     from .image_rows import ImageRows
     from .progress import Monitor
-
-SLAB_BYTES = 16 << 20  # of a slab of the image in float64
-ROWS = 16  # rows of the model grid that are resized at a time
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,14 @@ class Prepared:
             needed=(x.needed, y.needed, z.needed),
         )
 
+    def with_nearest(self) -> Prepared:
+        """Copy each label from the nearest voxel of the model grid, instead of interpolating between voxels."""
+        x, y, z = (axis.rounded() for axis in self.axes)
+        return replace(self, axes=(x, y, z))
+
     def on_model_grid(self) -> Prepared:
         """Leave the result on the model grid."""
-        box = _all(self.image.shape[1:])
+        box = whole_box(self.image.shape[1:])
         x, y, z = (AxisSampling.nearest(part.stop, part.stop) for part in box)
         return replace(self, axes=(x, y, z), shape=(box[0].stop, box[1].stop, box[2].stop), box=box)
 
@@ -95,7 +97,7 @@ class Prepared:
             tuple(properties["shape_before_cropping"]),
             (x, y, z),
             tuple(manager.transpose_backward),
-            _all(image.shape[1:]),
+            whole_box(image.shape[1:]),
         )
 
     def empty(self, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +109,8 @@ class Prepared:
         return full, full.transpose(np.argsort(self.backward))[self.box]
 
 
-def _all(shape: Sequence[int]) -> tuple[slice, slice, slice]:
+def whole_box(shape: Sequence[int]) -> tuple[slice, slice, slice]:
+    """Return the box of a whole image of this shape."""
     x, y, z = (slice(0, length) for length in shape)
     return x, y, z
 
@@ -177,10 +180,10 @@ def prepare(
     except Exception as error:  # nnU-Net asserts, and its functions raise what they like
         if is_out_of_memory(error):
             raise
-        raise ImageError(_unsuitable(image, model, reason(error))) from error
+        raise ImageError(unsuitable(image, model.configuration.normalization_schemes, reason(error))) from error
     way_back = resampling(configuration, rows.shape[1:], crop, spacing)
     backward = tuple(manager.transpose_backward)
-    return Prepared(rows, way_back, voxels.shape[1:], box, backward, _all(rows.shape[1:]))
+    return Prepared(rows, way_back, voxels.shape[1:], box, backward, whole_box(rows.shape[1:]))
 
 
 def nonzero_box(voxels: np.ndarray) -> tuple[slice, slice, slice] | None:
@@ -207,22 +210,13 @@ def nonzero_box(voxels: np.ndarray) -> tuple[slice, slice, slice] | None:
         occupied[2] |= plane.any(0)
     if not occupied[0].any():
         return None
+    return box_of(occupied)
+
+
+def box_of(occupied: Sequence[np.ndarray]) -> tuple[slice, slice, slice]:
+    """Return the box from the first to the last true value of each of three lines."""
     x, y, z = (slice(int(line.argmax()), len(line) - int(line[::-1].argmax())) for line in occupied)
     return x, y, z
-
-
-@dataclass(frozen=True)
-class SlabAxes:
-    """How to resize the three axes of an image slab by slab.
-
-    :ivar order: the axes (X, Y, Z) of the model in the order of the work: that of the slices first.
-    :ivar resize: of each of them; ``None`` if its size stays.
-    :ivar separate: each slice is resized on its own, as nnU-Net does with an anisotropic axis.
-    """
-
-    order: tuple[int, int, int]
-    resize: tuple[AxisResize | None, AxisResize | None, AxisResize | None]
-    separate: bool
 
 
 def slab_axes(
@@ -274,47 +268,16 @@ def _prepare_in_slabs(
     :param image: whose memory ``voxels``, ``(channels, X, Y, Z)`` of the crop, may be a view of.
     :returns: rows of the shape ``(channels, *grid)``.
     """
-    import torch
-
-    from .image_rows import ImageRows
-
     schemes, masked = model.configuration.normalization_schemes, model.configuration.use_mask_for_norm
     properties = model.plans_manager.foreground_intensity_properties_per_channel
-    order = [0, *(axis + 1 for axis in axes.order)]
     mask = nonzero_mask(voxels).transpose(axes.order) if any(masked) else None
-    voxels = voxels.transpose(order)
-    slices = voxels.shape[1]
-    slab = max(1, SLAB_BYTES // (8 * int(np.prod(voxels.shape[2:]))))
-    in_plane = any(axis is not None for axis in axes.resize[1:])
+    voxels = voxels.transpose([0, *(axis + 1 for axis in axes.order)])
+    slab = slices_in_slab(voxels.shape[2:])
     channels = [
         Normalized.of(channel, scheme, properties[str(number)], mask if use else None, slab)
         for number, (channel, scheme, use) in enumerate(zip(voxels, schemes, masked, strict=True))
     ]
-
-    def resized(channel: Normalized, start: int, place: str) -> Iterator[torch.Tensor]:
-        bounds = None if axes.separate or axes.resize == (None, None, None) else channel.bounds()
-
-        def read(first: int, last: int) -> torch.Tensor:
-            if monitor is not None:
-                monitor.check()
-            return channel.slices(first, last).to(place, torch.float64)  # as skimage computes
-
-        for rows in resize_slabs(read, axes.resize, slices, slab, axes.separate and in_plane, start):
-            single = rows.to("cpu", torch.float32)
-            yield single if bounds is None else single.clamp_(*bounds)
-
-    def slabs(start: int) -> Iterator[torch.Tensor]:
-        place = device()
-        for rows in zip(*(resized(channel, start, place) for channel in channels), strict=True):
-            stacked = torch.stack(rows)
-            _check_finite(stacked, image, model)  # which also keeps the owner of the voxels alive
-            yield stacked
-
-    report = (lambda done, total: None) if monitor is None else partial(monitor.report, "preprocess")
-    rows = ImageRows((len(channels), *(grid[axis] for axis in axes.order)), slabs, report)
-    if axes.order[0] == 0:  # then the others are in their order too
-        return rows
-    return ImageRows.of(rows.whole().permute(list(np.argsort(order))))
+    return rows_in_slabs(channels, axes, grid, device, monitor, lambda rows: _check_finite(rows, image, model))
 
 
 def _prepare_with_nnunet(image: InputImage, model: Model) -> ImageRows:
@@ -340,7 +303,7 @@ def _prepare_with_nnunet(image: InputImage, model: Model) -> ImageRows:
 
 def _check_finite(rows: torch.Tensor, image: InputImage, model: Model) -> None:
     if rows.numel() and not all(map(math.isfinite, map(float, rows.aminmax()))):
-        raise ImageError(_unsuitable(image, model, "the result is not finite"))
+        raise ImageError(unsuitable(image, model.configuration.normalization_schemes, "the result is not finite"))
 
 
 def resampling(
@@ -398,10 +361,11 @@ def _by(values: Any) -> str:
     return " x ".join(f"{value:g}" for value in reversed(values))
 
 
-def _unsuitable(image: InputImage, model: Model, why: str) -> str:
+def unsuitable(image: InputImage, schemes: Sequence[str], why: str) -> str:
+    """Say that the intensities of an image do not suit a normalisation, with its names for each channel."""
     assert image.voxels is not None
-    schemes = ", ".join(dict.fromkeys(model.configuration.normalization_schemes))
+    named = ", ".join(dict.fromkeys(schemes))
     return (
         f"{image.name}, with intensities from {image.voxels.min():g} to {image.voxels.max():g}, does not suit the "
-        f"preprocessing of the model, {schemes} ({why}). Give an image of the kind that the model was trained on."
+        f"preprocessing of the model, {named} ({why}). Give an image of the kind that the model was trained on."
     )

@@ -1,13 +1,14 @@
 """Sliding windows with a rolling basis: finished rows are yielded before later windows are computed.
 
-Window positions and weights are nnU-Net's (``nnunetv2/inference/sliding_window_prediction.py``). The windows are summed
-in a ring that holds the rows of one patch along the first axis, so memory depends neither on the number of classes nor
-on the length of the scan. If one window covers the whole image, there is no ring.
+Window positions and weights are those of a :class:`.tiling.Tiling`. The windows are summed in a ring that holds the
+rows of one patch along the first axis, so memory depends neither on the number of classes nor on the length of the
+scan. If one window covers the whole image, there is no ring.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -15,10 +16,10 @@ import torch
 
 from ..errors import ClassScaleError
 from .image_rows import ImageRows
-from .memory_estimate import window_count
 from .memory_plan import MemoryPlan, Placement
 from .progress import Monitor
 from .rolling_accumulator import Ring
+from .tiling import Tiling
 
 
 def predict_rows(
@@ -28,6 +29,7 @@ def predict_rows(
     step: float = 0.5,
     plan: MemoryPlan | None = None,
     monitor: Monitor | None = None,
+    even: bool = True,
 ) -> Iterator[torch.Tensor]:
     """Yield the Gaussian-weighted mean of the windows' bases, row by row.
 
@@ -41,6 +43,7 @@ def predict_rows(
     :param step: distance between windows, as a fraction of the patch.
     :param plan: where to compute; by default everything on the CPU.
     :param monitor: receives reports of the stage "segment", and may cancel.
+    :param even: this, ``patch`` and ``step`` are those of :class:`.tiling.Tiling`.
     :returns: ``(R, Y, Z)`` float32 for each row of the unpadded image, on the device of the ring.
     :raises OutOfMemoryError: if memory runs out with the last placement of the plan.
     :raises ClassScaleError: if the basis is not finite.
@@ -50,15 +53,14 @@ def predict_rows(
     >>> [row.mean().item() for row in rows]
     [2.0, 2.0, 2.0, 2.0, 2.0]
     """
-    from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
-
     plan, monitor = plan or MemoryPlan([Placement("cpu", "cpu")]), monitor or Monitor()
     flat = len(patch) == 2
     full_patch = (1, *patch) if flat else tuple(patch)
     rows = image if isinstance(image, ImageRows) else ImageRows.of(image)
     padded, inside = _padding(rows.shape[1:], full_patch)
     inside_rows, inside_y, inside_z = inside
-    starts = compute_steps_for_sliding_window(padded[1:] if flat else padded, tuple(patch), step)
+    tiling = Tiling(tuple(patch), step, even)
+    starts = tiling.starts(padded[1:] if flat else padded)
     if flat:
         starts = [list(range(padded[0])), *starts]
     total, done = len(starts[0]) * len(starts[1]) * len(starts[2]), 0
@@ -79,9 +81,7 @@ def predict_rows(
             yield _finite(basis[:, row, inside_y, inside_z])
         return
 
-    gaussian = compute_gaussian(
-        tuple(patch), sigma_scale=1.0 / 8, value_scaling_factor=10, dtype=torch.float32, device=torch.device("cpu")
-    ).view(full_patch)
+    gaussian = tiling.weights().view(full_patch)
 
     def add(x: int, y: int, z: int) -> None:
         nonlocal ring
@@ -104,7 +104,7 @@ def predict_rows(
     monitor.report("segment", total, total)
 
 
-def count_windows(shape: Sequence[int], patch: Sequence[int], step: float) -> int:
+def count_windows(shape: Sequence[int], patch: Sequence[int], step: float, even: bool = True) -> int:
     """Return how many windows :func:`predict_rows` computes for an image ``(X, Y, Z)``.
 
     >>> count_windows((5, 4, 4), (4, 4, 4), 0.5), count_windows((5, 4, 4), (4, 4), 0.5)
@@ -112,7 +112,8 @@ def count_windows(shape: Sequence[int], patch: Sequence[int], step: float) -> in
     """
     full = (1,) * (3 - len(patch)) + tuple(patch)
     padded, _inside = _padding(shape, full)
-    return window_count(padded[-len(patch) :], patch, step) * (padded[0] if len(patch) == 2 else 1)
+    counts = Tiling(tuple(patch), step, even).counts(padded[-len(patch) :])
+    return math.prod(counts) * (padded[0] if len(patch) == 2 else 1)
 
 
 def _padding(shape: Sequence[int], patch: Sequence[int]) -> tuple[list[int], list[slice]]:

@@ -13,6 +13,7 @@ from ..errors import ModelError
 from .json_checks import integers, numbers, short
 from .networks import PACKAGE, RANK_ENTRY, check_arguments, find_network, last_name, without_size
 from .primus import check_primus
+from .segresnet import check_segresnet
 
 MAX_STAGES, MAX_CONVOLUTIONS, MAX_FEATURES = 16, 64, 4096  # nnU-Net plans at most 9 stages, 6 blocks, 512 features
 MAX_KERNEL, MAX_STRIDE = 31, 16
@@ -91,12 +92,13 @@ def check_architecture(entries: dict) -> None:
     """
     architecture = without_size(entries["architecture"])
     name, network = find_network(architecture)
-    path = f"{PACKAGE}.{network.module}.{name}"
+    path = f"{network.package}.{network.module}.{name}"
     arguments, dimension = dict(architecture["arch_kwargs"]), len(entries["patch_size"])
     check_arguments(name, arguments, network.arguments)
-    if not network.projects:
+    if not network.unet:
         given = {key: value for key, value in arguments.items() if value is not None or key == "init_values"}
-        arguments = check_primus(name, given, list(entries["patch_size"]))
+        check = check_segresnet if name == "SegResNetDS" else check_primus
+        arguments = check(name, given, list(entries["patch_size"]))
         entries["architecture"] = {"network_class_name": path, "arch_kwargs": arguments, "_kw_requires_import": []}
         return
     stages = arguments.get("n_stages")
@@ -140,7 +142,7 @@ def basis_channels(entries: dict, classes: int) -> int:
     """
     _, network = find_network(entries["architecture"])
     if network.projects:
-        per_stage = entries["architecture"]["arch_kwargs"].get("features_per_stage")
+        per_stage = entries["architecture"]["arch_kwargs"].get(network.features)
         first = per_stage[0] if isinstance(per_stage, list) and per_stage else per_stage
         if type(first) is not int or not 1 <= first <= MAX_FEATURES:
             raise ModelError(f"the channels of the first stage are {short(first)}; 1 to {MAX_FEATURES} were expected.")

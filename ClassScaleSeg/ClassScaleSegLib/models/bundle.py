@@ -23,6 +23,7 @@ from ..labels.csv import parse_labels
 from ..labels.table import LabelTable
 from .files import MAX_JSON, Files, read_json
 from .json_checks import is_sha256, is_text
+from .preprocessing import is_orientation
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,6 @@ FORMAT, VERSION = "classscaleseg-bundle", 1
 TEXTS = ("plans.json", "dataset.json", "labels.csv", "README.md")
 FOLD = r"fold_(\d{1,4}|all)\.safetensors"
 DESCRIPTION = ("orientation", "modality", "licence", "notice")
-ORIENTATION = r"(?=.*[LR])(?=.*[AP])(?=.*[IS])[LRAPIS]{3}"
 
 
 def is_bundle(files: Files) -> bool:
@@ -93,7 +93,7 @@ def check_manifest(manifest: dict) -> None:
         "members": bool(members) and all(member(*item) for item in members.items()),
         "folds": bool(folds) and all(isinstance(fold, str) and f"fold_{fold}.safetensors" in members for fold in folds),
         "mirror_axes": isinstance(manifest.get("mirror_axes"), list),
-        "orientation": manifest.get("orientation") is None or re.fullmatch(ORIENTATION, str(manifest["orientation"])),
+        "orientation": manifest.get("orientation") is None or is_orientation(manifest["orientation"]),
         **{key: is_text(manifest.get(key)) for key in ("name", "configuration")},
         **{key: manifest.get(key) is None or is_text(manifest[key]) for key in ("modality", "licence", "notice")},
     }

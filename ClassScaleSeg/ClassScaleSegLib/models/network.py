@@ -7,7 +7,7 @@ allocate nothing before they are known to fit the weights. The loaded weights th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,7 +19,9 @@ from .projection import Projection
 from .torchvision_import import make_torchvision_importable
 
 MAX_PARAMETERS = 1 << 30  # nnU-Net's largest preset (ResEnc XL) has about 0.14 * 10^9
-_FIRST = ("encoder.stages.0.", "encoder.stem.", "down_projection.proj.", "down_projection.stem.")  # layers
+_FIRST = (  # layers
+    *("encoder.stages.0.", "encoder.stem.", "encoder.conv_init.", "down_projection.proj.", "down_projection.stem."),
+)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -37,7 +39,9 @@ def construct_network(entries: dict, channels: int, outputs: int, train: bool = 
     name, network = find_network(architecture)
     arguments = architecture["arch_kwargs"]
     try:
-        if network.projects:
+        if name == "SegResNetDS":
+            return _segresnet()(in_channels=channels, out_channels=outputs, **arguments)
+        if network.unet:
             imported = architecture["_kw_requires_import"]
             return get_network_from_plans(
                 architecture["network_class_name"],
@@ -74,6 +78,16 @@ def _primus_class(name: str) -> Any:
     return getattr(primus, name)
 
 
+def _segresnet() -> Any:
+    try:
+        from monai.networks.nets.segresnet_ds import SegResNetDS
+    except ImportError as error:
+        raise ModelError(
+            f"its network, SegResNetDS, needs the package monai ({error}): run `pip install monai`."
+        ) from error
+    return SegResNetDS
+
+
 class LowRankDecoder(torch.nn.Module):
     """The decoder of a Primus with a projection: what ClassScaleTrainer trains, as inference needs it.
 
@@ -107,10 +121,8 @@ def build_network(configuration: Any, channels: int, classes: int) -> torch.nn.M
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MAX_PARAMETERS:
         raise ModelError(f"the network would have {parameters} parameters. At most {MAX_PARAMETERS} are built.")
-    if not primus:
-        heads = network.decoder.seg_layers
-        for index in range(len(heads) - 1):
-            heads[index] = torch.nn.Identity()
+    for key in (last := _last_layer(network)).unused:
+        last.layers[key] = torch.nn.Identity()
     return network.requires_grad_(False).eval()
 
 
@@ -124,15 +136,15 @@ def fit_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> d
     :returns: float32 tensors, each by the first of its names.
     :raises ModelError: if a tensor is missing, not part of the network, of another shape, or not finite.
     """
-    layers, path = _last_layers(network)
+    end = _last_layer(network)
     if has_low_rank_head(weights):
         weights = fold_low_rank_head(weights)
     elif isinstance(getattr(network, "up_projection", None), LowRankDecoder):
         weights = split_patch_head(weights)
-    last = f"{path}.{len(layers) - 1}."
+    last = f"{end.path}.{end.key}."
     if f"{last}bias" in weights:  # whose size is the number of classes, on which other layers of a Primus depend
-        _check_tensor(weights[f"{last}bias"], tuple(layers[-1].bias.shape), f"{last}bias", last)
-    unused = tuple(f"decoder.seg_layers.{index}." for index in range(len(layers) - 1))
+        _check_tensor(weights[f"{last}bias"], tuple(end.layer.bias.shape), f"{last}bias", last)
+    unused = end.unused_names
     names: dict[int, list[str]] = {}
     expected = network.state_dict(keep_vars=True)
     for alias, tensor in expected.items():
@@ -196,24 +208,54 @@ def split(networks: Sequence[torch.nn.Module], values: tuple[int, ...], regions:
     :param networks: one for each fold, with weights; their last layers are removed in the first form.
     :returns: the projection; whether the networks' outputs are to be averaged (second form) or concatenated (first).
     """
-    heads = [_last_layers(network)[0][-1] for network in networks]
+    heads = [_last_layer(network).layer for network in networks]
     classes, rank = heads[0].weight.shape[:2]
     projects = not isinstance(heads[0], torch.nn.ConvTranspose3d)
     if not projects or classes < rank * len(networks):
         classes = classes if projects else heads[0].out_channels
         return Projection(torch.eye(classes), torch.zeros(classes), values, regions), True
     for network in networks:
-        _last_layers(network)[0][-1] = torch.nn.Identity()
+        last = _last_layer(network)
+        last.layers[last.key] = torch.nn.Identity()
     weight = torch.cat([head.weight.flatten(1) for head in heads], 1) / len(heads)
     bias = torch.stack([head.bias for head in heads]).mean(0)
     return Projection(weight, bias, values, regions), False
 
 
-def _last_layers(network: Any) -> tuple[Any, str]:
-    """Return layers of which the last one gives the logits, and their path; a U-Net has one for each scale."""
+class _LastLayer(NamedTuple):
+    """Where the layer that gives the logits is.
+
+    :ivar layers: the container that holds it, in which it may be replaced.
+    :ivar key: its index or name in the container.
+    :ivar path: name of the container in the network.
+    :ivar unused: keys of layers in the container that inference does not need.
+    :ivar unused_names: beginnings of the names of tensors that inference does not need.
+    """
+
+    layers: Any
+    key: Any
+    path: str
+    unused: tuple[int, ...] = ()
+    unused_names: tuple[str, ...] = ()
+
+    @property
+    def layer(self) -> Any:
+        """The layer itself."""
+        return self.layers[self.key]
+
+
+def _last_layer(network: Any) -> _LastLayer:
+    """Return the last layer of a network of the list; deep supervision has one for each scale, of which one is used."""
+    levels = getattr(network, "up_layers", None)
+    if levels is not None:  # SegResNetDS
+        path, *heads = (f"up_layers.{index}" for index in reversed(range(len(levels))))
+        return _LastLayer(levels[-1], "head", path, unused_names=tuple(f"{level}.head." for level in heads))
     decoder = getattr(network, "up_projection", None)
-    if decoder is None:
-        return network.decoder.seg_layers, "decoder.seg_layers"
     if isinstance(decoder, LowRankDecoder):
-        return decoder.seg_layers, "up_projection.seg_layers"
-    return decoder.decode, "up_projection.decode"
+        return _LastLayer(decoder.seg_layers, 0, "up_projection.seg_layers")
+    if decoder is not None:
+        return _LastLayer(decoder.decode, len(decoder.decode) - 1, "up_projection.decode")
+    layers, path = network.decoder.seg_layers, "decoder.seg_layers"
+    unused = tuple(range(len(layers) - 1))
+    names = tuple(f"{path}.{index}." for index in unused)
+    return _LastLayer(layers, len(layers) - 1, path, unused, names)

@@ -1,7 +1,8 @@
 """Every network that the engine and ClassScaleTrainer take, in one list.
 
 A network belongs here if its last layer is linear and its place is known. If that layer is a convolution with a kernel
-of 1, it is a projection, and what it is applied to is the basis. Primus ends in a transposed convolution whose kernel
+of 1, it is a projection, and what it is applied to is the basis. The networks of MONAI are there for inference alone.
+Primus ends in a transposed convolution whose kernel
 is as large as its stride. It has another matrix at each place of a block of 2 x 2 x 2 voxels, so no single projection
 stands for it: stock checkpoints of Primus keep their last layer, and ClassScaleTrainer adds a projection to theirs.
 
@@ -17,6 +18,7 @@ from ..errors import ModelError
 from .json_checks import short
 
 PACKAGE = "dynamic_network_architectures"
+MONAI = "monai"
 DEFAULT_RANK = 32  # channels of the finest scale of nnU-Net's U-Nets, and of ClassScaleTrainer's basis
 # Entry of a configuration in plans.json, which nnU-Net ignores: the channels of the basis. U-Nets do without it if the
 # rank is the default. A Primus with it ends in a basis and a projection, a Primus without it as nnU-Net's does.
@@ -27,6 +29,10 @@ _UNET = (
     *("norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs", "nonlin", "nonlin_kwargs", "deep_supervision"),
 )
 _RESIDUAL = (*_UNET, "n_blocks_per_stage", "block", "bottleneck_channels", "stem_channels")
+_SEGRESNET = (
+    *("init_filters", "act", "norm", "blocks_down", "blocks_up", "dsdepth", "upsample_mode", "resolution"),
+    *("spatial_dims", "preprocess"),
+)
 _PRIMUS = (
     *("embed_dim", "patch_embed_size", "eva_depth", "eva_numheads", "input_shape", "num_register_tokens"),
     *("use_rot_pos_emb", "use_abs_pos_embed", "mlp_ratio", "drop_path_rate", "patch_drop_rate", "proj_drop_rate"),
@@ -40,33 +46,54 @@ _SIZES = {"S": (396, 12, 6), "B": (792, 12, 12), "M": (864, 16, 12), "L": (1056,
 class Network(NamedTuple):
     """A network that engine and trainer take.
 
-    :ivar module: of dynamic-network-architectures, which defines it.
+    :ivar module: of the package, which defines it.
     :ivar arguments: what ``arch_kwargs`` in plans may give it.
     :ivar last: where its last layers are, the last of which gives the logits.
     :ivar residual: its encoder has residual blocks.
+    :ivar package: that it is imported from.
+    :ivar features: the argument with the channels of its last feature map; the first number, if there are several.
+    :ivar packages: requirements that it has beyond those of nnU-Net's U-Nets.
     """
 
     module: str
     arguments: tuple[str, ...]
     last: str = "decoder.seg_layers"
     residual: bool = False
+    package: str = PACKAGE
+    features: str = "features_per_stage"
+    packages: tuple[str, ...] = ()
+
+    @property
+    def unet(self) -> bool:
+        """Whether it is a U-Net of nnU-Net."""
+        return self.last == "decoder.seg_layers"
 
     @property
     def projects(self) -> bool:
         """Whether its last layer is a projection of a basis: a convolution with a kernel of 1."""
-        return self.last == "decoder.seg_layers"
+        return self.last != "up_projection.decode"
 
 
+_TIMM = ("timm", "einops")
 NETWORKS: dict[str, Network] = {
     "PlainConvUNet": Network("architectures.unet", (*_UNET, "n_conv_per_stage", "nonlin_first")),
     "ResidualEncoderUNet": Network("architectures.unet", _RESIDUAL, residual=True),
     "ResidualUNet": Network("architectures.unet", _RESIDUAL, residual=True),
-    "Primus": Network("architectures.primus", _PRIMUS, "up_projection.decode"),
-    "PrimusV2": Network("architectures.primus", _PRIMUS, "up_projection.decode"),
+    "Primus": Network("architectures.primus", _PRIMUS, "up_projection.decode", packages=_TIMM),
+    "PrimusV2": Network("architectures.primus", _PRIMUS, "up_projection.decode", packages=_TIMM),
     "PrimusV3": Network(
         "architectures.primus",
         (*_PRIMUS, "depth_per_level", "ch_per_level", "add_skips", "nonlin"),
         "up_projection.decode",
+        packages=_TIMM,
+    ),
+    "SegResNetDS": Network(
+        "networks.nets.segresnet_ds",
+        _SEGRESNET,
+        "up_layers",
+        package=MONAI,
+        features="init_filters",
+        packages=("monai>=1.3",),
     ),
 }
 # PrimusM and the like: the class without the size, and the size
@@ -96,14 +123,15 @@ def find_network(architecture: dict) -> tuple[str, Network]:
     :raises ModelError: if it is not on the list; the message says what would have to be true.
     """
     path = architecture.get("network_class_name")
-    name = last_name(path, PACKAGE)
+    name = path.rpartition(".")[2] if isinstance(path, str) else ""
     if name in SIZED:
         name = SIZED[name][0]
-    if name is None or name not in NETWORKS:
+    if name not in NETWORKS or last_name(path, NETWORKS[name].package) is None:
+        listed = ", ".join(known for known, network in NETWORKS.items() if network.package == PACKAGE)
         raise ModelError(
-            f"architecture {short(path)} is not supported. Use {', '.join(NETWORKS)} of {PACKAGE}. Another network "
-            "would have to end in a convolution with a kernel of 1, or in a transposed one whose kernel is its stride, "
-            "and be added to the list in ClassScaleSegLib/models/networks.py."
+            f"architecture {short(path)} is not supported. Use {listed} of {PACKAGE}, or SegResNetDS of {MONAI}. "
+            "Another network would have to end in a convolution with a kernel of 1, or in a transposed one whose "
+            "kernel is its stride, and be added to the list in ClassScaleSegLib/models/networks.py."
         )
     return name, NETWORKS[name]
 

@@ -1,4 +1,4 @@
-"""Count the parameters of a network from its plans, for the memory estimate: it is shown before torch is installed."""
+"""Count the parameters of a network from its plans, and the memory of its maps, before torch is there."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelError
+from . import primus, segresnet
 from .architecture import MAX_FEATURES, basis_channels, per_stage_sizes
 from .json_checks import integers, short
 from .networks import RANK_ENTRY, find_network
-from .primus import count_primus
 
 
 def count_parameters(entries: dict, channels: int, classes: int) -> int:
@@ -29,10 +29,12 @@ def count_parameters(entries: dict, channels: int, classes: int) -> int:
     architecture, dimension = entries["architecture"], len(entries["patch_size"])
     arguments = architecture["arch_kwargs"]
     name, network = find_network(architecture)
+    if name == "SegResNetDS":
+        return segresnet.count_segresnet(arguments, channels, classes)
     if not network.projects:
         outputs = basis_channels(entries, classes)
         projection = classes * (outputs + 1) if entries.get(RANK_ENTRY) is not None else 0
-        return count_primus(name, arguments, channels, outputs) + projection
+        return primus.count_primus(name, arguments, channels, outputs) + projection
     stages, layers = arguments["n_stages"], _Layers.of(arguments)
     features = _whole(arguments, "features_per_stage", stages)
     kernels, strides = (
@@ -55,6 +57,18 @@ def count_parameters(entries: dict, channels: int, classes: int) -> int:
         else:
             count += layers.stack(2 * width, width, kernels[stage], repeats)
     return count + classes * (features[0] + 1)
+
+
+def peak_channels(name: str, arguments: dict, features: int) -> int:
+    """Return how many numbers for each voxel of the patch exist at once where the memory of a network peaks.
+
+    :param name: of the network; U-Nets of nnU-Net are run slab by slab, and have no such number.
+    :param arguments: `check_architecture` has checked them.
+    :param features: channels of the last feature map, or of the last layer of a Primus without projection.
+    """
+    if name == "SegResNetDS":
+        return segresnet.peak_channels(arguments)
+    return primus.peak_channels(name, arguments, features)
 
 
 @dataclass(frozen=True)

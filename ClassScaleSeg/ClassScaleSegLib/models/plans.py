@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import ModelError
 from .architecture import MAX_CONVOLUTIONS, check_architecture
 from .json_checks import integers, numbers, short
+from .preprocessing import read_preprocessing
 from .summary import ModelSummary
 
 
@@ -46,8 +47,9 @@ def check_plans(summary: ModelSummary) -> tuple[Any, Any]:
             f"configuration {name} is a cascade: it needs the segmentation of "
             f"{short(entries['previous_stage'])} as input, which is not supported. Use a single-stage configuration."
         )
-    _check_preprocessing(manager.plans, entries, summary.channels)
-    _check_linear(entries)
+    if read_preprocessing(entries, summary.channels) is None:
+        _check_preprocessing(manager.plans, entries, summary.channels)
+        _check_linear(entries)
     check_architecture(entries)
     _check_labels(manager, summary)
     return manager, configuration

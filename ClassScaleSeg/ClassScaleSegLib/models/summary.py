@@ -25,11 +25,12 @@ from .files import MAX_JSON, Files, open_source, parse_json
 from .folder import fold_names, read_plans
 from .json_checks import numbers, short, whole
 from .networks import RANK_ENTRY, find_network, trained_architecture
-from .parameter_count import count_parameters
-from .primus import peak_channels
+from .parameter_count import count_parameters, peak_channels
+from .preprocessing import Preprocessing, read_preprocessing
 
 MAX_PATCH_VOXELS = 1 << 28
 MIN_SPACING, MAX_SPACING = 1e-6, 1e6  # mm
+NNUNET_STEP = 0.5
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 NIBABEL_READERS = ("NibabelIO", "NibabelIOWithReorient")
 STATISTICS = ("running_mean", "running_var")  # of batch normalization: stored with the weights, but not parameters
@@ -52,13 +53,16 @@ class ModelFacts:
     :ivar channels: number of input channels.
     :ivar features: channels of one fold's basis; in a U-Net, also those of its first stage.
     :ivar residual: the encoder has residual blocks, which hold a second feature map.
-    :ivar peak_channels: of a Primus, numbers for each voxel of the patch where its memory peaks; 0 for a U-Net.
+    :ivar peak_channels: numbers for each voxel of the patch where the memory of the network peaks; 0 for a U-Net of
+        nnU-Net, which is run slab by slab.
     :ivar projects: its last layer is a projection, so that memory does not grow with the number of classes.
     :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
     :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
         ``None`` for images as stored.
     :ivar reads_with_nibabel: the images of its training were read with nibabel, which understands some headers
         otherwise than ITK.
+    :ivar preprocessing: how the image is prepared; ``None``: as nnU-Net does it by the plans.
+    :ivar packages: requirements that the network has beyond those of nnU-Net's U-Nets, such as ``("monai",)``.
     :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
     :ivar licence: licence of the weights; ``None`` if unknown.
     :ivar notice: text that users must see; ``None`` if there is none.
@@ -77,9 +81,21 @@ class ModelFacts:
     folds: tuple[str, ...]
     orientation: str | None
     reads_with_nibabel: bool
+    preprocessing: Preprocessing | None
+    packages: tuple[str, ...]
     modality: str | None
     licence: str | None
     notice: str | None
+
+    @property
+    def usual_step(self) -> float:
+        """Distance between windows, as a fraction of the patch, if the user does not choose one."""
+        return NNUNET_STEP if self.preprocessing is None else self.preprocessing.step
+
+    @property
+    def even_windows(self) -> bool:
+        """Whether windows are placed as nnU-Net does, instead of as MONAI does."""
+        return self.preprocessing is None
 
 
 @dataclass(frozen=True)
@@ -218,13 +234,14 @@ def _describe(
         features = basis_channels(entries, len(values))
         arguments = entries["architecture"]["arch_kwargs"]
         parameters = count_parameters(entries, len(channels), len(values))
+        preprocessing = read_preprocessing(entries, len(channels))
     with named(files.where("dataset.json" if labels is None else "labels.csv")):
         table = LabelTable.from_names(names) if labels is None else read_table(labels, values)
     backward = plans["transpose_backward"] if len(entries["patch_size"]) == 3 else (0, 1)
     name = one_line(str(plans.get("dataset_name") or files.name))[:200]
     canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
     reader = str(plans.get("image_reader_writer"))
-    reoriented = canonical or reader.endswith("WithReorient")
+    orientation = "RAS" if canonical or reader.endswith("WithReorient") else None
     return ModelSummary(
         path=files.path,
         name=name,
@@ -238,7 +255,9 @@ def _describe(
         channels=len(channels),
         channel_names=channels,
         modality=modality(channels),
-        orientation="RAS" if reoriented else None,
+        orientation=orientation if preprocessing is None else preprocessing.orientation,
+        preprocessing=preprocessing,
+        packages=network.packages,
         reads_with_nibabel=canonical or reader in NIBABEL_READERS,
         licence=None,
         notice=TOTALSEGMENTATOR_NOTICE if canonical else None,
@@ -246,7 +265,7 @@ def _describe(
         patch=tuple(int(entries["patch_size"][axis]) for axis in backward),
         features=features,
         residual=network.residual,
-        peak_channels=0 if network.projects else peak_channels(architecture, arguments, features),
+        peak_channels=0 if network.unet else peak_channels(architecture, arguments, features),
         projects=network.projects or entries.get(RANK_ENTRY) is not None,
         folds=folds,
         parameters=parameters,

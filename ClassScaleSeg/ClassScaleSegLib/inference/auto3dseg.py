@@ -1,0 +1,195 @@
+"""Bring an image to the model grid as MONAI's Auto3DSeg does for its SegResNet, and describe the way back.
+
+The steps, their order and their constants are those of SlicerMONAIAuto3DSeg, which uses MONAI's transforms: normalise
+the whole image, crop to what is above zero with a margin, and resample linearly so that the first voxels coincide. An
+axis whose voxels have nearly the wanted size is not resampled. For overlapping regions the order is another one: crop,
+resample, normalise. Where that program crops a turned image by the box of the image as stored, here the box is turned
+too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ImageError
+from ..models.preprocessing import TOLERANCE, Auto3DSeg
+from .axis_resize import AxisResize
+from .image_slabs import ROWS, SlabAxes, rows_in_slabs
+from .interpolation import AxisSampling
+from .preprocess import Prepared, box_of, unsuitable, whole_box
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..images.reading import InputImage
+    from ..models.model import Model
+    from .image_rows import ImageRows
+    from .progress import Monitor
+
+MARGIN = 10  # voxels around the foreground
+_PART = 1 << 24  # voxels whose statistics are computed at a time
+
+
+def model_length(length: int, spacing: float, target: float) -> int:
+    """Return the number of voxels along an axis on the model grid.
+
+    :param length: voxels of the image along it.
+    :param spacing: mm; ``target`` is that of the model.
+
+    >>> model_length(100, 1.0, 1.5), model_length(100, 1.3, 1.5)
+    (67, 100)
+    """
+    return length if _kept(spacing, target) else round((length - 1) * spacing / target) + 1
+
+
+def _kept(spacing: float, target: float) -> bool:
+    return (1 - TOLERANCE) * target - 1e-3 <= spacing <= (1 + TOLERANCE) * target + 1e-3  # as MONAI compares
+
+
+def prepare(
+    image: InputImage, model: Model, device: Callable[[], str] = lambda: "cpu", monitor: Monitor | None = None
+) -> Prepared:
+    """Normalise, crop and resample; parameters and errors are those of :func:`.preprocess.prepare`."""
+    assert image.voxels is not None and isinstance(model.preprocessing, Auto3DSeg)
+    how, backward = model.preprocessing, tuple(model.plans_manager.transpose_backward)
+    forward = model.plans_manager.transpose_forward
+    voxels = image.voxels.transpose([0, *(axis + 1 for axis in forward)])
+    spacing, target = [image.spacing[axis] for axis in forward], model.configuration.spacing
+    if how.normalize_last:
+        channels = [_Channel(channel) for channel in voxels]
+    else:
+        channels = [_normalized(c, scheme, how) for c, scheme in zip(voxels, how.normalization, strict=True)]
+    box = whole_box(voxels.shape[1:])
+    if how.crop_foreground:
+        seen = channels if how.normalize_last else channels[:1] if len(channels) > 1 else [_Channel(voxels[0])]
+        box = _foreground(seen, image)
+    channels = [channel.cropped(box) for channel in channels]
+    crop = [part.stop - part.start for part in box]
+    grid = [model_length(n, s, t) for n, s, t in zip(crop, spacing, target, strict=True)]
+    sides = list(zip(crop, grid, spacing, target, strict=True))
+    x, y, z = (_resize(*side, ROWS if axis == 0 else None) for axis, side in enumerate(sides))
+    axes = SlabAxes((0, 1, 2), (x, y, z), False)
+
+    def check(rows: torch.Tensor) -> None:
+        if rows.numel() and not bool(rows.isfinite().all()):
+            raise ImageError(unsuitable(image, how.normalization, "the result is not finite"))
+
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+        rows = rows_in_slabs(channels, axes, grid, device, monitor, check)
+        if how.normalize_last:
+            rows = _normalized_rows(rows.whole(), how, check)
+    a, b, c = (AxisSampling.at(_places(*side), side[1]) for side in sides)
+    return Prepared(rows, (a, b, c), voxels.shape[1:], box, backward, whole_box(rows.shape[1:]))
+
+
+def _places(length: int, new_length: int, spacing: float, target: float) -> np.ndarray:
+    """Return where on the model grid the voxels of the image are."""
+    return np.arange(length) * (1.0 if _kept(spacing, target) else spacing / target)
+
+
+def _resize(length: int, new_length: int, spacing: float, target: float, rows: int | None) -> AxisResize | None:
+    if _kept(spacing, target):
+        return None
+    sampling = AxisSampling.at(np.arange(new_length) * (target / spacing), length)
+    return AxisResize.sampled(length, sampling, rows)
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """One channel: ``function((voxel - shift) / scale)``; with ``nonzero``, zeros stay zero."""
+
+    voxels: np.ndarray
+    shift: float = 0.0
+    scale: float = 1.0
+    nonzero: bool = False
+    function: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def cropped(self, box: tuple[slice, slice, slice]) -> _Channel:
+        return _Channel(self.voxels[box], self.shift, self.scale, self.nonzero, self.function)
+
+    def bounds(self) -> None:
+        return None  # linear interpolation does not overshoot
+
+    def slices(self, first: int, last: int) -> torch.Tensor:
+        import torch
+
+        raw = torch.from_numpy(np.array(self.voxels[first:last], np.float32, order="C"))
+        values = (raw - self.shift) / self.scale if (self.shift, self.scale) != (0.0, 1.0) else raw
+        if self.nonzero:
+            values = torch.where(raw == 0, raw, values)
+        return values if self.function is None else self.function(values)
+
+
+def _normalized(voxels: np.ndarray, scheme: str, how: Auto3DSeg) -> _Channel:
+    """Return a channel, or rows of the model grid, with its normalisation.
+
+    :param voxels: ``(X, Y, Z)``; statistics are those of all of it.
+    :param scheme: one of :data:`~ClassScaleSegLib.models.preprocessing.NORMALIZATIONS`.
+    """
+    import torch
+
+    if scheme == "none":
+        return _Channel(voxels)
+    if scheme == "range":  # to -1 and 1 at the bounds
+        low, high = how.bounds
+        return _Channel(voxels, (low + high) / 2, (high - low) / 2, function=torch.sigmoid)
+    if scheme == "pet":
+        _mean, deviation, least = _statistics(voxels, False, 1)
+        return _Channel(voxels, least, deviation or 1.0, function=torch.sigmoid)
+    mean, deviation, _least = _statistics(voxels, True, 0)
+    squash = (lambda values: 3 * torch.tanh(values / 3)) if scheme == "meanstdtanh" else None
+    return _Channel(voxels, mean, deviation or 1.0, True, squash)
+
+
+def _statistics(voxels: np.ndarray, nonzero: bool, less: int) -> tuple[float, float, float]:
+    """Return mean, standard deviation and the least of the values, or of those that are not zero.
+
+    :param less: what is subtracted from their number in the mean of the squares.
+    """
+    flat = voxels.transpose(np.argsort(voxels.strides)[::-1]).reshape(-1)  # as stored; a copy only of odd views
+    parts = [flat[first : first + _PART] for first in range(0, flat.size, _PART)]
+    chosen = [part[part != 0] if nonzero else part for part in parts]
+    count = sum(part.size for part in chosen)
+    if count == 0:
+        return 0.0, 1.0, 0.0
+    mean = sum(float(part.sum(dtype=np.float64)) for part in chosen) / count
+    squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in chosen)
+    least = min(float(part.min()) for part in chosen if part.size)
+    return mean, (squares / max(count - less, 1)) ** 0.5, least
+
+
+def _foreground(channels: Sequence[_Channel], image: InputImage) -> tuple[slice, slice, slice]:
+    """Return the box of all voxels that are above zero in any channel, with the margin, inside the image."""
+    shape = channels[0].voxels.shape
+    occupied = [np.zeros(length, bool) for length in shape]
+    for index in range(shape[0]):
+        plane = np.any([(channel.slices(index, index + 1)[0] > 0).numpy() for channel in channels], 0)
+        occupied[0][index] = plane.any()
+        occupied[1] |= plane.any(1)
+        occupied[2] |= plane.any(0)
+    if not occupied[0].any():
+        raise ImageError(
+            f"{image.name} has no voxel above zero, so there is nothing to segment. Is it an image of the kind that "
+            "the model was trained on?"
+        )
+    x, y, z = (
+        slice(max(part.start - MARGIN, 0), min(part.stop + MARGIN, length))
+        for part, length in zip(box_of(occupied), shape, strict=True)
+    )
+    return x, y, z
+
+
+def _normalized_rows(rows: torch.Tensor, how: Auto3DSeg, check: Callable[[torch.Tensor], object]) -> ImageRows:
+    """Normalise an image ``(channels, X, Y, Z)`` on the model grid, in place."""
+    from .image_rows import ImageRows
+
+    for channel, scheme in zip(rows, how.normalization, strict=True):
+        normalized = _normalized(channel.numpy(), scheme, how)
+        for index in range(len(channel)):
+            channel[index] = normalized.slices(index, index + 1)[0]
+    check(rows)
+    return ImageRows.of(rows)
