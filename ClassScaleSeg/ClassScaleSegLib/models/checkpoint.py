@@ -14,6 +14,7 @@ import re
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -66,25 +67,13 @@ def read_checkpoint(stream: BinaryIO) -> Checkpoint:
 
     :raises ModelError: if it is truncated, not a checkpoint, or contains more than weights and plain values.
     """
-    check_container(stream)
-    try:
-        with _plain_data_allowed(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about the pickle protocol, which is an error below
-            content = torch.load(stream, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(_explain(str(error))) from error
-    except Exception as error:  # torch does not document its exceptions for damaged files
-        raise ModelError(f"It cannot be read as a checkpoint ({reason(error)}): get the file again.") from error
-    weights = content.get("network_weights") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in weights.items()
-    ):
-        raise ModelError("It has no 'network_weights': it is not a checkpoint of nnU-Net v2.")
+    content = read_content(stream, ENTRIES)
+    weights = tensors(content, "network_weights", "nnU-Net v2")
     arguments = content.get("init_args")
     configuration = arguments.get("configuration") if isinstance(arguments, dict) else None
     axes, trainer = content.get("inference_allowed_mirroring_axes"), content.get("trainer_name")
     return Checkpoint(
-        {re.sub(r"^((_orig_mod|module)\.)+", "", key): value for key, value in weights.items()},
+        weights,
         configuration if isinstance(configuration, str) else None,
         tuple(axes.values() if isinstance(axes, NumpyArray) else axes) if isinstance(axes, _SEQUENCES) else (),
         trainer if isinstance(trainer, str) and trainer else None,
@@ -92,6 +81,40 @@ def read_checkpoint(stream: BinaryIO) -> Checkpoint:
 
 
 _SEQUENCES = (list, tuple, NumpyArray)
+
+
+def read_content(stream: BinaryIO, entries: Sequence[str]) -> Any:
+    """Return what a file contains that ``torch.save`` has written, with stand-ins for types of plain data.
+
+    :param stream: seekable.
+    :param entries: those that are needed, for messages.
+    :raises ModelError: if it is truncated or damaged, or contains more than tensors and plain values.
+    """
+    check_container(stream)
+    try:
+        with _plain_data_allowed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about the pickle protocol, which is an error below
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(_explain(str(error), entries)) from error
+    except Exception as error:  # torch does not document its exceptions for damaged files
+        raise ModelError(f"It cannot be read as a checkpoint ({reason(error)}): get the file again.") from error
+
+
+def tensors(content: Any, entry: str, program: str) -> dict[str, torch.Tensor]:
+    """Return the weights in a checkpoint, without the prefixes of ``torch.compile`` and data parallel training.
+
+    :param content: as `read_content` returns it.
+    :param entry: that has the weights.
+    :param program: that writes such checkpoints, for messages.
+    :raises ModelError: if the content has no such entry with tensors by their names.
+    """
+    weights = content.get(entry) if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in weights.items()
+    ):
+        raise ModelError(f"It has no '{entry}': it is not a checkpoint of {program}.")
+    return {re.sub(r"^((_orig_mod|module)\.)+", "", key): value for key, value in weights.items()}
 
 
 def _check_no_tar(stream: BinaryIO) -> None:
@@ -142,7 +165,7 @@ def _plain_data_allowed() -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
-def _explain(message: str) -> str:
+def _explain(message: str, entries: Sequence[str]) -> str:
     found = re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)|but got <class '([\w.]+)'>", message)
     name = next(filter(None, found.groups()), "")[:80] if found else ""
     if name.startswith("numpy.") and not hasattr(torch.serialization, "add_safe_globals"):
@@ -156,5 +179,5 @@ def _explain(message: str) -> str:
     return (
         f"It contains more than weights and plain values{what}. It could run code and was not opened. If you trust its "
         "origin, read it there with torch.load(file, weights_only=False) and save only its entries "
-        f"{', '.join(ENTRIES)} again."
+        f"{', '.join(entries)} again."
     )

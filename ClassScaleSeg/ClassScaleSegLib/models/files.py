@@ -30,7 +30,7 @@ MAX_RATIO = 100  # weights hardly compress; a member above MAX_JSON with a highe
 MAX_FOLDERS = 20_000  # visited when a model is searched below a folder
 SEARCH_DEPTH = 3  # a results folder contains Dataset*/Trainer__Plans__configuration
 
-MARKERS = ("manifest.json", "plans.json")  # either file makes its folder a model
+MARKERS = ("manifest.json", "plans.json", "model.pt", "model.json")  # any of these files makes its folder a model
 DATA_MARKERS = ("imagesTr", "labelsTr", "dataset_fingerprint.json", "gt_segmentations")  # of nnUNet_raw, _preprocessed
 # RuntimeError: an encrypted member; NotImplementedError, which is one: a compression that Python does not support
 ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)

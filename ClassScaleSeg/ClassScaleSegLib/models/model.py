@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, named
 from .bundle import is_bundle, read_manifest, read_weights
+from .families import foreign_reader
 from .files import Files, open_source
 from .folder import fold_names, read_checkpoints, read_plans
+from .foreign import FOLD
 from .plans import check_plans
-from .summary import ModelFacts, ModelSummary, describe_bundle, describe_folder
+from .summary import ModelFacts, ModelSummary, describe_bundle, describe_folder, describe_foreign
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +78,8 @@ def open_model(
     """Open a model from any source. Its files are not trusted, and no code in them runs.
 
     :param source: an nnU-Net v2 model folder (``Trainer__Plans__configuration``) or a folder that contains one; a zip
-        made by ``nnUNetv2_export_model_to_zip``; or a bundle made by :func:`.packing.pack`, zipped or not.
+        made by ``nnUNetv2_export_model_to_zip``; a bundle made by :func:`.packing.pack`, zipped or not; or a model of
+        MONAI's Auto3DSeg as SlicerMONAIAuto3DSeg distributes it, a zip or folder.
     :param folds: such as ``(0, 1)`` or ``("all",)``. If not given, all numbered folds, or else ``fold_all``.
     :param checkpoint: ``final`` or ``best``; ignored for a bundle, which has only one.
     :param configuration: selects one of several models in ``source``: its configuration or its path.
@@ -135,11 +138,19 @@ def read_parts(
     from .network import build_network
 
     weights: Weights
+    described = "plans.json"
     if is_bundle(files):
         manifest = read_manifest(files)
         summary = describe_bundle(files, manifest, configuration, folds)
         weights = read_weights(files, manifest, summary.folds)
         axes, where = tuple(manifest["mirror_axes"]), files.where("manifest.json")
+    elif (reader := foreign_reader(files)) is not None:
+        if folds is not None and tuple(map(str, folds)) != (FOLD,):
+            raise ModelError(f"{files.where()} has no folds: it is a single network.")
+        foreign = reader.describe(files)
+        summary = describe_foreign(files, foreign, configuration)
+        weights, axes, where = (reader.read_weights(files),), (), files.where()
+        described = foreign.file
     else:
         plans, dataset = read_plans(files)
         file = f"checkpoint_{checkpoint}.pth"
@@ -149,7 +160,7 @@ def read_parts(
         summary = describe_folder(files, plans, dataset, names, configuration, first.configuration, first.trainer)
         weights = tuple((f"{where}{content.origin}", content.weights) for where, content in contents)
         axes, where = first.mirror_axes, files.where()
-    with named(files.where("plans.json")):
+    with named(files.where(described)):
         manager, planned = check_plans(summary)
         network = build_network(planned, summary.channels, summary.classes)
     dimension = len(summary.patch)

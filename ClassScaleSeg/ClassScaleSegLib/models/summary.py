@@ -21,8 +21,10 @@ from ..labels.table import LabelTable
 from .architecture import basis_channels, check_architecture, planned_architecture
 from .bundle import DESCRIPTION, TEXTS, check_size, choose_folds, is_bundle, read_manifest, read_member, read_table
 from .dataset_json import channel_names, label_rows, modality
+from .families import foreign_reader
 from .files import MAX_JSON, Files, open_source, parse_json
 from .folder import fold_names, read_plans
+from .foreign import CONFIGURATION, FOLD, Foreign
 from .json_checks import numbers, short, whole
 from .networks import RANK_ENTRY, find_network, trained_architecture
 from .parameter_count import count_parameters, peak_channels
@@ -143,6 +145,8 @@ def summarize(path: str | Path, configuration: str | None = None) -> ModelSummar
             weights = f"fold_{described.folds[0]}.safetensors"
             with named(files.where(weights)):
                 return replace(described, parameters=_parameters(files, weights))
+        if (reader := foreign_reader(files)) is not None:
+            return describe_foreign(files, reader.describe(files), configuration)
         plans, dataset = read_plans(files)
         present = {name for names in files.folds().values() for name in names}
         folds = fold_names(files, None, next((name for name in CHECKPOINTS if name in present), CHECKPOINTS[0]))
@@ -196,6 +200,19 @@ def describe_folder(
     return _describe(files, plans, dataset, found, folds, trainer=trainer or files.name.partition("__")[0])
 
 
+def describe_foreign(files: Files, foreign: Foreign, configuration: str | None = None) -> ModelSummary:
+    """Describe a model of another program than nnU-Net.
+
+    :param configuration: the configuration that the caller expects.
+    :raises ModelError: if the model cannot be used.
+    """
+    _check_configuration(files, CONFIGURATION, configuration)
+    where = files.where(foreign.file)
+    described = _describe(files, foreign.plans, foreign.dataset, CONFIGURATION, (FOLD,), where=where)
+    with named(where):
+        return replace(described, table=foreign.table)
+
+
 def _check_configuration(files: Files, found: str, wanted: str | None) -> None:
     """Refuse another configuration than the wanted one, which may also be the name or path of the model's folder."""
     if wanted not in (None, found, files.name, files.root):
@@ -210,15 +227,18 @@ def _describe(
     folds: tuple[str, ...],
     labels: bytes | None = None,
     trainer: str | None = None,
+    where: str | None = None,
 ) -> ModelSummary:
     """Return what both JSON files say of a configuration; the names of ``dataset.json`` if there is no label table.
 
     If the trainer built another network than the plans say, the returned plans say what it built.
+
+    :param where: what describes the model, for messages, if it is not these two files.
     """
-    with named(files.where("dataset.json")):
+    with named(where or files.where("dataset.json")):
         channels = channel_names(dataset)
         values, names, regions = label_rows(dataset)
-    with named(files.where("plans.json")):
+    with named(where or files.where("plans.json")):
         plans = _whole_plans(plans)
         entries = _configuration(plans, configuration)
         _check_geometry(plans, entries)
@@ -235,11 +255,11 @@ def _describe(
         arguments = entries["architecture"]["arch_kwargs"]
         parameters = count_parameters(entries, len(channels), len(values))
         preprocessing = read_preprocessing(entries, len(channels))
-    with named(files.where("dataset.json" if labels is None else "labels.csv")):
+    with named(where or files.where("dataset.json" if labels is None else "labels.csv")):
         table = LabelTable.from_names(names) if labels is None else read_table(labels, values)
     backward = plans["transpose_backward"] if len(entries["patch_size"]) == 3 else (0, 1)
     name = one_line(str(plans.get("dataset_name") or files.name))[:200]
-    canonical = re.fullmatch(TOTALSEGMENTATOR, name) is not None
+    canonical = preprocessing is None and re.fullmatch(TOTALSEGMENTATOR, name) is not None
     reader = str(plans.get("image_reader_writer"))
     orientation = "RAS" if canonical or reader.endswith("WithReorient") else None
     return ModelSummary(
