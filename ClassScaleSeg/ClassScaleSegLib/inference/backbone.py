@@ -62,7 +62,7 @@ class Backbone:
 
     def _forward(self, network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Return ``network(x)``, ``(1, r, *patch)``, with as little memory as is sensible on the device of ``x``."""
-        if not hasattr(network, "encoder"):
+        if not hasattr(network, "decoder"):  # no U-Net of nnU-Net
             self._check()
             with torch.no_grad():
                 basis = network(x)
