@@ -91,7 +91,7 @@ class ClassScaleSegParameterNode:
     :ivar keepEmpty: also add segments for classes that were not found.
     :ivar device: "auto", "cpu", "cuda:0" and so on.
     :ivar memoryLimit: GiB; 0: the free memory.
-    :ivar step: distance between neighbouring windows, as a fraction of the window size.
+    :ivar step: distance between neighbouring windows, as a fraction of the window size; 0: as is usual for the model.
     :ivar mirroring: average the results of mirrored images, if the model was trained with mirroring.
     :ivar folds: numbers separated by spaces or commas; empty: all folds.
     :ivar threads: CPU threads; 0: automatic.
@@ -115,7 +115,7 @@ class ClassScaleSegParameterNode:
     keepEmpty: bool = False
     device: str = "auto"
     memoryLimit: Annotated[float, WithinRange(0, 1024)] = 0
-    step: Annotated[float, WithinRange(0.1, 1)] = 0.5
+    step: Annotated[float, WithinRange(0, 1)] = 0
     mirroring: bool = True
     folds: str = ""
     threads: Annotated[int, WithinRange(0, 1024)] = 0
@@ -396,9 +396,9 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :param choices: for the nodes ``region``, ``all_frames``, ``segmentation``, ``replace``, ``confidence``,
             ``statistics`` and ``standard_names``, which ``ClassScaleSegLib.scene.run.Request`` explains; for the rest
             ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``, ``configuration``,
-            ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm), ``remove_islands`` (mm^3),
-            ``clean_classes``, ``locate_with``, ``locate_classes`` and ``locate_margin`` (mm), which
-            ``ClassScaleSegLib.Options`` explains.
+            ``interpolation``, ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm),
+            ``remove_islands`` (mm^3), ``clean_classes``, ``locate_with``, ``locate_classes`` and ``locate_margin``
+            (mm), which ``ClassScaleSegLib.Options`` explains.
         :raises ClassScaleSegLib.ClassScaleError: if the volume, the model or an argument is not suitable, Python
             packages are missing, or the run fails. The message says what to do. The scene is not changed.
         """
@@ -425,22 +425,23 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
             request cannot be met. The message says what to do.
         """
         from ClassScaleSegLib.scene.run import SceneRun
-        from ClassScaleSegPanel.install import refuse_missing_dependencies
+        from ClassScaleSegPanel.install import packages_of, refuse_missing_dependencies
 
-        refuse_missing_dependencies()
+        refuse_missing_dependencies(packages_of(request.model))
         run = SceneRun(request, slicer.modules.ClassScaleSegInstance.running)
         run.start()
         return run
 
-    def installDependencies(self) -> None:
+    def installDependencies(self, model: str | Path | None = None) -> None:
         """Install PyTorch and other missing Python packages after asking the user, as Apply in the panel does.
 
+        :param model: whose network may need a further package, such as monai; as in `segment`.
         :raises ClassScaleSegLib.ClassScaleError: if the user declines, or the installation fails. The message says what
             to do.
         """
-        from ClassScaleSegPanel.install import ensure_dependencies
+        from ClassScaleSegPanel.install import ensure_dependencies, packages_of
 
-        ensure_dependencies()
+        ensure_dependencies(() if model is None else packages_of(model))
 
     def show3D(self, segmentationNode: vtkMRMLSegmentationNode, segmentIDs: Sequence[str]) -> int:
         """Show the given segments in 3D, and hide all others there. Surfaces are made for these segments only.

@@ -65,7 +65,7 @@ def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list
     shape, spacing = geometry.size[::-1], geometry.spacing[::-1]
     confidence = parameters.confidence is not None
     size = volume.GetImageData().GetScalarSize()
-    choices = (shape, spacing, parameters.step, confidence, size, parameters.mirroring)
+    choices = (shape, spacing, parameters.step or None, confidence, size, parameters.mirroring)
     needs = [estimate(summary, *choices) for summary in state.summaries]
     need = describe_need(largest(needs), parameters.device)
     return [

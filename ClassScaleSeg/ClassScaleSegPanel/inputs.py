@@ -61,7 +61,7 @@ def request_of(parameters: ClassScaleSegParameterNode, replace: bool) -> Request
         options=Options(
             folds=tuple(parameters.folds.replace(",", " ").split()) or None,
             device=parameters.device,
-            step=parameters.step,
+            step=parameters.step or None,
             mirroring=parameters.mirroring,
             classes=parameters.classes.splitlines() or None,
             memory_limit_gib=parameters.memoryLimit or None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -36,9 +37,25 @@ class Purpose(NamedTuple):
     undo: str
 
 
-def missing_packages() -> list[str]:
-    """Return the requirements, other than torch, that are not installed or too old."""
-    return [requirement for requirement in PACKAGES if not _is_installed(requirement)]
+def packages_of(model: str | Path) -> tuple[str, ...]:
+    """Return the requirements that a model has beyond those of every model, such as monai.
+
+    :param model: its path, or its id or name in the catalogue.
+    :raises ClassScaleError: if it does not exist, is not downloaded, or cannot be used.
+    """
+    from ClassScaleSegLib.catalog.catalog import resolve_model
+    from ClassScaleSegLib.models.summary import summarize
+
+    summaries = map(summarize, resolve_model(str(model)))
+    return tuple(dict.fromkeys(package for summary in summaries for package in summary.packages))
+
+
+def missing_packages(more: Sequence[str] = ()) -> list[str]:
+    """Return the requirements, other than torch, that are not installed or too old.
+
+    :param more: requirements of a model, as `packages_of` returns them.
+    """
+    return [requirement for requirement in (*PACKAGES, *more) if not _is_installed(requirement)]
 
 
 def has_torch() -> bool:
@@ -60,12 +77,13 @@ def _is_installed(requirement: str) -> bool:
         return True
 
 
-def refuse_missing_dependencies() -> None:
+def refuse_missing_dependencies(more: Sequence[str] = ()) -> None:
     """Raise an error if packages are missing. For scripts, where nobody may be present to answer a question.
 
+    :param more: requirements of the model.
     :raises ClassScaleError: if packages are missing; names them, and the call that installs them.
     """
-    missing = ([] if has_torch() else [f"torch{TORCH}"]) + missing_packages()
+    missing = ([] if has_torch() else [f"torch{TORCH}"]) + missing_packages(more)
     if missing:
         text = _(
             "Python packages are missing: {packages}. To install them, press Apply in the module ClassScaleSeg, or "
@@ -74,9 +92,10 @@ def refuse_missing_dependencies() -> None:
         raise ClassScaleError(text.format(packages=", ".join(missing)))
 
 
-def ensure_dependencies() -> None:
+def ensure_dependencies(more: Sequence[str] = ()) -> None:
     """Install the missing packages after asking the user. If none is missing, do nothing.
 
+    :param more: requirements of the model.
     :raises ClassScaleError: if the user declines, or an installation fails; says what to do.
     """
     if not has_torch():
@@ -87,10 +106,10 @@ def ensure_dependencies() -> None:
                 "Slicer, and press Apply again."
             )
             raise ClassScaleError(text.format(found=version("torch"), wanted=TORCH))
-    missing = missing_packages()
+    missing = missing_packages(more)
     if missing:
         _install(missing, _segmenting())
-        if still := missing_packages():
+        if still := missing_packages(more):
             reason = _("{packages} cannot be imported after the installation").format(packages=", ".join(still))
             raise ClassScaleError(_failed(reason, _segmenting()))
 

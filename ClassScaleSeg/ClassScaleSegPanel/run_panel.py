@@ -9,7 +9,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .inputs import request_of
-from .install import ensure_dependencies
+from .install import ensure_dependencies, packages_of
 from .state import PanelState
 from .texts import ask, tell_error
 
@@ -74,7 +74,7 @@ class RunPanel:
             return
         state.log = ""
         try:
-            ensure_dependencies()
+            ensure_dependencies(packages_of(parameters.model))
             state.run = self._logic.start(request_of(parameters, replace=has_contents(parameters.segmentation)))
         except ClassScaleError as error:
             self._show_fault(str(error))

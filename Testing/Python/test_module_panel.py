@@ -150,7 +150,7 @@ def test_choices_are_saved_with_the_scene(panel, tmp_path):
     panel.ui.keepEmptyCheckBox.checked = True
     saved = saved_scene()
     slicer.mrmlScene.Clear()
-    assert panel.classList.chosen() is None and panel.ui.stepSpinBox.value == 0.5
+    assert panel.classList.chosen() is None and panel.ui.stepSpinBox.value == 0
     import_scene(saved)
     application.enter(panel)
     assert panel.classList.chosen() == ["cell 5", "cell 6"]

@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import logits, small_dataset, small_plans, stock_network, write_checkpoint
+from live_tensors import Live
 from odd_json import WEIRD
 from tiny_primus import KINDS, PATH, add_fold, primus_plans, stock_primus
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 pytest.importorskip("nnunetv2")
 from ClassScaleSegLib import open_model, pack, segment  # noqa: E402
@@ -272,27 +270,6 @@ def test_what_is_not_on_the_list_is_told_what_would_have_to_be_true():
             networks.find_network({"network_class_name": path})
 
 
-class _Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations return, as long as they live, but not those of a network."""
-
-    def __init__(self, network):
-        super().__init__()
-        tensors = [*network.parameters(), *network.buffers()]
-        self.known = {StorageWeakRef(tensor.untyped_storage()) for tensor in tensors}
-        self.storages, self.peak = {}, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if (reference := StorageWeakRef(storage)) not in self.known:
-                    self.storages[reference] = storage.nbytes()
-        self.storages = {reference: size for reference, size in self.storages.items() if not reference.expired()}
-        self.peak = max(self.peak, sum(self.storages.values()))
-        return out
-
-
 @pytest.mark.parametrize("kind, width, rank", [("Primus", 96, 32), ("Primus", 192, 4), ("PrimusV2", 24, 8)])
 def test_the_estimate_covers_the_feature_maps(kind, width, rank):
     plans = primus_plans(kind, patch_size=[32, 32, 32])
@@ -301,7 +278,7 @@ def test_the_estimate_covers_the_feature_maps(kind, width, rank):
     check_architecture(entries)
     network = construct_network(entries, 1, rank).eval().requires_grad_(False)
     x = torch.randn(1, 1, 32, 32, 32)
-    with _Live(network) as live:
+    with Live(network) as live:
         Backbone([network])(x)
     expected = 4 * peak_channels(kind, entries["architecture"]["arch_kwargs"], rank) * 32**3
     assert live.peak <= expected <= 2 * live.peak

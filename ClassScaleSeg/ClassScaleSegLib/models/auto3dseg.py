@@ -44,6 +44,11 @@ _CODES = {  # the attributes of DICOM that head the columns of ``labels.csv``
 _BRATS = (2, 1, 3)  # label values of the regions whole tumour, tumour core, enhancing tumour
 
 
+def members(files: Files) -> list[str]:
+    """Return the names of the files of a model; see :class:`.foreign.Reader`."""
+    return [MODEL, LABELS]
+
+
 def describe(files: Files) -> Foreign:
     """Describe a model; see :class:`.foreign.Reader`."""
     if LABELS not in files:
@@ -153,7 +158,7 @@ def _preprocessing(config: dict, channels: int) -> dict:
     """Return the entry of the plans that says how an image is prepared."""
     regions = bool(config.get("sigmoid", False))
     extra = config.get("extra_modalities")
-    schemes = [config.get("normalize_mode")]
+    schemes: list[Any] = [config.get("normalize_mode")]
     if channels > 1:
         more = list(extra.values()) if isinstance(extra, dict) and not regions else schemes * (channels - 1)
         schemes = [*schemes, *more]
@@ -200,7 +205,7 @@ def _table(content: bytes, values: tuple[int, ...]) -> LabelTable:
     try:
         table = LabelTable(parse_labels(_renamed(content).encode(), LABELS))
     except LabelTableError as error:
-        raise ModelError(f"It is not a label table ({error}).") from error
+        raise ModelError(f"It is not a label table ({str(error).rstrip('.')}).") from error
     foreign = next((label.value for label in table.foreground if label.value not in values), None)
     if foreign is not None:
         raise ModelError(f"It has the label {foreign}, which the network does not give; it gives {_range(values)}.")

@@ -35,15 +35,16 @@ class Foreign(NamedTuple):
 class Reader(Protocol):
     """A module that reads the models of one program."""
 
-    @staticmethod
-    def describe(files: Files) -> Foreign:
+    def members(self, files: Files) -> list[str]:
+        """Return the names of the files from which a model is opened."""
+
+    def describe(self, files: Files) -> Foreign:
         """Describe a model without torch.
 
         :raises ModelError: if it cannot be used.
         """
 
-    @staticmethod
-    def read_weights(files: Files) -> tuple[str, dict[str, torch.Tensor]]:
+    def read_weights(self, files: Files) -> tuple[str, dict[str, torch.Tensor]]:
         """Return the file with the weights, for messages, and its tensors by their names.
 
         :raises ModelError: if they cannot be read.

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import ModelError
 from ..files import sha256_of
 from .bundle import is_bundle
+from .families import foreign_reader
 from .files import Files, open_source
 from .folder import fold_names
 
@@ -46,5 +47,7 @@ def _names(files: Files, folds: tuple[int | str, ...] | None, checkpoint: str) -
     """Return the names of the files from which the model is opened."""
     if is_bundle(files):
         return ["manifest.json"]  # it holds the checksums of the others, which are compared when the model is opened
+    if (reader := foreign_reader(files)) is not None:
+        return reader.members(files)
     texts, file = ["plans.json", "dataset.json"], f"checkpoint_{checkpoint}.pth"
     return [*texts, *(f"fold_{fold}/{file}" for fold in fold_names(files, folds, file))]

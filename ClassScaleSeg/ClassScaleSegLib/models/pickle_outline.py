@@ -87,11 +87,15 @@ def _names() -> dict[tuple[str, str], Any]:
     kinds = "Double Float Half BFloat16 Long Int Short Char Byte Bool".split()
     return {
         **found,
+        ("builtins", "set"): set,
         ("collections", "OrderedDict"): _dictionary,
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch._utils", "_rebuild_parameter"): _parameter,
         **{("torch", f"{kind}Storage"): StandIn for kind in kinds},
     }
+
+
+_NAMES = _names()
 
 
 class _Reader(pickle._Unpickler):  # the one in Python, whose memory a number in the file cannot blow up
@@ -100,7 +104,7 @@ class _Reader(pickle._Unpickler):  # the one in Python, whose memory a number in
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        known = _names().get((module, name))
+        known = _NAMES.get(("builtins" if module == "__builtin__" else module, name))
         if known is None:
             raise _Refused(f"{module}.{name}"[:80])
         return known
@@ -115,4 +119,4 @@ class _Reader(pickle._Unpickler):  # the one in Python, whose memory a number in
             raise _Refused(f"the state of a {type(found).__name__}")
         found.__setstate__(state)
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from ClassScaleSegLib.images.counts import dice
 from ClassScaleSegLib.inference.backbone import Backbone
 from ClassScaleSegLib.models.architecture import basis_channels, check_architecture
 from ClassScaleSegLib.models.network import construct_network
-from ClassScaleSegLib.models.networks import RANK_ENTRY, is_primus
+from ClassScaleSegLib.models.networks import PACKAGE, RANK_ENTRY, find_network, is_primus
 from ClassScaleSegLib.models.projection import Projection
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
@@ -96,6 +96,9 @@ class ClassScaleTrainer(TrainerOfSeveral):
         if self.epochs is not None:
             self.num_epochs = self.epochs
         check_architecture(self.configuration_manager.configuration)
+        name, network = find_network(self.configuration_manager.configuration["architecture"])
+        if network.package != PACKAGE:
+            raise ModelError(f"Configuration {configuration} names {name} of {network.package}, which only runs here.")
         if is_primus(self.configuration_manager.configuration["architecture"]) and not self.trains_primus:
             raise ModelError(
                 f"Configuration {configuration} names a Primus, which needs another optimiser and a warm-up: train it "
