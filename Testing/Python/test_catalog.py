@@ -12,11 +12,12 @@ from dataclasses import asdict, replace
 import pytest
 from catalog_fixtures import MODEL, SHA256, catalog, entry, known, server, site  # noqa: F401  (fixtures)
 from ClassScaleSegLib.catalog.catalog import Catalog, models_folder, resolve_model
-from ClassScaleSegLib.catalog.entries import Entry, Part, read_entries
+from ClassScaleSegLib.catalog.entries import Part, PartFile, read_entries
 from ClassScaleSegLib.commands.main import main
 from ClassScaleSegLib.errors import CatalogError, ModelError
-from ClassScaleSegLib.resources import resource
 from conftest import TOY
+
+FILE = {"address": "https://a/b", "size": None, "sha256": None}
 
 
 def test_your_own_models_are_remembered_and_stay_where_they_are(catalog, site, write_model):
@@ -81,24 +82,22 @@ def test_embedded_models_are_found_by_id_and_name_and_not_removed(catalog, tmp_p
         resolve_model("x" * 5000, catalog)
 
 
-def test_the_shipped_catalogue_reads_and_says_what_was_not_tried():
-    entries = {entry.id: entry for entry in read_entries(resource("Catalog", "models.json"), own=False)}
-    total = [entries[f"totalsegmentator-{size}mm"] for size in ("1.5", "3", "6")]
-    assert [len(entry.parts) for entry in total] == [5, 1, 1] and {entry.classes for entry in total} == {117}
-    for listed in total:
-        assert listed.licence == "Apache-2.0" and "not a medical device" in listed.notice and not listed.tried
-        assert all(part.address.startswith("https://github.com/wasserth/") for part in listed.parts)
-        sizes = [part.size for part in listed.parts]
-        assert listed.download_size == (None if None in sizes else sum(sizes))
-    assert [part.file_name[7:10] for part in total[0].parts] == ["291", "292", "293", "294", "295"]
-    assert all(resource("Models", part.file).is_file() for e in entries.values() if e.embedded for part in e.parts)
-
-
-def test_the_schema_names_the_fields_that_are_read():
-    schema = json.loads(resource("Catalog", "schema.json").read_text(encoding="utf-8"))["$defs"]
-    for name, kind in (("model", Entry), ("part", Part)):
-        fields = set(kind.__dataclass_fields__) - {"own"}
-        assert set(schema[name]["required"]) == set(schema[name]["properties"]) == fields
+def test_a_list_of_own_models_from_an_earlier_version_is_read_and_stays_readable_for_it(catalog):
+    models = {"earlier": "own-earlier", "added now": "own-added-now"}
+    part = {"address": None, "file": str(TOY), "size": None, "sha256": None, "configuration": None}
+    model = {
+        **{"id": "own-earlier", "name": "earlier", "description": "", "modality": None, "classes": 120},
+        **{"parts": [part], "licence": "Apache-2.0", "licence_address": None, "source": None, "notice": None},
+        "tried": True,
+    }
+    catalog.folder.mkdir()
+    file = catalog.folder / "own.json"
+    file.write_text(json.dumps({"version": 1, "models": [model]}))
+    assert catalog.paths(catalog.find("earlier")) == (TOY,)
+    catalog.add(TOY, "added now")
+    written = json.loads(file.read_text())["models"]
+    assert {entry["name"]: entry["id"] for entry in written} == models
+    assert all(entry.keys() == model.keys() and entry["parts"][0].keys() == part.keys() for entry in written)
 
 
 @pytest.mark.parametrize(
@@ -113,13 +112,37 @@ def test_the_schema_names_the_fields_that_are_read():
         ({"source": "javascript:alert(1)"}, "'source' cannot be"),
         ({"licence": 3}, "'licence' cannot be"),
         ({"extra": 1}, "'extra' is not known"),
+        ({"regions": ["leg"]}, "'regions' cannot be"),
+        ({"regions": "head"}, "'regions' cannot be"),
+        ({"structures": ["liver"]}, "'structures' cannot be"),
+        ({"structures": [1] * 120}, "'structures' cannot be"),
+        ({"family": ""}, "'family' cannot be"),
+        ({"locate_with": 1}, "locate_with must be a JSON object"),
         ({"parts": []}, "'parts' must be a list"),
         ({"parts": [{"address": "https://a/b.zip"}]}, "part 1: 'configuration' is missing"),
         ({"address": "file:///a.zip"}, "part 1: 'address' cannot be"),
         ({"address": None, "file": "../a.zip"}, "part 1: 'file' cannot be"),
         ({"address": None, "file": "/a.zip"}, "part 1: 'file' cannot be"),
         ({"address": None, "file": "NUL.zip"}, "part 1: 'file' cannot be"),
-        ({"file": "b.zip"}, "either an 'address' or a 'file'"),
+        ({"file": "b.zip"}, "either an 'address' or a 'file' or 'files'"),
+        ({"files": [FILE]}, "either an 'address' or a 'file' or 'files'"),
+        ({"address": None, "files": []}, "either an 'address' or a 'file' or 'files'"),
+        ({"address": None, "files": 1}, "part 1: 'files' cannot be"),
+        ({"address": None, "files": [FILE], "size": 1}, "must have its own 'size' and 'sha256'"),
+        (
+            {"address": None, "files": [{**FILE, "address": "https://a/b/"}, FILE, FILE]},
+            "kept under the same file name",
+        ),
+        ({"address": None, "files": [FILE, {**FILE, "address": "https://a/B"}]}, "kept under the same file name"),
+        ({"address": None, "files": [{**FILE, "address": "https://a/b/.."}]}, "file 1: 'address' cannot be"),
+        ({"address": None, "files": [{**FILE, "address": "https://a/nul.bin"}]}, "file 1: 'address' cannot be"),
+        ({"address": None, "files": [{**FILE, "address": "https://a/b.part"}]}, "file 1: 'address' cannot be"),
+        ({"address": None, "files": [{**FILE, "address": "https://a/b.part.json"}]}, "file 1: 'address' cannot be"),
+        ({"address": None, "files": [{**FILE, "address": "https://a/b%2f..%5cc"}]}, "file 1: 'address' cannot be"),
+        ({"address": None, "files": [{**FILE, "address": "ftp://a/b"}]}, "file 1: 'address' cannot be"),
+        ({"address": None, "files": [{**FILE, "size": 0}]}, "file 1: 'size' cannot be"),
+        ({"address": None, "files": [{**FILE, "sha256": "x"}]}, "file 1: 'sha256' cannot be"),
+        ({"address": None, "files": [{**FILE, "more": 1}]}, "file 1: 'more' is not known"),
         ({"size": -1}, "part 1: 'size' cannot be"),
         ({"size": 1 << 60}, "part 1: 'size' cannot be"),
         ({"sha256": "F" * 64}, "part 1: 'sha256' cannot be"),
@@ -168,6 +191,22 @@ def test_a_broken_list_of_own_models_is_a_sentence_and_stays(catalog, text, sent
 )
 def test_no_address_leads_out_of_its_folder(address, name):
     assert Part(address).file_name == name
+
+
+@pytest.mark.parametrize(
+    ("address", "folder"),
+    [
+        ("https://a/brain/model.json?x=/y/z", "brain"),
+        ("https://a/model.json", "model"),
+        ("https://a/../model.json", "model"),
+        ("https://a/%2e%2e%2f/model.json", "model"),
+        ("https://a/download.lock/model.json", "model"),
+        ("https://a/brain.part/model.json", "model"),
+        ("https://a/com1.x/model.json", "model"),
+    ],
+)
+def test_no_address_of_several_files_leads_out_of_its_folder(address, folder):
+    assert Part(files=(PartFile(address),)).file_name == folder and PartFile(address).file_name == "model.json"
 
 
 def test_models_are_kept_where_the_system_keeps_such_data(monkeypatch, tmp_path):
