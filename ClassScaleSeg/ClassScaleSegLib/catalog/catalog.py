@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import CatalogError
+from ..errors import CatalogError, ModelError
 from ..files import unwritable
 from ..labels.label import one_line
 from ..locking import locked
@@ -27,8 +27,9 @@ from ..resources import resource
 from .download import CancelToken, Progress, check_address
 from .entries import Entry, Part, read_entries, write_entries
 from .parts import Record, download_parts, files_of, read_record
+from .search import Search
 
-__all__ = ["Catalog", "CatalogError", "Entry", "Part", "models_folder", "resolve_model"]
+__all__ = ["Catalog", "CatalogError", "Entry", "Part", "Search", "models_folder", "resolve_model"]
 
 LOCK = "download.lock"
 
@@ -129,6 +130,25 @@ class Catalog:
             f"{text[:200]} is neither a file or folder nor a model of the catalogue. Did you mean {hint}? The command "
             "`classscaleseg models list` lists all models."
         )
+
+    def search(self, wanted: Search) -> tuple[Entry, ...]:
+        """Return the models that fit, in the order of `entries`.
+
+        :raises CatalogError: if a catalogue file is damaged.
+        """
+        return wanted.find(self.entries(), self.structures)
+
+    def structures(self, entry: Entry) -> tuple[str, ...]:
+        """Return the names of what a model finds: as the catalogue states them, or as the model on this machine does.
+
+        Empty if neither does, or the model is damaged.
+        """
+        if not entry.structures and self.is_installed(entry):
+            with contextlib.suppress(ModelError, CatalogError):
+                parts = zip(self.paths(entry), entry.parts, strict=True)
+                tables = [summarize(path, part.configuration).table for path, part in parts]
+                return tuple(dict.fromkeys(label.name for table in tables for label in table.foreground))
+        return entry.structures
 
     def place(self, entry: Entry, part: Part) -> Path:
         """Return the path of a part, whether it is downloaded yet or not.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 import time
 from dataclasses import asdict
 from typing import Any
 
-from ..catalog.catalog import Catalog, Entry
+from ..catalog.catalog import Catalog, Entry, Search
+from ..catalog.entries import REGIONS
 from ..errors import Cancelled, CatalogError, ModelError
 from ..models.advice import advise_on_network
 from ..models.summary import summarize
@@ -27,6 +29,13 @@ def add_models_options(parser: argparse.ArgumentParser) -> None:
         parsers[action].add_argument("model", metavar="MODEL", help=text)
     for action in (_list, _info):
         parsers[action].add_argument("--json", action="store_true", help="print JSON")
+    listed = parsers[_list]
+    text = "words, such as left kidney; all must occur in name, description, modality, regions or structures of a model"
+    listed.add_argument("--search", nargs="+", action="extend", metavar="WORD", help=text)
+    listed.add_argument("--modality", metavar="NAME", help="only models for these images, such as CT or MR")
+    text = "only models that find something there; those of the whole body fit every region"
+    listed.add_argument("--region", type=str.casefold, choices=REGIONS, help=text)
+    listed.add_argument("--licence", metavar="WORD", help="only models of this licence, such as Apache or CC-BY-4.0")
     text = "agree to address, size and licence without being asked"
     parsers[_download].add_argument("--yes", action="store_true", help=text)
     add = parsers[_add]
@@ -62,14 +71,19 @@ def consent_text(entry: Entry, catalog: Catalog) -> str:
 
 
 def _list(catalog: Catalog, options: argparse.Namespace) -> None:
-    """List all models, and say which are on this machine."""
-    entries = catalog.entries()
+    """List all models, or those that fit, and say which are on this machine."""
+    wanted = Search(" ".join(options.search or ()), options.modality or "", options.region or "", options.licence or "")
+    entries = catalog.search(wanted)
+    if not entries and not options.json:
+        print(wanted.advice(catalog.entries(), catalog.structures))
+        return
     if options.json:
         print(json.dumps([_facts(catalog, entry) for entry in entries], indent=2))
         return
     rows = [("MODEL", "CLASSES", "FOR", "LICENCE", "STATE", "NAME")]
     for entry in entries:
-        classes, modality, licence = str(entry.classes or "?"), entry.modality or "-", entry.licence or "?"
+        classes, modality = str(entry.classes or "?"), entry.modality or "-"
+        licence = textwrap.shorten(entry.licence or "?", 30, placeholder=" ...")
         rows.append((entry.id, classes, modality, licence, _state(catalog, entry), entry.name))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
@@ -86,13 +100,22 @@ def _info(catalog: Catalog, options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(facts, indent=2))
         return
-    for key, value in facts.items():
-        if key != "parts":
-            print(f"{key:>16}  {'-' if value is None else value}")
+    shown = {key: value for key, value in facts.items() if key != "parts"}
+    shown |= {key: ", ".join(facts[key]) for key in ("regions", "structures")}
+    shown["locate_with"] = _located(entry)
+    for key, value in shown.items():
+        print(f"{key:>16}  {'-' if value in (None, '') else value}")
     for part in facts["parts"]:
         for key, value in part.items():
-            if value is not None:
+            if value not in (None, ()):
                 print(f"{key:>16}  {value}")
+
+
+def _located(entry: Entry) -> str | None:
+    """Return in words what tells a model where to look."""
+    if (coarse := entry.locate_with) is None:
+        return None
+    return f"{coarse.model}: {', '.join(coarse.classes)}, with a margin of {coarse.margin:g} mm"
 
 
 def _warnings(catalog: Catalog, entry: Entry) -> list[str]:
