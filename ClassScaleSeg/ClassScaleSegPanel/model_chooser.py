@@ -131,7 +131,7 @@ class ModelChooser:
         size = megabytes(self._catalog.size(entry))
         if not entry.own:
             question = _("Delete the files of {name} ({size})?")
-        elif any(part.address for part in entry.parts):
+        elif any(part.addresses for part in entry.parts):
             question = _("Remove {name} from the list and delete its download ({size})?")
         else:
             question = _("Remove {name} from the list? Its files are not deleted.")

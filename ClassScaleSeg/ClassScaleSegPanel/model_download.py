@@ -44,7 +44,7 @@ def consent(catalog: Catalog, entry: Entry) -> str:
     size = _("unknown size") if entry.download_size is None else megabytes(entry.download_size)
     lines = [
         _("{name} will be downloaded ({size}) from:").format(name=entry.name, size=size),
-        *(part.address for part in entry.parts if part.address),
+        *(address for part in entry.parts for address in part.addresses),
         "",
         _("Licence: {licence}").format(licence=entry.licence or _("not stated")),
     ]

@@ -25,7 +25,7 @@ def test_words_are_found_in_what_a_model_segments(catalog):
     assert {"totalsegmentator-mr-3mm", "totalsegmentator-kidney-cysts", "auto3dseg-abdominal-17-ts1"} <= set(kidneys)
     assert kidneys == found(catalog, "kidney_left") == found(catalog, "kidn left")
     assert "totalsegmentator-teeth" not in kidneys and "totalsegmentator-liver-vessels" not in kidneys
-    assert found(catalog, "amygdala") == ["head-mr-312"]  # in the table of the embedded model
+    assert found(catalog, "left amygdala") == ["head-mr-312", "meshnet-104"]  # the first in the table of the model
     assert found(catalog, "cell 121 atlas") == ["toy-1000"] and found(catalog, "cell 1001 atlas") == []
     assert found(catalog) == [entry.id for entry in catalog.entries()]
 
@@ -64,7 +64,10 @@ def test_models_of_your_own_are_found_by_their_classes(catalog):
         (["--search", "pancras"], "None has the word pancras; did you mean pancreas,"),
         (["--search", "qqqqqqqq"], "None has the word qqqqqqqq."),
         (["--search", "liver", "--modality", "PT"], "The modalities are CT, MR. Without --modality there are "),
-        (["--search", "teeth", "pulp", "--licence", "MIT"], "No model fits. Without --licence there is one."),
+        (
+            ["--search", "teeth", "pulp", "--licence", "MIT"],
+            "No model fits. Without --search there are 4. Without --licence there is one.",
+        ),
         (["--licence", "GPL"], "No model fits. Leave words out, or list all models without a filter."),
     ],
 )

@@ -28,8 +28,9 @@ def sections():
 
 @pytest.mark.parametrize("entry", REMOTE, ids=lambda entry: entry.id)
 def test_every_model_to_download_is_described_completely(entry):
-    for fact in (entry.description, entry.modality, entry.licence, entry.licence_address, entry.source, entry.regions):
+    for fact in (entry.description, entry.modality, entry.licence_address, entry.source, entry.regions):
         assert fact
+    assert (entry.licence is None) == (entry.notice or "").startswith("No licence of these weights is stated.")
     assert entry.classes == len(entry.structures) == len(set(entry.structures))
     assert entry.family == FAMILIES[entry.id.partition("-")[0]] and not entry.tried
     assert entry.description.endswith(".") and len(entry.description) < 250
@@ -67,8 +68,9 @@ def test_the_tasks_of_totalsegmentator_are_listed_with_their_parts_and_what_loca
         assert (listed.modality == "MR") == ("mr" in listed.id.split("-"))
         assert all(part.address.startswith("https://github.com/wasserth/") for part in listed.parts)
     # with a licence only, of another network, or not without code of its own
-    left_out = "heartchambers appendicular tissue face structures_brain thigh coronary aortic aneurysm highres pp"
-    assert not [name for name in BY_ID if set(name.split("-")) & set(left_out.split())]
+    left_out = "heartchambers appendicular tissue face thigh coronary aortic aneurysm highres pp"
+    names = [set(name.split("-")) for name in BY_ID if name.startswith("totalsegmentator-")]
+    assert not [name for name in names if name & set(left_out.split())]
     assert BY_ID["totalsegmentator-teeth"].locate_with == LocateWith(
         "totalsegmentator-craniofacial-structures", ("teeth_lower", "teeth_upper"), 10.0
     )
@@ -80,6 +82,17 @@ def test_the_tasks_of_totalsegmentator_are_listed_with_their_parts_and_what_loca
         "totalsegmentator-body-6mm": 1,
         "totalsegmentator-craniofacial-structures": 1,
     }
+
+
+def test_meshnet_is_several_files_of_one_commit_with_their_sums():
+    meshnet = [entry for entry in ENTRIES if entry.family == "MeshNet"]
+    assert [entry.classes for entry in meshnet] == [103, 17, 17, 2]
+    for entry in meshnet:
+        (part,) = entry.parts
+        names = [file.file_name for file in part.files]
+        assert names[0] == "model.json" and names[2] == "colormap.json" and names[1].endswith(".bin")
+        assert all(file.size and file.sha256 and "/4c87885" in file.address for file in part.files)
+        assert entry.download_size < 1_000_000
 
 
 def test_a_model_is_located_with_another_of_the_catalogue_that_has_the_classes():

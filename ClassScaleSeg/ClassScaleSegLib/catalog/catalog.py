@@ -1,8 +1,8 @@
 """The catalogue of models: list them, find their files, download and remove them, and add the user's own.
 
-Downloads are kept as ``FOLDER/ID/FILE.zip``, where FOLDER is `models_folder`. A file placed there by hand counts as
-downloaded. ``FILE.zip.json`` records its address, size and SHA-256. The user's own models are listed in
-``FOLDER/own.json``; their files and folders are used where they are.
+Downloads are kept as ``FOLDER/ID/FILE.zip``, where FOLDER is `models_folder`; a model of several files is a folder
+there. A file placed there by hand counts as downloaded. ``FILE.zip.json`` records its address, size and SHA-256. The
+user's own models are listed in ``FOLDER/own.json``; their files and folders are used where they are.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import CatalogError, ModelError
-from ..files import unwritable
 from ..labels.label import one_line
 from ..locking import locked
 from ..models.summary import summarize
 from ..resources import resource
 from .download import CancelToken, Progress, check_address
 from .entries import Entry, Part, read_entries, write_entries
-from .parts import Record, download_parts, files_of, read_record
+from .parts import Record, delete, delete_part, download_parts, is_complete, read_record
 from .search import Search
 
 __all__ = ["Catalog", "CatalogError", "Entry", "Part", "Search", "models_folder", "resolve_model"]
@@ -165,7 +164,7 @@ class Catalog:
     def is_installed(self, entry: Entry) -> bool:
         """Return whether all parts are on this machine."""
         try:
-            return all(self.place(entry, part).exists() for part in entry.parts)
+            return all(is_complete(part, self.place(entry, part)) for part in entry.parts)
         except CatalogError:  # this installation lacks an embedded model
             return False
 
@@ -177,12 +176,13 @@ class Catalog:
         found = []
         for part in entry.parts:
             place = self.place(entry, part)
-            if not place.exists():
+            if not is_complete(part, place):
+                if not part.addresses:
+                    raise CatalogError(f"{entry.name} is no longer at {place}. Add it again from where it is now.")
+                where = f"in the folder {place}" if part.files else f"as {place}"
                 raise CatalogError(
                     f"{entry.name} is not downloaded. Run `classscaleseg models download {entry.id}`, or save "
-                    f"{part.address} as {place}."
-                    if part.address
-                    else f"{entry.name} is no longer at {place}. Add it again from where it is now."
+                    f"{', '.join(part.addresses)} {where}."
                 )
             found.append(place)
         return tuple(found)
@@ -214,7 +214,7 @@ class Catalog:
         :raises Cancelled: if the token is set; the bytes received so far are kept.
         :raises OutputError: if the folder cannot be written.
         """
-        remote = [(part, self.place(entry, part)) for part in entry.parts if part.address]
+        remote = [(part, self.place(entry, part)) for part in entry.parts if part.addresses]
         if remote:
             with locked(self.folder / entry.id / LOCK, f"{entry.name} is being downloaded", CatalogError):
                 download_parts(remote, progress, cancel)
@@ -236,9 +236,8 @@ class Catalog:
         folder, freed = self.folder / entry.id, 0
         if folder.is_dir():
             with locked(folder / LOCK, f"{entry.name} is being downloaded", CatalogError):
-                places = (folder / part.file_name for part in entry.parts if part.address)
-                freed = sum(_delete(file) for place in places for file in files_of(place))
-            _delete(folder / LOCK)
+                freed = sum(delete_part(part, folder / part.file_name) for part in entry.parts if part.addresses)
+            delete(folder / LOCK)
             with contextlib.suppress(OSError):  # it contains other files, which are not ours
                 folder.rmdir()
         if entry.own:
@@ -303,15 +302,3 @@ def _free(name: str, separator: str, taken: set[str]) -> str:
     """Return ``name``, with a number from 2 on if it is taken."""
     numbered = (f"{name}{separator}{number}" for number in itertools.count(2))
     return next(candidate for candidate in itertools.chain([name], numbered) if candidate.casefold() not in taken)
-
-
-def _delete(file: Path) -> int:
-    """Delete a file if it exists, and return the bytes freed."""
-    try:
-        size = file.stat().st_size
-        file.unlink()
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise unwritable(file, error) from error
-    return size

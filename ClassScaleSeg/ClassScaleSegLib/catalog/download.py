@@ -86,13 +86,15 @@ def fetch(
     check: Callable[[Path], Any],
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
+    begins: bytes = ZIP,
 ) -> str:
-    """Download a zip and return its SHA-256, 64 hexadecimal digits.
+    """Download a file and return its SHA-256, 64 hexadecimal digits.
 
     :param target: path of the new file, which does not exist yet, in a folder that does.
     :param check: called with the complete file before it is renamed to ``target``; raises an error to refuse the file.
     :param progress: called with the bytes so far, and the bytes in total if known.
     :param cancel: a token that is checked before each chunk.
+    :param begins: the first bytes of a zip, or none if the file may begin with anything.
     :raises CatalogError: if the file cannot be downloaded, or is not what was expected.
     :raises OutputError: if the file cannot be written.
     :raises Cancelled: if the token is set; the bytes received so far are kept.
@@ -103,7 +105,7 @@ def fetch(
     try:
         while True:
             try:
-                _receive(source, part, note, progress or (lambda done, total: None), cancel)
+                _receive(source, part, note, progress or (lambda done, total: None), cancel, begins)
                 break
             except _ConnectionLost as error:
                 have = part.stat().st_size if part.exists() else 0
@@ -134,7 +136,9 @@ def fetch(
     return digest
 
 
-def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel: CancelToken | None) -> None:
+def _receive(
+    source: Source, part: Path, note: Path, progress: Progress, cancel: CancelToken | None, begins: bytes
+) -> None:
     """Download the rest of ``part``, or all of it if the server's file has changed."""
     import requests
 
@@ -170,7 +174,7 @@ def _receive(source: Source, part: Path, note: Path, progress: Progress, cancel:
                 progress(done, total)
                 for chunk in response.iter_content(CHUNK):
                     stop_if(cancel)
-                    if done == 0 and not chunk.startswith(ZIP):
+                    if done == 0 and not chunk.startswith(begins):
                         raise CatalogError(
                             f"{source.address} sent a file that is not a zip (it begins with {chunk[:20]!r}). Open the "
                             "address in a browser to see what it is; it may require a login."

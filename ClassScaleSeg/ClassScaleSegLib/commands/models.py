@@ -12,6 +12,7 @@ from typing import Any
 
 from ..catalog.catalog import Catalog, Entry, Search
 from ..catalog.entries import REGIONS
+from ..catalog.parts import is_complete
 from ..errors import Cancelled, CatalogError, ModelError
 from ..models.advice import advise_on_network
 from ..models.summary import summarize
@@ -51,9 +52,9 @@ def models_command(options: argparse.Namespace, reporter: Reporter) -> None:
 def consent_text(entry: Entry, catalog: Catalog) -> str:
     """Return what users must know before a download: address, size, licence, folder and warnings."""
     lines = [entry.name, entry.description, ""]
-    for part in entry.parts:
-        if part.address and not catalog.place(entry, part).exists():
-            lines.append(f"  address   {part.address} ({_megabytes(part.size)})")
+    missing = [part for part in entry.parts if part.addresses and not is_complete(part, catalog.place(entry, part))]
+    downloads = [one for part in missing for one in (part.files or [part])]
+    lines += [f"  address   {one.address} ({_megabytes(one.size)})" for one in downloads]
     lines += [
         f"  size      {_megabytes(entry.download_size)}",
         f"  licence   {entry.licence or 'unknown'}" + (f" ({entry.licence_address})" if entry.licence_address else ""),
@@ -63,7 +64,7 @@ def consent_text(entry: Entry, catalog: Catalog) -> str:
         lines.append(f"  note      {entry.notice}")
     if not entry.tried:
         lines.append("  untried   ClassScaleSeg's authors have not been able to download it from there themselves.")
-    if any(part.address and not part.sha256 for part in entry.parts):
+    if not all(one.sha256 for one in downloads):
         lines.append(
             "  checksum  unknown; that of this download is recorded, and later downloads are compared with it."
         )
@@ -106,8 +107,9 @@ def _info(catalog: Catalog, options: argparse.Namespace) -> None:
     for key, value in shown.items():
         print(f"{key:>16}  {'-' if value in (None, '') else value}")
     for part in facts["parts"]:
-        for key, value in part.items():
-            if value not in (None, ()):
+        listed = part.pop("files")
+        for key, value in [*part.items(), *(fact for file in listed for fact in file.items())]:
+            if value is not None:
                 print(f"{key:>16}  {value}")
 
 
@@ -146,7 +148,7 @@ def _download(catalog: Catalog, options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     entry = catalog.find(options.model)
-    if not catalog.is_installed(entry) and any(part.address for part in entry.parts):
+    if not catalog.is_installed(entry) and any(part.addresses for part in entry.parts):
         print(consent_text(entry, catalog))
         if not options.yes and not sys.stdin.isatty():
             raise CatalogError(
@@ -165,7 +167,7 @@ def _download(catalog: Catalog, options: argparse.Namespace) -> None:
     for part, path in zip(entry.parts, paths, strict=True):
         record = catalog.record(entry, part)
         print(path)
-        if record and part.sha256 is None:
+        if record and not all(one.sha256 for one in part.files or [part]):
             print(f"  SHA-256 {record.sha256}, recorded for later; the catalogue has none to compare it with")
 
 
@@ -194,7 +196,7 @@ def _state(catalog: Catalog, entry: Entry) -> str:
     """Return in words where a model is."""
     if entry.embedded:
         return "embedded"
-    place = "yours" if entry.own and not entry.parts[0].address else "downloaded"
+    place = "yours" if entry.own and not entry.parts[0].addresses else "downloaded"
     if catalog.is_installed(entry):
         return f"{place}, {_megabytes(catalog.size(entry))}"
     if place == "yours":
