@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..models.meshnet_network import MeshNet
 from .unet_slabs import SlabUNet
 
 _ROWS = 16  # of a basis that are flipped at a time
@@ -62,6 +63,8 @@ class Backbone:
 
     def _forward(self, network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Return ``network(x)``, ``(1, r, *patch)``, with as little memory as is sensible on the device of ``x``."""
+        if x.device.type == "cpu" and isinstance(network, MeshNet):
+            return SlabUNet(network, self._check)(x)
         if not hasattr(network, "decoder"):  # no U-Net of nnU-Net
             self._check()
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Run a U-Net on a CPU with a fraction of the memory that its modules would take, and faster.
+"""Run a U-Net or a MeshNet on a CPU with a fraction of the memory that its modules would take, and faster.
 
 A feature map of the full resolution is large: 256 MiB for 32 channels of 128^3 voxels. Module by module, five of them
 exist at once, reordered copies that the library makes included. Here, a convolution works through slabs along the first
@@ -20,16 +20,19 @@ from dynamic_network_architectures.building_blocks.residual import BasicBlockD, 
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU, StackedConvBlocks
 from torch import nn
 
+from ..models.meshnet_network import ACTIVATIONS, MeshNet
+
 # Bytes of the input and the output of a convolution for one slab.
 SLAB_BYTES = 16 << 20
 _PART_BYTES = 4 << 20  # of a map, that several operations pass over while the processor has it in its cache
 _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
+_ACTIVATIONS = tuple(ACTIVATIONS.values())
 
 
 class SlabUNet:
-    """A U-Net as one function from a patch to its last feature map.
+    """A U-Net or a MeshNet as one function from a patch to its last feature map.
 
-    :param network: a ``PlainConvUNet``, ``ResidualEncoderUNet`` or ``ResidualUNet`` in evaluation mode.
+    :param network: a ``PlainConvUNet``, ``ResidualEncoderUNet``, ``ResidualUNet`` or ``MeshNet`` in evaluation mode.
     :param check: called before each slab; an exception that it raises ends the call.
     """
 
@@ -43,9 +46,12 @@ class SlabUNet:
         :param x: ``(1, channels, *patch)`` on the CPU, with two or three axes.
         :returns: ``(1, r, *patch)``, in ``channels_last`` memory format.
         """
+        x = _empty(x, x.shape[1], x.shape[2:]).copy_(x)  # of one channel, x is said to have every memory format
+        if isinstance(self._network, MeshNet):
+            x = self._run(self._network.layers, x, own=True)
+            return self._run(self._network.seg_layers[-1], x, own=True)
         encoder: Any = self._network.encoder
         decoder: Any = self._network.decoder
-        x = _empty(x, x.shape[1], x.shape[2:]).copy_(x)  # of one channel, x is said to have every memory format
         if getattr(encoder, "stem", None) is not None:
             x = self._run(encoder.stem, x, own=False)
         skips = []
@@ -90,6 +96,8 @@ class SlabUNet:
             return self._convolve(module, [_Map(x)], own)
         if isinstance(module, (nn.AvgPool2d, nn.AvgPool3d)):
             return self._pool(module, x)
+        if isinstance(module, _ACTIVATIONS):
+            return _pointwise(module, x)
         return module(x)
 
     def _pool(self, pool: Any, x: torch.Tensor) -> torch.Tensor:
@@ -120,9 +128,10 @@ class SlabUNet:
         """
         whole = sources[-1]
         assert isinstance(whole, _Map)
-        kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+        spans = [dilation * (n - 1) + 1 for n, dilation in zip(conv.kernel_size, conv.dilation, strict=True)]
+        span, stride, padding = spans[0], conv.stride[0], conv.padding[0]
         length, plane = whole.x.shape[2], whole.x.shape[3:]
-        sizes = zip(whole.x.shape[2:], conv.padding, conv.kernel_size, conv.stride, strict=True)
+        sizes = zip(whole.x.shape[2:], conv.padding, spans, conv.stride, strict=True)
         shape = [(n + 2 * p - k) // s + 1 for n, p, k, s in sizes]
         # torch's own convolution copies each voxel as often as the kernel has voxels
         copies = 1 if _by_onednn(whole.x) else math.prod(conv.kernel_size)
@@ -139,7 +148,7 @@ class SlabUNet:
         for first in range(0, shape[0], step):
             self._check()
             last = min(first + step, shape[0])
-            low, high = first * stride - padding, (last - 1) * stride - padding + kernel
+            low, high = first * stride - padding, (last - 1) * stride - padding + span
             if len(sources) == 1 and low >= 0 and high <= length:
                 slab = whole.read(low, high)
             else:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ModelError
 from .json_checks import integers, numbers, short
+from .meshnet import check_meshnet
 from .networks import PACKAGE, RANK_ENTRY, check_arguments, find_network, last_name, without_size
 from .primus import check_primus
 from .segresnet import check_segresnet
@@ -97,7 +98,7 @@ def check_architecture(entries: dict) -> None:
     check_arguments(name, arguments, network.arguments)
     if not network.unet:
         given = {key: value for key, value in arguments.items() if value is not None or key == "init_values"}
-        check = check_segresnet if name == "SegResNetDS" else check_primus
+        check = {"SegResNetDS": check_segresnet, "MeshNet": check_meshnet}.get(name, check_primus)
         arguments = check(name, given, list(entries["patch_size"]))
         entries["architecture"] = {"network_class_name": path, "arch_kwargs": arguments, "_kw_requires_import": []}
         return

@@ -14,6 +14,7 @@ import torch
 from ..errors import ModelError
 from .architecture import basis_channels
 from .low_rank import fold_low_rank_head, has_low_rank_head, split_patch_head
+from .meshnet_network import MeshNet
 from .networks import RANK_ENTRY, find_network, is_primus
 from .projection import Projection
 from .torchvision_import import make_torchvision_importable
@@ -41,6 +42,8 @@ def construct_network(entries: dict, channels: int, outputs: int, train: bool = 
     try:
         if name == "SegResNetDS":
             return _segresnet()(in_channels=channels, out_channels=outputs, **arguments)
+        if name == "MeshNet":
+            return MeshNet(channels, outputs, **arguments)
         if network.unet:
             imported = architecture["_kw_requires_import"]
             return get_network_from_plans(
@@ -251,6 +254,8 @@ def _last_layer(network: Any) -> _LastLayer:
         path, *heads = (f"up_layers.{index}" for index in reversed(range(len(levels))))
         return _LastLayer(levels[-1], "head", path, unused_names=tuple(f"{level}.head." for level in heads))
     decoder = getattr(network, "up_projection", None)
+    if isinstance(network, MeshNet):
+        return _LastLayer(network.seg_layers, 0, "seg_layers")
     if isinstance(decoder, LowRankDecoder):
         return _LastLayer(decoder.seg_layers, 0, "up_projection.seg_layers")
     if decoder is not None:

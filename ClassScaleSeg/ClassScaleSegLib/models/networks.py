@@ -19,6 +19,7 @@ from .json_checks import short
 
 PACKAGE = "dynamic_network_architectures"
 MONAI = "monai"
+OWN = "ClassScaleSegLib"
 DEFAULT_RANK = 32  # channels of the finest scale of nnU-Net's U-Nets, and of ClassScaleTrainer's basis
 # Entry of a configuration in plans.json, which nnU-Net ignores: the channels of the basis. U-Nets do without it if the
 # rank is the default. A Primus with it ends in a basis and a projection, a Primus without it as nnU-Net's does.
@@ -33,6 +34,7 @@ _SEGRESNET = (
     *("init_filters", "act", "norm", "blocks_down", "blocks_up", "dsdepth", "upsample_mode", "resolution"),
     *("spatial_dims", "preprocess"),
 )
+_MESHNET = ("features", "dilations", "activation")
 _PRIMUS = (
     *("embed_dim", "patch_embed_size", "eva_depth", "eva_numheads", "input_shape", "num_register_tokens"),
     *("use_rot_pos_emb", "use_abs_pos_embed", "mlp_ratio", "drop_path_rate", "patch_drop_rate", "proj_drop_rate"),
@@ -95,6 +97,7 @@ NETWORKS: dict[str, Network] = {
         features="init_filters",
         packages=("monai>=1.3",),
     ),
+    "MeshNet": Network("models.meshnet_network", _MESHNET, "seg_layers", package=OWN, features="features"),
 }
 # PrimusM and the like: the class without the size, and the size
 SIZED = {f"{name}{size}": (name, size) for name in ("Primus", "PrimusV2", "PrimusV3") for size in _SIZES}
@@ -129,9 +132,9 @@ def find_network(architecture: dict) -> tuple[str, Network]:
     if name not in NETWORKS or last_name(path, NETWORKS[name].package) is None:
         listed = ", ".join(known for known, network in NETWORKS.items() if network.package == PACKAGE)
         raise ModelError(
-            f"architecture {short(path)} is not supported. Use {listed} of {PACKAGE}, or SegResNetDS of {MONAI}. "
-            "Another network would have to end in a convolution with a kernel of 1, or in a transposed one whose "
-            "kernel is its stride, and be added to the list in ClassScaleSegLib/models/networks.py."
+            f"architecture {short(path)} is not supported. Use {listed} of {PACKAGE}, SegResNetDS of {MONAI}, or the "
+            "MeshNet of Brainchop. Another network would have to end in a convolution with a kernel of 1, or in a "
+            "transposed one whose kernel is its stride, and be added to ClassScaleSegLib/models/networks.py."
         )
     return name, NETWORKS[name]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelError
-from . import primus, segresnet
+from . import meshnet, primus, segresnet
 from .architecture import MAX_FEATURES, basis_channels, per_stage_sizes
 from .json_checks import integers, short
 from .networks import RANK_ENTRY, find_network
@@ -31,6 +31,8 @@ def count_parameters(entries: dict, channels: int, classes: int) -> int:
     name, network = find_network(architecture)
     if name == "SegResNetDS":
         return segresnet.count_segresnet(arguments, channels, classes)
+    if name == "MeshNet":
+        return meshnet.count_meshnet(arguments, channels, classes)
     if not network.projects:
         outputs = basis_channels(entries, classes)
         projection = classes * (outputs + 1) if entries.get(RANK_ENTRY) is not None else 0
@@ -62,12 +64,14 @@ def count_parameters(entries: dict, channels: int, classes: int) -> int:
 def peak_channels(name: str, arguments: dict, features: int) -> int:
     """Return how many numbers for each voxel of the patch exist at once where the memory of a network peaks.
 
-    :param name: of the network; U-Nets of nnU-Net are run slab by slab, and have no such number.
+    :param name: of the network; U-Nets of nnU-Net and a MeshNet are run slab by slab, and have no such number.
     :param arguments: `check_architecture` has checked them.
     :param features: channels of the last feature map, or of the last layer of a Primus without projection.
     """
     if name == "SegResNetDS":
         return segresnet.peak_channels(arguments)
+    if name == "MeshNet":
+        return 0
     return primus.peak_channels(name, arguments, features)
 
 
