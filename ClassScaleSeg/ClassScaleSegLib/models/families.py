@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from . import auto3dseg
+from . import auto3dseg, brainchop
 from .files import Files
 from .foreign import Reader
 
-_READERS: dict[str, Reader] = {auto3dseg.MODEL: auto3dseg}  # by the file that tells
+_READERS: dict[str, Reader] = {auto3dseg.MODEL: auto3dseg, brainchop.MODEL: brainchop}  # by the file that tells
 
 
 def foreign_reader(files: Files) -> Reader | None:
