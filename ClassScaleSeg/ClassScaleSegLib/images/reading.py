@@ -59,6 +59,11 @@ class InputImage:
             return box
         return self._turn.inverse.box(box, [self.geometry.size[::-1][axis] for axis in self._turn.order])
 
+    @property
+    def reversed(self) -> tuple[bool, bool, bool]:
+        """Whether the axes z, y, x of ``voxels`` run backwards along those of the user's image."""
+        return (False, False, False) if self._turn is None else self._turn.flips
+
     def restore(self, array: np.ndarray) -> np.ndarray:
         """Turn an array from the model's orientation back to the user's grid.
 

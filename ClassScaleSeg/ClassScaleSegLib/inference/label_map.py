@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..images.reading import InputImage, read_image
+from ..models.preprocessing import Conform
 from ..options import Options
 from .progress import Monitor
 
@@ -104,10 +105,11 @@ def label_map(
             return LabelMap(source, labels, confidence)
         if not need.rolls(plan.compute):
             plan.retry(prepared.image.whole)
-        windows = count_windows(prepared.image.shape[1:], model.patch, step, model.even_windows)
+        patch = prepared.window(model.patch)
+        windows = count_windows(prepared.image.shape[1:], patch, step, model.even_windows)
         backbone = Backbone(model.backbones, mirror_axes, model.average_folds, monitor.check)
         choices = (step, monitor, wanted, options.confidence, model.even_windows)
-        for row in decoded_rows(prepared, backbone, model.patch, model.projection, plan, *choices):
+        for row in decoded_rows(prepared, backbone, patch, model.projection, plan, *choices):
             monitor.check()
             if windows == 1:  # with several, the windows are the progress
                 monitor.report("decode", row.index + 1, len(rows))
@@ -121,6 +123,8 @@ def preparation(model: Model) -> Callable[..., Prepared]:
     """Return the function that prepares images for a model, with the parameters of :func:`.preprocess.prepare`."""
     if model.preprocessing is None:
         from .preprocess import prepare
+    elif isinstance(model.preprocessing, Conform):
+        from .conform import prepare
     else:
         from .auto3dseg import prepare
     return prepare

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from ..models.preprocessing import Auto3DSeg, Preprocessing
+from ..models.preprocessing import Auto3DSeg, Conform, Preprocessing
 from ..models.summary import ModelSummary
 from .auto3dseg import model_length
+from .conform import conformed_length
 from .image_slabs import ROWS, slices_in_slab
 from .memory_plan import Placement
 from .tiling import Tiling
@@ -181,15 +182,17 @@ def estimate(
     """
     size = ModelSize.of(model)
     grid = whole = model_grid(size, shape, spacing)
-    flat = len(size.patch) == 2
-    full = (1, *size.patch) if flat else size.patch
+    flat, patch = len(size.patch) == 2, size.patch
+    if isinstance(size.preprocessing, Conform):  # the network sees the whole grid at once
+        patch = whole
+    full = (1, *patch) if flat else patch
     at_once = _separate_axis(size, spacing) in (None, 0)
     if part is not None:  # up to three voxels more than it has, because it begins and ends between voxels of the grid
         x, y, z = (min(n, max(b + 3, p)) for n, b, p in zip(whole, model_grid(size, part, spacing), full, strict=True))
         grid = (x, y, z)
     padded = tuple(max(g, p) for g, p in zip(grid, full, strict=True))
-    tiling = Tiling(size.patch, model.usual_step if step is None else step, model.even_windows)
-    windows = math.prod(tiling.counts(padded[-len(size.patch) :])) * (padded[0] if flat else 1)
+    tiling = Tiling(patch, model.usual_step if step is None else step, model.even_windows)
+    windows = math.prod(tiling.counts(padded[-len(patch) :])) * (padded[0] if flat else 1)
     voxels, parameters = math.prod(full), 4 * size.parameters
     maps, basis = 4 * size.features * voxels, 4 * size.rank * voxels
     stored = size.channels * math.prod(shape) * voxel_bytes
@@ -249,6 +252,10 @@ def model_grid(size: ModelSize, shape: Sequence[int], spacing: Sequence[float]) 
     shape = [shape[axis] for axis in size.transpose]
     if isinstance(size.preprocessing, Auto3DSeg):
         x, y, z = (model_length(n, s, t) for n, s, t in zip(shape, spacing, target, strict=True))
+        return x, y, z
+    if isinstance(size.preprocessing, Conform):
+        sides = zip(shape, spacing, target, size.patch, strict=True)
+        x, y, z = (conformed_length(*side) for side in sides)
         return x, y, z
     x, y, z = (round(s / t * n) for s, t, n in zip(spacing, target, shape, strict=True))
     return x, y, z

@@ -36,6 +36,7 @@ class Prepared:
     :ivar box: the crop in ``shape``, to which the result is limited.
     :ivar backward: for each axis (z, y, x) of the input, the axis of the model.
     :ivar needed: the part of ``image`` that ``axes`` sample; what is around it is there for the windows.
+    :ivar at_once: one window, of the size of the image, covers it, whatever the size of the patch.
     """
 
     image: ImageRows
@@ -44,6 +45,11 @@ class Prepared:
     box: tuple[slice, slice, slice]
     backward: tuple[int, int, int]
     needed: tuple[slice, slice, slice]
+    at_once: bool = False
+
+    def window(self, patch: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the size of a window, which is that of a patch unless the network sees the image at once."""
+        return self.image.shape[1:] if self.at_once else patch
 
     def within(self, box: Sequence[slice], patch: Sequence[int]) -> Prepared:
         """Limit the result to a box, which is empty if it has nothing in common with the crop.
