@@ -350,6 +350,11 @@ def test_a_constant_image_is_refused_with_a_sentence(write_brainchop):
         segment(image, open_model(write_brainchop()[0]), device="cpu")
 
 
+def test_a_single_slice_is_refused_with_a_sentence(write_brainchop):
+    with pytest.raises(ImageError, match=r"has 20 x 1 x 22 voxels: .* Give the whole head, not a slice"):
+        segment(head((20, 22, 1), rim=0), open_model(write_brainchop()[0]), device="cpu")
+
+
 @pytest.mark.parametrize("quantiles", [(0, 1), (0.05, 0.95)])
 def test_levels_are_normalised_between_two_ranks(quantiles):
     random = np.random.default_rng(0)

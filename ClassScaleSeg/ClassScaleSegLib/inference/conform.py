@@ -114,6 +114,12 @@ def prepare(
     spacing, backwards = [image.spacing[axis] for axis in forward], [image.reversed[axis] for axis in forward]
     sides = zip(voxels.shape, model.configuration.patch_size, spacing, target, backwards, strict=True)
     axes = [_Axis.of(*side) for side in sides]
+    if not all(axis.inside.stop for axis in axes):
+        size = " x ".join(str(n) for n in voxels.shape)
+        raise ImageError(
+            f"{image.name} has {size} voxels: between the centres of so few voxels lies none of the model's grid. Give "
+            "the whole head, not a slice."
+        )
     if monitor is not None and any(axis.length > axis.size * axis.ratio + 1 for axis in axes):
         size = " x ".join(f"{n * mm:.0f}" for n, mm in zip(voxels.shape, spacing, strict=True))
         monitor.tell(
