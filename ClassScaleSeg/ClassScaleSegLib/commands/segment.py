@@ -111,7 +111,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     add_options(classes, "locate_with", "locate_classes", "locate_margin")
     add_options(parser.add_argument_group("clean up"), "smooth", "remove_islands", "clean_classes")
     speed = parser.add_argument_group("speed and memory")
-    add_options(speed, "device", "mirroring", "step", "memory_limit_gib", "threads")
+    add_options(speed, "device", "mirroring", "step", "interpolation", "memory_limit_gib", "threads")
     cluster = parser.add_argument_group("many cases on a cluster")
     cluster.add_argument(
         "--cluster",
