@@ -97,7 +97,8 @@ class ClassScaleSegParameterNode:
     :ivar threads: CPU threads; 0: automatic.
     :ivar smooth: standard deviation, in mm, by which borders are smoothed; 0: they are not.
     :ivar removeIslands: smaller islands, in mm^3, are removed; 0: none.
-    :ivar locateWith: id of a coarse model that finds where the classes are; empty: the whole image is segmented.
+    :ivar locateWith: id of a coarse model that finds where the classes are; empty: as the catalogue says of the model,
+        which is the whole image for most; "none": the whole image.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -337,7 +338,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.inputWatching.watch((node.inputVolume, node.region), vtk.vtkCommand.ModifiedEvent, moved)
         self.models.render()
         self.devices.render(node.device)
-        self.locating.render(node.locateWith, self.models.single_models())
+        self.locating.render(node.locateWith, self.models.single_models(), self.models.usual_locating())
         show_channels(ui, state.summaries[0].channel_names if state.summaries else ())
         ui.allFramesCheckBox.visible = node.inputVolume is not None and browser_of(node.inputVolume) is not None
         text, ready = need_text(state, node, self.classList.ticked)

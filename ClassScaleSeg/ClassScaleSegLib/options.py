@@ -11,6 +11,8 @@ from typing import Any
 
 from .errors import ClassScaleError
 
+WHOLE_IMAGE = "none"  # of locate_with: nothing is located, also if the catalogue says with what a model is
+
 _NUMBERS: dict[type, Any] = {float: Real, int: Integral}  # NumPy's numbers are among them
 
 
@@ -102,7 +104,8 @@ class Options:
     locate_with: str | None = _option(
         None,
         str,
-        "a coarse model, which finds quickly where the classes are; MODEL then sees that box alone",
+        "a coarse model, which finds quickly where the classes are; MODEL then sees that box alone (default: as the "
+        "catalogue says of MODEL; none: the whole image)",
         metavar="MODEL",
     )
     locate_classes: Iterable[str | int] | None = _option(
@@ -125,7 +128,10 @@ class Options:
             raise ClassScaleError(
                 "clean_classes (--clean-classes) needs smooth (--smooth) or remove_islands (--remove-islands)."
             )
-        if self.locate_with is None and (self.locate_classes, self.locate_margin) != (None, Options.locate_margin):
+        if self.locate_with in (None, WHOLE_IMAGE) and (self.locate_classes, self.locate_margin) != (
+            None,
+            Options.locate_margin,
+        ):
             raise ClassScaleError(
                 "locate_classes and locate_margin (--locate-classes, --locate-margin) need a model that locates: "
                 "locate_with (--locate-with)."

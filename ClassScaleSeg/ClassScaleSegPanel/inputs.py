@@ -42,14 +42,18 @@ def request_of(parameters: ClassScaleSegParameterNode, replace: bool) -> Request
 
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
-    from ClassScaleSegLib.catalog.catalog import resolve_model
+    from ClassScaleSegLib.catalog.catalog import Catalog, entry_named, resolve_model
+    from ClassScaleSegLib.catalog.defaults import configuration_of
     from ClassScaleSegLib.models.summary import summarize
     from ClassScaleSegLib.options import Options
     from ClassScaleSegLib.scene.run import Request
     from ClassScaleSegLib.scene.sequence import browser_of
 
+    catalog = Catalog()
+    chosen = configuration_of([entry_named(parameters.model, catalog)])
+    (first, *_more) = resolve_model(parameters.model, catalog)
     return Request(
-        volumes_of(parameters, summarize(resolve_model(parameters.model)[0]).channels),
+        volumes_of(parameters, summarize(first, chosen).channels),
         parameters.model,
         region=parameters.region,
         all_frames=parameters.allFrames and browser_of(parameters.inputVolume) is not None,

@@ -18,7 +18,8 @@ _NAMED = 3  # classes that a sentence names
 class LocateList:
     """Fills the list "Locate with" of the .ui file, and reports the user's choice.
 
-    :param on_chosen: called with the id of the selected model; empty: the whole image is segmented.
+    :param on_chosen: called with the id of the selected model; empty: as the catalogue says of the model that segments,
+        which is the whole image for most; ``WHOLE_IMAGE``: the whole image in any case.
     """
 
     def __init__(self, ui: Any, on_chosen: Callable[[str], None]) -> None:
@@ -26,12 +27,18 @@ class LocateList:
         self._listed: dict[str, str] = {}
         self._box.connect("currentIndexChanged(int)", lambda index: on_chosen(self._box.itemData(index)))
 
-    def render(self, identifier: str, models: Mapping[str, str]) -> None:
+    def render(self, identifier: str, models: Mapping[str, str], usual: str) -> None:
         """Show a model, also if it is not there, because the scene may come from another computer.
 
         :param models: the name of each model that is on this computer, by its id.
+        :param usual: the name of the model with which the catalogue locates the one that segments; empty: with none.
         """
-        listed = {"": _("Whole image"), **models}
+        from ClassScaleSegLib.options import WHOLE_IMAGE
+
+        listed = {"": _("Automatic: {model}").format(model=usual) if usual else _("Whole image")}
+        if usual or identifier == WHOLE_IMAGE:
+            listed[WHOLE_IMAGE] = _("Whole image")
+        listed |= models
         listed.setdefault(identifier, identifier)
         with silent(self._box):
             if listed != self._listed:
@@ -50,12 +57,21 @@ def locating_fault(state: PanelState, ticked: list[str]) -> str:
     if state.locating is None:
         return ""
     identifier, coarse = state.locating
+    need = state.entry.locate_with if state.entry is not None else None
+    if coarse is None and need is not None and identifier == need.model:
+        text = _(
+            "This model looks only where the model {model} finds structures, which is not on this computer. Select "
+            'that one and press "Download...", or let this one see the whole image ("Locate with" under "Advanced").'
+        )
+        return text.format(model=identifier)
     if coarse is None:
         text = _('The model {model}, which is to locate classes, is not on this computer. Select another ("Advanced").')
         return text.format(model=identifier)
     if coarse.channels != state.summaries[0].channels:
         text = _('{model} needs other images, so it cannot locate the classes. Select another model ("Advanced").')
         return text.format(model=coarse.name)
+    if need is not None and (identifier == need.model or all(len(coarse.table.lookup(c)) == 1 for c in need.classes)):
+        return ""
     assert state.table is not None  # a model with a summary has a table
     names = [state.table[int(key)].name for key in ticked]
     unknown = [name for name in names if len(coarse.table.lookup(name)) != 1]

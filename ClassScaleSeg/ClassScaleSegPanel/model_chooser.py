@@ -161,12 +161,19 @@ class ModelChooser:
                 state.fault = str(error)
 
     def open_locating(self, identifier: str) -> None:
-        """Put what is known of the model that locates classes into the state; an empty text: there is none."""
+        """Put what is known of the model that locates classes into the state.
+
+        :param identifier: as the parameter ``locateWith``: of a model; empty: as the catalogue says of the model that
+            segments; ``WHOLE_IMAGE``: there is none.
+        """
         from ClassScaleSegLib.errors import ClassScaleError
         from ClassScaleSegLib.models.summary import summarize
+        from ClassScaleSegLib.options import WHOLE_IMAGE
 
         state = self._state
-        if not identifier:
+        if not identifier and state.entry is not None and state.entry.locate_with is not None:
+            identifier = state.entry.locate_with.model
+        if identifier in ("", WHOLE_IMAGE):
             state.locating = None
         elif state.locating is None or state.locating[0] != identifier:
             state.locating = (identifier, None)
@@ -175,6 +182,12 @@ class ModelChooser:
                 with contextlib.suppress(ClassScaleError):  # its own fault is told when it is selected as the model
                     (path,) = self._catalog.paths(entry)
                     state.locating = (identifier, summarize(path, entry.parts[0].configuration))
+
+    def usual_locating(self) -> str:
+        """Return the name of the model with which the catalogue locates the one that segments; empty: with none."""
+        need = self._state.entry.locate_with if self._state.entry is not None else None
+        known = self._entries.get(need.model) if need is not None else None
+        return known.name if known is not None else need.model if need is not None else ""
 
     def single_models(self) -> dict[str, str]:
         """Return the names of the models on this computer that are no group of several, by their ids."""

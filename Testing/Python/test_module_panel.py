@@ -452,3 +452,37 @@ def test_a_model_that_cannot_locate_the_ticked_classes_is_told_before_the_run(pa
     assert ui.needLabel.text.startswith("The model gone, which is to locate classes, is not on this computer.")
     parameters.locateWith = ""
     assert ui.locateComboBox.currentText == "Whole image" and ui.applyButton.enabled
+
+
+def test_a_model_that_the_catalogue_locates_says_with_which_and_what_is_missing(panel, monkeypatch):
+    from ClassScaleSegLib.catalog.catalog import Catalog
+    from ClassScaleSegLib.catalog.entries import Entry, LocateWith, Part
+    from ClassScaleSegPanel.inputs import request_of
+
+    def known(*coarse):
+        fine = Entry("fine", "Fine", classes=120, parts=toy, locate_with=LocateWith("coarse", ("cell 1", "cell 7"), 7))
+        for catalog in (Catalog, panel.models._catalog):
+            monkeypatch.setattr(catalog, "_known", (fine, Entry("coarse", "Coarse", classes=120, parts=coarse)))
+        panel.models.reload()
+
+    toy = (Part(file="toy-120.zip"),)
+    known(*toy)
+    load_sample()
+    ui, parameters = panel.ui, panel.state.parameters
+    parameters.model = "fine"
+    assert ui.locateComboBox.currentText == "Automatic: Coarse" and ui.applyButton.enabled
+    assert ui.needLabel.text.startswith("This run will take")
+    assert request_of(parameters, replace=False).options.locate_with is None  # as the catalogue says
+    known(Part("https://a/b.zip"))
+    assert ui.needLabel.text.startswith(
+        "This model looks only where the model coarse finds structures, which is not on"
+    )
+    assert not ui.applyButton.enabled
+    ui.locateComboBox.setCurrentIndex(ui.locateComboBox.findText("Whole image"))
+    assert parameters.locateWith == "none" and ui.applyButton.enabled
+    assert request_of(parameters, replace=False).options.locate_with == "none"
+    parameters.model = "toy-120"
+    assert ui.locateComboBox.currentText == "Whole image"
+    known(*toy)
+    parameters.model, parameters.locateWith = "fine", "coarse"  # the same model, by name
+    assert ui.locateComboBox.currentText == "Coarse" and ui.applyButton.enabled

@@ -1,10 +1,13 @@
 """Segmentations in Slicer's scene, saved as DICOM for the series that their volume was loaded from."""
 
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ClassScaleSegLib import LabelTable, OutputError, Segmentation
+from ClassScaleSegLib.catalog.catalog import Catalog
+from ClassScaleSegLib.catalog.entries import LocateWith
 from ClassScaleSegLib.images.dicom_seg import UsedModel
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.reading import read_image
@@ -178,6 +181,14 @@ def test_a_run_notes_its_models_and_the_one_that_located(scene, monkeypatch, tmp
     more = {"classes": ["cell 5"], "device": "cpu", "locate_with": "toy-1000"}
     node = module.ClassScaleSegLogic().segment(load_sample(), "toy-120", **more)
     assert [model.name for model in origin_of(node)[0]] == ["Toy atlas, 120 classes", "Toy atlas, 1000 classes"]
+    catalog = Catalog()
+    need = LocateWith("toy-1000", ("cell 5",), 5.0)
+    fine = replace(catalog.find("toy-120"), id="fine", name="Fine", locate_with=need)
+    monkeypatch.setattr(Catalog, "_known", (fine, catalog.find("toy-1000")))
+    node = module.ClassScaleSegLogic().segment(load_sample(), "fine", classes=["cell 5"], device="cpu")
+    assert [model.name for model in origin_of(node)[0]] == ["Toy atlas, 120 classes", "Toy atlas, 1000 classes"]
+    node = module.ClassScaleSegLogic().segment(load_sample(), "fine", device="cpu", locate_with="none")
+    assert [model.name for model in origin_of(node)[0]] == ["Toy atlas, 120 classes"]
 
 
 @pytest.mark.parametrize("seed", range(20))

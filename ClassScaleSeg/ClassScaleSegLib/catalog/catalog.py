@@ -64,15 +64,24 @@ def resolve_model(text: str, catalog: Catalog | None = None) -> tuple[Path, ...]
     >>> [path.name for path in resolve_model("toy-120")]
     ['toy-120.zip']
     """
+    catalog = catalog or Catalog()
+    entry = entry_named(text, catalog)
+    return (Path(text),) if entry is None else catalog.paths(entry)
+
+
+def entry_named(text: str, catalog: Catalog) -> Entry | None:
+    """Return the entry of the catalogue that ``text`` means, as for `resolve_model`; ``None`` for a file or folder.
+
+    :raises CatalogError: if ``text`` is neither.
+    """
     path = Path(text)
     if os.path.exists(path):  # not path.exists(), which raises if the name is too long
-        return (path,)
-    catalog = catalog or Catalog()
+        return None
     if len(path.parts) > 1 or path.suffix.lower() == ".zip":
         raise CatalogError(
             f"{text} does not exist. Give a model folder, an exported zip, a bundle, or a model of the catalogue."
         )
-    return catalog.paths(catalog.find(text))
+    return catalog.find(text)
 
 
 class Catalog:

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from ..catalog.catalog import resolve_model
+from ..catalog.defaults import completed
 from ..errors import ModelError
 from ..images.dicom_seg import UsedModel
 from ..images.geometry import Geometry
@@ -120,9 +121,18 @@ class JobModels:
         return tuple(dict.fromkeys(sentences))
 
 
+def completed_job(job: Job) -> Job:
+    """Return the job with what the catalogue says of its models: where to look, and which one of a zip.
+
+    :raises ModelError: if a model is unknown, or a coarse one is not on this machine.
+    """
+    return replace(job, options=completed([str(model) for model in job.models], job.options))
+
+
 def find_models(job: Job) -> JobModels:
     """Find the models of a job, and read what they are, without their weights.
 
+    :param job: completed by `completed_job` if its models are to be located as the catalogue says.
     :raises ModelError: if a model does not exist or cannot be used, or the models need different channels.
     """
     sources = tuple(path for text in job.models for path in resolve_model(str(text)))

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from ..catalog.catalog import resolve_model
+from ..catalog.catalog import Catalog, entry_named, resolve_model
+from ..catalog.defaults import configuration_of
 from ..images.dicom_headers import modality_of
 from ..models.model import open_model
 from ..models.packing import pack
@@ -74,13 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def inspect_command(options: argparse.Namespace, reporter: Reporter) -> None:
     """Print facts about a model, and the memory that it needs for an image."""
-    parts = []
-    for path in resolve_model(options.model):
-        model = open_model(path, options.folds, options.checkpoint, options.configuration)
+    parts, catalog = [], Catalog()
+    chosen = options.configuration or configuration_of([entry_named(options.model, catalog)])
+    for path in resolve_model(options.model, catalog):
+        model = open_model(path, options.folds, options.checkpoint, chosen)
         parts.append(describe(model))
         if options.image:
             image = options.image[0] if len(options.image) == 1 else options.image
-            summary = summarize(path, options.configuration)
+            summary = summarize(path, chosen)
             parts[-1] |= describe_job(model, summary, image, options.step, modality_of(Path(options.image[0])))
     if options.json:
         print(json.dumps(parts[0] if len(parts) == 1 else parts, indent=2))

@@ -164,6 +164,9 @@ def _download(catalog: Catalog, options: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         paths = catalog.download(entry, show)
+    if entry.locate_with is not None and not catalog.is_installed(catalog.find(entry.locate_with.model)):
+        print(f"It looks only where another model finds structures: {_located(entry)}.")
+        print(f"That one is not downloaded yet: classscaleseg models download {entry.locate_with.model}")
     for part, path in zip(entry.parts, paths, strict=True):
         record = catalog.record(entry, part)
         print(path)

@@ -17,7 +17,7 @@ from ..process.job import Job, read_job
 from .case_runner import CaseRunner
 from .cohort_job import CohortJob, find_cohort, segment_here, tell_left_out
 from .cohort_run import segment_on_cluster
-from .job_models import JobModels, find_models
+from .job_models import JobModels, completed_job, find_models
 from .job_report import JobReport
 from .options import add_options
 from .reporting import Reporter
@@ -168,6 +168,7 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     except errors.ClassScaleError as error:
         reporter.error(error)
         return ExitCode.USAGE
+    job = completed_job(job)
     models = find_models(job)
     bids = _bids(options, models)
     first = [] if bids is None else [BIDS_FORMAT]

@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any
 
 from ..errors import ClassScaleError, reason
-from ..options import FIELDS, Options, refuse_unknown
+from ..options import FIELDS, WHOLE_IMAGE, Options, refuse_unknown
 from .terminal import printable
 
 _FILES = ("output", "confidence", "statistics", "report")
@@ -58,11 +58,12 @@ class Job:
     def facts(self) -> dict[str, Any]:
         """Return the job as JSON values, with absolute paths, for :func:`job_of`."""
         coarse = self.options.locate_with
+        coarse = coarse if coarse in (None, WHOLE_IMAGE) else _absolute(coarse)
         return {
             "images": [os.path.abspath(image) for image in self.images],
             "model": [_absolute(model) for model in self.models],
             **{name: (file := getattr(self, name)) and os.path.abspath(file) for name in _FILES},
-            "options": {**asdict(self.options), "locate_with": coarse and _absolute(coarse)},
+            "options": {**asdict(self.options), "locate_with": coarse},
             **{name: [os.path.abspath(file) for file in getattr(self, name)] for name in _MORE_FILES},
         }
 

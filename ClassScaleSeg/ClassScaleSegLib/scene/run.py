@@ -13,11 +13,12 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..catalog.catalog import resolve_model
+from ..catalog.defaults import completed
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
 from ..files import unwritable
 from ..images.dicom_seg import UsedModel
@@ -142,9 +143,11 @@ class SceneRun:
         request = self.request
         for volume in request.volumes or (None,):
             check_volume(volume)
-        model = resolve_model(str(request.model))
-        coarse = request.options.locate_with
-        summaries = [summarize(path) for path in (*model, *(resolve_model(coarse) if coarse else ()))]
+        options = completed([request.model], request.options)
+        self.request = request = replace(request, options=options)
+        model, coarse = resolve_model(str(request.model)), options.locate_with
+        summaries = [summarize(path, options.configuration) for path in model]
+        summaries += [summarize(path) for path in (resolve_model(coarse) if coarse else ())]
         channels = summaries[0].channels
         if len(request.volumes) != channels:
             raise ImageError(

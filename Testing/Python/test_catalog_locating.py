@@ -1,0 +1,157 @@
+"""A model that was trained on boxes is located with the coarse model that the catalogue names, or not at all."""
+
+# ruff: noqa: F811  (fixtures are imported, and then named as arguments)
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from ClassScaleSegLib.catalog.catalog import Catalog
+from ClassScaleSegLib.catalog.defaults import completed
+from ClassScaleSegLib.catalog.entries import Entry, LocateWith, Part
+from ClassScaleSegLib.commands.main import main
+from ClassScaleSegLib.errors import CatalogError, ClassScaleError
+from ClassScaleSegLib.options import Options
+from ClassScaleSegLib.process.job import Job, read_job
+from ClassScaleSegLib.resources import resource
+from conftest import TOY
+
+CELLS = tuple(f"cell {number}" for number in range(1, 121))
+NEED = LocateWith("coarse", ("cell 1", "cell 7"), 7.0)
+EMBEDDED = (Part(file="toy-120.zip"),)
+COARSE = Entry("coarse", "Coarse", classes=120, parts=EMBEDDED, structures=CELLS)
+FINE = Entry("fine", "Fine", classes=120, parts=EMBEDDED, locate_with=NEED)
+SAMPLE = str(resource("SampleData", "toy-120.nrrd"))
+
+
+@pytest.fixture
+def known(monkeypatch, tmp_path):
+    """Sets the entries of the catalogue."""
+    monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))
+
+    def of(*entries):
+        monkeypatch.setattr(Catalog, "_known", entries)
+
+    of(COARSE, FINE)
+    return of
+
+
+def test_the_entry_says_with_what_where_and_how_far(known):
+    options = Options(step=0.75)
+    found = completed(["fine"], options)
+    assert found == replace(options, locate_with="coarse", locate_classes=NEED.classes, locate_margin=7.0)
+    assert completed(["Fine"], found) == found and completed(["coarse"], options) == options
+    assert completed([TOY], options) == options  # a file is not looked up
+    assert (
+        completed(["fine"], Options(locate_with="none")) == Options() == completed([TOY], Options(locate_with="none"))
+    )
+
+
+def test_a_user_who_names_a_coarse_model_gets_the_classes_if_it_has_them(known, write_model):
+    for coarse in ("coarse", str(TOY)):
+        found = completed(["fine"], Options(locate_with=coarse))
+        assert found == Options(locate_with=coarse, locate_classes=NEED.classes)
+    other = str(write_model())
+    assert completed(["fine"], Options(locate_with=other)) == Options(locate_with=other)
+    own = Options(locate_with="coarse", locate_classes="cell 9", locate_margin=3)
+    assert completed(["fine"], own) == own
+
+
+def test_a_class_that_the_model_spells_otherwise_is_found_by_its_value(known):
+    spelled = replace(COARSE, structures=("cella_prima", *CELLS[1:]))
+    fine = replace(FINE, locate_with=replace(NEED, classes=("cella_prima", "cell 7")))
+    known(spelled, fine)
+    assert completed(["fine"], Options()).locate_classes == (1, "cell 7")
+    known(replace(COARSE, structures=()), fine)
+    with pytest.raises(CatalogError, match="Coarse does not have the classes cella_prima, cell 7, which tell Fine"):
+        completed(["fine"], Options())
+
+
+def test_models_that_are_located_alike_are_located_together(known):
+    second = replace(FINE, id="second", name="Second", locate_with=LocateWith("coarse", ("cell 7", "cell 8"), 5.0))
+    elsewhere = replace(FINE, id="third", name="Third", locate_with=LocateWith("fine", ("cell 1",), 5.0))
+    known(COARSE, FINE, second, elsewhere)
+    found = completed(["fine", "second"], Options())
+    assert (found.locate_with, found.locate_margin) == ("coarse", 7.0)
+    assert found.locate_classes == ("cell 1", "cell 7", "cell 8")
+    for other in ("third", "coarse", str(TOY)):
+        with pytest.raises(CatalogError, match="Fine looks only where coarse finds cell 1, cell 7, and the other"):
+            completed(["fine", other], Options())
+        assert completed(["fine", other], Options(locate_with="none")) == Options()
+        assert completed(["fine", other], Options(locate_with="coarse")) == Options(locate_with="coarse")
+
+
+def test_a_coarse_model_that_is_missing_is_told_with_two_ways_out(known, tmp_path, capsys):
+    known(replace(COARSE, parts=(Part("https://a/b.zip"),)), FINE)
+    output = tmp_path / "out.seg.nrrd"
+    assert main(["segment", SAMPLE, "-m", "fine", "-o", str(output)]) == 3
+    told = capsys.readouterr().err
+    assert "Fine was trained on boxes around cell 1, cell 7. They are found by Coarse, which is not downloaded." in told
+    assert "`classscaleseg models download coarse`" in told and "--locate-with none" in told and not output.exists()
+    assert main(["models", "download", "fine"]) == 0
+    told = capsys.readouterr().out
+    assert "looks only where another model finds structures: coarse: cell 1, cell 7, with a margin of 7 mm." in told
+    assert "That one is not downloaded yet: classscaleseg models download coarse" in told
+    known(COARSE, replace(FINE, parts=(Part("https://a/b.zip"),)))
+    assert main(["segment", SAMPLE, "-m", "fine", "-o", str(output)]) == 3
+    assert "Fine is not downloaded." in capsys.readouterr().err  # of the two, the model itself is told first
+
+
+def test_the_configuration_of_the_entry_chooses_among_several_models_of_a_zip(known, write_model, tmp_path):
+    chosen = (Part(file="toy-120.zip", configuration="3d_fullres"),)
+    known(replace(COARSE, parts=chosen * 2), FINE)
+    assert completed(["coarse"], Options()).configuration == "3d_fullres"
+    assert completed(["coarse"], Options(configuration="2d")).configuration == "2d"
+    for others in (["coarse", TOY], ["coarse", "fine"]):
+        assert completed(others, Options(locate_with="none")).configuration is None
+
+
+def test_none_is_no_model_for_a_job_and_has_no_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "coarse.zip").touch()
+    for given, kept in (("none", "none"), ("coarse.zip", str(tmp_path / "coarse.zip"))):
+        Job(("ct.nii.gz",), "fine", "out.nrrd", options=Options(locate_with=given)).write(tmp_path / "job.json")
+        assert read_job(tmp_path / "job.json").options.locate_with == kept
+    for more in ({"locate_classes": "liver"}, {"locate_margin": 5}):
+        with pytest.raises(ClassScaleError, match="need a model that locates"):
+            Options(locate_with="none", **more)
+
+
+def test_the_command_looks_where_the_entry_says(known, tmp_path, capsys):
+    pytest.importorskip("nnunetv2")
+    common = ["--device", "cpu", "--no-mirroring", "--threads", "1", "--json-progress"]
+
+    def run(name, *more):
+        assert main(["segment", SAMPLE, "-o", str(tmp_path / name), *common, *more]) == 0
+        messages = [json.loads(line).get("message") or "" for line in capsys.readouterr().out.splitlines()]
+        return (tmp_path / name).read_bytes(), [text for text in messages if "Located by" in text]
+
+    default, located = run("a.seg.nrrd", "-m", "fine")
+    named, _ = run(
+        *("b.seg.nrrd", "-m", str(TOY), "--locate-with", str(TOY), "--locate-margin", "7"),
+        *("--locate-classes", "cell 1", "cell 7"),
+    )
+    assert default == named and len(located) == 1
+    whole, located = run("c.seg.nrrd", "-m", "fine", "--locate-with", "none")
+    assert whole != default and not located
+
+
+def test_the_report_and_the_record_say_where_it_looked(known, tmp_path):
+    pytest.importorskip("nnunetv2")
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "one.nrrd").write_bytes(resource("SampleData", "toy-120.nrrd").read_bytes())
+    common = ["--device", "cpu", "--no-mirroring", "--threads", "1", "--classes", "cell 1", "cell 7"]
+    out, report = tmp_path / "out", tmp_path / "report"
+    assert main(["segment", str(images), "-m", "fine", "-o", str(out), "--report", str(report), *common]) == 0
+    text = next(report.glob("*.json")).read_text(encoding="utf-8")
+    assert "locate_with='coarse'" in text or "--locate-with coarse" in text
+    changed = (out / "one.seg.nrrd").stat().st_mtime_ns
+    explicit = ["--locate-with", "coarse", "--locate-classes", "cell 1", "cell 7", "--locate-margin", "7"]
+    assert main(["segment", str(images), "-m", "fine", "-o", str(out), *common, *explicit]) == 0
+    assert (out / "one.seg.nrrd").stat().st_mtime_ns == changed  # the same, so it was not made again
+    assert main(["segment", str(images), "-m", "fine", "-o", str(out), *common, "--locate-with", "none"]) == 0
+    assert (out / "one.seg.nrrd").stat().st_mtime_ns > changed
