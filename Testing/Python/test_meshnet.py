@@ -35,13 +35,14 @@ def layer(kind, name, before, **config):
     return {"class_name": kind, "name": name, "config": {"name": name, **config}, "inbound_nodes": nodes}
 
 
-def topology(dilations=(1, 2, 4), features=6, classes=9, activation="relu", bias=True):
+def topology(dilations=(1, 2, 4), features=6, classes=9, activation="relu", bias=True, kernels=3, widths=None):
     """``model.json``, as the converter of TensorFlow.js writes it."""
     layers = [layer("InputLayer", "input", None, batch_input_shape=[None, SIDE, SIDE, SIDE, 1], dtype="float32")]
     weights, channels = [], 1
     for number, dilation in enumerate([*dilations, 1]):
         last = number == len(dilations)
-        name, size, filters = ("output", 1, classes) if last else (f"conv3d_{number}", 3, features)
+        name, size, filters = ("output", 1, classes) if last else (f"conv3d_{number}", kernels, features)
+        filters = widths[number] if widths and not last else filters
         options = {
             "filters": filters,
             "kernel_size": [size] * 3,
@@ -488,12 +489,12 @@ GROUP = ["weightsManifest", 0]
         ([*LAYERS, 1, "config", "filters"], 1 << 40, "has filters 1099511627776; 1 to 4096"),
         ([*LAYERS, 1, "config", "filters"], True, "has filters True"),
         ([*LAYERS, 1, "config", "kernel_size"], [4, 4, 4], "odd numbers"),
-        ([*LAYERS, 1, "config", "kernel_size"], [5, 5, 5], "must have a kernel of 3 x 3 x 3"),
+        ([*LAYERS, 1, "config", "kernel_size"], [5, 5, 5], "conv3d_0/kernel has the shape .3, 3, 3, 1, 6.; its layer"),
         ([*LAYERS, 1, "config", "dilation_rate"], [1, 1, 2], "one dilation for all axes"),
         ([*LAYERS, 1, "config", "dilation_rate"], [99, 99, 99], "whole numbers from 1 to 64"),
         ([*LAYERS, 1, "config", "groups"], 2, "has groups 2; 1 is expected"),
         ([*LAYERS, 1, "config", "dtype"], "float16", "has dtype 'float16'"),
-        ([*LAYERS, 3, "config", "filters"], 7, "has 7 filters"),
+        ([*LAYERS, 3, "config", "filters"], 7, "its layer requires .3, 3, 3, 6, 7."),
         (
             [*LAYERS, 2, "config", "activation"],
             "softmax",
@@ -503,17 +504,17 @@ GROUP = ["weightsManifest", 0]
         ([*LAYERS, 0, "config", "batch_input_shape"], [None, 64, 64, 64, 1], "take .256, 256, 256, 1."),
         ([*LAYERS, 0, "config", "batch_input_shape"], [None, 256, 256, 1 << 60, 1], "must be .null, D, H, W, channels"),
         ([*CONFIG, "output_layers"], [["conv3d_0", 0, 0]], "its output the last one"),
-        ([*GROUP, "paths"], ["../model.bin"], "the plain name of a file in the same folder"),
+        ([*GROUP, "paths"], ["../model.bin"], "the plain name of a file beside it"),
         ([*GROUP, "paths"], ["/etc/passwd"], "the plain name of a file"),
         ([*GROUP, "paths"], ["a\\b.bin"], "the plain name of a file"),
-        ([*GROUP, "paths"], ["other.bin"], "other.bin is missing: it has the weights"),
+        ([*GROUP, "paths"], ["other.bin"], "other.bin is missing: it has weights"),
         ([*GROUP, "paths"], ["model.bin", "model.bin"], "bytes, but model.json declares"),
-        ([*GROUP, "weights"], [], "bytes, but model.json declares 0"),
+        ([*GROUP, "weights"], [], "does not list conv3d_0/kernel"),
         ([*GROUP, "weights", 0, "name"], "evil", "lists 'evil', which no layer has"),
         ([*GROUP, "weights", 1, "name"], "conv3d_0/kernel", "lists it twice"),
         ([*GROUP, "weights", 0, "shape"], [3, 3, 3, 1, 1 << 50], "its layer requires"),
         ([*GROUP, "weights", 0, "dtype"], "uint8", "stored as 'uint8'"),
-        ([*GROUP, "weights", 0, "quantization"], {"dtype": "uint8", "scale": 1, "min": 0}, "only float32 without"),
+        ([*GROUP, "weights", 0, "quantization"], {"dtype": "uint8", "scale": 1, "min": 0}, "only float32 is read"),
         (["weightsManifest"], [7], "does not list 'paths' and 'weights'"),
         (["weightsManifest"], {}, "has no 'modelTopology' and 'weightsManifest'"),
     ],
@@ -527,6 +528,21 @@ def test_what_is_no_meshnet_is_refused_with_the_entry_at_fault(write_brainchop, 
     with pytest.raises(ModelError, match=sentence) as refused:
         open_model(folder)
     assert str(folder) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "network, sentence",
+    [
+        ({"kernels": 5}, "layer 'conv3d_0' must have a kernel of 3 x 3 x 3"),
+        ({"widths": (6, 7, 6)}, "layer 'conv3d_1' has 7 filters .* the first layer has 6"),
+        ({"activation": "tanh"}, "activation 'tanh' of MeshNet is not one of relu, elu"),
+        ({"dilations": (1,) * 65}, "must be a list of 1 to 64 numbers"),
+        ({"dilations": ()}, "after others"),
+    ],
+)
+def test_a_chain_of_convolutions_that_is_no_meshnet_is_refused(write_brainchop, network, sentence):
+    with pytest.raises(ModelError, match=sentence):
+        summarize(write_brainchop(**network)[0])
 
 
 @pytest.mark.parametrize(
@@ -556,6 +572,20 @@ def test_weights_of_another_length_or_that_are_no_numbers_are_refused(write_brai
     file.write_bytes(whole[:400] + b"\xff\xff\xff\xff" + whole[404:])
     with pytest.raises(ModelError, match="values that are not finite"):
         open_model(folder)
+
+
+def test_all_its_files_count_for_the_identity_of_a_model(write_brainchop):
+    from ClassScaleSegLib.models.identity import model_sha256
+
+    folder, _arrays = write_brainchop()
+    digests = {model_sha256(folder)}
+    for file in ("model.json", "model.bin", "colormap.json"):
+        content = (folder / file).read_bytes()
+        changed = content + b" " if file.endswith("json") else b"\x01" + content[1:]
+        (folder / file).write_bytes(changed)
+        digests.add(model_sha256(folder))
+        (folder / file).write_bytes(content)
+    assert len(digests) == 4
 
 
 def test_damaged_files_are_refused_or_give_a_network(write_brainchop, tmp_path):

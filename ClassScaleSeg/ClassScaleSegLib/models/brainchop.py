@@ -21,7 +21,7 @@ from .foreign import CONFIGURATION, Foreign
 from .json_checks import short
 from .meshnet import KERNEL, check_meshnet
 from .preprocessing import ENTRY
-from .tfjs import MAX_WEIGHTS, MODEL, Chain, is_plain_name, read_arrays, read_chain
+from .tfjs import MODEL, Chain, Group, read_arrays, read_chain
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +56,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+def members(files: Files) -> list[str]:
+    """Return the names of the files of a model; see :class:`.foreign.Reader`."""
+    chain, groups = read_chain(files)
+    weights = [path for group in groups for path in group.paths]
+    colours = _colours(files, chain.convolutions[-1].filters)
+    return [MODEL, *weights, *([] if colours is None else [colours])]
+
+
 def describe(files: Files) -> Foreign:
     """Describe a model; see :class:`.foreign.Reader`."""
     chain, groups = read_chain(files)
@@ -70,7 +78,7 @@ def describe(files: Files) -> Foreign:
     names = {**unique_names(table), 0: "background"}
     labels = {f"{name} ({value})" if name == "ignore" else name: value for value, name in names.items()}
     dataset = {"channel_names": {"0": "T1"}, "labels": labels}
-    settings = {**USUAL, **SETTINGS.get(_checksum(files, groups) or "", {})}
+    settings = {**USUAL, **SETTINGS.get(_checksum(files, groups), {})}
     plans = {
         "dataset_name": files.name,
         "plans_name": "Brainchop",
@@ -94,7 +102,7 @@ def read_weights(files: Files) -> tuple[str, dict[str, torch.Tensor]]:
     import torch
 
     chain, groups = read_chain(files)
-    arrays = read_arrays(files, chain, groups)
+    arrays = read_arrays(files, groups)
     tensors = {}
     for number, layer in enumerate(chain.convolutions):
         last = number == len(chain.convolutions) - 1
@@ -140,8 +148,7 @@ def _table(files: Files, classes: int) -> LabelTable:
     """
     names: list[Any] = [f"class {value}" for value in range(classes)]
     colours: list[Any] = [segment_color(value) for value in range(classes)]
-    file = next((name for name in (COLOURS.replace(".", f"{classes}."), COLOURS) if name in files), None)
-    if file is not None:
+    if (file := _colours(files, classes)) is not None:
         content = read_json(files, file)
         with named(files.where(file)):
             names, *channels = (_column(content, key, classes) for key in ("labels", "R", "G", "B"))
@@ -155,6 +162,10 @@ def _table(files: Files, classes: int) -> LabelTable:
     return LabelTable(tuple(replace(label, color=tuple(colour)) for label, colour in pairs))
 
 
+def _colours(files: Files, classes: int) -> str | None:
+    return next((name for name in (COLOURS.replace(".", f"{classes}."), COLOURS) if name in files), None)
+
+
 def _column(content: dict, key: str, classes: int) -> list[Any]:
     column = content.get(key)
     if not isinstance(column, list) or len(column) != classes:
@@ -163,13 +174,11 @@ def _column(content: dict, key: str, classes: int) -> list[Any]:
     return column
 
 
-def _checksum(files: Files, groups: list[dict]) -> str | None:
-    """Return the SHA-256 of the weights, if they are one file, as Brainchop's are."""
-    try:
-        ((path,),) = (group["paths"] for group in groups)
-    except (KeyError, TypeError, ValueError):
-        return None
-    if not is_plain_name(path) or path not in files or files.size(path) > MAX_WEIGHTS:
-        return None
-    with files.open(path) as stream:
-        return hashlib.sha256(stream.read()).hexdigest()
+def _checksum(files: Files, groups: tuple[Group, ...]) -> str:
+    """Return the SHA-256 of the weights, file after file."""
+    digest = hashlib.sha256()
+    for group in groups:
+        for path in group.paths:
+            with files.open(path) as stream:
+                digest.update(stream.read())
+    return digest.hexdigest()

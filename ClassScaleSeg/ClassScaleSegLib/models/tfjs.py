@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,21 +65,42 @@ class Chain:
     convolutions: tuple[Convolution, ...]
 
 
-def read_chain(files: Files) -> tuple[Chain, list[dict]]:
-    """Read ``model.json``.
+class Group(NamedTuple):
+    """Arrays whose numbers are in the same files, one after another.
 
-    :returns: the layers, and the groups of the manifest, which are not checked yet.
-    :raises ModelError: if it is no such chain; the message names the layer at fault.
+    :ivar paths: names of the files, which are beside ``model.json``.
+    :ivar arrays: shapes of the arrays by name, in their order.
+    """
+
+    paths: tuple[str, ...]
+    arrays: dict[str, tuple[int, ...]]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers they have together."""
+        return sum(math.prod(shape) for shape in self.arrays.values())
+
+
+def read_chain(files: Files) -> tuple[Chain, tuple[Group, ...]]:
+    """Read ``model.json``, and compare it with the sizes of the files with weights.
+
+    :returns: the layers, and where their arrays are.
+    :raises ModelError: if it is no such chain, or if an array is missing, not expected, quantised or of another shape,
+        or if files have more or fewer bytes; the message names the layer, the array or the file at fault.
     """
     content = read_json(files, MODEL)
     with named(files.where(MODEL)):
-        topology, groups = content.get("modelTopology"), content.get("weightsManifest")
-        if not isinstance(topology, dict) or not isinstance(groups, list):
+        topology, manifest = content.get("modelTopology"), content.get("weightsManifest")
+        if not isinstance(topology, dict) or not isinstance(manifest, list):
             raise ModelError(
                 "It has no 'modelTopology' and 'weightsManifest': it is not a model in TensorFlow.js's format for "
                 "layers (layers-model)."
             )
-        return _chain(topology.get("model_config", topology)), groups
+        chain = _chain(topology.get("model_config", topology))
+        groups = _groups(manifest, _shapes(chain))
+    for group in groups:
+        _check_sizes(files, group)
+    return chain, groups
 
 
 def _chain(model: Any) -> Chain:
@@ -178,93 +199,86 @@ def _activation(options: dict) -> str:
     return value
 
 
-def read_arrays(files: Files, chain: Chain, groups: list[dict]) -> dict[str, np.ndarray]:
-    """Read the kernels and biases of a chain.
-
-    :param groups: the manifest, as :func:`read_chain` returns it.
-    :returns: float32 arrays by name: kernels ``(x, y, z, in, out)``, and biases ``(out,)`` of layers that have one.
-    :raises ModelError: if an array is missing, not expected, quantised or of another shape, if the files have more or
-        fewer bytes, or if a number is not finite.
-    """
-    wanted: dict[str, tuple[int, ...]] = {}
+def _shapes(chain: Chain) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of a chain by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
     channels = chain.shape[3]
     for layer in chain.convolutions:
-        wanted[f"{layer.name}/kernel"] = (*layer.kernel, channels, layer.filters)
+        shapes[f"{layer.name}/kernel"] = (*layer.kernel, channels, layer.filters)
         if layer.bias:
-            wanted[f"{layer.name}/bias"] = (layer.filters,)
+            shapes[f"{layer.name}/bias"] = (layer.filters,)
         channels = layer.filters
-    total = sum(4 * math.prod(shape) for shape in wanted.values())
+    return shapes
+
+
+def _groups(manifest: list[Any], shapes: dict[str, tuple[int, ...]]) -> tuple[Group, ...]:
+    """Return the groups of a manifest, which together have exactly the arrays with these shapes."""
+    total = sum(4 * math.prod(shape) for shape in shapes.values())
     if total > MAX_WEIGHTS:
-        raise ModelError(f"{files.where(MODEL)}: its weights would have {total} bytes. At most {MAX_WEIGHTS} are read.")
+        raise ModelError(f"its weights would have {total} bytes. At most {MAX_WEIGHTS} are read.")
+    groups: list[Group] = []
+    found: set[str] = set()
+    for entry in manifest:
+        paths, arrays = (entry.get(key) if isinstance(entry, dict) else None for key in ("paths", "weights"))
+        if not isinstance(paths, list) or not 1 <= len(paths) <= MAX_FILES or not isinstance(arrays, list):
+            raise ModelError("a group of its 'weightsManifest' does not list 'paths' and 'weights'.")
+        for path in paths:
+            if not isinstance(path, str) or not re.fullmatch(r"\w[\w.-]{0,200}", path):
+                raise ModelError(f"the weights are in {short(path)}; the plain name of a file beside it is expected.")
+        names = [_array(array, shapes, found) for array in arrays]
+        groups.append(Group(tuple(paths), {name: shapes[name] for name in names}))
+    missing = next((name for name in shapes if name not in found), None)
+    if missing is not None:
+        raise ModelError(f"its 'weightsManifest' does not list {missing}.")
+    return tuple(groups)
+
+
+def _array(array: Any, shapes: dict[str, tuple[int, ...]], found: set[str]) -> str:
+    """Return the name of an array in the manifest, and add it to those found."""
+    name = array.get("name") if isinstance(array, dict) else None
+    if not isinstance(name, str) or name not in shapes or name in found:
+        raise ModelError(f"its 'weightsManifest' lists {short(name)}, which no layer has, or lists it twice.")
+    shape, stored = array.get("shape"), array.get("quantization") or array.get("dtype")
+    if shape != list(shapes[name]):
+        raise ModelError(f"{name} has the shape {short(shape)}; its layer requires {list(shapes[name])}.")
+    if stored != "float32":
+        raise ModelError(f"{name} is stored as {short(stored)}; only float32 is read. Convert it without quantisation.")
+    found.add(name)
+    return name
+
+
+def _check_sizes(files: Files, group: Group) -> None:
+    """Check that the files of a group are there, and have as many bytes as its arrays."""
+    for path in group.paths:
+        if path not in files:
+            raise ModelError(f"{files.where(path)} is missing: it has weights. Get it from where {MODEL} is from.")
+    size = sum(files.size(path) for path in group.paths)
+    if size != 4 * group.numbers:
+        where = files.where(group.paths[0])
+        raise ModelError(f"{where}: the weights have {size} bytes, but {MODEL} declares {4 * group.numbers}.")
+
+
+def read_arrays(files: Files, groups: tuple[Group, ...]) -> dict[str, np.ndarray]:
+    """Read the kernels and biases of a chain.
+
+    :param groups: as :func:`read_chain` returns them.
+    :returns: float32 arrays by name: kernels ``(x, y, z, in, out)``, and biases ``(out,)`` of layers that have one.
+    :raises ModelError: if a number is not finite.
+    """
     found: dict[str, np.ndarray] = {}
     for group in groups:
-        with named(files.where(MODEL)):
-            paths, names = _group(group, wanted, found)
-        numbers = _numbers(files, paths, sum(math.prod(wanted[name]) for name in names))
+        content = bytearray()
+        for path in group.paths:
+            with files.open(path) as stream:
+                content += stream.read(4 * group.numbers + 1 - len(content))
+        with named(files.where(group.paths[0])):
+            if len(content) != 4 * group.numbers:
+                raise ModelError("It changed while it was read.")
+            numbers = np.frombuffer(content, "<f4").astype(np.float32)
+            if not np.isfinite(numbers).all():
+                raise ModelError("It has values that are not finite: it is damaged; get it again.")
         start = 0
-        for name in names:
-            shape = wanted[name]
+        for name, shape in group.arrays.items():
             found[name] = numbers[start : start + math.prod(shape)].reshape(shape)
             start += math.prod(shape)
-    missing = next((name for name in wanted if name not in found), None)
-    if missing is not None:
-        raise ModelError(f"{files.where(MODEL)}: its 'weightsManifest' does not list {missing}.")
     return found
-
-
-def _group(group: Any, wanted: dict[str, tuple[int, ...]], found: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the files of a group, and the names of the arrays in them, which have the shapes that are wanted."""
-    paths = group.get("paths") if isinstance(group, dict) else None
-    arrays = group.get("weights") if isinstance(group, dict) else None
-    if not isinstance(paths, list) or not 1 <= len(paths) <= MAX_FILES or not isinstance(arrays, list):
-        raise ModelError("a group of its 'weightsManifest' does not list 'paths' and 'weights'.")
-    for path in paths:
-        if not is_plain_name(path):
-            raise ModelError(
-                f"the weights are in {short(path)}; the plain name of a file in the same folder is expected."
-            )
-    names: list[str] = []
-    for array in arrays:
-        name = array.get("name") if isinstance(array, dict) else None
-        if not isinstance(name, str) or name not in wanted or name in found or name in names:
-            raise ModelError(f"its 'weightsManifest' lists {short(name)}, which no layer has, or lists it twice.")
-        if array.get("shape") != list(wanted[name]):
-            raise ModelError(
-                f"{name} has the shape {short(array.get('shape'))}; its layer requires {list(wanted[name])}."
-            )
-        if array.get("dtype") != "float32" or array.get("quantization") is not None:
-            raise ModelError(
-                f"{name} is stored as {short(array.get('quantization') or array.get('dtype'))}; only float32 without "
-                "quantisation is read. Convert the model without quantisation."
-            )
-        names.append(name)
-    return paths, names
-
-
-def is_plain_name(path: Any) -> bool:
-    """Tell whether a value is the name of a file, without a folder."""
-    return isinstance(path, str) and re.fullmatch(r"\w[\w.-]{0,200}", path) is not None
-
-
-def _numbers(files: Files, paths: list[str], count: int) -> np.ndarray:
-    """Return the numbers in files, of which there must be so many."""
-    for path in paths:
-        if path not in files:
-            raise ModelError(
-                f"{files.where(path)} is missing: it has the weights. Get it from where model.json is from."
-            )
-    size = sum(files.size(path) for path in paths)
-    if size != 4 * count:
-        raise ModelError(
-            f"{files.where(paths[0])}: the weights have {size} bytes, but model.json declares {4 * count}."
-        )
-    content = bytearray()
-    for path in paths:
-        with files.open(path) as stream:
-            content += stream.read(4 * count + 1 - len(content))
-    if len(content) != 4 * count:
-        raise ModelError(f"{files.where(paths[0])}: the weights changed while they were read.")
-    numbers = np.frombuffer(content, "<f4").astype(np.float32)
-    if not np.isfinite(numbers).all():
-        raise ModelError(f"{files.where(paths[0])} has values that are not finite: it is damaged; get it again.")
-    return numbers
