@@ -60,13 +60,6 @@ class Options:
         "number of CPU threads (default: OMP_NUM_THREADS, or all cores but one; of two cores, both)",
         metavar="N",
     )
-    interpolation: str = _option(
-        "linear",
-        str,
-        "from the voxels of the model to those of the image: between all classes, or copy the nearest label, as "
-        "Auto3DSeg does",
-        choices=("linear", "nearest"),
-    )
     folds: tuple[str | int, ...] | None = _option(
         None, tuple, "folds to average, such as 0 1 2 (default: all)", metavar="FOLD"
     )
@@ -116,6 +109,13 @@ class Options:
     )
     locate_margin: float = _option(
         20.0, float, "margin around what the coarse model has found, in mm", metavar="MM", most=1000, zero=True
+    )
+    interpolation: str = _option(
+        "linear",
+        str,
+        "from the voxels of the model to those of the image: between all classes, or copy the nearest label, as "
+        "Auto3DSeg does",
+        choices=("linear", "nearest"),
     )
 
     def __post_init__(self) -> None:

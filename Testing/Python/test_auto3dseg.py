@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from live_tensors import Live
-from odd_json import WEIRD
+from odd_json import WEIRD, entries
 
 pytest.importorskip("monai")
 from ClassScaleSegLib import open_model, pack, segment  # noqa: E402
@@ -340,6 +342,32 @@ def test_an_image_without_foreground_or_of_another_kind_is_a_sentence(package, t
     assert segment(constant, model, device="cpu").labels.shape == (20, 20, 20)
     with pytest.raises(ClassScaleError, match="interpolation"):
         segment(constant, model, device="cpu", interpolation="cubic")
+
+
+def test_whatever_stands_in_the_plans_of_its_bundle_it_opens_or_says_why_not(package, tmp_path):
+    bundle = tmp_path / "bundle"
+    with zipfile.ZipFile(pack(package(), tmp_path / "bundle.zip")) as archive:
+        archive.extractall(bundle)
+    plans, manifest = (json.loads((bundle / name).read_text()) for name in ("plans.json", "manifest.json"))
+    random, opened, refused = np.random.default_rng(2), 0, 0
+    for path in [path for path in entries(plans) if path[0] == "configurations"]:
+        for value in [*WEIRD, "monai.networks.nets.UNet", "meanstd", "auto3dseg", "conform"]:
+            content = node = copy.deepcopy(plans)
+            for key in path[:-1]:
+                node = node[key]
+            node[path[-1]] = value
+            text = json.dumps(content).encode()
+            (bundle / "plans.json").write_bytes(text)
+            member = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+            changed = {**manifest, "members": {**manifest["members"], "plans.json": member}}
+            (bundle / "manifest.json").write_text(json.dumps(changed))
+            try:
+                (summarize if random.random() < 0.95 else open_model)(bundle)
+                opened += 1
+            except ModelError as error:
+                refused += 1
+                assert len(str(error)) < 700 + len(str(bundle)), (path, value)
+    assert refused > 300 and opened > 20
 
 
 def test_the_nearest_label_is_copied_for_models_of_nnunet_too():

@@ -129,7 +129,7 @@ def _options(layer: Any) -> dict:
 
 def _list(arguments: dict, key: str) -> list:
     value = arguments[key]
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) or any(isinstance(entry, list) for entry in value):
         raise ModelError(f"{key} {short(value)} must be a list of whole numbers.")
     return list(value)
 
