@@ -20,6 +20,7 @@ WITH_TORCH = {
     "inference.windows",
     "models.checkpoint",
     "models.low_rank",
+    "models.meshnet_network",
     "models.network",
     "models.projection",
 }
