@@ -6,7 +6,7 @@ Networks with random weights, 32 filters and four levels, on a CT-like field of 
 becomes 100 x 100 x 80 of 1.5 mm: 27 windows of 64^3. MONAI's pipeline is that of SlicerMONAIAuto3DSeg
 (``monai_pipeline.py``): its transforms, inferer and network, nearest labels on the way back. Ours is run in the same
 way (``interpolation="nearest"``), whose labels are compared, and as it is by default, with the basis interpolated. Each
-runs in its own process on one thread; seconds are those of the processor, because other work may run beside.
+runs in its own process on one thread, 1000 classes by our engine alone; seconds are those of the processor, because other work may run beside.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from measure import Bar, in_own_process, parse, peak_bytes, report, reset_peak, resident_bytes
 
-CLASSES = (20, 117)
+CLASSES = (20, 117, 1000)  # with 20, fewer than the 32 filters, the logits are the smaller basis
 SIZE, PATCH, FILTERS, LEVELS = (150, 150, 120), [64, 64, 64], 32, [1, 2, 2, 4]
 QUICK_SIZE, QUICK_PATCH, QUICK_FILTERS = (60, 60, 60), [32, 32, 32], 8
 
@@ -81,23 +81,25 @@ def main() -> int:
         folder = options.root / f"{'quick' if options.quick else 'full'}-{classes}"
         write(folder, classes, options.quick)
         found, row = {}, {"classes": classes}
-        for way in ("MONAI", "nearest", "linear"):
+        for way in ("MONAI", "nearest", "linear") if classes < 1000 else ("linear",):
             output = str(options.root / f"{classes}-{way}.npy")
             done = in_own_process(__file__, folder=str(folder), way=way, output=output)
             found[way] = np.load(output)
             row |= {f"{way}_{key}": value for key, value in done.items()}
+        rows.append(row)
+        if "MONAI" not in found:
+            continue
         row["voxels"] = found["MONAI"].size
         row["differ"] = int(np.count_nonzero(found["MONAI"] != found["nearest"]))
         row["found"] = len(np.unique(found["MONAI"]))
         row["otherwise"] = int(np.count_nonzero(found["MONAI"] != found["linear"]))
         row["time"] = round(row["linear_seconds"] / row["MONAI_seconds"], 3)
         row["memory"] = round(row["linear_added_MiB"] / row["MONAI_added_MiB"], 3)
-        rows.append(row)
         bars.append(Bar(f"voxels that differ of a million, {classes} classes", row["differ"] / row["voxels"] * 1e6, 10))
         bars.append(Bar(f"time as a multiple of MONAI's, {classes} classes", row["time"], 1.05))
         bars.append(Bar(f"memory as a multiple of MONAI's, {classes} classes", row["memory"], 1))
-    growth = rows[1]["linear_added_MiB"] - rows[0]["linear_added_MiB"]
-    bars.append(Bar("MiB that memory grows from 20 to 117 classes", growth, 32))
+    growth = rows[2]["linear_added_MiB"] - rows[1]["linear_added_MiB"]
+    bars.append(Bar("MiB that memory grows from 117 to 1000 classes", growth, 32))
     return report(options, "auto3dseg", rows, bars)
 
 

@@ -63,7 +63,7 @@ class Backbone:
 
     def _forward(self, network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Return ``network(x)``, ``(1, r, *patch)``, with as little memory as is sensible on the device of ``x``."""
-        if x.device.type == "cpu" and isinstance(network, MeshNet):
+        if x.device.type == "cpu" and (isinstance(network, MeshNet) or hasattr(network, "up_layers")):
             return SlabUNet(network, self._check)(x)
         if not hasattr(network, "decoder"):  # no U-Net of nnU-Net
             self._check()

@@ -51,7 +51,7 @@ class ModelSize:
     channels: int  # of the input
     residual: bool = False  # the encoder has residual blocks
     transpose: tuple[int, ...] = (0, 1, 2)  # for each axis of the model, the axis (z, y, x) of the image
-    peak_channels: int = 0  # numbers for each voxel of the patch where memory peaks; 0 for a U-Net of nnU-Net
+    peak_channels: int = 0  # of a Primus, numbers for each voxel of the patch where its memory peaks
     grows: bool = False  # the basis is the logits, because the network has no projection
     preprocessing: Preprocessing | None = None  # nnU-Net's
 
@@ -199,7 +199,7 @@ def estimate(
     image = 4 * size.channels * math.prod(grid if at_once else whole)  # of which a box is copied
     share, beside = _IN_SLABS[size.residual]
     peak, in_slabs = int(_PEAK_MAPS * maps), int(share * maps) + min(beside, 2 * maps)
-    if size.peak_channels:  # it is not run slab by slab
+    if size.peak_channels:  # a Primus is not run slab by slab
         peak = in_slabs = 4 * size.peak_channels * voxels
     return Estimate(
         grid=grid,

@@ -1,4 +1,4 @@
-"""Run a U-Net or a MeshNet on a CPU with a fraction of the memory that its modules would take, and faster.
+"""Run U-Nets, SegResNetDS and MeshNet on a CPU with a fraction of the memory that their modules would take, and faster.
 
 A feature map of the full resolution is large: 256 MiB for 32 channels of 128^3 voxels. Module by module, five of them
 exist at once, reordered copies that the library makes included. Here, a convolution works through slabs along the first
@@ -30,9 +30,10 @@ _ACTIVATIONS = tuple(ACTIVATIONS.values())
 
 
 class SlabUNet:
-    """A U-Net or a MeshNet as one function from a patch to its last feature map.
+    """A network as one function from a patch to its last feature map.
 
-    :param network: a ``PlainConvUNet``, ``ResidualEncoderUNet``, ``ResidualUNet`` or ``MeshNet`` in evaluation mode.
+    :param network: a ``PlainConvUNet``, ``ResidualEncoderUNet``, ``ResidualUNet``, ``SegResNetDS`` or ``MeshNet`` in
+        evaluation mode.
     :param check: called before each slab; an exception that it raises ends the call.
     """
 
@@ -50,6 +51,8 @@ class SlabUNet:
         if isinstance(self._network, MeshNet):
             x = self._run(self._network.layers, x, own=True)
             return self._run(self._network.seg_layers[-1], x, own=True)
+        if hasattr(self._network, "up_layers"):
+            return self._segresnet(self._network, x)
         encoder: Any = self._network.encoder
         decoder: Any = self._network.decoder
         if getattr(encoder, "stem", None) is not None:
@@ -65,6 +68,46 @@ class SlabUNet:
             for block in others:
                 x = self._run(block, x, own=True)
         return self._run(decoder.seg_layers[-1], x, own=True)
+
+    def _segresnet(self, network: Any, x: torch.Tensor) -> torch.Tensor:
+        """Run MONAI's SegResNetDS, whose decoder adds the skips to the upsampled maps."""
+        x = self._run(network.encoder.conv_init, x, own=False)
+        skips = []
+        for level in network.encoder.layers:
+            for block in level["blocks"]:
+                x = self._preactivated(block, x)
+            skips.append(x)
+            x = self._run(level["downsample"], x, own=False)
+        x = skips.pop()
+        for level in network.up_layers:
+            x = self._add_upsampled(level["upsample"].deconv, x, skips.pop())
+            for block in level["blocks"]:
+                x = self._preactivated(block, x)
+        return self._run(level["head"], x, own=True)
+
+    def _preactivated(self, block: Any, x: torch.Tensor) -> torch.Tensor:
+        """Run a residual block whose convolutions come after normalisation and activation; ``x`` is overwritten."""
+        y = _empty(x, x.shape[1], x.shape[2:]).copy_(x)
+        for norm, activation, conv in (
+            (block.norm1, block.act1, block.conv1),
+            (block.norm2, block.act2, block.conv2),
+        ):
+            y = self._run(conv, _pointwise(activation, _normalized(norm, y)), own=True)
+        return x.add_(y)
+
+    def _add_upsampled(self, upsample: Any, x: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+        """Add what a transposed convolution makes of ``x`` to a map, in place.
+
+        :param upsample: along the first axis, it has a kernel of 3 and doubles the rows, or a kernel of 1.
+        """
+        factor, reach = upsample.stride[0], upsample.padding[0]
+        step = max(1, SLAB_BYTES // (4 * factor * total[0, :, 0].numel()))
+        for first in range(0, x.shape[2], step):
+            self._check()
+            last = min(first + step, x.shape[2])
+            rows = upsample(x[:, :, first : last + reach])  # the last row of a slab needs the one after it
+            total[:, :, factor * first : factor * last] += rows[:, :, : factor * (last - first)]
+        return total
 
     def _join(self, block: Any, sources: list[_Source]) -> torch.Tensor:
         """Run the first block of a decoder's stage on the concatenated channels of the sources.
@@ -242,6 +285,16 @@ def _finish(block: Any, x: torch.Tensor) -> torch.Tensor:
         elif not isinstance(module, nn.modules.dropout._DropoutNd):
             _pointwise(module, x)
     return x
+
+
+def _normalized(norm: Any, x: torch.Tensor) -> torch.Tensor:
+    """Apply a normalisation, in place if its kind allows it."""
+    if isinstance(norm, _INSTANCE_NORMS) and not norm.track_running_stats:
+        _normalize(norm, x)
+        return x
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats:
+        return _pointwise(norm, x)
+    return norm(x).contiguous(memory_format=_last(x))
 
 
 def _normalize(norm: Any, x: torch.Tensor) -> None:

@@ -93,6 +93,7 @@ NETWORKS: dict[str, Network] = {
         "networks.nets.segresnet_ds",
         _SEGRESNET,
         "up_layers",
+        residual=True,
         package=MONAI,
         features="init_filters",
         packages=("monai>=1.3",),

@@ -64,13 +64,11 @@ def count_parameters(entries: dict, channels: int, classes: int) -> int:
 def peak_channels(name: str, arguments: dict, features: int) -> int:
     """Return how many numbers for each voxel of the patch exist at once where the memory of a network peaks.
 
-    :param name: of the network; U-Nets of nnU-Net and a MeshNet are run slab by slab, and have no such number.
+    :param name: of the network; all but Primus are run slab by slab, and have no such number.
     :param arguments: `check_architecture` has checked them.
     :param features: channels of the last feature map, or of the last layer of a Primus without projection.
     """
-    if name == "SegResNetDS":
-        return segresnet.peak_channels(arguments)
-    if name == "MeshNet":
+    if not name.startswith("Primus"):
         return 0
     return primus.peak_channels(name, arguments, features)
 

@@ -20,8 +20,6 @@ _OPTIONS: dict[str, tuple[type, ...]] = {
     **{"inplace": (bool,), "affine": (bool,), "track_running_stats": (bool,), "num_groups": (int,)},
     **{"eps": (float, int), "momentum": (float, int), "negative_slope": (float, int)},
 }
-# feature maps of the first level that exist at once where memory peaks; `Testing/Python/test_auto3dseg.py` counts them
-_MAPS = 5.5
 _USUAL = {"act": "relu", "norm": "batch", "init_filters": 32, "blocks_down": [1, 2, 2, 4]}
 
 
@@ -61,11 +59,6 @@ def check_segresnet(name: str, given: dict, patch: list[int]) -> dict:
         if size % factor:
             raise ModelError(f"patch_size {patch} must be a multiple of {factor} along axis {axis}.")
     return arguments
-
-
-def peak_channels(arguments: dict) -> int:
-    """Return how many numbers for each voxel of the patch exist at once where the memory of a SegResNetDS peaks."""
-    return math.ceil(_MAPS * arguments["init_filters"])
 
 
 def count_segresnet(arguments: dict, channels: int, classes: int) -> int:

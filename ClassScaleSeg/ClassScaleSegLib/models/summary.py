@@ -55,8 +55,8 @@ class ModelFacts:
     :ivar channels: number of input channels.
     :ivar features: channels of one fold's basis; in a U-Net, also those of its first stage.
     :ivar residual: the encoder has residual blocks, which hold a second feature map.
-    :ivar peak_channels: numbers for each voxel of the patch where the memory of the network peaks; 0 for a U-Net of
-        nnU-Net, which is run slab by slab.
+    :ivar peak_channels: of a Primus, numbers for each voxel of the patch where its memory peaks; 0 for the others,
+        which are run slab by slab.
     :ivar projects: its last layer is a projection, so that memory does not grow with the number of classes.
     :ivar folds: names of the folds, such as ``("0", "1")`` or ``("all",)``.
     :ivar orientation: anatomical orientation, such as ``RAS``, to which images are turned before the network sees them;
@@ -285,7 +285,7 @@ def _describe(
         patch=tuple(int(entries["patch_size"][axis]) for axis in backward),
         features=features,
         residual=network.residual,
-        peak_channels=0 if network.unet else peak_channels(architecture, arguments, features),
+        peak_channels=peak_channels(architecture, arguments, features),
         projects=network.projects or entries.get(RANK_ENTRY) is not None,
         folds=folds,
         parameters=parameters,
