@@ -6,7 +6,8 @@ Networks with random weights, 32 filters and four levels, on a CT-like field of 
 becomes 100 x 100 x 80 of 1.5 mm: 27 windows of 64^3. MONAI's pipeline is that of SlicerMONAIAuto3DSeg
 (``monai_pipeline.py``): its transforms, inferer and network, nearest labels on the way back. Ours is run in the same
 way (``interpolation="nearest"``), whose labels are compared, and as it is by default, with the basis interpolated. Each
-runs in its own process on one thread, 1000 classes by our engine alone; seconds are those of the processor, because other work may run beside.
+runs in its own process on one thread, 1000 classes by our engine alone. Seconds are those of the processor, because
+other work may run beside.
 """
 
 from __future__ import annotations

@@ -288,6 +288,32 @@ def test_packages_that_are_missing_are_named_with_the_call_that_installs_them(sc
     assert len(asked) == 1
 
 
+def test_the_package_that_the_network_of_a_model_needs_is_asked_for_with_that_model_alone(
+    scene, logic, monkeypatch, tmp_path
+):
+    pytest.importorskip("monai")
+    from ClassScaleSegPanel import install
+    from monai_pipeline import configuration, network_of, write_package
+
+    config = configuration()
+    model = write_package(tmp_path / "mini-v1.0.0", config, network_of(config))
+    assert install.packages_of(model) == ("monai>=1.3",) and install.packages_of("toy-120") == ()
+    volume, found = add_volume(np.full((30, 30, 30), 60, np.int16)), install._is_installed
+    monkeypatch.setattr(install, "_is_installed", lambda wanted: not wanted.startswith("monai") and found(wanted))
+    with pytest.raises(ClassScaleError, match="Python packages are missing: monai>=1.3. To install them"):
+        logic.segment(volume, model)
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
+    logic.installDependencies()
+    assert asked == []
+    with pytest.raises(ClassScaleError, match="cannot segment without these Python packages: monai>=1.3"):
+        logic.installDependencies(model)
+    assert "monai>=1.3" in asked[0]
+    monkeypatch.setattr(install, "_is_installed", found)
+    node = logic.segment(volume, model, device="cpu", interpolation="nearest", keep_empty=True)
+    assert node.GetSegmentation().GetNumberOfSegments() == 11
+
+
 def test_a_folder_that_cannot_be_made_is_a_sentence(scene, logic, monkeypatch):
     make = Path.mkdir
 
