@@ -404,20 +404,20 @@ def sections() -> list[str]:
         ),
         section(
             "21. Models of Auto3DSeg",
-            "Networks with random weights, 32 filters and four levels, on a field of 150 x 150 x 120 voxels of 1 mm that "
-            "becomes 100 x 100 x 80 of 1.5 mm, in 27 windows of 64^3. MONAI is the pipeline of SlicerMONAIAuto3DSeg: "
-            "MONAI's transforms, network and inferer. nearest copies labels as it does; linear, our default, interpolates "
-            "between the classes. differ: voxels that nearest labels otherwise than MONAI. otherwise: the same for "
-            "linear; random weights make a field of tiny pieces, so that they are many. Seconds of the processor, one "
-            "thread; memory without that of the interpreter and the model.",
+            "Networks with random weights, 32 filters and four levels, on a field of 150 x 150 x 120 voxels of 1 mm"
+            " that becomes 100 x 100 x 80 of 1.5 mm, in 27 windows of 64^3. MONAI is the pipeline of "
+            "SlicerMONAIAuto3DSeg: MONAI's transforms, network and inferer. nearest copies labels as it does; "
+            "linear, our default, interpolates between the classes. differ: voxels that nearest labels otherwise "
+            "than MONAI. otherwise: the same for linear; random weights make a field of tiny pieces, so that they "
+            "are many. Seconds of the processor, one thread; memory without that of the interpreter and the model.",
             ("auto3dseg", command("auto3dseg"), with_bars()),
         ),
         section(
             "22. A published MeshNet on real heads",
-            "Brainchop's model21_104class, whose weights are not part of this project, on heads of MICCAI 2012. plain is "
-            "an independent forward pass; conformed: our engine on the same conformed head, whose labels must be the "
-            "same; ours: our engine on the original image. Dice with structures drawn by hand. The seconds are those of "
-            "the processor, one thread; memory without that of the interpreter.",
+            "Brainchop's model21_104class, whose weights are not part of this project, on heads of MICCAI 2012. "
+            "plain is an independent forward pass; conformed: our engine on the same conformed head, whose labels "
+            "must be the same; ours: our engine on the original image. Dice with structures drawn by hand. The "
+            "seconds are those of the processor, one thread; memory without that of the interpreter.",
             ("meshnet", command("meshnet") + " --weights FOLDER", with_bars()),
         ),
     ]
