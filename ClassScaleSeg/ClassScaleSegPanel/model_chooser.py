@@ -1,4 +1,4 @@
-"""The model row of the panel: the list of models, their download, and models that the user adds by dialog or drop."""
+"""The model row of the panel: the list of models, which can be searched, their download, and models that users add."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ class ModelChooser:
         self._on_chosen, self._on_changed = on_chosen, on_changed
         self.card_dialog: qt.QDialog | None = None
         self._entries: dict[str, Entry] = {}
+        self._structures: dict[str, tuple[str, ...]] = {}  # of models in which was searched, by their ids
+        self._advice = ""  # what could be searched instead, if no model fits
         self._menu, folder = qt.QMenu(), qt.QFileDialog.getExistingDirectory
         address = _("Web address (URL) of a zip file:")
         for text, slot in (
@@ -55,6 +57,8 @@ class ModelChooser:
         ui.modelMenuButton.setMenu(self._menu)
         ui.downloadButton.connect("clicked(bool)", lambda: self._download())
         self._box.connect("currentIndexChanged(int)", lambda index: on_chosen(self._box.itemData(index)))
+        ui.modelSearchBox.connect("textChanged(QString)", lambda text: self._search())
+        ui.modelSearchBox.connect("returnPressed()", lambda: self._box.showPopup())
         self.reload()
 
     def reload(self) -> None:
@@ -67,14 +71,35 @@ class ModelChooser:
             tell_error(str(error), _("Model catalogue"))
             entries = ()
         self._entries = {entry.id: entry for entry in entries}
+        self._structures = {}
+        self._list()
+        self._state.model = self._state.locating = None
+        self._on_changed()
+
+    def _search(self) -> None:
+        self._list()
+        self.render()
+
+    def _list(self) -> None:
+        """List the models that the search box asks for, and the selected one."""
+        from ClassScaleSegLib.catalog.search import Search
+
+        search, entries = Search(self._ui.modelSearchBox.text), tuple(self._entries.values())
+        found, selected = search.find(entries, self._names), self._state.entry
+        self._advice = search.advice(entries, self._names) if entries and not found else ""
         with silent(self._box):
             self._box.clear()
             for entry in entries:
-                there = self._catalog.is_installed(entry)
-                shown = entry.name if there else _("{name} (not downloaded)").format(name=entry.name)
-                self._box.addItem(shown, entry.id)
-        self._state.model = self._state.locating = None
-        self._on_changed()
+                if entry in found or (selected is not None and entry.id == selected.id):
+                    there = self._catalog.is_installed(entry)
+                    shown = entry.name if there else _("{name} (not downloaded)").format(name=entry.name)
+                    self._box.addItem(shown, entry.id)
+
+    def _names(self, entry: Entry) -> tuple[str, ...]:
+        """Return what a model segments; of an embedded one it is read from its file, once."""
+        if entry.id not in self._structures:
+            self._structures[entry.id] = self._catalog.structures(entry)
+        return self._structures[entry.id]
 
     def add(self, source: str) -> None:
         """Add a model to the catalogue and select it. Errors are shown in a message box.
@@ -200,10 +225,12 @@ class ModelChooser:
     def render(self) -> None:
         """Show the model of the state."""
         state = self._state
+        if state.entry is not None and self._box.findData(state.model) < 0:
+            self._list()  # selected otherwise than in the list, in which it was not found
         with silent(self._box):
             self._box.setCurrentIndex(self._box.findData(state.model))
         self._ui.downloadButton.visible = state.entry is not None and not (state.summaries or state.fault)
-        self._ui.modelFactsLabel.text = escape(state.fault) or self._facts()
+        self._ui.modelFactsLabel.text = escape(state.fault or self._advice) or self._facts()
 
     def _facts(self) -> str:
         """Return what is known of the model, as rich text: classes, modality, voxel size, licence, notice."""

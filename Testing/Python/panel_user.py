@@ -239,6 +239,11 @@ class PanelUser(PanelChecks):
         if self.open and box.findData(model) >= 0:
             box.setCurrentIndex(box.findData(model))
 
+    @action(text=st.sampled_from(("", "toy", "cell 1000", "qqqq", "pancreas mr")))
+    def search_models(self, text: str) -> None:
+        if self.open:
+            self.panel.ui.modelSearchBox.setText(text)
+
     @action(
         choice=st.sampled_from(
             [("model", "gone"), ("model", ""), ("model", "toy-120"), ("classes", "cell 5\ncell 6"), ("classes", "x\ny")]

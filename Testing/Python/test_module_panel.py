@@ -486,3 +486,23 @@ def test_a_model_that_the_catalogue_locates_says_with_which_and_what_is_missing(
     known(*toy)
     parameters.model, parameters.locateWith = "fine", "coarse"  # the same model, by name
     assert ui.locateComboBox.currentText == "Coarse" and ui.applyButton.enabled
+
+
+def test_models_are_searched_by_what_they_segment_and_the_selected_one_stays(panel):
+    load_sample()
+    ui, parameters = panel.ui, panel.state.parameters
+    box, search = ui.modelComboBox, ui.modelSearchBox
+    listed = lambda: [box.itemData(index) for index in range(box.count)]  # noqa: E731
+    everything = listed()
+    assert len(everything) == len(panel.models._catalog.entries()) > 70
+    search.text = "Amygdala left"
+    assert listed() == ["toy-120", "head-mr-312", "meshnet-104"] and box.currentData == parameters.model == "toy-120"
+    box.setCurrentIndex(1)
+    assert parameters.model == "head-mr-312" and ui.modelFactsLabel.text.startswith("311 classes")
+    search.text = "pancras"
+    assert listed() == ["head-mr-312"] and "did you mean pancreas" in ui.modelFactsLabel.text
+    parameters.model = "toy-1000"  # by a scene or a script
+    assert box.currentData == "toy-1000" and "toy-1000" in listed()
+    search.text = ""
+    assert listed() == everything and box.currentData == "toy-1000"
+    assert ui.modelFactsLabel.text.startswith("1000 classes")
