@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.catalog.defaults import completed
@@ -16,7 +18,7 @@ from ClassScaleSegLib.errors import CatalogError, ClassScaleError
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.process.job import Job, read_job
 from ClassScaleSegLib.resources import resource
-from conftest import TOY
+from conftest import MODEL, TOY
 
 CELLS = tuple(f"cell {number}" for number in range(1, 121))
 NEED = LocateWith("coarse", ("cell 1", "cell 7"), 7.0)
@@ -99,13 +101,30 @@ def test_a_coarse_model_that_is_missing_is_told_with_two_ways_out(known, tmp_pat
     assert "Fine is not downloaded." in capsys.readouterr().err  # of the two, the model itself is told first
 
 
-def test_the_configuration_of_the_entry_chooses_among_several_models_of_a_zip(known, write_model, tmp_path):
+def test_the_configuration_of_the_entry_chooses_among_several_models_of_a_zip(known):
     chosen = (Part(file="toy-120.zip", configuration="3d_fullres"),)
     known(replace(COARSE, parts=chosen * 2), FINE)
     assert completed(["coarse"], Options()).configuration == "3d_fullres"
     assert completed(["coarse"], Options(configuration="2d")).configuration == "2d"
     for others in (["coarse", TOY], ["coarse", "fine"]):
         assert completed(others, Options(locate_with="none")).configuration is None
+
+
+def test_one_of_two_models_of_a_zip_runs_as_the_entry_says(known, write_model, tmp_path, capsys):
+    pytest.importorskip("nnunetv2")
+    sitk = pytest.importorskip("SimpleITK")
+    folder = write_model()
+    shutil.copytree(folder, folder.with_name(f"{MODEL}_other"))
+    two = Entry("two", "Two", classes=20, parts=(Part("https://a/two.zip", configuration=MODEL),))
+    known(two)
+    (catalog := Catalog()).place(two, two.parts[0]).parent.mkdir(parents=True)
+    archive = catalog.folder / "two" / "two"
+    shutil.make_archive(str(archive), "zip", folder.parent.parent, folder.parent.name)
+    assert main(["inspect", "two", "--json"]) == 0 and '"number of classes": 21' in capsys.readouterr().out
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((16, 16, 16), np.float32)), str(tmp_path / "image.nrrd"))
+    command = ["segment", str(tmp_path / "image.nrrd"), "-o", str(tmp_path / "out.seg.nrrd"), "--device", "cpu"]
+    assert main([*command, "-m", f"{archive}.zip"]) == 3 and "contains several models" in capsys.readouterr().err
+    assert main([*command, "-m", "two"]) == 0 and (tmp_path / "out.seg.nrrd").exists()
 
 
 def test_none_is_no_model_for_a_job_and_has_no_classes(tmp_path, monkeypatch):
