@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LabelTableError, ModelError, named
@@ -28,7 +27,11 @@ if TYPE_CHECKING:
     import torch
 
 MODEL, LABELS = "model.pt", "labels.csv"
-MAX_CLASSES = 65536
+MAX_CLASSES, MAX_CONFIG = 65536, 1 << 20
+_ENTRIES = (
+    *("network", "sigmoid", "normalize_mode", "intensity_bounds", "extra_modalities", "modality"),
+    *("orientation_ras", "crop_foreground", "roi_size", "resample_resolution"),
+)
 _NETWORK = "SegResNetDS"
 _KINDS = {  # the words of the configuration, and ours
     **{"none": "none", "range": "range", "ct": "range", "meanstd": "meanstd", "mri": "meanstd"},
@@ -101,19 +104,26 @@ def _config(content: Any) -> dict:
     config = content.get("config") if isinstance(content, dict) else None
     if not isinstance(config, dict) or not isinstance(content.get("state_dict"), dict):
         raise ModelError("It has no 'config' and 'state_dict': it is not a model of Auto3DSeg.")
-    return {str(key): _plain(value) for key, value in config.items()}
+    room = [MAX_CONFIG]
+    return {key: _plain(config[key], room) for key in _ENTRIES if key in config}
 
 
-def _plain(value: Any, depth: int = 8) -> Any:
-    """Return a value with lists for tuples and arrays; ``None`` for what is no plain value, or nested too deep."""
+def _plain(value: Any, room: list[int], depth: int = 8) -> Any:
+    """Return a value with lists for tuples and arrays; ``None`` for what is no plain value, or nested too deep.
+
+    :param room: how much the values may still have, of entries and letters; values may share others many times.
+    """
+    room[0] -= len(value) if isinstance(value, str | bytes | list | tuple | dict) else 1
+    if room[0] < 0:
+        raise ModelError(f"Its 'config' has more than {MAX_CONFIG} entries and letters: it is damaged.")
     if isinstance(value, str | int | float | bool) or value is None:
         return value
     if depth and isinstance(value, NumpyArray):
         return value.values()
-    if depth and isinstance(value, list | tuple) and not isinstance(value, Outline) and len(value) <= MAX_CLASSES:
-        return [_plain(entry, depth - 1) for entry in value]
-    if depth and isinstance(value, Mapping) and len(value) <= MAX_CLASSES:
-        return {str(key): _plain(entry, depth - 1) for key, entry in value.items()}
+    if depth and isinstance(value, list | tuple) and not isinstance(value, Outline):
+        return [_plain(entry, room, depth - 1) for entry in value]
+    if depth and isinstance(value, dict):
+        return {key: _plain(entry, room, depth - 1) for key, entry in value.items()}
     return None
 
 

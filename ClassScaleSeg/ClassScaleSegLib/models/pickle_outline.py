@@ -13,16 +13,19 @@ import zipfile
 from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import ModelError, reason
-from .files import MAX_JSON, ZIP_FAULTS
+from .files import ZIP_FAULTS
 from .plain_data import StandIn, stand_ins
 
 _OPERATIONS = (
     *("PROTO", "STOP", "MARK", "POP", "GLOBAL", "REDUCE", "BUILD", "NEWOBJ", "BINPERSID"),
     *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"),
     *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES"),
-    *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "EMPTY_SET", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT"),
 )
+
+
+MAX_PICKLE = 4 << 20  # bytes; of the largest network of Auto3DSeg it is below 0.2 MiB
 
 
 class Outline(NamedTuple):
@@ -42,7 +45,7 @@ class _Refused(Exception):
 
 
 def read_outline(stream: BinaryIO) -> Any:
-    """Return what a file contains that ``torch.save`` has written, each tensor as its `Outline`.
+    """Return what a file contains that ``torch.save`` has written, each tensor as its `Outline`, keys as text.
 
     :param stream: seekable, at its beginning.
     :raises ModelError: if it is truncated or damaged, or contains more than tensors and plain values.
@@ -50,7 +53,7 @@ def read_outline(stream: BinaryIO) -> Any:
     try:
         with zipfile.ZipFile(stream) as archive:
             member = next((info for info in archive.infolist() if info.filename.endswith("/data.pkl")), None)
-            if member is None or member.file_size > MAX_JSON or member.compress_type != zipfile.ZIP_STORED:
+            if member is None or member.file_size > MAX_PICKLE or member.compress_type != zipfile.ZIP_STORED:
                 raise ModelError("It cannot be read as a checkpoint: it was not written by torch.save.")
             content = archive.read(member)
     except ZIP_FAULTS as error:
@@ -87,11 +90,15 @@ def _names() -> dict[tuple[str, str], Any]:
     kinds = "Double Float Half BFloat16 Long Int Short Char Byte Bool".split()
     return {
         **found,
-        ("builtins", "set"): set,
+        ("builtins", "set"): StandIn,  # what is in it would be hashed
         ("collections", "OrderedDict"): _dictionary,
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch._utils", "_rebuild_parameter"): _parameter,
         **{("torch", f"{kind}Storage"): StandIn for kind in kinds},
+        **{
+            ("torch", name): StandIn
+            for name in ("Size", "device", "float16", "bfloat16", "float32", "float64", "int64")
+        },
     }
 
 
@@ -119,4 +126,22 @@ class _Reader(pickle._Unpickler):  # the one in Python, whose memory a number in
             raise _Refused(f"the state of a {type(found).__name__}")
         found.__setstate__(state)
 
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()  # type: ignore[attr-defined]
+        self._set([key, value])
+
+    def load_setitems(self) -> None:
+        self._set(self.pop_mark())  # type: ignore[attr-defined]
+
+    def _set(self, items: list[Any]) -> None:
+        found = self.stack[-1]  # type: ignore[attr-defined]
+        if not isinstance(found, dict):
+            raise _Refused(f"the items of a {type(found).__name__}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(key) not in (str, int):  # the hash of tuples may take for ever, or all of the stack
+                raise _Refused(f"a {type(key).__name__} as a key")
+            found[str(key)] = value
+
+    dispatch[pickle.SETITEM[0]] = load_setitem  # type: ignore[assignment]
+    dispatch[pickle.SETITEMS[0]] = load_setitems  # type: ignore[assignment]
     dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]

@@ -8,7 +8,6 @@ only NumPy numbers and arrays can be turned into values, because the axes for mi
 
 from __future__ import annotations
 
-import codecs
 import functools
 import re
 from collections.abc import Callable
@@ -96,12 +95,20 @@ def stand_ins() -> list[Any]:
         functions[f"{package}.multiarray._reconstruct"] = lambda *_: array()
     dtype = _renamed(type("_Dtype", (NumpyType,), {}), "numpy.dtype")
     array = _renamed(type("_Array", (NumpyArray,), {}), "numpy.ndarray")
-    return [codecs.encode, dtype, array, *plain, *(_renamed(function, name) for name, function in functions.items())]
+    functions["_codecs.encode"] = _encoded
+    return [dtype, array, *plain, *(_renamed(function, name) for name, function in functions.items())]
 
 
 def _renamed(found: Any, name: str) -> Any:
     found.__module__, _, found.__qualname__ = name.rpartition(".")
     return found
+
+
+def _encoded(text: Any, encoding: Any = None) -> Any:
+    """Return bytes, which the second pickle protocol writes as text in Latin 1; other encodings could be endless."""
+    if isinstance(text, str) and encoding in ("latin1", "latin-1"):
+        return text.encode("latin-1")
+    return StandIn()
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
