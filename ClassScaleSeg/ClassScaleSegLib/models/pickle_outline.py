@@ -71,7 +71,7 @@ def read_outline(stream: BinaryIO) -> Any:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, *_more: Any) -> Outline:
-    if not isinstance(size, tuple) or not all(type(side) is int and side >= 0 for side in size):
+    if not isinstance(size, tuple) or len(size) > 16 or not all(type(side) is int and side >= 0 for side in size):
         raise _Refused("a tensor without a shape")
     return Outline(size)
 

@@ -36,6 +36,7 @@ NAMES = (  # of types that hold plain values; none of these is imported
     ),
 )
 MAX_VALUES = 64  # of an array that is read; only a few axes are ever needed
+MAX_TEXT = 2048  # letters that stand for bytes; more are never needed, and a file could have them made many times
 
 
 class StandIn:
@@ -106,7 +107,7 @@ def _renamed(found: Any, name: str) -> Any:
 
 def _encoded(text: Any, encoding: Any = None) -> Any:
     """Return bytes, which the second pickle protocol writes as text in Latin 1; other encodings could be endless."""
-    if isinstance(text, str) and encoding in ("latin1", "latin-1"):
+    if isinstance(text, str) and len(text) <= MAX_TEXT and encoding in ("latin1", "latin-1"):
         return text.encode("latin-1")
     return StandIn()
 
