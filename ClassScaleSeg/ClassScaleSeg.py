@@ -428,7 +428,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         from ClassScaleSegLib.scene.run import SceneRun
         from ClassScaleSegPanel.install import packages_of, refuse_missing_dependencies
 
-        refuse_missing_dependencies(packages_of(request.model))
+        refuse_missing_dependencies(packages_of(request.model, request.options))
         run = SceneRun(request, slicer.modules.ClassScaleSegInstance.running)
         run.start()
         return run

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import slicer
 from ClassScaleSegLib.errors import ClassScaleError
@@ -20,6 +20,9 @@ from ClassScaleSegLib.images.dicom_seg import HIGHDICOM
 from slicer.i18n import tr as _
 
 from .texts import ask
+
+if TYPE_CHECKING:
+    from ClassScaleSegLib.options import Options
 
 PACKAGES = ["nnunetv2>=2.7", "psutil", "safetensors", "scipy", "tqdm"]
 KEPT = ("numpy", "SimpleITK", "requests", "torch")
@@ -37,16 +40,22 @@ class Purpose(NamedTuple):
     undo: str
 
 
-def packages_of(model: str | Path) -> tuple[str, ...]:
-    """Return the requirements that a model has beyond those of every model, such as monai.
+def packages_of(model: str | Path, options: Options | None = None) -> tuple[str, ...]:
+    """Return the requirements that a run has beyond those of every run, such as monai.
 
     :param model: its path, or its id or name in the catalogue.
-    :raises ClassScaleError: if it does not exist, is not downloaded, or cannot be used.
+    :param options: of the run; they may name a model that locates, which has requirements too.
+    :raises ClassScaleError: if a model does not exist, is not downloaded, or cannot be used.
     """
     from ClassScaleSegLib.catalog.catalog import resolve_model
+    from ClassScaleSegLib.catalog.defaults import completed
     from ClassScaleSegLib.models.summary import summarize
+    from ClassScaleSegLib.options import Options
 
-    summaries = map(summarize, resolve_model(str(model)))
+    options = completed([model], options or Options())
+    summaries = [summarize(path, options.configuration) for path in resolve_model(str(model))]
+    if options.locate_with is not None:
+        summaries += map(summarize, resolve_model(options.locate_with))
     return tuple(dict.fromkeys(package for summary in summaries for package in summary.packages))
 
 

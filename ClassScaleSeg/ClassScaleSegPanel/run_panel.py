@@ -74,8 +74,9 @@ class RunPanel:
             return
         state.log = ""
         try:
-            ensure_dependencies(packages_of(parameters.model))
-            state.run = self._logic.start(request_of(parameters, replace=has_contents(parameters.segmentation)))
+            request = request_of(parameters, replace=has_contents(parameters.segmentation))
+            ensure_dependencies(packages_of(request.model, request.options))
+            state.run = self._logic.start(request)
         except ClassScaleError as error:
             self._show_fault(str(error))
             self._on_refused()

@@ -398,8 +398,8 @@ def sections() -> list[str]:
         section(
             "20. Few labelled images, with and without pretraining",
             "The same subjects at 3 mm: 400 steps of ClassScaleTrainer with 1, 3 or 12 of them labelled, from random "
-            "weights and from an encoder that was pretrained on the twelve images without labels. The gyri of each side "
-            "are one structure. Mean Dice of the three test subjects at 1 mm, mean of two seeds.",
+            "weights and from an encoder that was pretrained on the twelve images without labels. The gyri of each "
+            "side are one structure. Mean Dice of the three test subjects at 1 mm, mean of two seeds.",
             ("pretraining", command("pretraining"), with_bars()),
         ),
         section(

@@ -22,7 +22,7 @@ from odd_json import WEIRD, entries
 pytest.importorskip("monai")
 from ClassScaleSegLib import open_model, pack, segment  # noqa: E402
 from ClassScaleSegLib.errors import ClassScaleError, ImageError, ModelError  # noqa: E402
-from ClassScaleSegLib.inference import unet_slabs  # noqa: E402
+from ClassScaleSegLib.inference import network_slabs  # noqa: E402
 from ClassScaleSegLib.inference.backbone import Backbone  # noqa: E402
 from ClassScaleSegLib.inference.memory_estimate import estimate  # noqa: E402
 from ClassScaleSegLib.models.identity import model_sha256  # noqa: E402
@@ -146,8 +146,8 @@ def test_parameters_are_those_of_the_network(kind):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "network" in KINDS[kind]])
 def test_slab_by_slab_the_network_is_the_same_and_holds_two_maps(kind, monkeypatch):
-    monkeypatch.setattr(unet_slabs, "SLAB_BYTES", 40_000)
-    monkeypatch.setattr(unet_slabs, "_PART_BYTES", 20_000)
+    monkeypatch.setattr(network_slabs, "SLAB_BYTES", 40_000)
+    monkeypatch.setattr(network_slabs, "_PART_BYTES", 20_000)
     config = configuration(**KINDS[kind])
     network = network_of(config)
     x = torch.randn(1, 1, 32, 48, 32)

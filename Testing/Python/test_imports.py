@@ -16,7 +16,7 @@ WITH_TORCH = {
     "inference.float64",
     "inference.image_rows",
     "inference.rolling_accumulator",
-    "inference.unet_slabs",
+    "inference.network_slabs",
     "inference.windows",
     "models.checkpoint",
     "models.low_rank",

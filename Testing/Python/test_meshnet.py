@@ -15,7 +15,7 @@ pytest.importorskip("nnunetv2")
 from ClassScaleSegLib import segment  # noqa: E402
 from ClassScaleSegLib.errors import ImageError, ModelError  # noqa: E402
 from ClassScaleSegLib.images.reading import read_image  # noqa: E402
-from ClassScaleSegLib.inference import conform, unet_slabs  # noqa: E402
+from ClassScaleSegLib.inference import conform, network_slabs  # noqa: E402
 from ClassScaleSegLib.inference.memory_estimate import estimate  # noqa: E402
 from ClassScaleSegLib.models import brainchop  # noqa: E402
 from ClassScaleSegLib.models.meshnet_network import MeshNet  # noqa: E402
@@ -345,9 +345,10 @@ def test_intensities_are_scaled_by_the_published_formula(case):
     assert (found != bytes_of(voxels)).mean() < 0.02
 
 
-def test_a_constant_image_is_refused_with_a_sentence(write_brainchop):
-    image = sitk.GetImageFromArray(np.zeros((9, 9, 9), np.int16))
-    with pytest.raises(ImageError, match="with intensities from 0 to 0, has no contrast"):
+@pytest.mark.parametrize("value", [0, 7, -5])  # what is around the head is 0
+def test_a_constant_image_is_refused_with_a_sentence(write_brainchop, value):
+    image = sitk.GetImageFromArray(np.full((9, 9, 9), value, np.int16))
+    with pytest.raises(ImageError, match=f"with intensities from {value} to {value}, has no contrast"):
         segment(image, open_model(write_brainchop()[0]), device="cpu")
 
 
@@ -409,14 +410,14 @@ def test_the_published_checksums_are_those_of_the_list():
 @pytest.mark.parametrize("slab_bytes", [1, 1 << 16, 16 << 20])
 @pytest.mark.parametrize("activation", ["relu", "elu"])
 def test_slab_by_slab_is_the_same_as_at_once(monkeypatch, activation, slab_bytes):
-    monkeypatch.setattr(unet_slabs, "SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr(network_slabs, "SLAB_BYTES", slab_bytes)
     torch.manual_seed(0)
     network = MeshNet(1, 11, 5, [1, 2, 8, 16, 3, 1], activation).eval()
     image = torch.randn(1, 1, 21, 18, 17)
     before, checks = image.clone(), []
     with torch.inference_mode():
         expected = network(image)
-        found = unet_slabs.SlabUNet(network, lambda: checks.append(1))(image)
+        found = network_slabs.SlabNetwork(network, lambda: checks.append(1))(image)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(image, before) and checks
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import ClassScaleError, ImageError, OutputError, OutputExistsError, Segmentation
+from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.scene.run import Request, SceneRun
 from ClassScaleSegLib.scene.volume import geometry_of, image_to_world, index_to_world, region_of, uncrop, write_volume
 from mrml import read_segmentation, segments
@@ -309,6 +310,7 @@ def test_the_package_that_the_network_of_a_model_needs_is_asked_for_with_that_mo
     with pytest.raises(ClassScaleError, match="cannot segment without these Python packages: monai>=1.3"):
         logic.installDependencies(model)
     assert "monai>=1.3" in asked[0]
+    assert install.packages_of("toy-120", Options(locate_with=str(model))) == ("monai>=1.3",)
     monkeypatch.setattr(install, "_is_installed", found)
     node = logic.segment(volume, model, device="cpu", interpolation="nearest", keep_empty=True)
     assert node.GetSegmentation().GetNumberOfSegments() == 11

@@ -111,7 +111,7 @@ def test_cancelling_stops_before_the_next_window():
 
 
 def test_cancelling_stops_inside_a_window(monkeypatch):
-    from ClassScaleSegLib.inference import unet_slabs
+    from ClassScaleSegLib.inference import network_slabs
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
     class Token:
@@ -121,7 +121,7 @@ def test_cancelling_stops_inside_a_window(monkeypatch):
             self.checks += 1
             return self.checks > self.last
 
-    monkeypatch.setattr(unet_slabs, "SLAB_BYTES", 1)
+    monkeypatch.setattr(network_slabs, "SLAB_BYTES", 1)
     token = Token()
     network = PlainConvUNet(1, 2, [4, 8], torch.nn.Conv3d, 3, [1, 2], 1, 7, 1).eval()
     backbone = Backbone([network], check=Monitor(cancel=token).check)

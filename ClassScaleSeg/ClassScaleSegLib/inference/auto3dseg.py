@@ -9,7 +9,7 @@ too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from ..models.preprocessing import TOLERANCE, Auto3DSeg
 from .axis_resize import AxisResize
 from .image_slabs import ROWS, SlabAxes, rows_in_slabs
 from .interpolation import AxisSampling
-from .preprocess import Prepared, box_of, unsuitable, whole_box
+from .preprocess import Prepared, enclosing_box, unsuitable, whole_box
 
 if TYPE_CHECKING:
     import torch
@@ -66,12 +66,12 @@ def prepare(
     box = whole_box(voxels.shape[1:])
     if how.crop_foreground:
         seen = channels if how.normalize_last else channels[:1] if len(channels) > 1 else [_Channel(voxels[0])]
-        box = _foreground(seen, image)
+        box = _foreground(seen, image, monitor)
     channels = [channel.cropped(box) for channel in channels]
     crop = [part.stop - part.start for part in box]
     grid = [model_length(n, s, t) for n, s, t in zip(crop, spacing, target, strict=True)]
-    sides = list(zip(crop, grid, spacing, target, strict=True))
-    x, y, z = (_resize(*side, ROWS if axis == 0 else None) for axis, side in enumerate(sides))
+    steps = [1.0 if _kept(s, t) else s / t for s, t in zip(spacing, target, strict=True)]  # in voxels of the grid
+    x, y, z = (_resize(n, m, step, ROWS) for n, m, step in zip(crop, grid, steps, strict=True))
     axes = SlabAxes((0, 1, 2), (x, y, z), False)
 
     def check(rows: torch.Tensor) -> None:
@@ -82,20 +82,18 @@ def prepare(
         rows = rows_in_slabs(channels, axes, grid, device, monitor, check)
         if how.normalize_last:
             rows = _normalized_rows(rows.whole(), how, check)
-    a, b, c = (AxisSampling.at(_places(*side), side[1]) for side in sides)
+    a, b, c = (AxisSampling.at(np.arange(n) * step, m) for n, m, step in zip(crop, grid, steps, strict=True))
     return Prepared(rows, (a, b, c), voxels.shape[1:], box, backward, whole_box(rows.shape[1:]))
 
 
-def _places(length: int, new_length: int, spacing: float, target: float) -> np.ndarray:
-    """Return where on the model grid the voxels of the image are."""
-    return np.arange(length) * (1.0 if _kept(spacing, target) else spacing / target)
+def _resize(length: int, new_length: int, step: float, rows: int) -> AxisResize | None:
+    """Return how an axis becomes that of the model grid, or ``None`` if it stays.
 
-
-def _resize(length: int, new_length: int, spacing: float, target: float, rows: int | None) -> AxisResize | None:
-    if _kept(spacing, target):
+    :param step: voxels of the grid in one of the image.
+    """
+    if step == 1:
         return None
-    sampling = AxisSampling.at(np.arange(new_length) * (target / spacing), length)
-    return AxisResize.sampled(length, sampling, rows)
+    return AxisResize.sampled(length, AxisSampling.at(np.arange(new_length) / step, length), rows)
 
 
 @dataclass(frozen=True)
@@ -162,25 +160,23 @@ def _statistics(voxels: np.ndarray, nonzero: bool, less: int) -> tuple[float, fl
     return mean, (squares / max(count - less, 1)) ** 0.5, least
 
 
-def _foreground(channels: Sequence[_Channel], image: InputImage) -> tuple[slice, slice, slice]:
+def _foreground(channels: Sequence[_Channel], image: InputImage, monitor: Monitor | None) -> tuple[slice, slice, slice]:
     """Return the box of all voxels that are above zero in any channel, with the margin, inside the image."""
     shape = channels[0].voxels.shape
-    occupied = [np.zeros(length, bool) for length in shape]
-    for index in range(shape[0]):
-        plane = np.any([(channel.slices(index, index + 1)[0] > 0).numpy() for channel in channels], 0)
-        occupied[0][index] = plane.any()
-        occupied[1] |= plane.any(1)
-        occupied[2] |= plane.any(0)
-    if not occupied[0].any():
+
+    def planes() -> Iterator[np.ndarray]:
+        for index in range(shape[0]):
+            if monitor is not None:
+                monitor.check()
+            yield np.any([(channel.slices(index, index + 1)[0] > 0).numpy() for channel in channels], 0)
+
+    box = enclosing_box(planes(), shape, MARGIN)
+    if box is None:
         raise ImageError(
             f"{image.name} has no voxel above zero, so there is nothing to segment. Is it an image of the kind that "
             "the model was trained on?"
         )
-    x, y, z = (
-        slice(max(part.start - MARGIN, 0), min(part.stop + MARGIN, length))
-        for part, length in zip(box_of(occupied), shape, strict=True)
-    )
-    return x, y, z
+    return box
 
 
 def _normalized_rows(rows: torch.Tensor, how: Auto3DSeg, check: Callable[[torch.Tensor], object]) -> ImageRows:

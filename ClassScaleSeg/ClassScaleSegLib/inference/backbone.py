@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..models.meshnet_network import MeshNet
-from .unet_slabs import SlabUNet
+from .network_slabs import SlabNetwork
 
 _ROWS = 16  # of a basis that are flipped at a time
 
@@ -64,14 +64,14 @@ class Backbone:
     def _forward(self, network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Return ``network(x)``, ``(1, r, *patch)``, with as little memory as is sensible on the device of ``x``."""
         if x.device.type == "cpu" and (isinstance(network, MeshNet) or hasattr(network, "up_layers")):
-            return SlabUNet(network, self._check)(x)
+            return SlabNetwork(network, self._check)(x)
         if not hasattr(network, "decoder"):  # no U-Net of nnU-Net
             self._check()
             with torch.no_grad():
                 basis = network(x)
             return basis.contiguous(memory_format=torch.channels_last_3d) if x.device.type == "cpu" else basis
         if x.device.type == "cpu":
-            return SlabUNet(network, self._check)(x)
+            return SlabNetwork(network, self._check)(x)
         encoder: Any = network.encoder
         decoder: Any = network.decoder
         skips = encoder(x)

@@ -26,7 +26,7 @@ from ..models.preprocessing import Conform
 from .axis_resize import AxisResize, resize_slabs
 from .image_slabs import ROWS, slices_in_slab
 from .interpolation import AxisSampling
-from .preprocess import Prepared, box_of, whole_box
+from .preprocess import Prepared, enclosing_box, whole_box
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +128,7 @@ def prepare(
     head = conformed(voxels, axes, device(), monitor)
     counts = np.sum([np.bincount(plane.ravel(), minlength=LEVELS) for plane in head], 0)
     values = normalized_levels(counts, model.preprocessing.normalization)
-    if values is None:
+    if values is None or voxels.min() == voxels.max():  # a constant image differs only from what is around it
         raise ImageError(
             f"{image.name}, with intensities from {voxels.min():g} to {voxels.max():g}, has no contrast after it was "
             f"scaled to {LEVELS} levels. Give an image of the kind that the model was trained on."
@@ -222,17 +222,9 @@ def _head_box(head: np.ndarray, values: np.ndarray, counts: np.ndarray, how: Con
     """Return the box, with its margin, of what is above the threshold: something is, because there is contrast."""
     greatest = values[np.flatnonzero(counts)[-1]]
     seen = values > np.float32(greatest * np.float32(how.threshold))
-    occupied = [np.zeros(length, bool) for length in head.shape]
-    for index, plane in enumerate(head):
-        found = seen[plane]
-        occupied[0][index] = found.any()
-        occupied[1] |= found.any(1)
-        occupied[2] |= found.any(0)
-    x, y, z = (
-        slice(max(part.start - how.margin, 0), min(part.stop + how.margin, length))
-        for part, length in zip(box_of(occupied), head.shape, strict=True)
-    )
-    return x, y, z
+    box = enclosing_box((seen[plane] for plane in head), head.shape, how.margin)
+    assert box is not None
+    return box
 
 
 def _rows(head: np.ndarray, values: np.ndarray, monitor: Monitor | None) -> ImageRows:

@@ -31,7 +31,7 @@ _CUDA_CONTEXT = 600 << 20
 # the network runs module by module. Measured on a CPU with TotalSegmentator's network: 5.2 in float32, including
 # reordered copies that the library makes.
 _PEAK_MAPS = 5.5
-# The same slab by slab (`unet_slabs`): maps, and bytes of slabs and of what oneDNN needs for them. Measured on a CPU
+# The same slab by slab (`network_slabs`): maps, and bytes of slabs and of what oneDNN needs for them. Measured on a CPU
 # with patches of 64^3 to 160^3 and 16 to 64 channels.
 _IN_SLABS = {False: (1.35, 85 << 20), True: (2.0, 50 << 20)}  # without and with residual blocks
 _SPLINE_REACH = 21  # slices to each side that count for a row of the model grid, see `axis_resize`

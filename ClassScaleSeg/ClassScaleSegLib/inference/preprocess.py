@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -208,20 +208,32 @@ def nonzero_box(voxels: np.ndarray) -> tuple[slice, slice, slice] | None:
     if all(face.any() for face in faces):  # as in a CT, where air is not 0
         x, y, z = (slice(0, length) for length in voxels.shape[1:])
         return x, y, z
-    occupied = [np.zeros(length, bool) for length in voxels.shape[1:]]
-    for index in range(voxels.shape[1]):
-        plane = (voxels[:, index] != 0).any(0)
+    return enclosing_box(((voxels[:, index] != 0).any(0) for index in range(voxels.shape[1])), voxels.shape[1:])
+
+
+def enclosing_box(
+    planes: Iterable[np.ndarray], shape: Sequence[int], margin: int = 0
+) -> tuple[slice, slice, slice] | None:
+    """Return the box that encloses all true voxels, or ``None`` if there are none.
+
+    :param planes: ``(Y, Z)`` bool, one after another along the first axis.
+    :param shape: ``(X, Y, Z)``.
+    :param margin: voxels around them, as far as there are any.
+
+    >>> enclosing_box(np.eye(4, dtype=bool)[:, None] * np.array([[False, True, False]]).T, (4, 3, 4), margin=1)
+    (slice(0, 4, None), slice(0, 3, None), slice(0, 4, None))
+    """
+    occupied = [np.zeros(length, bool) for length in shape]
+    for index, plane in enumerate(planes):
         occupied[0][index] = plane.any()
         occupied[1] |= plane.any(1)
         occupied[2] |= plane.any(0)
     if not occupied[0].any():
         return None
-    return box_of(occupied)
-
-
-def box_of(occupied: Sequence[np.ndarray]) -> tuple[slice, slice, slice]:
-    """Return the box from the first to the last true value of each of three lines."""
-    x, y, z = (slice(int(line.argmax()), len(line) - int(line[::-1].argmax())) for line in occupied)
+    x, y, z = (
+        slice(max(int(line.argmax()) - margin, 0), min(len(line) - int(line[::-1].argmax()) + margin, len(line)))
+        for line in occupied
+    )
     return x, y, z
 
 

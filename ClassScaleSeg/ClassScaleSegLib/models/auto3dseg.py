@@ -216,16 +216,13 @@ def _table(content: bytes, values: tuple[int, ...]) -> LabelTable:
         table = LabelTable(parse_labels(_renamed(content).encode(), LABELS))
     except LabelTableError as error:
         raise ModelError(f"It is not a label table ({str(error).rstrip('.')}).") from error
-    foreign = next((label.value for label in table.foreground if label.value not in values), None)
-    if foreign is not None:
-        raise ModelError(f"It has the label {foreign}, which the network does not give; it gives {_range(values)}.")
+    foreign = {label.value for label in table.foreground} - set(values)
+    if foreign:
+        given = f"{min(values)} to {max(values)}"
+        raise ModelError(f"It has the label {min(foreign)}, which the network does not give; it gives {given}.")
     nameless = LabelTable.from_names({0: "background", **{value: "" for value in values if value}})
     known = {label.value: label for label in table}
     return LabelTable(tuple(known.get(label.value, label) for label in nameless))
-
-
-def _range(values: tuple[int, ...]) -> str:
-    return f"{min(values)} to {max(values)}"
 
 
 def _renamed(content: bytes) -> str:

@@ -23,9 +23,7 @@ _OPERATIONS = (
     *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT"),
 )
-
-
-MAX_PICKLE = 4 << 20  # bytes; of the largest network of Auto3DSeg it is below 0.2 MiB
+MAX_PICKLE = 4 << 20  # bytes, of names, shapes and a configuration
 
 
 class Outline(NamedTuple):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ClassScaleSegLib.inference import unet_slabs
+from ClassScaleSegLib.inference import network_slabs
 
 pytest.importorskip("nnunetv2")
 
@@ -87,10 +87,10 @@ def test_slabs_give_what_the_modules_give(kind, name, rows, dtype, monkeypatch):
         expected = built(x)
     built, x = built.to(dtype), x.to(dtype)
     before = x.clone()
-    copies = 1 if unet_slabs._by_onednn(x) else 27
-    monkeypatch.setattr(unet_slabs, "SLAB_BYTES", rows * 4 * 12 ** (len(patch) - 1) * (6 * copies + 6))
-    monkeypatch.setattr(unet_slabs, "_PART_BYTES", 500)
-    found = unet_slabs.SlabUNet(built)(x)  # whose weights require gradients
+    copies = 1 if network_slabs._by_onednn(x) else 27
+    monkeypatch.setattr(network_slabs, "SLAB_BYTES", rows * 4 * 12 ** (len(patch) - 1) * (6 * copies + 6))
+    monkeypatch.setattr(network_slabs, "_PART_BYTES", 500)
+    found = network_slabs.SlabNetwork(built)(x)  # whose weights require gradients
     precision = (1e-10 if dtype == torch.float64 else 1e-4) * max(1.0, float(expected.abs().max()))
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=precision)
     assert torch.equal(x, before) and not found.requires_grad

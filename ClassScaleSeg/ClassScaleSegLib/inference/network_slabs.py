@@ -29,7 +29,7 @@ _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 _ACTIVATIONS = tuple(ACTIVATIONS.values())
 
 
-class SlabUNet:
+class SlabNetwork:
     """A network as one function from a patch to its last feature map.
 
     :param network: a ``PlainConvUNet``, ``ResidualEncoderUNet``, ``ResidualUNet``, ``SegResNetDS`` or ``MeshNet`` in
