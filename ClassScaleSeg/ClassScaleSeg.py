@@ -83,6 +83,8 @@ class ClassScaleSegParameterNode:
     :ivar allFrames: segment every frame of the sequence that the volume is part of.
     :ivar region: segment only the voxels inside it; none: the whole volume.
     :ivar model: id of the model in the catalogue.
+    :ivar moreModels: ids of further models of the same run, one per line, in their order.
+    :ivar overlap: "later": the later of several models gets a voxel that they claim; "keep": all do, in layers.
     :ivar classes: one class name per line; empty: all classes.
     :ivar segmentation: the node to fill; none: a new node.
     :ivar confidence: the volume to fill with the probability of each voxel's class; none: it is not computed.
@@ -108,6 +110,8 @@ class ClassScaleSegParameterNode:
     allFrames: bool = False
     region: vtkMRMLMarkupsROINode
     model: str = SAMPLE
+    moreModels: str = ""
+    overlap: str = "later"
     classes: str = ""
     segmentation: vtkMRMLSegmentationNode
     confidence: vtkMRMLScalarVolumeNode
@@ -149,6 +153,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegPanel.device_list import DeviceList
         from ClassScaleSegPanel.locate_list import LocateList
         from ClassScaleSegPanel.model_chooser import ModelChooser, ModelDrop
+        from ClassScaleSegPanel.model_list import ModelList
         from ClassScaleSegPanel.result_panel import ResultPanel
         from ClassScaleSegPanel.run_panel import RunPanel
         from ClassScaleSegPanel.state import PanelState
@@ -171,8 +176,14 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.runs = RunPanel(
             self.ui, self.state, self.logic, self.render, self.onFinished, lambda: self.models.reload()
         )
-        self.models = ModelChooser(
-            self.ui, self.state, Catalog(), lambda identifier: self.store(model=identifier), self.render
+        self.models = ModelChooser(self.ui, self.state, Catalog(), self.onModels, self.render)
+        self.modelList = ModelList(
+            self.ui,
+            self.state,
+            lambda: self.models.installed(),
+            self.onModels,
+            lambda overlap: self.store(overlap=overlap),
+            self.render,
         )
         self.modelDrop = ModelDrop(self.models)
         self.uiWidget.installEventFilter(self.modelDrop)
@@ -296,23 +307,29 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                     setattr(node, name, choice)
                 node.Modified()  # also if nothing changes there: no class and all classes are stored alike
 
+    def onModels(self, identifiers: "tuple[str, ...]") -> None:
+        """Store the models that the user has chosen."""
+        self.store(model=identifiers[0], moreModels="\n".join(identifiers[1:]))
+
     def settle(self, node: "ClassScaleSegParameterNode") -> None:
         """Follow the parameters, which the user, a scene or a script may have changed.
 
         A sample volume that was newly selected brings its model. Classes that the model lacks make it all classes.
         """
+        from ClassScaleSegPanel.inputs import model_ids
         from ClassScaleSegPanel.sample_data import model_for
 
         state, seen = self.state, (node.inputVolume, model_for(node.inputVolume))
         if state.input != seen:  # a volume can be in the scene before its file name is
             state.input = seen
-            node.model = seen[1] or node.model
-        if state.model != node.model:
-            self.models.open(node.model)
+            if seen[1] is not None:
+                node.model, node.moreModels = seen[1], ""
+        if [model.id for model in state.models] != list(model_ids(node)):
+            self.models.open(model_ids(node))
         self.models.open_locating(node.locateWith)
         if state.listed is not state.table:
             state.listed = state.table
-            self.classList.set_table(state.table)
+            self.classList.set_table(state.table, {value: owner for value, (owner, _own) in state.owners.items()})
         # without the table of the model the names cannot be checked, so they are kept
         if state.table is not None and node.classes != self.classList.value():
             names = node.classes.splitlines()
@@ -337,6 +354,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
         self.inputWatching.watch((node.inputVolume, node.region), vtk.vtkCommand.ModifiedEvent, moved)
         self.models.render()
+        self.modelList.render(node.overlap)
         self.devices.render(node.device)
         self.locating.render(node.locateWith, self.models.single_models(), self.models.usual_locating())
         show_channels(ui, state.summaries[0].channel_names if state.summaries else ())
@@ -428,7 +446,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         from ClassScaleSegLib.scene.run import SceneRun
         from ClassScaleSegPanel.install import packages_of, refuse_missing_dependencies
 
-        refuse_missing_dependencies(packages_of(request.model, request.options))
+        refuse_missing_dependencies(packages_of(request.models, request.options))
         run = SceneRun(request, slicer.modules.ClassScaleSegInstance.running)
         run.start()
         return run
@@ -442,7 +460,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         """
         from ClassScaleSegPanel.install import ensure_dependencies, packages_of
 
-        ensure_dependencies(() if model is None else packages_of(model))
+        ensure_dependencies(() if model is None else packages_of([model]))
 
     def show3D(self, segmentationNode: vtkMRMLSegmentationNode, segmentIDs: Sequence[str]) -> int:
         """Show the given segments in 3D, and hide all others there. Surfaces are made for these segments only.

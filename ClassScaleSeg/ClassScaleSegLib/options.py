@@ -117,6 +117,12 @@ class Options:
         "Auto3DSeg does",
         choices=("linear", "nearest"),
     )
+    overlap: str = _option(
+        "later",
+        str,
+        "which of several models gets a voxel that they claim: the one named later, or keep all, in layers",
+        choices=("later", "keep"),
+    )
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -124,6 +130,11 @@ class Options:
             value = option.default if value is None else value
             if value is not None:
                 object.__setattr__(self, option.name, checked(option.name, value))
+        if self.overlap == "keep" and self.confidence:
+            raise ClassScaleError(
+                "The confidence is that of one class in each voxel, so it cannot be computed where overlaps are kept. "
+                "Leave out the confidence or overlap (--overlap)."
+            )
         if self.clean_classes is not None and not self.cleans:
             raise ClassScaleError(
                 "clean_classes (--clean-classes) needs smooth (--smooth) or remove_islands (--remove-islands)."

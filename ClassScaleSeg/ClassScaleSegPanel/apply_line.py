@@ -12,7 +12,7 @@ from .locate_list import locating_fault
 if TYPE_CHECKING:
     from ClassScaleSeg import ClassScaleSegParameterNode
 
-    from .state import PanelState
+    from .state import PanelModel, PanelState
 
 
 def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked: list[str]) -> tuple[str, bool]:
@@ -23,18 +23,23 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
     from ClassScaleSegLib.errors import ClassScaleError
     from ClassScaleSegLib.scene.volume import check_volume, refuse_overwriting
 
+    for model in state.models:
+        if fault := _fault_of(model):
+            return fault, False
     if state.fault:
         return state.fault, False
-    if state.entry is None and parameters.model:
-        text = _(
-            "The scene uses the model {model}, which is not in the catalogue. Select another model, or add this one."
-        )
-        return text.format(model=parameters.model), False
-    if state.entry is None:
-        return _("No model is selected. Select one, or add your own."), False
-    if not state.summaries:
-        return _('{name} is not downloaded. Press "Download...".').format(name=state.entry.name), False
+    ids = [model.id for model in state.models]
+    if twice := next((model.name for model in state.models if ids.count(model.id) > 1), None):
+        return _("{name} is in the list twice. Remove it once.").format(name=twice), False
     channels = state.summaries[0].channels
+    for model in state.models:
+        if model.summaries[0].channels != channels:
+            text = _("{second} needs {count} volumes, and {first} needs {channels}. Remove one of these models.")
+            first, second, count = state.models[0].name, model.name, model.summaries[0].channels
+            return text.format(second=second, count=count, first=first, channels=channels), False
+    if parameters.overlap == "keep" and parameters.confidence is not None and len(state.summaries) > 1:
+        text = _("The confidence is of one class in each voxel. Select no confidence volume, or do not keep overlaps.")
+        return text, False
     if channels > CHANNELS:
         text = _("This model needs {count} volumes, but the panel has room for only four. Use the Python console.")
         return text.format(count=channels), False
@@ -53,6 +58,22 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
         return str(error), False
 
 
+def _fault_of(model: PanelModel) -> str:
+    """Return why a model cannot be used; empty if it can."""
+    if model.fault:
+        return model.fault
+    if model.entry is None and model.id:
+        text = _(
+            "The scene uses the model {model}, which is not in the catalogue. Select another model, or add this one."
+        )
+        return text.format(model=model.id)
+    if model.entry is None:
+        return _("No model is selected. Select one, or add your own.")
+    if not model.summaries:
+        return _('{name} is not downloaded. Press "Download...".').format(name=model.entry.name)
+    return ""
+
+
 def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list[str]:
     from ClassScaleSegLib.inference.memory_estimate import describe_need, estimate, largest
     from ClassScaleSegLib.models.advice import advise
@@ -68,7 +89,8 @@ def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list
     choices = (shape, spacing, parameters.step or None, confidence, size, parameters.mirroring)
     needs = [estimate(summary, *choices) for summary in state.summaries]
     need = describe_need(largest(needs), parameters.device)
+    firsts = [model.summaries[0] for model in state.models]
     return [
         _("This run will take {need}.").format(need=need),
-        *advise(state.summaries[0], spacing, modality_of(volume)),
+        *dict.fromkeys(sentence for each in firsts for sentence in advise(each, spacing, modality_of(volume))),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import qt
@@ -36,7 +36,7 @@ class ClassList:
         self._groups: dict[str, list[str]] = {}  # keys by group
         self._lookup: Callable[[str], Sequence[Label]] | None = None
         self.table = SearchTable(
-            [_("Class"), _("Code"), _("Group")], _("Search by name, code or group"), on_ticked=self._ticked
+            [_("Class"), _("Code"), _("Group"), _("Model")], _("Search by name, code or group"), on_ticked=self._ticked
         )
         self.count, self.group_menu, self.preset_menu = qt.QLabel(), qt.QMenu(), qt.QMenu()
         self.all_button, self.none_button, self.group_button, preset_button = (qt.QToolButton() for _number in range(4))
@@ -62,8 +62,11 @@ class ClassList:
             button.popupMode = qt.QToolButton.InstantPopup
             menu.connect("aboutToShow()", fill)
 
-    def set_table(self, table: LabelTable | None) -> None:
-        """List the classes of a model, all ticked. ``None``, for a model that is not downloaded, empties the list."""
+    def set_table(self, table: LabelTable | None, owners: Mapping[int, str] | None = None) -> None:
+        """List the classes of the models, all ticked. ``None``, for a model that is not downloaded, empties the list.
+
+        :param owners: the name of the model of each class, if there are several models.
+        """
         labels = table.foreground if table is not None else ()
         self._lookup = table.lookup if table is not None else None
         self._names = {str(label.value): label.name for label in labels}
@@ -71,7 +74,7 @@ class ClassList:
         for label in labels:
             if label.group:
                 self._groups.setdefault(label.group, []).append(str(label.value))
-        rows = [_row(label) for label in labels]
+        rows = [_row(label, (owners or {}).get(label.value, "")) for label in labels]
         self.table.set_rows(rows, ticked=True)
         for column, texts in enumerate(zip(*(row.cells for row in rows), strict=True)):
             self.table.set_width(column, max(texts, key=len))
@@ -159,8 +162,8 @@ class ClassList:
         save_presets({other: names for other, names in load_presets().items() if other != name})
 
 
-def _row(label: Label) -> Row:
-    cells = (label.name, label.type.value if label.type else "", label.group or "")
+def _row(label: Label, owner: str) -> Row:
+    cells = (label.name, label.type.value if label.type else "", label.group or "", owner)
     searched = " ".join((*cells, *(part.meaning for part in label.codes.values() if part)))
     return Row(str(label.value), label.color, cells, tuple(text.casefold() for text in cells), searched)
 

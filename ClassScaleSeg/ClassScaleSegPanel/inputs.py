@@ -37,24 +37,26 @@ def volumes_of(parameters: ClassScaleSegParameterNode, channels: int) -> tuple[v
     return (parameters.inputVolume, parameters.channel2, parameters.channel3, parameters.channel4)[:channels]
 
 
+def model_ids(parameters: ClassScaleSegParameterNode) -> tuple[str, ...]:
+    """Return the ids of all models of the run, in their order."""
+    return (parameters.model, *parameters.moreModels.splitlines())
+
+
 def request_of(parameters: ClassScaleSegParameterNode, replace: bool) -> Request:
     """Return the request that the parameter node describes; ``replace``: the segments that the node has are removed.
 
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
-    from ClassScaleSegLib.catalog.catalog import Catalog, entry_named, resolve_model
-    from ClassScaleSegLib.catalog.defaults import configuration_of
-    from ClassScaleSegLib.models.summary import summarize
+    from ClassScaleSegLib.catalog.chosen import chosen_models
     from ClassScaleSegLib.options import Options
     from ClassScaleSegLib.scene.run import Request
     from ClassScaleSegLib.scene.sequence import browser_of
 
-    catalog = Catalog()
-    chosen = configuration_of([entry_named(parameters.model, catalog)])
-    (first, *_more) = resolve_model(parameters.model, catalog)
+    models = model_ids(parameters)
+    first = chosen_models(models[:1])[0].summaries[0]
     return Request(
-        volumes_of(parameters, summarize(first, chosen).channels),
-        parameters.model,
+        volumes_of(parameters, first.channels),
+        models,
         region=parameters.region,
         all_frames=parameters.allFrames and browser_of(parameters.inputVolume) is not None,
         segmentation=parameters.segmentation,
@@ -74,5 +76,6 @@ def request_of(parameters: ClassScaleSegParameterNode, replace: bool) -> Request
             smooth=parameters.smooth or None,
             remove_islands=parameters.removeIslands or None,
             locate_with=parameters.locateWith or None,
+            overlap=parameters.overlap,
         ),
     )

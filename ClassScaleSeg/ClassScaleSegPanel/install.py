@@ -40,22 +40,17 @@ class Purpose(NamedTuple):
     undo: str
 
 
-def packages_of(model: str | Path, options: Options | None = None) -> tuple[str, ...]:
+def packages_of(models: Sequence[str | Path], options: Options | None = None) -> tuple[str, ...]:
     """Return the requirements that a run has beyond those of every run, such as monai.
 
-    :param model: its path, or its id or name in the catalogue.
+    :param models: their paths, or their ids or names in the catalogue.
     :param options: of the run; they may name a model that locates, which has requirements too.
     :raises ClassScaleError: if a model does not exist, is not downloaded, or cannot be used.
     """
-    from ClassScaleSegLib.catalog.catalog import resolve_model
-    from ClassScaleSegLib.catalog.defaults import completed
-    from ClassScaleSegLib.models.summary import summarize
+    from ClassScaleSegLib.catalog.chosen import chosen_summaries
     from ClassScaleSegLib.options import Options
 
-    options = completed([model], options or Options())
-    summaries = [summarize(path, options.configuration) for path in resolve_model(str(model))]
-    if options.locate_with is not None:
-        summaries += map(summarize, resolve_model(options.locate_with))
+    summaries = chosen_summaries(models, options or Options())
     return tuple(dict.fromkeys(package for summary in summaries for package in summary.packages))
 
 

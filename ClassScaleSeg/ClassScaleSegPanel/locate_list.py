@@ -10,7 +10,10 @@ from slicer.i18n import tr as _
 from .state import silent
 
 if TYPE_CHECKING:
-    from .state import PanelState
+    from ClassScaleSegLib.catalog.entries import LocateWith
+    from ClassScaleSegLib.models.summary import ModelSummary
+
+    from .state import Locating, PanelState
 
 _NAMED = 3  # classes that a sentence names
 
@@ -54,26 +57,29 @@ def locating_fault(state: PanelState, ticked: list[str]) -> str:
 
     :param ticked: keys of the ticked classes.
     """
-    if state.locating is None:
-        return ""
-    identifier, coarse = state.locating
-    need = state.entry.locate_with if state.entry is not None else None
-    if coarse is None and need is not None and identifier == need.model:
+    faults = (_fault_of(state, locating, ticked) for locating in state.locating)
+    return next(filter(None, faults), "")
+
+
+def _fault_of(state: PanelState, locating: Locating, ticked: list[str]) -> str:
+    identifier, coarse, models = locating
+    needs = [model.entry.locate_with for model in models if model.entry and model.entry.locate_with]
+    if coarse is None and needs:
         text = _(
-            "This model looks only where the model {model} finds structures, which is not on this computer. Select "
+            "{name} looks only where the model {model} finds structures, which is not on this computer. Select "
             'that one and press "Download...", or let this one see the whole image ("Locate with" under "Advanced").'
         )
-        return text.format(model=identifier)
+        return text.format(name=models[0].name, model=identifier)
     if coarse is None:
         text = _('The model {model}, which is to locate classes, is not on this computer. Select another ("Advanced").')
         return text.format(model=identifier)
     if coarse.channels != state.summaries[0].channels:
         text = _('{model} needs other images, so it cannot locate the classes. Select another model ("Advanced").')
         return text.format(model=coarse.name)
-    if need is not None and (identifier == need.model or all(len(coarse.table.lookup(c)) == 1 for c in need.classes)):
+    if needs and all(_knows(need, identifier, coarse) for need in needs):
         return ""
     assert state.table is not None  # a model with a summary has a table
-    names = [state.table[int(key)].name for key in ticked]
+    names = dict.fromkeys(state.owners.get(int(key), ("", state.table[int(key)].name))[1] for key in ticked)
     unknown = [name for name in names if len(coarse.table.lookup(name)) != 1]
     if not unknown:
         return ""
@@ -82,3 +88,8 @@ def locating_fault(state: PanelState, ticked: list[str]) -> str:
     if len(unknown) > _NAMED:
         listed = _("{classes} and {count} more").format(classes=listed, count=len(unknown) - _NAMED)
     return text.format(model=coarse.name, classes=listed)
+
+
+def _knows(need: LocateWith, identifier: str, coarse: ModelSummary) -> bool:
+    """Return whether a model has the classes with which the catalogue locates another one."""
+    return identifier == need.model or all(len(coarse.table.lookup(name)) == 1 for name in need.classes)

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
+from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
 from .model_download import download, megabytes
-from .state import PanelState, silent
+from .state import Locating, PanelModel, PanelState, silent
 from .texts import ask, ask_text, tell, tell_error
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog
     from ClassScaleSegLib.catalog.entries import Entry
+    from ClassScaleSegLib.models.summary import ModelSummary
 
 
 class ModelChooser:
     """Controls the widgets of the row "Model" in the .ui file.
 
     :ivar card_dialog: the dialog with the model card, or ``None`` if it is closed.
-    :param on_chosen: called with the id of the model that the user has selected or added.
+    :param on_chosen: called with the ids of the models of the run, after the user has selected or added one.
     :param on_changed: called without arguments when the catalogue was read again.
     """
 
@@ -34,7 +36,7 @@ class ModelChooser:
         ui: Any,
         state: PanelState,
         catalog: Catalog,
-        on_chosen: Callable[[str], None],
+        on_chosen: Callable[[tuple[str, ...]], None],
         on_changed: Callable[[], None],
     ) -> None:
         self._ui, self._state, self._catalog, self._box = ui, state, catalog, ui.modelComboBox
@@ -56,7 +58,7 @@ class ModelChooser:
             self._menu.addAction(text).connect("triggered(bool)", lambda on, slot=slot: slot())
         ui.modelMenuButton.setMenu(self._menu)
         ui.downloadButton.connect("clicked(bool)", lambda: self._download())
-        self._box.connect("currentIndexChanged(int)", lambda index: on_chosen(self._box.itemData(index)))
+        self._box.connect("currentIndexChanged(int)", lambda index: self.choose(self._box.itemData(index)))
         ui.modelSearchBox.connect("textChanged(QString)", lambda text: self._search())
         ui.modelSearchBox.connect("returnPressed()", lambda: self._box.showPopup())
         self.reload()
@@ -73,8 +75,18 @@ class ModelChooser:
         self._entries = {entry.id: entry for entry in entries}
         self._structures = {}
         self._list()
-        self._state.model = self._state.locating = None
+        self._state.models, self._state.locating = (), ()
         self._on_changed()
+
+    def choose(self, identifier: str) -> None:
+        """Put a model into the place of the shown one; one that the run has already is shown instead."""
+        state, chosen = self._state, [model.id for model in self._state.models]
+        if identifier in chosen:
+            state.current = chosen.index(identifier)
+            self._on_changed()
+        else:
+            chosen[state.current : state.current + 1] = [identifier]
+            self._on_chosen(tuple(chosen))
 
     def _search(self) -> None:
         self._list()
@@ -106,8 +118,6 @@ class ModelChooser:
 
         :param source: path of a model folder or zip file, or web address of a zip file; empty if the user cancelled.
         """
-        from ClassScaleSegLib.errors import ClassScaleError
-
         if not source:
             return
         try:
@@ -116,7 +126,7 @@ class ModelChooser:
             tell_error(str(error), _("This model cannot be added"))
             return
         self.reload()
-        self._on_chosen(entry.id)
+        self.choose(entry.id)
 
     def _download(self) -> None:
         if self._state.entry is not None and download(self._catalog, self._state.entry):
@@ -124,7 +134,8 @@ class ModelChooser:
 
     def show_card(self) -> None:
         """Show the model card: training data, licences, accuracy, and known failures."""
-        cards = [summary.card for summary in self._state.summaries if summary.card]
+        shown = self._state.shown
+        cards = [summary.card for summary in shown.summaries if summary.card] if shown is not None else []
         if not cards:
             text = _("This model has no model card, or it is not downloaded yet.")
             tell(text, _("Model card"))
@@ -148,8 +159,6 @@ class ModelChooser:
 
     def remove(self) -> None:
         """After asking, delete the files of the selected model, or remove the user's own model from the list."""
-        from ClassScaleSegLib.errors import ClassScaleError
-
         entry = self._state.entry
         if entry is None:
             return
@@ -168,77 +177,111 @@ class ModelChooser:
                 tell_error(str(error), _("This model cannot be removed"))
             self.reload()
 
-    def open(self, identifier: str) -> None:
-        """Put what is known of a model into the state."""
-        from ClassScaleSegLib.errors import ClassScaleError
-        from ClassScaleSegLib.inference.several_models import common_table
-        from ClassScaleSegLib.models.summary import summarize
+    def open(self, identifiers: Sequence[str]) -> None:
+        """Put what is known of the models of a run into the state.
 
-        state, entry = self._state, self._entries.get(identifier)
-        state.model, state.entry, state.summaries, state.table, state.fault = identifier, entry, (), None, ""
-        if entry is not None and self._catalog.is_installed(entry):
-            try:
-                paths = zip(self._catalog.paths(entry), entry.parts, strict=True)
-                state.summaries = tuple(summarize(path, part.configuration) for path, part in paths)
-                tables = [summary.table for summary in state.summaries]
-                state.table = tables[0] if len(tables) == 1 else common_table(tables)
-            except ClassScaleError as error:
-                state.fault = str(error)
-
-    def open_locating(self, identifier: str) -> None:
-        """Put what is known of the model that locates classes into the state.
-
-        :param identifier: as the parameter ``locateWith``: of a model; empty: as the catalogue says of the model that
-            segments; ``WHOLE_IMAGE``: there is none.
+        :param identifiers: their ids in the catalogue, in their order.
         """
-        from ClassScaleSegLib.errors import ClassScaleError
-        from ClassScaleSegLib.models.summary import summarize
-        from ClassScaleSegLib.options import WHOLE_IMAGE
+        from ClassScaleSegLib.inference.common_classes import common_classes
 
         state = self._state
-        if not identifier and state.entry is not None and state.entry.locate_with is not None:
-            identifier = state.entry.locate_with.model
-        if identifier in ("", WHOLE_IMAGE):
-            state.locating = None
-        elif state.locating is None or state.locating[0] != identifier:
-            state.locating = (identifier, None)
-            if identifier in self.single_models():
-                entry = self._entries[identifier]
-                with contextlib.suppress(ClassScaleError):  # its own fault is told when it is selected as the model
-                    (path,) = self._catalog.paths(entry)
-                    state.locating = (identifier, summarize(path, entry.parts[0].configuration))
+        added = len(identifiers) > len(state.models) > 0
+        state.models = tuple(map(self._opened, identifiers))
+        state.current = len(identifiers) - 1 if added else min(state.current, len(identifiers) - 1)
+        state.table, state.owners, state.fault = None, {}, ""
+        if all(model.summaries for model in state.models):
+            parts = [(model, summary) for model in state.models for summary in model.summaries]
+            if len(parts) == 1:
+                state.table = parts[0][1].table
+                return
+            names = [model.name for model, _summary in parts]
+            try:
+                common = common_classes([summary.table for _model, summary in parts], names)
+            except ClassScaleError as error:
+                state.fault = str(error)
+                return
+            state.table = common.table
+            if len(state.models) > 1:
+                for (model, summary), values in zip(parts, common.values, strict=True):
+                    owned = {value: (model.name, summary.table[own].name) for own, value in values.items()}
+                    state.owners |= owned
+
+    def _opened(self, identifier: str) -> PanelModel:
+        from ClassScaleSegLib.models.summary import summarize
+
+        entry = self._entries.get(identifier)
+        if entry is None or not self._catalog.is_installed(entry):
+            return PanelModel(identifier, entry)
+        try:
+            paths = zip(self._catalog.paths(entry), entry.parts, strict=True)
+            return PanelModel(identifier, entry, tuple(summarize(path, part.configuration) for path, part in paths))
+        except ClassScaleError as error:
+            return PanelModel(identifier, entry, fault=str(error))
+
+    def open_locating(self, identifier: str) -> None:
+        """Put what is known of the models that locate classes into the state.
+
+        :param identifier: as the parameter ``locateWith``: of a model; empty: as the catalogue says of each model that
+            segments; ``WHOLE_IMAGE``: there is none.
+        """
+        from ClassScaleSegLib.options import WHOLE_IMAGE
+
+        needs: dict[str, list[PanelModel]] = {}
+        for model in self._state.models:
+            if model.entry is not None and model.entry.locate_with is not None:
+                needs.setdefault(model.entry.locate_with.model, []).append(model)
+        if identifier:
+            needs = {} if identifier == WHOLE_IMAGE else {identifier: needs.get(identifier, [])}
+        known = {each.id: each for each in self._state.locating}
+        found = []
+        for one, models in needs.items():
+            summary = known[one].summary if one in known else self._summary_of_single(one)
+            found.append(Locating(one, summary, tuple(models)))
+        self._state.locating = tuple(found)
+
+    def _summary_of_single(self, identifier: str) -> ModelSummary | None:
+        from ClassScaleSegLib.models.summary import summarize
+
+        if identifier in self.single_models():
+            entry = self._entries[identifier]
+            with contextlib.suppress(ClassScaleError):  # its own fault is told when it is selected as the model
+                (path,) = self._catalog.paths(entry)
+                return summarize(path, entry.parts[0].configuration)
+        return None
 
     def usual_locating(self) -> str:
-        """Return the name of the model with which the catalogue locates the one that segments; empty: with none."""
-        need = self._state.entry.locate_with if self._state.entry is not None else None
-        known = self._entries.get(need.model) if need is not None else None
-        return known.name if known is not None else need.model if need is not None else ""
+        """Return the names of the models with which the catalogue locates those that segment; empty: with none."""
+        entries = [model.entry for model in self._state.models if model.entry is not None]
+        needs = dict.fromkeys(entry.locate_with.model for entry in entries if entry.locate_with is not None)
+        return ", ".join(self._entries[need].name if need in self._entries else need for need in needs)
+
+    def installed(self) -> dict[str, str]:
+        """Return the names of the models on this computer, by their ids."""
+        return {entry.id: entry.name for entry in self._entries.values() if self._catalog.is_installed(entry)}
 
     def single_models(self) -> dict[str, str]:
         """Return the names of the models on this computer that are no group of several, by their ids."""
-        return {
-            entry.id: entry.name
-            for entry in self._entries.values()
-            if len(entry.parts) == 1 and self._catalog.is_installed(entry)
-        }
+        return {key: name for key, name in self.installed().items() if len(self._entries[key].parts) == 1}
 
     def render(self) -> None:
         """Show the model of the state."""
-        state = self._state
-        if state.entry is not None and self._box.findData(state.model) < 0:
+        shown = self._state.shown
+        if shown is None:
+            return
+        if shown.entry is not None and self._box.findData(shown.id) < 0:
             self._list()  # selected otherwise than in the list, in which it was not found
         with silent(self._box):
-            self._box.setCurrentIndex(self._box.findData(state.model))
-        self._ui.downloadButton.visible = state.entry is not None and not (state.summaries or state.fault)
-        self._ui.modelFactsLabel.text = escape(state.fault or self._advice) or self._facts()
+            self._box.setCurrentIndex(self._box.findData(shown.id))
+        self._ui.downloadButton.visible = shown.entry is not None and not (shown.summaries or shown.fault)
+        self._ui.modelFactsLabel.text = escape(shown.fault or self._advice) or self._facts(shown)
 
-    def _facts(self) -> str:
-        """Return what is known of the model, as rich text: classes, modality, voxel size, licence, notice."""
-        entry, table = self._state.entry, self._state.table
-        summary = self._state.summaries[0] if self._state.summaries else None
+    def _facts(self, model: PanelModel) -> str:
+        """Return what is known of a model, as rich text: classes, modality, voxel size, licence, notice."""
+        entry, summary = model.entry, model.summaries[0] if model.summaries else None
         if entry is None:
             return ""
-        count = len(table.foreground) if table is not None else entry.classes
+        names = {label.name for each in model.summaries for label in each.table.foreground}
+        count = len(names) or entry.classes
         facts = [_("{count} classes").format(count=count)] if count else []
         modality = entry.modality or (summary.modality if summary else None)
         facts += [modality] if modality else []

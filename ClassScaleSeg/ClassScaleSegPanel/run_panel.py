@@ -75,7 +75,7 @@ class RunPanel:
         state.log = ""
         try:
             request = request_of(parameters, replace=has_contents(parameters.segmentation))
-            ensure_dependencies(packages_of(request.model, request.options))
+            ensure_dependencies(packages_of(request.models, request.options))
             state.run = self._logic.start(request)
         except ClassScaleError as error:
             self._show_fault(str(error))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import qt
 
@@ -19,23 +19,73 @@ if TYPE_CHECKING:
     from ClassScaleSeg import ClassScaleSegParameterNode
 
 
+@dataclass(frozen=True)
+class PanelModel:
+    """A model of the run.
+
+    :ivar id: in the catalogue.
+    :ivar entry: ``None`` if it is not in the catalogue.
+    :ivar summaries: one per part; empty while it is not downloaded or cannot be read.
+    :ivar fault: why it cannot be read, in a sentence.
+    """
+
+    id: str
+    entry: Entry | None = None
+    summaries: tuple[ModelSummary, ...] = ()
+    fault: str = ""
+
+    @property
+    def name(self) -> str:
+        """What users see."""
+        return self.entry.name if self.entry is not None else self.id
+
+
+class Locating(NamedTuple):
+    """A model that locates the classes of others.
+
+    :ivar id: in the catalogue.
+    :ivar summary: ``None`` if it is not on this computer.
+    :ivar of: the models of which the catalogue says so; none if the user has chosen it, for all.
+    """
+
+    id: str
+    summary: ModelSummary | None
+    of: tuple[PanelModel, ...] = ()
+
+
 @dataclass
 class PanelState:
     """The parameter node, and what the panel shows that is not saved with the scene."""
 
     parameters: ClassScaleSegParameterNode | None = None  # None while the module is not open
     input: tuple[vtkMRMLScalarVolumeNode | None, str | None] | None = None  # volume last followed, model if a sample
-    model: str | None = None  # id of the model that the next four describe
-    entry: Entry | None = None  # None if it is not in the catalogue
-    summaries: tuple[ModelSummary, ...] = ()  # one per part; empty while it is not downloaded or cannot be read
-    table: LabelTable | None = None  # None while summaries is empty
-    fault: str = ""  # why it cannot be read, in a sentence
-    locating: tuple[str, ModelSummary | None] | None = None  # model that locates, by id; no summary: it is not there
+    models: tuple[PanelModel, ...] = ()  # of the run, in their order
+    current: int = 0  # which of them the row "Model" shows
+    table: LabelTable | None = None  # the classes of all models; None unless all can be read
+    # of each class, if there are several models: the name of its model, and what that one calls it
+    owners: dict[int, tuple[str, str]] = field(default_factory=dict)
+    fault: str = ""  # why the models do not go together, in a sentence
+    locating: tuple[Locating, ...] = ()  # models that locate
     listed: LabelTable | None = None  # whose classes are listed
     run: SceneRun | None = None  # that is under way
     status: str = ""  # the line below Apply
     log: str = ""  # of the last run
     node: vtkMRMLSegmentationNode | None = None  # whose structures are listed
+
+    @property
+    def shown(self) -> PanelModel | None:
+        """The model that the row "Model" shows."""
+        return self.models[min(self.current, len(self.models) - 1)] if self.models else None
+
+    @property
+    def entry(self) -> Entry | None:
+        """The entry of the shown model."""
+        return self.shown.entry if self.shown is not None else None
+
+    @property
+    def summaries(self) -> tuple[ModelSummary, ...]:
+        """Summaries of all parts of all models; empty unless all can be read."""
+        return tuple(each for model in self.models for each in model.summaries) if self.table is not None else ()
 
 
 @contextlib.contextmanager

@@ -26,8 +26,8 @@ from raw_datasets import Case, people
 
 SPACING, PATCH = ("3", "3", "3"), [48, 64, 48]
 NETWORK = (PATCH, [16, 32, 64, 96, 128], [1, 1, 2, 2, 2], [1, 1, 1, 1])
-LABELLED, SEEDS = (12, 3, 1), (0, 1)  # the folds 0, 1, 2
-STARTS = {"random": None, "masked": []}
+LABELLED, SEEDS = (12, 3, 1), (0, 1, 2)  # the folds 0, 1, 2
+STARTS = {"random": None, "masked": [], "sparse": ["--sparse"]}
 EPOCHS, STEPS = 12, 50  # of the pretraining
 TUNING = 400
 FIRST_GYRUS = 100  # larger label values are gyri

@@ -101,11 +101,16 @@ class PanelChecks:
         for name in NODES:
             there = wanted[name] is None or self.scene.IsNodePresent(wanted[name])
             self.demand(there, f"a removed node is still chosen: {name}")
-        model = state.parameters.model
+        models = [state.parameters.model, *state.parameters.moreModels.splitlines()]
+        self.demand([model.id for model in state.models] == models, "the state has other models", state.models, models)
+        model = models[state.current] if state.current < len(models) else None
+        self.demand(model is not None, "no model is shown", state.current, models)
         known = ui.modelComboBox.findData(model) >= 0
         shown = ui.modelComboBox.currentData if ui.modelComboBox.currentIndex >= 0 else None
         self.demand(shown == (model if known else None), "disagree: model", shown, model)
-        self.demand(state.model == model, "the state has another model", state.model, model)
+        self.demand(ui.modelsFrame.isHidden() == (len(models) < 2), "the list of models")
+        self.demand(ui.modelsListWidget.count == len(models), "other models listed", models)
+        self.demand(ui.modelsListWidget.currentRow == state.current, "disagree: row of the list of models")
         rows = [str(label.value) for label in state.table.foreground] if state.table is not None else []
         self.demand(classes.table.keys() == rows, "other classes listed", len(rows), len(classes.table.keys()))
         if state.table is not None:
@@ -153,6 +158,7 @@ class PanelChecks:
                 key = "checked" if isinstance(widget, qt.QCheckBox) else "text" if name == "folds" else "value"
                 values[name] = getattr(widget, key)
         lists = {"device": self.panel.ui.deviceComboBox, "locateWith": self.panel.ui.locateComboBox}
+        lists["overlap"] = self.panel.ui.overlapComboBox
         return {**values, **{name: box.currentData for name, box in lists.items()}}
 
     def widgets(self) -> dict[str, Any]:

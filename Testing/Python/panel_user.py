@@ -239,6 +239,28 @@ class PanelUser(PanelChecks):
         if self.open and box.findData(model) >= 0:
             box.setCurrentIndex(box.findData(model))
 
+    @action(index=number)
+    def add_model(self, index: int) -> None:
+        menu = self.panel.modelList.add_menu
+        if self.open and len(self.panel.state.models) < 4:
+            menu.aboutToShow.emit()
+            actions = [action for action in menu.actions() if action.enabled]
+            if actions:
+                actions[index % len(actions)].trigger()
+
+    @action(index=number, button=st.sampled_from(("", "modelUpButton", "modelDownButton", "removeModelButton")))
+    def arrange_models(self, index: int, button: str) -> None:
+        ui = self.panel.ui
+        if self.open and not ui.modelsFrame.isHidden():
+            ui.modelsListWidget.setCurrentRow(index % ui.modelsListWidget.count)
+            if button:
+                getattr(ui, button).click()
+
+    @action(index=number)
+    def choose_overlap(self, index: int) -> None:
+        if self.open:
+            self.panel.ui.overlapComboBox.setCurrentIndex(index % 2)
+
     @action(text=st.sampled_from(("", "toy", "cell 1000", "qqqq", "pancreas mr")))
     def search_models(self, text: str) -> None:
         if self.open:
@@ -248,6 +270,7 @@ class PanelUser(PanelChecks):
         choice=st.sampled_from(
             [("model", "gone"), ("model", ""), ("model", "toy-120"), ("classes", "cell 5\ncell 6"), ("classes", "x\ny")]
             + [("locateWith", "gone"), ("locateWith", "toy-120"), ("locateWith", "")]
+            + [("moreModels", "toy-120"), ("moreModels", "gone\ntoy-1000"), ("moreModels", "")]
             + [("step", 0.75), ("threads", 3), ("device", "cuda:7"), ("segmentation", None), ("inputVolume", None)]
         )
     )

@@ -11,10 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ClassScaleSegLib.catalog.catalog import Catalog
+from ClassScaleSegLib.catalog.chosen import chosen_models
 from ClassScaleSegLib.catalog.defaults import completed
 from ClassScaleSegLib.catalog.entries import Entry, LocateWith, Part
+from ClassScaleSegLib.commands.job_models import completed_job, find_models
 from ClassScaleSegLib.commands.main import main
-from ClassScaleSegLib.errors import CatalogError, ClassScaleError
+from ClassScaleSegLib.errors import CatalogError, ClassScaleError, ModelError
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.process.job import Job, read_job
 from ClassScaleSegLib.resources import resource
@@ -38,6 +40,16 @@ def known(monkeypatch, tmp_path):
 
     of(COARSE, FINE)
     return of
+
+
+@pytest.fixture
+def copies(tmp_path):
+    """Two models that are the same but for their paths."""
+    paths = [tmp_path / name / "toy-120.zip" for name in ("one", "two")]
+    for path in paths:
+        path.parent.mkdir()
+        shutil.copy(TOY, path)
+    return paths
 
 
 def test_the_entry_says_with_what_where_and_how_far(known):
@@ -79,10 +91,41 @@ def test_models_that_are_located_alike_are_located_together(known):
     assert (found.locate_with, found.locate_margin) == ("coarse", 7.0)
     assert found.locate_classes == ("cell 1", "cell 7", "cell 8")
     for other in ("third", "coarse", str(TOY)):
-        with pytest.raises(CatalogError, match="Fine looks only where coarse finds cell 1, cell 7, and the other"):
-            completed(["fine", other], Options())
-        assert completed(["fine", other], Options(locate_with="none")) == Options()
-        assert completed(["fine", other], Options(locate_with="coarse")) == Options(locate_with="coarse")
+        for options in (Options(), Options(locate_with="none"), Options(locate_with="coarse")):
+            assert completed(["fine", other], options) == options  # each model by itself, below
+
+
+def test_each_of_several_models_looks_where_the_catalogue_says(known, copies):
+    second = replace(FINE, id="second", name="Second", parts=(Part(file=str(copies[0])),))
+    second = replace(second, locate_with=LocateWith("coarse", ("cell 7", "cell 8"), 5.0))
+    free = replace(FINE, id="free", name="Free", parts=(Part(file=str(copies[1])),), locate_with=None)
+    known(COARSE, FINE, second, free)
+    fine, free, second = chosen_models(["fine", "free", "second"], completed(["fine", "free", "second"], Options()))
+    assert fine.looks == second.looks  # which runs once for both
+    assert (fine.looks.locate_with, fine.looks.locate_margin) == (str(TOY), 7.0)
+    assert fine.looks.locate_classes == ("cell 1", "cell 7", "cell 8") and free.looks is None
+    for options in (Options(locate_with="none"), Options(locate_with="coarse")):
+        assert [model.looks for model in chosen_models(["fine", "free"], options)] == [None, None]
+    job = Job((SAMPLE,), ("fine", "free"), "o.nrrd")
+    found = find_models(completed_job(job))
+    assert [source.looks is not None for source in found.sources] == [True, False] and len(found.locating) == 1
+    assert [source.model for source in found.sources] == ["Fine", "Free"] and len(found.checksums) == 3
+    whole = replace(job, options=Options(locate_with="none"))
+    assert not find_models(completed_job(whole)).locating and find_models(completed_job(whole)).options == Options()
+
+
+def test_a_model_that_is_given_twice_is_told(known):
+    known(COARSE, FINE)
+    with pytest.raises(ModelError, match=r"The model Fine \(fine\) is given twice. Leave it out once."):
+        chosen_models(["fine", "fine"])
+
+
+def test_models_of_one_name_are_told_apart_by_a_number(known, copies):
+    known(COARSE, FINE)
+    assert [model.name for model in chosen_models(list(copies))] == [
+        "Toy atlas, 120 classes",
+        "Toy atlas, 120 classes 2",
+    ]
 
 
 def test_a_coarse_model_that_is_missing_is_told_with_two_ways_out(known, tmp_path, capsys):

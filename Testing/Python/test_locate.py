@@ -1,6 +1,7 @@
 """A coarse model finds where classes are, and the fine one sees this box alone."""
 
 import json
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -421,7 +422,8 @@ def test_the_command_locates_and_names_both_models(tmp_path, monkeypatch, capsys
 def test_a_model_that_takes_other_images_cannot_locate(write_model, tmp_path, capsys, monkeypatch):
     content, dataset = small_plans(channels=2), small_dataset(channels=2)
     two = write_model(content, dataset, root=tmp_path / "two")
-    for model in (["-m", "toy-120"], ["-m", "toy-120", "-m", "toy-120"]):
+    copy = shutil.copy(TOY, tmp_path)
+    for model in (["-m", "toy-120"], ["-m", "toy-120", "-m", str(copy)]):
         more = ["-o", str(tmp_path / "o.nrrd"), "--device", "cpu", "--locate-with", str(two)]
         assert main(["segment", str(SAMPLE), *model, *more]) == ExitCode.MODEL
         assert "must take the same images" in capsys.readouterr().err

@@ -474,9 +474,7 @@ def test_a_model_that_the_catalogue_locates_says_with_which_and_what_is_missing(
     assert ui.needLabel.text.startswith("This run will take")
     assert request_of(parameters, replace=False).options.locate_with is None  # as the catalogue says
     known(Part("https://a/b.zip"))
-    assert ui.needLabel.text.startswith(
-        "This model looks only where the model coarse finds structures, which is not on"
-    )
+    assert ui.needLabel.text.startswith("Fine looks only where the model coarse finds structures, which is not on")
     assert not ui.applyButton.enabled
     ui.locateComboBox.setCurrentIndex(ui.locateComboBox.findText("Whole image"))
     assert parameters.locateWith == "none" and ui.applyButton.enabled

@@ -17,7 +17,8 @@ from ClassScaleSegLib import (
 )
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.inference import several_models as parts
-from ClassScaleSegLib.inference.several_models import common_table, segment_parts
+from ClassScaleSegLib.inference.common_classes import common_classes
+from ClassScaleSegLib.inference.several_models import Source, segment_parts
 from ClassScaleSegLib.labels.label import segment_color
 from ClassScaleSegLib.resources import resource
 from conftest import small_dataset, small_plans
@@ -107,10 +108,10 @@ def test_parts_with_the_classes_of_totalsegmentator_are_numbered_like_its_task_t
     assert len(names) == 117
     fifths = [names[start::5] for start in range(5)]  # none of them in the order of the whole
     tables = [LabelTable.from_names({0: "background", **dict(enumerate(part, start=1))}) for part in fifths]
-    assert common_table(tables) == total
-    assert common_table(tables[3:]) == total.select(fifths[3] + fifths[4])
+    assert common_classes(tables).table == total
+    assert common_classes(tables[3:]).table == total.select(fifths[3] + fifths[4])
     foreign = LabelTable.from_names({0: "background", 1: "spleen", 2: "gadget"})
-    assert common_table([tables[0], foreign]).names == {
+    assert common_classes([tables[0], foreign]).table.names == {
         0: "background", **dict(enumerate([*fifths[0], "gadget"], start=1))
     }  # fmt: skip
 
@@ -121,7 +122,7 @@ def test_a_renumbered_class_keeps_a_colour_of_its_own_and_its_codes():
     plain = LabelTable.from_names({0: "background", 1: "spleen", 2: "gadget"})
     painted = LabelTable.from_names({0: "background", 1: "liver", 2: "thing"})
     painted = LabelTable(tuple(replace(row, color=(1, 2, 3)) if row.value == 2 else row for row in painted))
-    table = common_table([plain, painted])
+    table = common_classes([plain, painted]).table
     assert [row.name for row in table] == ["background", "spleen", "gadget", "liver", "thing"]
     assert [row.id for row in table.foreground] == ["Segment_1", "Segment_2", "Segment_3", "Segment_4"]
     assert table[3].color == segment_color(3) and table[4].color == (1, 2, 3)
@@ -170,9 +171,67 @@ def test_the_command_takes_several_models(two, image, tmp_path, capsys):
     arguments = ["segment", str(tmp_path / "ct.nrrd"), "-o", str(tmp_path / "o.seg.nrrd"), "--device", "cpu"]
     arguments += ["--no-mirroring", "--threads", "1", "-m", str(two[0]), "-m", str(two[1]), "--keep-empty"]
     assert main(arguments) == ExitCode.OK
-    written, expected = Segmentation.from_image(tmp_path / "o.seg.nrrd"), segment_parts(image, two, Options(**CPU))
+    written, expected = (
+        Segmentation.from_image(tmp_path / "o.seg.nrrd"),
+        segment_parts(image, named(two), Options(**CPU)),
+    )
     assert np.array_equal(written.labels, expected.labels)
     assert [row.name for row in written.table.foreground] == [row.name for row in expected.table.foreground]
+
+
+def named(sources):
+    """The sources as models of their own."""
+    return [Source(path, f"Dataset007_Small{' 2' * number}") for number, path in enumerate(sources)]
+
+
+def test_names_that_meet_in_two_models_are_told_apart(two, image):
+    sources = [Source(path, name) for path, name in zip(two, ("Hands", "Wells"), strict=True)]
+    first, second = (result.labels for result in alone(image, two))
+    result = segment_parts(image, sources, Options(**CPU))
+    names = {1: "rock", 2: "paper (Hands)", 3: "well", 4: "paper (Wells)", 5: "scissors"}
+    assert result.table.names == {0: "background", **names}
+    of_second = np.array([0, 3, 4, 5], np.uint16)[second]
+    assert np.array_equal(result.labels, np.where(second > 0, of_second, first))
+    only = segment_parts(image, sources, Options(**CPU, classes=["paper (Wells)"]))
+    assert np.array_equal(only.labels == 4, second == 2)
+    with pytest.raises(LabelTableError, match=r"called paper; did you mean paper \((Hands|Wells)\), paper"):
+        segment_parts(image, sources, Options(**CPU, classes=["paper"]))
+
+
+@pytest.mark.parametrize(
+    "other, meets",
+    [("Kidney-Left", True), ("left kidney", True), ("kidney_right", False), ("kidney (A)", False)],
+)
+def test_names_meet_in_the_terminology_and_whatever_their_case(other, meets):
+    tables = [LabelTable.from_names({0: "background", 1: "kidney_left"}), LabelTable.from_names({1: other})]
+    names = {label.name for label in common_classes(tables, ["A", "B"]).table.foreground}
+    assert names == ({"kidney_left (A)", f"{other} (B)"} if meets else {"kidney_left", other})
+
+
+def test_a_name_that_is_told_apart_is_never_that_of_another_class():
+    tables = [LabelTable.from_names(names) for names in ({1: "paper", 2: "paper (B)"}, {1: "paper"})]
+    names = [label.name for label in common_classes(tables, ["A", "B"]).table.foreground]
+    assert len(set(names)) == 3 and names[:2] == ["paper (A)", "paper (B)"] and names[2] == "paper (B) (3)"
+
+
+def test_overlaps_are_kept_in_layers(two, image):
+    sources = [Source(path, name) for path, name in zip(two, ("Hands", "Wells"), strict=True)]
+    first, second = (result.labels for result in alone(image, two))
+    kept = segment_parts(image, sources, Options(**CPU, overlap="keep"))
+    below, above = kept.layers
+    assert np.array_equal(below, first) and np.array_equal(above, np.array([0, 3, 4, 5], np.uint16)[second])
+    apart = segment_parts(image, sources, Options(**CPU, overlap="keep", classes=["rock"]))
+    assert len(apart.layers) == 1 and np.array_equal(apart.labels == 1, first == 1)
+    with pytest.raises(ClassScaleError, match="confidence is that of one class in each voxel"):
+        Options(overlap="keep", confidence=True)
+
+
+def test_a_class_of_two_parts_stays_in_its_layer(two, image):
+    first, second = (result.labels for result in alone(image, two))
+    below, above = segment_parts(image, two, Options(**CPU, overlap="keep")).layers
+    assert np.array_equal(below == 2, (first == 2) | (second == 2))
+    assert np.array_equal(below == 1, (first == 1) & (second != 2))
+    assert np.array_equal(above, np.array([0, 3, 0, 4], np.uint16)[second])
 
 
 def test_parts_that_want_other_channels_are_refused(two, write_model, tmp_path):

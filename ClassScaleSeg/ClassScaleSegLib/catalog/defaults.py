@@ -21,13 +21,12 @@ def completed(models: Iterable[str | Path], options: Options, catalog: Catalog |
     """Return the options with what the catalogue says of models that are named by its ids or names.
 
     A model that was trained on boxes is located with the coarse model of its entry, unless ``locate_with`` names
-    another one. If it is ``WHOLE_IMAGE``, it becomes ``None``. Of a zip that holds several models, the one of the entry
-    is chosen.
+    another one. Of a zip that holds several models, the one of the entry is chosen. If several models differ in one of
+    these, that is left to :func:`~.chosen.chosen_models`. Otherwise ``WHOLE_IMAGE`` becomes ``None``.
 
     :param models: of one segmentation, as a user names them.
     :param catalog: by default the catalogue in the usual folder.
-    :raises CatalogError: if a model is unknown, the coarse one is not on this machine, or the models need different
-        ones.
+    :raises CatalogError: if a model is unknown, or the coarse one is not on this machine.
 
     >>> completed(["toy-120"], Options(step=0.75)) == Options(step=0.75)
     True
@@ -36,21 +35,15 @@ def completed(models: Iterable[str | Path], options: Options, catalog: Catalog |
     entries = [entry_named(str(model), catalog) for model in models]
     if options.configuration is None:
         options = replace(options, configuration=configuration_of(entries))
-    if options.locate_with == WHOLE_IMAGE:
-        return replace(options, locate_with=None)
     needs = {entry.name: entry.locate_with for entry in entries if entry and entry.locate_with}
-    if not needs or not all(entry is None or catalog.is_installed(entry) for entry in entries):
-        return options  # if one is missing, that is told when the models are opened
     alike = len(needs) == len(entries) and len({need.model for need in needs.values()}) == 1
+    if options.locate_with == WHOLE_IMAGE:
+        return options if needs and not alike else replace(options, locate_with=None)
+    if not alike or not all(entry is None or catalog.is_installed(entry) for entry in entries):
+        return options  # if one is missing, that is told when the models are opened
     if options.locate_with is None:
-        if not alike:
-            name, need = next(iter(needs.items()))
-            raise CatalogError(
-                f"{name} looks only where {need.model} finds {', '.join(need.classes)}, and the other models do not. "
-                "Segment with one after the other, or with all in the whole image (--locate-with none)."
-            )
-        return _located(needs, options, catalog)
-    return options if options.locate_classes or not alike else _located_with(needs, options, catalog)
+        return locating_options(needs, options, catalog)
+    return options if options.locate_classes else _located_with(needs, options, catalog)
 
 
 def configuration_of(entries: Iterable[Entry | None]) -> str | None:
@@ -82,8 +75,12 @@ def _coarse(name: str, need: LocateWith, catalog: Catalog) -> Entry:
     return coarse
 
 
-def _located(needs: dict[str, LocateWith], options: Options, catalog: Catalog) -> Options:
-    """Return the options with the coarse model that all models need, by their names."""
+def locating_options(needs: dict[str, LocateWith], options: Options, catalog: Catalog) -> Options:
+    """Return the options with the coarse model that one model needs, or several alike.
+
+    :param needs: by the names of the models.
+    :raises CatalogError: if the coarse model is not on this machine, or does not have the classes that locate.
+    """
     name, need = next(iter(needs.items()))
     coarse = _coarse(name, need, catalog)
     (path,) = catalog.paths(coarse)

@@ -8,20 +8,22 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from ..catalog.catalog import resolve_model
+from ..catalog.chosen import chosen_models
 from ..catalog.defaults import completed
 from ..errors import ModelError
 from ..images.dicom_seg import UsedModel
 from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
+from ..inference.common_classes import common_classes
 from ..inference.locating import open_locating, refuse_other_channels
 from ..inference.segmenter import segment_with
-from ..inference.several_models import common_channels, common_table, segment_parts
+from ..inference.several_models import Source, common_channels, segment_parts
 from ..labels.table import LabelTable
 from ..models.advice import advise, advise_on_modality
 from ..models.identity import model_sha256
 from ..models.model import open_model
 from ..models.summary import ModelSummary, summarize
-from ..options import Options
+from ..options import WHOLE_IMAGE, Options
 from ..process.job import Job
 
 
@@ -29,17 +31,17 @@ from ..process.job import Job
 class JobModels:
     """The models of a job, which segment all of its cases. Networks and weights are read when :attr:`run` is needed.
 
-    :ivar sources: where the models that find structures are; of each, one path.
+    :ivar sources: the models that find structures.
     :ivar channels: number of input channels.
     :ivar summaries: of the models that find structures.
-    :ivar locating: summary of the model that locates them, if one does.
+    :ivar locating: summaries of the models that locate them, if some do.
     :ivar options: of the job; ``locate_with`` is a path.
     """
 
-    sources: tuple[Path, ...]
+    sources: tuple[Source, ...]
     channels: int
     summaries: tuple[ModelSummary, ...]
-    locating: ModelSummary | None
+    locating: tuple[ModelSummary, ...]
     options: Options
 
     @property
@@ -54,8 +56,8 @@ class JobModels:
 
     @property
     def all(self) -> tuple[ModelSummary, ...]:
-        """All models; the last one locates, if one does."""
-        return self.summaries if self.locating is None else (*self.summaries, self.locating)
+        """All models; the last ones locate, if some do."""
+        return (*self.summaries, *self.locating)
 
     @property
     def used(self) -> tuple[tuple[UsedModel, Path], ...]:
@@ -69,7 +71,8 @@ class JobModels:
         :raises LabelTableError: if a class that was chosen does not exist.
         """
         tables = [summary.table for summary in self.summaries]
-        table = tables[0] if len(tables) == 1 else common_table(tables)
+        models = [source.model for source in self.sources]
+        table = tables[0] if len(tables) == 1 else common_classes(tables, models).table
         return table if self.options.classes is None else table.select(self.options.classes)
 
     @cached_property
@@ -78,14 +81,12 @@ class JobModels:
 
         :raises ModelError: if a file cannot be read.
         """
-        chosen = (self.options.folds, self.options.checkpoint, self.options.configuration)
+        chosen = (self.options.folds, self.options.checkpoint)
         found = [
-            (each.name, model_sha256(source, *chosen))
+            (each.name, model_sha256(source.path, *chosen, source.configuration))
             for each, source in zip(self.summaries, self.sources, strict=True)
         ]
-        if self.locating is not None:
-            found.append((self.locating.name, model_sha256(self.locating.path)))
-        return tuple(found)
+        return (*found, *((each.name, model_sha256(each.path)) for each in self.locating))
 
     @cached_property
     def run(self) -> Callable[..., Segmentation]:
@@ -98,8 +99,9 @@ class JobModels:
         if len(self.sources) > 1:
             return partial(segment_parts, sources=self.sources, options=self.options)
         options = self.options
-        model = open_model(self.sources[0], options.folds, options.checkpoint, options.configuration)
-        coarse = None if self.locating is None else open_locating(self.locating.path)
+        (source,) = self.sources
+        model = open_model(source.path, options.folds, options.checkpoint, source.configuration)
+        coarse = None if options.locate_with is None else open_locating(options.locate_with)
         return partial(segment_with, model=model, options=options, coarse=coarse)
 
     def open(self) -> None:
@@ -116,17 +118,22 @@ class JobModels:
         """
         spacing = geometry.spacing[::-1]
         sentences = [sentence for summary in self.summaries for sentence in advise(summary, spacing, modality)]
-        if self.locating is not None:
-            sentences += advise_on_modality(self.locating, modality)
+        for coarse in self.locating:
+            sentences += advise_on_modality(coarse, modality)
         return tuple(dict.fromkeys(sentences))
 
 
 def completed_job(job: Job) -> Job:
-    """Return the job with what the catalogue says of its models: where to look, and which one of a zip.
+    """Return the job with what the catalogue says of its models: what they are called, where to look, which one of a
+    zip.
 
-    :raises ModelError: if a model is unknown, or a coarse one is not on this machine.
+    :raises ModelError: if a model is unknown, or is given twice, or a coarse one is not on this machine.
     """
-    return replace(job, options=completed([str(model) for model in job.models], job.options))
+    options = completed([str(model) for model in job.models], job.options)
+    if len(job.models) > 1 and not job.model_names:
+        names = tuple(model.name for model in chosen_models(job.models, options))
+        return replace(job, options=options, model_names=names)
+    return replace(job, options=options)
 
 
 def find_models(job: Job) -> JobModels:
@@ -135,14 +142,22 @@ def find_models(job: Job) -> JobModels:
     :param job: completed by `completed_job` if its models are to be located as the catalogue says.
     :raises ModelError: if a model does not exist or cannot be used, or the models need different channels.
     """
-    sources = tuple(path for text in job.models for path in resolve_model(str(text)))
     options = replace(job.options, confidence=job.confidence is not None)
-    locating = None if options.locate_with is None else summarize(_locating(options.locate_with))
-    options = replace(options, locate_with=None if locating is None else str(locating.path))
-    summaries = tuple(summarize(source, options.configuration) for source in sources)
-    channels = common_channels(sources, options.configuration)
-    if locating is not None:
-        refuse_other_channels(locating, channels)
+    models = chosen_models(job.models, options, names=job.model_names)
+    named = None if options.locate_with in (None, WHOLE_IMAGE) else _locating(options.locate_with or "")
+    if options.locate_with is not None:
+        options = replace(options, locate_with=None if named is None else str(named))
+    sources = tuple(
+        Source(path, model.name, configuration, model.looks)
+        for model in models
+        for path, configuration in zip(model.paths, model.configurations, strict=True)
+    )
+    summaries = tuple(summary for model in models for summary in model.summaries)
+    channels = common_channels([source.path for source in sources], summaries)
+    coarse = [named] if named is not None else [source.looks.locate_with for source in sources if source.looks]
+    locating = tuple(summarize(Path(path)) for path in dict.fromkeys(coarse) if path is not None)
+    for each in locating:
+        refuse_other_channels(each, channels)
     return JobModels(sources, channels, summaries, locating, options)
 
 

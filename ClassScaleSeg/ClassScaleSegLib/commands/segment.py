@@ -74,8 +74,9 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         help="nnU-Net v2 model folder, exported zip, bundle, or id or name of a model of the catalogue. Several models "
-        "(-m A -m B) make one segmentation with the classes of all; where two claim a voxel, the later one gets it.",
+        "(-m A -m B) make one segmentation with the classes of all. Where their names meet, they are told apart.",
     )
+    add_options(parser, "overlap")
     parser.add_argument(
         "--format",
         action="append",

@@ -1,36 +1,52 @@
 """Segment one image with several models, each of which has some of the classes, into one segmentation.
 
 TotalSegmentator's classes, for example, are spread over five networks. Only one model is in memory at a time. Where two
-models claim a voxel, the later one gets it.
+models claim a voxel, the later one gets it; or both keep it, in layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import LabelTableError, ModelError
 from ..images.cleanup import check_cleanup
-from ..images.geometry import Geometry
+from ..images.geometry import Box, Geometry
 from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
-from ..labels.label import MAX_VALUE, Label, segment_color, segment_id
+from ..labels.label import MAX_VALUE
 from ..labels.table import LabelTable
 from ..models.model import open_model
-from ..models.summary import summarize  # reads no weights, so a part without a wanted class costs nothing
+from ..models.summary import ModelSummary, summarize  # reads no weights, so a part without a wanted class costs nothing
 from ..options import Options
-from ..resources import resource
+from .common_classes import common_classes
 from .locating import NOWHERE, locate, open_locating, refuse_other_channels
 from .progress import CancelToken, Monitor, PartsProgress, Progress
 from .segmenter import cleaned, segment_with
 
 
+@dataclass(frozen=True)
+class Source:
+    """One of several models.
+
+    :ivar path: in any form that `open_model` takes.
+    :ivar model: name of the model that it is a part of. Classes of the same name in two models are told apart by it.
+    :ivar configuration: chooses among several models in the path, if ``Options.configuration`` does not.
+    :ivar looks: options with the path of a coarse model that locates its classes, unless one locates those of all.
+    """
+
+    path: str | Path
+    model: str = ""
+    configuration: str | None = None
+    looks: Options | None = None
+
+
 def segment_parts(
     image: ImageSource,
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path | Source],
     options: Options = Options(),
     progress: Callable[[Progress], None] | None = None,
     cancel: CancelToken | None = None,
@@ -39,11 +55,12 @@ def segment_parts(
     """Segment one image with each of the models in turn; with a single model this is `segment`.
 
     A voxel gets the class and the confidence of the last part that has foreground there. Where no part has foreground,
-    the confidence is the lowest that any part has in its background. Classes of the same name are one class. The label
-    values are those of :func:`common_table`.
+    the confidence is the lowest that any part has in its background. With the option ``overlap="keep"`` what overlaps
+    the classes of earlier parts goes into a further layer instead. Names and label values are those of
+    :func:`common_classes`.
 
     :param image: as for `segment`.
-    :param sources: models, in any form that `open_model` takes.
+    :param sources: models. Those given as paths are parts of one, whose classes of the same name are one class.
     :param options: for every model. ``classes`` holds names or values of the common table; a part that has none of them
         is not run, so it takes no voxel from the others. The common result is cleaned up, not that of each part.
         ``locate_with`` is the path of a model, which locates the classes of all parts once.
@@ -58,6 +75,7 @@ def segment_parts(
     :raises Cancelled: if the token is set.
 
     >>> import SimpleITK as sitk
+    >>> from ClassScaleSegLib.resources import resource
     >>> toy = resource("Models", "toy-120.zip")
     >>> corner = sitk.ReadImage(str(resource("SampleData", "toy-120.nrrd")))[30:50, 30:50, 30:50]
     >>> titles = []
@@ -65,49 +83,54 @@ def segment_parts(
     >>> result.labels.shape, len(result.table), titles[0], titles[-1]
     ((20, 20, 20), 121, 'part 1 of 2: load', 'part 2 of 2: decode')
     """
-    which = (options.folds, options.checkpoint, options.configuration)
-    if len(sources) == 1:
+    given = [source if isinstance(source, Source) else Source(source) for source in sources]
+    given = [replace(source, configuration=options.configuration or source.configuration) for source in given]
+    if len(given) == 1:
+        model = open_model(given[0].path, options.folds, options.checkpoint, given[0].configuration)
         coarse = None if options.locate_with is None else open_locating(options.locate_with)
-        return segment_with(image, open_model(sources[0], *which), options, progress, cancel, accept, coarse)
-    tables = [summarize(source, options.configuration).table for source in sources]
-    table = common_table(tables)
-    table = table if options.classes is None else table.select(options.classes)
+        return segment_with(image, model, options, progress, cancel, accept, coarse)
+    tables = [summarize(source.path, source.configuration).table for source in given]
+    common = common_classes(tables, [source.model for source in given])
+    table = common.table if options.classes is None else common.table.select(options.classes)
     check_cleanup(table, options.remove_islands is not None, options.clean_classes)
-    parts = _parts(sources, tables, table)
-    alone = replace(options, smooth=None, remove_islands=None, clean_classes=None)
-    locating = int(options.locate_with is not None)
-    monitor, report = Monitor(cancel=cancel), PartsProgress(progress, locating + len(parts))
-    merged = box = None
     if options.locate_with is not None:
-        report.locating(Progress("load", 0, 1))
-        coarse = open_locating(options.locate_with)
-        refuse_other_channels(coarse, common_channels(sources, options.configuration))
-        box = locate(image, coarse, table, options, Monitor(report.locating, cancel), accept)
-        parts = parts[:1] if box == NOWHERE else parts
-        del coarse
-    for report.part, (source, values) in enumerate(parts, start=1 + locating):
-        monitor.check()
+        given = [replace(source, looks=options) for source in given]
+    parts = _parts(given, tables, common.values, table)
+    searches = list(dict.fromkeys(part.source.looks for part in parts if part.source.looks is not None))
+    report = PartsProgress(progress, len(searches) + len(parts))
+    boxes: dict[Options | None, Box | None] = {None: None}
+    for report.part, looks in enumerate(searches, start=1):
+        looking = [part for part in parts if part.source.looks == looks]
+        boxes[looks] = _box(image, looks, looking, report, cancel, accept)
+    alone = replace(options, smooth=None, remove_islands=None, clean_classes=None)
+    merging = None
+    for report.part, part in enumerate(parts, start=1 + len(searches)):
+        box = boxes[part.source.looks]
+        if box == NOWHERE and part is not parts[0]:
+            continue
+        Monitor(cancel=cancel).check()
         report(Progress("load", 0, 1))
-        chosen = None if options.classes is None else tuple(values)
-        own = replace(alone, classes=chosen)
-        result = segment_with(image, open_model(source, *which), own, report, cancel, accept, box=box)
-        merged = merged or _nothing(result, table)
-        _merge(merged, result, values)
-        del result  # before the next part needs the memory
-    assert merged is not None  # there is at least one part
-    return cleaned(merged, options, Monitor(report, cancel))
+        own = alone if options.classes is None else replace(alone, classes=tuple(part.values))
+        model = open_model(part.source.path, options.folds, options.checkpoint, part.source.configuration)
+        result = segment_with(image, model, own, report, cancel, accept, box=box)
+        merging = merging or _Merging(result, options.overlap == "keep")
+        merging.add(result, part.values)
+        del result, model  # before the next part needs the memory
+    assert merging is not None  # there is at least one part
+    return cleaned(merging.result(table), options, Monitor(report, cancel))
 
 
-def common_channels(sources: Sequence[str | Path], configuration: str | None = None) -> int:
+def common_channels(sources: Sequence[str | Path], summaries: Sequence[ModelSummary] = ()) -> int:
     """Return the number of input channels, which must be the same for all models.
 
-    :param configuration: chooses among several models in a source.
+    :param summaries: of the models, if they have been made.
     :raises ModelError: if the number of a model differs from that of the first.
 
+    >>> from ClassScaleSegLib.resources import resource
     >>> common_channels([resource("Models", "toy-120.zip"), resource("Models", "toy-1000.zip")])
     1
     """
-    counts = [summarize(source, configuration).channels for source in sources]
+    counts = [summary.channels for summary in summaries or map(summarize, sources)]
     for source, channels in zip(sources, counts, strict=True):
         if channels != counts[0]:
             raise ModelError(
@@ -117,50 +140,27 @@ def common_channels(sources: Sequence[str | Path], configuration: str | None = N
     return counts[0]
 
 
-def common_table(tables: Sequence[LabelTable]) -> LabelTable:
-    """Return a table with one row for each class name that occurs in any part, and one for the background.
+@dataclass(frozen=True)
+class _Part:
+    """A model that has wanted classes.
 
-    If all names are classes of TotalSegmentator's task ``total``, values, colours and codes are taken from there, so
-    that its five part models give the same label values as its single network. Otherwise classes are numbered from 1,
-    part by part.
-
-    :param tables: one table for each part.
-    :raises LabelTableError: if there are more than 65535 classes.
-
-    >>> first = LabelTable.from_names({0: "background", 1: "liver", 2: "mouse"})
-    >>> second = LabelTable.from_names({0: "background", 1: "tail", 2: "liver"})
-    >>> [(label.value, label.name) for label in common_table([first, second]).foreground]
-    [(1, 'liver'), (2, 'mouse'), (3, 'tail')]
+    :ivar values: the common value of each of its wanted values.
+    :ivar wanted: these classes as the model calls them.
     """
-    labels: dict[str, Label] = {}
-    for table in tables:
-        for label in table.foreground:
-            labels.setdefault(label.name, label)
-    known = LabelTable.from_csv(resource("LabelTables", "totalsegmentator.csv"))
-    standard = {label.name: label for label in known.foreground}
-    if labels.keys() <= standard.keys():
-        rows = [standard[name] for name in labels]
-    else:
-        rows = [_renumbered(label, value) for value, label in enumerate(labels.values(), start=1)]
-    return LabelTable((known[0], *rows))
 
-
-def _renumbered(label: Label, value: int) -> Label:
-    """Give a label another value and the matching id, and also the matching colour unless the model set its own."""
-    color = segment_color(value) if label.color == segment_color(label.value) else label.color
-    return replace(label, value=value, id=segment_id(value), color=color)
+    source: Source
+    values: dict[int, int]
+    wanted: LabelTable
 
 
 def _parts(
-    sources: Iterable[str | Path], tables: Iterable[LabelTable], wanted: LabelTable
-) -> list[tuple[str | Path, dict[int, int]]]:
-    """Return the models that have wanted classes, each with the common value of each of its wanted values."""
-    values = {label.name: label.value for label in wanted.foreground}
+    sources: Sequence[Source], tables: Sequence[LabelTable], values: Sequence[dict[int, int]], wanted: LabelTable
+) -> list[_Part]:
     parts = []
-    for source, table in zip(sources, tables, strict=True):
-        own = {label.value: values[label.name] for label in table.foreground if label.name in values}
+    for source, table, all_values in zip(sources, tables, values, strict=True):
+        own = {value: common for value, common in all_values.items() if common in wanted}
         if own:
-            parts.append((source, own))
+            parts.append(_Part(source, own, table.select(own)))
     if not parts:
         raise LabelTableError(
             "No class was named that one of the models could find. Name a class of the models, or leave the classes "
@@ -169,21 +169,75 @@ def _parts(
     return parts
 
 
-def _nothing(like: Segmentation, table: LabelTable) -> Segmentation:
-    """Return a segmentation that is certain background everywhere, on the same grid."""
-    confidence = None if like.confidence is None else np.ones_like(like.confidence)
-    return Segmentation(np.zeros_like(like.labels), table, like.geometry, confidence)
+def _box(
+    image: ImageSource,
+    looks: Options,
+    parts: Sequence[_Part],
+    report: PartsProgress,
+    cancel: CancelToken | None,
+    accept: Callable[[Geometry], object],
+) -> Box:
+    """Return the box that holds the classes of some models, as a coarse model finds it."""
+    Monitor(cancel=cancel).check()
+    report.locating(Progress("load", 0, 1))
+    coarse = open_locating(looks.locate_with or "")
+    for part in parts:
+        refuse_other_channels(coarse, summarize(part.source.path, part.source.configuration).channels)
+    wanted = {label.name: label for part in parts for label in part.wanted.foreground}
+    renumbered = (replace(label, value=value) for value, label in enumerate(wanted.values(), start=1))
+    return locate(image, coarse, LabelTable(tuple(renumbered)), looks, Monitor(report.locating, cancel), accept)
 
 
-def _merge(merged: Segmentation, part: Segmentation, values: dict[int, int]) -> None:
-    """Put the foreground of ``part`` into ``merged``, in place; plane by plane, so that no third volume is held."""
-    renumber = np.zeros(MAX_VALUE + 1, np.uint16)
-    renumber[list(values)] = list(values.values())
-    for plane, labels in enumerate(merged.labels):
-        found = renumber[part.labels[plane]]
-        won = found > 0
-        labels[won] = found[won]
-        if merged.confidence is not None and part.confidence is not None:
-            before, here = merged.confidence[plane], part.confidence[plane]
-            before[won] = here[won]
-            np.minimum(before, here, out=before, where=labels == 0)
+class _Merging:
+    """The common result, to which the parts are added one after the other.
+
+    :param like: a result on the same grid, with a confidence if one is wanted.
+    :param keep: overlapping classes are kept, in layers.
+    """
+
+    def __init__(self, like: Segmentation, keep: bool) -> None:
+        self._geometry, self._keep = like.geometry, keep
+        self._layers = [np.zeros_like(like.labels)]
+        self._confidence = None if like.confidence is None else np.ones_like(like.confidence)
+        self._homes: dict[int, int] = {}  # layer of each value
+
+    def add(self, part: Segmentation, values: dict[int, int]) -> None:
+        """Put the foreground of a part over what is there, or into a layer where it overlaps nothing.
+
+        :param values: the common value of each value of the part.
+        """
+        if self._keep:
+            known = {value: common for value, common in values.items() if common in self._homes}
+            for layer in sorted({self._homes[common] for common in known.values()}):
+                self._put(layer, part, {own: value for own, value in known.items() if self._homes[value] == layer})
+            values = {own: value for own, value in values.items() if own not in known}
+        layer = self._free_layer(part, values) if self._keep else 0
+        self._homes.update(dict.fromkeys(values.values(), layer))
+        self._put(layer, part, values)
+
+    def result(self, table: LabelTable) -> Segmentation:
+        """Return what was added, whose classes are in ``table``."""
+        labels, *more = self._layers
+        return Segmentation(labels, table, self._geometry, self._confidence, more_layers=tuple(more))
+
+    def _free_layer(self, part: Segmentation, values: dict[int, int]) -> int:
+        has = np.zeros(MAX_VALUE + 1, bool)
+        has[list(values)] = True
+        for number, layer in enumerate(self._layers):
+            if not any((has[found] & (there > 0)).any() for found, there in zip(part.labels, layer, strict=True)):
+                return number
+        self._layers.append(np.zeros_like(self._layers[0]))
+        return len(self._layers) - 1
+
+    def _put(self, layer: int, part: Segmentation, values: dict[int, int]) -> None:
+        """Put classes into a layer, plane by plane, so that no further volume is held."""
+        renumber = np.zeros(MAX_VALUE + 1, np.uint16)
+        renumber[list(values)] = list(values.values())
+        for plane, labels in enumerate(self._layers[layer]):
+            found = renumber[part.labels[plane]]
+            won = found > 0
+            labels[won] = found[won]
+            if self._confidence is not None and part.confidence is not None:
+                before, here = self._confidence[plane], part.confidence[plane]
+                before[won] = here[won]
+                np.minimum(before, here, out=before, where=labels == 0)

@@ -31,6 +31,8 @@ class Job:
     :ivar more_outputs: further files of the segmentation, in other formats.
     :ivar more_statistics: further files of the statistics, in other formats.
     :ivar report: folder of the report, if wanted.
+    :ivar model_names: of the models, by which classes of the same name are told apart; by default those of the
+        catalogue, or the models' own.
 
     >>> print(Job(("ct.nrrd",), "toy-120", "ct.seg.nrrd", options=Options(device="cpu", classes="cell 7")))
     segment ct.nrrd with toy-120 into ct.seg.nrrd (device='cpu', classes=('cell 7',))
@@ -45,6 +47,7 @@ class Job:
     more_outputs: tuple[str | Path, ...] = ()
     more_statistics: tuple[str | Path, ...] = ()
     report: str | Path | None = None
+    model_names: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[str | Path, ...]:
@@ -65,6 +68,7 @@ class Job:
             **{name: (file := getattr(self, name)) and os.path.abspath(file) for name in _FILES},
             "options": {**asdict(self.options), "locate_with": coarse},
             **{name: [os.path.abspath(file) for file in getattr(self, name)] for name in _MORE_FILES},
+            "model_names": list(self.model_names),
         }
 
     def write(self, path: Path) -> None:
@@ -107,15 +111,16 @@ def job_of(facts: Any) -> Job:
         texts = facts.get(name)
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise ClassScaleError(f"{name} must be a list of one or more texts.")
-    more = {name: facts.get(name, []) for name in _MORE_FILES}
-    for name, files in more.items():
-        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-            raise ClassScaleError(f"{name} must be a list of paths of files.")
+    more = {name: facts.get(name, []) for name in (*_MORE_FILES, "model_names")}
+    for name, texts in more.items():
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            what = "texts" if name == "model_names" else "paths of files"
+            raise ClassScaleError(f"{name} must be a list of {what}.")
     for name in _FILES:
         if not isinstance(facts.get(name), str if name == "output" else (str, NoneType)):
             raise ClassScaleError(f"{name} must be the path of a file{' or folder' * (name == 'report')}.")
     lists = {name: tuple(facts[name]) for name in ("images", "model")}
-    lists |= {name: tuple(files) for name, files in more.items()}
+    lists |= {name: tuple(texts) for name, texts in more.items()}
     return Job(**{**facts, **lists, "options": Options(**options)})
 
 

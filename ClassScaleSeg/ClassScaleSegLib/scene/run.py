@@ -13,16 +13,14 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog.catalog import resolve_model
-from ..catalog.defaults import completed
+from ..catalog.chosen import chosen_summaries
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
 from ..files import unwritable
 from ..images.dicom_seg import UsedModel
-from ..models.summary import summarize
 from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
 from .dicom import remember_origin
@@ -59,7 +57,8 @@ class Request:
     """What to segment, with which model, and which nodes to fill.
 
     :ivar volumes: one volume node per channel of the model.
-    :ivar model: path of a model, or its id or name in the catalogue.
+    :ivar model: path of a model, or its id or name in the catalogue; or several, of which the later one gets a voxel
+        that two claim.
     :ivar region: region of interest; only voxels inside it are segmented. ``None``: the whole volume.
     :ivar all_frames: segment every frame of the sequence that the first volume is part of.
     :ivar segmentation: node to fill; ``None``: a new node.
@@ -71,7 +70,7 @@ class Request:
     """
 
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
-    model: str | Path
+    model: str | Path | tuple[str | Path, ...]
     region: vtkMRMLMarkupsROINode | None = None
     all_frames: bool = False
     segmentation: vtkMRMLSegmentationNode | None = None
@@ -81,13 +80,21 @@ class Request:
     standard_names: bool = True
     options: Options = Options()
 
+    @property
+    def models(self) -> tuple[str | Path, ...]:
+        """The model or models."""
+        return self.model if isinstance(self.model, tuple) else (self.model,)
+
 
 def request_for(
-    volumes: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode], model: str | Path, choices: dict[str, Any]
+    volumes: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
+    model: str | Path | Sequence[str | Path],
+    choices: dict[str, Any],
 ) -> Request:
     """Make a `Request` from the keyword arguments of a script.
 
     :param volumes: one volume node, or a list or tuple of them, one per channel of the model.
+    :param model: as of `Request`, or a list.
     :param choices: fields of `Request` and of `Options`, by name; but ``memory_limit`` for ``memory_limit_gib``.
     :raises ClassScaleError: if a name in ``choices`` is unknown, or a value is out of range.
 
@@ -104,7 +111,8 @@ def request_for(
     kept = {name: choice for name, choice in choices.items() if name in own}
     options = Options(**{others[name]: choice for name, choice in choices.items() if name in others})
     nodes = tuple(volumes) if isinstance(volumes, (list, tuple)) else (volumes,)
-    return Request(nodes, model, **kept, options=options)
+    models = model if isinstance(model, (str, Path)) else tuple(model)
+    return Request(nodes, models, **kept, options=options)
 
 
 class SceneRun:
@@ -143,11 +151,7 @@ class SceneRun:
         request = self.request
         for volume in request.volumes or (None,):
             check_volume(volume)
-        options = completed([request.model], request.options)
-        self.request = request = replace(request, options=options)
-        model, coarse = resolve_model(str(request.model)), options.locate_with
-        summaries = [summarize(path, options.configuration) for path in model]
-        summaries += [summarize(path) for path in (resolve_model(coarse) if coarse else ())]
+        summaries = chosen_summaries(request.models, request.options)
         channels = summaries[0].channels
         if len(request.volumes) != channels:
             raise ImageError(
@@ -159,7 +163,7 @@ class SceneRun:
         self._models = tuple(UsedModel(summary.name, summary.licence) for summary in summaries)
         self._process = process = SegmentationProcess()
         try:
-            process.job = self._job(model, process.work_folder)
+            process.job = self._job(process.work_folder)
             process.start()
         except BaseException as error:
             self._close()
@@ -180,7 +184,7 @@ class SceneRun:
                 "Confidence is computed for a single volume, not for a sequence. Select no confidence volume."
             )
 
-    def _job(self, model: tuple[Path, ...], folder: Path) -> Job:
+    def _job(self, folder: Path) -> Job:
         """Write the images into ``folder``, and return the job that segments them."""
         request = self.request
         images = folder / "images"
@@ -194,7 +198,7 @@ class SceneRun:
         else:
             paths, output = self._write_images(images, "image"), folder / "result.seg.nrrd"
         confidence = folder / "confidence.nrrd" if request.confidence is not None else None
-        return Job(paths, model, output, confidence, options=request.options)
+        return Job(paths, request.models, output, confidence, options=request.options)
 
     def _write_images(self, folder: Path, name: str) -> tuple[Path, ...]:
         volumes, roi = self.request.volumes, self.request.region

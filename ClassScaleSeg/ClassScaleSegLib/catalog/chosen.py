@@ -1,0 +1,117 @@
+"""The models that a user has chosen for one segmentation: their files, names to tell them apart, where they look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ModelError
+from ..models.summary import ModelSummary, summarize
+from ..options import WHOLE_IMAGE, Options
+from .catalog import Catalog, entry_named, resolve_model
+from .defaults import completed, locating_options
+from .entries import Entry, Part
+
+
+class ChosenModel(NamedTuple):
+    """A model as a user has chosen it; that of the catalogue may consist of several.
+
+    :ivar name: no other one of the segmentation has it.
+    :ivar paths: of its parts.
+    :ivar configurations: of its parts; ``None``: the only one.
+    :ivar summaries: of its parts.
+    :ivar looks: options with the coarse model that locates its classes; ``None``: that of all models, or none.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    configurations: tuple[str | None, ...]
+    summaries: tuple[ModelSummary, ...]
+    looks: Options | None = None
+
+
+def chosen_models(
+    models: Sequence[str | Path],
+    options: Options = Options(),
+    catalog: Catalog | None = None,
+    names: Sequence[str] = (),
+) -> tuple[ChosenModel, ...]:
+    """Find the models of one segmentation, and read what they are, without their weights.
+
+    :param models: as a user names them: paths, or ids or names of the catalogue.
+    :param options: of the segmentation, as :func:`~.defaults.completed` returns them. If they name no model that
+        locates classes, each of several models is located as the catalogue says.
+    :param catalog: by default the catalogue in the usual folder.
+    :param names: of the models, if they are known. By default those of the catalogue, or the models' own.
+    :raises CatalogError: if a model is unknown, or it or the one that it is located with is not on this machine.
+    :raises ModelError: if a model cannot be used, or is given twice.
+
+    >>> [(model.name, len(model.paths)) for model in chosen_models(["toy-120", "toy-1000"])]
+    [('Toy atlas, 120 classes', 1), ('Toy atlas, 1000 classes', 1)]
+    """
+    catalog = catalog or Catalog()
+    found: list[ChosenModel] = []
+    for number, text in enumerate(models):
+        entry = entry_named(str(text), catalog)
+        paths = (Path(text),) if entry is None else catalog.paths(entry)
+        parts = (Part(),) if entry is None else entry.parts
+        chosen = tuple(options.configuration or part.configuration for part in parts)
+        summaries = tuple(map(summarize, paths, chosen))
+        own = names[number] if number < len(names) else summaries[0].name if entry is None else entry.name
+        looks = _looks(entry, options, catalog) if len(models) > 1 else None
+        if any(path.resolve() in {other.resolve() for model in found for other in model.paths} for path in paths):
+            raise ModelError(f"The model {own} ({text}) is given twice. Leave it out once.")
+        found.append(ChosenModel(_free(own, [model.name for model in found]), tuple(paths), chosen, summaries, looks))
+    united = _together([model.looks for model in found if model.looks is not None])
+    return tuple(model._replace(looks=model.looks and united[model.looks.locate_with]) for model in found)
+
+
+def chosen_summaries(
+    models: Sequence[str | Path], options: Options, catalog: Catalog | None = None
+) -> tuple[ModelSummary, ...]:
+    """Return what all models of a segmentation are, the ones that locate last.
+
+    :param options: before they are completed.
+    :raises ClassScaleError: as :func:`chosen_models` and :func:`~.defaults.completed`.
+    """
+    options = completed(models, options, catalog)
+    chosen = chosen_models(models, options, catalog)
+    coarse = {model.looks.locate_with: None for model in chosen if model.looks is not None}
+    if options.locate_with not in (None, WHOLE_IMAGE):
+        coarse = dict.fromkeys(map(str, resolve_model(str(options.locate_with), catalog)))
+    found = [summary for model in chosen for summary in model.summaries]
+    return (*found, *(summarize(str(path)) for path in coarse))
+
+
+def _together(several: Iterable[Options]) -> dict[str | None, Options]:
+    """Unite options with the same coarse model, so that it has to run only once; return them by that model."""
+    united: dict[str | None, Options] = {}
+    for one in several:
+        other = united.setdefault(one.locate_with, one)
+        classes = tuple(dict.fromkeys((*(other.locate_classes or ()), *(one.locate_classes or ()))))
+        margin = max(one.locate_margin, other.locate_margin)
+        united[one.locate_with] = replace(one, locate_classes=classes, locate_margin=margin)
+    return united
+
+
+def _looks(entry: Entry | None, options: Options, catalog: Catalog) -> Options | None:
+    if options.locate_with is not None or entry is None or entry.locate_with is None:
+        return None
+    located = locating_options({entry.name: entry.locate_with}, options, catalog)
+    (path,) = catalog.paths(catalog.find(located.locate_with or ""))
+    return replace(located, locate_with=str(path))
+
+
+def _free(name: str, taken: Iterable[str]) -> str:
+    """Return a name that is not taken: itself, or with a number.
+
+    >>> _free("Liver", ["Liver", "Liver 2"])
+    'Liver 3'
+    """
+    others, free, number = set(taken), name, 1
+    while free in others:
+        number += 1
+        free = f"{name} {number}"
+    return free

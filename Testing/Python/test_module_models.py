@@ -1,0 +1,106 @@
+"""Several models in one run of the panel: their list, the table of all classes, the result."""
+
+import shutil
+
+import pytest
+from ClassScaleSegLib.catalog.catalog import Catalog
+from slicer_application import ROOT, load_sample, slicer
+from test_module_panel import wait_until
+
+TOY = ROOT / "Resources" / "Models" / "toy-120.zip"
+
+
+@pytest.fixture
+def two(monkeypatch, tmp_path):
+    """A second model, the same as toy-120 but for its name, in a catalogue of its own."""
+    monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))
+    shutil.copy(TOY, tmp_path / "second.zip")
+    return Catalog().add(tmp_path / "second.zip", "Second").id
+
+
+@pytest.fixture
+def listed(two, panel):
+    """The panel with the sample and both models."""
+    panel.ui.inputSelector.setCurrentNode(load_sample("CT"))
+    panel.models.reload()
+    menu = panel.modelList.add_menu
+    menu.aboutToShow.emit()
+    next(action for action in menu.actions() if action.text == "Second").trigger()
+    return panel
+
+
+def rows(panel):
+    widget = panel.ui.modelsListWidget
+    return [widget.item(row).text() for row in range(widget.count)]
+
+
+def test_a_model_is_added_shown_replaced_moved_and_removed(listed, two):
+    ui, node = listed.ui, listed.state.parameters
+    assert rows(listed) == ["1. Toy atlas, 120 classes", "2. Second"] and (node.model, node.moreModels) == (
+        "toy-120",
+        two,
+    )
+    assert ui.modelsListWidget.currentRow == 1 and ui.modelComboBox.currentData == two  # the new one is shown
+    ui.modelUpButton.click()
+    assert rows(listed) == ["1. Second", "2. Toy atlas, 120 classes"] and ui.modelsListWidget.currentRow == 0
+    assert ui.modelComboBox.currentData == two and not ui.modelUpButton.enabled and ui.modelDownButton.enabled
+    ui.modelsListWidget.setCurrentRow(1)
+    assert ui.modelComboBox.currentData == "toy-120"
+    ui.modelComboBox.setCurrentIndex(ui.modelComboBox.findData("toy-1000"))
+    assert (node.model, node.moreModels) == (two, "toy-1000") and "1000 classes" in ui.modelFactsLabel.text
+    ui.modelComboBox.setCurrentIndex(ui.modelComboBox.findData(two))  # is there already, so it is shown
+    assert ui.modelsListWidget.currentRow == 0 and (node.model, node.moreModels) == (two, "toy-1000")
+    ui.removeModelButton.click()
+    assert (node.model, node.moreModels) == ("toy-1000", "") and ui.modelsFrame.isHidden()
+    assert ui.overlapComboBox.isHidden() and len(listed.classList.table.keys()) == 1000
+
+
+def test_the_classes_of_all_models_are_in_one_table_with_their_model(listed):
+    table = listed.classList.table
+    assert len(table.keys()) == 240 and not table.view.isColumnHidden(3)
+    cells = [[table.model.item(row, column).text() for column in (0, 3)] for row in (0, 120)]
+    assert cells == [["cell 1 (Toy atlas, 120 classes)", "Toy atlas, 120 classes"], ["cell 1 (Second)", "Second"]]
+    table.search.text = "second cell 7"
+    assert len(table.shown()) == 21 and all(int(key) > 120 for key in table.shown())
+
+
+def test_two_models_make_one_segmentation_and_the_later_one_wins(listed):
+    ui = listed.ui
+    assert ui.applyButton.enabled
+    ui.applyButton.click()
+    wait_until(lambda: listed.state.run is None)
+    segmentation = listed.state.node.GetSegmentation()
+    names = [segmentation.GetNthSegment(i).GetName() for i in range(segmentation.GetNumberOfSegments())]
+    assert len(names) > 100 and all(name.endswith("(Second)") for name in names)
+    assert ui.statusLabel.text.startswith(f"Done: {len(names)} structures found.")
+
+
+def test_overlaps_are_kept_when_asked(listed):
+    ui = listed.ui
+    ui.overlapComboBox.setCurrentIndex(ui.overlapComboBox.findData("keep"))
+    assert listed.state.parameters.overlap == "keep"
+    listed.store(confidence=slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Confidence"))
+    assert not ui.applyButton.enabled and "do not keep overlaps" in ui.needLabel.text
+    listed.store(confidence=None)
+    ui.applyButton.click()
+    wait_until(lambda: listed.state.run is None)
+    segmentation = listed.state.node.GetSegmentation()
+    names = [segmentation.GetNthSegment(i).GetName() for i in range(segmentation.GetNumberOfSegments())]
+    first, second = (sorted(n.partition(" (")[0] for n in names if n.endswith(end)) for end in ("classes)", "(Second)"))
+    assert first == second and len(first) > 100
+    images = {segmentation.GetNthSegment(i).GetRepresentation("Binary labelmap") for i in range(len(names))}
+    assert len(images) == 2 and len(listed.results.table.keys()) == len(names)
+
+
+def test_models_that_need_other_volumes_or_are_missing_are_told(listed):
+    ui = listed.ui
+    listed.store(moreModels="gone")
+    assert not ui.applyButton.enabled and "uses the model gone, which is not in the catalogue" in ui.needLabel.text
+    listed.store(moreModels="toy-120")
+    assert ui.needLabel.text == "Toy atlas, 120 classes is in the list twice. Remove it once."
+    listed.store(moreModels="totalsegmentator-3mm")
+    assert "is not downloaded" in ui.needLabel.text
+    ui.modelsListWidget.setCurrentRow(1)
+    assert not ui.downloadButton.isHidden()
+    ui.removeModelButton.click()
+    assert ui.applyButton.enabled
