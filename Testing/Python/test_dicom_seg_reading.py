@@ -69,16 +69,27 @@ def test_what_highdicom_writes_is_read(tmp_path, kind, syntax):
     assert theirs.table[1].type == Code("SCT", "10200004", "Liver")
 
 
-def test_overlapping_fractional_and_incomplete_segments_are_refused(tmp_path):
+def test_overlapping_segments_come_in_layers(tmp_path):
+    source = series(tmp_path)
+    segmented(source).write(tmp_path / "a.seg.dcm", source=DicomSeg(source, "binary"))
+    found = pydicom.dcmread(tmp_path / "a.seg.dcm")
+    found.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    found.PixelData = b"\xff" * len(found.PixelData)  # every segment fills all of its frames
+    found.save_as(tmp_path / "overlap.seg.dcm")
+    ours, theirs = (Segmentation.from_image(tmp_path / name) for name in ("a.seg.dcm", "overlap.seg.dcm"))
+    assert len(ours.layers) == 1 and len(theirs.layers) == len(TABLE.foreground)
+    assert theirs.table.names == ours.table.names
+    for layer, label in zip(theirs.layers, TABLE.foreground, strict=True):
+        rows = (ours.labels == label.value).any((1, 2))
+        assert (layer[rows] == label.value).all() and not layer[~rows].any()
+
+
+def test_fractional_and_incomplete_segments_are_refused(tmp_path):
     source = series(tmp_path)
     ours = segmented(source)
     ours.write(tmp_path / "a.seg.dcm", source=DicomSeg(source, "binary"))
     found = pydicom.dcmread(tmp_path / "a.seg.dcm")
     found.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    found.PixelData = b"\xff" * len(found.PixelData)
-    found.save_as(tmp_path / "overlap.seg.dcm")
-    with pytest.raises(ImageError, match="overlap.seg.dcm has segments that overlap"):
-        Segmentation.from_image(tmp_path / "overlap.seg.dcm")
     found.PixelData = found.PixelData[:-10]
     found.save_as(tmp_path / "short.seg.dcm")
     with pytest.raises(ImageError, match="short.seg.dcm has fewer pixels than its header says"):

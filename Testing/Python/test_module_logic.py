@@ -451,17 +451,43 @@ def test_outside_of_the_region_is_background_on_the_grid_of_the_volume(scene):
     assert whole[1:4, 2:5, 1:6].all()
 
 
-def test_a_node_with_overlapping_segments_is_saved_by_slicer(scene, logic, tmp_path, monkeypatch):
+def add_segment(node, array, value, first=(0, 0, 0), spacing=1.0, name=None) -> None:
+    """Add a segment with an image of its own, as Slicer's Segment Editor may: an array (z, y, x) at a voxel index."""
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    image = slicer.vtkOrientedImageData()
+    extent = [(start, start + size - 1) for start, size in zip(first, array.shape[::-1], strict=True)]
+    image.SetExtent(*np.ravel(extent).tolist())
+    image.SetSpacing(spacing, spacing, spacing)
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True))
+    segment = slicer.vtkSegment()
+    segment.SetName(name)
+    segment.SetLabelValue(value)
+    segment.AddRepresentation("Binary labelmap", image)
+    node.GetSegmentation().AddSegment(segment, f"Segment_{node.GetSegmentation().GetNumberOfSegments() + 1}")
+
+
+def test_a_node_with_overlapping_segments_is_saved_in_layers(scene, logic, tmp_path, monkeypatch):
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Two layers")
-    for value in (1, 2):
-        segment = slicer.vtkSegment()
-        image = slicer.vtkOrientedImageData()
-        image.SetDimensions(3, 3, 3)
-        image.AllocateScalars(3, 1)
-        image.GetPointData().GetScalars().Fill(value)
-        segment.SetLabelValue(value)
-        segment.AddRepresentation("Binary labelmap", image)
-        node.GetSegmentation().AddSegment(segment, f"Segment_{value}")
+    for first in ((0, 0, 0), (1, 2, 1), (9, 9, 9)):
+        add_segment(node, np.ones((3, 4, 5), np.uint8), 1, first, name=f"at {first}")
+    monkeypatch.setattr(slicer.util, "saveNode", None)
+    assert logic.saveSegmentation(node, tmp_path / "two.seg.nrrd")
+    saved = Segmentation.from_image(tmp_path / "two.seg.nrrd")
+    assert len(saved.layers) == 2 and saved.geometry.size == (14, 13, 12)
+    assert [(row.name, row.voxels) for row in saved.statistics()] == [
+        ("at (0, 0, 0)", 60),
+        ("at (1, 2, 1)", 60),
+        ("at (9, 9, 9)", 60),
+    ]
+    assert (saved.labels[0:3, 0:4, 0:5] == 1).all() and (saved.more_layers[0][1:4, 2:6, 1:6] == 2).all()
+    assert (saved.labels[9:12, 9:13, 9:14] == 3).all() and node.GetStorageNode() is not None
+
+
+def test_a_node_of_several_grids_is_saved_by_slicer(scene, logic, tmp_path, monkeypatch):
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Two grids")
+    for spacing in (1.0, 2.0):
+        add_segment(node, np.ones((3, 3, 3), np.uint8), 1, spacing=spacing)
     asked = []
     monkeypatch.setattr(slicer.util, "saveNode", lambda saved, path: asked.append((saved, path)) or True)
     assert not logic.saveSegmentation(node, tmp_path / "two.seg.nrrd")

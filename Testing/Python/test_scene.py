@@ -44,6 +44,33 @@ def test_segments_share_one_cropped_image_and_keep_every_voxel(node, classes):
     np.testing.assert_allclose(index_to_lps(segment), expected, atol=1e-9)
 
 
+def test_segments_of_each_layer_share_an_image_and_are_read_again(node):
+    from dataclasses import replace
+
+    from ClassScaleSegLib.scene.segmentation_reader import segmentation_of
+
+    one = segmentation(300, (20, 40, 36))
+    moved = np.roll(one.labels, 3, 2)
+    two = np.where(moved % 2, moved, 0)
+    result = replace(one, labels=np.where(one.labels % 2, 0, one.labels), more_layers=(two,), counts=None)
+    fill_segmentation_node(node, result)
+    images = {}
+    for segment in segments(node).values():
+        images.setdefault(segment.GetRepresentation("Binary labelmap"), set()).add(segment.GetLabelValue() % 2)
+    assert list(images.values()) == [{1}, {0}] and node.GetSegmentation().GetNumberOfLayers() == 2
+    for value in (7, 8, 299, 300):
+        found = label_map(segments(node)[f"Segment_{value}"], result.geometry.size) == value
+        assert np.array_equal(found, result.layers[value % 2] == value)
+    read, rows = segmentation_of(node)
+    assert [(row.value, row.voxels) for row in rows] == [
+        (row.value, row.voxels) for row in result.statistics() if row.voxels
+    ]
+    assert read.geometry.size == result.geometry.size and read.geometry.distance(result.geometry) < 1e-6
+    assert {layer.tobytes() for layer in read.layers} == {layer.tobytes() for layer in result.layers}
+    fill_segmentation_node(node, read, replace=True)  # onto the same segments
+    assert node.GetSegmentation().GetNumberOfLayers() == 2 and len(segments(node)) == len(rows)
+
+
 def test_codes_become_terminology(node):
     fill_segmentation_node(node, segmentation(2, names={0: "background", 1: "liver", 2: "kidney_left"}))
     filled = segments(node)

@@ -92,9 +92,10 @@ def _on_grid(part: Segmentation, grid: Geometry, case: Case) -> Segmentation:
     z, y, x = (np.rint(place).astype(int) for place in reversed(places))
     if off > 0.25 or any(place[0] < 0 or place[-1] >= n for place, n in zip((x, y, z), grid.size, strict=True)):
         raise _of_another_image(case)
-    labels = np.zeros(grid.size[::-1], np.uint16)
-    labels[np.ix_(z, y, x)] = turn.apply(part.labels)
-    return Segmentation(labels, part.table, grid)
+    labels, *more = (np.zeros(grid.size[::-1], np.uint16) for _layer in part.layers)
+    for whole, layer in zip((labels, *more), part.layers, strict=True):
+        whole[np.ix_(z, y, x)] = turn.apply(layer)
+    return Segmentation(labels, part.table, grid, more_layers=tuple(more))
 
 
 def _of_another_image(case: Case) -> ImageError:

@@ -43,30 +43,35 @@ def label_map_frames(labels: np.ndarray, series: SourceSeries, dtype: np.dtype) 
     return Frames(groups, pixels, labels.size * dtype.itemsize)
 
 
-def binary_frames(labels: np.ndarray, values: Sequence[int], series: SourceSeries) -> Frames:
+def binary_frames(layers: Sequence[np.ndarray], values: Sequence[int], series: SourceSeries) -> Frames:
     """Return a frame for each class and row where both meet; the first row, if no class occurs.
 
-    :param labels: uint16 ``(z, y, x)``.
+    :param layers: label maps, uint16 ``(z, y, x)``, of which each class is in one.
     :param values: label values of the segments 1, 2, 3...
     """
     from pydicom.dataset import Dataset
 
     places = [_place(piece) for piece in series.slices]
-    groups, meetings = [], binary_places(labels, values) or [(1, 0)]
-    for number, row in meetings:
+    groups, meetings = [], binary_places(layers, values) or [(1, 0, 0)]
+    for number, row, _layer in meetings:
         group, segment = _group([number, row + 1], *places[row]), Dataset()
         _add(segment, "ReferencedSegmentNumber", "US", number)
         _add(group, "SegmentIdentificationSequence", "SQ", [segment])
         groups.append(group)
-    masks = (labels[row] == values[number - 1] for number, row in meetings)
-    return Frames(groups, _packed(masks), (len(meetings) * labels[0].size + 7) // 8)
+    masks = (layers[layer][row] == values[number - 1] for number, row, layer in meetings)
+    return Frames(groups, _packed(masks), (len(meetings) * layers[0][0].size + 7) // 8)
 
 
-def binary_places(labels: np.ndarray, values: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the number of a segment, from 1, and a row of the label map, wherever they meet; sorted."""
+def binary_places(layers: Sequence[np.ndarray], values: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return the number of a segment, from 1, a row of the label maps, and a layer, wherever they meet; sorted."""
     numbers = {value: number for number, value in enumerate(values, start=1)}
-    rows = ((numbers[value], row) for row in range(len(labels)) for value in _present(labels[row]) if value in numbers)
-    return sorted(rows)
+    return sorted(
+        (numbers[value], row, index)
+        for index, layer in enumerate(layers)
+        for row, labels in enumerate(layer)
+        for value in _present(labels)
+        if value in numbers
+    )
 
 
 def _present(row: np.ndarray) -> list[int]:

@@ -7,7 +7,7 @@ orientation, order or gantry tilt can move or mirror it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,6 @@ from ..labels.label import Code, Label
 from ..labels.table import LabelTable
 from ..version import VERSION
 from .contours import Outlines
-from .counts import voxel_counts
 from .dicom_contours import EncodedContours
 from .dicom_frames import decimals
 from .dicom_object import (
@@ -41,6 +40,7 @@ from .dicom_seg import DicomSeg
 from .dicom_segments import CATEGORY
 from .dicom_source import SourceSeries, read_source
 from .geometry import Geometry
+from .layers import layer_counts, layer_of_values
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
@@ -54,10 +54,11 @@ _LONGEST_DESCRIPTION, _LONGEST_PARAMETERS = 1024, 10240  # of ST and LT
 
 
 def write_dicom_rtstruct(
-    path: Path, labels: np.ndarray, table: LabelTable, geometry: Geometry, choices: DicomSeg, keep_empty: bool
+    path: Path, layers: Sequence[np.ndarray], table: LabelTable, geometry: Geometry, choices: DicomSeg, keep_empty: bool
 ) -> None:
-    """Write a label map, uint16 ``(z, y, x)``, as an RT Structure Set. An existing file is replaced.
+    """Write label maps, uint16 ``(z, y, x)``, as an RT Structure Set. An existing file is replaced.
 
+    :param layers: one or more; several if classes overlap, of which each is in one.
     :param table: a label for every value but 0 that occurs.
     :param geometry: must be the grid of the series.
     :param choices: the series, the models and ``tell`` count; the kind of segmentation does not.
@@ -70,15 +71,21 @@ def write_dicom_rtstruct(
     """
     series = choices.series if isinstance(choices.series, SourceSeries) else read_source(choices.series)
     check_grid(geometry, series)
-    counts = voxel_counts(labels)
+    by_layer = layer_counts(layers)
+    counts = by_layer.sum(0)
     listed = [label for label in table.foreground if keep_empty or counts[label.value]] or list(table.foreground[:1])
     if not listed:
         raise OutputError("The label table has no class besides the background; a structure set needs one.")
+    of_layer = layer_of_values(by_layer)
+    values = [[label.value for label in listed if of_layer[label.value] == index] for index in range(len(layers))]
+    outlines: dict[int, Outlines] = {}
+    for layer, own in zip(layers, values, strict=True):
+        outlines |= dict.fromkeys(own, Outlines(layer, own))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, on values of the series that the standard does not allow
         try:
             texts = Texts()
-            write_object(path, _structure_set(labels, listed, counts, series, choices, texts))
+            write_object(path, _structure_set(outlines, listed, counts, series, choices, texts))
         except (ClassScaleError, OSError, MemoryError):
             raise
         except Exception as error:  # pydicom raises whatever a header makes it raise
@@ -91,14 +98,17 @@ def write_dicom_rtstruct(
 
 
 def _structure_set(
-    labels: np.ndarray,
+    outlines: Mapping[int, Outlines],
     listed: Sequence[Label],
     counts: np.ndarray,
     series: SourceSeries,
     choices: DicomSeg,
     texts: Texts,
 ) -> FileDataset:
-    """Return the whole object."""
+    """Return the whole object.
+
+    :param outlines: for each label value those of its layer.
+    """
     found = empty_object(_RTSTRUCT, series.header)
     found.Modality, found.OperatorsName = "RTSTRUCT", ""
     found.SeriesNumber = series_number(series.header, 2000)
@@ -116,12 +126,12 @@ def _structure_set(
     found.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
     models = ", ".join(model.name for model in choices.models)
     made = _how_it_was_made(f"{MAKER} {VERSION} {models}"[:LONGEST_TEXT].rstrip(), facts, texts)
-    outlines, contours = Outlines(labels, [label.value for label in listed]), EncodedContours(series)
+    contours = EncodedContours(series)
     found.StructureSetROISequence, found.ROIContourSequence, found.RTROIObservationsSequence = [], [], []
     for number, (label, name) in enumerate(zip(listed, _names(listed, texts), strict=True), start=1):
         millilitres = float(counts[label.value]) * series.geometry.voxel_volume / 1000
         found.StructureSetROISequence.append(_structure(label, name, millilitres, series, made))
-        found.ROIContourSequence.append(_contours(label, contours.encoded(outlines.of(label.value))))
+        found.ROIContourSequence.append(_contours(label, contours.encoded(outlines[label.value].of(label.value))))
         found.RTROIObservationsSequence.append(_observation(label, number, texts))
     codes = [code for label in listed for code in label.codes.values() if code]
     written = [*(label.name for label in listed), *(text for code in codes for text in (code.scheme, code.meaning))]

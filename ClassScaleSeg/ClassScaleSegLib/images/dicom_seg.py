@@ -18,7 +18,6 @@ from ..errors import ClassScaleError, OutputError, reason
 from ..labels.label import Label
 from ..labels.table import LabelTable
 from ..version import VERSION
-from .counts import voxel_counts
 from .dicom_deflate import write_deflated
 from .dicom_frames import Frames, binary_frames, binary_places, decimals, label_map_frames
 from .dicom_letters import one_value
@@ -40,6 +39,7 @@ from .dicom_object import (
 from .dicom_segments import describe
 from .dicom_source import SourceSeries, read_source
 from .geometry import ROUNDED_SHEAR, Geometry
+from .layers import layer_counts
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -95,10 +95,11 @@ def refuse_missing_highdicom(kind: type[ClassScaleError] = OutputError) -> None:
 
 
 def write_dicom_seg(
-    path: Path, labels: np.ndarray, table: LabelTable, geometry: Geometry, choices: DicomSeg, keep_empty: bool
+    path: Path, layers: Sequence[np.ndarray], table: LabelTable, geometry: Geometry, choices: DicomSeg, keep_empty: bool
 ) -> None:
     """Write a label map, uint16 ``(z, y, x)``, as a DICOM segmentation. An existing file is replaced.
 
+    :param layers: several label maps, if classes overlap, make a binary one only.
     :param table: a label for every value but 0 that occurs.
     :param geometry: must be the grid of the series.
     :param keep_empty: list classes without voxels too. Without any class, the first one is listed, as DICOM wants one.
@@ -110,17 +111,17 @@ def write_dicom_seg(
     refuse_missing_highdicom()
     series = choices.series if isinstance(choices.series, SourceSeries) else read_source(choices.series)
     check_grid(geometry, series)
-    counts = voxel_counts(labels)
+    counts = layer_counts(layers).sum(0)
     listed = [label for label in table.foreground if keep_empty or counts[label.value]] or list(table.foreground[:1])
     if not listed:
         raise OutputError("The label table has no class besides the background; a DICOM segmentation needs one.")
     if choices.kind == "binary":
-        _check_size(labels, [label.value for label in listed])
+        _check_size(layers, [label.value for label in listed])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, on values of the series that the standard does not allow
         try:
             found = sum(bool(counts[label.value]) for label in listed)
-            segmentation, frames = _segmentation(labels, listed, found, series, choices)
+            segmentation, frames = _segmentation(layers, listed, found, series, choices)
             write_deflated(path, segmentation, frames.pixels, frames.size)
         except (ClassScaleError, OSError, MemoryError):
             raise
@@ -132,10 +133,10 @@ def write_dicom_seg(
         choices.tell(notice)
 
 
-def _check_size(labels: np.ndarray, listed: Sequence[int]) -> None:
+def _check_size(layers: Sequence[np.ndarray], listed: Sequence[int]) -> None:
     """Refuse a binary segmentation whose frames would take more than DICOM can hold."""
-    frames = len(binary_places(labels, listed))
-    size = frames * labels[0].size // 8
+    frames = len(binary_places(layers, listed))
+    size = frames * layers[0][0].size // 8
     if size > _LARGEST_PIXELS:
         raise OutputError(
             f"A binary segmentation with {len(listed)} classes would have {frames:,} frames, {size / 2**30:.1f} GiB, "
@@ -144,7 +145,7 @@ def _check_size(labels: np.ndarray, listed: Sequence[int]) -> None:
 
 
 def _segmentation(
-    labels: np.ndarray, listed: Sequence[Label], found: int, series: SourceSeries, choices: DicomSeg
+    layers: Sequence[np.ndarray], listed: Sequence[Label], found: int, series: SourceSeries, choices: DicomSeg
 ) -> tuple[Any, Frames]:
     """Return highdicom's segmentation without pixels, with all references and facts of the patient; and the frames.
 
@@ -187,8 +188,9 @@ def _segmentation(
     segmentation.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     segmentation.ContentCreatorName = ""  # the standard wants the element, and nobody's name
     if binary:
-        frames = binary_frames(labels, [label.value for label in listed], series)
+        frames = binary_frames(layers, [label.value for label in listed], series)
     else:
+        (labels,) = layers  # `refuse_overlaps` has refused several
         frames = label_map_frames(labels, series, np.dtype(f"u{segmentation.BitsAllocated // 8}"))
         if series.geometry.shear <= ROUNDED_SHEAR:
             segmentation.DimensionOrganizationType = "3D"

@@ -1,9 +1,9 @@
-"""Read a DICOM segmentation, a label map or a binary one, as one label map on the grid that its frames form."""
+"""Read a DICOM segmentation, a label map or a binary one, as label maps on the grid that its frames form."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from .dicom_seg import refuse_missing_highdicom
 from .dicom_segments import label_value, read_label
 from .geometry import Geometry
 from .image_file import check_memory
+from .layers import LayerBuilder
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -28,15 +29,16 @@ _IN_PLACE = 0.1  # mm
 _MOST_SLICES = 1 << 16
 
 
-def read_dicom_seg(path: Path) -> tuple[np.ndarray, LabelTable, Geometry]:
+def read_dicom_seg(path: Path) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry]:
     """Read a DICOM segmentation.
 
     A binary one may leave out slices without a class. The grid then begins and ends with the first and the last slice
     that is there.
 
-    :returns: labels, uint16 ``(z, y, x)``; their table, without the background; their grid.
-    :raises ImageError: if it cannot be read, has overlapping or fractional segments, or its frames form no grid; or if
-        highdicom is not installed, which has the decoders.
+    :returns: layers of labels, uint16 ``(z, y, x)``, several if segments overlap; their table, without the background;
+        their grid.
+    :raises ImageError: if it cannot be read, has fractional segments, or its frames form no grid; or if highdicom is
+        not installed, which has the decoders.
     """
     refuse_missing_highdicom(ImageError)
     import pydicom
@@ -54,9 +56,7 @@ def read_dicom_seg(path: Path) -> tuple[np.ndarray, LabelTable, Geometry]:
             ) from error
 
 
-def _read(path: Path, dataset: Dataset) -> tuple[np.ndarray, LabelTable, Geometry]:
-    from pydicom.pixels import iter_pixels
-
+def _read(path: Path, dataset: Dataset) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry]:
     kind = dataset.get("SegmentationType")
     if kind not in ("LABELMAP", "BINARY"):
         raise ImageError(f"It is a segmentation of the kind {kind}; LABELMAP or BINARY is needed.")
@@ -73,21 +73,48 @@ def _read(path: Path, dataset: Dataset) -> tuple[np.ndarray, LabelTable, Geometr
         raise ImageError("It has a segment with the number 0, which is the background here. Export it with others.")
     if label_map and len(set(rows.tolist())) < len(rows):
         raise ImageError("It has several frames at one place, so it is no single volume. Export one of them.")
-    labels = np.zeros((count, height, columns), np.uint16)
+    shape = (count, height, columns)
     if label_map:
-        for row, frame in zip(rows, iter_pixels(dataset, raw=True), strict=True):
-            labels[row] = frame
+        layers: Sequence[np.ndarray] = [_label_map(dataset, rows, shape, padding)]
     else:
-        for index, (row, inside) in enumerate(zip(rows, _insides(dataset), strict=True)):
-            _put(labels[row].reshape(-1), inside, values[_segment_number(dataset, index)])
+        layers = _binary_layers(dataset, rows, shape, values)
     items = ((values[int(item.SegmentNumber)], item) for item in dataset.SegmentSequence)
     # a label map describes its background too, as the segment whose number pads the pixels
-    if padding:
-        labels[labels == padding] = 0
     table = LabelTable(
         tuple(read_label(item, value) for value, item in items if not (label_map and value in (0, padding)))
     )
-    return labels, table, geometry
+    return tuple(layers), table, geometry
+
+
+def _label_map(dataset: Dataset, rows: np.ndarray, shape: tuple[int, int, int], padding: int) -> np.ndarray:
+    """Return the labels of a label map, whose pixels of the value ``padding`` are background."""
+    from pydicom.pixels import iter_pixels
+
+    labels = np.zeros(shape, np.uint16)
+    for row, frame in zip(rows, iter_pixels(dataset, raw=True), strict=True):
+        labels[row] = frame
+    if padding:
+        labels[labels == padding] = 0
+    return labels
+
+
+def _binary_layers(
+    dataset: Dataset, rows: np.ndarray, shape: tuple[int, int, int], values: Mapping[int, int]
+) -> list[np.ndarray]:
+    """Return the layers of a binary segmentation, one if no segments overlap.
+
+    :param rows: where each frame belongs.
+    :param values: the label value of each segment, by its number.
+    """
+    frames: dict[int, list[int]] = {}
+    for index in range(len(rows)):
+        frames.setdefault(_segment_number(dataset, index), []).append(index)
+    depth, height, width = shape
+    builder = LayerBuilder(shape, lambda: check_memory("It", f"{width}x{height}x{depth}", 2 * depth * height * width))
+    for number, own in sorted(frames.items()):
+        parts = [(int(rows[frame]), inside) for frame, inside in zip(own, _insides(dataset, own), strict=True)]
+        builder.add(parts, values[number])
+    return builder.layers
 
 
 def _check_pixels(dataset: Dataset) -> None:
@@ -107,17 +134,17 @@ def _check_pixels(dataset: Dataset) -> None:
         )
 
 
-def _insides(dataset: Dataset) -> Iterator[np.ndarray]:
-    """Yield which pixels of each frame of a binary segmentation are inside, as indices into the flat frame."""
+def _insides(dataset: Dataset, frames: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yield which pixels of some frames of a binary segmentation are inside, as indices into the flat frame."""
     from pydicom.pixels import iter_pixels
 
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        yield from (np.flatnonzero(frame) for frame in iter_pixels(dataset, raw=True))
+        yield from (np.flatnonzero(frame) for frame in iter_pixels(dataset, raw=True, indices=frames))
         return
     # Bits follow each other without gaps between frames, which pydicom 3.0 mistakes in small frames. Only bytes with a
     # bit are unpacked: hundreds of classes have tens of thousands of frames, which are nearly empty.
     packed, count = np.frombuffer(dataset.PixelData, np.uint8), dataset.Rows * dataset.Columns
-    for start in range(0, int(dataset.NumberOfFrames) * count, count):
+    for start in (frame * count for frame in frames):
         part = packed[start // 8 : (start + count + 7) // 8]
         filled = np.flatnonzero(part)
         bits = np.flatnonzero(np.unpackbits(part[filled], bitorder="little"))
@@ -130,12 +157,6 @@ def _segment_number(dataset: Dataset, frame: int) -> int:
     groups = (dataset.PerFrameFunctionalGroupsSequence[frame], dataset.SharedFunctionalGroupsSequence[0])
     group = next(group for group in groups if "SegmentIdentificationSequence" in group)
     return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-
-
-def _put(row: np.ndarray, inside: np.ndarray, value: int) -> None:
-    if row[inside].any():
-        raise ImageError("It has segments that overlap; one label is needed in each voxel.")
-    row[inside] = value
 
 
 def _distance(dataset: Dataset) -> float | None:

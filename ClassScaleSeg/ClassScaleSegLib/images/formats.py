@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ..labels.csv import CODE_COLUMNS, code_cells
 from ..labels.table import LabelTable
 from .counts import LabelVolume
 from .dicom_rtstruct import RTSTRUCT_SUFFIX, write_dicom_rtstruct
-from .dicom_seg import DICOM_SUFFIX, DicomSeg, write_dicom_seg
+from .dicom_seg import DICOM_SUFFIX, KINDS, DicomSeg, write_dicom_seg
 from .dicom_sr import REPORT_SUFFIX, write_dicom_sr
 from .geometry import ROUNDED_SHEAR, Geometry
 from .measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
@@ -76,28 +76,53 @@ def files_of(path: Path) -> list[Path]:
     return [path, colour_table_path(path)] if image else [path]
 
 
+def refuse_overlaps(path: str | Path, dicom_seg: str = KINDS[0]) -> None:
+    """Refuse a file for classes that overlap, if its format has one class in each voxel.
+
+    Call it before a long computation whose result may have further layers.
+
+    :param path: the file to be written.
+    :param dicom_seg: the kind of a ``.seg.dcm``, "labelmap" or "binary".
+    :raises OutputError: naming the formats that can hold overlaps; or if the suffix is not supported.
+
+    >>> refuse_overlaps("ct.seg.nrrd")
+    >>> refuse_overlaps("ct.seg.dcm", "binary")
+    """
+    suffix = _suffix(Path(path), SEGMENTATION_SUFFIXES)
+    if suffix in (".seg.nrrd", RTSTRUCT_SUFFIX) or (suffix == DICOM_SUFFIX and dicom_seg == "binary"):
+        return
+    what = "A DICOM segmentation of the kind labelmap" if suffix == DICOM_SUFFIX else f"A file {suffix}"
+    raise OutputError(
+        f"{path}: {what} holds one class in each voxel, and classes that overlap are to be kept. Write .seg.nrrd, "
+        f"{RTSTRUCT_SUFFIX}, or a {DICOM_SUFFIX} of the kind binary (--dicom-seg binary); or let later classes win."
+    )
+
+
 def write_segmentation(
     path: Path,
-    labels: np.ndarray,
+    layers: Sequence[np.ndarray],
     table: LabelTable,
     geometry: Geometry,
     overwrite: bool,
     keep_empty: bool,
     dicom: DicomSeg | None = None,
 ) -> None:
-    """Write a label map and its table; see `Segmentation.write`.
+    """Write a label map, or several, and their table; see `Segmentation.write`.
 
     :param path: the file; its suffix, one of ``SEGMENTATION_SUFFIXES``, selects the format.
-    :param labels: uint16 ``(z, y, x)``.
+    :param layers: one or more label maps, uint16 ``(z, y, x)``.
     :param table: a label for every value but 0 that occurs.
     :param geometry: grid of the label map.
     :param overwrite: replace existing files.
     :param keep_empty: list classes without voxels too, in formats other than images.
     :param dicom: for ``.seg.dcm`` and ``.rtstruct.dcm``: the series that was segmented, and choices.
-    :raises OutputError: if the suffix is not supported, the series is missing, or a file cannot be written.
+    :raises OutputError: if the suffix is not supported, the series is missing, there are several layers and the format
+        holds one, or a file cannot be written.
     :raises ImageError: if the series cannot be read.
     """
     suffix = _suffix(path, SEGMENTATION_SUFFIXES)
+    if len(layers) > 1:
+        refuse_overlaps(path, KINDS[0] if dicom is None else dicom.kind)
     if suffix in _DICOM:
         what, write = _DICOM[suffix]
         if dicom is None:
@@ -106,7 +131,7 @@ def write_segmentation(
                 "and the frame of reference. Give its folder (source=...), or write .seg.nrrd."
             )
         with replacing(path, overwrite) as temporary:
-            write(temporary, labels, table, geometry, dicom, keep_empty)
+            write(temporary, layers, table, geometry, dicom, keep_empty)
         return
     # One byte a voxel if all classes fit: readers need half the memory, and older tools expect it. The table decides,
     # not the classes found, so that all results of a model have the same type.
@@ -114,13 +139,13 @@ def write_segmentation(
     dtype = np.dtype(np.uint8 if largest < 256 else np.uint16)
     if suffix == ".seg.nrrd":
         with replacing(path, overwrite) as temporary:
-            write_seg_nrrd(temporary, labels, table, geometry, dtype, keep_empty)
+            write_seg_nrrd(temporary, layers, table, geometry, dtype, keep_empty)
         return
     with ExitStack() as stack:  # both files are complete before either gets its name
         colours = stack.enter_context(replacing(colour_table_path(path), overwrite))
         temporary = stack.enter_context(replacing(path, overwrite))
         colours.write_text(table.to_csv(), encoding="utf-8", newline="")
-        _write_image(temporary, path, labels.astype(dtype, copy=False), geometry)
+        _write_image(temporary, path, layers[0].astype(dtype, copy=False), geometry)
 
 
 def write_confidence(path: Path, confidence: np.ndarray | None, geometry: Geometry, overwrite: bool) -> None:

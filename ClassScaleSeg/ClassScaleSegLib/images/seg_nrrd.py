@@ -8,17 +8,19 @@ https://slicer.readthedocs.io/en/latest/developer_guide/modules/segmentations.ht
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import LabelTableError
-from ..labels.label import CODE_FIELDS, Code, Label
+from ..errors import ImageError, LabelTableError
+from ..labels.label import CODE_FIELDS, MAX_VALUE, Code, Label
 from ..labels.table import LabelTable
+from .counts import voxel_counts
 from .geometry import Geometry
+from .layers import fresh_values, renumbered
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -35,35 +37,40 @@ REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
 def write_seg_nrrd(
-    path: Path, labels: np.ndarray, table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool
+    path: Path, layers: Sequence[np.ndarray], table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool
 ) -> None:
-    """Write a label map, uint16 ``(z, y, x)``, as one layer of a segmentation. An existing file is replaced.
+    """Write label maps, uint16 ``(z, y, x)``, as the layers of a segmentation. An existing file is replaced.
 
     :param table: a label for every value but 0 that occurs.
-    :param dtype: uint8 or uint16, the type in the file; it must hold all values of ``labels``.
+    :param dtype: uint8 or uint16, the type in the file; it must hold all values of ``layers``.
     :param keep_empty: list classes without voxels as segments too.
     :raises OSError: if the file cannot be written.
     """
     dtype = np.dtype(dtype).newbyteorder("<")
-    rows = max(1, SLAB_BYTES // max(1, labels[0].nbytes))
+    rows = max(1, SLAB_BYTES // max(1, layers[0][0].nbytes * len(layers)))
     compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, 31)  # 31: with the header and checksum of gzip
     with path.open("wb") as file:
-        file.write(header(labels, table, geometry, dtype, keep_empty).encode())
-        for start in range(0, len(labels), rows):
-            file.write(compressor.compress(np.ascontiguousarray(labels[start : start + rows], dtype).data))
+        file.write(header(layers, table, geometry, dtype, keep_empty).encode())
+        for start in range(0, len(layers[0]), rows):
+            slabs = [np.ascontiguousarray(layer[start : start + rows], dtype) for layer in layers]
+            # the labels of all layers follow each other voxel by voxel
+            file.write(compressor.compress(slabs[0].data if len(slabs) == 1 else np.stack(slabs, -1).data))
         file.write(compressor.flush())
 
 
-def header(labels: np.ndarray, table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool) -> str:
+def header(
+    layers: Sequence[np.ndarray], table: LabelTable, geometry: Geometry, dtype: np.dtype, keep_empty: bool
+) -> str:
     """Return the text before the voxels, including the blank line at its end; parameters as in `write_seg_nrrd`."""
+    several = len(layers) > 1  # then Slicer writes a list of the layers as the first of four axes
     lines = [
         "NRRD0004",
         f"type: {'uint8' if dtype.itemsize == 1 else 'uint16'}",
-        "dimension: 3",
+        f"dimension: {4 if several else 3}",
         "space: left-posterior-superior",
-        f"sizes: {' '.join(map(str, geometry.size))}",
-        f"space directions: {' '.join(_vector(axis) for axis in geometry.axes.T)}",
-        "kinds: domain domain domain",
+        f"sizes: {' '.join(map(str, (*([len(layers)] if several else []), *geometry.size)))}",
+        f"space directions: {'none ' * several}{' '.join(_vector(axis) for axis in geometry.axes.T)}",
+        f"kinds: {'list ' * several}domain domain domain",
         "endian: little",
         "encoding: gzip",
         f"space origin: {_vector(geometry.origin)}",
@@ -72,10 +79,11 @@ def header(labels: np.ndarray, table: LabelTable, geometry: Geometry, dtype: np.
         "Segmentation_MasterRepresentation:=Binary labelmap",
         "Segmentation_ReferenceImageExtentOffset:=0 0 0",
     ]
-    extents = segment_extents(labels)
-    listed = [label for label in table.foreground if keep_empty or label.value in extents]
+    found = {value: (extent, n) for n, layer in enumerate(layers) for value, extent in segment_extents(layer).items()}
+    listed = [label for label in table.foreground if keep_empty or label.value in found]
     for index, label in enumerate(listed):
-        lines.extend(f"Segment{index}_{key}:={value}" for key, value in _fields(label, extents.get(label.value)))
+        fields = _fields(label, *found.get(label.value, ((0, -1, 0, -1, 0, -1), 0)))
+        lines.extend(f"Segment{index}_{key}:={value}" for key, value in fields)
     return "\n".join(lines) + "\n\n"
 
 
@@ -94,14 +102,14 @@ def segment_extents(labels: np.ndarray) -> dict[int, tuple[int, ...]]:
     }
 
 
-def _fields(label: Label, extent: tuple[int, ...] | None) -> Iterator[tuple[str, str]]:
+def _fields(label: Label, extent: tuple[int, ...], layer: int) -> Iterator[tuple[str, str]]:
     yield "ID", label.id
     yield "Name", label.name
     yield "NameAutoGenerated", "0"
     yield "Color", " ".join(f"{part / 255:.6g}" for part in label.color)
     yield "ColorAutoGenerated", "0"
-    yield "Extent", " ".join(map(str, extent or (0, -1, 0, -1, 0, -1)))
-    yield "Layer", "0"
+    yield "Extent", " ".join(map(str, extent))
+    yield "Layer", str(layer)
     yield "LabelValue", str(label.value)
     if label.category is not None:
         yield "Tags", f"TerminologyEntry:{terminology_entry(label)}|"
@@ -134,26 +142,79 @@ def index_to_ras(geometry: Geometry) -> np.ndarray:
     return matrix
 
 
-def read_segments(image: sitk.Image) -> LabelTable | None:
-    """Return the label table in the header of a `.seg.nrrd`; ``None`` if the image has no segments there.
+class FileSegment(NamedTuple):
+    """A segment in the header of a file.
 
-    :raises LabelTableError: if a segment has no valid label value or colour, or a value is used twice.
+    :ivar layer: index of the component of the image that holds it.
+    :ivar label: its value in that component, name, colour and codes.
     """
-    keys = set(image.GetMetaDataKeys())
-    labels: list[Label] = []
-    while f"Segment{len(labels)}_ID" in keys:
-        prefix = f"Segment{len(labels)}_"
-        names = ("ID", "Name", "LabelValue", "Color", "Tags")
+
+    layer: int
+    label: Label
+
+
+def read_segments(image: sitk.Image) -> list[FileSegment]:
+    """Return the segments in the header of a `.seg.nrrd`; none if the image has no segments there.
+
+    :raises LabelTableError: if a segment has no valid layer, label value or colour.
+    """
+    keys, components = set(image.GetMetaDataKeys()), image.GetNumberOfComponentsPerPixel()
+    found: list[FileSegment] = []
+    while f"Segment{len(found)}_ID" in keys:
+        prefix = f"Segment{len(found)}_"
+        names = ("ID", "Name", "LabelValue", "Layer", "Color", "Tags")
         fields = {name: image.GetMetaData(prefix + name) for name in names if prefix + name in keys}
         try:
             value = int(fields.get("LabelValue", "1"))
+            # before Slicer 4.11 each segment had a component of its own, and files did not say so
+            layer = int(fields.get("Layer", str(len(found)))) if components > 1 else 0
             red, green, blue = (round(255 * min(1.0, max(0.0, float(x)))) for x in fields["Color"].split())
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, OverflowError) as error:
             raise LabelTableError(f"Segment {fields['ID']} has no valid label value and colour ({error}).") from error
+        if not 0 <= layer < components:
+            raise LabelTableError(f"Segment {fields['ID']} is in layer {layer}, and the file has {components} layers.")
         name = fields.get("Name") or fields["ID"]
         codes = parse_codes(fields.get("Tags", ""))
-        labels.append(Label(value, fields["ID"], name, (red, green, blue), **codes, group=None))
-    return LabelTable(tuple(labels)) if labels else None
+        found.append(FileSegment(layer, Label(value, fields["ID"], name, (red, green, blue), **codes, group=None)))
+    return found
+
+
+def layered(
+    layers: Sequence[np.ndarray], segments: Sequence[FileSegment]
+) -> tuple[tuple[np.ndarray, ...], list[FileSegment]]:
+    """Give segments that have the same label value in several layers values of their own.
+
+    :param layers: uint16 ``(z, y, x)``.
+    :returns: the layers with segments, and the segments, with the new values.
+    :raises ImageError: if a layer has a value that is no segment's, or there are too many segments.
+    :raises LabelTableError: if two segments of one layer have the same value, or one has that of the background.
+    """
+    values = fresh_values([segment.label.value for segment in segments])
+    renumbering: dict[int, dict[int, int]] = {}
+    for segment, value in zip(segments, values, strict=True):
+        own = renumbering.setdefault(segment.layer, {})
+        if not 0 < segment.label.value <= MAX_VALUE:
+            raise LabelTableError(
+                f"Segment {segment.label.id} has the label value {segment.label.value}; 1 to {MAX_VALUE} are possible."
+            )
+        if segment.label.value in own:
+            raise LabelTableError(
+                f"Segment {segment.label.id} has the label value {segment.label.value} of another one in its layer."
+            )
+        own[segment.label.value] = value
+    for index, layer in enumerate(layers):
+        known = renumbering.get(index, {})
+        others = sorted(set(np.flatnonzero(voxel_counts(layer)).tolist()) - {0, *known})
+        if others:
+            raise ImageError(f"Layer {index} has the label value {others[0]}, which is that of no segment.")
+    kept = sorted(renumbering)
+    places = {index: place for place, index in enumerate(kept)}
+    named = [
+        FileSegment(places[segment.layer], replace(segment.label, value=value))
+        for segment, value in zip(segments, values, strict=True)
+    ]
+    same = all(old == new for own in renumbering.values() for old, new in own.items())
+    return tuple(layers[index] if same else renumbered(layers[index], renumbering[index]) for index in kept), named
 
 
 def parse_codes(tags: str) -> dict[str, Code]:

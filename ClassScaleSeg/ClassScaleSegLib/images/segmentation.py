@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,11 @@ from .dicom_seg import DicomSeg
 from .dicom_seg_reader import read_dicom_seg
 from .formats import write_confidence, write_segmentation, write_statistics
 from .geometry import Geometry
+from .layers import layer_counts, layer_of_values
 from .measures import LabelMeasures, measure
 from .nifti import check_nifti, is_nifti
 from .reading import ImageSource, InputImage, read_image
-from .seg_nrrd import read_segments
+from .seg_nrrd import layered, read_segments
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -39,8 +40,9 @@ class Segmentation:
     :ivar geometry: grid of the input image.
     :ivar confidence: float32 ``(z, y, x)``, 0..1; ``None`` if it was not computed.
     :ivar changes: what :meth:`cleaned` changed, for each class that changed; ``None`` if nothing was cleaned up.
-    :param counts: ``voxel_counts(labels)``, if the voxels have been counted already.
-    :raises ImageError: if shapes disagree or a value does not fit into 16 bits.
+    :ivar more_layers: further label maps of the same shape, for classes that overlap. Each class is in one layer only.
+    :param counts: ``voxel_counts(labels)``, if the voxels have been counted already and there are no further layers.
+    :raises ImageError: if shapes disagree, a value does not fit into 16 bits, or a class is in several layers.
     :raises LabelTableError: if a value other than 0 occurs that is not in the table.
 
     >>> labels = np.zeros((2, 3, 4), np.uint16)
@@ -66,18 +68,30 @@ class Segmentation:
     confidence: np.ndarray | None = None
     counts: InitVar[np.ndarray | None] = None
     changes: tuple[ClassChange, ...] | None = None
+    more_layers: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self, counts: np.ndarray | None) -> None:
         shape = tuple(self.geometry.size)[::-1]
-        for what, array in (("label map", self.labels), ("confidence map", self.confidence)):
+        further = (("further layer of labels", layer) for layer in self.more_layers)
+        for what, array in (("label map", self.labels), ("confidence map", self.confidence), *further):
             if array is not None and array.shape != shape:
                 raise ImageError(f"The {what} has the shape {array.shape}, the geometry has {shape} (z, y, x).")
         object.__setattr__(self, "labels", _as_uint16(self.labels))
+        object.__setattr__(self, "more_layers", tuple(map(_as_uint16, self.more_layers)))
+        if self.more_layers:
+            by_layer = layer_counts(self.layers)
+            layer_of_values(by_layer)  # refuses a class in several layers
+            counts = by_layer.sum(0)
         present = np.flatnonzero(voxel_counts(self.labels) if counts is None else counts).tolist()
         unknown = [value for value in present if value and value not in self.table]
         if unknown:
             listed = ", ".join(map(str, unknown[:10])) + (" and others" if len(unknown) > 10 else "")
             raise LabelTableError(f"The label map contains {listed}, which the label table does not name.")
+
+    @property
+    def layers(self) -> tuple[np.ndarray, ...]:
+        """All label maps, uint16 ``(z, y, x)``: one, or several if classes overlap."""
+        return (self.labels, *self.more_layers)
 
     def write(
         self,
@@ -90,17 +104,19 @@ class Segmentation:
 
         :param path: ``.seg.nrrd``; ``.seg.dcm``, a DICOM segmentation; ``.rtstruct.dcm``, an RT Structure Set; or
             ``.nii.gz``, ``.nii``, ``.mha`` or ``.nrrd``, for which a colour table ``.labels.csv`` is written to the
-            same folder.
+            same folder. Classes that overlap can be written to ``.seg.nrrd``, ``.rtstruct.dcm``, and ``.seg.dcm`` of
+            the kind "binary".
         :param overwrite: replace existing files.
         :param keep_empty: list classes without voxels too, in formats other than images.
         :param source: for ``.seg.dcm`` and ``.rtstruct.dcm`` the DICOM series that was segmented, or a
             :class:`DicomSeg` with choices.
         :raises ImageError: if the series cannot be read.
         :raises OutputExistsError: if a file exists and ``overwrite`` is false.
-        :raises OutputError: if a file cannot be written. No partial file remains, and existing files are unchanged.
+        :raises OutputError: if a file cannot be written, or its format cannot hold classes that overlap. No partial
+            file remains, and existing files are unchanged.
         """
         dicom = DicomSeg(source) if isinstance(source, (str, Path)) else source
-        write_segmentation(Path(path), self.labels, self.table, self.geometry, overwrite, keep_empty, dicom)
+        write_segmentation(Path(path), self.layers, self.table, self.geometry, overwrite, keep_empty, dicom)
 
     def write_confidence(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the confidence map as a float32 volume.
@@ -137,7 +153,7 @@ class Segmentation:
 
     def statistics(self) -> list[LabelVolume]:
         """Return voxels and volume of every class but the background, in table order; 0 voxels if it does not occur."""
-        return class_volumes(voxel_counts(self.labels), self.table, self.geometry)
+        return class_volumes(layer_counts(self.layers).sum(0), self.table, self.geometry)
 
     def measures(self, image: ImageSource | np.ndarray | None = None) -> dict[int, LabelMeasures]:
         """Measure surface, position and box of every class that occurs, and the intensities of an image inside it.
@@ -148,10 +164,15 @@ class Segmentation:
         :raises ImageError: if the image cannot be read, is on another grid, or is not finite.
         """
         if image is None or isinstance(image, np.ndarray):
-            return measure(self.labels, self.geometry, image)
-        source = read_on_grid(image, self.geometry)
-        assert source.voxels is not None  # an image that was just read has its voxels
-        return measure(self.labels, self.geometry, source.voxels[0])
+            voxels = image
+        else:
+            source = read_on_grid(image, self.geometry)
+            assert source.voxels is not None  # an image that was just read has its voxels
+            voxels = source.voxels[0]
+        found: dict[int, LabelMeasures] = {}
+        for layer in self.layers:
+            found |= measure(layer, self.geometry, voxels)
+        return dict(sorted(found.items()))
 
     def cleaned(
         self,
@@ -163,6 +184,7 @@ class Segmentation:
         """Smooth the borders of all classes together, then remove their islands; ``changes`` says what that changed.
 
         The confidence stays as it is: it belongs to the class that the network has chosen, also where that was changed.
+        Of classes that overlap each layer is cleaned up by itself.
 
         :param smooth: standard deviation, mm, of the Gaussian by which :func:`~.smoothing.smooth` weights neighbours.
             Sheets thinner than 1.4 of it, tubes thinner than 2.4 and balls thinner than 3.1 vanish. ``None``: no
@@ -176,8 +198,21 @@ class Segmentation:
         :raises LabelTableError: if the table has no such class.
         :raises ClassScaleError: if a number is not positive, or the package connected-components-3d is missing.
         """
-        labels, changes = clean(self.labels, self.table, self.geometry, smooth, remove_islands, classes, step)
-        return Segmentation(labels, self.table, self.geometry, self.confidence, changes=changes)
+        chosen = None if classes is None else tuple(classes)
+        layers: list[np.ndarray] = []
+        changes: list[ClassChange] = []
+        count = len(self.layers)
+        for index, layer in enumerate(self.layers):
+
+            def part(done: int, total: int, before: int = index) -> None:
+                step(before * total + done, count * total)
+
+            cleaned, changed = clean(layer, self.table, self.geometry, smooth, remove_islands, chosen, part)
+            layers.append(cleaned)
+            changes += changed
+        changes.sort(key=lambda change: change.value)
+        labels, *more = layers
+        return replace(self, labels=labels, changes=tuple(changes), more_layers=tuple(more), counts=None)
 
     def smoothed(self, mm: float, classes: Iterable[str | int] | None = None) -> Segmentation:
         """Return a smoothed segmentation, as :meth:`cleaned` describes.
@@ -208,9 +243,17 @@ class Segmentation:
         return self.cleaned(remove_islands=mm3, classes=classes)
 
     def to_image(self) -> sitk.Image:
-        """Return the label map as a SimpleITK image of unsigned 16-bit integers."""
+        """Return the label map as a SimpleITK image of unsigned 16-bit integers.
+
+        :raises ImageError: if there are further layers, which one image cannot hold.
+        """
         import SimpleITK as sitk
 
+        if self.more_layers:
+            raise ImageError(
+                f"The classes overlap and are in {len(self.layers)} layers, so they are no single label image. "
+                "Take the arrays in layers instead."
+            )
         image = sitk.GetImageFromArray(self.labels)
         self.geometry.apply(image)
         return image
@@ -219,19 +262,21 @@ class Segmentation:
     def from_image(cls, label_image: sitk.Image | str | Path, table: LabelTable | None = None) -> Segmentation:
         """Create a segmentation from a label image.
 
+        Segments that overlap, in a ``.seg.nrrd`` or a binary DICOM segmentation, come in several layers. Where several
+        have the same label value, all but the first get free ones.
+
         :param label_image: a SimpleITK image or a file, of any integer type; or a DICOM segmentation.
         :param table: names of the labels. If not given, the table in a ``.seg.nrrd`` or DICOM segmentation is used; for
             other images the labels are named ``label 1``, ``label 2``.
-        :raises ImageError: if it cannot be read, is not a 3D image of integers, has values outside 0..65535, or is a
-            DICOM segmentation with overlaps.
+        :raises ImageError: if it cannot be read, is not a 3D image of integers, or has values outside 0..65535.
         :raises LabelTableError: if a value is not in the table.
         """
         if isinstance(label_image, (str, Path)) and is_dicom_seg(Path(label_image)):
-            labels, own, geometry = read_dicom_seg(Path(label_image))
-            return cls(labels, own if table is None else table, geometry)
-        image, labels, geometry = read_labels(label_image)
-        counts = voxel_counts(labels)
-        return cls(labels, own_table(image, counts) if table is None else table, geometry, counts=counts)
+            layers, own, geometry = read_dicom_seg(Path(label_image))
+            return cls(layers[0], own if table is None else table, geometry, more_layers=layers[1:])
+        layers, own, geometry, counts = read_layers(label_image)
+        named = own if table is None else table
+        return cls(layers[0], named, geometry, counts=counts, more_layers=layers[1:])
 
 
 def read_on_grid(image: ImageSource, geometry: Geometry) -> InputImage:
@@ -258,10 +303,15 @@ def class_volumes(counts: np.ndarray, table: LabelTable, geometry: Geometry) -> 
     ]
 
 
-def read_labels(label_image: sitk.Image | str | Path) -> tuple[sitk.Image, np.ndarray, Geometry]:
-    """Read a label image or file as `Segmentation.from_image` does, and return the image, its labels and its grid.
+def read_layers(
+    label_image: sitk.Image | str | Path,
+) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry, np.ndarray]:
+    """Read a label image or file as `Segmentation.from_image` does.
 
+    :returns: the layers, uint16 ``(z, y, x)``; the table in the header of a ``.seg.nrrd``, for other images one that
+        names the labels that occur; the grid; the voxels of each value in all layers, ``(65536,)``.
     :raises ImageError: as `Segmentation.from_image`.
+    :raises LabelTableError: if the segments in the header have no valid values, names or colours.
     """
     import SimpleITK as sitk
 
@@ -274,24 +324,27 @@ def read_labels(label_image: sitk.Image | str | Path) -> tuple[sitk.Image, np.nd
             label_image = sitk.ReadImage(what)
         except RuntimeError as error:
             raise ImageError(f"{what} cannot be read as an image ({reason(error, -1)}).") from error
-    if label_image.GetNumberOfComponentsPerPixel() != 1:
-        components = label_image.GetNumberOfComponentsPerPixel()
+    components, segments = label_image.GetNumberOfComponentsPerPixel(), read_segments(label_image)
+    if components != 1 and not segments:
         raise ImageError(
-            f"{what} has {components} values in each voxel (overlapping segments in layers?); one label is needed."
+            f"{what} has {components} values in each voxel and does not say which segments these are; one label is "
+            "needed."
         )
     try:
         geometry = Geometry.from_image(label_image)
-        return label_image, _as_uint16(sitk.GetArrayFromImage(label_image)), geometry
+        array = sitk.GetArrayFromImage(label_image)
+        if components == 1:
+            layers: tuple[np.ndarray, ...] = (_as_uint16(array),)
+        else:
+            layers = tuple(_as_uint16(array[..., component]) for component in range(components))
+            layers, segments = layered(layers, segments)
     except ImageError as error:
         raise ImageError(f"{what}: {error}") from error
-
-
-def own_table(image: sitk.Image, counts: np.ndarray) -> LabelTable:
-    """Return the table in the header of a ``.seg.nrrd``; for other images one that names the labels that occur."""
-    values = np.flatnonzero(counts).tolist()
-    return read_segments(image) or LabelTable.from_names(
-        {0: "background", **{value: f"label {value}" for value in values if value}}
-    )
+    counts = layer_counts(layers).sum(0)
+    if segments:
+        return layers, LabelTable(tuple(segment.label for segment in segments)), geometry, counts
+    names = {value: f"label {value}" for value in np.flatnonzero(counts).tolist()}
+    return layers, LabelTable.from_names({**names, 0: "background"}), geometry, counts
 
 
 def _as_uint16(labels: np.ndarray) -> np.ndarray:

@@ -79,7 +79,8 @@ def pictures_of(result: Segmentation, voxels: np.ndarray | None, ct: bool) -> tu
     """Return the pictures of a case, as radiologists view it: the right of the patient is on the left.
 
     The slices go through the middle of the structures, along the axes of the grid. Images are shown in grey: of a CT
-    the soft tissue, otherwise from dark to bright without the extremes.
+    the soft tissue, otherwise from dark to bright without the extremes. Of structures that overlap, those of a later
+    layer are drawn over the others, half transparent in slices.
 
     :param voxels: of the image, ``(z, y, x)``; ``None``: black.
     :param ct: whether they are Hounsfield units.
@@ -87,24 +88,26 @@ def pictures_of(result: Segmentation, voxels: np.ndarray | None, ct: bool) -> tu
     """
     _pillow()
     grid, turn = result.geometry.turned("LPS")
-    labels, lengths = turn.apply(result.labels), grid.spacing[::-1]
+    layers, lengths = [turn.apply(layer) for layer in result.layers], grid.spacing[::-1]
     grey = None if voxels is None else turn.apply(voxels)
     colors = np.zeros((65536, 3), np.uint8)
     for label in result.table.foreground:
         colors[label.value] = label.color
-    places = _middle(labels)
+    places = _middle(layers)
     planes = [(slice(None),) * view.axis + (places[view.axis],) for view in _VIEWS]  # np.take would copy the volume
-    cuts = [(view, labels[plane]) for view, plane in zip(_VIEWS, planes, strict=True)]
+    cuts = [(view, [layer[plane] for layer in layers]) for view, plane in zip(_VIEWS, planes, strict=True)]
     greys = [None if grey is None else grey[plane] for plane in planes]
     scale = _window(greys, ct)
     drawn = {}
     for (view, cut), plane in zip(cuts, greys, strict=True):
         sides = [length for axis, length in enumerate(lengths) if axis != view.axis]
         image = _slice(cut, None if plane is None else scale(plane), sides, colors, flip=view.axis > 0)
-        text = f"{view.kind} slice {places[view.axis] + 1} of {labels.shape[view.axis]} with the structures in colour"
+        place = f"{places[view.axis] + 1} of {layers[0].shape[view.axis]}"
+        text = f"{view.kind} slice {place} with the structures in colour"
         drawn[view.kind] = (image, text.capitalize())
-    solid, how = render(labels, lengths, colors)
-    drawn["3d"] = (_pillow().fromarray(solid), f"All structures in 3D, seen from the front{how}")
+    solid, how = render(_on_top(layers), lengths, colors)
+    covered = "; where some overlap, one of them" if len(layers) > 1 else ""
+    drawn["3d"] = (_pillow().fromarray(solid), f"All structures in 3D, seen from the front{covered}{how}")
     sheet = _sheet([image for image, _ in drawn.values()])
     for view in _VIEWS:
         _write_letters(drawn[view.kind][0], view.letters)
@@ -122,14 +125,24 @@ def _pillow() -> Any:
     return Image
 
 
-def _middle(labels: np.ndarray) -> list[int]:
+def _on_top(layers: Sequence[np.ndarray]) -> np.ndarray:
+    """Return for each voxel the label of the last layer that has one there."""
+    labels, *more = layers
+    for layer in more:
+        labels = np.where(layer > 0, layer, labels)
+    return labels
+
+
+def _middle(layers: Sequence[np.ndarray]) -> list[int]:
     """Return for each axis the plane that halves the labelled voxels; the middle plane if there are none."""
-    found = labels > 0
+    found = layers[0] > 0
+    for layer in layers[1:]:
+        found |= layer > 0
     places = []
     for axis in range(3):
         sums = found.sum(tuple(other for other in range(3) if other != axis), dtype=np.int64).cumsum()
         empty = sums[-1] == 0
-        places.append(labels.shape[axis] // 2 if empty else int(np.searchsorted(sums, (sums[-1] + 1) // 2)))
+        places.append(found.shape[axis] // 2 if empty else int(np.searchsorted(sums, (sums[-1] + 1) // 2)))
     return places
 
 
@@ -148,23 +161,27 @@ def _window(planes: Sequence[np.ndarray | None], ct: bool) -> Callable[[np.ndarr
 
 
 def _slice(
-    labels: np.ndarray, grey: np.ndarray | None, sides: Sequence[float], colors: np.ndarray, flip: bool
+    layers: Sequence[np.ndarray], grey: np.ndarray | None, sides: Sequence[float], colors: np.ndarray, flip: bool
 ) -> Image.Image:
     """Return a slice in its true proportions, with the structures half transparent in their colours, and outlines."""
     image = _pillow()
     if flip:
-        labels, grey = labels[::-1], None if grey is None else grey[::-1]
-    extents = [count * length for count, length in zip(labels.shape, sides, strict=True)]
+        layers, grey = [labels[::-1] for labels in layers], None if grey is None else grey[::-1]
+    shape = layers[0].shape
+    extents = [count * length for count, length in zip(shape, sides, strict=True)]
     height, width = (max(1, round(SIDE * extent / max(extents))) for extent in extents)
-    rows, columns = ((np.arange(n) * count) // n for n, count in zip((height, width), labels.shape, strict=True))
-    shown = labels[np.ix_(rows, columns)]
-    plane = np.zeros(labels.shape, np.uint8) if grey is None else np.ascontiguousarray(grey)
+    rows, columns = ((np.arange(n) * count) // n for n, count in zip((height, width), shape, strict=True))
+    plane = np.zeros(shape, np.uint8) if grey is None else np.ascontiguousarray(grey)
     base = np.asarray(image.fromarray(plane).resize((width, height), image.Resampling.BILINEAR), np.float32)
-    edge = np.zeros(shown.shape, bool)
-    edge[:-1] |= shown[:-1] != shown[1:]
-    edge[:, :-1] |= shown[:, :-1] != shown[:, 1:]
-    alpha = np.where(shown == 0, 0, np.where(edge, _OUTLINE, _OPACITY)).astype(np.float32)[..., None]
-    return image.fromarray((base[..., None] * (1 - alpha) + colors[shown] * alpha).astype(np.uint8))
+    painted = base[..., None]
+    for labels in layers:
+        shown = labels[np.ix_(rows, columns)]
+        edge = np.zeros(shown.shape, bool)
+        edge[:-1] |= shown[:-1] != shown[1:]
+        edge[:, :-1] |= shown[:, :-1] != shown[:, 1:]
+        alpha = np.where(shown == 0, 0, np.where(edge, _OUTLINE, _OPACITY)).astype(np.float32)[..., None]
+        painted = painted * (1 - alpha) + colors[shown] * alpha
+    return image.fromarray(painted.astype(np.uint8))
 
 
 def _sheet(images: Sequence[Image.Image]) -> Image.Image:

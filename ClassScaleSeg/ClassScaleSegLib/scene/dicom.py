@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import OutputError
-from ..images.dicom_seg import DicomSeg, UsedModel
+from ..images.dicom_seg import KINDS, DicomSeg, UsedModel
 from ..images.dicom_source import read_source
 from ..images.segmentation import Segmentation
 from ..labels.label import one_line
@@ -111,8 +111,10 @@ def save_dicom(
     edited = fingerprint != _fingerprint(volumes)
     source = read_source(name, _files(volume))
     geometry, turn = result.geometry.turned_like(source.geometry)
-    turned = Segmentation(np.ascontiguousarray(turn.apply(result.labels)), result.table, geometry)
-    turned.write(path, overwrite=True, source=DicomSeg(source, models=models, tell=tell, edited=edited))
+    labels, *more = (np.ascontiguousarray(turn.apply(layer)) for layer in result.layers)
+    turned = Segmentation(labels, result.table, geometry, more_layers=tuple(more))
+    kind = "binary" if more else KINDS[0]  # a label map cannot hold structures that overlap
+    turned.write(path, overwrite=True, source=DicomSeg(source, kind, models, tell, edited))
 
 
 def _volume(node: vtkMRMLSegmentationNode) -> vtkMRMLScalarVolumeNode | None:

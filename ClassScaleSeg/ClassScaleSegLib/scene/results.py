@@ -8,24 +8,24 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import ImageError, OutputError, reason
-from ..images.counts import LabelVolume, voxel_counts
+from ..images.counts import LabelVolume
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
 from ..images.geometry import Geometry
 from ..images.measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
-from ..images.seg_nrrd import index_to_ras, parse_codes
-from ..images.segmentation import Segmentation, class_volumes, own_table, read_labels
-from ..labels.label import MAX_VALUE, Label
+from ..images.seg_nrrd import index_to_ras
+from ..images.segmentation import Segmentation, class_volumes, read_layers
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
 from .dicom import save_dicom
 from .segmentation_node import fill_segmentation_node
-from .volume import Region, grid, image_to_world, uncrop
+from .segmentation_reader import Counted, segmentation_of
+from .volume import Region, grid, uncrop
 
 if TYPE_CHECKING:
     from slicer import (
@@ -33,22 +33,20 @@ if TYPE_CHECKING:
         vtkMRMLScene,
         vtkMRMLSegmentationNode,
         vtkMRMLTableNode,
-        vtkOrientedImageData,
-        vtkSegment,
-        vtkSegmentation,
     )
     from vtk import vtkAbstractArray
 
 
-# A segmentation, and its statistics. They are handed on together, because counting the voxels again takes time, and
-# statistics kept in the segmentation would be wrong once somebody has changed its labels.
-Counted = tuple[Segmentation, list[LabelVolume]]
-
-
 def _counted(
-    counts: np.ndarray, labels: np.ndarray, table: LabelTable, geometry: Geometry, confidence: np.ndarray | None = None
+    counts: np.ndarray,
+    layers: Sequence[np.ndarray],
+    table: LabelTable,
+    geometry: Geometry,
+    confidence: np.ndarray | None = None,
 ) -> Counted:
-    return Segmentation(labels, table, geometry, confidence, counts), class_volumes(counts, table, geometry)
+    labels, *more = layers
+    result = Segmentation(labels, table, geometry, confidence, counts, more_layers=tuple(more))
+    return result, class_volumes(counts, table, geometry)
 
 
 def read_result(
@@ -61,16 +59,14 @@ def read_result(
     :param geometry: the grid of the whole volume.
     :raises ImageError: if a file is missing, cannot be read, or does not have the expected size.
     """
-    image, labels, own_geometry = read_labels(path)
+    layers, table, own_geometry, counts = read_layers(path)
     probabilities = None if confidence is None else _read_voxels(confidence)
     if region is None:
         geometry = own_geometry
     else:
-        labels = uncrop(labels, region, geometry.size[::-1])
+        layers = tuple(uncrop(layer, region, geometry.size[::-1]) for layer in layers)
         probabilities = None if probabilities is None else uncrop(probabilities, region, geometry.size[::-1])
-    counts = voxel_counts(labels)
-    table = own_table(image, counts)
-    return _counted(counts, labels, with_standard_names(table) if standard_names else table, geometry, probabilities)
+    return _counted(counts, layers, with_standard_names(table) if standard_names else table, geometry, probabilities)
 
 
 def measure_result(result: Segmentation, path: Path, region: Region | None) -> dict[int, LabelMeasures]:
@@ -198,43 +194,6 @@ def fill_table_node(
                 node.AddColumn(column)
 
 
-def segmentation_of(node: vtkMRMLSegmentationNode) -> Counted | None:
-    """Return the label map of a segmentation node, with the current names, colours, codes and ids of its segments.
-
-    :returns: ``None`` if the segments do not share one image, or the node is under a transform. Segments added by
-        `fill_segmentation_node` share one, and still do after edits that let none overlap.
-    :raises ClassScaleError: if segments have ids or label values that a label table cannot hold.
-    """
-    import slicer
-
-    segmentation = node.GetSegmentation()
-    segments = {i: segmentation.GetSegment(i) for i in segmentation.GetSegmentIDs()}
-    images = {segment.GetRepresentation("Binary labelmap") for segment in segments.values()}
-    values = {segment.GetLabelValue() for segment in segments.values()}
-    image = next(iter(images), None)
-    if len(images) != 1 or image is None or len(values) != len(segments) or node.GetParentTransformNode() is not None:
-        return None
-    if image.GetPointData().GetScalars() is None or not image.GetNumberOfPoints():
-        return None  # segments added without any voxels yet
-    cropped = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, next(iter(segments)))
-    if cropped.dtype.kind not in "iu" or cropped.min() < 0 or cropped.max() > MAX_VALUE:
-        return None
-    own = image.GetExtent()
-    extent = _reference_extent(segmentation, image) or own
-    first, last = np.minimum(extent[::2], own[::2]), np.maximum(extent[1::2], own[1::2])
-    size = (last - first + 1).tolist()
-    labels = np.zeros(size[::-1], np.uint16)
-    start = np.subtract(own[::2], first)[::-1]
-    labels[tuple(slice(begin, begin + length) for begin, length in zip(start, cropped.shape, strict=True))] = cropped
-    counts = voxel_counts(labels)
-    if not set(np.flatnonzero(counts).tolist()) <= values | {0}:
-        return None
-    table = LabelTable(tuple(_label(*item) for item in segments.items()))
-    matrix = image_to_world(image)
-    matrix[:3, 3] += matrix[:3, :3] @ first
-    return _counted(counts, labels, table, grid(matrix, tuple(size)))
-
-
 def save_segmentation(
     node: vtkMRMLSegmentationNode, path: str | Path, tell: Callable[[str], object] = logging.info
 ) -> bool:
@@ -244,7 +203,7 @@ def save_segmentation(
         :func:`~.dicom.save_dicom` does.
     :param tell: called with each sentence on a DICOM file that the user should see.
     :returns: ``True`` if the library's writer was used, which takes about a second for hundreds of segments: for a
-        ``.seg.nrrd`` of segments that share one image, and for DICOM. Anything else is left to Slicer's writer.
+        ``.seg.nrrd`` of segments with label maps on one grid, and for DICOM. Anything else is left to Slicer's writer.
     :raises OutputError: if the file cannot be written.
     :raises ImageError: if the series of a DICOM segmentation cannot be read.
     """
@@ -256,7 +215,7 @@ def save_segmentation(
             raise OutputError(f"{node.GetName()} has no structure, so there is nothing to save.")
         if result is None:
             raise OutputError(
-                f"{node.GetName()} is under a transform, or its segments overlap or were made elsewhere, and this "
+                f"{node.GetName()} is under a transform, or its segments have no label maps on one grid, and this "
                 "module cannot save that as DICOM. In the module Data, right-click it and choose Export to DICOM."
             )
         save_dicom(node, *result, path, tell)
@@ -291,23 +250,3 @@ def _mark_saved(node: vtkMRMLSegmentationNode, path: str) -> None:
         storage.SetFileName(str(Path(folder) / "voxel.seg.nrrd"))
         storage.WriteData(voxel)
     storage.SetFileName(path)
-
-
-def _label(identifier: str, segment: vtkSegment) -> Label:
-    colour = tuple(round(255 * part) for part in segment.GetColor())
-    entry = segment.GetTerminology() if hasattr(segment, "GetTerminology") else ""  # Slicer older than 5.10 has none
-    codes: dict[str, Any] = parse_codes(f"TerminologyEntry:{entry}|")
-    return Label(segment.GetLabelValue(), identifier, segment.GetName(), colour, **codes)
-
-
-def _reference_extent(segmentation: vtkSegmentation, image: vtkOrientedImageData) -> tuple[int, ...] | None:
-    """Return the extent of the reference geometry, or ``None`` if it is not on the grid of ``image``."""
-    import slicer
-
-    converter = slicer.vtkSegmentationConverter
-    text = segmentation.GetConversionParameter(converter.GetReferenceImageGeometryParameterName())
-    reference = slicer.vtkOrientedImageData()
-    if not text or not converter.DeserializeImageGeometry(text, reference, False):
-        return None
-    same = np.allclose(image_to_world(reference), image_to_world(image), atol=1e-4)
-    return reference.GetExtent() if same else None

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import OutputExistsError
 from ..images.counts import LabelVolume
 from ..images.geometry import Geometry
+from ..images.layers import layer_counts, layer_of_values
 from ..images.seg_nrrd import index_to_ras, terminology_entry
 from ..images.segmentation import Segmentation
 
@@ -40,6 +41,8 @@ def fill_segmentation_node(
     statistics: Sequence[LabelVolume] | None = None,
 ) -> None:
     """Add the classes of a segmentation to a segmentation node, as segments with names, colours and codes.
+
+    Segments of one layer share an image.
 
     :param keep_empty: also add classes without a voxel.
     :param replace: remove the segments that the node has; otherwise they are an error.
@@ -68,7 +71,7 @@ def fill_segmentation_node(
     rows = segmentation.statistics() if statistics is None else statistics
     listed = {row.value for row in rows if row.voxels or keep_empty}
     labels = [label for label in segmentation.table.foreground if label.value in listed]
-    image = _shared_image(segmentation)
+    images = _images(segmentation)
     converter = slicer.vtkSegmentationConverter
     representation = converter.GetSegmentationBinaryLabelmapRepresentationName()
     with slicer.util.NodeModify(node):
@@ -85,11 +88,11 @@ def fill_segmentation_node(
         segments = {label.id: _segment(label) for label in labels}
         for identifier, segment in kept.items():
             segment.DeepCopyMetadata(segments[identifier])
-            segment.AddRepresentation(representation, image)
+            segment.AddRepresentation(representation, images[segment.GetLabelValue()])
         # only now, because a segment that is added loses what those in the segmentation do not have
         for identifier, segment in reversed(segments.items()):
             if identifier not in kept:
-                segment.AddRepresentation(representation, image)
+                segment.AddRepresentation(representation, images[segment.GetLabelValue()])
                 vtk_segmentation.AddSegment(segment, identifier, following)
             following = identifier
         vtk_segmentation.InvokeEvent(vtk_segmentation.ContainedRepresentationNamesModified)  # for buttons "Show 3D"
@@ -133,14 +136,23 @@ def _segment(label: Label) -> vtkSegment:
     return segment
 
 
-def _shared_image(segmentation: Segmentation) -> vtkOrientedImageData:
-    """Return the label map cropped to its foreground, as uint8 if all values fit, else as uint16."""
+def _images(segmentation: Segmentation) -> dict[int, vtkOrientedImageData]:
+    """Return for each label value in the table the image that its segment shares with those of its layer."""
+    images = [_shared_image(layer, segmentation.geometry) for layer in segmentation.layers]
+    if len(images) == 1:
+        return {label.value: images[0] for label in segmentation.table}
+    of_layer = layer_of_values(layer_counts(segmentation.layers))
+    return {label.value: images[of_layer[label.value]] for label in segmentation.table}
+
+
+def _shared_image(labels: np.ndarray, geometry: Geometry) -> vtkOrientedImageData:
+    """Return a label map cropped to its foreground, as uint8 if all values fit, else as uint16."""
     from vtk.util.numpy_support import numpy_to_vtk
 
-    box = occupied_box(segmentation.labels) or [slice(0, 1)] * 3
-    cropped = segmentation.labels[tuple(box)]
+    box = occupied_box(labels) or [slice(0, 1)] * 3
+    cropped = labels[tuple(box)]
     dtype = np.uint8 if cropped.max(initial=0) < 256 else np.uint16
-    image = _empty_image(segmentation.geometry, box)
+    image = _empty_image(geometry, box)
     scalars = numpy_to_vtk(np.ascontiguousarray(cropped, dtype).ravel(), deep=True)
     scalars.SetName("ImageScalars")
     image.GetPointData().SetScalars(scalars)
