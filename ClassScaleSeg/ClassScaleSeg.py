@@ -10,6 +10,7 @@ scope it imports only what Slicer has loaded already, so that the module does no
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ from slicer.util import VTKObservationMixin
 if TYPE_CHECKING:
     import qt
     from ClassScaleSegLib.process.child import Event
+    from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
     from ClassScaleSegLib.scene.run import Request, SceneRun
     from ClassScaleSegPanel.state import PanelState
     from slicer import vtkMRMLNode, vtkMRMLScene
@@ -154,6 +156,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegPanel.locate_list import LocateList
         from ClassScaleSegPanel.model_chooser import ModelChooser, ModelDrop
         from ClassScaleSegPanel.model_list import ModelList
+        from ClassScaleSegPanel.queue_panel import QueuePanel
         from ClassScaleSegPanel.result_panel import ResultPanel
         from ClassScaleSegPanel.run_panel import RunPanel
         from ClassScaleSegPanel.state import PanelState
@@ -174,8 +177,15 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.devices = DeviceList(self.ui, lambda device: self.store(device=device))
         self.locating = LocateList(self.ui, lambda identifier: self.store(locateWith=identifier))
         self.runs = RunPanel(
-            self.ui, self.state, self.logic, self.render, self.onFinished, lambda: self.models.reload()
+            self.ui,
+            self.state,
+            self.logic,
+            self.render,
+            self.onProgress,
+            self.onFinished,
+            lambda: self.models.reload(),
         )
+        self.queue = QueuePanel(self.ui, self.state, self.onQueued)
         self.models = ModelChooser(self.ui, self.state, Catalog(), self.onModels, self.render)
         self.modelList = ModelList(
             self.ui,
@@ -235,6 +245,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.state.status = ""
         self.runs.stop(_("The scene was closed, so the segmentation was stopped."))
         self.results.show(None, None)
+        self.queue.empty()
         self.render()
 
     def onSceneStartChange(self, caller: "vtkMRMLScene", event: str) -> None:
@@ -256,6 +267,8 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if self.state.run is None:
                 self.state.status = ""
             self.runs.render()
+        self.queue.forget(node.GetID())
+        self.state.queued = tuple(self.queue.chosen())
         if self.state.parameters is not None:
             self.store(**{name: None for name in NODES if getattr(self.state.parameters, name) is node})
 
@@ -311,6 +324,19 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Store the models that the user has chosen."""
         self.store(model=identifiers[0], moreModels="\n".join(identifiers[1:]))
 
+    def onQueued(self) -> None:
+        """Note which volumes are to be segmented one after the other."""
+        self.state.queued = tuple(self.queue.chosen())
+        self.render()
+
+    def onProgress(self) -> None:
+        """Show how far the volumes of a queue are."""
+        from ClassScaleSegLib.scene.queue import SceneQueue
+
+        if isinstance(self.state.run, SceneQueue):
+            self.queue.follow(self.state.run)
+            self.state.queued = tuple(self.queue.chosen())
+
     def settle(self, node: "ClassScaleSegParameterNode") -> None:
         """Follow the parameters, which the user, a scene or a script may have changed.
 
@@ -364,6 +390,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.applyButton.enabled = ready and state.run is None
         ui.applyButton.toolTip = _("Segment the volume.") if ready else tip(text)
         ui.cancelButton.enabled = state.run is not None
+        self.queue.render()
 
     def onInputModified(self, caller: "vtkMRMLNode", event: str) -> None:
         """Update the panel, because the volume or the region was moved or its contents have changed."""
@@ -375,11 +402,20 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         fit_region(region, self.state.parameters.inputVolume if self.state.parameters is not None else None)
 
-    def onFinished(self, run: "SceneRun") -> None:
-        """Show the result of a run, and select it for the next one, also if the module is not open."""
-        self.results.show(run.node, (run.results[0], run.statistics[0]))
+    def onFinished(self, run: "SceneRun | SceneQueue") -> None:
+        """Show the result of a run, and select it for the next one, also if the module is not open.
+
+        Of a queue the last result is shown. None is selected, because the next run must not replace it.
+        """
+        from ClassScaleSegLib.scene.run import SceneRun
+
+        latest = None if isinstance(run, SceneRun) else run.latest
+        shown = run if isinstance(run, SceneRun) else latest.run if latest is not None else None
+        if shown is None:
+            return
+        self.results.show(shown.node, (shown.results[0], shown.statistics[0]))
         parameters = self.state.parameters or self.logic.getParameterNode()
-        parameters.segmentation = run.node
+        parameters.segmentation = shown.node if shown is run else None
         self.ui.resultCollapsibleButton.collapsed = False
 
 
@@ -398,7 +434,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
     def segment(
         self,
         volume: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
-        model: str | Path,
+        model: "str | Path | Sequence[str | Path]",
         *,
         progress: "Callable[[Event], None] | None" = None,
         **choices: Any,
@@ -410,12 +446,13 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
             logic.segment(volumeNode, "totalsegmentator-3mm", classes=["liver", "spleen"], device="cpu")
 
         :param volume: the volume node, or a list with one volume node per channel of the model.
-        :param model: name or id in the catalogue, or the path of a model folder, an exported zip or a bundle.
+        :param model: name or id in the catalogue, or the path of a model folder, an exported zip or a bundle; or a list
+            of them, which make one segmentation.
         :param progress: called with each ``ClassScaleSegLib.process.child.Event`` of the run.
         :param choices: for the nodes ``region``, ``all_frames``, ``segmentation``, ``replace``, ``confidence``,
             ``statistics`` and ``standard_names``, which ``ClassScaleSegLib.scene.run.Request`` explains; for the rest
             ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``, ``configuration``,
-            ``interpolation``, ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm),
+            ``interpolation``, ``overlap``, ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm),
             ``remove_islands`` (mm^3), ``clean_classes``, ``locate_with``, ``locate_classes`` and ``locate_margin``
             (mm), which ``ClassScaleSegLib.Options`` explains.
         :raises ClassScaleSegLib.ClassScaleError: if the volume, the model or an argument is not suitable, Python
@@ -424,7 +461,10 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         return self.start(self.request(volume, model, **choices)).wait(progress)
 
     def request(
-        self, volume: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode], model: str | Path, **choices: Any
+        self,
+        volume: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
+        model: "str | Path | Sequence[str | Path]",
+        **choices: Any,
     ) -> "Request":
         """Return the arguments of `segment`, other than ``progress``, as a request for `start`.
 
@@ -450,6 +490,48 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         run = SceneRun(request, slicer.modules.ClassScaleSegInstance.running)
         run.start()
         return run
+
+    def startQueue(self, items: "Sequence[QueueItem]") -> "SceneQueue":
+        """Start a queue of runs, and return it without waiting. Call its ``poll()`` from a timer, or ``wait()``.
+
+        :param items: each has a name and makes a request, as from `request`.
+        :raises ClassScaleSegLib.ClassScaleError: if another run is under way, or there is no item.
+        """
+        from ClassScaleSegLib.scene.queue import SceneQueue
+
+        queue = SceneQueue(items, slicer.modules.ClassScaleSegInstance.running)
+        queue.start()
+        return queue
+
+    def segmentAll(
+        self,
+        volumes: "Sequence[vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode]]",
+        model: "str | Path | Sequence[str | Path]",
+        *,
+        progress: "Callable[[Event], None] | None" = None,
+        **choices: Any,
+    ) -> "tuple[QueueItem, ...]":
+        """Segment several volumes, one after the other. One that fails does not stop the rest.
+
+        :param volumes: volume nodes; each may be a list with one volume node per channel of the model.
+        :param model: as of `segment`.
+        :param progress: as of `segment`; an event "begin" says which volume has its turn.
+        :param choices: as of `segment`, but those that name nodes.
+        :returns: for each volume its ``state``, "finished" or "failed", its ``error``, and its ``run``, whose ``node``
+            is the segmentation.
+        :raises ClassScaleSegLib.ClassScaleError: if packages are missing, or an argument is not suitable.
+        """
+        from ClassScaleSegLib.scene.queue import QueueItem
+        from ClassScaleSegPanel.install import packages_of, refuse_missing_dependencies
+
+        requests = [self.request(each, model, **choices) for each in volumes]
+        for request in requests[:1]:
+            refuse_missing_dependencies(packages_of(request.models, request.options))
+        named = [(request.volumes[0].GetName(), request) for request in requests]
+        items = [QueueItem(str(n), name, partial(_same, request)) for n, (name, request) in enumerate(named)]
+        queue = self.startQueue(items)
+        queue.wait(progress)
+        return queue.items
 
     def installDependencies(self, model: str | Path | None = None) -> None:
         """Install PyTorch and other missing Python packages after asking the user, as Apply in the panel does.
@@ -503,6 +585,10 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         from ClassScaleSegLib.scene.results import save_segmentation
 
         return save_segmentation(segmentationNode, path, tell)
+
+
+def _same(request: "Request") -> "Request":
+    return request
 
 
 class ClassScaleSegTest(ScriptedLoadableModuleTest):

@@ -35,8 +35,8 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
     for model in state.models:
         if model.summaries[0].channels != channels:
             text = _("{second} needs {count} volumes, and {first} needs {channels}. Remove one of these models.")
-            first, second, count = state.models[0].name, model.name, model.summaries[0].channels
-            return text.format(second=second, count=count, first=first, channels=channels), False
+            first, count = state.models[0].name, model.summaries[0].channels
+            return text.format(second=model.name, count=count, first=first, channels=channels), False
     if parameters.overlap == "keep" and parameters.confidence is not None and len(state.summaries) > 1:
         text = _("The confidence is of one class in each voxel. Select no confidence volume, or do not keep overlaps.")
         return text, False
@@ -47,15 +47,30 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
         return _("No class is ticked. Tick at least one class."), False
     if fault := locating_fault(state, ticked):
         return fault, False
+    if state.queued:
+        return _queue_text(state, parameters, channels)
     try:
         volumes = volumes_of(parameters, channels)
         for volume in volumes:
             check_volume(volume)
         refuse_overwriting(volumes, parameters.confidence)
-        twice = [_("One volume is selected for several channels.")] if len(set(volumes)) < channels else []
-        return " ".join((*_estimate(state, parameters), *twice)), True
+        doubt = [_("One volume is selected for several channels.")] if len(set(volumes)) < channels else []
+        return " ".join((*_estimate(state, parameters), *doubt)), True
     except ClassScaleError as error:
         return str(error), False
+
+
+def _queue_text(state: PanelState, parameters: ClassScaleSegParameterNode, channels: int) -> tuple[str, bool]:
+    """Return the line above Apply if several volumes are ticked, and whether Apply can be pressed."""
+    if channels > 1:
+        text = _("This model needs {count} volumes, so only one image at a time can be segmented. Untick the others.")
+        return text.format(count=channels), False
+    if parameters.region is not None:
+        return _("A region is of one volume. Select none to segment several volumes, or untick these."), False
+    count = len(state.queued)
+    text = _("{count} volumes are segmented one after the other ({names}). Each result gets a segmentation of its own.")
+    listed = [name for _key, name in state.queued[:3]] + ["..."] * (count > 3)
+    return text.format(count=count, names=", ".join(listed)), True
 
 
 def _fault_of(model: PanelModel) -> str:

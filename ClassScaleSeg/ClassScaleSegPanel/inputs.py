@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from .texts import shortened, tip
 
 if TYPE_CHECKING:
+    from ClassScaleSegLib.scene.queue import QueueItem
     from ClassScaleSegLib.scene.run import Request
-    from slicer import vtkMRMLScalarVolumeNode
+    from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
 
     from ClassScaleSeg import ClassScaleSegParameterNode
 
@@ -42,8 +45,47 @@ def model_ids(parameters: ClassScaleSegParameterNode) -> tuple[str, ...]:
     return (parameters.model, *parameters.moreModels.splitlines())
 
 
-def request_of(parameters: ClassScaleSegParameterNode, replace: bool) -> Request:
-    """Return the request that the parameter node describes; ``replace``: the segments that the node has are removed.
+def queue_item(parameters: ClassScaleSegParameterNode, key: str, name: str) -> QueueItem:
+    """Return an item of the queue, which segments one volume with the choices in the parameter node.
+
+    Its results go into new nodes. The choices are those of now, also if they change before it is its turn.
+
+    :param key: id of the volume node, or UID of a series of the DICOM database, which is loaded when it is its turn.
+    :raises ClassScaleError: if the model does not exist or is not downloaded.
+    """
+    from ClassScaleSegLib.errors import ImageError
+    from ClassScaleSegLib.scene.queue import QueueItem
+    from ClassScaleSegLib.scene.volume import check_volume
+
+    from .dicom_series import load_series
+
+    chosen = replace(request_of(parameters, False), region=None, all_frames=False, segmentation=None)
+    wanted = {"confidence": parameters.confidence, "statistics": parameters.statistics}
+    nodes: dict[str, vtkMRMLNode] = {}
+
+    def request() -> Request:
+        volume = slicer.mrmlScene.GetNodeByID(key)
+        if volume is None and key.startswith("vtkMRML"):
+            raise ImageError(_("{name} was removed from the scene.").format(name=name))
+        volume = load_series(key, name) if volume is None else volume
+        check_volume(volume)
+        for kind, like in wanted.items():
+            if like is not None:
+                title = f"{volume.GetName()} {kind}"
+                nodes[kind] = slicer.mrmlScene.AddNewNodeByClass(like.GetClassName(), title)
+        return replace(chosen, volumes=(volume,), **nodes)
+
+    def discard() -> None:
+        for node in nodes.values():
+            slicer.mrmlScene.RemoveNode(node)
+
+    return QueueItem(key, name, request, discard=discard)
+
+
+def request_of(parameters: ClassScaleSegParameterNode, replace_segments: bool) -> Request:
+    """Return the request that the parameter node describes.
+
+    :param replace_segments: the segments that the node has are removed.
 
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
@@ -60,7 +102,7 @@ def request_of(parameters: ClassScaleSegParameterNode, replace: bool) -> Request
         region=parameters.region,
         all_frames=parameters.allFrames and browser_of(parameters.inputVolume) is not None,
         segmentation=parameters.segmentation,
-        replace=replace,
+        replace=replace_segments,
         confidence=parameters.confidence,
         statistics=parameters.statistics,
         standard_names=parameters.standardNames,

@@ -6,18 +6,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import qt
+from ClassScaleSegLib.scene.run import SceneRun
 from slicer.i18n import tr as _
 
-from .inputs import request_of
+from .inputs import queue_item, request_of
 from .install import ensure_dependencies, packages_of
 from .state import PanelState
 from .texts import ask, tell_error
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.process.child import Event
-    from ClassScaleSegLib.scene.run import SceneRun
+    from ClassScaleSegLib.scene.queue import SceneQueue
 
-    from ClassScaleSeg import ClassScaleSegLogic
+    from ClassScaleSeg import ClassScaleSegLogic, ClassScaleSegParameterNode
 
 POLL_MILLISECONDS = 100
 # Percentage of a case's time at which each stage begins and ends. For an image of a single window, the progress that
@@ -39,7 +40,8 @@ class RunPanel:
 
     :ivar timer: polls the run.
     :param on_changed: called without arguments when a run begins or ends.
-    :param on_finished: called with the run once its result is in the scene.
+    :param on_progress: called without arguments when a run may have advanced.
+    :param on_finished: called with the run once its result is in the scene, or with the queue once it has ended.
     :param on_refused: called without arguments when a run could not begin.
     """
 
@@ -49,10 +51,12 @@ class RunPanel:
         state: PanelState,
         logic: ClassScaleSegLogic,
         on_changed: Callable[[], None],
-        on_finished: Callable[[SceneRun], None],
+        on_progress: Callable[[], None],
+        on_finished: Callable[[SceneRun | SceneQueue], None],
         on_refused: Callable[[], None],
     ) -> None:
         self._ui, self._state, self._logic, self._progress = ui, state, logic, RunProgress()
+        self._on_progress = on_progress
         self._on_changed, self._on_finished, self._on_refused = on_changed, on_finished, on_refused
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_MILLISECONDS)
@@ -61,22 +65,38 @@ class RunPanel:
 
     def apply(self) -> None:
         """Start the run that the parameter node describes. Errors are shown in a message box."""
-        from ClassScaleSegLib.errors import ClassScaleError
         from ClassScaleSegLib.scene.results import has_contents
 
         state, parameters = self._state, self._state.parameters
         if parameters is None:
+            return
+        if state.queued:
+            self._start(lambda: self._queue(parameters))
             return
         outputs = (parameters.segmentation, parameters.confidence, parameters.statistics)
         names = [node.GetName() for node in outputs if has_contents(node)]
         question = _("The run will replace the contents of {names}. Continue?").format(names=", ".join(names))
         if names and not ask(question, _("Replace results")):
             return
+        self._start(lambda: self._run(parameters, has_contents(parameters.segmentation)))
+
+    def _run(self, parameters: ClassScaleSegParameterNode, replace: bool) -> SceneRun:
+        request = request_of(parameters, replace)
+        ensure_dependencies(packages_of(request.models, request.options))
+        return self._logic.start(request)
+
+    def _queue(self, parameters: ClassScaleSegParameterNode) -> SceneQueue:
+        request = request_of(parameters, False)
+        ensure_dependencies(packages_of(request.models, request.options))
+        return self._logic.startQueue([queue_item(parameters, key, name) for key, name in self._state.queued])
+
+    def _start(self, start: Callable[[], SceneRun | SceneQueue]) -> None:
+        from ClassScaleSegLib.errors import ClassScaleError
+
+        state = self._state
         state.log = ""
         try:
-            request = request_of(parameters, replace=has_contents(parameters.segmentation))
-            ensure_dependencies(packages_of(request.models, request.options))
-            state.run = self._logic.start(request)
+            state.run = start()
         except ClassScaleError as error:
             self._show_fault(str(error))
             self._on_refused()
@@ -84,6 +104,7 @@ class RunPanel:
         self._progress = RunProgress()
         state.status = self._progress.text
         self.timer.start()
+        self._on_progress()
         self._on_changed()
 
     def poll(self) -> None:
@@ -93,19 +114,18 @@ class RunPanel:
             return
         for event in run.poll():
             self._progress.update(event)
+        self._on_progress()
         if run.state == "running":
             state.status, state.log = self._progress.text, run.log
             self.render()
             return
         if run.state == "finished":
-            found = sum(row.voxels > 0 for row in run.statistics[0])
-            done = _("Done: {count} structures found.").format(count=found)
-            state.status = f"{done} {run.notice}".strip()
+            state.status = _done(run)
         self._end(run)
-        if run.state == "finished":
-            self._on_finished(run)
-        elif run.state == "failed":
+        if isinstance(run, SceneRun) and run.state == "failed":
             self._show_fault(run.error or "")
+        elif run.state == "finished":
+            self._on_finished(run)
 
     def stop(self, reason: str = "") -> None:
         """Cancel the run that is under way, if any.
@@ -129,8 +149,9 @@ class RunPanel:
             bar = ui.logTextEdit.verticalScrollBar()
             bar.value = bar.maximum
 
-    def _end(self, run: SceneRun) -> None:
+    def _end(self, run: SceneRun | SceneQueue) -> None:
         self.timer.stop()
+        self._on_progress()
         self._state.run, self._state.log = None, run.log
         self._on_changed()
 
@@ -138,6 +159,20 @@ class RunPanel:
         self._state.status = sentence
         self.render()
         tell_error(sentence, _("ClassScaleSeg"))
+
+
+def _done(run: SceneRun | SceneQueue) -> str:
+    """Return the status after a run that has finished."""
+    if isinstance(run, SceneRun):
+        found = sum(row.voxels > 0 for row in run.statistics[0])
+        return f"{_('Done: {count} structures found.').format(count=found)} {run.notice}".strip()
+    failed = run.failed
+    text = _("Done: {count} of {all} volumes segmented.").format(count=len(run.items) - len(failed), all=len(run.items))
+    if failed:
+        text += " " + _("{volume}: {reason}").format(volume=failed[0].name, reason=failed[0].error)
+    if len(failed) > 1:
+        text += " " + _("The reasons of {count} others are in the list of volumes.").format(count=len(failed) - 1)
+    return text
 
 
 class RunProgress:
@@ -176,7 +211,7 @@ class RunProgress:
         if event.parts > 1:
             self.text += " " + _("(part {part} of {parts})").format(part=event.part, parts=event.parts)
         if self._count > 1:
-            self.text += " " + _("(frame {frame} of {frames})").format(frame=self._index, frames=self._count)
+            self.text += " " + _("({index} of {count})").format(index=self._index, count=self._count)
         left = event.remaining
         if left is not None and left >= 90:
             self.text += ", " + _("about {minutes} min left").format(minutes=round(left / 60))

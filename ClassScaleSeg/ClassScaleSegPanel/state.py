@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.entries import Entry
     from ClassScaleSegLib.labels.table import LabelTable
     from ClassScaleSegLib.models.summary import ModelSummary
+    from ClassScaleSegLib.scene.queue import SceneQueue
     from ClassScaleSegLib.scene.run import SceneRun
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
@@ -67,7 +68,8 @@ class PanelState:
     fault: str = ""  # why the models do not go together, in a sentence
     locating: tuple[Locating, ...] = ()  # models that locate
     listed: LabelTable | None = None  # whose classes are listed
-    run: SceneRun | None = None  # that is under way
+    queued: tuple[tuple[str, str], ...] = ()  # key and name of volumes that are segmented one after the other
+    run: SceneRun | SceneQueue | None = None  # that is under way
     status: str = ""  # the line below Apply
     log: str = ""  # of the last run
     node: vtkMRMLSegmentationNode | None = None  # whose structures are listed

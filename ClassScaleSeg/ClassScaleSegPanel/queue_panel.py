@@ -1,0 +1,155 @@
+"""The section "Several volumes": volumes that one press of Apply segments one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
+from slicer.i18n import tr as _
+
+from .search_table import Row, SearchTable
+from .state import PanelState
+from .texts import menu_text
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
+
+_GREY, _GREEN, _RED, _BLUE = (128, 128, 128), (60, 160, 60), (200, 60, 60), (60, 110, 200)
+
+
+class QueuePanel:
+    """Controls the section "Several volumes" of the .ui file.
+
+    :ivar table: the volumes with their states; keys of its rows are node ids, and UIDs of series that are not loaded.
+    :ivar add_menu: where volumes can be taken from.
+    :param on_changed: called without arguments when other volumes are ticked.
+    """
+
+    def __init__(self, ui: Any, state: PanelState, on_changed: Callable[[], None]) -> None:
+        self._ui, self._state, self._on_changed = ui, state, on_changed
+        self._names: dict[str, str] = {}  # of the volumes, by key
+        self._states: dict[str, tuple[str, tuple[int, int, int]]] = {}  # in words, with a colour, by key
+        self.table = SearchTable([_("Volume"), _("State")], _("Search volumes"), on_ticked=on_changed)
+        self.add_menu = qt.QMenu()
+        self.add_menu.connect("aboutToShow()", self._fill)
+        row, add, self.empty_button = qt.QHBoxLayout(), qt.QToolButton(), qt.QToolButton()
+        add.text, add.toolTip = _("Add"), _("Add volumes of the scene, of a folder, or from the DICOM database.")
+        add.setMenu(self.add_menu)
+        add.popupMode = qt.QToolButton.InstantPopup
+        self.empty_button.text, self.empty_button.toolTip = _("Remove all"), _("Empty this list. The volumes stay.")
+        self.empty_button.connect("clicked(bool)", lambda: self.empty())
+        for button in (add, self.empty_button):
+            row.addWidget(button)
+        row.addStretch(1)
+        self.table.layout.insertLayout(0, row)
+        ui.queueCollapsibleButton.layout().addWidget(self.table.widget)
+        self._list()
+
+    def chosen(self) -> list[tuple[str, str]]:
+        """Return key and name of the ticked volumes, in their order."""
+        return [(key, self._names[key]) for key in self.table.ticked()]
+
+    def add(self, volumes: Iterable[tuple[str, str]]) -> None:
+        """Add volumes, ticked.
+
+        :param volumes: key and name of each.
+        """
+        ticked = set(self.table.ticked())
+        for key, name in volumes:
+            self._names[key] = name
+            ticked.add(key)
+        self._list()
+        self.table.tick(ticked)
+        self._on_changed()
+
+    def empty(self) -> None:
+        """Remove all volumes from the list."""
+        self._names, self._states = {}, {}
+        self._list()
+        self._on_changed()
+
+    def forget(self, node_id: str) -> None:
+        """Remove a volume that goes from the scene."""
+        if self._names.pop(node_id, None) is not None:
+            ticked = self.table.ticked()
+            self._list()
+            self.table.tick(ticked)
+
+    def follow(self, queue: SceneQueue) -> None:
+        """Show how far the volumes of a queue are; those that are finished lose their tick."""
+        states = {}
+        for item in queue.items:
+            if item.key in self._names:
+                states[item.key] = _state_of(item)
+        if any(self._states.get(key) != state for key, state in states.items()):
+            done = {item.key for item in queue.items if item.state == "finished"}
+            self._states |= states
+            ticked = set(self.table.ticked()) - done
+            self._list()
+            self.table.tick(ticked)
+
+    def render(self) -> None:
+        """Show that the list cannot be changed during a run."""
+        idle = self._state.run is None
+        self.empty_button.enabled = idle and bool(self._names)
+        self.table.view.enabled = idle or not isinstance(self._state.run, SceneQueue)
+
+    def _list(self) -> None:
+        rows = []
+        for key, name in self._names.items():
+            text, color = self._states.get(key, (_("waiting"), _GREY))
+            rows.append(Row(key, color, (name, text), (name.casefold(), text), f"{name} {text}"))
+        self.table.set_rows(rows, ticked=False)
+        self.table.set_width(1, max((row.cells[1] for row in rows), key=len, default=_("waiting"))[:30])
+
+    def _fill(self) -> None:
+        menu, volumes = self.add_menu, list(_volumes())
+        menu.clear()
+        action = menu.addAction(_("All volumes of the scene"))
+        action.enabled = bool(volumes)
+        action.connect("triggered(bool)", lambda on: self.add((node.GetID(), node.GetName()) for node in volumes))
+        folders = menu.addMenu(_("Folder, patient or study of the scene"))
+        for name, inside in _folders().items():
+            text = _("{folder} ({count})").format(folder=menu_text(name), count=len(inside))
+            folders.addAction(text).connect("triggered(bool)", lambda on, inside=inside: self.add(inside))
+        folders.enabled = bool(folders.actions())
+        if (database := getattr(slicer, "dicomDatabase", None)) is not None and database.isOpen:
+            from .dicom_series import choose_series
+
+            text = _("Series of the DICOM database...")
+            menu.addAction(text).connect("triggered(bool)", lambda on: self.add(choose_series(database)))
+
+
+def _state_of(item: QueueItem) -> tuple[str, tuple[int, int, int]]:
+    if item.state == "finished":
+        return _("{count} structures").format(count=item.found), _GREEN
+    if item.state == "failed":
+        return _("failed: {reason}").format(reason=item.error), _RED
+    words = {"waiting": _("waiting"), "running": _("running"), "cancelled": _("cancelled")}
+    return words[item.state], _BLUE if item.state == "running" else _GREY
+
+
+def _volumes() -> Iterator[vtkMRMLScalarVolumeNode]:
+    """Yield the images of the scene."""
+    for node in slicer.mrmlScene.GetNodes():
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors():
+            yield node
+
+
+def _folders() -> dict[str, list[tuple[str, str]]]:
+    """Return ids and names of the images in each folder, patient and study of the scene, by its path."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for node in _volumes() if hierarchy is not None else ():
+        own = hierarchy.GetItemByDataNode(node)
+        item = hierarchy.GetItemParent(own) if own else 0
+        path: list[str] = []
+        while item and item != hierarchy.GetSceneItemID():
+            path.insert(0, hierarchy.GetItemName(item))
+            item = hierarchy.GetItemParent(item)
+        for length in range(1, len(path) + 1):
+            found.setdefault(" / ".join(path[:length]), []).append((node.GetID(), node.GetName()))
+    return found
