@@ -103,6 +103,7 @@ class ClassScaleSegParameterNode:
     :ivar removeIslands: smaller islands, in mm^3, are removed; 0: none.
     :ivar locateWith: id of a coarse model that finds where the classes are; empty: as the catalogue says of the model,
         which is the whole image for most; "none": the whole image.
+    :ivar interpolation: from the model's voxels to those of the volume: "linear" or "nearest".
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -129,6 +130,7 @@ class ClassScaleSegParameterNode:
     smooth: Annotated[float, WithinRange(0, 20)] = 0
     removeIslands: Annotated[float, WithinRange(0, 1e6)] = 0
     locateWith: str = ""
+    interpolation: str = "linear"
 
 
 class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -151,6 +153,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Make the widgets; called once, when the module is first opened."""
         from ClassScaleSegLib.catalog.catalog import Catalog
+        from ClassScaleSegPanel.choice_list import ChoiceList
         from ClassScaleSegPanel.class_list import ClassList
         from ClassScaleSegPanel.device_list import DeviceList
         from ClassScaleSegPanel.locate_list import LocateList
@@ -176,6 +179,11 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.results = ResultPanel(self.ui, self.state, self.logic)
         self.devices = DeviceList(self.ui, lambda device: self.store(device=device))
         self.locating = LocateList(self.ui, lambda identifier: self.store(locateWith=identifier))
+        self.interpolation = ChoiceList(
+            self.ui.interpolationComboBox,
+            {"linear": _("Between all classes"), "nearest": _("Nearest class")},
+            lambda choice: self.store(interpolation=choice),
+        )
         self.runs = RunPanel(
             self.ui,
             self.state,
@@ -382,6 +390,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.models.render()
         self.modelList.render(node.overlap)
         self.devices.render(node.device)
+        self.interpolation.render(node.interpolation)
         self.locating.render(node.locateWith, self.models.single_models(), self.models.usual_locating())
         show_channels(ui, state.summaries[0].channel_names if state.summaries else ())
         ui.allFramesCheckBox.visible = node.inputVolume is not None and browser_of(node.inputVolume) is not None

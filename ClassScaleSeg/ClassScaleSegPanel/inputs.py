@@ -119,5 +119,6 @@ def request_of(parameters: ClassScaleSegParameterNode, replace_segments: bool) -
             remove_islands=parameters.removeIslands or None,
             locate_with=parameters.locateWith or None,
             overlap=parameters.overlap,
+            interpolation=parameters.interpolation,
         ),
     )

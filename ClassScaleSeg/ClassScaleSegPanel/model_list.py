@@ -8,6 +8,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from .choice_list import ChoiceList
 from .state import PanelState, silent
 from .texts import menu_text
 
@@ -33,9 +34,9 @@ class ModelList:
     ) -> None:
         self._ui, self._state, self._installed = ui, state, installed
         self._on_models, self._on_changed = on_models, on_changed
-        self._list, self._overlap = ui.modelsListWidget, ui.overlapComboBox
-        for text, key in ((_("The later model gets the voxel"), "later"), (_("Keep both, in layers"), "keep")):
-            self._overlap.addItem(text, key)
+        self._list = ui.modelsListWidget
+        choices = {"later": _("The later model gets the voxel"), "keep": _("Keep both, in layers")}
+        self._overlap = ChoiceList(ui.overlapComboBox, choices, on_overlap)
         self.add_menu = qt.QMenu()
         self.add_menu.connect("aboutToShow()", self._fill)
         ui.addModelButton.setMenu(self.add_menu)
@@ -43,7 +44,6 @@ class ModelList:
         ui.modelUpButton.connect("clicked(bool)", lambda: self._move(-1))
         ui.modelDownButton.connect("clicked(bool)", lambda: self._move(1))
         ui.removeModelButton.connect("clicked(bool)", lambda: self._remove())
-        self._overlap.connect("currentIndexChanged(int)", lambda index: on_overlap(self._overlap.itemData(index)))
 
     def add(self, identifier: str) -> None:
         """Add a model at the end of the list."""
@@ -62,9 +62,8 @@ class ModelList:
             self._list.setCurrentRow(current)
         ui.modelUpButton.enabled, ui.modelDownButton.enabled = current > 0, current < len(names) - 1
         several_networks = len(state.models) > 1 or len(state.summaries) > 1
-        ui.overlapLabel.visible = self._overlap.visible = several_networks
-        with silent(self._overlap):
-            self._overlap.setCurrentIndex(self._overlap.findData(overlap))
+        ui.overlapLabel.visible = ui.overlapComboBox.visible = several_networks
+        self._overlap.render(overlap)
 
     def _names(self) -> list[str]:
         return [model.name for model in self._state.models]

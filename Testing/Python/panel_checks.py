@@ -128,6 +128,7 @@ class PanelChecks:
         self.demand(ui.needLabel.text == text, "the line above Apply is old", ui.needLabel.text, text)
         self.demand(ui.applyButton.enabled == (ready and state.run is None), "Apply", ui.applyButton.enabled, text)
         self.demand(ui.cancelButton.enabled == (state.run is not None), "Cancel")
+        self.demand(state.queued == tuple(self.panel.queue.chosen()), "other volumes are queued", state.queued)
         self.demand(ui.progressBar.isHidden() == (state.run is None), "progress bar")
         self.demand(ui.statusLabel.text == state.status, "status", ui.statusLabel.text, state.status)
         self.demand(ui.logTextEdit.plainText == state.log, "log", ui.logTextEdit.plainText, state.log)
@@ -158,7 +159,7 @@ class PanelChecks:
                 key = "checked" if isinstance(widget, qt.QCheckBox) else "text" if name == "folds" else "value"
                 values[name] = getattr(widget, key)
         lists = {"device": self.panel.ui.deviceComboBox, "locateWith": self.panel.ui.locateComboBox}
-        lists["overlap"] = self.panel.ui.overlapComboBox
+        lists |= {name: getattr(self.panel.ui, f"{name}ComboBox") for name in ("overlap", "interpolation")}
         return {**values, **{name: box.currentData for name, box in lists.items()}}
 
     def widgets(self) -> dict[str, Any]:

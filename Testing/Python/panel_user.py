@@ -257,9 +257,26 @@ class PanelUser(PanelChecks):
                 getattr(ui, button).click()
 
     @action(index=number)
-    def choose_overlap(self, index: int) -> None:
+    def choose_in_a_list(self, index: int) -> None:
         if self.open:
-            self.panel.ui.overlapComboBox.setCurrentIndex(index % 2)
+            box = self.panel.ui.overlapComboBox if index % 4 < 2 else self.panel.ui.interpolationComboBox
+            box.setCurrentIndex(index % 2)
+
+    @action(what=st.sampled_from(("all", "folder", "empty")), index=number)
+    def queue_volumes(self, what: str, index: int) -> None:
+        queue = self.panel.queue
+        if self.open and self.panel.state.run is None:
+            queue.add_menu.aboutToShow.emit()
+            actions = [action for action in leaves(queue.add_menu) if action.text and action.enabled]
+            if what == "empty":
+                queue.empty_button.click()
+            elif actions:
+                actions[0 if what == "all" else index % len(actions)].trigger()
+
+    @action(index=number)
+    def tick_volume(self, index: int) -> None:
+        if self.open and self.panel.state.run is None:
+            toggle(self.panel.queue.table, index)
 
     @action(text=st.sampled_from(("", "toy", "cell 1000", "qqqq", "pancreas mr")))
     def search_models(self, text: str) -> None:

@@ -226,6 +226,16 @@ def test_overlaps_are_kept_in_layers(two, image):
         Options(overlap="keep", confidence=True)
 
 
+@pytest.mark.parametrize("name, more", [("o.nii.gz", []), ("o.seg.dcm", []), ("o.seg.nrrd", ["-o", "p.mha"])])
+def test_a_file_that_cannot_hold_overlaps_is_refused_first(two, image, tmp_path, capsys, name, more):
+    sitk.WriteImage(image, str(tmp_path / "ct.nrrd"))
+    more = [*more[:-1], str(tmp_path / more[-1])] if more else []
+    models = ["-m", str(two[0]), "-m", str(two[1]), "--overlap", "keep"]
+    code = main(["segment", str(tmp_path / "ct.nrrd"), "-o", str(tmp_path / name), *more, *models])
+    assert code == ExitCode.OUTPUT and "classes that overlap are to be kept" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.glob("[op].*")] == []
+
+
 def test_a_class_of_two_parts_stays_in_its_layer(two, image):
     first, second = (result.labels for result in alone(image, two))
     below, above = segment_parts(image, two, Options(**CPU, overlap="keep")).layers

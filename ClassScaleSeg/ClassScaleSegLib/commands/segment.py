@@ -11,6 +11,7 @@ from ..cohort.bids import RESULT, default_suffix
 from ..cohort.workers import check_where
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
+from ..images.formats import refuse_overlaps
 from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job, read_job
@@ -21,6 +22,7 @@ from .job_models import JobModels, completed_job, find_models
 from .job_report import JobReport
 from .options import add_options
 from .reporting import Reporter
+from .results import CaseResults
 
 FORMATS = (".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX, RTSTRUCT_SUFFIX)
 BIDS_FORMAT = RESULT[RESULT.index(".") :]
@@ -178,6 +180,9 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     tell_left_out(found, reporter)
     if options.format and not found.in_folder:
         raise errors.OutputError(f"--format is for results in a folder, and {job.output} is a file. Leave one out.")
+    if job.options.overlap == "keep" and len(models.sources) > 1:
+        for file in CaseResults.of(job, found.cases[0], found.many, formats[1:]).outputs:
+            refuse_overlaps(file, job.options.dicom_seg)
     if options.cluster is not None and not found.many:
         raise errors.ImageError("--cluster is for many cases: give a folder of images, or several images.")
     if found.many:
