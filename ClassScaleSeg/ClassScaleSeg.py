@@ -46,8 +46,11 @@ class ClassScaleSeg(ScriptedLoadableModule):
     """
 
     def __init__(self, parent: Any) -> None:
+        from ClassScaleSegPanel.translation import load_translations
+
         ScriptedLoadableModule.__init__(self, parent)
         self.running: list[SceneRun] = []
+        load_translations()
         self.parent.title = _("ClassScaleSeg")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = []

@@ -65,6 +65,7 @@ class Application(qt.QObject):
     moduleAboutToBeUnloaded = qt.Signal(str)
     applicationName = "Slicer"
     majorVersion, minorVersion = 5, 12
+    applicationLocaleName = "en_US"  # the language of Slicer
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +158,10 @@ class Application(qt.QObject):
         return types.SimpleNamespace(noMainWindow=True, testingEnabled=self.testing)
 
     def translate(self, context: str, text: str) -> str:
-        return text
+        return qt.QCoreApplication.translate(context, text)
+
+    def installTranslator(self, translator: qt.QTranslator) -> bool:
+        return qt.QCoreApplication.installTranslator(translator)
 
     def setOverrideCursor(self, shape: qt.Qt.CursorShape) -> None:
         qt.QApplication.setOverrideCursor(qt.QCursor(shape))

@@ -6,6 +6,7 @@ import os
 import sys
 import types
 import unittest
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -84,6 +85,17 @@ class SampleDataLogic:
         return node
 
 
+def translate(context: str, text: str) -> str:
+    return slicer.app.translate(context, text) if hasattr(slicer, "app") else text
+
+
+def tr(text: str) -> str:
+    """Translate a text in the context of the file that calls, as Slicer names it; `update_translations.py` does so."""
+    file = Path(sys._getframe(1).f_code.co_filename)
+    package = f"{file.parent.name}." if (file.parent / "__init__.py").is_file() else ""
+    return translate(package + file.stem, text)
+
+
 def install(namespace: Any, own: bool) -> None:
     """Make the imitated modules importable.
 
@@ -102,8 +114,7 @@ def install(namespace: Any, own: bool) -> None:
     for name in names:
         setattr(base, name, globals()[name])
     translation = types.ModuleType("slicer.i18n")
-    translation.tr = lambda text: text
-    translation.translate = lambda context, text: text
+    translation.tr, translation.translate = tr, translate
     for module in (base, translation, parameter_node.as_module()):
         sys.modules[module.__name__] = module
         setattr(namespace, module.__name__.rpartition(".")[2], module)

@@ -1,0 +1,3281 @@
+<?xml version="1.0" encoding="utf-8"?>
+<!DOCTYPE TS>
+<TS version="2.1" language="de" sourcelanguage="en">
+<context>
+    <name>ClassScaleSeg</name>
+    <message>
+        <source>A coarse model that finds quickly where the ticked classes are. The model then sees that box alone, which saves time if few classes are ticked.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Advanced</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>All</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>All frames of the sequence</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Also add an empty segment for each class that was not found.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Also create a table with volume, surface, position and intensities of each structure.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Also create a volume with the probability of the class of each voxel, from 0 to 1.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Another volume that the model needs, on the same grid as the first.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Apply</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Automatic</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Average the results of mirrored images, if the model was trained with mirroring. Up to eight times slower, slightly more accurate.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Cancelled. The scene was not changed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Channel 2:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Channel 3:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Channel 4:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>ClassScaleSeg</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Classes</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Confidence</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Confidence:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Copy log</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Create new segmentation</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Device:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Download this model. You see its address, size and licence first.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Download...</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Folds:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Free memory</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Inputs</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Keep empty segments</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Locate with:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Log</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Make parts of a class that are smaller than this background, after smoothing.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Memory limit:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Mirroring</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Model:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Name segments by their terminology codes (Left kidney), not by the names of the model (kidney_left).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>None</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Number of processor threads to use.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Numbers of the model's networks (folds) to average, for example 0 1 2.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Off</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Outputs</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Region</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Region:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Remove islands:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Result</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Save the segmentation as a .seg.nrrd file or, if the volume comes from Slicer's DICOM database, as a .seg.dcm file. With hundreds of segments this is many times faster than Slicer's own writer.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Save...</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Search models, for example: pancreas MR</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Segment only inside this box. The segmentation still has the grid of the whole volume.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Segment the volume.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Segmentation</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Segmentation:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Segments CT and MR images into hundreds of named structures, in memory that does not grow with the number of classes. Select a volume and a model, and press Apply. To find a structure, search in the table of results. Click a structure to centre the views on it. Tick structures to show them in 3D. nnU-Net v2 models can be used without conversion. Not for clinical use.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Show 3D</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Show only models that have all these words: in their names, in what they segment, or in the kind of image. Press Enter to open the list.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Show the model card, add or remove a model, or open the folder of downloaded models.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Show the ticked structures in 3D.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Smooth the borders of all classes together, without gaps or overlaps. This is the standard deviation of the Gaussian. What is thinner than about two of it can vanish.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Smooth:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Standard anatomical names</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Statistics:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Step:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Stop the segmentation. The scene is not changed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The low-rank basis and its projection onto the classes follow Jaubert, Traynor, Mikhael, Hipwell and Dahdouh, "Breaking the Memory Barrier: Efficient Multi-Class 3D Segmentation for Hundreds of Classes", MIDL 2026, PMLR 315:2369-2387. Networks, plans and preprocessing are those of nnU-Net (Isensee et al., Nature Methods 18, 203-211, 2021).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The model segments the image window by window. This is the distance between neighbouring windows, as a fraction of their size. 0.5 is usual for models of nnU-Net; 1 is several times faster and less accurate.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The model to use: an embedded one, one to download, or your own. You can also drop a model folder or zip file onto this panel.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The most GPU memory to use, or without a GPU the most main memory (RAM). If it is too little, a slower method that needs less is used.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The scene was closed, so the segmentation was stopped.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The segmentation to fill. If it already has segments, you are asked before they are replaced.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The volume is part of a sequence. Segment all frames, and create a sequence of segmentations.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The volume to segment.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Threads:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Usual</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Volume:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Volumes</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Where the model runs. Automatic uses a GPU if there is one.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Whole volume</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.apply_line</name>
+    <message>
+        <source>No class is ticked. Tick at least one class.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No model is selected. Select one, or add your own.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>One volume is selected for several channels.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The scene uses the model {model}, which is not in the catalogue. Select another model, or add this one.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This model needs {count} volumes, but the panel has room for only four. Use the Python console.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This run will take {need}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is not downloaded. Press "Download...".</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.class_list</name>
+    <message>
+        <source>All</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Class</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Code</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Delete</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Group</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Groups</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Name:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>None</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Only</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Preset</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Presets</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Save preset</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Save the ticked classes, or tick classes that you saved.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Save ticked classes...</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Search by name, code or group</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This model does not have {count} of the classes in the preset.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Tick all classes that the search shows.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Tick or untick all classes of a group.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Untick all classes that the search shows.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{group} ({count})</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{ticked} of {all}</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.device_list</name>
+    <message>
+        <source>Automatic</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>CPU</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{device} ({name})</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.inputs</name>
+    <message>
+        <source>Volume:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{channel}:</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.install</name>
+    <message>
+        <source>DICOM segmentations cannot be saved without these Python packages: {packages}. To install them, save again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Extension PyTorch</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Install the extension PyTorch in the Extensions Manager, restart Slicer, and press Apply again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>PyTorch was not installed. The module cannot segment without it. To install it, press Apply again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>PyTorch {found} is installed, but {wanted} is needed. Uninstall it in the module PyTorch, restart Slicer, and press Apply again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Python packages</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Python packages are missing: {packages}. To install them, press Apply in the module ClassScaleSeg, or call ClassScaleSegLogic().installDependencies().</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The Python packages could not be installed: {reason}. Slicer's own packages were not changed. Try again. To undo the installation, type slicer.util.pip_uninstall("{packages}") into the Python console.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The extension PyTorch could not be installed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The extension PyTorch is installed. Restart Slicer, and press Apply again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The module cannot segment without these Python packages: {packages}. To install them, press Apply again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This module needs the extension PyTorch. Install it now and restart Slicer? If your scene is not saved, press Cancel and save it first.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This module needs these Python packages. Install them into Slicer?
+{packages}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{packages} cannot be imported after the installation</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.library_sentences</name>
+    <message>
+        <source> (trained by {trainer})</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source> (without a GPU {host})</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source> They differ in {differences}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source> and others</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source> and {names} more</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source> mm (first axis first)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source> or folder</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source> with {components} channels</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>'architecture' must be an object with 'arch_kwargs'.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>'background' is {background}, but must be 0 in nnU-Net's networks.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>'labels' has no 'background'; nnU-Net's networks have a class 0 of this name. {way}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>'labels' is a list of names. Write each name with its value instead: {example}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>'parts' must be a list of 1 to {max_parts} parts.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>, but only {cropped} of them are not zero</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>, cuda:0 to cuda:{cuda}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>, one with</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>, one with {components} channels</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>, {apart} mm apart</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>; did you mean {near}?</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>A binary segmentation with {listed} classes would have {frames} frames, {size} GiB, and DICOM holds 4 GiB. Write a label map, or fewer classes.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>A geometry needs three axes; size {size} and spacing {spacing} were given.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>A model called {name} is in the catalogue already. Give yours another name.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>A segmentation is already running. Wait until it ends, or cancel it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>A segmentation process needs a job, and can be started only once.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Add 'background': 0.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Cancelled during {stage}; nothing was written.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Cancelled. What has arrived is kept, and the next download continues from there.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Cleaned up {change}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Cleaning up changed nothing.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Cleaning up changed {changes} classes, which lost {lost} voxels and gained {gained}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Confidence is computed for a single volume, not for a sequence. Select no confidence volume.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>DICOM segmentations need the Python package highdicom ({error}). Install it: python -m pip install "{highdicom}", or in the Python console of 3D Slicer: slicer.util.pip_install("{highdicom2}").</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Extract one of its frames.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Give the folder with the slices, or an image file.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Give the folder with the slices, such as {parent}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Give the image that was segmented, or its voxels as an array, or resample it to this grid.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Give the whole volume, not a slice.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Install ClassScaleSeg with its dependencies. {details}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its 'config' has more than {max_config} entries and letters: it is damaged.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its 'network' is {given}; an object that describes a network was expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its DICOM header has no size of the image (Rows, Columns). Export the series again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its DICOM header is damaged ({error}). Export the series again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its first line has no columns LabelValue and Name.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its frames are shifted in their planes, by up to {value} mm, so they form no grid. Export it with whole slices.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its frames are {count} slices apart, by the distance in its header. Export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its frames have several orientations or spacings, so they form no volume.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its header declares voxels of type {code} with {bits} bits. Correct or export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its header declares {dimensions} dimensions of {sizes} voxels. Correct or export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its header is damaged ({error}). Correct or export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its header says that the voxels begin at byte {offset}; they cannot begin before byte {single}. Correct or export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its network has one output and no sigmoid, so it gives the background alone.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its network is {value}; of MONAI's networks only {network} is supported. No other name was looked up.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its network may not be given {unknown}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its network takes {channels} channels, but it says how to normalise {schemes}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its pixels cannot be read ({error}). Export the series again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its slices are {value} to {value2} mm apart: some are missing, such as between {name} and {name2}, or several volumes are mixed. They are up to {away} mm away from equal steps. Export the series again, or resample it to equal distances.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Label value {value} ({name}) is not between 0 and {max_value}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Label value {value} is used twice, by {name} and by {name2}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Labels must be integers; these are {dtype}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Labels must lie between 0 and {max_value}; these range from {low} to {high}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Leave words out, or list all models without a filter.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Located by {name}: a box of {millimetres} mm, {share} of the image.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Memory ran out while the result was loaded. Close other programs or scenes, and run again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Memory ran out with the {current}, which is the smallest way to run this model ({cause}). Close other programs, use a machine with more memory, or use a model with a smaller patch.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Memory ran out. Close other programs or crop the image.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No Python interpreter was found for the segmentation. Name one (python=...).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No class was named that one of the models could find. Name a class of the models, or leave the classes out to keep all.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No label has the value {value}; {extent}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No label is called {name}; {hint}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No log could be written; please report it with the lines on standard error.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No model fits.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No volume is selected. Select the volume to segment.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>None has the word {word}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>RGB values are 0 to 255, not {least} to {greatest}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Rename {found}, whose value is 0, to 'background'.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>RescaleSlope is 0, which makes all voxels equal. Export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Segment id {id} is used twice, by {name} and {name2}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Segment {id} has no valid label value and colour ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Segments were added to {value} during the run, so the result is in {name}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Several labels are called {name}: give a label value instead, {values}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Size {size} or spacing {spacing} is not positive along every axis.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The DICOM files of {value} are not in Slicer's DICOM database any more, and a DICOM segmentation refers to them. Import them again in the module DICOM, or save .seg.nrrd.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The Python of the segmentation lacks the package {missing}. Install ClassScaleSeg's dependencies.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The Python package psutil is not installed, and segmentation needs it. Install ClassScaleSeg's dependencies; in Slicer, press Apply once, or call ClassScaleSegLogic().installDependencies().</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The background cannot be located. Name other classes (--locate-classes).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The command</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The contours of the structures take more than {most_bytes} GiB, too much for a structure set. Smooth them, choose fewer classes, or write .seg.dcm.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The details are in {file}; please report it with that file.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The file from {address} has the SHA-256 {digest}, but {sha256} was expected. The file has been altered or replaced, and was not kept. Download it again; if that fails, tell the publishers of the model.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The geometry does not span a volume: spacing {spacing}, origin {origin}, direction {direction}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The headers of {name} do not allow a DICOM segmentation ({error}). Write .seg.nrrd.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The headers of {name} do not allow a structure set ({error}). Write .seg.nrrd.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The image</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The image has voxels that are NaN or infinite. Replace them first, for example with air.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The image has {size} mm; what lies more than {size2} mm from its centre is background.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The image has {value} dimensions; three are needed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The image has {value} voxels, the geometry has {size}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The job and its options must be JSON objects.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The label image</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The label map contains {listed}, which the label table does not name.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The label table</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The label table has no class besides the background; a DICOM segmentation needs one.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The label table has no class besides the background; a structure set needs one.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The low-rank head of these weights lacks {missing}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The modalities are {modalities}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The model needs {channels} volume(s), one per channel, and {volumes} are given.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The model was made for {made_for}, but this volume is {given}: expect a wrong result.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The network of this model ends in a transposed convolution, so its {classes} classes are kept for each voxel: memory and time grow with the number of classes.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The network's output is not finite. Either half precision overflowed, or the image's intensities are far from those that the model was trained on. Check the intensities, or use the CPU, which computes in single precision.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The orientation {directions} is not two perpendicular directions. Export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The parts of the low-rank head do not fit each other ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The places of the slices are rounded: up to {away} mm away from a regular grid.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The region {value} contains no voxel of {value2}. Move or enlarge it, or select no region.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The result could not be shown ({name}: {error}). This is an error in the module. Please report it, with Slicer's error log (View &gt; Error Log).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The result of a segmentation could not be shown</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The rolling basis needs {shape} GiB in {gettempdir} ({strerror}). Free some space there, or set the environment variable TMPDIR to another folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The segmentation crashed ({code}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The segmentation ended {value} (exit code {code}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The segmentation process failed without a message. See the log.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The segmentation was cancelled. The scene was not changed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The segmentation was killed ({code}), most likely by the system because memory ran out. Close other programs, crop the image, or set a memory limit.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The slices are tilted by {angle} degrees (gantry tilt). The result has the same geometry.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The slices of {name} are up to {largest} mm from the origin, and DICOM has too few digits for contours there. Write .seg.nrrd.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The smallest way to run this model on this image takes {first}, more than the limit of {limit} GiB. Raise the limit, crop the image, or use a model with a smaller patch.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The steps between slices lie {angle} degrees from their normal: this is no volume.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The temporary folder {parents} has {free} GB free, and about {need} GB are needed. Make room there, and run again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The volume of {value} was removed from the scene, and a DICOM file refers to its series. Load it again and segment it, or save .seg.nrrd.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The voxels are up to {spacing} mm long, {coarsest} times as long as the model's: small structures may be missed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The {larger} would take {larger2}, more than may be used. Using the {first}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The {name} is {value}; it must be {must}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The {what} has the shape {shape}, the geometry has {shape2} (z, y, x).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The {what} has the shape {shape}, the label map has the grid {shape2} (z, y, x).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The {what} is {size}; it must be a number above 0.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>There is no device {name} here. This torch ({version}) offers {available}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>There is no option {unknown}. The options are {listed}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>There is only one slice.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>These weights have no low-rank head: they are not from ClassScaleTrainer.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This job needs about {needed} GiB of memory, but only {free} GiB are free.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>To remove islands, the Python package connected-components-3d is needed, which nnunetv2 usually brings. Install it with: python -m pip install connected-components-3d</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>To write contours, the Python package contourpy is needed, which matplotlib usually brings. Install it with: python -m pip install contourpy</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>TotalSegmentator is not a medical device and not intended for clinical use.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>UNet_base_num_features {base} and unet_max_num_features {most} must be whole numbers from 1 to {max_features}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Without --{option} there are {count}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Without --{option} there is one.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Write .seg.nrrd instead, or segment the DICOM series itself.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a DICOM segmentation</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a group of its 'weightsManifest' does not list 'paths' and 'weights'.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a layer has no 'config': {layer}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a number above 0 and at most {most}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a number from 0 and at most {most}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a patch of {patch} would have {tokens} tokens; at most {max_tokens} are supported.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a structure set</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a tensor without a shape</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a whole number above 0 and at most {most}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a whole number from 0 and at most {most}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a {name} as a key</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>about {device_bytes} GB of GPU memory and {host_bytes} GB of RAM</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>activation {activation} of {name} is not one of {activations}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>appears twice</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>architecture {value} is not supported. Use {listed} of {package}, SegResNetDS of {monai}, or the MeshNet of Brainchop. Another network would have to end in a convolution with a kernel of 1, or in a transposed one whose kernel is its stride, and be added to ClassScaleSegLib/models/networks.py.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>as stored</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>because it was interrupted from outside</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>because its command line was not understood</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>because memory ran out</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>because of a label table or a class name</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>because of an error</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>because the image cannot be used</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>because the model cannot be used</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>because the result cannot be written</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>blocks_down {levels} must have 2 to {max_levels} levels.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>blocks_up {blocks_up} must have {levels} numbers.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>choose one by its configuration or its path</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>class {value} has no name, or a colour that is not three numbers of 0 to 255.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>clean_classes (--clean-classes) needs smooth (--smooth) or remove_islands (--remove-islands).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>colours of {kind}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>confidence map</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>configuration {name} cannot be read, not even as plans written before nnU-Net 2.5 ({name2}: {error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>configuration {name} inherits from itself.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>configuration {name} is a cascade: it needs the segmentation of {previous_stage} as input, which is not supported. Use a single-stage configuration.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>dataset.json names {classes} classes, but {heads} are predicted.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>did you mean {word}?</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>dilations of {name}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>dilations {dilations} of {name} must be a list of 1 to {max_layers} numbers.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>dilations {dilations} of {name} must be one number for each layer.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>does not grow</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>each of its 'files' must have its own 'size' and 'sha256'.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>embed_dim {width} must be divisible by eva_numheads {heads}, and with use_rot_pos_emb by 6 times as much.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>features of {name} is {features}; a whole number up to {max_features} was expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>fold_{fold} has {names}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>frame {frame} of {name}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>has a compression that is not supported (only stored and deflated are)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>has a different size than it declares</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>has an absolute path, a drive or a backslash</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>has an intercept without a valid slope, which ITK adds and nibabel does not</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>identifier (SOPInstanceUID)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>in 'labels', names and values are exchanged. Write {example}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>in a temporary file</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>in main memory</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>in the folder {place}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>init_values {init_values} must be a number, or null.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>input_shape {input_shape} is not the patch_size {patch}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>is a link or a device</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>is encrypted</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>is one</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>it ended after {done} of {total} bytes</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>it is a localizer</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>it is no image</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>it must have either an 'address' or a 'file' or 'files'.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>its 'weightsManifest' does not list {missing}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>its 'weightsManifest' lists {name}, which no layer has, or lists it twice.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>its images have no position</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>its input has the shape {shape}; models of Brainchop take {value}, one channel of the whole head.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>its input must be the first layer, and its output the last one, and no other.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>its last layer must be a convolution with a kernel of 1 and no activation, after others.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>its network, SegResNetDS, needs the package monai ({error}): run `pip install monai`.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>its network, {name}, is not part of the installed dynamic-network-architectures: run `pip install --upgrade dynamic-network-architectures`.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>its network, {name}, needs packages that are missing ({error}): run `pip install --upgrade dynamic-network-architectures timm einops`.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>its weights would have {total} bytes. At most {max_weights} are read.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>kernel_sizes {kernels} must be odd.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>kind (SOPClassUID)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>label map</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>label value {value} was used before, by {before}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>label values must lie between 0 and {max_value}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>label {value}, which the model does not give</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>labels must be 0 to {listed} without gaps, as nnU-Net's network predicts them.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name} has filters {filters}; 1 to {max_filters} were expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name} has kernel_size {kernel}; odd numbers were expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name} has use_bias {bias}; true or false is expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name} has {filters} filters and the activation {activation}; the first layer has {filters2} and {activation2}. They must be the same.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name} has {key} {key2}; {allowed} is expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name} has {key} {value}; three numbers of 1 to {largest} were expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name} is not given what the layer before it returns, and only that.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name} is of the class {kind}; only {known} are read. Batch normalisation must be merged into the convolutions, and padding must be that of a convolution ('same').</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name} must have a kernel of 3 x 3 x 3 and one dilation for all axes.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name}: after a layer whose name ends so, Brainchop's own code normalises the channels. Such models are not supported.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name}: an activation must follow a convolution that has none.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>layer {name}: the first layer, and no other, must be an InputLayer.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>leads out of the zip</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>leaves open where its voxels are: its header can be understood in two ways{distance}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>locate_classes and locate_margin (--locate-classes, --locate-margin) need a model that locates: locate_with (--locate-with).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>locate_with is {locate_with}; it must be a model, as open_model returns it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>look-up table</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>mlp_ratio {mlp_ratio} must be a number above 0, at most {max_ratio}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>more than one voxel</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>n_conv_per_stage_encoder {blocks} must be a list of at most {max_stages} numbers.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>n_stages is {stages}; 2 to {max_stages} were expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>name the folder of one, such as {source}, or {way}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>network on the {where}, rolling basis {ring}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>no fold</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>no label {value}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>no modality</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>no trainer of nnU-Net builds this {name}: nnU-Net takes the size of a Primus from its trainers, and not from the plans. Export a bundle instead.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>nonlin {nonlin} is not one of {nonlinearities} of torch.nn.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>normalize_mode {unknown} is not one of {kinds}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>not exactly one model {configuration}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>not known</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>not stated</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>number of values in a pixel</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>on the GPU</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>orientation (ImageOrientationPatient)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>patch_embed_size {block} does not fit {name}, whose tokens have {wanted}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>patch_embed_size {block} must be three powers of 2, at most {max_block}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>patch_size {patch} must be a multiple of {factor} along axis {axis}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>patch_size {patch} must be two or three whole numbers, at most {max_patch_voxels} voxels.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>patch_size {size} is not divisible by the product of the strides {per_stage}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>patch_size {size} is not divisible by {side}, the size of a token of {name}: it cannot have been trained so. Train with a patch of multiples of it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>pixel spacing</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>pixel spacing (PixelSpacing)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>position (ImagePositionPatient)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>resolution {resolution} must be three positive numbers (mm).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>series (SeriesInstanceUID)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>several models</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>smallest island</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>spacing {spacing} must be {patch} positive numbers (mm).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>study (StudyInstanceUID)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the activation {value} is not a name.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the architecture cannot be built ({name}: {error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the architecture cannot be built: {key} {value} must be {count} whole number(s).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the architecture cannot be built: {name} may not be given {key} in plans, only {known}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the channels of the first stage are {first}; 1 to {max_features} were expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the disk took only part of the file</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the entry {key} is missing or not valid.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the first line has more than one column {column}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the first line has no column {column}; it has {found}. A label table is a CSV file with the columns LabelValue and Name, separated by commas, such as a colour table that 3D Slicer writes.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the intensity properties of channel {channel} lack one of {wanted}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the items of a {name}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the label value {entry} is not a whole number.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the labels cannot be used ({name}: {error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the labels of dataset.json cannot be used ({name}: {error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the layer {stage}0 has {bias} channels, but nnU-Net's would have {width}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the manifest of this bundle</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the name of a layer, {name}, is missing, not a plain name, or used twice.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the network would have {parameters} parameters. At most {max_parameters} are built.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the result is not finite</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the server had nothing more to send</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the server sent a different range than requested, or a different file</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the shape of its input, {shape}, must be [null, D, H, W, channels], with sides of 1 to {max_side}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the state of a {name}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the table has {value} labels from {value2} to {value3}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the table is empty</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the weights are in {value}; the plain name of a file beside it is expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the weights do not belong to plans.json: {aliases} is missing.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the weights do not belong to plans.json: {foreign} is not part of the network.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>the weights do not fit: {fault}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>there are no folds</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>they have {found} classes, dataset.json has {shape}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>they take {found} channels, dataset.json has {shape}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>transpose_backward {backward} is not the inverse of transpose_forward {forward}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>transpose_forward {forward} is not a permutation of the axes 0, 1, 2.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>true or false</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>two models have the {kind} {value}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>two parts would be kept under the same file name. Give them different ones.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>upsample_mode {upsample_mode} of {name} is not supported, only 'deconv'.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>use_mask_for_norm {masks} must be true or false for each channel.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>whole body</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>without a result</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{addresses} gave a different file than on {day} (SHA-256 {digest}, then {sha256}), so the new file was not kept. If you expected a change, delete {place} and download it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address} could not be reached, or the connection was lost ({error}). {have} bytes have arrived and are kept. Check the network and download again to get the rest, or get the file in another way and save it as {target}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address} does not exist (status {status}): the file was moved or withdrawn. Look for its new address.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address} has {declared} bytes, but {size} were expected: the file was replaced. If you trust the new one, add it as your own model: classscaleseg models add {address2}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address} has {total} bytes, but at most {max_download} are downloaded. Get the file in another way.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address} is not an address of a file. It must start with https:// or http:// and contain no space.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address} is not open to everyone (status {status}). Get the file by hand.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address} leads from https to {following}, which others can alter in transit, so it was not followed. Get the file in another way.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address} leads through more than {redirects} redirects, which were not followed. Give the address of the file itself.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address} sent a file that is not a zip (it begins with {chunk}). Open the address in a browser to see what it is; it may require a login.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address} sent more than {total} bytes, so the download was stopped. Get the file in another way.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{address}: the server answered with status {status}. Try again later.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{cause}. Continuing with the {current}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{columns} and {columns2} must both be given, or neither of them.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{column} is "{text}", expected a whole number from 0 to {largest}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{copies} left out: the same slices are there twice.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{entry} has a {key} that is not valid: {key2}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{entry} {given} is for models of one channel and three dimensions.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{entry} {given} is of a kind that is not known. Update ClassScaleSeg.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{error} To locate classes, name the folder or file of a single model.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{fields} fields were found, {header} were expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{filename} cannot be read ({strerror}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{files} and {files2} more</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} cannot be read as a DICOM segmentation ({error}). Export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} cannot be read as a checkpoint ({error}): get the file again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} cannot be read as a checkpoint ({error}): it is truncated or was not written by torch.save.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} cannot be read as a checkpoint ({length} bytes, {error}): it is truncated or was not written by nnU-Net v2.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} cannot be read as a checkpoint: it declares more bytes than it has.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} cannot be read as a checkpoint: it was not written by torch.save.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} cannot be read as a checkpoint: its bytes were altered (checksum). Get it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} cannot be read, because its end is missing. Export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} changed while it was read.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} contains NumPy numbers, which torch {version} cannot read safely: update torch to 2.4 or later, or use the model as a bundle (made by `classscaleseg pack` on a computer with a newer torch).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} contains a {name}; a JSON object was expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} contains more than weights and plain values ({error}). It could run code and was not opened.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} contains more than weights and plain values{what}. It could run code and was not opened. If you trust its origin, read it there with torch.load(file, weights_only=False) and save only its entries {entries} again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} declares {frames} frames and describes {each}. Export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} describes no network, not even as plans written before nnU-Net 2.5 do: no {missing}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} does not belong to a ClassScaleSeg bundle (its 'format' is not {format}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} does not list {name}: the bundle is incomplete; get it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has a segment with the number 0, which is the background here. Export it with others.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has a single slice without a thickness. Name the folder that holds all slices.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has colours, and the model needs grey values. Export the original series.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has frames without a place (ImagePositionPatient). Export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has no 'config' and 'state_dict': it is not a model of Auto3DSeg.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has no 'modelTopology' and 'weightsManifest': it is not a model in TensorFlow.js's format for layers (layers-model).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has no '{entry}': it is not a checkpoint of {program}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has no configuration {name}, only {configurations}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has no convolution.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has no object 'configurations': these are not plans of nnU-Net v2.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has no object 'labels' such as {example}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has no object {key}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has no version: the bundle is damaged; get it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has no {what}, to which a DICOM segmentation must refer. {other_format}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has overlapping regions, but no 'regions_class_order' with the value of each.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has segments that overlap; one label is needed in each voxel.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has several frames at one place, so it is no single volume. Export one of them.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has spacing {spacing} mm; every spacing must be positive. Correct its header.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has the label {foreign}, which the network does not give; it gives {given}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has values that are not finite: it is damaged; get it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has {count} entries in {key}; the network has {classes} classes.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has {fault}; the model's labels are {wanted} to {wanted2}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has {few} pixels than its header says: {held} bytes, not {declared}. Export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has {files} objects with many frames. Name one of them: {name}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has {labels} bytes; at most {max_json} are read.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has {layers} layers; 2 to {max_layers} were expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has {name} bytes; at most {max_json} are read.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} has {st_size} bytes, which are compressed and become more than half of the free memory ({limit} GiB). Close other programs, or export it without compression.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is a DICOM file without an image. Name the folder of the series.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is a TorchScript program, not a checkpoint. It could run code and was not opened.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is a link whose target is missing. Fetch the files of the series first.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is a mosaic: one picture with all slices of a volume. Convert it to NIfTI, as by dcm2niix.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is a segmentation of the kind {kind}; LABELMAP or BINARY is needed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is a tar file, not a checkpoint of nnU-Net v2. It was not opened.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is compressed in spite of its name. Rename it to .nii.gz.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is damaged ({error}). Copy or export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is damaged ({error}). Delete it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is damaged ({error}): get the file again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is missing.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is nested more than {max_depth} levels deep. It was not read.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not a CSV file in UTF-8 ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not a catalogue: a number 'version' and a list 'models' of at most {max_models} were expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not a label table ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not a label table ({rstrip}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not a name in UTF-8, which ITK needs. Rename the file or its folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not a safetensors file (its header would have {size} bytes).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not a safetensors file ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not a safetensors file ({tensor} has no shape).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not a whole model, and there is no plans.json in the folders above: give the folder that contains plans.json, dataset.json and fold_0, an exported zip or a bundle.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not known which model found the structures of {value}, which a DICOM file must say. In the module Data, right-click it and choose Export to DICOM.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is not valid JSON ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is one file of a model: name the folder above: {model}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is one slice of a DICOM series. Name the folder that holds all of its slices.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is read as ITK does, as in the training of this model.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is read as nibabel does, as in the training of this model.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is shorter than the zip declares: get the file again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is truncated: its compressed data have no end. Copy or export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} is truncated: its header declares {dimensions} voxels in {size} bytes, the file has {found}. Copy or export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} lists no layers: 'model_config' must have a 'config' with 'layers'.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} must be a JSON object.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} names no input channels: 'channel_names' must be an object such as {written}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} resamples logits with {name} and {resampling_fn_probabilities_kwargs}; only nnU-Net's linear resampling (order 1, its default) is supported. Use nnUNetv2_predict for this model.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} stores its values by a lookup table (Modality LUT), which cannot be read. Convert it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} was made by a newer ClassScaleSeg (bundle version {version}, this one reads {version2}): update ClassScaleSeg.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} was made by a newer ClassScaleSeg (catalogue version {version}, this one reads {version2}). Update ClassScaleSeg.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} was saved with another pickle protocol than 2, torch's default. Save it again without that option.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} would replace another result. Choose another name.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file} would unpack to {file_size} bytes, too many for its size. It was not opened.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file}, line {line_num}: this is not valid CSV ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{file}, line {line}: this is not UTF-8 text. Save it as CSV in UTF-8.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{folder} has no DICOM series. {folder2}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{folder} has {series} DICOM series: {found}. Move the one you need to a separate folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{folder} is not a temporary folder of ClassScaleSeg, and would be removed at the end. Name another folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{found}. At the model's spacing, {target} mm, this is a grid of {grid} voxels: nothing is left to segment. Is the unit right? A header in metres or micrometres must be changed to millimetres.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{given} is not text in UTF-8, as the list of models is. Rename the model.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{host_bytes} GB of RAM</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{id}: 'locate_with' must name another model, which has one part.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{id}: {id2} has no structure {odd} to locate.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{keyword} must be {count} number(s), not {texts}. Export it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} cannot be {key2}; schema.json says what is allowed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} is {value}, but dataset.json names {channels} channel(s).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} is {value}; a whole number from 1 to {most} was expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} is {value}; a whole number from {least} to {most} was expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} is {value}; {count} numbers were expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} lacks channel {channel}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} of its network is {count}; a whole number from 1 to {most} was expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {key2} must be a number from 0 to below 1.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {key2} must be true or false.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {name} is not part of the installed nnunetv2: update it, or use a model made with nnU-Net's own classes.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {value} has an option that is not known: {option}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {value} is not one of {known} of {home}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {value} is not one of {known}, with or without options.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {value} must be a list of whole numbers.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {value} must be an object whose values are numbers, true or false.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {value} must be true or false.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {value} must be whole numbers from 1 to {largest}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {value} must be {count} whole numbers: a token has 8 x 8 x 8 voxels.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key} {value} must give {dimension} sizes for each of {stages} stages.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{key}_kwargs {options} are not options of {key2}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{kind} is no kind of DICOM segmentation. Choose {kinds}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{labels} is missing: a model of Auto3DSeg needs the names of its classes beside {model}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{localizers} left out: the header calls it a localizer.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{named} regions are named, but {order} are predicted.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{names} and {slices} more</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} and {name2} are at the same place: there are several volumes.{hint} Move the slices of one volume to a separate folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} cannot be read ({strerror}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} cannot tell where to look. {error} With locate_classes (--locate-classes) name the classes of {name2} that enclose what you look for.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} contains fewer numbers than its shape {shape} requires.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} does not have the classes {classes}, which tell {name2} where to look. Name others (--locate-with, --locate-classes), or let it see the whole image (--locate-with none).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has found none of {missing}, so the result is empty.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has no segment for {name2} (label value {value}). Give the DICOM segmentation of the same result.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has no voxel above zero, so there is nothing to segment. Is it an image of the kind that the model was trained on?</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has no voxels. Load the image again, or select another volume.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has not found {missing}; the box is that of the others.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has shape {found}, plans.json requires {shape}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has the entry {item}; it must be text or a whole number.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has the shape {shape}; its layer requires {name2}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has values beyond the largest float16 number, 65504: do not use --half-precision.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has values that are not finite: the training of this model failed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has {broken} voxels that are NaN or infinite. Replace them first, for example with air.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has {count} values per voxel, and a scalar volume with one is needed. Convert it with Slicer's module Vector to Scalar Volume.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has {dimensions} voxels, {count} GiB; {available} GiB of memory are free. Crop or resample it first.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has {shape} voxels of {spacing} mm (x, y, z)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has {size} bytes, but the manifest declares {size2}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has {size} bytes; at most {max_json} are read.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has {size} voxels and the segmentation {size2}. {same_grid}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} has {size} voxels: between the centres of so few voxels lies none of the model's grid. Give the whole head, not a slice.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is a label map. Select the image that it belongs to.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is a {dimensions}D image; the model segments 3D images. {hint}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is being downloaded</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is damaged: its SHA-256 differs from the manifest. Get the bundle again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is empty; leave it out for all {name2}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is missing.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is no longer at {place}. Add it again from where it is now.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is not a plain array of floating-point numbers.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is not downloaded. Run `classscaleseg models download {id}`, or save {addresses} {where}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is part of ClassScaleSeg and cannot be removed on its own.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is stored as {stored}; only float32 is read. Convert it without quantisation.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is under the non-linear transform {value}. Harden the transform (in Slicer's Data module, right-click the transform icon and choose Harden transform), then segment the hardened volume.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is zero everywhere, so there is nothing to segment. Check the image.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is {distance} mm away from the segmentation. {same_grid}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} is {value}; it must be a list of texts and whole numbers.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} looks only where {model} finds {classes}, and the other models do not. Segment with one after the other, or with all in the whole image (--locate-with none).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} may not be given 'preprocess', which would be code.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} must be a list of one or more texts.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} must be a list of paths of files.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} must be the path of a file or folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} must be the path of a file.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} must have three dimensions, as the patch_size {patch}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} needs {channels} channel(s), and the model that segments {channels2}. A model that locates must take the same images.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} takes images of three dimensions, but patch_size {patch} has {patch2}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} was not loaded from Slicer's DICOM database, so a DICOM file of its segmentation would have no patient and study. Import the series in the module DICOM, load it from there, and segment that volume; or save .seg.nrrd.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} was removed from the scene, so its segmentation was discarded.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} was removed from the scene, so its segmentation was stopped.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} was trained on boxes around {classes}. They are found by {name2}, which is not downloaded. Run `classscaleseg models download {id}`, or let the model see the whole image, for which it was not trained (--locate-with none).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name}, with intensities from {value} to {value2}, does not suit the preprocessing of the model, {named} ({why}). Give an image of the kind that the model was trained on.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name}, with intensities from {value} to {value2}, has no contrast after it was scaled to {levels} levels. Give an image of the kind that the model was trained on.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name}: from {before} to {after} voxels ({lost} lost, {gained} gained)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name}: the channels have different grids. Resample them to the grid of the first channel.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name}: {files} file(s){inside} were given, but the model needs {channels} channel(s). Give one file for each channel, in the model's order.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{odd} is missing.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{odd} is not known.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{odd} of {slices} slices ({odd2}) have another {what} than the others: {odd3} instead of {usual}. Move them to a separate folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{output} is not on the grid of {files}, which may have been replaced since.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{output} must end in .zip: a bundle is a zip.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{output} or its colour table would replace another result. Choose another name.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{parent} has {free} MB left, but {total} MB are needed. Free some space there, or set CLASSSCALESEG_MODELS to another folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{pid} is not a process id. Give the number of the process that is to be watched.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{pieces} is left out: {what}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{place} is damaged: its SHA-256 is {digest}, but {wanted} was expected. Delete it and download it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{place} is not complete: {missing} is missing. Delete that folder and download it again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{purpose} by another process (id {holder}). Wait until it has ended.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{python} cannot be started ({strerror}). It should be a Python interpreter.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{rank_entry} is {rank}; a whole number from 1 to {classes}, the classes, was expected.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{reports} would refer to a DICOM segmentation, and none is written. Add -o NAME{dicom_suffix}, or write the statistics as .csv.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{said} Segment it again (--overwrite), or name another folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{segmentation} does not allow a report that refers to it ({error}). Write .csv.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{segmentation} does not say which images it belongs to, so a report cannot refer to it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{sentence} Copy plans.json and dataset.json from the training into it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{sentence} It has data for training; trained models are in the folder nnUNet_results.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{size} GiB of GPU memory</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{size} GiB of memory</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{source} contains more than {max_folders} folders: give the model folder itself.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{source} contains no model: it has neither a manifest.json nor a plans.json.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{source} does not exist: give a model folder, an exported zip or a bundle.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{source} is already a bundle.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{source} is part of a model: name the folder above: {above}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{source} needs {channels} channel(s), but {sources} needs {counts}. Models that segment the same image must have the same channels; leave one of them out.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{text} Its last output was: {last}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{text} does not exist. Give a model folder, an exported zip, a bundle, or a model of the catalogue.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{text} is in the catalogue already, as {name}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{text} is neither a file or folder nor a model of the catalogue. Did you mean {hint}? The command `classscaleseg models list` lists all models.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{text}, {islands} island removed</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{text}, {islands} islands removed</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{text}; does not grow with the number of classes</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{text}; grows with the number of classes</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{text}; islands removed: {islands}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} already exists. Allow overwriting (--overwrite), or choose another name.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} already has segments. Select another segmentation, or replace them (replace=True).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} cannot be locked ({strerror}). Its file system may have no locks; choose a folder on another one.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} cannot be read ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} cannot be read ({strerror}), and a DICOM segmentation refers to the series that was segmented. Name its folder, or write .seg.nrrd.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} cannot be read ({strerror}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} cannot be read as a DICOM segmentation, to which the report would refer. Give the .seg.dcm that was written from this result.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} cannot be read as a job in JSON ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} cannot be read as the model card ({error}): give a UTF-8 text file.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} cannot be read; it may be truncated ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} cannot be written ({text}). Choose another folder, or make room there.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} could not be written. The reason is in Slicer's error log (View &gt; Error Log).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} declares {dimensions} voxels, more than its {held} bytes can hold: its header is broken.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} declares {members} members, more or larger than any model has. It was not opened.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} does not exist.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has a direction matrix that is not a rotation: {direction}. Correct its header.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has axes that are not perpendicular, which ITK, the reader of this model, refuses. Resample it to perpendicular axes, or correct the sform of its header.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has axes that do not span a volume. Correct the sform or qform of its header.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has complex voxels; the model needs real numbers. Convert them to magnitudes.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has no frame of reference (FrameOfReferenceUID); the segmentation gets one of its own. Viewers that compare them may not show it over the images.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has no structure, so there is nothing to save.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has slices of several studies, and a segmentation is part of one. {other_format}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has spacing {spacing} mm; every spacing must be positive. Correct its header.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has voxels of the type {dtype}; the model needs numbers. Convert it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has {places} frames of reference (FrameOfReferenceUID), so the places of its slices cannot be compared. {other_format}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} has {value2} voxels and {value3} {value4}. All channels need the same grid. Resample one of the volumes to the grid of the other, for example with Slicer's module Resample Scalar/Vector/DWI Volume.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is a DICOM file without an image. Name the folder of the series.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is a folder; give the path of a file.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is a {size}D image; the model segments 3D images.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is empty (0 bytes).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is larger than {max_bytes} MiB: this is not a label table.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is neither a model folder nor a readable zip ({error}): give the folder, the zip made by nnUNetv2_export_model_to_zip, or a bundle.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is no DICOM series, so a DICOM segmentation of it would have no patient, study and frame of reference. {other_format}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is not a job of classscaleseg segment. {error}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is not a name in UTF-8, as results need. Choose another name or folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is not a name in UTF-8, which ITK needs. Rename the file.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is not an image that SimpleITK can read ({error}). Convert it to NIfTI or NRRD.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is not part of a sequence. Segment it as a single volume.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is the volume to segment, and the confidence would overwrite it. Select another volume for the confidence.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} is under a transform, or its segments overlap or were made elsewhere, and this module cannot save that as DICOM. In the module Data, right-click it and choose Export to DICOM.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value} was not written: no confidence was computed. Ask for the confidence when segmenting.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give its file (segmentation=...), or write .csv.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value}: the member {filename} {fault}. The zip was not opened.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value}: the slices of the image are tilted (gantry tilt), which NIfTI files for ITK and 3D Slicer cannot hold. Write .seg.nrrd or .nrrd instead.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value}: this file format cannot be written here. Use one of {suffixes}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value}: {error} Correct its spacing, or the transform above it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{value}: {what} needs the DICOM series that was segmented, for the patient, the study and the frame of reference. Give its folder (source=...), or write .seg.nrrd.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{what} cannot be read as an image ({error}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{what} failed unexpectedly ({kind}). {details}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{what} has {components} values in each voxel (overlapping segments in layers?); one label is needed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{where} has no folds: it is a single network.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{where} has the configuration {found}, not {wanted}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{where} has the folds {found}; {chosen} was requested.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{where} is missing: it has weights. Get it from where {model} is from.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{where} is not a usable model: {error}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{where}: mirroring axes {axes} are not axes of a patch with {dimension} dimensions.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{where}: the folds have different configurations: {trained}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{where}: the weights have {size} bytes, but {model} declares {numbers}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{where}: {value} was not found ({present}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{without} of {slices} slices have no {what}, so the place of the voxels is unknown: {without2}. Export the original series.</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.locate_list</name>
+    <message>
+        <source>Automatic: {model}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The model {model}, which is to locate classes, is not on this computer. Select another ("Advanced").</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This model looks only where the model {model} finds structures, which is not on this computer. Select that one and press "Download...", or let this one see the whole image ("Locate with" under "Advanced").</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Whole image</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{classes} and {count} more</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{model} cannot locate {classes}. Untick them, or select another model ("Advanced").</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{model} needs other images, so it cannot locate the classes. Select another model ("Advanced").</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.model_chooser</name>
+    <message>
+        <source>Add model</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Add model file...</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Add model folder...</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Add model from web address...</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Delete the files of {name} ({size})?</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Model bundles and exported models</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Model card</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Model card...</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Model catalogue</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Model file</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Model folder</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Remove model</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Remove this model...</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Remove {name} from the list and delete its download ({size})?</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Remove {name} from the list? Its files are not deleted.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Show model folder</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This model cannot be added</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This model cannot be removed</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This model has no model card, or it is not downloaded yet.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Web address (URL) of a zip file:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>licence {licence}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>not stated</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{count} classes</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} (not downloaded)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{spacing} mm</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.model_download</name>
+    <message>
+        <source>Cancel</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Download failed</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Download model</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Downloading {name}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>It will be kept in {folder} until you remove it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Licence: {licence}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No information about your images is sent.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>not stated</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>unknown size</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} will be downloaded ({size}) from:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{size} MB</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.result_panel</name>
+    <message>
+        <source>DICOM segmentation</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No structures to show.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>RT structure set</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Save segmentation</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Search structures</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Segmentation</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Show 3D</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Structure</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The segmentation was not saved</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>To show structures in 3D, tick them in the table below.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Volume (mL)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{path} already exists. Replace it?</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.run_panel</name>
+    <message>
+        <source>(frame {frame} of {frames})</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>(part {part} of {parts})</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Assigning the classes</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>ClassScaleSeg</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Cleaning up</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Done: {count} structures found.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Loading the model</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Locating</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Preparing the image</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Reading the image</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Replace results</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Segmenting</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Starting</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The run will replace the contents of {names}. Continue?</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Writing the result</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>about {minutes} min left</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>about {seconds} s left</source>
+        <translation type="unfinished"></translation>
+    </message>
+</context>
+</TS>
