@@ -159,6 +159,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegPanel.choice_list import ChoiceList
         from ClassScaleSegPanel.class_list import ClassList
         from ClassScaleSegPanel.device_list import DeviceList
+        from ClassScaleSegPanel.keyboard import arrange
         from ClassScaleSegPanel.locate_list import LocateList
         from ClassScaleSegPanel.model_chooser import ModelChooser, ModelDrop
         from ClassScaleSegPanel.model_list import ModelList
@@ -212,6 +213,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.applyButton.connect("clicked(bool)", lambda: self.runs.apply())
         cancelled = _("Cancelled. The scene was not changed.")
         self.ui.cancelButton.connect("clicked(bool)", lambda: self.runs.stop(cancelled))
+        arrange(self.uiWidget)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndChange)
@@ -381,6 +383,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegLib.scene.sequence import browser_of
         from ClassScaleSegPanel.apply_line import need_text
         from ClassScaleSegPanel.inputs import show_channels
+        from ClassScaleSegPanel.keyboard import show_buttons
         from ClassScaleSegPanel.texts import tip
 
         ui, state, node = self.ui, self.state, self.state.parameters
@@ -399,9 +402,8 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.allFramesCheckBox.visible = node.inputVolume is not None and browser_of(node.inputVolume) is not None
         text, ready = need_text(state, node, self.classList.ticked)
         ui.needLabel.text = text
-        ui.applyButton.enabled = ready and state.run is None
+        show_buttons(ui, ready, state.run is not None, text, ui.statusLabel.text)
         ui.applyButton.toolTip = _("Segment the volume.") if ready else tip(text)
-        ui.cancelButton.enabled = state.run is not None
         self.queue.render()
 
     def onInputModified(self, caller: "vtkMRMLNode", event: str) -> None:

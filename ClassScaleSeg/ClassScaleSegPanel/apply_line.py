@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from .inputs import CHANNELS, volumes_of
 from .locate_list import locating_fault
+from .translation import translated
 
 if TYPE_CHECKING:
     from ClassScaleSeg import ClassScaleSegParameterNode
@@ -27,7 +28,7 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
         if fault := _fault_of(model):
             return fault, False
     if state.fault:
-        return state.fault, False
+        return translated(state.fault), False
     ids = [model.id for model in state.models]
     if twice := next((model.name for model in state.models if ids.count(model.id) > 1), None):
         return _("{name} is in the list twice. Remove it once.").format(name=twice), False
@@ -57,7 +58,7 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
         doubt = [_("One volume is selected for several channels.")] if len(set(volumes)) < channels else []
         return " ".join((*_estimate(state, parameters), *doubt)), True
     except ClassScaleError as error:
-        return str(error), False
+        return translated(str(error)), False
 
 
 def _queue_text(state: PanelState, parameters: ClassScaleSegParameterNode, channels: int) -> tuple[str, bool]:
@@ -76,7 +77,7 @@ def _queue_text(state: PanelState, parameters: ClassScaleSegParameterNode, chann
 def _fault_of(model: PanelModel) -> str:
     """Return why a model cannot be used; empty if it can."""
     if model.fault:
-        return model.fault
+        return translated(model.fault)
     if model.entry is None and model.id:
         text = _(
             "The scene uses the model {model}, which is not in the catalogue. Select another model, or add this one."
@@ -104,8 +105,8 @@ def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list
     choices = (shape, spacing, parameters.step or None, confidence, size, parameters.mirroring)
     needs = [estimate(summary, *choices) for summary in state.summaries]
     need = describe_need(largest(needs), parameters.device)
-    firsts = [model.summaries[0] for model in state.models]
+    firsts, modality = [model.summaries[0] for model in state.models], modality_of(volume)
     return [
-        _("This run will take {need}.").format(need=need),
-        *dict.fromkeys(sentence for each in firsts for sentence in advise(each, spacing, modality_of(volume))),
+        _("This run will take {need}.").format(need=translated(need)),
+        *map(translated, dict.fromkeys(sentence for each in firsts for sentence in advise(each, spacing, modality))),
     ]

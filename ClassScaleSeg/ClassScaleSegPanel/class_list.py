@@ -42,10 +42,10 @@ class ClassList:
         self.all_button, self.none_button, self.group_button, preset_button = (qt.QToolButton() for _number in range(4))
         row = qt.QHBoxLayout()
         for button, text, tip in (
-            (self.all_button, _("All"), _("Tick all classes that the search shows.")),
-            (self.none_button, _("None"), _("Untick all classes that the search shows.")),
-            (self.group_button, _("Groups"), _("Tick or untick all classes of a group.")),
-            (preset_button, _("Presets"), _("Save the ticked classes, or tick classes that you saved.")),
+            (self.all_button, _("A&ll"), _("Tick all classes that the search shows.")),
+            (self.none_button, _("&None"), _("Untick all classes that the search shows.")),
+            (self.group_button, _("Gro&ups"), _("Tick or untick all classes of a group.")),
+            (preset_button, _("&Presets"), _("Save the ticked classes, or tick classes that you saved.")),
         ):
             button.text, button.toolTip = text, tip
             row.addWidget(button)

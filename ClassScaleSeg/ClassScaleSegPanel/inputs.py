@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import slicer
 from slicer.i18n import tr as _
 
+from .keyboard import name_from_label
 from .texts import shortened, tip
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ NODES = ("inputVolume", "channel2", "channel3", "channel4", "region", "segmentat
 
 def show_channels(ui: Any, names: Sequence[str]) -> None:
     """Show one row per channel, labelled with the model's name of the channel; a single one is labelled "Volume"."""
-    ui.inputLabel.text, ui.inputLabel.toolTip = _("Volume:"), ""
+    ui.inputLabel.text, ui.inputLabel.toolTip = _("V&olume:"), ""
     rows = [(ui.inputLabel, ui.inputSelector)]
     rows += [(getattr(ui, f"channelLabel{n}"), getattr(ui, f"channelSelector{n}")) for n in range(2, CHANNELS + 1)]
     for row, (label, selector) in enumerate(rows):
         label.visible = selector.visible = row in (0, *range(len(names)))
         if row < len(names) > 1:
-            label.text = _("{channel}:").format(channel=shortened(names[row], 12))
+            label.text = _("{channel}:").format(channel=shortened(names[row], 12).replace("&", "&&"))
             label.toolTip = tip(names[row])
+        name_from_label(label)
 
 
 def volumes_of(parameters: ClassScaleSegParameterNode, channels: int) -> tuple[vtkMRMLScalarVolumeNode | None, ...]:

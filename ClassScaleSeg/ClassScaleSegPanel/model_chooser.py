@@ -13,9 +13,11 @@ import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
+from .keyboard import SearchKeys
 from .model_download import download, megabytes
 from .state import Locating, PanelModel, PanelState, silent
 from .texts import ask, ask_text, tell, tell_error
+from .translation import translated
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog
@@ -61,6 +63,7 @@ class ModelChooser:
         self._box.connect("currentIndexChanged(int)", lambda index: self.choose(self._box.itemData(index)))
         ui.modelSearchBox.connect("textChanged(QString)", lambda text: self._search())
         ui.modelSearchBox.connect("returnPressed()", lambda: self._box.showPopup())
+        self._keys = SearchKeys(ui.modelSearchBox, lambda: self._box.setFocus())
         self.reload()
 
     def reload(self) -> None:
@@ -273,7 +276,7 @@ class ModelChooser:
         with silent(self._box):
             self._box.setCurrentIndex(self._box.findData(shown.id))
         self._ui.downloadButton.visible = shown.entry is not None and not (shown.summaries or shown.fault)
-        self._ui.modelFactsLabel.text = escape(shown.fault or self._advice) or self._facts(shown)
+        self._ui.modelFactsLabel.text = escape(translated(shown.fault or self._advice)) or self._facts(shown)
 
     def _facts(self, model: PanelModel) -> str:
         """Return what is known of a model, as rich text: classes, modality, voxel size, licence, notice."""

@@ -13,6 +13,7 @@ from .inputs import queue_item, request_of
 from .install import ensure_dependencies, packages_of
 from .state import PanelState
 from .texts import ask, tell_error
+from .translation import translated
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.process.child import Event
@@ -143,7 +144,7 @@ class RunPanel:
         ui, state = self._ui, self._state
         ui.progressBar.visible = state.run is not None
         ui.progressBar.value = self._progress.percent
-        ui.statusLabel.text = state.status
+        ui.statusLabel.text = translated(state.status)
         if ui.logTextEdit.plainText != state.log:
             ui.logTextEdit.plainText = state.log
             bar = ui.logTextEdit.verticalScrollBar()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import qt
 
+from .keyboard import SearchKeys, TableKeys
 from .texts import tip
 
 _SEARCHED, _SORTED, _KEY = qt.Qt.UserRole + 1, qt.Qt.UserRole + 2, qt.Qt.UserRole + 3
@@ -39,6 +40,8 @@ class Row(NamedTuple):
 class SearchTable:
     """A table with a tick in every row, and a search box, which shows ``hint`` while it is empty.
 
+    By keyboard: Down goes from the search box to the table, Space ticks, Enter does what a click does.
+
     :ivar widget: the search box and the table, one below the other, in the layout ``layout``.
     :param on_ticked: called without arguments when the user has ticked or unticked a row.
     :param on_chosen: called with the key of the row that the user has clicked.
@@ -60,6 +63,7 @@ class SearchTable:
         self.layout.setContentsMargins(0, 0, 0, 0)
         self.search = qt.QLineEdit()
         self.search.placeholderText = hint
+        self.search.accessibleName = hint
         self.search.clearButtonEnabled = True
         self.search.connect("textChanged(QString)", self.filter)
         self.layout.addWidget(self.search)
@@ -77,6 +81,12 @@ class SearchTable:
         view.setSortingEnabled(True)
         view.setShowGrid(False)
         view.setWordWrap(False)
+        view.tabKeyNavigation = False  # Tab leaves the table; arrow keys move in it
+        view.accessibleName = headers[0]
+        self._search_keys = SearchKeys(self.search, self._go_down)
+        self._table_keys = TableKeys(
+            view, self._toggle, lambda row: self._on_chosen(self._key(row)), lambda: self.search.setFocus()
+        )
         view.verticalHeader().setVisible(False)
         # Widths and heights are set once, because measuring the contents of 1000 rows makes tables slow.
         view.verticalHeader().setDefaultSectionSize(view.fontMetrics().height() + 6)
@@ -97,6 +107,16 @@ class SearchTable:
             self._box_clicked = False
         else:
             self._on_chosen(self._key(row))
+
+    def _toggle(self, row: int) -> None:
+        item = self._items[self._key(row)]
+        item.setCheckState(qt.Qt.Unchecked if item.checkState() == qt.Qt.Checked else qt.Qt.Checked)
+
+    def _go_down(self) -> None:
+        if self.proxy.rowCount():
+            if self.view.currentIndex().row() < 0:
+                self.view.setCurrentIndex(self.proxy.index(0, 0))
+            self.view.setFocus()
 
     def set_rows(self, rows: Iterable[Row], ticked: bool) -> None:
         """Replace all rows by rows that are all ticked or all unticked, and keep the user's search."""

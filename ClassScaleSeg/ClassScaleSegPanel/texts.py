@@ -10,15 +10,17 @@ from html import escape
 import qt
 import slicer
 
+from .translation import translated
+
 
 def tell(text: str, title: str) -> None:
-    """Show a message box with a text."""
-    slicer.util.infoDisplay(text, windowTitle=title, textFormat=qt.Qt.PlainText)
+    """Show a message box with a text, which may be of the library."""
+    slicer.util.infoDisplay(translated(text), windowTitle=title, textFormat=qt.Qt.PlainText)
 
 
 def tell_error(text: str, title: str) -> None:
-    """Show a message box with a text about something that failed."""
-    slicer.util.errorDisplay(text, windowTitle=title, textFormat=qt.Qt.PlainText)
+    """Show a message box with a text about something that failed, which may be of the library."""
+    slicer.util.errorDisplay(translated(text), windowTitle=title, textFormat=qt.Qt.PlainText)
 
 
 def ask(question: str, title: str) -> bool:

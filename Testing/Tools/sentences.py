@@ -132,7 +132,7 @@ def _template(parts: Iterable[str | ast.expr]) -> str:
             count = names.count(name)
             text += f"{{{name}{count if count > 1 else ''}}}"
     # `errors.named` replaces "It" by the name of the file
-    return re.sub(r"^It (?=[a-z])", "{file} ", text) if "{file}" not in text else re.sub(r"^It ", "{it} ", text)
+    return re.sub(r"^It (?=[a-z])(?!is not known)", "{file} ", text) if "{file}" not in text else re.sub(r"^It ", "{it} ", text)
 
 
 def _name(value: ast.expr) -> str:

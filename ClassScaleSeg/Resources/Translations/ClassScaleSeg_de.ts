@@ -5,515 +5,516 @@
     <name>ClassScaleSeg</name>
     <message>
         <source>A coarse model that finds quickly where the ticked classes are. The model then sees that box alone, which saves time if few classes are ticked.</source>
-        <translation type="unfinished"></translation>
+        <translation>Ein grobes Modell, das schnell findet, wo die angehakten Klassen liegen. Das Modell sieht dann nur diesen Quader. Das spart Zeit, wenn wenige Klassen angehakt sind.</translation>
     </message>
     <message>
         <source>Advanced</source>
-        <translation type="unfinished"></translation>
+        <translation>Erweitert</translation>
     </message>
     <message>
         <source>All</source>
-        <translation type="unfinished"></translation>
+        <translation>Alle</translation>
     </message>
     <message>
         <source>All frames of the sequence</source>
-        <translation type="unfinished"></translation>
+        <translation>Alle Bilder der Sequenz</translation>
     </message>
     <message>
         <source>Also add an empty segment for each class that was not found.</source>
-        <translation type="unfinished"></translation>
+        <translation>Auch für jede nicht gefundene Klasse ein leeres Segment anlegen.</translation>
     </message>
     <message>
         <source>Also create a table with volume, surface, position and intensities of each structure.</source>
-        <translation type="unfinished"></translation>
+        <translation>Auch eine Tabelle mit Volumen, Oberfläche, Lage und Intensitäten jeder Struktur anlegen.</translation>
     </message>
     <message>
         <source>Also create a volume with the probability of the class of each voxel, from 0 to 1.</source>
-        <translation type="unfinished"></translation>
+        <translation>Auch einen Bilddatensatz mit der Wahrscheinlichkeit der Klasse jedes Voxels anlegen, von 0 bis 1.</translation>
     </message>
     <message>
         <source>Another volume that the model needs, on the same grid as the first.</source>
-        <translation type="unfinished"></translation>
+        <translation>Ein weiterer Bilddatensatz, den das Modell braucht, auf demselben Gitter wie der erste.</translation>
     </message>
     <message>
         <source>Apply</source>
-        <translation type="unfinished"></translation>
+        <translation>Anwenden</translation>
     </message>
     <message>
         <source>Automatic</source>
-        <translation type="unfinished"></translation>
+        <translation>Automatisch</translation>
     </message>
     <message>
         <source>Average the results of mirrored images, if the model was trained with mirroring. Up to eight times slower, slightly more accurate.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Ergebnisse gespiegelter Bilder mitteln, falls das Modell mit Spiegelung trainiert wurde. Bis zu achtmal langsamer, etwas genauer.</translation>
     </message>
     <message>
         <source>Cancel</source>
-        <translation type="unfinished"></translation>
+        <translation>Abbrechen</translation>
     </message>
     <message>
         <source>Cancelled. The scene was not changed.</source>
-        <translation type="unfinished"></translation>
+        <translation>Abgebrochen. Die Szene wurde nicht verändert.</translation>
     </message>
     <message>
         <source>Channel 2:</source>
-        <translation type="unfinished"></translation>
+        <translation>Kanal 2:</translation>
     </message>
     <message>
         <source>Channel 3:</source>
-        <translation type="unfinished"></translation>
+        <translation>Kanal 3:</translation>
     </message>
     <message>
         <source>Channel 4:</source>
-        <translation type="unfinished"></translation>
+        <translation>Kanal 4:</translation>
     </message>
     <message>
         <source>ClassScaleSeg</source>
-        <translation type="unfinished"></translation>
+        <translation>ClassScaleSeg</translation>
     </message>
     <message>
         <source>Classes</source>
-        <translation type="unfinished"></translation>
+        <translation>Klassen</translation>
     </message>
     <message>
         <source>Confidence</source>
-        <translation type="unfinished"></translation>
+        <translation>Konfidenz</translation>
     </message>
     <message>
         <source>Confidence:</source>
-        <translation type="unfinished"></translation>
+        <translation>Konfidenz:</translation>
     </message>
     <message>
         <source>Copy log</source>
-        <translation type="unfinished"></translation>
+        <translation>Protokoll kopieren</translation>
     </message>
     <message>
         <source>Create new segmentation</source>
-        <translation type="unfinished"></translation>
+        <translation>Neue Segmentierung anlegen</translation>
     </message>
     <message>
         <source>Device:</source>
-        <translation type="unfinished"></translation>
+        <translation>Gerät:</translation>
     </message>
     <message>
         <source>Download this model. You see its address, size and licence first.</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieses Modell herunterladen. Vorher sehen Sie Adresse, Größe und Lizenz.</translation>
     </message>
     <message>
         <source>Download...</source>
-        <translation type="unfinished"></translation>
+        <translation>Laden...</translation>
     </message>
     <message>
         <source>Folds:</source>
-        <translation type="unfinished"></translation>
+        <translation>Folds:</translation>
     </message>
     <message>
         <source>Free memory</source>
-        <translation type="unfinished"></translation>
+        <translation>Freier Speicher</translation>
     </message>
     <message>
         <source>Inputs</source>
-        <translation type="unfinished"></translation>
+        <translation>Eingaben</translation>
     </message>
     <message>
         <source>Keep empty segments</source>
-        <translation type="unfinished"></translation>
+        <translation>Leere Segmente behalten</translation>
     </message>
     <message>
         <source>Locate with:</source>
-        <translation type="unfinished"></translation>
+        <translation>Finden mit:</translation>
     </message>
     <message>
         <source>Log</source>
-        <translation type="unfinished"></translation>
+        <translation>Protokoll</translation>
     </message>
     <message>
         <source>Make parts of a class that are smaller than this background, after smoothing.</source>
-        <translation type="unfinished"></translation>
+        <translation>Teile einer Klasse, die kleiner sind, nach dem Glätten zu Hintergrund machen.</translation>
     </message>
     <message>
         <source>Memory limit:</source>
-        <translation type="unfinished"></translation>
+        <translation>Speichergrenze:</translation>
     </message>
     <message>
         <source>Mirroring</source>
-        <translation type="unfinished"></translation>
+        <translation>Spiegelung</translation>
     </message>
     <message>
         <source>Model:</source>
-        <translation type="unfinished"></translation>
+        <translation>Modell:</translation>
     </message>
     <message>
         <source>Name segments by their terminology codes (Left kidney), not by the names of the model (kidney_left).</source>
-        <translation type="unfinished"></translation>
+        <translation>Segmente nach ihren Terminologie-Codes benennen (Left kidney), nicht nach den Namen des Modells (kidney_left).</translation>
     </message>
     <message>
         <source>None</source>
-        <translation type="unfinished"></translation>
+        <translation>Keine</translation>
     </message>
     <message>
         <source>Number of processor threads to use.</source>
-        <translation type="unfinished"></translation>
+        <translation>Anzahl der Prozessor-Threads.</translation>
     </message>
     <message>
         <source>Numbers of the model's networks (folds) to average, for example 0 1 2.</source>
-        <translation type="unfinished"></translation>
+        <translation>Nummern der Netze des Modells (Folds), die gemittelt werden, zum Beispiel 0 1 2.</translation>
     </message>
     <message>
         <source>Off</source>
-        <translation type="unfinished"></translation>
+        <translation>Aus</translation>
     </message>
     <message>
         <source>Outputs</source>
-        <translation type="unfinished"></translation>
+        <translation>Ausgaben</translation>
     </message>
     <message>
         <source>Region</source>
-        <translation type="unfinished"></translation>
+        <translation>Region</translation>
     </message>
     <message>
         <source>Region:</source>
-        <translation type="unfinished"></translation>
+        <translation>Region:</translation>
     </message>
     <message>
         <source>Remove islands:</source>
-        <translation type="unfinished"></translation>
+        <translation>Inseln entfernen:</translation>
     </message>
     <message>
         <source>Result</source>
-        <translation type="unfinished"></translation>
+        <translation>Ergebnis</translation>
     </message>
     <message>
         <source>Save the segmentation as a .seg.nrrd file or, if the volume comes from Slicer's DICOM database, as a .seg.dcm file. With hundreds of segments this is many times faster than Slicer's own writer.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Segmentierung als .seg.nrrd-Datei speichern oder, wenn der Bilddatensatz aus der DICOM-Datenbank von Slicer stammt, als .seg.dcm-Datei. Bei Hunderten von Segmenten ist das um ein Vielfaches schneller als mit Slicer selbst.</translation>
     </message>
     <message>
         <source>Save...</source>
-        <translation type="unfinished"></translation>
+        <translation>Speichern...</translation>
     </message>
     <message>
         <source>Search models, for example: pancreas MR</source>
-        <translation type="unfinished"></translation>
+        <translation>Modelle suchen, z. B. pancreas MR</translation>
     </message>
     <message>
         <source>Segment only inside this box. The segmentation still has the grid of the whole volume.</source>
-        <translation type="unfinished"></translation>
+        <translation>Nur in diesem Quader segmentieren. Die Segmentierung behält das Gitter des ganzen Bilddatensatzes.</translation>
     </message>
     <message>
         <source>Segment the volume.</source>
-        <translation type="unfinished"></translation>
+        <translation>Den Bilddatensatz segmentieren.</translation>
     </message>
     <message>
         <source>Segmentation</source>
-        <translation type="unfinished"></translation>
+        <translation>Segmentierung</translation>
     </message>
     <message>
         <source>Segmentation:</source>
-        <translation type="unfinished"></translation>
+        <translation>Segmentierung:</translation>
     </message>
     <message>
         <source>Segments CT and MR images into hundreds of named structures, in memory that does not grow with the number of classes. Select a volume and a model, and press Apply. To find a structure, search in the table of results. Click a structure to centre the views on it. Tick structures to show them in 3D. nnU-Net v2 models can be used without conversion. Not for clinical use.</source>
-        <translation type="unfinished"></translation>
+        <translation>Segmentiert CT- und MR-Bilder in Hunderte benannter Strukturen; der Speicherbedarf wächst nicht mit der Zahl der Klassen. Wählen Sie einen Bilddatensatz und ein Modell und drücken Sie „Anwenden“. Um eine Struktur zu finden, suchen Sie in der Ergebnistabelle. Klicken Sie auf eine Struktur, um die Ansichten auf sie zu zentrieren. Haken Sie Strukturen an, um sie in 3D zu zeigen. Modelle von nnU-Net v2 lassen sich ohne Umwandlung verwenden. Nicht für den klinischen Einsatz.</translation>
     </message>
     <message>
         <source>Show 3D</source>
-        <translation type="unfinished"></translation>
+        <translation>3D zeigen</translation>
     </message>
     <message>
         <source>Show only models that have all these words: in their names, in what they segment, or in the kind of image. Press Enter to open the list.</source>
-        <translation type="unfinished"></translation>
+        <translation>Nur Modelle zeigen, die alle diese Wörter enthalten: im Namen, in den segmentierten Strukturen oder in der Art des Bildes. Die Eingabetaste öffnet die Liste.</translation>
     </message>
     <message>
         <source>Show the model card, add or remove a model, or open the folder of downloaded models.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Modellkarte zeigen, ein Modell hinzufügen oder entfernen oder den Ordner der heruntergeladenen Modelle öffnen.</translation>
     </message>
     <message>
         <source>Show the ticked structures in 3D.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die angehakten Strukturen in 3D zeigen.</translation>
     </message>
     <message>
         <source>Smooth the borders of all classes together, without gaps or overlaps. This is the standard deviation of the Gaussian. What is thinner than about two of it can vanish.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Grenzen aller Klassen gemeinsam glätten, ohne Lücken und Überlappungen. Angegeben ist die Standardabweichung der Gauß-Funktion. Was dünner ist als etwa das Doppelte, kann verschwinden.</translation>
     </message>
     <message>
         <source>Smooth:</source>
-        <translation type="unfinished"></translation>
+        <translation>Glätten:</translation>
     </message>
     <message>
         <source>Standard anatomical names</source>
-        <translation type="unfinished"></translation>
+        <translation>Anatomische Standardnamen</translation>
     </message>
     <message>
         <source>Statistics:</source>
-        <translation type="unfinished"></translation>
+        <translation>Statistik:</translation>
     </message>
     <message>
         <source>Step:</source>
-        <translation type="unfinished"></translation>
+        <translation>Schritt:</translation>
     </message>
     <message>
         <source>Stop the segmentation. The scene is not changed.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Segmentierung abbrechen. Die Szene wird nicht verändert.</translation>
     </message>
     <message>
         <source>The low-rank basis and its projection onto the classes follow Jaubert, Traynor, Mikhael, Hipwell and Dahdouh, "Breaking the Memory Barrier: Efficient Multi-Class 3D Segmentation for Hundreds of Classes", MIDL 2026, PMLR 315:2369-2387. Networks, plans and preprocessing are those of nnU-Net (Isensee et al., Nature Methods 18, 203-211, 2021).</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Basis niedrigen Ranges und ihre Projektion auf die Klassen folgen Jaubert, Traynor, Mikhael, Hipwell und Dahdouh, „Breaking the Memory Barrier: Efficient Multi-Class 3D Segmentation for Hundreds of Classes“, MIDL 2026, PMLR 315:2369-2387. Netze, Pläne und Vorverarbeitung sind die von nnU-Net (Isensee et al., Nature Methods 18, 203-211, 2021).</translation>
     </message>
     <message>
         <source>The model segments the image window by window. This is the distance between neighbouring windows, as a fraction of their size. 0.5 is usual for models of nnU-Net; 1 is several times faster and less accurate.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Modell segmentiert das Bild Fenster für Fenster. Dies ist der Abstand benachbarter Fenster als Bruchteil ihrer Größe. Für Modelle von nnU-Net ist 0,5 üblich; 1 ist mehrfach schneller und weniger genau.</translation>
     </message>
     <message>
         <source>The model to use: an embedded one, one to download, or your own. You can also drop a model folder or zip file onto this panel.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Modell: ein mitgeliefertes, eines zum Herunterladen oder Ihr eigenes. Sie können auch einen Modellordner oder eine Zip-Datei auf dieses Feld ziehen.</translation>
     </message>
     <message>
         <source>The most GPU memory to use, or without a GPU the most main memory (RAM). If it is too little, a slower method that needs less is used.</source>
-        <translation type="unfinished"></translation>
+        <translation>Höchstens so viel GPU-Speicher wird benutzt, ohne GPU so viel Arbeitsspeicher (RAM). Reicht er nicht, wird langsamer mit weniger gerechnet.</translation>
     </message>
     <message>
         <source>The scene was closed, so the segmentation was stopped.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Szene wurde geschlossen, daher wurde die Segmentierung abgebrochen.</translation>
     </message>
     <message>
         <source>The segmentation to fill. If it already has segments, you are asked before they are replaced.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Segmentierung, die gefüllt wird. Hat sie schon Segmente, werden Sie vor dem Ersetzen gefragt.</translation>
     </message>
     <message>
         <source>The volume is part of a sequence. Segment all frames, and create a sequence of segmentations.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Bilddatensatz ist Teil einer Sequenz. Alle Bilder segmentieren und eine Sequenz von Segmentierungen anlegen.</translation>
     </message>
     <message>
         <source>The volume to segment.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Bilddatensatz, der segmentiert wird.</translation>
     </message>
     <message>
         <source>Threads:</source>
-        <translation type="unfinished"></translation>
+        <translation>Threads:</translation>
     </message>
     <message>
         <source>Usual</source>
-        <translation type="unfinished"></translation>
+        <translation>Üblich</translation>
     </message>
     <message>
         <source>Volume:</source>
-        <translation type="unfinished"></translation>
+        <translation>Bild:</translation>
     </message>
     <message>
         <source>Volumes</source>
-        <translation type="unfinished"></translation>
+        <translation>Volumina</translation>
     </message>
     <message>
         <source>Where the model runs. Automatic uses a GPU if there is one.</source>
-        <translation type="unfinished"></translation>
+        <translation>Wo das Modell rechnet. „Automatisch“ nimmt eine GPU, wenn es eine gibt.</translation>
     </message>
     <message>
         <source>Whole volume</source>
-        <translation type="unfinished"></translation>
+        <translation>Ganzes Bild</translation>
     </message>
 </context>
 <context>
     <name>ClassScaleSegPanel.apply_line</name>
     <message>
         <source>No class is ticked. Tick at least one class.</source>
-        <translation type="unfinished"></translation>
+        <translation>Keine Klasse ist angehakt. Haken Sie mindestens eine Klasse an.</translation>
     </message>
     <message>
         <source>No model is selected. Select one, or add your own.</source>
-        <translation type="unfinished"></translation>
+        <translation>Kein Modell ist ausgewählt. Wählen Sie eines aus oder fügen Sie ein eigenes hinzu.</translation>
     </message>
     <message>
         <source>One volume is selected for several channels.</source>
-        <translation type="unfinished"></translation>
+        <translation>Ein Bilddatensatz ist für mehrere Kanäle ausgewählt.</translation>
     </message>
     <message>
         <source>The scene uses the model {model}, which is not in the catalogue. Select another model, or add this one.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Szene verwendet das Modell {model}, das nicht im Katalog ist. Wählen Sie ein anderes Modell oder fügen Sie dieses hinzu.</translation>
     </message>
     <message>
         <source>This model needs {count} volumes, but the panel has room for only four. Use the Python console.</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieses Modell braucht {count} Bilddatensätze, hier ist nur Platz für vier. Verwenden Sie die Python-Konsole.</translation>
     </message>
     <message>
         <source>This run will take {need}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieser Lauf braucht {need}.</translation>
     </message>
     <message>
         <source>{name} is not downloaded. Press "Download...".</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist nicht heruntergeladen. Drücken Sie „Laden...“.</translation>
     </message>
 </context>
 <context>
     <name>ClassScaleSegPanel.class_list</name>
     <message>
         <source>All</source>
-        <translation type="unfinished"></translation>
+        <translation>Alle</translation>
     </message>
     <message>
         <source>Class</source>
-        <translation type="unfinished"></translation>
+        <translation>Klasse</translation>
     </message>
     <message>
         <source>Code</source>
-        <translation type="unfinished"></translation>
+        <translation>Code</translation>
     </message>
     <message>
         <source>Delete</source>
-        <translation type="unfinished"></translation>
+        <translation>Löschen</translation>
     </message>
     <message>
         <source>Group</source>
-        <translation type="unfinished"></translation>
+        <translation>Gruppe</translation>
     </message>
     <message>
         <source>Groups</source>
-        <translation type="unfinished"></translation>
+        <translation>Gruppen</translation>
     </message>
     <message>
         <source>Name:</source>
-        <translation type="unfinished"></translation>
+        <translation>Name:</translation>
     </message>
     <message>
         <source>None</source>
-        <translation type="unfinished"></translation>
+        <translation>Keine</translation>
     </message>
     <message>
         <source>Only</source>
-        <translation type="unfinished"></translation>
+        <translation>Nur</translation>
     </message>
     <message>
         <source>Preset</source>
-        <translation type="unfinished"></translation>
+        <translation>Vorauswahl</translation>
     </message>
     <message>
         <source>Presets</source>
-        <translation type="unfinished"></translation>
+        <translation>Vorauswahlen</translation>
     </message>
     <message>
         <source>Save preset</source>
-        <translation type="unfinished"></translation>
+        <translation>Vorauswahl speichern</translation>
     </message>
     <message>
         <source>Save the ticked classes, or tick classes that you saved.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die angehakten Klassen speichern oder gespeicherte Klassen anhaken.</translation>
     </message>
     <message>
         <source>Save ticked classes...</source>
-        <translation type="unfinished"></translation>
+        <translation>Angehakte Klassen speichern...</translation>
     </message>
     <message>
         <source>Search by name, code or group</source>
-        <translation type="unfinished"></translation>
+        <translation>Nach Name, Code, Gruppe suchen</translation>
     </message>
     <message>
         <source>This model does not have {count} of the classes in the preset.</source>
-        <translation type="unfinished"></translation>
+        <translation>{count} Klassen der Vorauswahl hat dieses Modell nicht.</translation>
     </message>
     <message>
         <source>Tick all classes that the search shows.</source>
-        <translation type="unfinished"></translation>
+        <translation>Alle Klassen anhaken, die die Suche zeigt.</translation>
     </message>
     <message>
         <source>Tick or untick all classes of a group.</source>
-        <translation type="unfinished"></translation>
+        <translation>Alle Klassen einer Gruppe anhaken oder abwählen.</translation>
     </message>
     <message>
         <source>Untick all classes that the search shows.</source>
-        <translation type="unfinished"></translation>
+        <translation>Alle Klassen abwählen, die die Suche zeigt.</translation>
     </message>
     <message>
         <source>{group} ({count})</source>
-        <translation type="unfinished"></translation>
+        <translation>{group} ({count})</translation>
     </message>
     <message>
         <source>{ticked} of {all}</source>
-        <translation type="unfinished"></translation>
+        <translation>{ticked} von {all}</translation>
     </message>
 </context>
 <context>
     <name>ClassScaleSegPanel.device_list</name>
     <message>
         <source>Automatic</source>
-        <translation type="unfinished"></translation>
+        <translation>Automatisch</translation>
     </message>
     <message>
         <source>CPU</source>
-        <translation type="unfinished"></translation>
+        <translation>CPU</translation>
     </message>
     <message>
         <source>{device} ({name})</source>
-        <translation type="unfinished"></translation>
+        <translation>{device} ({name})</translation>
     </message>
 </context>
 <context>
     <name>ClassScaleSegPanel.inputs</name>
     <message>
         <source>Volume:</source>
-        <translation type="unfinished"></translation>
+        <translation>Bild:</translation>
     </message>
     <message>
         <source>{channel}:</source>
-        <translation type="unfinished"></translation>
+        <translation>{channel}:</translation>
     </message>
 </context>
 <context>
     <name>ClassScaleSegPanel.install</name>
     <message>
         <source>DICOM segmentations cannot be saved without these Python packages: {packages}. To install them, save again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Ohne diese Python-Pakete lassen sich keine DICOM-Segmentierungen speichern: {packages}. Um sie zu installieren, speichern Sie noch einmal.</translation>
     </message>
     <message>
         <source>Extension PyTorch</source>
-        <translation type="unfinished"></translation>
+        <translation>Erweiterung PyTorch</translation>
     </message>
     <message>
         <source>Install the extension PyTorch in the Extensions Manager, restart Slicer, and press Apply again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Installieren Sie die Erweiterung PyTorch im Erweiterungsmanager, starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
     </message>
     <message>
         <source>PyTorch was not installed. The module cannot segment without it. To install it, press Apply again.</source>
-        <translation type="unfinished"></translation>
+        <translation>PyTorch wurde nicht installiert. Ohne PyTorch kann das Modul nicht segmentieren. Um es zu installieren, drücken Sie noch einmal „Anwenden“.</translation>
     </message>
     <message>
         <source>PyTorch {found} is installed, but {wanted} is needed. Uninstall it in the module PyTorch, restart Slicer, and press Apply again.</source>
-        <translation type="unfinished"></translation>
+        <translation>PyTorch {found} ist installiert, benötigt wird {wanted}. Deinstallieren Sie es im Modul PyTorch, starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
     </message>
     <message>
         <source>Python packages</source>
-        <translation type="unfinished"></translation>
+        <translation>Python-Pakete</translation>
     </message>
     <message>
         <source>Python packages are missing: {packages}. To install them, press Apply in the module ClassScaleSeg, or call ClassScaleSegLogic().installDependencies().</source>
-        <translation type="unfinished"></translation>
+        <translation>Python-Pakete fehlen: {packages}. Um sie zu installieren, drücken Sie „Anwenden“ im Modul ClassScaleSeg oder rufen Sie ClassScaleSegLogic().installDependencies() auf.</translation>
     </message>
     <message>
         <source>The Python packages could not be installed: {reason}. Slicer's own packages were not changed. Try again. To undo the installation, type slicer.util.pip_uninstall("{packages}") into the Python console.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Python-Pakete konnten nicht installiert werden: {reason}. Die Pakete von Slicer selbst wurden nicht verändert. Versuchen Sie es noch einmal. Um die Installation rückgängig zu machen, geben Sie slicer.util.pip_uninstall("{packages}") in die Python-Konsole ein.</translation>
     </message>
     <message>
         <source>The extension PyTorch could not be installed.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Erweiterung PyTorch konnte nicht installiert werden.</translation>
     </message>
     <message>
         <source>The extension PyTorch is installed. Restart Slicer, and press Apply again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Erweiterung PyTorch ist installiert. Starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
     </message>
     <message>
         <source>The module cannot segment without these Python packages: {packages}. To install them, press Apply again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Ohne diese Python-Pakete kann das Modul nicht segmentieren: {packages}. Um sie zu installieren, drücken Sie noch einmal „Anwenden“.</translation>
     </message>
     <message>
         <source>This module needs the extension PyTorch. Install it now and restart Slicer? If your scene is not saved, press Cancel and save it first.</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieses Modul braucht die Erweiterung PyTorch. Jetzt installieren und Slicer neu starten? Ist Ihre Szene nicht gespeichert, brechen Sie ab und speichern Sie sie zuerst.</translation>
     </message>
     <message>
         <source>This module needs these Python packages. Install them into Slicer?
 {packages}</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieses Modul braucht diese Python-Pakete. In Slicer installieren?
+{packages}</translation>
     </message>
     <message>
         <source>{packages} cannot be imported after the installation</source>
-        <translation type="unfinished"></translation>
+        <translation>{packages} lässt sich nach der Installation nicht importieren</translation>
     </message>
 </context>
 <context>
@@ -1544,7 +1545,7 @@
     </message>
     <message>
         <source>not stated</source>
-        <translation type="unfinished"></translation>
+        <translation>nicht angegeben</translation>
     </message>
     <message>
         <source>number of values in a pixel</source>
@@ -2975,307 +2976,307 @@
     <name>ClassScaleSegPanel.locate_list</name>
     <message>
         <source>Automatic: {model}</source>
-        <translation type="unfinished"></translation>
+        <translation>Automatisch: {model}</translation>
     </message>
     <message>
         <source>The model {model}, which is to locate classes, is not on this computer. Select another ("Advanced").</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Modell {model}, das Klassen finden soll, ist nicht auf diesem Rechner. Wählen Sie ein anderes („Erweitert“).</translation>
     </message>
     <message>
         <source>This model looks only where the model {model} finds structures, which is not on this computer. Select that one and press "Download...", or let this one see the whole image ("Locate with" under "Advanced").</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieses Modell sieht nur dort nach, wo das Modell {model} Strukturen findet, und jenes ist nicht auf diesem Rechner. Wählen Sie es aus und drücken Sie „Laden...“, oder lassen Sie dieses das ganze Bild sehen („Finden mit“ unter „Erweitert“).</translation>
     </message>
     <message>
         <source>Whole image</source>
-        <translation type="unfinished"></translation>
+        <translation>Ganzes Bild</translation>
     </message>
     <message>
         <source>{classes} and {count} more</source>
-        <translation type="unfinished"></translation>
+        <translation>{classes} und {count} weitere</translation>
     </message>
     <message>
         <source>{model} cannot locate {classes}. Untick them, or select another model ("Advanced").</source>
-        <translation type="unfinished"></translation>
+        <translation>{model} kann {classes} nicht finden. Wählen Sie diese ab oder ein anderes Modell aus („Erweitert“).</translation>
     </message>
     <message>
         <source>{model} needs other images, so it cannot locate the classes. Select another model ("Advanced").</source>
-        <translation type="unfinished"></translation>
+        <translation>{model} braucht andere Bilder und kann die Klassen deshalb nicht finden. Wählen Sie ein anderes Modell („Erweitert“).</translation>
     </message>
 </context>
 <context>
     <name>ClassScaleSegPanel.model_chooser</name>
     <message>
         <source>Add model</source>
-        <translation type="unfinished"></translation>
+        <translation>Modell hinzufügen</translation>
     </message>
     <message>
         <source>Add model file...</source>
-        <translation type="unfinished"></translation>
+        <translation>Modelldatei hinzufügen...</translation>
     </message>
     <message>
         <source>Add model folder...</source>
-        <translation type="unfinished"></translation>
+        <translation>Modellordner hinzufügen...</translation>
     </message>
     <message>
         <source>Add model from web address...</source>
-        <translation type="unfinished"></translation>
+        <translation>Modell von Webadresse hinzufügen...</translation>
     </message>
     <message>
         <source>Delete the files of {name} ({size})?</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Dateien von {name} löschen ({size})?</translation>
     </message>
     <message>
         <source>Model bundles and exported models</source>
-        <translation type="unfinished"></translation>
+        <translation>Modellpakete und exportierte Modelle</translation>
     </message>
     <message>
         <source>Model card</source>
-        <translation type="unfinished"></translation>
+        <translation>Modellkarte</translation>
     </message>
     <message>
         <source>Model card...</source>
-        <translation type="unfinished"></translation>
+        <translation>Modellkarte...</translation>
     </message>
     <message>
         <source>Model catalogue</source>
-        <translation type="unfinished"></translation>
+        <translation>Modellkatalog</translation>
     </message>
     <message>
         <source>Model file</source>
-        <translation type="unfinished"></translation>
+        <translation>Modelldatei</translation>
     </message>
     <message>
         <source>Model folder</source>
-        <translation type="unfinished"></translation>
+        <translation>Modellordner</translation>
     </message>
     <message>
         <source>Remove model</source>
-        <translation type="unfinished"></translation>
+        <translation>Modell entfernen</translation>
     </message>
     <message>
         <source>Remove this model...</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieses Modell entfernen...</translation>
     </message>
     <message>
         <source>Remove {name} from the list and delete its download ({size})?</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} aus der Liste entfernen und den Download löschen ({size})?</translation>
     </message>
     <message>
         <source>Remove {name} from the list? Its files are not deleted.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} aus der Liste entfernen? Die Dateien werden nicht gelöscht.</translation>
     </message>
     <message>
         <source>Show model folder</source>
-        <translation type="unfinished"></translation>
+        <translation>Modellordner zeigen</translation>
     </message>
     <message>
         <source>This model cannot be added</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieses Modell kann nicht hinzugefügt werden</translation>
     </message>
     <message>
         <source>This model cannot be removed</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieses Modell kann nicht entfernt werden</translation>
     </message>
     <message>
         <source>This model has no model card, or it is not downloaded yet.</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieses Modell hat keine Modellkarte oder ist noch nicht heruntergeladen.</translation>
     </message>
     <message>
         <source>Web address (URL) of a zip file:</source>
-        <translation type="unfinished"></translation>
+        <translation>Webadresse (URL) einer Zip-Datei:</translation>
     </message>
     <message>
         <source>licence {licence}</source>
-        <translation type="unfinished"></translation>
+        <translation>Lizenz {licence}</translation>
     </message>
     <message>
         <source>not stated</source>
-        <translation type="unfinished"></translation>
+        <translation>nicht angegeben</translation>
     </message>
     <message>
         <source>{count} classes</source>
-        <translation type="unfinished"></translation>
+        <translation>{count} Klassen</translation>
     </message>
     <message>
         <source>{name} (not downloaded)</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} (nicht geladen)</translation>
     </message>
     <message>
         <source>{spacing} mm</source>
-        <translation type="unfinished"></translation>
+        <translation>{spacing} mm</translation>
     </message>
 </context>
 <context>
     <name>ClassScaleSegPanel.model_download</name>
     <message>
         <source>Cancel</source>
-        <translation type="unfinished"></translation>
+        <translation>Abbrechen</translation>
     </message>
     <message>
         <source>Download failed</source>
-        <translation type="unfinished"></translation>
+        <translation>Download fehlgeschlagen</translation>
     </message>
     <message>
         <source>Download model</source>
-        <translation type="unfinished"></translation>
+        <translation>Modell herunterladen</translation>
     </message>
     <message>
         <source>Downloading {name}</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} wird heruntergeladen</translation>
     </message>
     <message>
         <source>It will be kept in {folder} until you remove it.</source>
-        <translation type="unfinished"></translation>
+        <translation>Es bleibt in {folder}, bis Sie es entfernen.</translation>
     </message>
     <message>
         <source>Licence: {licence}</source>
-        <translation type="unfinished"></translation>
+        <translation>Lizenz: {licence}</translation>
     </message>
     <message>
         <source>No information about your images is sent.</source>
-        <translation type="unfinished"></translation>
+        <translation>Über Ihre Bilder wird nichts gesendet.</translation>
     </message>
     <message>
         <source>not stated</source>
-        <translation type="unfinished"></translation>
+        <translation>nicht angegeben</translation>
     </message>
     <message>
         <source>unknown size</source>
-        <translation type="unfinished"></translation>
+        <translation>unbekannte Größe</translation>
     </message>
     <message>
         <source>{name} will be downloaded ({size}) from:</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} wird heruntergeladen ({size}) von:</translation>
     </message>
     <message>
         <source>{size} MB</source>
-        <translation type="unfinished"></translation>
+        <translation>{size} MB</translation>
     </message>
 </context>
 <context>
     <name>ClassScaleSegPanel.result_panel</name>
     <message>
         <source>DICOM segmentation</source>
-        <translation type="unfinished"></translation>
+        <translation>DICOM-Segmentierung</translation>
     </message>
     <message>
         <source>No structures to show.</source>
-        <translation type="unfinished"></translation>
+        <translation>Keine Strukturen vorhanden.</translation>
     </message>
     <message>
         <source>RT structure set</source>
-        <translation type="unfinished"></translation>
+        <translation>RT-Strukturdatensatz</translation>
     </message>
     <message>
         <source>Save segmentation</source>
-        <translation type="unfinished"></translation>
+        <translation>Segmentierung speichern</translation>
     </message>
     <message>
         <source>Search structures</source>
-        <translation type="unfinished"></translation>
+        <translation>Strukturen suchen</translation>
     </message>
     <message>
         <source>Segmentation</source>
-        <translation type="unfinished"></translation>
+        <translation>Segmentierung</translation>
     </message>
     <message>
         <source>Show 3D</source>
-        <translation type="unfinished"></translation>
+        <translation>3D zeigen</translation>
     </message>
     <message>
         <source>Structure</source>
-        <translation type="unfinished"></translation>
+        <translation>Struktur</translation>
     </message>
     <message>
         <source>The segmentation was not saved</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Segmentierung wurde nicht gespeichert</translation>
     </message>
     <message>
         <source>To show structures in 3D, tick them in the table below.</source>
-        <translation type="unfinished"></translation>
+        <translation>Um Strukturen in 3D zu zeigen, haken Sie sie in der Tabelle unten an.</translation>
     </message>
     <message>
         <source>Volume (mL)</source>
-        <translation type="unfinished"></translation>
+        <translation>Volumen (mL)</translation>
     </message>
     <message>
         <source>{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.</source>
-        <translation type="unfinished"></translation>
+        <translation>{count} Strukturen gefunden. Ein Klick zentriert die Ansichten auf eine. Haken Sie welche an, um sie in 3D zu zeigen.</translation>
     </message>
     <message>
         <source>{path} already exists. Replace it?</source>
-        <translation type="unfinished"></translation>
+        <translation>{path} existiert bereits. Ersetzen?</translation>
     </message>
 </context>
 <context>
     <name>ClassScaleSegPanel.run_panel</name>
     <message>
         <source>(frame {frame} of {frames})</source>
-        <translation type="unfinished"></translation>
+        <translation>(Bild {frame} von {frames})</translation>
     </message>
     <message>
         <source>(part {part} of {parts})</source>
-        <translation type="unfinished"></translation>
+        <translation>(Teil {part} von {parts})</translation>
     </message>
     <message>
         <source>Assigning the classes</source>
-        <translation type="unfinished"></translation>
+        <translation>Klassen werden zugeordnet</translation>
     </message>
     <message>
         <source>ClassScaleSeg</source>
-        <translation type="unfinished"></translation>
+        <translation>ClassScaleSeg</translation>
     </message>
     <message>
         <source>Cleaning up</source>
-        <translation type="unfinished"></translation>
+        <translation>Nachbearbeitung</translation>
     </message>
     <message>
         <source>Done: {count} structures found.</source>
-        <translation type="unfinished"></translation>
+        <translation>Fertig: {count} Strukturen gefunden.</translation>
     </message>
     <message>
         <source>Loading the model</source>
-        <translation type="unfinished"></translation>
+        <translation>Modell wird geladen</translation>
     </message>
     <message>
         <source>Locating</source>
-        <translation type="unfinished"></translation>
+        <translation>Lage wird gesucht</translation>
     </message>
     <message>
         <source>Preparing the image</source>
-        <translation type="unfinished"></translation>
+        <translation>Bild wird vorbereitet</translation>
     </message>
     <message>
         <source>Reading the image</source>
-        <translation type="unfinished"></translation>
+        <translation>Bild wird gelesen</translation>
     </message>
     <message>
         <source>Replace results</source>
-        <translation type="unfinished"></translation>
+        <translation>Ergebnisse ersetzen</translation>
     </message>
     <message>
         <source>Segmenting</source>
-        <translation type="unfinished"></translation>
+        <translation>Segmentierung läuft</translation>
     </message>
     <message>
         <source>Starting</source>
-        <translation type="unfinished"></translation>
+        <translation>Start läuft</translation>
     </message>
     <message>
         <source>The run will replace the contents of {names}. Continue?</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Lauf wird den Inhalt von {names} ersetzen. Fortfahren?</translation>
     </message>
     <message>
         <source>Writing the result</source>
-        <translation type="unfinished"></translation>
+        <translation>Ergebnis wird geschrieben</translation>
     </message>
     <message>
         <source>about {minutes} min left</source>
-        <translation type="unfinished"></translation>
+        <translation>noch etwa {minutes} min</translation>
     </message>
     <message>
         <source>about {seconds} s left</source>
-        <translation type="unfinished"></translation>
+        <translation>noch etwa {seconds} s</translation>
     </message>
 </context>
 </TS>

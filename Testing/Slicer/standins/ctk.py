@@ -21,7 +21,14 @@ class ctkCollapsibleButton(qt.QWidget):
         self._collapsed, self._text, self._arranging = False, "", False
         super().__init__(parent)
         self.setSizePolicy(qt.QSizePolicy.Minimum, qt.QSizePolicy.Preferred)
+        self.setFocusPolicy(qt.Qt.StrongFocus)  # it is a button
         self.setContentsMargins(0, self._title().height(), 0, 0)
+
+    def keyPressEvent(self, event: qt.QKeyEvent) -> None:
+        if event.key() == qt.Qt.Key_Space:
+            self._set_collapsed(not self._collapsed)
+        else:
+            super().keyPressEvent(event)
 
     def _title(self) -> qt.QSize:
         metrics = self.fontMetrics()
