@@ -4,6 +4,30 @@
 <context>
     <name>ClassScaleSeg</name>
     <message>
+        <source>&amp;Apply</source>
+        <translation>An&amp;wenden</translation>
+    </message>
+    <message>
+        <source>&amp;Cancel</source>
+        <translation>Abbre&amp;chen</translation>
+    </message>
+    <message>
+        <source>&amp;Keep empty segments</source>
+        <translation>Leere Segmente &amp;zulassen</translation>
+    </message>
+    <message>
+        <source>&amp;Model:</source>
+        <translation>&amp;Modell:</translation>
+    </message>
+    <message>
+        <source>&amp;Region:</source>
+        <translation>&amp;Region:</translation>
+    </message>
+    <message>
+        <source>&amp;Save...</source>
+        <translation>S&amp;peichern...</translation>
+    </message>
+    <message>
         <source>A coarse model that finds quickly where the ticked classes are. The model then sees that box alone, which saves time if few classes are ticked.</source>
         <translation>Ein grobes Modell, das schnell findet, wo die angehakten Klassen liegen. Das Modell sieht dann nur diesen Quader. Das spart Zeit, wenn wenige Klassen angehakt sind.</translation>
     </message>
@@ -16,8 +40,8 @@
         <translation>Alle</translation>
     </message>
     <message>
-        <source>All frames of the sequence</source>
-        <translation>Alle Bilder der Sequenz</translation>
+        <source>All frames of the se&amp;quence</source>
+        <translation>Alle Bilder der Se&amp;quenz</translation>
     </message>
     <message>
         <source>Also add an empty segment for each class that was not found.</source>
@@ -36,20 +60,12 @@
         <translation>Ein weiterer Bilddatensatz, den das Modell braucht, auf demselben Gitter wie der erste.</translation>
     </message>
     <message>
-        <source>Apply</source>
-        <translation>Anwenden</translation>
-    </message>
-    <message>
         <source>Automatic</source>
         <translation>Automatisch</translation>
     </message>
     <message>
         <source>Average the results of mirrored images, if the model was trained with mirroring. Up to eight times slower, slightly more accurate.</source>
         <translation>Die Ergebnisse gespiegelter Bilder mitteln, falls das Modell mit Spiegelung trainiert wurde. Bis zu achtmal langsamer, etwas genauer.</translation>
-    </message>
-    <message>
-        <source>Cancel</source>
-        <translation>Abbrechen</translation>
     </message>
     <message>
         <source>Cancelled. The scene was not changed.</source>
@@ -76,16 +92,16 @@
         <translation>Klassen</translation>
     </message>
     <message>
+        <source>Confi&amp;dence:</source>
+        <translation>K&amp;onfidenz:</translation>
+    </message>
+    <message>
         <source>Confidence</source>
         <translation>Konfidenz</translation>
     </message>
     <message>
-        <source>Confidence:</source>
-        <translation>Konfidenz:</translation>
-    </message>
-    <message>
-        <source>Copy log</source>
-        <translation>Protokoll kopieren</translation>
+        <source>Cop&amp;y log</source>
+        <translation>Protokoll kop&amp;ieren</translation>
     </message>
     <message>
         <source>Create new segmentation</source>
@@ -96,12 +112,12 @@
         <translation>Gerät:</translation>
     </message>
     <message>
-        <source>Download this model. You see its address, size and licence first.</source>
-        <translation>Dieses Modell herunterladen. Vorher sehen Sie Adresse, Größe und Lizenz.</translation>
+        <source>Do&amp;wnload...</source>
+        <translation>&amp;Laden...</translation>
     </message>
     <message>
-        <source>Download...</source>
-        <translation>Laden...</translation>
+        <source>Download this model. You see its address, size and licence first.</source>
+        <translation>Dieses Modell herunterladen. Vorher sehen Sie Adresse, Größe und Lizenz.</translation>
     </message>
     <message>
         <source>Folds:</source>
@@ -114,10 +130,6 @@
     <message>
         <source>Inputs</source>
         <translation>Eingaben</translation>
-    </message>
-    <message>
-        <source>Keep empty segments</source>
-        <translation>Leere Segmente behalten</translation>
     </message>
     <message>
         <source>Locate with:</source>
@@ -140,8 +152,8 @@
         <translation>Spiegelung</translation>
     </message>
     <message>
-        <source>Model:</source>
-        <translation>Modell:</translation>
+        <source>More about this model</source>
+        <translation>Mehr zu diesem Modell</translation>
     </message>
     <message>
         <source>Name segments by their terminology codes (Left kidney), not by the names of the model (kidney_left).</source>
@@ -168,12 +180,12 @@
         <translation>Ausgaben</translation>
     </message>
     <message>
-        <source>Region</source>
-        <translation>Region</translation>
+        <source>Progress</source>
+        <translation>Fortschritt</translation>
     </message>
     <message>
-        <source>Region:</source>
-        <translation>Region:</translation>
+        <source>Region</source>
+        <translation>Region</translation>
     </message>
     <message>
         <source>Remove islands:</source>
@@ -184,12 +196,20 @@
         <translation>Ergebnis</translation>
     </message>
     <message>
+        <source>S&amp;tatistics:</source>
+        <translation>S&amp;tatistik:</translation>
+    </message>
+    <message>
         <source>Save the segmentation as a .seg.nrrd file or, if the volume comes from Slicer's DICOM database, as a .seg.dcm file. With hundreds of segments this is many times faster than Slicer's own writer.</source>
         <translation>Die Segmentierung als .seg.nrrd-Datei speichern oder, wenn der Bilddatensatz aus der DICOM-Datenbank von Slicer stammt, als .seg.dcm-Datei. Bei Hunderten von Segmenten ist das um ein Vielfaches schneller als mit Slicer selbst.</translation>
     </message>
     <message>
-        <source>Save...</source>
-        <translation>Speichern...</translation>
+        <source>Se&amp;gmentation:</source>
+        <translation>&amp;Segmentierung:</translation>
+    </message>
+    <message>
+        <source>Search models</source>
+        <translation>Modelle suchen</translation>
     </message>
     <message>
         <source>Search models, for example: pancreas MR</source>
@@ -208,16 +228,12 @@
         <translation>Segmentierung</translation>
     </message>
     <message>
-        <source>Segmentation:</source>
-        <translation>Segmentierung:</translation>
-    </message>
-    <message>
         <source>Segments CT and MR images into hundreds of named structures, in memory that does not grow with the number of classes. Select a volume and a model, and press Apply. To find a structure, search in the table of results. Click a structure to centre the views on it. Tick structures to show them in 3D. nnU-Net v2 models can be used without conversion. Not for clinical use.</source>
         <translation>Segmentiert CT- und MR-Bilder in Hunderte benannter Strukturen; der Speicherbedarf wächst nicht mit der Zahl der Klassen. Wählen Sie einen Bilddatensatz und ein Modell und drücken Sie „Anwenden“. Um eine Struktur zu finden, suchen Sie in der Ergebnistabelle. Klicken Sie auf eine Struktur, um die Ansichten auf sie zu zentrieren. Haken Sie Strukturen an, um sie in 3D zu zeigen. Modelle von nnU-Net v2 lassen sich ohne Umwandlung verwenden. Nicht für den klinischen Einsatz.</translation>
     </message>
     <message>
-        <source>Show 3D</source>
-        <translation>3D zeigen</translation>
+        <source>Show &amp;3D</source>
+        <translation>&amp;3D zeigen</translation>
     </message>
     <message>
         <source>Show only models that have all these words: in their names, in what they segment, or in the kind of image. Press Enter to open the list.</source>
@@ -240,12 +256,8 @@
         <translation>Glätten:</translation>
     </message>
     <message>
-        <source>Standard anatomical names</source>
-        <translation>Anatomische Standardnamen</translation>
-    </message>
-    <message>
-        <source>Statistics:</source>
-        <translation>Statistik:</translation>
+        <source>Standard anatom&amp;ical names</source>
+        <translation>Anatomische Sta&amp;ndardnamen</translation>
     </message>
     <message>
         <source>Step:</source>
@@ -296,8 +308,8 @@
         <translation>Üblich</translation>
     </message>
     <message>
-        <source>Volume:</source>
-        <translation>Bild:</translation>
+        <source>V&amp;olume:</source>
+        <translation>Vol&amp;umen:</translation>
     </message>
     <message>
         <source>Volumes</source>
@@ -346,8 +358,16 @@
 <context>
     <name>ClassScaleSegPanel.class_list</name>
     <message>
-        <source>All</source>
-        <translation>Alle</translation>
+        <source>&amp;None</source>
+        <translation>&amp;Keine</translation>
+    </message>
+    <message>
+        <source>&amp;Presets</source>
+        <translation>&amp;Vorauswahlen</translation>
+    </message>
+    <message>
+        <source>A&amp;ll</source>
+        <translation>All&amp;e</translation>
     </message>
     <message>
         <source>Class</source>
@@ -362,20 +382,16 @@
         <translation>Löschen</translation>
     </message>
     <message>
+        <source>Gro&amp;ups</source>
+        <translation>&amp;Gruppen</translation>
+    </message>
+    <message>
         <source>Group</source>
         <translation>Gruppe</translation>
     </message>
     <message>
-        <source>Groups</source>
-        <translation>Gruppen</translation>
-    </message>
-    <message>
         <source>Name:</source>
         <translation>Name:</translation>
-    </message>
-    <message>
-        <source>None</source>
-        <translation>Keine</translation>
     </message>
     <message>
         <source>Only</source>
@@ -384,10 +400,6 @@
     <message>
         <source>Preset</source>
         <translation>Vorauswahl</translation>
-    </message>
-    <message>
-        <source>Presets</source>
-        <translation>Vorauswahlen</translation>
     </message>
     <message>
         <source>Save preset</source>
@@ -448,8 +460,8 @@
 <context>
     <name>ClassScaleSegPanel.inputs</name>
     <message>
-        <source>Volume:</source>
-        <translation>Bild:</translation>
+        <source>V&amp;olume:</source>
+        <translation>Vol&amp;umen:</translation>
     </message>
     <message>
         <source>{channel}:</source>
@@ -521,1027 +533,1031 @@
     <name>ClassScaleSegPanel.library_sentences</name>
     <message>
         <source> (trained by {trainer})</source>
-        <translation type="unfinished"></translation>
+        <translation> (trainiert mit {trainer})</translation>
     </message>
     <message>
         <source> (without a GPU {host})</source>
-        <translation type="unfinished"></translation>
+        <translation> (ohne GPU {host})</translation>
     </message>
     <message>
         <source> They differ in {differences}.</source>
-        <translation type="unfinished"></translation>
+        <translation> Sie unterscheiden sich in: {differences}.</translation>
     </message>
     <message>
         <source> and others</source>
-        <translation type="unfinished"></translation>
+        <translation> und andere</translation>
     </message>
     <message>
         <source> and {names} more</source>
-        <translation type="unfinished"></translation>
+        <translation> und {names} weitere</translation>
     </message>
     <message>
         <source> mm (first axis first)</source>
-        <translation type="unfinished"></translation>
+        <translation> mm (erste Achse zuerst)</translation>
     </message>
     <message>
         <source> or folder</source>
-        <translation type="unfinished"></translation>
+        <translation> oder Ordner</translation>
     </message>
     <message>
         <source> with {components} channels</source>
-        <translation type="unfinished"></translation>
+        <translation> mit {components} Kanälen</translation>
     </message>
     <message>
         <source>'architecture' must be an object with 'arch_kwargs'.</source>
-        <translation type="unfinished"></translation>
+        <translation>'architecture' muss ein Objekt mit 'arch_kwargs' sein.</translation>
     </message>
     <message>
         <source>'background' is {background}, but must be 0 in nnU-Net's networks.</source>
-        <translation type="unfinished"></translation>
+        <translation>'background' ist {background}, muss aber in Netzen von nnU-Net 0 sein.</translation>
     </message>
     <message>
         <source>'labels' has no 'background'; nnU-Net's networks have a class 0 of this name. {way}</source>
-        <translation type="unfinished"></translation>
+        <translation>'labels' hat kein 'background'; Netze von nnU-Net haben eine Klasse 0 dieses Namens. {way}</translation>
     </message>
     <message>
         <source>'labels' is a list of names. Write each name with its value instead: {example}.</source>
-        <translation type="unfinished"></translation>
+        <translation>'labels' ist eine Liste von Namen. Schreiben Sie stattdessen jeden Namen mit seinem Wert: {example}.</translation>
     </message>
     <message>
         <source>'parts' must be a list of 1 to {max_parts} parts.</source>
-        <translation type="unfinished"></translation>
+        <translation>'parts' muss eine Liste von 1 bis {max_parts} Teilen sein.</translation>
     </message>
     <message>
         <source>, but only {cropped} of them are not zero</source>
-        <translation type="unfinished"></translation>
+        <translation>, aber nur {cropped} davon sind nicht null</translation>
     </message>
     <message>
         <source>, cuda:0 to cuda:{cuda}.</source>
-        <translation type="unfinished"></translation>
+        <translation>, cuda:0 bis cuda:{cuda}.</translation>
     </message>
     <message>
         <source>, one with</source>
-        <translation type="unfinished"></translation>
+        <translation>, eine mit</translation>
     </message>
     <message>
         <source>, one with {components} channels</source>
-        <translation type="unfinished"></translation>
+        <translation>, eine mit {components} Kanälen</translation>
     </message>
     <message>
         <source>, {apart} mm apart</source>
-        <translation type="unfinished"></translation>
+        <translation>, {apart} mm auseinander</translation>
     </message>
     <message>
         <source>; did you mean {near}?</source>
-        <translation type="unfinished"></translation>
+        <translation>; meinten Sie {near}?</translation>
     </message>
     <message>
         <source>A binary segmentation with {listed} classes would have {frames} frames, {size} GiB, and DICOM holds 4 GiB. Write a label map, or fewer classes.</source>
-        <translation type="unfinished"></translation>
+        <translation>Eine binäre Segmentierung mit {listed} Klassen hätte {frames} Frames, {size} GiB, und DICOM fasst 4 GiB. Schreiben Sie eine Label-Map oder weniger Klassen.</translation>
     </message>
     <message>
         <source>A geometry needs three axes; size {size} and spacing {spacing} were given.</source>
-        <translation type="unfinished"></translation>
+        <translation>Eine Geometrie braucht drei Achsen; angegeben sind die Größe {size} und der Voxelabstand {spacing}.</translation>
     </message>
     <message>
         <source>A model called {name} is in the catalogue already. Give yours another name.</source>
-        <translation type="unfinished"></translation>
+        <translation>Ein Modell namens {name} ist schon im Katalog. Geben Sie Ihrem einen anderen Namen.</translation>
     </message>
     <message>
         <source>A segmentation is already running. Wait until it ends, or cancel it.</source>
-        <translation type="unfinished"></translation>
+        <translation>Eine Segmentierung läuft bereits. Warten Sie, bis sie endet, oder brechen Sie sie ab.</translation>
     </message>
     <message>
         <source>A segmentation process needs a job, and can be started only once.</source>
-        <translation type="unfinished"></translation>
+        <translation>Ein Segmentierungsprozess braucht einen Auftrag und kann nur einmal gestartet werden.</translation>
     </message>
     <message>
         <source>Add 'background': 0.</source>
-        <translation type="unfinished"></translation>
+        <translation>Fügen Sie 'background': 0 hinzu.</translation>
     </message>
     <message>
         <source>Cancelled during {stage}; nothing was written.</source>
-        <translation type="unfinished"></translation>
+        <translation>Abgebrochen bei {stage}; nichts wurde geschrieben.</translation>
     </message>
     <message>
         <source>Cancelled. What has arrived is kept, and the next download continues from there.</source>
-        <translation type="unfinished"></translation>
+        <translation>Abgebrochen. Was angekommen ist, bleibt erhalten; der nächste Download macht dort weiter.</translation>
     </message>
     <message>
         <source>Cleaned up {change}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Nachbearbeitet: {change}.</translation>
     </message>
     <message>
         <source>Cleaning up changed nothing.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Nachbearbeitung hat nichts verändert.</translation>
     </message>
     <message>
         <source>Cleaning up changed {changes} classes, which lost {lost} voxels and gained {gained}</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Nachbearbeitung hat {changes} Klassen verändert; sie verloren {lost} Voxel und gewannen {gained}</translation>
     </message>
     <message>
         <source>Confidence is computed for a single volume, not for a sequence. Select no confidence volume.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Konfidenz wird für ein einzelnes Bild berechnet, nicht für eine Sequenz. Wählen Sie keine Konfidenz aus.</translation>
     </message>
     <message>
         <source>DICOM segmentations need the Python package highdicom ({error}). Install it: python -m pip install "{highdicom}", or in the Python console of 3D Slicer: slicer.util.pip_install("{highdicom2}").</source>
-        <translation type="unfinished"></translation>
+        <translation>DICOM-Segmentierungen brauchen das Python-Paket highdicom ({error}). Installieren Sie es: python -m pip install "{highdicom}", oder in der Python-Konsole von 3D Slicer: slicer.util.pip_install("{highdicom2}").</translation>
     </message>
     <message>
         <source>Extract one of its frames.</source>
-        <translation type="unfinished"></translation>
+        <translation>Entnehmen Sie einen der Frames.</translation>
     </message>
     <message>
         <source>Give the folder with the slices, or an image file.</source>
-        <translation type="unfinished"></translation>
+        <translation>Geben Sie den Ordner mit den Schichten an oder eine Bilddatei.</translation>
     </message>
     <message>
         <source>Give the folder with the slices, such as {parent}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Geben Sie den Ordner mit den Schichten an, etwa {parent}.</translation>
     </message>
     <message>
         <source>Give the image that was segmented, or its voxels as an array, or resample it to this grid.</source>
-        <translation type="unfinished"></translation>
+        <translation>Geben Sie das Bild an, das segmentiert wurde, oder seine Voxel als Array, oder bringen Sie es auf dieses Gitter.</translation>
     </message>
     <message>
         <source>Give the whole volume, not a slice.</source>
-        <translation type="unfinished"></translation>
+        <translation>Geben Sie das ganze Volumen an, nicht eine Schicht.</translation>
     </message>
     <message>
         <source>Install ClassScaleSeg with its dependencies. {details}</source>
-        <translation type="unfinished"></translation>
+        <translation>Installieren Sie ClassScaleSeg mit seinen Abhängigkeiten. {details}</translation>
+    </message>
+    <message>
+        <source>It is not known which model found the structures of {value}, which a DICOM file must say. In the module Data, right-click it and choose Export to DICOM.</source>
+        <translation>Es ist nicht bekannt, welches Modell die Strukturen von {value} gefunden hat, und eine DICOM-Datei muss das nennen. Klicken Sie im Modul Data mit der rechten Maustaste darauf und wählen Sie „Export to DICOM“.</translation>
     </message>
     <message>
         <source>Its 'config' has more than {max_config} entries and letters: it is damaged.</source>
-        <translation type="unfinished"></translation>
+        <translation>'config' hat mehr als {max_config} Einträge und Buchstaben: Die Datei ist beschädigt.</translation>
     </message>
     <message>
         <source>Its 'network' is {given}; an object that describes a network was expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>'network' ist {given}; erwartet wurde ein Objekt, das ein Netz beschreibt.</translation>
     </message>
     <message>
         <source>Its DICOM header has no size of the image (Rows, Columns). Export the series again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der DICOM-Header hat keine Bildgröße (Rows, Columns). Exportieren Sie die Serie noch einmal.</translation>
     </message>
     <message>
         <source>Its DICOM header is damaged ({error}). Export the series again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der DICOM-Header ist beschädigt ({error}). Exportieren Sie die Serie noch einmal.</translation>
     </message>
     <message>
         <source>Its first line has no columns LabelValue and Name.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die erste Zeile hat keine Spalten LabelValue und Name.</translation>
     </message>
     <message>
         <source>Its frames are shifted in their planes, by up to {value} mm, so they form no grid. Export it with whole slices.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Frames sind in ihren Ebenen verschoben, um bis zu {value} mm, und bilden daher kein Gitter. Exportieren Sie die Serie mit ganzen Schichten.</translation>
     </message>
     <message>
         <source>Its frames are {count} slices apart, by the distance in its header. Export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Frames liegen {count} Schichten auseinander, nach dem Abstand im Header. Exportieren Sie die Serie noch einmal.</translation>
     </message>
     <message>
         <source>Its frames have several orientations or spacings, so they form no volume.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Frames haben verschiedene Richtungen oder Abstände und bilden daher kein Volumen.</translation>
     </message>
     <message>
         <source>Its header declares voxels of type {code} with {bits} bits. Correct or export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Header gibt Voxel vom Typ {code} mit {bits} Bit an. Berichtigen Sie ihn oder exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>Its header declares {dimensions} dimensions of {sizes} voxels. Correct or export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Header gibt {dimensions} Dimensionen mit {sizes} Voxeln an. Berichtigen Sie ihn oder exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>Its header is damaged ({error}). Correct or export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Header ist beschädigt ({error}). Berichtigen Sie ihn oder exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>Its header says that the voxels begin at byte {offset}; they cannot begin before byte {single}. Correct or export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Header sagt, die Voxel begännen bei Byte {offset}; sie können nicht vor Byte {single} beginnen. Berichtigen Sie ihn oder exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>Its network has one output and no sigmoid, so it gives the background alone.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Netz hat eine einzige Ausgabe und kein Sigmoid, ergibt also nur Hintergrund.</translation>
     </message>
     <message>
         <source>Its network is {value}; of MONAI's networks only {network} is supported. No other name was looked up.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Netz ist {value}; von MONAIs Netzen wird nur {network} unterstützt. Kein anderer Name wurde nachgeschlagen.</translation>
     </message>
     <message>
         <source>Its network may not be given {unknown}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{unknown} darf für das Netz nicht angegeben werden.</translation>
     </message>
     <message>
         <source>Its network takes {channels} channels, but it says how to normalise {schemes}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Netz nimmt {channels} Kanäle, angegeben ist die Normierung für {schemes}.</translation>
     </message>
     <message>
         <source>Its pixels cannot be read ({error}). Export the series again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Pixel können nicht gelesen werden ({error}). Exportieren Sie die Serie noch einmal.</translation>
     </message>
     <message>
         <source>Its slices are {value} to {value2} mm apart: some are missing, such as between {name} and {name2}, or several volumes are mixed. They are up to {away} mm away from equal steps. Export the series again, or resample it to equal distances.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Schichten liegen {value} bis {value2} mm auseinander: Einige fehlen, etwa zwischen {name} und {name2}, oder mehrere Volumen sind vermischt. Sie weichen bis zu {away} mm von gleichen Abständen ab. Exportieren Sie die Serie noch einmal oder bringen Sie sie auf gleiche Abstände.</translation>
     </message>
     <message>
         <source>Label value {value} ({name}) is not between 0 and {max_value}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Labelwert {value} ({name}) liegt nicht zwischen 0 und {max_value}.</translation>
     </message>
     <message>
         <source>Label value {value} is used twice, by {name} and by {name2}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Labelwert {value} wird zweimal verwendet, von {name} und von {name2}.</translation>
     </message>
     <message>
         <source>Labels must be integers; these are {dtype}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Labels müssen ganze Zahlen sein; diese sind {dtype}.</translation>
     </message>
     <message>
         <source>Labels must lie between 0 and {max_value}; these range from {low} to {high}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Labels müssen zwischen 0 und {max_value} liegen; diese reichen von {low} bis {high}.</translation>
     </message>
     <message>
         <source>Leave words out, or list all models without a filter.</source>
-        <translation type="unfinished"></translation>
+        <translation>Lassen Sie Wörter weg oder listen Sie alle Modelle ohne Filter auf.</translation>
     </message>
     <message>
         <source>Located by {name}: a box of {millimetres} mm, {share} of the image.</source>
-        <translation type="unfinished"></translation>
+        <translation>Lage gefunden mit {name}: ein Quader von {millimetres} mm, {share} des Bildes.</translation>
     </message>
     <message>
         <source>Memory ran out while the result was loaded. Close other programs or scenes, and run again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Speicher reichte nicht, um das Ergebnis zu laden. Schließen Sie andere Programme oder Szenen und starten Sie noch einmal.</translation>
     </message>
     <message>
         <source>Memory ran out with the {current}, which is the smallest way to run this model ({cause}). Close other programs, use a machine with more memory, or use a model with a smaller patch.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Speicher reichte nicht für: {current}. Sparsamer lässt sich dieses Modell nicht ausführen ({cause}). Schließen Sie andere Programme, verwenden Sie einen Rechner mit mehr Speicher oder ein Modell mit kleinerem Patch.</translation>
     </message>
     <message>
         <source>Memory ran out. Close other programs or crop the image.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Speicher reichte nicht. Schließen Sie andere Programme oder schneiden Sie das Bild zu.</translation>
     </message>
     <message>
         <source>No Python interpreter was found for the segmentation. Name one (python=...).</source>
-        <translation type="unfinished"></translation>
+        <translation>Für die Segmentierung wurde kein Python-Interpreter gefunden. Geben Sie einen an (python=...).</translation>
     </message>
     <message>
         <source>No class was named that one of the models could find. Name a class of the models, or leave the classes out to keep all.</source>
-        <translation type="unfinished"></translation>
+        <translation>Keine der genannten Klassen kann eines der Modelle finden. Nennen Sie eine Klasse der Modelle oder lassen Sie die Klassen weg, um alle zu behalten.</translation>
     </message>
     <message>
         <source>No label has the value {value}; {extent}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Kein Label hat den Wert {value}; {extent}.</translation>
     </message>
     <message>
         <source>No label is called {name}; {hint}</source>
-        <translation type="unfinished"></translation>
+        <translation>Kein Label heißt {name}; {hint}</translation>
     </message>
     <message>
         <source>No log could be written; please report it with the lines on standard error.</source>
-        <translation type="unfinished"></translation>
+        <translation>Kein Protokoll konnte geschrieben werden; bitte melden Sie den Fehler mit den Zeilen der Standardfehlerausgabe.</translation>
     </message>
     <message>
         <source>No model fits.</source>
-        <translation type="unfinished"></translation>
+        <translation>Kein Modell passt.</translation>
     </message>
     <message>
         <source>No volume is selected. Select the volume to segment.</source>
-        <translation type="unfinished"></translation>
+        <translation>Kein Bild ist ausgewählt. Wählen Sie das Bild, das segmentiert werden soll.</translation>
     </message>
     <message>
         <source>None has the word {word}</source>
-        <translation type="unfinished"></translation>
+        <translation>In keinem kommt das Wort {word} vor</translation>
     </message>
     <message>
         <source>RGB values are 0 to 255, not {least} to {greatest}</source>
-        <translation type="unfinished"></translation>
+        <translation>RGB-Werte sind 0 bis 255, nicht {least} bis {greatest}</translation>
     </message>
     <message>
         <source>Rename {found}, whose value is 0, to 'background'.</source>
-        <translation type="unfinished"></translation>
+        <translation>Benennen Sie {found}, dessen Wert 0 ist, in 'background' um.</translation>
     </message>
     <message>
         <source>RescaleSlope is 0, which makes all voxels equal. Export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>RescaleSlope ist 0, also wären alle Voxel gleich. Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>Segment id {id} is used twice, by {name} and {name2}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Segment-ID {id} wird zweimal verwendet, von {name} und {name2}.</translation>
     </message>
     <message>
         <source>Segment {id} has no valid label value and colour ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>Segment {id} hat keinen gültigen Labelwert und keine gültige Farbe ({error}).</translation>
     </message>
     <message>
         <source>Segments were added to {value} during the run, so the result is in {name}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Während des Laufs kamen Segmente zu {value} hinzu, deshalb ist das Ergebnis in {name}.</translation>
     </message>
     <message>
         <source>Several labels are called {name}: give a label value instead, {values}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Mehrere Labels heißen {name}: Geben Sie stattdessen einen Labelwert an, {values}.</translation>
     </message>
     <message>
         <source>Size {size} or spacing {spacing} is not positive along every axis.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Größe {size} oder der Voxelabstand {spacing} ist nicht entlang jeder Achse positiv.</translation>
     </message>
     <message>
         <source>The DICOM files of {value} are not in Slicer's DICOM database any more, and a DICOM segmentation refers to them. Import them again in the module DICOM, or save .seg.nrrd.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die DICOM-Dateien von {value} sind nicht mehr in der DICOM-Datenbank von Slicer, und eine DICOM-Segmentierung verweist auf sie. Importieren Sie sie im Modul DICOM noch einmal oder speichern Sie .seg.nrrd.</translation>
     </message>
     <message>
         <source>The Python of the segmentation lacks the package {missing}. Install ClassScaleSeg's dependencies.</source>
-        <translation type="unfinished"></translation>
+        <translation>Dem Python der Segmentierung fehlt das Paket {missing}. Installieren Sie die Abhängigkeiten von ClassScaleSeg.</translation>
     </message>
     <message>
         <source>The Python package psutil is not installed, and segmentation needs it. Install ClassScaleSeg's dependencies; in Slicer, press Apply once, or call ClassScaleSegLogic().installDependencies().</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Python-Paket psutil ist nicht installiert, und die Segmentierung braucht es. Installieren Sie die Abhängigkeiten von ClassScaleSeg; in Slicer drücken Sie einmal „Anwenden“ oder rufen ClassScaleSegLogic().installDependencies() auf.</translation>
     </message>
     <message>
         <source>The background cannot be located. Name other classes (--locate-classes).</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Lage des Hintergrunds kann nicht gesucht werden. Nennen Sie andere Klassen (--locate-classes).</translation>
     </message>
     <message>
         <source>The command</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Befehl</translation>
     </message>
     <message>
         <source>The contours of the structures take more than {most_bytes} GiB, too much for a structure set. Smooth them, choose fewer classes, or write .seg.dcm.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Konturen der Strukturen brauchen mehr als {most_bytes} GiB, zu viel für einen Strukturdatensatz. Glätten Sie sie, wählen Sie weniger Klassen oder schreiben Sie .seg.dcm.</translation>
     </message>
     <message>
         <source>The details are in {file}; please report it with that file.</source>
-        <translation type="unfinished"></translation>
+        <translation>Einzelheiten stehen in {file}; bitte melden Sie den Fehler mit dieser Datei.</translation>
     </message>
     <message>
         <source>The file from {address} has the SHA-256 {digest}, but {sha256} was expected. The file has been altered or replaced, and was not kept. Download it again; if that fails, tell the publishers of the model.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Datei von {address} hat die SHA-256 {digest}, erwartet wurde {sha256}. Die Datei wurde verändert oder ersetzt und deshalb nicht behalten. Laden Sie sie noch einmal herunter; hilft das nicht, wenden Sie sich an die Herausgeber des Modells.</translation>
     </message>
     <message>
         <source>The geometry does not span a volume: spacing {spacing}, origin {origin}, direction {direction}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Geometrie spannt kein Volumen auf: Voxelabstand {spacing}, Ursprung {origin}, Richtung {direction}.</translation>
     </message>
     <message>
         <source>The headers of {name} do not allow a DICOM segmentation ({error}). Write .seg.nrrd.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Header von {name} lassen keine DICOM-Segmentierung zu ({error}). Schreiben Sie .seg.nrrd.</translation>
     </message>
     <message>
         <source>The headers of {name} do not allow a structure set ({error}). Write .seg.nrrd.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Header von {name} lassen keinen Strukturdatensatz zu ({error}). Schreiben Sie .seg.nrrd.</translation>
     </message>
     <message>
         <source>The image</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Bild</translation>
     </message>
     <message>
         <source>The image has voxels that are NaN or infinite. Replace them first, for example with air.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Bild hat Voxel, die NaN oder unendlich sind. Ersetzen Sie sie zuerst, zum Beispiel durch Luft.</translation>
     </message>
     <message>
         <source>The image has {size} mm; what lies more than {size2} mm from its centre is background.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Bild hat {size} mm; was mehr als {size2} mm von seiner Mitte entfernt ist, wird Hintergrund.</translation>
     </message>
     <message>
         <source>The image has {value} dimensions; three are needed.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Bild hat {value} Dimensionen; drei sind nötig.</translation>
     </message>
     <message>
         <source>The image has {value} voxels, the geometry has {size}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Bild hat {value} Voxel, die Geometrie hat {size}.</translation>
     </message>
     <message>
         <source>The job and its options must be JSON objects.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Auftrag und seine Optionen müssen JSON-Objekte sein.</translation>
     </message>
     <message>
         <source>The label image</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Labelbild</translation>
     </message>
     <message>
         <source>The label map contains {listed}, which the label table does not name.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Label-Map enthält {listed}; in der Label-Tabelle fehlen dafür Namen.</translation>
     </message>
     <message>
         <source>The label table</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Label-Tabelle</translation>
     </message>
     <message>
         <source>The label table has no class besides the background; a DICOM segmentation needs one.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Label-Tabelle hat außer dem Hintergrund keine Klasse; eine DICOM-Segmentierung braucht eine.</translation>
     </message>
     <message>
         <source>The label table has no class besides the background; a structure set needs one.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Label-Tabelle hat außer dem Hintergrund keine Klasse; ein Strukturdatensatz braucht eine.</translation>
     </message>
     <message>
         <source>The low-rank head of these weights lacks {missing}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Low-Rank-Kopf dieser Gewichte hat kein {missing}.</translation>
     </message>
     <message>
         <source>The modalities are {modalities}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Modalitäten sind {modalities}.</translation>
     </message>
     <message>
         <source>The model needs {channels} volume(s), one per channel, and {volumes} are given.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Modell braucht {channels} Bilder, eines je Kanal; angegeben sind {volumes}.</translation>
     </message>
     <message>
         <source>The model was made for {made_for}, but this volume is {given}: expect a wrong result.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Modell ist für {made_for} gedacht, dieses Bild ist {given}: Rechnen Sie mit einem falschen Ergebnis.</translation>
     </message>
     <message>
         <source>The network of this model ends in a transposed convolution, so its {classes} classes are kept for each voxel: memory and time grow with the number of classes.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Netz dieses Modells endet in einer transponierten Faltung, daher werden alle {classes} Klassen für jedes Voxel gehalten: Speicher und Zeit wachsen mit der Zahl der Klassen.</translation>
     </message>
     <message>
         <source>The network's output is not finite. Either half precision overflowed, or the image's intensities are far from those that the model was trained on. Check the intensities, or use the CPU, which computes in single precision.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Ausgabe des Netzes ist nicht endlich. Entweder reichte die halbe Genauigkeit nicht, oder die Intensitäten des Bildes sind weit von denen des Trainings entfernt. Prüfen Sie die Intensitäten oder verwenden Sie die CPU, die mit einfacher Genauigkeit rechnet.</translation>
     </message>
     <message>
         <source>The orientation {directions} is not two perpendicular directions. Export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Ausrichtung {directions} besteht nicht aus zwei senkrechten Richtungen. Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>The parts of the low-rank head do not fit each other ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Teile des Low-Rank-Kopfs passen nicht zueinander ({error}).</translation>
     </message>
     <message>
         <source>The places of the slices are rounded: up to {away} mm away from a regular grid.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Orte der Schichten sind gerundet: bis zu {away} mm von einem regelmäßigen Gitter entfernt.</translation>
     </message>
     <message>
         <source>The region {value} contains no voxel of {value2}. Move or enlarge it, or select no region.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Region {value} enthält kein Voxel von {value2}. Verschieben oder vergrößern Sie sie, oder wählen Sie keine Region.</translation>
     </message>
     <message>
         <source>The result could not be shown ({name}: {error}). This is an error in the module. Please report it, with Slicer's error log (View &gt; Error Log).</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Ergebnis konnte nicht gezeigt werden ({name}: {error}). Das ist ein Fehler im Modul. Bitte melden Sie ihn mit dem Fehlerprotokoll von Slicer (Ansicht &gt; Fehlerprotokoll).</translation>
     </message>
     <message>
         <source>The result of a segmentation could not be shown</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Ergebnis einer Segmentierung konnte nicht gezeigt werden</translation>
     </message>
     <message>
         <source>The rolling basis needs {shape} GiB in {gettempdir} ({strerror}). Free some space there, or set the environment variable TMPDIR to another folder.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die rollende Basis braucht {shape} GiB in {gettempdir} ({strerror}). Schaffen Sie dort Platz oder setzen Sie die Umgebungsvariable TMPDIR auf einen anderen Ordner.</translation>
     </message>
     <message>
         <source>The segmentation crashed ({code}).</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Segmentierung ist abgestürzt ({code}).</translation>
     </message>
     <message>
         <source>The segmentation ended {value} (exit code {code}).</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Segmentierung endete, {value} (Exit-Code {code}).</translation>
     </message>
     <message>
         <source>The segmentation process failed without a message. See the log.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der Segmentierungsprozess schlug ohne Meldung fehl. Näheres steht im Protokoll.</translation>
     </message>
     <message>
         <source>The segmentation was cancelled. The scene was not changed.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Segmentierung wurde abgebrochen. Die Szene wurde nicht verändert.</translation>
     </message>
     <message>
         <source>The segmentation was killed ({code}), most likely by the system because memory ran out. Close other programs, crop the image, or set a memory limit.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Segmentierung wurde beendet ({code}), wahrscheinlich vom System, weil der Speicher nicht reichte. Schließen Sie andere Programme, schneiden Sie das Bild zu oder setzen Sie eine Speichergrenze.</translation>
     </message>
     <message>
         <source>The slices are tilted by {angle} degrees (gantry tilt). The result has the same geometry.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Schichten sind um {angle} Grad gekippt (Gantry-Neigung). Das Ergebnis hat dieselbe Geometrie.</translation>
     </message>
     <message>
         <source>The slices of {name} are up to {largest} mm from the origin, and DICOM has too few digits for contours there. Write .seg.nrrd.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Schichten von {name} sind bis zu {largest} mm vom Ursprung entfernt, und DICOM hat dort zu wenige Stellen für Konturen. Schreiben Sie .seg.nrrd.</translation>
     </message>
     <message>
         <source>The smallest way to run this model on this image takes {first}, more than the limit of {limit} GiB. Raise the limit, crop the image, or use a model with a smaller patch.</source>
-        <translation type="unfinished"></translation>
+        <translation>Am sparsamsten braucht dieses Modell für dieses Bild {first}, mehr als die Grenze von {limit} GiB. Erhöhen Sie die Grenze, schneiden Sie das Bild zu oder verwenden Sie ein Modell mit kleinerem Patch.</translation>
     </message>
     <message>
         <source>The steps between slices lie {angle} degrees from their normal: this is no volume.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Schritte zwischen den Schichten liegen {angle} Grad neben der Normalen: Das ist kein Volumen.</translation>
     </message>
     <message>
         <source>The temporary folder {parents} has {free} GB free, and about {need} GB are needed. Make room there, and run again.</source>
-        <translation type="unfinished"></translation>
+        <translation>Der temporäre Ordner {parents} hat {free} GB frei, etwa {need} GB werden gebraucht. Schaffen Sie dort Platz und starten Sie noch einmal.</translation>
     </message>
     <message>
         <source>The volume of {value} was removed from the scene, and a DICOM file refers to its series. Load it again and segment it, or save .seg.nrrd.</source>
-        <translation type="unfinished"></translation>
+        <translation>Das Bild zu {value} wurde aus der Szene entfernt, und eine DICOM-Datei verweist auf seine Serie. Laden und segmentieren Sie es noch einmal, oder speichern Sie .seg.nrrd.</translation>
     </message>
     <message>
         <source>The voxels are up to {spacing} mm long, {coarsest} times as long as the model's: small structures may be missed.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Voxel sind bis zu {spacing} mm lang, {coarsest}-mal so lang wie die des Modells: Kleine Strukturen können fehlen.</translation>
     </message>
     <message>
         <source>The {larger} would take {larger2}, more than may be used. Using the {first}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{larger} bräuchte {larger2}, mehr als verwendet werden darf. Stattdessen: {first}.</translation>
     </message>
     <message>
         <source>The {name} is {value}; it must be {must}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist {value}; es muss {must} sein.</translation>
     </message>
     <message>
         <source>The {what} has the shape {shape}, the geometry has {shape2} (z, y, x).</source>
-        <translation type="unfinished"></translation>
+        <translation>{what} hat die Form {shape}, die Geometrie {shape2} (z, y, x).</translation>
     </message>
     <message>
         <source>The {what} has the shape {shape}, the label map has the grid {shape2} (z, y, x).</source>
-        <translation type="unfinished"></translation>
+        <translation>{what} hat die Form {shape}, die Label-Map das Gitter {shape2} (z, y, x).</translation>
     </message>
     <message>
         <source>The {what} is {size}; it must be a number above 0.</source>
-        <translation type="unfinished"></translation>
+        <translation>{what} ist {size}; es muss eine Zahl über 0 sein.</translation>
     </message>
     <message>
         <source>There is no device {name} here. This torch ({version}) offers {available}</source>
-        <translation type="unfinished"></translation>
+        <translation>Ein Gerät {name} gibt es hier nicht. Dieses torch ({version}) bietet {available}</translation>
     </message>
     <message>
         <source>There is no option {unknown}. The options are {listed}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Eine Option {unknown} gibt es nicht. Die Optionen sind {listed}.</translation>
     </message>
     <message>
         <source>There is only one slice.</source>
-        <translation type="unfinished"></translation>
+        <translation>Es gibt nur eine Schicht.</translation>
     </message>
     <message>
         <source>These weights have no low-rank head: they are not from ClassScaleTrainer.</source>
-        <translation type="unfinished"></translation>
+        <translation>Diese Gewichte haben keinen Low-Rank-Kopf: Sie sind nicht von ClassScaleTrainer.</translation>
     </message>
     <message>
         <source>This job needs about {needed} GiB of memory, but only {free} GiB are free.</source>
-        <translation type="unfinished"></translation>
+        <translation>Dieser Auftrag braucht etwa {needed} GiB Speicher, aber nur {free} GiB sind frei.</translation>
     </message>
     <message>
         <source>To remove islands, the Python package connected-components-3d is needed, which nnunetv2 usually brings. Install it with: python -m pip install connected-components-3d</source>
-        <translation type="unfinished"></translation>
+        <translation>Um Inseln zu entfernen, wird das Python-Paket connected-components-3d gebraucht, das nnunetv2 meist mitbringt. Installieren Sie es mit: python -m pip install connected-components-3d</translation>
     </message>
     <message>
         <source>To write contours, the Python package contourpy is needed, which matplotlib usually brings. Install it with: python -m pip install contourpy</source>
-        <translation type="unfinished"></translation>
+        <translation>Um Konturen zu schreiben, wird das Python-Paket contourpy gebraucht, das matplotlib meist mitbringt. Installieren Sie es mit: python -m pip install contourpy</translation>
     </message>
     <message>
         <source>TotalSegmentator is not a medical device and not intended for clinical use.</source>
-        <translation type="unfinished"></translation>
+        <translation>TotalSegmentator ist kein Medizinprodukt und nicht für den klinischen Einsatz bestimmt.</translation>
     </message>
     <message>
         <source>UNet_base_num_features {base} and unet_max_num_features {most} must be whole numbers from 1 to {max_features}.</source>
-        <translation type="unfinished"></translation>
+        <translation>UNet_base_num_features {base} und unet_max_num_features {most} müssen ganze Zahlen von 1 bis {max_features} sein.</translation>
     </message>
     <message>
         <source>Without --{option} there are {count}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Ohne --{option} sind es {count}.</translation>
     </message>
     <message>
         <source>Without --{option} there is one.</source>
-        <translation type="unfinished"></translation>
+        <translation>Ohne --{option} ist es eines.</translation>
     </message>
     <message>
         <source>Write .seg.nrrd instead, or segment the DICOM series itself.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schreiben Sie stattdessen .seg.nrrd, oder segmentieren Sie die DICOM-Serie selbst.</translation>
     </message>
     <message>
         <source>a DICOM segmentation</source>
-        <translation type="unfinished"></translation>
+        <translation>eine DICOM-Segmentierung</translation>
     </message>
     <message>
         <source>a group of its 'weightsManifest' does not list 'paths' and 'weights'.</source>
-        <translation type="unfinished"></translation>
+        <translation>eine Gruppe von 'weightsManifest' nennt kein 'paths' und 'weights'.</translation>
     </message>
     <message>
         <source>a layer has no 'config': {layer}.</source>
-        <translation type="unfinished"></translation>
+        <translation>eine Schicht hat kein 'config': {layer}.</translation>
     </message>
     <message>
         <source>a number above 0 and at most {most}</source>
-        <translation type="unfinished"></translation>
+        <translation>eine Zahl über 0 und höchstens {most}</translation>
     </message>
     <message>
         <source>a number from 0 and at most {most}</source>
-        <translation type="unfinished"></translation>
+        <translation>eine Zahl ab 0 und höchstens {most}</translation>
     </message>
     <message>
         <source>a patch of {patch} would have {tokens} tokens; at most {max_tokens} are supported.</source>
-        <translation type="unfinished"></translation>
+        <translation>ein Patch von {patch} hätte {tokens} Tokens; höchstens {max_tokens} sind möglich.</translation>
     </message>
     <message>
         <source>a structure set</source>
-        <translation type="unfinished"></translation>
+        <translation>ein Strukturdatensatz</translation>
     </message>
     <message>
         <source>a tensor without a shape</source>
-        <translation type="unfinished"></translation>
+        <translation>ein Tensor ohne Form</translation>
     </message>
     <message>
         <source>a whole number above 0 and at most {most}</source>
-        <translation type="unfinished"></translation>
+        <translation>eine ganze Zahl über 0 und höchstens {most}</translation>
     </message>
     <message>
         <source>a whole number from 0 and at most {most}</source>
-        <translation type="unfinished"></translation>
+        <translation>eine ganze Zahl ab 0 und höchstens {most}</translation>
     </message>
     <message>
         <source>a {name} as a key</source>
-        <translation type="unfinished"></translation>
+        <translation>ein {name} als Schlüssel</translation>
     </message>
     <message>
         <source>about {device_bytes} GB of GPU memory and {host_bytes} GB of RAM</source>
-        <translation type="unfinished"></translation>
+        <translation>etwa {device_bytes} GB GPU-Speicher und {host_bytes} GB RAM</translation>
     </message>
     <message>
         <source>activation {activation} of {name} is not one of {activations}.</source>
-        <translation type="unfinished"></translation>
+        <translation>activation {activation} von {name} ist keine von {activations}.</translation>
     </message>
     <message>
         <source>appears twice</source>
-        <translation type="unfinished"></translation>
+        <translation>kommt zweimal vor</translation>
     </message>
     <message>
         <source>architecture {value} is not supported. Use {listed} of {package}, SegResNetDS of {monai}, or the MeshNet of Brainchop. Another network would have to end in a convolution with a kernel of 1, or in a transposed one whose kernel is its stride, and be added to ClassScaleSegLib/models/networks.py.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Architektur {value} wird nicht unterstützt. Verwenden Sie {listed} aus {package}, SegResNetDS aus {monai} oder das MeshNet von Brainchop. Ein anderes Netz müsste mit einer Faltung mit Kern 1 enden oder mit einer transponierten, deren Kern ihre Schrittweite ist, und in ClassScaleSegLib/models/networks.py eingetragen werden.</translation>
     </message>
     <message>
         <source>as stored</source>
-        <translation type="unfinished"></translation>
+        <translation>wie gespeichert</translation>
     </message>
     <message>
         <source>because it was interrupted from outside</source>
-        <translation type="unfinished"></translation>
+        <translation>weil sie von außen unterbrochen wurde</translation>
     </message>
     <message>
         <source>because its command line was not understood</source>
-        <translation type="unfinished"></translation>
+        <translation>weil die Befehlszeile nicht verstanden wurde</translation>
     </message>
     <message>
         <source>because memory ran out</source>
-        <translation type="unfinished"></translation>
+        <translation>weil der Speicher nicht reichte</translation>
     </message>
     <message>
         <source>because of a label table or a class name</source>
-        <translation type="unfinished"></translation>
+        <translation>wegen einer Label-Tabelle oder eines Klassennamens</translation>
     </message>
     <message>
         <source>because of an error</source>
-        <translation type="unfinished"></translation>
+        <translation>wegen eines Fehlers</translation>
     </message>
     <message>
         <source>because the image cannot be used</source>
-        <translation type="unfinished"></translation>
+        <translation>weil das Bild nicht verwendet werden kann</translation>
     </message>
     <message>
         <source>because the model cannot be used</source>
-        <translation type="unfinished"></translation>
+        <translation>weil das Modell nicht verwendet werden kann</translation>
     </message>
     <message>
         <source>because the result cannot be written</source>
-        <translation type="unfinished"></translation>
+        <translation>weil das Ergebnis nicht geschrieben werden kann</translation>
     </message>
     <message>
         <source>blocks_down {levels} must have 2 to {max_levels} levels.</source>
-        <translation type="unfinished"></translation>
+        <translation>blocks_down {levels} muss 2 bis {max_levels} Ebenen haben.</translation>
     </message>
     <message>
         <source>blocks_up {blocks_up} must have {levels} numbers.</source>
-        <translation type="unfinished"></translation>
+        <translation>blocks_up {blocks_up} muss {levels} Zahlen haben.</translation>
     </message>
     <message>
         <source>choose one by its configuration or its path</source>
-        <translation type="unfinished"></translation>
+        <translation>wählen Sie eines nach Konfiguration oder Pfad</translation>
     </message>
     <message>
         <source>class {value} has no name, or a colour that is not three numbers of 0 to 255.</source>
-        <translation type="unfinished"></translation>
+        <translation>Klasse {value} hat keinen Namen oder eine Farbe, die nicht aus drei Zahlen von 0 bis 255 besteht.</translation>
     </message>
     <message>
         <source>clean_classes (--clean-classes) needs smooth (--smooth) or remove_islands (--remove-islands).</source>
-        <translation type="unfinished"></translation>
+        <translation>clean_classes (--clean-classes) braucht smooth (--smooth) oder remove_islands (--remove-islands).</translation>
     </message>
     <message>
         <source>colours of {kind}</source>
-        <translation type="unfinished"></translation>
+        <translation>Farben von {kind}</translation>
     </message>
     <message>
         <source>confidence map</source>
-        <translation type="unfinished"></translation>
+        <translation>Konfidenzkarte</translation>
     </message>
     <message>
         <source>configuration {name} cannot be read, not even as plans written before nnU-Net 2.5 ({name2}: {error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Konfiguration {name} kann nicht gelesen werden, auch nicht als Pläne aus der Zeit vor nnU-Net 2.5 ({name2}: {error}).</translation>
     </message>
     <message>
         <source>configuration {name} inherits from itself.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Konfiguration {name} erbt von sich selbst.</translation>
     </message>
     <message>
         <source>configuration {name} is a cascade: it needs the segmentation of {previous_stage} as input, which is not supported. Use a single-stage configuration.</source>
-        <translation type="unfinished"></translation>
+        <translation>Die Konfiguration {name} ist eine Kaskade: Sie braucht die Segmentierung von {previous_stage} als Eingabe, und das wird nicht unterstützt. Verwenden Sie eine einstufige Konfiguration.</translation>
     </message>
     <message>
         <source>dataset.json names {classes} classes, but {heads} are predicted.</source>
-        <translation type="unfinished"></translation>
+        <translation>dataset.json nennt {classes} Klassen, aber {heads} werden vorhergesagt.</translation>
     </message>
     <message>
         <source>did you mean {word}?</source>
-        <translation type="unfinished"></translation>
+        <translation>meinten Sie {word}?</translation>
     </message>
     <message>
         <source>dilations of {name}</source>
-        <translation type="unfinished"></translation>
+        <translation>dilations von {name}</translation>
     </message>
     <message>
         <source>dilations {dilations} of {name} must be a list of 1 to {max_layers} numbers.</source>
-        <translation type="unfinished"></translation>
+        <translation>dilations {dilations} von {name} muss eine Liste von 1 bis {max_layers} Zahlen sein.</translation>
     </message>
     <message>
         <source>dilations {dilations} of {name} must be one number for each layer.</source>
-        <translation type="unfinished"></translation>
+        <translation>dilations {dilations} von {name} muss eine Zahl für jede Schicht haben.</translation>
     </message>
     <message>
         <source>does not grow</source>
-        <translation type="unfinished"></translation>
+        <translation>wächst nicht</translation>
     </message>
     <message>
         <source>each of its 'files' must have its own 'size' and 'sha256'.</source>
-        <translation type="unfinished"></translation>
+        <translation>jede der 'files' muss ihre eigene 'size' und 'sha256' haben.</translation>
     </message>
     <message>
         <source>embed_dim {width} must be divisible by eva_numheads {heads}, and with use_rot_pos_emb by 6 times as much.</source>
-        <translation type="unfinished"></translation>
+        <translation>embed_dim {width} muss durch eva_numheads {heads} teilbar sein, mit use_rot_pos_emb durch das Sechsfache.</translation>
     </message>
     <message>
         <source>features of {name} is {features}; a whole number up to {max_features} was expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>features von {name} ist {features}; erwartet wird eine ganze Zahl bis {max_features}.</translation>
     </message>
     <message>
         <source>fold_{fold} has {names}</source>
-        <translation type="unfinished"></translation>
+        <translation>fold_{fold} hat {names}</translation>
     </message>
     <message>
         <source>frame {frame} of {name}</source>
-        <translation type="unfinished"></translation>
+        <translation>Frame {frame} von {name}</translation>
     </message>
     <message>
         <source>has a compression that is not supported (only stored and deflated are)</source>
-        <translation type="unfinished"></translation>
+        <translation>hat eine nicht unterstützte Kompression (nur „stored“ und „deflated“ werden unterstützt)</translation>
     </message>
     <message>
         <source>has a different size than it declares</source>
-        <translation type="unfinished"></translation>
+        <translation>hat eine andere Größe als angegeben</translation>
     </message>
     <message>
         <source>has an absolute path, a drive or a backslash</source>
-        <translation type="unfinished"></translation>
+        <translation>hat einen absoluten Pfad, ein Laufwerk oder einen Backslash</translation>
     </message>
     <message>
         <source>has an intercept without a valid slope, which ITK adds and nibabel does not</source>
-        <translation type="unfinished"></translation>
+        <translation>hat einen Achsenabschnitt ohne gültige Steigung, den ITK addiert und nibabel nicht</translation>
     </message>
     <message>
         <source>identifier (SOPInstanceUID)</source>
-        <translation type="unfinished"></translation>
+        <translation>Kennung (SOPInstanceUID)</translation>
     </message>
     <message>
         <source>in 'labels', names and values are exchanged. Write {example}.</source>
-        <translation type="unfinished"></translation>
+        <translation>in 'labels' sind Namen und Werte vertauscht. Schreiben Sie {example}.</translation>
     </message>
     <message>
         <source>in a temporary file</source>
-        <translation type="unfinished"></translation>
+        <translation>in einer temporären Datei</translation>
     </message>
     <message>
         <source>in main memory</source>
-        <translation type="unfinished"></translation>
+        <translation>im Arbeitsspeicher</translation>
     </message>
     <message>
         <source>in the folder {place}</source>
-        <translation type="unfinished"></translation>
+        <translation>im Ordner {place}</translation>
     </message>
     <message>
         <source>init_values {init_values} must be a number, or null.</source>
-        <translation type="unfinished"></translation>
+        <translation>init_values {init_values} muss eine Zahl oder null sein.</translation>
     </message>
     <message>
         <source>input_shape {input_shape} is not the patch_size {patch}.</source>
-        <translation type="unfinished"></translation>
+        <translation>input_shape {input_shape} ist nicht die patch_size {patch}.</translation>
     </message>
     <message>
         <source>is a link or a device</source>
-        <translation type="unfinished"></translation>
+        <translation>ist ein Link oder ein Gerät</translation>
     </message>
     <message>
         <source>is encrypted</source>
-        <translation type="unfinished"></translation>
+        <translation>ist verschlüsselt</translation>
     </message>
     <message>
         <source>is one</source>
-        <translation type="unfinished"></translation>
+        <translation>ist eines</translation>
     </message>
     <message>
         <source>it ended after {done} of {total} bytes</source>
-        <translation type="unfinished"></translation>
+        <translation>es endete nach {done} von {total} Bytes</translation>
     </message>
     <message>
         <source>it is a localizer</source>
-        <translation type="unfinished"></translation>
+        <translation>sie ist ein Localizer</translation>
     </message>
     <message>
         <source>it is no image</source>
-        <translation type="unfinished"></translation>
+        <translation>sie ist kein Bild</translation>
     </message>
     <message>
         <source>it must have either an 'address' or a 'file' or 'files'.</source>
-        <translation type="unfinished"></translation>
+        <translation>es muss entweder 'address' oder 'file' oder 'files' haben.</translation>
     </message>
     <message>
         <source>its 'weightsManifest' does not list {missing}.</source>
-        <translation type="unfinished"></translation>
+        <translation>'weightsManifest' nennt {missing} nicht.</translation>
     </message>
     <message>
         <source>its 'weightsManifest' lists {name}, which no layer has, or lists it twice.</source>
-        <translation type="unfinished"></translation>
+        <translation>'weightsManifest' nennt {name}, das keine Schicht hat, oder nennt es zweimal.</translation>
     </message>
     <message>
         <source>its images have no position</source>
-        <translation type="unfinished"></translation>
+        <translation>ihre Bilder haben keine Position</translation>
     </message>
     <message>
         <source>its input has the shape {shape}; models of Brainchop take {value}, one channel of the whole head.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Eingabe hat die Form {shape}; Modelle von Brainchop nehmen {value}, einen Kanal des ganzen Kopfes.</translation>
     </message>
     <message>
         <source>its input must be the first layer, and its output the last one, and no other.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Eingabe muss die erste Schicht sein und die Ausgabe die letzte, und keine andere.</translation>
     </message>
     <message>
         <source>its last layer must be a convolution with a kernel of 1 and no activation, after others.</source>
-        <translation type="unfinished"></translation>
+        <translation>die letzte Schicht muss eine Faltung mit Kern 1 und ohne Aktivierung sein, nach anderen.</translation>
     </message>
     <message>
         <source>its network, SegResNetDS, needs the package monai ({error}): run `pip install monai`.</source>
-        <translation type="unfinished"></translation>
+        <translation>das Netz, SegResNetDS, braucht das Paket monai ({error}): Führen Sie `pip install monai` aus.</translation>
     </message>
     <message>
         <source>its network, {name}, is not part of the installed dynamic-network-architectures: run `pip install --upgrade dynamic-network-architectures`.</source>
-        <translation type="unfinished"></translation>
+        <translation>das Netz, {name}, gehört nicht zu den installierten dynamic-network-architectures: Führen Sie `pip install --upgrade dynamic-network-architectures` aus.</translation>
     </message>
     <message>
         <source>its network, {name}, needs packages that are missing ({error}): run `pip install --upgrade dynamic-network-architectures timm einops`.</source>
-        <translation type="unfinished"></translation>
+        <translation>das Netz, {name}, braucht Pakete, die fehlen ({error}): Führen Sie `pip install --upgrade dynamic-network-architectures timm einops` aus.</translation>
     </message>
     <message>
         <source>its weights would have {total} bytes. At most {max_weights} are read.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Gewichte hätten {total} Bytes. Höchstens {max_weights} werden gelesen.</translation>
     </message>
     <message>
         <source>kernel_sizes {kernels} must be odd.</source>
-        <translation type="unfinished"></translation>
+        <translation>kernel_sizes {kernels} müssen ungerade sein.</translation>
     </message>
     <message>
         <source>kind (SOPClassUID)</source>
-        <translation type="unfinished"></translation>
+        <translation>Art (SOPClassUID)</translation>
     </message>
     <message>
         <source>label map</source>
-        <translation type="unfinished"></translation>
+        <translation>Label-Map</translation>
     </message>
     <message>
         <source>label value {value} was used before, by {before}.</source>
-        <translation type="unfinished"></translation>
+        <translation>der Labelwert {value} wurde schon verwendet, von {before}.</translation>
     </message>
     <message>
         <source>label values must lie between 0 and {max_value}.</source>
-        <translation type="unfinished"></translation>
+        <translation>Labelwerte müssen zwischen 0 und {max_value} liegen.</translation>
     </message>
     <message>
         <source>label {value}, which the model does not give</source>
-        <translation type="unfinished"></translation>
+        <translation>das Label {value}, das das Modell nicht liefert</translation>
     </message>
     <message>
         <source>labels must be 0 to {listed} without gaps, as nnU-Net's network predicts them.</source>
-        <translation type="unfinished"></translation>
+        <translation>Labels müssen lückenlos 0 bis {listed} sein, wie das Netz von nnU-Net sie vorhersagt.</translation>
     </message>
     <message>
         <source>layer {name} has filters {filters}; 1 to {max_filters} were expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name} hat filters {filters}; erwartet wurden 1 bis {max_filters}.</translation>
     </message>
     <message>
         <source>layer {name} has kernel_size {kernel}; odd numbers were expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name} hat kernel_size {kernel}; erwartet wurden ungerade Zahlen.</translation>
     </message>
     <message>
         <source>layer {name} has use_bias {bias}; true or false is expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name} hat use_bias {bias}; erwartet wird true oder false.</translation>
     </message>
     <message>
         <source>layer {name} has {filters} filters and the activation {activation}; the first layer has {filters2} and {activation2}. They must be the same.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name} hat {filters} Filter und die Aktivierung {activation}; die erste Schicht hat {filters2} und {activation2}. Sie müssen gleich sein.</translation>
     </message>
     <message>
         <source>layer {name} has {key} {key2}; {allowed} is expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name} hat {key} {key2}; erwartet wird {allowed}.</translation>
     </message>
     <message>
         <source>layer {name} has {key} {value}; three numbers of 1 to {largest} were expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name} hat {key} {value}; erwartet wurden drei Zahlen von 1 bis {largest}.</translation>
     </message>
     <message>
         <source>layer {name} is not given what the layer before it returns, and only that.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name} bekommt nicht genau das, was die Schicht davor liefert.</translation>
     </message>
     <message>
         <source>layer {name} is of the class {kind}; only {known} are read. Batch normalisation must be merged into the convolutions, and padding must be that of a convolution ('same').</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name} ist von der Klasse {kind}; nur {known} werden gelesen. Batch-Normierung muss in die Faltungen eingerechnet sein, und Auffüllen muss das einer Faltung sein ('same').</translation>
     </message>
     <message>
         <source>layer {name} must have a kernel of 3 x 3 x 3 and one dilation for all axes.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name} muss einen Kern von 3 x 3 x 3 und eine Dilatation für alle Achsen haben.</translation>
     </message>
     <message>
         <source>layer {name}: after a layer whose name ends so, Brainchop's own code normalises the channels. Such models are not supported.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name}: Nach einer Schicht, deren Name so endet, normiert Brainchop selbst die Kanäle. Solche Modelle werden nicht unterstützt.</translation>
     </message>
     <message>
         <source>layer {name}: an activation must follow a convolution that has none.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name}: Eine Aktivierung muss einer Faltung folgen, die keine hat.</translation>
     </message>
     <message>
         <source>layer {name}: the first layer, and no other, must be an InputLayer.</source>
-        <translation type="unfinished"></translation>
+        <translation>Schicht {name}: Die erste Schicht und keine andere muss ein InputLayer sein.</translation>
     </message>
     <message>
         <source>leads out of the zip</source>
-        <translation type="unfinished"></translation>
+        <translation>führt aus der Zip-Datei hinaus</translation>
     </message>
     <message>
         <source>leaves open where its voxels are: its header can be understood in two ways{distance}</source>
-        <translation type="unfinished"></translation>
+        <translation>lässt offen, wo die Voxel liegen: Der Header lässt sich auf zwei Arten verstehen{distance}</translation>
     </message>
     <message>
         <source>locate_classes and locate_margin (--locate-classes, --locate-margin) need a model that locates: locate_with (--locate-with).</source>
-        <translation type="unfinished"></translation>
+        <translation>locate_classes und locate_margin (--locate-classes, --locate-margin) brauchen ein Modell, das die Lage findet: locate_with (--locate-with).</translation>
     </message>
     <message>
         <source>locate_with is {locate_with}; it must be a model, as open_model returns it.</source>
-        <translation type="unfinished"></translation>
+        <translation>locate_with ist {locate_with}; es muss ein Modell sein, wie open_model es liefert.</translation>
     </message>
     <message>
         <source>look-up table</source>
-        <translation type="unfinished"></translation>
+        <translation>Farbtabelle</translation>
     </message>
     <message>
         <source>mlp_ratio {mlp_ratio} must be a number above 0, at most {max_ratio}.</source>
-        <translation type="unfinished"></translation>
+        <translation>mlp_ratio {mlp_ratio} muss eine Zahl über 0 sein, höchstens {max_ratio}.</translation>
     </message>
     <message>
         <source>more than one voxel</source>
-        <translation type="unfinished"></translation>
+        <translation>mehr als ein Voxel</translation>
     </message>
     <message>
         <source>n_conv_per_stage_encoder {blocks} must be a list of at most {max_stages} numbers.</source>
-        <translation type="unfinished"></translation>
+        <translation>n_conv_per_stage_encoder {blocks} muss eine Liste von höchstens {max_stages} Zahlen sein.</translation>
     </message>
     <message>
         <source>n_stages is {stages}; 2 to {max_stages} were expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>n_stages ist {stages}; erwartet wurden 2 bis {max_stages}.</translation>
     </message>
     <message>
         <source>name the folder of one, such as {source}, or {way}</source>
-        <translation type="unfinished"></translation>
+        <translation>geben Sie den Ordner von einem an, etwa {source}, oder {way}</translation>
     </message>
     <message>
         <source>network on the {where}, rolling basis {ring}</source>
-        <translation type="unfinished"></translation>
+        <translation>Netz {where}, rollende Basis {ring}</translation>
     </message>
     <message>
         <source>no fold</source>
-        <translation type="unfinished"></translation>
+        <translation>kein Fold</translation>
     </message>
     <message>
         <source>no label {value}</source>
-        <translation type="unfinished"></translation>
+        <translation>kein Label {value}</translation>
     </message>
     <message>
         <source>no modality</source>
-        <translation type="unfinished"></translation>
+        <translation>keine Modalität</translation>
     </message>
     <message>
         <source>no trainer of nnU-Net builds this {name}: nnU-Net takes the size of a Primus from its trainers, and not from the plans. Export a bundle instead.</source>
-        <translation type="unfinished"></translation>
+        <translation>kein Trainer von nnU-Net baut dieses {name}: nnU-Net nimmt die Größe eines Primus von seinen Trainern, nicht aus den Plänen. Exportieren Sie stattdessen ein Paket.</translation>
     </message>
     <message>
         <source>nonlin {nonlin} is not one of {nonlinearities} of torch.nn.</source>
-        <translation type="unfinished"></translation>
+        <translation>nonlin {nonlin} ist keine von {nonlinearities} aus torch.nn.</translation>
     </message>
     <message>
         <source>normalize_mode {unknown} is not one of {kinds}.</source>
-        <translation type="unfinished"></translation>
+        <translation>normalize_mode {unknown} ist keines von {kinds}.</translation>
     </message>
     <message>
         <source>not exactly one model {configuration}</source>
-        <translation type="unfinished"></translation>
+        <translation>nicht genau ein Modell {configuration}</translation>
     </message>
     <message>
         <source>not known</source>
-        <translation type="unfinished"></translation>
+        <translation>nicht bekannt</translation>
     </message>
     <message>
         <source>not stated</source>
@@ -1549,1427 +1565,1423 @@
     </message>
     <message>
         <source>number of values in a pixel</source>
-        <translation type="unfinished"></translation>
+        <translation>Zahl der Werte je Pixel</translation>
     </message>
     <message>
         <source>on the GPU</source>
-        <translation type="unfinished"></translation>
+        <translation>auf der GPU</translation>
     </message>
     <message>
         <source>orientation (ImageOrientationPatient)</source>
-        <translation type="unfinished"></translation>
+        <translation>Ausrichtung (ImageOrientationPatient)</translation>
     </message>
     <message>
         <source>patch_embed_size {block} does not fit {name}, whose tokens have {wanted}.</source>
-        <translation type="unfinished"></translation>
+        <translation>patch_embed_size {block} passt nicht zu {name}, dessen Tokens {wanted} haben.</translation>
     </message>
     <message>
         <source>patch_embed_size {block} must be three powers of 2, at most {max_block}.</source>
-        <translation type="unfinished"></translation>
+        <translation>patch_embed_size {block} muss aus drei Zweierpotenzen bestehen, höchstens {max_block}.</translation>
     </message>
     <message>
         <source>patch_size {patch} must be a multiple of {factor} along axis {axis}.</source>
-        <translation type="unfinished"></translation>
+        <translation>patch_size {patch} muss entlang der Achse {axis} ein Vielfaches von {factor} sein.</translation>
     </message>
     <message>
         <source>patch_size {patch} must be two or three whole numbers, at most {max_patch_voxels} voxels.</source>
-        <translation type="unfinished"></translation>
+        <translation>patch_size {patch} muss aus zwei oder drei ganzen Zahlen bestehen, höchstens {max_patch_voxels} Voxel.</translation>
     </message>
     <message>
         <source>patch_size {size} is not divisible by the product of the strides {per_stage}.</source>
-        <translation type="unfinished"></translation>
+        <translation>patch_size {size} ist nicht durch das Produkt der Schrittweiten {per_stage} teilbar.</translation>
     </message>
     <message>
         <source>patch_size {size} is not divisible by {side}, the size of a token of {name}: it cannot have been trained so. Train with a patch of multiples of it.</source>
-        <translation type="unfinished"></translation>
+        <translation>patch_size {size} ist nicht durch {side} teilbar, die Größe eines Tokens von {name}: So kann es nicht trainiert worden sein. Trainieren Sie mit einem Patch aus Vielfachen davon.</translation>
     </message>
     <message>
         <source>pixel spacing</source>
-        <translation type="unfinished"></translation>
+        <translation>Pixelabstand</translation>
     </message>
     <message>
         <source>pixel spacing (PixelSpacing)</source>
-        <translation type="unfinished"></translation>
+        <translation>Pixelabstand (PixelSpacing)</translation>
     </message>
     <message>
         <source>position (ImagePositionPatient)</source>
-        <translation type="unfinished"></translation>
+        <translation>Position (ImagePositionPatient)</translation>
     </message>
     <message>
         <source>resolution {resolution} must be three positive numbers (mm).</source>
-        <translation type="unfinished"></translation>
+        <translation>resolution {resolution} muss aus drei positiven Zahlen bestehen (mm).</translation>
     </message>
     <message>
         <source>series (SeriesInstanceUID)</source>
-        <translation type="unfinished"></translation>
+        <translation>Serie (SeriesInstanceUID)</translation>
     </message>
     <message>
         <source>several models</source>
-        <translation type="unfinished"></translation>
+        <translation>mehrere Modelle</translation>
     </message>
     <message>
         <source>smallest island</source>
-        <translation type="unfinished"></translation>
+        <translation>kleinste Insel</translation>
     </message>
     <message>
         <source>spacing {spacing} must be {patch} positive numbers (mm).</source>
-        <translation type="unfinished"></translation>
+        <translation>spacing {spacing} muss aus {patch} positiven Zahlen bestehen (mm).</translation>
     </message>
     <message>
         <source>study (StudyInstanceUID)</source>
-        <translation type="unfinished"></translation>
+        <translation>Studie (StudyInstanceUID)</translation>
     </message>
     <message>
         <source>the activation {value} is not a name.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Aktivierung {value} ist kein Name.</translation>
     </message>
     <message>
         <source>the architecture cannot be built ({name}: {error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>die Architektur kann nicht gebaut werden ({name}: {error}).</translation>
     </message>
     <message>
         <source>the architecture cannot be built: {key} {value} must be {count} whole number(s).</source>
-        <translation type="unfinished"></translation>
+        <translation>die Architektur kann nicht gebaut werden: {key} {value} muss aus {count} ganzen Zahlen bestehen.</translation>
     </message>
     <message>
         <source>the architecture cannot be built: {name} may not be given {key} in plans, only {known}.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Architektur kann nicht gebaut werden: {key} darf in Plänen für {name} nicht stehen, nur {known}.</translation>
     </message>
     <message>
         <source>the channels of the first stage are {first}; 1 to {max_features} were expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Kanäle der ersten Stufe sind {first}; erwartet wurden 1 bis {max_features}.</translation>
     </message>
     <message>
         <source>the disk took only part of the file</source>
-        <translation type="unfinished"></translation>
+        <translation>der Datenträger nahm nur einen Teil der Datei an</translation>
     </message>
     <message>
         <source>the entry {key} is missing or not valid.</source>
-        <translation type="unfinished"></translation>
+        <translation>der Eintrag {key} fehlt oder ist ungültig.</translation>
     </message>
     <message>
         <source>the first line has more than one column {column}.</source>
-        <translation type="unfinished"></translation>
+        <translation>die erste Zeile hat mehr als eine Spalte {column}.</translation>
     </message>
     <message>
         <source>the first line has no column {column}; it has {found}. A label table is a CSV file with the columns LabelValue and Name, separated by commas, such as a colour table that 3D Slicer writes.</source>
-        <translation type="unfinished"></translation>
+        <translation>die erste Zeile hat keine Spalte {column}, sondern {found}. Eine Label-Tabelle ist eine CSV-Datei mit den Spalten LabelValue und Name, durch Kommas getrennt, wie eine Farbtabelle von 3D Slicer.</translation>
     </message>
     <message>
         <source>the intensity properties of channel {channel} lack one of {wanted}.</source>
-        <translation type="unfinished"></translation>
+        <translation>den Intensitätseigenschaften von Kanal {channel} fehlt eine von {wanted}.</translation>
     </message>
     <message>
         <source>the items of a {name}</source>
-        <translation type="unfinished"></translation>
+        <translation>die Elemente eines {name}</translation>
     </message>
     <message>
         <source>the label value {entry} is not a whole number.</source>
-        <translation type="unfinished"></translation>
+        <translation>der Labelwert {entry} ist keine ganze Zahl.</translation>
     </message>
     <message>
         <source>the labels cannot be used ({name}: {error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>die Labels sind nicht verwendbar ({name}: {error}).</translation>
     </message>
     <message>
         <source>the labels of dataset.json cannot be used ({name}: {error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>die Labels von dataset.json sind nicht verwendbar ({name}: {error}).</translation>
     </message>
     <message>
         <source>the layer {stage}0 has {bias} channels, but nnU-Net's would have {width}.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Schicht {stage}0 hat {bias} Kanäle, bei nnU-Net wären es {width}.</translation>
     </message>
     <message>
         <source>the manifest of this bundle</source>
-        <translation type="unfinished"></translation>
+        <translation>das Manifest dieses Pakets</translation>
     </message>
     <message>
         <source>the name of a layer, {name}, is missing, not a plain name, or used twice.</source>
-        <translation type="unfinished"></translation>
+        <translation>der Name einer Schicht, {name}, fehlt, ist kein einfacher Name oder kommt zweimal vor.</translation>
     </message>
     <message>
         <source>the network would have {parameters} parameters. At most {max_parameters} are built.</source>
-        <translation type="unfinished"></translation>
+        <translation>das Netz hätte {parameters} Parameter. Höchstens {max_parameters} werden gebaut.</translation>
     </message>
     <message>
         <source>the result is not finite</source>
-        <translation type="unfinished"></translation>
+        <translation>das Ergebnis ist nicht endlich</translation>
     </message>
     <message>
         <source>the server had nothing more to send</source>
-        <translation type="unfinished"></translation>
+        <translation>der Server hatte nichts mehr zu senden</translation>
     </message>
     <message>
         <source>the server sent a different range than requested, or a different file</source>
-        <translation type="unfinished"></translation>
+        <translation>der Server sandte einen anderen Abschnitt als angefordert oder eine andere Datei</translation>
     </message>
     <message>
         <source>the shape of its input, {shape}, must be [null, D, H, W, channels], with sides of 1 to {max_side}.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Form der Eingabe, {shape}, muss [null, D, H, W, channels] sein, mit Seiten von 1 bis {max_side}.</translation>
     </message>
     <message>
         <source>the state of a {name}</source>
-        <translation type="unfinished"></translation>
+        <translation>der Zustand eines {name}</translation>
     </message>
     <message>
         <source>the table has {value} labels from {value2} to {value3}</source>
-        <translation type="unfinished"></translation>
+        <translation>die Tabelle hat {value} Labels von {value2} bis {value3}</translation>
     </message>
     <message>
         <source>the table is empty</source>
-        <translation type="unfinished"></translation>
+        <translation>die Tabelle ist leer</translation>
     </message>
     <message>
         <source>the weights are in {value}; the plain name of a file beside it is expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Gewichte sind in {value}; erwartet wird der einfache Name einer Datei daneben.</translation>
     </message>
     <message>
         <source>the weights do not belong to plans.json: {aliases} is missing.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Gewichte gehören nicht zu plans.json: {aliases} fehlt.</translation>
     </message>
     <message>
         <source>the weights do not belong to plans.json: {foreign} is not part of the network.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Gewichte gehören nicht zu plans.json: {foreign} ist kein Teil des Netzes.</translation>
     </message>
     <message>
         <source>the weights do not fit: {fault}.</source>
-        <translation type="unfinished"></translation>
+        <translation>die Gewichte passen nicht: {fault}.</translation>
     </message>
     <message>
         <source>there are no folds</source>
-        <translation type="unfinished"></translation>
+        <translation>es gibt keine Folds</translation>
     </message>
     <message>
         <source>they have {found} classes, dataset.json has {shape}</source>
-        <translation type="unfinished"></translation>
+        <translation>sie haben {found} Klassen, dataset.json hat {shape}</translation>
     </message>
     <message>
         <source>they take {found} channels, dataset.json has {shape}</source>
-        <translation type="unfinished"></translation>
+        <translation>sie nehmen {found} Kanäle, dataset.json hat {shape}</translation>
     </message>
     <message>
         <source>transpose_backward {backward} is not the inverse of transpose_forward {forward}.</source>
-        <translation type="unfinished"></translation>
+        <translation>transpose_backward {backward} ist nicht die Umkehrung von transpose_forward {forward}.</translation>
     </message>
     <message>
         <source>transpose_forward {forward} is not a permutation of the axes 0, 1, 2.</source>
-        <translation type="unfinished"></translation>
+        <translation>transpose_forward {forward} ist keine Permutation der Achsen 0, 1, 2.</translation>
     </message>
     <message>
         <source>true or false</source>
-        <translation type="unfinished"></translation>
+        <translation>true oder false</translation>
     </message>
     <message>
         <source>two models have the {kind} {value}.</source>
-        <translation type="unfinished"></translation>
+        <translation>zwei Modelle haben {kind} {value}.</translation>
     </message>
     <message>
         <source>two parts would be kept under the same file name. Give them different ones.</source>
-        <translation type="unfinished"></translation>
+        <translation>zwei Teile kämen unter denselben Dateinamen. Geben Sie ihnen verschiedene.</translation>
     </message>
     <message>
         <source>upsample_mode {upsample_mode} of {name} is not supported, only 'deconv'.</source>
-        <translation type="unfinished"></translation>
+        <translation>upsample_mode {upsample_mode} von {name} wird nicht unterstützt, nur 'deconv'.</translation>
     </message>
     <message>
         <source>use_mask_for_norm {masks} must be true or false for each channel.</source>
-        <translation type="unfinished"></translation>
+        <translation>use_mask_for_norm {masks} muss für jeden Kanal true oder false sein.</translation>
     </message>
     <message>
         <source>whole body</source>
-        <translation type="unfinished"></translation>
+        <translation>ganzer Körper</translation>
     </message>
     <message>
         <source>without a result</source>
-        <translation type="unfinished"></translation>
+        <translation>ohne Ergebnis</translation>
     </message>
     <message>
         <source>{addresses} gave a different file than on {day} (SHA-256 {digest}, then {sha256}), so the new file was not kept. If you expected a change, delete {place} and download it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{addresses} lieferte eine andere Datei als am {day} (SHA-256 {digest}, damals {sha256}), deshalb wurde die neue nicht behalten. Wenn Sie eine Änderung erwartet haben, löschen Sie {place} und laden Sie noch einmal herunter.</translation>
     </message>
     <message>
         <source>{address} could not be reached, or the connection was lost ({error}). {have} bytes have arrived and are kept. Check the network and download again to get the rest, or get the file in another way and save it as {target}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{address} war nicht erreichbar, oder die Verbindung ist abgebrochen ({error}). {have} Bytes sind angekommen und bleiben erhalten. Prüfen Sie das Netz und laden Sie den Rest noch einmal herunter, oder besorgen Sie die Datei anders und speichern Sie sie als {target}.</translation>
     </message>
     <message>
         <source>{address} does not exist (status {status}): the file was moved or withdrawn. Look for its new address.</source>
-        <translation type="unfinished"></translation>
+        <translation>{address} existiert nicht (Status {status}): Die Datei wurde verschoben oder zurückgezogen. Suchen Sie die neue Adresse.</translation>
     </message>
     <message>
         <source>{address} has {declared} bytes, but {size} were expected: the file was replaced. If you trust the new one, add it as your own model: classscaleseg models add {address2}</source>
-        <translation type="unfinished"></translation>
+        <translation>{address} hat {declared} Bytes, erwartet wurden {size}: Die Datei wurde ersetzt. Wenn Sie der neuen vertrauen, fügen Sie sie als eigenes Modell hinzu: classscaleseg models add {address2}</translation>
     </message>
     <message>
         <source>{address} has {total} bytes, but at most {max_download} are downloaded. Get the file in another way.</source>
-        <translation type="unfinished"></translation>
+        <translation>{address} hat {total} Bytes, aber höchstens {max_download} werden heruntergeladen. Besorgen Sie die Datei anders.</translation>
     </message>
     <message>
         <source>{address} is not an address of a file. It must start with https:// or http:// and contain no space.</source>
-        <translation type="unfinished"></translation>
+        <translation>{address} ist keine Adresse einer Datei. Sie muss mit https:// oder http:// beginnen und darf kein Leerzeichen enthalten.</translation>
     </message>
     <message>
         <source>{address} is not open to everyone (status {status}). Get the file by hand.</source>
-        <translation type="unfinished"></translation>
+        <translation>{address} ist nicht allgemein zugänglich (Status {status}). Besorgen Sie die Datei von Hand.</translation>
     </message>
     <message>
         <source>{address} leads from https to {following}, which others can alter in transit, so it was not followed. Get the file in another way.</source>
-        <translation type="unfinished"></translation>
+        <translation>{address} führt von https zu {following}; das können andere unterwegs verändern, deshalb wurde es nicht verfolgt. Besorgen Sie die Datei anders.</translation>
     </message>
     <message>
         <source>{address} leads through more than {redirects} redirects, which were not followed. Give the address of the file itself.</source>
-        <translation type="unfinished"></translation>
+        <translation>{address} führt über mehr als {redirects} Weiterleitungen, die nicht verfolgt wurden. Geben Sie die Adresse der Datei selbst an.</translation>
     </message>
     <message>
         <source>{address} sent a file that is not a zip (it begins with {chunk}). Open the address in a browser to see what it is; it may require a login.</source>
-        <translation type="unfinished"></translation>
+        <translation>{address} sandte eine Datei, die keine Zip-Datei ist (sie beginnt mit {chunk}). Öffnen Sie die Adresse im Browser, um zu sehen, was es ist; vielleicht müssen Sie sich anmelden.</translation>
     </message>
     <message>
         <source>{address} sent more than {total} bytes, so the download was stopped. Get the file in another way.</source>
-        <translation type="unfinished"></translation>
+        <translation>{address} sandte mehr als {total} Bytes, deshalb wurde der Download abgebrochen. Besorgen Sie die Datei anders.</translation>
     </message>
     <message>
         <source>{address}: the server answered with status {status}. Try again later.</source>
-        <translation type="unfinished"></translation>
+        <translation>{address}: Der Server antwortete mit dem Status {status}. Versuchen Sie es später noch einmal.</translation>
     </message>
     <message>
         <source>{cause}. Continuing with the {current}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{cause}. Es geht weiter mit: {current}.</translation>
     </message>
     <message>
         <source>{columns} and {columns2} must both be given, or neither of them.</source>
-        <translation type="unfinished"></translation>
+        <translation>{columns} und {columns2} müssen beide angegeben sein oder keine von beiden.</translation>
     </message>
     <message>
         <source>{column} is "{text}", expected a whole number from 0 to {largest}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{column} ist "{text}", erwartet wurde eine ganze Zahl von 0 bis {largest}.</translation>
     </message>
     <message>
         <source>{copies} left out: the same slices are there twice.</source>
-        <translation type="unfinished"></translation>
+        <translation>{copies} weggelassen: Dieselben Schichten sind zweimal da.</translation>
     </message>
     <message>
         <source>{entry} has a {key} that is not valid: {key2}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{entry} hat ein {key}, das ungültig ist: {key2}.</translation>
     </message>
     <message>
         <source>{entry} {given} is for models of one channel and three dimensions.</source>
-        <translation type="unfinished"></translation>
+        <translation>{entry} {given} ist für Modelle mit einem Kanal und drei Dimensionen.</translation>
     </message>
     <message>
         <source>{entry} {given} is of a kind that is not known. Update ClassScaleSeg.</source>
-        <translation type="unfinished"></translation>
+        <translation>{entry} {given} ist von unbekannter Art. Aktualisieren Sie ClassScaleSeg.</translation>
     </message>
     <message>
         <source>{error} To locate classes, name the folder or file of a single model.</source>
-        <translation type="unfinished"></translation>
+        <translation>{error} Um die Lage von Klassen zu finden, geben Sie den Ordner oder die Datei eines einzelnen Modells an.</translation>
     </message>
     <message>
         <source>{fields} fields were found, {header} were expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>{fields} Felder wurden gefunden, {header} erwartet.</translation>
     </message>
     <message>
         <source>{filename} cannot be read ({strerror}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{filename} kann nicht gelesen werden ({strerror}).</translation>
     </message>
     <message>
         <source>{files} and {files2} more</source>
-        <translation type="unfinished"></translation>
+        <translation>{files} und {files2} weitere</translation>
     </message>
     <message>
         <source>{file} cannot be read as a DICOM segmentation ({error}). Export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} kann nicht als DICOM-Segmentierung gelesen werden ({error}). Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} cannot be read as a checkpoint ({error}): get the file again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} kann nicht als Checkpoint gelesen werden ({error}): Besorgen Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} cannot be read as a checkpoint ({error}): it is truncated or was not written by torch.save.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} kann nicht als Checkpoint gelesen werden ({error}): Die Datei ist abgeschnitten oder nicht von torch.save geschrieben.</translation>
     </message>
     <message>
         <source>{file} cannot be read as a checkpoint ({length} bytes, {error}): it is truncated or was not written by nnU-Net v2.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} kann nicht als Checkpoint gelesen werden ({length} Bytes, {error}): Die Datei ist abgeschnitten oder nicht von nnU-Net v2 geschrieben.</translation>
     </message>
     <message>
         <source>{file} cannot be read as a checkpoint: it declares more bytes than it has.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} kann nicht als Checkpoint gelesen werden: Die Datei gibt mehr Bytes an, als sie hat.</translation>
     </message>
     <message>
         <source>{file} cannot be read as a checkpoint: it was not written by torch.save.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} kann nicht als Checkpoint gelesen werden: Die Datei wurde nicht von torch.save geschrieben.</translation>
     </message>
     <message>
         <source>{file} cannot be read as a checkpoint: its bytes were altered (checksum). Get it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} kann nicht als Checkpoint gelesen werden: Bytes wurden verändert (Prüfsumme). Besorgen Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} cannot be read, because its end is missing. Export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} kann nicht gelesen werden, weil das Ende fehlt. Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} changed while it was read.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} wurde während des Lesens verändert.</translation>
     </message>
     <message>
         <source>{file} contains NumPy numbers, which torch {version} cannot read safely: update torch to 2.4 or later, or use the model as a bundle (made by `classscaleseg pack` on a computer with a newer torch).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} enthält NumPy-Zahlen, die torch {version} nicht sicher lesen kann: Aktualisieren Sie torch auf 2.4 oder neuer, oder verwenden Sie das Modell als Paket (mit `classscaleseg pack` auf einem Rechner mit neuerem torch erstellt).</translation>
     </message>
     <message>
         <source>{file} contains a {name}; a JSON object was expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} enthält {name}; erwartet wurde ein JSON-Objekt.</translation>
     </message>
     <message>
         <source>{file} contains more than weights and plain values ({error}). It could run code and was not opened.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} enthält mehr als Gewichte und einfache Werte ({error}). Die Datei könnte Code ausführen und wurde nicht geöffnet.</translation>
     </message>
     <message>
         <source>{file} contains more than weights and plain values{what}. It could run code and was not opened. If you trust its origin, read it there with torch.load(file, weights_only=False) and save only its entries {entries} again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} enthält mehr als Gewichte und einfache Werte{what}. Die Datei könnte Code ausführen und wurde nicht geöffnet. Wenn Sie der Herkunft vertrauen, lesen Sie sie dort mit torch.load(file, weights_only=False) und speichern Sie nur die Einträge {entries} neu.</translation>
     </message>
     <message>
         <source>{file} declares {frames} frames and describes {each}. Export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} gibt {frames} Frames an und beschreibt {each}. Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} describes no network, not even as plans written before nnU-Net 2.5 do: no {missing}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} beschreibt kein Netz, auch nicht wie Pläne aus der Zeit vor nnU-Net 2.5: {missing} fehlt.</translation>
     </message>
     <message>
         <source>{file} does not belong to a ClassScaleSeg bundle (its 'format' is not {format}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} gehört nicht zu einem Paket von ClassScaleSeg ('format' ist nicht {format}).</translation>
     </message>
     <message>
         <source>{file} does not list {name}: the bundle is incomplete; get it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} nennt {name} nicht: Das Paket ist unvollständig; besorgen Sie es noch einmal.</translation>
     </message>
     <message>
         <source>{file} has a segment with the number 0, which is the background here. Export it with others.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat ein Segment mit der Nummer 0, die hier der Hintergrund ist. Exportieren Sie die Datei mit anderen.</translation>
     </message>
     <message>
         <source>{file} has a single slice without a thickness. Name the folder that holds all slices.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat eine einzige Schicht ohne Dicke. Geben Sie den Ordner an, der alle Schichten enthält.</translation>
     </message>
     <message>
         <source>{file} has colours, and the model needs grey values. Export the original series.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat Farben, und das Modell braucht Grauwerte. Exportieren Sie die ursprüngliche Serie.</translation>
     </message>
     <message>
         <source>{file} has frames without a place (ImagePositionPatient). Export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat Frames ohne Ort (ImagePositionPatient). Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} has no 'config' and 'state_dict': it is not a model of Auto3DSeg.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat kein 'config' und 'state_dict': Das ist kein Modell von Auto3DSeg.</translation>
     </message>
     <message>
         <source>{file} has no 'modelTopology' and 'weightsManifest': it is not a model in TensorFlow.js's format for layers (layers-model).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat kein 'modelTopology' und 'weightsManifest': Das ist kein Modell im Schichtenformat von TensorFlow.js (layers-model).</translation>
     </message>
     <message>
         <source>{file} has no '{entry}': it is not a checkpoint of {program}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat kein '{entry}': Das ist kein Checkpoint von {program}.</translation>
     </message>
     <message>
         <source>{file} has no configuration {name}, only {configurations}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat keine Konfiguration {name}, nur {configurations}.</translation>
     </message>
     <message>
         <source>{file} has no convolution.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat keine Faltung.</translation>
     </message>
     <message>
         <source>{file} has no object 'configurations': these are not plans of nnU-Net v2.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat kein Objekt 'configurations': Das sind keine Pläne von nnU-Net v2.</translation>
     </message>
     <message>
         <source>{file} has no object 'labels' such as {example}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat kein Objekt 'labels' wie {example}.</translation>
     </message>
     <message>
         <source>{file} has no object {key}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat kein Objekt {key}.</translation>
     </message>
     <message>
         <source>{file} has no version: the bundle is damaged; get it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat keine Version: Das Paket ist beschädigt; besorgen Sie es noch einmal.</translation>
     </message>
     <message>
         <source>{file} has no {what}, to which a DICOM segmentation must refer. {other_format}</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat keine Angabe {what}, auf die eine DICOM-Segmentierung verweisen muss. {other_format}</translation>
     </message>
     <message>
         <source>{file} has overlapping regions, but no 'regions_class_order' with the value of each.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat überlappende Regionen, aber keine 'regions_class_order' mit dem Wert jeder Region.</translation>
     </message>
     <message>
         <source>{file} has segments that overlap; one label is needed in each voxel.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat Segmente, die sich überlappen; in jedem Voxel ist ein Label nötig.</translation>
     </message>
     <message>
         <source>{file} has several frames at one place, so it is no single volume. Export one of them.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat mehrere Frames an einem Ort und ist daher kein einzelnes Volumen. Exportieren Sie eines davon.</translation>
     </message>
     <message>
         <source>{file} has spacing {spacing} mm; every spacing must be positive. Correct its header.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat den Voxelabstand {spacing} mm; jeder Abstand muss positiv sein. Berichtigen Sie den Header.</translation>
     </message>
     <message>
         <source>{file} has the label {foreign}, which the network does not give; it gives {given}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat das Label {foreign}, das das Netz nicht liefert; es liefert {given}.</translation>
     </message>
     <message>
         <source>{file} has values that are not finite: it is damaged; get it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat Werte, die nicht endlich sind: Die Datei ist beschädigt; besorgen Sie sie noch einmal.</translation>
     </message>
     <message>
         <source>{file} has {count} entries in {key}; the network has {classes} classes.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat {count} Einträge in {key}; das Netz hat {classes} Klassen.</translation>
     </message>
     <message>
         <source>{file} has {fault}; the model's labels are {wanted} to {wanted2}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat {fault}; die Labels des Modells sind {wanted} bis {wanted2}.</translation>
     </message>
     <message>
         <source>{file} has {few} pixels than its header says: {held} bytes, not {declared}. Export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat {few} Pixel, als der Header sagt: {held} Bytes, nicht {declared}. Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} has {files} objects with many frames. Name one of them: {name}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat {files} Objekte mit vielen Frames. Geben Sie eines davon an: {name}.</translation>
     </message>
     <message>
         <source>{file} has {labels} bytes; at most {max_json} are read.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat {labels} Bytes; höchstens {max_json} werden gelesen.</translation>
     </message>
     <message>
         <source>{file} has {layers} layers; 2 to {max_layers} were expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat {layers} Schichten; erwartet wurden 2 bis {max_layers}.</translation>
     </message>
     <message>
         <source>{file} has {name} bytes; at most {max_json} are read.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat {name} Bytes; höchstens {max_json} werden gelesen.</translation>
     </message>
     <message>
         <source>{file} has {st_size} bytes, which are compressed and become more than half of the free memory ({limit} GiB). Close other programs, or export it without compression.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} hat {st_size} Bytes, die komprimiert sind und mehr als die Hälfte des freien Speichers einnehmen würden ({limit} GiB). Schließen Sie andere Programme oder exportieren Sie die Datei ohne Kompression.</translation>
     </message>
     <message>
         <source>{file} is a DICOM file without an image. Name the folder of the series.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist eine DICOM-Datei ohne Bild. Geben Sie den Ordner der Serie an.</translation>
     </message>
     <message>
         <source>{file} is a TorchScript program, not a checkpoint. It could run code and was not opened.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist ein TorchScript-Programm, kein Checkpoint. Die Datei könnte Code ausführen und wurde nicht geöffnet.</translation>
     </message>
     <message>
         <source>{file} is a link whose target is missing. Fetch the files of the series first.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist ein Link, dessen Ziel fehlt. Holen Sie zuerst die Dateien der Serie.</translation>
     </message>
     <message>
         <source>{file} is a mosaic: one picture with all slices of a volume. Convert it to NIfTI, as by dcm2niix.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist ein Mosaik: ein Bild mit allen Schichten eines Volumens. Wandeln Sie es in NIfTI um, etwa mit dcm2niix.</translation>
     </message>
     <message>
         <source>{file} is a segmentation of the kind {kind}; LABELMAP or BINARY is needed.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist eine Segmentierung der Art {kind}; gebraucht wird LABELMAP oder BINARY.</translation>
     </message>
     <message>
         <source>{file} is a tar file, not a checkpoint of nnU-Net v2. It was not opened.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist eine Tar-Datei, kein Checkpoint von nnU-Net v2. Sie wurde nicht geöffnet.</translation>
     </message>
     <message>
         <source>{file} is compressed in spite of its name. Rename it to .nii.gz.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist trotz des Namens komprimiert. Benennen Sie die Datei in .nii.gz um.</translation>
     </message>
     <message>
         <source>{file} is damaged ({error}). Copy or export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist beschädigt ({error}). Kopieren oder exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} is damaged ({error}). Delete it.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist beschädigt ({error}). Löschen Sie die Datei.</translation>
     </message>
     <message>
         <source>{file} is damaged ({error}): get the file again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist beschädigt ({error}): Besorgen Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} is missing.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} fehlt.</translation>
     </message>
     <message>
         <source>{file} is nested more than {max_depth} levels deep. It was not read.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist mehr als {max_depth} Ebenen tief verschachtelt und wurde nicht gelesen.</translation>
     </message>
     <message>
         <source>{file} is not a CSV file in UTF-8 ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist keine CSV-Datei in UTF-8 ({error}).</translation>
     </message>
     <message>
         <source>{file} is not a catalogue: a number 'version' and a list 'models' of at most {max_models} were expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist kein Katalog: Erwartet wurden eine Zahl 'version' und eine Liste 'models' von höchstens {max_models}.</translation>
     </message>
     <message>
         <source>{file} is not a label table ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist keine Label-Tabelle ({error}).</translation>
     </message>
     <message>
         <source>{file} is not a label table ({rstrip}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist keine Label-Tabelle ({rstrip}).</translation>
     </message>
     <message>
         <source>{file} is not a name in UTF-8, which ITK needs. Rename the file or its folder.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist kein Name in UTF-8, den ITK braucht. Benennen Sie die Datei oder ihren Ordner um.</translation>
     </message>
     <message>
         <source>{file} is not a safetensors file (its header would have {size} bytes).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist keine safetensors-Datei (der Header hätte {size} Bytes).</translation>
     </message>
     <message>
         <source>{file} is not a safetensors file ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist keine safetensors-Datei ({error}).</translation>
     </message>
     <message>
         <source>{file} is not a safetensors file ({tensor} has no shape).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist keine safetensors-Datei ({tensor} hat keine Form).</translation>
     </message>
     <message>
         <source>{file} is not a whole model, and there is no plans.json in the folders above: give the folder that contains plans.json, dataset.json and fold_0, an exported zip or a bundle.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>{file} is not known which model found the structures of {value}, which a DICOM file must say. In the module Data, right-click it and choose Export to DICOM.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist kein ganzes Modell, und in den Ordnern darüber ist keine plans.json: Geben Sie den Ordner an, der plans.json, dataset.json und fold_0 enthält, eine exportierte Zip-Datei oder ein Paket.</translation>
     </message>
     <message>
         <source>{file} is not valid JSON ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist kein gültiges JSON ({error}).</translation>
     </message>
     <message>
         <source>{file} is one file of a model: name the folder above: {model}</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist eine Datei eines Modells: Geben Sie den Ordner darüber an: {model}</translation>
     </message>
     <message>
         <source>{file} is one slice of a DICOM series. Name the folder that holds all of its slices.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist eine Schicht einer DICOM-Serie. Geben Sie den Ordner an, der alle ihre Schichten enthält.</translation>
     </message>
     <message>
         <source>{file} is read as ITK does, as in the training of this model.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} wird wie von ITK gelesen, wie beim Training dieses Modells.</translation>
     </message>
     <message>
         <source>{file} is read as nibabel does, as in the training of this model.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} wird wie von nibabel gelesen, wie beim Training dieses Modells.</translation>
     </message>
     <message>
         <source>{file} is shorter than the zip declares: get the file again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist kürzer, als die Zip-Datei angibt: Besorgen Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} is truncated: its compressed data have no end. Copy or export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist abgeschnitten: Die komprimierten Daten haben kein Ende. Kopieren oder exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} is truncated: its header declares {dimensions} voxels in {size} bytes, the file has {found}. Copy or export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ist abgeschnitten: Der Header gibt {dimensions} Voxel in {size} Bytes an, die Datei hat {found}. Kopieren oder exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} lists no layers: 'model_config' must have a 'config' with 'layers'.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} nennt keine Schichten: 'model_config' muss ein 'config' mit 'layers' haben.</translation>
     </message>
     <message>
         <source>{file} must be a JSON object.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} muss ein JSON-Objekt sein.</translation>
     </message>
     <message>
         <source>{file} names no input channels: 'channel_names' must be an object such as {written}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} nennt keine Eingangskanäle: 'channel_names' muss ein Objekt wie {written} sein.</translation>
     </message>
     <message>
         <source>{file} resamples logits with {name} and {resampling_fn_probabilities_kwargs}; only nnU-Net's linear resampling (order 1, its default) is supported. Use nnUNetv2_predict for this model.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} bringt Logits mit {name} und {resampling_fn_probabilities_kwargs} auf das Gitter; nur die lineare Interpolation von nnU-Net (Ordnung 1, die Vorgabe) wird unterstützt. Verwenden Sie für dieses Modell nnUNetv2_predict.</translation>
     </message>
     <message>
         <source>{file} stores its values by a lookup table (Modality LUT), which cannot be read. Convert it.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} speichert Werte über eine Tabelle (Modality LUT), die nicht gelesen werden kann. Wandeln Sie die Datei um.</translation>
     </message>
     <message>
         <source>{file} was made by a newer ClassScaleSeg (bundle version {version}, this one reads {version2}): update ClassScaleSeg.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} stammt von einem neueren ClassScaleSeg (Paketversion {version}, dieses liest {version2}): Aktualisieren Sie ClassScaleSeg.</translation>
     </message>
     <message>
         <source>{file} was made by a newer ClassScaleSeg (catalogue version {version}, this one reads {version2}). Update ClassScaleSeg.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} stammt von einem neueren ClassScaleSeg (Katalogversion {version}, dieses liest {version2}). Aktualisieren Sie ClassScaleSeg.</translation>
     </message>
     <message>
         <source>{file} was saved with another pickle protocol than 2, torch's default. Save it again without that option.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} wurde mit einem anderen Pickle-Protokoll als 2 gespeichert, der Vorgabe von torch. Speichern Sie die Datei ohne diese Option noch einmal.</translation>
     </message>
     <message>
         <source>{file} would replace another result. Choose another name.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} würde ein anderes Ergebnis ersetzen. Wählen Sie einen anderen Namen.</translation>
     </message>
     <message>
         <source>{file} would unpack to {file_size} bytes, too many for its size. It was not opened.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} ergäbe entpackt {file_size} Bytes, zu viele für die Größe. Die Datei wurde nicht geöffnet.</translation>
     </message>
     <message>
         <source>{file}, line {line_num}: this is not valid CSV ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{file}, Zeile {line_num}: Das ist kein gültiges CSV ({error}).</translation>
     </message>
     <message>
         <source>{file}, line {line}: this is not UTF-8 text. Save it as CSV in UTF-8.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file}, Zeile {line}: Das ist kein Text in UTF-8. Speichern Sie die Datei als CSV in UTF-8.</translation>
     </message>
     <message>
         <source>{folder} has no DICOM series. {folder2}</source>
-        <translation type="unfinished"></translation>
+        <translation>{folder} hat keine DICOM-Serie. {folder2}</translation>
     </message>
     <message>
         <source>{folder} has {series} DICOM series: {found}. Move the one you need to a separate folder.</source>
-        <translation type="unfinished"></translation>
+        <translation>{folder} hat {series} DICOM-Serien: {found}. Verschieben Sie die benötigte in einen eigenen Ordner.</translation>
     </message>
     <message>
         <source>{folder} is not a temporary folder of ClassScaleSeg, and would be removed at the end. Name another folder.</source>
-        <translation type="unfinished"></translation>
+        <translation>{folder} ist kein temporärer Ordner von ClassScaleSeg und würde am Ende gelöscht. Geben Sie einen anderen Ordner an.</translation>
     </message>
     <message>
         <source>{found}. At the model's spacing, {target} mm, this is a grid of {grid} voxels: nothing is left to segment. Is the unit right? A header in metres or micrometres must be changed to millimetres.</source>
-        <translation type="unfinished"></translation>
+        <translation>{found}. Beim Voxelabstand des Modells, {target} mm, ist das ein Gitter von {grid} Voxeln: Nichts bleibt zu segmentieren. Stimmt die Einheit? Ein Header in Metern oder Mikrometern muss auf Millimeter geändert werden.</translation>
     </message>
     <message>
         <source>{given} is not text in UTF-8, as the list of models is. Rename the model.</source>
-        <translation type="unfinished"></translation>
+        <translation>{given} ist kein Text in UTF-8 wie die Liste der Modelle. Benennen Sie das Modell um.</translation>
     </message>
     <message>
         <source>{host_bytes} GB of RAM</source>
-        <translation type="unfinished"></translation>
+        <translation>{host_bytes} GB RAM</translation>
     </message>
     <message>
         <source>{id}: 'locate_with' must name another model, which has one part.</source>
-        <translation type="unfinished"></translation>
+        <translation>{id}: 'locate_with' muss ein anderes Modell nennen, das aus einem Teil besteht.</translation>
     </message>
     <message>
         <source>{id}: {id2} has no structure {odd} to locate.</source>
-        <translation type="unfinished"></translation>
+        <translation>{id}: {id2} hat keine Struktur {odd}, deren Lage gesucht werden könnte.</translation>
     </message>
     <message>
         <source>{keyword} must be {count} number(s), not {texts}. Export it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{keyword} muss aus {count} Zahlen bestehen, nicht aus {texts}. Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{key} cannot be {key2}; schema.json says what is allowed.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} kann nicht {key2} sein; schema.json sagt, was erlaubt ist.</translation>
     </message>
     <message>
         <source>{key} is {value}, but dataset.json names {channels} channel(s).</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} ist {value}, aber dataset.json nennt {channels} Kanäle.</translation>
     </message>
     <message>
         <source>{key} is {value}; a whole number from 1 to {most} was expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} ist {value}; erwartet wurde eine ganze Zahl von 1 bis {most}.</translation>
     </message>
     <message>
         <source>{key} is {value}; a whole number from {least} to {most} was expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} ist {value}; erwartet wurde eine ganze Zahl von {least} bis {most}.</translation>
     </message>
     <message>
         <source>{key} is {value}; {count} numbers were expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} ist {value}; erwartet wurden {count} Zahlen.</translation>
     </message>
     <message>
         <source>{key} lacks channel {channel}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} hat keinen Kanal {channel}.</translation>
     </message>
     <message>
         <source>{key} of its network is {count}; a whole number from 1 to {most} was expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} des Netzes ist {count}; erwartet wurde eine ganze Zahl von 1 bis {most}.</translation>
     </message>
     <message>
         <source>{key} {key2} must be a number from 0 to below 1.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {key2} muss eine Zahl von 0 bis unter 1 sein.</translation>
     </message>
     <message>
         <source>{key} {key2} must be true or false.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {key2} muss true oder false sein.</translation>
     </message>
     <message>
         <source>{key} {name} is not part of the installed nnunetv2: update it, or use a model made with nnU-Net's own classes.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {name} gehört nicht zum installierten nnunetv2: Aktualisieren Sie es, oder verwenden Sie ein Modell mit nnU-Nets eigenen Klassen.</translation>
     </message>
     <message>
         <source>{key} {value} has an option that is not known: {option}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {value} hat eine unbekannte Option: {option}.</translation>
     </message>
     <message>
         <source>{key} {value} is not one of {known} of {home}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {value} ist keines von {known} aus {home}.</translation>
     </message>
     <message>
         <source>{key} {value} is not one of {known}, with or without options.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {value} ist keines von {known}, mit oder ohne Optionen.</translation>
     </message>
     <message>
         <source>{key} {value} must be a list of whole numbers.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {value} muss eine Liste ganzer Zahlen sein.</translation>
     </message>
     <message>
         <source>{key} {value} must be an object whose values are numbers, true or false.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {value} muss ein Objekt sein, dessen Werte Zahlen, true oder false sind.</translation>
     </message>
     <message>
         <source>{key} {value} must be true or false.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {value} muss true oder false sein.</translation>
     </message>
     <message>
         <source>{key} {value} must be whole numbers from 1 to {largest}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {value} muss aus ganzen Zahlen von 1 bis {largest} bestehen.</translation>
     </message>
     <message>
         <source>{key} {value} must be {count} whole numbers: a token has 8 x 8 x 8 voxels.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {value} muss aus {count} ganzen Zahlen bestehen: Ein Token hat 8 x 8 x 8 Voxel.</translation>
     </message>
     <message>
         <source>{key} {value} must give {dimension} sizes for each of {stages} stages.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key} {value} muss für jede der {stages} Stufen {dimension} Größen haben.</translation>
     </message>
     <message>
         <source>{key}_kwargs {options} are not options of {key2}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{key}_kwargs {options} sind keine Optionen von {key2}.</translation>
     </message>
     <message>
         <source>{kind} is no kind of DICOM segmentation. Choose {kinds}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{kind} ist keine Art von DICOM-Segmentierung. Wählen Sie {kinds}.</translation>
     </message>
     <message>
         <source>{labels} is missing: a model of Auto3DSeg needs the names of its classes beside {model}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{labels} fehlt: Ein Modell von Auto3DSeg braucht neben {model} die Namen seiner Klassen.</translation>
     </message>
     <message>
         <source>{localizers} left out: the header calls it a localizer.</source>
-        <translation type="unfinished"></translation>
+        <translation>{localizers} weggelassen: Laut Header ein Localizer.</translation>
     </message>
     <message>
         <source>{named} regions are named, but {order} are predicted.</source>
-        <translation type="unfinished"></translation>
+        <translation>{named} Regionen sind benannt, aber {order} werden vorhergesagt.</translation>
     </message>
     <message>
         <source>{names} and {slices} more</source>
-        <translation type="unfinished"></translation>
+        <translation>{names} und {slices} weitere</translation>
     </message>
     <message>
         <source>{name} and {name2} are at the same place: there are several volumes.{hint} Move the slices of one volume to a separate folder.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} und {name2} liegen am selben Ort: Es sind mehrere Volumen.{hint} Verschieben Sie die Schichten eines Volumens in einen eigenen Ordner.</translation>
     </message>
     <message>
         <source>{name} cannot be read ({strerror}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} kann nicht gelesen werden ({strerror}).</translation>
     </message>
     <message>
         <source>{name} cannot tell where to look. {error} With locate_classes (--locate-classes) name the classes of {name2} that enclose what you look for.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} kann nicht sagen, wo zu suchen ist. {error} Nennen Sie mit locate_classes (--locate-classes) die Klassen von {name2}, die das Gesuchte umschließen.</translation>
     </message>
     <message>
         <source>{name} contains fewer numbers than its shape {shape} requires.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} enthält weniger Zahlen, als die Form {shape} verlangt.</translation>
     </message>
     <message>
         <source>{name} does not have the classes {classes}, which tell {name2} where to look. Name others (--locate-with, --locate-classes), or let it see the whole image (--locate-with none).</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat die Klassen {classes} nicht, die {name2} sagen, wo zu suchen ist. Nennen Sie andere (--locate-with, --locate-classes), oder lassen Sie es das ganze Bild sehen (--locate-with none).</translation>
     </message>
     <message>
         <source>{name} has found none of {missing}, so the result is empty.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat nichts von {missing} gefunden, daher ist das Ergebnis leer.</translation>
     </message>
     <message>
         <source>{name} has no segment for {name2} (label value {value}). Give the DICOM segmentation of the same result.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat kein Segment für {name2} (Labelwert {value}). Geben Sie die DICOM-Segmentierung desselben Ergebnisses an.</translation>
     </message>
     <message>
         <source>{name} has no voxel above zero, so there is nothing to segment. Is it an image of the kind that the model was trained on?</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat kein Voxel über null, also gibt es nichts zu segmentieren. Ist es ein Bild der Art, mit der das Modell trainiert wurde?</translation>
     </message>
     <message>
         <source>{name} has no voxels. Load the image again, or select another volume.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat keine Voxel. Laden Sie das Bild noch einmal, oder wählen Sie ein anderes.</translation>
     </message>
     <message>
         <source>{name} has not found {missing}; the box is that of the others.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat {missing} nicht gefunden; der Quader ist der der übrigen.</translation>
     </message>
     <message>
         <source>{name} has shape {found}, plans.json requires {shape}</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat die Form {found}, plans.json verlangt {shape}</translation>
     </message>
     <message>
         <source>{name} has the entry {item}; it must be text or a whole number.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat den Eintrag {item}; es muss Text oder eine ganze Zahl sein.</translation>
     </message>
     <message>
         <source>{name} has the shape {shape}; its layer requires {name2}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat die Form {shape}; die Schicht verlangt {name2}.</translation>
     </message>
     <message>
         <source>{name} has values beyond the largest float16 number, 65504: do not use --half-precision.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat Werte über der größten float16-Zahl, 65504: Verwenden Sie --half-precision nicht.</translation>
     </message>
     <message>
         <source>{name} has values that are not finite: the training of this model failed.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat Werte, die nicht endlich sind: Das Training dieses Modells ist fehlgeschlagen.</translation>
     </message>
     <message>
         <source>{name} has {broken} voxels that are NaN or infinite. Replace them first, for example with air.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat {broken} Voxel, die NaN oder unendlich sind. Ersetzen Sie sie zuerst, zum Beispiel durch Luft.</translation>
     </message>
     <message>
         <source>{name} has {count} values per voxel, and a scalar volume with one is needed. Convert it with Slicer's module Vector to Scalar Volume.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat {count} Werte je Voxel, gebraucht wird ein skalares Bild mit einem. Wandeln Sie es mit Slicers Modul Vector to Scalar Volume um.</translation>
     </message>
     <message>
         <source>{name} has {dimensions} voxels, {count} GiB; {available} GiB of memory are free. Crop or resample it first.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat {dimensions} Voxel, {count} GiB; {available} GiB Speicher sind frei. Schneiden Sie das Bild zu, oder vergröbern Sie es zuerst.</translation>
     </message>
     <message>
         <source>{name} has {shape} voxels of {spacing} mm (x, y, z)</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat {shape} Voxel von {spacing} mm (x, y, z)</translation>
     </message>
     <message>
         <source>{name} has {size} bytes, but the manifest declares {size2}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat {size} Bytes, das Manifest nennt {size2}.</translation>
     </message>
     <message>
         <source>{name} has {size} bytes; at most {max_json} are read.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat {size} Bytes; höchstens {max_json} werden gelesen.</translation>
     </message>
     <message>
         <source>{name} has {size} voxels and the segmentation {size2}. {same_grid}</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat {size} Voxel und die Segmentierung {size2}. {same_grid}</translation>
     </message>
     <message>
         <source>{name} has {size} voxels: between the centres of so few voxels lies none of the model's grid. Give the whole head, not a slice.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} hat {size} Voxel: Zwischen den Mitten so weniger Voxel liegt keines vom Gitter des Modells. Geben Sie den ganzen Kopf an, nicht eine Schicht.</translation>
     </message>
     <message>
         <source>{name} is a label map. Select the image that it belongs to.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist eine Label-Map. Wählen Sie das Bild, zu dem sie gehört.</translation>
     </message>
     <message>
         <source>{name} is a {dimensions}D image; the model segments 3D images. {hint}</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist ein {dimensions}D-Bild; das Modell segmentiert 3D-Bilder. {hint}</translation>
     </message>
     <message>
         <source>{name} is being downloaded</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} wird heruntergeladen</translation>
     </message>
     <message>
         <source>{name} is damaged: its SHA-256 differs from the manifest. Get the bundle again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist beschädigt: Die SHA-256 weicht vom Manifest ab. Besorgen Sie das Paket noch einmal.</translation>
     </message>
     <message>
         <source>{name} is empty; leave it out for all {name2}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist leer; lassen Sie es für alle {name2} weg.</translation>
     </message>
     <message>
         <source>{name} is missing.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} fehlt.</translation>
     </message>
     <message>
         <source>{name} is no longer at {place}. Add it again from where it is now.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist nicht mehr in {place}. Fügen Sie es von seinem jetzigen Ort noch einmal hinzu.</translation>
     </message>
     <message>
         <source>{name} is not a plain array of floating-point numbers.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist kein einfaches Array von Gleitkommazahlen.</translation>
     </message>
     <message>
         <source>{name} is not downloaded. Run `classscaleseg models download {id}`, or save {addresses} {where}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist nicht heruntergeladen. Führen Sie `classscaleseg models download {id}` aus, oder speichern Sie {addresses} {where}.</translation>
     </message>
     <message>
         <source>{name} is part of ClassScaleSeg and cannot be removed on its own.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist Teil von ClassScaleSeg und kann nicht einzeln entfernt werden.</translation>
     </message>
     <message>
         <source>{name} is stored as {stored}; only float32 is read. Convert it without quantisation.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist als {stored} gespeichert; nur float32 wird gelesen. Wandeln Sie es ohne Quantisierung um.</translation>
     </message>
     <message>
         <source>{name} is under the non-linear transform {value}. Harden the transform (in Slicer's Data module, right-click the transform icon and choose Harden transform), then segment the hardened volume.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} steht unter der nichtlinearen Transformation {value}. Härten Sie sie (im Modul Data mit der rechten Maustaste auf das Symbol der Transformation klicken und „Harden transform“ wählen), und segmentieren Sie dann das gehärtete Bild.</translation>
     </message>
     <message>
         <source>{name} is zero everywhere, so there is nothing to segment. Check the image.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist überall null, also gibt es nichts zu segmentieren. Prüfen Sie das Bild.</translation>
     </message>
     <message>
         <source>{name} is {distance} mm away from the segmentation. {same_grid}</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} liegt {distance} mm neben der Segmentierung. {same_grid}</translation>
     </message>
     <message>
         <source>{name} is {value}; it must be a list of texts and whole numbers.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} ist {value}; es muss eine Liste von Texten und ganzen Zahlen sein.</translation>
     </message>
     <message>
         <source>{name} looks only where {model} finds {classes}, and the other models do not. Segment with one after the other, or with all in the whole image (--locate-with none).</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} sieht nur dort nach, wo {model} {classes} findet, die anderen Modelle nicht. Segmentieren Sie mit einem nach dem anderen, oder mit allen im ganzen Bild (--locate-with none).</translation>
     </message>
     <message>
         <source>{name} may not be given 'preprocess', which would be code.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} darf kein 'preprocess' haben, das Code wäre.</translation>
     </message>
     <message>
         <source>{name} must be a list of one or more texts.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} muss eine Liste von einem oder mehr Texten sein.</translation>
     </message>
     <message>
         <source>{name} must be a list of paths of files.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} muss eine Liste von Dateipfaden sein.</translation>
     </message>
     <message>
         <source>{name} must be the path of a file or folder.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} muss der Pfad einer Datei oder eines Ordners sein.</translation>
     </message>
     <message>
         <source>{name} must be the path of a file.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} muss der Pfad einer Datei sein.</translation>
     </message>
     <message>
         <source>{name} must have three dimensions, as the patch_size {patch}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} muss drei Dimensionen haben, wie patch_size {patch}.</translation>
     </message>
     <message>
         <source>{name} needs {channels} channel(s), and the model that segments {channels2}. A model that locates must take the same images.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} braucht {channels} Kanäle, das segmentierende Modell {channels2}. Ein Modell, das die Lage findet, muss dieselben Bilder nehmen.</translation>
     </message>
     <message>
         <source>{name} takes images of three dimensions, but patch_size {patch} has {patch2}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} nimmt Bilder mit drei Dimensionen, aber patch_size {patch} hat {patch2}.</translation>
     </message>
     <message>
         <source>{name} was not loaded from Slicer's DICOM database, so a DICOM file of its segmentation would have no patient and study. Import the series in the module DICOM, load it from there, and segment that volume; or save .seg.nrrd.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} wurde nicht aus der DICOM-Datenbank von Slicer geladen, daher hätte eine DICOM-Datei der Segmentierung keinen Patienten und keine Studie. Importieren Sie die Serie im Modul DICOM, laden Sie sie von dort und segmentieren Sie dieses Bild; oder speichern Sie .seg.nrrd.</translation>
     </message>
     <message>
         <source>{name} was removed from the scene, so its segmentation was discarded.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} wurde aus der Szene entfernt, daher wurde die Segmentierung verworfen.</translation>
     </message>
     <message>
         <source>{name} was removed from the scene, so its segmentation was stopped.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} wurde aus der Szene entfernt, daher wurde die Segmentierung abgebrochen.</translation>
     </message>
     <message>
         <source>{name} was trained on boxes around {classes}. They are found by {name2}, which is not downloaded. Run `classscaleseg models download {id}`, or let the model see the whole image, for which it was not trained (--locate-with none).</source>
-        <translation type="unfinished"></translation>
+        <translation>{name} wurde mit Quadern um {classes} trainiert. Diese findet {name2}, das nicht heruntergeladen ist. Führen Sie `classscaleseg models download {id}` aus, oder lassen Sie das Modell das ganze Bild sehen, wofür es nicht trainiert wurde (--locate-with none).</translation>
     </message>
     <message>
         <source>{name}, with intensities from {value} to {value2}, does not suit the preprocessing of the model, {named} ({why}). Give an image of the kind that the model was trained on.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name}, mit Intensitäten von {value} bis {value2}, passt nicht zur Vorverarbeitung des Modells, {named} ({why}). Geben Sie ein Bild der Art an, mit der das Modell trainiert wurde.</translation>
     </message>
     <message>
         <source>{name}, with intensities from {value} to {value2}, has no contrast after it was scaled to {levels} levels. Give an image of the kind that the model was trained on.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name}, mit Intensitäten von {value} bis {value2}, hat nach dem Skalieren auf {levels} Stufen keinen Kontrast. Geben Sie ein Bild der Art an, mit der das Modell trainiert wurde.</translation>
     </message>
     <message>
         <source>{name}: from {before} to {after} voxels ({lost} lost, {gained} gained)</source>
-        <translation type="unfinished"></translation>
+        <translation>{name}: von {before} auf {after} Voxel ({lost} verloren, {gained} gewonnen)</translation>
     </message>
     <message>
         <source>{name}: the channels have different grids. Resample them to the grid of the first channel.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name}: Die Kanäle haben verschiedene Gitter. Bringen Sie sie auf das Gitter des ersten Kanals.</translation>
     </message>
     <message>
         <source>{name}: {files} file(s){inside} were given, but the model needs {channels} channel(s). Give one file for each channel, in the model's order.</source>
-        <translation type="unfinished"></translation>
+        <translation>{name}: {files} Dateien{inside} sind angegeben, aber das Modell braucht {channels} Kanäle. Geben Sie für jeden Kanal eine Datei an, in der Reihenfolge des Modells.</translation>
     </message>
     <message>
         <source>{odd} is missing.</source>
-        <translation type="unfinished"></translation>
+        <translation>{odd} fehlt.</translation>
     </message>
     <message>
         <source>{odd} is not known.</source>
-        <translation type="unfinished"></translation>
+        <translation>{odd} ist nicht bekannt.</translation>
     </message>
     <message>
         <source>{odd} of {slices} slices ({odd2}) have another {what} than the others: {odd3} instead of {usual}. Move them to a separate folder.</source>
-        <translation type="unfinished"></translation>
+        <translation>{odd} von {slices} Schichten ({odd2}) haben etwas anderes als die übrigen bei: {what}, nämlich {odd3} statt {usual}. Verschieben Sie sie in einen eigenen Ordner.</translation>
     </message>
     <message>
         <source>{output} is not on the grid of {files}, which may have been replaced since.</source>
-        <translation type="unfinished"></translation>
+        <translation>{output} ist nicht auf dem Gitter von {files}; das Bild kann inzwischen ersetzt worden sein.</translation>
     </message>
     <message>
         <source>{output} must end in .zip: a bundle is a zip.</source>
-        <translation type="unfinished"></translation>
+        <translation>{output} muss auf .zip enden: Ein Paket ist eine Zip-Datei.</translation>
     </message>
     <message>
         <source>{output} or its colour table would replace another result. Choose another name.</source>
-        <translation type="unfinished"></translation>
+        <translation>{output} oder die zugehörige Farbtabelle würde ein anderes Ergebnis ersetzen. Wählen Sie einen anderen Namen.</translation>
     </message>
     <message>
         <source>{parent} has {free} MB left, but {total} MB are needed. Free some space there, or set CLASSSCALESEG_MODELS to another folder.</source>
-        <translation type="unfinished"></translation>
+        <translation>{parent} hat noch {free} MB frei, {total} MB werden gebraucht. Schaffen Sie dort Platz, oder setzen Sie CLASSSCALESEG_MODELS auf einen anderen Ordner.</translation>
     </message>
     <message>
         <source>{pid} is not a process id. Give the number of the process that is to be watched.</source>
-        <translation type="unfinished"></translation>
+        <translation>{pid} ist keine Prozess-ID. Geben Sie die Nummer des Prozesses an, der überwacht werden soll.</translation>
     </message>
     <message>
         <source>{pieces} is left out: {what}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{pieces} wird weggelassen: {what}.</translation>
     </message>
     <message>
         <source>{place} is damaged: its SHA-256 is {digest}, but {wanted} was expected. Delete it and download it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{place} ist beschädigt: Die SHA-256 ist {digest}, erwartet wurde {wanted}. Löschen Sie die Datei und laden Sie sie noch einmal herunter.</translation>
     </message>
     <message>
         <source>{place} is not complete: {missing} is missing. Delete that folder and download it again.</source>
-        <translation type="unfinished"></translation>
+        <translation>{place} ist nicht vollständig: {missing} fehlt. Löschen Sie diesen Ordner und laden Sie noch einmal herunter.</translation>
     </message>
     <message>
         <source>{purpose} by another process (id {holder}). Wait until it has ended.</source>
-        <translation type="unfinished"></translation>
+        <translation>{purpose} von einem anderen Prozess (ID {holder}). Warten Sie, bis er beendet ist.</translation>
     </message>
     <message>
         <source>{python} cannot be started ({strerror}). It should be a Python interpreter.</source>
-        <translation type="unfinished"></translation>
+        <translation>{python} kann nicht gestartet werden ({strerror}). Es sollte ein Python-Interpreter sein.</translation>
     </message>
     <message>
         <source>{rank_entry} is {rank}; a whole number from 1 to {classes}, the classes, was expected.</source>
-        <translation type="unfinished"></translation>
+        <translation>{rank_entry} ist {rank}; erwartet wurde eine ganze Zahl von 1 bis {classes}, der Zahl der Klassen.</translation>
     </message>
     <message>
         <source>{reports} would refer to a DICOM segmentation, and none is written. Add -o NAME{dicom_suffix}, or write the statistics as .csv.</source>
-        <translation type="unfinished"></translation>
+        <translation>{reports} würde auf eine DICOM-Segmentierung verweisen, und keine wird geschrieben. Fügen Sie -o NAME{dicom_suffix} hinzu, oder schreiben Sie die Statistik als .csv.</translation>
     </message>
     <message>
         <source>{said} Segment it again (--overwrite), or name another folder.</source>
-        <translation type="unfinished"></translation>
+        <translation>{said} Segmentieren Sie noch einmal (--overwrite), oder geben Sie einen anderen Ordner an.</translation>
     </message>
     <message>
         <source>{segmentation} does not allow a report that refers to it ({error}). Write .csv.</source>
-        <translation type="unfinished"></translation>
+        <translation>{segmentation} erlaubt keinen Bericht, der darauf verweist ({error}). Schreiben Sie .csv.</translation>
     </message>
     <message>
         <source>{segmentation} does not say which images it belongs to, so a report cannot refer to it.</source>
-        <translation type="unfinished"></translation>
+        <translation>{segmentation} sagt nicht, zu welchen Bildern sie gehört, daher kann kein Bericht auf sie verweisen.</translation>
     </message>
     <message>
         <source>{sentence} Copy plans.json and dataset.json from the training into it.</source>
-        <translation type="unfinished"></translation>
+        <translation>{sentence} Kopieren Sie plans.json und dataset.json aus dem Training hinein.</translation>
     </message>
     <message>
         <source>{sentence} It has data for training; trained models are in the folder nnUNet_results.</source>
-        <translation type="unfinished"></translation>
+        <translation>{sentence} Dort liegen Trainingsdaten; trainierte Modelle sind im Ordner nnUNet_results.</translation>
     </message>
     <message>
         <source>{size} GiB of GPU memory</source>
-        <translation type="unfinished"></translation>
+        <translation>{size} GiB GPU-Speicher</translation>
     </message>
     <message>
         <source>{size} GiB of memory</source>
-        <translation type="unfinished"></translation>
+        <translation>{size} GiB Speicher</translation>
     </message>
     <message>
         <source>{source} contains more than {max_folders} folders: give the model folder itself.</source>
-        <translation type="unfinished"></translation>
+        <translation>{source} enthält mehr als {max_folders} Ordner: Geben Sie den Modellordner selbst an.</translation>
     </message>
     <message>
         <source>{source} contains no model: it has neither a manifest.json nor a plans.json.</source>
-        <translation type="unfinished"></translation>
+        <translation>{source} enthält kein Modell: weder eine manifest.json noch eine plans.json.</translation>
     </message>
     <message>
         <source>{source} does not exist: give a model folder, an exported zip or a bundle.</source>
-        <translation type="unfinished"></translation>
+        <translation>{source} existiert nicht: Geben Sie einen Modellordner, eine exportierte Zip-Datei oder ein Paket an.</translation>
     </message>
     <message>
         <source>{source} is already a bundle.</source>
-        <translation type="unfinished"></translation>
+        <translation>{source} ist schon ein Paket.</translation>
     </message>
     <message>
         <source>{source} is part of a model: name the folder above: {above}</source>
-        <translation type="unfinished"></translation>
+        <translation>{source} ist Teil eines Modells: Geben Sie den Ordner darüber an: {above}</translation>
     </message>
     <message>
         <source>{source} needs {channels} channel(s), but {sources} needs {counts}. Models that segment the same image must have the same channels; leave one of them out.</source>
-        <translation type="unfinished"></translation>
+        <translation>{source} braucht {channels} Kanäle, {sources} aber {counts}. Modelle, die dasselbe Bild segmentieren, müssen dieselben Kanäle haben; lassen Sie eines davon weg.</translation>
     </message>
     <message>
         <source>{text} Its last output was: {last}</source>
-        <translation type="unfinished"></translation>
+        <translation>{text} Die letzte Ausgabe war: {last}</translation>
     </message>
     <message>
         <source>{text} does not exist. Give a model folder, an exported zip, a bundle, or a model of the catalogue.</source>
-        <translation type="unfinished"></translation>
+        <translation>{text} existiert nicht. Geben Sie einen Modellordner, eine exportierte Zip-Datei, ein Paket oder ein Modell des Katalogs an.</translation>
     </message>
     <message>
         <source>{text} is in the catalogue already, as {name}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{text} ist schon im Katalog, als {name}.</translation>
     </message>
     <message>
         <source>{text} is neither a file or folder nor a model of the catalogue. Did you mean {hint}? The command `classscaleseg models list` lists all models.</source>
-        <translation type="unfinished"></translation>
+        <translation>{text} ist weder eine Datei oder ein Ordner noch ein Modell des Katalogs. Meinten Sie {hint}? Der Befehl `classscaleseg models list` zeigt alle Modelle.</translation>
     </message>
     <message>
         <source>{text}, {islands} island removed</source>
-        <translation type="unfinished"></translation>
+        <translation>{text}, {islands} Insel entfernt</translation>
     </message>
     <message>
         <source>{text}, {islands} islands removed</source>
-        <translation type="unfinished"></translation>
+        <translation>{text}, {islands} Inseln entfernt</translation>
     </message>
     <message>
         <source>{text}; does not grow with the number of classes</source>
-        <translation type="unfinished"></translation>
+        <translation>{text}; wächst nicht mit der Zahl der Klassen</translation>
     </message>
     <message>
         <source>{text}; grows with the number of classes</source>
-        <translation type="unfinished"></translation>
+        <translation>{text}; wächst mit der Zahl der Klassen</translation>
     </message>
     <message>
         <source>{text}; islands removed: {islands}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{text}; entfernte Inseln: {islands}.</translation>
     </message>
     <message>
         <source>{value} already exists. Allow overwriting (--overwrite), or choose another name.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} existiert bereits. Erlauben Sie das Überschreiben (--overwrite), oder wählen Sie einen anderen Namen.</translation>
     </message>
     <message>
         <source>{value} already has segments. Select another segmentation, or replace them (replace=True).</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat schon Segmente. Wählen Sie eine andere Segmentierung, oder ersetzen Sie sie (replace=True).</translation>
     </message>
     <message>
         <source>{value} cannot be locked ({strerror}). Its file system may have no locks; choose a folder on another one.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} kann nicht gesperrt werden ({strerror}). Das Dateisystem kennt vielleicht keine Sperren; wählen Sie einen Ordner auf einem anderen.</translation>
     </message>
     <message>
         <source>{value} cannot be read ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} kann nicht gelesen werden ({error}).</translation>
     </message>
     <message>
         <source>{value} cannot be read ({strerror}), and a DICOM segmentation refers to the series that was segmented. Name its folder, or write .seg.nrrd.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} kann nicht gelesen werden ({strerror}), und eine DICOM-Segmentierung verweist auf die segmentierte Serie. Geben Sie ihren Ordner an, oder schreiben Sie .seg.nrrd.</translation>
     </message>
     <message>
         <source>{value} cannot be read ({strerror}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} kann nicht gelesen werden ({strerror}).</translation>
     </message>
     <message>
         <source>{value} cannot be read as a DICOM segmentation, to which the report would refer. Give the .seg.dcm that was written from this result.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} kann nicht als DICOM-Segmentierung gelesen werden, auf die der Bericht verweisen würde. Geben Sie die .seg.dcm an, die aus diesem Ergebnis geschrieben wurde.</translation>
     </message>
     <message>
         <source>{value} cannot be read as a job in JSON ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} kann nicht als Auftrag in JSON gelesen werden ({error}).</translation>
     </message>
     <message>
         <source>{value} cannot be read as the model card ({error}): give a UTF-8 text file.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} kann nicht als Modellkarte gelesen werden ({error}): Geben Sie eine Textdatei in UTF-8 an.</translation>
     </message>
     <message>
         <source>{value} cannot be read; it may be truncated ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} kann nicht gelesen werden; die Datei kann abgeschnitten sein ({error}).</translation>
     </message>
     <message>
         <source>{value} cannot be written ({text}). Choose another folder, or make room there.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} kann nicht geschrieben werden ({text}). Wählen Sie einen anderen Ordner, oder schaffen Sie dort Platz.</translation>
     </message>
     <message>
         <source>{value} could not be written. The reason is in Slicer's error log (View &gt; Error Log).</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} konnte nicht geschrieben werden. Der Grund steht im Fehlerprotokoll von Slicer (Ansicht &gt; Fehlerprotokoll).</translation>
     </message>
     <message>
         <source>{value} declares {dimensions} voxels, more than its {held} bytes can hold: its header is broken.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} gibt {dimensions} Voxel an, mehr als {held} Bytes fassen können: Der Header ist fehlerhaft.</translation>
     </message>
     <message>
         <source>{value} declares {members} members, more or larger than any model has. It was not opened.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} nennt {members} Einträge, mehr oder größere als irgendein Modell hat. Die Datei wurde nicht geöffnet.</translation>
     </message>
     <message>
         <source>{value} does not exist.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} existiert nicht.</translation>
     </message>
     <message>
         <source>{value} has a direction matrix that is not a rotation: {direction}. Correct its header.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat eine Richtungsmatrix, die keine Drehung ist: {direction}. Berichtigen Sie den Header.</translation>
     </message>
     <message>
         <source>{value} has axes that are not perpendicular, which ITK, the reader of this model, refuses. Resample it to perpendicular axes, or correct the sform of its header.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat Achsen, die nicht senkrecht sind; ITK, das dieses Modell zum Lesen verwendet, lehnt sie ab. Bringen Sie das Bild auf senkrechte Achsen, oder berichtigen Sie die sform im Header.</translation>
     </message>
     <message>
         <source>{value} has axes that do not span a volume. Correct the sform or qform of its header.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat Achsen, die kein Volumen aufspannen. Berichtigen Sie sform oder qform im Header.</translation>
     </message>
     <message>
         <source>{value} has complex voxels; the model needs real numbers. Convert them to magnitudes.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat komplexe Voxel; das Modell braucht reelle Zahlen. Wandeln Sie sie in Beträge um.</translation>
     </message>
     <message>
         <source>{value} has no frame of reference (FrameOfReferenceUID); the segmentation gets one of its own. Viewers that compare them may not show it over the images.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat keinen Bezugsrahmen (FrameOfReferenceUID); die Segmentierung bekommt einen eigenen. Programme, die beide vergleichen, zeigen sie vielleicht nicht über den Bildern.</translation>
     </message>
     <message>
         <source>{value} has no structure, so there is nothing to save.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat keine Struktur, also gibt es nichts zu speichern.</translation>
     </message>
     <message>
         <source>{value} has slices of several studies, and a segmentation is part of one. {other_format}</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat Schichten mehrerer Studien, und eine Segmentierung gehört zu einer. {other_format}</translation>
     </message>
     <message>
         <source>{value} has spacing {spacing} mm; every spacing must be positive. Correct its header.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat den Voxelabstand {spacing} mm; jeder Abstand muss positiv sein. Berichtigen Sie den Header.</translation>
     </message>
     <message>
         <source>{value} has voxels of the type {dtype}; the model needs numbers. Convert it.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat Voxel vom Typ {dtype}; das Modell braucht Zahlen. Wandeln Sie das Bild um.</translation>
     </message>
     <message>
         <source>{value} has {places} frames of reference (FrameOfReferenceUID), so the places of its slices cannot be compared. {other_format}</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat {places} Bezugsrahmen (FrameOfReferenceUID), daher lassen sich die Orte der Schichten nicht vergleichen. {other_format}</translation>
     </message>
     <message>
         <source>{value} has {value2} voxels and {value3} {value4}. All channels need the same grid. Resample one of the volumes to the grid of the other, for example with Slicer's module Resample Scalar/Vector/DWI Volume.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} hat {value2} Voxel und {value3} hat {value4}. Alle Kanäle brauchen dasselbe Gitter. Bringen Sie eines der Bilder auf das Gitter des anderen, zum Beispiel mit Slicers Modul Resample Scalar/Vector/DWI Volume.</translation>
     </message>
     <message>
         <source>{value} is a DICOM file without an image. Name the folder of the series.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist eine DICOM-Datei ohne Bild. Geben Sie den Ordner der Serie an.</translation>
     </message>
     <message>
         <source>{value} is a folder; give the path of a file.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist ein Ordner; geben Sie den Pfad einer Datei an.</translation>
     </message>
     <message>
         <source>{value} is a {size}D image; the model segments 3D images.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist ein {size}D-Bild; das Modell segmentiert 3D-Bilder.</translation>
     </message>
     <message>
         <source>{value} is empty (0 bytes).</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist leer (0 Bytes).</translation>
     </message>
     <message>
         <source>{value} is larger than {max_bytes} MiB: this is not a label table.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist größer als {max_bytes} MiB: Das ist keine Label-Tabelle.</translation>
     </message>
     <message>
         <source>{value} is neither a model folder nor a readable zip ({error}): give the folder, the zip made by nnUNetv2_export_model_to_zip, or a bundle.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist weder ein Modellordner noch eine lesbare Zip-Datei ({error}): Geben Sie den Ordner an, die Zip-Datei von nnUNetv2_export_model_to_zip oder ein Paket.</translation>
     </message>
     <message>
         <source>{value} is no DICOM series, so a DICOM segmentation of it would have no patient, study and frame of reference. {other_format}</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist keine DICOM-Serie, daher hätte eine DICOM-Segmentierung keinen Patienten, keine Studie und keinen Bezugsrahmen. {other_format}</translation>
     </message>
     <message>
         <source>{value} is not a job of classscaleseg segment. {error}</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist kein Auftrag von classscaleseg segment. {error}</translation>
     </message>
     <message>
         <source>{value} is not a name in UTF-8, as results need. Choose another name or folder.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist kein Name in UTF-8, wie Ergebnisse ihn brauchen. Wählen Sie einen anderen Namen oder Ordner.</translation>
     </message>
     <message>
         <source>{value} is not a name in UTF-8, which ITK needs. Rename the file.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist kein Name in UTF-8, den ITK braucht. Benennen Sie die Datei um.</translation>
     </message>
     <message>
         <source>{value} is not an image that SimpleITK can read ({error}). Convert it to NIfTI or NRRD.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist kein Bild, das SimpleITK lesen kann ({error}). Wandeln Sie es in NIfTI oder NRRD um.</translation>
     </message>
     <message>
         <source>{value} is not part of a sequence. Segment it as a single volume.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist nicht Teil einer Sequenz. Segmentieren Sie es als einzelnes Bild.</translation>
     </message>
     <message>
         <source>{value} is the volume to segment, and the confidence would overwrite it. Select another volume for the confidence.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} ist das Bild, das segmentiert werden soll, und die Konfidenz würde es überschreiben. Wählen Sie für die Konfidenz ein anderes.</translation>
     </message>
     <message>
         <source>{value} is under a transform, or its segments overlap or were made elsewhere, and this module cannot save that as DICOM. In the module Data, right-click it and choose Export to DICOM.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} steht unter einer Transformation, oder die Segmente überlappen sich oder stammen von anderswo, und das kann dieses Modul nicht als DICOM speichern. Klicken Sie im Modul Data mit der rechten Maustaste darauf und wählen Sie „Export to DICOM“.</translation>
     </message>
     <message>
         <source>{value} was not written: no confidence was computed. Ask for the confidence when segmenting.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value} wurde nicht geschrieben: Keine Konfidenz wurde berechnet. Verlangen Sie sie beim Segmentieren.</translation>
     </message>
     <message>
         <source>{value}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give its file (segmentation=...), or write .csv.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value}: Ein Bericht in DICOM verweist auf eine DICOM-Segmentierung. Schreiben Sie eine aus demselben Ergebnis und geben Sie ihre Datei an (segmentation=...), oder schreiben Sie .csv.</translation>
     </message>
     <message>
         <source>{value}: the member {filename} {fault}. The zip was not opened.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value}: Der Eintrag {filename} {fault}. Die Zip-Datei wurde nicht geöffnet.</translation>
     </message>
     <message>
         <source>{value}: the slices of the image are tilted (gantry tilt), which NIfTI files for ITK and 3D Slicer cannot hold. Write .seg.nrrd or .nrrd instead.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value}: Die Schichten des Bildes sind gekippt (Gantry-Neigung), und das können NIfTI-Dateien für ITK und 3D Slicer nicht ausdrücken. Schreiben Sie .seg.nrrd oder .nrrd.</translation>
     </message>
     <message>
         <source>{value}: this file format cannot be written here. Use one of {suffixes}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value}: Dieses Dateiformat kann hier nicht geschrieben werden. Verwenden Sie eines von {suffixes}.</translation>
     </message>
     <message>
         <source>{value}: {error} Correct its spacing, or the transform above it.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value}: {error} Berichtigen Sie den Voxelabstand oder die Transformation darüber.</translation>
     </message>
     <message>
         <source>{value}: {what} needs the DICOM series that was segmented, for the patient, the study and the frame of reference. Give its folder (source=...), or write .seg.nrrd.</source>
-        <translation type="unfinished"></translation>
+        <translation>{value}: {what} braucht die DICOM-Serie, die segmentiert wurde, wegen Patient, Studie und Bezugsrahmen. Geben Sie ihren Ordner an (source=...), oder schreiben Sie .seg.nrrd.</translation>
     </message>
     <message>
         <source>{what} cannot be read as an image ({error}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{what} kann nicht als Bild gelesen werden ({error}).</translation>
     </message>
     <message>
         <source>{what} failed unexpectedly ({kind}). {details}</source>
-        <translation type="unfinished"></translation>
+        <translation>{what} schlug unerwartet fehl ({kind}). {details}</translation>
     </message>
     <message>
         <source>{what} has {components} values in each voxel (overlapping segments in layers?); one label is needed.</source>
-        <translation type="unfinished"></translation>
+        <translation>{what} hat {components} Werte in jedem Voxel (überlappende Segmente in Ebenen?); ein Label ist nötig.</translation>
     </message>
     <message>
         <source>{where} has no folds: it is a single network.</source>
-        <translation type="unfinished"></translation>
+        <translation>{where} hat keine Folds: Es ist ein einzelnes Netz.</translation>
     </message>
     <message>
         <source>{where} has the configuration {found}, not {wanted}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{where} hat die Konfiguration {found}, nicht {wanted}.</translation>
     </message>
     <message>
         <source>{where} has the folds {found}; {chosen} was requested.</source>
-        <translation type="unfinished"></translation>
+        <translation>{where} hat die Folds {found}; verlangt wurde {chosen}.</translation>
     </message>
     <message>
         <source>{where} is missing: it has weights. Get it from where {model} is from.</source>
-        <translation type="unfinished"></translation>
+        <translation>{where} fehlt: Dort sind die Gewichte. Besorgen Sie die Datei von dort, wo {model} her ist.</translation>
     </message>
     <message>
         <source>{where} is not a usable model: {error}</source>
-        <translation type="unfinished"></translation>
+        <translation>{where} ist kein brauchbares Modell: {error}</translation>
     </message>
     <message>
         <source>{where}: mirroring axes {axes} are not axes of a patch with {dimension} dimensions.</source>
-        <translation type="unfinished"></translation>
+        <translation>{where}: Die Spiegelachsen {axes} sind keine Achsen eines Patches mit {dimension} Dimensionen.</translation>
     </message>
     <message>
         <source>{where}: the folds have different configurations: {trained}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{where}: Die Folds haben verschiedene Konfigurationen: {trained}.</translation>
     </message>
     <message>
         <source>{where}: the weights have {size} bytes, but {model} declares {numbers}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{where}: Die Gewichte haben {size} Bytes, aber {model} nennt {numbers}.</translation>
     </message>
     <message>
         <source>{where}: {value} was not found ({present}).</source>
-        <translation type="unfinished"></translation>
+        <translation>{where}: {value} wurde nicht gefunden ({present}).</translation>
     </message>
     <message>
         <source>{without} of {slices} slices have no {what}, so the place of the voxels is unknown: {without2}. Export the original series.</source>
-        <translation type="unfinished"></translation>
+        <translation>Bei {without} von {slices} Schichten fehlt {what}, daher ist der Ort der Voxel unbekannt: {without2}. Exportieren Sie die ursprüngliche Serie.</translation>
     </message>
 </context>
 <context>
