@@ -26,9 +26,10 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
-from .autograd import Statistics
+from .autograd import Statistics, Tensors
 from .tiles import Inputs
 from .torch_statistics import SetStatistics, TorchStatistics
+from .traced import can_be_traced, traced
 
 Implementation = Literal["auto", "torch", "triton"]
 
@@ -72,7 +73,6 @@ class ClassStatistics(NamedTuple):
         return self.cross_entropy.sum()
 
 
-@torch.compiler.disable  # tracing would unroll the walk over tiles
 def class_statistics(
     basis: torch.Tensor,
     projection: torch.Tensor,
@@ -81,6 +81,7 @@ def class_statistics(
     ignore_index: int | None = None,
     label_sets: torch.Tensor | None = None,
     implementation: Implementation = "auto",
+    trusted: bool = False,
 ) -> ClassStatistics:
     """Return the sums from which cross entropy and soft Dice are computed; they are differentiable.
 
@@ -93,9 +94,14 @@ def class_statistics(
     :param label_sets: ``(B, C)`` integers: ``label_sets[b, c]`` is the label under which sample b annotates class c.
         Label l then stands for the set of all classes with the entry l, and labels are in ``0..L-1``.
     :param implementation: ``torch``, ``triton``, or ``auto``: Triton's kernels wherever they can be used, else torch.
+    :param trusted: labels are known to be in range and are not checked. The check is the only time at which a GPU has
+        to be waited for. A trusted label outside the range gives an error of torch, or sums that are NaN.
     :returns: the sums, of which ``reference`` and ``voxels`` have no gradient.
     :raises ValueError: if shapes do not fit, a label is outside its range (the message names it), labels are not
         integers, a label set has no classes, or ``triton`` cannot be used.
+
+    ``torch.compile`` sees one operator, without a break of the graph, unless there are label sets or torch is older
+    than 2.4.
 
     The sums equal those of all logits, which this function never holds at once:
 
@@ -117,22 +123,32 @@ def class_statistics(
     >>> torch.allclose(merged.predicted[:, 1], stats.predicted[:, 1:].sum(1))
     True
     """
-    x = Inputs(basis, projection, bias, labels, ignore_index).checked()
+    x = Inputs(basis, projection, bias, labels, ignore_index, trusted).checked()
+    if torch.compiler.is_compiling() and can_be_traced() and label_sets is None:
+        return ClassStatistics(*traced(x, implementation))
+    return ClassStatistics(*_statistics(x, label_sets, implementation))
+
+
+@torch.compiler.disable  # tracing would unroll the walk over tiles
+def _statistics(x: Inputs, label_sets: torch.Tensor | None, implementation: Implementation) -> Tensors:
+    return chosen(x, label_sets, implementation)(x)
+
+
+def chosen(x: Inputs, label_sets: torch.Tensor | None, implementation: Implementation) -> Statistics:
+    """Return the implementation to use.
+
+    :raises ValueError: as :func:`class_statistics`.
+    """
     obstacle = _obstacle(implementation, x, label_sets)
     if obstacle and implementation == "triton":
         raise ValueError(f"implementation='triton' cannot be used: {obstacle}. Choose 'auto' or 'torch'.")
     if label_sets is not None:
-        statistics: Statistics = SetStatistics(_checked_sets(label_sets, len(basis), len(projection)).to(basis.device))
-    elif obstacle:
-        statistics = TorchStatistics()
-    else:
-        from .triton_statistics import TritonStatistics
+        return SetStatistics(_checked_sets(label_sets, len(x.basis), len(x.projection)).to(x.basis.device))
+    if obstacle:
+        return TorchStatistics()
+    from .triton_statistics import TritonStatistics
 
-        statistics = TritonStatistics()
-    return ClassStatistics(*statistics(x))
-
-
-__test__ = {"class_statistics": class_statistics}  # doctest does not look into decorated functions
+    return TritonStatistics()
 
 
 def _obstacle(implementation: Implementation, x: Inputs, label_sets: torch.Tensor | None) -> str | None:

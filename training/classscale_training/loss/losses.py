@@ -71,23 +71,26 @@ class SoftDice:
         :returns: the mean over the included entries of each sample, or of the pooled batch, then over the samples that
             have any; 0 if there are none.
         """
-        if takes_part is None:
-            takes_part = torch.ones_like(reference)
-            if not self.do_bg:
-                takes_part[:, 0] = 0
+        arrays = [intersection, predicted, reference] + ([] if takes_part is None else [takes_part])
         if self.batch_dice:
-            sums = torch.stack([intersection, predicted, reference, takes_part]).sum(1, keepdim=True)
-            if self.ddp:
-                sums = _SumOverRanks.apply(sums)
-            intersection, predicted, reference, takes_part = sums
-        shared = 2 * (1 - self.false_positive - self.false_negative) * intersection
-        sizes = 2 * self.false_positive * predicted + 2 * self.false_negative * reference
-        dice = (2 * intersection + self.smooth) / (shared + sizes + self.smooth).clamp_min(1e-8)
-        kept = takes_part > 0
-        if self.present_only:
+            sums = torch.stack(arrays).sum(1, keepdim=True)
+            arrays = list((_SumOverRanks.apply(sums) if self.ddp else sums).unbind())
+        intersection, predicted, reference, *part = arrays
+        if self.false_positive == self.false_negative == 0.5:  # Dice: few launches, which are most of its time on a GPU
+            sizes = predicted + reference
+        else:
+            shared = 2 * (1 - self.false_positive - self.false_negative) * intersection
+            sizes = shared + 2 * self.false_positive * predicted + 2 * self.false_negative * reference
+        half = (intersection + self.smooth / 2) / (sizes + self.smooth).clamp_min(1e-8)  # of the score
+        if not part and not self.do_bg:
+            half, reference = half[:, 1:], reference[:, 1:]
+        if not part and not self.present_only:
+            return half.sum() * (2 / max(half.numel(), 1))
+        kept = part[0] > 0 if part else reference > 0
+        if part and self.present_only:
             kept = kept & (reference > 0)
-        of_samples = torch.where(kept, dice, 0).sum(-1) / kept.sum(-1).clamp_min(1)  # whose labels may differ in number
-        return of_samples.sum() / kept.any(-1).sum().clamp_min(1)
+        of_samples = torch.where(kept, half, 0).sum(-1) / kept.sum(-1).clamp_min(1)  # whose labels may differ in number
+        return of_samples.sum() * 2 / kept.any(-1).sum().clamp_min(1)
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -122,6 +125,7 @@ class CrossEntropyDiceLoss:
     :ivar label_sets: if given, each call has to say which dataset each sample comes from.
     :ivar label_weights: ``(D, L)``, weights of the cross entropy with label sets, one for each label of each dataset.
     :ivar implementation: which one computes the sums, as in :func:`.class_statistics`.
+    :ivar trusted: labels are known to be in range and are not checked, as in :func:`.class_statistics`.
     :raises ValueError: if class weights or label smoothing are combined with label sets, or ``label_weights`` has
         another shape than the table of labels.
 
@@ -153,6 +157,7 @@ class CrossEntropyDiceLoss:
     label_sets: LabelSets | None = None
     label_weights: torch.Tensor | None = None
     implementation: Implementation = "auto"
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         if self.label_sets is not None and (self.class_weights is not None or self.label_smoothing):
@@ -190,12 +195,16 @@ class CrossEntropyDiceLoss:
             )
         labels, table = without_channel(labels, basis), self.label_sets and self.label_sets.to(basis.device)
         rows = table and table.label_of_class[datasets]
-        stats = class_statistics(basis, projection, bias, labels, self.ignore_index, rows, self.implementation)
+        head = projection, bias
+        stats = class_statistics(basis, *head, labels, self.ignore_index, rows, self.implementation, self.trusted)
         sums = table.pool(stats, datasets, self.dice.do_bg) if table and datasets is not None else stats[1:4]
-        loss = self.weight_ce * self._cross_entropy(stats, datasets)
-        return loss - self.weight_dice * self.dice(*sums) if self.weight_dice else loss
+        loss = self._cross_entropy(stats, datasets)
+        loss = loss if self.weight_ce == 1 else self.weight_ce * loss
+        return torch.sub(loss, self.dice(*sums), alpha=self.weight_dice) if self.weight_dice else loss
 
     def _cross_entropy(self, stats: ClassStatistics, datasets: torch.Tensor | None) -> torch.Tensor:
+        if self.label_weights is None and self.class_weights is None and not self.label_smoothing:
+            return stats.cross_entropy_sum / stats.voxels.clamp_min(1)  # fewer launches: see loss_launches.py
         weights = self._weights(stats.reference, datasets)
         total = (weights * stats.cross_entropy).sum()
         if self.label_smoothing:  # one row of weights: no label sets

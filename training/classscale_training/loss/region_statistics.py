@@ -115,7 +115,7 @@ class _Regions(Statistics):
         sums = x.zeros(4, len(x.basis), len(x.projection))
         voxels = sums.new_zeros(())
         tiles = Tiles(x, x.weights)
-        for b, _, features, label, weight in blocks(x, self.check(x)):
+        for b, _, features, label, weight in blocks(x, None if x.trusted else self.check(x)):
             voxels += weight.sum()
             for part, (logits,) in tiles(features):
                 target = self.membership[label[part]].T.to(x.dtype)

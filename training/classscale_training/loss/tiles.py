@@ -23,7 +23,8 @@ _ACCELERATOR_VOXELS = 1 << 17
 class Inputs(NamedTuple):
     """The arguments that all operators share.
 
-    Their shapes are ``(B, R, N)``, ``(C, R)``, ``(C,)`` and ``(B, N)``, the labels are integers.
+    Their shapes are ``(B, R, N)``, ``(C, R)``, ``(C,)`` and ``(B, N)``, the labels are integers. If they are trusted,
+    it is known that they are in range, and they are not checked.
     """
 
     basis: torch.Tensor
@@ -31,13 +32,14 @@ class Inputs(NamedTuple):
     bias: torch.Tensor
     labels: torch.Tensor
     ignore_index: int | None
+    trusted: bool = False
 
     def checked(self) -> Inputs:
         """Return the inputs with one axis of voxels instead of the axes of an image.
 
         :raises ValueError: if the shapes do not fit each other, or labels are not integers.
         """
-        basis, projection, bias, labels, _ = self
+        basis, projection, bias, labels, *_ = self
         rank, classes = basis.shape[1], len(projection)
         if projection.shape != (classes, rank) or bias.shape != (classes,):
             raise ValueError(

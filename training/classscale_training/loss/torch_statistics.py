@@ -55,7 +55,7 @@ class TorchStatistics(Statistics):
         gaps = log_sum_exp.new_empty(self.extra, batch, voxels)
         weights = _homogeneous(x)[:, :-1]
         tiles = Tiles(x, weights, arrays=1 + self.extra)
-        for b, where, features, label, weight in blocks(x, check):
+        for b, where, features, label, weight in blocks(x, None if x.trusted else check):
             picked, maximum, total = weight.new_empty(3, len(weight))
             for part, (logits, *spare) in tiles(features):
                 picked[part] = self.label_logit(b, label[part], logits, *spare)
