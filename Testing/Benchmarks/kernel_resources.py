@@ -20,20 +20,32 @@ from classscale_training.loss import triton_statistics
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-KERNELS = {
+KERNELS = {  # and the options that each is launched with
     "log_sum_exp": "voxel_rows",
     "class_sums": "class_rows",
     "basis_gradient": "voxel_rows",
     "projection_gradient": "class_rows",
 }
+FINISHING = {  # without voxels
+    "label_range": {"EACH": 1 << 14, "VOXELS": 1024},
+    "pad_weights": {"CLASSES": 16},
+    "pad_slopes": {"CLASSES": 128},
+    "class_totals": {"CLASSES": 32, "SPLITS": 32},
+    "weight_gradients": {"COLUMNS": 64, "ROWS": 32},
+}
+NUMBERS = ("voxels", "rank", "classes", "ignore", "labelled", "count", "padded", "splits", "batch", "rows", "width")
 SHARED_LIMIT = 99 * 1024  # of sm_86 and sm_89, the smallest of the devices with tf32
 
 
 def resources(name: str, architecture: int, rank: int, classes: int, half: bool) -> dict[str, int]:
     """Return what ptxas reports for one kernel: registers and spilled bytes per thread, bytes of shared memory."""
     kernel = getattr(triton_statistics, name)
-    options = getattr(triton_statistics.Blocks.fitting(rank, classes), KERNELS[name])
-    constants = {k: v for k, v in options.items() if k in kernel.arg_names} | {"PRECISION": "tf32"}
+    blocks = triton_statistics.Blocks.fitting(rank, classes)
+    if name in KERNELS:
+        options = getattr(blocks, KERNELS[name]) | {"PRECISION": "tf32", "LOGITS": False}
+    else:
+        options = {**FINISHING[name], "RANK": blocks.rank, "num_warps": 4, "num_stages": 3}
+    constants = {k: v for k, v in options.items() if k in kernel.arg_names}
     signature = {argument: _type(argument, constants, half) for argument in kernel.arg_names}
     aligned = [["tt.divisibility", 16]]  # as at a launch, for tensors, padded numbers of classes and usual volume sizes
     attributes = {
@@ -57,10 +69,10 @@ def resources(name: str, architecture: int, rank: int, classes: int, half: bool)
 def _type(argument: str, constants: dict[str, Any], half: bool) -> str:
     if argument in constants:
         return "constexpr"
-    if argument in ("voxels", "rank", "classes", "ignore") or "stride" in argument:
+    if argument in NUMBERS or "stride" in argument or argument.endswith(("_b", "_c")):
         return "i32"
-    if argument == "labels":
-        return "*i16"
+    if argument in ("labels", "found", "totals"):
+        return {"labels": "*i16", "found": "*i64", "totals": "*fp64"}[argument]
     return "*fp16" if half and argument in ("basis", "weights", "grad_basis") else "*fp32"
 
 
@@ -90,7 +102,7 @@ def main() -> int:
         for classes in ((1000,) if options.quick else (5, 1000))
         for half in (True, False)
         for sm in (80, 90)
-        for name in KERNELS
+        for name in (*KERNELS, *FINISHING)
     ]
     bars = [
         Bar("bytes spilled by any kernel", max(row["spilled"] for row in rows), 0),

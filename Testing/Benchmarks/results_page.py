@@ -311,6 +311,7 @@ def sections() -> list[str]:
             "window of the warm-up. With torch limited to 2 GiB the engine did the same as with more memory, so the "
             "differing voxels must come from other algorithms in cuDNN; random weights have many near ties. The brain "
             "model of these rows is the predecessor of that in section 5.",
+            ("loss_launches", command("loss_launches"), with_bars()),
             ("gpu_kernels", command("gpu_kernels"), gpu_kernels),
             ("gpu_engine", command("gpu_engine") + " --minutes 4 --limit 50", gpu_engine),
             ("toy-1000-gpu", command("learning_curve") + " .benchmarks/gpu/toy-1000", curve("toy-1000-gpu")),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from classscale_training import class_statistics, region_statistics
+from classscale_training import CrossEntropyDiceLoss, class_statistics, region_statistics
 
 CLASSES = 11
 
@@ -121,6 +123,27 @@ def test_a_compiled_function_around_it_gives_the_same(case):
 
     compiled = torch.compile(loss, backend="eager")
     assert torch.equal(compiled(*case), loss(*case))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_loss_is_compiled_in_one_graph_and_gives_the_same(case, dtype):
+    *leaves, labels = case
+    leaves = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
+    loss = CrossEntropyDiceLoss(ignore_index=255, label_smoothing=0.1, trusted=True)
+    compiled = torch.compile(lambda *inputs: loss(*inputs) * 2, backend="aot_eager", fullgraph=True)
+    value, plain = compiled(*leaves, labels), loss(*leaves, labels) * 2
+    assert torch.equal(value, plain)
+    for a, b in zip(*(torch.autograd.grad(x, leaves) for x in (value, plain)), strict=True):
+        assert torch.equal(a, b)
+    labels[0, 0, 0, 0] = 11
+    with pytest.raises(ValueError, match="label 11 is outside 0..10"):
+        torch.compile(replace(loss, trusted=False), backend="aot_eager")(*leaves, labels)
+
+
+def test_a_compiled_function_breaks_only_at_label_sets(case):
+    sets = torch.arange(CLASSES).repeat(2, 1)
+    compiled = torch.compile(lambda: class_statistics(*case, 255, sets).predicted.sum(), backend="aot_eager")
+    torch.testing.assert_close(compiled(), class_statistics(*case, 255).predicted.sum())
 
 
 def test_nothing_but_ignored_voxels_gives_zeros_and_no_gradient(case):

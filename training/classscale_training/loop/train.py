@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import math
 import sys
@@ -192,7 +193,8 @@ class _Loss:
     def __init__(self, data: LoopData, options: LoopOptions, device: torch.device) -> None:
         self.deep, self.half = options.deep_supervision, options.half_precision
         self.stride, self.finest_every = options.loss_stride, options.finest_every
-        self.plain = CrossEntropyDiceLoss(SoftDice(present_only=options.present_only), IGNORE_INDEX)
+        dice = SoftDice(present_only=options.present_only)
+        self.plain = CrossEntropyDiceLoss(dice, IGNORE_INDEX, trusted=True)  # our own cases have no wrong labels
         label_sets = data.label_sets and data.label_sets.to(device)
         self.marginal = replace(self.plain, label_sets=label_sets)
         if options.balance and data.shares is not None and data.label_sets is not None:
@@ -236,9 +238,15 @@ class _Loss:
         if whole:
             terms.append((whole, self.plain(basis[:whole], weight, bias, labels[:whole])))
         if others := datasets[whole:]:
-            which = torch.tensor(others, device=labels.device)
+            which = _index(tuple(others), labels.device)
             terms.append((len(others), self.marginal(basis[whole:], weight, bias, labels[whole:], which)))
         return weighted_mean(terms)
+
+
+@functools.lru_cache(maxsize=64)
+def _index(values: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Return a tensor of ``values``, made once: numbers of Python wait for a GPU each time they are copied to it."""
+    return torch.tensor(values, device=device)
 
 
 @torch.no_grad()

@@ -22,16 +22,14 @@ on other devices, are computed by :mod:`.torch_statistics`.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 
-from .autograd import Statistics, Tensors
+from .autograd import Tensors
+from .implementations import Implementation, chosen
 from .tiles import Inputs
-from .torch_statistics import SetStatistics, TorchStatistics
 from .traced import can_be_traced, traced
-
-Implementation = Literal["auto", "torch", "triton"]
 
 
 class ClassStatistics(NamedTuple):
@@ -82,6 +80,7 @@ def class_statistics(
     label_sets: torch.Tensor | None = None,
     implementation: Implementation = "auto",
     trusted: bool = False,
+    set_labels: int | None = None,
 ) -> ClassStatistics:
     """Return the sums from which cross entropy and soft Dice are computed; they are differentiable.
 
@@ -96,6 +95,8 @@ def class_statistics(
     :param implementation: ``torch``, ``triton``, or ``auto``: Triton's kernels wherever they can be used, else torch.
     :param trusted: labels are known to be in range and are not checked. The check is the only time at which a GPU has
         to be waited for. A trusted label outside the range gives an error of torch, or sums that are NaN.
+    :param set_labels: L, if it is known that ``label_sets`` divides the classes of each sample among at most L labels;
+        it is then not checked either.
     :returns: the sums, of which ``reference`` and ``voxels`` have no gradient.
     :raises ValueError: if shapes do not fit, a label is outside its range (the message names it), labels are not
         integers, a label set has no classes, or ``triton`` cannot be used.
@@ -126,62 +127,11 @@ def class_statistics(
     x = Inputs(basis, projection, bias, labels, ignore_index, trusted).checked()
     if torch.compiler.is_compiling() and can_be_traced() and label_sets is None:
         return ClassStatistics(*traced(x, implementation))
-    return ClassStatistics(*_statistics(x, label_sets, implementation))
+    return ClassStatistics(*_statistics(x, label_sets, implementation, set_labels))
 
 
 @torch.compiler.disable  # tracing would unroll the walk over tiles
-def _statistics(x: Inputs, label_sets: torch.Tensor | None, implementation: Implementation) -> Tensors:
-    return chosen(x, label_sets, implementation)(x)
-
-
-def chosen(x: Inputs, label_sets: torch.Tensor | None, implementation: Implementation) -> Statistics:
-    """Return the implementation to use.
-
-    :raises ValueError: as :func:`class_statistics`.
-    """
-    obstacle = _obstacle(implementation, x, label_sets)
-    if obstacle and implementation == "triton":
-        raise ValueError(f"implementation='triton' cannot be used: {obstacle}. Choose 'auto' or 'torch'.")
-    if label_sets is not None:
-        return SetStatistics(_checked_sets(label_sets, len(x.basis), len(x.projection)).to(x.basis.device))
-    if obstacle:
-        return TorchStatistics()
-    from .triton_statistics import TritonStatistics
-
-    return TritonStatistics()
-
-
-def _obstacle(implementation: Implementation, x: Inputs, label_sets: torch.Tensor | None) -> str | None:
-    """Return why the Triton kernels are not used, or None if they are."""
-    if implementation not in get_args(Implementation):
-        raise ValueError(f"implementation is {implementation!r}; expected 'auto', 'torch' or 'triton'.")
-    if implementation == "torch":
-        return "torch is chosen"
-    if label_sets is not None:
-        return "the kernels compute ordinary labels, and label_sets is given"
-    if not x.basis.is_cuda:
-        return f"the basis is on {x.basis.device}, not on a CUDA device"
-    try:
-        from .triton_statistics import usable
-    except ImportError:
-        return "Triton is not installed"
-    if usable(x.basis, x.projection):
-        return None
-    return f"the kernels do not work with {x.basis.shape[1]} channels of {x.basis.dtype} on {x.basis.device}"
-
-
-def _checked_sets(label_sets: torch.Tensor, batch: int, classes: int) -> torch.Tensor:
-    if label_sets.shape != (batch, classes):
-        raise ValueError(
-            f"label_sets has shape {tuple(label_sets.shape)}; expected (samples, classes) = {(batch, classes)}."
-        )
-    rows = label_sets.long()
-    for b, row in enumerate(rows.cpu()):
-        if row.min() < 0:
-            raise ValueError(f"label_sets assigns label {int(row.min())} in sample {b}; labels start at 0.")
-        empty = (torch.bincount(row) == 0).nonzero().flatten().tolist()
-        if empty:
-            raise ValueError(
-                f"label_sets gives label {empty[0]} of sample {b} no class; every label needs at least one."
-            )
-    return rows
+def _statistics(
+    x: Inputs, label_sets: torch.Tensor | None, implementation: Implementation, set_labels: int | None
+) -> Tensors:
+    return chosen(x, label_sets, implementation, set_labels)(x)

@@ -194,9 +194,10 @@ class CrossEntropyDiceLoss:
                 "datasets says which dataset of label_sets each sample comes from: give both of them, or neither."
             )
         labels, table = without_channel(labels, basis), self.label_sets and self.label_sets.to(basis.device)
-        rows = table and table.label_of_class[datasets]
+        rows = None if table is None else table.label_of_class[datasets]
         head = projection, bias
-        stats = class_statistics(basis, *head, labels, self.ignore_index, rows, self.implementation, self.trusted)
+        many = None if table is None else table.set_of_label.shape[1]
+        stats = class_statistics(basis, *head, labels, self.ignore_index, rows, self.implementation, self.trusted, many)
         sums = table.pool(stats, datasets, self.dice.do_bg) if table and datasets is not None else stats[1:4]
         loss = self._cross_entropy(stats, datasets)
         loss = loss if self.weight_ce == 1 else self.weight_ce * loss
@@ -222,7 +223,13 @@ class CrossEntropyDiceLoss:
             return reference.new_ones(labels)
         if len(self.class_weights) != labels:
             raise ValueError(f"{len(self.class_weights)} class weights given for {labels} classes; give one for each.")
-        return reference.new_tensor(self.class_weights)
+        return _tensor(self.class_weights, reference.device, reference.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _tensor(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor of ``values``, made once: numbers of Python wait for a GPU each time they are copied to it."""
+    return torch.tensor(values, device=device, dtype=dtype)
 
 
 @dataclass(frozen=True)

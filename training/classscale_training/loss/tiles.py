@@ -168,7 +168,12 @@ class LabelCheck:
         if not self.seen:
             return
         samples, lows, highs = zip(*self.seen, strict=True)
-        for b, low, high in zip(samples, torch.stack(lows).tolist(), torch.stack(highs).tolist(), strict=True):
-            if low < 0 or high >= self.limits[b]:
-                wrong = low if low < 0 else high
-                raise LabelOutsideError(f"label {wrong} is outside 0..{self.limits[b] - 1}, the {self.what}.")
+        found = torch.stack([*lows, *highs]).tolist()  # one copy from a GPU, for which the CPU waits
+        for b, low, high in zip(samples, found[: len(lows)], found[len(lows) :], strict=True):
+            self.raise_if_wrong(b, low, high)
+
+    def raise_if_wrong(self, sample: int, low: int, high: int) -> None:
+        """Raise LabelOutsideError if the smallest or largest label of a sample is out of range."""
+        if low < 0 or high >= self.limits[sample]:
+            wrong = low if low < 0 else high
+            raise LabelOutsideError(f"label {wrong} is outside 0..{self.limits[sample] - 1}, the {self.what}.")

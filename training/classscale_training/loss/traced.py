@@ -6,12 +6,12 @@ of its kernels. Label sets are not traced: how many labels there are follows fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 
-from .autograd import Tensors
+from .autograd import Statistics, Tensors
+from .implementations import Implementation, chosen
 from .tiles import Inputs
 
 _GRADIENTS = 0, 1, 2, 4, 5  # of the sums that have one
@@ -24,7 +24,9 @@ def can_be_traced() -> bool:
 
 def traced(x: Inputs, implementation: str) -> Tensors:
     """Return the sums, which are differentiable, of inputs of which torch knows only the shapes."""
-    return cast(Tensors, _operators()(*x, implementation)[:7])
+    assert _traced is not None  # asked before
+    sums: Tensors = _traced(*x, implementation)[:7]
+    return sums
 
 
 def _sums(
@@ -62,10 +64,8 @@ def _gradients(
     return grad_basis.contiguous(), *(gradient.to(parameter.dtype).contiguous() for gradient, parameter in pairs)
 
 
-def _prepared(x: Inputs, implementation: str) -> tuple[Any, Inputs]:
-    from .class_statistics import chosen
-
-    statistics = chosen(x, None, cast(Any, implementation))
+def _prepared(x: Inputs, implementation: str) -> tuple[Statistics, Inputs]:
+    statistics = chosen(x, None, cast(Implementation, implementation))
     return statistics, statistics.prepared(x)
 
 
@@ -76,6 +76,10 @@ def _shapes(basis: torch.Tensor, projection: torch.Tensor, *others: Any) -> Tens
     shapes += (batch, voxels), (batch, rank + 1), (0, batch, voxels)
     dtype = torch.float64 if basis.dtype == torch.float64 else torch.float32
     return tuple(basis.new_empty(shape, dtype=dtype) for shape in shapes)
+
+
+def _like(*tensors: Any) -> Tensors:
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors[:3])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
@@ -90,7 +94,7 @@ def _backward(ctx: Any, *of_sums: torch.Tensor) -> tuple[torch.Tensor | None, ..
     return (*found, None, None, None, None)
 
 
-def _register() -> Callable[..., Tensors]:
+def _register() -> Any:
     inputs = "Tensor basis, Tensor projection, Tensor bias, Tensor labels, int? ignore_index"
     sums = torch.library.custom_op(
         "classscaleseg::class_sums",
@@ -105,16 +109,9 @@ def _register() -> Callable[..., Tensors]:
         schema=f"({inputs}, str implementation, Tensor[] saved, Tensor[] of_sums) -> (Tensor, Tensor, Tensor)",
     )
     sums.register_fake(_shapes)
-    gradients.register_fake(
-        lambda basis, projection, bias, *others: tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (basis, projection, bias))
-    )
+    gradients.register_fake(_like)
     sums.register_autograd(_backward, setup_context=_save)
-    return cast(Callable[..., Tensors], torch.ops.classscaleseg.class_sums)
+    return torch.ops.classscaleseg.class_sums
 
 
-_registered = _register() if can_be_traced() else None
-
-
-def _operators() -> Callable[..., Tensors]:
-    assert _registered is not None  # asked before
-    return _registered
+_traced = _register() if can_be_traced() else None

@@ -4,8 +4,8 @@ This module is imported only where Triton is installed. :mod:`.torch_statistics`
 are used for a new kind of input, :func:`usable` compares them once with torch on a few hundred voxels. So a Triton that
 cannot compile (no C compiler, a new device) or that computes something else costs speed, but never gives wrong results.
 
-Four kernels visit the voxels. In ``log_sum_exp`` and ``basis_gradient`` a program takes a block of voxels and loops over all
-classes; the voxels are the rows of the product, so that maxima and sums over classes stay within a warp. In
+Four kernels visit the voxels. In ``log_sum_exp`` and ``basis_gradient`` a program takes a block of voxels and loops
+over all classes; the voxels are the rows of the product, so that maxima and sums over classes stay within a warp. In
 ``class_sums`` and ``projection_gradient`` a program takes a block of classes and loops over voxels; the classes are the
 rows, and their sums stay in registers. Each program writes its own partial sums, so there are no atomics and every run
 gives the same results.
@@ -21,10 +21,11 @@ logits use float16 for a float16 basis, and otherwise tf32, or float32 where tor
 products for gradients always use tf32: their range (the Dice gradient of an absent class is 1e9 times the gradient of
 the mean cross entropy) does not fit float16, and bfloat16 has ten times the error.
 
-Arguments have the same meaning in all kernels for voxels: ``basis`` (B, rank, voxels) has the strides ``stride_b``, ``stride_r``
-and 1, ``weights`` (classes, RANK) and ``bias`` (classes,) are in base 2 and padded, ``labels`` and the log-sum-exp
-``lse`` are (B, voxels), and ``slopes`` (B, 4, classes) are the gradients of cross entropy, I, P and log-sum-exp. ``RANK`` is the padded rank, ``VOXELS`` and
-``CLASSES`` are the sizes of a block, and ``PRECISION`` is that of the products for logits.
+Arguments have the same meaning in all kernels for voxels: ``basis`` (B, rank, voxels) has the strides ``stride_b``,
+``stride_r`` and 1, ``weights`` (classes, RANK) and ``bias`` (classes,) are in base 2 and padded, ``labels`` and the
+log-sum-exp ``lse`` are (B, voxels), and ``slopes`` (B, 4, classes) are the gradients of cross entropy, I, P and
+log-sum-exp. ``RANK`` is the padded rank, ``VOXELS`` and ``CLASSES`` are the sizes of a block, and ``PRECISION`` is that
+of the products for logits.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _NO_LABEL = -(1 << 31)
 # (H100) multiprocessors of a device.
 _PROGRAMS = 1024
 _TOLERANCE = 0.01
-_CHECKED = 4096  # labels that one program checks
+_CHECKED = 1 << 14  # labels that one program checks
 
 
 def usable(basis: torch.Tensor, projection: torch.Tensor) -> bool:
@@ -114,11 +115,11 @@ class TritonStatistics(Statistics):
             labels = labels.int()
         x = x._replace(basis=x.basis if x.basis.stride(2) == 1 else x.basis.contiguous(), labels=labels.contiguous())
         if not x.trusted:
-            check = self.check(x)
-            found = torch.empty(triton.cdiv(x.labels.numel(), _CHECKED), 2, dtype=torch.int64, device=x.labels.device)
-            _run(x.labels, label_range, len(found), x.labels, found, x.labels.numel(), _ignored(x), VOXELS=_CHECKED)
-            check.note(0, found.cpu())
-            check.raise_if_outside()
+            found = torch.empty(_cdiv(x.labels.numel(), _CHECKED), 2, dtype=torch.int64, device=x.labels.device)
+            told = x.labels, found, x.labels.numel(), _ignored(x)
+            _run(x.labels, label_range, (len(found),), *told, EACH=_CHECKED, VOXELS=1024)
+            lows, highs = zip(*found.tolist(), strict=True)
+            self.check(x).raise_if_wrong(0, min(lows), max(highs))
         return x._replace(trusted=True)
 
     def sums(self, x: Inputs) -> tuple[Tensors, Tensors]:
@@ -134,7 +135,7 @@ class TritonStatistics(Statistics):
         *by_class, logits = (launch.floats(batch, classes) for _ in range(5))
         lse_sum, feature_sum, counted = launch.floats(batch), launch.floats(batch, rank + 1), launch.floats()
         launch.finish(
-            class_totals, (triton.cdiv(classes, 32), batch), of_splits, totals, x.projection, x.bias,
+            class_totals, (_cdiv(classes, 32), batch), of_splits, totals, x.projection, x.bias,
             *by_class, logits, lse_sum, feature_sum, counted, splits, classes, padded, rank, batch,
             *x.projection.stride(), *x.bias.stride(), RANK=launch.blocks.rank, CLASSES=32, SPLITS=32,
         )  # fmt: skip
@@ -159,7 +160,7 @@ class TritonStatistics(Statistics):
         launch.over_classes(projection_gradient, lse, slopes, shift, at_label, of_splits)
         grad_projection, grad_bias = launch.floats(classes, rank), launch.floats(classes)
         launch.finish(
-            weight_gradients, (triton.cdiv(of_splits.shape[1], 64),), of_splits, grad_projection, grad_bias,
+            weight_gradients, (_cdiv(of_splits.shape[1], 64),), of_splits, grad_projection, grad_bias,
             len(of_splits), of_splits.shape[1], padded, classes, rank, RANK=launch.blocks.rank, COLUMNS=64, ROWS=32,
         )  # fmt: skip
         if grad_logits is not None:
@@ -168,14 +169,18 @@ class TritonStatistics(Statistics):
         return grad_basis, grad_projection, grad_bias
 
 
+def _cdiv(a: int, b: int) -> int:
+    return -(-a // b)  # Triton's function takes several microseconds
+
+
 def _ignored(x: Inputs) -> int:
     return _NO_LABEL if x.ignore_index is None else x.ignore_index
 
 
-def _run(on: torch.Tensor, kernel: Any, grid: int | tuple[int, ...], *arguments: Any, **options: Any) -> None:
+def _run(on: torch.Tensor, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
     """Launch a kernel on the device of ``on``. Every launch of this module is here, where it can be counted."""
     with torch.cuda.device_of(on):  # no effect on a CPU, where Triton's interpreter runs
-        kernel[grid if isinstance(grid, tuple) else (grid,)](*arguments, **options)
+        kernel[grid](*arguments, **options)
 
 
 class _Launch:
@@ -189,15 +194,15 @@ class _Launch:
         weights = torch.empty(padded, self.blocks.rank, dtype=operand, device=x.basis.device)
         offset = self.floats(padded)
         self.finish(
-            pad_weights, (triton.cdiv(padded, 16),), x.projection, x.bias, weights, offset, classes, padded, rank,
+            pad_weights, (_cdiv(padded, 16),), x.projection, x.bias, weights, offset, classes, padded, rank,
             *x.projection.stride(), *x.bias.stride(), RANK=self.blocks.rank, CLASSES=16,
         )  # fmt: skip
         self.inputs = x.basis, weights, offset, x.labels, voxels, rank, padded, *x.basis.stride()[:2]
         # For a float32 basis, follow the setting of the torch convolutions that these kernels replace.
         self.precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
-        self.voxel_grid = triton.cdiv(voxels, self.blocks.voxel_rows["VOXELS"]), batch
+        self.voxel_grid = _cdiv(voxels, self.blocks.voxel_rows["VOXELS"]), batch
         parts = padded // self.blocks.class_rows["CLASSES"]
-        tiles = triton.cdiv(voxels, self.blocks.class_rows["VOXELS"])
+        tiles = _cdiv(voxels, self.blocks.class_rows["VOXELS"])
         self.class_grid = max(1, min(tiles, _PROGRAMS // (parts * batch))), parts, batch
 
     def floats(self, *shape: int) -> torch.Tensor:
@@ -210,7 +215,7 @@ class _Launch:
         filled = [zero.expand(shape) if gradient is None else gradient for gradient in gradients]
         filled[3] = filled[3] if filled[3].ndim == 2 else filled[3][:, None].expand(shape)
         strides = [stride for gradient in filled for stride in gradient.stride()]
-        grid = triton.cdiv(slopes.shape[2], 128), shape[0]
+        grid = _cdiv(slopes.shape[2], 128), shape[0]
         self.finish(pad_slopes, grid, *filled, slopes, classes, slopes.shape[2], *strides, CLASSES=128)
 
     def over_voxels(self, kernel: Any, *arguments: Any, **options: Any) -> None:
@@ -236,6 +241,7 @@ class Blocks(NamedTuple):
     class_rows: dict[str, int]
 
     @classmethod
+    @cache
     def fitting(cls, rank: int, classes: int) -> Blocks:
         """Choose sizes so that no kernel spills registers or takes over 99 KiB of shared memory, on sm_80 and sm_90.
 
@@ -248,20 +254,24 @@ class Blocks(NamedTuple):
         options = {"RANK": padded, "num_warps": 8, "num_stages": 3 if padded <= 32 else 2}
         return cls(
             padded,
-            triton.cdiv(classes, rows) * rows,
+            _cdiv(classes, rows) * rows,
             {"VOXELS": voxels, "CLASSES": min(voxel_columns, rows), **options},
             {"VOXELS": class_columns, "CLASSES": rows, **options},
         )
 
 
 @triton.jit
-def label_range(labels, found, count, ignore, VOXELS: tl.constexpr):
-    """Write the smallest and the largest label of each block that is not ignored, and 0 if all are: (blocks, 2)."""
-    n = tl.program_id(0) * VOXELS + tl.arange(0, VOXELS)
-    label = tl.load(labels + n, mask=n < count, other=0).to(tl.int64)
-    label = tl.where(label == ignore, 0, label)
-    tl.store(found + 2 * tl.program_id(0), tl.min(label, 0))
-    tl.store(found + 2 * tl.program_id(0) + 1, tl.max(label, 0))
+def label_range(labels, found, count, ignore, EACH: tl.constexpr, VOXELS: tl.constexpr):
+    """Write the smallest and the largest of 0 and the labels that are not ignored: (programs, 2), EACH a program."""
+    lowest = tl.zeros([VOXELS], tl.int64)
+    highest = tl.zeros([VOXELS], tl.int64)
+    for start in range(0, EACH, VOXELS):
+        n = tl.program_id(0).to(tl.int64) * EACH + start + tl.arange(0, VOXELS)
+        label = tl.load(labels + n, mask=n < count, other=0).to(tl.int64)
+        label = tl.where(label == ignore, 0, label)
+        lowest, highest = tl.minimum(lowest, label), tl.maximum(highest, label)
+    tl.store(found + 2 * tl.program_id(0), tl.min(lowest, 0))
+    tl.store(found + 2 * tl.program_id(0) + 1, tl.max(highest, 0))
 
 
 @triton.jit
@@ -316,7 +326,9 @@ def class_totals(
         found += tl.sum(tl.load(at + 2 * padded, mask=mask, other=0.0).to(tl.float64), 0)
         present += tl.sum(tl.load(at + 3 * padded, mask=mask, other=0.0).to(tl.float64), 0)
     row = b * classes + c
-    tl.store(cross_entropy + row, (ce * 0.6931471805599453).to(tl.float32), mask=exists)
+    lse = tl.load(of_sample + RANK) * 0.6931471805599453
+    ce = tl.where(lse == lse, ce * 0.6931471805599453, float("nan"))  # NaN after a label outside the classes
+    tl.store(cross_entropy + row, ce.to(tl.float32), mask=exists)
     tl.store(intersection + row, shared.to(tl.float32), mask=exists)
     tl.store(predicted + row, found.to(tl.float32), mask=exists)
     tl.store(reference + row, present.to(tl.float32), mask=exists)
@@ -330,7 +342,7 @@ def class_totals(
     if tl.program_id(0) == 0:
         tl.store(features + b * (rank + 1) + r, tl.load(of_sample + r).to(tl.float32), mask=r < rank)
         tl.store(features + b * (rank + 1) + rank, voxels.to(tl.float32))
-        tl.store(lse_sum + b, (tl.load(of_sample + RANK) * 0.6931471805599453).to(tl.float32))
+        tl.store(lse_sum + b, lse.to(tl.float32))
         if b == 0:
             for sample in range(1, batch):
                 voxels += tl.load(totals + sample * (RANK + 2) + RANK + 1)
@@ -342,7 +354,7 @@ def weight_gradients(
     of_splits, grad_projection, grad_bias, rows, width, padded, classes, rank,
     RANK: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Add up, in float64, the rows of ``of_splits`` (rows, padded * RANK + padded): gradients of projection and bias."""
+    """Write the gradients of projection and bias: in float64, the sums over the rows of (rows, padded * (RANK + 1))."""
     i = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros([COLUMNS], tl.float64)
     for start in range(0, rows, ROWS):
