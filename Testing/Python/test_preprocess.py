@@ -256,9 +256,54 @@ def test_preparing_is_reported_slab_by_slab_and_stops_on_request(write_model, mo
     model, reports, token = open_model(write_model(plans(spacing=[1.5] * 3))), [], threading.Event()
     segment(image(), model, device="cpu", mirroring=False, progress=reports.append)
     done = [(report.done, report.total) for report in reports if report.stage == "preprocess"]
-    assert done == [(0, 1), (0, 8), (2, 8), (4, 8), (6, 8)]  # 12 slices of 1 mm are 8 of 1.5 mm
+    # a look at the intensities, in one slab; then the rows: 12 slices of 1 mm are 8 of 1.5 mm
+    assert done == [(0, 1), (1, 9), (1, 9), (3, 9), (5, 9), (7, 9)]
     with pytest.raises(Cancelled, match="Cancelled during preprocess"):
-        segment(image(), model, device="cpu", progress=lambda r: r.done == 4 and token.set(), cancel=token)
+        segment(image(), model, device="cpu", progress=lambda r: r.done == 5 and token.set(), cancel=token)
+
+
+@pytest.mark.parametrize("kind", ["zscore", "masked", "meanstd", "last", "conform"])
+def test_looks_at_the_intensities_are_reported_and_stop_on_request(write_model, monkeypatch, kind):
+    """They take seconds in a large image, and the rows on the model grid come after them."""
+    from types import SimpleNamespace
+
+    from ClassScaleSegLib import Cancelled
+    from ClassScaleSegLib.images.reading import read_image
+    from ClassScaleSegLib.inference import auto3dseg, image_slabs
+    from ClassScaleSegLib.inference.label_map import preparation
+    from ClassScaleSegLib.inference.progress import Monitor
+    from ClassScaleSegLib.models.preprocessing import Auto3DSeg, Conform
+
+    monkeypatch.setattr(image_slabs, "SLAB_BYTES", 8 * 16 * 20 * 2)  # six slabs of two slices
+    monkeypatch.setattr(auto3dseg, "_PART", 2 * 16 * 20)
+    entries = {"normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [kind == "masked"]}
+    model = open_model(write_model(plans(spacing=[1.5] * 3, **entries)))
+    if kind in ("meanstd", "last"):
+        how = Auto3DSeg(None, ("meanstd",), (0, 1), True, kind == "last")
+        model = SimpleNamespace(preprocessing=how, plans_manager=model.plans_manager, configuration=model.configuration)
+    elif kind == "conform":
+        configuration = SimpleNamespace(spacing=(1, 1, 1), patch_size=(16, 20, 24))
+        how = Conform("LPS", "range", 0.0, 1)
+        model = SimpleNamespace(preprocessing=how, plans_manager=model.plans_manager, configuration=configuration)
+
+    def run(stop_at=None):
+        reports = []
+        token = SimpleNamespace(is_set=lambda: stop_at is not None and len(reports) >= stop_at)
+        monitor = Monitor(reports.append, token)
+        try:
+            preparation(model)(source, model, monitor=monitor).image.whole()
+        except Cancelled:
+            return reports, True
+        return reports, False
+
+    source = read_image(image(), 1)
+    reports, cancelled = run()
+    done = [report.done for report in reports]
+    assert not cancelled and len(reports) >= 12 and done == sorted(done) and done[-1] <= reports[-1].total
+    assert {report.stage for report in reports} == {"preprocess"}
+    for stop in range(len(reports)):
+        stopped, cancelled = run(stop)
+        assert cancelled and len(stopped) == stop
 
 
 @pytest.mark.parametrize("case", range(6))
@@ -330,7 +375,8 @@ def test_stages_come_in_their_order_when_rows_are_made_as_windows_need_them(writ
     stages = [stage for stage, _ in itertools.groupby(report.stage for report in reports)]
     assert stages == ["read", "preprocess", "segment", "decode"][: 3 if patch == 8 else 4]
     done = [(report.done, report.total) for report in reports if report.stage == "preprocess"]
-    assert done[1:] == [(row, min(patch, 15)) for row in range(0, min(patch, 15), 2)]
+    rows = [(1 + row, 1 + min(patch, 15)) for row in range(0, min(patch, 15), 2)]
+    assert done == [(0, 1), (1, 16), *rows]
 
 
 def test_voxels_are_released_once_the_last_row_is_made(write_model, monkeypatch):

@@ -9,6 +9,7 @@ too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from .axis_resize import AxisResize
 from .image_slabs import ROWS, SlabAxes, rows_in_slabs
 from .interpolation import AxisSampling
 from .preprocess import Prepared, enclosing_box, unsuitable, whole_box
+from .progress import Monitor, Steps
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
     from ..images.reading import InputImage
     from ..models.model import Model
     from .image_rows import ImageRows
-    from .progress import Monitor
 
 MARGIN = 10  # voxels around the foreground
 _PART = 1 << 24  # voxels whose statistics are computed at a time
+_PASSES = {"range": 0, "meanstd": 3, "meanstdtanh": 3, "pet": 3, "none": 0}  # over a channel, of its statistics
 
 
 def model_length(length: int, spacing: float, target: float) -> int:
@@ -59,19 +61,21 @@ def prepare(
     forward = model.plans_manager.transpose_forward
     voxels = image.voxels.transpose([0, *(axis + 1 for axis in forward)])
     spacing, target = [image.spacing[axis] for axis in forward], model.configuration.spacing
+    parts = -(-math.prod(voxels.shape[1:]) // _PART) * sum(_PASSES[scheme] for scheme in how.normalization)
+    steps = Steps(monitor, "preprocess", parts + 2 * voxels.shape[1])
     if how.normalize_last:
         channels = [_Channel(channel) for channel in voxels]
     else:
-        channels = [_normalized(c, scheme, how) for c, scheme in zip(voxels, how.normalization, strict=True)]
+        channels = [_normalized(c, scheme, how, steps) for c, scheme in zip(voxels, how.normalization, strict=True)]
     box = whole_box(voxels.shape[1:])
     if how.crop_foreground:
         seen = channels if how.normalize_last else channels[:1] if len(channels) > 1 else [_Channel(voxels[0])]
-        box = _foreground(seen, image, monitor)
+        box = _foreground(seen, image, steps)
     channels = [channel.cropped(box) for channel in channels]
     crop = [part.stop - part.start for part in box]
     grid = [model_length(n, s, t) for n, s, t in zip(crop, spacing, target, strict=True)]
-    steps = [1.0 if _kept(s, t) else s / t for s, t in zip(spacing, target, strict=True)]  # in voxels of the grid
-    x, y, z = (_resize(n, m, step, ROWS) for n, m, step in zip(crop, grid, steps, strict=True))
+    ratios = [1.0 if _kept(s, t) else s / t for s, t in zip(spacing, target, strict=True)]  # in voxels of the grid
+    x, y, z = (_resize(n, m, ratio, ROWS) for n, m, ratio in zip(crop, grid, ratios, strict=True))
     axes = SlabAxes((0, 1, 2), (x, y, z), False)
 
     def check(rows: torch.Tensor) -> None:
@@ -79,10 +83,10 @@ def prepare(
             raise ImageError(unsuitable(image, how.normalization, "the result is not finite"))
 
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
-        rows = rows_in_slabs(channels, axes, grid, device, monitor, check)
+        rows = rows_in_slabs(channels, axes, grid, device, steps, check)
         if how.normalize_last:
-            rows = _normalized_rows(rows.whole(), how, check)
-    a, b, c = (AxisSampling.at(np.arange(n) * step, m) for n, m, step in zip(crop, grid, steps, strict=True))
+            rows = _normalized_rows(rows.whole(), how, check, steps)
+    a, b, c = (AxisSampling.at(np.arange(n) * ratio, m) for n, m, ratio in zip(crop, grid, ratios, strict=True))
     return Prepared(rows, (a, b, c), voxels.shape[1:], box, backward, whole_box(rows.shape[1:]))
 
 
@@ -122,7 +126,7 @@ class _Channel:
         return values if self.function is None else self.function(values)
 
 
-def _normalized(voxels: np.ndarray, scheme: str, how: Auto3DSeg) -> _Channel:
+def _normalized(voxels: np.ndarray, scheme: str, how: Auto3DSeg, steps: Steps) -> _Channel:
     """Return a channel, or rows of the model grid, with its normalisation.
 
     :param voxels: ``(X, Y, Z)``; statistics are those of all of it.
@@ -136,38 +140,43 @@ def _normalized(voxels: np.ndarray, scheme: str, how: Auto3DSeg) -> _Channel:
         low, high = how.bounds
         return _Channel(voxels, (low + high) / 2, (high - low) / 2, function=torch.sigmoid)
     if scheme == "pet":
-        _mean, deviation, least = _statistics(voxels, False, 1)
+        _mean, deviation, least = _statistics(voxels, False, 1, steps)
         return _Channel(voxels, least, deviation or 1.0, function=torch.sigmoid)
-    mean, deviation, _least = _statistics(voxels, True, 0)
+    mean, deviation, _least = _statistics(voxels, True, 0, steps)
     squash = (lambda values: 3 * torch.tanh(values / 3)) if scheme == "meanstdtanh" else None
     return _Channel(voxels, mean, deviation or 1.0, True, squash)
 
 
-def _statistics(voxels: np.ndarray, nonzero: bool, less: int) -> tuple[float, float, float]:
+def _statistics(voxels: np.ndarray, nonzero: bool, less: int, steps: Steps) -> tuple[float, float, float]:
     """Return mean, standard deviation and the least of the values, or of those that are not zero.
 
     :param less: what is subtracted from their number in the mean of the squares.
     """
     flat = voxels.transpose(np.argsort(voxels.strides)[::-1]).reshape(-1)  # as stored; a copy only of odd views
     parts = [flat[first : first + _PART] for first in range(0, flat.size, _PART)]
-    chosen = [part[part != 0] if nonzero else part for part in parts]
+
+    def each(values: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        for part in values:
+            yield part
+            steps.step()
+
+    chosen = [part[part != 0] if nonzero else part for part in each(parts)]
     count = sum(part.size for part in chosen)
     if count == 0:
         return 0.0, 1.0, 0.0
-    mean = sum(float(part.sum(dtype=np.float64)) for part in chosen) / count
-    squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in chosen)
+    mean = sum(float(part.sum(dtype=np.float64)) for part in each(chosen)) / count
+    squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in each(chosen))
     least = min(float(part.min()) for part in chosen if part.size)
     return mean, (squares / max(count - less, 1)) ** 0.5, least
 
 
-def _foreground(channels: Sequence[_Channel], image: InputImage, monitor: Monitor | None) -> tuple[slice, slice, slice]:
+def _foreground(channels: Sequence[_Channel], image: InputImage, steps: Steps) -> tuple[slice, slice, slice]:
     """Return the box of all voxels that are above zero in any channel, with the margin, inside the image."""
     shape = channels[0].voxels.shape
 
     def planes() -> Iterator[np.ndarray]:
         for index in range(shape[0]):
-            if monitor is not None:
-                monitor.check()
+            steps.step()
             yield np.any([(channel.slices(index, index + 1)[0] > 0).numpy() for channel in channels], 0)
 
     box = enclosing_box(planes(), shape, MARGIN)
@@ -179,13 +188,16 @@ def _foreground(channels: Sequence[_Channel], image: InputImage, monitor: Monito
     return box
 
 
-def _normalized_rows(rows: torch.Tensor, how: Auto3DSeg, check: Callable[[torch.Tensor], object]) -> ImageRows:
+def _normalized_rows(
+    rows: torch.Tensor, how: Auto3DSeg, check: Callable[[torch.Tensor], object], steps: Steps
+) -> ImageRows:
     """Normalise an image ``(channels, X, Y, Z)`` on the model grid, in place."""
     from .image_rows import ImageRows
 
     for channel, scheme in zip(rows, how.normalization, strict=True):
-        normalized = _normalized(channel.numpy(), scheme, how)
+        normalized = _normalized(channel.numpy(), scheme, how, steps)
         for index in range(len(channel)):
+            steps.monitor.check()
             channel[index] = normalized.slices(index, index + 1)[0]
     check(rows)
     return ImageRows.of(rows)

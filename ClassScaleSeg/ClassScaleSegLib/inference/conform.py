@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +26,7 @@ from .axis_resize import AxisResize, resize_slabs
 from .image_slabs import ROWS, slices_in_slab
 from .interpolation import AxisSampling
 from .preprocess import Prepared, enclosing_box, whole_box
+from .progress import Monitor, Steps
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ..images.reading import InputImage
     from ..models.model import Model
     from .image_rows import ImageRows
-    from .progress import Monitor
 
 LEVELS = 256
 _BINS = 1000  # of the histogram of the image
@@ -125,7 +124,9 @@ def prepare(
         monitor.tell(
             f"The image has {size} mm; what lies more than {axes[0].size // 2} mm from its centre is background."
         )
-    head = conformed(voxels, axes, device(), monitor)
+    stored = Turn.as_stored(voxels).apply(voxels).shape
+    steps = Steps(monitor, "preprocess", 2 * -(-stored[0] // slices_in_slab(stored[1:])) + axes[0].size // ROWS)
+    head = conformed(voxels, axes, device(), steps)
     counts = np.sum([np.bincount(plane.ravel(), minlength=LEVELS) for plane in head], 0)
     values = normalized_levels(counts, model.preprocessing.normalization)
     if values is None or voxels.min() == voxels.max():  # a constant image differs only from what is around it
@@ -134,37 +135,40 @@ def prepare(
             f"scaled to {LEVELS} levels. Give an image of the kind that the model was trained on."
         )
     crop = _head_box(head, values, counts, model.preprocessing)
-    image_rows = _rows(np.ascontiguousarray(head[crop]), values, monitor)
+    image_rows = _rows(np.ascontiguousarray(head[crop]), values, steps)
     samplings, box = zip(*(axis.way_back(part) for axis, part in zip(axes, crop, strict=True)), strict=True)
     backward = tuple(model.plans_manager.transpose_backward)
     needed = whole_box(image_rows.shape[1:])
     return Prepared(image_rows, samplings, voxels.shape, box, backward, needed, at_once=True)
 
 
-def intensity_scale(voxels: np.ndarray) -> tuple[float, float]:
+def intensity_scale(voxels: np.ndarray, step: Callable[[], object] = lambda: None) -> tuple[float, float]:
     """Return what is subtracted from the intensities, and by what they are then multiplied, to fit into 0 to 255.
 
     An image of bytes is not scaled. Of any other, the least value becomes 0, and the value that 0.1 % of the voxels
     other than zero exceed becomes 255, as far as a histogram of 1000 bins can tell.
+
+    :param step: called after each slab of the image; an exception that it raises ends the work.
     """
     stored = Turn.as_stored(voxels).apply(voxels)
     low, high = float(stored.min()), float(stored.max())
     if voxels.dtype == np.uint8 or low == high:
         return low, 1.0
     width, histogram, nonzero = (high - low) / _BINS, np.zeros(_BINS, np.int64), 0
-    step = slices_in_slab(stored.shape[1:])
-    for first in range(0, len(stored), step):
-        part = stored[first : first + step].astype(np.float64).ravel()
+    thick = slices_in_slab(stored.shape[1:])
+    for first in range(0, len(stored), thick):
+        part = stored[first : first + thick].astype(np.float64).ravel()
         bins = np.minimum(np.floor((part - low) / width).astype(np.int64), _BINS - 1)
         histogram += np.bincount(bins, minlength=_BINS)
         nonzero += int((np.abs(part) >= _ZERO).sum())
+        step()
     below = stored.size - math.floor(_ABOVE * nonzero)
     reached = np.flatnonzero(np.cumsum(histogram)[1:] >= below)
     top = (int(reached[0]) if reached.size else _BINS - 1) * width + low
     return low, (LEVELS - 1) / (top - low) if top != low else 1.0
 
 
-def conformed(voxels: np.ndarray, axes: Sequence[_Axis], device: str, monitor: Monitor | None) -> np.ndarray:
+def conformed(voxels: np.ndarray, axes: Sequence[_Axis], device: str, steps: Steps) -> np.ndarray:
     """Return the head on the conformed grid, uint8.
 
     :param voxels: ``(X, Y, Z)`` as stored, with any strides.
@@ -173,7 +177,7 @@ def conformed(voxels: np.ndarray, axes: Sequence[_Axis], device: str, monitor: M
     """
     import torch
 
-    low, scale = intensity_scale(voxels)
+    low, scale = intensity_scale(voxels, steps.step)
 
     def levels(values: np.ndarray) -> np.ndarray:
         return np.clip(scale * (values.astype(np.float64) - low), 0, LEVELS - 1).astype(np.uint8)  # cuts decimals off
@@ -187,8 +191,7 @@ def conformed(voxels: np.ndarray, axes: Sequence[_Axis], device: str, monitor: M
         return head
 
     def read(first: int, last: int) -> torch.Tensor:
-        if monitor is not None:
-            monitor.check()
+        steps.step()
         return torch.from_numpy(np.array(stored[first:last], np.float32, order="C")).to(device, torch.float64)
 
     x, y, z = (axes[axis].resize() for axis in order)
@@ -227,7 +230,7 @@ def _head_box(head: np.ndarray, values: np.ndarray, counts: np.ndarray, how: Con
     return box
 
 
-def _rows(head: np.ndarray, values: np.ndarray, monitor: Monitor | None) -> ImageRows:
+def _rows(head: np.ndarray, values: np.ndarray, steps: Steps) -> ImageRows:
     """Return the rows of the normalised head."""
     import torch
 
@@ -237,5 +240,4 @@ def _rows(head: np.ndarray, values: np.ndarray, monitor: Monitor | None) -> Imag
         for first in range(start, len(head), ROWS):
             yield torch.from_numpy(values[head[first : first + ROWS]])[None]
 
-    report = (lambda done, total: None) if monitor is None else partial(monitor.report, "preprocess")
-    return ImageRows((1, *head.shape), slabs, report)
+    return ImageRows((1, *head.shape), slabs, steps.follow)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from .image_rows import ImageRows
-    from .progress import Monitor
+    from .progress import Steps
 
 SLAB_BYTES = 16 << 20  # of a slab of the image in float64
 ROWS = 16  # rows of the model grid that are resized at a time
@@ -59,7 +58,7 @@ def rows_in_slabs(
     axes: SlabAxes,
     grid: Sequence[int],
     device: Callable[[], str],
-    monitor: Monitor | None,
+    steps: Steps,
     check: Callable[[torch.Tensor], object],
 ) -> ImageRows:
     """Return the rows of a resized image, which are made when they are read.
@@ -68,7 +67,7 @@ def rows_in_slabs(
     :param axes: how to resize.
     :param grid: voxels on the model grid, in the model's axis order.
     :param device: returns the torch device for the arithmetic, which is float64.
-    :param monitor: is told of the rows that the first windows need.
+    :param steps: is told of the rows that the first windows need.
     :param check: called with each finished slab; it may raise.
     :returns: rows of the shape ``(channels, *grid)``; all are made here if the first axis of the work is another one.
     """
@@ -85,8 +84,7 @@ def rows_in_slabs(
         bounds = None if axes.separate or axes.resize == (None, None, None) else channel.bounds()
 
         def read(first: int, last: int) -> torch.Tensor:
-            if monitor is not None:
-                monitor.check()
+            steps.monitor.check()
             return channel.slices(first, last).to(place, torch.float64)  # as skimage computes
 
         for rows in resize_slabs(read, axes.resize, slices, slab, axes.separate and in_plane, start):
@@ -100,8 +98,7 @@ def rows_in_slabs(
             check(stacked)  # which also keeps the owner of the voxels alive
             yield stacked
 
-    report = (lambda done, total: None) if monitor is None else partial(monitor.report, "preprocess")
-    rows = ImageRows((len(channels), *(grid[axis] for axis in axes.order)), slabs, report)
+    rows = ImageRows((len(channels), *(grid[axis] for axis in axes.order)), slabs, steps.follow)
     if axes.order[0] == 0:  # then the others are in their order too
         return rows
     return ImageRows.of(rows.whole().permute(list(np.argsort(order))))

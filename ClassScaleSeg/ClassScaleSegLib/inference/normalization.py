@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,11 @@ _CT, _Z_SCORE, _NONE = "CTNormalization", "ZScoreNormalization", "NoNormalizatio
 _RESCALE, _RGB = "RescaleTo01Normalization", "RGBTo01Normalization"
 SCHEMES = frozenset({_CT, _Z_SCORE, _NONE, _RESCALE, _RGB})  # nnU-Net's own
 _LEAST = 1e-8  # what is divided by is at least this
+
+
+def passes(scheme: str) -> int:
+    """Return how often the voxels of a channel are read to find its normalisation."""
+    return 3 if scheme == _Z_SCORE else 1
 
 
 def nonzero_mask(voxels: np.ndarray) -> np.ndarray:
@@ -46,17 +52,26 @@ class Normalized:
     greatest: float
 
     @classmethod
-    def of(cls, voxels: np.ndarray, scheme: str, properties: dict, mask: np.ndarray | None, slab: int) -> Normalized:
+    def of(
+        cls,
+        voxels: np.ndarray,
+        scheme: str,
+        properties: dict,
+        mask: np.ndarray | None,
+        slab: int,
+        step: Callable[[], object] = lambda: None,
+    ) -> Normalized:
         """Find the normalisation of a channel.
 
         :param scheme: name of nnU-Net's class, one of `SCHEMES`.
         :param properties: intensities of the training data: "mean", "std", "percentile_00_5", "percentile_99_5".
         :param mask: used by the Z score alone.
         :param slab: slices to look at together.
+        :param step: called after each slab of each :func:`passes`; an exception that it raises ends the work.
         :raises ValueError: if the voxels are no RGB values, as the plans want them.
         """
         inside = mask if scheme == _Z_SCORE else None
-        parts = _Parts.of(voxels, inside, slab)
+        parts = _Parts.of(voxels, inside, slab, step)
         least, greatest = parts.range()
         clip, shift, scale = None, 0.0, 1.0
         if scheme == _CT:
@@ -107,16 +122,20 @@ class _Parts:
     voxels: np.ndarray
     mask: np.ndarray | None
     slab: int
+    step: Callable[[], object]
 
     @classmethod
-    def of(cls, voxels: np.ndarray, mask: np.ndarray | None, slab: int) -> _Parts:
+    def of(cls, voxels: np.ndarray, mask: np.ndarray | None, slab: int, step: Callable[[], object]) -> _Parts:
         """Return slabs of about as many voxels as ``slab`` slices of ``voxels``."""
         turn = Turn.as_stored(voxels)
         stored = turn.apply(voxels)
-        return cls(stored, None if mask is None else turn.apply(mask), max(1, slab * len(stored) // len(voxels)))
+        thick = max(1, slab * len(stored) // len(voxels))
+        return cls(stored, None if mask is None else turn.apply(mask), thick, step)
 
-    def _all(self) -> list[slice]:
-        return [slice(first, first + self.slab) for first in range(0, len(self.voxels), self.slab)]
+    def _all(self) -> Iterator[slice]:
+        for first in range(0, len(self.voxels), self.slab):
+            yield slice(first, first + self.slab)
+            self.step()
 
     def _values(self, part: slice) -> np.ndarray:
         return self.voxels[part] if self.mask is None else self.voxels[part][self.mask[part]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,14 +16,14 @@ from .axis_resize import AxisResize
 from .image_slabs import ROWS, SlabAxes, rows_in_slabs, slices_in_slab
 from .interpolation import AxisSampling
 from .memory_plan import is_out_of_memory
-from .normalization import SCHEMES, Normalized, nonzero_mask
+from .normalization import SCHEMES, Normalized, nonzero_mask, passes
+from .progress import Monitor, Steps
 
 if TYPE_CHECKING:
     import torch
 
     from ..models.model import Model
     from .image_rows import ImageRows
-    from .progress import Monitor
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def prepare(
     assert image.voxels is not None  # they are dropped only after this function
     manager, configuration = model.plans_manager, model.configuration
     voxels = image.voxels.transpose([0, *(axis + 1 for axis in manager.transpose_forward)])
-    box = nonzero_box(voxels)
+    box = nonzero_box(voxels, monitor)
     if box is None:
         raise ImageError(f"{image.name} is zero everywhere, so there is nothing to segment. Check the image.")
     crop = [part.stop - part.start for part in box]
@@ -178,7 +178,7 @@ def prepare(
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
             axes = slab_axes(configuration, crop, grid, spacing, target)
             if axes is None:
-                rows = _prepare_with_nnunet(image, model)
+                rows = (monitor or Monitor()).wait_for(lambda: _prepare_with_nnunet(image, model))
             else:
                 rows = _prepare_in_slabs(image, voxels[(slice(None), *box)], model, axes, grid, device, monitor)
     except (ClassScaleError, MemoryError):
@@ -192,12 +192,13 @@ def prepare(
     return Prepared(rows, way_back, voxels.shape[1:], box, backward, whole_box(rows.shape[1:]))
 
 
-def nonzero_box(voxels: np.ndarray) -> tuple[slice, slice, slice] | None:
+def nonzero_box(voxels: np.ndarray, monitor: Monitor | None = None) -> tuple[slice, slice, slice] | None:
     """Return the box that encloses all voxels which are not zero in every channel, or ``None`` if all are.
 
     nnU-Net crops to the same box; it also fills holes in the mask, which does not change the box.
 
     :param voxels: ``(channels, X, Y, Z)``.
+    :param monitor: may cancel.
 
     >>> image = np.zeros((2, 4, 5, 6), np.int16)
     >>> image[0, 1, 2, 3] = image[1, 2, 2, 5] = -7
@@ -208,7 +209,14 @@ def nonzero_box(voxels: np.ndarray) -> tuple[slice, slice, slice] | None:
     if all(face.any() for face in faces):  # as in a CT, where air is not 0
         x, y, z = (slice(0, length) for length in voxels.shape[1:])
         return x, y, z
-    return enclosing_box(((voxels[:, index] != 0).any(0) for index in range(voxels.shape[1])), voxels.shape[1:])
+
+    def planes() -> Iterator[np.ndarray]:
+        for index in range(voxels.shape[1]):
+            if monitor is not None:
+                monitor.check()
+            yield (voxels[:, index] != 0).any(0)
+
+    return enclosing_box(planes(), voxels.shape[1:])
 
 
 def enclosing_box(
@@ -288,14 +296,19 @@ def _prepare_in_slabs(
     """
     schemes, masked = model.configuration.normalization_schemes, model.configuration.use_mask_for_norm
     properties = model.plans_manager.foreground_intensity_properties_per_channel
-    mask = nonzero_mask(voxels).transpose(axes.order) if any(masked) else None
+    mask = None
+    if any(masked):  # scipy fills its holes in one call, which takes seconds
+        whole = voxels
+        mask = (monitor or Monitor()).wait_for(lambda: nonzero_mask(whole)).transpose(axes.order)
     voxels = voxels.transpose([0, *(axis + 1 for axis in axes.order)])
     slab = slices_in_slab(voxels.shape[2:])
+    slabs = -(-voxels.shape[1] // slab)
+    steps = Steps(monitor, "preprocess", slabs * sum(map(passes, schemes)) + grid[axes.order[0]])
     channels = [
-        Normalized.of(channel, scheme, properties[str(number)], mask if use else None, slab)
+        Normalized.of(channel, scheme, properties[str(number)], mask if use else None, slab, steps.step)
         for number, (channel, scheme, use) in enumerate(zip(voxels, schemes, masked, strict=True))
     ]
-    return rows_in_slabs(channels, axes, grid, device, monitor, lambda rows: _check_finite(rows, image, model))
+    return rows_in_slabs(channels, axes, grid, device, steps, lambda rows: _check_finite(rows, image, model))
 
 
 def _prepare_with_nnunet(image: InputImage, model: Model) -> ImageRows:
@@ -306,14 +319,15 @@ def _prepare_with_nnunet(image: InputImage, model: Model) -> ImageRows:
 
     preprocessor = model.configuration.preprocessor_class(verbose=False)
     properties: dict[str, Any] = {"spacing": list(image.spacing)}
-    array, _, _ = preprocessor.run_case_npy(
-        np.ascontiguousarray(image.voxels),
-        None,
-        properties,
-        model.plans_manager,
-        _image_only(model.configuration),
-        model.dataset,
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # of this thread
+        array, _, _ = preprocessor.run_case_npy(
+            np.ascontiguousarray(image.voxels),
+            None,
+            properties,
+            model.plans_manager,
+            _image_only(model.configuration),
+            model.dataset,
+        )
     rows = torch.from_numpy(np.ascontiguousarray(array, np.float32))
     _check_finite(rows, image, model)
     return ImageRows.of(rows)

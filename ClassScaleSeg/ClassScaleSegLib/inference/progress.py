@@ -85,6 +85,38 @@ class PartsProgress:
         self(replace(own, stage="locate") if own.stage in ("segment", "decode") else own)
 
 
+class Steps:
+    """Counts the steps of a stage through several passes over an image, so that its reports never go back.
+
+    :param monitor: receives the reports, and may cancel.
+    :param total: steps that are expected; more may follow.
+
+    >>> steps = Steps(Monitor(print), "preprocess", 5)
+    >>> steps.step(), steps.follow(0, 2), steps.follow(1, 2)
+    preprocess 1/5, 0 s left
+    preprocess 1/3, 0 s left
+    preprocess 2/3, 0 s left
+    (None, None, None)
+    """
+
+    def __init__(self, monitor: Monitor | None, stage: str, total: int):
+        self.monitor, self._stage, self._total = monitor or Monitor(), stage, total
+        self._done = self._reached = 0  # by steps; and by what follows them
+
+    def step(self) -> None:
+        """Report one more step.
+
+        :raises Cancelled: if the monitor's token is set; :meth:`follow` raises it too.
+        """
+        self._done = self._reached = self._reached + 1
+        self.monitor.report(self._stage, self._done, max(self._total, self._done))
+
+    def follow(self, done: int, total: int) -> None:
+        """Report how much is done of what follows all steps so far."""
+        self._reached = self._done + done
+        self.monitor.report(self._stage, self._reached, self._done + total)
+
+
 class CancelToken(Protocol):
     """Any object with ``is_set()``, such as ``threading.Event`` or ``multiprocessing.Event``."""
 
