@@ -37,6 +37,7 @@ class QueuePanel:
         self.add_menu.connect("aboutToShow()", self._fill)
         row, add, self.empty_button = qt.QHBoxLayout(), qt.QToolButton(), qt.QToolButton()
         add.text, add.toolTip = _("Add"), _("Add volumes of the scene, of a folder, or from the DICOM database.")
+        add.accessibleName = _("Add volumes")
         add.setMenu(self.add_menu)
         add.popupMode = qt.QToolButton.InstantPopup
         self.empty_button.text, self.empty_button.toolTip = _("Remove all"), _("Empty this list. The volumes stay.")

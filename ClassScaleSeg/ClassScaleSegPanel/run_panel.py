@@ -185,13 +185,14 @@ class RunProgress:
 
     def __init__(self) -> None:
         self.percent, self.text = 0, _("Starting")
-        self._index, self._count = 1, 1
+        self._index, self._count, self._of_volumes = 1, 1, False
 
     def update(self, event: Event) -> None:
         """Take the next event of the run into account."""
         if event.kind == "begin":
             self._index = int(event.facts.get("index", 1))
             self._count = max(1, int(event.facts.get("count", 1)))
+            self._of_volumes = event.facts.get("of") == "volumes"
         if event.kind not in ("progress", "message") or not event.stage:
             return
         share = event.done / event.total if event.total else 0
@@ -212,7 +213,8 @@ class RunProgress:
         if event.parts > 1:
             self.text += " " + _("(part {part} of {parts})").format(part=event.part, parts=event.parts)
         if self._count > 1:
-            self.text += " " + _("({index} of {count})").format(index=self._index, count=self._count)
+            text = _("(volume {index} of {count})") if self._of_volumes else _("(frame {index} of {count})")
+            self.text += " " + text.format(index=self._index, count=self._count)
         left = event.remaining
         if left is not None and left >= 90:
             self.text += ", " + _("about {minutes} min left").format(minutes=round(left / 60))

@@ -69,7 +69,7 @@ def test_from_volume_to_saved_result_by_keyboard_alone(window, tmp_path, monkeyp
     tab_to(ui.modelSearchBox)
     QTest.keyClicks(focus(), "toy 120")
     press(qt.Qt.Key_Down)
-    assert focus() is ui.modelComboBox and panel.state.model == "toy-120"
+    assert focus() is ui.modelComboBox and panel.state.entry.id == "toy-120"
     # classes: two of them, by search, Down, Space
     tab_to(panel.classList.none_button)
     press(qt.Qt.Key_Space)

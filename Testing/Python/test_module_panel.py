@@ -429,11 +429,11 @@ def test_smoothing_islands_and_a_model_that_locates_are_part_of_the_request(pane
     load_sample()
     ui, parameters = panel.ui, panel.state.parameters
     assert ui.smoothSpinBox.text == ui.islandsSpinBox.text == "Off" and ui.locateComboBox.currentText == "Whole image"
-    options = request_of(parameters, replace=False).options
+    options = request_of(parameters, replace_segments=False).options
     assert options.smooth is options.remove_islands is options.locate_with is None
     ui.smoothSpinBox.value, ui.islandsSpinBox.value = 1.5, 250
     ui.locateComboBox.setCurrentIndex(ui.locateComboBox.findData("toy-120"))
-    options = request_of(parameters, replace=False).options
+    options = request_of(parameters, replace_segments=False).options
     assert (options.smooth, options.remove_islands, options.locate_with) == (1.5, 250, "toy-120")
     assert ui.applyButton.enabled
 
@@ -472,13 +472,13 @@ def test_a_model_that_the_catalogue_locates_says_with_which_and_what_is_missing(
     parameters.model = "fine"
     assert ui.locateComboBox.currentText == "Automatic: Coarse" and ui.applyButton.enabled
     assert ui.needLabel.text.startswith("This run will take")
-    assert request_of(parameters, replace=False).options.locate_with is None  # as the catalogue says
+    assert request_of(parameters, replace_segments=False).options.locate_with is None  # as the catalogue says
     known(Part("https://a/b.zip"))
     assert ui.needLabel.text.startswith("Fine looks only where the model coarse finds structures, which is not on")
     assert not ui.applyButton.enabled
     ui.locateComboBox.setCurrentIndex(ui.locateComboBox.findText("Whole image"))
     assert parameters.locateWith == "none" and ui.applyButton.enabled
-    assert request_of(parameters, replace=False).options.locate_with == "none"
+    assert request_of(parameters, replace_segments=False).options.locate_with == "none"
     parameters.model = "toy-120"
     assert ui.locateComboBox.currentText == "Whole image"
     known(*toy)

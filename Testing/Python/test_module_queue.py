@@ -53,7 +53,7 @@ def test_five_volumes_of_which_the_third_is_broken_make_four_results_and_a_sente
     assert panel.ui.cancelButton.enabled and states(panel)["CT 1"] == "running" and states(panel)["CT 5"] == "waiting"
     seen = set()
     wait_until(lambda: (seen.add(panel.ui.statusLabel.text), panel.state.run is None)[1], 120)
-    assert any("(2 of 5)" in text for text in seen)
+    assert any("(volume 2 of 5)" in text for text in seen)
     found = segmentations()
     assert set(found) == {f"CT {number} segmentation" for number in (1, 2, 4, 5)}
     assert all(node.GetSegmentation().GetNumberOfSegments() > 5 for node in found.values())

@@ -139,7 +139,8 @@ class SceneQueue:
         """Return an event with the place of its volume among all."""
         if event.kind != "begin":
             return event
-        return replace(event, facts={**event.facts, "index": self.items.index(item) + 1, "count": len(self.items)})
+        place = {"index": self.items.index(item) + 1, "count": len(self.items), "of": "volumes"}
+        return replace(event, facts={**event.facts, **place})
 
     def _pass_on(self, item: QueueItem, on_event: Callable[[Event], None] | None, event: Event) -> None:
         if on_event is not None:
