@@ -30,6 +30,7 @@ from slicer.util import VTKObservationMixin
 
 if TYPE_CHECKING:
     import qt
+    from ClassScaleSegLib.images.comparison import Comparison
     from ClassScaleSegLib.process.child import Event
     from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
     from ClassScaleSegLib.scene.run import Request, SceneRun
@@ -158,6 +159,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegLib.catalog.catalog import Catalog
         from ClassScaleSegPanel.choice_list import ChoiceList
         from ClassScaleSegPanel.class_list import ClassList
+        from ClassScaleSegPanel.compare_panel import ComparePanel
         from ClassScaleSegPanel.device_list import DeviceList
         from ClassScaleSegPanel.keyboard import arrange
         from ClassScaleSegPanel.locate_list import LocateList
@@ -180,7 +182,8 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parameterWatching, self.inputWatching = Watching(self.render), Watching(self.onInputModified)
         self.classList = ClassList(lambda classes: self.store(classes=classes))
         self.ui.classesCollapsibleButton.layout().addWidget(self.classList.table.widget)
-        self.results = ResultPanel(self.ui, self.state, self.logic)
+        self.comparing = ComparePanel(self.ui, self.state, self.logic)
+        self.results = ResultPanel(self.ui, self.state, self.logic, self.comparing.follow)
         self.devices = DeviceList(self.ui, lambda device: self.store(device=device))
         self.locating = LocateList(self.ui, lambda identifier: self.store(locateWith=identifier))
         self.interpolation = ChoiceList(
@@ -232,6 +235,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.runs.stop()
         self.models.close()
         self.results.close()
+        self.comparing.close()
         self.uiWidget.removeEventFilter(self.modelDrop)
         self.setParameterNode(None)
         self.removeObservers()
@@ -257,8 +261,10 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
         self.state.status = ""
         self.runs.stop(_("The scene was closed, so the segmentation was stopped."))
+        self.state.output = None
         self.results.show(None, None)
         self.queue.empty()
+        self.comparing.reset()
         self.render()
 
     def onSceneStartChange(self, caller: "vtkMRMLScene", event: str) -> None:
@@ -275,6 +281,9 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Forget a node that is removed: as a parameter, and as the result that is listed."""
         from ClassScaleSegPanel.inputs import NODES
 
+        self.comparing.forget(node)
+        if node is self.state.output:
+            self.state.output = None
         if node is self.state.node:
             self.results.show(None, None)
             if self.state.run is None:
@@ -375,8 +384,10 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if self.classList.choose(names or None):
                 self.classList.choose(None)
                 node.classes = ""
-        if node.segmentation is not None and node.segmentation is not state.node:
-            self.results.show_node(node.segmentation)
+        if node.segmentation is not state.output:  # the user may list another one meanwhile
+            state.output = node.segmentation
+            if node.segmentation is not None and node.segmentation is not state.node:
+                self.results.show_node(node.segmentation)
 
     def render(self, caller: Any = None, event: str | None = None) -> None:
         """Show the parameters and the state in the widgets, which send no signals meanwhile."""
@@ -581,6 +592,29 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         from ClassScaleSegLib.scene.view import centre_views
 
         return centre_views(segmentationNode, segmentID)
+
+    def compare(self, reference: vtkMRMLSegmentationNode, other: vtkMRMLSegmentationNode) -> "Comparison":
+        """Compare two segmentations, whoever made them: Dice and both volumes of each structure.
+
+            for row in logic.compare(drawnNode, foundNode).rows:
+                print(row.name, row.dice, row.difference_ml)
+
+        :param reference: a segmentation node, on whose grid both are compared.
+        :param other: the segmentation node that is compared with it.
+        :returns: ``rows``, one for each structure, and whether ``other`` was ``resampled``; see
+            ``ClassScaleSegLib.images.comparison``.
+        :raises ClassScaleSegLib.ImageError: if a node has no structure, or cannot be read as label maps.
+        """
+        from ClassScaleSegLib.errors import ImageError
+        from ClassScaleSegLib.scene.results import compare_nodes
+        from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
+
+        opened = []
+        for node in (reference, other):
+            if (found := open_segmentation(node)) is None:
+                raise ImageError(f"There is no structure in {node.GetName()}.")
+            opened.append(found)
+        return compare_nodes(*opened)
 
     def saveSegmentation(
         self, segmentationNode: vtkMRMLSegmentationNode, path: str | Path, tell: Callable[[str], object] = logging.info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,13 @@ class ResultPanel:
     Slicer's own button "Show 3D" makes surfaces of all segments, so this section has a button of its own.
 
     :ivar table: the table of structures with their volumes. Keys of its rows are segment ids.
+    :param on_shown: called without arguments when other structures are listed.
     """
 
-    def __init__(self, ui: Any, state: PanelState, logic: ClassScaleSegLogic) -> None:
-        self._ui, self._state, self._logic = ui, state, logic
+    def __init__(
+        self, ui: Any, state: PanelState, logic: ClassScaleSegLogic, on_shown: Callable[[], None] = lambda: None
+    ) -> None:
+        self._ui, self._state, self._logic, self._on_shown = ui, state, logic, on_shown
         self._listed: object = None  # what the node held when its structures were listed
         self._watching = Watching(lambda node, event: self._soon.start())
         # one update for all events of a change, such as a thousand new segments, and for all frames that are played
@@ -56,6 +60,8 @@ class ResultPanel:
         ui.resultCollapsibleButton.layout().addWidget(self.table.widget)
         ui.show3DButton.connect("clicked(bool)", self._show_or_hide)
         ui.saveButton.connect("clicked(bool)", lambda: self._save())
+        ui.tableButton.connect("clicked(bool)", lambda: self._measure())
+        ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose)
         # shown instead, if the volume comes from DICOM
         self.save_menu = qt.QMenu(ui.saveButton)
         for suffix, kind in _kinds().items():
@@ -63,17 +69,21 @@ class ResultPanel:
             action.connect("triggered(bool)", lambda on, suffix=suffix: self._save(suffix))
         self.show(None, None)
 
-    def show(self, node: vtkMRMLSegmentationNode | None, result: Counted | None) -> None:
+    def show(
+        self, node: vtkMRMLSegmentationNode | None, result: Counted | None, ids: Mapping[int, str] | None = None
+    ) -> None:
         """List the structures of a node that have voxels. If the node is listed already, its ticks are kept.
 
         :param result: what the node holds; ``None`` empties the table.
+        :param ids: the segment of each label value; ``None``: those of the labels.
         """
         ticked = self.table.ticked() if node is not None and node is self._state.node else []
-        self._state.node, self._listed = node, _contents(node)
+        self._state.node, self._listed = node, contents(node)
         rows, text = [], _("No structures to show.")
         if result is not None:
             segmentation, statistics = result
-            rows = [_row(segmentation.table[row.value], row) for row in statistics if row.voxels]
+            found = [(segmentation.table[row.value], row) for row in statistics if row.voxels]
+            rows = [_row(label, row, label.id if ids is None else ids[label.value]) for label, row in found]
             text = _("{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.")
         self.table.set_rows(rows, ticked=False)
         self.table.tick(ticked)
@@ -90,23 +100,32 @@ class ResultPanel:
             kinds.ContainedRepresentationNamesModified,
         )
         self.render()
+        self._on_shown()
 
     def show_node(self, node: vtkMRMLSegmentationNode) -> None:
-        """List the structures of a segmentation node, if its segments share one image as those of a run do."""
-        from ClassScaleSegLib.scene.results import segmentation_of
+        """List the structures of any segmentation node, whoever made it."""
+        from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
 
+        opened, fault = None, ""
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
         try:
-            result = segmentation_of(node)
-        except ClassScaleError:  # segments made elsewhere, with ids or label values that this module does not write
-            result = None
-        self.show(node, result)
+            opened = open_segmentation(node)
+        except ClassScaleError as error:
+            fault = str(error)
+        except MemoryError:
+            fault = _("There is not enough memory to list the structures.")
+        finally:
+            slicer.app.restoreOverrideCursor()
+        self.show(node, None if opened is None else opened[:2], {} if opened is None else opened.ids)
+        if fault:
+            self._summary.text = fault
 
     def follow(self) -> None:
         """List the structures again if the segments were edited elsewhere, once the module is open."""
         node = self._state.node
         if self._state.parameters is None:
             return
-        if node is not None and self._listed != _contents(node):
+        if node is not None and self._listed != contents(node):
             self.show_node(node)
         self.render()
 
@@ -118,7 +137,10 @@ class ResultPanel:
         button, node = self._ui.show3DButton, self._state.node
         with silent(button):
             button.checked = node is not None and has_surfaces(node)
-        button.enabled = bool(self.table.keys())
+        button.enabled = self._ui.tableButton.enabled = bool(self.table.keys())
+        with silent(self._ui.resultSelector):
+            if self._ui.resultSelector.currentNode() is not node:
+                self._ui.resultSelector.setCurrentNode(node)
         self._ui.saveButton.enabled = node is not None
         self._ui.saveButton.setMenu(self.save_menu if is_from_dicom(node) else None)
 
@@ -126,6 +148,40 @@ class ResultPanel:
         """Stop following the node."""
         self._soon.stop()
         self._watching.stop()
+
+    def _choose(self, node: vtkMRMLSegmentationNode | None) -> None:
+        if node is None:
+            self.show(None, None)
+        elif node is not self._state.node:
+            self.show_node(node)
+
+    def _measure(self) -> None:
+        """Put the statistics into a table node, with the intensities of a volume on the same grid."""
+        from ClassScaleSegLib.scene.results import measure_node
+        from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
+
+        node, parameters = self._state.node, self._state.parameters
+        if node is None:
+            return
+        volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        if volume is None and parameters is not None:
+            volume = parameters.inputVolume
+        text = ""
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+        try:
+            opened = open_segmentation(node)
+            if opened is not None:
+                table, inside = measure_node(node, opened, volume)
+                text = _("The statistics are in the table {name}.").format(name=table.GetName())
+                if inside:
+                    text += " " + _("Intensities are those of {name}.").format(name=volume.GetName())
+        except ClassScaleError as error:
+            text = str(error)
+        except MemoryError:
+            text = _("There is not enough memory for the statistics.")
+        finally:
+            slicer.app.restoreOverrideCursor()
+        self._summary.text = text or self._summary.text
 
     def _go_to(self, segment_id: str) -> None:
         if self._state.node is not None:
@@ -211,29 +267,31 @@ def with_suffix(path: str, suffix: str) -> str:
     """
     if not path or path.lower().endswith(suffix):
         return path
-    return re.sub(r"(\.seg|\.rtstruct)?(\.nrrd|\.dcm)?$", "", path, flags=re.IGNORECASE) + suffix
+    return re.sub(r"(\.seg|\.rtstruct)?(\.nrrd|\.dcm|\.csv)?$", "", path, flags=re.IGNORECASE) + suffix
 
 
 def _replace(path: str) -> str:
     return _("{path} already exists. Replace it?").format(path=path)
 
 
-def _contents(node: vtkMRMLSegmentationNode | None) -> object:
+def contents(node: vtkMRMLSegmentationNode | None) -> object:
     """Return what tells whether segments were changed: names, colours, label values and voxels, and the transform."""
     if node is None:
         return None
     segmentation = node.GetSegmentation()
     segments = [(i, segmentation.GetSegment(i)) for i in segmentation.GetSegmentIDs()]
-    images = {segment.GetRepresentation("Binary labelmap") for _identifier, segment in segments}
+    kinds = {"Binary labelmap", segmentation.GetSourceRepresentationName()}
+    images = {segment.GetRepresentation(kind) for _identifier, segment in segments for kind in kinds}
+    transform = node.GetParentTransformNode()
     return (
         [(i, segment.GetName(), segment.GetColor(), segment.GetLabelValue()) for i, segment in segments],
         {(image.GetAddressAsString(""), image.GetMTime()) for image in images if image is not None},
-        node.GetTransformNodeID(),
+        (node.GetTransformNodeID(), None if transform is None else transform.GetTransformToWorldMTime()),
     )
 
 
-def _row(label: Label, volume: LabelVolume) -> Row:
+def _row(label: Label, volume: LabelVolume, segment_id: str) -> Row:
     searched = " ".join((volume.name, label.group or "", *(c.meaning for c in label.codes.values() if c)))
     amount = f"{volume.volume_ml:,.3f}" if volume.volume_ml < 10 else f"{volume.volume_ml:,.1f}"
     order = (volume.name.casefold(), volume.volume_ml)
-    return Row(label.id, label.color, (volume.name, amount), order, searched)
+    return Row(segment_id, label.color, (volume.name, amount), order, searched)

@@ -38,12 +38,12 @@ class Row(NamedTuple):
 
 
 class SearchTable:
-    """A table with a tick in every row, and a search box, which shows ``hint`` while it is empty.
+    """A table with a colour and, if wanted, a tick in every row, and a search box with ``hint`` while it is empty.
 
     By keyboard: Down goes from the search box to the table, Space ticks, Enter does what a click does.
 
     :ivar widget: the search box and the table, one below the other, in the layout ``layout``.
-    :param on_ticked: called without arguments when the user has ticked or unticked a row.
+    :param on_ticked: called without arguments when the user has ticked or unticked a row. ``None``: rows have no ticks.
     :param on_chosen: called with the key of the row that the user has clicked.
     """
 
@@ -51,7 +51,7 @@ class SearchTable:
         self,
         headers: Sequence[str],
         hint: str,
-        on_ticked: Callable[[], None],
+        on_ticked: Callable[[], None] | None,
         on_chosen: Callable[[str], None] = lambda key: None,
     ) -> None:
         self._headers, self._on_ticked, self._on_chosen = headers, on_ticked, on_chosen
@@ -96,7 +96,8 @@ class SearchTable:
 
     def _item_changed(self, item: qt.QStandardItem) -> None:
         self._box_clicked = True
-        self._on_ticked()
+        if self._on_ticked is not None:
+            self._on_ticked()
 
     def _press(self) -> None:
         self._box_clicked = False
@@ -118,7 +119,7 @@ class SearchTable:
                 self.view.setCurrentIndex(self.proxy.index(0, 0))
             self.view.setFocus()
 
-    def set_rows(self, rows: Iterable[Row], ticked: bool) -> None:
+    def set_rows(self, rows: Iterable[Row], ticked: bool = False) -> None:
         """Replace all rows by rows that are all ticked or all unticked, and keep the user's search."""
         self.view.setSortingEnabled(False)
         self.proxy.setSourceModel(None)  # one update at the end instead of one per cell
@@ -136,8 +137,9 @@ class SearchTable:
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 items.append(item)
             first = items[0]
-            first.setCheckable(True)
-            first.setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)
+            if self._on_ticked is not None:
+                first.setCheckable(True)
+                first.setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)
             first.setData(qt.QColor(*row.color), qt.Qt.DecorationRole)
             first.setData(row.searched.lower(), _SEARCHED)
             first.setData(row.key, _KEY)

@@ -73,6 +73,7 @@ class PanelState:
     status: str = ""  # the line below Apply
     log: str = ""  # of the last run
     node: vtkMRMLSegmentationNode | None = None  # whose structures are listed
+    output: vtkMRMLSegmentationNode | None = None  # the segmentation to fill that was last followed
 
     @property
     def shown(self) -> PanelModel | None:

@@ -26,7 +26,7 @@ def one_line(text: str) -> str:
     >>> one_line(' left\\n "kidney" ')
     "left 'kidney'"
     """
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    printable = text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(printable.replace("\\", "/").replace('"', "'").split())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ImageError, OutputError, reason
+from ..images.comparison import ClassComparison, Comparison, compare
 from ..images.counts import LabelVolume
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
@@ -24,8 +26,8 @@ from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
 from .dicom import save_dicom
 from .segmentation_node import fill_segmentation_node
-from .segmentation_reader import Counted, segmentation_of
-from .volume import Region, grid, uncrop
+from .segmentation_reader import Counted, Opened, segmentation_of
+from .volume import Region, check_volume, geometry_of, grid, uncrop
 
 if TYPE_CHECKING:
     from slicer import (
@@ -47,6 +49,9 @@ def _counted(
     labels, *more = layers
     result = Segmentation(labels, table, geometry, confidence, counts, more_layers=tuple(more))
     return result, class_volumes(counts, table, geometry)
+
+
+_STATISTICS, _COMPARISON = "ClassScaleSeg.Statistics", "ClassScaleSeg.Comparison"  # roles of tables of a segmentation
 
 
 def read_result(
@@ -165,10 +170,13 @@ def fill_table_node(
     """Fill a table node with a row for each class that was found: name, label value, size, position, intensities.
 
     :param frames: statistics of each frame; with more than one, the first column is the frame number from 0.
-    :param measures: of each frame, as from :func:`measure_result`.
+    :param measures: of each frame, as from :func:`measure_result`; without intensities their columns are left out.
     """
     import slicer
     import vtk
+
+    inside = any(found.intensities is not None for frame in measures for found in frame.values())
+    titles = (*COLUMNS.values(), *(INTENSITY_COLUMNS.values() if inside else ()))
 
     columns: dict[str, vtkAbstractArray] = {
         "Frame": vtk.vtkIntArray(),
@@ -177,7 +185,7 @@ def fill_table_node(
         "Voxels": vtk.vtkLongLongArray(),
         "Volume (mL)": vtk.vtkDoubleArray(),
     }
-    for title in (*COLUMNS.values(), *INTENSITY_COLUMNS.values()):
+    for title in titles:
         whole, text = title.startswith(("First", "Last")), title == COLUMNS["TouchesEdge"]
         columns[title] = vtk.vtkIntArray() if whole else vtk.vtkStringArray() if text else vtk.vtkDoubleArray()
     for frame, (rows, measured) in enumerate(zip(frames, measures, strict=True)):
@@ -192,6 +200,83 @@ def fill_table_node(
             if name != "Frame" or len(frames) > 1:
                 column.SetName(name)
                 node.AddColumn(column)
+
+
+def measure_node(
+    node: vtkMRMLSegmentationNode, opened: Opened, volume: vtkMRMLScalarVolumeNode | None
+) -> tuple[vtkMRMLTableNode, bool]:
+    """Measure the structures of any segmentation node, and put them into a table node.
+
+    The table of an earlier call is filled again. It is noted on the segmentation.
+
+    :param opened: what the node holds.
+    :param volume: whose intensities are measured, if it is on the grid of the segmentation.
+    :returns: the table, and whether it has intensities.
+    :raises ImageError: if the volume has voxels that are not finite.
+    """
+    import slicer
+
+    result = opened.segmentation
+    inside = volume is not None and _is_on_grid(volume, result.geometry)
+    measures = result.measures(slicer.util.arrayFromVolume(volume) if inside else None)
+    table = _noted_table(node, _STATISTICS, "statistics")
+    fill_table_node(table, [opened.statistics], [measures])
+    return table, inside
+
+
+def compare_nodes(first: Opened, second: Opened) -> Comparison:
+    """Compare what two segmentation nodes hold, in world coordinates; the first is the reference."""
+    return compare(first.segmentation, second.segmentation, (first.statistics, second.statistics))
+
+
+def fill_comparison(node: vtkMRMLSegmentationNode, rows: Sequence[ClassComparison]) -> vtkMRMLTableNode:
+    """Put a comparison into a table node, that of an earlier call if the segmentation ``node`` has one.
+
+    Cells of a class that only one segmentation knows are NaN; the label value is 0 then.
+    """
+    import slicer
+    import vtk
+
+    table = _noted_table(node, _COMPARISON, "comparison")
+    columns: dict[str, vtkAbstractArray] = {
+        "Structure": vtk.vtkStringArray(),
+        "Label value": vtk.vtkIntArray(),
+        "Other label value": vtk.vtkIntArray(),
+        "Dice": vtk.vtkDoubleArray(),
+        "Volume (mL)": vtk.vtkDoubleArray(),
+        "Other volume (mL)": vtk.vtkDoubleArray(),
+        "Difference (mL)": vtk.vtkDoubleArray(),
+    }
+    for row in rows:
+        numbers = (row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml)
+        cells = (row.name, row.value or 0, row.other_value or 0, *(math.nan if n is None else n for n in numbers))
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.InsertNextValue(cell)
+    with slicer.util.NodeModify(table):
+        table.RemoveAllColumns()
+        for name, column in columns.items():
+            column.SetName(name)
+            table.AddColumn(column)
+    return table
+
+
+def _noted_table(node: vtkMRMLSegmentationNode, role: str, what: str) -> vtkMRMLTableNode:
+    table = node.GetNodeReference(role)
+    if table is None or not table.IsA("vtkMRMLTableNode"):
+        scene = node.GetScene()
+        name = scene.GenerateUniqueName(f"{node.GetName() or 'Segmentation'} {what}")
+        table = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
+        node.SetNodeReferenceID(role, table.GetID())
+    return table
+
+
+def _is_on_grid(volume: vtkMRMLScalarVolumeNode, geometry: Geometry) -> bool:
+    try:
+        check_volume(volume)
+        own = geometry_of(volume)
+    except ImageError:
+        return False
+    return own.size == geometry.size and own.distance(geometry) < min(geometry.spacing) / 2
 
 
 def save_segmentation(

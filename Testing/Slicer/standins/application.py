@@ -88,7 +88,12 @@ class Application(qt.QObject):
         self.logic.GetColorLogic().AddDefaultColorNodes()
         scene.RegisterNodeClass(slicer.vtkMRMLSceneViewNode())
         factory = slicer.vtkSegmentationConverterFactory.GetInstance()
-        factory.RegisterConverterRule(slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule())
+        for rule in (
+            "BinaryLabelmapToClosedSurface",
+            "ClosedSurfaceToBinaryLabelmap",
+            "FractionalLabelmapToClosedSurface",
+        ):
+            factory.RegisterConverterRule(getattr(slicer, f"vtk{rule}ConversionRule")())
         self.logic.SetModuleLogic("Colors", self.logic.GetColorLogic())
         for name, kind in LOGICS.items():
             logic = getattr(slicer, kind)()
