@@ -83,6 +83,9 @@ class ResultPanel:
         if result is not None:
             segmentation, statistics = result
             found = [(segmentation.table[row.value], row) for row in statistics if row.voxels]
+            if ids is not None:  # in the order of the segments, whatever values they have got
+                places = {value: place for place, value in enumerate(ids)}
+                found.sort(key=lambda one: places[one[0].value])
             rows = [_row(label, row, label.id if ids is None else ids[label.value]) for label, row in found]
             text = _("{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.")
         self.table.set_rows(rows, ticked=False)
@@ -281,11 +284,11 @@ def contents(node: vtkMRMLSegmentationNode | None) -> object:
     segmentation = node.GetSegmentation()
     segments = [(i, segmentation.GetSegment(i)) for i in segmentation.GetSegmentIDs()]
     kinds = {"Binary labelmap", segmentation.GetSourceRepresentationName()}
-    images = {segment.GetRepresentation(kind) for _identifier, segment in segments for kind in kinds}
+    held = [segment.GetRepresentation(kind) for _identifier, segment in segments for kind in kinds]
     transform = node.GetParentTransformNode()
     return (
         [(i, segment.GetName(), segment.GetColor(), segment.GetLabelValue()) for i, segment in segments],
-        {(image.GetAddressAsString(""), image.GetMTime()) for image in images if image is not None},
+        {(image.GetAddressAsString(""), image.GetMTime()) for image in held if image is not None},
         (node.GetTransformNodeID(), None if transform is None else transform.GetTransformToWorldMTime()),
     )
 

@@ -243,14 +243,11 @@ def _pieces(
     elif not resample:
         return None
     else:
-        ends = np.array(
-            [
-                [extent[axis + low] for axis, low in zip((0, 2, 4), corner, strict=True)]
-                for corner in np.ndindex(2, 2, 2)
-            ]
-        )
-        corners = ends @ steps[:3, :3].T + steps[:3, 3]
-        first, last = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
+        low, high = np.array(extent[::2]) - 0.5, np.array(extent[1::2]) + 0.5  # voxels reach beyond their centres
+        corners = np.array([np.where(ends, high, low) for ends in np.ndindex(2, 2, 2)])
+        reached = corners @ steps[:3, :3].T + steps[:3, 3]
+        first, last = np.ceil(reached.min(0)).astype(int), np.floor(reached.max(0)).astype(int)
+        last = np.maximum(first, last)
         size = tuple((last - first + 1).tolist())
         check_memory("A segment", "x".join(map(str, size)), 2 * math.prod(size))
         back = np.linalg.inv(steps)
