@@ -293,6 +293,7 @@ def sections() -> list[str]:
             "5. The brain model, 311 structures",
             "`training/recipes/head-mr-312.sh` trained it on synthesised images alone, in 18 minutes on one H100.",
             ("head-mr-312", command("brain_model"), brain_model),
+            ("brain_cases", command("brain_cases"), with_bars()),
         ),
         section(
             "6. Segmentation nodes in 3D Slicer",
