@@ -13,6 +13,8 @@ import torch
 from classscale_training.data.toy import ToyCases
 from classscale_training.loop.checkpoints import Checkpoints
 from classscale_training.loop.data import open_data
+from classscale_training.loop.few_bits import in_few_bits
+from classscale_training.loop.model_folder import checkpoint_content
 from classscale_training.loop.options import PRESETS, LoopOptions
 from classscale_training.loop.train import _Loss, main, train
 from classscale_training.loss.losses import CrossEntropyDiceLoss
@@ -107,6 +109,39 @@ def test_a_deadline_stops_with_a_checkpoint_and_a_second_call_finishes(tmp_path,
     assert train(options).finished
     train(replace(options, folder=tmp_path / "straight", prefetch=0))
     assert same(weights(options.folder), weights(tmp_path / "straight"))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_small_checkpoint_continues_to_nearly_the_same_weights(tmp_path, optimizer):
+    options = small(tmp_path / "whole", optimizer=optimizer, steps=12)
+    train(options)
+    stopped = replace(options, folder=tmp_path / "stopped", small_checkpoints=True, minutes=0.0)
+    while not train(stopped).finished:  # a step at a time
+        pass
+    exact, near = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    torch.manual_seed(0)
+    begin = PlainUNet(options.arch_kwargs(), 1, 13).state_dict()
+    moved = sum(float((exact[name] - begin[name]).square().sum()) for name in exact)
+    apart = sum(float((exact[name] - near[name]).square().sum()) for name in exact)
+    assert 0 < apart < 0.05 * moved
+    large, little = (
+        (tmp_path / name / "fold_0" / "checkpoint_latest.pth").stat().st_size for name in ("whole", "stopped")
+    )
+    assert little < 0.8 * large
+
+
+@pytest.mark.parametrize(("preset", "classes"), [("toy-1000", 1001), ("head-mr-312-1mm", 312)])
+def test_the_checkpoint_of_a_training_in_slices_has_at_most_40_mb(tmp_path, preset, classes):
+    options = LoopOptions(tmp_path, **PRESETS[preset])
+    network = PlainUNet(options.arch_kwargs(), 1, classes)
+    optimizer = torch.optim.AdamW(network.parameters())
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    state = {"optimizer": in_few_bits(optimizer.state_dict())}
+    Checkpoints(tmp_path).save(checkpoint_content(network.state_dict(), loop=state))
+    assert 30e6 < (tmp_path / "checkpoint_latest.pth").stat().st_size < 40e6
+    assert options.small_checkpoints and options.minutes <= 9.5
 
 
 def test_volumes_made_by_processes_train_the_same_weights(tmp_path, monkeypatch):

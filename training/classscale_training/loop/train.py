@@ -10,7 +10,8 @@ fold_0/checkpoint_final.pth. During the training, fold_0/checkpoint_latest.pth a
 
 The same command continues a run that was stopped or killed. On a CPU it then arrives at exactly the weights of an
 uninterrupted run, if the number of threads is the same and --workers is again zero or again not zero: the cases of a
-step follow from its number, and everything else is in the checkpoint.
+step follow from its number, and everything else is in the checkpoint. With --small-checkpoints the moments of the
+optimizer are rounded, so it then arrives at nearly these weights.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from ..loss.losses import CrossEntropyDiceLoss, SoftDice, weighted_mean
 from ..network.plain_unet import PlainUNet
 from .checkpoints import Checkpoints
 from .data import Batch, LoopData, batches, open_data
+from .few_bits import in_few_bits, in_full
 from .log import Log
 from .model_folder import checkpoint_content, write_model_folder
 from .options import LoopOptions, add_arguments, options_from
@@ -140,7 +142,7 @@ class Trainer:
                     "use the same value, or another folder."
                 )
         self.network.load_state_dict(content["network_weights"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(in_full(state["optimizer"]))
         if state["scaler"]:  # empty if the run was on a CPU until now
             self._scaler.load_state_dict(state["scaler"])
         self.step, self._seconds_before = state["step"], state["seconds"]
@@ -173,7 +175,9 @@ class Trainer:
         if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
             raise ClassScaleError(f"The weights are not finite at step {self.step}: {_WAY_OUT}")
         state = {"step": self.step, "seconds": self.seconds(), "options": self._options.fixed()}
-        state |= {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+        optimizer = self._optimizer.state_dict()
+        state |= {"optimizer": in_few_bits(optimizer) if self._options.small_checkpoints else optimizer}
+        state |= {"scaler": self._scaler.state_dict()}
         self._checkpoints.save(checkpoint_content(self.network.state_dict(), loop=state))
 
     def save_final(self) -> None:
