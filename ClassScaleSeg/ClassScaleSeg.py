@@ -214,8 +214,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.uiWidget.installEventFilter(self.modelDrop)
         self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRegionAdded)
         self.ui.applyButton.connect("clicked(bool)", lambda: self.runs.apply())
-        cancelled = _("Cancelled. The scene was not changed.")
-        self.ui.cancelButton.connect("clicked(bool)", lambda: self.runs.stop(cancelled))
+        self.ui.cancelButton.connect("clicked(bool)", lambda: self.runs.cancel())
         arrange(self.uiWidget)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)

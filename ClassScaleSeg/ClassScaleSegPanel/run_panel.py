@@ -139,6 +139,13 @@ class RunPanel:
             self._state.status = reason
             self._end(run)
 
+    def cancel(self) -> None:
+        """Cancel the run that is under way, because the user wants it."""
+        if isinstance(self._state.run, SceneRun):
+            self.stop(_("Cancelled. The scene was not changed."))
+        else:
+            self.stop(_("Cancelled. Volumes that were finished before keep their results."))
+
     def render(self) -> None:
         """Show the progress, the status and the log."""
         ui, state = self._ui, self._state

@@ -110,6 +110,8 @@ class SearchTable:
             self._on_chosen(self._key(row))
 
     def _toggle(self, row: int) -> None:
+        if self._on_ticked is None:
+            return
         item = self._items[self._key(row)]
         item.setCheckState(qt.Qt.Unchecked if item.checkState() == qt.Qt.Checked else qt.Qt.Checked)
 
