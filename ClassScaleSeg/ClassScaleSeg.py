@@ -557,16 +557,18 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         queue.wait(progress)
         return queue.items
 
-    def installDependencies(self, model: str | Path | None = None) -> None:
+    def installDependencies(self, model: str | Path | None = None, wheels: str | Path | None = None) -> None:
         """Install PyTorch and other missing Python packages after asking the user, as Apply in the panel does.
 
         :param model: whose network may need a further package, such as monai; as in `segment`.
+        :param wheels: folder with wheels of the packages, torch included: installs from there, without a network and
+            without a question.
         :raises ClassScaleSegLib.ClassScaleError: if the user declines, or the installation fails. The message says what
             to do.
         """
         from ClassScaleSegPanel.install import ensure_dependencies, packages_of
 
-        ensure_dependencies(() if model is None else packages_of([model]))
+        ensure_dependencies(() if model is None else packages_of([model]), wheels)
 
     def show3D(self, segmentationNode: vtkMRMLSegmentationNode, segmentIDs: Sequence[str]) -> int:
         """Show the given segments in 3D, and hide all others there. Surfaces are made for these segments only.

@@ -273,12 +273,12 @@ def test_choices_that_mean_nothing_are_sentences(scene, logic):
 
 
 def test_packages_that_are_missing_are_named_with_the_call_that_installs_them(scene, logic, monkeypatch):
-    from ClassScaleSegPanel import install
+    from ClassScaleSegPanel import install, install_dialog
 
     volume = add_volume(np.zeros((20, 20, 20), np.int16))
     monkeypatch.setattr(install, "PACKAGES", [*install.PACKAGES, "no-such-package>=1"])
     asked = []
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
+    monkeypatch.setattr(install_dialog, "show", lambda text, button: asked.append(text) or "")
     with pytest.raises(
         ClassScaleError, match="no-such-package>=1. To install them, press Apply .*installDependencies"
     ) as caught:
@@ -293,7 +293,7 @@ def test_the_package_that_the_network_of_a_model_needs_is_asked_for_with_that_mo
     scene, logic, monkeypatch, tmp_path
 ):
     pytest.importorskip("monai")
-    from ClassScaleSegPanel import install
+    from ClassScaleSegPanel import install, install_dialog
     from monai_pipeline import configuration, network_of, write_package
 
     config = configuration()
@@ -304,7 +304,7 @@ def test_the_package_that_the_network_of_a_model_needs_is_asked_for_with_that_mo
     with pytest.raises(ClassScaleError, match="Python packages are missing: monai>=1.3. To install them"):
         logic.segment(volume, model)
     asked = []
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: asked.append(text))
+    monkeypatch.setattr(install_dialog, "show", lambda text, button: asked.append(text) or "")
     logic.installDependencies()
     assert asked == []
     with pytest.raises(ClassScaleError, match="cannot segment without these Python packages: monai>=1.3"):
