@@ -1,4 +1,4 @@
-"""Measure how fast the panel responds: import, search in 1000 classes, a whole run, cancel, a result of 1000 segments.
+"""Measure how fast the panel responds: import, search in 1000 classes, a whole run, cancel, results of 1000 segments.
 
     python Testing/Benchmarks/panel.py
 
@@ -168,6 +168,49 @@ def result_seconds(size: int, chosen: int) -> list[dict]:
     ]
 
 
+def compare_seconds(size: int) -> list[dict]:
+    """Time the comparison of two segmentations of 1000 segments, and each key stroke of searches in its table."""
+    from ClassScaleSegLib import Geometry, LabelTable, Segmentation
+    from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
+    from seg_nrrd import frayed_cells
+    from slicer_application import application, module, slicer
+
+    table = LabelTable.from_names({0: "background", **{value: f"cell {value}" for value in range(1, 1001)}})
+    geometry, nodes = Geometry((size,) * 3, (0.8, 0.8, 1.0), (0.0, 0.0, 0.0)), []
+    cells = frayed_cells(size)
+    for name, voxels in (("Reference", cells), ("Other", cells[:, :, [0, 0, *range(size - 2)]])):
+        nodes.append(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name))
+        fill_segmentation_node(nodes[-1], Segmentation(voxels, table, geometry))
+    panel = application.make_widget(module)
+    panel.parent.show()
+    panel.ui.compareCollapsibleButton.collapsed = False
+    panel.ui.resultSelector.setCurrentNode(nodes[0])
+    panel.ui.compareSelector.setCurrentNode(nodes[1])
+    application.processEvents()
+
+    def compare() -> None:
+        panel.ui.compareButton.click()
+        application.processEvents()
+
+    seconds, times = _timed(compare), []
+    rows, dice = panel.comparing.rows, [row.dice or 0 for row in panel.comparing.rows]
+    for text in ("cell 9", "cell 123", "zzz"):
+        for length in [*range(1, len(text) + 1), 0]:
+            begin = time.perf_counter()
+            panel.comparing.table.search.text = text[:length]
+            application.processEvents()
+            times.append(time.perf_counter() - begin)
+    panel.cleanup()
+    panel.parent.deleteLater()
+    for node in nodes:
+        slicer.mrmlScene.RemoveNode(node)
+    return [
+        {"what": f"two of 1000 segments at {size}^3 are compared", "seconds": seconds, "structures": len(rows)},
+        {"what": "search in that table, a key stroke", "seconds": statistics.median(times), "longest": max(times)},
+        {"what": "mean Dice of the comparison", "dice": statistics.mean(dice)},
+    ]
+
+
 def main() -> int:
     options = parse(__doc__, "panel")
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -178,6 +221,7 @@ def main() -> int:
     searched = search_seconds(1000)
     run, cancelled = run_seconds()
     results = result_seconds(64 if options.quick else 256, 10)
+    compared, typed, _dice = comparison = compare_seconds(64 if options.quick else 256)
     shown, opened, _filled, _again, replaced = results
     bars = [
         Bar("seconds that importing the module adds", imported["seconds"], 0.1),
@@ -187,9 +231,12 @@ def main() -> int:
         Bar("seconds for 3D of 10 of 1000 segments at 256^3", shown["seconds"], 3.0),
         Bar("seconds to open a result of 1000 segments at 256^3", opened["seconds"], 0.3),
         Bar("seconds to replace a result of 1000 segments by another", replaced["seconds"], 1.0),
+        Bar("seconds to compare two of 1000 segments at 256^3", compared["seconds"], 1.0),
+        Bar("seconds a key stroke in that table, the longest", typed["longest"], 0.01),
+        Bar("structures compared", compared["structures"], 1000, at_least=True),
         Bar("polygons in it", shown["polygons"], 10_000 if not options.quick else 100, at_least=True),
     ]
-    return report(options, "panel", [imported, searched, run, cancelled, *results], bars)
+    return report(options, "panel", [imported, searched, run, cancelled, *results, *comparison], bars)
 
 
 if __name__ == "__main__":

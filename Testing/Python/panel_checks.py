@@ -8,7 +8,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ClassScaleSegLib.labels.label import one_line
 from slicer_application import application, module, qt, slicer
 from vtk.util.numpy_support import vtk_to_numpy
@@ -139,15 +138,29 @@ class PanelChecks:
     def check_result(self) -> None:
         panel, node = self.panel, self.panel.state.node
         table = panel.results.table
-        chosen = panel.state.parameters.segmentation
-        self.demand(chosen is None or chosen is panel.state.node, "another node is listed than chosen")
+        self.demand(panel.ui.resultSelector.currentNode() is node, "another node is chosen than listed")
         listed = {key: item.text() for key, item in table._items.items()}
         wanted = with_voxels(node)
-        self.demand(listed == wanted, "other structures listed", listed, wanted)
+        nameless = {key: listed.get(key) for key, name in wanted.items() if not name}  # such as "label 5"
+        self.demand(listed == wanted | nameless, "other structures listed", listed, wanted)
         surfaces = node is not None and bool(node.GetSegmentation().ContainsRepresentation("Closed surface"))
         self.demand(panel.ui.show3DButton.checked == surfaces, "Show 3D", surfaces)
         self.demand(panel.ui.show3DButton.enabled == bool(listed), "Show 3D can be pressed")
         self.demand(panel.ui.saveButton.enabled == (node is not None), "Save can be pressed")
+        self.demand(panel.ui.tableButton.enabled == bool(listed), "Statistics can be pressed")
+        self.check_comparison()
+
+    def check_comparison(self) -> None:
+        panel, ui, comparing = self.panel, self.panel.ui, self.panel.comparing
+        node, other = panel.state.node, ui.compareSelector.currentNode()
+        self.demand(other is None or self.scene.IsNodePresent(other), "compared with a removed node")
+        self.demand(ui.compareButton.enabled == (node is not other and None not in (node, other)), "Compare")
+        self.demand(
+            ui.compareSaveButton.enabled == ui.compareTableButton.enabled == bool(comparing.rows), "its buttons"
+        )
+        self.demand(len(comparing.table.keys()) == len(comparing.rows), "other rows than those of the comparison")
+        if comparing.rows:
+            self.demand(comparing.rows == panel.logic.compare(node, other).rows, "an old comparison is shown")
 
     def shown(self) -> dict[str, Any]:
         """Return what the widgets show, by the name of the parameter."""
@@ -172,18 +185,16 @@ def panel_values(parameters: Any) -> dict[str, Any]:
 
 
 def with_voxels(node: Any) -> dict[str, str]:
-    """Return the names of the segments that have voxels, by id, if a table of the panel can list the node's."""
+    """Return the names of the segments that have voxels, by id."""
     segmentation = node.GetSegmentation() if node is not None else None
-    ids = segmentation.GetSegmentIDs() if segmentation is not None else ()
-    segments = {identifier: segmentation.GetSegment(identifier) for identifier in ids}
-    images = {segment.GetRepresentation("Binary labelmap") for segment in segments.values()}
-    if len(images) != 1 or None in images or node.GetParentTransformNode() is not None:
+    transform = node.GetParentTransformNode() if node is not None else None
+    if segmentation is None or (transform is not None and not transform.IsTransformToWorldLinear()):
         return {}
-    if (scalars := next(iter(images)).GetPointData().GetScalars()) is None:
-        return {}
-    found = set(np.unique(vtk_to_numpy(scalars)).tolist())
-    values = {segment.GetLabelValue() for segment in segments.values()}
-    if len(values) < len(segments) or not found <= values | {0} or not all(0 < value < 1 << 16 for value in values):
-        return {}
-    shown = {i: (segment.GetLabelValue(), segment.GetName()) for i, segment in segments.items()}
-    return {i: one_line(name) or f"label {value}" for i, (value, name) in shown.items() if value in found}
+    names = {}
+    for identifier in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(identifier)
+        image, value = segment.GetRepresentation("Binary labelmap"), segment.GetLabelValue()
+        scalars = image.GetPointData().GetScalars() if image is not None else None
+        if scalars is not None and 0 < value < 1 << 16 and (vtk_to_numpy(scalars) == value).any():
+            names[identifier] = one_line(segment.GetName() or "")
+    return names

@@ -41,7 +41,7 @@ MODELS = ("toy-120", "toy-1000", "own-two", "totalsegmentator-3mm", "totalsegmen
 FOLDS = ("", "0", "0,1", "x", "all")
 SEARCHES = ("", "cell 7", "rib", "(.*[", "nothing at all")
 FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
-BEGINNINGS = ("empty", "volume", "result", "outputs", "frames", "running", "left")
+BEGINNINGS = ("empty", "volume", "result", "outputs", "frames", "running", "left", "compared")
 EDITS = ("rename", "remove", "colour", "erase", "add", "own image", "all 3D", "no 3D", "surface as source", "new value")
 ACTIONS: dict[str, dict[str, st.SearchStrategy]] = {}  # by name: the strategies of their arguments
 number = st.integers(0, 11)
@@ -201,7 +201,7 @@ class PanelUser(PanelChecks):
             self.scene.Clear()
 
     def begin(self, state: str) -> None:
-        """Begin in one of the ``BEGINNINGS``; "left": with another module open."""
+        """Begin in one of the ``BEGINNINGS``; "left": with another module open, "compared": two results."""
         if state != "empty":
             self.add_volume("frames" if state == "frames" else "normal", "CT")
         if state == "frames":
@@ -209,8 +209,15 @@ class PanelUser(PanelChecks):
         if state == "outputs":
             for name in ("region", "segmentation", "confidence", "statistics"):
                 self.create(name)
-        if state in ("result", "outputs", "frames"):
+        if state in ("result", "outputs", "frames", "compared"):
             self.segment("finish", True)
+        if state == "compared":
+            self.panel.state.parameters.segmentation = None
+            self.segment("finish", True)
+            selector = self.panel.ui.compareSelector
+            selector.setCurrentNode(selector._nodes()[0])
+            self.press("compareButton")
+            self.demand(bool(self.panel.comparing.rows), "nothing was compared")
         if state == "running":
             self.apply("slow", True)
         if state == "left":
@@ -582,6 +589,30 @@ class PanelUser(PanelChecks):
         self.file, self.yes = file, yes
         if self.open:
             self.panel.ui.saveButton.click()
+
+    @action(index=number, section=st.sampled_from(("result", "compare")))
+    def list_or_compare_with(self, index: int, section: str) -> None:
+        selector = getattr(self.panel.ui, f"{section}Selector")
+        if self.open:
+            nodes = [None, *selector._nodes()]
+            selector.setCurrentNode(nodes[index % len(nodes)])
+
+    @action(button=st.sampled_from(("tableButton", "compareButton", "compareButton", "compareTableButton")))
+    def press(self, button: str) -> None:
+        if self.open:
+            getattr(self.panel.ui, button).click()
+
+    @action(file=st.sampled_from(FILES), yes=yes)
+    def save_comparison(self, file: str, yes: bool) -> None:
+        self.file, self.yes = file, yes
+        if self.open:
+            self.panel.ui.compareSaveButton.click()
+
+    @action(index=number)
+    def click_comparison(self, index: int) -> None:
+        table = self.panel.comparing.table
+        if self.open and table.proxy.rowCount():
+            table.view.clicked.emit(table.proxy.index(index % table.proxy.rowCount(), 0))
 
     # --- actions: models
 

@@ -107,7 +107,7 @@ def test_voxels_of_a_result_are_counted_once(panel, monkeypatch):
     assert len(panel.results.table.keys()) == parameters.statistics.GetNumberOfRows() == 120
     assert len(counted) == 1 and counted[0].shape == (96, 96, 96)
     panel.results.show(None, None)
-    panel.render()  # lists the node's structures again
+    panel.results.show_node(shown)  # lists the node's structures again
     assert panel.state.node is shown and len(counted) == 2
 
 
