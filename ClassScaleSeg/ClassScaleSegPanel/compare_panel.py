@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ClassScaleSeg import ClassScaleSegLogic
 
+_LONGEST_NAME = 16  # characters that are always shown
 _GREY = (128, 128, 128)  # of a structure that the reference does not have
 
 
@@ -60,7 +61,7 @@ class ComparePanel:
         self.rows, self._ids, self._compared = [], [], None
         self._watching.stop()
         self.table.set_rows([])
-        self._set_widths()
+        self._set_widths("")
         self._summary.text = text or _("Choose a segmentation to compare with the one under Result.")
         self.render()
 
@@ -128,7 +129,7 @@ class ComparePanel:
         self._ids = [_segment_of(row, (first, one), (second, two)) for row in found.rows]
         tables = one.segmentation.table, two.segmentation.table
         self.table.set_rows(_row(str(number), row, *tables) for number, row in enumerate(found.rows))
-        self._set_widths()
+        self._set_widths(max((row.name for row in found.rows), key=len, default=""))
         self._summary.text = _text(found.rows, first.GetName(), second.GetName(), found.resampled)
         kinds = slicer.vtkSegmentation
         self._watching.watch(
@@ -142,7 +143,9 @@ class ComparePanel:
         )
         self.render()
 
-    def _set_widths(self) -> None:
+    def _set_widths(self, name: str) -> None:
+        """Make room for the names; a panel that is too narrow for all numbers then scrolls sideways."""
+        self.table.set_width(0, name[:_LONGEST_NAME] or "MMMM")
         for column, longest in enumerate(("0.000", "0,000.0", "0,000.0", "-0,000.0"), start=1):
             self.table.set_width(column, longest)
 
