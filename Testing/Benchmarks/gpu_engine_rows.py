@@ -48,7 +48,9 @@ def serve() -> None:
     task = json.loads(line)
     row = Row(Path(task.pop("answer")))
     try:
-        {"bundle": bundle, "ours": ours, "stock": stock, "limited": limited}[task.pop("do")](row, **task)
+        {"bundle": bundle, "ours": ours, "stock": stock, "limited": limited, "child": child}[task.pop("do")](
+            row, **task
+        )
     except Exception as fault:  # the other rows still run
         traceback.print_exc(file=sys.stdout)
         row.add(fault=f"{type(fault).__name__}: {(str(fault).splitlines() or [''])[0][:300]}")
@@ -113,6 +115,23 @@ def limited(row: Row, model: str, image: str, device: str, gib: float, how: str,
         torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total, torch.cuda.current_device())
     found = timed_segment(row, opened, image, device, **options)
     row.add(differ_from_unlimited=int((found != np.load(reference)).sum()))
+
+
+def child(row: Row, model: str, image: str, device: str) -> None:
+    """Segment in the child process of the panel; ``seconds`` is from its start to its end."""
+    from ClassScaleSegLib.options import Options
+    from ClassScaleSegLib.process.child import SegmentationProcess
+    from ClassScaleSegLib.process.job import Job
+
+    with SegmentationProcess() as process:
+        output = process.work_folder / "result.seg.nrrd"
+        process.job = Job((image,), model, output, options=Options(device=device, mirroring=False))
+        begin = time.perf_counter()
+        process.start()
+        state = process.wait()
+        row.add(state=state, seconds=seconds_since(begin), structures=process.result.get("structures"))
+        if state != "finished":
+            row.add(fault=process.error or state)
 
 
 def stock(row: Row, model: str, image: str, device: str, labels: str) -> None:
