@@ -85,7 +85,7 @@ class ClassScaleSegParameterNode:
     :ivar inputVolume: the volume to segment, or the first channel.
     :ivar channel2: the second channel, if the model needs one.
     :ivar channel3: the third channel, if the model needs one.
-    :ivar channel4: the fourth channel, if the model needs one.
+    :ivar channel4: the fourth channel, if the model needs one. Further ones are references of the node: "channel5", ...
     :ivar allFrames: segment every frame of the sequence that the volume is part of.
     :ivar region: segment only the voxels inside it; none: the whole volume.
     :ivar model: id of the model in the catalogue.
@@ -157,6 +157,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Make the widgets; called once, when the module is first opened."""
         from ClassScaleSegLib.catalog.catalog import Catalog
+        from ClassScaleSegPanel.channel_rows import ChannelRows
         from ClassScaleSegPanel.choice_list import ChoiceList
         from ClassScaleSegPanel.class_list import ClassList
         from ClassScaleSegPanel.compare_panel import ComparePanel
@@ -177,9 +178,11 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(self.uiWidget)
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         self.uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.wrapping = [Wrapping(label) for label in (self.ui.modelFactsLabel, self.ui.needLabel, self.ui.statusLabel)]
+        labels = (self.ui.channelHintLabel, self.ui.modelFactsLabel, self.ui.needLabel, self.ui.statusLabel)
+        self.wrapping = [Wrapping(label) for label in labels]
         self.logic, self.state = ClassScaleSegLogic(), PanelState()
         self.parameterWatching, self.inputWatching = Watching(self.render), Watching(self.onInputModified)
+        self.channels = ChannelRows(self.ui, self.onChannel, self.render)
         self.classList = ClassList(lambda classes: self.store(classes=classes))
         self.ui.classesCollapsibleButton.layout().addWidget(self.classList.table.widget)
         self.comparing = ComparePanel(self.ui, self.state, self.logic)
@@ -227,12 +230,14 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # before the lists of nodes, which would select a neighbour of the node that goes
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved, priority=10.0)
         self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
+        self.addObserver(scene, scene.NodeAddedEvent, self.onNodeAdded)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """Stop the run and all observers, because the application closes or the module is reloaded."""
         self.runs.stop()
         self.models.close()
+        self.channels.close()
         self.results.close()
         self.comparing.close()
         self.uiWidget.removeEventFilter(self.modelDrop)
@@ -264,6 +269,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.results.show(None, None)
         self.queue.empty()
         self.comparing.reset()
+        self.channels.forget()
         self.render()
 
     def onSceneStartChange(self, caller: "vtkMRMLScene", event: str) -> None:
@@ -272,13 +278,15 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneEndChange(self, caller: "vtkMRMLScene", event: str) -> None:
         """Show the parameters of the changed scene, if the module is open."""
+        self.channels.forget()
         if self.parent.isEntered:
             self.initializeParameterNode()
+            self.channels.look_again()  # its lists may learn of the new volumes only after this
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller: "vtkMRMLScene", event: str, node: "vtkMRMLNode") -> None:
         """Forget a node that is removed: as a parameter, and as the result that is listed."""
-        from ClassScaleSegPanel.inputs import NODES
+        from ClassScaleSegPanel.inputs import NODES, forget_volume
 
         self.comparing.forget(node)
         if node is self.state.output:
@@ -291,12 +299,18 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.queue.forget(node.GetID())
         self.state.queued = tuple(self.queue.chosen())
         if self.state.parameters is not None:
+            forget_volume(self.state.parameters, node)
             self.store(**{name: None for name in NODES if getattr(self.state.parameters, name) is node})
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeRemoved(self, caller: "vtkMRMLScene", event: str, node: "vtkMRMLNode") -> None:
         """Select another volume if that was the selected one."""
         self.selectVolume()
+        self.channels.look_again()
+
+    def onNodeAdded(self, caller: "vtkMRMLScene", event: str) -> None:
+        """Look whether a new volume is a channel."""
+        self.channels.look_again()
 
     def initializeParameterNode(self) -> None:
         """Show the parameter node of the scene, and select the first volume if none is selected."""
@@ -345,6 +359,16 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Store the models that the user has chosen."""
         self.store(model=identifiers[0], moreModels="\n".join(identifiers[1:]))
 
+    def onChannel(self, number: int, volume: "vtkMRMLNode | None") -> None:
+        """Store the volume that the user has chosen in a row of a channel."""
+        from ClassScaleSegPanel.inputs import channel_volume, set_channel_volume
+
+        parameters = self.state.parameters
+        if parameters is not None and channel_volume(parameters, number) is not volume:
+            with slicer.util.NodeModify(parameters) as node:
+                set_channel_volume(node, number, volume)
+                node.Modified()
+
     def onQueued(self) -> None:
         """Note which volumes are to be segmented one after the other."""
         self.state.queued = tuple(self.queue.chosen())
@@ -374,6 +398,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if [model.id for model in state.models] != list(model_ids(node)):
             self.models.open(model_ids(node))
         self.models.open_locating(node.locateWith)
+        self.channels.fill(node, state.channels)
         if state.listed is not state.table:
             state.listed = state.table
             self.classList.set_table(state.table, {value: owner for value, (owner, _own) in state.owners.items()})
@@ -392,7 +417,6 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show the parameters and the state in the widgets, which send no signals meanwhile."""
         from ClassScaleSegLib.scene.sequence import browser_of
         from ClassScaleSegPanel.apply_line import need_text
-        from ClassScaleSegPanel.inputs import show_channels
         from ClassScaleSegPanel.keyboard import show_buttons
         from ClassScaleSegPanel.texts import tip
 
@@ -408,7 +432,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.devices.render(node.device)
         self.interpolation.render(node.interpolation)
         self.locating.render(node.locateWith, self.models.single_models(), self.models.usual_locating())
-        show_channels(ui, state.summaries[0].channel_names if state.summaries else ())
+        self.channels.render(node, state.channels)
         ui.allFramesCheckBox.visible = node.inputVolume is not None and browser_of(node.inputVolume) is not None
         text, ready = need_text(state, node, self.classList.ticked)
         ui.needLabel.text = text

@@ -8,6 +8,8 @@ from slicer.i18n import tr as _
 
 from .inputs import CHANNELS, volumes_of
 from .locate_list import locating_fault
+from .queued_case import is_case
+from .texts import shortened
 from .translation import translated
 
 if TYPE_CHECKING:
@@ -38,12 +40,14 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
             text = _("{second} needs {count} volumes, and {first} needs {channels}. Remove one of these models.")
             first, count = state.models[0].name, model.summaries[0].channels
             return text.format(second=model.name, count=count, first=first, channels=channels), False
+        if fault := _other_order(state.models[0], model):
+            return fault, False
     if parameters.overlap == "keep" and parameters.confidence is not None and len(state.summaries) > 1:
         text = _("The confidence is of one class in each voxel. Select no confidence volume, or do not keep overlaps.")
         return text, False
     if channels > CHANNELS:
-        text = _("This model needs {count} volumes, but the panel has room for only four. Use the Python console.")
-        return text.format(count=channels), False
+        text = _("This model needs {count} volumes, and the panel has rows for {rows}. Use the Python console.")
+        return text.format(count=channels, rows=CHANNELS), False
     if not ticked:
         return _("No class is ticked. Tick at least one class."), False
     if fault := locating_fault(state, ticked):
@@ -52,7 +56,9 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
         return _queue_text(state, parameters, channels)
     try:
         volumes = volumes_of(parameters, channels)
-        for volume in volumes:
+        for name, volume in zip(state.channels, volumes, strict=False):
+            if volume is None and parameters.inputVolume is not None:
+                return _("Select the volume of the channel {channel}.").format(channel=shortened(name, 40)), False
             check_volume(volume)
         refuse_overwriting(volumes, parameters.confidence)
         doubt = [_("One volume is selected for several channels.")] if len(set(volumes)) < channels else []
@@ -63,15 +69,33 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
 
 def _queue_text(state: PanelState, parameters: ClassScaleSegParameterNode, channels: int) -> tuple[str, bool]:
     """Return the line above Apply if several volumes are ticked, and whether Apply can be pressed."""
-    if channels > 1:
-        text = _("This model needs {count} volumes, so only one image at a time can be segmented. Untick the others.")
-        return text.format(count=channels), False
+    wrong = next((name for key, name in state.queued if is_case(key) != (channels > 1)), None)
+    if wrong is not None and channels > 1:
+        text = _("The model needs {count} volumes, and {name} is one. Untick it, and add the folder with all of them.")
+        return text.format(count=channels, name=shortened(wrong, 60)), False
+    if wrong is not None:
+        text = _("{name} has several volumes, and the model needs one. Untick it, and add the volumes themselves.")
+        return text.format(name=shortened(wrong, 60)), False
     if parameters.region is not None:
         return _("A region is of one volume. Select none to segment several volumes, or untick these."), False
     count = len(state.queued)
     text = _("{count} volumes are segmented one after the other ({names}). Each result gets a segmentation of its own.")
+    if channels > 1:
+        text = _("{count} cases are segmented one after the other ({names}). Their volumes are found by their names.")
     listed = [name for _key, name in state.queued[:3]] + ["..."] * (count > 3)
     return text.format(count=count, names=", ".join(listed)), True
+
+
+def _other_order(first: PanelModel, second: PanelModel) -> str:
+    """Return that two models need the same volumes in another order; empty if not."""
+    from ClassScaleSegLib.images.channel_names import match_channels
+
+    names = first.summaries[0].channel_names, second.summaries[0].channel_names
+    moved = [match for n, match in enumerate(match_channels(*names)) if match.index not in (n, None)]
+    if not moved:
+        return ""
+    text = _("{first} and {second} need the channel {channel} at different places. Remove one of these models.")
+    return text.format(first=first.name, second=second.name, channel=shortened(moved[0].channel, 40))
 
 
 def _fault_of(model: PanelModel) -> str:

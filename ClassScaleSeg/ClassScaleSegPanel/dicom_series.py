@@ -44,6 +44,8 @@ class SeriesDialog:
 
     def __init__(self, database: Any) -> None:
         self.series = image_series(database)
+        studies = [study for patient in database.patients() for study in database.studiesForPatient(patient)]
+        self.studies = {series: study for study in studies for series in database.seriesForStudy(study)}
         self.dialog = qt.QDialog(slicer.util.mainWindow())
         self.dialog.windowTitle = _("Series of the DICOM database")
         headers = [_("Patient"), _("Study"), _("Series"), _("Images")]
@@ -67,6 +69,14 @@ class SeriesDialog:
         named = {uid: f"{person} - {title}" for uid, (person, _when, title, _count) in self.series.items()}
         return [(uid, named[uid]) for uid in self.table.ticked()]
 
+    def ticked_of_studies(self) -> list[tuple[tuple[str, ...], str]]:
+        """Return the UIDs of the ticked series of each study, and its name."""
+        studies: dict[tuple[str, str, str], list[str]] = {}
+        for uid in self.table.ticked():
+            person, when, _title, _count = self.series[uid]
+            studies.setdefault((self.studies[uid], person, when), []).append(uid)
+        return [(tuple(uids), " / ".join(filter(None, names))) for (_study, *names), uids in studies.items()]
+
 
 def choose_series(database: Any) -> list[tuple[str, str]]:
     """Ask the user for series, and return UID and name of each; none if the user cancels."""
@@ -74,6 +84,20 @@ def choose_series(database: Any) -> list[tuple[str, str]]:
     chosen = dialog.ticked() if dialog.dialog.exec_() else []
     dialog.dialog.deleteLater()
     return chosen
+
+
+def choose_studies(database: Any) -> list[tuple[tuple[str, ...], str]]:
+    """Ask the user for series, and return those of each study with its name; none if the user cancels."""
+    dialog = SeriesDialog(database)
+    chosen = dialog.ticked_of_studies() if dialog.dialog.exec_() else []
+    dialog.dialog.deleteLater()
+    return chosen
+
+
+def title_of(uid: str) -> str:
+    """Return the description of a series of the DICOM database; empty if it has none."""
+    database = getattr(slicer, "dicomDatabase", None)
+    return (database.fieldForSeries("SeriesDescription", uid) or "") if database is not None else ""
 
 
 def load_series(uid: str, name: str) -> vtkMRMLScalarVolumeNode:

@@ -1,16 +1,12 @@
-"""The inputs of the panel: one row per channel of the model, and the user's choices as one request."""
+"""The user's choices: the volume of each channel, and all of them as one request."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import slicer
 from slicer.i18n import tr as _
-
-from .keyboard import name_from_label
-from .texts import shortened, tip
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.scene.queue import QueueItem
@@ -19,27 +15,45 @@ if TYPE_CHECKING:
 
     from ClassScaleSeg import ClassScaleSegParameterNode
 
-CHANNELS = 4  # rows for channels in the .ui file
-# the parameters that are nodes
+ROWS_IN_UI = 4  # rows for channels in the .ui file
+CHANNELS = 100  # rows that there can be: the .ui file leaves as many rows of its grid free
+# the parameters that are nodes; further channels are references of the parameter node, with such names
 NODES = ("inputVolume", "channel2", "channel3", "channel4", "region", "segmentation", "confidence", "statistics")
 
 
-def show_channels(ui: Any, names: Sequence[str]) -> None:
-    """Show one row per channel, labelled with the model's name of the channel; a single one is labelled "Volume"."""
-    ui.inputLabel.text, ui.inputLabel.toolTip = _("V&olume:"), ""
-    rows = [(ui.inputLabel, ui.inputSelector)]
-    rows += [(getattr(ui, f"channelLabel{n}"), getattr(ui, f"channelSelector{n}")) for n in range(2, CHANNELS + 1)]
-    for row, (label, selector) in enumerate(rows):
-        label.visible = selector.visible = row in (0, *range(len(names)))
-        if row < len(names) > 1:
-            label.text = _("{channel}:").format(channel=shortened(names[row], 12).replace("&", "&&"))
-            label.toolTip = tip(names[row])
-        name_from_label(label)
+def channel_volume(parameters: ClassScaleSegParameterNode, number: int) -> vtkMRMLScalarVolumeNode | None:
+    """Return the selected volume of a channel.
+
+    :param number: of the channel, from 1.
+    """
+    if number <= ROWS_IN_UI:
+        return getattr(parameters, NODES[number - 1])
+    node = parameters.parameterNode.GetNodeReference(f"channel{number}")  # type: ignore[attr-defined]  # of the wrapper
+    return node if node is not None and node.IsA("vtkMRMLScalarVolumeNode") else None
+
+
+def set_channel_volume(parameters: ClassScaleSegParameterNode, number: int, volume: vtkMRMLNode | None) -> None:
+    """Select a volume for a channel.
+
+    :param number: of the channel, from 1.
+    """
+    if number <= ROWS_IN_UI:
+        setattr(parameters, NODES[number - 1], volume)
+    else:
+        identifier = volume.GetID() if volume is not None else None
+        parameters.parameterNode.SetNodeReferenceID(f"channel{number}", identifier)  # type: ignore[attr-defined]
+
+
+def forget_volume(parameters: ClassScaleSegParameterNode, node: vtkMRMLNode) -> None:
+    """Select nothing for the further channels that have this node, which is removed."""
+    for number in range(ROWS_IN_UI + 1, CHANNELS + 1):
+        if channel_volume(parameters, number) is node:
+            set_channel_volume(parameters, number, None)
 
 
 def volumes_of(parameters: ClassScaleSegParameterNode, channels: int) -> tuple[vtkMRMLScalarVolumeNode | None, ...]:
     """Return the selected volume of each channel, as far as the panel has rows for them."""
-    return (parameters.inputVolume, parameters.channel2, parameters.channel3, parameters.channel4)[:channels]
+    return tuple(channel_volume(parameters, number) for number in range(1, min(channels, CHANNELS) + 1))
 
 
 def model_ids(parameters: ClassScaleSegParameterNode) -> tuple[str, ...]:
@@ -48,34 +62,35 @@ def model_ids(parameters: ClassScaleSegParameterNode) -> tuple[str, ...]:
 
 
 def queue_item(parameters: ClassScaleSegParameterNode, key: str, name: str) -> QueueItem:
-    """Return an item of the queue, which segments one volume with the choices in the parameter node.
+    """Return an item of the queue, which segments one image with the choices in the parameter node.
 
     Its results go into new nodes. The choices are those of now, also if they change before it is its turn.
 
-    :param key: id of the volume node, or UID of a series of the DICOM database, which is loaded when it is its turn.
+    :param key: id of the volume node, or UID of a series of the DICOM database, which is loaded when it is its turn; of
+        a case of several volumes, as `queued_case.case_key` makes it.
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
-    from ClassScaleSegLib.errors import ImageError
+    from ClassScaleSegLib.catalog.chosen import chosen_models
     from ClassScaleSegLib.scene.queue import QueueItem
     from ClassScaleSegLib.scene.volume import check_volume
 
-    from .dicom_series import load_series
+    from .queued_case import volumes_of_case
 
     chosen = replace(request_of(parameters, False), region=None, all_frames=False, segmentation=None)
+    channels = chosen_models(chosen.models[:1])[0].summaries[0].channel_names
     wanted = {"confidence": parameters.confidence, "statistics": parameters.statistics}
     nodes: dict[str, vtkMRMLNode] = {}
 
     def request() -> Request:
-        volume = slicer.mrmlScene.GetNodeByID(key)
-        if volume is None and key.startswith("vtkMRML"):
-            raise ImageError(_("{name} was removed from the scene.").format(name=name))
-        volume = load_series(key, name) if volume is None else volume
-        check_volume(volume)
+        volumes = volumes_of_case(key, name, channels)
+        for each in volumes:
+            check_volume(each)
+        volume = volumes[0]
         for kind, like in wanted.items():
             if like is not None:
                 title = f"{volume.GetName()} {kind}"
                 nodes[kind] = slicer.mrmlScene.AddNewNodeByClass(like.GetClassName(), title)
-        return replace(chosen, volumes=(volume,), **nodes)
+        return replace(chosen, volumes=volumes, **nodes)
 
     def discard() -> None:
         for node in nodes.values():

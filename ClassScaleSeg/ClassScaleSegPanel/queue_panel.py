@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import qt
 import slicer
 from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
 from slicer.i18n import tr as _
 
+from .queued_case import case_key, is_gone
+from .scene_volumes import cases, folders, images
 from .search_table import Row, SearchTable
 from .state import PanelState
 from .texts import menu_text
-
-if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode
 
 _GREY, _GREEN, _RED, _BLUE = (128, 128, 128), (60, 160, 60), (200, 60, 60), (60, 110, 200)
 
@@ -23,7 +22,10 @@ _GREY, _GREEN, _RED, _BLUE = (128, 128, 128), (60, 160, 60), (200, 60, 60), (60,
 class QueuePanel:
     """Controls the section "Several volumes" of the .ui file.
 
-    :ivar table: the volumes with their states; keys of its rows are node ids, and UIDs of series that are not loaded.
+    With a model of several channels, a row is a case: the volumes of a folder, patient or study.
+
+    :ivar table: the volumes with their states; keys of its rows are node ids, and UIDs of series that are not loaded,
+        or those of `case_key`.
     :ivar add_menu: where volumes can be taken from.
     :param on_changed: called without arguments when other volumes are ticked.
     """
@@ -74,8 +76,10 @@ class QueuePanel:
 
     def forget(self, node_id: str) -> None:
         """Remove a volume that goes from the scene."""
-        if self._names.pop(node_id, None) is not None:
+        if gone := [key for key in self._names if is_gone(key, node_id)]:
             ticked = self.table.ticked()
+            for key in gone:
+                del self._names[key]
             self._list()
             self.table.tick(ticked)
 
@@ -107,21 +111,45 @@ class QueuePanel:
         self.table.set_width(1, max((row.cells[1] for row in rows), key=len, default=_("waiting"))[:30])
 
     def _fill(self) -> None:
-        menu, volumes = self.add_menu, list(_volumes())
-        menu.clear()
+        self.add_menu.clear()
+        database = getattr(slicer, "dicomDatabase", None)
+        database = database if database is not None and database.isOpen else None
+        (self._fill_with_cases if len(self._state.channels) > 1 else self._fill_with_volumes)(database)
+
+    def _fill_with_volumes(self, database: Any) -> None:
+        menu, volumes = self.add_menu, list(images())
         action = menu.addAction(_("All volumes of the scene"))
         action.enabled = bool(volumes)
         action.connect("triggered(bool)", lambda on: self.add((node.GetID(), node.GetName()) for node in volumes))
-        folders = menu.addMenu(_("Folder, patient or study of the scene"))
-        for name, inside in _folders().items():
+        inner = menu.addMenu(_("Folder, patient or study of the scene"))
+        for name, inside in folders().items():
             text = _("{folder} ({count})").format(folder=menu_text(name), count=len(inside))
-            folders.addAction(text).connect("triggered(bool)", lambda on, inside=inside: self.add(inside))
-        folders.enabled = bool(folders.actions())
-        if (database := getattr(slicer, "dicomDatabase", None)) is not None and database.isOpen:
+            inner.addAction(text).connect("triggered(bool)", lambda on, inside=inside: self.add(inside))
+        inner.enabled = bool(inner.actions())
+        if database is not None:
             from .dicom_series import choose_series
 
             text = _("Series of the DICOM database...")
             menu.addAction(text).connect("triggered(bool)", lambda on: self.add(choose_series(database)))
+
+    def _fill_with_cases(self, database: Any) -> None:
+        menu, found = self.add_menu, [(case_key(members), name) for name, members in cases()]
+        action = menu.addAction(_("All folders, patients and studies of the scene"))
+        action.enabled = bool(found)
+        action.connect("triggered(bool)", lambda on: self.add(found))
+        inner = menu.addMenu(_("Folder, patient or study of the scene"))
+        for path in folders():
+            inside = [(key, name) for key, name in found if f"{name} / ".startswith(f"{path} / ")]
+            text = _("{folder} ({count})").format(folder=menu_text(path), count=len(inside))
+            inner.addAction(text).connect("triggered(bool)", lambda on, inside=inside: self.add(inside))
+        inner.enabled = bool(inner.actions())
+        if database is not None:
+            from .dicom_series import choose_studies
+
+            def choose() -> None:
+                self.add((case_key(members), name) for members, name in choose_studies(database))
+
+            menu.addAction(_("Series of the DICOM database...")).connect("triggered(bool)", lambda on: choose())
 
 
 def _state_of(item: QueueItem) -> tuple[str, tuple[int, int, int]]:
@@ -131,26 +159,3 @@ def _state_of(item: QueueItem) -> tuple[str, tuple[int, int, int]]:
         return _("failed: {reason}").format(reason=item.error), _RED
     words = {"waiting": _("waiting"), "running": _("running"), "cancelled": _("cancelled")}
     return words[item.state], _BLUE if item.state == "running" else _GREY
-
-
-def _volumes() -> Iterator[vtkMRMLScalarVolumeNode]:
-    """Yield the images of the scene."""
-    for node in slicer.mrmlScene.GetNodes():
-        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors():
-            yield node
-
-
-def _folders() -> dict[str, list[tuple[str, str]]]:
-    """Return ids and names of the images in each folder, patient and study of the scene, by its path."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    found: dict[str, list[tuple[str, str]]] = {}
-    for node in _volumes() if hierarchy is not None else ():
-        own = hierarchy.GetItemByDataNode(node)
-        item = hierarchy.GetItemParent(own) if own else 0
-        path: list[str] = []
-        while item and item != hierarchy.GetSceneItemID():
-            path.insert(0, hierarchy.GetItemName(item))
-            item = hierarchy.GetItemParent(item)
-        for length in range(1, len(path) + 1):
-            found.setdefault(" / ".join(path[:length]), []).append((node.GetID(), node.GetName()))
-    return found

@@ -86,6 +86,11 @@ class PanelState:
         return self.shown.entry if self.shown is not None else None
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """The names of the channels of the first model; empty unless all models can be read."""
+        return self.summaries[0].channel_names if self.summaries else ()
+
+    @property
     def summaries(self) -> tuple[ModelSummary, ...]:
         """Summaries of all parts of all models; empty unless all can be read."""
         return tuple(each for model in self.models for each in model.summaries) if self.table is not None else ()

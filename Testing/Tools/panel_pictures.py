@@ -69,9 +69,7 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         volume.SetSpacing(1, 1, 9)
         panel.state.status = f"{volume.GetName()} could not be segmented: <b>{long}</b>"
         panel.runs.render()
-        from ClassScaleSegPanel.inputs import show_channels
-
-        show_channels(panel.ui, ("T1", long))
+        panel.channels.render(panel.state.parameters, ("T1", long))
     if classes == "model":
         panel.ui.applyButton.click()
         while panel.state.run is not None:
