@@ -163,6 +163,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegPanel.compare_panel import ComparePanel
         from ClassScaleSegPanel.device_list import DeviceList
         from ClassScaleSegPanel.keyboard import arrange
+        from ClassScaleSegPanel.last_choice import LastChoice
         from ClassScaleSegPanel.locate_list import LocateList
         from ClassScaleSegPanel.model_chooser import ModelChooser, ModelDrop
         from ClassScaleSegPanel.model_list import ModelList
@@ -213,6 +214,8 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             lambda overlap: self.store(overlap=overlap),
             self.render,
         )
+        menu = self.ui.modelMenuButton.menu()
+        self.lastChoice = LastChoice(menu, self.state, self.classList, lambda choices: self.store(**choices))
         self.modelDrop = ModelDrop(self.models)
         self.uiWidget.installEventFilter(self.modelDrop)
         self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRegionAdded)
@@ -347,7 +350,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._guiTag = node.connectParametersToGui(bound)  # type: ignore[attr-defined]
             self.render()
 
-    def store(self, **choices: "str | vtkMRMLNode | None") -> None:
+    def store(self, **choices: "str | float | vtkMRMLNode | None") -> None:
         """Store what the user has chosen in the parameter node, by the name of the parameter, and show it."""
         if self.state.parameters is not None and choices:
             with slicer.util.NodeModify(self.state.parameters) as node:

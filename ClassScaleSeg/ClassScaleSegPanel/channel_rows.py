@@ -36,7 +36,7 @@ class ChannelRows:
     """Controls the rows of channels of the .ui file, and makes further ones for a model that needs more.
 
     :ivar timer: runs out when the application is idle after volumes have come, gone or got other names.
-    :param on_chosen: called with the number of a row, from 1, and its volume, after the user has chosen in a further row.
+    :param on_chosen: called with the number of a further row, from 1, and the volume that the user has chosen there.
     :param on_volumes: called without arguments when volumes have come, gone or got other names.
     """
 

@@ -101,6 +101,10 @@ class ClassList:
         self._show_count()
         return sum(not labels for labels in found)
 
+    def known(self, names: Iterable[str]) -> list[str]:
+        """Return those of the names that the model has."""
+        return [name for name in names if self._lookup is not None and self._lookup(name)]
+
     def _tick_also(self, keys: Iterable[str], on: bool) -> None:
         ticked = set(self.ticked)
         self._tick_only(ticked.union(keys) if on else ticked.difference(keys))

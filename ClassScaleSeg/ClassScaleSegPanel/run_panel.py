@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from .inputs import queue_item, request_of
 from .install import ensure_dependencies, packages_of
+from .last_choice import remember
 from .state import PanelState
 from .texts import ask, tell_error
 from .translation import translated
@@ -102,6 +103,8 @@ class RunPanel:
             self._show_fault(str(error))
             self._on_refused()
             return
+        if state.parameters is not None:
+            remember(state.parameters)
         self._progress = RunProgress()
         state.status = self._progress.text
         self.timer.start()
