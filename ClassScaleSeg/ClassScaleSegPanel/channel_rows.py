@@ -12,8 +12,8 @@ from slicer.i18n import tr as _
 
 from .channel_texts import hints
 from .inputs import CHANNELS, ROWS_IN_UI, channel_volume, set_channel_volume
-from .scene_volumes import beside
 from .keyboard import focused, name_from_label
+from .scene_volumes import beside
 from .state import silent
 from .texts import shortened, tip
 from .watching import Watching

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import slicer
-from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.scene.queue import QueueItem
