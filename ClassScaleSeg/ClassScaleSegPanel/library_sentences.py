@@ -1,4 +1,4 @@
-"""The sentences of the library that the panel can show, for translators. Made by Testing/Tools/translations.py.
+"""The sentences of the library that the panel can show. Made by Testing/Tools/translations.py.
 
 What is in braces is a name or a number. Slicer's ``update_translations.py`` finds the texts here as it finds those of
 the panel; `translation` uses them.

@@ -30,7 +30,9 @@ _AROUND = " ,;"  # what joins parts of a sentence, and is not looked at
 _END = 4  # last letters of a template by which it is found
 _PLACEHOLDER = re.compile(r"(?<!\{)\{(\w+)\}(?!\})|\{\{|\}\}")
 # where a sentence, or a part that the library appends to one, may begin
-_BEGIN = re.compile(r"(?<=[.!?]) (?=\S)|(?<=: )(?=\S)| (?=\()|, (?=but |one with |cuda:)|; (?=did |grows |does |islands )")
+_BEGIN = re.compile(
+    r"(?<=[.!?]) (?=\S)|(?<=: )(?=\S)| (?=\()|, (?=but |one with |cuda:)|; (?=did |grows |does |islands )"
+)
 
 
 class _Template(NamedTuple):
@@ -47,26 +49,32 @@ class _Template(NamedTuple):
     pieces: tuple[str, ...]
     letters: int
 
-    def values(self, text: str) -> tuple[str, ...] | None:
-        """Return what the text has for each placeholder, or ``None`` if it is not made from this template.
+    def values(self, text: str) -> list[tuple[str, ...]]:
+        """Return what the text has for each placeholder; nothing if it is not made from this template.
 
-        Each value is the shortest that lets the rest fit; nothing is tried twice.
+        A comma or a word may occur in a value too, so there can be two answers: the first values as short as possible,
+        or the last. Nothing else is tried, so that this takes as long as the text is, however it is made.
         """
-        first, last = self.pieces[0], self.pieces[-1]
         if not self.names:
-            return () if text == first else None
+            return [()] if text == self.pieces[0] else []
+        first, *between, last = self.pieces
         end = len(text) - len(last)
-        if not (text.startswith(first) and text.endswith(last)) or end < len(first):
-            return None
-        values, begin = [], len(first)
-        for piece in self.pieces[1:-1]:
-            found = text.find(piece, begin, end) if piece else begin
-            if found < 0:
-                return None
-            values.append(text[begin:found])
-            begin = found + len(piece)
-        values.append(text[begin:end])
-        return tuple(values) if all(values) else None
+        if end < len(first) or not (text.startswith(first) and text.endswith(last)):
+            return []
+        found = []
+        for backwards in (False, True):
+            values, left, right = [], len(first), end
+            for piece in reversed(between) if backwards else between:
+                at = text.rfind(piece, left, right) if backwards else text.find(piece, left, right)
+                if at < 0:
+                    return []
+                values.append(text[at + len(piece) : right] if backwards else text[left:at])
+                left, right = (left, at) if backwards else (at + len(piece), right)
+            values.append(text[left:right])
+            answer = tuple(reversed(values)) if backwards else tuple(values)
+            if all(answer) and answer not in found:
+                found.append(answer)
+        return found
 
 
 def load_translations() -> None:
@@ -102,6 +110,7 @@ def _translated(text: str, locale: str) -> str:
     return "\n".join(_divide(line, 0)[1] for line in text.split("\n"))
 
 
+@functools.lru_cache(maxsize=1024)
 def _divide(text: str, depth: int) -> tuple[int, str]:
     """Translate a text that may consist of several sentences.
 
@@ -128,27 +137,25 @@ def _divide(text: str, depth: int) -> tuple[int, str]:
 def _fill(text: str, depth: int) -> tuple[int, str]:
     """Translate a text by the template that shares most letters with it; 0 letters if there is none."""
     stripped = text.strip(_AROUND)
-    before, _, behind = text.partition(stripped)
     if not stripped:
         return 0, text
-    found: tuple[_Template, tuple[str, ...]] | None = None
-    for template in _candidates(stripped):
-        if found is None or template.letters > found[0].letters:
-            values = template.values(stripped)
-            if values is not None:
-                found = template, values
-    if found is None:
+    before, _, behind = text.partition(stripped)
+    candidates = (template for template in _candidates(stripped) if template.values(stripped))
+    fitting = max(candidates, key=lambda template: template.letters, default=None)
+    if fitting is None:
         return 0, text
-    template, values = found
-    letters, shown = template.letters, []
-    for value in values:
-        inside, words = _divide(value, depth + 1) if depth < _DEEPEST and " " in value else (0, value)
-        letters += inside
-        shown.append(words)
-    wanted = translate(_CONTEXT, template.source)
-    if sorted(_names(wanted)) != sorted(template.names):
-        wanted = template.source  # a mistake of a translator
-    filled = dict(zip(template.names, shown, strict=True))
+    if not fitting.pieces[-1] and stripped[-1] == "." and " " not in fitting.values(stripped)[-1][-1]:
+        stripped, behind = stripped[:-1], "." + behind  # of the sentence, not of the word at its end
+    letters, shown = 0, []
+    for values in fitting.values(stripped):
+        inside = [_divide(value, depth + 1) if depth < _DEEPEST and " " in value else (0, value) for value in values]
+        known = fitting.letters + sum(more for more, _words in inside)
+        if known > letters:
+            letters, shown = known, [words for _more, words in inside]
+    wanted = translate(_CONTEXT, fitting.source)
+    if sorted(_names(wanted)) != sorted(fitting.names):
+        wanted = fitting.source  # a mistake of a translator
+    filled = dict(zip(fitting.names, shown, strict=True))
     # in one pass, so that a value is never looked at
     shown_text = _PLACEHOLDER.sub(lambda match: filled[match[1]] if match[1] else match[0][0], wanted.strip(_AROUND))
     return letters, before + shown_text + behind

@@ -134,7 +134,7 @@ def test_classes_of_another_model_are_forgotten_and_all_are_segmented(panel, wri
     panel.models.reload()
     volume = add_volume(np.zeros((20, 20, 20), np.int16))
     panel.ui.inputSelector.setCurrentNode(volume)
-    assert panel.ui.inputLabel.text == "Volume:"
+    assert panel.ui.inputLabel.text == "V&olume:"
     panel.classList.apply(["cell 5"])
     assert panel.state.parameters.classes == "cell 5"
     panel.store(model="own-organs")

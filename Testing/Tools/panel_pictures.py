@@ -1,6 +1,7 @@
 """Make pictures of the panel for inspection: narrow and wide, at 200 % and 300 % scaling, light and dark.
 
     python Testing/Tools/panel_pictures.py FOLDER
+    python Testing/Tools/panel_pictures.py FOLDER de     # in German
 
 A copy of ``panel.png`` is in Resources/Screenshots. Fonts and colours differ from those in Slicer.
 """
@@ -24,6 +25,7 @@ PICTURES = (
     ("200-percent.png", 371, "2", "long", "dark"),
     ("300-percent.png", 426, "3", "anatomy", "light"),
 )
+LANGUAGE = "PANEL_LANGUAGE"  # environment variable for the processes
 
 
 def darken(qt: Any) -> None:
@@ -55,6 +57,10 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
 
     if theme == "dark":
         darken(qt)
+    application.applicationLocaleName = os.environ.get(LANGUAGE, "en_US")
+    from ClassScaleSegPanel.translation import load_translations
+
+    load_translations()
     panel = application.make_widget(module)
     long = "a name that somebody has made much too long " * 4
     volume = load_sample(f"CT with {long}" if classes == "long" else "CT")
@@ -102,8 +108,9 @@ def main() -> int:
         return 0
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     folder.mkdir(parents=True, exist_ok=True)
+    language = sys.argv[2] if len(sys.argv) > 2 else "en_US"
     for name, width, scale, classes, theme in PICTURES:
-        environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "QT_SCALE_FACTOR": scale}
+        environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "QT_SCALE_FACTOR": scale, LANGUAGE: language}
         command = [sys.executable, __file__, str(folder / name), str(width), classes, theme]
         subprocess.run(command, env=environment, check=True)
     return 0

@@ -132,7 +132,11 @@ def _template(parts: Iterable[str | ast.expr]) -> str:
             count = names.count(name)
             text += f"{{{name}{count if count > 1 else ''}}}"
     # `errors.named` replaces "It" by the name of the file
-    return re.sub(r"^It (?=[a-z])(?!is not known)", "{file} ", text) if "{file}" not in text else re.sub(r"^It ", "{it} ", text)
+    return (
+        re.sub(r"^It (?=[a-z])(?!is not known)", "{file} ", text)
+        if "{file}" not in text
+        else re.sub(r"^It ", "{it} ", text)
+    )
 
 
 def _name(value: ast.expr) -> str:
@@ -213,8 +217,8 @@ NOT_TRANSLATED = {
     "Surface area (mm2)",
     "Touches edge",
     "Volume (mL)",
-    "bool bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 longdouble float128 complex64 "
-    "complex128 str_ bytes_",
+    "bool bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 longdouble float128 "
+    "complex64 complex128 str_ bytes_",
     "bool bytes dict float frozenset int list object range slice str tuple",
     "can't allocate memory",
     "encoding: gzip",

@@ -28,7 +28,7 @@ from sentences import LIBRARY, MODULE, library_sentences, panel_texts, placehold
 FOLDER = MODULE / "Resources" / "Translations"
 LIST = MODULE / "ClassScaleSegPanel" / "library_sentences.py"
 _SIMILAR = 0.7  # of a text and its new form, whose translation is proposed
-_HEAD = '''"""The sentences of the library that the panel can show, for translators. Made by Testing/Tools/translations.py.
+_HEAD = '''"""The sentences of the library that the panel can show. Made by Testing/Tools/translations.py.
 
 What is in braces is a name or a number. Slicer's ``update_translations.py`` finds the texts here as it finds those of
 the panel; `translation` uses them.

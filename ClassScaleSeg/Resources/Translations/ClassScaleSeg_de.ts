@@ -363,7 +363,7 @@
     </message>
     <message>
         <source>&amp;Presets</source>
-        <translation>&amp;Vorauswahlen</translation>
+        <translation>&amp;Vorlage</translation>
     </message>
     <message>
         <source>A&amp;ll</source>
@@ -383,7 +383,7 @@
     </message>
     <message>
         <source>Gro&amp;ups</source>
-        <translation>&amp;Gruppen</translation>
+        <translation>&amp;Gruppe</translation>
     </message>
     <message>
         <source>Group</source>
@@ -399,11 +399,11 @@
     </message>
     <message>
         <source>Preset</source>
-        <translation>Vorauswahl</translation>
+        <translation>Vorlage</translation>
     </message>
     <message>
         <source>Save preset</source>
-        <translation>Vorauswahl speichern</translation>
+        <translation>Vorlage speichern</translation>
     </message>
     <message>
         <source>Save the ticked classes, or tick classes that you saved.</source>
@@ -419,7 +419,7 @@
     </message>
     <message>
         <source>This model does not have {count} of the classes in the preset.</source>
-        <translation>{count} Klassen der Vorauswahl hat dieses Modell nicht.</translation>
+        <translation>{count} Klassen der Vorlage hat dieses Modell nicht.</translation>
     </message>
     <message>
         <source>Tick all classes that the search shows.</source>
@@ -439,7 +439,7 @@
     </message>
     <message>
         <source>{ticked} of {all}</source>
-        <translation>{ticked} von {all}</translation>
+        <translation>{ticked}/{all}</translation>
     </message>
 </context>
 <context>

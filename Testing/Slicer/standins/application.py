@@ -65,12 +65,12 @@ class Application(qt.QObject):
     moduleAboutToBeUnloaded = qt.Signal(str)
     applicationName = "Slicer"
     majorVersion, minorVersion = 5, 12
-    applicationLocaleName = "en_US"  # the language of Slicer
 
     def __init__(self) -> None:
         super().__init__()
         self.temporaryPath = tempfile.gettempdir()
         self.testing = True
+        self.applicationLocaleName = "en_US"  # the language of Slicer
         self.settings = qt.QSettings(os.path.join(tempfile.mkdtemp(), "Slicer.ini"), qt.QSettings.IniFormat)
         self.logic = slicer.vtkSlicerApplicationLogic()
         slicer.app, slicer.modules = self, Modules()
