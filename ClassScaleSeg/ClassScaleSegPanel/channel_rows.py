@@ -103,8 +103,8 @@ class ChannelRows:
             elif node is not None:
                 chosen[number] = node
         found |= self._found(channels, volumes, first, chosen)
-        if 0 in found:
-            self._seen = seen._replace(first=found[0].GetID())
+        if (moved := found.get(0)) is not None:
+            self._seen = seen._replace(first=moved.GetID())
         self._own |= {number: node.GetID() for number, node in found.items() if node is not None}
         with slicer.util.NodeModify(parameters):
             for number, node in found.items():

@@ -42,10 +42,11 @@ _KINDS: dict[str, tuple[type, float]] = {
     "removeIslands": (float, 1e6),
     "locateWith": (str, 0),
     "overlap": (str, 0),
+    "interpolation": (str, 0),
     "standardNames": (bool, 0),
     "keepEmpty": (bool, 0),
 }
-_ONE_OF = {"overlap": ("later", "keep")}
+_ONE_OF = {"overlap": ("later", "keep"), "interpolation": ("linear", "nearest")}
 
 
 class LastChoice:
@@ -113,6 +114,7 @@ class LastChoice:
             "removeIslands": _("Remove islands"),
             "locateWith": _("Locate with"),
             "overlap": _("Overlap"),
+            "interpolation": _("Interpolation"),
             "standardNames": _("Standard anatomical names"),
             "keepEmpty": _("Keep empty segments"),
         }[name]
@@ -121,6 +123,8 @@ class LastChoice:
             shown = ", ".join(names[:5] + ["..."] * (len(names) > 5)) if names else _("all")
         elif name == "overlap":
             shown = _("keep both") if value == "keep" else _("the later model gets the voxel")
+        elif name == "interpolation":
+            shown = _("nearest class") if value == "nearest" else _("between all classes")
         elif isinstance(value, bool):
             shown = _("yes") if value else _("no")
         elif isinstance(value, str):

@@ -20,7 +20,8 @@ def images() -> Iterator[vtkMRMLScalarVolumeNode]:
 
 def folders() -> dict[str, list[tuple[str, str]]]:
     """Return ids and names of the images in each folder, patient and study of the scene, by its path."""
-    hierarchy, found = _hierarchy(), {}
+    hierarchy = _hierarchy()
+    found: dict[str, list[tuple[str, str]]] = {}
     for node in images() if hierarchy is not None else ():
         path = _path(hierarchy, _parent(hierarchy, node))
         for length in range(1, len(path) + 1):
@@ -30,7 +31,8 @@ def folders() -> dict[str, list[tuple[str, str]]]:
 
 def cases() -> list[tuple[str, tuple[str, ...]]]:
     """Return path and ids of images of each folder, patient and study that has images of its own."""
-    hierarchy, found = _hierarchy(), {}
+    hierarchy = _hierarchy()
+    found: dict[int, list[str]] = {}
     for node in images() if hierarchy is not None else ():
         if item := _parent(hierarchy, node):
             found.setdefault(item, []).append(node.GetID())
