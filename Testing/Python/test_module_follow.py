@@ -143,7 +143,7 @@ def test_classes_of_another_model_are_forgotten_and_all_are_segmented(panel, wri
     panel.state.parameters.channel2 = volume
     from ClassScaleSegPanel.inputs import request_of
 
-    assert request_of(panel.state.parameters, replace=False).options.classes is None
+    assert request_of(panel.state.parameters, replace_segments=False).options.classes is None
     panel.state.parameters.classes = "ORGAN_7\norgan-8"  # as the engine would read them
     assert panel.classList.chosen() == ["organ 7", "organ 8"] and panel.state.parameters.classes == "ORGAN_7\norgan-8"
     panel.state.parameters.classes = ""
