@@ -203,6 +203,9 @@ def compare_seconds(size: int) -> list[dict]:
     panel.cleanup()
     panel.parent.deleteLater()
     for node in nodes:
+        segmentation = node.GetSegmentation()
+        for identifier in segmentation.GetSegmentIDs():  # a segment that is removed would copy the image that it shares
+            segmentation.GetSegment(identifier).RemoveAllRepresentations()
         slicer.mrmlScene.RemoveNode(node)
     return [
         {"what": f"two of 1000 segments at {size}^3 are compared", "seconds": seconds, "structures": len(rows)},
