@@ -649,8 +649,8 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
     ) -> bool:
         """Save a segmentation to a file, and replace the file if there is one.
 
-        Segments that share one image, as those of `segment` do, are written by the module's own ``.seg.nrrd`` writer,
-        which takes about a second for hundreds of segments. Everything else is left to Slicer's writer.
+        Segments with label maps on one grid, as those of `segment`, are written by the module's own ``.seg.nrrd``
+        writer, in layers if they overlap; hundreds take about a second. Everything else is left to Slicer's writer.
 
         :param segmentationNode: the node to save.
         :param path: the file, ending in ``.seg.nrrd``; or in ``.seg.dcm`` for a volume from Slicer's DICOM database.
