@@ -146,6 +146,7 @@ def test_the_file_is_found_whatever_slicer_calls_the_language(locale, monkeypatc
 
 
 def test_a_sentence_of_the_library_is_translated_with_its_values(german):
+    need = "about 3.2 GB of GPU memory and 4.0 GB of RAM (without a GPU 9.1 GB of RAM)"
     for english, wanted in {
         "CT has no voxels. Load the image again, or select another volume.": (
             "CT hat keine Voxel. Laden Sie das Bild noch einmal, oder wählen Sie ein anderes."
@@ -156,13 +157,15 @@ def test_a_sentence_of_the_library_is_translated_with_its_values(german):
         "toy.zip: dataset.json: label values must lie between 0 and 65535.": (
             "toy.zip: dataset.json: Labelwerte müssen zwischen 0 und 65535 liegen."
         ),
-        "There is no device cuda:9 here. This torch (2.1) offers cpu, cuda:0 to cuda:3.": "Ein Gerät cuda:9 gibt es "
-        "hier nicht. Dieses torch (2.1) bietet cpu, cuda:0 bis cuda:3.",
-        "about 3.2 GB of GPU memory and 4.0 GB of RAM (without a GPU 9.1 GB of RAM); grows with the number of classes": (
+        "There is no device cuda:9 here. This torch (2.1) offers cpu, cuda:0 to cuda:3.": (
+            "Ein Gerät cuda:9 gibt es hier nicht. Dieses torch (2.1) bietet cpu, cuda:0 bis cuda:3."
+        ),
+        f"{need}; grows with the number of classes": (
             "etwa 3.2 GB GPU-Speicher und 4.0 GB RAM (ohne GPU 9.1 GB RAM); wächst mit der Zahl der Klassen"
         ),
-        "Cleaned up liver: from 9 to 6 voxels (3 lost, 0 gained), 1 island removed.": "Nachbearbeitet: liver: von 9 auf "
-        "6 Voxel (3 verloren, 0 gewonnen), 1 Insel entfernt.",
+        "Cleaned up liver: from 9 to 6 voxels (3 lost, 0 gained), 1 island removed.": (
+            "Nachbearbeitet: liver: von 9 auf 6 Voxel (3 verloren, 0 gewonnen), 1 Insel entfernt."
+        ),
         "Fertig: 5 Strukturen gefunden. Cleaning up changed nothing.": "Fertig: 5 Strukturen gefunden. Die "
         "Nachbearbeitung hat nichts verändert.",
     }.items():
