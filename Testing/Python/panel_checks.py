@@ -121,6 +121,7 @@ class PanelChecks:
 
     def check_line(self) -> None:
         from ClassScaleSegPanel.apply_line import need_text
+        from ClassScaleSegPanel.inputs import channel_volume
 
         ui, state = self.panel.ui, self.panel.state
         text, ready = need_text(state, state.parameters, self.panel.classList.ticked)
@@ -132,8 +133,16 @@ class PanelChecks:
         self.demand(ui.statusLabel.text == state.status, "status", ui.statusLabel.text, state.status)
         self.demand(ui.logTextEdit.plainText == state.log, "log", ui.logTextEdit.plainText, state.log)
         channels = state.summaries[0].channels if state.summaries else 1
-        shown = [not getattr(ui, f"channelSelector{n}").isHidden() for n in (2, 3, 4)]
-        self.demand(shown == [channels >= n for n in (2, 3, 4)], "rows of channels", shown, channels)
+        rows = self.panel.channels._rows
+        shown = [not selector.isHidden() for _label, selector in rows]
+        self.demand(shown == [channels >= n for n in range(1, len(rows) + 1)], "rows of channels", shown, channels)
+        for number, (_label, selector) in enumerate(rows[:channels], start=1):
+            volume = channel_volume(state.parameters, number)
+            self.demand(selector.currentNode() is volume, f"disagree: channel {number}", volume)
+            there = volume is None or self.scene.IsNodePresent(volume)
+            self.demand(there, f"a removed node is still chosen: channel {number}")
+        hint = self.panel.channels.hint(state.parameters, state.channels)
+        self.demand(ui.channelHintLabel.text == hint, "the hint on channels is old", ui.channelHintLabel.text, hint)
 
     def check_result(self) -> None:
         panel, node = self.panel, self.panel.state.node

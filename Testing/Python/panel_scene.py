@@ -14,7 +14,8 @@ from conftest import MODEL, small_dataset, small_plans, stock_network, write_che
 from slicer_application import add_volume, load_sample, slicer
 
 LONG = "A very long name of something that somebody once has measured, " * 5
-NAMES = ("CT", "<b>CT</b> & more", LONG, "", "ClassScaleSegToy120", "é/\\:*?")
+NAMES = ("CT", "<b>CT</b> & more", LONG, "", "ClassScaleSegToy120", "é/\\:*?", "a_T1w", "b FLAIR", "T1 Gd")
+CHANNELS = ("T1", "FLAIR", "T1c", "CT", "noNorm")
 VOLUMES = ("normal", "sample", "voxel", "labels", "vector", "empty", "bent", "moved", "collapsed", "frames")
 _kept = tempfile.TemporaryDirectory(prefix="panel-user-")  # removed at the end of the process
 
@@ -74,10 +75,11 @@ def make_sequence(name: str) -> Any:
 
 
 @functools.cache
-def two_channel_model() -> Path:
-    """Return a model folder with two channels, which is made once."""
-    folder = Path(_kept.name) / "Dataset007_Small" / MODEL
-    plans, dataset = small_plans(channels=2), small_dataset(channels=2)
+def model_of_channels(count: int) -> Path:
+    """Return a model folder with so many channels, which is made once."""
+    folder = Path(_kept.name) / f"Dataset00{count}_Small" / MODEL
+    names = dict(zip(map(str, range(count)), CHANNELS, strict=False))
+    plans, dataset = small_plans(channels=count), small_dataset(channels=count) | {"channel_names": names}
     write_checkpoint(folder / "fold_0" / "checkpoint_final.pth", stock_network(plans, dataset))
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset))

@@ -32,12 +32,12 @@ from ClassScaleSegLib.process import child
 from hypothesis import strategies as st
 from panel_checks import NODES, Faults, PanelChecks, PanelFault, fault_text, panel_values
 from panel_child import HOWS, ORDINARY
-from panel_scene import NAMES, VOLUMES, add_view, make_volume, two_channel_model
+from panel_scene import NAMES, VOLUMES, add_view, make_volume, model_of_channels
 from slicer_application import ROOT, application, import_scene, module, qt, saved_scene, slicer
 
 from ClassScaleSegPanel import result_panel  # isort: skip  needs the stand-ins
 
-MODELS = ("toy-120", "toy-1000", "own-two", "totalsegmentator-3mm", "totalsegmentator-1.5mm")
+MODELS = ("toy-120", "toy-1000", "own-two", "own-five", "totalsegmentator-3mm", "totalsegmentator-1.5mm")
 FOLDS = ("", "0", "0,1", "x", "all")
 SEARCHES = ("", "cell 7", "rib", "(.*[", "nothing at all")
 FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
@@ -93,7 +93,7 @@ class PanelUser(PanelChecks):
         self.children, self.faults, self.yes, self.file = Children(), Faults(), True, ""
         for name in ("models", "temporary", "results", "results/folder"):
             (folder / name).mkdir(parents=True)
-        self._two = two_channel_model()
+        self._two = model_of_channels(2)
         self._undo: list[tuple[Any, str, Any]] = []
         self._imitate()
         self.scene = slicer.mrmlScene
@@ -138,6 +138,7 @@ class PanelUser(PanelChecks):
     def _write_own_models(self) -> None:
         added = catalog.Catalog().add(self._two, "two")
         assert added.id == "own-two"
+        assert catalog.Catalog().add(model_of_channels(5), "five").id == "own-five"
 
     def _download(self, remote: list, progress: Any, cancel: Any) -> None:
         if self.file == "":
@@ -176,7 +177,7 @@ class PanelUser(PanelChecks):
             if self.script is not None:
                 self.script.cancel()
             application.processEvents()
-            timers = [timer for timer in (panel.runs.timer, panel.results._soon) if timer.active]
+            timers = [timer for timer in (panel.runs.timer, panel.results._soon, panel.channels.timer) if timer.active]
             alive = [process.pid for process in self.children.started if process.poll() is None]
             left = [path.name for path in (self.folder / "temporary").iterdir()]
             running = slicer.modules.ClassScaleSegInstance.running
@@ -234,6 +235,25 @@ class PanelUser(PanelChecks):
         selector = self.widgets()[name]
         if self.open and (nodes := ([None] if selector.noneEnabled else []) + selector._nodes()):
             selector.setCurrentNode(nodes[index % len(nodes)])
+
+    @action(index=number)
+    def choose_fifth_channel(self, index: int) -> None:
+        if self.open and len(self.panel.state.channels) == 5:
+            selector = self.panel.channels.selector(5)
+            nodes = [None, *selector._nodes()]
+            selector.setCurrentNode(nodes[index % len(nodes)])
+
+    @action(spoil=st.sampled_from(("", "", "{", '{"toy-120": {"step": 9, "classes": "x"}}')))
+    def use_last_choice(self, spoil: str) -> None:
+        if spoil:
+            application.settings.setValue("ClassScaleSeg/LastChoices", spoil)
+        menu = self.panel.ui.modelMenuButton.menu()
+        menu.aboutToShow.emit()
+        entry = menu.actions()[0]
+        if self.open and entry.enabled:
+            entry.trigger()
+            menu.aboutToShow.emit()
+            self.demand(not entry.enabled, "the last choice was not used", entry.toolTip)
 
     @action(name=st.sampled_from(("region", "segmentation", "confidence", "statistics")))
     def create(self, name: str) -> None:
@@ -436,7 +456,10 @@ class PanelUser(PanelChecks):
         if self.saved and close:
             self.scene.Clear()
             import_scene(self.saved)
-            self.demand(self.choices() == self.chosen, "another choice after loading", self.choices(), self.chosen)
+            # a channel that was empty may be found by name now
+            empty = [name for name, value in self.chosen.items() if name.startswith("channel") and value is None]
+            now = {**self.choices(), **dict.fromkeys(empty)}
+            self.demand(now == self.chosen, "another choice after loading", now, self.chosen)
         elif self.saved:
             import_scene(self.saved)
 
