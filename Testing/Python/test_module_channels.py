@@ -143,7 +143,7 @@ def test_further_rows_are_saved_with_the_scene_and_forget_removed_volumes(panel,
     slicer.mrmlScene.RemoveNode(slicer.util.getNode("ADC"))
     assert rows(panel)["ADC:"] is None
     panel.store(model="toy-120")
-    assert list(rows(panel)) == ["Volume:"] and panel.ui.channelHintLabel.isHidden()
+    assert list(rows(panel)) == ["V&olume:"] and panel.ui.channelHintLabel.isHidden()
 
 
 def test_models_with_the_same_channels_in_another_order_do_not_go_together(panel, write_model, tmp_path):
