@@ -47,6 +47,7 @@ class ComparePanel:
         headers = [_("Structure"), _("Dice"), _("mL"), _("Other mL"), _("Difference")]
         self.table = SearchTable(headers, _("Search structures"), on_ticked=None, on_chosen=self._go_to)
         self._summary = qt.QLabel()
+        self._summary.textFormat = qt.Qt.PlainText  # it shows names of nodes
         self._wrapping = Wrapping(self._summary)
         self.table.layout.addWidget(self._summary)
         ui.compareCollapsibleButton.layout().addWidget(self.table.widget)

@@ -55,6 +55,7 @@ class ResultPanel:
             [_("Structure"), _("Volume (mL)")], _("Search structures"), on_ticked=self._ticked, on_chosen=self._go_to
         )
         self._summary = qt.QLabel()
+        self._summary.textFormat = qt.Qt.PlainText  # it shows names of nodes
         self._wrapping = Wrapping(self._summary)
         self.table.layout.addWidget(self._summary)
         ui.resultCollapsibleButton.layout().addWidget(self.table.widget)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import vtk
 from ClassScaleSegLib import ClassScaleError, LabelTable, OutputError, Segmentation
 from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.scene.results import show_result
@@ -430,8 +431,10 @@ def test_structures_that_are_edited_elsewhere_are_listed_anew_and_ticks_are_kept
 
 def test_a_result_that_is_put_under_a_transform_is_listed_as_one_that_is_chosen_there(panel):
     panel.state.parameters.segmentation = node = add_result()
-    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    for above, count in ((transform.GetID(), 0), (None, 120)):
+    linear = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    bent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode")
+    bent.SetAndObserveTransformToParent(vtk.vtkThinPlateSplineTransform())
+    for above, count in ((linear.GetID(), 120), (bent.GetID(), 0), (None, 120)):
         node.SetAndObserveTransformNodeID(above)
         settle()
         assert len(panel.results.table.keys()) == count
