@@ -17,6 +17,7 @@ from ..images.geometry import Geometry
 from ..images.layers import layer_counts, layer_of_values
 from ..images.seg_nrrd import index_to_ras, terminology_entry
 from ..images.segmentation import Segmentation
+from .quick_removal import free_when_destroyed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,6 +97,7 @@ def fill_segmentation_node(
                 vtk_segmentation.AddSegment(segment, identifier, following)
             following = identifier
         vtk_segmentation.InvokeEvent(vtk_segmentation.ContainedRepresentationNamesModified)  # for buttons "Show 3D"
+    free_when_destroyed(node)
     if node.GetScene() is not None and node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
 
