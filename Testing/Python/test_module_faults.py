@@ -174,7 +174,8 @@ def choose_everything(panel):
     choices = {
         "allFrames": True,
         "model": "toy-1000",
-        "classes": "cell 5\ncell 6",
+        "moreModels": "toy-120",
+        "classes": "cell 5 (Toy atlas, 1000 classes)\ncell 6 (Toy atlas, 120 classes)",
         "standardNames": False,
         "keepEmpty": True,
         "device": "cuda:7",
@@ -186,6 +187,7 @@ def choose_everything(panel):
         "smooth": 1.5,
         "removeIslands": 500.0,
         "locateWith": "toy-120",
+        "overlap": "keep",
     }
     for name, value in choices.items():
         setattr(parameters, name, value)
@@ -204,8 +206,10 @@ def shown(panel):
     read = {"qMRMLNodeComboBox": lambda w: w.currentNode() and w.currentNode().GetName(), "QLineEdit": lambda w: w.text}
     read["QCheckBox"] = lambda w: w.checked
     values = {n: read.get(w.className().split("::")[-1], lambda w: w.value)(w) for n, w in bound.items()}
-    values["model"], values["device"] = panel.ui.modelComboBox.currentData, panel.ui.deviceComboBox.currentData
-    values["locateWith"] = panel.ui.locateComboBox.currentData
+    assert panel.ui.modelComboBox.currentData == panel.state.shown.id
+    values["model"], values["device"] = panel.state.models[0].id, panel.ui.deviceComboBox.currentData
+    values["locateWith"], values["overlap"] = panel.ui.locateComboBox.currentData, panel.ui.overlapComboBox.currentData
+    values["moreModels"] = "\n".join(model.id for model in panel.state.models[1:])
     return {**values, "classes": panel.classList.value()}
 
 
