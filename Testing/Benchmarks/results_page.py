@@ -401,7 +401,8 @@ def sections() -> list[str]:
             "20. Few labelled images, with and without pretraining",
             "The same subjects at 3 mm: 400 steps of ClassScaleTrainer with 1, 3 or 12 of them labelled, from random "
             "weights and from an encoder that was pretrained on the twelve images without labels. The gyri of each "
-            "side are one structure. Mean Dice of the three test subjects at 1 mm, mean of the seeds. The encoder of --sparse had one seed, so compare it with that one.",
+            "side are one structure. Mean Dice of the three test subjects at 1 mm, mean of the seeds. "
+            "The encoder of --sparse had one seed, the first of the others.",
             ("pretraining", command("pretraining"), with_bars()),
         ),
         section(
