@@ -185,6 +185,7 @@ class ModelChooser:
 
         :param identifiers: their ids in the catalogue, in their order.
         """
+        from ClassScaleSegLib.catalog.chosen import different_names
         from ClassScaleSegLib.inference.common_classes import common_classes
 
         state = self._state
@@ -193,20 +194,20 @@ class ModelChooser:
         state.current = len(identifiers) - 1 if added else min(state.current, len(identifiers) - 1)
         state.table, state.owners, state.fault = None, {}, ""
         if all(model.summaries for model in state.models):
-            parts = [(model, summary) for model in state.models for summary in model.summaries]
+            apart = different_names(model.name for model in state.models)  # as the child process calls them
+            parts = [(name, each) for name, model in zip(apart, state.models, strict=True) for each in model.summaries]
             if len(parts) == 1:
                 state.table = parts[0][1].table
                 return
-            names = [model.name for model, _summary in parts]
             try:
-                common = common_classes([summary.table for _model, summary in parts], names)
+                common = common_classes([summary.table for _name, summary in parts], [name for name, _summary in parts])
             except ClassScaleError as error:
                 state.fault = str(error)
                 return
             state.table = common.table
             if len(state.models) > 1:
-                for (model, summary), values in zip(parts, common.values, strict=True):
-                    owned = {value: (model.name, summary.table[own].name) for own, value in values.items()}
+                for (name, summary), values in zip(parts, common.values, strict=True):
+                    owned = {value: (name, summary.table[own].name) for own, value in values.items()}
                     state.owners |= owned
 
     def _opened(self, identifier: str) -> PanelModel:

@@ -104,3 +104,16 @@ def test_models_that_need_other_volumes_or_are_missing_are_told(listed):
     assert not ui.downloadButton.isHidden()
     ui.removeModelButton.click()
     assert ui.applyButton.enabled
+
+
+def test_the_panel_names_classes_as_the_child_process_does_also_if_two_models_have_one_name(two, panel):
+    from ClassScaleSegLib.commands.job_models import completed_job, find_models
+    from ClassScaleSegLib.process.job import Job
+
+    own = Catalog().folder / "own.json"  # a later catalogue may have a model of the same name as the user's
+    own.write_text(own.read_text(encoding="utf-8").replace('"Second"', '"Toy atlas, 120 classes"'), encoding="utf-8")
+    panel.models.reload()
+    panel.store(model="toy-120", moreModels=two)
+    listed = panel.state.table
+    assert listed is not None and listed[121].name == "cell 1 (Toy atlas, 120 classes 2)"
+    assert find_models(completed_job(Job(("ct.nrrd",), ("toy-120", two), "o.seg.nrrd"))).table.names == listed.names

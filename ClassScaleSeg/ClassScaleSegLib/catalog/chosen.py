@@ -63,7 +63,9 @@ def chosen_models(
         looks = _looks(entry, options, catalog) if len(models) > 1 else None
         if any(path.resolve() in {other.resolve() for model in found for other in model.paths} for path in paths):
             raise ModelError(f"The model {own} ({text}) is given twice. Leave it out once.")
-        found.append(ChosenModel(_free(own, [model.name for model in found]), tuple(paths), chosen, summaries, looks))
+        found.append(ChosenModel(own, tuple(paths), chosen, summaries, looks))
+    apart = different_names([model.name for model in found])
+    found = [model._replace(name=name) for model, name in zip(found, apart, strict=True)]
     united = _together([model.looks for model in found if model.looks is not None])
     return tuple(model._replace(looks=model.looks and united[model.looks.locate_with]) for model in found)
 
@@ -85,6 +87,22 @@ def chosen_summaries(
     return (*found, *(summarize(str(path)) for path in coarse))
 
 
+def different_names(names: Iterable[str]) -> list[str]:
+    """Return names that differ: one that an earlier model has gets a number.
+
+    >>> different_names(["Liver", "Liver", "Liver 2"])
+    ['Liver', 'Liver 2', 'Liver 2 2']
+    """
+    taken: list[str] = []
+    for name in names:
+        free, number = name, 1
+        while free in taken:
+            number += 1
+            free = f"{name} {number}"
+        taken.append(free)
+    return taken
+
+
 def _together(several: Iterable[Options]) -> dict[str | None, Options]:
     """Unite options with the same coarse model, so that it has to run only once; return them by that model."""
     united: dict[str | None, Options] = {}
@@ -102,16 +120,3 @@ def _looks(entry: Entry | None, options: Options, catalog: Catalog) -> Options |
     located = locating_options({entry.name: entry.locate_with}, options, catalog)
     (path,) = catalog.paths(catalog.find(located.locate_with or ""))
     return replace(located, locate_with=str(path))
-
-
-def _free(name: str, taken: Iterable[str]) -> str:
-    """Return a name that is not taken: itself, or with a number.
-
-    >>> _free("Liver", ["Liver", "Liver 2"])
-    'Liver 3'
-    """
-    others, free, number = set(taken), name, 1
-    while free in others:
-        number += 1
-        free = f"{name} {number}"
-    return free
