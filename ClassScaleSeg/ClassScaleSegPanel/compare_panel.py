@@ -16,6 +16,7 @@ from .result_panel import contents, file_name, with_suffix
 from .search_table import Row, SearchTable
 from .state import PanelState, silent
 from .texts import Wrapping, ask, tell_error
+from .translation import translated
 from .watching import Watching
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class ComparePanel:
                 return
             found = compare_nodes(one, two)
         except ClassScaleError as error:
-            self.clear(str(error))
+            self.clear(translated(str(error)))
             return
         except MemoryError:
             self.clear(_("There is not enough memory to compare these segmentations."))

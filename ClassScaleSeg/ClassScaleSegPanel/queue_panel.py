@@ -15,6 +15,7 @@ from .scene_volumes import cases, folders, images
 from .search_table import Row, SearchTable
 from .state import PanelState
 from .texts import menu_text
+from .translation import translated
 
 _GREY, _GREEN, _RED, _BLUE = (128, 128, 128), (60, 160, 60), (200, 60, 60), (60, 110, 200)
 
@@ -156,6 +157,6 @@ def _state_of(item: QueueItem) -> tuple[str, tuple[int, int, int]]:
     if item.state == "finished":
         return _("{count} structures").format(count=item.found), _GREEN
     if item.state == "failed":
-        return _("failed: {reason}").format(reason=item.error), _RED
+        return _("failed: {reason}").format(reason=translated(item.error)), _RED
     words = {"waiting": _("waiting"), "running": _("running"), "cancelled": _("cancelled")}
     return words[item.state], _BLUE if item.state == "running" else _GREY

@@ -17,6 +17,7 @@ from .install import ensure_dicom
 from .search_table import Row, SearchTable
 from .state import PanelState, silent
 from .texts import Wrapping, ask, tell, tell_error
+from .translation import translated
 from .watching import Watching
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class ResultPanel:
         try:
             opened = open_segmentation(node)
         except ClassScaleError as error:
-            fault = str(error)
+            fault = translated(str(error))
         except MemoryError:
             fault = _("There is not enough memory to list the structures.")
         finally:
@@ -180,7 +181,7 @@ class ResultPanel:
                 if inside:
                     text += " " + _("Intensities are those of {name}.").format(name=volume.GetName())
         except ClassScaleError as error:
-            text = str(error)
+            text = translated(str(error))
         except MemoryError:
             text = _("There is not enough memory for the statistics.")
         finally:

@@ -28,8 +28,20 @@
         <translation>S&amp;peichern...</translation>
     </message>
     <message>
+        <source>+</source>
+        <translation>+</translation>
+    </message>
+    <message>
         <source>A coarse model that finds quickly where the ticked classes are. The model then sees that box alone, which saves time if few classes are ticked.</source>
         <translation>Ein grobes Modell, das schnell findet, wo die angehakten Klassen liegen. Das Modell sieht dann nur diesen Quader. Das spart Zeit, wenn wenige Klassen angehakt sind.</translation>
+    </message>
+    <message>
+        <source>Add a further model to this run. All together make one segmentation.</source>
+        <translation>Ein weiteres Modell zu diesem Lauf hinzufügen. Alle zusammen ergeben eine Segmentierung.</translation>
+    </message>
+    <message>
+        <source>Add a model to this run</source>
+        <translation>Ein Modell zu diesem Lauf hinzufügen</translation>
     </message>
     <message>
         <source>Advanced</source>
@@ -68,8 +80,8 @@
         <translation>Die Ergebnisse gespiegelter Bilder mitteln, falls das Modell mit Spiegelung trainiert wurde. Bis zu achtmal langsamer, etwas genauer.</translation>
     </message>
     <message>
-        <source>Cancelled. The scene was not changed.</source>
-        <translation>Abgebrochen. Die Szene wurde nicht verändert.</translation>
+        <source>Between all classes</source>
+        <translation>Zwischen allen Klassen</translation>
     </message>
     <message>
         <source>Channel 2:</source>
@@ -90,6 +102,18 @@
     <message>
         <source>Classes</source>
         <translation>Klassen</translation>
+    </message>
+    <message>
+        <source>Compare</source>
+        <translation>Vergleichen</translation>
+    </message>
+    <message>
+        <source>Compare with:</source>
+        <translation>Vergleich mit:</translation>
+    </message>
+    <message>
+        <source>Compute Dice and both volumes of each structure.</source>
+        <translation>Dice und beide Volumina jeder Struktur berechnen.</translation>
     </message>
     <message>
         <source>Confi&amp;dence:</source>
@@ -116,6 +140,10 @@
         <translation>&amp;Laden...</translation>
     </message>
     <message>
+        <source>Down</source>
+        <translation>Ab</translation>
+    </message>
+    <message>
         <source>Download this model. You see its address, size and licence first.</source>
         <translation>Dieses Modell herunterladen. Vorher sehen Sie Adresse, Größe und Lizenz.</translation>
     </message>
@@ -128,8 +156,16 @@
         <translation>Freier Speicher</translation>
     </message>
     <message>
+        <source>From the voxels of the model to those of the volume: between all classes, which gives smooth borders, or copy the nearest class, as the models of Auto3DSeg do in their own program.</source>
+        <translation>Von den Voxeln des Modells zu denen des Bilddatensatzes: zwischen allen Klassen, was glatte Grenzen ergibt, oder die nächstliegende Klasse kopieren, wie es die Modelle von Auto3DSeg in ihrem eigenen Programm tun.</translation>
+    </message>
+    <message>
         <source>Inputs</source>
         <translation>Eingaben</translation>
+    </message>
+    <message>
+        <source>Interpolation:</source>
+        <translation>Interpolation:</translation>
     </message>
     <message>
         <source>Locate with:</source>
@@ -152,12 +188,28 @@
         <translation>Spiegelung</translation>
     </message>
     <message>
+        <source>Models of this run</source>
+        <translation>Modelle dieses Laufs</translation>
+    </message>
+    <message>
         <source>More about this model</source>
         <translation>Mehr zu diesem Modell</translation>
     </message>
     <message>
+        <source>Move this model down: it runs later, and gets voxels that earlier ones claim too.</source>
+        <translation>Dieses Modell nach unten: Es läuft später und bekommt auch Voxel, die frühere Modelle beanspruchen.</translation>
+    </message>
+    <message>
+        <source>Move this model up: it runs earlier.</source>
+        <translation>Dieses Modell nach oben: Es läuft früher.</translation>
+    </message>
+    <message>
         <source>Name segments by their terminology codes (Left kidney), not by the names of the model (kidney_left).</source>
         <translation>Segmente nach ihren Terminologie-Codes benennen (Left kidney), nicht nach den Namen des Modells (kidney_left).</translation>
+    </message>
+    <message>
+        <source>Nearest class</source>
+        <translation>Nächstliegende Klasse</translation>
     </message>
     <message>
         <source>None</source>
@@ -180,12 +232,28 @@
         <translation>Ausgaben</translation>
     </message>
     <message>
+        <source>Overlap:</source>
+        <translation>Überlappung:</translation>
+    </message>
+    <message>
         <source>Progress</source>
         <translation>Fortschritt</translation>
     </message>
     <message>
+        <source>Put the comparison into a table of the scene.</source>
+        <translation>Den Vergleich als Tabelle in die Szene legen.</translation>
+    </message>
+    <message>
+        <source>Put volume, surface and position of each structure into a table, with the intensities of the volume if it is on the same grid.</source>
+        <translation>Volumen, Oberfläche und Lage jeder Struktur in eine Tabelle schreiben, mit den Intensitäten des Bilddatensatzes, wenn er dasselbe Gitter hat.</translation>
+    </message>
+    <message>
         <source>Region</source>
         <translation>Region</translation>
+    </message>
+    <message>
+        <source>Remove</source>
+        <translation>Entfernen</translation>
     </message>
     <message>
         <source>Remove islands:</source>
@@ -200,8 +268,16 @@
         <translation>S&amp;tatistik:</translation>
     </message>
     <message>
+        <source>Save the comparison as a .csv file.</source>
+        <translation>Den Vergleich als .csv-Datei speichern.</translation>
+    </message>
+    <message>
         <source>Save the segmentation as a .seg.nrrd file or, if the volume comes from Slicer's DICOM database, as a .seg.dcm file. With hundreds of segments this is many times faster than Slicer's own writer.</source>
         <translation>Die Segmentierung als .seg.nrrd-Datei speichern oder, wenn der Bilddatensatz aus der DICOM-Datenbank von Slicer stammt, als .seg.dcm-Datei. Bei Hunderten von Segmenten ist das um ein Vielfaches schneller als mit Slicer selbst.</translation>
+    </message>
+    <message>
+        <source>Save...</source>
+        <translation>Speichern...</translation>
     </message>
     <message>
         <source>Se&amp;gmentation:</source>
@@ -228,8 +304,16 @@
         <translation>Segmentierung</translation>
     </message>
     <message>
+        <source>Segmentation:</source>
+        <translation>Segmentierung:</translation>
+    </message>
+    <message>
         <source>Segments CT and MR images into hundreds of named structures, in memory that does not grow with the number of classes. Select a volume and a model, and press Apply. To find a structure, search in the table of results. Click a structure to centre the views on it. Tick structures to show them in 3D. nnU-Net v2 models can be used without conversion. Not for clinical use.</source>
         <translation>Segmentiert CT- und MR-Bilder in Hunderte benannter Strukturen; der Speicherbedarf wächst nicht mit der Zahl der Klassen. Wählen Sie einen Bilddatensatz und ein Modell und drücken Sie „Anwenden“. Um eine Struktur zu finden, suchen Sie in der Ergebnistabelle. Klicken Sie auf eine Struktur, um die Ansichten auf sie zu zentrieren. Haken Sie Strukturen an, um sie in 3D zu zeigen. Modelle von nnU-Net v2 lassen sich ohne Umwandlung verwenden. Nicht für den klinischen Einsatz.</translation>
+    </message>
+    <message>
+        <source>Several volumes</source>
+        <translation>Mehrere Bilddatensätze</translation>
     </message>
     <message>
         <source>Show &amp;3D</source>
@@ -260,12 +344,20 @@
         <translation>Anatomische Sta&amp;ndardnamen</translation>
     </message>
     <message>
+        <source>Statistics</source>
+        <translation>Statistik</translation>
+    </message>
+    <message>
         <source>Step:</source>
         <translation>Schritt:</translation>
     </message>
     <message>
         <source>Stop the segmentation. The scene is not changed.</source>
         <translation>Die Segmentierung abbrechen. Die Szene wird nicht verändert.</translation>
+    </message>
+    <message>
+        <source>Take this model out of the run. Its files stay.</source>
+        <translation>Dieses Modell aus dem Lauf nehmen. Seine Dateien bleiben erhalten.</translation>
     </message>
     <message>
         <source>The low-rank basis and its projection onto the classes follow Jaubert, Traynor, Mikhael, Hipwell and Dahdouh, "Breaking the Memory Barrier: Efficient Multi-Class 3D Segmentation for Hundreds of Classes", MIDL 2026, PMLR 315:2369-2387. Networks, plans and preprocessing are those of nnU-Net (Isensee et al., Nature Methods 18, 203-211, 2021).</source>
@@ -280,6 +372,10 @@
         <translation>Das Modell: ein mitgeliefertes, eines zum Herunterladen oder Ihr eigenes. Sie können auch einen Modellordner oder eine Zip-Datei auf dieses Feld ziehen.</translation>
     </message>
     <message>
+        <source>The models of this run, in their order. Select one to see its facts, or to choose another in its place.</source>
+        <translation>Die Modelle dieses Laufs in ihrer Reihenfolge. Wählen Sie eines aus, um Näheres zu sehen oder ein anderes an seine Stelle zu setzen.</translation>
+    </message>
+    <message>
         <source>The most GPU memory to use, or without a GPU the most main memory (RAM). If it is too little, a slower method that needs less is used.</source>
         <translation>Höchstens so viel GPU-Speicher wird benutzt, ohne GPU so viel Arbeitsspeicher (RAM). Reicht er nicht, wird langsamer mit weniger gerechnet.</translation>
     </message>
@@ -288,8 +384,16 @@
         <translation>Die Szene wurde geschlossen, daher wurde die Segmentierung abgebrochen.</translation>
     </message>
     <message>
+        <source>The segmentation to compare with the one under Result, which is the reference.</source>
+        <translation>Die Segmentierung, die mit der unter „Ergebnis“ verglichen wird; jene ist die Referenz.</translation>
+    </message>
+    <message>
         <source>The segmentation to fill. If it already has segments, you are asked before they are replaced.</source>
         <translation>Die Segmentierung, die gefüllt wird. Hat sie schon Segmente, werden Sie vor dem Ersetzen gefragt.</translation>
+    </message>
+    <message>
+        <source>The segmentation whose structures are listed: a result, or one that was loaded from a file or made elsewhere.</source>
+        <translation>Die Segmentierung, deren Strukturen aufgeführt sind: ein Ergebnis oder eine aus einer Datei oder von anderswo.</translation>
     </message>
     <message>
         <source>The volume is part of a sequence. Segment all frames, and create a sequence of segmentations.</source>
@@ -304,6 +408,14 @@
         <translation>Threads:</translation>
     </message>
     <message>
+        <source>To table</source>
+        <translation>In Tabelle</translation>
+    </message>
+    <message>
+        <source>Up</source>
+        <translation>Auf</translation>
+    </message>
+    <message>
         <source>Usual</source>
         <translation>Üblich</translation>
     </message>
@@ -314,6 +426,10 @@
     <message>
         <source>Volumes</source>
         <translation>Volumina</translation>
+    </message>
+    <message>
+        <source>What happens where two models claim the same voxel.</source>
+        <translation>Was geschieht, wo zwei Modelle dasselbe Voxel beanspruchen.</translation>
     </message>
     <message>
         <source>Where the model runs. Automatic uses a GPU if there is one.</source>
@@ -327,6 +443,10 @@
 <context>
     <name>ClassScaleSegPanel.apply_line</name>
     <message>
+        <source>A region is of one volume. Select none to segment several volumes, or untick these.</source>
+        <translation>Eine Region gehört zu einem Bilddatensatz. Wählen Sie keine aus, um mehrere zu segmentieren, oder wählen Sie diese ab.</translation>
+    </message>
+    <message>
         <source>No class is ticked. Tick at least one class.</source>
         <translation>Keine Klasse ist angehakt. Haken Sie mindestens eine Klasse an.</translation>
     </message>
@@ -339,20 +459,94 @@
         <translation>Ein Bilddatensatz ist für mehrere Kanäle ausgewählt.</translation>
     </message>
     <message>
+        <source>Select the volume of the channel {channel}.</source>
+        <translation>Wählen Sie den Bilddatensatz des Kanals {channel} aus.</translation>
+    </message>
+    <message>
+        <source>The confidence is of one class in each voxel. Select no confidence volume, or do not keep overlaps.</source>
+        <translation>Die Konfidenz gilt einer Klasse je Voxel. Wählen Sie keine Konfidenz aus oder behalten Sie Überlappungen nicht.</translation>
+    </message>
+    <message>
+        <source>The model needs {count} volumes, and {name} is one. Untick it, and add the folder with all of them.</source>
+        <translation>Das Modell braucht {count} Bilddatensätze, und {name} ist nur einer. Wählen Sie ihn ab und fügen Sie den Ordner mit allen hinzu.</translation>
+    </message>
+    <message>
         <source>The scene uses the model {model}, which is not in the catalogue. Select another model, or add this one.</source>
         <translation>Die Szene verwendet das Modell {model}, das nicht im Katalog ist. Wählen Sie ein anderes Modell oder fügen Sie dieses hinzu.</translation>
     </message>
     <message>
-        <source>This model needs {count} volumes, but the panel has room for only four. Use the Python console.</source>
-        <translation>Dieses Modell braucht {count} Bilddatensätze, hier ist nur Platz für vier. Verwenden Sie die Python-Konsole.</translation>
+        <source>This model needs {count} volumes, and the panel has rows for {rows}. Use the Python console.</source>
+        <translation>Dieses Modell braucht {count} Bilddatensätze, hier ist nur Platz für {rows}. Verwenden Sie die Python-Konsole.</translation>
     </message>
     <message>
         <source>This run will take {need}.</source>
         <translation>Dieser Lauf braucht {need}.</translation>
     </message>
     <message>
+        <source>{count} cases are segmented one after the other ({names}). Their volumes are found by their names.</source>
+        <translation>{count} Fälle werden nacheinander segmentiert ({names}). Ihre Bilddatensätze werden anhand der Namen gefunden.</translation>
+    </message>
+    <message>
+        <source>{count} volumes are segmented one after the other ({names}). Each result gets a segmentation of its own.</source>
+        <translation>{count} Bilddatensätze werden nacheinander segmentiert ({names}). Jedes Ergebnis bekommt eine eigene Segmentierung.</translation>
+    </message>
+    <message>
+        <source>{first} and {second} need the channel {channel} at different places. Remove one of these models.</source>
+        <translation>{first} und {second} brauchen den Kanal {channel} an verschiedenen Stellen. Entfernen Sie eines dieser Modelle.</translation>
+    </message>
+    <message>
+        <source>{name} has several volumes, and the model needs one. Untick it, and add the volumes themselves.</source>
+        <translation>{name} hat mehrere Bilddatensätze, und das Modell braucht einen. Wählen Sie den Eintrag ab und fügen Sie die Bilddatensätze selbst hinzu.</translation>
+    </message>
+    <message>
+        <source>{name} is in the list twice. Remove it once.</source>
+        <translation>{name} steht zweimal in der Liste. Entfernen Sie es einmal.</translation>
+    </message>
+    <message>
         <source>{name} is not downloaded. Press "Download...".</source>
         <translation>{name} ist nicht heruntergeladen. Drücken Sie „Laden...“.</translation>
+    </message>
+    <message>
+        <source>{second} needs {count} volumes, and {first} needs {channels}. Remove one of these models.</source>
+        <translation>{second} braucht {count} Bilddatensätze, {first} aber {channels}. Entfernen Sie eines dieser Modelle.</translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.channel_rows</name>
+    <message>
+        <source>V&amp;olume:</source>
+        <translation>Vol&amp;umen:</translation>
+    </message>
+    <message>
+        <source>{channel}:</source>
+        <translation>{channel}:</translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.channel_texts</name>
+    <message>
+        <source>No volume is called {channel}.</source>
+        <translation>Kein Bilddatensatz heißt {channel}.</translation>
+    </message>
+    <message>
+        <source>The name {channel} does not say which volume the channel is. Select its volumes by hand.</source>
+        <translation>Der Name {channel} sagt nicht, welcher Bilddatensatz der Kanal ist. Wählen Sie die Bilddatensätze von Hand aus.</translation>
+    </message>
+    <message>
+        <source>Two volumes could be {channel}: {first} and {second}. Choose one.</source>
+        <translation>Zwei Bilddatensätze kommen für {channel} infrage: {first} und {second}. Wählen Sie einen aus.</translation>
+    </message>
+    <message>
+        <source>{count} volumes could be {channel}: {names}. Choose one.</source>
+        <translation>{count} Bilddatensätze kommen für {channel} infrage: {names}. Wählen Sie einen aus.</translation>
+    </message>
+    <message>
+        <source>{volume} could be {channel}. Choose it if it is.</source>
+        <translation>{volume} könnte {channel} sein. Wählen Sie es aus, wenn das stimmt.</translation>
+    </message>
+    <message>
+        <source>{volume} is called like {other}, but it is selected for {channel}.</source>
+        <translation>{volume} heißt wie {other}, ist aber für {channel} ausgewählt.</translation>
     </message>
 </context>
 <context>
@@ -388,6 +582,10 @@
     <message>
         <source>Group</source>
         <translation>Gruppe</translation>
+    </message>
+    <message>
+        <source>Model</source>
+        <translation>Modell</translation>
     </message>
     <message>
         <source>Name:</source>
@@ -443,6 +641,89 @@
     </message>
 </context>
 <context>
+    <name>ClassScaleSegPanel.compare_panel</name>
+    <message>
+        <source>A segmentation was removed, so its comparison is gone.</source>
+        <translation>Eine Segmentierung wurde entfernt, und mit ihr der Vergleich.</translation>
+    </message>
+    <message>
+        <source>Choose a segmentation to compare with the one under Result.</source>
+        <translation>Wählen Sie eine Segmentierung, die mit der unter „Ergebnis“ verglichen wird.</translation>
+    </message>
+    <message>
+        <source>Dice</source>
+        <translation>Dice</translation>
+    </message>
+    <message>
+        <source>Difference</source>
+        <translation>Differenz</translation>
+    </message>
+    <message>
+        <source>Other mL</source>
+        <translation>mL andere</translation>
+    </message>
+    <message>
+        <source>Save comparison</source>
+        <translation>Vergleich speichern</translation>
+    </message>
+    <message>
+        <source>Search structures</source>
+        <translation>Strukturen suchen</translation>
+    </message>
+    <message>
+        <source>Structure</source>
+        <translation>Struktur</translation>
+    </message>
+    <message>
+        <source>Table</source>
+        <translation>Tabelle</translation>
+    </message>
+    <message>
+        <source>The comparison is in the table {name}.</source>
+        <translation>Der Vergleich steht in der Tabelle {name}.</translation>
+    </message>
+    <message>
+        <source>The comparison was not saved</source>
+        <translation>Der Vergleich wurde nicht gespeichert</translation>
+    </message>
+    <message>
+        <source>The segmentations have changed. Press Compare again.</source>
+        <translation>Die Segmentierungen haben sich geändert. Drücken Sie noch einmal „Vergleichen“.</translation>
+    </message>
+    <message>
+        <source>There is no structure in {name}.</source>
+        <translation>{name} enthält keine Struktur.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to compare these segmentations.</source>
+        <translation>Der Speicher reicht nicht, um diese Segmentierungen zu vergleichen.</translation>
+    </message>
+    <message>
+        <source>mL</source>
+        <translation>mL</translation>
+    </message>
+    <message>
+        <source>mean Dice {dice}</source>
+        <translation>mittlerer Dice {dice}</translation>
+    </message>
+    <message>
+        <source>{count} only in {name}</source>
+        <translation>{count} nur in {name}</translation>
+    </message>
+    <message>
+        <source>{count} structures in both</source>
+        <translation>{count} Strukturen in beiden</translation>
+    </message>
+    <message>
+        <source>{name} is on another grid, and its nearest voxels were compared.</source>
+        <translation>{name} hat ein anderes Gitter; verglichen wurden die nächstliegenden Voxel.</translation>
+    </message>
+    <message>
+        <source>{path} already exists. Replace it?</source>
+        <translation>{path} existiert bereits. Ersetzen?</translation>
+    </message>
+</context>
+<context>
     <name>ClassScaleSegPanel.device_list</name>
     <message>
         <source>Automatic</source>
@@ -458,18 +739,54 @@
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.inputs</name>
+    <name>ClassScaleSegPanel.dicom_series</name>
     <message>
-        <source>V&amp;olume:</source>
-        <translation>Vol&amp;umen:</translation>
+        <source>Images</source>
+        <translation>Bilder</translation>
     </message>
     <message>
-        <source>{channel}:</source>
-        <translation>{channel}:</translation>
+        <source>Patient</source>
+        <translation>Patient</translation>
+    </message>
+    <message>
+        <source>Search by patient, date or description</source>
+        <translation>Nach Patient, Datum oder Beschreibung suchen</translation>
+    </message>
+    <message>
+        <source>Series</source>
+        <translation>Serie</translation>
+    </message>
+    <message>
+        <source>Series of the DICOM database</source>
+        <translation>Serien der DICOM-Datenbank</translation>
+    </message>
+    <message>
+        <source>Study</source>
+        <translation>Studie</translation>
+    </message>
+    <message>
+        <source>without description</source>
+        <translation>ohne Beschreibung</translation>
+    </message>
+    <message>
+        <source>{name} could not be loaded ({reason}).</source>
+        <translation>{name} konnte nicht geladen werden ({reason}).</translation>
+    </message>
+    <message>
+        <source>{name} could not be loaded as a volume. Load it in the module DICOM, and add the volume that you get.</source>
+        <translation>{name} konnte nicht als Bilddatensatz geladen werden. Laden Sie die Serie im Modul DICOM und fügen Sie den Bilddatensatz hinzu, den Sie erhalten.</translation>
     </message>
 </context>
 <context>
     <name>ClassScaleSegPanel.install</name>
+    <message>
+        <source>A package has no build for this Python and system: update Slicer to a current version, and try again.</source>
+        <translation>Ein Paket gibt es nicht für dieses Python und System: Aktualisieren Sie Slicer auf eine neuere Version und versuchen Sie es noch einmal.</translation>
+    </message>
+    <message>
+        <source>A proxy is between this computer and the network: set the environment variable HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT, restart Slicer, and try again. Or install from a folder of wheels.</source>
+        <translation>Zwischen diesem Rechner und dem Netz steht ein Proxy: Setzen Sie die Umgebungsvariable HTTPS_PROXY auf http://USER:PASSWORD@HOST:PORT, starten Sie Slicer neu und versuchen Sie es noch einmal. Oder installieren Sie aus einem Ordner mit Wheels.</translation>
+    </message>
     <message>
         <source>DICOM segmentations cannot be saved without these Python packages: {packages}. To install them, save again.</source>
         <translation>Ohne diese Python-Pakete lassen sich keine DICOM-Segmentierungen speichern: {packages}. Um sie zu installieren, speichern Sie noch einmal.</translation>
@@ -499,8 +816,20 @@
         <translation>Python-Pakete fehlen: {packages}. Um sie zu installieren, drücken Sie „Anwenden“ im Modul ClassScaleSeg oder rufen Sie ClassScaleSegLogic().installDependencies() auf.</translation>
     </message>
     <message>
-        <source>The Python packages could not be installed: {reason}. Slicer's own packages were not changed. Try again. To undo the installation, type slicer.util.pip_uninstall("{packages}") into the Python console.</source>
-        <translation>Die Python-Pakete konnten nicht installiert werden: {reason}. Die Pakete von Slicer selbst wurden nicht verändert. Versuchen Sie es noch einmal. Um die Installation rückgängig zu machen, geben Sie slicer.util.pip_uninstall("{packages}") in die Python-Konsole ein.</translation>
+        <source>Source archives, as of {packages}, are not enough.</source>
+        <translation>Quellarchive, wie von {packages}, genügen nicht.</translation>
+    </message>
+    <message>
+        <source>The Python packages could not be installed: {reason}. Slicer's own packages were not changed. {step} To undo the installation, type slicer.util.pip_uninstall("{packages}") into the Python console.</source>
+        <translation>Die Python-Pakete konnten nicht installiert werden: {reason}. Die Pakete von Slicer selbst wurden nicht verändert. {step} Um die Installation rückgängig zu machen, geben Sie slicer.util.pip_uninstall("{packages}") in die Python-Konsole ein.</translation>
+    </message>
+    <message>
+        <source>The certificate of the server is not known here, as behind a proxy that inspects traffic: set the environment variable PIP_CERT to the file of its certificate, restart Slicer, and try again.</source>
+        <translation>Das Zertifikat des Servers ist hier nicht bekannt, etwa hinter einem Proxy, der den Datenverkehr prüft: Setzen Sie die Umgebungsvariable PIP_CERT auf die Datei seines Zertifikats, starten Sie Slicer neu und versuchen Sie es noch einmal.</translation>
+    </message>
+    <message>
+        <source>The disk is full: make room, and try again.</source>
+        <translation>Die Festplatte ist voll: Schaffen Sie Platz und versuchen Sie es noch einmal.</translation>
     </message>
     <message>
         <source>The extension PyTorch could not be installed.</source>
@@ -511,8 +840,16 @@
         <translation>Die Erweiterung PyTorch ist installiert. Starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
     </message>
     <message>
+        <source>The folder of Slicer cannot be written: install Slicer in a folder of your own, or ask who administers this computer to install the packages.</source>
+        <translation>In den Ordner von Slicer kann nicht geschrieben werden: Installieren Sie Slicer in einen eigenen Ordner, oder lassen Sie die Pakete von der Person installieren, die diesen Rechner verwaltet.</translation>
+    </message>
+    <message>
         <source>The module cannot segment without these Python packages: {packages}. To install them, press Apply again.</source>
         <translation>Ohne diese Python-Pakete kann das Modul nicht segmentieren: {packages}. Um sie zu installieren, drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
+        <source>There is no network: connect this computer and try again, or install from a folder of wheels.</source>
+        <translation>Es gibt keine Netzverbindung: Verbinden Sie diesen Rechner und versuchen Sie es noch einmal, oder installieren Sie aus einem Ordner mit Wheels.</translation>
     </message>
     <message>
         <source>This module needs the extension PyTorch. Install it now and restart Slicer? If your scene is not saved, press Cancel and save it first.</source>
@@ -525,8 +862,186 @@
 {packages}</translation>
     </message>
     <message>
+        <source>Try again: what has arrived is kept.</source>
+        <translation>Versuchen Sie es noch einmal: Was angekommen ist, bleibt erhalten.</translation>
+    </message>
+    <message>
+        <source>{folder} has {free} GB free, and the packages need about {need} GB. Make room there, and try again.</source>
+        <translation>{folder} hat {free} GB frei, und die Pakete brauchen etwa {need} GB. Schaffen Sie dort Platz und versuchen Sie es noch einmal.</translation>
+    </message>
+    <message>
+        <source>{folder} lacks wheels for this Python {python} on {system}: {packages}. Nothing was installed. On a computer with a network, the same system and the same Python, type: pip wheel -w FOLDER {wanted}</source>
+        <translation>In {folder} fehlen Wheels für dieses Python {python} unter {system}: {packages}. Nichts wurde installiert. Geben Sie auf einem Rechner mit Netzverbindung, demselben System und demselben Python ein: pip wheel -w FOLDER {wanted}</translation>
+    </message>
+    <message>
         <source>{packages} cannot be imported after the installation</source>
         <translation>{packages} lässt sich nach der Installation nicht importieren</translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.install_dialog</name>
+    <message>
+        <source>About {size} MB are downloaded; it takes {minutes} min.</source>
+        <translation>Etwa {size} MB werden heruntergeladen; das dauert {minutes} min.</translation>
+    </message>
+    <message>
+        <source>Folder with wheels</source>
+        <translation>Ordner mit Wheels</translation>
+    </message>
+    <message>
+        <source>From a folder...</source>
+        <translation>Aus einem Ordner...</translation>
+    </message>
+    <message>
+        <source>Install</source>
+        <translation>Installieren</translation>
+    </message>
+    <message>
+        <source>Python packages</source>
+        <translation>Python-Pakete</translation>
+    </message>
+    <message>
+        <source>Slicer's own numpy, SimpleITK and requests are not replaced.</source>
+        <translation>numpy, SimpleITK und requests von Slicer selbst werden nicht ersetzt.</translation>
+    </message>
+    <message>
+        <source>To segment, this module needs Python packages that Slicer lacks:</source>
+        <translation>Zum Segmentieren braucht dieses Modul Python-Pakete, die Slicer fehlen:</translation>
+    </message>
+    <message>
+        <source>Try again</source>
+        <translation>Noch einmal versuchen</translation>
+    </message>
+    <message>
+        <source>Without a network, choose a folder with wheels of the packages; what it lacks is named before anything is installed.</source>
+        <translation>Ohne Netzverbindung wählen Sie einen Ordner mit Wheels der Pakete; was darin fehlt, wird genannt, bevor etwas installiert wird.</translation>
+    </message>
+    <message>
+        <source>torch is installed by the extension PyTorch, in the build for this computer's GPU.</source>
+        <translation>torch wird von der Erweiterung PyTorch installiert, passend zur GPU dieses Rechners.</translation>
+    </message>
+    <message>
+        <source>torch is installed by the extension PyTorch, which is missing too: it is installed first, and Slicer restarts. Save your scene before.</source>
+        <translation>torch wird von der Erweiterung PyTorch installiert, die ebenfalls fehlt: Sie wird zuerst installiert, und Slicer startet neu. Speichern Sie vorher Ihre Szene.</translation>
+    </message>
+    <message>
+        <source>{low} to {high}</source>
+        <translation>{low} bis {high}</translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.last_choice</name>
+    <message>
+        <source>Classes</source>
+        <translation>Klassen</translation>
+    </message>
+    <message>
+        <source>Device</source>
+        <translation>Gerät</translation>
+    </message>
+    <message>
+        <source>Folds</source>
+        <translation>Folds</translation>
+    </message>
+    <message>
+        <source>Interpolation</source>
+        <translation>Interpolation</translation>
+    </message>
+    <message>
+        <source>Keep empty segments</source>
+        <translation>Leere Segmente zulassen</translation>
+    </message>
+    <message>
+        <source>Last choice</source>
+        <translation>Letzte Wahl</translation>
+    </message>
+    <message>
+        <source>Locate with</source>
+        <translation>Finden mit</translation>
+    </message>
+    <message>
+        <source>Memory limit</source>
+        <translation>Speichergrenze</translation>
+    </message>
+    <message>
+        <source>Mirroring</source>
+        <translation>Spiegelung</translation>
+    </message>
+    <message>
+        <source>No other choice was used with this model.</source>
+        <translation>Mit diesem Modell wurde keine andere Wahl verwendet.</translation>
+    </message>
+    <message>
+        <source>Overlap</source>
+        <translation>Überlappung</translation>
+    </message>
+    <message>
+        <source>Remove islands</source>
+        <translation>Inseln entfernen</translation>
+    </message>
+    <message>
+        <source>Smooth</source>
+        <translation>Glätten</translation>
+    </message>
+    <message>
+        <source>Standard anatomical names</source>
+        <translation>Anatomische Standardnamen</translation>
+    </message>
+    <message>
+        <source>Step</source>
+        <translation>Schritt</translation>
+    </message>
+    <message>
+        <source>This model no longer has {count} of the classes that were chosen.</source>
+        <translation>{count} der gewählten Klassen hat dieses Modell nicht mehr.</translation>
+    </message>
+    <message>
+        <source>This model no longer has {count} of the classes that were chosen. They were left out.</source>
+        <translation>{count} der gewählten Klassen hat dieses Modell nicht mehr. Sie wurden weggelassen.</translation>
+    </message>
+    <message>
+        <source>Threads</source>
+        <translation>Threads</translation>
+    </message>
+    <message>
+        <source>Use last choice</source>
+        <translation>Letzte Wahl verwenden</translation>
+    </message>
+    <message>
+        <source>all</source>
+        <translation>alle</translation>
+    </message>
+    <message>
+        <source>between all classes</source>
+        <translation>zwischen allen Klassen</translation>
+    </message>
+    <message>
+        <source>keep both</source>
+        <translation>beide behalten</translation>
+    </message>
+    <message>
+        <source>nearest class</source>
+        <translation>nächstliegende Klasse</translation>
+    </message>
+    <message>
+        <source>no</source>
+        <translation>nein</translation>
+    </message>
+    <message>
+        <source>the later model gets the voxel</source>
+        <translation>das spätere Modell bekommt das Voxel</translation>
+    </message>
+    <message>
+        <source>usual</source>
+        <translation>üblich</translation>
+    </message>
+    <message>
+        <source>yes</source>
+        <translation>ja</translation>
+    </message>
+    <message>
+        <source>{title}: {value}</source>
+        <translation>{title}: {value}</translation>
     </message>
 </context>
 <context>
@@ -608,6 +1123,10 @@
         <translation>; meinten Sie {near}?</translation>
     </message>
     <message>
+        <source>A DICOM segmentation of the kind labelmap</source>
+        <translation>Eine DICOM-Segmentierung der Art Label-Map</translation>
+    </message>
+    <message>
         <source>A binary segmentation with {listed} classes would have {frames} frames, {size} GiB, and DICOM holds 4 GiB. Write a label map, or fewer classes.</source>
         <translation>Eine binäre Segmentierung mit {listed} Klassen hätte {frames} Frames, {size} GiB, und DICOM fasst 4 GiB. Schreiben Sie eine Label-Map oder weniger Klassen.</translation>
     </message>
@@ -626,6 +1145,10 @@
     <message>
         <source>A segmentation process needs a job, and can be started only once.</source>
         <translation>Ein Segmentierungsprozess braucht einen Auftrag und kann nur einmal gestartet werden.</translation>
+    </message>
+    <message>
+        <source>A volume of the queue could not be segmented</source>
+        <translation>Ein Bilddatensatz der Warteschlange konnte nicht segmentiert werden</translation>
     </message>
     <message>
         <source>Add 'background': 0.</source>
@@ -776,6 +1299,10 @@
         <translation>Labels müssen zwischen 0 und {max_value} liegen; diese reichen von {low} bis {high}.</translation>
     </message>
     <message>
+        <source>Layer {index} has the label value {others}, which is that of no segment.</source>
+        <translation>Ebene {index} hat den Labelwert {others}, der zu keinem Segment gehört.</translation>
+    </message>
+    <message>
         <source>Leave words out, or list all models without a filter.</source>
         <translation>Lassen Sie Wörter weg oder listen Sie alle Modelle ohne Filter auf.</translation>
     </message>
@@ -794,6 +1321,10 @@
     <message>
         <source>Memory ran out. Close other programs or crop the image.</source>
         <translation>Der Speicher reichte nicht. Schließen Sie andere Programme oder schneiden Sie das Bild zu.</translation>
+    </message>
+    <message>
+        <source>More than {most_layers} segments overlap at one place. Take fewer of them.</source>
+        <translation>Mehr als {most_layers} Segmente überlappen sich an einer Stelle. Nehmen Sie weniger davon.</translation>
     </message>
     <message>
         <source>No Python interpreter was found for the segmentation. Name one (python=...).</source>
@@ -848,6 +1379,18 @@
         <translation>Segment {id} hat keinen gültigen Labelwert und keine gültige Farbe ({error}).</translation>
     </message>
     <message>
+        <source>Segment {id} has the label value {value} of another one in its layer.</source>
+        <translation>Segment {id} hat den Labelwert {value} eines anderen in seiner Ebene.</translation>
+    </message>
+    <message>
+        <source>Segment {id} has the label value {value}; 1 to {max_value} are possible.</source>
+        <translation>Segment {id} hat den Labelwert {value}; möglich sind 1 bis {max_value}.</translation>
+    </message>
+    <message>
+        <source>Segment {id} is in layer {layer}, and the file has {components} layers.</source>
+        <translation>Segment {id} ist in Ebene {layer}, und die Datei hat {components} Ebenen.</translation>
+    </message>
+    <message>
         <source>Segments were added to {value} during the run, so the result is in {name}.</source>
         <translation>Während des Laufs kamen Segmente zu {value} hinzu, deshalb ist das Ergebnis in {name}.</translation>
     </message>
@@ -858,6 +1401,10 @@
     <message>
         <source>Size {size} or spacing {spacing} is not positive along every axis.</source>
         <translation>Die Größe {size} oder der Voxelabstand {spacing} ist nicht entlang jeder Achse positiv.</translation>
+    </message>
+    <message>
+        <source>Slicer cannot make label maps of {value}, whose segments are of the kind {getsourcerepresentationname}. In the module Segmentations, create the representation {labelmap}.</source>
+        <translation>Slicer kann aus {value} keine Label-Maps machen; die Segmente sind von der Art {getsourcerepresentationname}. Legen Sie im Modul Segmentations die Darstellung {labelmap} an.</translation>
     </message>
     <message>
         <source>The DICOM files of {value} are not in Slicer's DICOM database any more, and a DICOM segmentation refers to them. Import them again in the module DICOM, or save .seg.nrrd.</source>
@@ -876,8 +1423,16 @@
         <translation>Die Lage des Hintergrunds kann nicht gesucht werden. Nennen Sie andere Klassen (--locate-classes).</translation>
     </message>
     <message>
+        <source>The classes overlap and are in {layers} layers, so they are no single label image. Take the arrays in layers instead.</source>
+        <translation>Die Klassen überlappen sich und liegen in {layers} Ebenen, sind also kein einzelnes Label-Bild. Nehmen Sie stattdessen die Arrays in layers.</translation>
+    </message>
+    <message>
         <source>The command</source>
         <translation>Der Befehl</translation>
+    </message>
+    <message>
+        <source>The confidence is that of one class in each voxel, so it cannot be computed where overlaps are kept. Leave out the confidence or overlap (--overlap).</source>
+        <translation>Die Konfidenz gilt einer Klasse je Voxel und lässt sich nicht berechnen, wo Überlappungen behalten werden. Lassen Sie die Konfidenz oder die Überlappung weg (--overlap).</translation>
     </message>
     <message>
         <source>The contours of the structures take more than {most_bytes} GiB, too much for a structure set. Smooth them, choose fewer classes, or write .seg.dcm.</source>
@@ -948,6 +1503,10 @@
         <translation>Die Label-Tabelle hat außer dem Hintergrund keine Klasse; ein Strukturdatensatz braucht eine.</translation>
     </message>
     <message>
+        <source>The label values {listed} occur in several layers; each class must have a layer of its own.</source>
+        <translation>Die Labelwerte {listed} kommen in mehreren Ebenen vor; jede Klasse muss ihre eigene Ebene haben.</translation>
+    </message>
+    <message>
         <source>The low-rank head of these weights lacks {missing}.</source>
         <translation>Der Low-Rank-Kopf dieser Gewichte hat kein {missing}.</translation>
     </message>
@@ -962,6 +1521,10 @@
     <message>
         <source>The model was made for {made_for}, but this volume is {given}: expect a wrong result.</source>
         <translation>Das Modell ist für {made_for} gedacht, dieses Bild ist {given}: Rechnen Sie mit einem falschen Ergebnis.</translation>
+    </message>
+    <message>
+        <source>The model {own} ({text}) is given twice. Leave it out once.</source>
+        <translation>Das Modell {own} ({text}) ist zweimal angegeben. Lassen Sie es einmal weg.</translation>
     </message>
     <message>
         <source>The network of this model ends in a transposed convolution, so its {classes} classes are kept for each voxel: memory and time grow with the number of classes.</source>
@@ -1000,6 +1563,10 @@
         <translation>Die rollende Basis braucht {shape} GiB in {gettempdir} ({strerror}). Schaffen Sie dort Platz oder setzen Sie die Umgebungsvariable TMPDIR auf einen anderen Ordner.</translation>
     </message>
     <message>
+        <source>The segmentation</source>
+        <translation>Die Segmentierung</translation>
+    </message>
+    <message>
         <source>The segmentation crashed ({code}).</source>
         <translation>Die Segmentierung ist abgestürzt ({code}).</translation>
     </message>
@@ -1014,6 +1581,10 @@
     <message>
         <source>The segmentation was cancelled. The scene was not changed.</source>
         <translation>Die Segmentierung wurde abgebrochen. Die Szene wurde nicht verändert.</translation>
+    </message>
+    <message>
+        <source>The segmentation was cancelled. Volumes that were finished before keep their results.</source>
+        <translation>Die Segmentierung wurde abgebrochen. Bilddatensätze, die vorher fertig waren, behalten ihre Ergebnisse.</translation>
     </message>
     <message>
         <source>The segmentation was killed ({code}), most likely by the system because memory ran out. Close other programs, crop the image, or set a memory limit.</source>
@@ -1068,12 +1639,20 @@
         <translation>{what} ist {size}; es muss eine Zahl über 0 sein.</translation>
     </message>
     <message>
+        <source>There are {values} segments, and at most {max_value} label values.</source>
+        <translation>Es gibt {values} Segmente und höchstens {max_value} Labelwerte.</translation>
+    </message>
+    <message>
         <source>There is no device {name} here. This torch ({version}) offers {available}</source>
         <translation>Ein Gerät {name} gibt es hier nicht. Dieses torch ({version}) bietet {available}</translation>
     </message>
     <message>
         <source>There is no option {unknown}. The options are {listed}.</source>
         <translation>Eine Option {unknown} gibt es nicht. Die Optionen sind {listed}.</translation>
+    </message>
+    <message>
+        <source>There is no volume to segment. Choose at least one.</source>
+        <translation>Es gibt kein Bild zum Segmentieren. Wählen Sie mindestens eines.</translation>
     </message>
     <message>
         <source>There is only one slice.</source>
@@ -1294,6 +1873,10 @@
     <message>
         <source>frame {frame} of {name}</source>
         <translation>Frame {frame} von {name}</translation>
+    </message>
+    <message>
+        <source>further layer of labels</source>
+        <translation>weitere Ebene mit Labels</translation>
     </message>
     <message>
         <source>has a compression that is not supported (only stored and deflated are)</source>
@@ -1598,6 +2181,10 @@
     <message>
         <source>patch_size {size} is not divisible by {side}, the size of a token of {name}: it cannot have been trained so. Train with a patch of multiples of it.</source>
         <translation>patch_size {size} ist nicht durch {side} teilbar, die Größe eines Tokens von {name}: So kann es nicht trainiert worden sein. Trainieren Sie mit einem Patch aus Vielfachen davon.</translation>
+    </message>
+    <message>
+        <source>paths of files</source>
+        <translation>Dateipfaden</translation>
     </message>
     <message>
         <source>pixel spacing</source>
@@ -2020,10 +2607,6 @@
         <translation>{file} hat überlappende Regionen, aber keine 'regions_class_order' mit dem Wert jeder Region.</translation>
     </message>
     <message>
-        <source>{file} has segments that overlap; one label is needed in each voxel.</source>
-        <translation>{file} hat Segmente, die sich überlappen; in jedem Voxel ist ein Label nötig.</translation>
-    </message>
-    <message>
         <source>{file} has several frames at one place, so it is no single volume. Export one of them.</source>
         <translation>{file} hat mehrere Frames an einem Ort und ist daher kein einzelnes Volumen. Exportieren Sie eines davon.</translation>
     </message>
@@ -2388,6 +2971,10 @@
         <translation>{name} enthält weniger Zahlen, als die Form {shape} verlangt.</translation>
     </message>
     <message>
+        <source>{name} could not be segmented ({fault}). See Slicer's error log.</source>
+        <translation>{name} konnte nicht segmentiert werden ({fault}). Siehe das Fehlerprotokoll von Slicer.</translation>
+    </message>
+    <message>
         <source>{name} does not have the classes {classes}, which tell {name2} where to look. Name others (--locate-with, --locate-classes), or let it see the whole image (--locate-with none).</source>
         <translation>{name} hat die Klassen {classes} nicht, die {name2} sagen, wo zu suchen ist. Nennen Sie andere (--locate-with, --locate-classes), oder lassen Sie es das ganze Bild sehen (--locate-with none).</translation>
     </message>
@@ -2524,10 +3111,6 @@
         <translation>{name} ist {value}; es muss eine Liste von Texten und ganzen Zahlen sein.</translation>
     </message>
     <message>
-        <source>{name} looks only where {model} finds {classes}, and the other models do not. Segment with one after the other, or with all in the whole image (--locate-with none).</source>
-        <translation>{name} sieht nur dort nach, wo {model} {classes} findet, die anderen Modelle nicht. Segmentieren Sie mit einem nach dem anderen, oder mit allen im ganzen Bild (--locate-with none).</translation>
-    </message>
-    <message>
         <source>{name} may not be given 'preprocess', which would be code.</source>
         <translation>{name} darf kein 'preprocess' haben, das Code wäre.</translation>
     </message>
@@ -2536,8 +3119,8 @@
         <translation>{name} muss eine Liste von einem oder mehr Texten sein.</translation>
     </message>
     <message>
-        <source>{name} must be a list of paths of files.</source>
-        <translation>{name} muss eine Liste von Dateipfaden sein.</translation>
+        <source>{name} must be a list of {what}.</source>
+        <translation>{name} muss eine Liste von {what} sein.</translation>
     </message>
     <message>
         <source>{name} must be the path of a file or folder.</source>
@@ -2900,8 +3483,12 @@
         <translation>{value} ist das Bild, das segmentiert werden soll, und die Konfidenz würde es überschreiben. Wählen Sie für die Konfidenz ein anderes.</translation>
     </message>
     <message>
-        <source>{value} is under a transform, or its segments overlap or were made elsewhere, and this module cannot save that as DICOM. In the module Data, right-click it and choose Export to DICOM.</source>
-        <translation>{value} steht unter einer Transformation, oder die Segmente überlappen sich oder stammen von anderswo, und das kann dieses Modul nicht als DICOM speichern. Klicken Sie im Modul Data mit der rechten Maustaste darauf und wählen Sie „Export to DICOM“.</translation>
+        <source>{value} is under a transform, or its segments have no label maps on one grid, and this module cannot save that as DICOM. In the module Data, right-click it and choose Export to DICOM.</source>
+        <translation>{value} steht unter einer Transformation, oder die Segmente haben keine Label-Maps auf einem Gitter, und das kann dieses Modul nicht als DICOM speichern. Klicken Sie im Modul Data mit der rechten Maustaste darauf und wählen Sie „Export to DICOM“.</translation>
+    </message>
+    <message>
+        <source>{value} is under the non-linear transform {value2}. Harden the transform (in Slicer's Data module, right-click the transform icon and choose Harden transform).</source>
+        <translation>{value} steht unter der nichtlinearen Transformation {value2}. Härten Sie sie (im Modul Data mit der rechten Maustaste auf das Symbol der Transformation klicken und „Harden transform“ wählen).</translation>
     </message>
     <message>
         <source>{value} was not written: no confidence was computed. Ask for the confidence when segmenting.</source>
@@ -2928,6 +3515,10 @@
         <translation>{value}: {error} Berichtigen Sie den Voxelabstand oder die Transformation darüber.</translation>
     </message>
     <message>
+        <source>{value}: {what} holds one class in each voxel, and classes that overlap are to be kept. Write .seg.nrrd, {rtstruct_suffix}, or a {dicom_suffix} of the kind binary (--dicom-seg binary); or let later classes win.</source>
+        <translation>{value}: {what} enthält eine Klasse je Voxel, und überlappende Klassen sollen erhalten bleiben. Schreiben Sie .seg.nrrd, {rtstruct_suffix} oder eine {dicom_suffix} der Art binär (--dicom-seg binary); oder lassen Sie spätere Klassen gelten.</translation>
+    </message>
+    <message>
         <source>{value}: {what} needs the DICOM series that was segmented, for the patient, the study and the frame of reference. Give its folder (source=...), or write .seg.nrrd.</source>
         <translation>{value}: {what} braucht die DICOM-Serie, die segmentiert wurde, wegen Patient, Studie und Bezugsrahmen. Geben Sie ihren Ordner an (source=...), oder schreiben Sie .seg.nrrd.</translation>
     </message>
@@ -2940,8 +3531,8 @@
         <translation>{what} schlug unerwartet fehl ({kind}). {details}</translation>
     </message>
     <message>
-        <source>{what} has {components} values in each voxel (overlapping segments in layers?); one label is needed.</source>
-        <translation>{what} hat {components} Werte in jedem Voxel (überlappende Segmente in Ebenen?); ein Label ist nötig.</translation>
+        <source>{what} has {components} values in each voxel and does not say which segments these are; one label is needed.</source>
+        <translation>{what} hat {components} Werte in jedem Voxel und sagt nicht, welche Segmente das sind; ein Label ist nötig.</translation>
     </message>
     <message>
         <source>{where} has no folds: it is a single network.</source>
@@ -2995,10 +3586,6 @@
         <translation>Das Modell {model}, das Klassen finden soll, ist nicht auf diesem Rechner. Wählen Sie ein anderes („Erweitert“).</translation>
     </message>
     <message>
-        <source>This model looks only where the model {model} finds structures, which is not on this computer. Select that one and press "Download...", or let this one see the whole image ("Locate with" under "Advanced").</source>
-        <translation>Dieses Modell sieht nur dort nach, wo das Modell {model} Strukturen findet, und jenes ist nicht auf diesem Rechner. Wählen Sie es aus und drücken Sie „Laden...“, oder lassen Sie dieses das ganze Bild sehen („Finden mit“ unter „Erweitert“).</translation>
-    </message>
-    <message>
         <source>Whole image</source>
         <translation>Ganzes Bild</translation>
     </message>
@@ -3013,6 +3600,10 @@
     <message>
         <source>{model} needs other images, so it cannot locate the classes. Select another model ("Advanced").</source>
         <translation>{model} braucht andere Bilder und kann die Klassen deshalb nicht finden. Wählen Sie ein anderes Modell („Erweitert“).</translation>
+    </message>
+    <message>
+        <source>{name} looks only where the model {model} finds structures, which is not on this computer. Select that one and press "Download...", or let this one see the whole image ("Locate with" under "Advanced").</source>
+        <translation>{name} sieht nur dort nach, wo das Modell {model} Strukturen findet, und jenes ist nicht auf diesem Rechner. Wählen Sie es aus und drücken Sie „Laden...“, oder lassen Sie dieses das ganze Bild sehen („Finden mit“ unter „Erweitert“).</translation>
     </message>
 </context>
 <context>
@@ -3166,10 +3757,115 @@
     </message>
 </context>
 <context>
+    <name>ClassScaleSegPanel.model_list</name>
+    <message>
+        <source>Keep both, in layers</source>
+        <translation>Beide behalten, in Ebenen</translation>
+    </message>
+    <message>
+        <source>No other model is on this computer.</source>
+        <translation>Kein anderes Modell ist auf diesem Rechner.</translation>
+    </message>
+    <message>
+        <source>The later model gets the voxel</source>
+        <translation>Das spätere Modell bekommt das Voxel</translation>
+    </message>
+    <message>
+        <source>{number}. {name}</source>
+        <translation>{number}. {name}</translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.queue_panel</name>
+    <message>
+        <source>Add</source>
+        <translation>Hinzufügen</translation>
+    </message>
+    <message>
+        <source>Add volumes</source>
+        <translation>Bilddatensätze hinzufügen</translation>
+    </message>
+    <message>
+        <source>Add volumes of the scene, of a folder, or from the DICOM database.</source>
+        <translation>Bilddatensätze der Szene, eines Ordners oder aus der DICOM-Datenbank hinzufügen.</translation>
+    </message>
+    <message>
+        <source>All folders, patients and studies of the scene</source>
+        <translation>Alle Ordner, Patienten und Studien der Szene</translation>
+    </message>
+    <message>
+        <source>All volumes of the scene</source>
+        <translation>Alle Bilddatensätze der Szene</translation>
+    </message>
+    <message>
+        <source>Empty this list. The volumes stay.</source>
+        <translation>Diese Liste leeren. Die Bilddatensätze bleiben erhalten.</translation>
+    </message>
+    <message>
+        <source>Folder, patient or study of the scene</source>
+        <translation>Ordner, Patient oder Studie der Szene</translation>
+    </message>
+    <message>
+        <source>Remove all</source>
+        <translation>Alle entfernen</translation>
+    </message>
+    <message>
+        <source>Search volumes</source>
+        <translation>Bilddatensätze suchen</translation>
+    </message>
+    <message>
+        <source>Series of the DICOM database...</source>
+        <translation>Serien der DICOM-Datenbank...</translation>
+    </message>
+    <message>
+        <source>State</source>
+        <translation>Stand</translation>
+    </message>
+    <message>
+        <source>Volume</source>
+        <translation>Bilddatensatz</translation>
+    </message>
+    <message>
+        <source>cancelled</source>
+        <translation>abgebrochen</translation>
+    </message>
+    <message>
+        <source>failed: {reason}</source>
+        <translation>fehlgeschlagen: {reason}</translation>
+    </message>
+    <message>
+        <source>running</source>
+        <translation>läuft</translation>
+    </message>
+    <message>
+        <source>waiting</source>
+        <translation>wartet</translation>
+    </message>
+    <message>
+        <source>{count} structures</source>
+        <translation>{count} Strukturen</translation>
+    </message>
+    <message>
+        <source>{folder} ({count})</source>
+        <translation>{folder} ({count})</translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.queued_case</name>
+    <message>
+        <source>{name} was removed from the scene.</source>
+        <translation>{name} wurde aus der Szene entfernt.</translation>
+    </message>
+</context>
+<context>
     <name>ClassScaleSegPanel.result_panel</name>
     <message>
         <source>DICOM segmentation</source>
         <translation>DICOM-Segmentierung</translation>
+    </message>
+    <message>
+        <source>Intensities are those of {name}.</source>
+        <translation>Die Intensitäten sind die von {name}.</translation>
     </message>
     <message>
         <source>No structures to show.</source>
@@ -3204,6 +3900,18 @@
         <translation>Die Segmentierung wurde nicht gespeichert</translation>
     </message>
     <message>
+        <source>The statistics are in the table {name}.</source>
+        <translation>Die Statistik steht in der Tabelle {name}.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory for the statistics.</source>
+        <translation>Der Speicher reicht nicht für die Statistik.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to list the structures.</source>
+        <translation>Der Speicher reicht nicht, um die Strukturen aufzuführen.</translation>
+    </message>
+    <message>
         <source>To show structures in 3D, tick them in the table below.</source>
         <translation>Um Strukturen in 3D zu zeigen, haken Sie sie in der Tabelle unten an.</translation>
     </message>
@@ -3223,16 +3931,28 @@
 <context>
     <name>ClassScaleSegPanel.run_panel</name>
     <message>
-        <source>(frame {frame} of {frames})</source>
-        <translation>(Bild {frame} von {frames})</translation>
+        <source>(frame {index} of {count})</source>
+        <translation>(Bild {index} von {count})</translation>
     </message>
     <message>
         <source>(part {part} of {parts})</source>
         <translation>(Teil {part} von {parts})</translation>
     </message>
     <message>
+        <source>(volume {index} of {count})</source>
+        <translation>(Bilddatensatz {index} von {count})</translation>
+    </message>
+    <message>
         <source>Assigning the classes</source>
         <translation>Klassen werden zugeordnet</translation>
+    </message>
+    <message>
+        <source>Cancelled. The scene was not changed.</source>
+        <translation>Abgebrochen. Die Szene wurde nicht verändert.</translation>
+    </message>
+    <message>
+        <source>Cancelled. Volumes that were finished before keep their results.</source>
+        <translation>Abgebrochen. Bilddatensätze, die vorher fertig waren, behalten ihre Ergebnisse.</translation>
     </message>
     <message>
         <source>ClassScaleSeg</source>
@@ -3241,6 +3961,10 @@
     <message>
         <source>Cleaning up</source>
         <translation>Nachbearbeitung</translation>
+    </message>
+    <message>
+        <source>Done: {count} of {all} volumes segmented.</source>
+        <translation>Fertig: {count} von {all} Bilddatensätzen segmentiert.</translation>
     </message>
     <message>
         <source>Done: {count} structures found.</source>
@@ -3275,6 +3999,10 @@
         <translation>Start läuft</translation>
     </message>
     <message>
+        <source>The reasons of {count} others are in the list of volumes.</source>
+        <translation>Die Gründe von {count} weiteren stehen in der Liste der Bilddatensätze.</translation>
+    </message>
+    <message>
         <source>The run will replace the contents of {names}. Continue?</source>
         <translation>Der Lauf wird den Inhalt von {names} ersetzen. Fortfahren?</translation>
     </message>
@@ -3289,6 +4017,10 @@
     <message>
         <source>about {seconds} s left</source>
         <translation>noch etwa {seconds} s</translation>
+    </message>
+    <message>
+        <source>{volume}: {reason}</source>
+        <translation>{volume}: {reason}</translation>
     </message>
 </context>
 </TS>
