@@ -176,7 +176,7 @@ def _done(run: SceneRun | SceneQueue) -> str:
     """Return the status after a run that has finished."""
     if isinstance(run, SceneRun):
         found = sum(row.voxels > 0 for row in run.statistics[0])
-        return f"{_('Done: {count} structures found.').format(count=found)} {run.notice}".strip()
+        return (_("Done: {count} structures found.").format(count=found) + " " + run.notice).strip()
     failed = run.failed
     text = _("Done: {count} of {all} volumes segmented.").format(count=len(run.items) - len(failed), all=len(run.items))
     if failed:
