@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import qt
 import slicer
 from ClassScaleSegLib.errors import ImageError
+from ClassScaleSegLib.labels.label import one_line
 from slicer.i18n import tr as _
 
 from .search_table import Row, SearchTable
@@ -25,15 +26,15 @@ def image_series(database: Any) -> dict[str, tuple[str, str, str, int]]:
     """
     found = {}
     for patient in database.patients():
-        person = " ".join(database.fieldForPatient("PatientsName", patient).replace("^", " ").split())
-        person = person or database.fieldForPatient("PatientID", patient)
+        person = one_line(database.fieldForPatient("PatientsName", patient).replace("^", " "))
+        person = person or one_line(database.fieldForPatient("PatientID", patient))
         for study in database.studiesForPatient(patient):
             words = (database.fieldForStudy(name, study) for name in ("StudyDate", "StudyDescription"))
-            when = " ".join(filter(None, words))
+            when = one_line(" ".join(words))
             for series in database.seriesForStudy(study):
                 modality = database.fieldForSeries("Modality", series)
                 if modality in _IMAGES:
-                    title = database.fieldForSeries("SeriesDescription", series) or _("without description")
+                    title = one_line(database.fieldForSeries("SeriesDescription", series)) or _("without description")
                     count = len(database.instancesForSeries(series))
                     found[series] = (person, when, f"{modality}: {title}", count)
     return found
@@ -97,7 +98,7 @@ def choose_studies(database: Any) -> list[tuple[tuple[str, ...], str]]:
 def title_of(uid: str) -> str:
     """Return the description of a series of the DICOM database; empty if it has none."""
     database = getattr(slicer, "dicomDatabase", None)
-    return (database.fieldForSeries("SeriesDescription", uid) or "") if database is not None else ""
+    return one_line(database.fieldForSeries("SeriesDescription", uid)) if database is not None else ""
 
 
 def load_series(uid: str, name: str) -> vtkMRMLScalarVolumeNode:

@@ -92,8 +92,10 @@ def queue_item(parameters: ClassScaleSegParameterNode, key: str, name: str) -> Q
         return replace(chosen, volumes=volumes, **nodes)
 
     def discard() -> None:
-        for node in nodes.values():
-            slicer.mrmlScene.RemoveNode(node)
+        while nodes:
+            _kind, node = nodes.popitem()
+            if slicer.mrmlScene.IsNodePresent(node):  # the user may have removed it
+                slicer.mrmlScene.RemoveNode(node)
 
     return QueueItem(key, name, request, discard=discard)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import Cancelled, ClassScaleError, ImageError
 from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
-from slicer_application import add_volume, load_sample, module, slicer
+from slicer_application import add_volume, load_sample, module, qt, slicer
 from test_module_panel import wait_until
 
 from ClassScaleSegPanel import dicom_series  # isort: skip  needs the stand-ins
@@ -204,3 +204,48 @@ def test_a_fault_of_one_item_is_a_sentence_and_what_it_made_is_discarded():
     assert queue.state == "cancelled" and queue.items[0].state == "cancelled"
     with pytest.raises(Cancelled):
         queue.wait()
+
+
+def test_cancelling_while_a_volume_is_loaded_starts_no_run():
+    made, running = [], []
+    request = module.ClassScaleSegLogic().request(load_sample("CT"), "toy-120", device="cpu")
+
+    def load(fault=None):
+        queue.cancel()  # as a user can while the DICOM module shows its progress
+        made.append("node")
+        if fault is not None:
+            raise fault
+        return request
+
+    for fault in (None, ImageError("The series is damaged.")):
+        item = QueueItem("0", "CT", lambda fault=fault: load(fault), discard=made.clear)
+        queue = SceneQueue([item, QueueItem("1", "Other", lambda: request)], running)
+        queue.start()
+        assert (queue.state, [one.state for one in queue.items]) == ("cancelled", ["cancelled"] * 2)
+        assert not made and not running and queue.poll() == []
+
+
+def test_a_node_that_was_made_for_a_result_is_removed_once(panel):
+    from ClassScaleSegPanel.inputs import queue_item
+
+    scene, removed = slicer.mrmlScene, []
+    panel.store(inputVolume=small("CT"), statistics=scene.AddNewNodeByClass("vtkMRMLTableNode", "Table"))
+    item = queue_item(panel.state.parameters, panel.state.parameters.inputVolume.GetID(), "CT")
+    observer = scene.AddObserver(scene.NodeRemovedEvent, lambda caller, event: removed.append(event))
+    scene.RemoveNode(item.request().statistics)  # by the user
+    item.end("failed", "x")
+    item.request()
+    item.end("failed", "x")
+    item.end("cancelled")
+    scene.RemoveObserver(observer)
+    assert len(removed) == 2
+
+
+def test_texts_of_dicom_are_lines_and_names_of_nodes_no_markup(panel):
+    database = Database(**{"1.2.3": ("CT", "Lung\r\n\x07kernel"), "1.2.4": ("CT", "\n")})
+    database.fields = {**Database.fields, "PatientsName": "Doe\n^Jane", "StudyDate": ""}
+    series = dicom_series.image_series(database)
+    assert series["1.2.3"] == ("Doe Jane", "Chest", "CT: Lung kernel", 7)
+    assert series["1.2.4"][2] == "CT: without description"
+    for summary in (panel.results._summary, panel.comparing._summary):
+        assert summary.textFormat == qt.Qt.PlainText

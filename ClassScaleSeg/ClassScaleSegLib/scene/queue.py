@@ -160,15 +160,22 @@ class SceneQueue:
             if item.state != "waiting":
                 continue
             try:
-                item.run = SceneRun(item.request(), self._running)
+                request = item.request()
+                if item.state != "waiting":  # loading lets the application go on, and Cancel was pressed meanwhile
+                    item.discard()
+                    return
+                item.run = SceneRun(request, self._running)
                 item.run.start()
                 item.state = "running"
                 return
             except ClassScaleError as error:
-                item.end("failed", str(error))
+                fault = str(error)
             except Exception as error:  # a bug here or in what loads volumes; the others must go on
                 logging.exception("A volume of the queue could not be segmented")
-                fault = f"{type(error).__name__}: {error}"
-                item.end("failed", f"{item.name} could not be segmented ({fault}). See Slicer's error log.")
+                fault = f"{item.name} could not be segmented ({type(error).__name__}: {error}). See Slicer's error log."
+            if item.state != "waiting":
+                item.discard()
+                return
+            item.end("failed", fault)
             self._logs.append(f"{item.name}: {item.error}")
         self.state = "finished"
