@@ -78,7 +78,7 @@ class LastChoice:
             words.append(text)
         text = _("No other choice was used with this model.")
         self.action.enabled = bool(choices)
-        self.action.toolTip = tip("\n".join(words) if choices else text).replace("\n", "<br>")
+        self.action.toolTip = tip("\n".join(words) if words else text).replace("\n", "<br>")
 
     def use(self) -> None:
         """Choose again what was chosen when the models of now were last used."""
@@ -98,6 +98,8 @@ class LastChoice:
         if names := str(choices.get("classes", "")).splitlines():
             known = self._classes.known(names)
             missing, choices = len(names) - len(known), choices | {"classes": "\n".join(known)}
+            if not known:
+                del choices["classes"]  # none would be all
         return {name: value for name, value in choices.items() if getattr(parameters, name) != value}, missing
 
     def _words(self, name: str, value: Any) -> str:

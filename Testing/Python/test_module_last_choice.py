@@ -83,8 +83,11 @@ def test_classes_that_the_model_no_longer_has_are_left_out_with_a_word(panel, an
     assert panel.state.parameters.classes == "cell 5"
     assert answers[-1] == "This model no longer has 2 of the classes that were chosen. They were left out."
     application.settings.setValue(SETTING, json.dumps({"toy-120": {"classes": "gone"}}))
-    offered(panel).trigger()
-    assert panel.state.parameters.classes == "" and panel.classList.count.text == "120 of 120"
+    assert "no longer has 1 of the classes" in offered(panel).toolTip and not offered(panel).enabled
+    choices = {"toy-120": {"classes": "gone", "step": 0.5}}
+    application.settings.setValue(SETTING, json.dumps(choices))
+    offered(panel).trigger()  # no class is left, which would be stored as all
+    assert (panel.state.parameters.classes, panel.state.parameters.step) == ("cell 5", 0.5)
 
 
 def test_several_models_have_a_choice_of_their_own(panel):
