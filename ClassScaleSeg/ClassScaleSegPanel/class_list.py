@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -176,10 +177,12 @@ def load_presets() -> dict[str, list[str]]:
     """Return the class names of each preset, by name of the preset. Presets that cannot be read are left out."""
     try:
         content = json.loads(slicer.app.userSettings().value(_SETTING) or "{}")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return {}
     presets = content.items() if isinstance(content, dict) else ()
-    return {str(name): [str(item) for item in names] for name, names in presets if isinstance(names, list)}
+    found = {name: [str(item) for item in names] for name, names in presets if isinstance(names, list)}
+    # half letters, which JSON can hold, are no text for Qt
+    return {name: names for name, names in found.items() if not re.search("[\ud800-\udfff]", "".join((name, *names)))}
 
 
 def save_presets(presets: dict[str, list[str]]) -> None:

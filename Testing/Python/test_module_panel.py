@@ -1,5 +1,6 @@
 """The panel, clicked through on stand-ins of Qt's wrappers: real scene, real child process, real catalogue."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -141,6 +142,13 @@ def test_presets_outlive_the_panel_and_fit_other_models(panel, answers):
     other.cleanup()
     classes.preset_menu.aboutToShow.emit()
     assert [a.text for a in classes.preset_menu.actions() if a.text] == ["Save ticked classes..."]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, json.dumps({"half \ud800": ["liver"], "Mine": 5, "b": ["\udfff"]})])
+def test_presets_that_cannot_be_read_are_left_out(panel, text):
+    application.settings.setValue("ClassScaleSeg/ClassPresets", text)
+    panel.classList.preset_menu.aboutToShow.emit()
+    assert [a.text for a in panel.classList.preset_menu.actions() if a.text] == ["Save ticked classes..."]
 
 
 def test_choices_are_saved_with_the_scene(panel, tmp_path):
