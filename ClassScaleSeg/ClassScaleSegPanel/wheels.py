@@ -7,7 +7,8 @@ that no package of Slicer is replaced.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection, Iterable, Iterator
+import zlib
+from collections.abc import Collection, Iterable
 from email.parser import HeaderParser
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -121,7 +122,7 @@ def unmet(requirements: Iterable[str], kept: Collection[str]) -> list[str]:
 def _contents(folder: Path) -> tuple[dict[str, list], list[str]]:
     """Return the wheels of each package that suit this Python and system, with version and rank, and other archives."""
     from packaging.tags import sys_tags
-    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+    from packaging.utils import parse_wheel_filename
 
     try:
         files = sorted(folder.iterdir())
@@ -136,7 +137,7 @@ def _contents(folder: Path) -> tuple[dict[str, list], list[str]]:
             continue
         try:
             name, version, _build, tags = parse_wheel_filename(file.name)
-        except InvalidWheelFilename:
+        except ValueError:  # InvalidWheelFilename, or in older versions of packaging InvalidVersion
             continue
         if found := [ranks[tag] for tag in tags if tag in ranks]:
             wheels.setdefault(name, []).append((version, min(found), file))
@@ -148,10 +149,11 @@ def _is_archive_of(name: str, archive: str) -> bool:
     return archive.startswith(f"{name}-") and archive[len(name) + 1 : len(name) + 2].isdigit()
 
 
-def _requirements_of(file: Path, extras: Collection[str]) -> Iterator[Requirement]:
-    """Yield what a wheel needs on this system."""
-    from packaging.requirements import InvalidRequirement, Requirement
+def _requirements_of(file: Path, extras: Collection[str]) -> list[Requirement]:
+    """Return what a wheel needs on this system."""
+    from packaging.requirements import Requirement
 
+    environments, found = [{"extra": extra} for extra in ("", *extras)], []
     try:
         with zipfile.ZipFile(file) as wheel:
             (entry,) = (
@@ -161,10 +163,11 @@ def _requirements_of(file: Path, extras: Collection[str]) -> Iterator[Requiremen
             )
             with wheel.open(entry) as stream:
                 text = stream.read(_LARGEST_METADATA).decode("utf-8", "replace")
-        found = [Requirement(line) for line in HeaderParser().parsestr(text).get_all("Requires-Dist") or []]
-    except (OSError, ValueError, zipfile.BadZipFile, InvalidRequirement, NotImplementedError, RuntimeError) as error:
+        for line in HeaderParser().parsestr(text).get_all("Requires-Dist") or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or any(map(requirement.marker.evaluate, environments)):
+                found.append(requirement)
+    # ValueError: of a line that is no requirement, or whose marker cannot be evaluated
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
         raise ClassScaleError(f"{file} is damaged ({error}). Copy this wheel into the folder again.") from error
-    for requirement in found:
-        environments = [{"extra": extra} for extra in ("", *extras)]
-        if requirement.marker is None or any(map(requirement.marker.evaluate, environments)):
-            yield requirement
+    return found

@@ -84,6 +84,10 @@ def test_what_the_folder_lacks_is_named_before_anything_is_installed(pip, tmp_pa
     (tmp_path / "cssfirst-1.1-py3-none-any.whl").write_bytes(b"PK")
     with pytest.raises(ClassScaleError, match=r"cssfirst-1.1-py3-none-any.whl is damaged .*Copy this wheel"):
         install.ensure_dependencies(wheels=tmp_path)
+    write_wheel(tmp_path, "cssfirst", "1.1", ['x; os_name >= "a b" and sys_platform ~= "linux"'])
+    (tmp_path / "cssfirst-one-py3-none-any.whl").touch()  # its name has no version
+    with pytest.raises(ClassScaleError, match=r"cssfirst-1.1-py3-none-any.whl is damaged \(Undefined"):
+        install.ensure_dependencies(wheels=tmp_path)
     with pytest.raises(ClassScaleError, match="no-folder cannot be read .*Choose a folder with wheels"):
         install.ensure_dependencies(wheels=tmp_path / "no-folder")
 
