@@ -193,6 +193,19 @@ def test_texts_longer_than_dicom_allows_are_shortened_with_a_word(tmp_path):
     assert len(said) == 1 and long in said[0] and "were shortened: " in said[0]
 
 
+@pytest.mark.parametrize("suffix", [".seg.dcm", ".rtstruct.dcm"])
+def test_names_that_differ_in_their_model_alone_still_differ_when_they_are_shortened(tmp_path, suffix):
+    models = [f"Auto3DSeg Brain and intracranial hemorrhage (ICrH) Segmentation {n}" for n in (1, 2)]
+    names = {value: f"hemorrhage ({model})" for value, model in enumerate(models, start=1)}
+    source, whole = series(tmp_path), segmented(series(tmp_path))
+    ours = Segmentation(whole.labels.clip(0, 2), LabelTable.from_names({0: "background", **names}), whole.geometry)
+    ours.write(tmp_path / f"a{suffix}", source=DicomSeg(source))
+    found = pydicom.dcmread(tmp_path / f"a{suffix}")
+    items = found.SegmentSequence if suffix == ".seg.dcm" else found.StructureSetROISequence
+    written = [str(item.get("SegmentLabel") or item.get("ROIName")) for item in items][-2:]
+    assert written == [names[1][:LONGEST_TEXT].rstrip(), names[1][: LONGEST_TEXT - 4].rstrip() + " (2)"]
+
+
 def test_the_file_says_what_made_it(tmp_path):
     source = series(tmp_path, SeriesNumber=3)
     models = (UsedModel("Organs", "CC-BY-4.0", "ab" * 32),)

@@ -59,26 +59,37 @@ class UsedModel:
 
 
 class Texts:
-    """Shortens texts to the length that DICOM allows, and remembers which."""
+    """Shortens texts to the length that DICOM allows, so that they still differ, and remembers which."""
 
     def __init__(self) -> None:
-        self._shortened: dict[str, None] = {}
+        self._shortened: dict[tuple[str, int], str] = {}
+        self._begun: dict[str, int] = {}  # how many texts begin so
 
     def short(self, text: str, longest: int = LONGEST_TEXT) -> str:
         """Return the beginning of ``text``, at most ``longest`` characters.
 
-        >>> Texts().short("a name of many words", longest=10)
-        'a name of'
+        It gets a number if that of another text was the same, such as that of two names of models behind one class.
+
+        >>> texts = Texts()
+        >>> texts.short("a name of many words", longest=10), texts.short("a name of many letters", longest=10)
+        ('a name of', 'a name (2)')
         """
         text = one_value(text)
-        if len(text) > longest:
-            self._shortened[text] = None
-        return text[:longest].rstrip()
+        if len(text) <= longest:
+            return text.rstrip()
+        if (text, longest) not in self._shortened:
+            short = text[:longest].rstrip()
+            count = self._begun[short] = self._begun.get(short, 0) + 1
+            if count > 1:
+                number = f" ({count})"
+                short = text[: longest - len(number)].rstrip() + number
+            self._shortened[text, longest] = short
+        return self._shortened[text, longest]
 
     def tell(self, tell: Callable[[str], object]) -> None:
         """Call ``tell`` with a sentence on what was shortened, if anything was."""
         if self._shortened:
-            texts = list(self._shortened)
+            texts = list(dict.fromkeys(text for text, _longest in self._shortened))
             listing = ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
             tell(f"Texts that are longer than DICOM allows were shortened: {listing}.")
 
