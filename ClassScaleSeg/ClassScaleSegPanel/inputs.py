@@ -113,9 +113,11 @@ def request_of(parameters: ClassScaleSegParameterNode, replace_segments: bool) -
     from ClassScaleSegLib.scene.sequence import browser_of
 
     models = model_ids(parameters)
-    first = chosen_models(models[:1])[0].summaries[0]
+    parts = chosen_models(models[:1])[0].summaries
+    # what was chosen for several networks is kept, but is neither seen nor said of one
+    overlap = parameters.overlap if len(models) > 1 or len(parts) > 1 else "later"
     return Request(
-        volumes_of(parameters, first.channels),
+        volumes_of(parameters, parts[0].channels),
         models,
         region=parameters.region,
         all_frames=parameters.allFrames and browser_of(parameters.inputVolume) is not None,
@@ -136,7 +138,7 @@ def request_of(parameters: ClassScaleSegParameterNode, replace_segments: bool) -
             smooth=parameters.smooth or None,
             remove_islands=parameters.removeIslands or None,
             locate_with=parameters.locateWith or None,
-            overlap=parameters.overlap,
+            overlap=overlap,
             interpolation=parameters.interpolation,
         ),
     )

@@ -92,6 +92,16 @@ def test_overlaps_are_kept_when_asked(listed):
     assert len(images) == 2 and len(listed.results.table.keys()) == len(names)
 
 
+def test_overlaps_that_were_kept_of_two_models_do_not_forbid_the_confidence_of_one(listed):
+    listed.store(overlap="keep", confidence=slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Confidence"))
+    listed.ui.removeModelButton.click()
+    assert listed.ui.overlapComboBox.isHidden() and listed.ui.applyButton.enabled
+    listed.ui.applyButton.click()
+    wait_until(lambda: listed.state.run is None)
+    assert listed.ui.statusLabel.text.startswith("Done: ")
+    assert listed.state.parameters.confidence.GetImageData() is not None
+
+
 def test_models_that_need_other_volumes_or_are_missing_are_told(listed):
     ui = listed.ui
     listed.store(moreModels="gone")
