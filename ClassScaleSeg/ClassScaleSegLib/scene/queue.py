@@ -169,13 +169,14 @@ class SceneQueue:
                 item.state = "running"
                 return
             except ClassScaleError as error:
-                fault = str(error)
+                sentence = str(error)
             except Exception as error:  # a bug here or in what loads volumes; the others must go on
                 logging.exception("A volume of the queue could not be segmented")
-                fault = f"{item.name} could not be segmented ({type(error).__name__}: {error}). See Slicer's error log."
+                fault = f"{type(error).__name__}: {error}"
+                sentence = f"{item.name} could not be segmented ({fault}). See Slicer's error log."
             if item.state != "waiting":
                 item.discard()
                 return
-            item.end("failed", fault)
+            item.end("failed", sentence)
             self._logs.append(f"{item.name}: {item.error}")
         self.state = "finished"
