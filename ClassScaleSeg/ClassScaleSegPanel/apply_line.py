@@ -53,7 +53,8 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
     if fault := locating_fault(state, ticked):
         return fault, False
     if state.queued:
-        return _queue_text(state, parameters, channels)
+        text, ready = _queue_text(state, parameters, channels)
+        return " ".join((text, *(_idle(state, ticked) if ready else ()))), ready
     try:
         volumes = volumes_of(parameters, channels)
         for name, volume in zip(state.channels, volumes, strict=False):
@@ -62,7 +63,7 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
             check_volume(volume)
         refuse_overwriting(volumes, parameters.confidence)
         doubt = [_("One volume is selected for several channels.")] if len(set(volumes)) < channels else []
-        return " ".join((*_estimate(state, parameters), *doubt)), True
+        return " ".join((*_estimate(state, parameters), *doubt, *_idle(state, ticked))), True
     except ClassScaleError as error:
         return translated(str(error)), False
 
@@ -84,6 +85,14 @@ def _queue_text(state: PanelState, parameters: ClassScaleSegParameterNode, chann
         text = _("{count} cases are segmented one after the other ({names}). Their volumes are found by their names.")
     listed = [name for _key, name in state.queued[:3]] + ["..."] * (count > 3)
     return text.format(count=count, names=", ".join(listed)), True
+
+
+def _idle(state: PanelState, ticked: list[str]) -> list[str]:
+    """Return a sentence for each model of which no class is ticked, as when a model is added to a choice of classes."""
+    used = {state.owners[int(key)][0] for key in ticked if int(key) in state.owners}
+    idle = dict.fromkeys(name for name, _own in state.owners.values() if name not in used)
+    text = _("No class of {model} is ticked, so this model does not run.")
+    return [text.format(model=shortened(name, 60)) for name in idle]
 
 
 def _other_order(first: PanelModel, second: PanelModel) -> str:

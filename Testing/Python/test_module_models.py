@@ -92,6 +92,15 @@ def test_overlaps_are_kept_when_asked(listed):
     assert len(images) == 2 and len(listed.results.table.keys()) == len(names)
 
 
+def test_a_model_of_which_no_class_is_ticked_is_told(listed):
+    assert "does not run" not in listed.ui.needLabel.text
+    listed.store(moreModels="toy-1000", classes="cell 200")  # a class of the second one alone
+    told = "No class of Toy atlas, 120 classes is ticked, so this model does not run."
+    assert listed.ui.needLabel.text.endswith(told) and listed.ui.applyButton.enabled
+    listed.queue.add([(listed.state.parameters.inputVolume.GetID(), "CT")])
+    assert listed.ui.needLabel.text.endswith(told) and listed.ui.applyButton.enabled
+
+
 def test_overlaps_that_were_kept_of_two_models_do_not_forbid_the_confidence_of_one(listed):
     listed.store(overlap="keep", confidence=slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Confidence"))
     listed.ui.removeModelButton.click()
