@@ -42,6 +42,7 @@ class ClassList:
         self.count, self.group_menu, self.preset_menu = qt.QLabel(), qt.QMenu(), qt.QMenu()
         self.all_button, self.none_button, self.group_button, preset_button = (qt.QToolButton() for _number in range(4))
         row = qt.QHBoxLayout()
+        row.setSpacing(3)  # room for "1120 of 1120" where the panel is narrow
         for button, text, tip in (
             (self.all_button, _("A&ll"), _("Tick all classes that the search shows.")),
             (self.none_button, _("&None"), _("Untick all classes that the search shows.")),

@@ -276,7 +276,13 @@ class ModelChooser:
             self._list()  # selected otherwise than in the list, in which it was not found
         with silent(self._box):
             self._box.setCurrentIndex(self._box.findData(shown.id))
-        self._ui.downloadButton.visible = shown.entry is not None and not (shown.summaries or shown.fault)
+        missing = shown.entry is not None and not (shown.summaries or shown.fault)
+        # A narrow panel has room for one of the two; a further model is of no use before this one is there.
+        hidden, button = self._ui.addModelButton, self._ui.downloadButton
+        if not missing:
+            hidden, button = button, hidden
+        hidden.visible = False  # first, or the panel would be as wide as both for a moment
+        button.visible = True
         self._ui.modelFactsLabel.text = escape(translated(shown.fault or self._advice)) or self._facts(shown)
 
     def _facts(self, model: PanelModel) -> str:

@@ -50,6 +50,12 @@ def shown_controls(panel):
     return [widget for widget in controls(panel) if widget.isVisible() and widget.isEnabled()]
 
 
+def open_all(panel):
+    """Open every section."""
+    for section in ("queue", "advanced", "result", "compare", "log"):
+        getattr(panel.ui, f"{section}CollapsibleButton").collapsed = False
+
+
 def name_of(widget):
     """What is said first. Qt on Linux says of a list its value instead, so its own name is asked for."""
     name = qt.QAccessible.queryAccessibleInterface(widget).text(qt.QAccessible.Name)
@@ -120,8 +126,7 @@ def tab_back_to(widget, most=60):
 def test_tab_goes_from_top_to_bottom_and_leaves_every_control(window):
     panel = window
     load_sample("CT")
-    for section in ("advanced", "result", "log"):
-        getattr(panel.ui, f"{section}CollapsibleButton").collapsed = False
+    open_all(panel)
     application.processEvents()
     wanted = shown_controls(panel)
     places = [widget.mapTo(panel.uiWidget, qt.QPoint(0, 0)) for widget in wanted]
@@ -139,8 +144,7 @@ def test_tab_goes_from_top_to_bottom_and_leaves_every_control(window):
 def test_every_control_says_to_a_screen_reader_what_it_is(window):
     panel = window
     load_sample("CT")
-    for section in ("advanced", "result", "log"):
-        getattr(panel.ui, f"{section}CollapsibleButton").collapsed = False
+    open_all(panel)
     silent = [
         (widget.objectName, widget.className())
         for widget in controls(panel)
@@ -176,12 +180,11 @@ def test_a_letter_of_a_label_leads_to_its_control(window):
 
 
 def test_the_names_of_channels_are_shown_as_they_are_though_labels_have_shortcuts(panel):
-    from ClassScaleSegPanel.inputs import show_channels
-
-    show_channels(panel.ui, ("T1 & more", "T2"))
-    assert panel.ui.inputLabel.text == "T1 && more:" and panel.ui.inputSelector._box.accessibleName == "T1 & more"
-    show_channels(panel.ui, ("CT",))
-    assert panel.ui.inputSelector._box.accessibleName == "Volume"
+    rows, ui = panel.channels, panel.ui
+    rows.render(panel.state.parameters, ("T1 & more", "T2"))
+    assert ui.inputLabel.text == "T1 && more:" and ui.inputSelector._box.accessibleName == "T1 & more"
+    rows.render(panel.state.parameters, ("CT",))
+    assert ui.inputLabel.text == "V&olume:" and ui.inputSelector._box.accessibleName == "Volume"
 
 
 def test_nothing_but_a_disabled_button_loses_the_focus_during_a_run(window):

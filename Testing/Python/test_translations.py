@@ -12,8 +12,9 @@ import slicer_application
 import translations
 from slicer_application import ROOT, application, load_sample, module, qt, slicer
 from standins.application import ModulePanel
-from test_module_keyboard import assert_no_collision
+from test_module_keyboard import assert_no_collision, open_all
 from test_module_panel import wait_until
+from test_module_queue import add, broken, segmentations, small, states
 
 from ClassScaleSegPanel import translation  # isort: skip
 
@@ -48,7 +49,7 @@ def shown_texts(panel):
             value = widget.property(name)
             if isinstance(value, str) and value:
                 found[value] = f"{widget.objectName}.{name}"
-    for table in (panel.classList.table, panel.results.table):
+    for table in (panel.classList.table, panel.results.table, panel.queue.table, panel.comparing.table):
         for column in range(table.model.columnCount()):
             found[table.model.headerData(column, qt.Qt.Horizontal)] = "column"
     return found
@@ -268,8 +269,7 @@ def test_the_panel_says_nothing_in_english(german_panel, answers):
     check("empty")
     assert panel.ui.needLabel.text.startswith("Kein Bild ist ausgewählt")
     load_sample("CT")
-    for section in ("advanced", "result", "log"):
-        getattr(panel.ui, f"{section}CollapsibleButton").collapsed = False
+    open_all(panel)
     check("with a volume")
     assert "wächst nicht mit der Zahl der Klassen" in panel.ui.needLabel.text
     panel.classList.none_button.click()
@@ -295,20 +295,47 @@ def test_the_panel_says_nothing_in_english(german_panel, answers):
     assert "In keinem kommt das Wort qqqq vor" in panel.ui.modelFactsLabel.text
 
 
+def test_a_queue_and_a_comparison_say_nothing_in_english_either(german_panel):
+    panel = german_panel
+    broken("Kaputt")
+    first, second = small("Erstes"), small("Zweites")
+    panel.onModels(("toy-120", "toy-1000"))
+    assert panel.ui.overlapComboBox.currentText == "Das spätere Modell bekommt das Voxel"
+    add(panel, "Alle Bilddatensätze der Szene")
+    assert panel.ui.needLabel.text.startswith("3 Bilddatensätze werden nacheinander segmentiert")
+    panel.ui.applyButton.click()
+    wait_until(lambda: panel.state.run is None, 120)
+    assert panel.ui.statusLabel.text.startswith("Fertig: 2 von 3 Bilddatensätzen segmentiert. Kaputt: ")
+    said = states(panel)
+    assert said["Kaputt"].startswith("fehlgeschlagen: ") and "Voxel, die NaN" in said["Kaputt"]
+    assert "Strukturen" in said[second.GetName()]
+    panel.comparing._choose(segmentations()[f"{first.GetName()} segmentation"])
+    panel.ui.compareButton.click()
+    (summary,) = (label.text for label in panel.comparing.table.widget.findChildren(qt.QLabel) if label.text)
+    for text in (panel.ui.statusLabel.text, panel.ui.needLabel.text, summary, *said.values()):
+        assert english_words(re.sub(r"/\S+", "", text)) == [], text
+
+
 def test_letters_do_not_collide_in_german_either(german_panel):
     assert_no_collision(german_panel)
 
 
-def test_german_makes_the_panel_no_wider(german_panel):
-    panel = german_panel
+@pytest.mark.parametrize("locale", ["en_US", "de_DE"])
+def test_neither_language_makes_the_panel_wide(locale, monkeypatch, request):
+    if locale == "de_DE":
+        request.getfixturevalue("german")
+    panel = request.getfixturevalue("panel")
     load_sample("CT")
-    for section in ("advanced", "result", "log"):
-        getattr(panel.ui, f"{section}CollapsibleButton").collapsed = False
-    panel.ui.downloadButton.visible = True
+    open_all(panel)
     window = ModulePanel(panel.parent)
     window.show()
-    application.processEvents()
-    assert window.minimumSizeHint().width() <= 350, "Slicer's panel is 371 pixels wide at first"
+    widths = {}
+    download = "totalsegmentator-3mm"
+    for models in (("toy-1000",), ("toy-120", "toy-1000"), (download,), (download, "toy-1000")):
+        panel.onModels(models)
+        application.processEvents()
+        widths[models] = window.minimumSizeHint().width()
+    assert max(widths.values()) <= 350, f"{widths}: Slicer's panel is 371 pixels wide at first"
     window.release()
 
 

@@ -24,6 +24,9 @@ PICTURES = (
     ("426.png", 426, "1", "long", "light"),
     ("200-percent.png", 371, "2", "long", "dark"),
     ("300-percent.png", 426, "3", "anatomy", "light"),
+    ("several.png", 371, "1", "several", "light"),
+    ("several-dark.png", 371, "1", "several", "dark"),
+    ("several-200-percent.png", 371, "2", "several", "dark"),
 )
 LANGUAGE = "PANEL_LANGUAGE"  # environment variable for the processes
 
@@ -49,6 +52,7 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
     :param width: pixels, before scaling.
     :param classes: "model": run the sample, and tick two structures. "anatomy": show a list with long names, and the
         section "Advanced". "long": the same with two channels, a volume and a message whose names are very long.
+        "several": run two models on two volumes and a broken one, compare the results, and show every section.
     :param theme: "light" or "dark".
     """
     sys.path[:0] = [str(ROOT / "Testing" / "Python")]
@@ -65,7 +69,7 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
     long = "a name that somebody has made much too long " * 4
     volume = load_sample(f"CT with {long}" if classes == "long" else "CT")
     panel.ui.inputSelector.setCurrentNode(volume)
-    if classes != "model":  # the table with the longest names, codes and groups
+    if classes in ("anatomy", "long"):  # the table with the longest names, codes and groups
         from ClassScaleSegLib import LabelTable
 
         panel.classList.set_table(LabelTable.from_csv(ROOT / "Resources" / "LabelTables" / "totalsegmentator.csv"))
@@ -77,11 +81,10 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         panel.runs.render()
         panel.channels.render(panel.state.parameters, ("T1", long))
     if classes == "model":
-        panel.ui.applyButton.click()
-        while panel.state.run is not None:
-            application.processEvents()
-            time.sleep(0.05)
+        run(panel, application)
         panel.results.table.tick(["Segment_3", "Segment_4"])
+    if classes == "several":
+        show_several(panel, application)
     window = ModulePanel(panel.parent)
     window.setVerticalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
     bar = window.verticalScrollBar().sizeHint().width()
@@ -99,6 +102,31 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
     print(f"{file}: {content.width} pixels without the scroll bar of {bar}; the panel needs {least} with it")
     panel.cleanup()
     window.release()
+
+
+def run(panel: Any, application: Any) -> None:
+    """Press Apply, and wait."""
+    panel.ui.applyButton.click()
+    while panel.state.run is not None:
+        application.processEvents()
+        time.sleep(0.05)
+
+
+def show_several(panel: Any, application: Any) -> None:
+    """Run two models on three volumes, of which one is broken, and compare two results; open every section."""
+    import numpy as np
+    from slicer_application import add_volume, load_sample, slicer
+
+    add_volume(np.full((20, 20, 20), np.nan, np.float32), "Broken")
+    volumes = [node for node in (load_sample("CT 2025"), *slicer.mrmlScene.GetNodes()) if hasattr(node, "GetSpacing")]
+    panel.onModels(("toy-120", "toy-1000"))
+    panel.queue.add(dict.fromkeys((node.GetID(), node.GetName()) for node in volumes))
+    run(panel, application)
+    results = [node for node in slicer.mrmlScene.GetNodes() if node.GetClassName() == "vtkMRMLSegmentationNode"]
+    panel.ui.compareSelector.setCurrentNode(next(node for node in results if node is not panel.state.node))
+    panel.ui.compareButton.click()
+    for section in ("queue", "advanced", "result", "compare", "log"):
+        getattr(panel.ui, f"{section}CollapsibleButton").collapsed = False
 
 
 def main() -> int:
