@@ -451,6 +451,10 @@
         <translation>Keine Klasse ist angehakt. Haken Sie mindestens eine Klasse an.</translation>
     </message>
     <message>
+        <source>No class of {model} is ticked, so this model does not run.</source>
+        <translation>Von {model} ist keine Klasse angehakt, daher läuft dieses Modell nicht.</translation>
+    </message>
+    <message>
         <source>No model is selected. Select one, or add your own.</source>
         <translation>Kein Modell ist ausgewählt. Wählen Sie eines aus oder fügen Sie ein eigenes hinzu.</translation>
     </message>
