@@ -80,6 +80,9 @@ def _queue_text(state: PanelState, parameters: ClassScaleSegParameterNode, chann
     if parameters.region is not None:
         return _("A region is of one volume. Select none to segment several volumes, or untick these."), False
     count = len(state.queued)
+    if count == 1:
+        text = _("{name} is segmented, as ticked in the list of volumes. The result gets a segmentation of its own.")
+        return text.format(name=state.queued[0][1]), True
     text = _("{count} volumes are segmented one after the other ({names}). Each result gets a segmentation of its own.")
     if channels > 1:
         text = _("{count} cases are segmented one after the other ({names}). Their volumes are found by their names.")

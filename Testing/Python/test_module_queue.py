@@ -61,7 +61,9 @@ def test_five_volumes_of_which_the_third_is_broken_make_four_results_and_a_sente
     assert sorted(tables) == ["CT 1 statistics", "CT 2 statistics", "CT 4 statistics", "CT 5 statistics", "Table"]
     status = panel.ui.statusLabel.text
     assert status.startswith("Done: 4 of 5 volumes segmented. CT 3: ") and "not finite" in status or "NaN" in status
+    assert "CT 3 has 8,000 voxels" in status and "image_0000" not in status
     told = states(panel)
+    assert panel.ui.needLabel.text.startswith("CT 3 is segmented, as ticked in the list of volumes.")
     assert told["CT 3"].startswith("failed: ") and told["CT 1"].endswith(" structures")
     assert [name for _key, name in panel.queue.chosen()] == ["CT 3"]  # the next Apply tries it again
     assert panel.state.node is found["CT 5 segmentation"] and panel.state.parameters.segmentation is None

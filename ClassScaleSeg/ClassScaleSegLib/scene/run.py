@@ -138,6 +138,7 @@ class SceneRun:
         self._grids: list[tuple[Region | None, Geometry]] = []  # one per frame
         self._models: tuple[UsedModel, ...] = ()
         self._images: list[Path] = []  # the file of the first channel, one per frame
+        self._names: dict[str, str] = {}  # of the volumes, by the files that the child process gets
         self._name = ""
 
     def start(self) -> None:
@@ -221,6 +222,7 @@ class SceneRun:
                     f"{need / 1e9:.1f} GB are needed. Make room there, and run again."
                 )
             files.append(folder / f"{name}_{channel:04}.nrrd")
+            self._names[str(files[-1])] = volume.GetName()
             write_volume(volume, files[-1], region)
         self._grids.append((region, geometry_of(volumes[0])))
         self._images.append(files[0])
@@ -303,7 +305,7 @@ class SceneRun:
         elif process.state == "cancelled":
             self.state = "cancelled"
         else:
-            self._fail(process.error or "The segmentation process failed without a message. See the log.")
+            self._fail(self._named(process.error or "The segmentation process failed without a message. See the log."))
         self._close()
         return [Event("message", text=self.notice)] if self.notice and self.state == "finished" else []
 
@@ -349,6 +351,12 @@ class SceneRun:
 
     def _inputs_exist(self) -> bool:
         return all(_is_in_scene(volume) and volume.GetImageData() is not None for volume in self.request.volumes)
+
+    def _named(self, sentence: str) -> str:
+        """Return what the child process tells, with the names of volumes for their files, which nobody knows."""
+        for file, name in self._names.items():
+            sentence = sentence.replace(file, name)
+        return sentence
 
     def _fail(self, sentence: str) -> None:
         self.state, self.error = "failed", sentence

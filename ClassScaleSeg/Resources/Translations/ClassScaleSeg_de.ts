@@ -511,6 +511,10 @@
         <translation>{name} ist nicht heruntergeladen. Drücken Sie „Laden...“.</translation>
     </message>
     <message>
+        <source>{name} is segmented, as ticked in the list of volumes. The result gets a segmentation of its own.</source>
+        <translation>{name} wird segmentiert, wie in der Liste angehakt. Das Ergebnis bekommt eine eigene Segmentierung.</translation>
+    </message>
+    <message>
         <source>{second} needs {count} volumes, and {first} needs {channels}. Remove one of these models.</source>
         <translation>{second} braucht {count} Bilddatensätze, {first} aber {channels}. Entfernen Sie eines dieser Modelle.</translation>
     </message>
