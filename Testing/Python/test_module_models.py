@@ -1,10 +1,14 @@
 """Several models in one run of the panel: their list, the table of all classes, the result."""
 
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from ClassScaleSegLib import Geometry, Segmentation
 from ClassScaleSegLib.catalog.catalog import Catalog
-from slicer_application import ROOT, load_sample, slicer
+from conftest import small_dataset
+from slicer_application import ROOT, load_sample, module, slicer
 from test_module_panel import wait_until
 
 TOY = ROOT / "Resources" / "Models" / "toy-120.zip"
@@ -136,3 +140,23 @@ def test_the_panel_names_classes_as_the_child_process_does_also_if_two_models_ha
     listed = panel.state.table
     assert listed is not None and listed[121].name == "cell 1 (Toy atlas, 120 classes 2)"
     assert find_models(completed_job(Job(("ct.nrrd",), ("toy-120", two), "o.seg.nrrd"))).table.names == listed.names
+
+
+def test_a_class_that_was_told_apart_keeps_its_name_in_each_result_whatever_else_is_found(write_model, tmp_path):
+    pytest.importorskip("nnunetv2")
+    from ClassScaleSegLib.scene.results import read_result
+    from ClassScaleSegLib.scene.run import _all_classes as all_classes
+
+    labels = {"background": 0, "liver": 1, "spleen": 2}
+    models = [write_model(dataset=small_dataset(labels), root=tmp_path / letter) for letter in "ab"]
+    both = module.ClassScaleSegLogic().request((), models)
+    grid, path = Geometry((2, 2, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)), tmp_path / "found.seg.nrrd"
+    for request, name, shown in (
+        (both, "liver (Dataset007_Small)", "liver (Dataset007_Small)"),
+        (replace(both, model=models[0]), "liver", "Liver"),
+    ):
+        found = Segmentation(np.ones((2, 2, 2), np.uint16), all_classes(request), grid)
+        assert found.table[1].name == name
+        found.write(path, overwrite=True)  # with the one class that was found
+        result, _statistics = read_result(path, None, None, grid, all_classes(request))
+        assert [label.name for label in result.table.foreground] == [shown]

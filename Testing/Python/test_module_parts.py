@@ -57,3 +57,4 @@ def test_names_come_from_the_codes(anatomy):
 def test_labels_that_would_share_a_name_keep_their_own():
     table = LabelTable.from_names({0: "background", 1: "liver", 2: "Liver", 3: "cell 3"})
     assert with_standard_names(table).names == table.names
+    assert with_standard_names(table.select(["liver"]), table).names == {0: "background", 1: "liver"}

@@ -9,19 +9,20 @@ from .label import Label
 from .table import LabelTable
 
 
-def with_standard_names(table: LabelTable) -> LabelTable:
+def with_standard_names(table: LabelTable, known: LabelTable | None = None) -> LabelTable:
     """Return the table with the name of each label taken from its codes.
 
     A label keeps its own name if it has no codes, or if another label would have the same name.
 
     :param table: labels with or without codes.
+    :param known: all labels of the models, so that a label has the same name in each result, whatever else was found.
 
     >>> table = LabelTable.from_names({1: "kidney_left", 2: "cell 2"})
     >>> with_standard_names(table).names
     {1: 'Left kidney', 2: 'cell 2'}
     """
     proposed = {label.value: standard_name(label) for label in table}
-    taken = Counter(name or table[value].name for value, name in proposed.items())
+    taken = Counter(standard_name(label) or label.name for label in known or table)
     unique = {value: name for value, name in proposed.items() if name and taken[name] == 1}
     return LabelTable(tuple(replace(label, name=unique.get(label.value, label.name)) for label in table))
 

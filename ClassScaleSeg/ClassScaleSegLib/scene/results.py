@@ -55,13 +55,14 @@ _STATISTICS, _COMPARISON = "ClassScaleSeg.Statistics", "ClassScaleSeg.Comparison
 
 
 def read_result(
-    path: Path, confidence: str | Path | None, region: Region | None, geometry: Geometry, standard_names: bool
+    path: Path, confidence: str | Path | None, region: Region | None, geometry: Geometry, known: LabelTable | None
 ) -> Counted:
     """Read what the child process wrote, and put it on the grid of the whole volume.
 
     :param path: the ``.seg.nrrd`` with the label map; ``confidence`` is the file with the confidence map, if any.
     :param region: the part of the volume that was segmented, or ``None`` for all of it.
     :param geometry: the grid of the whole volume.
+    :param known: all classes of the models, by which those of the result get standard names; ``None``: they do not.
     :raises ImageError: if a file is missing, cannot be read, or does not have the expected size.
     """
     layers, table, own_geometry, counts = read_layers(path)
@@ -71,7 +72,8 @@ def read_result(
     else:
         layers = tuple(uncrop(layer, region, geometry.size[::-1]) for layer in layers)
         probabilities = None if probabilities is None else uncrop(probabilities, region, geometry.size[::-1])
-    return _counted(counts, layers, with_standard_names(table) if standard_names else table, geometry, probabilities)
+    named = table if known is None else with_standard_names(table, known)
+    return _counted(counts, layers, named, geometry, probabilities)
 
 
 def measure_result(result: Segmentation, path: Path, region: Region | None) -> dict[int, LabelMeasures]:

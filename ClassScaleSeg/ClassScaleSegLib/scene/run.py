@@ -17,10 +17,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog.chosen import chosen_summaries
+from ..catalog.chosen import chosen_models, chosen_summaries
+from ..catalog.defaults import completed
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
 from ..files import unwritable
 from ..images.dicom_seg import UsedModel
+from ..inference.common_classes import common_classes
+from ..labels.table import LabelTable
 from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
 from .dicom import remember_origin
@@ -137,6 +140,7 @@ class SceneRun:
         self._process: SegmentationProcess | None = None
         self._grids: list[tuple[Region | None, Geometry]] = []  # one per frame
         self._models: tuple[UsedModel, ...] = ()
+        self._known: LabelTable | None = None  # all classes of the models, if they get standard names
         self._images: list[Path] = []  # the file of the first channel, one per frame
         self._names: dict[str, str] = {}  # of the volumes, by the files that the child process gets
         self._name = ""
@@ -162,6 +166,7 @@ class SceneRun:
         refuse_overwriting(request.volumes, request.confidence)
         self._name = request.volumes[0].GetName()
         self._models = tuple(UsedModel(summary.name, summary.licence) for summary in summaries)
+        self._known = _all_classes(request) if request.standard_names else None
         self._process = process = SegmentationProcess()
         try:
             process.job = self._job(process.work_folder)
@@ -316,7 +321,7 @@ class SceneRun:
         loaded = []
         for frame, grid in enumerate(self._grids):
             file = Path(job.output, f"frame{frame:06}.seg.nrrd") if request.all_frames else Path(job.output)
-            loaded.append(read_result(file, job.confidence, *grid, request.standard_names))
+            loaded.append(read_result(file, job.confidence, *grid, self._known))
         results, statistics = [result for result, _rows in loaded], [rows for _result, rows in loaded]
         choices = (request.options.keep_empty, request.replace)
         if request.all_frames and browser_of(volume) is not None:
@@ -366,6 +371,15 @@ class SceneRun:
             self._process.close()
         if self in self._running:
             self._running.remove(self)
+
+
+def _all_classes(request: Request) -> LabelTable:
+    """Return all classes of the models of a request, wanted or not, as the child process names them."""
+    models = chosen_models(request.models, completed(request.models, request.options))
+    parts = [(model.name, summary.table) for model in models for summary in model.summaries]
+    if len(parts) == 1:
+        return parts[0][1]
+    return common_classes([table for _name, table in parts], [name for name, _table in parts]).table
 
 
 def _is_in_scene(node: vtkMRMLNode | None) -> bool:
