@@ -188,6 +188,7 @@ def choose_everything(panel):
         "removeIslands": 500.0,
         "locateWith": "toy-120",
         "overlap": "keep",
+        "interpolation": "nearest",
     }
     for name, value in choices.items():
         setattr(parameters, name, value)
@@ -209,6 +210,7 @@ def shown(panel):
     assert panel.ui.modelComboBox.currentData == panel.state.shown.id
     values["model"], values["device"] = panel.state.models[0].id, panel.ui.deviceComboBox.currentData
     values["locateWith"], values["overlap"] = panel.ui.locateComboBox.currentData, panel.ui.overlapComboBox.currentData
+    values["interpolation"] = panel.ui.interpolationComboBox.currentData
     values["moreModels"] = "\n".join(model.id for model in panel.state.models[1:])
     return {**values, "classes": panel.classList.value()}
 

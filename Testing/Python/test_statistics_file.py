@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -137,11 +138,12 @@ def test_of_several_channels_the_first_is_measured(write_model, tmp_path):
 
 def test_every_case_of_a_folder_has_its_own_intensities(write_model, tmp_path):
     model, out = write_model(), tmp_path / "out"
+    other = shutil.copytree(model, tmp_path / "other" / model.name)
     (tmp_path / "cases").mkdir()
     grid = Geometry((24, 18, 20), (1.1, 0.9, 1.4), (-3.0, 2.0, 8.0))
     for seed, name in enumerate("ab"):
         written(noise(seed), tmp_path / "cases" / f"{name}.mha", grid)
-    more = ("-m", model, "-m", model, "--format", ".nrrd", "--statistics", out)
+    more = ("-m", model, "-m", other, "--format", ".nrrd", "--statistics", out)
     assert segment(tmp_path / "cases", "-o", out, *more) == ExitCode.OK
     for seed, name in enumerate("ab"):
         check(out / f"{name}.csv", out / f"{name}.nrrd", noise(seed))

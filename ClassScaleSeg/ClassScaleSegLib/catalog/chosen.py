@@ -44,7 +44,8 @@ def chosen_models(
     :param options: of the segmentation, as :func:`~.defaults.completed` returns them. If they name no model that
         locates classes, each of several models is located as the catalogue says.
     :param catalog: by default the catalogue in the usual folder.
-    :param names: of the models, if they are known. By default those of the catalogue, or the models' own.
+    :param names: of the models, if they are known; those of one name are parts of one model. By default those of the
+        catalogue, or the models' own.
     :raises CatalogError: if a model is unknown, or it or the one that it is located with is not on this machine.
     :raises ModelError: if a model cannot be used, or is given twice.
 
@@ -53,6 +54,7 @@ def chosen_models(
     """
     catalog = catalog or Catalog()
     found: list[ChosenModel] = []
+    taken: set[tuple[Path, str | None]] = set()
     for number, text in enumerate(models):
         entry = entry_named(str(text), catalog)
         paths = (Path(text),) if entry is None else catalog.paths(entry)
@@ -61,11 +63,14 @@ def chosen_models(
         summaries = tuple(map(summarize, paths, chosen))
         own = names[number] if number < len(names) else summaries[0].name if entry is None else entry.name
         looks = _looks(entry, options, catalog) if len(models) > 1 else None
-        if any(path.resolve() in {other.resolve() for model in found for other in model.paths} for path in paths):
+        places = {(path.resolve(), part) for path, part in zip(paths, chosen, strict=True)}
+        if places & taken:
             raise ModelError(f"The model {own} ({text}) is given twice. Leave it out once.")
+        taken |= places
         found.append(ChosenModel(own, tuple(paths), chosen, summaries, looks))
-    apart = different_names([model.name for model in found])
-    found = [model._replace(name=name) for model, name in zip(found, apart, strict=True)]
+    if not names:
+        apart = different_names([model.name for model in found])
+        found = [model._replace(name=name) for model, name in zip(found, apart, strict=True)]
     united = _together([model.looks for model in found if model.looks is not None])
     return tuple(model._replace(looks=model.looks and united[model.looks.locate_with]) for model in found)
 
@@ -85,6 +90,22 @@ def chosen_summaries(
         coarse = dict.fromkeys(map(str, resolve_model(str(options.locate_with), catalog)))
     found = [summary for model in chosen for summary in model.summaries]
     return (*found, *(summarize(str(path)) for path in coarse))
+
+
+def as_files(models: Sequence[str | Path], options: Options) -> tuple[tuple[str | Path, ...], tuple[str, ...], Options]:
+    """Return the models of a segmentation as paths, with their names, so that another process need not look them up.
+
+    :param options: before they are completed.
+    :returns: paths, the name of the model of each, and the completed options; if the catalogue says different things of
+        several models, all as it was, without names.
+    :raises ClassScaleError: as :func:`chosen_models` and :func:`~.defaults.completed`.
+    """
+    whole = completed(models, options)
+    chosen = chosen_models(models, whole)
+    if any(model.looks or set(model.configurations) != {whole.configuration} for model in chosen):
+        return tuple(models), (), options
+    parts = [(path, model.name) for model in chosen for path in model.paths]
+    return tuple(path for path, _name in parts), tuple(name for _path, name in parts), whole
 
 
 def different_names(names: Iterable[str]) -> list[str]:

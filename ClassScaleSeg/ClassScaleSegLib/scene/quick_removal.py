@@ -30,6 +30,8 @@ class _Freeing:
         _observed.add(self._address)
 
     def __call__(self, caller: object, event: str) -> None:
+        if not vars(self):  # Python's collector of cycles was here first, so Slicer takes its time
+            return
         _observed.discard(self._address)
         unheld = sys.getrefcount(self.segmentation) <= _PYTHON_REFERENCES
         if unheld and self.segmentation.GetReferenceCount() <= _VTK_REFERENCES:
@@ -46,7 +48,7 @@ def free_when_destroyed(node: vtkMRMLSegmentationNode) -> None:
     """
     import vtk
 
-    if _address(node) not in _observed:
+    if _address(node) not in _observed or not node.HasObserver(vtk.vtkCommand.DeleteEvent):
         node.AddObserver(vtk.vtkCommand.DeleteEvent, _Freeing(node))
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog.chosen import chosen_models, chosen_summaries
+from ..catalog.chosen import as_files, chosen_models, chosen_summaries
 from ..catalog.defaults import completed
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
 from ..files import unwritable
@@ -204,7 +204,8 @@ class SceneRun:
         else:
             paths, output = self._write_images(images, "image"), folder / "result.seg.nrrd"
         confidence = folder / "confidence.nrrd" if request.confidence is not None else None
-        return Job(paths, request.models, output, confidence, options=request.options)
+        models, names, options = as_files(request.models, request.options)
+        return Job(paths, models, output, confidence, options=options, model_names=names)
 
     def _write_images(self, folder: Path, name: str) -> tuple[Path, ...]:
         volumes, roi = self.request.volumes, self.request.region
