@@ -1037,7 +1037,7 @@
     </message>
     <message>
         <source>the later model gets the voxel</source>
-        <translation>das spätere Modell bekommt das Voxel</translation>
+        <translation>das spätere Modell gilt</translation>
     </message>
     <message>
         <source>usual</source>
@@ -3776,7 +3776,7 @@
     </message>
     <message>
         <source>The later model gets the voxel</source>
-        <translation>Das spätere Modell bekommt das Voxel</translation>
+        <translation>Das spätere Modell gilt</translation>
     </message>
     <message>
         <source>{number}. {name}</source>
