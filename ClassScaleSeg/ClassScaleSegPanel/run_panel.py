@@ -180,7 +180,10 @@ def _done(run: SceneRun | SceneQueue) -> str:
     failed = run.failed
     text = _("Done: {count} of {all} volumes segmented.").format(count=len(run.items) - len(failed), all=len(run.items))
     if failed:
-        text += " " + _("{volume}: {reason}").format(volume=failed[0].name, reason=failed[0].error)
+        name, reason = failed[0].name, failed[0].error
+        text += " " + (
+            reason if reason.startswith(name) else _("{volume}: {reason}").format(volume=name, reason=reason)
+        )
     if len(failed) > 1:
         text += " " + _("The reasons of {count} others are in the list of volumes.").format(count=len(failed) - 1)
     return text

@@ -60,8 +60,8 @@ def test_five_volumes_of_which_the_third_is_broken_make_four_results_and_a_sente
     tables = [node.GetName() for node in slicer.mrmlScene.GetNodes() if node.GetClassName() == "vtkMRMLTableNode"]
     assert sorted(tables) == ["CT 1 statistics", "CT 2 statistics", "CT 4 statistics", "CT 5 statistics", "Table"]
     status = panel.ui.statusLabel.text
-    assert status.startswith("Done: 4 of 5 volumes segmented. CT 3: ") and "not finite" in status or "NaN" in status
-    assert "CT 3 has 8,000 voxels" in status and "image_0000" not in status
+    assert status.startswith("Done: 4 of 5 volumes segmented. CT 3 has 8,000 voxels that are NaN")
+    assert "image_0000" not in status
     told = states(panel)
     assert panel.ui.needLabel.text.startswith("CT 3 is segmented, as ticked in the list of volumes.")
     assert told["CT 3"].startswith("failed: ") and told["CT 1"].endswith(" structures")
