@@ -181,9 +181,8 @@ def _done(run: SceneRun | SceneQueue) -> str:
     text = _("Done: {count} of {all} volumes segmented.").format(count=len(run.items) - len(failed), all=len(run.items))
     if failed:
         name, reason = failed[0].name, failed[0].error
-        text += " " + (
-            reason if reason.startswith(name) else _("{volume}: {reason}").format(volume=name, reason=reason)
-        )
+        named = reason if reason.startswith(name) else _("{volume}: {reason}").format(volume=name, reason=reason)
+        text = f"{text} {named}"
     if len(failed) > 1:
         text += " " + _("The reasons of {count} others are in the list of volumes.").format(count=len(failed) - 1)
     return text
