@@ -305,7 +305,7 @@ def test_a_queue_and_a_comparison_say_nothing_in_english_either(german_panel):
     assert panel.ui.needLabel.text.startswith("3 Bilddatensätze werden nacheinander segmentiert")
     panel.ui.applyButton.click()
     wait_until(lambda: panel.state.run is None, 120)
-    assert panel.ui.statusLabel.text.startswith("Fertig: 2 von 3 Bilddatensätzen segmentiert. Kaputt: ")
+    assert panel.ui.statusLabel.text.startswith("Fertig: 2 von 3 Bilddatensätzen segmentiert. Kaputt hat 8,000 Voxel")
     said = states(panel)
     assert said["Kaputt"].startswith("fehlgeschlagen: Kaputt hat 8,000 Voxel, die NaN"), "not the temporary file"
     assert panel.ui.needLabel.text.startswith("Kaputt wird segmentiert, "), "the only one that is ticked still"
