@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import locale
 from dataclasses import replace
 
 import pytest
@@ -20,6 +22,18 @@ def case():
     labels = torch.randint(0, CLASSES, (2, 7, 5, 4), generator=generator)
     labels[1, 0, 0] = 255
     return basis, projection, bias, labels
+
+
+@pytest.fixture
+def utf8():
+    """torch's compiler reads its own files in the encoding of the locale, which a library may have changed to ASCII."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    for name in ("C.UTF-8", "en_US.UTF-8", "UTF-8"):
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, name)
+            break
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 def logits_of(basis, projection, bias):
@@ -126,7 +140,7 @@ def test_a_compiled_function_around_it_gives_the_same(case):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_a_loss_is_compiled_in_one_graph_and_gives_the_same(case, dtype):
+def test_a_loss_is_compiled_in_one_graph_and_gives_the_same(case, dtype, utf8):
     *leaves, labels = case
     leaves = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
     loss = CrossEntropyDiceLoss(ignore_index=255, label_smoothing=0.1, trusted=True)
@@ -140,7 +154,7 @@ def test_a_loss_is_compiled_in_one_graph_and_gives_the_same(case, dtype):
         torch.compile(replace(loss, trusted=False), backend="aot_eager")(*leaves, labels)
 
 
-def test_a_compiled_function_breaks_only_at_label_sets(case):
+def test_a_compiled_function_breaks_only_at_label_sets(case, utf8):
     sets = torch.arange(CLASSES).repeat(2, 1)
     compiled = torch.compile(lambda: class_statistics(*case, 255, sets).predicted.sum(), backend="aot_eager")
     torch.testing.assert_close(compiled(), class_statistics(*case, 255).predicted.sum())
