@@ -8,27 +8,31 @@ Segment an image with an nnU-Net v2 model::
     segment("ct.nii.gz", model).write("ct.seg.nrrd")
 """
 
-from .errors import (
-    Cancelled,
-    ClassScaleError,
-    ImageError,
-    LabelTableError,
-    ModelError,
-    OutOfMemoryError,
-    OutputError,
-    OutputExistsError,
-)
-from .images.dicom_seg import DicomSeg, UsedModel
-from .images.geometry import Geometry
-from .images.segmentation import Segmentation
-from .inference.progress import Progress
-from .inference.segmenter import segment
-from .labels.label import Code, Label
-from .labels.table import LabelTable
-from .models.model import Model, open_model
-from .models.packing import pack
-from .options import Options
-from .report.report import Report
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import (
+        Cancelled,
+        ClassScaleError,
+        ImageError,
+        LabelTableError,
+        ModelError,
+        OutOfMemoryError,
+        OutputError,
+        OutputExistsError,
+    )
+    from .images.dicom_seg import DicomSeg, UsedModel
+    from .images.geometry import Geometry
+    from .images.segmentation import Segmentation
+    from .inference.progress import Progress
+    from .inference.segmenter import segment
+    from .labels.label import Code, Label
+    from .labels.table import LabelTable
+    from .models.model import Model, open_model
+    from .models.packing import pack
+    from .options import Options
+    from .report.report import Report
 
 __all__ = [
     "Cancelled",
@@ -54,3 +58,40 @@ __all__ = [
     "pack",
     "segment",
 ]
+
+# Where each name is. It is imported when it is first used, because Slicer imports this package while it starts.
+_PLACES = {
+    "Cancelled": "errors",
+    "ClassScaleError": "errors",
+    "Code": "labels.label",
+    "DicomSeg": "images.dicom_seg",
+    "Geometry": "images.geometry",
+    "ImageError": "errors",
+    "Label": "labels.label",
+    "LabelTable": "labels.table",
+    "LabelTableError": "errors",
+    "Model": "models.model",
+    "ModelError": "errors",
+    "Options": "options",
+    "OutOfMemoryError": "errors",
+    "OutputError": "errors",
+    "OutputExistsError": "errors",
+    "Progress": "inference.progress",
+    "Report": "report.report",
+    "Segmentation": "images.segmentation",
+    "UsedModel": "images.dicom_seg",
+    "open_model": "models.model",
+    "pack": "models.packing",
+    "segment": "inference.segmenter",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{_PLACES[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
