@@ -88,7 +88,7 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(name)
     found = globals()[name] = getattr(import_module(f".{_PLACES[name]}", __name__), name)
     return found
 
