@@ -56,10 +56,10 @@ def packages_of(models: Sequence[str | Path], options: Options | None = None) ->
     :param options: of the run; they may name a model that locates, which has requirements too.
     :raises ClassScaleError: if a model does not exist, is not downloaded, or cannot be used.
     """
-    from ClassScaleSegLib.catalog.chosen import chosen_summaries
+    from ClassScaleSegLib.catalog.chosen import choose
     from ClassScaleSegLib.options import Options
 
-    summaries = chosen_summaries(models, options or Options())
+    summaries = choose(models, options or Options()).summaries
     return tuple(dict.fromkeys(package for summary in summaries for package in summary.packages))
 
 

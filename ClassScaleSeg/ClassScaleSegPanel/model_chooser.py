@@ -186,7 +186,7 @@ class ModelChooser:
         :param identifiers: their ids in the catalogue, in their order.
         """
         from ClassScaleSegLib.catalog.chosen import different_names
-        from ClassScaleSegLib.inference.common_classes import common_classes
+        from ClassScaleSegLib.labels.common_classes import common_classes
 
         state = self._state
         added = len(identifiers) > len(state.models) > 0

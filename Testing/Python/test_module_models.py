@@ -144,8 +144,8 @@ def test_the_panel_names_classes_as_the_child_process_does_also_if_two_models_ha
 
 def test_a_class_that_was_told_apart_keeps_its_name_in_each_result_whatever_else_is_found(write_model, tmp_path):
     pytest.importorskip("nnunetv2")
+    from ClassScaleSegLib.catalog.chosen import choose
     from ClassScaleSegLib.scene.results import read_result
-    from ClassScaleSegLib.scene.run import _all_classes as all_classes
 
     labels = {"background": 0, "liver": 1, "spleen": 2}
     models = [write_model(dataset=small_dataset(labels), root=tmp_path / letter) for letter in "ab"]
@@ -155,8 +155,9 @@ def test_a_class_that_was_told_apart_keeps_its_name_in_each_result_whatever_else
         (both, "liver (Dataset007_Small)", "liver (Dataset007_Small)"),
         (replace(both, model=models[0]), "liver", "Liver"),
     ):
-        found = Segmentation(np.ones((2, 2, 2), np.uint16), all_classes(request), grid)
+        table = choose(request.models, request.options).table
+        found = Segmentation(np.ones((2, 2, 2), np.uint16), table, grid)
         assert found.table[1].name == name
         found.write(path, overwrite=True)  # with the one class that was found
-        result, _statistics = read_result(path, None, None, grid, all_classes(request))
+        result, _statistics = read_result(path, None, None, grid, table)
         assert [label.name for label in result.table.foreground] == [shown]

@@ -17,8 +17,8 @@ from ClassScaleSegLib import (
 )
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.inference import several_models as parts
-from ClassScaleSegLib.inference.common_classes import common_classes
 from ClassScaleSegLib.inference.several_models import Source, segment_parts
+from ClassScaleSegLib.labels.common_classes import common_classes
 from ClassScaleSegLib.labels.label import segment_color
 from ClassScaleSegLib.resources import resource
 from conftest import small_dataset, small_plans

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ModelError
+from ..labels.common_classes import common_classes
+from ..labels.table import LabelTable
 from ..models.summary import ModelSummary, summarize
 from ..options import WHOLE_IMAGE, Options
 from .catalog import Catalog, entry_named, resolve_model
@@ -75,37 +77,58 @@ def chosen_models(
     return tuple(model._replace(looks=model.looks and united[model.looks.locate_with]) for model in found)
 
 
-def chosen_summaries(
-    models: Sequence[str | Path], options: Options, catalog: Catalog | None = None
-) -> tuple[ModelSummary, ...]:
-    """Return what all models of a segmentation are, the ones that locate last.
+@dataclass(frozen=True)
+class Choice:
+    """The models of one segmentation, with what the catalogue says of them.
 
-    :param options: before they are completed.
-    :raises ClassScaleError: as :func:`chosen_models` and :func:`~.defaults.completed`.
+    :ivar models: with their parts.
+    :ivar coarse: what the models are that locate the classes of these.
+    :ivar options: completed.
+    :ivar given: models and options as they were given.
     """
-    options = completed(models, options, catalog)
-    chosen = chosen_models(models, options, catalog)
-    coarse = {model.looks.locate_with: None for model in chosen if model.looks is not None}
-    if options.locate_with not in (None, WHOLE_IMAGE):
-        coarse = dict.fromkeys(map(str, resolve_model(str(options.locate_with), catalog)))
-    found = [summary for model in chosen for summary in model.summaries]
-    return (*found, *(summarize(str(path)) for path in coarse))
+
+    models: tuple[ChosenModel, ...]
+    coarse: tuple[ModelSummary, ...]
+    options: Options
+    given: tuple[tuple[str | Path, ...], Options]
+
+    @property
+    def summaries(self) -> tuple[ModelSummary, ...]:
+        """What all models are, the ones that locate last."""
+        return (*(summary for model in self.models for summary in model.summaries), *self.coarse)
+
+    @property
+    def table(self) -> LabelTable:
+        """All classes of the models, wanted or not."""
+        parts = [(model.name, summary.table) for model in self.models for summary in model.summaries]
+        if len(parts) == 1:
+            return parts[0][1]
+        return common_classes([table for _name, table in parts], [name for name, _table in parts]).table
+
+    @property
+    def as_files(self) -> tuple[tuple[str | Path, ...], tuple[str, ...], Options]:
+        """Paths, the name of the model of each, and the options, so that another process need not look them up.
+
+        If the catalogue says different things of several models, they are as they were given, without names.
+        """
+        if any(model.looks or set(model.configurations) != {self.options.configuration} for model in self.models):
+            models, options = self.given
+            return models, (), options
+        parts = [(path, model.name) for model in self.models for path in model.paths]
+        return tuple(path for path, _name in parts), tuple(name for _path, name in parts), self.options
 
 
-def as_files(models: Sequence[str | Path], options: Options) -> tuple[tuple[str | Path, ...], tuple[str, ...], Options]:
-    """Return the models of a segmentation as paths, with their names, so that another process need not look them up.
+def choose(models: Sequence[str | Path], options: Options) -> Choice:
+    """Find the models of one segmentation, and complete its options.
 
-    :param options: before they are completed.
-    :returns: paths, the name of the model of each, and the completed options; if the catalogue says different things of
-        several models, all as it was, without names.
     :raises ClassScaleError: as :func:`chosen_models` and :func:`~.defaults.completed`.
     """
     whole = completed(models, options)
     chosen = chosen_models(models, whole)
-    if any(model.looks or set(model.configurations) != {whole.configuration} for model in chosen):
-        return tuple(models), (), options
-    parts = [(path, model.name) for model in chosen for path in model.paths]
-    return tuple(path for path, _name in parts), tuple(name for _path, name in parts), whole
+    coarse = {model.looks.locate_with: None for model in chosen if model.looks is not None}
+    if whole.locate_with not in (None, WHOLE_IMAGE):
+        coarse = dict.fromkeys(map(str, resolve_model(str(whole.locate_with))))
+    return Choice(chosen, tuple(summarize(str(path)) for path in coarse), whole, (tuple(models), options))
 
 
 def different_names(names: Iterable[str]) -> list[str]:

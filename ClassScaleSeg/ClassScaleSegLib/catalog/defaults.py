@@ -55,15 +55,6 @@ def configuration_of(entries: Iterable[Entry | None]) -> str | None:
     return chosen.pop() if len(chosen) == 1 else None
 
 
-def coarse_model(entry: Entry, catalog: Catalog) -> Entry:
-    """Return the model that an entry is located with, which is on this machine.
-
-    :raises CatalogError: if it is not; the message says how to get it, and how to do without.
-    """
-    assert entry.locate_with is not None
-    return _coarse(entry.name, entry.locate_with, catalog)
-
-
 def _coarse(name: str, need: LocateWith, catalog: Catalog) -> Entry:
     coarse = catalog.find(need.model)
     if not catalog.is_installed(coarse):

@@ -14,10 +14,10 @@ from ..errors import ModelError
 from ..images.dicom_seg import UsedModel
 from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
-from ..inference.common_classes import common_classes
 from ..inference.locating import open_locating, refuse_other_channels
 from ..inference.segmenter import segment_with
 from ..inference.several_models import Source, common_channels, segment_parts
+from ..labels.common_classes import common_classes
 from ..labels.table import LabelTable
 from ..models.advice import advise, advise_on_modality
 from ..models.identity import model_sha256

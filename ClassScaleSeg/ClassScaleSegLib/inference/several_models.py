@@ -17,12 +17,12 @@ from ..images.cleanup import check_cleanup
 from ..images.geometry import Box, Geometry
 from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
+from ..labels.common_classes import common_classes
 from ..labels.label import MAX_VALUE
 from ..labels.table import LabelTable
 from ..models.model import open_model
 from ..models.summary import ModelSummary, summarize  # reads no weights, so a part without a wanted class costs nothing
 from ..options import Options
-from .common_classes import common_classes
 from .locating import NOWHERE, locate, open_locating, refuse_other_channels
 from .progress import CancelToken, Monitor, PartsProgress, Progress
 from .segmenter import cleaned, segment_with

@@ -1,9 +1,8 @@
 """Let a segmentation node with hundreds of segments go at once when it is removed or the scene is closed.
 
 When Slicer destroys a segmentation, it removes one segment after the other, and gives each first a copy of the image
-that it shares with the rest: 6.5 s for 1000 segments at 128^3, and more the larger the image. If segments hold no
-image, there is nothing to copy. Their images are therefore freed when the node is destroyed, unless something else
-still holds the segmentation; that takes 0.05 s.
+that it shares with the rest. If segments hold no image, there is nothing to copy. Their images are therefore freed when
+the node is destroyed, unless something else still holds the segmentation.
 """
 
 from __future__ import annotations

@@ -17,12 +17,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog.chosen import as_files, chosen_models, chosen_summaries
-from ..catalog.defaults import completed
+from ..catalog.chosen import Choice, choose
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
 from ..files import unwritable
 from ..images.dicom_seg import UsedModel
-from ..inference.common_classes import common_classes
 from ..labels.table import LabelTable
 from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
@@ -156,8 +154,8 @@ class SceneRun:
         request = self.request
         for volume in request.volumes or (None,):
             check_volume(volume)
-        summaries = chosen_summaries(request.models, request.options)
-        channels = summaries[0].channels
+        choice = choose(request.models, request.options)
+        channels = choice.summaries[0].channels
         if len(request.volumes) != channels:
             raise ImageError(
                 f"The model needs {channels} volume(s), one per channel, and {len(request.volumes)} are given."
@@ -165,11 +163,11 @@ class SceneRun:
         self._refuse_existing_segments()
         refuse_overwriting(request.volumes, request.confidence)
         self._name = request.volumes[0].GetName()
-        self._models = tuple(UsedModel(summary.name, summary.licence) for summary in summaries)
-        self._known = _all_classes(request) if request.standard_names else None
+        self._models = tuple(UsedModel(summary.name, summary.licence) for summary in choice.summaries)
+        self._known = choice.table if request.standard_names else None
         self._process = process = SegmentationProcess()
         try:
-            process.job = self._job(process.work_folder)
+            process.job = self._job(choice, process.work_folder)
             process.start()
         except BaseException as error:
             self._close()
@@ -190,7 +188,7 @@ class SceneRun:
                 "Confidence is computed for a single volume, not for a sequence. Select no confidence volume."
             )
 
-    def _job(self, folder: Path) -> Job:
+    def _job(self, choice: Choice, folder: Path) -> Job:
         """Write the images into ``folder``, and return the job that segments them."""
         request = self.request
         images = folder / "images"
@@ -204,7 +202,7 @@ class SceneRun:
         else:
             paths, output = self._write_images(images, "image"), folder / "result.seg.nrrd"
         confidence = folder / "confidence.nrrd" if request.confidence is not None else None
-        models, names, options = as_files(request.models, request.options)
+        models, names, options = choice.as_files
         return Job(paths, models, output, confidence, options=options, model_names=names)
 
     def _write_images(self, folder: Path, name: str) -> tuple[Path, ...]:
@@ -372,15 +370,6 @@ class SceneRun:
             self._process.close()
         if self in self._running:
             self._running.remove(self)
-
-
-def _all_classes(request: Request) -> LabelTable:
-    """Return all classes of the models of a request, wanted or not, as the child process names them."""
-    models = chosen_models(request.models, completed(request.models, request.options))
-    parts = [(model.name, summary.table) for model in models for summary in model.summaries]
-    if len(parts) == 1:
-        return parts[0][1]
-    return common_classes([table for _name, table in parts], [name for name, _table in parts]).table
 
 
 def _is_in_scene(node: vtkMRMLNode | None) -> bool:

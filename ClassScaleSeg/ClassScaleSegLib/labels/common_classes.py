@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..labels.label import Label, segment_color, segment_id
-from ..labels.standard_names import standard_name
-from ..labels.table import LabelTable, name_words
 from ..resources import resource
+from .label import Label, segment_color, segment_id
+from .standard_names import standard_name
+from .table import LabelTable, name_words
 
 
 @dataclass(frozen=True)
