@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def _summary(facts: Any, model: str) -> ModelSummary:
     patch = _entry(facts, "patch", lambda it: _are_whole(it, axes, axes, 1, MAX_PATCH_VOXELS))
     if math.prod(patch) > MAX_PATCH_VOXELS:
         raise ModelError(f"has a 'patch' of more than {MAX_PATCH_VOXELS} voxels: {short(patch)}.")
-    counts = {name: _entry(facts, name, lambda it, most=most: _is_whole(it, 1, most)) for name, most in _COUNTS.items()}
+    counts = {name: _entry(facts, name, partial(_is_whole, least=1, most=most)) for name, most in _COUNTS.items()}
     entries = {ENTRY: facts.get("preprocessing"), "patch_size": patch}
     try:
         preprocessing = read_preprocessing(entries, len(channels))
@@ -192,7 +193,9 @@ def _table(rows: Any, values: tuple[int, ...]) -> LabelTable:
 def _label(row: Any) -> Label:
     if not isinstance(row, dict):
         raise ModelError(f"has a label that is no JSON object: {short(row)}.")
-    codes, color, group = row.get("codes", {}), row.get("color"), row.get("group")
+    codes: Any = row.get("codes", {})
+    color: Any = row.get("color")
+    group = row.get("group")
     fine = (
         _is_whole(row.get("value"), 0, MAX_VALUE)
         and is_text(row.get("id"))
