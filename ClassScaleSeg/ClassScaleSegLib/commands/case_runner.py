@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -89,6 +90,7 @@ class CaseRunner:
         warned: set[str] = set()
 
         def accept(geometry: Geometry) -> None:
+            _refuse_size(case, geometry, self._job.most_voxels)
             results.accept(geometry)
             for warning in self._models.advice(geometry, modality_of(case.files[0])):
                 if warning not in warned:  # each model of several reads the image
@@ -120,6 +122,16 @@ class CaseRunner:
         facts["seconds"] = round(time.monotonic() - begin, 2)
         reporter.result(**facts)
         return facts
+
+
+def _refuse_size(case: Case, geometry: Geometry, most: int | None) -> None:
+    """Refuse an image with more voxels than the job allows."""
+    count = math.prod(geometry.size)
+    if most is not None and count > most:
+        raise ImageError(
+            f"{case.files[0]} has {count / 2**20:.1f} million voxels; at most {most / 2**20:g} are allowed here. Crop "
+            "it first, or segment it elsewhere."
+        )
 
 
 def _refuse_name(case: Case) -> None:

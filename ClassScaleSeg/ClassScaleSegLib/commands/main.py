@@ -30,6 +30,7 @@ from .models import add_models_options, models_command
 from .options import add_command, add_options
 from .reporting import JsonReporter, Reporter, TerminalReporter
 from .segment import add_segment_options, segment_command
+from .serve import add_serve_options, serve_command
 
 __all__ = ["ExitCode", "exit_code", "main"]
 
@@ -166,6 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--title", help="title of the page (default: the name of the case, or the number of cases)")
 
     add_dicom_options(command("dicom", dicom_command))
+
+    add_serve_options(command("serve", serve_command))
 
     demo = command("demo", demo_command)
     text = "sample to segment: toy (default), toy-1000 or head"

@@ -33,6 +33,7 @@ class Job:
     :ivar report: folder of the report, if wanted.
     :ivar model_names: of the models, by which classes of the same name are told apart; by default those of the
         catalogue, or the models' own.
+    :ivar most_voxels: a larger image is refused.
 
     >>> print(Job(("ct.nrrd",), "toy-120", "ct.seg.nrrd", options=Options(device="cpu", classes="cell 7")))
     segment ct.nrrd with toy-120 into ct.seg.nrrd (device='cpu', classes=('cell 7',))
@@ -48,6 +49,7 @@ class Job:
     more_statistics: tuple[str | Path, ...] = ()
     report: str | Path | None = None
     model_names: tuple[str, ...] = ()
+    most_voxels: int | None = None
 
     @property
     def models(self) -> tuple[str | Path, ...]:
@@ -69,6 +71,7 @@ class Job:
             "options": {**asdict(self.options), "locate_with": coarse},
             **{name: [os.path.abspath(file) for file in getattr(self, name)] for name in _MORE_FILES},
             "model_names": list(self.model_names),
+            "most_voxels": self.most_voxels,
         }
 
     def write(self, path: Path) -> None:
@@ -119,6 +122,8 @@ def job_of(facts: Any) -> Job:
     for name in _FILES:
         if not isinstance(facts.get(name), str if name == "output" else (str, NoneType)):
             raise ClassScaleError(f"{name} must be the path of a file{' or folder' * (name == 'report')}.")
+    if type(facts.get("most_voxels")) not in (int, NoneType):
+        raise ClassScaleError("most_voxels must be a whole number.")
     lists = {name: tuple(facts[name]) for name in ("images", "model")}
     lists |= {name: tuple(texts) for name, texts in more.items()}
     return Job(**{**facts, **lists, "options": Options(**options)})

@@ -1,0 +1,348 @@
+"""The routes of the server, version 1. What blocks runs in threads, so that the server always answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Header, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+
+from ..errors import ClassScaleError
+from ..version import VERSION
+from .converting import Converter, chosen_type
+from .jobs import Jobs, Wish
+from .limits import PART_BYTES, STREAM_SECONDS, STREAMS
+from .offers import Offers
+from .problems import Problem, unknown
+from .schemas import Error, Health, Id, JobFacts, ModelFacts, Models, NewJob, NewUpload, UploadFacts
+from .uploads import Upload, Uploads
+from .wishes import checked_wish
+
+API = 1
+_BLOCK = 4 << 20  # bytes that are written at once
+_SECONDS_FOR_BYTES = 60.0  # without which a part is given up
+_SECONDS_BETWEEN = 0.2  # looks at a job, for its events
+_SECONDS_ALIVE = 10.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes work with.
+
+    :ivar devices: name, what it is, and bytes of memory of each.
+    """
+
+    offers: Offers
+    uploads: Uploads
+    jobs: Jobs
+    converter: Converter
+    devices: tuple[dict[str, Any], ...]
+
+
+class AsciiJson(Response):
+    """JSON in ASCII, so that any text can be sent, also one that is not UTF-8."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode("ascii")
+
+
+def make_app(parts: Parts) -> FastAPI:
+    """Make the application, without what guards it."""
+    app = FastAPI(
+        title="ClassScaleSeg",
+        version=VERSION,
+        description="Segments 3D medical images into hundreds of named structures.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # their pages would fetch scripts from elsewhere
+        redoc_url=None,
+        default_response_class=AsciiJson,
+    )
+    instance = secrets.token_hex(8)
+
+    @app.get("/v1/health", response_model=Health)
+    async def health(request: Request) -> AsciiJson:
+        """Tell what the server is, and how busy. No token is needed."""
+        facts = {"service": "ClassScaleSeg", "api": API, "version": VERSION, "instance": instance}
+        more = {"token": request.scope["token"], "devices": parts.devices, "queue": parts.jobs.counts()}
+        return AsciiJson({**facts, **more})
+
+    _model_routes(app, parts)
+    _upload_routes(app, parts)
+    _job_routes(app, parts)
+    _result_routes(app, parts)
+    _errors(app)
+    return app
+
+
+def _model_routes(app: FastAPI, parts: Parts) -> None:
+    @app.get("/v1/models", response_model=Models, responses=_problems(401, 422))
+    async def models(brief: bool = False) -> Response:
+        """List the models, with all their classes unless brief."""
+        return Response(parts.offers.brief_json if brief else parts.offers.json, media_type="application/json")
+
+    @app.get("/v1/models/{name}", response_model=ModelFacts, responses=_problems(401, 404))
+    async def model(name: str) -> AsciiJson:
+        """Describe a model."""
+        if name not in parts.offers.all:
+            raise Problem(404, "model_unknown", f"This server has no model {name[:100]!a}.")
+        return AsciiJson(parts.offers.all[name].facts)
+
+
+def _upload_routes(app: FastAPI, parts: Parts) -> None:
+    uploads = parts.uploads
+
+    @app.post("/v1/uploads", status_code=201, response_model=UploadFacts, responses=_uploaded(409, 413, 415, 429, 507))
+    async def begin(new: NewUpload, request: Request) -> AsciiJson:
+        """Announce an image, which is then sent in parts."""
+        upload, fresh = uploads.begin(request.scope["owner"], new.key, new.kind, new.size, new.sha256)
+        return AsciiJson(upload.facts, 201 if fresh else 200)
+
+    @app.get("/v1/uploads/{upload_id}", response_model=UploadFacts, responses=_problems(401, 404, 422))
+    async def how_far(upload_id: Id, request: Request) -> AsciiJson:
+        """Tell how much of an image has arrived."""
+        return AsciiJson(uploads.find(request.scope["owner"], upload_id).facts)
+
+    @app.patch(
+        "/v1/uploads/{upload_id}",
+        response_model=UploadFacts,
+        responses=_problems(400, 401, 404, 408, 409, 413, 422, 507),
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        },
+    )
+    async def part(upload_id: Id, request: Request, upload_offset: int = Header(ge=0, le=1 << 50)) -> AsciiJson:
+        """Send a part of an image. What arrives before a connection breaks is kept."""
+        upload = uploads.claim(request.scope["owner"], upload_id, upload_offset)
+        try:
+            await _receive(uploads, upload, request)
+        finally:
+            await asyncio.shield(run_in_threadpool(uploads.release, upload))
+        return AsciiJson(upload.facts)
+
+    @app.delete("/v1/uploads/{upload_id}", status_code=204, responses=_problems(401, 404, 409, 422))
+    async def remove(upload_id: Id, request: Request) -> Response:
+        """Remove an image."""
+        uploads.remove(request.scope["owner"], upload_id)
+        return Response(status_code=204)
+
+
+def _job_routes(app: FastAPI, parts: Parts) -> None:
+    jobs = parts.jobs
+
+    @app.post("/v1/jobs", status_code=201, response_model=JobFacts, responses=_uploaded(404, 409, 429, 503))
+    async def add(new: NewJob, request: Request) -> AsciiJson:
+        """Have images segmented."""
+        owner = request.scope["owner"]
+        wish = checked_wish(
+            Wish(owner, **{**new.model_dump(), "images": tuple(new.images), "models": tuple(new.models)}), parts.offers
+        )
+        job, fresh = jobs.add(wish)
+        return AsciiJson(jobs.facts(owner, job.id), 201 if fresh else 200)
+
+    @app.get("/v1/jobs/{job_id}", response_model=JobFacts, responses=_problems(401, 404, 422))
+    async def how_far(job_id: Id, request: Request) -> AsciiJson:
+        """Tell how far a job is."""
+        return AsciiJson(jobs.facts(request.scope["owner"], job_id))
+
+    @app.get(
+        "/v1/jobs/{job_id}/events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}}, **_problems(401, 404, 422, 429)},
+    )
+    async def events(job_id: Id, request: Request, last_event_id: str = Header("0", pattern=r"^\d{1,15}$")) -> Response:
+        """Tell what happens to a job, as server-sent events."""
+        owner = request.scope["owner"]
+        job = jobs.find(owner, job_id)
+        if job.streams >= STREAMS:
+            raise Problem(429, "too_many", f"{STREAMS} connections follow this job already. Close one of them.")
+
+        async def lines() -> AsyncIterator[str]:
+            job.streams += 1
+            try:
+                async for line in _events(jobs, owner, job_id, int(last_event_id)):
+                    yield line
+            finally:
+                job.streams -= 1
+
+        return StreamingResponse(lines(), media_type="text/event-stream")
+
+    @app.get("/v1/jobs/{job_id}/log", response_class=PlainTextResponse, responses=_problems(401, 404, 422))
+    async def log(job_id: Id, request: Request) -> PlainTextResponse:
+        """Return what a job that has ended has printed."""
+        text = jobs.find(request.scope["owner"], job_id).log
+        return PlainTextResponse(text.encode("utf-8", "replace"))
+
+    @app.delete("/v1/jobs/{job_id}", status_code=204, responses=_problems(401, 404, 422))
+    async def remove(job_id: Id, request: Request) -> Response:
+        """Cancel a job, and remove all that it has made."""
+        await run_in_threadpool(jobs.remove, request.scope["owner"], job_id)
+        return Response(status_code=204)
+
+
+def _result_routes(app: FastAPI, parts: Parts) -> None:
+    jobs = parts.jobs
+
+    def send(request: Request, job_id: str, what: str, kind: str, path: Path | None = None) -> FileResponse:
+        file = path or jobs.file(request.scope["owner"], job_id, what)
+        facts = (jobs.find(request.scope["owner"], job_id).result or {}).get("files", {}).get(what, {})
+        headers = {} if path is not None else {"Repr-Digest": f"sha-256=:{_base64(facts['sha256'])}:"}
+        whole = "range" not in request.headers or request.headers["range"].endswith("-")
+        done = BackgroundTask(jobs.sent, job_id) if whole and what == "segmentation" else None
+        return FileResponse(file, media_type=kind, headers=headers, background=done)
+
+    @app.get(
+        "/v1/jobs/{job_id}/result",
+        response_class=FileResponse,
+        responses={
+            200: {"content": dict.fromkeys(("application/x-nrrd", "application/x-nifti", "text/csv"), {})},
+            206: {"description": "Partial Content"},
+            **_problems(400, 401, 404, 406, 409, 416, 422),
+        },
+    )
+    async def result(job_id: Id, request: Request, accept: str = Header("*/*", max_length=1000)) -> Response:
+        """Return the segmentation: .seg.nrrd unless another type is asked for."""
+        kind = chosen_type(accept)
+        if kind == "application/x-nrrd":
+            return send(request, job_id, "segmentation", kind)
+        file = jobs.file(request.scope["owner"], job_id, "segmentation")
+        path = await run_in_threadpool(parts.converter.convert, file, kind)
+        return send(request, job_id, "segmentation", kind, path)
+
+    for what, kind in (("confidence", "application/x-nrrd"), ("statistics", "text/csv")):
+        _add_file_route(app, what, kind, send)
+
+
+def _add_file_route(app: FastAPI, what: str, kind: str, send: Any) -> None:
+    async def file(job_id: Id, request: Request) -> Response:
+        return send(request, job_id, what, kind)
+
+    app.add_api_route(
+        f"/v1/jobs/{{job_id}}/{what}",
+        file,
+        name=what,
+        description=f"Return the {what}, if it was asked for.",
+        response_class=FileResponse,
+        responses={
+            200: {"content": {kind: {}}},
+            206: {"description": "Partial Content"},
+            **_problems(400, 401, 404, 409, 416, 422),
+        },
+    )
+
+
+async def _receive(uploads: Uploads, upload: Upload, request: Request) -> None:
+    """Write the body of a request to an upload, some megabytes at a time.
+
+    :raises Problem: if it is too long, does not come, or cannot be written.
+    """
+    blocks: list[bytes] = []
+    held = count = 0
+    stream = request.stream().__aiter__()
+    try:
+        while True:
+            try:
+                chunk = await asyncio.wait_for(anext(stream), _SECONDS_FOR_BYTES)
+            except (StopAsyncIteration, ClientDisconnect):
+                break
+            except (TimeoutError, asyncio.TimeoutError):  # two kinds before Python 3.11
+                raise Problem(
+                    408, "too_slow", f"Nothing was sent for {_SECONDS_FOR_BYTES:.0f} s. Go on later."
+                ) from None
+            count += len(chunk)
+            if count > PART_BYTES:
+                raise Problem(413, "too_large", f"A part may have {PART_BYTES} bytes at most. Send smaller ones.")
+            blocks.append(chunk)
+            held += len(chunk)
+            if held >= _BLOCK:
+                await run_in_threadpool(uploads.write, upload, blocks)
+                blocks, held = [], 0
+    finally:
+        if blocks and not upload.removed:
+            await asyncio.shield(run_in_threadpool(uploads.write, upload, blocks))
+
+
+async def _events(jobs: Jobs, owner: str, name: str, after: int) -> AsyncIterator[str]:
+    """Yield the events of a job, until it has ended or was removed."""
+    loop = asyncio.get_running_loop()
+    until, told = loop.time() + STREAM_SECONDS, loop.time()
+    yield ": alive\n\n"
+    while loop.time() < until:
+        try:
+            news = jobs.news(owner, name, after)
+        except Problem:
+            return
+        for number, kind, facts in news:
+            after, told = number, loop.time()
+            yield f"id: {number}\nevent: {kind}\ndata: {json.dumps(facts)}\n\n"
+            if kind == "end":
+                return
+        if loop.time() - told > _SECONDS_ALIVE:
+            told = loop.time()
+            yield ": alive\n\n"
+        await asyncio.sleep(_SECONDS_BETWEEN)
+
+
+def _errors(app: FastAPI) -> None:
+    """Answer every error by JSON with a sentence."""
+
+    def answer(problem: Problem) -> AsciiJson:
+        return AsciiJson(problem.answer, problem.status, problem.headers)
+
+    @app.exception_handler(Problem)
+    async def known(request: Request, problem: Problem) -> AsciiJson:
+        return answer(problem)
+
+    @app.exception_handler(ClassScaleError)
+    async def refused(request: Request, error: ClassScaleError) -> AsciiJson:
+        return answer(Problem(422, "invalid", str(error)))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> AsciiJson:
+        first = error.errors()[0]
+        where = ".".join(str(place) for place in first["loc"] if place != "body")
+        malformed = first["type"] == "json_invalid"
+        said = f"{where or 'The body'}: {first['msg']}."[:500]
+        return answer(Problem(400, "malformed", said) if malformed else Problem(422, "invalid", said))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> AsciiJson:
+        codes = {404: "unknown", 405: "method", 400: "malformed"}
+        problem = Problem(error.status_code, codes.get(error.status_code, "refused"), f"{error.detail}.")
+        return AsciiJson(problem.answer, problem.status, {**problem.headers, **(error.headers or {})})
+
+    @app.exception_handler(RuntimeError)
+    async def vanished(request: Request, error: RuntimeError) -> AsciiJson:
+        if "does not exist" not in str(error):  # of a file that was removed while it was asked for
+            raise error
+        return answer(unknown("job"))
+
+
+def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the errors of a route."""
+    return {code: {"model": Error} for code in codes}
+
+
+def _uploaded(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the errors of a route with a body in JSON that may be sent twice."""
+    return {200: {"description": "It is here already"}, **_problems(400, 401, 413, 422, *codes)}
+
+
+def _base64(digest: str) -> str:
+    return b64encode(bytes.fromhex(digest)).decode("ascii")

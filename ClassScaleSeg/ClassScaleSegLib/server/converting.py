@@ -1,0 +1,64 @@
+"""Other formats of a result, made when a client asks for one."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from ..images.segmentation import Segmentation
+from .problems import Problem, unknown
+
+TYPES = {"application/x-nrrd": "", "application/x-nifti": "converted.nii.gz", "text/csv": "labels.csv"}
+_ALIASES = {"*/*": "application/x-nrrd", "application/*": "application/x-nrrd", "text/*": "text/csv"}
+
+
+def chosen_type(accept: str) -> str:
+    """Return the type of a result that a client likes best.
+
+    :param accept: the header of the request.
+    :raises Problem: if it likes none.
+
+    >>> chosen_type("text/html, application/x-nifti;q=0.5, */*;q=0.1"), chosen_type("*/*")
+    ('application/x-nifti', 'application/x-nrrd')
+    """
+    wishes = []
+    for number, wish in enumerate(accept.split(",")):
+        kind, *parameters = (text.strip().lower() for text in wish.split(";"))
+        kind, quality = _ALIASES.get(kind, kind), 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                quality = float(value) if value.strip().replace(".", "", 1).isdecimal() else 0.0
+        if kind in TYPES and quality > 0:
+            wishes.append((-quality, number, kind))
+    if not wishes:
+        raise Problem(406, "not_acceptable", f"A result can be had as {', '.join(TYPES)}.")
+    return min(wishes)[2]
+
+
+class Converter:
+    """Converts results, one at a time, as each takes memory."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def convert(self, file: Path, kind: str) -> Path:
+        """Return the file of a result in another format. It lies beside the result, and is removed with it.
+
+        :raises Problem: if the format cannot hold it, or the result was removed meanwhile.
+        """
+        path = file.with_name(TYPES[kind])
+        with self._lock:
+            if path.exists():
+                return path
+            if not file.exists():
+                raise unknown("job")
+            result = Segmentation.from_image(file)
+            if kind == "text/csv":
+                path.write_text(result.table.to_csv(), encoding="utf-8", newline="")
+                return path
+            if result.more_layers:
+                said = "The classes overlap, and NIfTI holds one class in each voxel. Ask for application/x-nrrd."
+                raise Problem(406, "not_acceptable", said)
+            result.write(path, overwrite=True)
+            return path

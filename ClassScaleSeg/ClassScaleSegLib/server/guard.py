@@ -1,0 +1,123 @@
+"""Who may come in: a layer around the application that sees each request before its body is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from ..errors import ClassScaleError
+from ..version import VERSION
+from .limits import JSON_BYTES
+from .problems import Problem
+from .tokens import Tokens
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+NOBODY = "local"  # owner of what comes without a token
+HEALTH = "/v1/health"
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_PROXY = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+
+
+class Guard:
+    """Lets requests with a valid token through, and notes its owner in the scope as ``owner``.
+
+    :param needs_token: if not, the server is bound to loopback, and everybody on this machine may come in. Then pages
+        of a browser are kept out by ``Host`` and ``Origin``, and the world by the headers that proxies add.
+    """
+
+    def __init__(self, app: Any, tokens: Tokens, needs_token: bool) -> None:
+        self._app, self._tokens, self._needs_token = app, tokens, needs_token
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+
+        begun = False
+
+        async def send_named(message: dict[str, Any]) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                version = (b"classscaleseg-version", VERSION.encode())
+                message = {
+                    **message,
+                    "headers": [*message.get("headers", ()), version, (b"cache-control", b"no-store")],
+                }
+            await send(message)
+
+        try:
+            headers = dict(scope["headers"])
+            scope["owner"], scope["token"] = self._owner(headers)
+            if scope["owner"] is None and scope["path"] != HEALTH:
+                raise _refused(scope["token"])
+            if scope["method"] != "PATCH":
+                receive = _limited(receive, headers)
+            await self._app(scope, receive, send_named)
+        except Problem as problem:
+            if not begun:
+                await _answer(problem, send_named)
+
+    def _owner(self, headers: dict[bytes, bytes]) -> tuple[str | None, str]:
+        """Return the owner of a request, ``None`` if nobody may come in by it, and what its token is."""
+        if not self._needs_token:
+            _refuse_outsiders(headers)
+            return NOBODY, "not needed"
+        kind, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if kind.lower() != "bearer" or not secret.strip():
+            return None, "missing"
+        try:
+            owner = self._tokens.owner(secret.strip()[:500])
+        except ClassScaleError as error:
+            raise Problem(503, "stopping", "The server cannot read its tokens. Tell the person who runs it.") from error
+        return owner, "wrong" if owner is None else "accepted"
+
+
+def _refuse_outsiders(headers: dict[bytes, bytes]) -> None:
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if name not in _LOOPBACK or b"origin" in headers:
+        said = f"This server is for programs on its own machine, which call it localhost, not {host[:100]!a}."
+        raise Problem(403, "forbidden", said)
+    if any(header in headers for header in _PROXY):
+        said = "The request came through a proxy, and this server knows no tokens. Start it with --require-token."
+        raise Problem(403, "forbidden", said)
+
+
+def _refused(token: str) -> Problem:
+    if token == "missing":
+        said = "A token is needed. The person who runs the server makes one: classscaleseg serve token NAME."
+        return Problem(401, "token_missing", said)
+    return Problem(401, "token_wrong", "The token is not valid, or no longer. Ask the person who runs the server.")
+
+
+def _limited(receive: Receive, headers: dict[bytes, bytes]) -> Receive:
+    """Return what refuses a body that is longer than any request needs."""
+    said = f"The body of this request may have {JSON_BYTES} bytes at most."
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and int(length[:20]) > JSON_BYTES:
+        raise Problem(413, "too_large", said)
+    count = 0
+
+    async def limited() -> dict[str, Any]:
+        nonlocal count
+        message = await receive()
+        count += len(message.get("body", b""))
+        if count > JSON_BYTES:
+            raise HTTPException(413, said)  # FastAPI would make another exception a fault of the JSON
+        return message
+
+    return limited
+
+
+async def _answer(problem: Problem, send: Send) -> None:
+    body = json.dumps(problem.answer).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **problem.headers}
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,381 @@
+"""The jobs of the server: what was asked for, how far each is, and what came out."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ClassScaleError
+from ..files import replacing
+from ..process.job import Event
+from .limits import FETCHED_SECONDS, MESSAGES, Limits
+from .problems import Problem, unknown
+from .queue import FairQueue
+from .uploads import Upload, Uploads
+
+RECORD = "record.json"
+FILES = {"segmentation": "result.seg.nrrd", "confidence": "confidence.nrrd", "statistics": "statistics.csv"}
+WAITING, RUNNING, FINISHED, FAILED, CANCELLED = "waiting", "running", "finished", "failed", "cancelled"
+_PROGRESS = ("stage", "done", "total", "remaining", "part", "parts")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a client asks for.
+
+    :ivar owner: name of the token.
+    :ivar key: chosen by the client, so that it can ask again if it got no answer.
+    :ivar images: ids of uploads, one per channel.
+    :ivar models: ids of models that the server offers.
+    :ivar options: fields of :class:`~ClassScaleSegLib.options.Options`.
+    :ivar confidence: also compute the confidence.
+    :ivar statistics: also measure the structures.
+    :ivar keep_images: do not remove the images when the job has ended.
+    """
+
+    owner: str
+    key: str
+    images: tuple[str, ...]
+    models: tuple[str, ...]
+    options: dict[str, Any]
+    confidence: bool = False
+    statistics: bool = False
+    keep_images: bool = False
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Names of the files that it becomes, by what they hold."""
+        wanted = {"segmentation": True, "confidence": self.confidence, "statistics": self.statistics}
+        return {what: name for what, name in FILES.items() if wanted[what]}
+
+
+@dataclass
+class ServerJob:
+    """A job. Members change under the lock of :class:`Jobs` alone.
+
+    :ivar id: 32 hexadecimal digits.
+    :ivar paths: of the images, in their order.
+    :ivar state: "waiting", "running", "finished", "failed" or "cancelled".
+    :ivar progress: stage, done, total, remaining, part, parts.
+    :ivar error: a sentence, if it has failed.
+    :ivar code: an :class:`~ClassScaleSegLib.process.exit_codes.ExitCode`, if it has failed.
+    :ivar result: ``structures``, ``seconds`` and ``files``, once it is finished.
+    :ivar stop: asks the thread that runs it to end it.
+    :ivar changes: grows with everything that happens; the id of an event.
+    :ivar messages: the last ones, each with its id.
+    :ivar ended: when it ended, by the clock that never jumps.
+    :ivar fetched: when its result was sent completely.
+    :ivar streams: clients that read its events now.
+    """
+
+    id: str
+    wish: Wish
+    paths: tuple[Path, ...] = ()
+    state: str = WAITING
+    progress: dict[str, Any] = field(default_factory=lambda: {"stage": "queue", "done": 0, "total": 1})
+    error: str | None = None
+    code: int | None = None
+    result: dict[str, Any] | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    changes: int = 0
+    messages: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=MESSAGES))
+    log: str = ""
+    ended: float | None = None
+    fetched: float | None = None
+    streams: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self.state not in (WAITING, RUNNING)
+
+
+class Jobs:
+    """All jobs, and the queue of those that wait.
+
+    Its methods are called from many threads. None of them runs a job.
+
+    :param unfinished: folder in which each running job has a folder of its own.
+    :param results: folder to which that of a finished job is moved, so that a result is there completely or not at all.
+    """
+
+    def __init__(self, unfinished: Path, results: Path, uploads: Uploads, limits: Limits) -> None:
+        self._unfinished, self._results, self._uploads, self._limits = unfinished, results, uploads, limits
+        self._all: dict[str, ServerJob] = {}
+        self._queue = FairQueue()
+        self._changed = threading.Condition(threading.RLock())
+        self._closed = False
+
+    # For clients. Each raises a `Problem` with the status 404 if this token has no job of this id.
+
+    def add(self, wish: Wish) -> tuple[ServerJob, bool]:
+        """Add a job to the queue.
+
+        :returns: the job, and whether it is new; it is not if the client has sent it before.
+        :raises Problem: if its key is taken, an image is missing, or this token has too many jobs.
+        """
+        with self._changed:
+            before = next(
+                (job for job in self._all.values() if (job.wish.owner, job.wish.key) == (wish.owner, wish.key)), None
+            )
+            if before is not None:
+                if not _same(before.wish, wish):
+                    raise Problem(409, "key_taken", "Another job was sent with this key. Choose a new key.")
+                return before, False
+            if self._closed:
+                raise Problem(503, "stopping", "The server is being stopped. Send the job again later.")
+            mine = sum(job.wish.owner == wish.owner and not job.has_ended for job in self._all.values())
+            if mine >= self._limits.jobs:
+                said = f"{mine} jobs of this token wait or run already, as many as this server takes. Try again later."
+                raise Problem(429, "too_many", said)
+            name = secrets.token_hex(16)
+            uploads: list[Upload] = self._uploads.use(wish.owner, list(wish.images), name)
+            job = ServerJob(name, wish, tuple(upload.path for upload in uploads))
+            self._all[name] = job
+            self._queue.add(wish.owner, name)
+            self._changed.notify_all()
+            return job, True
+
+    def find(self, owner: str, name: str) -> ServerJob:
+        """Return a job."""
+        with self._changed:
+            job = self._all.get(name)
+            if job is None or job.wish.owner != owner:
+                raise unknown("job")
+            return job
+
+    def facts(self, owner: str, name: str) -> dict[str, Any]:
+        """Return the JSON of a job."""
+        with self._changed:
+            return self._facts(self.find(owner, name))
+
+    def news(self, owner: str, name: str, after: int) -> list[tuple[int, str, dict[str, Any]]]:
+        """Return what has happened to a job since a change: id, kind and JSON of each event."""
+        with self._changed:
+            job = self.find(owner, name)
+            if job.changes <= after and not job.has_ended:
+                return []
+            events: list[tuple[int, str, dict[str, Any]]] = []
+            events += ((number, "message", {"text": text}) for number, text in job.messages if number > after)
+            if job.state == WAITING:
+                events.append((job.changes, "queued", {"place": self._place(job)}))
+            elif job.has_ended:
+                events.append((job.changes, "end", self._facts(job)))
+            else:
+                events.append((job.changes, "progress", dict(job.progress)))
+            return events
+
+    def file(self, owner: str, name: str, what: str) -> Path:
+        """Return a file of a finished job.
+
+        :param what: a key of :data:`FILES`.
+        :raises Problem: if the job is not finished, or was not to make this file.
+        """
+        with self._changed:
+            job = self.find(owner, name)
+            if job.state in (WAITING, RUNNING):
+                raise Problem(409, "not_finished", "The job is not finished. Ask again when its state says so.")
+            if job.state != FINISHED:
+                raise Problem(409, "job_failed", job.error or "The job was cancelled.")
+            if what not in job.wish.files:
+                raise Problem(409, "not_wanted", f"The job was not asked for {what}. Send it again, with {what}: true.")
+            return self._results / name / FILES[what]
+
+    def sent(self, name: str) -> None:
+        """Note that the result of a job was sent to its end: it is kept a few minutes only."""
+        with self._changed:
+            if (job := self._all.get(name)) is not None and job.fetched is None:
+                job.fetched = time.monotonic()
+
+    def remove(self, owner: str, name: str) -> None:
+        """Cancel a job, and remove all that it has made. A running one ends within two seconds."""
+        with self._changed:
+            job = self.find(owner, name)
+            if job.state == WAITING:
+                self._queue.remove(owner, name)
+                self._end(job, CANCELLED)
+            job.stop.set()
+            del self._all[name]
+            self._tell_waiting()
+            if job.state != RUNNING:  # else the thread that runs it removes its files
+                shutil.rmtree(self._results / name, ignore_errors=True)
+
+    # For the threads that run jobs.
+
+    def take(self, seconds: float) -> ServerJob | None:
+        """Wait for a job, and return it as running; ``None`` if there is none in this time."""
+        with self._changed:
+            if not self._queue and not self._closed:
+                self._changed.wait(seconds)
+            name = None if self._closed else self._queue.take()
+            if name is None:
+                return None
+            job = self._all[name]
+            job.state = RUNNING
+            job.progress = {"stage": "start", "done": 0, "total": 1, "remaining": None, "part": 1, "parts": 1}
+            self._note(job)
+            self._tell_waiting()
+            return job
+
+    def folder(self, job: ServerJob) -> Path:
+        """Return the folder in which a running job makes its files."""
+        return self._unfinished / job.id
+
+    def happened(self, job: ServerJob, event: Event, said: Callable[[str], str]) -> None:
+        """Note what the child process of a job has reported."""
+        with self._changed:
+            if event.kind in ("progress", "message"):
+                job.progress = {name: getattr(event, name) for name in _PROGRESS}
+                self._note(job)
+                if event.text:
+                    job.messages.append((job.changes, said(event.text)))
+
+    def finish(self, job: ServerJob, result: dict[str, Any], log: str) -> None:
+        """Give the files of a job the place of finished ones. From here on, the result survives a crash.
+
+        :raises OutputError: if they cannot be moved.
+        """
+        folder = self.folder(job)
+        write_record(folder, job.wish, result)
+        with self._changed:
+            if job.id not in self._all:  # removed meanwhile
+                self._end(job, CANCELLED)
+                return
+            folder.rename(self._results / job.id)
+            job.result, job.log = result, log
+            self._end(job, FINISHED)
+
+    def fail(self, job: ServerJob, error: str, code: int, log: str) -> None:
+        """Note that a job has failed."""
+        with self._changed:
+            job.error, job.code, job.log = error, code, log
+            self._end(job, FAILED)
+
+    def cancelled(self, job: ServerJob) -> None:
+        """Note that a job was stopped because it is not wanted any more, or the server ends."""
+        with self._changed:
+            self._end(job, CANCELLED)
+
+    # For the server as a whole.
+
+    def restore(self) -> int:
+        """Find the results that an earlier process has finished, and remove what is none.
+
+        :returns: the number of results.
+        """
+        for folder in self._results.iterdir():
+            restored = _restored(folder, self._limits.keep_seconds)
+            if restored is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                self._all[restored.id] = restored
+        return len(self._all)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs wait and run."""
+        with self._changed:
+            running = sum(job.state == RUNNING for job in self._all.values())
+            return {"waiting": len(self._queue), "running": running}
+
+    def remove_old(self) -> None:
+        """Remove what nobody has fetched in time, and what was fetched some minutes ago."""
+        now = time.monotonic()
+        with self._changed:
+            for job in [job for job in self._all.values() if job.ended is not None]:
+                late = now - (job.ended or now) > self._limits.keep_seconds
+                if late or (job.fetched is not None and now - job.fetched > FETCHED_SECONDS):
+                    self.remove(job.wish.owner, job.id)
+
+    def close(self) -> None:
+        """Take no more jobs, and ask those that run to end."""
+        with self._changed:
+            self._closed = True
+            for job in self._all.values():
+                if job.state == WAITING:
+                    self._queue.remove(job.wish.owner, job.id)
+                    self._end(job, CANCELLED)
+                job.stop.set()
+            self._changed.notify_all()
+
+    def _facts(self, job: ServerJob) -> dict[str, Any]:
+        return {
+            "id": job.id,
+            "key": job.wish.key,
+            "state": job.state,
+            "place": self._place(job) if job.state == WAITING else None,
+            **{name: job.progress.get(name, 1 if name in ("part", "parts") else None) for name in _PROGRESS},
+            "message": job.messages[-1][1] if job.messages else None,
+            "error": job.error,
+            "exit_code": job.code,
+            "result": job.result,
+        }
+
+    def _place(self, job: ServerJob) -> int:
+        return self._queue.order().index(job.id)
+
+    def _tell_waiting(self) -> None:
+        """Note that the places of those that wait may be others."""
+        for name in self._queue.order():
+            self._note(self._all[name])
+
+    def _note(self, job: ServerJob) -> None:
+        job.changes += 1
+
+    def _end(self, job: ServerJob, state: str) -> None:
+        job.state, job.ended = state, time.monotonic()
+        self._note(job)
+        self._uploads.leave(job.wish.images, job.id, job.wish.keep_images)
+
+
+def write_record(folder: Path, wish: Wish, result: dict[str, Any]) -> None:
+    """Note beside the files of a job what it was and what came out, for the time after a crash.
+
+    :raises OutputError: if it cannot be written.
+    """
+    facts: dict[str, Any] = {"wish": vars(wish), "result": result, "time": time.time()}
+    with replacing(folder / RECORD, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def read_wish(facts: Any) -> Wish:
+    """Return the wish that JSON describes which this program has written.
+
+    :raises KeyError, TypeError, ValueError: if it is anything else.
+    """
+    wish = Wish(**{**facts, "images": tuple(facts["images"]), "models": tuple(facts["models"])})
+    if not isinstance(wish.owner, str) or not isinstance(wish.key, str) or not isinstance(wish.options, dict):
+        raise ValueError("it is no wish")
+    return wish
+
+
+def _restored(folder: Path, keep_seconds: float) -> ServerJob | None:
+    """Return the job of a folder of results; ``None`` if it is none, damaged, or its time is over."""
+    try:
+        facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        wish, result = read_wish(facts["wish"]), facts["result"]
+        for what, name in wish.files.items():
+            if (folder / name).stat().st_size != result["files"][what]["size"]:
+                return None
+        age = time.time() - facts["time"]
+    except (OSError, ValueError, KeyError, TypeError, ClassScaleError):
+        return None
+    age = max(age, 0.0)  # the clock may have been set back
+    if age > keep_seconds:
+        return None
+    done = {"stage": "write", "done": 1, "total": 1, "remaining": None, "part": 1, "parts": 1}
+    return ServerJob(
+        folder.name, wish, state=FINISHED, progress=done, result=result, ended=time.monotonic() - age, changes=1
+    )
+
+
+def _same(one: Wish, other: Wish) -> bool:
+    """Tell whether two wishes are the same; the ids of the images differ if they had to be sent again."""
+    return vars(one) | {"images": len(one.images)} == vars(other) | {"images": len(other.images)}

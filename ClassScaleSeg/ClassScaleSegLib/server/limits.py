@@ -1,0 +1,32 @@
+"""What a client may ask of the server, and how long things are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PART_BYTES = 64 << 20  # of an upload, in one request
+JSON_BYTES = 1 << 20  # of the body of any other request
+SPARE_BYTES = 256 << 20  # of the disk, which no upload may take
+STREAMS = 16  # of events, for one job
+STREAM_SECONDS = 600.0  # after which the client has to ask for further events
+UPLOADS = 64  # of one token, at a time
+MESSAGES = 500  # of one job that are kept
+FETCHED_SECONDS = 300.0  # that a result is kept after it was sent
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the person who runs the server can choose.
+
+    :ivar upload_bytes: of one image.
+    :ivar voxels: of one image.
+    :ivar jobs: of one token that wait or run.
+    :ivar job_seconds: after which a job is stopped.
+    :ivar keep_seconds: after which images and results that nobody has fetched are removed.
+    """
+
+    upload_bytes: int = 8 << 30
+    voxels: int = 1 << 30
+    jobs: int = 20
+    job_seconds: float = 2 * 3600.0
+    keep_seconds: float = 3600.0

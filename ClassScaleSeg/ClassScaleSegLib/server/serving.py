@@ -1,0 +1,211 @@
+"""Put the server together, and run it until it is stopped."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from ..errors import ClassScaleError
+from ..inference.devices import find_devices
+from .app import Parts, make_app
+from .converting import Converter
+from .folder import opened_folder
+from .guard import Guard
+from .jobs import Jobs
+from .limits import Limits
+from .offers import Offers
+from .tokens import Tokens
+from .uploads import Uploads
+from .workers import Slot, Worker, adopt_unfinished
+
+_SECONDS_BETWEEN_CLEANINGS = 5.0
+_SECONDS_TO_STOP = 5.0
+
+log = logging.getLogger("classscaleseg.serve")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server runs.
+
+    :ivar folder: for tokens, images and results.
+    :ivar models: paths, or ids or names of the catalogue.
+    :ivar host: name or address to listen at.
+    :ivar port: 0: any that is free.
+    :ivar slots: where jobs run; by default one for each GPU, or the processor if there is none.
+    :ivar require_token: also if it listens at loopback, as behind a proxy.
+    :ivar certificate: file of the chain, PEM, for TLS.
+    :ivar certificate_key: file of its key.
+    """
+
+    folder: Path
+    models: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 8471
+    slots: tuple[Slot, ...] = ()
+    require_token: bool = False
+    certificate: Path | None = None
+    certificate_key: Path | None = None
+    limits: Limits = Limits()
+
+    @property
+    def loopback(self) -> bool:
+        """Whether nobody can reach it from other machines."""
+        return is_loopback(self.host)
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether nobody may come in without a token."""
+        return self.require_token or not self.loopback
+
+
+class RunningServer:
+    """A server that answers.
+
+    :ivar address: such as ``http://127.0.0.1:8471``.
+    """
+
+    def __init__(self, server: uvicorn.Server, sockets: Sequence[socket.socket], address: str) -> None:
+        self._server, self._sockets, self.address = server, list(sockets), address
+
+    def run(self) -> None:
+        """Answer requests until the process gets Ctrl-C or a termination signal, or `stop` is called."""
+        self._server.run(self._sockets)
+
+    def stop(self) -> None:
+        """Answer no more requests. May be called from another thread."""
+        self._server.should_exit = True
+
+
+@contextmanager
+def prepared(settings: Settings, offers: Offers | None = None) -> Iterator[RunningServer]:
+    """Prepare a server, and clean up after it: the jobs that run are ended, images are removed.
+
+    >>> import tempfile
+    >>> with prepared(Settings(Path(tempfile.mkdtemp()), ("toy-120",), port=0, slots=(Slot("cpu", "cpu"),))) as server:
+    ...     server.address.startswith("http://127.0.0.1:")
+    True
+
+    :raises ClassScaleError: if a model cannot be offered, a token is needed and there is none, or the address cannot be
+        listened at.
+    :raises Busy: if another server has the folder.
+    """
+    offers = offers or Offers(settings.models)
+    with opened_folder(settings.folder) as folder:
+        tokens = Tokens(folder.root)
+        if settings.needs_token and not tokens:
+            raise ClassScaleError(
+                "Nobody could use this server, as there is no token yet. Make one: classscaleseg serve token NAME."
+            )
+        adopt_unfinished(folder.unfinished, folder.results)
+        uploads = Uploads(folder.uploads, settings.limits)
+        jobs = Jobs(folder.unfinished, folder.results, uploads, settings.limits)
+        if restored := jobs.restore():
+            log.info("%d results of an earlier run can still be fetched", restored)
+        slots = settings.slots or default_slots()
+        parts = Parts(offers, uploads, jobs, Converter(), tuple(_described(slot) for slot in slots))
+        listening = _listen(settings.host, settings.port)
+        workers = [Worker(slot, jobs, offers, settings.limits) for slot in slots]
+        ended = threading.Event()
+        janitor = threading.Thread(target=_clean, args=(ended, uploads, jobs), daemon=True, name="janitor")
+        try:
+            guarded = Guard(make_app(parts), tokens, settings.needs_token)
+            server = uvicorn.Server(_configuration(settings, guarded))
+            for thread in (*workers, janitor):
+                thread.start()
+            port = listening[0].getsockname()[1]
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            scheme = "http" if settings.certificate is None else "https"
+            yield RunningServer(server, listening, f"{scheme}://{host}:{port}")
+        finally:
+            ended.set()
+            for worker in workers:
+                worker.stop()
+            jobs.close()
+            for worker in workers:
+                if worker.is_alive():
+                    worker.join(_SECONDS_TO_STOP)
+            uploads.close()
+            for each in listening:
+                each.close()
+
+
+def default_slots() -> tuple[Slot, ...]:
+    """Return one slot for each GPU; the processor alone if there is none."""
+    devices = list(find_devices())
+    gpus = [device for device in devices if device != "cpu"]
+    return tuple(Slot(device, device) for device in gpus or ["cpu"])
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only programs of the same machine can reach an address.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "lab-gpu")]
+    [True, True, True, False, False]
+    """
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _configuration(settings: Settings, app: Callable[..., Any]) -> uvicorn.Config:
+    try:
+        return uvicorn.Config(
+            app,
+            http="h11",  # it limits the headers of a request, and needs no compiled package
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=2,  # streams of events would hold it up
+            limit_concurrency=1000,
+            h11_max_incomplete_event_size=64 << 10,
+            ssl_certfile=settings.certificate,
+            ssl_keyfile=settings.certificate_key,
+        )
+    except (OSError, ValueError) as error:
+        raise ClassScaleError(f"The certificate or its key cannot be read ({error}). Give files in PEM.") from error
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Listen at an address now, so that a fault is told before anything starts."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listening = socket.create_server(address[:2], family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        said = f"The server cannot listen at {host}, port {port} ({getattr(error, 'strerror', None) or error})."
+        raise ClassScaleError(f"{said} Choose another port (--port) or address of this machine (--host).") from error
+    listening.setblocking(False)
+    return [listening]
+
+
+def _clean(ended: threading.Event, uploads: Uploads, jobs: Jobs) -> None:
+    while not ended.wait(_SECONDS_BETWEEN_CLEANINGS):
+        try:
+            uploads.remove_old()
+            jobs.remove_old()
+        except Exception:
+            log.exception("cleaning up")
+
+
+def _described(slot: Slot) -> dict[str, Any]:
+    """Describe where jobs run. GPUs are not asked for their memory, which would need torch in this process."""
+    import psutil
+
+    memory = psutil.virtual_memory().total if slot.device == "cpu" else None
+    return {"name": slot.name, "about": find_devices().get(slot.device, slot.device), "memory": memory}

@@ -1,0 +1,251 @@
+"""Images that clients send, in parts; each is a file named by a random id, never by the client."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import secrets
+import shutil
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from .limits import SPARE_BYTES, UPLOADS, Limits
+from .problems import Problem, unknown
+
+KINDS = (".nrrd", ".nii.gz", ".nii", ".mha")
+
+
+@dataclass
+class Upload:
+    """An image that is being sent, or was.
+
+    :ivar id: 32 hexadecimal digits.
+    :ivar owner: name of the token.
+    :ivar key: chosen by the client, so that it can ask again if it got no answer.
+    :ivar kind: suffix of the file.
+    :ivar size: bytes, as the client has announced.
+    :ivar sha256: 64 hexadecimal digits, as the client has announced.
+    :ivar path: of the file.
+    :ivar offset: bytes that have arrived.
+    :ivar jobs: ids of jobs that need it.
+    :ivar used: when it was used last, by the clock that never jumps.
+    """
+
+    id: str
+    owner: str
+    key: str
+    kind: str
+    size: int
+    sha256: str
+    path: Path
+    offset: int = 0
+    complete: bool = False
+    jobs: set[str] = field(default_factory=set)
+    used: float = field(default_factory=time.monotonic)
+    busy: bool = False
+    removed: bool = False
+    digest: Any = field(default_factory=hashlib.sha256)
+    stream: IO[bytes] | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The JSON of an answer."""
+        return {"id": self.id, "offset": self.offset, "size": self.size, "complete": self.complete}
+
+
+class Uploads:
+    """All images that are here.
+
+    Its methods are called from many threads. Those that write files may block; the others do not.
+
+    :param folder: for the files; it is empty.
+    """
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._folder, self._limits = folder, limits
+        self._lock = threading.RLock()
+        self._all: dict[str, Upload] = {}
+
+    def begin(self, owner: str, key: str, kind: str, size: int, sha256: str) -> tuple[Upload, bool]:
+        """Announce an image.
+
+        :returns: the upload, and whether it is new; it is not if the client has announced it before.
+        :raises Problem: if it is too large, of an unknown kind, its key is taken, or there is no room.
+        """
+        with self._lock:
+            before = next((each for each in self._all.values() if (each.owner, each.key) == (owner, key)), None)
+            if before is not None:
+                if (before.kind, before.size, before.sha256) != (kind, size, sha256):
+                    raise Problem(409, "key_taken", "Another image was announced with this key. Choose a new key.")
+                before.used = time.monotonic()
+                return before, False
+            if kind not in KINDS:
+                raise Problem(415, "kind", f"Images of the kind {kind!a} are not taken. Send {', '.join(KINDS)}.")
+            if size > self._limits.upload_bytes:
+                most = self._limits.upload_bytes / 2**30
+                said = f"The image has {size / 2**30:.1f} GiB; this server takes up to {most:.1f} GiB. Crop it first."
+                raise Problem(413, "too_large", said)
+            if sum(each.owner == owner for each in self._all.values()) >= UPLOADS:
+                said = f"{UPLOADS} images of this token are here already. Remove some, or wait until jobs have ended."
+                raise Problem(429, "too_many", said)
+            awaited = sum(each.size - each.offset for each in self._all.values())
+            if shutil.disk_usage(self._folder).free < awaited + size + SPARE_BYTES:
+                raise disk_full()
+            name = secrets.token_hex(16)
+            upload = Upload(name, owner, key, kind, size, sha256, self._folder / f"{name}{kind}")
+            self._all[name] = upload
+        return upload, True
+
+    def find(self, owner: str, name: str) -> Upload:
+        """Return an upload.
+
+        :raises Problem: if this token has none of this id.
+        """
+        with self._lock:
+            upload = self._all.get(name)
+            if upload is None or upload.owner != owner:
+                raise unknown("upload")
+            return upload
+
+    def claim(self, owner: str, name: str, offset: int) -> Upload:
+        """Begin to write a part, which ends with :meth:`release`.
+
+        :param offset: where the client thinks that the part begins.
+        :raises Problem: if another request writes it, or the part would begin elsewhere.
+        """
+        with self._lock:
+            upload = self.find(owner, name)
+            if upload.busy:
+                raise Problem(409, "upload_busy", "Another request sends this image at this moment. Wait for its end.")
+            if upload.complete or upload.offset != offset:
+                said = f"{upload.offset} bytes of this image are here, so the next part begins there, not at {offset}."
+                raise Problem(409, "offset", said, offset=upload.offset)
+            upload.busy, upload.used = True, time.monotonic()
+            return upload
+
+    def write(self, upload: Upload, parts: list[bytes]) -> None:
+        """Append bytes to the file of an upload that was claimed. This may block.
+
+        :raises Problem: if there are more bytes than announced, or the disk is full; the upload is removed.
+        """
+        count = sum(map(len, parts))
+        if upload.offset + count > upload.size:
+            self._drop(upload)
+            said = f"The image has more than the {upload.size} bytes that were announced, so it was removed."
+            raise Problem(413, "too_large", said)
+        try:
+            if upload.stream is None:
+                upload.stream = upload.path.open("xb", buffering=0)
+            for part in parts:
+                view = memoryview(part)
+                while view:
+                    view = view[upload.stream.write(view) :]
+                upload.digest.update(part)
+                upload.offset += len(part)
+        except OSError as error:
+            self._drop(upload)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise disk_full() from error
+            raise Problem(
+                507, "disk_full", "The server cannot write the image. Tell the person who runs it."
+            ) from error
+
+    def release(self, upload: Upload) -> None:
+        """End a part. If it was the last one, compare the SHA-256. This may block.
+
+        :raises Problem: if another image has arrived than was announced; it is removed.
+        """
+        with self._lock:
+            upload.busy, upload.used = False, time.monotonic()
+            if upload.removed:  # while its part arrived
+                self._remove(upload)
+                raise unknown("upload")
+            if upload.offset < upload.size:
+                return
+            self._close(upload)
+            if upload.size == 0 or upload.digest.hexdigest() != upload.sha256:
+                self._remove(upload)
+                said = (
+                    "The image that has arrived is not the one that was announced (its SHA-256 differs). Send it again."
+                )
+                raise Problem(422, "upload_damaged", said)
+            upload.complete = True
+
+    def use(self, owner: str, names: list[str], job: str) -> list[Upload]:
+        """Return the uploads that a job needs, which are kept until it has ended.
+
+        :raises Problem: if one is unknown, or has not arrived completely.
+        """
+        with self._lock:
+            found = [self.find(owner, name) for name in names]
+            for upload in found:
+                if not upload.complete:
+                    said = f"Of an image, {upload.offset} of {upload.size} bytes have arrived. Send the rest first."
+                    raise Problem(409, "upload_incomplete", said)
+            for upload in found:
+                upload.jobs.add(job)
+            return found
+
+    def leave(self, names: tuple[str, ...], job: str, keep: bool) -> None:
+        """Note that a job has ended, and remove its images, unless they are to be kept or another job needs them."""
+        with self._lock:
+            for upload in filter(None, map(self._all.get, names)):
+                upload.jobs.discard(job)
+                upload.used = time.monotonic()
+                if not keep and not upload.jobs:
+                    self._remove(upload)
+
+    def remove(self, owner: str, name: str) -> None:
+        """Remove an image.
+
+        :raises Problem: if it is unknown, or a job needs it.
+        """
+        with self._lock:
+            upload = self.find(owner, name)
+            if upload.jobs:
+                said = "A job that waits or runs needs this image. Cancel the job, or wait for its end."
+                raise Problem(409, "upload_busy", said)
+            self._remove(upload)
+
+    def remove_old(self) -> None:
+        """Remove images that nobody has used for too long."""
+        with self._lock:
+            oldest = time.monotonic() - self._limits.keep_seconds
+            for upload in [each for each in self._all.values() if not each.jobs and not each.busy]:
+                if upload.used < oldest:
+                    self._remove(upload)
+
+    def close(self) -> None:
+        """Remove all images."""
+        with self._lock:
+            for upload in list(self._all.values()):
+                upload.busy = False
+                self._remove(upload)
+
+    def _drop(self, upload: Upload) -> None:
+        """Remove an upload while a part of it arrives."""
+        with self._lock:
+            upload.busy = False
+            self._remove(upload)
+
+    def _remove(self, upload: Upload) -> None:
+        upload.removed = True
+        self._all.pop(upload.id, None)
+        if not upload.busy:  # else the request that writes it removes the file at its end
+            self._close(upload)
+            upload.path.unlink(missing_ok=True)
+
+    def _close(self, upload: Upload) -> None:
+        if upload.stream is not None:
+            upload.stream.close()
+            upload.stream = None
+
+
+def disk_full() -> Problem:
+    """Return the answer if there is no room."""
+    return Problem(
+        507, "disk_full", "The server has no room for this. Tell the person who runs it, or try again later."
+    )
