@@ -248,12 +248,21 @@ def _add_file_route(app: FastAPI, what: str, kind: str, send: Any) -> None:
 
 
 async def _receive(uploads: Uploads, upload: Upload, request: Request) -> None:
-    """Write the body of a request to an upload, some megabytes at a time.
+    """Write the body of a request to an upload, some megabytes at a time, while the next ones arrive.
 
     :raises Problem: if it is too long, does not come, or cannot be written.
     """
     blocks: list[bytes] = []
     held = count = 0
+    writing: asyncio.Task[None] | None = None
+
+    async def write() -> None:
+        nonlocal blocks, held, writing
+        if writing is not None:
+            await asyncio.shield(writing)
+        writing = asyncio.create_task(run_in_threadpool(uploads.write, upload, blocks))
+        blocks, held = [], 0
+
     stream = request.stream().__aiter__()
     try:
         while True:
@@ -262,20 +271,20 @@ async def _receive(uploads: Uploads, upload: Upload, request: Request) -> None:
             except (StopAsyncIteration, ClientDisconnect):
                 break
             except (TimeoutError, asyncio.TimeoutError):  # two kinds before Python 3.11
-                raise Problem(
-                    408, "too_slow", f"Nothing was sent for {_SECONDS_FOR_BYTES:.0f} s. Go on later."
-                ) from None
+                said = f"Nothing was sent for {_SECONDS_FOR_BYTES:.0f} s. Go on later."
+                raise Problem(408, "too_slow", said) from None
             count += len(chunk)
             if count > PART_BYTES:
                 raise Problem(413, "too_large", f"A part may have {PART_BYTES} bytes at most. Send smaller ones.")
             blocks.append(chunk)
             held += len(chunk)
             if held >= _BLOCK:
-                await run_in_threadpool(uploads.write, upload, blocks)
-                blocks, held = [], 0
+                await write()
     finally:
-        if blocks and not upload.removed:
-            await asyncio.shield(run_in_threadpool(uploads.write, upload, blocks))
+        if blocks:
+            await write()
+        if writing is not None:
+            await asyncio.shield(writing)
 
 
 async def _events(jobs: Jobs, owner: str, name: str, after: int) -> AsyncIterator[str]:

@@ -141,6 +141,7 @@ class Jobs:
             job = ServerJob(name, wish, tuple(upload.path for upload in uploads))
             self._all[name] = job
             self._queue.add(wish.owner, name)
+            self._note(job)
             self._changed.notify_all()
             return job, True
 

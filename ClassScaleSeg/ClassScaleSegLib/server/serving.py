@@ -160,7 +160,7 @@ def is_loopback(host: str) -> bool:
 
 def _configuration(settings: Settings, app: Callable[..., Any]) -> uvicorn.Config:
     try:
-        return uvicorn.Config(
+        configuration = uvicorn.Config(
             app,
             http="h11",  # it limits the headers of a request, and needs no compiled package
             ws="none",
@@ -177,6 +177,8 @@ def _configuration(settings: Settings, app: Callable[..., Any]) -> uvicorn.Confi
             ssl_certfile=settings.certificate,
             ssl_keyfile=settings.certificate_key,
         )
+        configuration.load()
+        return configuration
     except (OSError, ValueError) as error:
         raise ClassScaleError(f"The certificate or its key cannot be read ({error}). Give files in PEM.") from error
 
