@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         OutOfMemoryError,
         OutputError,
         OutputExistsError,
+        ServerError,
     )
     from .images.dicom_seg import DicomSeg, UsedModel
     from .images.geometry import Geometry
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .models.model import Model, open_model
     from .models.packing import pack
     from .options import Options
+    from .remote.segmenter import RemoteSegmenter
     from .report.report import Report
 
 __all__ = [
@@ -51,8 +53,10 @@ __all__ = [
     "OutputError",
     "OutputExistsError",
     "Progress",
+    "RemoteSegmenter",
     "Report",
     "Segmentation",
+    "ServerError",
     "UsedModel",
     "open_model",
     "pack",
@@ -77,8 +81,10 @@ _PLACES = {
     "OutputError": "errors",
     "OutputExistsError": "errors",
     "Progress": "inference.progress",
+    "RemoteSegmenter": "remote.segmenter",
     "Report": "report.report",
     "Segmentation": "images.segmentation",
+    "ServerError": "errors",
     "UsedModel": "images.dicom_seg",
     "open_model": "models.model",
     "pack": "models.packing",

@@ -39,6 +39,10 @@ class ArchiveError(OutputError):
     """A DICOM archive cannot be reached, or does not store what is sent to it."""
 
 
+class ServerError(ClassScaleError):
+    """A server of ClassScaleSeg cannot be reached, or does not do what it should. The message gives its address."""
+
+
 class OutOfMemoryError(ClassScaleError):
     """Even the smallest memory plan does not fit. The message gives the memory that it needs."""
 
@@ -73,6 +77,15 @@ def innermost(error: BaseException) -> str:
     cause = getattr(error, "reason", None)
     text = str(cause if isinstance(cause, Exception) else error)
     return re.sub(r"(<[^>]*>|HTTPS?Connection\([^)]*\)):? ?", "", text)[:200]
+
+
+def shown(text: str) -> str:
+    """Return the beginning of a text of somebody else on one line, without letters that control a terminal.
+
+    >>> shown("a\\x1b[2J\\nb")
+    'a [2J b'
+    """
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:1000]).split())[:200]
 
 
 @contextmanager

@@ -416,7 +416,7 @@ def test_the_command_locates_and_names_both_models(tmp_path, monkeypatch, capsys
     job = Job((SAMPLE,), "toy-120", "o.seg.nrrd", options=options)
     job.write(tmp_path / "job.json")
     assert read_job(tmp_path / "job.json").options.locate_with == str(tmp_path / "coarse.zip")
-    assert [path.name for _model, path in find_models(job).used] == ["toy-120.zip", "coarse.zip"]
+    assert [summary.path.name for summary in find_models(job).all] == ["toy-120.zip", "coarse.zip"]
 
 
 def test_a_model_that_takes_other_images_cannot_locate(write_model, tmp_path, capsys, monkeypatch):

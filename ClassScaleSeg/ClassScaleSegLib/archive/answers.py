@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArchiveError
+from ..errors import ArchiveError, shown
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -73,12 +73,3 @@ def quote(answer: Any) -> str:
     html = "html" in answer.headers.get("Content-Type", "")
     text = "" if html else shown(answer.content[:1000].decode("utf-8", "replace"))
     return f"It says: {text}" if text else ""
-
-
-def shown(text: str) -> str:
-    """Return the beginning of a text of somebody else on one line, without letters that control a terminal.
-
-    >>> shown("a\\x1b[2J\\nb")
-    'a [2J b'
-    """
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:1000]).split())[:200]

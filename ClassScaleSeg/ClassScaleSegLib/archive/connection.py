@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArchiveError, innermost, reason
+from ..errors import ArchiveError, innermost, reason, shown
 from .address import check_address, is_encrypted, is_this_machine
-from .answers import ACCEPTED, STATUS, XML, content_type, quote, read, shown, verdicts
+from .answers import ACCEPTED, STATUS, XML, content_type, quote, read, verdicts
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

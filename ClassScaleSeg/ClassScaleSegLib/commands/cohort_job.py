@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..cohort.bids import bids_images
@@ -12,6 +12,7 @@ from ..cohort.bids_derivative import write_derivative
 from ..cohort.ledger import refuse_running
 from ..cohort.records import Finding, Recipe, Records, State
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
+from ..images.dicom_seg import UsedModel
 from ..images.formats import IMAGE_SUFFIXES
 from ..inference.progress import CancelToken
 from ..process.job import Job
@@ -96,8 +97,8 @@ class CohortJob:
         """
         _ = models.table
         if self.bids is not None:
-            checksums = [digest for _, digest in models.checksums]
-            used = [replace(model, sha256=digest) for (model, _), digest in zip(models.used, checksums, strict=True)]
+            sums = zip(models.all, models.checksums, strict=True)
+            used = [UsedModel(summary.name, summary.licence, digest) for summary, (_name, digest) in sums]
             write_derivative(Path(self.job.output), Path(self.job.images[0]), self.bids, used)
 
     def report(self, models: JobModels) -> JobReport | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -11,9 +13,11 @@ from ..catalog.catalog import resolve_model
 from ..catalog.chosen import chosen_models
 from ..catalog.defaults import completed
 from ..errors import ModelError
+from ..files import sha256_of
 from ..images.dicom_seg import UsedModel
 from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
+from ..inference.devices import choose_device
 from ..inference.locating import open_locating, refuse_other_channels
 from ..inference.segmenter import segment_with
 from ..inference.several_models import Source, common_channels, segment_parts
@@ -59,10 +63,26 @@ class JobModels:
         """All models; the last ones locate, if some do."""
         return (*self.summaries, *self.locating)
 
-    @property
-    def used(self) -> tuple[tuple[UsedModel, Path], ...]:
-        """Names and licences of all models, and the paths of their files."""
-        return tuple((UsedModel(summary.name, summary.licence), summary.path) for summary in self.all)
+    @cached_property
+    def used(self) -> tuple[UsedModel, ...]:
+        """Names and licences of all models, and the SHA-256 of those that are a file."""
+        sums = [sha256_of(summary.path) if summary.path.is_file() else None for summary in self.all]
+        return tuple(
+            UsedModel(summary.name, summary.licence, digest) for summary, digest in zip(self.all, sums, strict=True)
+        )
+
+    @cached_property
+    def device(self) -> str:
+        """What computes, for the report.
+
+        :raises ClassScaleError: if torch does not offer the device that was chosen.
+        """
+        name = choose_device(self.options.device)
+        if name.startswith("cuda"):
+            about = sys.modules["torch"].cuda.get_device_name(name)
+        else:
+            about = platform.processor() or platform.machine()
+        return f"{name} ({about})" if about else name
 
     @cached_property
     def table(self) -> LabelTable:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 from ..errors import ClassScaleError, named
-from ..files import sha256_of
 from ..images.dicom_headers import modality_of
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
-from ..images.dicom_seg import UsedModel
 from ..images.formats import SEGMENTATION_SUFFIXES, files_of
 from ..images.segmentation import Segmentation
-from ..inference.devices import choose_device
 from ..inference.progress import Progress
 from ..labels.table import LabelTable
 from ..process.job import Job
@@ -61,7 +55,7 @@ class JobReport:
         :returns: the page, if it was the only case; with many, the page is written at the end.
         :raises OutputError: if a file cannot be written.
         """
-        run = self._noted.run(self._device, str(self._job.options), self._used)
+        run = self._noted.run(self._models.device, str(self._job.options), self._models.used)
         try:
             self._write(case, result, measured, results.outputs, self._noted.messages, run)
             return None if self._many else self.write()
@@ -160,20 +154,6 @@ class JobReport:
             return (replace(result, table=table) if known is None else result), []
         said = "The segmentation was there already, and names other classes than this run: it may be of another model."
         return result, [said]
-
-    @cached_property
-    def _used(self) -> list[UsedModel]:
-        used = self._models.used
-        return [replace(model, sha256=sha256_of(path) if path.is_file() else None) for model, path in used]
-
-    @cached_property
-    def _device(self) -> str:
-        name = choose_device(self._job.options.device)
-        if name.startswith("cuda"):
-            about = sys.modules["torch"].cuda.get_device_name(name)
-        else:
-            about = platform.processor() or platform.machine()
-        return f"{name} ({about})" if about else name
 
 
 class _NotingReporter(Reporter):

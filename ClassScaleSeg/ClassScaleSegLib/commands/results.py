@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..cohort.bids_derivative import side_files
 from ..errors import ImageError, OutputError
-from ..files import replacing, sha256_of
+from ..files import replacing
 from ..images.contours import refuse_missing_contourpy
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX, DicomSeg, refuse_missing_highdicom
@@ -214,8 +214,7 @@ class CaseResults(NamedTuple):
                 reporter.progress(Progress("write", 0, 1, message=sentence))
             said.add(sentence)
 
-        used = tuple(replace(model, sha256=sha256_of(path) if path.is_file() else None) for model, path in models.used)
-        return DicomSeg(series, job.options.dicom_seg, used, tell)
+        return DicomSeg(series, job.options.dicom_seg, models.used, tell)
 
     def write(
         self,

@@ -23,11 +23,24 @@ from .job_report import JobReport
 from .options import add_options
 from .reporting import Reporter
 from .results import CaseResults
+from .server_models import add_server_options, connect, find_server_models, refuse_beside_server
 
 FORMATS = (".seg.nrrd", ".nii.gz", ".nrrd", ".mha", DICOM_SUFFIX, RTSTRUCT_SUFFIX)
 BIDS_FORMAT = RESULT[RESULT.index(".") :]
 _OPTIONS = tuple(name for name in FIELDS if name != "confidence")  # --confidence names a file
-_IN_JOB = ("images", "output", "model", "confidence", "statistics", "report", "classes_file", "bids", *_OPTIONS)
+_BESIDE = (
+    "images",
+    "output",
+    "model",
+    "confidence",
+    "statistics",
+    "report",
+    "classes_file",
+    "bids",
+    "server",
+    "server_ca",
+)
+_IN_JOB = (*_BESIDE, *_OPTIONS)
 
 
 def instead(*others: argparse.Action) -> Callable[[str], Path]:
@@ -127,6 +140,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="send images, models and results, for workers that do not see the folders of this machine",
     )
+    add_server_options(parser.add_argument_group("on a server"))
     add_options(parser.add_argument_group("parts of the model"), "folds", "checkpoint", "configuration")
     parser.set_defaults(**dict.fromkeys(_OPTIONS))  # None: not given
     programs = parser.add_argument_group("for programs")
@@ -167,12 +181,17 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         reporter.error(error)
         return ExitCode.USAGE
     try:
+        refuse_beside_server(options, job)
         _check_cluster(options)
     except errors.ClassScaleError as error:
         reporter.error(error)
         return ExitCode.USAGE
-    job = completed_job(job)
-    models = find_models(job)
+    models: JobModels
+    if job.server is None:
+        job = completed_job(job)
+        models = find_models(job)
+    else:
+        models = find_server_models(job, connect(job, options.server_token_file))
     bids = _bids(options, models)
     first = [] if bids is None else [BIDS_FORMAT]
     formats = tuple(dict.fromkeys([*first, *(options.format or ([".seg.nrrd"] if bids is None else []))]))
@@ -265,4 +284,6 @@ def _job(options: argparse.Namespace) -> Job:
         tuple(more),
         tuple(more_statistics),
         options.report,
+        server=options.server,
+        server_ca=options.server_ca,
     )

@@ -69,10 +69,7 @@ def _read_nifti(path: Path, header: NiftiHeader, nibabel: bool) -> ReadVolume:
     """
     if header.dtype.kind not in "iuf":
         raise ImageError(f"{path} has voxels of the type {header.dtype}; the model needs numbers. Convert it.")
-    by_itk = _geometry_by_itk(path)
-    geometry = header.geometry if nibabel or by_itk is None else by_itk
-    if geometry is None:
-        raise ImageError(f"{path} has axes that do not span a volume. Correct the sform or qform of its header.")
+    geometry, by_itk = _nifti_grid(path, header, nibabel)
     if by_itk is None and header.version == 1 and not nibabel and geometry.shear > ROUNDED_SHEAR:
         raise ImageError(
             f"{path} has axes that are not perpendicular, which ITK, the reader of this model, refuses. Resample it to "
@@ -89,6 +86,34 @@ def _read_nifti(path: Path, header: NiftiHeader, nibabel: bool) -> ReadVolume:
     _check_size(path, header.dimensions, header.voxel_bytes, path.stat().st_size)
     voxels = read_voxels(path, header, header.scaling if nibabel else header.itk_scaling)
     return ReadVolume(voxels, geometry, voxels.ndim, tuple(f"{path} {doubt}. {as_in_training}" for doubt in doubts))
+
+
+def read_grid(path: Path, nibabel: bool = False) -> Geometry | None:
+    """Return the grid of an image file from its header, without its voxels, as :func:`read_file` would give it.
+
+    :returns: ``None`` if it is no volume of one channel.
+    :raises ImageError: if the header contradicts itself.
+    """
+    header = read_header(path) if is_nifti(path) else None
+    if header is not None:
+        volume = header.dtype.kind in "iuf" and len(header.shape) >= 3 and all(n == 1 for n in header.shape[:-3])
+        return _nifti_grid(path, header, nibabel)[0] if volume else None
+    try:
+        reader = itk_reader(path)
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+    _check_header(path, reader)
+    volume = reader.GetDimension() == 3 and reader.GetNumberOfComponents() == 1
+    return Geometry.first_axes(reader) if volume else None
+
+
+def _nifti_grid(path: Path, header: NiftiHeader, nibabel: bool) -> tuple[Geometry, Geometry | None]:
+    """Return the grid of a NIfTI file, and the one that ITK reads from it."""
+    by_itk = _geometry_by_itk(path)
+    geometry = header.geometry if nibabel or by_itk is None else by_itk
+    if geometry is None:
+        raise ImageError(f"{path} has axes that do not span a volume. Correct the sform or qform of its header.")
+    return geometry, by_itk
 
 
 def _geometry_by_itk(path: Path) -> Geometry | None:
@@ -117,14 +142,18 @@ def _read_with_itk(path: Path) -> ReadVolume:
     try:
         reader = itk_reader(path)
     except RuntimeError as error:
-        raise ImageError(
-            f"{path} is not an image that SimpleITK can read ({reason(error, -1)}). Convert it to NIfTI or NRRD."
-        ) from None
+        raise _unreadable(path, error) from None
     _check_header(path, reader)
     try:
         return ReadVolume.of_image(reader.Execute())
     except RuntimeError as error:
         raise ImageError(f"{path} cannot be read; it may be truncated ({reason(error, -1)}).") from None
+
+
+def _unreadable(path: Path, error: RuntimeError) -> ImageError:
+    return ImageError(
+        f"{path} is not an image that SimpleITK can read ({reason(error, -1)}). Convert it to NIfTI or NRRD."
+    )
 
 
 def _check_header(path: Path, reader: Any) -> None:

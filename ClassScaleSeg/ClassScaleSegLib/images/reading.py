@@ -119,7 +119,7 @@ def _read_files(name: str, files: Sequence[str | Path], channels: int, flat: boo
 
     :returns: the only volume as it is stored, or the channels ``(channels, z, y, x)`` on the grid of the first.
     """
-    first = _read(Path(files[0]), flat, nibabel)
+    first = read_volume(Path(files[0]), flat, nibabel)
     _check_volume(name, first, len(files), channels, flat)
     if len(files) == 1:
         return first
@@ -128,7 +128,7 @@ def _read_files(name: str, files: Sequence[str | Path], channels: int, flat: boo
     voxels[0] = first.voxels.reshape(voxels.shape[1:])
     del first
     for number, file in enumerate(files[1:], 1):
-        other = _read(Path(file), flat, nibabel)
+        other = read_volume(Path(file), flat, nibabel)
         _check_volume(name, other, len(files), channels, flat)
         _check_grid(name, other.geometry, geometry)
         voxels = voxels.astype(np.result_type(voxels.dtype, other.voxels.dtype), copy=False)
@@ -138,7 +138,12 @@ def _read_files(name: str, files: Sequence[str | Path], channels: int, flat: boo
     return ReadVolume(voxels, geometry, 3, notices)
 
 
-def _read(path: Path, flat: bool, nibabel: bool) -> ReadVolume:
+def read_volume(path: Path, flat: bool = False, nibabel: bool = False) -> ReadVolume:
+    """Read an image file or a DICOM folder as it is stored, whatever its dimensions are.
+
+    :param flat: as of :func:`read_image`, like ``nibabel``.
+    :raises ImageError: if it cannot be read.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -87,6 +87,27 @@ def header(
     return "\n".join(lines) + "\n\n"
 
 
+def nrrd_header(voxel_type: str, geometry: Geometry, encoding: str) -> str:
+    """Return the header of an image with one value in each voxel, with the blank line at its end.
+
+    :param voxel_type: NRRD's name of it, such as ``int16``, little-endian.
+    :param encoding: ``raw`` or ``gzip``.
+    """
+    lines = [
+        "NRRD0004",
+        f"type: {voxel_type}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, geometry.size))}",
+        f"space directions: {' '.join(_vector(axis) for axis in geometry.axes.T)}",
+        "kinds: domain domain domain",
+        "endian: little",
+        f"encoding: {encoding}",
+        f"space origin: {_vector(geometry.origin)}",
+    ]
+    return "\n".join(lines) + "\n\n"
+
+
 def segment_extents(labels: np.ndarray) -> dict[int, tuple[int, ...]]:
     """Return, for each value but 0 in ``labels`` ``(z, y, x)``, the first and last voxel along x, along y, along z.
 

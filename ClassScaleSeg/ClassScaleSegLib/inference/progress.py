@@ -22,7 +22,8 @@ class Progress:
     With several models (:mod:`.several_models`), ``done``, ``total`` and ``remaining`` are those of the whole job.
 
     :ivar stage: "read", "preprocess", "segment" (windows), "decode" (rows, if there is only one window), "clean" (if
-        the result is cleaned up) or "write"; with several models also "load", and "locate" (windows of a coarse model).
+        the result is cleaned up) or "write"; with several models also "load", and "locate" (windows of a coarse model);
+        with a server also "send" and "fetch" (MiB), "queue" (jobs before this one that are done) and "start".
     :ivar done: steps of this stage that are done.
     :ivar total: all steps of this stage.
     :ivar remaining: estimated seconds until this stage is done; ``None`` while unknown.
@@ -166,9 +167,10 @@ class Monitor:
         if self._progress is not None:
             self._progress(replace(self._last, message=message))
 
-    def wait_for(self, work: Callable[[], _T]) -> _T:
+    def wait_for(self, work: Callable[[], _T], meanwhile: Callable[[], object] = lambda: None) -> _T:
         """Return ``work()``, which a thread does, so that the job can be stopped meanwhile.
 
+        :param meanwhile: called every tenth of a second until the work is done.
         :raises Cancelled: if the token is set. The thread ends when its work is done.
 
         >>> Monitor().wait_for(lambda: 3)
@@ -186,6 +188,7 @@ class Monitor:
         thread.start()
         while thread.is_alive():
             self.check()
+            meanwhile()
             thread.join(0.1)
         (result,) = outcome
         if isinstance(result, BaseException):

@@ -34,6 +34,8 @@ class Job:
     :ivar model_names: of the models, by which classes of the same name are told apart; by default those of the
         catalogue, or the models' own.
     :ivar most_voxels: a larger image is refused.
+    :ivar server: address of the server that segments; the models are its own. By default this machine segments.
+    :ivar server_ca: file with the certificate of that server, if the system does not trust it.
 
     >>> print(Job(("ct.nrrd",), "toy-120", "ct.seg.nrrd", options=Options(device="cpu", classes="cell 7")))
     segment ct.nrrd with toy-120 into ct.seg.nrrd (device='cpu', classes=('cell 7',))
@@ -50,6 +52,8 @@ class Job:
     report: str | Path | None = None
     model_names: tuple[str, ...] = ()
     most_voxels: int | None = None
+    server: str | None = None
+    server_ca: str | Path | None = None
 
     @property
     def models(self) -> tuple[str | Path, ...]:
@@ -63,15 +67,18 @@ class Job:
     def facts(self) -> dict[str, Any]:
         """Return the job as JSON values, with absolute paths, for :func:`job_of`."""
         coarse = self.options.locate_with
-        coarse = coarse if coarse in (None, WHOLE_IMAGE) else _absolute(coarse)
+        here = self.server is None
+        coarse = coarse if coarse in (None, WHOLE_IMAGE) or not here else _absolute(coarse)
         return {
             "images": [os.path.abspath(image) for image in self.images],
-            "model": [_absolute(model) for model in self.models],
+            "model": [_absolute(model) if here else str(model) for model in self.models],
             **{name: (file := getattr(self, name)) and os.path.abspath(file) for name in _FILES},
             "options": {**asdict(self.options), "locate_with": coarse},
             **{name: [os.path.abspath(file) for file in getattr(self, name)] for name in _MORE_FILES},
             "model_names": list(self.model_names),
             "most_voxels": self.most_voxels,
+            "server": self.server,
+            "server_ca": self.server_ca and os.path.abspath(self.server_ca),
         }
 
     def write(self, path: Path) -> None:
@@ -124,6 +131,9 @@ def job_of(facts: Any) -> Job:
             raise ClassScaleError(f"{name} must be the path of a file{' or folder' * (name == 'report')}.")
     if type(facts.get("most_voxels")) not in (int, NoneType):
         raise ClassScaleError("most_voxels must be a whole number.")
+    for name in ("server", "server_ca"):
+        if not isinstance(facts.get(name), (str, NoneType)):
+            raise ClassScaleError(f"{name} must be {'an address' if name == 'server' else 'the path of a file'}.")
     lists = {name: tuple(facts[name]) for name in ("images", "model")}
     lists |= {name: tuple(texts) for name, texts in more.items()}
     return Job(**{**facts, **lists, "options": Options(**options)})

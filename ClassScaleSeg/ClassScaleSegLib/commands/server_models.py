@@ -1,0 +1,166 @@
+"""The models of a job that a server segments: the same to all commands as models of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from ..errors import ClassScaleError, ModelError, ServerError
+from ..images.dicom_seg import UsedModel
+from ..images.segmentation import Segmentation
+from ..inference.locating import refuse_other_channels
+from ..inference.several_models import Source
+from ..labels.table import LabelTable
+from ..options import FIELDS, flag
+from ..process.job import Job
+from ..remote.offers import RemoteModel
+from ..remote.segmenter import BY_SERVER, RemoteSegmenter, Request, located_by, wanted_table
+from .job_models import JobModels
+
+TOKEN = "CLASSSCALESEG_TOKEN"
+
+
+@dataclass(frozen=True)
+class ServerModels(JobModels):
+    """Models of a server, which segments all cases of a job.
+
+    :ivar segmenter: the server.
+    :ivar models: that find structures.
+    :ivar coarse: that locate them, if some do.
+    """
+
+    segmenter: RemoteSegmenter
+    models: tuple[RemoteModel, ...]
+    coarse: tuple[RemoteModel, ...]
+
+    @cached_property
+    def used(self) -> tuple[UsedModel, ...]:
+        """Names and licences of all models, and their SHA-256 as the server states them."""
+        licences = [model.licence for model in self._parts]
+        return tuple(
+            UsedModel(name, summary.licence or licence, digest)
+            for (name, digest), summary, licence in zip(self.checksums, self.all, licences, strict=True)
+        )
+
+    @cached_property
+    def checksums(self) -> tuple[tuple[str, str], ...]:
+        """Name and SHA-256 of all models, as the server states them."""
+        digests = [digest for model in (*self.models, *self.coarse) for digest in model.sha256]
+        return tuple((summary.name, digest) for summary, digest in zip(self.all, digests, strict=True))
+
+    @property
+    def _parts(self) -> list[RemoteModel]:
+        """The model of each summary."""
+        return [model for model in (*self.models, *self.coarse) for _summary in model.summaries]
+
+    @cached_property
+    def table(self) -> LabelTable:
+        """All classes of the job.
+
+        :raises LabelTableError: if a class that was chosen does not exist.
+        """
+        return wanted_table(self.models, self.options)
+
+    @cached_property
+    def device(self) -> str:
+        """What computes, for the report."""
+        devices = ", ".join(self.segmenter.health().devices)
+        return f"{self.segmenter.address} ({devices})" if devices else self.segmenter.address
+
+    @cached_property
+    def run(self) -> Callable[..., Segmentation]:
+        """As of `JobModels`; the server segments."""
+        ids = tuple(model.id for model in self.models)
+        request = Request(ids, self.options, self.table, self.flat, self.nibabel)
+        return partial(self.segmenter.run, request=request)
+
+
+def find_server_models(job: Job, segmenter: RemoteSegmenter) -> ServerModels:
+    """Find the models of a job on its server.
+
+    :raises ModelError: if the server has no such model, or the models need different channels.
+    :raises ServerError: if it cannot be reached.
+    """
+    models = tuple(segmenter.chosen(list(map(str, job.models))))
+    if len({model.channels for model in models}) > 1:
+        needs = ", ".join(f"{model.id} {model.channels}" for model in models)
+        raise ModelError(f"Models of one segmentation must have the same channels: {needs}. Leave some out.")
+    coarse = tuple(located_by(job.options, segmenter.chosen))
+    for model in coarse:
+        if len(model.summaries) != 1:
+            raise ModelError(f"{model.id} consists of {len(model.summaries)} models; give a single one to locate.")
+        refuse_other_channels(model.summaries[0], models[0].channels)
+    sources = tuple(Source(summary.path, model.name) for model in models for summary in model.summaries)
+    return ServerModels(
+        sources,
+        models[0].channels,
+        tuple(summary for model in models for summary in model.summaries),
+        tuple(summary for model in coarse for summary in model.summaries),
+        job.options,
+        segmenter,
+        models,
+        coarse,
+    )
+
+
+def add_server_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say which server segments."""
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help=f"segment on this server, such as https://lab-gpu:8471; MODEL is one that it offers. Its token is in the "
+        f"environment variable {TOKEN}",
+    )
+    parser.add_argument(
+        "--server-token-file", type=Path, metavar="FILE", help="file with the token of the server, if it asks for one"
+    )
+    parser.add_argument(
+        "--server-ca",
+        type=Path,
+        metavar="FILE",
+        help="file with the certificate of the server, or of who has signed it, if this system does not trust it",
+    )
+
+
+def refuse_beside_server(options: argparse.Namespace, job: Job) -> None:
+    """Refuse options that have no meaning with a server, and those of a server without one.
+
+    :raises ClassScaleError: naming them.
+    """
+    if job.server is None:
+        if beside := [name for name in ("server_token_file", "server_ca") if getattr(options, name) is not None]:
+            raise ClassScaleError(f"{_flags(beside)} needs a server. Name it (--server).")
+    else:
+        beside = [name for name in (*BY_SERVER, "cluster") if getattr(options, name) is not None]
+        if beside:
+            raise ClassScaleError(f"{_flags(beside)} cannot be given beside --server: the server decides that.")
+
+
+def connect(job: Job, token_file: Path | None) -> RemoteSegmenter:
+    """Return the server of a job, with the token of the user.
+
+    :param token_file: a file with it, instead of the environment.
+    :raises ServerError: if address or token are not valid.
+    """
+    assert job.server is not None
+    if chosen := [name for name in BY_SERVER if getattr(job.options, name) != FIELDS[name].default]:
+        raise ServerError(f"The server chooses {', '.join(chosen)}. Leave that out of the job.")
+    token = os.environ.get(TOKEN) or None
+    if token_file is not None:
+        try:
+            with token_file.open(encoding="utf-8") as stream:
+                token = stream.read(10_000)
+        except (OSError, UnicodeError) as error:
+            said = getattr(error, "strerror", None) or "it is not text"
+            raise ServerError(
+                f"{token_file} cannot be read ({said}). It should hold the token of the server."
+            ) from error
+    return RemoteSegmenter(job.server, token, job.server_ca)
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join(flag(name) if name in FIELDS else f"--{name.replace('_', '-')}" for name in names)

@@ -1,0 +1,68 @@
+"""The address of a server: whether it is one, and who could listen on the way."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from ..errors import ServerError
+
+_EXAMPLE = "https://lab-gpu:8471"
+
+
+def check_address(address: str) -> str:
+    """Return the address of a server in its usual form; ``localhost:8471`` gets the ``http://`` that it lacks.
+
+    :raises ServerError: if it is not the address of a server, or has a password, a path or a query in it. The sentence
+        does not show what may be secret.
+
+    >>> check_address("HTTPS://lab-gpu:8471/"), check_address("localhost:8471")
+    ('https://lab-gpu:8471', 'http://localhost:8471')
+    >>> check_address("lab-gpu:8471")
+    Traceback (most recent call last):
+        ...
+    ClassScaleSegLib.errors.ServerError: The address lab-gpu:8471 lacks its beginning. Write https://lab-gpu:8471, or \
+http://lab-gpu:8471 if the server has no certificate.
+    """
+    given = address.strip()
+    if "@" in given:
+        raise ServerError(
+            "The address of the server has a user or password in it (what is before @), which other programs could "
+            "see. Leave that out; the server asks for a token instead."
+        )
+    if "://" not in given and re.match(r"[\w.\-]+(:\d+)?/?$|\[[\da-fA-F:.]+\](:\d+)?/?$", given):
+        if not is_this_machine(f"http://{given}"):
+            bare = given.rstrip("/")
+            raise ServerError(
+                f"The address {bare} lacks its beginning. Write https://{bare}, or http://{bare} if the server has no "
+                "certificate."
+            )
+        given = f"http://{given}"
+    try:
+        parts = urlsplit(given)
+        valid = parts.scheme in ("http", "https") and given.isprintable() and " " not in given
+        valid = valid and bool((parts.hostname or "").encode("idna")) and (parts.port is None or parts.port > 0)
+    except ValueError:  # also that of a name that no machine can have
+        valid = False
+    if not valid:
+        raise ServerError(f"{address[:200]!r} is not the address of a server. Write it as {_EXAMPLE}.")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ServerError(
+            f"The address has more than host and port. Leave out what follows: {parts.scheme}://{parts.netloc}."
+        )
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def is_encrypted(address: str) -> bool:
+    """Tell whether nobody on the way can read what is sent."""
+    return urlsplit(address).scheme == "https"
+
+
+def is_this_machine(address: str) -> bool:
+    """Tell whether the server runs on this machine, by its name."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,318 @@
+"""A job on a server: sent, followed until it ends, its files fetched, and removed there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import (
+    ClassScaleError,
+    ImageError,
+    LabelTableError,
+    ModelError,
+    OutOfMemoryError,
+    OutputError,
+    ServerError,
+    shown,
+)
+from ..files import unwritable
+from ..inference.progress import Monitor, Progress
+from ..models.json_checks import is_sha256
+from .connection import Connection, Lost, Refused
+from .sending import MIB, is_id
+
+KINDS = {"segmentation": "result", "confidence": "confidence"}  # files of a job, and the end of their addresses
+_ENDED = ("finished", "failed", "cancelled")
+_FORGOTTEN = ("job_unknown", "upload_unknown", "upload_incomplete")  # after a restart
+_LONGEST_LINE = 1 << 20  # bytes of an event
+_TRIES = 3  # to fetch a file whose checksum is wrong
+_REMOVE_SECONDS = 0.7  # that a cancelled job may wait for the server's answer
+# what an exit code of the server's job means; others are faults of the server
+_ERRORS: dict[int, type[ClassScaleError]] = {
+    3: ModelError,
+    4: ImageError,
+    5: OutputError,
+    6: OutOfMemoryError,
+    7: LabelTableError,
+}
+
+
+class Forgotten(ServerError):
+    """The server does not know the job or its images any more: it was started again."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that a job has made.
+
+    :ivar size: bytes.
+    :ivar sha256: 64 hexadecimal digits.
+    """
+
+    size: int
+    sha256: str
+
+
+class RemoteJob:
+    """A job of a server, from sending it to removing it.
+
+    :ivar name: its id, while the server has it.
+
+    :param body: as the protocol describes it; with its ``key``, it can be sent again without being done twice.
+    :param monitor: gets reports of the stage "fetch", in MiB, and may cancel.
+    :param progress: called with each report of the server.
+    """
+
+    def __init__(
+        self, connection: Connection, body: Mapping[str, Any], monitor: Monitor, progress: Callable[[Progress], None]
+    ):
+        self._connection, self._body, self._monitor, self._progress = connection, dict(body), monitor, progress
+        self.name, self._places, self._event = "", 0, ""
+        self._last = Progress("queue", 0, 1)
+
+    def run(self) -> dict[str, RemoteFile]:
+        """Send the job, and wait until it ends.
+
+        :returns: its files, by the names in ``KINDS``.
+
+        :raises Forgotten: if the server does not know it or its images any more.
+        :raises ClassScaleError: if it has failed, of the kind that a job on this machine would raise.
+        :raises Cancelled: if the monitor's token is set. The job is removed.
+        """
+        try:
+            return self._result(self._follow(self._send()))
+        except Refused as error:
+            if error.code in _FORGOTTEN:
+                self.name = ""
+                raise Forgotten(str(error)) from error
+            raise
+
+    def fetch(self, kind: str, file: RemoteFile, place: Path, most: int) -> None:
+        """Fetch a file of the job, in several pieces if the connection is lost.
+
+        :param kind: one of ``KINDS``.
+        :param most: bytes that the file can have.
+        :raises Forgotten: if the server does not know the job any more.
+        :raises ServerError: if it is too large, or arrives damaged.
+        """
+        if file.size > most:
+            raise ServerError(
+                f"{self._connection.address} would send {file.size} bytes, more than the result can have. Nothing was "
+                "fetched."
+            )
+        for _ in range(_TRIES):
+            digest, fetching = hashlib.sha256(), _Fetching(self._connection, self._path(KINDS[kind]), file, place)
+            try:
+                self._connection.patiently(fetching.work, self._monitor, meanwhile=self._reporting(fetching))
+            except Refused as error:
+                if error.code in _FORGOTTEN:
+                    raise Forgotten(str(error)) from error
+                raise
+            except OSError as error:
+                raise unwritable(place, error) from error
+            finally:
+                fetching.stop.set()
+            with place.open("rb") as stream:
+                while piece := stream.read(MIB):
+                    digest.update(piece)
+            if digest.hexdigest() == file.sha256:
+                return
+            place.unlink()
+        raise ServerError(
+            f"The result from {self._connection.address} arrived damaged {_TRIES} times (its SHA-256 differs). Run "
+            "this again."
+        )
+
+    def remove(self) -> None:
+        """Cancel the job if it runs, and remove all that the server has of it. Faults are ignored: it does so itself
+        after a while."""
+        name, self.name = self.name, ""
+        if name:
+            remove_quickly(self._connection, [f"/v1/jobs/{name}"])
+
+    def _path(self, end: str = "") -> str:
+        return f"/v1/jobs/{self.name}{'/' * bool(end)}{end}"
+
+    def _send(self) -> dict[str, Any]:
+        facts = self._connection.ask("POST", "/v1/jobs", self._monitor, self._body)
+        if not is_id(facts.get("id")):
+            raise self._connection.odd("a job")
+        self.name = facts["id"]
+        return facts
+
+    def _follow(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return what the server says of the job when it has ended."""
+        while facts.get("state") not in _ENDED:
+            found: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+            stop = threading.Event()
+
+            def work(found: Any = found, stop: threading.Event = stop) -> None:
+                for event in self._events(stop):
+                    found.put(event)
+
+            def meanwhile(found: Any = found) -> None:
+                with suppress(queue.Empty):
+                    while True:
+                        self._happened(*found.get_nowait())
+
+            try:
+                self._connection.patiently(work, self._monitor, meanwhile=meanwhile)
+            finally:
+                stop.set()
+            meanwhile()
+            facts = self._connection.ask("GET", self._path(), self._monitor)
+            if facts.get("state") not in _ENDED:
+                self._connection.pause(self._monitor)
+        return facts
+
+    def _events(self, stop: threading.Event) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the events of one answer, in the calling thread, until the job or the answer ends."""
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if self._event:
+            headers["Last-Event-ID"] = self._event
+        with closing(self._connection.request("GET", self._path("events"), headers)) as answer:
+            kind, data, rest = "", "", b""
+            for piece in self._connection.pieces(answer, 1 << 40):
+                if stop.is_set():
+                    return
+                *lines, rest = (rest + piece).split(b"\n")
+                if len(rest) > _LONGEST_LINE:
+                    raise self._connection.odd("what a job does")
+                for line in lines:
+                    name, _, value = line.decode("utf-8", "replace").rstrip("\r").partition(":")
+                    value = value.removeprefix(" ")
+                    if name == "event":
+                        kind = value
+                    elif name == "data":
+                        data = value
+                    elif name == "id" and value.isdecimal():
+                        self._event = value
+                    elif not name and not value and kind:
+                        yield kind, _json(data)
+                        if kind == "end":
+                            return
+                        kind = data = ""
+
+    def _happened(self, kind: str, facts: dict[str, Any]) -> None:
+        """Report an event of the job."""
+        if kind == "queued":
+            place = _whole(facts.get("place"), 0)
+            first = not self._places
+            self._places = max(self._places, place)
+            said = f"{place} {'jobs are' if place > 1 else 'job is'} before this one." if first and place else ""
+            self._tell(Progress("queue", self._places - place, max(1, self._places), message=said))
+        elif kind == "message":
+            self._progress(replace(self._last, message=shown(str(facts.get("text")))))
+        elif kind == "progress":
+            remaining: Any = facts.get("remaining")
+            known = type(remaining) in (int, float) and 0 <= remaining < 1e9
+            total, parts = _whole(facts.get("total"), 1), _whole(facts.get("parts"), 1)
+            stage = facts.get("stage")
+            self._tell(
+                Progress(
+                    stage if isinstance(stage, str) and re.fullmatch(r"[a-z]{1,20}", stage) else "segment",
+                    min(_whole(facts.get("done"), 0), total),
+                    total,
+                    float(remaining) if known else None,
+                    part=min(_whole(facts.get("part"), 1), parts),
+                    parts=parts,
+                )
+            )
+
+    def _result(self, facts: Mapping[str, Any]) -> dict[str, RemoteFile]:
+        """Return the files of a job that has ended.
+
+        :raises ClassScaleError: if it has failed.
+        """
+        if facts.get("state") == "failed":
+            code, said = facts.get("exit_code"), shown(str(facts.get("error") or "The job has failed."))
+            self.remove()
+            raise _ERRORS.get(code if type(code) is int else 0, ServerError)(f"{self._connection.address}: {said}")
+        if facts.get("state") == "cancelled":
+            self.remove()
+            raise ServerError(f"The job was cancelled at {self._connection.address}, or the server was stopped.")
+        result = facts.get("result")
+        listed = result.get("files") if isinstance(result, dict) else None
+        files = {}
+        for kind in KINDS:
+            each = listed.get(kind) if isinstance(listed, dict) else None
+            if each is None:
+                continue
+            if not isinstance(each, dict) or type(each.get("size")) is not int or not is_sha256(each.get("sha256")):
+                raise self._connection.odd("a result")
+            files[kind] = RemoteFile(each["size"], each["sha256"])
+        if "segmentation" not in files:
+            raise self._connection.odd("a result")
+        return files
+
+    def _tell(self, report: Progress) -> None:
+        self._last = replace(report, message="")
+        self._progress(report)
+
+    def _reporting(self, fetching: _Fetching) -> Callable[[], None]:
+        steps = max(1, -(-fetching.file.size // MIB))
+        return lambda: self._monitor.report("fetch", min(steps, fetching.done // MIB), steps)
+
+
+class _Fetching:
+    """Fetches a file into a place, going on where an earlier attempt has ended."""
+
+    def __init__(self, connection: Connection, path: str, file: RemoteFile, place: Path) -> None:
+        self._connection, self._path, self.file, self._place = connection, path, file, place
+        self.stop = threading.Event()
+        self.done = 0
+
+    def work(self) -> None:
+        """Fetch what is missing, in the calling thread."""
+        headers = {"Accept": "application/x-nrrd"}
+        if self.done:
+            headers["Range"] = f"bytes={self.done}-"
+        with closing(self._connection.request("GET", self._path, headers)) as answer:
+            begins = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+            if answer.status_code != 206 or begins is None or int(begins[1]) != self.done:
+                self.done = 0
+            with self._place.open("r+b" if self.done else "wb") as stream:
+                stream.seek(self.done)
+                stream.truncate()
+                for piece in self._connection.pieces(answer, self.file.size - self.done):
+                    if self.stop.is_set():
+                        return
+                    stream.write(piece)
+                    self.done += len(piece)
+        if self.done < self.file.size:
+            raise Lost(f"{self._connection.address}: the connection was lost ({self.done} bytes have arrived).")
+
+
+def remove_quickly(connection: Connection, paths: list[str]) -> None:
+    """Remove things of a server, waiting for its answer a fraction of a second only."""
+    own = Connection(connection.address, connection.token, connection.ca)
+
+    def work() -> None:
+        with suppress(ServerError):
+            for path in paths:
+                with closing(own.request("DELETE", path, {})):
+                    pass
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(_REMOVE_SECONDS)
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _whole(value: Any, least: int) -> int:
+    return value if type(value) is int and least <= value < 10**9 else least

@@ -1,0 +1,358 @@
+"""Segment images on a server of ClassScaleSeg, as if it were done here."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..catalog.chosen import different_names
+from ..errors import ClassScaleError, ImageError, LabelTableError, ServerError, reason
+from ..images.geometry import Geometry
+from ..images.image_file import itk_reader, read_file
+from ..images.reading import ImageSource
+from ..images.segmentation import Segmentation
+from ..inference.progress import CancelToken, Monitor, Progress
+from ..labels.common_classes import common_classes
+from ..labels.table import LabelTable
+from ..options import FIELDS, WHOLE_IMAGE, Options, refuse_unknown
+from .address import is_encrypted, is_this_machine
+from .connection import PATIENCE, Connection, Health
+from .jobs import Forgotten, RemoteFile, RemoteJob, remove_quickly
+from .offers import RemoteModel, chosen, models_of
+from .sending import RESTARTS, Prepared, prepare, send
+
+BY_SERVER = ("device", "threads", "memory_limit_gib", "checkpoint")  # options that the server decides
+_HERE = ("confidence", "keep_empty", "dicom_seg")  # those that are not sent as options
+_HEADER_BYTES = 64 << 20  # of a result, beside its voxels
+
+
+class RemoteImage:
+    """An image on a server, for several segmentations. It is removed there by :meth:`close`, or after an hour.
+
+    :ivar geometry: its grid.
+    """
+
+    def __init__(self, connection: Connection, prepared: Prepared) -> None:
+        self._connection, self.prepared = connection, prepared
+        self.geometry = prepared.geometry
+        self.names: list[str] = []  # on the server
+
+    def close(self) -> None:
+        """Remove the image from the server, and the files that were made for sending it."""
+        names, self.names = self.names, []
+        if names:
+            remove_quickly(self._connection, [f"/v1/uploads/{name}" for name in names])
+        self.prepared.close()
+
+    def __enter__(self) -> RemoteImage:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is segmented with which models of a server.
+
+    :ivar models: ids.
+    :ivar options: only those that the server is told are looked at, and ``confidence``.
+    :ivar table: the classes that the result must name.
+    :ivar flat: as of :func:`~ClassScaleSegLib.images.reading.read_image`, like ``nibabel``.
+    """
+
+    models: tuple[str, ...]
+    options: Options
+    table: LabelTable
+    flat: bool
+    nibabel: bool
+
+
+class RemoteSegmenter:
+    """Segments on a server, whose address and token somebody has given to you. It is not for several threads.
+
+    :param url: such as ``https://lab-gpu:8471``.
+    :param token: for a server that asks for one.
+    :param ca: file with the certificate of the server, or of who has signed it, if the system does not trust it.
+    :param patience: seconds without any contact after which the server is given up. A connection that is lost is made
+        again by itself.
+    :raises ServerError: if address or token are not valid.
+
+    The result is the same as that of :func:`~ClassScaleSegLib.inference.segmenter.segment` on the server's machine::
+
+        with RemoteSegmenter("https://lab-gpu:8471", token) as segmenter:
+            segmenter.segment("ct.nii.gz", "totalsegmentator-3mm").write("ct.seg.nrrd")
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.connection = Connection(url, token, ca, patience)
+        self._models: dict[str, RemoteModel] | None = None
+
+    @property
+    def address(self) -> str:
+        """Address of the server."""
+        return self.connection.address
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    def __enter__(self) -> RemoteSegmenter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def health(self, cancel: CancelToken | None = None) -> Health:
+        """Ask what the server is, and whether it takes the token.
+
+        :raises ServerError: if it cannot be reached, is none of ClassScaleSeg or of another version, or does not take
+            the token.
+        """
+        return self.connection.health(Monitor(cancel=cancel))
+
+    def models(self, cancel: CancelToken | None = None) -> tuple[RemoteModel, ...]:
+        """Return the models that the server offers.
+
+        :raises ServerError: as :meth:`health`, or if a model is not described as it should be.
+        """
+        facts = self.connection.ask("GET", "/v1/models", Monitor(cancel=cancel))
+        self._models = models_of(facts, self.address)
+        return tuple(self._models.values())
+
+    def chosen(self, models: Sequence[str], cancel: CancelToken | None = None) -> list[RemoteModel]:
+        """Return models by their ids or names.
+
+        :raises ModelError: if the server has no such model, or one is given twice.
+        :raises ServerError: as :meth:`models`.
+        """
+        if self._models is None or any(str(model) not in self._models for model in models):
+            self.models(cancel)
+        assert self._models is not None
+        return chosen(self._models, models, self.address)
+
+    def upload(
+        self,
+        image: ImageSource,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: CancelToken | None = None,
+        *,
+        flat: bool = False,
+        nibabel: bool = False,
+        accept: Callable[[Geometry], object] = lambda geometry: None,
+    ) -> RemoteImage:
+        """Send an image, for one or more segmentations.
+
+        :param image: a path, a list of paths (one for each channel), a DICOM folder, or a SimpleITK image. A file
+            ``.nrrd``, ``.nii.gz``, ``.nii`` or ``.mha`` is sent with its header as it is, but without its name.
+        :param progress: called with reports of the stages "read" and "send".
+        :param cancel: a token whose ``is_set()`` is checked ten times a second.
+        :param flat: as of :func:`~ClassScaleSegLib.images.reading.read_image`, like ``nibabel``.
+        :param accept: called with the grid of the image before it is sent; an exception that it raises ends the job.
+        :raises ImageError: if it cannot be read.
+        :raises ServerError: if the server cannot be reached, or refuses it.
+        :raises Cancelled: if the token is set.
+        """
+        monitor = Monitor(progress, cancel)
+        compress = not is_this_machine(self.address)
+        sent = RemoteImage(self.connection, prepare(image, compress, monitor, flat, nibabel))
+        try:
+            accept(sent.geometry)
+            for notice in sent.prepared.notices:
+                monitor.tell(notice)
+            if not is_encrypted(self.address) and not is_this_machine(self.address):
+                monitor.tell(
+                    f"The connection to {self.address} is not encrypted: others in the network could read the image "
+                    "and the token."
+                )
+            sent.names = send(self.connection, sent.prepared.files, monitor)
+        except BaseException:
+            sent.close()
+            raise
+        return sent
+
+    def segment(
+        self,
+        image: ImageSource | RemoteImage,
+        model: str | Sequence[str],
+        progress: Callable[[Progress], None] | None = None,
+        cancel: CancelToken | None = None,
+        **options: Any,
+    ) -> Segmentation:
+        """Segment an image with one model, or with several into one segmentation.
+
+        :param image: as of :meth:`upload`; or what that has returned.
+        :param model: id or name of a model of the server; or several, of which the later one gets a voxel that two
+            claim.
+        :param progress: called with reports of the stages "send", "queue", those of the server, and "fetch".
+        :param cancel: a token whose ``is_set()`` is checked ten times a second. The job is removed from the server.
+        :param options: fields of :class:`~ClassScaleSegLib.options.Options`, such as ``classes``, without those that
+            the server decides: ``device``, ``threads``, ``memory_limit_gib`` and ``checkpoint``. ``locate_with`` is a
+            model of the server.
+        :returns: the segmentation on the grid of the image, with the confidence if wanted.
+        :raises ImageError: if the image cannot be read or does not fit the model.
+        :raises ModelError: if the server has no such model, or cannot use it.
+        :raises LabelTableError: if the model has no class of a name or label value in ``classes``.
+        :raises OutOfMemoryError: if memory runs out on the server.
+        :raises ServerError: if the server cannot be reached, refuses the job, or stays away.
+        :raises Cancelled: if the token is set.
+        """
+        refuse_unknown(options, FIELDS)
+        if own := [name for name in BY_SERVER if name in options]:
+            raise ClassScaleError(f"The server chooses {', '.join(own)}. Leave that out.")
+        wanted = Options(**options)
+        found = self.chosen([model] if isinstance(model, str) else list(model), cancel)
+        summaries = [summary for each in found for summary in each.summaries]
+        request = Request(
+            tuple(each.id for each in found),
+            wanted,
+            wanted_table(found, wanted),
+            all(len(summary.patch) == 2 for summary in summaries),
+            summaries[0].reads_with_nibabel,
+        )
+        return self.run(image, request, progress, cancel)
+
+    def run(
+        self,
+        image: ImageSource | RemoteImage,
+        request: Request,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: CancelToken | None = None,
+        accept: Callable[[Geometry], object] = lambda geometry: None,
+    ) -> Segmentation:
+        """Do what :meth:`segment` describes, with models that were found already.
+
+        :param accept: as of :meth:`upload`.
+        """
+        if isinstance(image, RemoteImage):
+            accept(image.geometry)
+            return self._segment(image, request, True, progress, cancel)
+        with self.upload(image, progress, cancel, flat=request.flat, nibabel=request.nibabel, accept=accept) as sent:
+            return self._segment(sent, request, False, progress, cancel)
+
+    def _segment(
+        self,
+        image: RemoteImage,
+        request: Request,
+        keep: bool,
+        progress: Callable[[Progress], None] | None,
+        cancel: CancelToken | None,
+    ) -> Segmentation:
+        monitor = Monitor(progress, cancel)
+        body = {
+            "key": secrets.token_urlsafe(24),
+            "models": list(request.models),
+            "options": sent_options(request.options),
+            "confidence": request.options.confidence,
+            "statistics": False,
+            "keep_images": keep,
+        }
+        with tempfile.TemporaryDirectory(prefix="classscaleseg-fetch-") as folder:
+            for _ in range(RESTARTS):
+                job = RemoteJob(self.connection, {**body, "images": image.names}, monitor, progress or (lambda _: None))
+                try:
+                    self._fetch(job, job.run(), Path(folder), image, request)
+                    return self._read(Path(folder), image, request)
+                except Forgotten:
+                    monitor.tell(f"{self.address} was started again; the image is sent once more.")
+                    image.names = send(self.connection, image.prepared.files, monitor)
+                finally:
+                    if job.name and not keep:
+                        image.names = []  # the server removes them with the job
+                    job.remove()
+        raise ServerError(
+            f"{self.address} was started again {RESTARTS} times in the middle. Ask the person who runs the server."
+        )
+
+    def _fetch(
+        self, job: RemoteJob, files: dict[str, RemoteFile], folder: Path, image: RemoteImage, request: Request
+    ) -> None:
+        voxels = int(np.prod(image.geometry.size))
+        layers = max(1, len(request.models) * 64 if request.options.overlap == "keep" else 1)
+        most = {"segmentation": 2 * layers * voxels + _HEADER_BYTES, "confidence": 4 * voxels + _HEADER_BYTES}
+        places = {"segmentation": folder / "result.seg.nrrd"}
+        if request.options.confidence:
+            places["confidence"] = folder / "confidence.nrrd"
+        for kind, place in places.items():
+            if kind not in files:
+                raise self.connection.odd("a result")
+            job.fetch(kind, files[kind], place, most[kind])
+
+    def _read(self, folder: Path, image: RemoteImage, request: Request) -> Segmentation:
+        """Return the result in a folder, once it is of this image and of these classes.
+
+        :raises ServerError: if it is not.
+        """
+        try:
+            self._check_grid(folder / "result.seg.nrrd", image)
+            found = Segmentation.from_image(folder / "result.seg.nrrd")
+            confidence = None
+            if request.options.confidence:
+                self._check_grid(folder / "confidence.nrrd", image)
+                confidence = read_file(folder / "confidence.nrrd").voxels.astype(np.float32)
+            _refuse_other_classes(found.table, request.table)
+            # the server's table has neither groups nor the background, and its file may round the grid
+            return Segmentation(found.labels, request.table, image.geometry, confidence, more_layers=found.more_layers)
+        except (ImageError, LabelTableError, RuntimeError) as error:
+            raise ServerError(
+                f"The result from {self.address} cannot be used ({reason(error)}). Update ClassScaleSeg there and here."
+            ) from error
+
+    def _check_grid(self, file: Path, image: RemoteImage) -> None:
+        """Compare the grid in the header of a file with that of the image, before its voxels take memory."""
+        reader = itk_reader(file)
+        if reader.GetDimension() == 3 and reader.GetSize() == tuple(image.geometry.size):
+            if Geometry.first_axes(reader).distance(image.geometry) < 0.01 * min(image.geometry.spacing):
+                return
+        raise ImageError(f"It is on another grid than {image.prepared.name}")
+
+
+def sent_options(options: Options) -> dict[str, Any]:
+    """Return the options that a server is told: those that differ from the defaults, as JSON values."""
+    values = {name: getattr(options, name) for name in FIELDS if name not in (*BY_SERVER, *_HERE)}
+    changed = {name: value for name, value in values.items() if value != FIELDS[name].default}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+
+
+def wanted_table(models: Sequence[RemoteModel], options: Options) -> LabelTable:
+    """Return the classes of models of a server, those that were chosen.
+
+    :raises LabelTableError: if there is no such class.
+    """
+    names = different_names([model.name for model in models])
+    parts = [(name, summary.table) for name, model in zip(names, models, strict=True) for summary in model.summaries]
+    tables = [table for _name, table in parts]
+    table = tables[0] if len(tables) == 1 else common_classes(tables, [name for name, _table in parts]).table
+    return table if options.classes is None else table.select(options.classes)
+
+
+def located_by(options: Options, find: Callable[[Sequence[str]], list[RemoteModel]]) -> list[RemoteModel]:
+    """Return the model of a server that locates classes, if one was chosen.
+
+    :raises ModelError: if the server has no such model.
+    """
+    return [] if options.locate_with in (None, WHOLE_IMAGE) else find([str(options.locate_with)])
+
+
+def _refuse_other_classes(found: LabelTable, wanted: LabelTable) -> None:
+    names: Mapping[int, str] = {label.value: label.name for label in wanted.foreground}
+    if {label.value: label.name for label in found.foreground} != names:
+        raise LabelTableError("It names other classes than the server has described")
