@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def find_server_models(job: Job, segmenter: RemoteSegmenter) -> ServerModels:
         models[0].channels,
         tuple(summary for model in models for summary in model.summaries),
         tuple(summary for model in coarse for summary in model.summaries),
-        job.options,
+        replace(job.options, confidence=job.confidence is not None),
         segmenter,
         models,
         coarse,
