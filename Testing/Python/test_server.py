@@ -397,6 +397,28 @@ def test_a_killed_server_keeps_what_it_promised_and_nothing_else(tmp_path, image
     assert process.returncode == 130
 
 
+def test_jobs_run_on_a_cluster(tmp_path, image):
+    process, api = start(tmp_path, "--cluster", "local:1")
+    try:
+        assert api("get", "health").json()["devices"][0]["name"] == "cluster"
+        done = api.job([api.upload(image)], **FAST).json()["id"]
+        assert api.wait(done)["result"]["structures"] > 5
+        slow = api.job([api.upload(SAMPLE.read_bytes())], options={"step": 0.2}).json()["id"]
+        while api.wait(slow, "running")["stage"] == "start":
+            time.sleep(0.1)
+        for job in (done, slow):
+            assert api("delete", f"jobs/{job}").status_code == 204
+        until = time.monotonic() + 10
+        while api.files() and time.monotonic() < until:
+            time.sleep(0.1)
+        assert api.files() == []
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        process.stdout.close()
+    assert process.returncode == 130
+
+
 def test_a_child_that_had_finished_when_the_server_was_killed_is_not_run_again(tmp_path, offers, image):
     wish = Wish("local", "k" * 16, ("0" * 32,), ("toy-120",), FAST["options"])
     for name, finished in (("a" * 32, True), ("b" * 32, False)):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..cohort.dispatch import LEAVES, UNFIT, own_address, tell_answer, tell_begin
+from ..cohort.fitting import fitted
 from ..cohort.ledger import is_latest
 from ..cohort.records import Recipe
 from ..errors import ClassScaleError, ModelError
-from ..inference.devices import choose_device
 from ..inference.progress import Progress
 from ..process.allocator import return_memory_at_once
 from ..process.job import Job
@@ -165,19 +165,6 @@ def _runner(setup: Setup) -> CaseRunner:
         records, report = cohort.records(models), cohort.report(models)
         _opened[setup.run] = cohort.runner(models, report, records, cancel, setup.run)
     return _opened[setup.run]
-
-
-def fitted(job: Job) -> Job:
-    """Return a job with the threads of this worker, and on a CPU with its memory, unless the job says otherwise."""
-    from distributed import get_worker
-
-    worker, options = get_worker(), job.options
-    if options.threads is None:
-        options = replace(options, threads=worker.state.nthreads)
-    limit = getattr(worker.memory_manager, "memory_limit", None)
-    if options.memory_limit_gib is None and limit and choose_device(options.device) == "cpu":
-        options = replace(options, memory_limit_gib=limit / 2**30)
-    return replace(job, options=options)
 
 
 def _gpu_is_lost(error: BaseException | None) -> bool:

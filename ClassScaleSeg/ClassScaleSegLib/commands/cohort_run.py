@@ -15,12 +15,12 @@ from typing import Any
 from .. import errors
 from ..cohort.cluster import Cluster
 from ..cohort.dispatch import dispatch
+from ..cohort.fitting import visible_gpus
 from ..cohort.ledger import PUT_ASIDE, History, Ledger, open_ledger, pace, read_ledger
 from ..cohort.records import Records, State
 from ..cohort.workers import open_cluster
 from ..errors import Cancelled, ClassScaleError, OutOfMemoryError
 from ..files import replacing
-from ..inference.devices import choose_device
 from ..process.job import job_of
 from ..version import VERSION
 from .case_worker import OUTDATED, Setup, cancel_run, segment_case, segment_sent_case
@@ -67,7 +67,7 @@ def segment_on_cluster(
         try:
             if todo:
                 reporter.message(f"{len(todo)} of {len(cases)} cases to do; looking for workers at {where}")
-                with open_cluster(where, folder, _gpus(job.options.device), job.options.threads) as cluster:
+                with open_cluster(where, folder, visible_gpus(job.options.device), job.options.threads) as cluster:
                     run.on(cluster, todo, sent)
         except KeyboardInterrupt:
             raise Cancelled(
@@ -322,16 +322,3 @@ def _error(kind: str, sentence: str) -> ClassScaleError:
     if isinstance(known, type) and issubclass(known, ClassScaleError):
         return known(sentence)
     return ClassScaleError(sentence)
-
-
-def _gpus(device: str) -> list[str | None] | None:
-    """Return for each GPU of this machine that a device means what makes it the only visible one; ``None`` on a CPU."""
-    name = choose_device(device)
-    if name == "cpu":
-        return None
-    if not name.startswith("cuda") or ":" in name:
-        return [None]  # one GPU, which the device names
-    import torch
-
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return list(visible or map(str, range(torch.cuda.device_count())))

@@ -28,6 +28,11 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     text = "devices, each of which runs one job at a time (default: every GPU, or the processor if there is none)"
     parser.add_argument("--devices", nargs="+", metavar="DEVICE", help=text)
     add_options(parser, "threads", "memory_limit_gib")
+    text = (
+        "run the jobs on the workers of Dask instead, which see the folder of the server under the same path: local:4, "
+        "tcp://HOST:8786, or a YAML file that describes the jobs of a queue"
+    )
+    parser.add_argument("--cluster", metavar="WHERE", help=text)
     text = "let nobody in without a token, also at an address of this machine alone: behind a proxy"
     parser.add_argument("--require-token", action="store_true", help=text)
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, with its chain, in PEM: https")
@@ -70,9 +75,8 @@ def serve_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         _positive(options.max_minutes, "--max-minutes") * 60,
         _positive(options.keep_minutes, "--keep-minutes") * 60,
     )
-    slots = tuple(
-        Slot(device, device, options.threads, options.memory_limit_gib) for device in options.devices or _devices()
-    )
+    devices = options.devices or (["auto"] if options.cluster is not None else _devices())
+    slots = tuple(Slot(device, device, options.threads, options.memory_limit_gib) for device in devices)
     settings = Settings(
         _folder(options),
         tuple(options.models or _installed()),
@@ -83,6 +87,7 @@ def serve_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         options.tls_cert,
         options.tls_key,
         limits,
+        options.cluster,
     )
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", level=logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

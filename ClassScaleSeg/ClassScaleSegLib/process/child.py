@@ -42,6 +42,7 @@ class SegmentationProcess:
         cancelled.
     :ivar state: "new", "running", "finished", "failed" or "cancelled".
     :ivar error: a sentence, if the job failed.
+    :ivar kind: name of the class of an error that the child has reported.
     :ivar result: ``output``, ``structures`` (their number) and ``seconds``, once the job is finished.
     :param job: may be given later.
     :param python: path of an interpreter; by default that of :func:`default_python`.
@@ -67,6 +68,7 @@ class SegmentationProcess:
     def __init__(self, job: Job | None = None, python: str | None = None, environment: dict[str, str] | None = None):
         self.job, self.state = job, "new"
         self.error: str | None = None
+        self.kind: str | None = None
         self.result: dict[str, Any] = {}
         self.work_folder = make_work_folder()
         self._python, self._environment = python, environment or {}
@@ -235,7 +237,7 @@ class SegmentationProcess:
         if event.text:
             self._log.append(event.text)
         if event.kind == "error":
-            self._reported = event.text
+            self._reported, self.kind = event.text, event.facts.get("kind")
         elif event.kind == "result":
             self.result = event.facts
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..catalog.catalog import Catalog, entry_named
 from ..catalog.chosen import chosen_models
 from ..errors import ModelError
-from ..files import sha256_of
+from ..models.identity import model_sha256
 from ..models.summary import ModelSummary
 from ..models.summary_json import summary_facts
 from ..options import WHOLE_IMAGE
@@ -80,6 +80,9 @@ def _offer(text: str, catalog: Catalog) -> Offer:
         "parts": [summary_facts(summary) for summary in chosen.summaries],
         "licence": chosen.summaries[0].licence or (entry.licence if entry is not None else None),
         "notice": chosen.summaries[0].notice,
-        "sha256": [sha256_of(path) if path.is_file() else None for path in chosen.paths],
+        "sha256": [
+            model_sha256(path, configuration=configuration)
+            for path, configuration in zip(chosen.paths, chosen.configurations, strict=True)
+        ],
     }
     return Offer(name, source, chosen.name, chosen.summaries, facts)

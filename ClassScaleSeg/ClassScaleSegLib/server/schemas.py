@@ -59,6 +59,7 @@ class ResultFacts(BaseModel):
 
     structures: int | None
     seconds: float | None
+    changes: Annotated[list[dict[str, Any]] | None, Field(description="what cleaning up changed of each class")] = None
     files: dict[str, FileFacts]
 
 
@@ -116,7 +117,7 @@ class ModelFacts(BaseModel):
     parts: Annotated[list[dict[str, Any]], Field(description="classes, channels, grid; empty if brief")]
     licence: str | None
     notice: str | None
-    sha256: list[str | None]
+    sha256: list[str]
 
 
 class Models(BaseModel):

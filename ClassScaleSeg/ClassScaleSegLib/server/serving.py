@@ -7,13 +7,16 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from ..cohort.cluster import Cluster
+from ..cohort.fitting import visible_gpus
+from ..cohort.workers import check_where, open_cluster
 from ..errors import ClassScaleError
 from ..inference.devices import find_devices
 from .app import Parts, make_app
@@ -23,12 +26,14 @@ from .guard import Guard
 from .jobs import Jobs
 from .limits import Limits
 from .offers import Offers
+from .on_cluster import ClusterSlots
 from .tokens import Tokens
 from .uploads import Uploads
 from .workers import Slot, Worker, adopt_unfinished
 
 _SECONDS_BETWEEN_CLEANINGS = 5.0
 _SECONDS_TO_STOP = 5.0
+_AT_ONCE = 64  # jobs of a cluster, at most
 
 log = logging.getLogger("classscaleseg.serve")
 
@@ -41,7 +46,9 @@ class Settings:
     :ivar models: paths, or ids or names of the catalogue.
     :ivar host: name or address to listen at.
     :ivar port: 0: any that is free.
-    :ivar slots: where jobs run; by default one for each GPU, or the processor if there is none.
+    :ivar slots: where jobs run; by default one for each GPU, or the processor if there is none. With a cluster, the
+        first one says what the device of a worker is.
+    :ivar cluster: workers that run the jobs instead, as of :func:`~ClassScaleSegLib.cohort.workers.open_cluster`.
     :ivar require_token: also if it listens at loopback, as behind a proxy.
     :ivar certificate: file of the chain, PEM, for TLS.
     :ivar certificate_key: file of its key.
@@ -56,6 +63,7 @@ class Settings:
     certificate: Path | None = None
     certificate_key: Path | None = None
     limits: Limits = Limits()
+    cluster: str | None = None
 
     @property
     def loopback(self) -> bool:
@@ -100,7 +108,8 @@ def prepared(settings: Settings, offers: Offers | None = None) -> Iterator[Runni
     :raises Busy: if another server has the folder.
     """
     offers = offers or Offers(settings.models)
-    with opened_folder(settings.folder) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(opened_folder(settings.folder))
         tokens = Tokens(folder.root)
         if settings.needs_token and not tokens:
             raise ClassScaleError(
@@ -112,9 +121,16 @@ def prepared(settings: Settings, offers: Offers | None = None) -> Iterator[Runni
         if restored := jobs.restore():
             log.info("%d results of an earlier run can still be fetched", restored)
         slots = settings.slots or default_slots()
-        parts = Parts(offers, uploads, jobs, Converter(), tuple(_described(slot) for slot in slots))
         listening = _listen(settings.host, settings.port)
-        workers = [Worker(slot, jobs, offers, settings.limits) for slot in slots]
+        if settings.cluster is None:
+            workers = [Worker(slot, jobs, offers, settings.limits) for slot in slots]
+            devices = tuple(_described(slot) for slot in slots)
+        else:
+            cluster = ClusterSlots(stack.enter_context(_cluster(settings.cluster, folder.root, slots[0])))
+            slot = replace(slots[0], name=cluster.cluster.what)
+            workers = [Worker(slot, jobs, offers, settings.limits, cluster, cluster) for _ in range(_AT_ONCE)]
+            devices = ({"name": "cluster", "about": cluster.cluster.what, "memory": None},)
+        parts = Parts(offers, uploads, jobs, Converter(), devices)
         ended = threading.Event()
         janitor = threading.Thread(target=_clean, args=(ended, uploads, jobs), daemon=True, name="janitor")
         try:
@@ -137,6 +153,17 @@ def prepared(settings: Settings, offers: Offers | None = None) -> Iterator[Runni
             uploads.close()
             for each in listening:
                 each.close()
+
+
+@contextmanager
+def _cluster(where: str, folder: Path, slot: Slot) -> Iterator[Cluster]:
+    """Start or find the workers of a cluster.
+
+    :raises ClassScaleError: if there are none.
+    """
+    check_where(where)
+    with open_cluster(where, folder, visible_gpus(slot.device), slot.threads) as cluster:
+        yield cluster
 
 
 def default_slots() -> tuple[Slot, ...]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..files import sha256_of
 from ..options import Options
 from ..process.child import SegmentationProcess
 from ..process.exit_codes import ExitCode, exit_code
-from ..process.job import Event, Job
+from ..process.job import Job
 from ..process.process_tree import is_alive
 from .jobs import FILES, Jobs, ServerJob, Wish, read_wish, write_record
 from .limits import Limits
@@ -50,12 +51,35 @@ class Slot:
     memory_limit_gib: float | None = None
 
 
-class Worker(threading.Thread):
-    """Runs one job after the other in a slot, until it is told to stop."""
+class Gate:
+    """Whether a worker may take a job; always, if it has a device of its own."""
 
-    def __init__(self, slot: Slot, jobs: Jobs, offers: Offers, limits: Limits) -> None:
+    def enter(self, waiting: int) -> bool:
+        """Take a place for a job."""
+        return True
+
+    def leave(self) -> None:
+        """Give it back."""
+
+
+class Worker(threading.Thread):
+    """Runs one job after the other in a slot, until it is told to stop.
+
+    :param launch: makes what runs a job: a `SegmentationProcess`, or the same for a cluster.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        jobs: Jobs,
+        offers: Offers,
+        limits: Limits,
+        launch: Callable[[], Any] = SegmentationProcess,
+        gate: Gate = Gate(),
+    ) -> None:
         super().__init__(name=f"worker {slot.name}", daemon=True)
         self._slot, self._jobs, self._offers, self._limits = slot, jobs, offers, limits
+        self._launch, self._gate = launch, gate
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -65,9 +89,15 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Run jobs."""
         while not self._stopped.is_set():
-            job = self._jobs.take(_SECONDS_FOR_JOBS)
-            if job is not None:
-                self._run(job)
+            if not self._gate.enter(self._jobs.counts()["waiting"]):
+                self._stopped.wait(_SECONDS_FOR_JOBS)
+                continue
+            try:
+                job = self._jobs.take(_SECONDS_FOR_JOBS)
+                if job is not None:
+                    self._run(job)
+            finally:
+                self._gate.leave()
 
     def _run(self, job: ServerJob) -> None:
         begin, folder = time.monotonic(), self._jobs.folder(job)
@@ -89,18 +119,18 @@ class Worker(threading.Thread):
             folder.mkdir()
         except OSError as error:
             raise errors.OutputError("The server has no room for a result.") from error
-        with SegmentationProcess() as process:
+        with self._launch() as process:
             process.job = self._job(job.wish, job.paths, folder)
             process.start()
             _note_child(folder, job.wish, process.pid)
-            kind = self._watch(job, process, folder)
+            self._watch(job, process, folder)
             said = _without_paths(process.log, job, folder)[-_LOG_CHARACTERS:]
             if process.state == "finished":
-                result = {name: process.result.get(name) for name in ("structures", "seconds")}
+                result = {name: process.result.get(name) for name in ("structures", "seconds", "changes")}
                 self._jobs.finish(job, {**result, "files": described_files(folder, job.wish)}, said)
             elif process.state == "failed":
-                code = exit_code(kind("")) if kind is not None else ExitCode.FAULT
-                self._jobs.fail(job, _without_paths(process.error or "", job, folder), int(code), said)
+                code = int(exit_code(_class_of(process.kind)("")))
+                self._jobs.fail(job, _without_paths(process.error or "", job, folder), code, said)
             elif job.stop.is_set():
                 self._jobs.cancelled(job)
             else:
@@ -108,25 +138,19 @@ class Worker(threading.Thread):
                 sentence = f"The job was stopped after {minutes:g} minutes, the longest that this server allows."
                 self._jobs.fail(job, sentence, int(ExitCode.FAULT), said)
 
-    def _watch(self, job: ServerJob, process: SegmentationProcess, folder: Path) -> type[ClassScaleError] | None:
-        """Wait until the child has ended; stop it if the job is not wanted any more or takes too long.
-
-        :returns: the kind of its error.
-        """
-        kind, until = None, time.monotonic() + self._limits.job_seconds
-        running = True
+    def _watch(self, job: ServerJob, process: Any, folder: Path) -> None:
+        """Wait until a job has ended; stop it if it is not wanted any more or takes too long."""
+        until, running = time.monotonic() + self._limits.job_seconds, True
         while running:
             if job.stop.is_set() or time.monotonic() > until:
                 process.cancel()
-                return None
+                return
             events = process.poll()
             running = process.state == "running"
             for event in events:
-                kind = _kind(event) if event.kind == "error" else kind
                 self._jobs.happened(job, event, lambda text: _without_paths(text, job, folder))
             if running and not events:
                 job.stop.wait(_SECONDS_BETWEEN)
-        return kind
 
     def _job(self, wish: Wish, paths: tuple[Path, ...], folder: Path) -> Job:
         slot, files = self._slot, wish.files
@@ -161,7 +185,7 @@ def adopt_unfinished(unfinished: Path, results: Path) -> None:
             started = json.loads((folder / STARTED).read_text(encoding="utf-8"))
             _await_end(started["pid"], started["began"])
             wish = read_wish(started["wish"])
-            result = {"structures": None, "seconds": None, "files": described_files(folder, wish)}
+            result = {"structures": None, "seconds": None, "changes": None, "files": described_files(folder, wish)}
             write_record(folder, wish, result)
             folder.rename(results / folder.name)
         except (OSError, ValueError, KeyError, TypeError, ClassScaleError):
@@ -205,10 +229,10 @@ def _await_end(pid: int, began: float) -> None:
             process.wait(_SECONDS_TO_DIE)
 
 
-def _kind(event: Event) -> type[ClassScaleError] | None:
-    """Return the class of the error that a child has reported."""
-    found = getattr(errors, str(event.facts.get("kind")), None)
-    return found if isinstance(found, type) and issubclass(found, ClassScaleError) else None
+def _class_of(kind: str | None) -> type[ClassScaleError]:
+    """Return the class of an error that a child has reported by name."""
+    found = getattr(errors, str(kind), None)
+    return found if isinstance(found, type) and issubclass(found, ClassScaleError) else ClassScaleError
 
 
 def _without_paths(text: str, job: ServerJob, folder: Path) -> str:
