@@ -329,7 +329,7 @@ class Connection:
             code, message, offset = str(said["code"]), shown(str(said["message"])), said.get("offset")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             code, message, offset = "", "", None
-        if status in (502, 503, 504):  # of a proxy whose server is not there, or of a server that is being stopped
+        if status in (408, 502, 503, 504):  # also of a proxy whose server is not there
             return Lost(f"{self.address} does not answer for now (status {status}). {message}".strip())
         if status == 413 and not code:
             said = f"A server in front of {self.address} takes no request of this size. Ask for a higher limit."
