@@ -274,7 +274,7 @@ class Connection:
 
         count = 0
         try:
-            for piece in answer.iter_content(1 << 20 if most > LARGEST_JSON else 1 << 16):
+            for piece in answer.iter_content(1 << 14):  # of a larger piece, a part that has arrived would be lost
                 count += len(piece)
                 if count > most:
                     raise ServerError(f"{self.address} sends more than the {most} bytes that were expected.")

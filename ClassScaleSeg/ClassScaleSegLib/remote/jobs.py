@@ -120,6 +120,7 @@ class RemoteJob:
                 raise unwritable(place, error) from error
             finally:
                 fetching.stop.set()
+            self._monitor.check()
             with place.open("rb") as stream:
                 while piece := stream.read(MIB):
                     digest.update(piece)

@@ -43,13 +43,26 @@ class RemoteImage:
     def __init__(self, connection: Connection, prepared: Prepared) -> None:
         self._connection, self.prepared = connection, prepared
         self.geometry = prepared.geometry
-        self.names: list[str] = []  # on the server
+        self.names: list[str] = []  # on the server, of the files in their order
+        self._begun: list[str] = []
+
+    def send(self, monitor: Monitor) -> None:
+        """Send the files, unless the server has them.
+
+        :raises ServerError: if the server cannot be reached, or refuses one.
+        :raises Cancelled: if the monitor's token is set.
+        """
+        self.names = send(self._connection, self.prepared.files, monitor, self._begun)
+
+    def leave(self) -> None:
+        """Leave the files to the server, which removes them itself."""
+        self._begun.clear()
 
     def close(self) -> None:
         """Remove the image from the server, and the files that were made for sending it."""
-        names, self.names = self.names, []
-        if names:
-            remove_quickly(self._connection, [f"/v1/uploads/{name}" for name in names])
+        if self._begun:
+            remove_quickly(self._connection, [f"/v1/uploads/{name}" for name in dict.fromkeys(self._begun)])
+        self._begun.clear()
         self.prepared.close()
 
     def __enter__(self) -> RemoteImage:
@@ -183,7 +196,7 @@ class RemoteSegmenter:
                     f"The connection to {self.address} is not encrypted: others in the network could read the image "
                     "and the token."
                 )
-            sent.names = send(self.connection, sent.prepared.files, monitor)
+            sent.send(monitor)
         except BaseException:
             sent.close()
             raise
@@ -273,10 +286,10 @@ class RemoteSegmenter:
                     return self._read(Path(folder), image, request)
                 except Forgotten:
                     monitor.tell(f"{self.address} was started again; the image is sent once more.")
-                    image.names = send(self.connection, image.prepared.files, monitor)
+                    image.send(monitor)
                 finally:
                     if job.name and not keep:
-                        image.names = []  # the server removes them with the job
+                        image.leave()
                     job.remove()
         raise ServerError(
             f"{self.address} was started again {RESTARTS} times in the middle. Ask the person who runs the server."

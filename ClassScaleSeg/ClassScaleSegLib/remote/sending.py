@@ -225,10 +225,11 @@ class _Part:
         self._stream.close()
 
 
-def send(connection: Connection, files: Sequence[ImageFile], monitor: Monitor) -> list[str]:
+def send(connection: Connection, files: Sequence[ImageFile], monitor: Monitor, begun: list[str]) -> list[str]:
     """Send files, and return the ids that the server gives to them.
 
     :param monitor: gets reports of the stage "send", in MiB.
+    :param begun: gets the id of each file before it is sent, so that it can be removed if that fails.
     :raises ServerError: if the server refuses one, or stays away; or a file has changed meanwhile.
     :raises Cancelled: if the monitor's token is set.
     """
@@ -239,8 +240,9 @@ def send(connection: Connection, files: Sequence[ImageFile], monitor: Monitor) -
     def report(done: int) -> None:
         monitor.report("send", (before + done) // MIB, steps)
 
+    monitor.report("send", 0, steps)
     for file in files:
-        names.append(_Sending(connection, file, monitor, report).run())
+        names.append(_Sending(connection, file, monitor, report).run(begun))
         before += file.size
     monitor.report("send", steps, steps)
     return names
@@ -255,12 +257,13 @@ class _Sending:
         self._connection, self._file, self._monitor, self._report = connection, file, monitor, report
         self._part_bytes = PART_BYTES
 
-    def run(self) -> str:
-        """Send it, and return its id on the server."""
+    def run(self, begun: list[str]) -> str:
+        """Send it, and return its id on the server; the parameter is that of :func:`send`."""
         for attempt in range(RESTARTS):
             file = self._file
             announced = {"key": file.key, "kind": file.kind, "size": file.size, "sha256": file.sha256}
             name, offset, complete = self._state(self._connection.ask("POST", "/v1/uploads", self._monitor, announced))
+            begun.append(name)
             in_vain = 0
             try:
                 while not complete:
