@@ -48,7 +48,10 @@ class Quick:
         self.seen.append(job.wish.options)
         image = sitk.ReadImage(str(job.paths[0]))
         self.sizes.append(image.GetSize())
-        for event in (Event("progress", "segment", 1, 2, 3.5), Event("message", "segment", 1, 2, text="A notice.")):
+        for event in (
+            Event("message", "segment", 1, 2, 3.5, text="A notice."),
+            Event("progress", "segment", 1, 2, 3.5),
+        ):
             worker._jobs.happened(job, event, str)
         self.before(job)
         if job.stop.is_set():
