@@ -427,7 +427,7 @@ def test_cancelling_takes_less_than_a_second_and_leaves_nothing(api, quick, imag
 
 def test_the_place_in_the_queue_is_reported(api, quick, image):
     hold, reports = threading.Event(), []
-    quick.before = lambda job: hold.wait(20)
+    quick.before = lambda job: time.sleep(0.5 * hold.wait(20))  # progress of a job that has ended is not told
     others = [threading.Thread(target=segmented, args=(api.address, volume(10))) for _ in range(2)]
     for other in others:
         other.start()
