@@ -8,6 +8,7 @@ import secrets
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from ..errors import ClassScaleError
 from ..version import VERSION
-from .converting import Converter, chosen_type
+from .converting import TYPES, Converter, chosen_type
 from .jobs import Jobs, Wish
 from .limits import PART_BYTES, STREAM_SECONDS, STREAMS
 from .offers import Offers
@@ -35,6 +36,7 @@ _BLOCK = 4 << 20  # bytes that are written at once
 _SECONDS_FOR_BYTES = 60.0  # without which a part is given up
 _SECONDS_BETWEEN = 0.2  # looks at a job, for its events
 _SECONDS_ALIVE = 10.0
+_LONGEST = 1000  # characters of a sentence
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,8 @@ class Parts:
     devices: tuple[dict[str, Any], ...]
 
 
-class AsciiJson(Response):
+class AsciiJson(JSONResponse):
     """JSON in ASCII, so that any text can be sent, also one that is not UTF-8."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content).encode("ascii")
@@ -69,11 +69,12 @@ def make_app(parts: Parts) -> FastAPI:
         openapi_url="/v1/openapi.json",
         docs_url=None,  # their pages would fetch scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # the address would be made of what the client says of itself
         default_response_class=AsciiJson,
     )
     instance = secrets.token_hex(8)
 
-    @app.get("/v1/health", response_model=Health)
+    @app.get("/v1/health", response_model=Health, responses=_problems())
     async def health(request: Request) -> AsciiJson:
         """Tell what the server is, and how busy. No token is needed."""
         facts = {"service": "ClassScaleSeg", "api": API, "version": VERSION, "instance": instance}
@@ -164,7 +165,7 @@ def _job_routes(app: FastAPI, parts: Parts) -> None:
     @app.get(
         "/v1/jobs/{job_id}/events",
         response_class=StreamingResponse,
-        responses={200: {"content": {"text/event-stream": {}}}, **_problems(401, 404, 422, 429)},
+        responses=_sent(("text/event-stream",), 404, 422, 429),
     )
     async def events(job_id: Id, request: Request, last_event_id: str = Header("0", pattern=r"^\d{1,15}$")) -> Response:
         """Tell what happens to a job, as server-sent events."""
@@ -183,7 +184,7 @@ def _job_routes(app: FastAPI, parts: Parts) -> None:
 
         return StreamingResponse(lines(), media_type="text/event-stream")
 
-    @app.get("/v1/jobs/{job_id}/log", response_class=PlainTextResponse, responses=_problems(401, 404, 422))
+    @app.get("/v1/jobs/{job_id}/log", response_class=PlainTextResponse, responses=_sent(("text/plain",), 404, 422))
     async def log(job_id: Id, request: Request) -> PlainTextResponse:
         """Return what a job that has ended has printed."""
         text = jobs.find(request.scope["owner"], job_id).log
@@ -210,11 +211,7 @@ def _result_routes(app: FastAPI, parts: Parts) -> None:
     @app.get(
         "/v1/jobs/{job_id}/result",
         response_class=FileResponse,
-        responses={
-            200: {"content": dict.fromkeys(("application/x-nrrd", "application/x-nifti", "text/csv"), {})},
-            206: {"description": "Partial Content"},
-            **_problems(400, 401, 404, 406, 409, 416, 422),
-        },
+        responses=_sent(tuple(TYPES), 400, 404, 406, 409, 416, 422, 507, part=True),
     )
     async def result(job_id: Id, request: Request, accept: str = Header("*/*", max_length=1000)) -> Response:
         """Return the segmentation: .seg.nrrd unless another type is asked for."""
@@ -239,11 +236,7 @@ def _add_file_route(app: FastAPI, what: str, kind: str, send: Any) -> None:
         name=what,
         description=f"Return the {what}, if it was asked for.",
         response_class=FileResponse,
-        responses={
-            200: {"content": {kind: {}}},
-            206: {"description": "Partial Content"},
-            **_problems(400, 401, 404, 409, 416, 422),
-        },
+        responses=_sent((kind,), 400, 404, 409, 416, 422, part=True),
     )
 
 
@@ -320,14 +313,14 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(ClassScaleError)
     async def refused(request: Request, error: ClassScaleError) -> AsciiJson:
-        return answer(Problem(422, "invalid", str(error)))
+        return answer(Problem(422, "invalid", _shortened(str(error))))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> AsciiJson:
         first = error.errors()[0]
         where = ".".join(str(place) for place in first["loc"] if place != "body")
         malformed = first["type"] == "json_invalid"
-        said = f"{where or 'The body'}: {first['msg']}."[:500]
+        said = _shortened(f"{where or 'The body'}: {first['msg']}.")
         return answer(Problem(400, "malformed", said) if malformed else Problem(422, "invalid", said))
 
     @app.exception_handler(HTTPException)
@@ -344,13 +337,31 @@ def _errors(app: FastAPI) -> None:
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors of a route."""
-    return {code: {"model": Error} for code in codes}
+    """Describe the errors of a route, with those that each can have."""
+    return {code: {"model": Error} for code in (403, 503, *codes)}
+
+
+def _sent(kinds: tuple[str, ...], *codes: int, part: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Describe the answers of a route that sends a text or a file.
+
+    :param kinds: its types.
+    :param part: also describe what is sent of it if a range is asked for.
+    """
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    sent: dict[int | str, dict[str, Any]] = {200: {"content": dict.fromkeys(kinds, {})}}
+    if part:
+        sent[206] = {"description": "Partial Content", "content": dict.fromkeys((*kinds, "multipart/byteranges"), {})}
+    return sent | {code: {"description": HTTPStatus(code).phrase, "content": error} for code in (401, 403, 503, *codes)}
 
 
 def _uploaded(*codes: int) -> dict[int | str, dict[str, Any]]:
     """Describe the errors of a route with a body in JSON that may be sent twice."""
     return {200: {"description": "It is here already"}, **_problems(400, 401, 413, 422, *codes)}
+
+
+def _shortened(text: str) -> str:
+    """Return a sentence that may quote what the client has sent, without most of that if it is long."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def _base64(digest: str) -> str:

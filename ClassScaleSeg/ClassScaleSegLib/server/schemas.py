@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
+from .uploads import KINDS
+
 _KEY = r"^[A-Za-z0-9_-]{16,64}$"
 _ID = r"^[0-9a-f]{32}$"
 Key = Annotated[str, Field(pattern=_KEY, description="chosen by the client; the same again gives the same answer")]
@@ -21,7 +23,7 @@ class NewUpload(_Request):
     """An image that is to be sent."""
 
     key: Key
-    kind: Annotated[str, Field(max_length=16, description=".nrrd, .nii.gz, .nii or .mha")]
+    kind: Annotated[str, Field(max_length=16, json_schema_extra={"enum": list(KINDS)})]
     size: Annotated[StrictInt, Field(ge=1, le=1 << 50, description="bytes")]
     sha256: Digest
 

@@ -1,0 +1,122 @@
+"""What stands for the child processes of a server: a script that a test controls, in place of a segmentation."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ClassScaleSegLib.resources import resource
+from ClassScaleSegLib.server.offers import Offers
+from live_server import Api
+
+SAMPLE = resource("SampleData", "toy-120.nrrd")
+
+# What the child process of a job does instead of computing: it reads the job, and does what the file "do" says.
+_CHILD = """
+import json, pathlib, shutil, sys, time
+job = json.loads(pathlib.Path(sys.argv[sys.argv.index("--job") + 1]).read_text())
+do = pathlib.Path({folder!r})
+def say(**facts): print(json.dumps(facts), flush=True)
+(do / f"began {{time.monotonic_ns()}}").touch()
+say(event="progress", stage="segment", done=1, total=4, remaining=2.5)
+exec((do / "do").read_text())
+for name in ("output", "confidence"):
+    if job[name]: shutil.copy(do / "result.seg.nrrd", job[name])
+if job["statistics"]: pathlib.Path(job["statistics"]).write_text("name,volume")
+say(event="result", structures=2, seconds=0.1)
+"""
+
+
+@cache
+def toy_offers() -> Offers:
+    """The models that the servers of the tests offer."""
+    return Offers(("toy-120",))
+
+
+class Child:
+    """What stands for the child processes: Python code is done in place of a segmentation.
+
+    :ivar folder: what it needs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.does("")
+
+    def does(self, code: str) -> None:
+        """Let the jobs do this before they write their results. It knows ``job``, ``say`` and ``do``, a folder."""
+        (self.folder / "do").write_text(code)
+
+    def waits(self) -> None:
+        """Let the jobs wait until :meth:`goes_on` is called."""
+        self.does("while not (do / 'go on').exists(): time.sleep(0.02)")
+
+    def goes_on(self) -> None:
+        """Let the jobs that wait end."""
+        (self.folder / "go on").touch()
+
+    @property
+    def began(self) -> int:
+        """How many have begun."""
+        return len(list(self.folder.glob("began *")))
+
+
+def fake_child(folder: Path, monkeypatch: Any) -> Child:
+    """Let children of this process do what the test says, in a tenth of a second."""
+    import SimpleITK as sitk
+    from ClassScaleSegLib.process import child
+
+    folder.mkdir()
+    (folder / "child.py").write_text(_CHILD.format(folder=str(folder)))
+    labels = sitk.ReadImage(resource("SampleData", "toy-120-labels.nrrd"))
+    sitk.WriteImage(labels, folder / "result.seg.nrrd", useCompression=True)
+    script = folder / "python"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{folder}/child.py" "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(child, "default_python", lambda: str(script))
+    return Child(folder)
+
+
+class Faults(logging.Handler):
+    """Collects what a server logs as a fault of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.all: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.all.append(self.format(record))
+
+
+@contextmanager
+def without_faults(api: Api, token: str) -> Iterator[None]:
+    """Assert that in the end a server still answers, and has not logged a fault of its own."""
+    faults = Faults()
+    logging.getLogger().addHandler(faults)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(faults)
+    assert api("get", "health").json()["token"] == token and faults.all == []
+
+
+def left(api: Api) -> list[str]:
+    """Return what lies in the folder of a server: files, and folders too."""
+    subs = (api.folder / name for name in ("uploads", "unfinished", "results"))
+    return sorted(path.relative_to(api.folder).as_posix() for sub in subs for path in sub.rglob("*"))
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 20) -> bool:
+    """Wait until something is true, and return whether it is."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
