@@ -95,6 +95,7 @@ class ClassScaleSegParameterNode:
     :ivar segmentation: the node to fill; none: a new node.
     :ivar confidence: the volume to fill with the probability of each voxel's class; none: it is not computed.
     :ivar statistics: the table to fill with the statistics of the structures; none: no table.
+    :ivar report: the folder of the report; empty: no report.
     :ivar standardNames: name segments by their terminology codes.
     :ivar keepEmpty: also add segments for classes that were not found.
     :ivar device: "auto", "cpu", "cuda:0" and so on.
@@ -123,6 +124,7 @@ class ClassScaleSegParameterNode:
     segmentation: vtkMRMLSegmentationNode
     confidence: vtkMRMLScalarVolumeNode
     statistics: vtkMRMLTableNode
+    report: str = ""
     standardNames: bool = True
     keepEmpty: bool = False
     device: str = "auto"
@@ -168,6 +170,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegPanel.model_chooser import ModelChooser, ModelDrop
         from ClassScaleSegPanel.model_list import ModelList
         from ClassScaleSegPanel.queue_panel import QueuePanel
+        from ClassScaleSegPanel.report_folder import ReportFolder
         from ClassScaleSegPanel.result_panel import ResultPanel
         from ClassScaleSegPanel.run_panel import RunPanel
         from ClassScaleSegPanel.state import PanelState
@@ -205,6 +208,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             lambda: self.models.reload(),
         )
         self.queue = QueuePanel(self.ui, self.state, self.onQueued)
+        self.reports = ReportFolder(self.ui, self.state)
         self.models = ModelChooser(self.ui, self.state, Catalog(), self.onModels, self.render)
         self.modelList = ModelList(
             self.ui,
@@ -219,7 +223,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.modelDrop = ModelDrop(self.models)
         self.uiWidget.installEventFilter(self.modelDrop)
         self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRegionAdded)
-        self.ui.applyButton.connect("clicked(bool)", lambda: self.runs.apply())
+        self.ui.applyButton.connect("clicked(bool)", lambda: self.runs.apply() if self.reports.agreed() else None)
         self.ui.cancelButton.connect("clicked(bool)", lambda: self.runs.cancel())
         arrange(self.uiWidget)
         scene = slicer.mrmlScene
@@ -268,7 +272,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
         self.state.status = ""
         self.runs.stop(_("The scene was closed, so the segmentation was stopped."))
-        self.state.output = None
+        self.state.output, self.state.page = None, None
         self.results.show(None, None)
         self.queue.empty()
         self.comparing.reset()
@@ -501,7 +505,8 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
             of them, which make one segmentation.
         :param progress: called with each ``ClassScaleSegLib.process.child.Event`` of the run.
         :param choices: for the nodes ``region``, ``all_frames``, ``segmentation``, ``replace``, ``confidence``,
-            ``statistics`` and ``standard_names``, which ``ClassScaleSegLib.scene.run.Request`` explains; for the rest
+            ``statistics``, and for ``report`` (a folder), ``report_name`` and ``standard_names``, which
+            ``ClassScaleSegLib.scene.run.Request`` explains; for the rest
             ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``, ``configuration``,
             ``interpolation``, ``overlap``, ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm),
             ``remove_islands`` (mm^3), ``clean_classes``, ``locate_with``, ``locate_classes`` and ``locate_margin``

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from .inputs import CHANNELS, volumes_of
 from .locate_list import locating_fault
 from .queued_case import is_case
+from .report_folder import folder_text
 from .texts import shortened
 from .translation import translated
 
@@ -24,6 +25,8 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
     :param ticked: keys of the ticked classes.
     """
     from ClassScaleSegLib.errors import ClassScaleError
+    from ClassScaleSegLib.scene.report import refuse_frames
+    from ClassScaleSegLib.scene.sequence import browser_of
     from ClassScaleSegLib.scene.volume import check_volume, refuse_overwriting
 
     for model in state.models:
@@ -52,9 +55,12 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
         return _("No class is ticked. Tick at least one class."), False
     if fault := locating_fault(state, ticked):
         return fault, False
+    report, writable = folder_text(parameters.report.strip())
+    if not writable:
+        return report, False
     if state.queued:
         text, ready = _queue_text(state, parameters, channels)
-        return " ".join((text, *(_idle(state, ticked) if ready else ()))), ready
+        return " ".join((text, *((*_idle(state, ticked), report) if ready else ()))), ready
     try:
         volumes = volumes_of(parameters, channels)
         for name, volume in zip(state.channels, volumes, strict=False):
@@ -62,8 +68,9 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
                 return _("Select the volume of the channel {channel}.").format(channel=shortened(name, 40)), False
             check_volume(volume)
         refuse_overwriting(volumes, parameters.confidence)
+        refuse_frames(bool(report) and parameters.allFrames and browser_of(parameters.inputVolume) is not None)
         doubt = [_("One volume is selected for several channels.")] if len(set(volumes)) < channels else []
-        return " ".join((*_estimate(state, parameters), *doubt, *_idle(state, ticked))), True
+        return " ".join((*_estimate(state, parameters), *doubt, *_idle(state, ticked), report)).strip(), True
     except ClassScaleError as error:
         return translated(str(error)), False
 

@@ -67,15 +67,17 @@ def queue_item(parameters: ClassScaleSegParameterNode, key: str, name: str) -> Q
 
     :param key: id of the volume node, or UID of a series of the DICOM database, which is loaded when it is its turn; of
         a case of several volumes, as `queued_case.case_key` makes it.
+    :param name: of the volume or the case, for people.
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
     from ClassScaleSegLib.catalog.chosen import chosen_models
     from ClassScaleSegLib.scene.queue import QueueItem
     from ClassScaleSegLib.scene.volume import check_volume
 
-    from .queued_case import volumes_of_case
+    from .queued_case import is_case, volumes_of_case
 
     chosen = replace(request_of(parameters, False), region=None, all_frames=False, segmentation=None)
+    chosen = replace(chosen, report_name=name if is_case(key) else None)
     channels = chosen_models(chosen.models[:1])[0].summaries[0].channel_names
     wanted = {"confidence": parameters.confidence, "statistics": parameters.statistics}
     nodes: dict[str, vtkMRMLNode] = {}
@@ -125,6 +127,7 @@ def request_of(parameters: ClassScaleSegParameterNode, replace_segments: bool) -
         replace=replace_segments,
         confidence=parameters.confidence,
         statistics=parameters.statistics,
+        report=parameters.report.strip() or None,
         standard_names=parameters.standardNames,
         options=Options(
             folds=tuple(parameters.folds.replace(",", " ").split()) or None,

@@ -43,6 +43,7 @@ _KINDS: dict[str, tuple[type, float]] = {
     "locateWith": (str, 0),
     "overlap": (str, 0),
     "interpolation": (str, 0),
+    "report": (str, 0),
     "standardNames": (bool, 0),
     "keepEmpty": (bool, 0),
 }
@@ -117,6 +118,7 @@ class LastChoice:
             "locateWith": _("Locate with"),
             "overlap": _("Overlap"),
             "interpolation": _("Interpolation"),
+            "report": _("Report"),
             "standardNames": _("Standard anatomical names"),
             "keepEmpty": _("Keep empty segments"),
         }[name]
@@ -127,6 +129,8 @@ class LastChoice:
             shown = _("keep both") if value == "keep" else _("the later model gets the voxel")
         elif name == "interpolation":
             shown = _("nearest class") if value == "nearest" else _("between all classes")
+        elif name == "report":
+            shown = str(value) or _("none")
         elif isinstance(value, bool):
             shown = _("yes") if value else _("no")
         elif isinstance(value, str):

@@ -96,7 +96,7 @@ class RunPanel:
         from ClassScaleSegLib.errors import ClassScaleError
 
         state = self._state
-        state.log = ""
+        state.log, state.page = "", None
         try:
             state.run = start()
         except ClassScaleError as error:
@@ -155,6 +155,7 @@ class RunPanel:
         ui.progressBar.visible = state.run is not None
         ui.progressBar.value = self._progress.percent
         ui.statusLabel.text = translated(state.status)
+        ui.reportButton.visible = state.page is not None
         if ui.logTextEdit.plainText != state.log:
             ui.logTextEdit.plainText = state.log
             bar = ui.logTextEdit.verticalScrollBar()
@@ -163,7 +164,7 @@ class RunPanel:
     def _end(self, run: SceneRun | SceneQueue) -> None:
         self.timer.stop()
         self._on_progress()
-        self._state.run, self._state.log = None, run.log
+        self._state.run, self._state.log, self._state.page = None, run.log, run.page
         self._on_changed()
 
     def _show_fault(self, sentence: str) -> None:
@@ -174,9 +175,10 @@ class RunPanel:
 
 def _done(run: SceneRun | SceneQueue) -> str:
     """Return the status after a run that has finished."""
+    written = _("The report is written.") if run.page is not None else ""
     if isinstance(run, SceneRun):
         found = sum(row.voxels > 0 for row in run.statistics[0])
-        return (_("Done: {count} structures found.").format(count=found) + " " + run.notice).strip()
+        return " ".join(filter(None, (_("Done: {count} structures found.").format(count=found), run.notice, written)))
     failed = run.failed
     text = _("Done: {count} of {all} volumes segmented.").format(count=len(run.items) - len(failed), all=len(run.items))
     if failed:
@@ -185,7 +187,7 @@ def _done(run: SceneRun | SceneQueue) -> str:
         text = f"{text} {named}"
     if len(failed) > 1:
         text += " " + _("The reasons of {count} others are in the list of volumes.").format(count=len(failed) - 1)
-    return text
+    return " ".join(filter(None, (text, run.notice, written)))
 
 
 class RunProgress:

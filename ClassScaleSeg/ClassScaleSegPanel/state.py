@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import qt
@@ -72,6 +73,7 @@ class PanelState:
     run: SceneRun | SceneQueue | None = None  # that is under way
     status: str = ""  # the line below Apply
     log: str = ""  # of the last run
+    page: Path | None = None  # of the report, if the last run has written it
     node: vtkMRMLSegmentationNode | None = None  # whose structures are listed
     output: vtkMRMLSegmentationNode | None = None  # the segmentation to fill that was last followed
 

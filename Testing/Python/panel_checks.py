@@ -12,6 +12,7 @@ from ClassScaleSegLib.labels.label import one_line
 from slicer_application import application, module, qt, slicer
 from vtk.util.numpy_support import vtk_to_numpy
 
+TEXTS = ("folds", "report")
 NODES = ("inputVolume", "channel2", "channel3", "channel4", "region", "segmentation", "confidence", "statistics")
 
 
@@ -129,6 +130,8 @@ class PanelChecks:
         self.demand(ui.applyButton.enabled == (ready and state.run is None), "Apply", ui.applyButton.enabled, text)
         self.demand(ui.cancelButton.enabled == (state.run is not None), "Cancel")
         self.demand(state.queued == tuple(self.panel.queue.chosen()), "other volumes are queued", state.queued)
+        self.demand(ui.reportButton.isHidden() == (state.page is None), "View report")
+        self.demand(state.page is None or state.run is None, "the page of an earlier run is offered during one")
         self.demand(ui.progressBar.isHidden() == (state.run is None), "progress bar")
         self.demand(ui.statusLabel.text == state.status, "status", ui.statusLabel.text, state.status)
         self.demand(ui.logTextEdit.plainText == state.log, "log", ui.logTextEdit.plainText, state.log)
@@ -178,7 +181,7 @@ class PanelChecks:
             if isinstance(widget, slicer.qMRMLNodeComboBox):
                 values[name] = widget.currentNode()
             else:
-                key = "checked" if isinstance(widget, qt.QCheckBox) else "text" if name == "folds" else "value"
+                key = "checked" if isinstance(widget, qt.QCheckBox) else "text" if name in TEXTS else "value"
                 values[name] = getattr(widget, key)
         lists = {"device": self.panel.ui.deviceComboBox, "locateWith": self.panel.ui.locateComboBox}
         lists |= {name: getattr(self.panel.ui, f"{name}ComboBox") for name in ("overlap", "interpolation")}

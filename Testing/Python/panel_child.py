@@ -69,6 +69,19 @@ def segment(how, job):
         write_result(how, os.path.join(first, name), os.path.join(output, f"{frame}.seg.nrrd"), None)
 
 
+def report(how, job):
+    """Write a page, and return what the result says of it."""
+    if not job["report"]:
+        return {}
+    if how == "noisy":
+        return {"report_fault": "The disk is full."}
+    os.makedirs(job["report"], exist_ok=True)
+    page = os.path.join(job["report"], "index.html")
+    with open(page, "w", encoding="utf-8") as file:
+        file.write('<meta name="generator" content="ClassScaleSeg 0">' + job["reported"]["origin"])
+    return {"report": page}
+
+
 def hang(folder, deaf):
     end = time.monotonic() + 30
     while time.monotonic() < end and (deaf or not os.path.exists(os.path.join(folder, "cancel"))):
@@ -98,7 +111,7 @@ def main(how, command):
         time.sleep(0.03 if how == "slow" else 0)
     if how != "missing":
         segment(how, job)
-    say("result", output=job["output"], structures=STRUCTURES - 1, seconds=0.1)
+    say("result", output=job["output"], structures=STRUCTURES - 1, seconds=0.1, **report(how, job))
     return 0
 
 

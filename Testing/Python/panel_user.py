@@ -38,6 +38,7 @@ from slicer_application import ROOT, application, import_scene, module, qt, save
 from ClassScaleSegPanel import result_panel  # isort: skip  needs the stand-ins
 
 MODELS = ("toy-120", "toy-1000", "own-two", "own-five", "totalsegmentator-3mm", "totalsegmentator-1.5mm")
+REPORTS = ("", "", "*report", "*report", "*folder", "*a", "not whole", " ")  # with a star: in the folder of results
 FOLDS = ("", "0", "0,1", "x", "all")
 SEARCHES = ("", "cell 7", "rib", "(.*[", "nothing at all")
 FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
@@ -91,6 +92,7 @@ class PanelUser(PanelChecks):
         self.folder, self.steps, self.ended, self.saved, self.script = folder, [], [], "", None
         self.chosen: dict[str, Any] = {}
         self.children, self.faults, self.yes, self.file = Children(), Faults(), True, ""
+        self.folder_chosen, self.opened = "", []
         for name in ("models", "temporary", "results", "results/folder"):
             (folder / name).mkdir(parents=True)
         self._two = model_of_channels(2)
@@ -125,6 +127,8 @@ class PanelUser(PanelChecks):
         self._replace(
             qt.QFileDialog, "getSaveFileName", lambda *_: self.file and str(self.folder / "results" / self.file)
         )
+        self._replace(qt.QFileDialog, "getExistingDirectory", lambda *_: self.folder_chosen)
+        self._replace(qt.QDesktopServices, "openUrl", lambda url: self.opened.append(url.toLocalFile()) is None)
         self._replace(qt.QInputDialog, "getText", lambda *_: self.file)
         self._replace(sys, "excepthook", self.faults.note)
         self._replace(sys, "unraisablehook", self.faults.note_other)
@@ -282,6 +286,28 @@ class PanelUser(PanelChecks):
             ui.modelsListWidget.setCurrentRow(index % ui.modelsListWidget.count)
             if button:
                 getattr(ui, button).click()
+
+    @action(text=st.sampled_from(REPORTS), how=st.sampled_from(("type", "choose", "script")))
+    def choose_report(self, text: str, how: str) -> None:
+        folder = str(self.folder / "results" / text[1:]) if text.startswith("*") else text
+        if how == "script":
+            self.panel.logic.getParameterNode().report = folder
+        elif self.open and how == "type":
+            self.panel.ui.reportLineEdit.selectAll()
+            self.panel.ui.reportLineEdit.insert(folder)
+        elif self.open:
+            self.folder_chosen = folder
+            self.panel.ui.reportFolderButton.click()
+
+    @action(there=st.booleans())
+    def open_report(self, there: bool) -> None:
+        page = self.panel.state.page
+        if self.open and page is not None:
+            if not there:
+                page.unlink(missing_ok=True)
+            self.opened.clear()
+            self.panel.ui.reportButton.click()
+            self.demand(self.opened == [str(page)] * page.is_file(), "another page was opened", self.opened)
 
     @action(index=number)
     def choose_in_a_list(self, index: int) -> None:

@@ -27,7 +27,8 @@ _LEFT_OUT = (
     "report/",
     "resources.py",
 )
-_ALSO = ("commands/case_runner.py", "commands/results.py")  # whose errors the child process of the panel can send
+# whose errors the child process of the panel can send
+_ALSO = ("commands/case_runner.py", "commands/results.py", "report/case_files.py", "report/report.py")
 _MOST_VARIANTS = 8
 
 
@@ -210,6 +211,7 @@ NOT_TRANSLATED = {
     "Difference (mL)",
     "Double Float Half BFloat16 Long Int Short Char Byte Bool",
     "Label value",
+    "One of {count} cases, with which it was compared.",
     "Other label value",
     "Other volume (mL)",
     "Python {python_version} on {platform}",
@@ -219,6 +221,7 @@ NOT_TRANSLATED = {
     "Standard deviation",
     "Surface area",
     "Surface area (mm2)",
+    "The segmentation failed.",
     "Touches edge",
     "Volume (mL)",
     "bool bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 longdouble float128 "
@@ -243,6 +246,8 @@ NOT_TRANSLATED = {
     "space: left-posterior-superior",
     "type: uint16",
     "type: uint8",
+    "{done} segmented{failed}. {classes} in at least one case.",
+    "{found} of {classes} structures were found",
     "{found} structures found by {maker}",
     "{structures} structures found by {maker} {version}",
 }

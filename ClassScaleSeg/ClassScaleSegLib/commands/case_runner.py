@@ -117,8 +117,8 @@ class CaseRunner:
                 self._records.withdraw(record, files)
                 raise
             self._records.commit(record, files, facts["structures"])
-        if self._report is not None and (page := self._report.add(case, result, measured, results)) is not None:
-            facts["report"] = page
+        if self._report is not None:
+            facts |= self._report.add(case, result, measured, results)
         facts["seconds"] = round(time.monotonic() - begin, 2)
         reporter.result(**facts)
         return facts

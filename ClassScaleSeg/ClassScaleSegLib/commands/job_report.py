@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ..errors import ClassScaleError, named
+from ..errors import Cancelled, ClassScaleError, named
 from ..images.dicom_headers import modality_of
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.formats import SEGMENTATION_SUFFIXES, files_of
 from ..images.segmentation import Segmentation
 from ..inference.progress import Progress
 from ..labels.table import LabelTable
+from ..options import WHOLE_IMAGE, Options
+from ..process.fault_log import FaultLog
 from ..process.job import Job
 from ..report.case_files import case_path
 from ..report.facts import Run
@@ -28,15 +31,15 @@ class JobReport:
     """Adds the cases of a job to its report.
 
     :param folder: of the report.
-    :param overwrite: replace cases that it has already.
+    :param overwrite: replace cases that it has already; done anyway if the job says what the report calls its case.
     :param many: the job is of many cases. A single one has the name of its result: several folders may hold images of
         one name, such as a patient's ``CT``.
     """
 
     def __init__(self, folder: str | Path, job: Job, models: JobModels, overwrite: bool, many: bool) -> None:
-        self.files = Report(folder, overwrite)
+        self.files = Report(folder, overwrite or job.reported is not None)
         self._job, self._models, self._many = job, models, many
-        self._noted = Recorder()
+        self._noted, self._faults = Recorder(), FaultLog("classscaleseg")
         self._added = False
 
     def begin(self, case: Case, reporter: Reporter) -> Reporter:
@@ -45,22 +48,30 @@ class JobReport:
         :returns: what the segmentation should report to; it passes everything on to ``reporter``.
         :raises OutputError: if the report cannot get this case.
         """
-        self.files.check(self._name(case), (case.output,))
-        self._noted = Recorder()
+        self.files.check(self._name(case), **self._same(case.output))
+        self._noted, self._faults = Recorder(), reporter.faults
         return _NotingReporter(reporter, self._noted)
 
-    def add(self, case: Case, result: Segmentation, measured: Measured, results: CaseResults) -> Path | None:
+    def add(self, case: Case, result: Segmentation, measured: Measured, results: CaseResults) -> dict[str, Any]:
         """Add a case that was segmented.
 
-        :returns: the page, if it was the only case; with many, the page is written at the end.
+        :returns: what is to be told of it: ``report``, the page, if it was the only case; with many, the page is
+            written at the end. If the job says what the report calls its case, a fault is told as ``report_fault``: the
+            result of such a job is in a temporary folder, and would be lost with an exception.
         :raises OutputError: if a file cannot be written.
         """
-        run = self._noted.run(self._models.device, str(self._job.options), self._models.used)
         try:
+            run = self._noted.run(self._models.device, str(self._options), self._models.used)
             self._write(case, result, measured, results.outputs, self._noted.messages, run)
-            return None if self._many else self.write()
-        except ClassScaleError as error:
-            raise type(error)(f"{results.outputs[0]} is written, but the report is not. {error}") from error
+            return {} if self._many or (page := self.write()) is None else {"report": page}
+        except Exception as error:
+            if self._job.reported is not None and not isinstance(error, Cancelled):
+                known = isinstance(error, ClassScaleError)
+                sentence = error if known else self._faults.sentence("The report", error)
+                return {"report_fault": str(sentence)}
+            if isinstance(error, ClassScaleError):
+                raise type(error)(f"{results.outputs[0]} is written, but the report is not. {error}") from error
+            raise
 
     def add_finished(self, case: Case, reporter: Reporter) -> None:
         """Add a case that an earlier run has segmented, unless the report has it, and had it after the result was made
@@ -69,7 +80,7 @@ class JobReport:
         :raises ClassScaleError: if its image or its segmentation cannot be read, they have different grids, or the
             report has another case of its name.
         """
-        self.files.refuse_other(self._name(case), (case.output,))
+        self.files.refuse_other(self._name(case), **self._same(case.output))
         if self.files.has(self._name(case)) and not self._is_newer(case):
             return
         if case.output.name.lower().endswith(RTSTRUCT_SUFFIX):
@@ -85,7 +96,11 @@ class JobReport:
 
         :raises OutputError: if its file cannot be written.
         """
-        self.files.add_failed(self._name(case), error, case.files, (case.output,))
+        sentence = str(error)
+        for file, name in zip(case.files, self._image_names, strict=False):
+            sentence = sentence.replace(str(file), name)
+        same = self._same(case.output)
+        self.files.add_failed(self._name(case), sentence, case.files, image_names=self._image_names, **same)
         self._added = True
 
     def changed(self) -> None:
@@ -111,9 +126,28 @@ class JobReport:
 
     def _name(self, case: Case) -> str:
         """Return the name of a case in the report."""
+        if self._job.reported is not None:
+            return self.files.name_for(self._job.reported.name, self._job.reported.origin)
         name = case.output.name
         ends = () if self._many else (end for end in SEGMENTATION_SUFFIXES if name.lower().endswith(end))
         return next((name[: -len(end)] for end in ends), case.name)
+
+    def _same(self, *outputs: Path) -> dict[str, Any]:
+        """Return by what the report knows that a case is the same: the files of its result, if they will stay."""
+        reported = self._job.reported
+        return {"outputs": outputs} if reported is None else {"origin": reported.origin}
+
+    @property
+    def _image_names(self) -> tuple[str, ...]:
+        return () if self._job.reported is None else self._job.reported.images
+
+    @property
+    def _options(self) -> Options:
+        """The options of the job; of a case that is in no file, with the name of a coarse model instead of its file."""
+        options = self._job.options
+        if self._job.reported is None or options.locate_with in (None, WHOLE_IMAGE):
+            return options
+        return replace(options, locate_with=self._models.locating[0].name)
 
     def _write(
         self,
@@ -124,7 +158,8 @@ class JobReport:
         messages: Sequence[str],
         run: Run | None,
     ) -> None:
-        modality = modality_of(case.files[0])
+        reported = self._job.reported
+        modality = modality_of(case.files[0]) if reported is None else reported.modality
         self.files.add(
             self._name(case),
             result,
@@ -133,7 +168,8 @@ class JobReport:
             modality=modality,
             ct=(modality or self._models.summaries[0].modality) == "CT",
             images=case.files,
-            outputs=outputs,
+            image_names=self._image_names,
+            **self._same(*outputs),
             warnings=self._models.advice(result.geometry, modality),
             messages=messages,
             run=run,

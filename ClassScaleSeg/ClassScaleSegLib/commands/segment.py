@@ -16,7 +16,7 @@ from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job, read_job
 from .case_runner import CaseRunner
-from .cohort_job import CohortJob, find_cohort, segment_here, tell_left_out
+from .cohort_job import CohortJob, add_failed, find_cohort, segment_here, tell_left_out, writing_page
 from .cohort_run import segment_on_cluster
 from .job_models import JobModels, completed_job, find_models
 from .job_report import JobReport
@@ -204,6 +204,8 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             refuse_overlaps(file, job.options.dicom_seg)
     if options.cluster is not None and not found.many:
         raise errors.ImageError("--cluster is for many cases: give a folder of images, or several images.")
+    if found.many and job.reported is not None:
+        raise errors.ClassScaleError("reported says what the report calls a single case, and the images are many.")
     if found.many:
         cohort = CohortJob(job, formats, options.overwrite, bids)
         if options.cluster is None:
@@ -214,8 +216,16 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     report = None if job.report is None else JobReport(job.report, job, models, options.overwrite, many=False)
     if report is not None:
         report.files.check()
-    reporter.begin(found.cases[0].name, 1, 1)
-    CaseRunner(job, models, report=report).run(found.cases[0], reporter, options.overwrite)
+    (case,) = found.cases
+    reporter.begin(case.name, 1, 1)
+    try:
+        CaseRunner(job, models, report=report).run(case, reporter, options.overwrite)
+    except errors.ClassScaleError as error:
+        if job.reported is None or isinstance(error, errors.Cancelled):
+            raise
+        with writing_page(report):
+            add_failed(report, case, error, reporter)
+            raise
     return ExitCode.OK
 
 

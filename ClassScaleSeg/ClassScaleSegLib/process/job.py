@@ -18,6 +18,22 @@ _MORE_FILES = ("more_outputs", "more_statistics")
 
 
 @dataclass(frozen=True)
+class ReportedAs:
+    """What the report says of the only case of a job instead of the names of its files, which no user knows.
+
+    :ivar name: of the case. If the report has another image of that name, this one gets a number.
+    :ivar images: names of the images.
+    :ivar origin: the same for two cases if they are of one image, such as a checksum.
+    :ivar modality: of the image, as in DICOM; ``None`` if it is not known.
+    """
+
+    name: str
+    images: tuple[str, ...]
+    origin: str
+    modality: str | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """What to segment, how, and which files to write.
 
@@ -31,6 +47,7 @@ class Job:
     :ivar more_outputs: further files of the segmentation, in other formats.
     :ivar more_statistics: further files of the statistics, in other formats.
     :ivar report: folder of the report, if wanted.
+    :ivar reported: what the report says of the case; ``None``: the names of its files.
     :ivar model_names: of the models, by which classes of the same name are told apart; by default those of the
         catalogue, or the models' own.
     :ivar most_voxels: a larger image is refused.
@@ -54,6 +71,7 @@ class Job:
     most_voxels: int | None = None
     server: str | None = None
     server_ca: str | Path | None = None
+    reported: ReportedAs | None = None
 
     @property
     def models(self) -> tuple[str | Path, ...]:
@@ -79,6 +97,7 @@ class Job:
             "most_voxels": self.most_voxels,
             "server": self.server,
             "server_ca": self.server_ca and os.path.abspath(self.server_ca),
+            "reported": self.reported and asdict(self.reported),
         }
 
     def write(self, path: Path) -> None:
@@ -136,7 +155,27 @@ def job_of(facts: Any) -> Job:
             raise ClassScaleError(f"{name} must be {'an address' if name == 'server' else 'the path of a file'}.")
     lists = {name: tuple(facts[name]) for name in ("images", "model")}
     lists |= {name: tuple(texts) for name, texts in more.items()}
-    return Job(**{**facts, **lists, "options": Options(**options)})
+    reported = _reported(facts.get("reported"))
+    return Job(**{**facts, **lists, "options": Options(**options), "reported": reported})
+
+
+def _reported(facts: Any) -> ReportedAs | None:
+    """Return what the report says of the case. The facts are not trusted.
+
+    :raises ClassScaleError: if they are wrong.
+    """
+    if facts is None:
+        return None
+    if not isinstance(facts, dict):
+        raise ClassScaleError("reported must be a JSON object.")
+    refuse_unknown(facts, [entry.name for entry in fields(ReportedAs)])
+    for name in ("name", "origin", "modality"):
+        if not isinstance(facts.get(name), (str, NoneType) if name == "modality" else str):
+            raise ClassScaleError(f"The {name} of reported must be text.")
+    images = facts.get("images")
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise ClassScaleError("The images of reported must be a list of texts.")
+    return ReportedAs(**{**facts, "images": tuple(images)})
 
 
 @dataclass(frozen=True)

@@ -72,16 +72,37 @@ class Report:
         except OSError:  # writing the page tells which file is at fault
             return True
 
-    def check(self, name: str | None = None, outputs: Sequence[str | Path] = ()) -> None:
+    def name_for(self, name: str, origin: str) -> str:
+        """Return the name that a case has in this report, or would get: with a number, if other cases have its name.
+
+        :param origin: as of :meth:`add`.
+
+        >>> Report("new").name_for("CT", "a checksum")
+        'CT'
+        """
+        free = None
+        for number in range(1, len(case_files(self.folder)) + 2):
+            one = name if number == 1 else f"{name} ({number})"
+            path = case_path(self.folder, one)
+            if not path.exists():
+                free = free or one
+                continue
+            with suppress(OutputError):
+                if read_case(path).origin == origin:
+                    return one
+        assert free is not None  # there were more names than files
+        return free
+
+    def check(self, name: str | None = None, outputs: Sequence[str | Path] = (), origin: str | None = None) -> None:
         """Check before a long computation that the report can be written, and get a case of this name.
 
-        :param outputs: as of :meth:`add`.
+        :param outputs: as of :meth:`add`, like ``origin``.
         :raises OutputError: if the folder cannot be written, or has a page or JSON that is not of a report.
         :raises OutputExistsError: if the report has the case and may not replace it.
         """
         self._refuse_foreign(case_files(self.folder) if name is None else [case_path(self.folder, name)])
         if name is not None:
-            self.refuse_other(name, outputs)
+            self.refuse_other(name, outputs, origin)
             if not self._overwrite and self.has(name):
                 path = case_path(self.folder, name)
                 raise OutputExistsError(
@@ -89,13 +110,14 @@ class Report:
                 )
         refuse_unwritable_folder(case_path(self.folder, name or "case"))
 
-    def refuse_other(self, name: str, outputs: Sequence[str | Path]) -> None:
+    def refuse_other(self, name: str, outputs: Sequence[str | Path], origin: str | None = None) -> None:
         """Refuse a case whose name another one has already.
 
-        :param outputs: as of :meth:`add`.
+        :param outputs: as of :meth:`add`, like ``origin``.
         :raises OutputExistsError: if the report has a case of this name with another file of results.
         """
-        path, origin, known = case_path(self.folder, name), origin_of(self.folder, outputs), None
+        path, known = case_path(self.folder, name), None
+        origin = origin or origin_of(self.folder, outputs)
         with suppress(OutputError):
             known = read_case(path).origin
         if None not in (origin, known) and origin != known:
@@ -130,7 +152,9 @@ class Report:
         modality: str | None = None,
         ct: bool | None = None,
         images: Sequence[str | Path] = (),
+        image_names: Sequence[str] = (),
         outputs: Sequence[str | Path] = (),
+        origin: str | None = None,
         warnings: Sequence[str] = (),
         messages: Sequence[str] = (),
         run: Run | None = None,
@@ -145,7 +169,9 @@ class Report:
         :param ct: whether the voxels are Hounsfield units, of which the pictures show the soft tissue. ``None``: as the
             modality says.
         :param images: the image files, of which the report says the names.
+        :param image_names: names that it says instead, of images that are in no file.
         :param outputs: the files with the segmentation, likewise. The first one tells whether it is the same case.
+        :param origin: what tells that instead, such as a checksum of the image.
         :param warnings: why the result may be poor.
         :param messages: what else the user was told.
         :param run: how the result was made.
@@ -153,7 +179,7 @@ class Report:
         :raises OutputExistsError: if the report has the case and may not replace it.
         :raises OutputError: if the case cannot be written.
         """
-        self.check(name, outputs)
+        self.check(name, outputs, origin)
         source = None if image is None or isinstance(image, np.ndarray) else read_on_grid(image, result.geometry)
         voxels = image if source is None or source.voxels is None else source.voxels[0]  # a view: source owns them
         assert voxels is None or isinstance(voxels, np.ndarray)
@@ -165,7 +191,7 @@ class Report:
             name,
             result,
             measures,
-            images=_names(images),
+            images=tuple(map(_text, image_names)) or _names(images),
             outputs=_names(outputs),
             modality=modality,
             warnings=tuple(warnings),
@@ -173,22 +199,29 @@ class Report:
             run=run,
         )
         pictures = pictures_of(result, voxels, modality == "CT" if ct is None else ct)
-        write_case(self.folder, ReportedCase(facts, pictures, origin_of(self.folder, outputs)))
+        write_case(self.folder, ReportedCase(facts, pictures, origin or origin_of(self.folder, outputs)))
 
     def add_failed(
-        self, name: str, error: object, images: Sequence[str | Path] = (), outputs: Sequence[str | Path] = ()
+        self,
+        name: str,
+        error: object,
+        images: Sequence[str | Path] = (),
+        outputs: Sequence[str | Path] = (),
+        image_names: Sequence[str] = (),
+        origin: str | None = None,
     ) -> None:
         """Add a case without a result, unless the report has one of it.
 
         :param error: why there is none.
-        :param images: as of :meth:`add`.
+        :param images: as of :meth:`add`, like ``image_names`` and ``origin``.
         :param outputs: the files that the segmentation should have had; they are not listed.
         :raises OutputError: if the case cannot be written, or another one has its name.
         """
-        self.refuse_other(name, outputs)
+        self.refuse_other(name, outputs, origin)
         if not self.has(name):
-            facts = CaseFacts(_text(name), _names(images), error=_text(error))
-            write_case(self.folder, ReportedCase(facts, origin=origin_of(self.folder, outputs)))
+            names = tuple(map(_text, image_names)) or _names(images)
+            facts = CaseFacts(_text(name), names, error=_text(error))
+            write_case(self.folder, ReportedCase(facts, origin=origin or origin_of(self.folder, outputs)))
 
     def write(self, title: str | None = None) -> Path:
         """Write ``index.html`` and ``report.json`` from all cases in the folder. One case at a time is in memory.

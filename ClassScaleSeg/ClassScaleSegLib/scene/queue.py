@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from ..errors import Cancelled, ClassScaleError
 from ..process.job import Event
@@ -73,6 +74,16 @@ class SceneQueue:
     def failed(self) -> tuple[QueueItem, ...]:
         """The items that have failed."""
         return tuple(item for item in self.items if item.state == "failed")
+
+    @property
+    def page(self) -> Path | None:
+        """The page of the report, if it was written."""
+        return next((page for item in reversed(self.items) if item.run and (page := item.run.page)), None)
+
+    @property
+    def notice(self) -> str:
+        """The first thing that the user should know about a run that finished; empty if there is none."""
+        return next((item.run.notice for item in self.items if item.run and item.run.notice), "")
 
     @property
     def log(self) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from ..labels.table import LabelTable
 from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
 from .dicom import remember_origin
+from .report import check_report, reported_as
 from .results import (
     fill_confidence_node,
     fill_table_node,
@@ -66,6 +67,9 @@ class Request:
     :ivar replace: remove the segments that ``segmentation`` has; otherwise they are an error.
     :ivar confidence: volume node to fill with the probability of each voxel's class. Not for sequences.
     :ivar statistics: table node to fill with volume, surface, position and intensities of each structure.
+    :ivar report: folder of a report, a page of all volumes that were segmented with it; see ``report.md``. Not for
+        sequences.
+    :ivar report_name: what the report calls this case; ``None``: by the first volume.
     :ivar standard_names: name segments by their terminology codes ("Left kidney") where they have some.
     :ivar options: how to segment; ``keep_empty`` also adds segments for classes that were not found.
     """
@@ -78,6 +82,8 @@ class Request:
     replace: bool = False
     confidence: vtkMRMLScalarVolumeNode | None = None
     statistics: vtkMRMLTableNode | None = None
+    report: str | Path | None = None
+    report_name: str | None = None
     standard_names: bool = True
     options: Options = Options()
 
@@ -125,6 +131,7 @@ class SceneRun:
     :ivar statistics: the statistics of each of the ``results``.
     :ivar error: why the run failed, in a sentence; ``None`` unless it did.
     :ivar notice: what the user should know about a run that finished, usually empty.
+    :ivar page: the page of the report, once it is written.
     :param running: the runs that are under way, of which only one is allowed at a time.
     """
 
@@ -133,6 +140,7 @@ class SceneRun:
         self.request, self.state, self.notice = request, "new", ""
         self.error: str | None = None
         self.node: vtkMRMLSegmentationNode | None = None
+        self.page: Path | None = None
         self.results: list[Segmentation] = []
         self.statistics: list[list[LabelVolume]] = []
         self._process: SegmentationProcess | None = None
@@ -162,6 +170,7 @@ class SceneRun:
             )
         self._refuse_existing_segments()
         refuse_overwriting(request.volumes, request.confidence)
+        check_report(request.report, request.all_frames)
         self._name = request.volumes[0].GetName()
         self._models = tuple(UsedModel(summary.name, summary.licence) for summary in choice.summaries)
         self._known = choice.table if request.standard_names else None
@@ -203,7 +212,10 @@ class SceneRun:
             paths, output = self._write_images(images, "image"), folder / "result.seg.nrrd"
         confidence = folder / "confidence.nrrd" if request.confidence is not None else None
         models, names, options = choice.as_files
-        return Job(paths, models, output, confidence, options=options, model_names=names)
+        job = Job(paths, models, output, confidence, options=options, model_names=names)
+        if request.report is None:
+            return job
+        return replace(job, report=request.report, reported=reported_as(request.volumes, request.report_name))
 
     def _write_images(self, folder: Path, name: str) -> tuple[Path, ...]:
         volumes, roi = self.request.volumes, self.request.region
@@ -296,6 +308,7 @@ class SceneRun:
                     assert process.job is not None  # start() has set it
                     self._fill(process.job)
                 self.state = "finished"
+                self._note_report(process.result)
             except ClassScaleError as error:
                 self._fail(str(error))
             except MemoryError:
@@ -312,6 +325,13 @@ class SceneRun:
             self._fail(self._named(process.error or "The segmentation process failed without a message. See the log."))
         self._close()
         return [Event("message", text=self.notice)] if self.notice and self.state == "finished" else []
+
+    def _note_report(self, result: dict[str, Any]) -> None:
+        """Note the page of the report, or why there is none."""
+        if page := result.get("report"):
+            self.page = Path(page)
+        if fault := result.get("report_fault"):
+            self.notice = " ".join(filter(None, (self.notice, f"The report is not written. {self._named(fault)}")))
 
     def _fill(self, job: Job) -> None:
         import slicer
