@@ -28,6 +28,10 @@
         <translation>S&amp;peichern...</translation>
     </message>
     <message>
+        <source>&amp;View report</source>
+        <translation>Bericht ö&amp;ffnen</translation>
+    </message>
+    <message>
         <source>+</source>
         <translation>+</translation>
     </message>
@@ -96,6 +100,14 @@
         <translation>Kanal 4:</translation>
     </message>
     <message>
+        <source>Choose the folder of the report</source>
+        <translation>Ordner des Berichts wählen</translation>
+    </message>
+    <message>
+        <source>Choose the folder of the report.</source>
+        <translation>Den Ordner des Berichts wählen.</translation>
+    </message>
+    <message>
         <source>ClassScaleSeg</source>
         <translation>ClassScaleSeg</translation>
     </message>
@@ -146,6 +158,10 @@
     <message>
         <source>Download this model. You see its address, size and licence first.</source>
         <translation>Dieses Modell herunterladen. Vorher sehen Sie Adresse, Größe und Lizenz.</translation>
+    </message>
+    <message>
+        <source>Folder of a page with pictures, volumes and what is unusual of every volume that you segment with this folder. Empty: no report.</source>
+        <translation>Ordner einer Seite mit Bildern, Volumina und Auffälligkeiten jedes Bilddatensatzes, den Sie mit diesem Ordner segmentieren. Leer: kein Bericht.</translation>
     </message>
     <message>
         <source>Folds:</source>
@@ -248,6 +264,10 @@
         <translation>Volumen, Oberfläche und Lage jeder Struktur in eine Tabelle schreiben, mit den Intensitäten des Bilddatensatzes, wenn er dasselbe Gitter hat.</translation>
     </message>
     <message>
+        <source>R&amp;eport:</source>
+        <translation>&amp;Bericht:</translation>
+    </message>
+    <message>
         <source>Region</source>
         <translation>Region</translation>
     </message>
@@ -326,6 +346,10 @@
     <message>
         <source>Show the model card, add or remove a model, or open the folder of downloaded models.</source>
         <translation>Die Modellkarte zeigen, ein Modell hinzufügen oder entfernen oder den Ordner der heruntergeladenen Modelle öffnen.</translation>
+    </message>
+    <message>
+        <source>Show the page of the report in the web browser.</source>
+        <translation>Die Seite des Berichts im Webbrowser zeigen.</translation>
     </message>
     <message>
         <source>Show the ticked structures in 3D.</source>
@@ -988,6 +1012,10 @@
         <translation>Inseln entfernen</translation>
     </message>
     <message>
+        <source>Report</source>
+        <translation>Bericht</translation>
+    </message>
+    <message>
         <source>Smooth</source>
         <translation>Glätten</translation>
     </message>
@@ -1034,6 +1062,10 @@
     <message>
         <source>no</source>
         <translation>nein</translation>
+    </message>
+    <message>
+        <source>none</source>
+        <translation>keiner</translation>
     </message>
     <message>
         <source>the later model gets the voxel</source>
@@ -1147,12 +1179,20 @@
         <translation>Ein Modell namens {name} ist schon im Katalog. Geben Sie Ihrem einen anderen Namen.</translation>
     </message>
     <message>
+        <source>A report is of single volumes, not of a sequence. Choose no folder for the report.</source>
+        <translation>Ein Bericht handelt von einzelnen Bilddatensätzen, nicht von einer Sequenz. Wählen Sie keinen Ordner für den Bericht.</translation>
+    </message>
+    <message>
         <source>A segmentation is already running. Wait until it ends, or cancel it.</source>
         <translation>Eine Segmentierung läuft bereits. Warten Sie, bis sie endet, oder brechen Sie sie ab.</translation>
     </message>
     <message>
         <source>A segmentation process needs a job, and can be started only once.</source>
         <translation>Ein Segmentierungsprozess braucht einen Auftrag und kann nur einmal gestartet werden.</translation>
+    </message>
+    <message>
+        <source>A structure is listed twice.</source>
+        <translation>Eine Struktur steht zweimal darin.</translation>
     </message>
     <message>
         <source>A volume of the queue could not be segmented</source>
@@ -1237,6 +1277,10 @@
     <message>
         <source>Its first line has no columns LabelValue and Name.</source>
         <translation>Die erste Zeile hat keine Spalten LabelValue und Name.</translation>
+    </message>
+    <message>
+        <source>Its format is not {format}.</source>
+        <translation>Das Format ist nicht {format}.</translation>
     </message>
     <message>
         <source>Its frames are shifted in their planes, by up to {value} mm, so they form no grid. Export it with whole slices.</source>
@@ -1431,6 +1475,10 @@
         <translation>Die Lage des Hintergrunds kann nicht gesucht werden. Nennen Sie andere Klassen (--locate-classes).</translation>
     </message>
     <message>
+        <source>The class {name} has no colour such as #ff8000.</source>
+        <translation>Die Klasse {name} hat keine Farbe wie #ff8000.</translation>
+    </message>
+    <message>
         <source>The classes overlap and are in {layers} layers, so they are no single label image. Take the arrays in layers instead.</source>
         <translation>Die Klassen überlappen sich und liegen in {layers} Ebenen, sind also kein einzelnes Label-Bild. Nehmen Sie stattdessen die Arrays in layers.</translation>
     </message>
@@ -1485,6 +1533,10 @@
     <message>
         <source>The image has {value} voxels, the geometry has {size}.</source>
         <translation>Das Bild hat {value} Voxel, die Geometrie hat {size}.</translation>
+    </message>
+    <message>
+        <source>The images of reported must be a list of texts.</source>
+        <translation>Die images von reported müssen eine Liste von Texten sein.</translation>
     </message>
     <message>
         <source>The job and its options must be JSON objects.</source>
@@ -1559,6 +1611,10 @@
         <translation>Die Region {value} enthält kein Voxel von {value2}. Verschieben oder vergrößern Sie sie, oder wählen Sie keine Region.</translation>
     </message>
     <message>
+        <source>The report is not written. {fault}</source>
+        <translation>Der Bericht ist nicht geschrieben. {fault}</translation>
+    </message>
+    <message>
         <source>The result could not be shown ({name}: {error}). This is an error in the module. Please report it, with Slicer's error log (View &gt; Error Log).</source>
         <translation>Das Ergebnis konnte nicht gezeigt werden ({name}: {error}). Das ist ein Fehler im Modul. Bitte melden Sie ihn mit dem Fehlerprotokoll von Slicer (Ansicht &gt; Fehlerprotokoll).</translation>
     </message>
@@ -1615,6 +1671,14 @@
         <translation>Die Schritte zwischen den Schichten liegen {angle} Grad neben der Normalen: Das ist kein Volumen.</translation>
     </message>
     <message>
+        <source>The structure {name} has no volume.</source>
+        <translation>Die Struktur {name} hat kein Volumen.</translation>
+    </message>
+    <message>
+        <source>The structure {name} is not among its classes.</source>
+        <translation>Die Struktur {name} ist nicht unter den Klassen.</translation>
+    </message>
+    <message>
         <source>The temporary folder {parents} has {free} GB free, and about {need} GB are needed. Make room there, and run again.</source>
         <translation>Der temporäre Ordner {parents} hat {free} GB frei, etwa {need} GB werden gebraucht. Schaffen Sie dort Platz und starten Sie noch einmal.</translation>
     </message>
@@ -1633,6 +1697,10 @@
     <message>
         <source>The {name} is {value}; it must be {must}.</source>
         <translation>{name} ist {value}; es muss {must} sein.</translation>
+    </message>
+    <message>
+        <source>The {name} of reported must be text.</source>
+        <translation>{name} von reported muss Text sein.</translation>
     </message>
     <message>
         <source>The {what} has the shape {shape}, the geometry has {shape2} (z, y, x).</source>
@@ -1685,6 +1753,10 @@
     <message>
         <source>TotalSegmentator is not a medical device and not intended for clinical use.</source>
         <translation>TotalSegmentator ist kein Medizinprodukt und nicht für den klinischen Einsatz bestimmt.</translation>
+    </message>
+    <message>
+        <source>Two of its classes have the same name or value.</source>
+        <translation>Zwei der Klassen haben denselben Namen oder Wert.</translation>
     </message>
     <message>
         <source>UNet_base_num_features {base} and unet_max_num_features {most} must be whole numbers from 1 to {max_features}.</source>
@@ -2207,6 +2279,10 @@
         <translation>Position (ImagePositionPatient)</translation>
     </message>
     <message>
+        <source>reported must be a JSON object.</source>
+        <translation>reported muss ein JSON-Objekt sein.</translation>
+    </message>
+    <message>
         <source>resolution {resolution} must be three positive numbers (mm).</source>
         <translation>resolution {resolution} muss aus drei positiven Zahlen bestehen (mm).</translation>
     </message>
@@ -2571,6 +2647,10 @@
         <translation>{file} hat Frames ohne Ort (ImagePositionPatient). Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
+        <source>{file} has more than {largest} MiB.</source>
+        <translation>{file} hat mehr als {largest} MiB.</translation>
+    </message>
+    <message>
         <source>{file} has no 'config' and 'state_dict': it is not a model of Auto3DSeg.</source>
         <translation>{file} hat kein 'config' und 'state_dict': Das ist kein Modell von Auto3DSeg.</translation>
     </message>
@@ -2629,6 +2709,10 @@
     <message>
         <source>{file} has values that are not finite: it is damaged; get it again.</source>
         <translation>{file} hat Werte, die nicht endlich sind: Die Datei ist beschädigt; besorgen Sie sie noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} has version {version}; this ClassScaleSeg reads version {version2}.</source>
+        <translation>{file} hat die Version {version}; dieses ClassScaleSeg liest die Version {version2}.</translation>
     </message>
     <message>
         <source>{file} has {count} entries in {key}; the network has {classes} classes.</source>
@@ -2719,6 +2803,10 @@
         <translation>{file} ist kein Katalog: Erwartet wurden eine Zahl 'version' und eine Liste 'models' von höchstens {max_models}.</translation>
     </message>
     <message>
+        <source>{file} is not a file.</source>
+        <translation>{file} ist keine Datei.</translation>
+    </message>
+    <message>
         <source>{file} is not a label table ({error}).</source>
         <translation>{file} ist keine Label-Tabelle ({error}).</translation>
     </message>
@@ -2749,6 +2837,10 @@
     <message>
         <source>{file} is not valid JSON ({error}).</source>
         <translation>{file} ist kein gültiges JSON ({error}).</translation>
+    </message>
+    <message>
+        <source>{file} is of another case, {name}.</source>
+        <translation>{file} ist von einem anderen Fall, {name}.</translation>
     </message>
     <message>
         <source>{file} is one file of a model: name the folder above: {model}</source>
@@ -2799,12 +2891,20 @@
         <translation>{file} speichert Werte über eine Tabelle (Modality LUT), die nicht gelesen werden kann. Wandeln Sie die Datei um.</translation>
     </message>
     <message>
+        <source>{file} was changed while the report was written. Write it again.</source>
+        <translation>{file} wurde geändert, während der Bericht geschrieben wurde. Schreiben Sie ihn noch einmal.</translation>
+    </message>
+    <message>
         <source>{file} was made by a newer ClassScaleSeg (bundle version {version}, this one reads {version2}): update ClassScaleSeg.</source>
         <translation>{file} stammt von einem neueren ClassScaleSeg (Paketversion {version}, dieses liest {version2}): Aktualisieren Sie ClassScaleSeg.</translation>
     </message>
     <message>
         <source>{file} was made by a newer ClassScaleSeg (catalogue version {version}, this one reads {version2}). Update ClassScaleSeg.</source>
         <translation>{file} stammt von einem neueren ClassScaleSeg (Katalogversion {version}, dieses liest {version2}). Aktualisieren Sie ClassScaleSeg.</translation>
+    </message>
+    <message>
+        <source>{file} was not written by a report. Name another folder, or remove the file.</source>
+        <translation>{file} ist nicht von einem Bericht. Geben Sie einen anderen Ordner an oder entfernen Sie die Datei.</translation>
     </message>
     <message>
         <source>{file} was saved with another pickle protocol than 2, torch's default. Save it again without that option.</source>
@@ -2829,6 +2929,10 @@
     <message>
         <source>{folder} has no DICOM series. {folder2}</source>
         <translation>{folder} hat keine DICOM-Serie. {folder2}</translation>
+    </message>
+    <message>
+        <source>{folder} has no case, so there is no report to write.</source>
+        <translation>{folder} enthält keinen Fall, daher gibt es keinen Bericht zu schreiben.</translation>
     </message>
     <message>
         <source>{folder} has {series} DICOM series: {found}. Move the one you need to a separate folder.</source>
@@ -3339,6 +3443,10 @@
         <translation>{value} existiert bereits. Erlauben Sie das Überschreiben (--overwrite), oder wählen Sie einen anderen Namen.</translation>
     </message>
     <message>
+        <source>{value} already exists; allow overwriting, or name another folder for the report.</source>
+        <translation>{value} gibt es schon; erlauben Sie das Überschreiben oder geben Sie einen anderen Ordner für den Bericht an.</translation>
+    </message>
+    <message>
         <source>{value} already has segments. Select another segmentation, or replace them (replace=True).</source>
         <translation>{value} hat schon Segmente. Wählen Sie eine andere Segmentierung, oder ersetzen Sie sie (replace=True).</translation>
     </message>
@@ -3373,6 +3481,10 @@
     <message>
         <source>{value} cannot be read; it may be truncated ({error}).</source>
         <translation>{value} kann nicht gelesen werden; die Datei kann abgeschnitten sein ({error}).</translation>
+    </message>
+    <message>
+        <source>{value} cannot be used as a case of a report. {rstrip}. Remove the file, or segment the case again with --report.</source>
+        <translation>{value} ist als Fall eines Berichts nicht zu gebrauchen. {rstrip}. Entfernen Sie die Datei oder segmentieren Sie den Fall noch einmal mit --report.</translation>
     </message>
     <message>
         <source>{value} cannot be written ({text}). Choose another folder, or make room there.</source>
@@ -3485,6 +3597,10 @@
     <message>
         <source>{value} is not part of a sequence. Segment it as a single volume.</source>
         <translation>{value} ist nicht Teil einer Sequenz. Segmentieren Sie es als einzelnes Bild.</translation>
+    </message>
+    <message>
+        <source>{value} is of another result of that name, so it is not replaced. Name the result (-o) or the folder of the report differently, or remove the file.</source>
+        <translation>{value} ist von einem anderen Ergebnis dieses Namens und wird daher nicht ersetzt. Geben Sie dem Ergebnis (-o) oder dem Ordner des Berichts einen anderen Namen oder entfernen Sie die Datei.</translation>
     </message>
     <message>
         <source>{value} is the volume to segment, and the confidence would overwrite it. Select another volume for the confidence.</source>
@@ -3866,6 +3982,37 @@
     </message>
 </context>
 <context>
+    <name>ClassScaleSegPanel.report_folder</name>
+    <message>
+        <source>A report is written into {folder}.</source>
+        <translation>Ein Bericht wird in {folder} geschrieben.</translation>
+    </message>
+    <message>
+        <source>Folder of the report</source>
+        <translation>Ordner des Berichts</translation>
+    </message>
+    <message>
+        <source>No web browser could be started. Open {file} yourself.</source>
+        <translation>Es ließ sich kein Webbrowser starten. Öffnen Sie {file} selbst.</translation>
+    </message>
+    <message>
+        <source>Report</source>
+        <translation>Bericht</translation>
+    </message>
+    <message>
+        <source>The folder of the report needs its whole path, such as {example}.</source>
+        <translation>Der Ordner des Berichts braucht seinen ganzen Pfad, etwa {example}.</translation>
+    </message>
+    <message>
+        <source>The scene names {folder} as the folder of a report, which has pictures of the volume. Write the report there?</source>
+        <translation>Die Szene nennt {folder} als Ordner eines Berichts, der Bilder des Datensatzes enthält. Den Bericht dort schreiben?</translation>
+    </message>
+    <message>
+        <source>{file} is not there any more.</source>
+        <translation>{file} gibt es nicht mehr.</translation>
+    </message>
+</context>
+<context>
     <name>ClassScaleSegPanel.result_panel</name>
     <message>
         <source>DICOM segmentation</source>
@@ -4009,6 +4156,10 @@
     <message>
         <source>The reasons of {count} others are in the list of volumes.</source>
         <translation>Die Gründe von {count} weiteren stehen in der Liste der Bilddatensätze.</translation>
+    </message>
+    <message>
+        <source>The report is written.</source>
+        <translation>Der Bericht ist geschrieben.</translation>
     </message>
     <message>
         <source>The run will replace the contents of {names}. Continue?</source>
