@@ -315,6 +315,7 @@ def sections() -> list[str]:
             ("loss_launches", command("loss_launches"), with_bars()),
             ("gpu_kernels", command("gpu_kernels"), gpu_kernels),
             ("gpu_engine", command("gpu_engine") + " --minutes 4 --limit 50", gpu_engine),
+            ("gpu_step", command("gpu_step"), with_bars()),
             ("toy-1000-gpu", command("learning_curve") + " .benchmarks/gpu/toy-1000", curve("toy-1000-gpu")),
         ),
         section(
@@ -422,6 +423,13 @@ def sections() -> list[str]:
             "must be the same; ours: our engine on the original image. Dice with structures drawn by hand. The "
             "seconds are those of the processor, one thread; memory without that of the interpreter.",
             ("meshnet", command("meshnet") + " --weights FOLDER", with_bars()),
+        ),
+        section(
+            "23. The server",
+            "The embedded toy model on a CPU, all on one machine. Lines of the clients break after 2,000 to 200,000 "
+            "bytes. Server or child are killed by `SIGKILL`, 0.2 to 12 s after the last time. Each client whose job "
+            "died with its child is told so; all others get the result that this machine makes without a server.",
+            ("server", command("server"), with_bars()),
         ),
     ]
 
