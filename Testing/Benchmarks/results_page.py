@@ -60,8 +60,10 @@ def table(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> str:
 def bars(result: dict[str, Any]) -> str:
     rows = [
         {**bar, "sign": f"{'at least' if bar['at_least'] else 'at most'} {cell(float(bar['limit']))}"}
-        for bar in result["bars"]
+        for bar in result.get("bars", ())
     ]
+    if not rows:
+        return ""
     return table(rows, {"what": "bar", "measured": "measured", "sign": "required", "met": "met"})
 
 
