@@ -21,6 +21,7 @@ from ClassScaleSegLib.images.counts import overlap_counts
 from ClassScaleSegLib.models.summary_json import summary_of
 from ClassScaleSegLib.server import jobs, serving
 from ClassScaleSegLib.server.converting import chosen_type
+from ClassScaleSegLib.server.folder import LOCK
 from ClassScaleSegLib.server.jobs import Wish, write_record
 from ClassScaleSegLib.server.limits import Limits
 from ClassScaleSegLib.server.offers import Offers
@@ -271,7 +272,7 @@ def test_a_waiting_job_knows_its_place_and_a_cancelled_one_leaves_nothing(api, i
 
 
 def test_a_job_that_fails_says_why_without_paths_of_the_server(api):
-    facts = api.wait(api.job([api.upload(b"no image at all")]).json()["id"])
+    facts = api.wait(api.job([api.upload(SAMPLE.read_bytes()[:-1000])]).json()["id"])
     assert facts["state"] == "failed" and facts["exit_code"] == 4 and facts["result"] is None
     assert facts["error"].startswith("The image ") and str(api.folder) not in facts["error"]
     answer = api("get", f"jobs/{facts['id']}/result")
@@ -291,14 +292,15 @@ def test_limits(tmp_path, offers, image):
         assert "stopped after" in api.wait(first)["error"]
         api.wait(second)
     with live_server(tmp_path, offers, limits=Limits(voxels=1000)) as api:
-        facts = api.wait(api.job([api.upload(image)], **FAST).json()["id"])
-        assert facts["exit_code"] == 4 and "million voxels" in facts["error"]
+        answer = api.part(api.announce(image).json()["id"], 0, image)
+        assert answer.status_code == 413 and "million voxels" in answer.json()["error"]["message"]
 
 
 def restored(folder: Path, name: str, key: str = "k" * 16, age: float = 0) -> None:
     """Write a result as a server that was killed has left it."""
     results = folder / "results" / name
     results.mkdir(parents=True)
+    (folder / LOCK).touch()
     (results / "result.seg.nrrd").write_bytes(b"NRRD0004\n")
     wish = Wish("local", key, ("0" * 32,), ("toy-120",), FAST["options"])
     write_record(results, wish, {"structures": 3, "seconds": 1.0, "files": described_files(results, wish)})
@@ -424,6 +426,7 @@ def test_a_child_that_had_finished_when_the_server_was_killed_is_not_run_again(t
     for name, finished in (("a" * 32, True), ("b" * 32, False)):
         folder = tmp_path / "unfinished" / name
         folder.mkdir(parents=True)
+        (tmp_path / LOCK).touch()
         (folder / STARTED).write_text(json.dumps({"pid": 2**22 - 1, "began": 0, "wish": vars(wish)}))
         if finished:
             (folder / "result.seg.nrrd").write_bytes(b"NRRD0004\n")

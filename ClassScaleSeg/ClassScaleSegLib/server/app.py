@@ -14,26 +14,25 @@ from typing import Any
 
 from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
 from ..errors import ClassScaleError
 from ..version import VERSION
 from .converting import TYPES, Converter, chosen_type
 from .jobs import Jobs, Wish
-from .limits import PART_BYTES, STREAM_SECONDS, STREAMS
+from .limits import PART_BYTES, SECONDS_FOR_BYTES, STREAM_SECONDS
 from .offers import Offers
 from .problems import Problem, unknown
+from .responses import AsciiJson, EventStream, SentFile
 from .schemas import Error, Health, Id, JobFacts, ModelFacts, Models, NewJob, NewUpload, UploadFacts
 from .uploads import Upload, Uploads
 from .wishes import checked_wish
 
 API = 1
 _BLOCK = 4 << 20  # bytes that are written at once
-_SECONDS_FOR_BYTES = 60.0  # without which a part is given up
 _SECONDS_BETWEEN = 0.2  # looks at a job, for its events
 _SECONDS_ALIVE = 10.0
 _LONGEST = 1000  # characters of a sentence
@@ -51,13 +50,6 @@ class Parts:
     jobs: Jobs
     converter: Converter
     devices: tuple[dict[str, Any], ...]
-
-
-class AsciiJson(JSONResponse):
-    """JSON in ASCII, so that any text can be sent, also one that is not UTF-8."""
-
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content).encode("ascii")
 
 
 def make_app(parts: Parts) -> FastAPI:
@@ -109,7 +101,8 @@ def _upload_routes(app: FastAPI, parts: Parts) -> None:
     @app.post("/v1/uploads", status_code=201, response_model=UploadFacts, responses=_uploaded(409, 413, 415, 429, 507))
     async def begin(new: NewUpload, request: Request) -> AsciiJson:
         """Announce an image, which is then sent in parts."""
-        upload, fresh = uploads.begin(request.scope["owner"], new.key, new.kind, new.size, new.sha256)
+        owner = request.scope["owner"]
+        upload, fresh = await run_in_threadpool(uploads.begin, owner, new.key, new.kind, new.size, new.sha256)
         return AsciiJson(upload.facts, 201 if fresh else 200)
 
     @app.get("/v1/uploads/{upload_id}", response_model=UploadFacts, responses=_problems(401, 404, 422))
@@ -135,12 +128,14 @@ def _upload_routes(app: FastAPI, parts: Parts) -> None:
             await _receive(uploads, upload, request)
         finally:
             await asyncio.shield(run_in_threadpool(uploads.release, upload))
+        if upload.removed:  # while it arrived
+            raise unknown("upload")
         return AsciiJson(upload.facts)
 
     @app.delete("/v1/uploads/{upload_id}", status_code=204, responses=_problems(401, 404, 409, 422))
     async def remove(upload_id: Id, request: Request) -> Response:
         """Remove an image."""
-        uploads.remove(request.scope["owner"], upload_id)
+        await run_in_threadpool(uploads.remove, request.scope["owner"], upload_id)
         return Response(status_code=204)
 
 
@@ -154,7 +149,7 @@ def _job_routes(app: FastAPI, parts: Parts) -> None:
         wish = checked_wish(
             Wish(owner, **{**new.model_dump(), "images": tuple(new.images), "models": tuple(new.models)}), parts.offers
         )
-        job, fresh = jobs.add(wish)
+        job, fresh = await run_in_threadpool(jobs.add, wish)
         return AsciiJson(jobs.facts(owner, job.id), 201 if fresh else 200)
 
     @app.get("/v1/jobs/{job_id}", response_model=JobFacts, responses=_problems(401, 404, 422))
@@ -170,19 +165,7 @@ def _job_routes(app: FastAPI, parts: Parts) -> None:
     async def events(job_id: Id, request: Request, last_event_id: str = Header("0", pattern=r"^\d{1,15}$")) -> Response:
         """Tell what happens to a job, as server-sent events."""
         owner = request.scope["owner"]
-        job = jobs.find(owner, job_id)
-        if job.streams >= STREAMS:
-            raise Problem(429, "too_many", f"{STREAMS} connections follow this job already. Close one of them.")
-
-        async def lines() -> AsyncIterator[str]:
-            job.streams += 1
-            try:
-                async for line in _events(jobs, owner, job_id, int(last_event_id)):
-                    yield line
-            finally:
-                job.streams -= 1
-
-        return StreamingResponse(lines(), media_type="text/event-stream")
+        return EventStream(jobs.find(owner, job_id), _events(jobs, owner, job_id, int(last_event_id)))
 
     @app.get("/v1/jobs/{job_id}/log", response_class=PlainTextResponse, responses=_sent(("text/plain",), 404, 422))
     async def log(job_id: Id, request: Request) -> PlainTextResponse:
@@ -200,13 +183,13 @@ def _job_routes(app: FastAPI, parts: Parts) -> None:
 def _result_routes(app: FastAPI, parts: Parts) -> None:
     jobs = parts.jobs
 
-    def send(request: Request, job_id: str, what: str, kind: str, path: Path | None = None) -> FileResponse:
+    def send(request: Request, job_id: str, what: str, kind: str, path: Path | None = None) -> SentFile:
         file = path or jobs.file(request.scope["owner"], job_id, what)
         facts = (jobs.find(request.scope["owner"], job_id).result or {}).get("files", {}).get(what, {})
         headers = {} if path is not None else {"Repr-Digest": f"sha-256=:{_base64(facts['sha256'])}:"}
         whole = "range" not in request.headers or request.headers["range"].endswith("-")
-        done = BackgroundTask(jobs.sent, job_id) if whole and what == "segmentation" else None
-        return FileResponse(file, media_type=kind, headers=headers, background=done)
+        done = (lambda: jobs.sent(job_id)) if whole and what == "segmentation" else None
+        return SentFile(file, kind, headers, done)
 
     @app.get(
         "/v1/jobs/{job_id}/result",
@@ -219,7 +202,7 @@ def _result_routes(app: FastAPI, parts: Parts) -> None:
         if kind == "application/x-nrrd":
             return send(request, job_id, "segmentation", kind)
         file = jobs.file(request.scope["owner"], job_id, "segmentation")
-        path = await run_in_threadpool(parts.converter.convert, file, kind)
+        path = await parts.converter.convert(file, kind)
         return send(request, job_id, "segmentation", kind, path)
 
     for what, kind in (("confidence", "application/x-nrrd"), ("statistics", "text/csv")):
@@ -260,11 +243,11 @@ async def _receive(uploads: Uploads, upload: Upload, request: Request) -> None:
     try:
         while True:
             try:
-                chunk = await asyncio.wait_for(anext(stream), _SECONDS_FOR_BYTES)
+                chunk = await asyncio.wait_for(anext(stream), SECONDS_FOR_BYTES)
             except (StopAsyncIteration, ClientDisconnect):
                 break
             except (TimeoutError, asyncio.TimeoutError):  # two kinds before Python 3.11
-                said = f"Nothing was sent for {_SECONDS_FOR_BYTES:.0f} s. Go on later."
+                said = f"Nothing was sent for {SECONDS_FOR_BYTES:.0f} s. Go on later."
                 raise Problem(408, "too_slow", said) from None
             count += len(chunk)
             if count > PART_BYTES:
@@ -325,8 +308,10 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> AsciiJson:
-        codes = {404: "unknown", 405: "method", 400: "malformed"}
-        problem = Problem(error.status_code, codes.get(error.status_code, "refused"), f"{error.detail}.")
+        codes = {404: "unknown", 405: "method", 400: "malformed", 408: "too_slow", 413: "too_large"}
+        problem = Problem(
+            error.status_code, codes.get(error.status_code, "refused"), f"{str(error.detail).rstrip('.')}."
+        )
         return AsciiJson(problem.answer, problem.status, {**problem.headers, **(error.headers or {})})
 
     @app.exception_handler(RuntimeError)
@@ -356,7 +341,7 @@ def _sent(kinds: tuple[str, ...], *codes: int, part: bool = False) -> dict[int |
 
 def _uploaded(*codes: int) -> dict[int | str, dict[str, Any]]:
     """Describe the errors of a route with a body in JSON that may be sent twice."""
-    return {200: {"description": "It is here already"}, **_problems(400, 401, 413, 422, *codes)}
+    return {200: {"description": "It is here already"}, **_problems(400, 401, 408, 413, 422, *codes)}
 
 
 def _shortened(text: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from pathlib import Path
 
+from starlette.concurrency import run_in_threadpool
+
+from ..errors import ImageError, OutputError
+from ..files import replacing
 from ..images.segmentation import Segmentation
-from .problems import Problem, unknown
+from .problems import Problem, disk_full, unknown
 
 TYPES = {"application/x-nrrd": "", "application/x-nifti": "converted.nii.gz", "text/csv": "labels.csv"}
 _ALIASES = {"*/*": "application/x-nrrd", "application/*": "application/x-nrrd", "text/*": "text/csv"}
@@ -40,25 +44,32 @@ class Converter:
     """Converts results, one at a time, as each takes memory."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = asyncio.Lock()  # not one of threads: those that wait would be missing for uploads
 
-    def convert(self, file: Path, kind: str) -> Path:
+    async def convert(self, file: Path, kind: str) -> Path:
         """Return the file of a result in another format. It lies beside the result, and is removed with it.
 
-        :raises Problem: if the format cannot hold it, or the result was removed meanwhile.
+        :raises Problem: if the format cannot hold it, it cannot be written, or the result was removed meanwhile.
         """
         path = file.with_name(TYPES[kind])
-        with self._lock:
-            if path.exists():
-                return path
-            if not file.exists():
-                raise unknown("job")
-            result = Segmentation.from_image(file)
-            if kind == "text/csv":
-                path.write_text(result.table.to_csv(), encoding="utf-8", newline="")
-                return path
-            if result.more_layers:
-                said = "The classes overlap, and NIfTI holds one class in each voxel. Ask for application/x-nrrd."
-                raise Problem(406, "not_acceptable", said)
-            result.write(path, overwrite=True)
-            return path
+        async with self._lock:
+            if not path.exists():
+                await run_in_threadpool(_convert, file, path, kind)
+        return path
+
+
+def _convert(file: Path, path: Path, kind: str) -> None:
+    if not file.exists():
+        raise unknown("job")
+    try:
+        result = Segmentation.from_image(file)
+        if kind == "text/csv":
+            with replacing(path, overwrite=True) as temporary:
+                temporary.write_text(result.table.to_csv(), encoding="utf-8", newline="")
+            return
+        if result.more_layers:
+            said = "The classes overlap, and NIfTI holds one class in each voxel. Ask for application/x-nrrd."
+            raise Problem(406, "not_acceptable", said)
+        result.write(path, overwrite=True)
+    except (ImageError, OutputError) as error:
+        raise (disk_full() if file.exists() else unknown("job")) from error

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..catalog.catalog import models_folder
-from ..errors import Busy
+from ..errors import Busy, OutputError
 from ..files import unwritable
 from ..locking import locked
+
+LOCK = "server.lock"  # it stays, and tells that the folder is that of a server
 
 
 def default_folder() -> Path:
@@ -51,10 +53,15 @@ def opened_folder(root: Path) -> Iterator[ServerFolder]:
     Images that an earlier process has left are removed.
 
     :raises Busy: if another process has them.
-    :raises OutputError: if they cannot be written.
+    :raises OutputError: if they cannot be written, or are folders of something else, with files that a server would
+        remove.
     """
     folder = ServerFolder(root.absolute())
-    with locked(folder.root / "server.lock", f"The folder {folder.root} is used as that of a server", Busy):
+    lock = folder.root / LOCK
+    for each in (folder.uploads, folder.unfinished, folder.results):
+        if not lock.exists() and each.is_dir() and any(each.iterdir()):
+            raise OutputError(f"{each} is not of a server, which would remove what is in it. Choose another --folder.")
+    with locked(lock, f"The folder {folder.root} is used as that of a server", Busy):
         try:
             folder.root.chmod(0o700)
             shutil.rmtree(folder.uploads, ignore_errors=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,15 +13,18 @@ from starlette.exceptions import HTTPException
 
 from ..errors import ClassScaleError
 from ..version import VERSION
-from .limits import JSON_BYTES
+from .limits import JSON_BYTES, SECONDS_FOR_BYTES
 from .problems import Problem
-from .tokens import Tokens
+from .tokens import NOBODY, Tokens
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-NOBODY = "local"  # owner of what comes without a token
 HEALTH = "/v1/health"
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_OWN_HEADERS = (
+    (b"classscaleseg-version", VERSION.encode()),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)
 _PROXY = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 
 
@@ -44,11 +50,7 @@ class Guard:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                version = (b"classscaleseg-version", VERSION.encode())
-                message = {
-                    **message,
-                    "headers": [*message.get("headers", ()), version, (b"cache-control", b"no-store")],
-                }
+                message = {**message, "headers": [*message.get("headers", ()), *_OWN_HEADERS]}
             await send(message)
 
         try:
@@ -78,10 +80,24 @@ class Guard:
         return owner, "wrong" if owner is None else "accepted"
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether only programs of the same machine can reach an address.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "lab-gpu")]
+    [True, True, True, False, False]
+    """
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _refuse_outsiders(headers: dict[bytes, bytes]) -> None:
     host = headers.get(b"host", b"").decode("latin-1").lower()
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    if name not in _LOOPBACK or b"origin" in headers:
+    name = re.sub(r":\d*$", "", host)
+    name = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    # a page of a browser: its name leads here, its script sends something here, or it only shows an answer
+    if not is_loopback(name) or b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none":
         said = f"This server is for programs on its own machine, which call it localhost, not {host[:100]!a}."
         raise Problem(403, "forbidden", said)
     if any(header in headers for header in _PROXY):
@@ -102,12 +118,16 @@ def _limited(receive: Receive, headers: dict[bytes, bytes]) -> Receive:
     length = headers.get(b"content-length", b"0")
     if length.isdigit() and int(length[:20]) > JSON_BYTES:
         raise Problem(413, "too_large", said)
-    count = 0
+    count, more = 0, True
 
     async def limited() -> dict[str, Any]:
-        nonlocal count
-        message = await receive()
+        nonlocal count, more
+        try:  # after the body, a message comes only if the client goes away
+            message = await asyncio.wait_for(receive(), SECONDS_FOR_BYTES if more else None)
+        except (TimeoutError, asyncio.TimeoutError):  # two kinds before Python 3.11
+            raise HTTPException(408, f"The rest of the request did not come for {SECONDS_FOR_BYTES:.0f} s") from None
         count += len(message.get("body", b""))
+        more = message.get("more_body", False)
         if count > JSON_BYTES:
             raise HTTPException(413, said)  # FastAPI would make another exception a fault of the JSON
         return message

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 from ..errors import ClassScaleError
 from ..files import replacing
 from ..process.job import Event
-from .limits import FETCHED_SECONDS, MESSAGES, Limits
+from .limits import FETCHED_SECONDS, KEPT, MESSAGE_CHARACTERS, MESSAGES, Limits
 from .problems import Problem, unknown
 from .queue import FairQueue
 from .uploads import Upload, Uploads
@@ -24,6 +26,7 @@ from .uploads import Upload, Uploads
 RECORD = "record.json"
 FILES = {"segmentation": "result.seg.nrrd", "confidence": "confidence.nrrd", "statistics": "statistics.csv"}
 WAITING, RUNNING, FINISHED, FAILED, CANCELLED = "waiting", "running", "finished", "failed", "cancelled"
+_ID, _DIGEST = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 _PROGRESS = ("stage", "done", "total", "remaining", "part", "parts")
 
 
@@ -117,33 +120,43 @@ class Jobs:
     # For clients. Each raises a `Problem` with the status 404 if this token has no job of this id.
 
     def add(self, wish: Wish) -> tuple[ServerJob, bool]:
-        """Add a job to the queue.
+        """Add a job to the queue. This may block.
 
         :returns: the job, and whether it is new; it is not if the client has sent it before.
         :raises Problem: if its key is taken, an image is missing, or this token has too many jobs.
         """
         with self._changed:
-            before = next(
-                (job for job in self._all.values() if (job.wish.owner, job.wish.key) == (wish.owner, wish.key)), None
-            )
-            if before is not None:
-                if not _same(before.wish, wish):
-                    raise Problem(409, "key_taken", "Another job was sent with this key. Choose a new key.")
-                return before, False
-            if self._closed:
-                raise Problem(503, "stopping", "The server is being stopped. Send the job again later.")
-            mine = sum(job.wish.owner == wish.owner and not job.has_ended for job in self._all.values())
-            if mine >= self._limits.jobs:
-                said = f"{mine} jobs of this token wait or run already, as many as this server takes. Try again later."
+            mine = [job for job in self._all.values() if job.wish.owner == wish.owner]
+            before = next((job for job in mine if job.wish.key == wish.key), None)
+            if before is None:
+                return self._add(wish, mine), True
+            if not _same(before.wish, wish):
+                raise Problem(409, "key_taken", "Another job was sent with this key. Choose a new key.")
+        if before.has_ended:  # then the images that were sent for it once more are not needed
+            self._uploads.leave(wish.owner, wish.images, before.id, wish.keep_images)
+        return before, False
+
+    def _add(self, wish: Wish, mine: list[ServerJob]) -> ServerJob:
+        if self._closed:
+            raise Problem(503, "stopping", "The server is being stopped. Send the job again later.")
+        count = sum(not job.has_ended for job in mine)
+        if count >= self._limits.jobs:
+            said = f"{count} jobs of this token wait or run already, as many as this server takes. Try again later."
+            raise Problem(429, "too_many", said)
+        if len(mine) - count >= KEPT:
+            failed = next((job for job in mine if job.state == FAILED), None)
+            if failed is None:
+                said = f"{KEPT} results of this token are kept already. Fetch and remove some first."
                 raise Problem(429, "too_many", said)
-            name = secrets.token_hex(16)
-            uploads: list[Upload] = self._uploads.use(wish.owner, list(wish.images), name)
-            job = ServerJob(name, wish, tuple(upload.path for upload in uploads))
-            self._all[name] = job
-            self._queue.add(wish.owner, name)
-            self._note(job)
-            self._changed.notify_all()
-            return job, True
+            del self._all[failed.id]  # the oldest; it has no files
+        name = secrets.token_hex(16)
+        uploads: list[Upload] = self._uploads.use(wish.owner, list(wish.images), name)
+        job = ServerJob(name, wish, tuple(upload.path for upload in uploads))
+        self._all[name] = job
+        self._queue.add(wish.owner, name)
+        self._note(job)
+        self._changed.notify_all()
+        return job
 
     def find(self, owner: str, name: str) -> ServerJob:
         """Return a job."""
@@ -197,17 +210,25 @@ class Jobs:
                 job.fetched = time.monotonic()
 
     def remove(self, owner: str, name: str) -> None:
-        """Cancel a job, and remove all that it has made. A running one ends within two seconds."""
+        """Cancel a job, and remove all that it has made. A running one ends within two seconds. This may block."""
+        folder, gone = self._results / name, self._results / f".{name}"
         with self._changed:
             job = self.find(owner, name)
-            if job.state == WAITING:
+            waited = job.state == WAITING
+            if waited:
                 self._queue.remove(owner, name)
                 self._end(job, CANCELLED)
             job.stop.set()
             del self._all[name]
             self._tell_waiting()
             if job.state != RUNNING:  # else the thread that runs it removes its files
-                shutil.rmtree(self._results / name, ignore_errors=True)
+                try:
+                    folder.rename(gone)  # so that nothing is added while it is removed
+                except OSError:  # there is none, or a system does not rename folders with open files
+                    gone = folder
+        if waited:
+            self._leave(job)
+        shutil.rmtree(gone, ignore_errors=True)
 
     # For the threads that run jobs.
 
@@ -237,7 +258,7 @@ class Jobs:
                 job.progress = {name: getattr(event, name) for name in _PROGRESS}
                 self._note(job)
                 if event.text:
-                    job.messages.append((job.changes, said(event.text)))
+                    job.messages.append((job.changes, said(event.text)[:MESSAGE_CHARACTERS]))
 
     def finish(self, job: ServerJob, result: dict[str, Any], log: str) -> None:
         """Give the files of a job the place of finished ones. From here on, the result survives a crash.
@@ -246,6 +267,7 @@ class Jobs:
         """
         folder = self.folder(job)
         write_record(folder, job.wish, result)
+        self._leave(job)
         with self._changed:
             if job.id not in self._all:  # removed meanwhile
                 self._end(job, CANCELLED)
@@ -256,12 +278,14 @@ class Jobs:
 
     def fail(self, job: ServerJob, error: str, code: int, log: str) -> None:
         """Note that a job has failed."""
+        self._leave(job)
         with self._changed:
             job.error, job.code, job.log = error, code, log
             self._end(job, FAILED)
 
     def cancelled(self, job: ServerJob) -> None:
         """Note that a job was stopped because it is not wanted any more, or the server ends."""
+        self._leave(job)
         with self._changed:
             self._end(job, CANCELLED)
 
@@ -288,19 +312,22 @@ class Jobs:
 
     def remove_old(self) -> None:
         """Remove what nobody has fetched in time, and what was fetched some minutes ago."""
-        now = time.monotonic()
+        now, old = time.monotonic(), []
         with self._changed:
             for job in [job for job in self._all.values() if job.ended is not None]:
                 late = now - (job.ended or now) > self._limits.keep_seconds
                 if late or (job.fetched is not None and now - job.fetched > FETCHED_SECONDS):
-                    self.remove(job.wish.owner, job.id)
+                    old.append(job)
+        for job in old:
+            with suppress(Problem):  # removed meanwhile
+                self.remove(job.wish.owner, job.id)
 
     def close(self) -> None:
         """Take no more jobs, and ask those that run to end."""
         with self._changed:
             self._closed = True
             for job in self._all.values():
-                if job.state == WAITING:
+                if job.state == WAITING:  # its images are removed with all others
                     self._queue.remove(job.wish.owner, job.id)
                     self._end(job, CANCELLED)
                 job.stop.set()
@@ -333,7 +360,10 @@ class Jobs:
     def _end(self, job: ServerJob, state: str) -> None:
         job.state, job.ended = state, time.monotonic()
         self._note(job)
-        self._uploads.leave(job.wish.images, job.id, job.wish.keep_images)
+
+    def _leave(self, job: ServerJob) -> None:
+        """Remove the images of a job that has ended. Large files take a while, so it is done without the lock."""
+        self._uploads.leave(job.wish.owner, job.wish.images, job.id, job.wish.keep_images)
 
 
 def write_record(folder: Path, wish: Wish, result: dict[str, Any]) -> None:
@@ -359,11 +389,14 @@ def read_wish(facts: Any) -> Wish:
 
 def _restored(folder: Path, keep_seconds: float) -> ServerJob | None:
     """Return the job of a folder of results; ``None`` if it is none, damaged, or its time is over."""
+    if not _ID.fullmatch(folder.name):  # one that was being removed
+        return None
     try:
         facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         wish, result = read_wish(facts["wish"]), facts["result"]
         for what, name in wish.files.items():
-            if (folder / name).stat().st_size != result["files"][what]["size"]:
+            about = result["files"][what]
+            if (folder / name).stat().st_size != about["size"] or not _DIGEST.fullmatch(about["sha256"]):
                 return None
         age = time.time() - facts["time"]
     except (OSError, ValueError, KeyError, TypeError, ClassScaleError):

@@ -39,3 +39,15 @@ def unknown(what: str) -> Problem:
         f"{what}_unknown",
         f"There is no such {what}. It was removed, its time is over, or the server was started again; send it again.",
     )
+
+
+def unwritable() -> Problem:
+    """Return the answer if nothing can be written for another reason."""
+    return Problem(507, "disk_full", "The server cannot write to its folder. Tell the person who runs it.")
+
+
+def disk_full() -> Problem:
+    """Return the answer if there is no room."""
+    return Problem(
+        507, "disk_full", "The server has no room for this. Tell the person who runs it, or try again later."
+    )

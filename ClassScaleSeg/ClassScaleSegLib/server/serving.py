@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 import threading
@@ -20,11 +19,12 @@ from ..cohort.workers import check_where, open_cluster
 from ..errors import ClassScaleError
 from ..inference.devices import find_devices
 from .app import Parts, make_app
+from .connections import Connection, allow_open_files
 from .converting import Converter
 from .folder import opened_folder
-from .guard import Guard
+from .guard import Guard, is_loopback
 from .jobs import Jobs
-from .limits import Limits
+from .limits import CONNECTIONS, Limits
 from .offers import Offers
 from .on_cluster import ClusterSlots
 from .tokens import Tokens
@@ -136,6 +136,7 @@ def prepared(settings: Settings, offers: Offers | None = None) -> Iterator[Runni
         try:
             guarded = Guard(make_app(parts), tokens, settings.needs_token)
             server = uvicorn.Server(_configuration(settings, guarded))
+            allow_open_files()
             for thread in (*workers, janitor):
                 thread.start()
             port = listening[0].getsockname()[1]
@@ -173,23 +174,11 @@ def default_slots() -> tuple[Slot, ...]:
     return tuple(Slot(device, device) for device in gpus or ["cpu"])
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether only programs of the same machine can reach an address.
-
-    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "lab-gpu")]
-    [True, True, True, False, False]
-    """
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _configuration(settings: Settings, app: Callable[..., Any]) -> uvicorn.Config:
     try:
         configuration = uvicorn.Config(
             app,
-            http="h11",  # it limits the headers of a request, and needs no compiled package
+            http=Connection,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -199,7 +188,7 @@ def _configuration(settings: Settings, app: Callable[..., Any]) -> uvicorn.Confi
             proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=2,  # streams of events would hold it up
-            limit_concurrency=1000,
+            limit_concurrency=CONNECTIONS,
             h11_max_incomplete_event_size=64 << 10,
             ssl_certfile=settings.certificate,
             ssl_keyfile=settings.certificate_key,

@@ -21,6 +21,7 @@ from ..files import replacing, unwritable
 from ..locking import locked
 
 FILE = "tokens.json"
+NOBODY = "local"  # owner of what comes without a token
 PREFIX = "css_"  # so that people and scanners for secrets know what it is
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _LARGEST = 1 << 20  # bytes of the file
@@ -101,6 +102,8 @@ class Tokens:
             raise ClassScaleError(
                 f"{name!a} cannot be the name of a token. Use up to 64 letters of ASCII, digits, '.', '_', '@' and '-'."
             )
+        if name == NOBODY:
+            raise ClassScaleError(f"{name} stands for those who come without a token. Choose another name.")
         with self._changing():
             if any(token.name == name for token in self.all):
                 raise ClassScaleError(f"There is a token {name} already. Revoke it first, or choose another name.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
+import os
 import secrets
 import shutil
 import threading
@@ -12,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from .image_header import check_image
 from .limits import SPARE_BYTES, UPLOADS, Limits
-from .problems import Problem, unknown
+from .problems import Problem, disk_full, unknown, unwritable
+
+log = logging.getLogger("classscaleseg.serve")
 
 KINDS = (".nrrd", ".nii.gz", ".nii", ".mha")
 
@@ -92,7 +97,11 @@ class Uploads:
                 said = f"{UPLOADS} images of this token are here already. Remove some, or wait until jobs have ended."
                 raise Problem(429, "too_many", said)
             awaited = sum(each.size - each.offset for each in self._all.values())
-            if shutil.disk_usage(self._folder).free < awaited + size + SPARE_BYTES:
+            try:
+                free = shutil.disk_usage(self._folder).free
+            except OSError as error:
+                raise unwritable() from error
+            if free < awaited + size + SPARE_BYTES:
                 raise disk_full()
             name = secrets.token_hex(16)
             upload = Upload(name, owner, key, kind, size, sha256, self._folder / f"{name}{kind}")
@@ -129,8 +138,11 @@ class Uploads:
     def write(self, upload: Upload, parts: list[bytes]) -> None:
         """Append bytes to the file of an upload that was claimed. This may block.
 
-        :raises Problem: if there are more bytes than announced, or the disk is full; the upload is removed.
+        :raises Problem: if there are more bytes than announced, or they cannot be written; the upload is removed. If it
+            was removed meanwhile.
         """
+        if upload.removed:
+            raise unknown("upload")
         count = sum(map(len, parts))
         if upload.offset + count > upload.size:
             self._drop(upload)
@@ -138,7 +150,9 @@ class Uploads:
             raise Problem(413, "too_large", said)
         try:
             if upload.stream is None:
-                upload.stream = upload.path.open("xb", buffering=0)
+                upload.stream = upload.path.open("r+b" if upload.offset else "xb", buffering=0)
+                if upload.stream.seek(0, os.SEEK_END) != upload.offset:
+                    raise OSError(errno.EIO, "another program has changed it")
             for part in parts:
                 view = memoryview(part)
                 while view:
@@ -147,32 +161,39 @@ class Uploads:
                 upload.offset += len(part)
         except OSError as error:
             self._drop(upload)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise disk_full() from error
-            raise Problem(
-                507, "disk_full", "The server cannot write the image. Tell the person who runs it."
-            ) from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            raise (disk_full() if full else unwritable()) from error
 
     def release(self, upload: Upload) -> None:
-        """End a part. If it was the last one, compare the SHA-256. This may block.
+        """End a part. If it was the last one, look at the image. This may block.
 
-        :raises Problem: if another image has arrived than was announced; it is removed.
+        :raises Problem: if another image has arrived than was announced, or none that can be read; it is removed.
         """
+        fault = self._fault(upload) if upload.offset == upload.size and not upload.removed else None
         with self._lock:
             upload.busy, upload.used = False, time.monotonic()
-            if upload.removed:  # while its part arrived
-                self._remove(upload)
-                raise unknown("upload")
-            if upload.offset < upload.size:
-                return
-            self._close(upload)
-            if upload.size == 0 or upload.digest.hexdigest() != upload.sha256:
-                self._remove(upload)
-                said = (
-                    "The image that has arrived is not the one that was announced (its SHA-256 differs). Send it again."
-                )
-                raise Problem(422, "upload_damaged", said)
-            upload.complete = True
+            if upload.removed or fault is not None:
+                self._forget(upload)
+            else:
+                upload.complete = upload.offset == upload.size
+                self._close(upload)  # those that wait for further parts hold no file open
+        if upload.removed:
+            self._delete([upload])
+        if fault is not None:
+            raise fault
+
+    def _fault(self, upload: Upload) -> Problem | None:
+        """Return what is wrong with an image that has arrived."""
+        if upload.digest.hexdigest() != upload.sha256:
+            said = "The image that has arrived is not the one that was announced (its SHA-256 differs). Send it again."
+            return Problem(422, "upload_damaged", said)
+        try:
+            check_image(upload.path, upload.kind, self._limits.voxels)
+        except Problem as problem:
+            return problem
+        except OSError:
+            return unwritable()
+        return None
 
     def use(self, owner: str, names: list[str], job: str) -> list[Upload]:
         """Return the uploads that a job needs, which are kept until it has ended.
@@ -189,17 +210,23 @@ class Uploads:
                 upload.jobs.add(job)
             return found
 
-    def leave(self, names: tuple[str, ...], job: str, keep: bool) -> None:
-        """Note that a job has ended, and remove its images, unless they are to be kept or another job needs them."""
+    def leave(self, owner: str, names: tuple[str, ...], job: str, keep: bool) -> None:
+        """Note that a job has ended, and remove its images, unless they are to be kept or another job needs them.
+
+        This may block.
+        """
         with self._lock:
+            gone = []
             for upload in filter(None, map(self._all.get, names)):
-                upload.jobs.discard(job)
-                upload.used = time.monotonic()
-                if not keep and not upload.jobs:
-                    self._remove(upload)
+                if upload.owner == owner:
+                    upload.jobs.discard(job)
+                    upload.used = time.monotonic()
+                    if not keep and not upload.jobs:
+                        gone.append(self._forget(upload))
+        self._delete(gone)
 
     def remove(self, owner: str, name: str) -> None:
-        """Remove an image.
+        """Remove an image. This may block.
 
         :raises Problem: if it is unknown, or a job needs it.
         """
@@ -208,44 +235,48 @@ class Uploads:
             if upload.jobs:
                 said = "A job that waits or runs needs this image. Cancel the job, or wait for its end."
                 raise Problem(409, "upload_busy", said)
-            self._remove(upload)
+            self._forget(upload)
+        self._delete([upload])
 
     def remove_old(self) -> None:
         """Remove images that nobody has used for too long."""
         with self._lock:
             oldest = time.monotonic() - self._limits.keep_seconds
-            for upload in [each for each in self._all.values() if not each.jobs and not each.busy]:
-                if upload.used < oldest:
-                    self._remove(upload)
+            unused = [each for each in self._all.values() if not each.jobs and not each.busy and each.used < oldest]
+            gone = [self._forget(upload) for upload in unused]
+        self._delete(gone)
 
     def close(self) -> None:
         """Remove all images."""
         with self._lock:
-            for upload in list(self._all.values()):
+            gone = [self._forget(upload) for upload in list(self._all.values())]
+            for upload in gone:
                 upload.busy = False
-                self._remove(upload)
+        self._delete(gone)
 
     def _drop(self, upload: Upload) -> None:
         """Remove an upload while a part of it arrives."""
         with self._lock:
             upload.busy = False
-            self._remove(upload)
+            self._forget(upload)
+        self._delete([upload])
 
-    def _remove(self, upload: Upload) -> None:
+    def _forget(self, upload: Upload) -> Upload:
         upload.removed = True
         self._all.pop(upload.id, None)
-        if not upload.busy:  # else the request that writes it removes the file at its end
-            self._close(upload)
-            upload.path.unlink(missing_ok=True)
+        return upload
+
+    def _delete(self, uploads: list[Upload]) -> None:
+        """Delete the files of uploads that are forgotten, without the lock: with large ones this takes a while."""
+        for upload in uploads:
+            if not upload.busy:  # else the request that writes it deletes the file at its end
+                self._close(upload)
+                try:
+                    upload.path.unlink(missing_ok=True)
+                except OSError as error:
+                    log.warning("an image cannot be removed (%s)", error.strerror or error)
 
     def _close(self, upload: Upload) -> None:
         if upload.stream is not None:
             upload.stream.close()
             upload.stream = None
-
-
-def disk_full() -> Problem:
-    """Return the answer if there is no room."""
-    return Problem(
-        507, "disk_full", "The server has no room for this. Tell the person who runs it, or try again later."
-    )

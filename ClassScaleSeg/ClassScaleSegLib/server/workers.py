@@ -96,6 +96,8 @@ class Worker(threading.Thread):
                 job = self._jobs.take(_SECONDS_FOR_JOBS)
                 if job is not None:
                     self._run(job)
+            except Exception:  # else no job would be run on this device any more
+                log.exception("worker %s", self._slot.name)
             finally:
                 self._gate.leave()
 
@@ -107,6 +109,10 @@ class Worker(threading.Thread):
             self._segment(job, folder)
         except ClassScaleError as error:
             self._jobs.fail(job, _without_paths(str(error), job, folder), int(exit_code(error)), "")
+        except OSError as error:  # the folder of the server is full, or gone
+            log.warning("%s: %s", who, error)
+            said = "The server cannot write to its folder. Tell the person who runs it, or try again later."
+            self._jobs.fail(job, said, int(exit_code(errors.OutputError(said))), "")
         except Exception:
             log.exception("%s", who)
             self._jobs.fail(job, "The server has failed. Tell the person who runs it.", int(ExitCode.FAULT), "")
@@ -115,10 +121,7 @@ class Worker(threading.Thread):
         log.info("%s is %s after %.1f s", who, job.state, time.monotonic() - begin)
 
     def _segment(self, job: ServerJob, folder: Path) -> None:
-        try:
-            folder.mkdir()
-        except OSError as error:
-            raise errors.OutputError("The server has no room for a result.") from error
+        folder.mkdir()
         with self._launch() as process:
             process.job = self._job(job.wish, job.paths, folder)
             process.start()
@@ -202,20 +205,23 @@ def described_files(folder: Path, wish: Wish) -> dict[str, dict[str, Any]]:
 
 
 def _note_child(folder: Path, wish: Wish, pid: int | None) -> None:
-    """Note which process makes the files of a folder, for the time after a crash."""
+    """Note which process makes the files of a folder, for the time after a crash; ``None``: none of this machine."""
     import psutil
 
     began = 0.0
     with suppress(psutil.Error):
-        began = psutil.Process(pid).create_time()
+        began = 0.0 if pid is None else psutil.Process(pid).create_time()  # without a pid, psutil takes this process
     temporary = folder / f".{STARTED}"
     temporary.write_text(json.dumps({"pid": pid, "began": began, "wish": vars(wish)}), encoding="utf-8")
     os.replace(temporary, folder / STARTED)
 
 
-def _await_end(pid: int, began: float) -> None:
+def _await_end(pid: int | None, began: float) -> None:
     """Wait until a process has ended, and kill it if it does not."""
     import psutil
+
+    if pid is None:
+        return
 
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
