@@ -540,9 +540,9 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
             request cannot be met. The message says what to do.
         """
         from ClassScaleSegLib.scene.run import SceneRun
-        from ClassScaleSegPanel.install import packages_of, refuse_missing_dependencies
+        from ClassScaleSegPanel.install import refuse_missing_dependencies, wanted_by
 
-        refuse_missing_dependencies(packages_of(request.models, request.options))
+        refuse_missing_dependencies(wanted_by(request.models, request.options))
         run = SceneRun(request, slicer.modules.ClassScaleSegInstance.running)
         run.start()
         return run
@@ -578,11 +578,11 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :raises ClassScaleSegLib.ClassScaleError: if packages are missing, or an argument is not suitable.
         """
         from ClassScaleSegLib.scene.queue import QueueItem
-        from ClassScaleSegPanel.install import packages_of, refuse_missing_dependencies
+        from ClassScaleSegPanel.install import refuse_missing_dependencies, wanted_by
 
         requests = [self.request(each, model, **choices) for each in volumes]
         for request in requests[:1]:
-            refuse_missing_dependencies(packages_of(request.models, request.options))
+            refuse_missing_dependencies(wanted_by(request.models, request.options))
         named = [(request.volumes[0].GetName(), request) for request in requests]
         items = [QueueItem(str(n), name, partial(_same, request)) for n, (name, request) in enumerate(named)]
         queue = self.startQueue(items)
@@ -598,9 +598,9 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :raises ClassScaleSegLib.ClassScaleError: if the user declines, or the installation fails. The message says what
             to do.
         """
-        from ClassScaleSegPanel.install import ensure_dependencies, packages_of
+        from ClassScaleSegPanel.install import Wanted, ensure_dependencies, wanted_by
 
-        ensure_dependencies(() if model is None else packages_of([model]), wheels)
+        ensure_dependencies(Wanted() if model is None else wanted_by([model]), wheels)
 
     def show3D(self, segmentationNode: vtkMRMLSegmentationNode, segmentIDs: Sequence[str]) -> int:
         """Show the given segments in 3D, and hide all others there. Surfaces are made for these segments only.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.options import Options
 
 PACKAGES = ["nnunetv2>=2.7", "psutil", "safetensors", "scipy", "tqdm"]
+PACKAGES_OF_CLIENT = ["psutil", "scipy"]  # if a server segments
 KEPT = ("numpy", "SimpleITK", "requests", "torch")
 NOT_NEEDED = (*KEPT, "torchvision")  # segmenting does without, or Slicer has it
 TORCH = ">=2.2"
@@ -49,27 +50,40 @@ class Purpose(NamedTuple):
     undo: str
 
 
-def packages_of(models: Sequence[str | Path], options: Options | None = None) -> tuple[str, ...]:
-    """Return the requirements that a run has beyond those of every run, such as monai.
+class Wanted(NamedTuple):
+    """What a run needs to be installed.
+
+    :ivar more: requirements of its models beyond those of every run, such as monai.
+    :ivar here: this computer segments; if a server does, it needs neither torch nor nnunetv2.
+    """
+
+    more: tuple[str, ...] = ()
+    here: bool = True
+
+
+def wanted_by(models: Sequence[str | Path], options: Options | None = None) -> Wanted:
+    """Return what a run needs to be installed.
 
     :param models: their paths, or their ids or names in the catalogue.
-    :param options: of the run; they may name a model that locates, which has requirements too.
+    :param options: of the run; they may name a server, or a model that locates, which has requirements too.
     :raises ClassScaleError: if a model does not exist, is not downloaded, or cannot be used.
     """
     from ClassScaleSegLib.catalog.chosen import choose
     from ClassScaleSegLib.options import Options
+    from ClassScaleSegLib.remote.address import server_of
 
+    if options is not None and server_of(options.device) is not None:
+        return Wanted(here=False)
     summaries = choose(models, options or Options()).summaries
-    return tuple(dict.fromkeys(package for summary in summaries for package in summary.packages))
+    return Wanted(tuple(dict.fromkeys(package for summary in summaries for package in summary.packages)))
 
 
-def missing_packages(more: Sequence[str] = ()) -> list[str]:
-    """Return the requirements, other than torch, that are not installed or too old, and what installed ones lack.
-
-    :param more: requirements of a model, as `packages_of` returns them.
-    """
-    wanted = (*PACKAGES, *more)
-    return [requirement for requirement in wanted if not _is_installed(requirement)] + unmet(wanted, NOT_NEEDED)
+def missing_packages(wanted: Wanted = Wanted()) -> list[str]:
+    """Return the requirements that are not installed or too old, torch first, and what installed ones lack."""
+    torch = [f"torch{TORCH}"] if wanted.here and not has_torch() else []
+    names = (*(PACKAGES if wanted.here else PACKAGES_OF_CLIENT), *wanted.more)
+    missing = [requirement for requirement in names if not _is_installed(requirement)]
+    return torch + missing + unmet(names, NOT_NEEDED)
 
 
 def has_torch() -> bool:
@@ -91,14 +105,12 @@ def _is_installed(requirement: str) -> bool:
         return True
 
 
-def refuse_missing_dependencies(more: Sequence[str] = ()) -> None:
+def refuse_missing_dependencies(wanted: Wanted = Wanted()) -> None:
     """Raise an error if packages are missing. For scripts, where nobody may be present to answer a question.
 
-    :param more: requirements of the model.
     :raises ClassScaleError: if packages are missing; names them, and the call that installs them.
     """
-    missing = ([] if has_torch() else [f"torch{TORCH}"]) + missing_packages(more)
-    if missing:
+    if missing := missing_packages(wanted):
         text = _(
             "Python packages are missing: {packages}. To install them, press Apply in the module ClassScaleSeg, or "
             "call ClassScaleSegLogic().installDependencies()."
@@ -106,26 +118,25 @@ def refuse_missing_dependencies(more: Sequence[str] = ()) -> None:
         raise ClassScaleError(text.format(packages=", ".join(missing)))
 
 
-def ensure_dependencies(more: Sequence[str] = (), wheels: str | Path | None = None) -> None:
+def ensure_dependencies(wanted: Wanted = Wanted(), wheels: str | Path | None = None) -> None:
     """Install the missing packages after asking the user. If none is missing, do nothing.
 
     The question stays until the packages are there or the user gives up: after a failure it says what went wrong and
     what to do.
 
-    :param more: requirements of the model.
     :param wheels: a folder of wheels to install from, without a network and without a question.
     :raises ClassScaleError: if the user declines, or an installation from ``wheels`` fails; says what to do.
     """
     from .install_dialog import NETWORK, choose_source
 
-    if not has_torch() and importlib.util.find_spec("torch") is not None:
+    if wanted.here and not has_torch() and importlib.util.find_spec("torch") is not None:
         text = _(
             "PyTorch {found} is installed, but {wanted} is needed. Uninstall it in the module PyTorch, restart Slicer, "
             "and press Apply again."
         )
         raise ClassScaleError(text.format(found=version("torch"), wanted=TORCH))
     fault = ""
-    while missing := ([] if has_torch() else [f"torch{TORCH}"]) + missing_packages(more):
+    while missing := missing_packages(wanted):
         source = choose_source(missing, fault) if wheels is None else Path(wheels)
         if source is None:
             raise ClassScaleError(fault or _segmenting().declined.format(packages=", ".join(missing)))
@@ -134,7 +145,7 @@ def ensure_dependencies(more: Sequence[str] = (), wheels: str | Path | None = No
                 _install_from_network(missing)
             else:
                 install_wheels(Path(source), missing)
-            if still := ([] if has_torch() else [f"torch{TORCH}"]) + missing_packages(more):
+            if still := missing_packages(wanted):
                 reason = _("{packages} cannot be imported after the installation").format(packages=", ".join(still))
                 raise ClassScaleError(_failed(reason, _segmenting()))
         except ClassScaleError as error:

@@ -10,7 +10,7 @@ from ClassScaleSegLib.scene.run import SceneRun
 from slicer.i18n import tr as _
 
 from .inputs import queue_item, request_of
-from .install import ensure_dependencies, packages_of
+from .install import ensure_dependencies, wanted_by
 from .last_choice import remember
 from .state import PanelState
 from .texts import ask, tell_error
@@ -84,12 +84,12 @@ class RunPanel:
 
     def _run(self, parameters: ClassScaleSegParameterNode, replace: bool) -> SceneRun:
         request = request_of(parameters, replace)
-        ensure_dependencies(packages_of(request.models, request.options))
+        ensure_dependencies(wanted_by(request.models, request.options))
         return self._logic.start(request)
 
     def _queue(self, parameters: ClassScaleSegParameterNode) -> SceneQueue:
         request = request_of(parameters, False)
-        ensure_dependencies(packages_of(request.models, request.options))
+        ensure_dependencies(wanted_by(request.models, request.options))
         return self._logic.startQueue([queue_item(parameters, key, name) for key, name in self._state.queued])
 
     def _start(self, start: Callable[[], SceneRun | SceneQueue]) -> None:

@@ -202,7 +202,7 @@ def test_packages_that_are_too_old_count_as_missing(panel, monkeypatch):
     monkeypatch.setattr(
         install, "version", lambda name: {"nnunetv2": "2.2.1", "torch": "2.1.2+cu118"}.get(name) or real(name)
     )
-    assert install.missing_packages() == ["nnunetv2>=2.7"] and not install.has_torch()
+    assert install.missing_packages() == ["torch>=2.2", "nnunetv2>=2.7"] and not install.has_torch()
     with pytest.raises(
         ClassScaleError, match="packages are missing: torch>=2.2, nnunetv2>=2.7. To install them, press Apply"
     ):

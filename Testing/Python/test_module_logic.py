@@ -298,7 +298,7 @@ def test_the_package_that_the_network_of_a_model_needs_is_asked_for_with_that_mo
 
     config = configuration()
     model = write_package(tmp_path / "mini-v1.0.0", config, network_of(config))
-    assert install.packages_of([model]) == ("monai>=1.3",) and install.packages_of(["toy-120"]) == ()
+    assert install.wanted_by([model]).more == ("monai>=1.3",) and install.wanted_by(["toy-120"]) == install.Wanted()
     volume, found = add_volume(np.full((30, 30, 30), 60, np.int16)), install._is_installed
     monkeypatch.setattr(install, "_is_installed", lambda wanted: not wanted.startswith("monai") and found(wanted))
     with pytest.raises(ClassScaleError, match="Python packages are missing: monai>=1.3. To install them"):
@@ -310,7 +310,7 @@ def test_the_package_that_the_network_of_a_model_needs_is_asked_for_with_that_mo
     with pytest.raises(ClassScaleError, match="cannot segment without these Python packages: monai>=1.3"):
         logic.installDependencies(model)
     assert "monai>=1.3" in asked[0]
-    assert install.packages_of(["toy-120"], Options(locate_with=str(model))) == ("monai>=1.3",)
+    assert install.wanted_by(["toy-120"], Options(locate_with=str(model))).more == ("monai>=1.3",)
     monkeypatch.setattr(install, "_is_installed", found)
     node = logic.segment(volume, model, device="cpu", interpolation="nearest", keep_empty=True)
     assert node.GetSegmentation().GetNumberOfSegments() == 11

@@ -85,12 +85,14 @@ class Choice:
     :ivar coarse: what the models are that locate the classes of these.
     :ivar options: completed.
     :ivar given: models and options as they were given.
+    :ivar elsewhere: the models are those of a server, which finds their files itself.
     """
 
     models: tuple[ChosenModel, ...]
     coarse: tuple[ModelSummary, ...]
     options: Options
     given: tuple[tuple[str | Path, ...], Options]
+    elsewhere: bool = False
 
     @property
     def summaries(self) -> tuple[ModelSummary, ...]:
@@ -109,9 +111,12 @@ class Choice:
     def as_files(self) -> tuple[tuple[str | Path, ...], tuple[str, ...], Options]:
         """Paths, the name of the model of each, and the options, so that another process need not look them up.
 
-        If the catalogue says different things of several models, they are as they were given, without names.
+        If the catalogue says different things of several models, or a server has them, they are as they were given,
+        without names.
         """
-        if any(model.looks or set(model.configurations) != {self.options.configuration} for model in self.models):
+        if self.elsewhere or any(
+            model.looks or set(model.configurations) != {self.options.configuration} for model in self.models
+        ):
             models, options = self.given
             return models, (), options
         parts = [(path, model.name) for model in self.models for path in model.paths]

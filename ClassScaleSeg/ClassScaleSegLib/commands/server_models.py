@@ -17,11 +17,10 @@ from ..inference.several_models import Source
 from ..labels.table import LabelTable
 from ..options import FIELDS, flag
 from ..process.job import Job
+from ..remote.connection import TOKEN
 from ..remote.offers import RemoteModel
 from ..remote.segmenter import BY_SERVER, RemoteSegmenter, Request, located_by, wanted_table
 from .job_models import JobModels
-
-TOKEN = "CLASSSCALESEG_TOKEN"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,17 @@ from urllib.parse import urlsplit
 
 from ..errors import ServerError
 
+DEVICE = "server:"  # a device that begins so is a server, by its address
 _EXAMPLE = "https://lab-gpu:8471"
+
+
+def server_of(device: str) -> str | None:
+    """Return the address, not checked yet, if a device is a server.
+
+    >>> server_of("server:https://lab-gpu:8471"), server_of("cuda:1")
+    ('https://lab-gpu:8471', None)
+    """
+    return device.removeprefix(DEVICE) if device.startswith(DEVICE) else None
 
 
 def check_address(address: str) -> str:

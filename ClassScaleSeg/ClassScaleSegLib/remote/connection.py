@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 API = 1  # version of the protocol
 PATIENCE = 600.0  # seconds without any contact, after which the server is given up
+TOKEN = "CLASSSCALESEG_TOKEN"  # environment variable with the token
 TIMEOUT = (10, 30)  # seconds: to connect, and between two pieces of an answer; the server is never silent for longer
 LARGEST_JSON = 64 << 20  # bytes; a model of 1000 classes with codes is described in about 0.3 MiB
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds before each new attempt; then always the last one

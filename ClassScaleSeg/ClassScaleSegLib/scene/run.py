@@ -11,6 +11,7 @@ The scene does not change before the result is complete. The temporary folder is
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -24,6 +25,9 @@ from ..images.dicom_seg import UsedModel
 from ..labels.table import LabelTable
 from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
+from ..remote.address import check_address, server_of
+from ..remote.chosen_server import ChosenServer
+from ..remote.connection import TOKEN
 from .dicom import remember_origin
 from .report import check_report, reported_as
 from .results import (
@@ -71,7 +75,9 @@ class Request:
         sequences.
     :ivar report_name: what the report calls this case; ``None``: by the first volume.
     :ivar standard_names: name segments by their terminology codes ("Left kidney") where they have some.
-    :ivar options: how to segment; ``keep_empty`` also adds segments for classes that were not found.
+    :ivar options: how to segment; ``keep_empty`` also adds segments for classes that were not found. The device
+        ``server:ADDRESS`` is a server, of whose models ``model`` names some.
+    :ivar server: that server, if more than its address is known; its token is asked for otherwise.
     """
 
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
@@ -86,11 +92,25 @@ class Request:
     report_name: str | None = None
     standard_names: bool = True
     options: Options = Options()
+    server: ChosenServer | None = None
 
     @property
     def models(self) -> tuple[str | Path, ...]:
         """The model or models."""
         return self.model if isinstance(self.model, tuple) else (self.model,)
+
+    @property
+    def segmented_by(self) -> ChosenServer | None:
+        """The server that segments; ``None``: this computer.
+
+        :raises ServerError: if the device has no valid address of one.
+        """
+        address = server_of(self.options.device)
+        if address is None:
+            return None
+        if self.server is not None and self.server.address == address:
+            return self.server
+        return ChosenServer(check_address(address), os.environ.get(TOKEN) or None)
 
 
 def request_for(
@@ -162,7 +182,8 @@ class SceneRun:
         request = self.request
         for volume in request.volumes or (None,):
             check_volume(volume)
-        choice = choose(request.models, request.options)
+        server = request.segmented_by
+        choice = (choose if server is None else server.choose)(request.models, request.options)
         channels = choice.summaries[0].channels
         if len(request.volumes) != channels:
             raise ImageError(
@@ -174,9 +195,13 @@ class SceneRun:
         self._name = request.volumes[0].GetName()
         self._models = tuple(UsedModel(summary.name, summary.licence) for summary in choice.summaries)
         self._known = choice.table if request.standard_names else None
-        self._process = process = SegmentationProcess()
+        # empty for a server without one, which must not get that of another server
+        environment = {} if server is None else {TOKEN: server.token or ""}
+        self._process = process = SegmentationProcess(environment=environment)
         try:
             process.job = self._job(choice, process.work_folder)
+            if server is not None:
+                process.job = replace(process.job, server=server.address, server_ca=server.ca)
             process.start()
         except BaseException as error:
             self._close()
