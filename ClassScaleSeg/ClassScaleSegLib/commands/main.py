@@ -31,6 +31,7 @@ from .options import add_command, add_options
 from .reporting import JsonReporter, Reporter, TerminalReporter
 from .segment import add_segment_options, segment_command
 from .serve import add_serve_options, serve_command
+from .servers import add_servers_options, servers_command
 
 __all__ = ["ExitCode", "exit_code", "main"]
 
@@ -159,6 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
     add_models_options(command("models", models_command))
+
+    add_servers_options(command("servers", servers_command))
 
     add_cohort_options(command("cohort", cohort_command))
 

@@ -20,6 +20,7 @@ from ..process.job import Job
 from ..remote.connection import TOKEN
 from ..remote.offers import RemoteModel
 from ..remote.segmenter import BY_SERVER, RemoteSegmenter, Request, located_by, wanted_table
+from ..remote.servers import Servers
 from .job_models import JobModels
 
 
@@ -111,8 +112,8 @@ def add_server_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--server",
         metavar="URL",
-        help=f"segment on this server, such as https://lab-gpu:8471; MODEL is one that it offers. Its token is in the "
-        f"environment variable {TOKEN}",
+        help="segment on this server, such as https://lab-gpu:8471, or a name of `classscaleseg servers list`; MODEL "
+        f"is one that it offers. Its token is in the environment variable {TOKEN}, unless that list has it",
     )
     parser.add_argument(
         "--server-token-file", type=Path, metavar="FILE", help="file with the token of the server, if it asks for one"
@@ -140,25 +141,35 @@ def refuse_beside_server(options: argparse.Namespace, job: Job) -> None:
 
 
 def connect(job: Job, token_file: Path | None) -> RemoteSegmenter:
-    """Return the server of a job, with the token of the user.
+    """Return the server of a job, which may be a name of the user's list, with the token of the user.
 
-    :param token_file: a file with it, instead of the environment.
+    :param token_file: a file with it, instead of the environment. With neither, that of the list is taken.
     :raises ServerError: if address or token are not valid.
     """
     assert job.server is not None
+    servers = Servers()
+    known = servers.find(job.server)
     if chosen := [name for name in BY_SERVER if getattr(job.options, name) != FIELDS[name].default]:
         raise ServerError(f"The server chooses {', '.join(chosen)}. Leave that out of the job.")
     token = os.environ.get(TOKEN) or None
     if token_file is not None:
-        try:
-            with token_file.open(encoding="utf-8") as stream:
-                token = stream.read(10_000)
-        except (OSError, UnicodeError) as error:
-            said = getattr(error, "strerror", None) or "it is not text"
-            raise ServerError(
-                f"{token_file} cannot be read ({said}). It should hold the token of the server."
-            ) from error
-    return RemoteSegmenter(job.server, token, job.server_ca)
+        token = read_token(token_file)
+    if known is None:
+        return RemoteSegmenter(job.server, token, job.server_ca)
+    return RemoteSegmenter(known.address, token or servers.token(known), job.server_ca or known.ca)
+
+
+def read_token(file: Path) -> str:
+    """Return the token in a file.
+
+    :raises ServerError: if it cannot be read.
+    """
+    try:
+        with file.open(encoding="utf-8") as stream:
+            return stream.read(10_000)
+    except (OSError, UnicodeError) as error:
+        said = getattr(error, "strerror", None) or "it is not text"
+        raise ServerError(f"{file} cannot be read ({said}). It should hold the token of the server.") from error
 
 
 def _flags(names: list[str]) -> str:

@@ -51,7 +51,8 @@ class Job:
     :ivar model_names: of the models, by which classes of the same name are told apart; by default those of the
         catalogue, or the models' own.
     :ivar most_voxels: a larger image is refused.
-    :ivar server: address of the server that segments; the models are its own. By default this machine segments.
+    :ivar server: address of the server that segments, or its name in the user's list; the models are its own. By
+        default this machine segments.
     :ivar server_ca: file with the certificate of that server, if the system does not trust it.
 
     >>> print(Job(("ct.nrrd",), "toy-120", "ct.seg.nrrd", options=Options(device="cpu", classes="cell 7")))

@@ -1,0 +1,74 @@
+"""``classscaleseg servers``: the servers that a user knows. Tokens are never on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from ..remote.servers import Servers
+from .options import add_command
+from .reporting import Reporter
+from .server_models import TOKEN, read_token
+
+
+def add_servers_options(parser: argparse.ArgumentParser) -> None:
+    """Add the actions of ``classscaleseg servers``."""
+    commands = parser.add_subparsers(required=True, metavar="ACTION")
+    actions = (_add, _list, _test, _remove)
+    add, listed, test, remove = (add_command(commands, "action", action.__name__[1:], action) for action in actions)
+    add.add_argument("name", metavar="NAME", help="name of your choice, by which --server takes it")
+    add.add_argument("address", metavar="URL", help="address of the server, such as https://lab-gpu:8471")
+    text = f"file with the token (default: the environment variable {TOKEN}, or you are asked)"
+    add.add_argument("--token-file", type=Path, metavar="FILE", help=text)
+    text = "file with the certificate of the server, or of who has signed it, if this system does not trust it"
+    add.add_argument("--ca", type=Path, metavar="FILE", help=text)
+    listed.add_argument("--json", action="store_true", help="print JSON")
+    for action in (test, remove):
+        action.add_argument("name", metavar="NAME", help="of a server; `classscaleseg servers list` lists them")
+
+
+def servers_command(options: argparse.Namespace, reporter: Reporter) -> None:
+    """Add, list, test and remove servers that segment for you."""
+    options.action(Servers(), options)
+
+
+def _add(servers: Servers, options: argparse.Namespace) -> None:
+    """Add a server to your list, or change one. Its token is kept in the keyring of the system, if there is one."""
+    token = os.environ.get(TOKEN) or None
+    if options.token_file is not None:
+        token = read_token(options.token_file)
+    elif token is None and sys.stdin.isatty():
+        token = getpass.getpass(f"Token of {options.name} (none: press Enter): ").strip() or None
+    kept = servers.add(options.name, options.address, token, options.ca)
+    print(f"{options.name}: {servers.named(options.name).address}" + (f". {kept}" if kept else ""))
+
+
+def _list(servers: Servers, options: argparse.Namespace) -> None:
+    """List your servers."""
+    known = servers.all
+    if options.json:
+        print(json.dumps([asdict(server) for server in known], indent=2))
+        return
+    width = max((len(server.name) for server in known), default=0)
+    for server in known:
+        print(f"{server.name.ljust(width)}  {server.address}" + (f"  (certificate {server.ca})" if server.ca else ""))
+    if not known:
+        print("There is none yet. Add one: classscaleseg servers add NAME URL")
+
+
+def _test(servers: Servers, options: argparse.Namespace) -> None:
+    """Ask a server whether it can be used, and what it offers."""
+    for sentence in servers.test(servers.named(options.name)):
+        print(sentence)
+
+
+def _remove(servers: Servers, options: argparse.Namespace) -> None:
+    """Remove a server from your list, and its token."""
+    name = servers.named(options.name).name
+    servers.remove(name)
+    print(f"{name} is removed.")
