@@ -208,6 +208,8 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     except (OSError, OverflowError) as error:
         said = f"The server cannot listen at {host}, port {port} ({getattr(error, 'strerror', None) or error})."
         raise ClassScaleError(f"{said} Choose another port (--port) or address of this machine (--host).") from error
+    # asyncio does so for sockets whose protocol it knows; else each answer, sent in two pieces, takes 40 ms longer
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.setblocking(False)
     return [listening]
 
