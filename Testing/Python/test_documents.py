@@ -288,7 +288,7 @@ def test_python_code_compiles_and_imports_what_is_there(text):
 # --- links ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["segment", "inspect", "pack", "models", "dicom", "demo"])
+@pytest.mark.parametrize("command", ["segment", "inspect", "pack", "models", "servers", "dicom", "demo"])
 def test_the_reference_names_every_option(command):
     page = (ROOT / "docs" / "reference" / "command.md").read_text(encoding="utf-8")
     parser = lenient(main_parser())

@@ -40,8 +40,9 @@ MIB = 1 << 20
 _HEADER_BYTES = 1 << 16
 _LEAST_PART = 1 << 18  # bytes, if a server in front takes no larger ones
 _IN_VAIN = 20  # parts of which nothing arrives, after which an image is sent anew
-# Of a CT of 512 x 512 x 400 voxels, 210 MB, on one core: level 1 takes 2.4 s and leaves 45 %; level 6 takes 9 s and
-# leaves 41 %. A network of 1 Gbit/s sends the rest in 1.0 s less, one of 100 Mbit/s in 9 s less.
+# Of 52 MB like a CT (512 x 512 x 100 voxels with the noise of a scanner), level 1 leaves 45 % after 0.75 s of one core,
+# and level 6 43 % after 6.2 s. It pays up to 300 Mbit/s: at 100 Mbit/s the image arrives in 2.6 s instead of 4.2 s, at
+# 1 Gbit/s in 0.9 s instead of 0.4 s. On loopback it never pays.
 _LEVEL = 1
 
 
