@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".hdr.gz")  # the voxels are in a second file
+_LIBRARIES = {
+    ".nrrd": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".nii": "NiftiImageIO",
+    ".nii.gz": "NiftiImageIO",
+}
 _DEFLATE_LIMIT = 1032  # largest compression ratio that deflate can reach
 _SAME_PLACE = 0.01  # mm
 
@@ -128,11 +134,17 @@ def _geometry_by_itk(path: Path) -> Geometry | None:
 def itk_reader(path: Path) -> sitk.ImageFileReader:
     """Return a reader of SimpleITK that has read the header of a file.
 
+    A file that is named after one of the usual formats is read as that. Otherwise ITK would choose by the content, also
+    formats that read further files of the folder, or that the content names.
+
     :raises RuntimeError: if ITK refuses it.
     """
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
+    suffix = next((suffix for suffix in _LIBRARIES if path.name.lower().endswith(suffix)), None)
+    if suffix is not None:
+        reader.SetImageIO(_LIBRARIES[suffix])
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     return reader

@@ -33,17 +33,24 @@ class SentFile(FileResponse):
         self._done = done
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        gone = False
+
         async def noting(message: Any) -> None:
             if message.get("status") in (400, 416):  # which would be told as plain text
-                said = (
-                    "The header Range asks for bytes that the file does not have. Its size is in the facts of the job."
-                )
+                said = "The file does not have the bytes of the header Range. Its size is in the facts of the job."
                 raise Problem(message["status"], "range", said)
             await send(message)
-            if message["type"] == "http.response.body" and not message.get("more_body") and self._done is not None:
+            last = message["type"] == "http.response.body" and not message.get("more_body")
+            if last and not gone and self._done is not None:
                 self._done()
 
-        await super().__call__(scope, receive, noting)
+        async def listening() -> Any:
+            nonlocal gone
+            message = await receive()
+            gone = gone or message["type"] == "http.disconnect"
+            return message
+
+        await super().__call__(scope, listening, noting)
 
 
 class EventStream(StreamingResponse):

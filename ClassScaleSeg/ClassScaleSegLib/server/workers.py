@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -108,7 +109,7 @@ class Worker(threading.Thread):
         try:
             self._segment(job, folder)
         except ClassScaleError as error:
-            self._jobs.fail(job, _without_paths(str(error), job, folder), int(exit_code(error)), "")
+            self._jobs.fail(job, self._without_paths(str(error), job, folder), int(exit_code(error)), "")
         except OSError as error:  # the folder of the server is full, or gone
             log.warning("%s: %s", who, error)
             said = "The server cannot write to its folder. Tell the person who runs it, or try again later."
@@ -127,13 +128,13 @@ class Worker(threading.Thread):
             process.start()
             _note_child(folder, job.wish, process.pid)
             self._watch(job, process, folder)
-            said = _without_paths(process.log, job, folder)[-_LOG_CHARACTERS:]
+            said = self._without_paths(process.log, job, folder)[-_LOG_CHARACTERS:]
             if process.state == "finished":
                 result = {name: process.result.get(name) for name in ("structures", "seconds", "changes")}
                 self._jobs.finish(job, {**result, "files": described_files(folder, job.wish)}, said)
             elif process.state == "failed":
                 code = int(exit_code(_class_of(process.kind)("")))
-                self._jobs.fail(job, _without_paths(process.error or "", job, folder), code, said)
+                self._jobs.fail(job, self._without_paths(process.error or "", job, folder), code, said)
             elif job.stop.is_set():
                 self._jobs.cancelled(job)
             else:
@@ -151,9 +152,20 @@ class Worker(threading.Thread):
             events = process.poll()
             running = process.state == "running"
             for event in events:
-                self._jobs.happened(job, event, lambda text: _without_paths(text, job, folder))
+                self._jobs.happened(job, event, lambda text: self._without_paths(text, job, folder))
             if running and not events:
                 job.stop.wait(_SECONDS_BETWEEN)
+
+    def _without_paths(self, text: str, job: ServerJob, folder: Path) -> str:
+        """Return a text for a client, which need not know the folders of the server."""
+        several = len(job.paths) > 1
+        for channel, path in enumerate(job.paths, 1):
+            text = text.replace(str(path), f"Image {channel}" if several else "The image")
+        for what, name in FILES.items():
+            text = text.replace(str(folder / name), f"The {what}")
+        for offer in self._offers.all.values():
+            text = text.replace(offer.source, offer.id)
+        return text.replace(str(folder.parents[1]), "(server)").replace(sys.executable, "python")
 
     def _job(self, wish: Wish, paths: tuple[Path, ...], folder: Path) -> Job:
         slot, files = self._slot, wish.files
@@ -239,13 +251,3 @@ def _class_of(kind: str | None) -> type[ClassScaleError]:
     """Return the class of an error that a child has reported by name."""
     found = getattr(errors, str(kind), None)
     return found if isinstance(found, type) and issubclass(found, ClassScaleError) else ClassScaleError
-
-
-def _without_paths(text: str, job: ServerJob, folder: Path) -> str:
-    """Return a text for a client, which need not know the folders of the server."""
-    several = len(job.paths) > 1
-    for channel, path in enumerate(job.paths, 1):
-        text = text.replace(str(path), f"Image {channel}" if several else "The image")
-    for what, name in FILES.items():
-        text = text.replace(str(folder / name), f"The {what}")
-    return text.replace(str(folder.parents[1]), "(server)")
