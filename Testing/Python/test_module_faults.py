@@ -188,6 +188,7 @@ def choose_everything(panel):
         "removeIslands": 500.0,
         "locateWith": "toy-120",
         "overlap": "keep",
+        "report": "/data/the report",
         "interpolation": "nearest",
     }
     for name, value in choices.items():
