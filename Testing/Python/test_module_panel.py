@@ -109,6 +109,16 @@ def test_classes_are_searched_by_name_code_and_group_and_ticked(panel):
     assert classes.chosen() == ["liver"] and panel.state.parameters.classes == "liver"
 
 
+def test_a_search_finds_words_in_any_order_on_every_line_of_a_row(panel):
+    from ClassScaleSegPanel.search_table import Row
+
+    texts, table = {"a": "CT 1 failed:\nMemory ran out.", "b": "ct 2"}, panel.queue.table
+    table.set_rows([Row(key, (0, 0, 0), (key, ""), (key, ""), text) for key, text in texts.items()])
+    for text, found in (("memory CT 1", ["a"]), ("ct", ["a", "b"]), ("1 2", []), ("", ["a", "b"])):
+        table.search.text = text
+        assert table.shown() == found
+
+
 def test_a_group_is_ticked_alone_or_added(panel):
     classes = panel.classList
     classes.set_table(anatomy())
