@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import qt
     from ClassScaleSegLib.images.comparison import Comparison
     from ClassScaleSegLib.process.child import Event
+    from ClassScaleSegLib.remote.servers import KnownServer
     from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
     from ClassScaleSegLib.scene.run import Request, SceneRun
     from ClassScaleSegPanel.state import PanelState
@@ -98,7 +99,7 @@ class ClassScaleSegParameterNode:
     :ivar report: the folder of the report; empty: no report.
     :ivar standardNames: name segments by their terminology codes.
     :ivar keepEmpty: also add segments for classes that were not found.
-    :ivar device: "auto", "cpu", "cuda:0" and so on.
+    :ivar device: "auto", "cpu", "cuda:0" and so on; "server:" and the address of a server.
     :ivar memoryLimit: GiB; 0: the free memory.
     :ivar step: distance between neighbouring windows, as a fraction of the window size; 0: as is usual for the model.
     :ivar mirroring: average the results of mirrored images, if the model was trained with mirroring.
@@ -159,6 +160,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Make the widgets; called once, when the module is first opened."""
         from ClassScaleSegLib.catalog.catalog import Catalog
+        from ClassScaleSegLib.remote.servers import Servers
         from ClassScaleSegPanel.channel_rows import ChannelRows
         from ClassScaleSegPanel.choice_list import ChoiceList
         from ClassScaleSegPanel.class_list import ClassList
@@ -173,6 +175,8 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegPanel.report_folder import ReportFolder
         from ClassScaleSegPanel.result_panel import ResultPanel
         from ClassScaleSegPanel.run_panel import RunPanel
+        from ClassScaleSegPanel.server_dialog import ServerDialog
+        from ClassScaleSegPanel.server_watch import ServerWatch
         from ClassScaleSegPanel.state import PanelState
         from ClassScaleSegPanel.texts import Wrapping
         from ClassScaleSegPanel.watching import Watching
@@ -191,7 +195,12 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.classesCollapsibleButton.layout().addWidget(self.classList.table.widget)
         self.comparing = ComparePanel(self.ui, self.state, self.logic)
         self.results = ResultPanel(self.ui, self.state, self.logic, self.comparing.follow)
-        self.devices = DeviceList(self.ui, lambda device: self.store(device=device))
+        servers = Servers()
+        self.servers = ServerWatch(self.state, servers, self.render)
+        self.devices = DeviceList(
+            self.ui, self.state, lambda device: self.store(device=device), lambda: self.servers.ask()
+        )
+        self.serverDialog = ServerDialog(self.ui.serversButton, servers, self.onServers)
         self.locating = LocateList(self.ui, lambda identifier: self.store(locateWith=identifier))
         self.interpolation = ChoiceList(
             self.ui.interpolationComboBox,
@@ -244,6 +253,8 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Stop the run and all observers, because the application closes or the module is reloaded."""
         self.runs.stop()
         self.models.close()
+        self.servers.close()
+        self.serverDialog.close()
         self.channels.close()
         self.results.close()
         self.comparing.close()
@@ -321,6 +332,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self) -> None:
         """Show the parameter node of the scene, and select the first volume if none is selected."""
+        self.serverDialog.read()
         self.setParameterNode(self.logic.getParameterNode())
         self.results.follow()
         self.selectVolume()
@@ -366,6 +378,15 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Store the models that the user has chosen."""
         self.store(model=identifiers[0], moreModels="\n".join(identifiers[1:]))
 
+    def onServers(self, servers: "tuple[KnownServer, ...]") -> None:
+        """Offer the user's servers as devices; ask the one that is selected again if it was added or changed."""
+        self.devices.set_servers(servers)
+        view = self.state.server
+        if view is not None and (view.fault or view.server not in servers):
+            self.servers.ask()
+        else:
+            self.render()
+
     def onChannel(self, number: int, volume: "vtkMRMLNode | None") -> None:
         """Store the volume that the user has chosen in a row of a channel."""
         from ClassScaleSegPanel.inputs import channel_volume, set_channel_volume
@@ -398,10 +419,12 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from ClassScaleSegPanel.sample_data import model_for
 
         state, seen = self.state, (node.inputVolume, model_for(node.inputVolume))
+        self.servers.follow(node.device)
         if state.input != seen:  # a volume can be in the scene before its file name is
             state.input = seen
-            if seen[1] is not None:
+            if seen[1] is not None and (state.server is None or seen[1] in (state.server.models or {})):
                 node.model, node.moreModels = seen[1], ""
+        self.models.follow()
         if [model.id for model in state.models] != list(model_ids(node)):
             self.models.open(model_ids(node))
         self.models.open_locating(node.locateWith)

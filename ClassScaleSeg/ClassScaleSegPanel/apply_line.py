@@ -1,4 +1,4 @@
-"""The line above Apply: how much memory the run will take and any warnings, or what is missing before it can start."""
+"""The line above Apply: what the run takes, here or on a server, and any warnings; or what is missing before it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .inputs import CHANNELS, volumes_of
 from .locate_list import locating_fault
 from .queued_case import is_case
 from .report_folder import folder_text
+from .server_texts import server_fault, server_need
 from .texts import shortened
 from .translation import translated
 
@@ -29,6 +30,8 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
     from ClassScaleSegLib.scene.sequence import browser_of
     from ClassScaleSegLib.scene.volume import check_volume, refuse_overwriting
 
+    if state.server is not None and (fault := server_fault(state.server, state.models)):
+        return fault, False
     for model in state.models:
         if fault := _fault_of(model):
             return fault, False
@@ -60,7 +63,8 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
         return report, False
     if state.queued:
         text, ready = _queue_text(state, parameters, channels)
-        return " ".join((text, *((*_idle(state, ticked), report) if ready else ()))), ready
+        where = server_need(state.server) if state.server is not None else []
+        return " ".join((text, *((*where, *_idle(state, ticked), report) if ready else ()))), ready
     try:
         volumes = volumes_of(parameters, channels)
         for name, volume in zip(state.channels, volumes, strict=False):
@@ -143,13 +147,14 @@ def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list
     if parameters.region is not None:
         geometry = crop(geometry, box_of(volume, parameters.region))
     shape, spacing = geometry.size[::-1], geometry.spacing[::-1]
-    confidence = parameters.confidence is not None
-    size = volume.GetImageData().GetScalarSize()
-    choices = (shape, spacing, parameters.step or None, confidence, size, parameters.mirroring)
-    needs = [estimate(summary, *choices) for summary in state.summaries]
-    need = describe_need(largest(needs), parameters.device)
+    if state.server is not None:
+        need = server_need(state.server)
+    else:
+        confidence = parameters.confidence is not None
+        size = volume.GetImageData().GetScalarSize()
+        choices = (shape, spacing, parameters.step or None, confidence, size, parameters.mirroring)
+        memory = largest([estimate(summary, *choices) for summary in state.summaries])
+        need = [_("This run will take {need}.").format(need=translated(describe_need(memory, parameters.device)))]
     firsts, modality = [model.summaries[0] for model in state.models], modality_of(volume)
-    return [
-        _("This run will take {need}.").format(need=translated(need)),
-        *map(translated, dict.fromkeys(sentence for each in firsts for sentence in advise(each, spacing, modality))),
-    ]
+    advice = dict.fromkeys(sentence for each in firsts for sentence in advise(each, spacing, modality))
+    return [*need, *map(translated, advice)]

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 import slicer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ClassScaleSegLib.models.summary import ModelSummary
+    from ClassScaleSegLib.remote.chosen_server import ChosenServer
     from ClassScaleSegLib.scene.queue import QueueItem
     from ClassScaleSegLib.scene.run import Request
     from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
@@ -60,7 +64,9 @@ def model_ids(parameters: ClassScaleSegParameterNode) -> tuple[str, ...]:
     return (parameters.model, *parameters.moreModels.splitlines())
 
 
-def queue_item(parameters: ClassScaleSegParameterNode, key: str, name: str) -> QueueItem:
+def queue_item(
+    parameters: ClassScaleSegParameterNode, key: str, name: str, server: ChosenServer | None = None
+) -> QueueItem:
     """Return an item of the queue, which segments one image with the choices in the parameter node.
 
     Its results go into new nodes. The choices are those of now, also if they change before it is its turn.
@@ -68,17 +74,17 @@ def queue_item(parameters: ClassScaleSegParameterNode, key: str, name: str) -> Q
     :param key: id of the volume node, or UID of a series of the DICOM database, which is loaded when it is its turn; of
         a case of several volumes, as `queued_case.case_key` makes it.
     :param name: of the volume or the case, for people.
+    :param server: that segments; ``None``: this computer.
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
-    from ClassScaleSegLib.catalog.chosen import chosen_models
     from ClassScaleSegLib.scene.queue import QueueItem
     from ClassScaleSegLib.scene.volume import check_volume
 
     from .queued_case import is_case, volumes_of_case
 
-    chosen = replace(request_of(parameters, False), region=None, all_frames=False, segmentation=None)
+    chosen = replace(request_of(parameters, False, server), region=None, all_frames=False, segmentation=None)
     chosen = replace(chosen, report_name=name if is_case(key) else None)
-    channels = chosen_models(chosen.models[:1])[0].summaries[0].channel_names
+    channels = _parts(chosen.models[0], server)[0].channel_names
     wanted = {"confidence": parameters.confidence, "statistics": parameters.statistics}
     nodes: dict[str, vtkMRMLNode] = {}
 
@@ -102,20 +108,30 @@ def queue_item(parameters: ClassScaleSegParameterNode, key: str, name: str) -> Q
     return QueueItem(key, name, request, discard=discard)
 
 
-def request_of(parameters: ClassScaleSegParameterNode, replace_segments: bool) -> Request:
+def _parts(model: str | Path, server: ChosenServer | None) -> tuple[ModelSummary, ...]:
+    """Return what the parts of a model are, of this computer or of a server."""
+    from ClassScaleSegLib.catalog.chosen import chosen_models
+    from ClassScaleSegLib.options import Options
+
+    found = chosen_models([model]) if server is None else server.choose([model], Options()).models
+    return found[0].summaries
+
+
+def request_of(
+    parameters: ClassScaleSegParameterNode, replace_segments: bool, server: ChosenServer | None = None
+) -> Request:
     """Return the request that the parameter node describes.
 
     :param replace_segments: the segments that the node has are removed.
-
+    :param server: that segments, and decides about memory and threads itself; ``None``: this computer.
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
-    from ClassScaleSegLib.catalog.chosen import chosen_models
     from ClassScaleSegLib.options import Options
     from ClassScaleSegLib.scene.run import Request
     from ClassScaleSegLib.scene.sequence import browser_of
 
     models = model_ids(parameters)
-    parts = chosen_models(models[:1])[0].summaries
+    parts = _parts(models[0], server)
     # what was chosen for several networks is kept, but is neither seen nor said of one
     overlap = parameters.overlap if len(models) > 1 or len(parts) > 1 else "later"
     return Request(
@@ -135,8 +151,8 @@ def request_of(parameters: ClassScaleSegParameterNode, replace_segments: bool) -
             step=parameters.step or None,
             mirroring=parameters.mirroring,
             classes=parameters.classes.splitlines() or None,
-            memory_limit_gib=parameters.memoryLimit or None,
-            threads=parameters.threads or None,
+            memory_limit_gib=(parameters.memoryLimit or None) if server is None else None,
+            threads=(parameters.threads or None) if server is None else None,
             keep_empty=parameters.keepEmpty,
             smooth=parameters.smooth or None,
             remove_islands=parameters.removeIslands or None,
@@ -144,4 +160,5 @@ def request_of(parameters: ClassScaleSegParameterNode, replace_segments: bool) -
             overlap=overlap,
             interpolation=parameters.interpolation,
         ),
+        server=server,
     )

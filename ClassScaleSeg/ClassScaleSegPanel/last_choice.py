@@ -14,6 +14,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .device_list import device_text
 from .inputs import model_ids
 from .texts import shortened, tell, tip
 
@@ -131,6 +132,8 @@ class LastChoice:
             shown = _("nearest class") if value == "nearest" else _("between all classes")
         elif name == "report":
             shown = str(value) or _("none")
+        elif name == "device":
+            shown = device_text(str(value)) or _("usual")
         elif isinstance(value, bool):
             shown = _("yes") if value else _("no")
         elif isinstance(value, str):

@@ -70,6 +70,9 @@ def _fault_of(state: PanelState, locating: Locating, ticked: list[str]) -> str:
             'that one and press "Download...", or let this one see the whole image ("Locate with" under "Advanced").'
         )
         return text.format(name=models[0].name, model=identifier)
+    if coarse is None and state.server is not None:
+        text = _('{server} does not offer the model {model}, which is to locate classes. Select another ("Advanced").')
+        return text.format(server=state.server.name, model=identifier)
     if coarse is None:
         text = _('The model {model}, which is to locate classes, is not on this computer. Select another ("Advanced").')
         return text.format(model=identifier)

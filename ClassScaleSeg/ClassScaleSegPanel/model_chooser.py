@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 
 from .keyboard import SearchKeys
 from .model_download import download, megabytes
+from .model_source import CatalogModels, ModelSource, ServerModels
 from .state import Locating, PanelModel, PanelState, silent
 from .texts import ask, ask_text, tell, tell_error
 from .translation import translated
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog
     from ClassScaleSegLib.catalog.entries import Entry
     from ClassScaleSegLib.models.summary import ModelSummary
+    from ClassScaleSegLib.remote.offers import RemoteModel
 
 
 class ModelChooser:
@@ -42,6 +44,8 @@ class ModelChooser:
         on_changed: Callable[[], None],
     ) -> None:
         self._ui, self._state, self._catalog, self._box = ui, state, catalog, ui.modelComboBox
+        self._source: ModelSource = CatalogModels(catalog)
+        self._followed: Mapping[str, RemoteModel] | None = None  # the models of a server, if it is the device
         self._on_chosen, self._on_changed = on_chosen, on_changed
         self.card_dialog: qt.QDialog | None = None
         self._entries: dict[str, Entry] = {}
@@ -58,6 +62,7 @@ class ModelChooser:
             (_("Show model folder"), self._show_folder),
         ):
             self._menu.addAction(text).connect("triggered(bool)", lambda on, slot=slot: slot())
+        self._of_catalog = list(self._menu.actions())[1:]  # entries that change the catalogue of this computer
         ui.modelMenuButton.setMenu(self._menu)
         ui.downloadButton.connect("clicked(bool)", lambda: self._download())
         self._box.connect("currentIndexChanged(int)", lambda index: self.choose(self._box.itemData(index)))
@@ -68,10 +73,23 @@ class ModelChooser:
 
     def reload(self) -> None:
         """Read the catalogue and the selected model again, after a download, a removal or an error."""
+        self._read()
+        self._on_changed()
+
+    def follow(self) -> None:
+        """List the models of the device of the state: of a server, none while they are not known."""
+        server = self._state.server
+        models = None if server is None else server.models or {}
+        if models != self._followed:
+            self._followed = models
+            self._source = CatalogModels(self._catalog) if models is None else ServerModels(models)
+            self._read()
+
+    def _read(self) -> None:
         from ClassScaleSegLib.errors import CatalogError
 
         try:
-            entries = self._catalog.entries()
+            entries = self._source.entries()
         except CatalogError as error:
             tell_error(str(error), _("Model catalogue"))
             entries = ()
@@ -79,7 +97,6 @@ class ModelChooser:
         self._structures = {}
         self._list()
         self._state.models, self._state.locating = (), ()
-        self._on_changed()
 
     def choose(self, identifier: str) -> None:
         """Put a model into the place of the shown one; one that the run has already is shown instead."""
@@ -106,14 +123,14 @@ class ModelChooser:
             self._box.clear()
             for entry in entries:
                 if entry in found or (selected is not None and entry.id == selected.id):
-                    there = self._catalog.is_installed(entry)
+                    there = self._source.is_there(entry)
                     shown = entry.name if there else _("{name} (not downloaded)").format(name=entry.name)
                     self._box.addItem(shown, entry.id)
 
     def _names(self, entry: Entry) -> tuple[str, ...]:
         """Return what a model segments; of an embedded one it is read from its file, once."""
         if entry.id not in self._structures:
-            self._structures[entry.id] = self._catalog.structures(entry)
+            self._structures[entry.id] = self._source.structures(entry)
         return self._structures[entry.id]
 
     def add(self, source: str) -> None:
@@ -122,6 +139,10 @@ class ModelChooser:
         :param source: path of a model folder or zip file, or web address of a zip file; empty if the user cancelled.
         """
         if not source:
+            return
+        if self._state.server is not None:
+            text = _("The device is a server, which has its own models. To add one here, select another device first.")
+            tell(text, _("Add model"))
             return
         try:
             entry = self._catalog.add(source)
@@ -211,14 +232,11 @@ class ModelChooser:
                     state.owners |= owned
 
     def _opened(self, identifier: str) -> PanelModel:
-        from ClassScaleSegLib.models.summary import summarize
-
         entry = self._entries.get(identifier)
-        if entry is None or not self._catalog.is_installed(entry):
+        if entry is None or not self._source.is_there(entry):
             return PanelModel(identifier, entry)
         try:
-            paths = zip(self._catalog.paths(entry), entry.parts, strict=True)
-            return PanelModel(identifier, entry, tuple(summarize(path, part.configuration) for path, part in paths))
+            return PanelModel(identifier, entry, self._source.summaries(entry))
         except ClassScaleError as error:
             return PanelModel(identifier, entry, fault=str(error))
 
@@ -244,31 +262,32 @@ class ModelChooser:
         self._state.locating = tuple(found)
 
     def _summary_of_single(self, identifier: str) -> ModelSummary | None:
-        from ClassScaleSegLib.models.summary import summarize
-
         if identifier in self.single_models():
-            entry = self._entries[identifier]
             with contextlib.suppress(ClassScaleError):  # its own fault is told when it is selected as the model
-                (path,) = self._catalog.paths(entry)
-                return summarize(path, entry.parts[0].configuration)
+                (summary,) = self._source.summaries(self._entries[identifier])
+                return summary
         return None
 
     def usual_locating(self) -> str:
         """Return the names of the models with which the catalogue locates those that segment; empty: with none."""
+        if self._state.server is not None:
+            return _("as the server does")
         entries = [model.entry for model in self._state.models if model.entry is not None]
         needs = dict.fromkeys(entry.locate_with.model for entry in entries if entry.locate_with is not None)
         return ", ".join(self._entries[need].name if need in self._entries else need for need in needs)
 
     def installed(self) -> dict[str, str]:
-        """Return the names of the models on this computer, by their ids."""
-        return {entry.id: entry.name for entry in self._entries.values() if self._catalog.is_installed(entry)}
+        """Return the names of the models that can be used, by their ids: those on this computer, or on the server."""
+        return {entry.id: entry.name for entry in self._entries.values() if self._source.is_there(entry)}
 
     def single_models(self) -> dict[str, str]:
-        """Return the names of the models on this computer that are no group of several, by their ids."""
+        """Return the names of those that are no group of several, by their ids."""
         return {key: name for key, name in self.installed().items() if len(self._entries[key].parts) == 1}
 
     def render(self) -> None:
         """Show the model of the state."""
+        for action in self._of_catalog:
+            action.enabled = self._state.server is None
         shown = self._state.shown
         if shown is None:
             return

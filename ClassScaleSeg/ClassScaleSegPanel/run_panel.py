@@ -12,12 +12,15 @@ from slicer.i18n import tr as _
 from .inputs import queue_item, request_of
 from .install import ensure_dependencies, wanted_by
 from .last_choice import remember
+from .server_consent import agreed
+from .server_texts import panel_words
 from .state import PanelState
 from .texts import ask, tell_error
 from .translation import translated
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.process.child import Event
+    from ClassScaleSegLib.remote.chosen_server import ChosenServer
     from ClassScaleSegLib.scene.queue import SceneQueue
 
     from ClassScaleSeg import ClassScaleSegLogic, ClassScaleSegParameterNode
@@ -27,11 +30,14 @@ POLL_MILLISECONDS = 100
 # users see is mostly that of decoding, so it may start early.
 _SPANS = {
     "start": (0, 4),
+    "send": (4, 12),  # to a server, where a job may wait
+    "queue": (12, 12),
     "read": (4, 6),
     "preprocess": (6, 12),
     "segment": (12, 92),
     "decode": (60, 96),
     "clean": (96, 98),
+    "fetch": (96, 99),
     "write": (98, 100),
 }
 _SPAN_OF_PARTS = (4, 96)  # with several models, whose reports are those of the whole job
@@ -70,7 +76,7 @@ class RunPanel:
         from ClassScaleSegLib.scene.results import has_contents
 
         state, parameters = self._state, self._state.parameters
-        if parameters is None:
+        if parameters is None or not agreed(state.server):
             return
         if state.queued:
             self._start(lambda: self._queue(parameters))
@@ -83,14 +89,20 @@ class RunPanel:
         self._start(lambda: self._run(parameters, has_contents(parameters.segmentation)))
 
     def _run(self, parameters: ClassScaleSegParameterNode, replace: bool) -> SceneRun:
-        request = request_of(parameters, replace)
+        request = request_of(parameters, replace, self._server)
         ensure_dependencies(wanted_by(request.models, request.options))
         return self._logic.start(request)
 
     def _queue(self, parameters: ClassScaleSegParameterNode) -> SceneQueue:
-        request = request_of(parameters, False)
+        request = request_of(parameters, False, self._server)
         ensure_dependencies(wanted_by(request.models, request.options))
-        return self._logic.startQueue([queue_item(parameters, key, name) for key, name in self._state.queued])
+        return self._logic.startQueue(
+            [queue_item(parameters, key, name, self._server) for key, name in self._state.queued]
+        )
+
+    @property
+    def _server(self) -> ChosenServer | None:
+        return self._state.server.chosen if self._state.server is not None else None
 
     def _start(self, start: Callable[[], SceneRun | SceneQueue]) -> None:
         from ClassScaleSegLib.errors import ClassScaleError
@@ -168,6 +180,7 @@ class RunPanel:
         self._on_changed()
 
     def _show_fault(self, sentence: str) -> None:
+        sentence = panel_words(sentence)
         self._state.status = sentence
         self.render()
         tell_error(sentence, _("ClassScaleSeg"))
@@ -223,6 +236,9 @@ class RunProgress:
             "locate": _("Locating"),
             "clean": _("Cleaning up"),
             "write": _("Writing the result"),
+            "send": _("Sending the image"),
+            "queue": _waiting(event.total - event.done),
+            "fetch": _("Fetching the result"),
         }.get(event.stage, event.stage)
         if event.parts > 1:
             self.text += " " + _("(part {part} of {parts})").format(part=event.part, parts=event.parts)
@@ -234,3 +250,17 @@ class RunProgress:
             self.text += ", " + _("about {minutes} min left").format(minutes=round(left / 60))
         elif left is not None and left >= 1:
             self.text += ", " + _("about {seconds} s left").format(seconds=round(left))
+
+
+def _waiting(before: int) -> str:
+    """Return the text of a job that waits on a server.
+
+    :param before: jobs before it.
+    """
+    if before < 1:
+        return _("Waiting for the server")
+    return (
+        _("Waiting: one job is before this one")
+        if before == 1
+        else _("Waiting: {count} jobs are before this one").format(count=before)
+    )

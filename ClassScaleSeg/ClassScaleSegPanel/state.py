@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.entries import Entry
     from ClassScaleSegLib.labels.table import LabelTable
     from ClassScaleSegLib.models.summary import ModelSummary
+    from ClassScaleSegLib.remote.chosen_server import ChosenServer
+    from ClassScaleSegLib.remote.connection import Health
+    from ClassScaleSegLib.remote.offers import RemoteModel
+    from ClassScaleSegLib.remote.servers import KnownServer
     from ClassScaleSegLib.scene.queue import SceneQueue
     from ClassScaleSegLib.scene.run import SceneRun
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -55,6 +59,31 @@ class Locating(NamedTuple):
     of: tuple[PanelModel, ...] = ()
 
 
+@dataclass(frozen=True)
+class ServerView:
+    """What is known of the server that is the device.
+
+    :ivar device: as the parameter ``device`` calls it, behind ``server:``; its address, or its name.
+    :ivar server: what the user's list says of it; ``None`` if it is not in it.
+    :ivar health: version, devices and queue; ``None`` until it has answered.
+    :ivar models: that it offers, by their ids; ``None`` until it has answered.
+    :ivar fault: why it cannot be used, in a sentence; empty if it can, or is being asked.
+    :ivar chosen: for a run, once the models are known.
+    """
+
+    device: str
+    server: KnownServer | None = None
+    health: Health | None = None
+    models: Mapping[str, RemoteModel] | None = None
+    fault: str = ""
+    chosen: ChosenServer | None = None
+
+    @property
+    def name(self) -> str:
+        """What users see."""
+        return self.device if self.server is None else self.server.name
+
+
 @dataclass
 class PanelState:
     """The parameter node, and what the panel shows that is not saved with the scene."""
@@ -68,6 +97,7 @@ class PanelState:
     owners: dict[int, tuple[str, str]] = field(default_factory=dict)
     fault: str = ""  # why the models do not go together, in a sentence
     locating: tuple[Locating, ...] = ()  # models that locate
+    server: ServerView | None = None  # the server that is the device; None: this computer segments
     listed: LabelTable | None = None  # whose classes are listed
     queued: tuple[tuple[str, str], ...] = ()  # key and name of volumes that are segmented one after the other
     run: SceneRun | SceneQueue | None = None  # that is under way

@@ -28,6 +28,11 @@ def ask(question: str, title: str) -> bool:
     return bool(slicer.util.confirmOkCancelDisplay(question, windowTitle=title, textFormat=qt.Qt.PlainText))
 
 
+def ask_yes(question: str, title: str) -> bool:
+    """Show a message box with a question, and return whether the user has pressed Yes."""
+    return bool(slicer.util.confirmYesNoDisplay(question, windowTitle=title, textFormat=qt.Qt.PlainText))
+
+
 def ask_text(title: str, label: str) -> str:
     """Ask the user for a line of text, and return it without spaces around it; empty if the user cancels."""
     answer = qt.QInputDialog.getText(slicer.util.mainWindow(), title, label)

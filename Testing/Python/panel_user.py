@@ -12,6 +12,7 @@ Runs are real, but for the program of the child process: see ``panel_child.py``.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,20 @@ import numpy as np
 from ClassScaleSegLib.catalog import catalog
 from ClassScaleSegLib.errors import Cancelled, CatalogError, ClassScaleError
 from ClassScaleSegLib.inference import devices
+from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.process import child
+from ClassScaleSegLib.remote.chosen_server import ChosenServer
+from ClassScaleSegLib.remote.connection import Health
+from ClassScaleSegLib.remote.offers import RemoteModel
+from ClassScaleSegLib.remote.servers import KnownServer, Servers
 from hypothesis import strategies as st
 from panel_checks import NODES, Faults, PanelChecks, PanelFault, fault_text, panel_values
 from panel_child import HOWS, ORDINARY
 from panel_scene import NAMES, VOLUMES, add_view, make_volume, model_of_channels
 from slicer_application import ROOT, application, import_scene, module, qt, saved_scene, slicer
 
-from ClassScaleSegPanel import result_panel  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel import result_panel, server_watch  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.state import ServerView  # isort: skip
 
 MODELS = ("toy-120", "toy-1000", "own-two", "own-five", "totalsegmentator-3mm", "totalsegmentator-1.5mm")
 REPORTS = ("", "", "*report", "*report", "*folder", "*a", "not whole", " ")  # with a star: in the folder of results
@@ -78,6 +86,33 @@ class Children:
         program = str(Path(__file__).with_name("panel_child.py"))
         self.started.append(subprocess.Popen([sys.executable, "-I", "-S", program, self.how, *command], **options))
         return self.started[-1]
+
+
+class Asked:
+    """Stands in for the question to a server, which answers at the second look; one whose name is "Off" does not."""
+
+    def __init__(self, servers: Servers, server: KnownServer) -> None:
+        self._server, self._looks = server, 0
+
+    def cancel(self) -> None:
+        pass
+
+    def answer(self) -> ServerView | None:
+        self._looks += 1
+        if self._looks < 2:
+            return None
+        view = ServerView(self._server.address, self._server)
+        if self._server.name == "Off":
+            return replace(view, fault=f"{self._server.address} cannot be reached. Check host and port.")
+        models = {"toy-120": toy_of_server()}
+        chosen = ChosenServer(self._server.address, "token", None, models)
+        return replace(view, health=Health("0.2.0", "x", "accepted", ("cuda:0",), 2, 1), models=models, chosen=chosen)
+
+
+@functools.cache
+def toy_of_server() -> RemoteModel:
+    path = ROOT / "Resources" / "Models" / "toy-120.zip"
+    return RemoteModel("toy-120", "Toy", (replace(summarize(path), path=Path("toy-120")),), None, "Generated.", ("",))
 
 
 class PanelUser(PanelChecks):
@@ -124,6 +159,8 @@ class PanelUser(PanelChecks):
         self._replace(slicer.util, "errorDisplay", lambda text, **more: None)
         self._replace(slicer.util, "infoDisplay", lambda text, **more: None)
         self._replace(slicer.util, "confirmOkCancelDisplay", lambda text, **more: self.yes)
+        self._replace(slicer.util, "confirmYesNoDisplay", lambda text, **more: self.yes)
+        self._replace(server_watch, "Asking", Asked)
         self._replace(
             qt.QFileDialog, "getSaveFileName", lambda *_: self.file and str(self.folder / "results" / self.file)
         )
@@ -142,6 +179,8 @@ class PanelUser(PanelChecks):
     def _write_own_models(self) -> None:
         added = catalog.Catalog().add(self._two, "two")
         assert added.id == "own-two"
+        Servers().add("Lab", "https://lab-gpu:8471")
+        Servers().add("Off", "http://off:8471")
         assert catalog.Catalog().add(model_of_channels(5), "five").id == "own-five"
 
     def _download(self, remote: list, progress: Any, cancel: Any) -> None:
@@ -181,7 +220,11 @@ class PanelUser(PanelChecks):
             if self.script is not None:
                 self.script.cancel()
             application.processEvents()
-            timers = [timer for timer in (panel.runs.timer, panel.results._soon, panel.channels.timer) if timer.active]
+            timers = [
+                timer
+                for timer in (panel.runs.timer, panel.results._soon, panel.channels.timer, panel.servers.timer)
+                if timer.active
+            ]
             alive = [process.pid for process in self.children.started if process.poll() is None]
             left = [path.name for path in (self.folder / "temporary").iterdir()]
             running = slicer.modules.ClassScaleSegInstance.running
@@ -341,7 +384,14 @@ class PanelUser(PanelChecks):
             [("model", "gone"), ("model", ""), ("model", "toy-120"), ("classes", "cell 5\ncell 6"), ("classes", "x\ny")]
             + [("locateWith", "gone"), ("locateWith", "toy-120"), ("locateWith", "")]
             + [("moreModels", "toy-120"), ("moreModels", "gone\ntoy-1000"), ("moreModels", "")]
-            + [("step", 0.75), ("threads", 3), ("device", "cuda:7"), ("segmentation", None), ("inputVolume", None)]
+            + [
+                ("step", 0.75),
+                ("threads", 3),
+                ("device", "cuda:7"),
+                ("device", "server:https://gone:8471"),
+                ("segmentation", None),
+                ("inputVolume", None),
+            ]
         )
     )
     def set_by_a_script(self, choice: tuple[str, Any]) -> None:
@@ -370,6 +420,16 @@ class PanelUser(PanelChecks):
         box = self.panel.ui.deviceComboBox
         if self.open:
             box.setCurrentIndex(index % box.count)
+
+    @action(answers=st.integers(1, 2))
+    def hear_of_server(self, answers: int) -> None:
+        for _answer in range(answers):
+            self.panel.servers.poll()
+
+    @action()
+    def ask_server_again(self) -> None:
+        if self.open and not self.panel.ui.retryButton.isHidden():
+            self.panel.ui.retryButton.click()
 
     @action(index=number)
     def choose_locating(self, index: int) -> None:

@@ -538,7 +538,7 @@ def covered(widget):
 def test_hidden_rows_leave_no_gap(panel, show_in_window):
     show_in_window(panel, 420)
     ui = panel.ui
-    rows = [ui.inputSelector, ui.regionSelector, ui.modelSearchBox, ui.modelComboBox]
+    rows = [ui.inputSelector, ui.regionSelector, ui.deviceComboBox, ui.modelSearchBox, ui.modelComboBox]
     distances = {below.y - above.y - above.height for above, below in zip(rows, rows[1:], strict=False)}
     assert not panel.ui.channelSelector2.visible and max(distances) - min(distances) <= 3, distances
 

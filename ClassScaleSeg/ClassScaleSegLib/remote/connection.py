@@ -32,7 +32,7 @@ TIMEOUT = (10, 30)  # seconds: to connect, and between two pieces of an answer; 
 LARGEST_JSON = 64 << 20  # bytes; a model of 1000 classes with codes is described in about 0.3 MiB
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds before each new attempt; then always the last one
 _BUSY_SECONDS = 60.0  # for which a server that takes no more at the moment is asked again
-_TOKEN_HINT = (
+TOKEN_HINT = (
     "Put it into the environment variable CLASSSCALESEG_TOKEN, or name a file that holds it (--server-token-file)."
 )
 _T = TypeVar("_T")
@@ -338,7 +338,7 @@ class Connection:
         if not code:
             return not_ours(self.address, f"status {status}")
         sentences = {
-            "token_missing": f"{self.address} asks for a token. {_TOKEN_HINT}",
+            "token_missing": f"{self.address} asks for a token. {TOKEN_HINT}",
             "token_wrong": _wrong_token(self.address),
             "disk_full": f"{self.address} has no room on its disk. {message}",
         }
@@ -421,7 +421,7 @@ def _health(facts: Mapping[str, Any], address: str, token: str | None) -> Health
     state = facts.get("token")
     if state in ("missing", "wrong"):
         asks = state == "missing" or token is None
-        raise Refused(f"{address} asks for a token. {_TOKEN_HINT}" if asks else _wrong_token(address), 401, "token")
+        raise Refused(f"{address} asks for a token. {TOKEN_HINT}" if asks else _wrong_token(address), 401, "token")
     listed: Any = facts.get("devices")
     devices = [each for each in listed if isinstance(each, dict)][:64] if isinstance(listed, list) else []
     queue = facts.get("queue")

@@ -209,7 +209,7 @@ class RemoteJob:
             first = not self._places
             self._places = max(self._places, place)
             said = f"{place} {'jobs are' if place > 1 else 'job is'} before this one." if first and place else ""
-            self._tell(Progress("queue", self._places - place, max(1, self._places), message=said))
+            self._tell(Progress("queue", max(1, self._places) - place, max(1, self._places), message=said))
         elif kind == "message":
             self._progress(replace(self._last, message=shown(str(facts.get("text")))))
         elif kind == "progress":

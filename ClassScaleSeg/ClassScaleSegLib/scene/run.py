@@ -28,6 +28,7 @@ from ..process.child import Event, Job, SegmentationProcess
 from ..remote.address import check_address, server_of
 from ..remote.chosen_server import ChosenServer
 from ..remote.connection import TOKEN
+from ..remote.servers import Servers
 from .dicom import remember_origin
 from .report import check_report, reported_as
 from .results import (
@@ -76,8 +77,8 @@ class Request:
     :ivar report_name: what the report calls this case; ``None``: by the first volume.
     :ivar standard_names: name segments by their terminology codes ("Left kidney") where they have some.
     :ivar options: how to segment; ``keep_empty`` also adds segments for classes that were not found. The device
-        ``server:ADDRESS`` is a server, of whose models ``model`` names some.
-    :ivar server: that server, if more than its address is known; its token is asked for otherwise.
+        ``server:ADDRESS`` is a server, of whose models ``model`` names some; ``server:NAME`` is one of the user's list.
+    :ivar server: that server, if it was asked already; by default its token is in the list or the environment.
     """
 
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
@@ -103,14 +104,17 @@ class Request:
     def segmented_by(self) -> ChosenServer | None:
         """The server that segments; ``None``: this computer.
 
-        :raises ServerError: if the device has no valid address of one.
+        :raises ServerError: if the device is no valid address of one, nor the name of one that the user knows.
         """
-        address = server_of(self.options.device)
-        if address is None:
-            return None
-        if self.server is not None and self.server.address == address:
-            return self.server
-        return ChosenServer(check_address(address), os.environ.get(TOKEN) or None)
+        text = server_of(self.options.device)
+        if text is None or self.server is not None:
+            return None if text is None else self.server
+        servers = Servers()
+        known = servers.find(text)
+        token = os.environ.get(TOKEN) or None
+        if known is None:
+            return ChosenServer(check_address(text), token)
+        return ChosenServer(known.address, servers.token(known) or token, known.ca)
 
 
 def request_for(

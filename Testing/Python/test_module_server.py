@@ -1,0 +1,339 @@
+"""A server as the device of the panel: its models, a run there, and everything that can go wrong on the way."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from ClassScaleSegLib.remote.servers import Servers
+from ClassScaleSegLib.server.tokens import Tokens
+from live_server import live_server
+from slicer_application import add_volume, application, import_scene, load_sample, qt, saved_scene, slicer
+from test_module_panel import wait_until
+
+from ClassScaleSegPanel import install, server_watch  # isort: skip  needs the stand-ins
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server that asks for a token, and such a token."""
+    folder = tmp_path_factory.mktemp("server")
+    token = Tokens(folder).make("anna")
+    with live_server(folder, token=token, require_token=True) as api:
+        yield api, token
+
+
+@pytest.fixture
+def lab(server, panel, tmp_path):
+    """The panel of a user who knows the server."""
+    api, token = server
+    Servers().add("Lab", api.address, token)
+    application.leave(panel)
+    application.enter(panel)
+    return panel
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The questions with Yes and No, which are answered with Yes."""
+    questions = []
+    monkeypatch.setattr(
+        slicer.util, "confirmYesNoDisplay", lambda text, **more: questions.append(text) or True, raising=False
+    )
+    return questions
+
+
+def choose_device(panel, text):
+    box = panel.ui.deviceComboBox
+    box.setCurrentIndex(box.findText(text))
+
+
+def choose_lab(panel):
+    choose_device(panel, "Server: Lab")
+    wait_until(lambda: panel.state.server.models is not None or panel.state.server.fault, 30)
+
+
+def test_a_server_segments_for_the_panel_once_the_user_has_agreed(lab, server, asked):
+    api, _token = server
+    ui = lab.ui
+    ui.inputSelector.setCurrentNode(load_sample("CT"))
+    assert "This run will take" in ui.needLabel.text
+    choose_device(lab, "Server: Lab")
+    assert lab.state.parameters.device == f"server:{api.address}"
+    assert ui.needLabel.text == "Asking Lab for its models..." and not ui.applyButton.enabled
+    wait_until(lambda: ui.applyButton.enabled, 30)
+    assert ui.needLabel.text.startswith("Lab computes this run, on cpu") and "will take" not in ui.needLabel.text
+    assert [ui.modelComboBox.itemData(i) for i in range(ui.modelComboBox.count)] == ["toy-120"]
+    assert "120 classes" in ui.modelFactsLabel.text and "not for clinical use" in ui.modelFactsLabel.text
+    assert not ui.memoryLimitSpinBox.enabled and not ui.threadsSpinBox.enabled
+    lab.store(classes="cell 7\ncell 9", threads=3, step=1.0, mirroring=False)
+    assert lab.classList.ticked == ["7", "9"] and ui.applyButton.enabled
+    stages = set()
+    ui.applyButton.click()
+    (question,) = asked
+    assert api.address in question
+    while lab.state.run is not None:
+        application.processEvents()
+        stages.add(ui.statusLabel.text.partition(",")[0])
+        time.sleep(0.01)
+    assert ui.statusLabel.text == "Done: 2 structures found."
+    assert "Segmenting" in stages
+    wait_until(lambda: api.files() == [], 10)
+    ui.applyButton.click()
+    assert len(asked) == 1, "it is asked once for each address"
+    ui.cancelButton.click()
+    choose_device(lab, "Automatic")
+    assert ui.modelComboBox.count > 3 and "This run will take" in ui.needLabel.text and ui.threadsSpinBox.enabled
+
+
+def small_volume(name="CT"):
+    return add_volume(np.random.default_rng(0).integers(0, 100, (30, 30, 30)).astype(np.int16), name)
+
+
+def test_nothing_is_sent_without_a_yes(lab, server, monkeypatch):
+    api, _token = server
+    seen = []
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, **more: bool(seen.append(text)), raising=False)
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    choose_lab(lab)
+    for again in (1, 2):
+        lab.ui.applyButton.click()
+        assert lab.state.run is None and len(seen) == again  # asked each time until there is a yes
+    assert f"is sent to:\n{api.address}\n" in seen[0] and "may be a tunnel to another computer" in seen[0]
+    assert api.files() == [] and application.settings.value("ClassScaleSeg/ServersAgreed") is None
+    lab.queue.add([(lab.state.parameters.inputVolume.GetID(), "CT")])
+    lab.ui.applyButton.click()
+    assert lab.state.run is None and len(seen) == 3
+
+
+@pytest.mark.parametrize("damaged", ["{", "[1]", '{"a": 1}', "null"])
+def test_a_damaged_list_of_agreements_agrees_to_nothing(lab, asked, damaged):
+    application.settings.setValue("ClassScaleSeg/ServersAgreed", damaged)
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    choose_lab(lab)
+    lab.ui.applyButton.click()
+    lab.ui.cancelButton.click()
+    assert len(asked) == 1
+    assert json.loads(application.settings.value("ClassScaleSeg/ServersAgreed")) == [lab.state.server.server.address]
+
+
+def test_what_the_question_says_of_the_way(lab):
+    from ClassScaleSegPanel.server_texts import consent
+
+    assert "The connection is encrypted." in consent("https://lab-gpu:8471", "Lab")
+    plain = consent("http://lab-gpu:8471", "Lab")
+    assert "NOT encrypted: others in the network could read the image and the token" in plain
+
+
+def test_several_volumes_are_asked_for_once_and_segmented_one_after_the_other(lab, server, asked):
+    lab.store(step=1.0, mirroring=False)
+    volumes = [small_volume("CT 1"), small_volume("CT 2")]
+    lab.queue.add([(volume.GetID(), volume.GetName()) for volume in volumes])
+    choose_lab(lab)
+    assert "2 volumes are segmented" in lab.ui.needLabel.text and "Lab computes this run" in lab.ui.needLabel.text
+    lab.ui.applyButton.click()
+    wait_until(lambda: lab.state.run is None, 120)
+    assert len(asked) == 1 and lab.ui.statusLabel.text.startswith("Done: 2 of 2 volumes segmented.")
+
+
+def test_cancel_removes_everything_from_the_server(lab, server, asked):
+    api, _token = server
+    lab.ui.inputSelector.setCurrentNode(load_sample("CT"))
+    choose_lab(lab)
+    lab.ui.applyButton.click()
+    wait_until(lambda: lab.ui.statusLabel.text.startswith("Segmenting"))
+    lab.ui.cancelButton.click()
+    assert lab.ui.statusLabel.text == "Cancelled. The scene was not changed." and lab.ui.applyButton.enabled
+    wait_until(lambda: api.files() == [] and api("get", "health").json()["queue"]["running"] == 0, 20)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def test_a_wrong_token_is_one_sentence_and_asking_again_helps_once_it_is_right(lab, server, asked):
+    api, token = server
+    Servers().add("Lab", api.address, "css_wrong")
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    choose_lab(lab)
+    ui = lab.ui
+    assert "does not take the token" in ui.needLabel.text and 'Press "Try again"' in ui.needLabel.text
+    assert not ui.applyButton.enabled and not ui.retryButton.isHidden() and not lab.servers.timer.active
+    assert ui.applyButton.accessibleDescription.endswith(ui.needLabel.text)
+    Servers().remove("Lab")  # and its token
+    Servers().add("Lab", api.address)
+    ui.retryButton.click()
+    assert ui.needLabel.text == "Asking Lab for its models..." and ui.retryButton.isHidden()
+    wait_until(lambda: lab.state.server.fault, 30)
+    assert 'asks for a token. Enter it in the list of servers ("Servers...").' in ui.needLabel.text
+    assert "CLASSSCALESEG_TOKEN" not in ui.needLabel.text
+    Servers().add("Lab", api.address, token)
+    ui.retryButton.click()
+    wait_until(lambda: ui.applyButton.enabled, 30)
+
+
+def test_a_server_that_does_not_answer_does_not_stop_the_application(panel, asked, unused_tcp_port):
+    Servers().add("Lab", f"http://127.0.0.1:{unused_tcp_port}")
+    application.leave(panel)
+    application.enter(panel)
+    panel.ui.inputSelector.setCurrentNode(small_volume())
+    begin = time.monotonic()
+    choose_device(panel, "Server: Lab")
+    assert time.monotonic() - begin < 1
+    wait_until(lambda: panel.state.server.fault, 40)
+    assert "cannot be reached" in panel.ui.needLabel.text and panel.ui.modelComboBox.count == 0
+    choose_device(panel, "CPU")
+    assert panel.ui.applyButton.enabled and panel.ui.retryButton.isHidden()
+
+
+@pytest.fixture
+def unused_tcp_port():
+    import socket
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def test_a_scene_from_elsewhere_leads_to_no_server_that_the_user_does_not_know(lab, server, asked, monkeypatch):
+    api, _token = server
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    choose_lab(lab)
+    saved = saved_scene()
+    Servers().remove("Lab")
+    slicer.mrmlScene.Clear()
+    monkeypatch.setattr(server_watch, "Asking", lambda *arguments: pytest.fail("it was asked"))
+    application.leave(lab)
+    application.enter(lab)
+    import_scene(saved)
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    ui = lab.ui
+    assert ui.deviceComboBox.currentText == f"Server: {api.address}"
+    assert f"The device is the server {api.address}, which is not in your list. Add it" in ui.needLabel.text
+    assert not ui.applyButton.enabled and ui.retryButton.isHidden()
+    choose_device(lab, "Automatic")
+    lab.store(model="toy-120")
+    assert ui.applyButton.enabled
+
+
+def test_a_model_that_the_server_does_not_offer_is_named(lab):
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    lab.store(model="toy-1000")
+    choose_lab(lab)
+    assert "Lab does not offer the model toy-1000. Select one that it offers" in lab.ui.needLabel.text
+    lab.ui.modelComboBox.setCurrentIndex(0)
+    assert lab.state.parameters.model == "toy-120" and lab.ui.applyButton.enabled
+    lab.store(locateWith="gone")
+    assert "Lab does not offer the model gone, which is to locate classes" in lab.ui.needLabel.text
+    lab.store(locateWith="toy-120")
+    assert lab.ui.applyButton.enabled and lab.ui.locateComboBox.itemText(0) == "Automatic: as the server does"
+
+
+def test_the_catalogue_of_this_computer_is_not_changed_while_the_device_is_a_server(lab, answers, tmp_path):
+    choose_lab(lab)
+    texts = {action.text: action.enabled for action in lab.ui.modelMenuButton.menu().actions() if action.text}
+    assert texts["Model card..."] and not texts["Remove this model..."] and not texts["Add model file..."]
+    lab.models.add(str(tmp_path))
+    assert "To add one here, select another device first" in answers[-1]
+    lab.models.show_card()
+    assert lab.models.card_dialog is not None
+    choose_device(lab, "CPU")
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    texts = {action.text: action.enabled for action in lab.ui.modelMenuButton.menu().actions() if action.text}
+    assert texts["Add model file..."]
+
+
+def test_the_last_choice_of_a_model_may_be_a_server(lab, server, asked):
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    choose_lab(lab)
+    lab.ui.applyButton.click()
+    lab.ui.cancelButton.click()
+    choose_device(lab, "Automatic")
+    menu = lab.ui.modelMenuButton.menu()
+    menu.aboutToShow.emit()
+    use = menu.actions()[0]
+    assert use.enabled and f"Device: Server: {server[0].address}" in use.toolTip
+    use.trigger()
+    assert lab.ui.deviceComboBox.currentText == "Server: Lab"
+
+
+def test_only_what_a_client_needs_is_installed(lab, asked, monkeypatch):
+    from ClassScaleSegPanel import install_dialog
+
+    real, shown = install._is_installed, []
+    monkeypatch.setattr(install, "_is_installed", lambda name: name == "scipy" and real(name))
+    monkeypatch.setattr(install_dialog, "show", lambda text, button: shown.append(text) or "")
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    choose_lab(lab)
+    lab.ui.applyButton.click()
+    assert lab.state.run is None and "- psutil\n" in shown[0] and "torch" not in shown[0] and "nnunetv2" not in shown[0]
+
+
+def test_a_server_that_stops_in_the_middle_and_comes_back_finishes_the_run(panel, asked, tmp_path):
+    folder, port = tmp_path / "server", None
+    panel.ui.inputSelector.setCurrentNode(load_sample("CT"))
+    panel.store(step=1.0, mirroring=False)
+    with live_server(folder) as api:
+        port = int(api.address.rpartition(":")[2])
+        Servers().add("Lab", api.address)
+        application.leave(panel)
+        application.enter(panel)
+        choose_lab(panel)
+        panel.ui.applyButton.click()
+        wait_until(lambda: panel.ui.statusLabel.text.startswith("Segmenting"))
+    with live_server(folder, port=port):
+        wait_until(lambda: panel.state.run is None, 120)
+        assert panel.ui.statusLabel.text == "Done: 120 structures found.", panel.ui.logTextEdit.plainText
+        assert "the image is sent once more" in panel.ui.logTextEdit.plainText
+
+
+def test_servers_are_added_tested_changed_and_removed_in_the_dialog(panel, server, answers, monkeypatch):
+    api, token = server
+    panel.ui.serversButton.click()
+    shown = panel.serverDialog
+    assert shown.dialog is not None and not shown.test_button.enabled and not shown.remove_button.enabled
+    names = {field.accessibleName for field in (shown.name, shown.address, shown.token, shown.ca, shown.list)}
+    assert names == {"Name", "Address", "Token", "Certificate", "Servers"}
+    shown.name.text, shown.address.text = "Lab", "lab-gpu:8471"
+    shown.add()
+    assert "lacks its beginning. Write https://lab-gpu:8471" in answers[-1] and Servers().all == ()
+    shown.address.text, shown.token.text = api.address, token
+    assert shown.token.echoMode == qt.QLineEdit.Password
+    shown.add_button.click()
+    assert [server.name for server in Servers().all] == ["Lab"] and shown.token.text == ""
+    assert "token is in" in shown.result.text and token not in shown.result.text
+    assert panel.ui.deviceComboBox.findText("Server: Lab") >= 0
+    shown.test_button.click()
+    assert shown.result.text == "Asking Lab..."
+    wait_until(lambda: shown.result.text.startswith("The server answers."), 30)
+    assert "Devices: cpu" in shown.result.text and "Models: toy-120" in shown.result.text
+    shown.add_button.click()  # again, without the token, which is kept
+    assert Servers().token(Servers().named("Lab")) == token
+    choose_lab(panel)
+    assert panel.state.server.models
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
+    shown.remove_button.click()
+    assert Servers().all == () and panel.ui.deviceComboBox.currentText == f"Server: {api.address}"
+    assert "which is not in your list" in panel.ui.needLabel.text
+    choose_device(panel, "Automatic")
+    panel.onServers(())
+    assert panel.ui.deviceComboBox.findText("Server: ", qt.Qt.MatchStartsWith) < 0
+    shown.close()
+    assert shown.dialog is None
+
+
+def test_the_devices_of_this_computer_are_looked_for_when_the_list_is_used(panel, monkeypatch):
+    from ClassScaleSegLib.inference import devices
+
+    monkeypatch.setattr(devices, "find_devices", lambda: {"cuda:0": "NVIDIA A40", "cpu": "x86_64"})
+    box = panel.ui.deviceComboBox
+    assert box.count == 2
+    qt.QCoreApplication.sendEvent(box, qt.QFocusEvent(qt.QEvent.FocusIn))
+    assert [box.itemText(index) for index in range(box.count)] == ["Automatic", "CPU", "cuda:0 (NVIDIA A40)"]
+
+
+@pytest.mark.parametrize("before, text", [(0, "the server"), (1, "one job is before"), (4, "4 jobs are before")])
+def test_the_place_in_the_queue_of_the_server_is_shown(before, text):
+    from ClassScaleSegLib.process.child import Event
+    from ClassScaleSegPanel.run_panel import RunProgress
+
+    progress = RunProgress()
+    progress.update(Event("progress", "queue", done=5 - before, total=5))
+    assert progress.text.startswith("Waiting") and text in progress.text
