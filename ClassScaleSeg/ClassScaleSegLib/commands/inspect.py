@@ -34,6 +34,7 @@ def describe(model: Model) -> dict[str, Any]:
         "modality": model.modality or "unknown",
         "orientation": model.orientation or "as stored",
         "mirrored axes": list(model.mirror_axes),
+        "mirrored with sides exchanged": model.swap_sides,
         "licence": model.licence or "unknown",
         "notice": model.notice or "",
         "parameters": sum(p.numel() for network in model.backbones for p in network.parameters()),
@@ -54,7 +55,8 @@ def describe_job(
     source = read_image(image, model.channels, model.orientation, flat=len(model.patch) == 2)
     assert source.voxels is not None  # an image that was just read has its voxels
     shape, size = source.voxels.shape[1:], source.voxels.itemsize
-    need = estimate(model, shape, source.spacing, step, voxel_bytes=size, mirroring=bool(model.mirror_axes))
+    mirrored = bool(model.mirror_axes) or model.swap_sides
+    need = estimate(model, shape, source.spacing, step, voxel_bytes=size, mirroring=mirrored)
     gpu, cpu = need.placement("cuda", "cuda"), need.placement("cpu", "cpu")
     return {
         "image (z, y, x)": list(source.voxels.shape[1:]),

@@ -157,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--orientation", help="anatomical orientation to which images are turned first, such as RAS")
     bundle.add_argument("--notice", help="a sentence that is shown to users")
     bundle.add_argument("--half-precision", action="store_true", help="store weights as float16, which halves the size")
+    text = "with mirroring, also segment the mirror image of the patient, with left and right exchanged: twice the time"
+    bundle.add_argument("--swap-sides", action="store_true", help=text)
     bundle.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
     add_models_options(command("models", models_command))

@@ -78,9 +78,10 @@ def label_map(
     if part is not None and not all(part):
         ones = np.ones(shape, np.float32) if options.confidence else None
         return LabelMap(source.without_voxels(), np.zeros(shape, np.uint16), ones)
-    mirror_axes = model.mirror_axes if options.mirroring else ()
+    mirror_axes, sides = (model.mirror_axes, model.side_swap) if options.mirroring else ((), None)
+    mirrored = bool(mirror_axes) or sides is not None
     step = model.usual_step if options.step is None else options.step
-    need = estimate(model, shape, source.spacing, step, options.confidence, size, bool(mirror_axes), part)
+    need = estimate(model, shape, source.spacing, step, options.confidence, size, mirrored, part)
     device = choose_device(options.device)
     limit = None if options.memory_limit_gib is None else int(options.memory_limit_gib * 2**30)
     plan = plan_memory(need.placements(device), device, limit, monitor.tell)
@@ -107,9 +108,12 @@ def label_map(
             plan.retry(prepared.image.whole)
         patch = prepared.window(model.patch)
         windows = count_windows(prepared.image.shape[1:], patch, step, model.even_windows)
-        backbone = Backbone(model.backbones, mirror_axes, model.average_folds, monitor.check)
+        backbone = Backbone(model.backbones, mirror_axes, model.average_folds, monitor.check, sides)
+        projection = model.projection
+        if sides is not None and not model.average_folds:
+            projection = projection.with_exchanged(sides.rows)
         choices = (step, monitor, wanted, options.confidence, model.even_windows)
-        for row in decoded_rows(prepared, backbone, patch, model.projection, plan, *choices):
+        for row in decoded_rows(prepared, backbone, patch, projection, plan, *choices):
             monitor.check()
             if windows == 1:  # with several, the windows are the progress
                 monitor.report("decode", row.index + 1, len(rows))

@@ -47,7 +47,7 @@ class ModelSize:
     spacing: tuple[float, ...]  # mm, along the same axes
     features: int  # channels of one fold's basis; of a U-Net, also those of its first stage
     parameters: int  # of all folds together
-    rank: int  # channels of the basis, all folds together
+    rank: int  # channels of the basis, all folds together, and both sides if they are exchanged
     channels: int  # of the input
     residual: bool = False  # the encoder has residual blocks
     transpose: tuple[int, ...] = (0, 1, 2)  # for each axis of the model, the axis (z, y, x) of the image
@@ -56,10 +56,15 @@ class ModelSize:
     preprocessing: Preprocessing | None = None  # nnU-Net's
 
     @classmethod
-    def of(cls, model: Model | ModelSummary) -> ModelSize:
-        """Return the size of a model; a summary has the parameters of the last layer too."""
+    def of(cls, model: Model | ModelSummary, mirroring: bool = True) -> ModelSize:
+        """Return the size of a model; a summary has the parameters of the last layer too.
+
+        :param mirroring: whether mirrored patches are averaged, which doubles the basis if their sides are exchanged.
+        """
         folds = len(model.folds)
         rank = min(model.features * folds, model.classes)
+        if mirroring and model.swap_sides and model.projects and model.features * folds <= model.classes:
+            rank *= 2
         more: dict = {"peak_channels": model.peak_channels, "grows": not model.projects}
         more["preprocessing"] = model.preprocessing
         if isinstance(model, ModelSummary):
@@ -180,7 +185,7 @@ def estimate(
     >>> need.grid, need.windows
     ((72, 48, 48), 2)
     """
-    size = ModelSize.of(model)
+    size = ModelSize.of(model, mirroring)
     grid = whole = model_grid(size, shape, spacing)
     flat, patch = len(size.patch) == 2, size.patch
     if isinstance(size.preprocessing, Conform):  # the network sees the whole grid at once

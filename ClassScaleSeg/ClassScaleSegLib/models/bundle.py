@@ -93,6 +93,7 @@ def check_manifest(manifest: dict) -> None:
         "members": bool(members) and all(member(*item) for item in members.items()),
         "folds": bool(folds) and all(isinstance(fold, str) and f"fold_{fold}.safetensors" in members for fold in folds),
         "mirror_axes": isinstance(manifest.get("mirror_axes"), list),
+        "swap_sides": isinstance(manifest.get("swap_sides", False), bool),
         "orientation": manifest.get("orientation") is None or is_orientation(manifest["orientation"]),
         **{key: is_text(manifest.get(key)) for key in ("name", "configuration")},
         **{key: manifest.get(key) is None or is_text(manifest[key]) for key in ("modality", "licence", "notice")},

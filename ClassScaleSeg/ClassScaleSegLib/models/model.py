@@ -19,6 +19,7 @@ from .files import Files, open_source
 from .folder import fold_names, read_checkpoints, read_plans
 from .foreign import FOLD
 from .plans import check_plans
+from .side_swap import SideSwap, side_swap
 from .summary import ModelFacts, ModelSummary, describe_bundle, describe_folder, describe_foreign
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Model(ModelFacts):
     :ivar plans_manager: nnU-Net's ``PlansManager`` of the checked plans.
     :ivar configuration: nnU-Net's ``ConfigurationManager`` of the checked plans.
     :ivar mirror_axes: axes of the patch that may be mirrored.
+    :ivar side_swap: how it is mirrored with left and right exchanged; ``None`` unless ``swap_sides``.
 
     >>> from ClassScaleSegLib.resources import resource
     >>> model = open_model(resource("Models", "toy-120.zip"))
@@ -57,6 +59,7 @@ class Model(ModelFacts):
     plans_manager: Any
     configuration: Any
     mirror_axes: tuple[int, ...]
+    side_swap: SideSwap | None
 
     @property
     def patch(self) -> tuple[int, ...]:
@@ -94,6 +97,8 @@ def open_model(
 
     with open_source(source, configuration) as files:
         parts = read_parts(files, folds, checkpoint, configuration)
+        with named(files.where()):
+            swap = parts.side_swap() if parts.summary.swap_sides else None
     networks, summary = [], parts.summary
     for where, weights in parts.weights:
         network = copy.deepcopy(parts.network)
@@ -109,6 +114,7 @@ def open_model(
         plans_manager=parts.plans_manager,
         configuration=parts.configuration,
         mirror_axes=parts.mirror_axes,
+        side_swap=swap,
     )
 
 
@@ -126,6 +132,15 @@ class ModelParts:
     network: torch.nn.Module
     weights: Weights
     mirror_axes: tuple[int, ...]
+
+    def side_swap(self) -> SideSwap:
+        """Return how the sides are exchanged.
+
+        :raises ModelError: if they cannot be.
+        """
+        summary, forward = self.summary, self.plans_manager.transpose_forward
+        patch = self.configuration.patch_size
+        return side_swap(summary.table, summary.values, summary.orientation, forward, patch, self.mirror_axes)
 
 
 def read_parts(

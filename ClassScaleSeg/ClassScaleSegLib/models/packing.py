@@ -35,6 +35,7 @@ def pack(
     orientation: str | None = None,
     notice: str | None = None,
     half_precision: bool = False,
+    swap_sides: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Make a bundle from an nnU-Net v2 model folder or exported zip.
@@ -54,9 +55,12 @@ def pack(
     :param notice: text that users must see.
     :param half_precision: store the weights as float16. This halves the size; weights above 6e-5 keep three digits, and
         smaller ones have an error below 3e-8.
+    :param swap_sides: if mirroring is on, also run the network on the mirror image of the patient, with left and right
+        classes exchanged. This takes twice as long, and may help where left and right look alike, as in the brain. The
+        names or codes of the label table say which classes are left and right.
     :param overwrite: replace an existing file.
     :returns: ``output``.
-    :raises ModelError: if the model cannot be used, or its weights do not fit float16.
+    :raises ModelError: if the model cannot be used, its weights do not fit float16, or its sides cannot be exchanged.
     :raises LabelTableError: if ``labels`` cannot be used.
     :raises OutputExistsError: if ``output`` exists and ``overwrite`` is false.
     :raises OutputError: if ``output`` cannot be written.
@@ -93,7 +97,10 @@ def pack(
             summary = replace(summary, table=complete_table(table, summary.values))
     given = dict(name=name, licence=licence, modality=modality, orientation=orientation, notice=notice)
     stated: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    parts = replace(parts, summary=replace(summary, **stated))
+    parts = replace(parts, summary=replace(summary, swap_sides=swap_sides, **stated))
+    if swap_sides:
+        with named(str(source)):
+            parts.side_swap()
     text = model_card(parts) if card is None else _read_card(Path(card))
     members = _members(parts, text, half_precision)
     with replacing(output, overwrite) as temporary:
@@ -156,6 +163,7 @@ def _members(parts: ModelParts, card: str, half_precision: bool) -> dict[str, by
         "configuration": summary.configuration_name,
         "folds": list(summary.folds),
         "mirror_axes": list(parts.mirror_axes),
+        **({"swap_sides": True} if summary.swap_sides else {}),
         **{key: getattr(summary, key) for key in DESCRIPTION},
         "members": {
             name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -58,6 +59,19 @@ class Projection:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Projection:
         """Return a copy with weight and bias on another device, converted to ``dtype``."""
         return Projection(self.weight.to(device, dtype), self.bias.to(device, dtype), self.values, self.regions)
+
+    def with_exchanged(self, rows: Sequence[int]) -> Projection:
+        """Return the projection of two bases, one after the other, whose logits are the mean of those of both.
+
+        :param rows: for each row, the row of this projection that gives its logits from the second basis.
+
+        >>> both = Projection(torch.eye(2), torch.zeros(2)).with_exchanged((1, 0))
+        >>> both.rank, both.logits(torch.tensor([[1.0, 0.0, 0.0, 3.0]])).flatten().tolist()
+        (4, [2.0, 0.0])
+        """
+        order = list(rows)
+        weight = torch.cat([self.weight, self.weight[order]], 1) / 2
+        return Projection(weight, (self.bias + self.bias[order]) / 2, self.values, self.regions)
 
     def decision_values(self) -> torch.Tensor:
         """Return the label value of each row that :meth:`decide` can give: int32 ``(C,)``, for regions ``(C + 1,)``."""

@@ -63,6 +63,7 @@ class ModelFacts:
         ``None`` for images as stored.
     :ivar reads_with_nibabel: the images of its training were read with nibabel, which understands some headers
         otherwise than ITK.
+    :ivar swap_sides: it may also be run on the mirror image of a patient, whose left and right classes are exchanged.
     :ivar preprocessing: how the image is prepared; ``None``: as nnU-Net does it by the plans.
     :ivar packages: requirements that the network has beyond those of nnU-Net's U-Nets, such as ``("monai",)``.
     :ivar modality: ``CT`` or ``MR``; ``None`` if unknown.
@@ -83,6 +84,7 @@ class ModelFacts:
     folds: tuple[str, ...]
     orientation: str | None
     reads_with_nibabel: bool
+    swap_sides: bool
     preprocessing: Preprocessing | None
     packages: tuple[str, ...]
     modality: str | None
@@ -173,6 +175,7 @@ def describe_bundle(
         dataset = parse_json(texts["dataset.json"])
     described = _describe(files, plans, dataset, manifest["configuration"], chosen, texts["labels.csv"])
     stated: dict[str, Any] = {key: manifest.get(key) for key in DESCRIPTION}
+    stated["swap_sides"] = manifest.get("swap_sides", False)
     return replace(described, name=manifest["name"], card=texts["README.md"].decode(errors="replace"), **stated)
 
 
@@ -279,6 +282,7 @@ def _describe(
         preprocessing=preprocessing,
         packages=network.packages,
         reads_with_nibabel=canonical or reader in NIBABEL_READERS,
+        swap_sides=False,
         licence=None,
         notice=TOTALSEGMENTATOR_NOTICE if canonical else None,
         spacing=tuple(float(entries["spacing"][axis]) for axis in backward),
