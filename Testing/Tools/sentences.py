@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = REPOSITORY / "ClassScaleSeg"
 LIBRARY = "ClassScaleSegPanel.library_sentences"
-# Nobody who uses the panel meets the texts of these: the command line, archives and cohorts; and what is written into
+# Nobody who uses the panel meets the texts of these: the command line, archives, cohorts and the server; and what is written into
 # files is not translated.
 _LEFT_OUT = (
     "archive/",
@@ -26,9 +26,23 @@ _LEFT_OUT = (
     "process/terminal.py",
     "report/",
     "resources.py",
+    "server/",
 )
 # whose errors the child process of the panel can send
-_ALSO = ("commands/case_runner.py", "commands/results.py", "report/case_files.py", "report/report.py")
+_ALSO = (
+    "commands/case_runner.py",
+    "commands/results.py",
+    "report/case_files.py",
+    "report/report.py",
+    # what a server answers
+    "server/guard.py",
+    "server/image_header.py",
+    "server/jobs.py",
+    "server/problems.py",
+    "server/uploads.py",
+    "server/wishes.py",
+    "server/workers.py",
+)
 _MOST_VARIANTS = 8
 
 
@@ -94,9 +108,15 @@ def _not_shown(tree: ast.Module) -> Iterator[int]:
                 if isinstance(value, ast.FormattedValue) and value.format_spec is not None:
                     yield id(value.format_spec)
         elif isinstance(node, ast.arguments | ast.Compare | ast.Subscript) or (
-            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_option"
-        ):  # defaults, what is compared, keys, the help of the command
+            isinstance(node, ast.Call) and (_names(node.func, "_option") or _names(node.func, "log"))
+        ):  # defaults, what is compared, keys, the help of the command, logs
             yield from (id(child) for child in ast.walk(node))
+
+
+def _names(function: ast.expr, name: str) -> bool:
+    """Tell whether what is called is a name, or a method of it."""
+    named = function.value if isinstance(function, ast.Attribute) else function
+    return isinstance(named, ast.Name) and named.id == name
 
 
 def _variants(node: ast.expr) -> Iterator[list[str | ast.expr]]:

@@ -48,6 +48,10 @@
         <translation>Ein Modell zu diesem Lauf hinzufügen</translation>
     </message>
     <message>
+        <source>Add, test and remove servers, which segment for computers without a GPU.</source>
+        <translation>Server hinzufügen, prüfen und entfernen. Sie segmentieren für Computer ohne GPU.</translation>
+    </message>
+    <message>
         <source>Advanced</source>
         <translation>Erweitert</translation>
     </message>
@@ -74,6 +78,10 @@
     <message>
         <source>Another volume that the model needs, on the same grid as the first.</source>
         <translation>Ein weiterer Bilddatensatz, den das Modell braucht, auf demselben Gitter wie der erste.</translation>
+    </message>
+    <message>
+        <source>Ask the server again.</source>
+        <translation>Den Server noch einmal fragen.</translation>
     </message>
     <message>
         <source>Automatic</source>
@@ -332,6 +340,10 @@
         <translation>Segmentiert CT- und MR-Bilder in Hunderte benannter Strukturen; der Speicherbedarf wächst nicht mit der Zahl der Klassen. Wählen Sie einen Bilddatensatz und ein Modell und drücken Sie „Anwenden“. Um eine Struktur zu finden, suchen Sie in der Ergebnistabelle. Klicken Sie auf eine Struktur, um die Ansichten auf sie zu zentrieren. Haken Sie Strukturen an, um sie in 3D zu zeigen. Modelle von nnU-Net v2 lassen sich ohne Umwandlung verwenden. Nicht für den klinischen Einsatz.</translation>
     </message>
     <message>
+        <source>Servers...</source>
+        <translation>Server...</translation>
+    </message>
+    <message>
         <source>Several volumes</source>
         <translation>Mehrere Bilddatensätze</translation>
     </message>
@@ -436,6 +448,10 @@
         <translation>In Tabelle</translation>
     </message>
     <message>
+        <source>Try again</source>
+        <translation>Noch einmal versuchen</translation>
+    </message>
+    <message>
         <source>Up</source>
         <translation>Auf</translation>
     </message>
@@ -456,8 +472,8 @@
         <translation>Was geschieht, wo zwei Modelle dasselbe Voxel beanspruchen.</translation>
     </message>
     <message>
-        <source>Where the model runs. Automatic uses a GPU if there is one.</source>
-        <translation>Wo das Modell rechnet. „Automatisch“ nimmt eine GPU, wenn es eine gibt.</translation>
+        <source>Where the model runs: on this computer, or on a server with a GPU. Automatic uses a GPU of this computer if there is one.</source>
+        <translation>Wo das Modell läuft: auf diesem Computer oder auf einem Server mit GPU. Automatisch nimmt eine GPU dieses Computers, wenn es eine gibt.</translation>
     </message>
     <message>
         <source>Whole volume</source>
@@ -764,6 +780,10 @@
     <message>
         <source>CPU</source>
         <translation>CPU</translation>
+    </message>
+    <message>
+        <source>Server: {name}</source>
+        <translation>Server: {name}</translation>
     </message>
     <message>
         <source>{device} ({name})</source>
@@ -1175,8 +1195,16 @@
         <translation>Eine Geometrie braucht drei Achsen; angegeben sind die Größe {size} und der Voxelabstand {spacing}.</translation>
     </message>
     <message>
+        <source>A job that waits or runs needs this image. Cancel the job, or wait for its end.</source>
+        <translation>Ein Auftrag, der wartet oder läuft, braucht dieses Bild. Brechen Sie den Auftrag ab, oder warten Sie, bis er endet.</translation>
+    </message>
+    <message>
         <source>A model called {name} is in the catalogue already. Give yours another name.</source>
         <translation>Ein Modell namens {name} ist schon im Katalog. Geben Sie Ihrem einen anderen Namen.</translation>
+    </message>
+    <message>
+        <source>A model is given twice. Leave it out once.</source>
+        <translation>Ein Modell ist zweimal angegeben. Lassen Sie es einmal weg.</translation>
     </message>
     <message>
         <source>A report is of single volumes, not of a sequence. Choose no folder for the report.</source>
@@ -1191,8 +1219,16 @@
         <translation>Ein Segmentierungsprozess braucht einen Auftrag und kann nur einmal gestartet werden.</translation>
     </message>
     <message>
+        <source>A server in front of {address} takes no request of this size. Ask for a higher limit.</source>
+        <translation>Ein Server vor {address} nimmt keine Anfrage dieser Größe. Bitten Sie um eine höhere Grenze.</translation>
+    </message>
+    <message>
         <source>A structure is listed twice.</source>
         <translation>Eine Struktur steht zweimal darin.</translation>
+    </message>
+    <message>
+        <source>A token is needed. The person who runs the server makes one: classscaleseg serve token NAME.</source>
+        <translation>Ein Token wird gebraucht. Wer den Server betreibt, erzeugt eines: classscaleseg serve token NAME.</translation>
     </message>
     <message>
         <source>A volume of the queue could not be segmented</source>
@@ -1201,6 +1237,18 @@
     <message>
         <source>Add 'background': 0.</source>
         <translation>Fügen Sie 'background': 0 hinzu.</translation>
+    </message>
+    <message>
+        <source>Another image was announced with this key. Choose a new key.</source>
+        <translation>Mit diesem Schlüssel wurde ein anderes Bild angekündigt. Wählen Sie einen neuen Schlüssel.</translation>
+    </message>
+    <message>
+        <source>Another job was sent with this key. Choose a new key.</source>
+        <translation>Mit diesem Schlüssel wurde ein anderer Auftrag gesendet. Wählen Sie einen neuen Schlüssel.</translation>
+    </message>
+    <message>
+        <source>Another request sends this image at this moment. Wait for its end.</source>
+        <translation>Eine andere Anfrage sendet dieses Bild gerade. Warten Sie, bis sie endet.</translation>
     </message>
     <message>
         <source>Cancelled during {stage}; nothing was written.</source>
@@ -1249,6 +1297,10 @@
     <message>
         <source>Give the whole volume, not a slice.</source>
         <translation>Geben Sie das ganze Volumen an, nicht eine Schicht.</translation>
+    </message>
+    <message>
+        <source>Images of the kind {kind} are not taken. Send {kinds}.</source>
+        <translation>Bilder der Art {kind} werden nicht angenommen. Senden Sie {kinds}.</translation>
     </message>
     <message>
         <source>Install ClassScaleSeg with its dependencies. {details}</source>
@@ -1335,6 +1387,10 @@
         <translation>Die Schichten liegen {value} bis {value2} mm auseinander: Einige fehlen, etwa zwischen {name} und {name2}, oder mehrere Volumen sind vermischt. Sie weichen bis zu {away} mm von gleichen Abständen ab. Exportieren Sie die Serie noch einmal oder bringen Sie sie auf gleiche Abstände.</translation>
     </message>
     <message>
+        <source>Jobs: {running} running, {waiting} waiting.</source>
+        <translation>Aufträge: {running} laufen, {waiting} warten.</translation>
+    </message>
+    <message>
         <source>Label value {value} ({name}) is not between 0 and {max_value}.</source>
         <translation>Der Labelwert {value} ({name}) liegt nicht zwischen 0 und {max_value}.</translation>
     </message>
@@ -1387,6 +1443,10 @@
         <translation>Keine der genannten Klassen kann eines der Modelle finden. Nennen Sie eine Klasse der Modelle oder lassen Sie die Klassen weg, um alle zu behalten.</translation>
     </message>
     <message>
+        <source>No image was given.</source>
+        <translation>Es wurde kein Bild angegeben.</translation>
+    </message>
+    <message>
         <source>No label has the value {value}; {extent}.</source>
         <translation>Kein Label hat den Wert {value}; {extent}.</translation>
     </message>
@@ -1409,6 +1469,14 @@
     <message>
         <source>None has the word {word}</source>
         <translation>In keinem kommt das Wort {word} vor</translation>
+    </message>
+    <message>
+        <source>Of an image, {offset} of {size} bytes have arrived. Send the rest first.</source>
+        <translation>Von einem Bild sind {offset} von {size} Bytes angekommen. Senden Sie zuerst den Rest.</translation>
+    </message>
+    <message>
+        <source>Put it into the environment variable CLASSSCALESEG_TOKEN, or name a file that holds it (--server-token-file).</source>
+        <translation>Geben Sie es mit der Umgebungsvariablen CLASSSCALESEG_TOKEN an, oder nennen Sie eine Datei, in der es steht (--server-token-file).</translation>
     </message>
     <message>
         <source>RGB values are 0 to 255, not {least} to {greatest}</source>
@@ -1471,8 +1539,28 @@
         <translation>Das Python-Paket psutil ist nicht installiert, und die Segmentierung braucht es. Installieren Sie die Abhängigkeiten von ClassScaleSeg; in Slicer drücken Sie einmal „Anwenden“ oder rufen ClassScaleSegLogic().installDependencies() auf.</translation>
     </message>
     <message>
+        <source>The address has more than host and port. Leave out what follows: {scheme}://{netloc}.</source>
+        <translation>Die Adresse hat mehr als Rechner und Port. Lassen Sie weg, was hierauf folgt: {scheme}://{netloc}.</translation>
+    </message>
+    <message>
+        <source>The address of the server has a user or password in it (what is before @), which other programs could see. Leave that out; the server asks for a token instead.</source>
+        <translation>In der Adresse des Servers steht ein Benutzer oder Passwort (vor dem @), das andere Programme sehen könnten. Lassen Sie das weg; der Server verlangt stattdessen ein Token.</translation>
+    </message>
+    <message>
+        <source>The address {bare} lacks its beginning. Write https://{bare2}, or http://{bare3} if the server has no certificate.</source>
+        <translation>Der Adresse {bare} fehlt der Anfang. Schreiben Sie https://{bare2}, oder http://{bare3}, wenn der Server kein Zertifikat hat.</translation>
+    </message>
+    <message>
         <source>The background cannot be located. Name other classes (--locate-classes).</source>
         <translation>Die Lage des Hintergrunds kann nicht gesucht werden. Nennen Sie andere Klassen (--locate-classes).</translation>
+    </message>
+    <message>
+        <source>The body of this request may have {json_bytes} bytes at most.</source>
+        <translation>Der Inhalt dieser Anfrage darf höchstens {json_bytes} Bytes haben.</translation>
+    </message>
+    <message>
+        <source>The certificate of {address} is not trusted ({said}). If it is that of your lab, name its file (--server-ca). Nothing was sent.</source>
+        <translation>Dem Zertifikat von {address} wird nicht vertraut ({said}). Wenn es das Ihres Labors ist, nennen Sie seine Datei (--server-ca). Es wurde nichts gesendet.</translation>
     </message>
     <message>
         <source>The class {name} has no colour such as #ff8000.</source>
@@ -1489,6 +1577,10 @@
     <message>
         <source>The confidence is that of one class in each voxel, so it cannot be computed where overlaps are kept. Leave out the confidence or overlap (--overlap).</source>
         <translation>Die Konfidenz gilt einer Klasse je Voxel und lässt sich nicht berechnen, wo Überlappungen behalten werden. Lassen Sie die Konfidenz oder die Überlappung weg (--overlap).</translation>
+    </message>
+    <message>
+        <source>The connection to {address} is not encrypted: others in the network could read the image and the token.</source>
+        <translation>Die Verbindung zu {address} ist nicht verschlüsselt: Andere im Netz könnten das Bild und das Token lesen.</translation>
     </message>
     <message>
         <source>The contours of the structures take more than {most_bytes} GiB, too much for a structure set. Smooth them, choose fewer classes, or write .seg.dcm.</source>
@@ -1519,8 +1611,28 @@
         <translation>Das Bild</translation>
     </message>
     <message>
+        <source>The image cannot be read: {rstrip}. Export it again.</source>
+        <translation>Das Bild kann nicht gelesen werden: {rstrip}. Exportieren Sie es noch einmal.</translation>
+    </message>
+    <message>
+        <source>The image cannot be sent: {parent} has no room ({strerror}).</source>
+        <translation>Das Bild kann nicht gesendet werden: In {parent} ist kein Platz ({strerror}).</translation>
+    </message>
+    <message>
+        <source>The image has more than the {size} bytes that were announced, so it was removed.</source>
+        <translation>Das Bild hat mehr als die {size} angekündigten Bytes und wurde deshalb entfernt.</translation>
+    </message>
+    <message>
         <source>The image has voxels that are NaN or infinite. Replace them first, for example with air.</source>
         <translation>Das Bild hat Voxel, die NaN oder unendlich sind. Ersetzen Sie sie zuerst, zum Beispiel durch Luft.</translation>
+    </message>
+    <message>
+        <source>The image has {millions}. Crop it first, or segment it elsewhere.</source>
+        <translation>Das Bild hat {millions}. Schneiden Sie es vorher zu, oder segmentieren Sie es woanders.</translation>
+    </message>
+    <message>
+        <source>The image has {size} GiB; this server takes up to {most} GiB. Crop it first.</source>
+        <translation>Das Bild hat {size} GiB; dieser Server nimmt bis zu {most} GiB. Schneiden Sie es vorher zu.</translation>
     </message>
     <message>
         <source>The image has {size} mm; what lies more than {size2} mm from its centre is background.</source>
@@ -1535,12 +1647,40 @@
         <translation>Das Bild hat {value} Voxel, die Geometrie hat {size}.</translation>
     </message>
     <message>
+        <source>The image that has arrived is not the one that was announced (its SHA-256 differs). Send it again.</source>
+        <translation>Das angekommene Bild ist nicht das angekündigte (sein SHA-256 ist ein anderer). Senden Sie es noch einmal.</translation>
+    </message>
+    <message>
         <source>The images of reported must be a list of texts.</source>
         <translation>Die images von reported müssen eine Liste von Texten sein.</translation>
     </message>
     <message>
         <source>The job and its options must be JSON objects.</source>
         <translation>Der Auftrag und seine Optionen müssen JSON-Objekte sein.</translation>
+    </message>
+    <message>
+        <source>The job has failed.</source>
+        <translation>Der Auftrag ist fehlgeschlagen.</translation>
+    </message>
+    <message>
+        <source>The job is not finished. Ask again when its state says so.</source>
+        <translation>Der Auftrag ist nicht fertig. Fragen Sie wieder, wenn sein Zustand das sagt.</translation>
+    </message>
+    <message>
+        <source>The job was cancelled at {address}, or the server was stopped.</source>
+        <translation>Der Auftrag wurde auf {address} abgebrochen, oder der Server wurde beendet.</translation>
+    </message>
+    <message>
+        <source>The job was cancelled.</source>
+        <translation>Der Auftrag wurde abgebrochen.</translation>
+    </message>
+    <message>
+        <source>The job was not asked for {what}. Send it again, with {what2}: true.</source>
+        <translation>Vom Auftrag wurde {what} nicht verlangt. Senden Sie ihn noch einmal, mit {what2}: true.</translation>
+    </message>
+    <message>
+        <source>The job was stopped after {minutes} minutes, the longest that this server allows.</source>
+        <translation>Der Auftrag wurde nach {minutes} Minuten beendet; länger erlaubt dieser Server keinen.</translation>
     </message>
     <message>
         <source>The label image</source>
@@ -1567,6 +1707,10 @@
         <translation>Die Labelwerte {listed} kommen in mehreren Ebenen vor; jede Klasse muss ihre eigene Ebene haben.</translation>
     </message>
     <message>
+        <source>The list of servers is being changed</source>
+        <translation>Die Liste der Server wird gerade geändert</translation>
+    </message>
+    <message>
         <source>The low-rank head of these weights lacks {missing}.</source>
         <translation>Der Low-Rank-Kopf dieser Gewichte hat kein {missing}.</translation>
     </message>
@@ -1581,6 +1725,14 @@
     <message>
         <source>The model was made for {made_for}, but this volume is {given}: expect a wrong result.</source>
         <translation>Das Modell ist für {made_for} gedacht, dieses Bild ist {given}: Rechnen Sie mit einem falschen Ergebnis.</translation>
+    </message>
+    <message>
+        <source>The model {name} ({text}) is given twice. Leave it out once.</source>
+        <translation>Das Modell {name} ({text}) ist zweimal genannt. Lassen Sie es einmal weg.</translation>
+    </message>
+    <message>
+        <source>The model {name} needs {needed} image(s), one per channel, not {images}.</source>
+        <translation>Das Modell {name} braucht {needed} Bild(er), eines je Kanal, nicht {images}.</translation>
     </message>
     <message>
         <source>The model {own} ({text}) is given twice. Leave it out once.</source>
@@ -1599,6 +1751,10 @@
         <translation>Die Ausrichtung {directions} besteht nicht aus zwei senkrechten Richtungen. Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
+        <source>The package keyring is not installed</source>
+        <translation>Das Paket keyring ist nicht installiert</translation>
+    </message>
+    <message>
         <source>The parts of the low-rank head do not fit each other ({error}).</source>
         <translation>Die Teile des Low-Rank-Kopfs passen nicht zueinander ({error}).</translation>
     </message>
@@ -1615,8 +1771,24 @@
         <translation>Der Bericht ist nicht geschrieben. {fault}</translation>
     </message>
     <message>
+        <source>The request came through a proxy, and this server knows no tokens. Start it with --require-token.</source>
+        <translation>Die Anfrage kam über einen Proxy, und dieser Server kennt keine Token. Starten Sie ihn mit --require-token.</translation>
+    </message>
+    <message>
+        <source>The rest of the request did not come for {seconds_for_bytes} s</source>
+        <translation>Der Rest der Anfrage kam {seconds_for_bytes} s lang nicht</translation>
+    </message>
+    <message>
         <source>The result could not be shown ({name}: {error}). This is an error in the module. Please report it, with Slicer's error log (View &gt; Error Log).</source>
         <translation>Das Ergebnis konnte nicht gezeigt werden ({name}: {error}). Das ist ein Fehler im Modul. Bitte melden Sie ihn mit dem Fehlerprotokoll von Slicer (Ansicht &gt; Fehlerprotokoll).</translation>
+    </message>
+    <message>
+        <source>The result from {address} arrived damaged {tries} times (its SHA-256 differs). Run this again.</source>
+        <translation>Das Ergebnis von {address} kam {tries}-mal beschädigt an (seine SHA-256 weicht ab). Starten Sie noch einmal.</translation>
+    </message>
+    <message>
+        <source>The result from {address} cannot be used ({error}). Update ClassScaleSeg there and here.</source>
+        <translation>Das Ergebnis von {address} ist nicht zu gebrauchen ({error}). Aktualisieren Sie ClassScaleSeg dort und hier.</translation>
     </message>
     <message>
         <source>The result of a segmentation could not be shown</source>
@@ -1655,6 +1827,34 @@
         <translation>Die Segmentierung wurde beendet ({code}), wahrscheinlich vom System, weil der Speicher nicht reichte. Schließen Sie andere Programme, schneiden Sie das Bild zu oder setzen Sie eine Speichergrenze.</translation>
     </message>
     <message>
+        <source>The server cannot read its tokens. Tell the person who runs it.</source>
+        <translation>Der Server kann seine Token nicht lesen. Sagen Sie es der Person, die ihn betreibt.</translation>
+    </message>
+    <message>
+        <source>The server cannot write to its folder. Tell the person who runs it, or try again later.</source>
+        <translation>Der Server kann nicht in seinen Ordner schreiben. Sagen Sie es der Person, die ihn betreibt, oder versuchen Sie es später.</translation>
+    </message>
+    <message>
+        <source>The server cannot write to its folder. Tell the person who runs it.</source>
+        <translation>Der Server kann nicht in seinen Ordner schreiben. Sagen Sie es der Person, die ihn betreibt.</translation>
+    </message>
+    <message>
+        <source>The server chooses {own}. Leave that out.</source>
+        <translation>{own} bestimmt der Server. Lassen Sie das weg.</translation>
+    </message>
+    <message>
+        <source>The server has failed. Tell the person who runs it.</source>
+        <translation>Der Server ist gescheitert. Sagen Sie es der Person, die ihn betreibt.</translation>
+    </message>
+    <message>
+        <source>The server has no room for this. Tell the person who runs it, or try again later.</source>
+        <translation>Der Server hat dafür keinen Platz. Sagen Sie es der Person, die ihn betreibt, oder versuchen Sie es später noch einmal.</translation>
+    </message>
+    <message>
+        <source>The server is being stopped. Send the job again later.</source>
+        <translation>Der Server wird gerade beendet. Senden Sie den Auftrag später noch einmal.</translation>
+    </message>
+    <message>
         <source>The slices are tilted by {angle} degrees (gantry tilt). The result has the same geometry.</source>
         <translation>Die Schichten sind um {angle} Grad gekippt (Gantry-Neigung). Das Ergebnis hat dieselbe Geometrie.</translation>
     </message>
@@ -1681,6 +1881,18 @@
     <message>
         <source>The temporary folder {parents} has {free} GB free, and about {need} GB are needed. Make room there, and run again.</source>
         <translation>Der temporäre Ordner {parents} hat {free} GB frei, etwa {need} GB werden gebraucht. Schaffen Sie dort Platz und starten Sie noch einmal.</translation>
+    </message>
+    <message>
+        <source>The token is in the keyring of the system.</source>
+        <translation>Das Token ist im Schlüsselbund des Systems.</translation>
+    </message>
+    <message>
+        <source>The token is not valid, or no longer. Ask the person who runs the server.</source>
+        <translation>Das Token gilt nicht, oder nicht mehr. Fragen Sie die Person, die den Server betreibt.</translation>
+    </message>
+    <message>
+        <source>The token of the server is not one: it must be a single word of ASCII letters. Copy it again from the person who runs the server.</source>
+        <translation>Das ist kein Token eines Servers: Es muss ein einziges Wort aus ASCII-Zeichen sein. Übernehmen Sie es noch einmal von der Person, die den Server betreibt.</translation>
     </message>
     <message>
         <source>The volume of {value} was removed from the scene, and a DICOM file refers to its series. Load it again and segment it, or save .seg.nrrd.</source>
@@ -1727,6 +1939,14 @@
         <translation>Eine Option {unknown} gibt es nicht. Die Optionen sind {listed}.</translation>
     </message>
     <message>
+        <source>There is no server {name}. The known servers: {known}.</source>
+        <translation>Es gibt keinen Server {name}. Die bekannten Server: {known}.</translation>
+    </message>
+    <message>
+        <source>There is no such {what}. It was removed, its time is over, or the server was started again; send it again.</source>
+        <translation>Das gibt es nicht ({what}). Es wurde entfernt, seine Zeit ist um, oder der Server wurde neu gestartet; senden Sie es noch einmal.</translation>
+    </message>
+    <message>
         <source>There is no volume to segment. Choose at least one.</source>
         <translation>Es gibt kein Bild zum Segmentieren. Wählen Sie mindestens eines.</translation>
     </message>
@@ -1741,6 +1961,22 @@
     <message>
         <source>This job needs about {needed} GiB of memory, but only {free} GiB are free.</source>
         <translation>Dieser Auftrag braucht etwa {needed} GiB Speicher, aber nur {free} GiB sind frei.</translation>
+    </message>
+    <message>
+        <source>This server has no model to locate with of that name. It has {known}.</source>
+        <translation>Dieser Server hat kein Modell dieses Namens zum Finden. Er hat {known}.</translation>
+    </message>
+    <message>
+        <source>This server has no model {name}. It has {known}.</source>
+        <translation>Dieser Server hat kein Modell {name}. Er hat {known}.</translation>
+    </message>
+    <message>
+        <source>This server is for programs on its own machine, which call it localhost, not {host}.</source>
+        <translation>Dieser Server ist für Programme auf demselben Rechner, die ihn localhost nennen, nicht {host}.</translation>
+    </message>
+    <message>
+        <source>This system has no keyring</source>
+        <translation>Dieses System hat keinen Schlüsselbund</translation>
     </message>
     <message>
         <source>To remove islands, the Python package connected-components-3d is needed, which nnunetv2 usually brings. Install it with: python -m pip install connected-components-3d</source>
@@ -1827,6 +2063,30 @@
         <translation>activation {activation} von {name} ist keine von {activations}.</translation>
     </message>
     <message>
+        <source>an address</source>
+        <translation>eine Adresse</translation>
+    </message>
+    <message>
+        <source>an entry is not a server</source>
+        <translation>ein Eintrag ist kein Server</translation>
+    </message>
+    <message>
+        <source>an entry is not a token</source>
+        <translation>ein Eintrag ist kein Token</translation>
+    </message>
+    <message>
+        <source>an image that was sent</source>
+        <translation>ein gesendetes Bild</translation>
+    </message>
+    <message>
+        <source>another address</source>
+        <translation>eine andere Adresse</translation>
+    </message>
+    <message>
+        <source>another program has changed it</source>
+        <translation>ein anderes Programm hat es geändert</translation>
+    </message>
+    <message>
         <source>appears twice</source>
         <translation>kommt zweimal vor</translation>
     </message>
@@ -1877,6 +2137,10 @@
     <message>
         <source>blocks_up {blocks_up} must have {levels} numbers.</source>
         <translation>blocks_up {blocks_up} muss {levels} Zahlen haben.</translation>
+    </message>
+    <message>
+        <source>cannot be read any more ({strerror})</source>
+        <translation>ist nicht mehr zu lesen ({strerror})</translation>
     </message>
     <message>
         <source>choose one by its configuration or its path</source>
@@ -1959,6 +2223,14 @@
         <translation>weitere Ebene mit Labels</translation>
     </message>
     <message>
+        <source>has a 'patch' of more than {max_patch_voxels} voxels: {patch}.</source>
+        <translation>hat einen „patch“ von mehr als {max_patch_voxels} Voxeln: {patch}.</translation>
+    </message>
+    <message>
+        <source>has a 'preprocessing' that is not valid ({error})</source>
+        <translation>hat ein ungültiges „preprocessing“ ({error})</translation>
+    </message>
+    <message>
         <source>has a compression that is not supported (only stored and deflated are)</source>
         <translation>hat eine nicht unterstützte Kompression (nur „stored“ und „deflated“ werden unterstützt)</translation>
     </message>
@@ -1967,12 +2239,32 @@
         <translation>hat eine andere Größe als angegeben</translation>
     </message>
     <message>
+        <source>has a label that is no JSON object: {row}.</source>
+        <translation>hat ein Label, das kein JSON-Objekt ist: {row}.</translation>
+    </message>
+    <message>
+        <source>has a label that is not valid: {row}.</source>
+        <translation>hat ein ungültiges Label: {row}.</translation>
+    </message>
+    <message>
         <source>has an absolute path, a drive or a backslash</source>
         <translation>hat einen absoluten Pfad, ein Laufwerk oder einen Backslash</translation>
     </message>
     <message>
         <source>has an intercept without a valid slope, which ITK adds and nibabel does not</source>
         <translation>hat einen Achsenabschnitt ohne gültige Steigung, den ITK addiert und nibabel nicht</translation>
+    </message>
+    <message>
+        <source>has become shorter while it was sent</source>
+        <translation>ist beim Senden kürzer geworden</translation>
+    </message>
+    <message>
+        <source>has no valid 'labels': {rows}.</source>
+        <translation>hat keine gültigen „labels“: {rows}.</translation>
+    </message>
+    <message>
+        <source>has no valid {name}: {value}.</source>
+        <translation>hat kein gültiges {name}: {value}.</translation>
     </message>
     <message>
         <source>identifier (SOPInstanceUID)</source>
@@ -2011,24 +2303,52 @@
         <translation>ist verschlüsselt</translation>
     </message>
     <message>
+        <source>is not a JSON object: {facts}.</source>
+        <translation>ist kein JSON-Objekt: {facts}.</translation>
+    </message>
+    <message>
         <source>is one</source>
         <translation>ist eines</translation>
+    </message>
+    <message>
+        <source>it does not begin as NRRD does</source>
+        <translation>es beginnt nicht wie NRRD</translation>
+    </message>
+    <message>
+        <source>it does not speak HTTP</source>
+        <translation>dort wird kein HTTP gesprochen</translation>
     </message>
     <message>
         <source>it ended after {done} of {total} bytes</source>
         <translation>es endete nach {done} von {total} Bytes</translation>
     </message>
     <message>
+        <source>it has no header of NIfTI</source>
+        <translation>es hat keinen NIfTI-Header</translation>
+    </message>
+    <message>
         <source>it is a localizer</source>
         <translation>sie ist ein Localizer</translation>
+    </message>
+    <message>
+        <source>it is no JSON object.</source>
+        <translation>es ist kein JSON-Objekt.</translation>
     </message>
     <message>
         <source>it is no image</source>
         <translation>sie ist kein Bild</translation>
     </message>
     <message>
+        <source>it is no wish</source>
+        <translation>es ist kein Auftrag</translation>
+    </message>
+    <message>
         <source>it must have either an 'address' or a 'file' or 'files'.</source>
         <translation>es muss entweder 'address' oder 'file' oder 'files' haben.</translation>
+    </message>
+    <message>
+        <source>it says that it is something else</source>
+        <translation>er gibt sich als etwas anderes aus</translation>
     </message>
     <message>
         <source>its 'weightsManifest' does not list {missing}.</source>
@@ -2037,6 +2357,26 @@
     <message>
         <source>its 'weightsManifest' lists {name}, which no layer has, or lists it twice.</source>
         <translation>'weightsManifest' nennt {name}, das keine Schicht hat, oder nennt es zweimal.</translation>
+    </message>
+    <message>
+        <source>its header does not say once how many voxels it has, along two to five axes</source>
+        <translation>sein Header sagt nicht genau einmal, wie viele Voxel es hat, entlang von zwei bis fünf Achsen</translation>
+    </message>
+    <message>
+        <source>its header has no end</source>
+        <translation>sein Header hat kein Ende</translation>
+    </message>
+    <message>
+        <source>its header is none of MetaImage with the voxels in the same file (ElementDataFile = LOCAL)</source>
+        <translation>sein Header ist keiner von MetaImage mit den Voxeln in derselben Datei (ElementDataFile = LOCAL)</translation>
+    </message>
+    <message>
+        <source>its header names another file with the voxels; send one file with both</source>
+        <translation>sein Header nennt eine andere Datei mit den Voxeln; senden Sie eine Datei mit beidem</translation>
+    </message>
+    <message>
+        <source>its id is not valid: {name}.</source>
+        <translation>seine Kennung ist ungültig: {name}.</translation>
     </message>
     <message>
         <source>its images have no position</source>
@@ -2069,6 +2409,18 @@
     <message>
         <source>its weights would have {total} bytes. At most {max_weights} are read.</source>
         <translation>die Gewichte hätten {total} Bytes. Höchstens {max_weights} werden gelesen.</translation>
+    </message>
+    <message>
+        <source>job is</source>
+        <translation>Auftrag ist</translation>
+    </message>
+    <message>
+        <source>job {id} of {owner}</source>
+        <translation>Auftrag {id} von {owner}</translation>
+    </message>
+    <message>
+        <source>jobs are</source>
+        <translation>Aufträge sind</translation>
     </message>
     <message>
         <source>kernel_sizes {kernels} must be odd.</source>
@@ -2155,6 +2507,22 @@
         <translation>lässt offen, wo die Voxel liegen: Der Header lässt sich auf zwei Arten verstehen{distance}</translation>
     </message>
     <message>
+        <source>left and right can be exchanged only in 3D images that are turned to a known orientation.</source>
+        <translation>links und rechts können nur in 3D-Bildern vertauscht werden, die in eine bekannte Orientierung gedreht werden.</translation>
+    </message>
+    <message>
+        <source>left and right cannot be exchanged: the label table has no left and right structures.</source>
+        <translation>links und rechts können nicht vertauscht werden: die Labeltabelle hat keine linken und rechten Strukturen.</translation>
+    </message>
+    <message>
+        <source>left and right cannot be exchanged: the network was trained with images mirrored that way.</source>
+        <translation>links und rechts können nicht vertauscht werden: das Netz wurde mit so gespiegelten Bildern trainiert.</translation>
+    </message>
+    <message>
+        <source>left and right cannot be exchanged: {error}</source>
+        <translation>links und rechts können nicht vertauscht werden: {error}</translation>
+    </message>
+    <message>
         <source>locate_classes and locate_margin (--locate-classes, --locate-margin) need a model that locates: locate_with (--locate-with).</source>
         <translation>locate_classes und locate_margin (--locate-classes, --locate-margin) brauchen ein Modell, das die Lage findet: locate_with (--locate-with).</translation>
     </message>
@@ -2173,6 +2541,10 @@
     <message>
         <source>more than one voxel</source>
         <translation>mehr als ein Voxel</translation>
+    </message>
+    <message>
+        <source>most_voxels must be a whole number.</source>
+        <translation>most_voxels muss eine ganze Zahl sein.</translation>
     </message>
     <message>
         <source>n_conv_per_stage_encoder {blocks} must be a list of at most {max_stages} numbers.</source>
@@ -2221,6 +2593,10 @@
     <message>
         <source>not known</source>
         <translation>nicht bekannt</translation>
+    </message>
+    <message>
+        <source>not needed</source>
+        <translation>nicht nötig</translation>
     </message>
     <message>
         <source>not stated</source>
@@ -2303,6 +2679,10 @@
         <translation>spacing {spacing} muss aus {patch} positiven Zahlen bestehen (mm).</translation>
     </message>
     <message>
+        <source>status {status_code} without JSON</source>
+        <translation>Status {status_code} ohne JSON</translation>
+    </message>
+    <message>
         <source>study (StudyInstanceUID)</source>
         <translation>Studie (StudyInstanceUID)</translation>
     </message>
@@ -2325,6 +2705,10 @@
     <message>
         <source>the channels of the first stage are {first}; 1 to {max_features} were expected.</source>
         <translation>die Kanäle der ersten Stufe sind {first}; erwartet wurden 1 bis {max_features}.</translation>
+    </message>
+    <message>
+        <source>the description of the model {model} {error}</source>
+        <translation>die Beschreibung des Modells {model} {error}</translation>
     </message>
     <message>
         <source>the disk took only part of the file</source>
@@ -2379,6 +2763,10 @@
         <translation>das Netz hätte {parameters} Parameter. Höchstens {max_parameters} werden gebaut.</translation>
     </message>
     <message>
+        <source>the path of a file</source>
+        <translation>der Pfad einer Datei</translation>
+    </message>
+    <message>
         <source>the result is not finite</source>
         <translation>das Ergebnis ist nicht endlich</translation>
     </message>
@@ -2427,6 +2815,10 @@
         <translation>es gibt keine Folds</translation>
     </message>
     <message>
+        <source>there is no {key} in it</source>
+        <translation>{key} fehlt darin</translation>
+    </message>
+    <message>
         <source>they have {found} classes, dataset.json has {shape}</source>
         <translation>sie haben {found} Klassen, dataset.json hat {shape}</translation>
     </message>
@@ -2463,6 +2855,10 @@
         <translation>use_mask_for_norm {masks} muss für jeden Kanal true oder false sein.</translation>
     </message>
     <message>
+        <source>what a job does</source>
+        <translation>was ein Auftrag tut</translation>
+    </message>
+    <message>
         <source>whole body</source>
         <translation>ganzer Körper</translation>
     </message>
@@ -2475,12 +2871,52 @@
         <translation>{addresses} lieferte eine andere Datei als am {day} (SHA-256 {digest}, damals {sha256}), deshalb wurde die neue nicht behalten. Wenn Sie eine Änderung erwartet haben, löschen Sie {place} und laden Sie noch einmal herunter.</translation>
     </message>
     <message>
+        <source>{address} asks for a token. {token_hint}</source>
+        <translation>{address} verlangt ein Token. {token_hint}</translation>
+    </message>
+    <message>
+        <source>{address} cannot be asked ({said}). Check the address.</source>
+        <translation>{address} kann nicht gefragt werden ({said}). Prüfen Sie die Adresse.</translation>
+    </message>
+    <message>
+        <source>{address} cannot be reached ({said}). Check host and port, and whether the server runs.</source>
+        <translation>{address} ist nicht zu erreichen ({said}). Prüfen Sie Rechner und Port, und ob der Server läuft.</translation>
+    </message>
+    <message>
         <source>{address} could not be reached, or the connection was lost ({error}). {have} bytes have arrived and are kept. Check the network and download again to get the rest, or get the file in another way and save it as {target}.</source>
         <translation>{address} war nicht erreichbar, oder die Verbindung ist abgebrochen ({error}). {have} Bytes sind angekommen und bleiben erhalten. Prüfen Sie das Netz und laden Sie den Rest noch einmal herunter, oder besorgen Sie die Datei anders und speichern Sie sie als {target}.</translation>
     </message>
     <message>
+        <source>{address} does not answer for now (status {status}). {message}</source>
+        <translation>{address} antwortet zurzeit nicht (Status {status}). {message}</translation>
+    </message>
+    <message>
+        <source>{address} does not describe {what} as it should. Update ClassScaleSeg there and here.</source>
+        <translation>{address} beschreibt {what} nicht, wie es sein soll. Aktualisieren Sie ClassScaleSeg dort und hier.</translation>
+    </message>
+    <message>
         <source>{address} does not exist (status {status}): the file was moved or withdrawn. Look for its new address.</source>
         <translation>{address} existiert nicht (Status {status}): Die Datei wurde verschoben oder zurückgezogen. Suchen Sie die neue Adresse.</translation>
+    </message>
+    <message>
+        <source>{address} does not say which models it offers. Update ClassScaleSeg there and here.</source>
+        <translation>{address} sagt nicht, welche Modelle er anbietet. Aktualisieren Sie ClassScaleSeg dort und hier.</translation>
+    </message>
+    <message>
+        <source>{address} does not take the token. Check it, or ask the person who runs the server for a new one.</source>
+        <translation>{address} nimmt das Token nicht an. Prüfen Sie es, oder bitten Sie die Person, die den Server betreibt, um ein neues.</translation>
+    </message>
+    <message>
+        <source>{address} has no model {text}. It offers {offered}.</source>
+        <translation>{address} hat kein Modell {text}. Er bietet an: {offered}.</translation>
+    </message>
+    <message>
+        <source>{address} has no room on its disk. {message}</source>
+        <translation>{address} hat auf seiner Platte keinen Platz. {message}</translation>
+    </message>
+    <message>
+        <source>{address} has not answered for {patience} s. Its last fault: {error} Ask the person who runs the server.</source>
+        <translation>{address} hat {patience} s lang nicht geantwortet. Der letzte Fehler: {error} Fragen Sie die Person, die den Server betreibt.</translation>
     </message>
     <message>
         <source>{address} has {declared} bytes, but {size} were expected: the file was replaced. If you trust the new one, add it as your own model: classscaleseg models add {address2}</source>
@@ -2491,12 +2927,20 @@
         <translation>{address} hat {total} Bytes, aber höchstens {max_download} werden heruntergeladen. Besorgen Sie die Datei anders.</translation>
     </message>
     <message>
+        <source>{address} is not a server of ClassScaleSeg ({found}). Check host and port.</source>
+        <translation>{address} ist kein Server von ClassScaleSeg ({found}). Prüfen Sie Rechner und Port.</translation>
+    </message>
+    <message>
         <source>{address} is not an address of a file. It must start with https:// or http:// and contain no space.</source>
         <translation>{address} ist keine Adresse einer Datei. Sie muss mit https:// oder http:// beginnen und darf kein Leerzeichen enthalten.</translation>
     </message>
     <message>
         <source>{address} is not open to everyone (status {status}). Get the file by hand.</source>
         <translation>{address} ist nicht allgemein zugänglich (Status {status}). Besorgen Sie die Datei von Hand.</translation>
+    </message>
+    <message>
+        <source>{address} is not the address of a server. Write it as {example}.</source>
+        <translation>{address} ist nicht die Adresse eines Servers. Schreiben Sie sie wie {example}.</translation>
     </message>
     <message>
         <source>{address} leads from https to {following}, which others can alter in transit, so it was not followed. Get the file in another way.</source>
@@ -2507,6 +2951,30 @@
         <translation>{address} führt über mehr als {redirects} Weiterleitungen, die nicht verfolgt wurden. Geben Sie die Adresse der Datei selbst an.</translation>
     </message>
     <message>
+        <source>{address} leads to {target}, where nothing was sent. Give the address of the server itself.</source>
+        <translation>{address} führt zu {target}; dorthin wurde nichts gesendet. Geben Sie die Adresse des Servers selbst an.</translation>
+    </message>
+    <message>
+        <source>{address} lost the image {restarts} times while it was sent. Ask the person who runs the server.</source>
+        <translation>{address} hat das Bild beim Senden {restarts}-mal verloren. Fragen Sie die Person, die den Server betreibt.</translation>
+    </message>
+    <message>
+        <source>{address} offers a model that cannot be used: {error}</source>
+        <translation>{address} bietet ein Modell an, das nicht zu gebrauchen ist: {error}</translation>
+    </message>
+    <message>
+        <source>{address} runs ClassScaleSeg {version} (protocol {api}), and here is {version2} (protocol {api2}). Update ClassScaleSeg {which}.</source>
+        <translation>Auf {address} läuft ClassScaleSeg {version} (Protokoll {api}), und hier {version2} (Protokoll {api2}). Aktualisieren Sie ClassScaleSeg {which}.</translation>
+    </message>
+    <message>
+        <source>{address} runs ClassScaleSeg {version}. {token}</source>
+        <translation>Auf {address} läuft ClassScaleSeg {version}. {token}</translation>
+    </message>
+    <message>
+        <source>{address} sends more than the {most} bytes that were expected.</source>
+        <translation>{address} sendet mehr als die {most} Bytes, die zu erwarten waren.</translation>
+    </message>
+    <message>
         <source>{address} sent a file that is not a zip (it begins with {chunk}). Open the address in a browser to see what it is; it may require a login.</source>
         <translation>{address} sandte eine Datei, die keine Zip-Datei ist (sie beginnt mit {chunk}). Öffnen Sie die Adresse im Browser, um zu sehen, was es ist; vielleicht müssen Sie sich anmelden.</translation>
     </message>
@@ -2515,12 +2983,52 @@
         <translation>{address} sandte mehr als {total} Bytes, deshalb wurde der Download abgebrochen. Besorgen Sie die Datei anders.</translation>
     </message>
     <message>
+        <source>{address} speaks http, not https. If that is right, write http://{address2}; what is sent is not encrypted then.</source>
+        <translation>{address} spricht http, nicht https. Wenn das stimmt, schreiben Sie http://{address2}; was gesendet wird, ist dann nicht verschlüsselt.</translation>
+    </message>
+    <message>
+        <source>{address} speaks https, not http. Write https://{address2}.</source>
+        <translation>{address} spricht https, nicht http. Schreiben Sie https://{address2}.</translation>
+    </message>
+    <message>
+        <source>{address} takes no more at the moment. {message}</source>
+        <translation>{address} nimmt zurzeit nichts mehr an. {message}</translation>
+    </message>
+    <message>
+        <source>{address} was started again {restarts} times in the middle. Ask the person who runs the server.</source>
+        <translation>{address} wurde {restarts}-mal mittendrin neu gestartet. Fragen Sie die Person, die den Server betreibt.</translation>
+    </message>
+    <message>
+        <source>{address} was started again; the image is sent once more.</source>
+        <translation>{address} wurde neu gestartet; das Bild wird noch einmal gesendet.</translation>
+    </message>
+    <message>
+        <source>{address} would send {size} bytes, more than the result can have. Nothing was fetched.</source>
+        <translation>{address} würde {size} Bytes senden, mehr als das Ergebnis haben kann. Es wurde nichts geholt.</translation>
+    </message>
+    <message>
+        <source>{address}: the connection was lost ({done} bytes have arrived).</source>
+        <translation>{address}: Die Verbindung ist abgebrochen ({done} Bytes sind angekommen).</translation>
+    </message>
+    <message>
+        <source>{address}: the connection was lost ({said}).</source>
+        <translation>{address}: Die Verbindung ist abgebrochen ({said}).</translation>
+    </message>
+    <message>
+        <source>{address}: the proxy failed ({said}). Correct the environment variables HTTPS_PROXY and HTTP_PROXY, or name the server in NO_PROXY.</source>
+        <translation>{address}: Der Proxy ist gescheitert ({said}). Berichtigen Sie die Umgebungsvariablen HTTPS_PROXY und HTTP_PROXY, oder nennen Sie den Server in NO_PROXY.</translation>
+    </message>
+    <message>
         <source>{address}: the server answered with status {status}. Try again later.</source>
         <translation>{address}: Der Server antwortete mit dem Status {status}. Versuchen Sie es später noch einmal.</translation>
     </message>
     <message>
         <source>{cause}. Continuing with the {current}.</source>
         <translation>{cause}. Es geht weiter mit: {current}.</translation>
+    </message>
+    <message>
+        <source>{ca} does not exist. Name the file with the certificate of {address}.</source>
+        <translation>{ca} gibt es nicht. Nennen Sie die Datei mit dem Zertifikat von {address}.</translation>
     </message>
     <message>
         <source>{columns} and {columns2} must both be given, or neither of them.</source>
@@ -2533,6 +3041,10 @@
     <message>
         <source>{copies} left out: the same slices are there twice.</source>
         <translation>{copies} weggelassen: Dieselben Schichten sind zweimal da.</translation>
+    </message>
+    <message>
+        <source>{count} jobs of this token wait or run already, as many as this server takes. Try again later.</source>
+        <translation>{count} Aufträge dieses Tokens warten oder laufen schon; mehr nimmt dieser Server nicht. Versuchen Sie es später noch einmal.</translation>
     </message>
     <message>
         <source>{entry} has a {key} that is not valid: {key2}.</source>
@@ -2563,6 +3075,18 @@
         <translation>{files} und {files2} weitere</translation>
     </message>
     <message>
+        <source>{files} has {count} million voxels; at most {most} are allowed here. Crop it first, or segment it elsewhere.</source>
+        <translation>{files} hat {count} Millionen Voxel; hier sind höchstens {most} erlaubt. Schneiden Sie es zu, oder segmentieren Sie es anderswo.</translation>
+    </message>
+    <message>
+        <source>{file} asks for no token.</source>
+        <translation>{file} verlangt kein Token.</translation>
+    </message>
+    <message>
+        <source>{file} cannot be read any more ({strerror}).</source>
+        <translation>{file} kann nicht mehr gelesen werden ({strerror}).</translation>
+    </message>
+    <message>
         <source>{file} cannot be read as a DICOM segmentation ({error}). Export it again.</source>
         <translation>{file} kann nicht als DICOM-Segmentierung gelesen werden ({error}). Exportieren Sie die Datei noch einmal.</translation>
     </message>
@@ -2589,6 +3113,10 @@
     <message>
         <source>{file} cannot be read as a checkpoint: its bytes were altered (checksum). Get it again.</source>
         <translation>{file} kann nicht als Checkpoint gelesen werden: Bytes wurden verändert (Prüfsumme). Besorgen Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} cannot be read as a list of servers ({error}). Remove it, and add them anew.</source>
+        <translation>{file} ist nicht als Liste von Servern zu lesen ({error}). Entfernen Sie die Datei, und fügen Sie die Server neu hinzu.</translation>
     </message>
     <message>
         <source>{file} cannot be read, because its end is missing. Export it again.</source>
@@ -2637,6 +3165,10 @@
     <message>
         <source>{file} has a single slice without a thickness. Name the folder that holds all slices.</source>
         <translation>{file} hat eine einzige Schicht ohne Dicke. Geben Sie den Ordner an, der alle Schichten enthält.</translation>
+    </message>
+    <message>
+        <source>{file} has changed while it was sent. Run this again.</source>
+        <translation>{file} hat sich beim Senden geändert. Starten Sie noch einmal.</translation>
     </message>
     <message>
         <source>{file} has colours, and the model needs grey values. Export the original series.</source>
@@ -2843,6 +3375,10 @@
         <translation>{file} ist von einem anderen Fall, {name}.</translation>
     </message>
     <message>
+        <source>{file} is on another grid than {name}</source>
+        <translation>{file} hat ein anderes Gitter als {name}</translation>
+    </message>
+    <message>
         <source>{file} is one file of a model: name the folder above: {model}</source>
         <translation>{file} ist eine Datei eines Modells: Geben Sie den Ordner darüber an: {model}</translation>
     </message>
@@ -2883,12 +3419,20 @@
         <translation>{file} nennt keine Eingangskanäle: 'channel_names' muss ein Objekt wie {written} sein.</translation>
     </message>
     <message>
+        <source>{file} names other classes than the server has described</source>
+        <translation>{file} nennt andere Klassen, als der Server beschrieben hat</translation>
+    </message>
+    <message>
         <source>{file} resamples logits with {name} and {resampling_fn_probabilities_kwargs}; only nnU-Net's linear resampling (order 1, its default) is supported. Use nnUNetv2_predict for this model.</source>
         <translation>{file} bringt Logits mit {name} und {resampling_fn_probabilities_kwargs} auf das Gitter; nur die lineare Interpolation von nnU-Net (Ordnung 1, die Vorgabe) wird unterstützt. Verwenden Sie für dieses Modell nnUNetv2_predict.</translation>
     </message>
     <message>
         <source>{file} stores its values by a lookup table (Modality LUT), which cannot be read. Convert it.</source>
         <translation>{file} speichert Werte über eine Tabelle (Modality LUT), die nicht gelesen werden kann. Wandeln Sie die Datei um.</translation>
+    </message>
+    <message>
+        <source>{file} takes the token.</source>
+        <translation>{file} nimmt das Token an.</translation>
     </message>
     <message>
         <source>{file} was changed while the report was written. Write it again.</source>
@@ -2917,6 +3461,10 @@
     <message>
         <source>{file} would unpack to {file_size} bytes, too many for its size. It was not opened.</source>
         <translation>{file} ergäbe entpackt {file_size} Bytes, zu viele für die Größe. Die Datei wurde nicht geöffnet.</translation>
+    </message>
+    <message>
+        <source>{file} {fault}. Run this again.</source>
+        <translation>{file} {fault}. Starten Sie noch einmal.</translation>
     </message>
     <message>
         <source>{file}, line {line_num}: this is not valid CSV ({error}).</source>
@@ -2955,12 +3503,20 @@
         <translation>{host_bytes} GB RAM</translation>
     </message>
     <message>
+        <source>{id} consists of {summaries} models; give a single one to locate.</source>
+        <translation>{id} besteht aus {summaries} Modellen; geben Sie zum Finden ein einzelnes an.</translation>
+    </message>
+    <message>
         <source>{id}: 'locate_with' must name another model, which has one part.</source>
         <translation>{id}: 'locate_with' muss ein anderes Modell nennen, das aus einem Teil besteht.</translation>
     </message>
     <message>
         <source>{id}: {id2} has no structure {odd} to locate.</source>
         <translation>{id}: {id2} hat keine Struktur {odd}, deren Lage gesucht werden könnte.</translation>
+    </message>
+    <message>
+        <source>{kept} results of this token are kept already. Fetch and remove some first.</source>
+        <translation>{kept} Ergebnisse dieses Tokens werden schon aufbewahrt. Holen und entfernen Sie erst einige.</translation>
     </message>
     <message>
         <source>{keyword} must be {count} number(s), not {texts}. Export it again.</source>
@@ -3059,6 +3615,10 @@
         <translation>{localizers} weggelassen: Laut Header ein Localizer.</translation>
     </message>
     <message>
+        <source>{model} is not the id of a model.</source>
+        <translation>{model} ist nicht die Kennung eines Modells.</translation>
+    </message>
+    <message>
         <source>{named} regions are named, but {order} are predicted.</source>
         <translation>{named} Regionen sind benannt, aber {order} werden vorhergesagt.</translation>
     </message>
@@ -3067,12 +3627,20 @@
         <translation>{names} und {slices} weitere</translation>
     </message>
     <message>
+        <source>{name} (label {value}) does not have exactly one {opposite} counterpart.</source>
+        <translation>{name} (Label {value}) hat nicht genau ein Gegenstück {opposite}.</translation>
+    </message>
+    <message>
         <source>{name} and {name2} are at the same place: there are several volumes.{hint} Move the slices of one volume to a separate folder.</source>
         <translation>{name} und {name2} liegen am selben Ort: Es sind mehrere Volumen.{hint} Verschieben Sie die Schichten eines Volumens in einen eigenen Ordner.</translation>
     </message>
     <message>
         <source>{name} cannot be read ({strerror}).</source>
         <translation>{name} kann nicht gelesen werden ({strerror}).</translation>
+    </message>
+    <message>
+        <source>{name} cannot be the name of a server. Use up to 64 letters, digits, spaces and . ( ) + - _.</source>
+        <translation>{name} kann nicht der Name eines Servers sein. Nehmen Sie bis zu 64 Buchstaben, Ziffern, Leerzeichen und . ( ) + - _.</translation>
     </message>
     <message>
         <source>{name} cannot tell where to look. {error} With locate_classes (--locate-classes) name the classes of {name2} that enclose what you look for.</source>
@@ -3095,8 +3663,16 @@
         <translation>{name} hat nichts von {missing} gefunden, daher ist das Ergebnis leer.</translation>
     </message>
     <message>
+        <source>{name} has no parts.</source>
+        <translation>{name} hat keine Teile.</translation>
+    </message>
+    <message>
         <source>{name} has no segment for {name2} (label value {value}). Give the DICOM segmentation of the same result.</source>
         <translation>{name} hat kein Segment für {name2} (Labelwert {value}). Geben Sie die DICOM-Segmentierung desselben Ergebnisses an.</translation>
+    </message>
+    <message>
+        <source>{name} has no valid {key}.</source>
+        <translation>{name} hat kein gültiges {key}.</translation>
     </message>
     <message>
         <source>{name} has no voxel above zero, so there is nothing to segment. Is it an image of the kind that the model was trained on?</source>
@@ -3109,6 +3685,10 @@
     <message>
         <source>{name} has not found {missing}; the box is that of the others.</source>
         <translation>{name} hat {missing} nicht gefunden; der Quader ist der der übrigen.</translation>
+    </message>
+    <message>
+        <source>{name} has parts with different channels.</source>
+        <translation>{name} hat Teile mit verschiedenen Kanälen.</translation>
     </message>
     <message>
         <source>{name} has shape {found}, plans.json requires {shape}</source>
@@ -3235,6 +3815,10 @@
         <translation>{name} muss eine Liste von {what} sein.</translation>
     </message>
     <message>
+        <source>{name} must be an address.</source>
+        <translation>{name} muss eine Adresse sein.</translation>
+    </message>
+    <message>
         <source>{name} must be the path of a file or folder.</source>
         <translation>{name} muss der Pfad einer Datei oder eines Ordners sein.</translation>
     </message>
@@ -3303,6 +3887,10 @@
         <translation>{odd} von {slices} Schichten ({odd2}) haben etwas anderes als die übrigen bei: {what}, nämlich {odd3} statt {usual}. Verschieben Sie sie in einen eigenen Ordner.</translation>
     </message>
     <message>
+        <source>{offset} bytes of this image are here, so the next part begins there, not at {offset2}.</source>
+        <translation>Von diesem Bild sind {offset} Bytes da, also beginnt der nächste Teil dort, nicht bei {offset2}.</translation>
+    </message>
+    <message>
         <source>{output} is not on the grid of {files}, which may have been replaced since.</source>
         <translation>{output} ist nicht auf dem Gitter von {files}; das Bild kann inzwischen ersetzt worden sein.</translation>
     </message>
@@ -3333,6 +3921,14 @@
     <message>
         <source>{place} is not complete: {missing} is missing. Delete that folder and download it again.</source>
         <translation>{place} ist nicht vollständig: {missing} fehlt. Löschen Sie diesen Ordner und laden Sie noch einmal herunter.</translation>
+    </message>
+    <message>
+        <source>{place} job is before this one.</source>
+        <translation>{place} Auftrag ist vor diesem.</translation>
+    </message>
+    <message>
+        <source>{place} jobs are before this one.</source>
+        <translation>{place} Aufträge sind vor diesem.</translation>
     </message>
     <message>
         <source>{purpose} by another process (id {holder}). Wait until it has ended.</source>
@@ -3369,6 +3965,10 @@
     <message>
         <source>{sentence} It has data for training; trained models are in the folder nnUNet_results.</source>
         <translation>{sentence} Dort liegen Trainingsdaten; trainierte Modelle sind im Ordner nnUNet_results.</translation>
+    </message>
+    <message>
+        <source>{sizes} million voxels; at most {most_voxels} are allowed here</source>
+        <translation>{sizes} Millionen Voxel; hier sind höchstens {most_voxels} erlaubt</translation>
     </message>
     <message>
         <source>{size} GiB of GPU memory</source>
@@ -3437,6 +4037,10 @@
     <message>
         <source>{text}; islands removed: {islands}.</source>
         <translation>{text}; entfernte Inseln: {islands}.</translation>
+    </message>
+    <message>
+        <source>{uploads} images of this token are here already. Remove some, or wait until jobs have ended.</source>
+        <translation>{uploads} Bilder dieses Tokens sind schon hier. Entfernen Sie einige, oder warten Sie, bis Aufträge enden.</translation>
     </message>
     <message>
         <source>{value} already exists. Allow overwriting (--overwrite), or choose another name.</source>
@@ -3695,6 +4299,10 @@
         <translation>{where}: {value} wurde nicht gefunden ({present}).</translation>
     </message>
     <message>
+        <source>{why}, so the token is in {folder}, which only you can read.</source>
+        <translation>{why}; deshalb steht das Token in {folder}, was nur Sie lesen können.</translation>
+    </message>
+    <message>
         <source>{without} of {slices} slices have no {what}, so the place of the voxels is unknown: {without2}. Export the original series.</source>
         <translation>Bei {without} von {slices} Schichten fehlt {what}, daher ist der Ort der Voxel unbekannt: {without2}. Exportieren Sie die ursprüngliche Serie.</translation>
     </message>
@@ -3728,6 +4336,10 @@
     <message>
         <source>{name} looks only where the model {model} finds structures, which is not on this computer. Select that one and press "Download...", or let this one see the whole image ("Locate with" under "Advanced").</source>
         <translation>{name} sieht nur dort nach, wo das Modell {model} Strukturen findet, und jenes ist nicht auf diesem Rechner. Wählen Sie es aus und drücken Sie „Laden...“, oder lassen Sie dieses das ganze Bild sehen („Finden mit“ unter „Erweitert“).</translation>
+    </message>
+    <message>
+        <source>{server} does not offer the model {model}, which is to locate classes. Select another ("Advanced").</source>
+        <translation>{server} bietet das Modell {model} nicht an, das Klassen finden soll. Wählen Sie ein anderes („Erweitert“).</translation>
     </message>
 </context>
 <context>
@@ -3797,6 +4409,10 @@
         <translation>Modellordner zeigen</translation>
     </message>
     <message>
+        <source>The device is a server, which has its own models. To add one here, select another device first.</source>
+        <translation>Das Gerät ist ein Server, der eigene Modelle hat. Um hier eines hinzuzufügen, wählen Sie zuerst ein anderes Gerät.</translation>
+    </message>
+    <message>
         <source>This model cannot be added</source>
         <translation>Dieses Modell kann nicht hinzugefügt werden</translation>
     </message>
@@ -3811,6 +4427,10 @@
     <message>
         <source>Web address (URL) of a zip file:</source>
         <translation>Webadresse (URL) einer Zip-Datei:</translation>
+    </message>
+    <message>
+        <source>as the server does</source>
+        <translation>wie der Server</translation>
     </message>
     <message>
         <source>licence {licence}</source>
@@ -4126,6 +4746,10 @@
         <translation>Fertig: {count} Strukturen gefunden.</translation>
     </message>
     <message>
+        <source>Fetching the result</source>
+        <translation>Das Ergebnis wird geholt</translation>
+    </message>
+    <message>
         <source>Loading the model</source>
         <translation>Modell wird geladen</translation>
     </message>
@@ -4150,6 +4774,10 @@
         <translation>Segmentierung läuft</translation>
     </message>
     <message>
+        <source>Sending the image</source>
+        <translation>Das Bild wird gesendet</translation>
+    </message>
+    <message>
         <source>Starting</source>
         <translation>Start läuft</translation>
     </message>
@@ -4166,6 +4794,18 @@
         <translation>Der Lauf wird den Inhalt von {names} ersetzen. Fortfahren?</translation>
     </message>
     <message>
+        <source>Waiting for the server</source>
+        <translation>Warten auf den Server</translation>
+    </message>
+    <message>
+        <source>Waiting: one job is before this one</source>
+        <translation>Warten: ein Auftrag ist vor diesem</translation>
+    </message>
+    <message>
+        <source>Waiting: {count} jobs are before this one</source>
+        <translation>Warten: {count} Aufträge sind vor diesem</translation>
+    </message>
+    <message>
         <source>Writing the result</source>
         <translation>Ergebnis wird geschrieben</translation>
     </message>
@@ -4180,6 +4820,218 @@
     <message>
         <source>{volume}: {reason}</source>
         <translation>{volume}: {reason}</translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.server_consent</name>
+    <message>
+        <source>Send the image?</source>
+        <translation>Bild senden?</translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.server_dialog</name>
+    <message>
+        <source>&amp;Address:</source>
+        <translation>&amp;Adresse:</translation>
+    </message>
+    <message>
+        <source>&amp;Name:</source>
+        <translation>&amp;Name:</translation>
+    </message>
+    <message>
+        <source>&amp;Token:</source>
+        <translation>&amp;Token:</translation>
+    </message>
+    <message>
+        <source>Add</source>
+        <translation>Hinzufügen</translation>
+    </message>
+    <message>
+        <source>Asking {server}...</source>
+        <translation>{server} wird gefragt...</translation>
+    </message>
+    <message>
+        <source>Certi&amp;ficate:</source>
+        <translation>Zerti&amp;fikat:</translation>
+    </message>
+    <message>
+        <source>Certificate file</source>
+        <translation>Zertifikatsdatei</translation>
+    </message>
+    <message>
+        <source>Choose the certificate file</source>
+        <translation>Zertifikatsdatei wählen</translation>
+    </message>
+    <message>
+        <source>Close</source>
+        <translation>Schließen</translation>
+    </message>
+    <message>
+        <source>Remove</source>
+        <translation>Entfernen</translation>
+    </message>
+    <message>
+        <source>Remove server</source>
+        <translation>Server entfernen</translation>
+    </message>
+    <message>
+        <source>Remove {name} from the list, and its token?</source>
+        <translation>{name} und das zugehörige Token aus der Liste entfernen?</translation>
+    </message>
+    <message>
+        <source>Select a server of the list.</source>
+        <translation>Wählen Sie einen Server der Liste.</translation>
+    </message>
+    <message>
+        <source>Servers</source>
+        <translation>Server</translation>
+    </message>
+    <message>
+        <source>Servers of ClassScaleSeg segment for computers without a GPU. Images are sent there.</source>
+        <translation>Server von ClassScaleSeg segmentieren für Computer ohne GPU. Bilder werden dorthin gesendet.</translation>
+    </message>
+    <message>
+        <source>Test</source>
+        <translation>Prüfen</translation>
+    </message>
+    <message>
+        <source>This server cannot be added</source>
+        <translation>Dieser Server kann nicht hinzugefügt werden</translation>
+    </message>
+    <message>
+        <source>as before</source>
+        <translation>wie bisher</translation>
+    </message>
+    <message>
+        <source>if the server asks for one</source>
+        <translation>wenn der Server eines verlangt</translation>
+    </message>
+    <message>
+        <source>if this computer does not trust it</source>
+        <translation>wenn dieser Computer ihm nicht vertraut</translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.server_texts</name>
+    <message>
+        <source>("Servers...")</source>
+        <translation>(„Server...“)</translation>
+    </message>
+    <message>
+        <source>Asking {server} for its models...</source>
+        <translation>{server} wird nach seinen Modellen gefragt...</translation>
+    </message>
+    <message>
+        <source>Devices</source>
+        <translation>Geräte</translation>
+    </message>
+    <message>
+        <source>Enter it in the list of servers ("Servers...").</source>
+        <translation>Geben Sie es in der Liste der Server ein („Server...“).</translation>
+    </message>
+    <message>
+        <source>It has nothing else to do.</source>
+        <translation>Er hat nichts anderes zu tun.</translation>
+    </message>
+    <message>
+        <source>Jobs</source>
+        <translation>Aufträge</translation>
+    </message>
+    <message>
+        <source>Models</source>
+        <translation>Modelle</translation>
+    </message>
+    <message>
+        <source>Names, dates and what else a patient's record says are not sent, but an image may show a face.</source>
+        <translation>Namen, Daten und was sonst in der Akte steht, werden nicht gesendet; ein Bild kann aber ein Gesicht zeigen.</translation>
+    </message>
+    <message>
+        <source>No job waits there, and {count} are running.</source>
+        <translation>Dort wartet kein Auftrag, und {count} laufen.</translation>
+    </message>
+    <message>
+        <source>No model is selected. Select one that {server} offers.</source>
+        <translation>Es ist kein Modell gewählt. Wählen Sie eines, das {server} anbietet.</translation>
+    </message>
+    <message>
+        <source>One job waits there.</source>
+        <translation>Dort wartet ein Auftrag.</translation>
+    </message>
+    <message>
+        <source>Send images to this address, now and in future?</source>
+        <translation>Bilder an diese Adresse senden, jetzt und in Zukunft?</translation>
+    </message>
+    <message>
+        <source>The address is one of this computer. What answers there may be a tunnel to another computer.</source>
+        <translation>Die Adresse ist eine dieses Computers. Was dort antwortet, kann ein Tunnel zu einem anderen Computer sein.</translation>
+    </message>
+    <message>
+        <source>The connection is NOT encrypted: others in the network could read the image and the token.</source>
+        <translation>Die Verbindung ist NICHT verschlüsselt: Andere im Netz könnten das Bild und das Token lesen.</translation>
+    </message>
+    <message>
+        <source>The connection is encrypted.</source>
+        <translation>Die Verbindung ist verschlüsselt.</translation>
+    </message>
+    <message>
+        <source>The server answers.</source>
+        <translation>Der Server antwortet.</translation>
+    </message>
+    <message>
+        <source>To segment it on {server}, the image leaves this program and is sent to:</source>
+        <translation>Um auf {server} segmentiert zu werden, verlässt das Bild dieses Programm und wird gesendet an:</translation>
+    </message>
+    <message>
+        <source>Version</source>
+        <translation>Version</translation>
+    </message>
+    <message>
+        <source>none</source>
+        <translation>keiner</translation>
+    </message>
+    <message>
+        <source>not stated</source>
+        <translation>nicht angegeben</translation>
+    </message>
+    <message>
+        <source>{count} jobs wait there.</source>
+        <translation>Dort warten {count} Aufträge.</translation>
+    </message>
+    <message>
+        <source>{fault} Press "Try again", or select another device.</source>
+        <translation>{fault} Drücken Sie „Noch einmal versuchen“, oder wählen Sie ein anderes Gerät.</translation>
+    </message>
+    <message>
+        <source>{running} running, {waiting} waiting</source>
+        <translation>{running} laufen, {waiting} warten</translation>
+    </message>
+    <message>
+        <source>{server} computes this run, on {devices}.</source>
+        <translation>{server} rechnet diesen Lauf auf {devices}.</translation>
+    </message>
+    <message>
+        <source>{server} computes this run.</source>
+        <translation>{server} rechnet diesen Lauf.</translation>
+    </message>
+    <message>
+        <source>{server} does not offer the model {model}. Select one that it offers, or another device.</source>
+        <translation>{server} bietet das Modell {model} nicht an. Wählen Sie eines, das er anbietet, oder ein anderes Gerät.</translation>
+    </message>
+    <message>
+        <source>{server} offers no model. Select another device.</source>
+        <translation>{server} bietet kein Modell an. Wählen Sie ein anderes Gerät.</translation>
+    </message>
+    <message>
+        <source>{title}: {value}</source>
+        <translation>{title}: {value}</translation>
+    </message>
+</context>
+<context>
+    <name>ClassScaleSegPanel.server_watch</name>
+    <message>
+        <source>The device is the server {name}, which is not in your list. Add it, or select another device.</source>
+        <translation>Das Gerät ist der Server {name}, der nicht in Ihrer Liste ist. Fügen Sie ihn hinzu, oder wählen Sie ein anderes Gerät.</translation>
     </message>
 </context>
 </TS>
