@@ -50,7 +50,7 @@ REPORTS = ("", "", "*report", "*report", "*folder", "*a", "not whole", " ")  # w
 FOLDS = ("", "0", "0,1", "x", "all")
 SEARCHES = ("", "cell 7", "rib", "(.*[", "nothing at all")
 FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
-BEGINNINGS = ("empty", "volume", "result", "outputs", "frames", "running", "left", "compared")
+BEGINNINGS = ("empty", "volume", "result", "outputs", "frames", "running", "left", "compared", "reported")
 EDITS = ("rename", "remove", "colour", "erase", "add", "own image", "all 3D", "no 3D", "surface as source", "new value")
 ACTIONS: dict[str, dict[str, st.SearchStrategy]] = {}  # by name: the strategies of their arguments
 number = st.integers(0, 11)
@@ -249,7 +249,10 @@ class PanelUser(PanelChecks):
             self.scene.Clear()
 
     def begin(self, state: str) -> None:
-        """Begin in one of the ``BEGINNINGS``; "left": with another module open, "compared": two results."""
+        """Begin in one of the ``BEGINNINGS``.
+
+        :param state: "left": with another module open, "compared": two results, "reported": with a report.
+        """
         if state != "empty":
             self.add_volume("frames" if state == "frames" else "normal", "CT")
         if state == "frames":
@@ -257,7 +260,9 @@ class PanelUser(PanelChecks):
         if state == "outputs":
             for name in ("region", "segmentation", "confidence", "statistics"):
                 self.create(name)
-        if state in ("result", "outputs", "frames", "compared"):
+        if state == "reported":
+            self.choose_report("*report", "type")
+        if state in ("result", "outputs", "frames", "compared", "reported"):
             self.segment("finish", True)
         if state == "compared":
             self.panel.state.parameters.segmentation = None
@@ -266,6 +271,8 @@ class PanelUser(PanelChecks):
             selector.setCurrentNode(selector._nodes()[0])
             self.press("compareButton")
             self.demand(bool(self.panel.comparing.rows), "nothing was compared")
+        if state == "reported":
+            self.demand(self.panel.state.page is not None, "there is no report")
         if state == "running":
             self.apply("slow", True)
         if state == "left":
