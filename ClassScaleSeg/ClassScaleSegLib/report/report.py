@@ -80,18 +80,18 @@ class Report:
         >>> Report("new").name_for("CT", "a checksum")
         'CT'
         """
-        free = None
-        for number in range(1, len(case_files(self.folder)) + 2):
+        # Some file systems take "CT" and "ct" for one name, and the folder may move from one to another.
+        taken, free = {file.name.casefold() for file in case_files(self.folder)}, ""
+        for number in range(1, len(taken) + 2):
             one = name if number == 1 else f"{name} ({number})"
             path = case_path(self.folder, one)
-            if not path.exists():
+            if path.name.casefold() not in taken:
                 free = free or one
                 continue
             with suppress(OutputError):
                 if read_case(path).origin == origin:
                     return one
-        assert free is not None  # there were more names than files
-        return free
+        return free  # there were more names than files
 
     def check(self, name: str | None = None, outputs: Sequence[str | Path] = (), origin: str | None = None) -> None:
         """Check before a long computation that the report can be written, and get a case of this name.
