@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from ClassScaleSegLib import ClassScaleError, OutputError, Segmentation
 from ClassScaleSegLib.process.job import Job, ReportedAs, read_job
@@ -88,6 +89,7 @@ def test_a_case_of_the_command_is_not_replaced_nor_one_that_cannot_be_read(tmp_p
     assert report.name_for("T1", "a") == "T1 (4)"
     report.add("T1 (4)", result, origin="a", image_names=["a/b"])
     assert report.name_for("T1", "a") == "T1 (4)" and report.name_for("T1", "b") == "T1 (5)"
+    assert report.name_for("t1 (4)", "a") == "t1 (4) (2)"  # one name on some file systems
     (tmp_path / "cases" / "T1.json").unlink()
     assert report.name_for("T1", "a") == "T1 (4)" and report.name_for("T1", "b") == "T1"
     with pytest.raises(OutputError, match="is of another result of that name"):
@@ -152,6 +154,26 @@ def test_a_run_that_is_cancelled_leaves_no_report(scene, logic, tmp_path):
         pass
     run.cancel()
     assert run.state == "cancelled" and not (tmp_path / "r").exists()
+
+
+def test_a_run_that_is_cancelled_while_it_draws_leaves_no_file(scene, logic, tmp_path, monkeypatch):
+    """Of the child process, and of the one that renders by VTK."""
+    pytest.importorskip("vtkmodules")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    run = logic.start(logic.request(small("T1"), "toy-120", report=tmp_path / "r", **FAST))
+    while not drawing(run._process.pid):
+        assert not run.poll() or run.state == "running"
+    run.cancel()
+    # Python looks once in the folder whether it can be written
+    left = [path.name for path in (tmp_path / "temporary").iterdir() if path.name.startswith("classscaleseg")]
+    assert run.state == "cancelled" and left == [] and not (tmp_path / "r").exists()
+
+
+def drawing(pid):
+    """Return whether a process has started one that renders."""
+    lines = [process.cmdline() for process in psutil.Process(pid).children(recursive=True)]
+    return any("rendering" in word for line in lines for word in line)
 
 
 JOB = {"images": ["i.nrrd"], "model": ["toy-120"], "output": "o.nrrd"}

@@ -6,12 +6,13 @@ VTK ends the process if a graphics driver is at fault, so it must not run in tha
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ..images.geometry import Turn
 _SIDE = 400  # pixels
 _MOST = 160  # voxels along the longest side of what is rendered
 _SECONDS = 60
+_ROOT = Path(__file__).resolve().parents[2]  # where this package is
 _LIGHT = np.array([-0.35, -0.8, 0.5]) / np.linalg.norm([-0.35, -0.8, 0.5])  # from the viewer's upper left; x, y, z
 _failed: list[str] = []  # why VTK cannot be used; then it is not tried again
 
@@ -105,18 +107,22 @@ def _by_vtk(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) ->
     values = np.unique(labels[labels > 0])
     ranks = np.searchsorted(values, labels).astype(np.uint16) + (labels > 0).astype(np.uint16)
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console window on Windows
+    given = io.BytesIO()  # not a file, which would be left if this process is killed meanwhile
+    np.savez(given, labels=ranks, spacing=np.asarray(spacing), colors=colors[values])
     try:
-        with tempfile.TemporaryDirectory(prefix="classscaleseg-") as folder:
-            given, made = Path(folder, "labels.npz"), Path(folder, "picture.npy")
-            np.savez(given, labels=ranks, spacing=np.asarray(spacing), colors=colors[values])
-            command = [sys.executable or "python", "-m", __name__, str(given), str(made)]
+        done = subprocess.run(
+            [sys.executable or "python", "-m", __name__],
+            input=given.getvalue(),
+            capture_output=True,
+            timeout=_SECONDS,
+            creationflags=hidden,
             # Python looks for modules in the current folder first: not in one with images, and whatever else is there
-            done = subprocess.run(
-                command, capture_output=True, timeout=_SECONDS, creationflags=hidden, cwd=folder, env=_path()
-            )
-            if done.returncode == 0:
-                return np.load(made)
-            _failed.append("cannot draw here")
+            cwd=_ROOT,
+            env=_path(),
+        )
+        if done.returncode == 0:
+            return np.load(io.BytesIO(done.stdout))
+        _failed.append("cannot draw here")
     except subprocess.TimeoutExpired:
         _failed.append(f"took more than {_SECONDS} s")
     except (OSError, ValueError) as error:  # no such program, a full disk
@@ -126,13 +132,13 @@ def _by_vtk(labels: np.ndarray, spacing: Sequence[float], colors: np.ndarray) ->
 
 def _path() -> dict[str, str]:
     """Return an environment in which another process finds this package and VTK, but nothing in the current folder."""
-    root, here = str(Path(__file__).resolve().parents[2]), os.path.realpath(os.curdir)
+    here = os.path.realpath(os.curdir)
     folders = [os.path.abspath(folder) for folder in sys.path if os.path.realpath(folder) != here]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *folders])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *folders])}
 
 
-def draw(given: str, made: str) -> None:
-    """Render what :func:`render` has saved, and save the picture: what the other process does."""
+def draw(given: BinaryIO, made: BinaryIO) -> None:
+    """Render what :func:`render` has sent, and send the picture: what the other process does."""
     import vtkmodules.vtkRenderingOpenGL2  # noqa: F401  registers the renderer
     from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
     from vtkmodules.vtkCommonCore import vtkLookupTable, vtkObject
@@ -147,7 +153,7 @@ def draw(given: str, made: str) -> None:
     )
 
     vtkObject.GlobalWarningDisplayOff()
-    with np.load(given) as saved:
+    with np.load(io.BytesIO(given.read())) as saved:
         labels, spacing, colors = np.pad(saved["labels"], 1), saved["spacing"], saved["colors"]
     image = vtkImageData()
     image.SetDimensions(*labels.shape[::-1])
@@ -204,8 +210,12 @@ def draw(given: str, made: str) -> None:
     grab.ReadFrontBufferOff()
     grab.Update()
     pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars()).reshape(_SIDE, _SIDE, -1)
-    np.save(made, pixels[::-1, :, :3])
+    written = io.BytesIO()
+    np.save(written, pixels[::-1, :, :3])  # which cannot write into a pipe
+    made.write(written.getvalue())
 
 
 if __name__ == "__main__":
-    draw(*sys.argv[1:])
+    with os.fdopen(os.dup(1), "wb") as picture:
+        os.dup2(2, 1)  # what a graphics driver prints is no part of the picture
+        draw(sys.stdin.buffer, picture)
