@@ -533,7 +533,8 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
             ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``, ``configuration``,
             ``interpolation``, ``overlap``, ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm),
             ``remove_islands`` (mm^3), ``clean_classes``, ``locate_with``, ``locate_classes`` and ``locate_margin``
-            (mm), which ``ClassScaleSegLib.Options`` explains.
+            (mm), which ``ClassScaleSegLib.Options`` explains. The device ``server:ADDRESS`` is a server, whose models
+            are meant then.
         :raises ClassScaleSegLib.ClassScaleError: if the volume, the model or an argument is not suitable, Python
             packages are missing, or the run fails. The message says what to do. The scene is not changed.
         """

@@ -34,8 +34,12 @@ class DeviceList:
         self._list("cpu", _("CPU"))
         self._box.connect("currentIndexChanged(int)", lambda index: on_chosen(self._box.itemData(index)))
         ui.retryButton.visible = False
-        ui.retryButton.connect("clicked(bool)", lambda: on_again())
+        ui.retryButton.connect("clicked(bool)", lambda: self._again(on_again))
         self.focus = FirstFocus(self._box, self.find)
+
+    def _again(self, on_again: Callable[[], None]) -> None:
+        self._box.setFocus()  # the button goes
+        on_again()
 
     def find(self) -> None:
         """List the devices of this computer, which takes a moment."""

@@ -35,6 +35,7 @@ class ServerDialog:
         self._servers, self._on_changed = servers, on_changed
         self._listed: tuple[KnownServer, ...] = ()
         self._asking: Asking | None = None
+        self._told = ""  # why the list cannot be read, which is told once
         self.dialog: qt.QDialog | None = None
         self._timer = qt.QTimer()
         self._timer.setInterval(ASKING_MILLISECONDS)
@@ -43,11 +44,14 @@ class ServerDialog:
 
     def read(self) -> None:
         """Read the list of servers again, which the command may have changed."""
+        fault = ""
         try:
             self._listed = self._servers.all
         except ClassScaleError as error:
-            self._listed = ()
-            tell_error(str(error), _("Servers"))
+            self._listed, fault = (), str(error)
+        if fault and fault != self._told:
+            tell_error(fault, _("Servers"))
+        self._told = fault
         self._on_changed(self._listed)
 
     def open(self) -> None:

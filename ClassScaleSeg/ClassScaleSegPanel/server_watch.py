@@ -24,7 +24,7 @@ ASKING_MILLISECONDS = 100  # between two looks at the thread
 QUEUE_MILLISECONDS = 15_000  # after which a server is asked again how many jobs wait
 _PATIENCE = 20.0  # seconds for which a server that has answered once may stay away
 # In Slicer a thread runs only while Python code of the main thread lets it: its event loop keeps the interpreter.
-_SECONDS_FOR_THREAD = 0.01
+_SECONDS_FOR_THREAD = 0.02
 
 
 class ServerWatch:
@@ -100,8 +100,6 @@ class ServerWatch:
         if found is None:
             return
         self._asking = None
-        if view.models == found.models:
-            found = replace(found, models=view.models)  # the same object, so that nothing is listed anew
         self._state.server = replace(found, device=view.device)
         self.timer.stop()
         if not found.fault:  # it might take more for guessing of tokens
@@ -109,17 +107,20 @@ class ServerWatch:
         self._on_changed()
 
     def _ask(self, server: KnownServer) -> None:
-        self._asking = Asking(self._servers, server)
+        self._asking = Asking(self._servers, server, self._state.server)
         self.timer.start(ASKING_MILLISECONDS)
 
 
 class Asking:
-    """A question to a server, which a thread waits for."""
+    """A question to a server, which a thread waits for.
 
-    def __init__(self, servers: Servers, server: KnownServer) -> None:
+    :param before: the last answer; unless the server was started again since, its models are still the same.
+    """
+
+    def __init__(self, servers: Servers, server: KnownServer, before: ServerView | None = None) -> None:
         self._answers: queue.SimpleQueue[ServerView] = queue.SimpleQueue()
         self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(servers, server), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(servers, server, before), daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
@@ -135,11 +136,13 @@ class Asking:
         except queue.Empty:
             return None
 
-    def _run(self, servers: Servers, server: KnownServer) -> None:
-        self._answers.put(ask_server(servers, server, self._cancelled))
+    def _run(self, servers: Servers, server: KnownServer, before: ServerView | None) -> None:
+        self._answers.put(ask_server(servers, server, self._cancelled, before))
 
 
-def ask_server(servers: Servers, server: KnownServer, cancel: CancelToken) -> ServerView:
+def ask_server(
+    servers: Servers, server: KnownServer, cancel: CancelToken, before: ServerView | None = None
+) -> ServerView:
     """Return what a server says of itself; this waits for its answer."""
     from ClassScaleSegLib.errors import Cancelled, ClassScaleError
     from ClassScaleSegLib.remote.chosen_server import ChosenServer
@@ -148,7 +151,9 @@ def ask_server(servers: Servers, server: KnownServer, cancel: CancelToken) -> Se
     try:
         with servers.segmenter(server, _PATIENCE) as segmenter:
             health = segmenter.health(cancel)
-            models = {model.id: model for model in segmenter.models(cancel)}
+            models = before.models if before is not None else None
+            if models is None or before is None or before.health is None or before.health.instance != health.instance:
+                models = {model.id: model for model in segmenter.models(cancel)}
             chosen = ChosenServer(server.address, segmenter.connection.token, server.ca, models)
         return replace(view, health=health, models=models, chosen=chosen)
     except Cancelled:

@@ -91,7 +91,7 @@ class Children:
 class Asked:
     """Stands in for the question to a server, which answers at the second look; one whose name is "Off" does not."""
 
-    def __init__(self, servers: Servers, server: KnownServer) -> None:
+    def __init__(self, servers: Servers, server: KnownServer, before: ServerView | None = None) -> None:
         self._server, self._looks = server, 0
 
     def cancel(self) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from ClassScaleSegLib.remote.segmenter import RemoteSegmenter
 from ClassScaleSegLib.remote.servers import Servers
 from ClassScaleSegLib.server.tokens import Tokens
 from live_server import live_server
@@ -337,3 +339,37 @@ def test_the_place_in_the_queue_of_the_server_is_shown(before, text):
     progress = RunProgress()
     progress.update(Event("progress", "queue", done=5 - before, total=5))
     assert progress.text.startswith("Waiting") and text in progress.text
+
+
+def test_the_queue_is_asked_for_again_but_the_models_only_after_a_restart(lab, server, monkeypatch):
+    api, _token = server
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    choose_lab(lab)
+    models, told = lab.state.server.models, []
+    real = RemoteSegmenter.models
+    monkeypatch.setattr(RemoteSegmenter, "models", lambda self, cancel=None: told.append(1) or real(self, cancel))
+    assert lab.servers.timer.interval == server_watch.QUEUE_MILLISECONDS
+
+    def ask():
+        before = lab.state.server
+        lab.servers.poll()
+        wait_until(lambda: lab.state.server is not before, 30)
+
+    ask()
+    assert lab.state.server.models is models and not told
+    lab.state.server = replace(lab.state.server, health=replace(lab.state.server.health, instance="another"))
+    ask()
+    assert told == [1] and lab.state.server.models.keys() == models.keys() and lab.ui.applyButton.enabled
+    application.leave(lab)
+    lab.servers.poll()
+    assert not lab.servers.timer.active, "nothing is asked while another module is open"
+    application.enter(lab)
+    assert lab.servers.timer.active
+
+
+def test_a_damaged_list_of_servers_is_told_once(panel, answers, tmp_path):
+    (tmp_path / "servers.json").write_text("{")
+    for _again in range(2):
+        application.leave(panel)
+        application.enter(panel)
+    assert len(answers) == 1 and "servers.json cannot be read as a list of servers" in answers[0]
