@@ -223,11 +223,12 @@ def test_another_image_than_announced_is_refused(api):
     refused(api.part(name, 0, IMAGE), 404, "upload_unknown")
 
 
-def test_only_one_request_writes_an_image(api):
+def test_only_one_request_writes_an_image(api, monkeypatch):
+    monkeypatch.setattr(routes, "_BLOCK", 1)
     name = api.announce(IMAGE).json()["id"]
     with begin(api, f"PATCH /v1/uploads/{name}", f"Content-Length: {len(IMAGE)}", "Upload-Offset: 0") as opened:
         opened.sendall(IMAGE[:50])
-        assert wait_until(lambda: api.part(name, 0, b"").json().get("error", {}).get("code") == "upload_busy")
+        assert wait_until(lambda: api("get", f"uploads/{name}").json()["offset"] == 50)
         refused(api.part(name, 50, IMAGE), 409, "upload_busy", "Another request")
         opened.sendall(IMAGE[50:])
         assert b"200 OK" in opened.recv(1000)
@@ -483,6 +484,48 @@ def fill_disk(monkeypatch, full) -> None:
     monkeypatch.setattr(Path, "write_text", write_text)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_a_child_that_crashes_takes_nothing_with_it(api, child):
+    child.does("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    name = start(api)
+    facts = api.wait(name)
+    assert facts["state"] == "failed" and "crashed" in facts["error"] and facts["result"] is None
+    child.does("")
+    remove(api, name, finished(api))
+
+
+def test_the_log_names_tokens_models_and_times_alone(tmp_path, child, caplog):
+    folder = tmp_path / "server"
+    secret = Tokens(folder).make("anna")
+    with caplog.at_level(logging.INFO), a_server(folder, secret, require_token=True) as api:
+        image = nrrd(content="Mustermann, Erika")
+        child.does("say(event='progress', stage='segment', message='Mustermann, Erika'); raise SystemExit(1)")
+        name = start(api, api.upload(image), key="Mustermann-Erika-1")
+        api.wait(name)
+        refused(api.part("0" * 32, 0, image), 404, "upload_unknown")
+        remove(api, name)
+    assert "of anna begins on cpu: toy-120" in caplog.text
+    assert "Mustermann" not in caplog.text and secret not in caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
+def test_only_the_user_of_the_server_reads_its_folder(tmp_path, child):
+    with a_server(tmp_path / "server") as api:
+        name, upload = finished(api), api.upload(IMAGE)
+        assert [path.stat().st_mode & 0o077 for path in (api.folder, *api.folder.glob("*/"))] == [0] * 4
+        remove(api, name, start(api, upload))
+
+
+def test_what_a_job_says_is_shortened(api, child):
+    said = "say(event='progress', stage='segment', message='x' * 10**6); say(event='error', message='y' * 10**6)"
+    child.does(f"{said}; raise SystemExit(5)")
+    name = start(api)
+    facts = api.wait(name)
+    assert facts["state"] == "failed" and len(facts["error"]) == len(facts["message"]) == 2000
+    assert len(api("get", f"jobs/{name}/log").text) <= 64 << 10
+    remove(api, name)
+
+
 def test_a_disk_that_is_full_before_an_image(api, monkeypatch):
     usage = shutil.disk_usage(api.folder)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -591,6 +634,22 @@ def test_a_model_that_vanishes_is_told_without_its_path(tmp_path):
         assert facts["state"] == "failed" and "mine" in facts["error"]
         assert str(tmp_path) not in facts["error"] + api("get", f"jobs/{name}/log").text
         remove(api, name)
+        assert left(api) == []
+
+
+def test_what_a_child_refuses_is_told_without_paths(tmp_path):
+    huge = nrrd(**{"space": "LPS", "space directions": "(1e3,0,0) (0,1e3,0) (0,0,1e3)"}).replace(bytes(64), b"\1" * 64)
+    with live_server(tmp_path / "server", toy_offers()) as api:
+        for options, words in (
+            ({}, "million voxels at the spacing of the model; at most 1024 are allowed"),  # it would fill the memory
+            ({"folds": ["../../etc"]}, "toy-120 has the folds 0; ../../etc was requested."),
+            ({"configuration": "../../etc"}, "toy-120 has the configuration 3d_fullres, not ../../etc."),
+        ):
+            name = start(api, api.upload(huge), options=options)
+            facts = api.wait(name)
+            assert facts["state"] == "failed" and words in facts["error"], facts
+            assert str(TOY) not in facts["error"] + api("get", f"jobs/{name}/log").text
+            remove(api, name)
         assert left(api) == []
 
 

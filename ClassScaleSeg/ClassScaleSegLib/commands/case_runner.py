@@ -90,7 +90,7 @@ class CaseRunner:
         warned: set[str] = set()
 
         def accept(geometry: Geometry) -> None:
-            _refuse_size(case, geometry, self._job.most_voxels)
+            _refuse_size(case, geometry, self._models, self._job.most_voxels)
             results.accept(geometry)
             for warning in self._models.advice(geometry, modality_of(case.files[0])):
                 if warning not in warned:  # each model of several reads the image
@@ -124,14 +124,19 @@ class CaseRunner:
         return facts
 
 
-def _refuse_size(case: Case, geometry: Geometry, most: int | None) -> None:
-    """Refuse an image with more voxels than the job allows."""
-    count = math.prod(geometry.size)
-    if most is not None and count > most:
-        raise ImageError(
-            f"{case.files[0]} has {count / 2**20:.1f} million voxels; at most {most / 2**20:g} are allowed here. Crop "
-            "it first, or segment it elsewhere."
-        )
+def _refuse_size(case: Case, geometry: Geometry, models: JobModels, most: int | None) -> None:
+    """Refuse an image with more voxels than the job allows, also at the spacing of its models."""
+    if most is None:
+        return
+    for count, where in (
+        (math.prod(geometry.size), ""),
+        (models.grid_voxels(geometry), " at the spacing of the model"),
+    ):
+        if count > most:
+            raise ImageError(
+                f"{case.files[0]} has {count / 2**20:.6g} million voxels{where}; at most {most / 2**20:g} are allowed "
+                "here. Crop it first, or segment it elsewhere."
+            )
 
 
 def _refuse_name(case: Case) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
 from ..inference.devices import choose_device
 from ..inference.locating import open_locating, refuse_other_channels
+from ..inference.memory_estimate import ModelSize, model_grid
 from ..inference.segmenter import segment_with
 from ..inference.several_models import Source, common_channels, segment_parts
 from ..labels.common_classes import common_classes
@@ -141,6 +143,14 @@ class JobModels:
         for coarse in self.locating:
             sentences += advise_on_modality(coarse, modality)
         return tuple(dict.fromkeys(sentences))
+
+    def grid_voxels(self, geometry: Geometry) -> float:
+        """Return how many voxels an image has on the grid of the model that has most; infinity if too many to count."""
+        sizes, shape, spacing = map(ModelSize.of, self.all), geometry.size[::-1], geometry.spacing[::-1]
+        try:
+            return max(math.prod(model_grid(size, shape, spacing)) for size in sizes)
+        except OverflowError:
+            return math.inf
 
 
 def completed_job(job: Job) -> Job:

@@ -280,7 +280,7 @@ class Jobs:
         """Note that a job has failed."""
         self._leave(job)
         with self._changed:
-            job.error, job.code, job.log = error, code, log
+            job.error, job.code, job.log = error[:MESSAGE_CHARACTERS], code, log
             self._end(job, FAILED)
 
     def cancelled(self, job: ServerJob) -> None:

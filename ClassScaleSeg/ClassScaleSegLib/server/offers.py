@@ -26,6 +26,7 @@ class Offer:
     :ivar source: by which the child process finds it: a path, or the id of the catalogue.
     :ivar name: for people.
     :ivar summaries: of its parts.
+    :ivar paths: of its parts, which clients need not know.
     :ivar facts: the JSON of an answer.
     """
 
@@ -33,6 +34,7 @@ class Offer:
     source: str
     name: str
     summaries: tuple[ModelSummary, ...]
+    paths: tuple[Path, ...]
     facts: dict[str, Any]
 
     @property
@@ -85,4 +87,4 @@ def _offer(text: str, catalog: Catalog) -> Offer:
             for path, configuration in zip(chosen.paths, chosen.configurations, strict=True)
         ],
     }
-    return Offer(name, source, chosen.name, chosen.summaries, facts)
+    return Offer(name, source, chosen.name, chosen.summaries, tuple(chosen.paths), facts)

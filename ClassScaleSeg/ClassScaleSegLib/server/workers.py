@@ -164,7 +164,8 @@ class Worker(threading.Thread):
         for what, name in FILES.items():
             text = text.replace(str(folder / name), f"The {what}")
         for offer in self._offers.all.values():
-            text = text.replace(offer.source, offer.id)
+            for source in (offer.source, *map(str, offer.paths)):
+                text = text.replace(source, offer.id)
         return text.replace(str(folder.parents[1]), "(server)").replace(sys.executable, "python")
 
     def _job(self, wish: Wish, paths: tuple[Path, ...], folder: Path) -> Job:
