@@ -102,7 +102,7 @@ class ClassScaleSegParameterNode:
     :ivar device: "auto", "cpu", "cuda:0" and so on; "server:" and the address of a server.
     :ivar memoryLimit: GiB; 0: the free memory.
     :ivar step: distance between neighbouring windows, as a fraction of the window size; 0: as is usual for the model.
-    :ivar mirroring: average the results of mirrored images, if the model was trained with mirroring.
+    :ivar mirroring: average the results of mirrored images, if the model is made for it.
     :ivar folds: numbers separated by spaces or commas; empty: all folds.
     :ivar threads: CPU threads; 0: automatic.
     :ivar smooth: standard deviation, in mm, by which borders are smoothed; 0: they are not.

@@ -13,7 +13,8 @@ contains neither them nor weights trained on them. Twelve subjects are for train
   network of the embedded model head-mr-312, from random weights and from its weights. ``--only`` trains one of them,
   so that each can have a core of its own. A training that was stopped goes on.
 * ``embedded`` compares head-mr-312 as it is, which was trained on synthesised images alone, on all fifteen subjects:
-  ``miccai2012_head.csv`` says which structures both lists share. It writes ``results/miccai2012-head-mr-312.json``.
+  ``miccai2012_head.csv`` says which structures both lists share. It also segments them without mirroring, and
+  estimates how far both lists draw the same borders. It writes ``results/miccai2012-head-mr-312.json``.
 * ``compare`` segments the three test subjects at 1 mm with our engine, which runs both kinds of models, and writes
   ``results/miccai2012.json``.
 
@@ -34,6 +35,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from classscale_training.evaluation.dice import case_dice, foreground_mean, mean_over_cases, pooled_dice
+from ClassScaleSegLib.files import replacing
 from ClassScaleSegLib.images.counts import overlap_counts
 from measure import DATA, HERE, Bar, mebibytes, report, run_job
 from raw_datasets import Case, people, write_dataset
@@ -189,21 +191,17 @@ def label_names(root: Path) -> list[str]:
     return list(content["labels"])
 
 
-def counts(root: Path, model: Any, case: int, groups: list[tuple[list[int], list[int]]] | None = None) -> np.ndarray:
+def counts(root: Path, model: Any, case: int) -> np.ndarray:
     """Segment a subject at 1 mm and return what :func:`.overlap_counts` does, ``(3, C)``.
 
     :param case: number of the subject, from 1.
-    :param groups: what is compared, each as labels of the reference and labels of the model; otherwise each label.
     """
     from ClassScaleSegLib import segment
 
     raw, name = root / "raw" / FOLDER, f"{NAME}_{case:02d}"
     reference = sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTr" / f"{name}.nii.gz"))).astype(np.int64)
     found = segment(raw / "imagesTr" / f"{name}_0000.nii.gz", model, device="cpu").labels.astype(np.int64)
-    if groups is None:
-        return overlap_counts(reference, found, len(label_names(root)))
-    both = [(np.isin(reference, theirs), np.isin(found, own)) for theirs, own in groups]
-    return np.array([[(r & f).sum(), f.sum(), r.sum()] for r, f in both]).T
+    return overlap_counts(reference, found, len(label_names(root)))
 
 
 def figures(found: np.ndarray) -> dict[str, Any]:
@@ -262,38 +260,103 @@ def compare(root: Path) -> int:
 
 
 def embedded(root: Path) -> int:
-    """Compare the embedded model, as it is, with the structures that both lists share, on all fifteen subjects."""
+    """Compare the embedded model, as it is, with the structures that both lists share, on all fifteen subjects.
+
+    Also say how far the two lists draw the same borders, see :func:`usual_borders`.
+    """
     import csv
 
-    from ClassScaleSegLib import open_model
-
-    model, names = open_model(EMBEDDED), label_names(root)
+    names = label_names(root)
     with zipfile.ZipFile(EMBEDDED) as archive:
         own = json.loads(archive.read("dataset.json"))["labels"]
     with open(Path(__file__).with_name("miccai2012_head.csv"), encoding="utf-8") as stream:
         table = list(csv.DictReader(stream))
-    groups = [
-        ([names.index(n) for n in row["miccai2012"].split(" + ")], [own[n] for n in row["head-mr-312"].split(" + ")])
-        for row in table
-    ]
-    kept = root / "embedded-model.json"
-    done = json.loads(kept.read_text()) if kept.exists() else []
-    for case in range(len(done) + 1, CASES + 1):
-        done.append(counts(root, model, case, groups).tolist())
-        kept.write_text(json.dumps(done))
-    found = np.array(done)
-    dice, pooled = mean_over_cases(case_dice(found)), pooled_dice(found)
+    theirs, ours = np.zeros(len(names), np.int64), np.zeros(len(own), np.int64)
+    for group, row in enumerate(table, 1):
+        theirs[[names.index(name) for name in row["miccai2012"].split(" + ")]] = group
+        ours[[own[name] for name in row["head-mr-312"].split(" + ")]] = group
+    found: dict[str, list[np.ndarray]] = {what: [] for what in ("mirrored", "plain", "borders")}
+    heads = [_segmented_head(root, case) for case in range(1, CASES + 1)]
+    usual = usual_borders([(theirs[head["reference"]], head["mirrored"], ours) for head in heads])
+    for head, borders in zip(heads, usual, strict=True):
+        reference, groups = theirs[head["reference"]], len(table) + 1
+        for what in ("mirrored", "plain"):
+            found[what].append(overlap_counts(reference, ours[head[what]], groups)[:, 1:])
+        found["borders"].append(overlap_counts(borders, ours[head["mirrored"]], groups)[:, 1:])
+    dice = {what: mean_over_cases(case_dice(np.array(counted))) for what, counted in found.items()}
+    dice["pooled"] = pooled_dice(np.array(found["mirrored"]))
     kinds = np.array([row["kind"] for row in table])
-    rows = [
-        {"what": f"{(kinds == kind).sum()} {kind}", "Dice": round(float(dice[kinds == kind].mean()), 3),
-         "pooled Dice": round(float(pooled[kinds == kind].mean()), 3)}
-        for kind in ("deep", "cortex")
-    ]  # fmt: skip
-    rows += [
-        {"what": row["structure"], "kind": row["kind"], "Dice": round(float(d), 3), "pooled Dice": round(float(p), 3)}
-        for row, d, p in zip(table, dice, pooled, strict=True)
-    ]
+
+    def figures_of(rows: np.ndarray) -> dict[str, float]:
+        columns = {"Dice": "mirrored", "pooled Dice": "pooled", "Dice without mirroring": "plain"}
+        columns |= {"Dice of both lists of borders": "borders"}
+        return {title: round(float(dice[what][rows].mean()), 3) for title, what in columns.items()}
+
+    rows: list[dict[str, Any]] = []
+    for kind in ("deep", "cortex"):
+        rows.append({"what": f"{(kinds == kind).sum()} {kind}", **figures_of(kinds == kind)})
+    for index, row in enumerate(table):
+        rows.append({"what": row["structure"], "kind": row["kind"], **figures_of(np.arange(len(table)) == index)})
     return report(argparse.Namespace(quick=False, root=root), "miccai2012-head-mr-312", rows, [])
+
+
+def _segmented_head(root: Path, case: int) -> dict[str, np.ndarray]:
+    """Return the reference of a subject, and the labels of the embedded model with and without mirroring."""
+    from ClassScaleSegLib import open_model, segment
+
+    kept = root / "embedded" / f"{case:02d}.npz"
+    if not kept.exists():
+        raw, name = root / "raw" / FOLDER, f"{NAME}_{case:02d}"
+        reference = sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTr" / f"{name}.nii.gz")))
+        model, image = open_model(EMBEDDED), raw / "imagesTr" / f"{name}_0000.nii.gz"
+        labels = {
+            what: segment(image, model, device="cpu", mirroring=mirroring).labels
+            for what, mirroring in (("mirrored", True), ("plain", False))
+        }
+        with replacing(kept, overwrite=True) as temporary, open(temporary, "wb") as stream:
+            np.savez_compressed(stream, reference=reference, **labels)
+    with np.load(kept) as content:
+        return {what: content[what].astype(np.int64) for what in ("reference", "mirrored", "plain")}
+
+
+def usual_borders(heads: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """Return what the reference usually calls each voxel that it or the model labels, judged by the other heads.
+
+    The centres of the model's classes give the affine map from a head to the mean of all. There, a cell of 6 mm gets
+    the group that the references of the other heads have most often in it. Where the model's result differs, the two
+    lists of structures draw a border at another place of the same anatomy. No better model changes this, as long as it
+    keeps to its own list.
+
+    :param heads: groups of the reference ``(Z, Y, X)``, classes of the model, and the group of each class.
+    :returns: groups ``(Z, Y, X)`` of each head.
+    """
+    side, cell, least, seen = 64, 6.0, 200, 20
+    centres = []
+    for _, classes, of_class in heads:
+        counts = np.bincount(classes.ravel(), minlength=len(of_class)).astype(float)
+        counts[0] = 0
+        sums = [np.bincount(classes.ravel(), axis.ravel(), len(of_class)) for axis in np.indices(classes.shape)]
+        centres.append(np.where(counts > least, sums / np.maximum(counts, 1), np.nan).T)
+    known = np.isfinite(centres).all((0, 2))
+    mean = np.mean(centres, 0)[known]
+    places, groups = [], 1 + max(int(of_class.max()) for *_, of_class in heads)
+    for (reference, classes, _), own in zip(heads, centres, strict=True):
+        affine = np.linalg.lstsq(np.c_[own[known], np.ones(known.sum())], mean, rcond=None)[0]
+        inside = (reference > 0) | (classes > 0)
+        there = np.c_[np.argwhere(inside), np.ones(inside.sum())] @ affine
+        x, y, z = np.clip(there / cell + 2, 0, side - 1).astype(np.int64).T
+        places.append((inside, (x * side + y) * side + z))
+    cells = np.unique(np.concatenate([place for _, place in places]))
+    votes = [np.zeros((len(cells), groups), np.int32) for _ in heads]
+    for counted, (reference, *_), (inside, place) in zip(votes, heads, places, strict=True):
+        np.add.at(counted, (np.searchsorted(cells, place), reference[inside]), 1)
+    total, result = np.sum(votes, 0), []
+    for counted, (_, classes, of_class), (inside, place) in zip(votes, heads, places, strict=True):
+        others, rows = total - counted, np.searchsorted(cells, place)
+        usual = of_class[classes]
+        usual[inside] = np.where(others.sum(1)[rows] > seen, others.argmax(1)[rows], usual[inside])
+        result.append(usual)
+    return result
 
 
 def main() -> int:

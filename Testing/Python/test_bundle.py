@@ -259,6 +259,8 @@ ENTRIES = [
     ("folds", "0"),
     ("mirror_axes", "012"),
     ("mirror_axes", [5]),
+    ("swap_sides", "yes"),
+    ("swap_sides", None),
     ("orientation", "RAL"),
     ("orientation", 1),
     ("name", ""),
