@@ -315,7 +315,7 @@ sys.exit(main(["segment", sys.argv[1], "-m", "toy-120", "-o", sys.argv[2], "--de
 """
 
 
-def test_two_files_alone_of_the_extension_can_reach_the_network_and_few_a_cluster() -> None:
+def test_few_files_of_the_extension_can_reach_the_network_or_a_cluster() -> None:
     users, of_clusters = set(), set()
     for path, file in installed_files().items():
         if path.endswith(".py"):
@@ -327,9 +327,15 @@ def test_two_files_alone_of_the_extension_can_reach_the_network_and_few_a_cluste
                     users.add(path)
                 if any(name.partition(".")[0] in CLUSTER for name in names):
                     of_clusters.add(path)
-    own = [f"ClassScaleSegLib/cohort/{name}.py" for name in ("dispatch", "local_workers", "queue_jobs", "workers")]
-    assert of_clusters == {*own, "ClassScaleSegLib/commands/case_worker.py"}
-    assert users == {"ClassScaleSegLib/archive/connection.py", "ClassScaleSegLib/catalog/download.py"}
+    own = [
+        f"ClassScaleSegLib/cohort/{name}.py"
+        for name in ("dispatch", "fitting", "local_workers", "queue_jobs", "workers")
+    ]
+    assert of_clusters == {*own, "ClassScaleSegLib/commands/case_worker.py", "ClassScaleSegLib/server/on_cluster.py"}
+    clients = [
+        f"ClassScaleSegLib/{name}.py" for name in ("archive/connection", "catalog/download", "remote/connection")
+    ]
+    assert users == {*clients, *(f"ClassScaleSegLib/server/{name}.py" for name in ("app", "serving"))}
 
 
 def test_a_segmentation_and_a_look_at_the_catalogue_connect_to_nothing(extracted: Path, tmp_path: Path) -> None:
@@ -358,12 +364,12 @@ def test_the_description_is_two_sentences_without_the_words_of_the_trade() -> No
 def test_recipes_of_the_module_use_only_what_the_logic_takes() -> None:
     text = (REPOSITORY / "docs" / "how-to" / "slicer-console.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 9  # the short example, seven recipes, and a run that does not block
+    assert len(blocks) == 11  # the short example, nine recipes, and a run that does not block
     calls = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
     calls = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "segment"]
     used = {keyword.arg for call in calls for keyword in call.keywords}
     taken = {field.name for kind in (Request, Options) for field in fields(kind)} | {"progress", "memory_limit"}
-    assert len(calls) == 6 and len(used) > 5
+    assert len(calls) == 7 and len(used) > 5
     assert used <= taken
     listed = re.search(r"Optional arguments: (.*?)\.\n", text, re.DOTALL)
     assert set(re.findall(r"`(\w+)`", listed[1])) <= taken

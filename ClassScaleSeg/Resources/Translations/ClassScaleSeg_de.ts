@@ -88,8 +88,8 @@
         <translation>Automatisch</translation>
     </message>
     <message>
-        <source>Average the results of mirrored images, if the model was trained with mirroring. Up to eight times slower, slightly more accurate.</source>
-        <translation>Die Ergebnisse gespiegelter Bilder mitteln, falls das Modell mit Spiegelung trainiert wurde. Bis zu achtmal langsamer, etwas genauer.</translation>
+        <source>Average the results of mirrored images, if the model is made for it. Up to eight times slower, slightly more accurate.</source>
+        <translation>Die Ergebnisse gespiegelter Bilder mitteln, wenn das Modell dafür gemacht ist. Bis zu achtmal langsamer, etwas genauer.</translation>
     </message>
     <message>
         <source>Between all classes</source>
@@ -1125,6 +1125,10 @@
     <message>
         <source> and {names} more</source>
         <translation> und {names} weitere</translation>
+    </message>
+    <message>
+        <source> at the spacing of the model</source>
+        <translation> im Voxelabstand des Modells</translation>
     </message>
     <message>
         <source> mm (first axis first)</source>
@@ -3075,8 +3079,8 @@
         <translation>{files} und {files2} weitere</translation>
     </message>
     <message>
-        <source>{files} has {count} million voxels; at most {most} are allowed here. Crop it first, or segment it elsewhere.</source>
-        <translation>{files} hat {count} Millionen Voxel; hier sind höchstens {most} erlaubt. Schneiden Sie es zu, oder segmentieren Sie es anderswo.</translation>
+        <source>{files} has {count} million voxels{where}; at most {most} are allowed here. Crop it first, or segment it elsewhere.</source>
+        <translation>{files} hat {count} Millionen Voxel{where}; hier sind höchstens {most} erlaubt. Schneiden Sie es zu, oder segmentieren Sie es anderswo.</translation>
     </message>
     <message>
         <source>{file} asks for no token.</source>
