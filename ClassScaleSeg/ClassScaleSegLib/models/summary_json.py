@@ -29,7 +29,7 @@ MAX_CARD = 1 << 20  # letters of a model card; those of the embedded models have
 MAX_FOLDS = 100
 _MAX_FEATURES, _MAX_PARAMETERS = 1 << 20, 1 << 40
 
-_FLAGS = ("regions", "residual", "projects", "reads_with_nibabel")
+_FLAGS = ("regions", "residual", "projects", "reads_with_nibabel", "swap_sides")
 _TEXTS = ("modality", "licence", "notice")  # each may be null
 _COUNTS = {"features": _MAX_FEATURES, "parameters": _MAX_PARAMETERS}
 
