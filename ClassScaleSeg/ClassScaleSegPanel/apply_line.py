@@ -64,7 +64,7 @@ def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked:
     if state.queued:
         text, ready = _queue_text(state, parameters, channels)
         where = server_need(state.server) if state.server is not None else []
-        return " ".join((text, *((*where, *_idle(state, ticked), report) if ready else ()))), ready
+        return " ".join((text, *((*where, *_idle(state, ticked), report) if ready else ()))).strip(), ready
     try:
         volumes = volumes_of(parameters, channels)
         for name, volume in zip(state.channels, volumes, strict=False):
