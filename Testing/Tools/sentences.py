@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = REPOSITORY / "ClassScaleSeg"
 LIBRARY = "ClassScaleSegPanel.library_sentences"
-# Nobody who uses the panel meets the texts of these: the command line, archives, cohorts and the server; and what is written into
-# files is not translated.
+# Nobody who uses the panel meets the texts of these: the command line, archives, cohorts and the server; and what is
+# written into files is not translated.
 _LEFT_OUT = (
     "archive/",
     "cohort/",
@@ -100,7 +100,9 @@ def _templates(tree: ast.Module) -> Iterator[str]:
 def _not_shown(tree: ast.Module) -> Iterator[int]:
     """Return the ids of nodes whose texts are no sentences by themselves: documentation, pieces of f-strings."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and isinstance(node.body[0], ast.Expr):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and isinstance(
+            node.body[0], ast.Expr
+        ):
             yield id(node.body[0].value)
         elif isinstance(node, ast.JoinedStr):
             for value in node.values:
