@@ -119,7 +119,12 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_run(scene, logic,
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "index.html").write_text("<h1>Mine</h1>")
     node = small("T1")
-    for folder, said in ((tmp_path / "file" / "r", "file"), (tmp_path / "foreign", "was not written by a report")):
+    for folder, said in (
+        (tmp_path / "file" / "r", "file"),
+        (tmp_path / "foreign", "was not written by a report"),
+        (tmp_path / ("r" * 300), "cannot be written"),
+        (tmp_path / "r\ud800", "is not a name in UTF-8"),
+    ):
         with pytest.raises(OutputError, match=said):
             logic.segment(node, "toy-120", report=folder, **FAST)
     with pytest.raises(OutputError, match="A report is of single volumes, not of a sequence."):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ClassScaleError, OutputError, reason
-from ..files import replacing
+from ..files import replacing, unwritable
 from .facts import VERSION, CaseFacts, from_json, loads, to_json
 from .pictures import Picture
 
@@ -112,8 +112,14 @@ def read_case(path: Path) -> ReportedCase:
 
 
 def case_files(folder: Path) -> list[Path]:
-    """Return the files of all cases of a report, in the order of their names."""
-    files = (folder / "cases").glob("*.json")
+    """Return the files of all cases of a report, in the order of their names.
+
+    :raises OutputError: if the system cannot tell, as of a name that is too long.
+    """
+    try:
+        files = list((folder / "cases").glob("*.json"))
+    except OSError as error:
+        raise unwritable(folder, error) from error
     return sorted(file for file in files if not file.name.startswith("."))  # not what another machine is writing
 
 

@@ -69,7 +69,7 @@ class Report:
         try:
             times = [file.stat().st_mtime_ns for file in case_files(self.folder)]
             return bool(times) and (not self.index.exists() or self.index.stat().st_mtime_ns < max(times))
-        except OSError:  # writing the page tells which file is at fault
+        except (OSError, OutputError):  # writing the page tells which file is at fault
             return True
 
     def name_for(self, name: str, origin: str) -> str:
