@@ -320,17 +320,18 @@ def _segmented_head(root: Path, case: int) -> dict[str, np.ndarray]:
 
 
 def usual_borders(heads: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """Return what the reference usually calls each voxel that it or the model labels, judged by the other heads.
+    """Return what the reference usually calls what the model has found at each voxel, judged by the other heads.
 
-    The centres of the model's classes give the affine map from a head to the mean of all. There, a cell of 6 mm gets
-    the group that the references of the other heads have most often in it. Where the model's result differs, the two
-    lists of structures draw a border at another place of the same anatomy. No better model changes this, as long as it
-    keeps to its own list.
+    The centres of the model's classes give the affine map from a head to the mean of all, which is divided into cells
+    of 8 mm. The voxels of a class in a cell get the group that the references of the other heads have most often where
+    the model finds this class in this cell. Where that is another group than the model's, the two lists of structures
+    usually draw a border at another place. No better model changes this, as long as it keeps to its own list. If the
+    reference were the model's own result, nothing would change.
 
     :param heads: groups of the reference ``(Z, Y, X)``, classes of the model, and the group of each class.
     :returns: groups ``(Z, Y, X)`` of each head.
     """
-    side, cell, least, seen = 64, 6.0, 200, 20
+    side, cell, least, seen = 64, 8.0, 200, 20
     centres = []
     for _, classes, of_class in heads:
         counts = np.bincount(classes.ravel(), minlength=len(of_class)).astype(float)
@@ -340,12 +341,12 @@ def usual_borders(heads: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) ->
     known = np.isfinite(centres).all((0, 2))
     mean = np.mean(centres, 0)[known]
     places, groups = [], 1 + max(int(of_class.max()) for *_, of_class in heads)
-    for (reference, classes, _), own in zip(heads, centres, strict=True):
+    for (_, classes, _), own in zip(heads, centres, strict=True):
         affine = np.linalg.lstsq(np.c_[own[known], np.ones(known.sum())], mean, rcond=None)[0]
-        inside = (reference > 0) | (classes > 0)
+        inside = classes > 0
         there = np.c_[np.argwhere(inside), np.ones(inside.sum())] @ affine
         x, y, z = np.clip(there / cell + 2, 0, side - 1).astype(np.int64).T
-        places.append((inside, (x * side + y) * side + z))
+        places.append((inside, ((classes[inside] * side + x) * side + y) * side + z))
     cells = np.unique(np.concatenate([place for _, place in places]))
     votes = [np.zeros((len(cells), groups), np.int32) for _ in heads]
     for counted, (reference, *_), (inside, place) in zip(votes, heads, places, strict=True):

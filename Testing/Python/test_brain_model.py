@@ -101,3 +101,21 @@ def test_the_card_states_the_figures_and_ends_with_the_conditions_of_the_atlas(t
 def test_the_conditions_of_the_real_licence_are_found_whole():
     text = pack_brain_model.conditions(DATA / "spl_brain" / "3DSlicer_License.txt")
     assert text.startswith("PART B. DOWNLOADING AGREEMENT") and "granted hereunder." in text[-60:]
+
+
+def test_borders_that_the_other_heads_draw_elsewhere_are_found_at_the_same_place():
+    from miccai2012 import usual_borders
+
+    def head(shift: int, border: int) -> np.ndarray:
+        """Return eight blocks, whose borders along the first axis are at ``border``; the head is moved by ``shift``."""
+        labels = np.zeros((60, 60, 60), np.int64)
+        z, y, x = np.indices((48, 48, 48))
+        labels[shift : shift + 48, 6:54, 6:54] = 1 + (z >= border) + 2 * (y >= 24) + 4 * (x >= 12)
+        return labels
+
+    of_class = np.arange(9)
+    heads = [(head(shift, 36), head(shift, 24), of_class) for shift in (0, 6, 12)]
+    for (reference, classes, _), usual in zip(heads, usual_borders(heads), strict=True):
+        assert (classes != reference).mean() > 0.1 and (usual != reference).mean() < 0.03
+    alike = [(classes, classes, of_class) for _, classes, _ in heads]
+    assert all(np.array_equal(usual, classes) for (_, classes, _), usual in zip(alike, usual_borders(alike), strict=True))
