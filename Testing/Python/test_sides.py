@@ -64,9 +64,12 @@ def test_codes_of_a_side_decide_and_otherwise_the_name():
 @pytest.mark.parametrize(
     "names, told",
     [
-        (("left eye", "liver"), "'left eye' (label 1) does not have exactly one right counterpart."),
-        (("liver", "eye R"), "'eye R' (label 2) does not have exactly one left counterpart."),
-        (("left eye", "eye left", "right eye"), "'left eye' (label 1) does not have exactly one right counterpart."),
+        (("left eye", "liver"), "'left eye' (label 1) does not have exactly one counterpart on the other side."),
+        (("liver", "eye R"), "'eye R' (label 2) does not have exactly one counterpart on the other side."),
+        (
+            ("left eye", "eye left", "right eye"),
+            "'left eye' (label 1) does not have exactly one counterpart on the other side.",
+        ),
     ],
 )
 def test_a_side_without_its_other_side_is_named(names, told):
@@ -108,7 +111,7 @@ def test_the_reason_is_told_if_sides_cannot_be_exchanged():
         (*plain[:1], None, *plain[2:], "a known orientation"),
         (*plain[:2], (8, 8), (), "only in 3D"),
         (*plain[:3], (0, 2), "trained with images mirrored"),
-        (lone, *plain[1:], "'left eye' .label 1. does not have exactly one right"),
+        (lone, *plain[1:], "'left eye' .label 1. does not have exactly one counterpart"),
         (none, *plain[1:], "no left and right structures"),
     ):
         with pytest.raises(ModelError, match=told):
@@ -183,7 +186,7 @@ def test_a_bundle_says_so_only_if_it_is_asked_to(write_model, tmp_path, capsys):
 
 
 def test_sides_that_cannot_be_exchanged_are_refused_before_anything_is_written(write_model, tmp_path):
-    with pytest.raises(ModelError, match="'left eye' .label 1. does not have exactly one right"):
+    with pytest.raises(ModelError, match="'left eye' .label 1. does not have exactly one counterpart"):
         bundle(write_model, tmp_path, 2)
     with pytest.raises(ModelError, match="mirrored that way"):
         bundle(write_model, tmp_path, 30, axes=(0, 1, 2))

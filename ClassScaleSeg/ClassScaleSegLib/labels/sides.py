@@ -69,7 +69,7 @@ def other_sides(labels: Iterable[Label]) -> dict[int, int]:
                 partners = sides.get(opposite, ())
                 if len(partners) != 1 or len(sides[side]) != 1:
                     raise LabelTableError(
-                        f"{label.name!r} (label {label.value}) does not have exactly one {opposite} counterpart."
+                        f"{label.name!r} (label {label.value}) does not have exactly one counterpart on the other side."
                     )
                 others[label.value] = partners[0].value
     return dict(sorted(others.items()))
