@@ -33,7 +33,9 @@ class Quick:
     :ivar before: called with each job before it is done; may raise an exception or wait.
     :ivar shift: mm by which the grid of results is moved.
     :ivar names: of classes, instead of those of the model.
-    :ivar seen: the options of each job.
+    :ivar seen: the options of each job that was begun.
+    :ivar sizes: of their images.
+    :ivar finished: the keys of those that were done.
     """
 
     before: Callable[[ServerJob], None] = lambda job: None
@@ -41,6 +43,7 @@ class Quick:
     names: dict[int, str] | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
     sizes: list[tuple[int, ...]] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
 
     def segment(self, worker: workers.Worker, job: ServerJob, folder: Path) -> None:
         """Do a job, in place of the child process."""
@@ -71,6 +74,7 @@ class Quick:
         for what, name in job.wish.files.items():
             (result.write if what == "segmentation" else result.write_confidence)(folder / name, **_empty(what))
         files = workers.described_files(folder, job.wish)
+        self.finished.append(job.wish.key)
         worker._jobs.finish(job, {"structures": 1, "seconds": 0.1, "files": files}, "")
 
 
@@ -129,7 +133,11 @@ class Network:
             while True:
                 client, _ = self._listening.accept()
                 self.connections += 1
-                server = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:  # it is being started again
+                    client.close()
+                    continue
                 limits = [cuts.pop(0) if cuts else 1 << 60 for cuts in (self.up, self.down)]
                 for one, other, limit, note in ((client, server, limits[0], True), (server, client, limits[1], False)):
                     threading.Thread(target=self._carry, args=(one, other, limit, note), daemon=True).start()

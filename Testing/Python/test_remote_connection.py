@@ -239,6 +239,15 @@ def test_a_server_that_takes_no_more_is_asked_again_for_a_while(liar, monkeypatc
     assert len(liar.requests) > 3
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_answer_that_breaks_off_in_its_headers_is_asked_for_again(liar, status):
+    connection = Connection(liar.address)
+    connection.health()
+    liar.answers["GET /v1/models"] = (status, {}, b"")
+    threading.Timer(0.3, lambda: liar.says("GET /v1/models", {"models": []})).start()
+    assert connection.ask("GET", "/v1/models", Monitor()) == {"models": []}
+
+
 def test_a_server_that_is_away_for_a_while_is_asked_again(liar):
     connection = Connection(liar.address)
     liar.says("GET /v1/models", {"error": {"code": "stopping", "message": "Later."}}, 503)

@@ -98,7 +98,7 @@ def test_the_result_is_the_same_as_here(tmp_path):
     assert np.array_equal(found.labels, here.labels) and np.array_equal(found.confidence, here.confidence)
     assert found.table == here.table and found.geometry == here.geometry
     seen = list(dict.fromkeys(stages))
-    assert seen[:2] == ["read", "send"] and seen[-1] == "fetch" and "segment" in seen
+    assert seen[:2] == ["read", "send"] and seen[-1] == "fetch" and len(seen) > 3
 
 
 @pytest.mark.parametrize("kind", [".nrrd", ".nii.gz", ".nii", ".mha", ".mhd", ".nhdr", ".gipl.gz", "image", "DICOM"])

@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -30,7 +30,9 @@ PATIENCE = 600.0  # seconds without any contact, after which the server is given
 TOKEN = "CLASSSCALESEG_TOKEN"  # environment variable with the token
 TIMEOUT = (10, 30)  # seconds: to connect, and between two pieces of an answer; the server is never silent for longer
 LARGEST_JSON = 64 << 20  # bytes; a model of 1000 classes with codes is described in about 0.3 MiB
-_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds before each new attempt; then always the last one
+_LARGEST_REFUSAL = 1 << 20  # bytes
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 5.0)  # seconds before each new attempt; then always the last one
+_FIRST_ATTEMPTS = 2  # more, to reach a server that was never reached: 0.7 s
 _BUSY_SECONDS = 60.0  # for which a server that takes no more at the moment is asked again
 TOKEN_HINT = (
     "Put it into the environment variable CLASSSCALESEG_TOKEN, or name a file that holds it (--server-token-file)."
@@ -111,6 +113,12 @@ class Connection:
         self._health: Health | None = None
         self._contact = time.monotonic()  # the last one
 
+    def another(self) -> Connection:
+        """Return a connection to the same server, for another thread."""
+        found = Connection(self.address, self.token, self.ca, self.patience)
+        found._health = self._health
+        return found
+
     def close(self) -> None:
         """Close the connection; the next request opens another one."""
         if self._session is not None:
@@ -179,7 +187,7 @@ class Connection:
                 return found
             except Lost as error:
                 self.close()
-                if self._health is None and attempt > 0:
+                if self._health is None and attempt >= _FIRST_ATTEMPTS:
                     raise
                 if self._contact > before:  # something has arrived
                     attempt = 0
@@ -219,6 +227,8 @@ class Connection:
     ) -> dict[str, Any]:
         with self.request(method, path, headers, content) as answer:
             text = b"".join(self.pieces(answer, LARGEST_JSON))
+        if not text and answer.status_code != 204:  # the answer has broken off in its headers
+            raise self._broken_off()
         try:
             found = json.loads(text) if text else {}
         except (ValueError, RecursionError):
@@ -265,9 +275,10 @@ class Connection:
         with closing(answer):
             raise self._refusal(answer)
 
-    def pieces(self, answer: requests.Response, most: int) -> Iterator[bytes]:
+    def pieces(self, answer: requests.Response, most: int, size: int = 1 << 14) -> Iterator[bytes]:
         """Yield the content of an answer, piece by piece.
 
+        :param size: bytes of a piece. Of one that breaks off, what has arrived is lost.
         :raises Lost: if it breaks off.
         :raises ServerError: if there are more than ``most`` bytes.
         """
@@ -275,7 +286,7 @@ class Connection:
 
         count = 0
         try:
-            for piece in answer.iter_content(1 << 14):  # of a larger piece, a part that has arrived would be lost
+            for piece in answer.iter_content(size):
                 count += len(piece)
                 if count > most:
                     raise ServerError(f"{self.address} sends more than the {most} bytes that were expected.")
@@ -322,9 +333,14 @@ class Connection:
             return ServerError(
                 f"{self.address} leads to {target}, where nothing was sent. Give the address of the server itself."
             )
-        content = b""
-        with suppress(ServerError):
-            content = b"".join(self.pieces(answer, 1 << 20))
+        try:
+            content = b"".join(self.pieces(answer, _LARGEST_REFUSAL))
+        except Lost as error:
+            return error
+        except ServerError:  # too long to be ours
+            content = b"..."
+        if not content and self._health is not None:
+            return self._broken_off()
         try:
             said = json.loads(content)["error"]
             code, message, offset = str(said["code"]), shown(str(said["message"])), said.get("offset")
@@ -347,6 +363,9 @@ class Connection:
         return Refused(
             sentences.get(code, f"{self.address}: {message}"), status, code, offset if type(offset) is int else None
         )
+
+    def _broken_off(self) -> Lost:
+        return Lost(f"{self.address}: the connection was lost (the answer breaks off).")
 
     def _failure(self, error: Exception) -> ServerError:
         """Return the error for a request that failed otherwise than by an answer."""
@@ -376,6 +395,8 @@ class Connection:
             return not_ours(self.address, "it does not speak HTTP")
         elif self.address.startswith("http://") and _answers_tls(host, port):
             return ServerError(f"{self.address} speaks https, not http. Write https://{self.address[7:]}.")
+        if isinstance(error, requests.exceptions.ChunkedEncodingError):
+            return Lost(f"{self.address}: the connection was lost ({said}).")
         if isinstance(error, (requests.ConnectionError, requests.Timeout)):
             return Lost(f"{self.address} cannot be reached ({said}). Check host and port, and whether the server runs.")
         return ServerError(f"{self.address} cannot be asked ({said}). Check the address.")

@@ -7,6 +7,7 @@ import json
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ KINDS = {"segmentation": "result", "confidence": "confidence"}  # files of a job
 _ENDED = ("finished", "failed", "cancelled")
 _FORGOTTEN = ("job_unknown", "upload_unknown", "upload_incomplete")  # after a restart
 _LONGEST_LINE = 1 << 20  # bytes of an event
+_PIECES = {False: 1 << 16, True: 1 << 10}  # bytes of a file; small ones after a lost connection, which is likely again
 _TRIES = 3  # to fetch a file whose checksum is wrong
 _REMOVE_SECONDS = 0.7  # that a cancelled job may wait for the server's answer
 # what an exit code of the server's job means; others are faults of the server
@@ -270,6 +272,7 @@ class _Fetching:
         self._connection, self._path, self.file, self._place = connection, path, file, place
         self.stop = threading.Event()
         self.done = 0
+        self._again = False
 
     def work(self) -> None:
         """Fetch what is missing, in the calling thread."""
@@ -278,12 +281,15 @@ class _Fetching:
             headers["Range"] = f"bytes={self.done}-"
         with closing(self._connection.request("GET", self._path, headers)) as answer:
             begins = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-            if answer.status_code != 206 or begins is None or int(begins[1]) != self.done:
+            if answer.status_code == 206 and begins is None:
+                raise Lost(f"{self._connection.address}: the connection was lost (the answer breaks off).")
+            if begins is None or int(begins[1]) != self.done:
                 self.done = 0
             with self._place.open("r+b" if self.done else "wb") as stream:
                 stream.seek(self.done)
                 stream.truncate()
-                for piece in self._connection.pieces(answer, self.file.size - self.done):
+                size, self._again = _PIECES[self._again], True
+                for piece in self._connection.pieces(answer, self.file.size - self.done, size):
                     if self.stop.is_set():
                         return
                     stream.write(piece)
@@ -294,13 +300,18 @@ class _Fetching:
 
 def remove_quickly(connection: Connection, paths: list[str]) -> None:
     """Remove things of a server, waiting for its answer a fraction of a second only."""
-    own = Connection(connection.address, connection.token, connection.ca)
+    own, end = connection.another(), time.monotonic() + _REMOVE_SECONDS
 
     def work() -> None:
-        with suppress(ServerError):
-            for path in paths:
-                with closing(own.request("DELETE", path, {})):
-                    pass
+        for path in paths:
+            while time.monotonic() < end:
+                try:
+                    own.request("DELETE", path, {}).close()
+                    break
+                except Lost:
+                    time.sleep(0.05)
+                except ServerError:  # there is nothing of this id any more, or a job needs it
+                    break
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
