@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import random
 import shutil
 import socket
 import tempfile
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 pytest.importorskip("fastapi")
+import anyio  # noqa: E402
 import requests  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 from ClassScaleSegLib import Segmentation, errors  # noqa: E402
@@ -29,7 +31,7 @@ from ClassScaleSegLib.server.limits import Limits  # noqa: E402
 from ClassScaleSegLib.server.offers import Offers  # noqa: E402
 from ClassScaleSegLib.server.serving import Settings, prepared  # noqa: E402
 from ClassScaleSegLib.server.tokens import Tokens  # noqa: E402
-from live_server import Api, live_server  # noqa: E402
+from live_server import SLOT, Api, live_server  # noqa: E402
 from server_child import fake_child, left, toy_offers, wait_until, without_faults  # noqa: E402
 
 IMAGE = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n\n" + bytes(64)
@@ -771,6 +773,33 @@ def test_a_result_that_is_removed_while_it_is_sent_arrives(api):
     assert hashlib.sha256(got.partition(b"\r\n\r\n")[2]).digest() == hashlib.sha256(content).digest()
 
 
+@pytest.mark.parametrize("kind", ["application/x-nifti", "text/csv"])
+def test_a_result_that_is_removed_while_it_is_converted_is_gone(api, monkeypatch, kind):
+    name, read = finished(api), Segmentation.from_image
+
+    def removing(file):
+        result = read(file)
+        remove(api, name)
+        return result
+
+    monkeypatch.setattr(Segmentation, "from_image", removing)
+    refused(api("get", f"jobs/{name}/result", headers={"Accept": kind}), 404, "job_unknown")
+    assert left(api) == []
+
+
+def test_a_result_that_is_removed_before_its_first_byte_is_sent_is_gone(api, monkeypatch):
+    name = finished(api)
+
+    async def removing(path, **more):
+        shutil.rmtree(path.parent)
+        return await open_file(path, **more)
+
+    open_file = anyio.open_file
+    monkeypatch.setattr(anyio, "open_file", removing)
+    refused(api("get", f"jobs/{name}/result"), 404, "job_unknown")
+    remove(api, name)
+
+
 def test_a_result_whose_sending_breaks_off_is_kept(api, monkeypatch):
     monkeypatch.setattr(jobs, "FETCHED_SECONDS", 0.1)
     name, content = large_result(api)
@@ -819,3 +848,51 @@ def test_a_record_without_a_digest_is_none(tmp_path, child, digest):
         record.write_text(json.dumps(facts))
     with a_server(tmp_path / "server") as api:
         assert left(api) == []
+
+
+def test_clients_that_do_everything_at_once_leave_nothing(tmp_path, child):
+    """Nine clients of three tokens send, ask, break off and remove at random; all answers are documented ones."""
+    folder = tmp_path / "server"
+    secrets = {name: Tokens(folder).make(name) for name in ("anna", "ben", "carl")}
+    known = {name: {"uploads": ["0" * 32], "jobs": ["0" * 32]} for name in secrets}
+    statuses, until = set(), time.monotonic() + 8
+    child.does("import random; time.sleep(random.random() / 5)\nif random.random() < 0.2: raise SystemExit(1)")
+
+    def work(name: str, seed: int, address: str) -> None:
+        chance, mine, api = random.Random(seed), known[name], Api(address, folder, secrets[name])
+        while time.monotonic() < until:
+            upload, job = (chance.choice(mine[kind][-8:]) for kind in ("uploads", "jobs"))
+            other = chance.choice(known[chance.choice(list(known))]["jobs"][-5:])
+            offset, accept = chance.choice((0, 50)), chance.choice(("*/*", "text/csv", "application/x-nifti"))
+            steps = (
+                lambda: api.announce(IMAGE, key=f"{chance.randrange(50):016}"),
+                lambda upload=upload, offset=offset: api.part(upload, offset, IMAGE[offset : offset + 100]),
+                lambda upload=upload: api.part(upload, 0, IMAGE),
+                lambda upload=upload: api.job([upload], keep_images=chance.random() < 0.5),
+                lambda job=job: api("get", f"jobs/{job}/events", stream=chance.random() < 0.5),
+                lambda job=job, accept=accept: api("get", f"jobs/{job}/result", headers={"Accept": accept}),
+                lambda job=job: api("delete", f"jobs/{job}"),
+                lambda upload=upload: api("delete", f"uploads/{upload}"),
+                lambda other=other: api("get", f"jobs/{other}"),
+            )
+            try:
+                answer = chance.choice(steps)()
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):  # removed while it was sent
+                continue
+            statuses.add(answer.status_code)
+            if answer.status_code == 201:
+                kind = answer.request.path_url.rpartition("/")[2]
+                mine[kind].append(answer.json()["id"])
+            answer.close()
+            api.session.close()
+
+    limits = Limits(keep_seconds=2, job_seconds=1)
+    with a_server(folder, secrets["anna"], require_token=True, slots=(SLOT, SLOT), limits=limits) as api:
+        arguments = [(name, seed, api.address) for seed, name in enumerate(list(secrets) * 3)]
+        clients = [threading.Thread(target=work, args=each) for each in arguments]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        assert {200, 201, 204, 404, 409} <= statuses <= {200, 201, 204, 404, 409, 422, 429}, statuses
+        assert wait_until(lambda: left(api) == [], 10)  # what nobody fetches is removed after two seconds

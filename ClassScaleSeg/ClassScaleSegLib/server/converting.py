@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import shutil
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import ImageError, OutputError
-from ..files import replacing
 from ..images.segmentation import Segmentation
 from .problems import Problem, disk_full, unknown
 
@@ -59,17 +60,22 @@ class Converter:
 
 
 def _convert(file: Path, path: Path, kind: str) -> None:
+    """Convert a result in a folder of its own, as that of the result may be removed meanwhile."""
     if not file.exists():
         raise unknown("job")
+    place = file.parents[1] / f".{secrets.token_hex(8)}"  # removed at the next start, as it has no name of a job
     try:
+        place.mkdir(mode=0o700)
         result = Segmentation.from_image(file)
         if kind == "text/csv":
-            with replacing(path, overwrite=True) as temporary:
-                temporary.write_text(result.table.to_csv(), encoding="utf-8", newline="")
-            return
-        if result.more_layers:
+            (place / path.name).write_text(result.table.to_csv(), encoding="utf-8", newline="")
+        elif result.more_layers:
             said = "The classes overlap, and NIfTI holds one class in each voxel. Ask for application/x-nrrd."
             raise Problem(406, "not_acceptable", said)
-        result.write(path, overwrite=True)
-    except (ImageError, OutputError) as error:
+        else:
+            result.write(place / path.name)
+        (place / path.name).rename(path)
+    except (ImageError, OutputError, OSError) as error:
         raise (disk_full() if file.exists() else unknown("job")) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 
 from .jobs import ServerJob
 from .limits import STREAMS
-from .problems import Problem
+from .problems import Problem, unknown
 
 
 class AsciiJson(JSONResponse):
@@ -33,15 +33,22 @@ class SentFile(FileResponse):
         self._done = done
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        head: Any = None  # is sent with the first bytes, so that a file that cannot be opened can still be an error
         gone = False
 
         async def noting(message: Any) -> None:
+            nonlocal head
             if message.get("status") in (400, 416):  # which would be told as plain text
                 said = "The file does not have the bytes of the header Range. Its size is in the facts of the job."
                 raise Problem(message["status"], "range", said)
+            if message["type"] == "http.response.start":
+                head = message
+                return
+            if head is not None:
+                first, head = head, None
+                await send(first)
             await send(message)
-            last = message["type"] == "http.response.body" and not message.get("more_body")
-            if last and not gone and self._done is not None:
+            if not message.get("more_body") and not gone and self._done is not None:
                 self._done()
 
         async def listening() -> Any:
@@ -50,7 +57,10 @@ class SentFile(FileResponse):
             gone = gone or message["type"] == "http.disconnect"
             return message
 
-        await super().__call__(scope, listening, noting)
+        try:
+            await super().__call__(scope, listening, noting)
+        except FileNotFoundError as error:  # removed at this moment
+            raise unknown("job") from error
 
 
 class EventStream(StreamingResponse):
