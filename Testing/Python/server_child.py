@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -108,8 +109,11 @@ def without_faults(api: Api, token: str) -> Iterator[None]:
 
 def left(api: Api) -> list[str]:
     """Return what lies in the folder of a server: files, and folders too."""
-    subs = (api.folder / name for name in ("uploads", "unfinished", "results"))
-    return sorted(path.relative_to(api.folder).as_posix() for sub in subs for path in sub.rglob("*"))
+    found: list[str] = []
+    for name in ("uploads", "unfinished", "results"):
+        for folder, folders, files in os.walk(api.folder / name):  # passes over what is removed meanwhile
+            found += (os.path.relpath(os.path.join(folder, each), api.folder) for each in (*folders, *files))
+    return sorted(found)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20) -> bool:

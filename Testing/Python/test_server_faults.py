@@ -549,8 +549,8 @@ def test_a_disk_that_fills_while_a_result_is_written(api, child):
     child.does(f"say(event='error', kind='OutputError', message={path}); raise SystemExit(5)")
     name = start(api)
     facts = api.wait(name)
-    assert facts["state"] == "failed" and facts["error"].startswith("The segmentation cannot be written (No space")
-    refused(api("get", f"jobs/{name}/result"), 409, "job_failed", "No space left")
+    assert facts["state"] == "failed" and facts["exit_code"] == exit_code(errors.OutputError())
+    refused(api("get", f"jobs/{name}/result"), 409, "job_failed", "The server cannot write the result")
     remove(api, name)
 
 

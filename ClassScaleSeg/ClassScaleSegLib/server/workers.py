@@ -32,6 +32,7 @@ _SECONDS_BETWEEN = 0.05
 _SECONDS_FOR_JOBS = 0.5
 _SECONDS_TO_DIE = 5.0  # of a child whose server was killed: it notices within a tenth of a second
 _LOG_CHARACTERS = 64 << 10
+_UNWRITABLE = "The server cannot write the result. Tell the person who runs it, or try again later."
 
 log = logging.getLogger("classscaleseg.serve")
 
@@ -112,8 +113,7 @@ class Worker(threading.Thread):
             self._jobs.fail(job, self._without_paths(str(error), job, folder), int(exit_code(error)), "")
         except OSError as error:  # the folder of the server is full, or gone
             log.warning("%s: %s", who, error)
-            said = "The server cannot write to its folder. Tell the person who runs it, or try again later."
-            self._jobs.fail(job, said, int(exit_code(errors.OutputError(said))), "")
+            self._jobs.fail(job, _UNWRITABLE, int(exit_code(errors.OutputError())), "")
         except Exception:
             log.exception("%s", who)
             self._jobs.fail(job, "The server has failed. Tell the person who runs it.", int(ExitCode.FAULT), "")
@@ -133,8 +133,11 @@ class Worker(threading.Thread):
                 result = {name: process.result.get(name) for name in ("structures", "seconds", "changes")}
                 self._jobs.finish(job, {**result, "files": described_files(folder, job.wish)}, said)
             elif process.state == "failed":
-                code = int(exit_code(_class_of(process.kind)("")))
-                self._jobs.fail(job, self._without_paths(process.error or "", job, folder), code, said)
+                kind, error = _class_of(process.kind), self._without_paths(process.error or "", job, folder)
+                if issubclass(kind, errors.OutputError):
+                    log.warning("job %s: %s", job.id[:8], error)
+                    error = _UNWRITABLE
+                self._jobs.fail(job, error, int(exit_code(kind(""))), said)
             elif job.stop.is_set():
                 self._jobs.cancelled(job)
             else:
