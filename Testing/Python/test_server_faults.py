@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -33,6 +34,7 @@ from ClassScaleSegLib.server.serving import Settings, prepared  # noqa: E402
 from ClassScaleSegLib.server.tokens import Tokens  # noqa: E402
 from live_server import SLOT, Api, live_server  # noqa: E402
 from server_child import fake_child, left, toy_offers, wait_until, without_faults  # noqa: E402
+from test_server import self_signed  # noqa: E402
 
 IMAGE = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n\n" + bytes(64)
 TOY = Path(__file__).parents[2] / "Resources" / "Models" / "toy-120.zip"
@@ -324,6 +326,36 @@ def test_a_connection_without_a_request_is_closed(api, monkeypatch):
         assert is_closed(opened)
 
 
+def test_a_client_that_goes_on_after_its_answer_is_let_go(tmp_path, child, monkeypatch):
+    monkeypatch.setattr(connections, "SECONDS_FOR_REQUEST", 0.5)
+    folder = tmp_path / "server"
+    secret = Tokens(folder).make("anna")
+    with a_server(folder, secret, require_token=True) as api:
+        with begin(api, f"PATCH /v1/uploads/{'0' * 32}", "Transfer-Encoding: chunked", "Upload-Offset: 0") as opened:
+            begun = time.monotonic()
+            with pytest.raises(ConnectionError):
+                while time.monotonic() - begun < 5:
+                    opened.sendall(b"4\r\nabcd\r\n" * 100)
+                    time.sleep(0.02)
+
+
+def test_images_that_are_sent_at_the_same_moment_are_counted(api, monkeypatch):
+    monkeypatch.setattr(uploads, "SENDING", 2)
+    monkeypatch.setattr(routes, "_BLOCK", 1)
+    names = [api.announce(IMAGE).json()["id"] for _ in range(3)]
+    opened = []
+    for name in names[:2]:
+        opened.append(begin(api, f"PATCH /v1/uploads/{name}", f"Content-Length: {len(IMAGE)}", "Upload-Offset: 0"))
+        opened[-1].sendall(IMAGE[:50])
+        assert wait_until(lambda name=name: api("get", f"uploads/{name}").json()["offset"] == 50)
+    refused(api.part(names[2], 0, IMAGE), 429, "too_many", "2 images")
+    for each in opened:
+        each.close()
+    assert wait_until(lambda: api.part(names[2], 0, IMAGE).status_code == 200)
+    for name in names:
+        assert api("delete", f"uploads/{name}").status_code == 204
+
+
 def test_connections_are_counted(api, monkeypatch):
     monkeypatch.setattr(connections, "CONNECTIONS", 6)
     opened = [connection(api) for _ in range(10)]
@@ -419,6 +451,22 @@ def test_files_that_take_long_to_remove_do_not_hold_up_others(api, child, monkey
             requests.get(f"{api.address}/v1/{ask}", timeout=5)
             assert time.monotonic() - begun < 0.8, (path, ask)
         thread.join()
+
+
+def test_old_kinds_of_tls_are_refused(tmp_path):
+    key, certificate = self_signed(tmp_path)
+    with live_server(tmp_path / "server", toy_offers(), certificate=certificate, certificate_key=key) as api:
+        host, port = api.address[8:].split(":")
+        for ciphers, accepted in (("ECDHE+AESGCM", True), ("ECDHE-ECDSA-AES128-SHA", False), ("AES128-SHA", False)):
+            context = ssl.create_default_context(cafile=certificate)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(ciphers)
+            with socket.create_connection((host, int(port)), timeout=5) as opened:
+                if accepted:
+                    context.wrap_socket(opened, server_hostname=host).close()
+                else:
+                    with pytest.raises(ssl.SSLError):
+                        context.wrap_socket(opened, server_hostname=host)
 
 
 # The clock

@@ -113,7 +113,7 @@ def _upload_routes(app: FastAPI, parts: Parts) -> None:
     @app.patch(
         "/v1/uploads/{upload_id}",
         response_model=UploadFacts,
-        responses=_problems(400, 401, 404, 408, 409, 413, 422, 507),
+        responses=_problems(400, 401, 404, 408, 409, 413, 422, 429, 507),
         openapi_extra={
             "requestBody": {
                 "required": True,

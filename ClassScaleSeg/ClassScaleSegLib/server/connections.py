@@ -56,8 +56,14 @@ class Connection(H11Protocol):
         self._late, self._stalled = _cancelled(self._late), _cancelled(self._stalled)
         super().connection_lost(exc)
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request. A client that still sends the answered one, as it was refused, has to end."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._await_request()
+
     def _await_request(self) -> None:
-        if self.conn.their_state is not h11.IDLE:  # its head is here
+        if self.cycle is not None and not self.cycle.response_complete:  # it is being answered
             self._late = _cancelled(self._late)
         elif self._late is None:
             self._late = self.loop.call_later(SECONDS_FOR_REQUEST, self.transport.abort)

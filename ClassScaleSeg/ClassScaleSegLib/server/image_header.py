@@ -16,7 +16,10 @@ from .problems import Problem
 
 _LONGEST = 1 << 20  # bytes of a header
 _OTHER_FILE = re.compile(rb"data[\s\0]*file[\s\0]*:", re.IGNORECASE)
-_SIZES = {".nrrd": re.compile(rb"^sizes:([ \t\d]+)\r?$", re.M), ".mha": re.compile(rb"^DimSize *=([ \t\d]+)\r?$", re.M)}
+_SIZES = {
+    ".nrrd": re.compile(rb"^sizes:([ \t\d]+)\r?$", re.MULTILINE | re.IGNORECASE),
+    ".mha": re.compile(rb"^DimSize *=([ \t\d]+)\r?$", re.MULTILINE | re.IGNORECASE),
+}
 _IN_FILE = re.compile(rb"ElementDataFile[ \t]*=[ \t]*LOCAL[ \t]*\r?\n", re.IGNORECASE)
 
 

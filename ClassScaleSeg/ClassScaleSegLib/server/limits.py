@@ -15,6 +15,7 @@ SECONDS_TO_READ = 120.0  # in which a client has to read something of an answer
 STREAMS = 16  # of events, for one job
 STREAM_SECONDS = 600.0  # after which the client has to ask for further events
 UPLOADS = 64  # of one token, at a time
+SENDING = 8  # of these, at the same moment: each takes some megabytes of memory
 KEPT = 200  # jobs of one token that have ended and are not removed yet
 MESSAGES = 500  # of one job that are kept
 MESSAGE_CHARACTERS = 2000

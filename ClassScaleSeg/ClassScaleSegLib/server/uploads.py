@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .image_header import check_image
-from .limits import SPARE_BYTES, UPLOADS, Limits
+from .limits import SENDING, SPARE_BYTES, UPLOADS, Limits
 from .problems import Problem, disk_full, unknown, unwritable
 
 log = logging.getLogger("classscaleseg.serve")
@@ -123,7 +123,7 @@ class Uploads:
         """Begin to write a part, which ends with :meth:`release`.
 
         :param offset: where the client thinks that the part begins.
-        :raises Problem: if another request writes it, or the part would begin elsewhere.
+        :raises Problem: if another request writes it, the part would begin elsewhere, or too many are being sent.
         """
         with self._lock:
             upload = self.find(owner, name)
@@ -132,6 +132,8 @@ class Uploads:
             if upload.complete or upload.offset != offset:
                 said = f"{upload.offset} bytes of this image are here, so the next part begins there, not at {offset}."
                 raise Problem(409, "offset", said, offset=upload.offset)
+            if sum(each.busy and each.owner == owner for each in self._all.values()) >= SENDING:
+                raise Problem(429, "too_many", f"{SENDING} images of this token are being sent. Wait for one of them.")
             upload.busy, upload.used = True, time.monotonic()
             return upload
 
