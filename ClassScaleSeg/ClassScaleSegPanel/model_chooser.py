@@ -17,7 +17,7 @@ from .keyboard import SearchKeys
 from .model_download import download, megabytes
 from .model_source import CatalogModels, ModelSource, ServerModels
 from .state import Locating, PanelModel, PanelState, silent
-from .texts import ask, ask_text, tell, tell_error
+from .texts import ask, ask_text, open_link, safe_markdown, tell, tell_error
 from .translation import translated
 
 if TYPE_CHECKING:
@@ -168,8 +168,9 @@ class ModelChooser:
         self.card_dialog = dialog = qt.QDialog(slicer.util.mainWindow())  # not modal, so that the panel stays usable
         dialog.windowTitle = _("Model card")
         browser = qt.QTextBrowser()
-        browser.openExternalLinks = True
-        browser.setMarkdown("\n\n".join(cards))
+        browser.openLinks = False
+        browser.connect("anchorClicked(QUrl)", open_link)
+        browser.setMarkdown(safe_markdown("\n\n".join(cards)))
         qt.QVBoxLayout(dialog).addWidget(browser)
         dialog.resize(760, 640)
         dialog.show()

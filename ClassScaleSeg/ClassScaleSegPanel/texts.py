@@ -5,6 +5,7 @@ Qt reads a text such as "<b>CT</b>" as markup in message boxes, labels and tips,
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 import qt
@@ -60,6 +61,21 @@ def menu_text(name: str) -> str:
     'Ribs && sternum'
     """
     return shortened(name, 60).replace("&", "&&")
+
+
+def safe_markdown(text: str) -> str:
+    """Return Markdown of somebody else without pictures and markup of HTML: both would open files and addresses.
+
+    >>> safe_markdown("![scan](//host/a.png) <b>A</b>, a < b, <https://example.org>").replace(chr(0x2060), "|")
+    '[scan](//host/a.png) <|b>A<|/b>, a < b, <https://example.org>'
+    """
+    return re.sub(r"<(?=[A-Za-z/!?])(?!https?:)", "<\u2060", re.sub(r"!+\[", "[", text))
+
+
+def open_link(address: qt.QUrl) -> None:
+    """Open a link of somebody else in the web browser, unless it leads to a file or a program of this computer."""
+    if address.scheme() in ("http", "https"):
+        qt.QDesktopServices.openUrl(address)
 
 
 class Wrapping(qt.QObject):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +328,30 @@ def test_a_model_is_added_by_drop_and_other_files_are_left_to_slicer(panel, answ
     assert dropped(archive, archive) == (False, None)
     assert dropped(archive) == (True, str(archive))
     assert len(answers) == 1 and "evil.zip" in answers[0]
+
+
+def test_a_model_card_of_a_stranger_opens_neither_files_nor_addresses(panel, monkeypatch):
+    opened = []
+    monkeypatch.setattr(qt.QDesktopServices, "openUrl", lambda url: opened.append(url.toString()))
+    card = """# Card
+![a](file:////host/share/a.png) !![b](http://host/b.png) ![c][1] <img src="//host/d.png"> `x<y` 1 < 2
+[program](file:////host/share/run) [page](https://example.org/page) <https://example.org/auto>
+
+<a href="file:////host/share/e">html</a>
+
+[1]: //host/c.png
+"""
+    (model,) = panel.state.models
+    (summary,) = model.summaries
+    panel.state.models = (replace(model, summaries=(replace(summary, card=card),)),)
+    panel.models.show_card()
+    (browser,) = panel.models.card_dialog.findChildren(qt.QTextBrowser)
+    shown = browser.toHtml()
+    assert "<img" not in shown and '<a href="file:////host/share/e' not in shown
+    assert "x<y 1 < 2" in browser.toPlainText().replace("\u2060", "") and 'href="https://example.org/auto"' in shown
+    for address in ("file:////host/share/run", "https://example.org/page", "javascript:1", "//host/c.png", "#top"):
+        browser.anchorClicked.emit(qt.QUrl(address))
+    assert opened == ["https://example.org/page"] and not browser.openExternalLinks
 
 
 def test_the_model_card_can_be_read(panel, monkeypatch):
