@@ -167,6 +167,18 @@ def test_a_certificate_is_trusted_only_if_it_is_named(tmp_path):
         Connection(server.address, ca=tmp_path / "nowhere.pem")
 
 
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("local", [True, False])
+def test_a_named_certificate_counts_more_than_those_of_the_environment(tmp_path, monkeypatch, variable, local):
+    (tmp_path / "other").mkdir()
+    certificate, key = make_certificate(tmp_path)
+    monkeypatch.setenv(variable, str(make_certificate(tmp_path / "other")[0]))
+    monkeypatch.setattr(module, "is_this_machine", lambda address: local)
+    with lying_server(certificate, key) as server:
+        assert Connection(server.address, SECRET, ca=certificate).health().version == "0.2.0"
+        assert "is not trusted" in said(Connection(server.address, SECRET))
+
+
 def test_tokens_of_the_real_server(tmp_path, offers):
     from ClassScaleSegLib.server.tokens import Tokens
 

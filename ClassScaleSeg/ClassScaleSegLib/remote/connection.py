@@ -267,6 +267,8 @@ class Connection:
                 timeout=TIMEOUT,
                 stream=True,
                 allow_redirects=False,
+                # said here too: requests prefers REQUESTS_CA_BUNDLE to what its session says
+                verify=None if self.ca is None else os.fspath(self.ca),
             )
         except requests.RequestException as error:
             raise self._failure(error) from error
@@ -312,8 +314,6 @@ class Connection:
             if is_this_machine(self.address):  # requests would ask a proxy for it, which is another machine
                 session.trust_env = False
                 session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-            if self.ca is not None:
-                session.verify = os.fspath(self.ca)
             session.auth = self._authorize
             session.headers.update({"User-Agent": f"ClassScaleSeg/{VERSION}", "Accept-Encoding": "identity"})
             self._session = session
