@@ -95,6 +95,7 @@ def test_the_result_is_the_same_as_here(tmp_path):
             found = segmenter.segment(small, "toy-120", lambda report: stages.append(report.stage), **options)
         assert api.files() == []
     here = segment(small, open_model(TOY), device="cpu", **options)
+    assert found.changes == here.changes and found.changes
     assert np.array_equal(found.labels, here.labels) and np.array_equal(found.confidence, here.confidence)
     assert found.table == here.table and found.geometry == here.geometry
     seen = list(dict.fromkeys(stages))
@@ -182,6 +183,14 @@ def test_choices_are_sent_and_the_result_has_the_classes_that_were_chosen(api, q
     assert quick.seen == [{"classes": ["cell 9", "cell 7"], "smooth": 2.0}]
     assert list(found.table.names) == [0, 7, 9] and np.array_equal(found.labels, expected(image, 7))
     assert found.confidence.dtype == np.float32 and (found.confidence == 0.5).all()
+
+
+def test_a_model_of_the_server_tells_where_to_look(api, quick, image):
+    segmented(api.address, image, locate_with="Toy atlas, 1000 classes", locate_classes=["cell 3"])
+    segmented(api.address, image, locate_with="none")
+    assert quick.seen == [{"locate_with": "toy-1000", "locate_classes": ["cell 3"]}, {"locate_with": "none"}]
+    with pytest.raises(errors.ModelError, match="has no model liver"):
+        segmented(api.address, image, locate_with="liver")
 
 
 @pytest.mark.parametrize("option", ["device", "threads", "memory_limit_gib", "checkpoint"])

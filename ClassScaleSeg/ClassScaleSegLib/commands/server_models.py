@@ -94,13 +94,16 @@ def find_server_models(job: Job, segmenter: RemoteSegmenter) -> ServerModels:
         if len(model.summaries) != 1:
             raise ModelError(f"{model.id} consists of {len(model.summaries)} models; give a single one to locate.")
         refuse_other_channels(model.summaries[0], models[0].channels)
+    options = replace(job.options, confidence=job.confidence is not None)
+    if coarse:
+        options = replace(options, locate_with=coarse[0].id)
     sources = tuple(Source(summary.path, model.name) for model in models for summary in model.summaries)
     return ServerModels(
         sources,
         models[0].channels,
         tuple(summary for model in models for summary in model.summaries),
         tuple(summary for model in coarse for summary in model.summaries),
-        replace(job.options, confidence=job.confidence is not None),
+        options,
         segmenter,
         models,
         coarse,

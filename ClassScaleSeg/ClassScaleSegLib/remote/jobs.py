@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from ..errors import (
     shown,
 )
 from ..files import unwritable
+from ..images.cleanup import ClassChange
 from ..inference.progress import Monitor, Progress
-from ..models.json_checks import is_sha256
+from ..labels.label import MAX_VALUE
+from ..models.json_checks import is_sha256, is_text
 from .connection import Connection, Lost, Refused
 from .sending import MIB, is_id
 
@@ -63,6 +65,18 @@ class RemoteFile:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a job has made.
+
+    :ivar files: by the names in ``KINDS``.
+    :ivar changes: what cleaning up changed; ``None`` if nothing was cleaned up, or the server does not know any more.
+    """
+
+    files: dict[str, RemoteFile]
+    changes: tuple[ClassChange, ...] | None
+
+
 class RemoteJob:
     """A job of a server, from sending it to removing it.
 
@@ -80,10 +94,9 @@ class RemoteJob:
         self.name, self._places, self._event = "", 0, ""
         self._last = Progress("queue", 0, 1)
 
-    def run(self) -> dict[str, RemoteFile]:
+    def run(self) -> Outcome:
         """Send the job, and wait until it ends.
 
-        :returns: its files, by the names in ``KINDS``.
 
         :raises Forgotten: if the server does not know it or its images any more.
         :raises ClassScaleError: if it has failed, of the kind that a job on this machine would raise.
@@ -230,8 +243,8 @@ class RemoteJob:
                 )
             )
 
-    def _result(self, facts: Mapping[str, Any]) -> dict[str, RemoteFile]:
-        """Return the files of a job that has ended.
+    def _result(self, facts: Mapping[str, Any]) -> Outcome:
+        """Return what a job that has ended has made.
 
         :raises ClassScaleError: if it has failed.
         """
@@ -254,7 +267,7 @@ class RemoteJob:
             files[kind] = RemoteFile(each["size"], each["sha256"])
         if "segmentation" not in files:
             raise self._connection.odd("a result")
-        return files
+        return Outcome(files, _changes(result.get("changes") if isinstance(result, dict) else None))
 
     def _tell(self, report: Progress) -> None:
         self._last = replace(report, message="")
@@ -316,6 +329,21 @@ def remove_quickly(connection: Connection, paths: list[str]) -> None:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(_REMOVE_SECONDS)
+
+
+def _changes(listed: Any) -> tuple[ClassChange, ...] | None:
+    """Return what cleaning up changed; ``None`` if that is not said as it should be: nothing else depends on it."""
+    if not isinstance(listed, list) or len(listed) > MAX_VALUE:
+        return None
+    names = [each.name for each in fields(ClassChange)]
+    found = []
+    for each in listed:
+        values: list[Any] = [each.get(name) for name in names] if isinstance(each, dict) else []
+        numbers = [value for name, value in zip(names, values, strict=False) if name != "name"]
+        if not values or not all(type(value) is int for value in numbers) or not is_text(each["name"]):
+            return None
+        found.append(ClassChange(*values))
+    return tuple(found)
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -233,6 +233,8 @@ class RemoteSegmenter:
             raise ClassScaleError(f"The server chooses {', '.join(own)}. Leave that out.")
         wanted = Options(**options)
         found = self.chosen([model] if isinstance(model, str) else list(model), cancel)
+        if coarse := located_by(wanted, lambda names: self.chosen(names, cancel)):
+            wanted = replace(wanted, locate_with=coarse[0].id)
         summaries = [summary for each in found for summary in each.summaries]
         request = Request(
             tuple(each.id for each in found),
@@ -282,8 +284,10 @@ class RemoteSegmenter:
             for _ in range(RESTARTS):
                 job = RemoteJob(self.connection, {**body, "images": image.names}, monitor, progress or (lambda _: None))
                 try:
-                    self._fetch(job, job.run(), Path(folder), image, request)
-                    return self._read(Path(folder), image, request)
+                    outcome = job.run()
+                    self._fetch(job, outcome.files, Path(folder), image, request)
+                    found = self._read(Path(folder), image, request)
+                    return replace(found, changes=outcome.changes, counts=None) if request.options.cleans else found
                 except Forgotten:
                     monitor.tell(f"{self.address} was started again; the image is sent once more.")
                     image.send(monitor)
