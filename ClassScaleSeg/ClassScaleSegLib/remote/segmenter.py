@@ -324,7 +324,8 @@ class RemoteSegmenter:
             confidence = None
             if request.options.confidence:
                 self._check_grid(folder / "confidence.nrrd", image)
-                confidence = read_file(folder / "confidence.nrrd").voxels.astype(np.float32)
+                volume = read_file(folder / "confidence.nrrd")  # it owns the voxels
+                confidence = np.array(volume.voxels, np.float32)
             _refuse_other_classes(found.table, request.table)
             # the server's table has neither groups nor the background, and its file may round the grid
             return Segmentation(found.labels, request.table, image.geometry, confidence, more_layers=found.more_layers)
