@@ -482,6 +482,14 @@ def test_a_queue_that_is_full(tmp_path, offers, quick, image, monkeypatch):
         assert api.files() == []
 
 
+def test_an_image_waits_while_others_of_the_same_token_are_sent(api, image, monkeypatch):
+    monkeypatch.setattr(sending, "_SECONDS_BUSY", 0.05)
+    monkeypatch.setattr(uploads, "SENDING", 0)
+    threading.Timer(3, lambda: monkeypatch.setattr(uploads, "SENDING", 8)).start()  # more than _IN_VAIN tries
+    begin = time.monotonic()
+    assert segmented(api.address, image).table.foreground and time.monotonic() - begin > 2.5
+
+
 def test_an_image_that_cannot_be_read_is_not_sent(api, tmp_path):
     (tmp_path / "a.nrrd").write_bytes(b"no image")
     with network_to(api.address) as network:
