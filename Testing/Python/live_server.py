@@ -17,6 +17,7 @@ from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.serving import Settings, prepared
 from ClassScaleSegLib.server.workers import Slot
 
+FOLDERS = ("uploads", "unfinished", "results")
 SLOT = Slot("cpu", "cpu", threads=1)
 
 
@@ -65,8 +66,12 @@ class Api:
 
     def files(self) -> list[str]:
         """Return the files of images and results that the server holds."""
-        held = (path for name in ("uploads", "unfinished", "results") for path in (self.folder / name).rglob("*"))
-        return sorted(str(path.relative_to(self.folder)) for path in held if path.is_file())
+        while True:
+            try:
+                held = [path for name in FOLDERS for path in (self.folder / name).rglob("*") if path.is_file()]
+            except FileNotFoundError:  # the server removes a folder at this moment
+                continue
+            return sorted(str(path.relative_to(self.folder)) for path in held)
 
 
 @contextlib.contextmanager
