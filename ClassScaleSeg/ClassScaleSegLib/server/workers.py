@@ -207,6 +207,7 @@ def adopt_unfinished(unfinished: Path, results: Path) -> None:
             result = {"structures": None, "seconds": None, "changes": None, "files": described_files(folder, wish)}
             write_record(folder, wish, result)
             folder.rename(results / folder.name)
+            log.info("job %s of %s was finished when the server was killed", folder.name[:8], wish.owner)
         except (OSError, ValueError, KeyError, TypeError, ClassScaleError):
             shutil.rmtree(folder, ignore_errors=True)
 

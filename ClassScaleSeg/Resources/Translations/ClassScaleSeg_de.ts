@@ -1835,8 +1835,8 @@
         <translation>Der Server kann seine Token nicht lesen. Sagen Sie es der Person, die ihn betreibt.</translation>
     </message>
     <message>
-        <source>The server cannot write to its folder. Tell the person who runs it, or try again later.</source>
-        <translation>Der Server kann nicht in seinen Ordner schreiben. Sagen Sie es der Person, die ihn betreibt, oder versuchen Sie es später.</translation>
+        <source>The server cannot write the result. Tell the person who runs it, or try again later.</source>
+        <translation type="unfinished">Der Server kann nicht in seinen Ordner schreiben. Sagen Sie es der Person, die ihn betreibt, oder versuchen Sie es später.</translation>
     </message>
     <message>
         <source>The server cannot write to its folder. Tell the person who runs it.</source>
@@ -3011,6 +3011,10 @@
         <translation>{address} würde {size} Bytes senden, mehr als das Ergebnis haben kann. Es wurde nichts geholt.</translation>
     </message>
     <message>
+        <source>{address}: the connection was lost (the answer breaks off).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>{address}: the connection was lost ({done} bytes have arrived).</source>
         <translation>{address}: Die Verbindung ist abgebrochen ({done} Bytes sind angekommen).</translation>
     </message>
@@ -3631,8 +3635,8 @@
         <translation>{names} und {slices} weitere</translation>
     </message>
     <message>
-        <source>{name} (label {value}) does not have exactly one {opposite} counterpart.</source>
-        <translation>{name} (Label {value}) hat nicht genau ein Gegenstück {opposite}.</translation>
+        <source>{name} (label {value}) does not have exactly one counterpart on the other side.</source>
+        <translation>{name} (Label {value}) hat nicht genau ein Gegenstück auf der anderen Seite.</translation>
     </message>
     <message>
         <source>{name} and {name2} are at the same place: there are several volumes.{hint} Move the slices of one volume to a separate folder.</source>
@@ -3961,6 +3965,10 @@
     <message>
         <source>{segmentation} does not say which images it belongs to, so a report cannot refer to it.</source>
         <translation>{segmentation} sagt nicht, zu welchen Bildern sie gehört, daher kann kein Bericht auf sie verweisen.</translation>
+    </message>
+    <message>
+        <source>{sending} images of this token are being sent. Wait for one of them.</source>
+        <translation>{sending} Bilder dieses Tokens werden gerade gesendet. Warten Sie auf eines davon.</translation>
     </message>
     <message>
         <source>{sentence} Copy plans.json and dataset.json from the training into it.</source>
