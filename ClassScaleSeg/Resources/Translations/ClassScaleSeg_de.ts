@@ -1836,7 +1836,7 @@
     </message>
     <message>
         <source>The server cannot write the result. Tell the person who runs it, or try again later.</source>
-        <translation type="unfinished">Der Server kann nicht in seinen Ordner schreiben. Sagen Sie es der Person, die ihn betreibt, oder versuchen Sie es später.</translation>
+        <translation>Der Server kann das Ergebnis nicht schreiben. Sagen Sie es der Person, die ihn betreibt, oder versuchen Sie es später.</translation>
     </message>
     <message>
         <source>The server cannot write to its folder. Tell the person who runs it.</source>
@@ -3012,7 +3012,7 @@
     </message>
     <message>
         <source>{address}: the connection was lost (the answer breaks off).</source>
-        <translation type="unfinished"></translation>
+        <translation>{address}: Die Verbindung ging verloren (die Antwort bricht ab).</translation>
     </message>
     <message>
         <source>{address}: the connection was lost ({done} bytes have arrived).</source>
