@@ -190,8 +190,11 @@ def panel(monkeypatch, tmp_path, answers):
     import tempfile
 
     from slicer_application import application, module, slicer
+    from user_data import data_environment
 
     monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "models"))
+    for name, value in data_environment(tmp_path / "data").items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))

@@ -41,6 +41,7 @@ from panel_checks import NODES, Faults, PanelChecks, PanelFault, fault_text, pan
 from panel_child import HOWS, ORDINARY
 from panel_scene import NAMES, VOLUMES, add_view, make_volume, model_of_channels
 from slicer_application import ROOT, application, import_scene, module, qt, saved_scene, slicer
+from user_data import data_environment
 
 from ClassScaleSegPanel import result_panel, server_watch  # isort: skip  needs the stand-ins
 from ClassScaleSegPanel.state import ServerView  # isort: skip
@@ -150,7 +151,8 @@ class PanelUser(PanelChecks):
         self.check()
 
     def _imitate(self) -> None:
-        self._replace(os, "environ", {**os.environ, "CLASSSCALESEG_MODELS": str(self.folder / "models")})
+        own = data_environment(self.folder / "data")
+        self._replace(os, "environ", {**os.environ, **own, "CLASSSCALESEG_MODELS": str(self.folder / "models")})
         self._replace(tempfile, "tempdir", str(self.folder / "temporary"))
         self._replace(child, "subprocess", self.children)
         self._replace(catalog, "download_parts", self._download)

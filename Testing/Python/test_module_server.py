@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ClassScaleSegLib.catalog.catalog import data_folder
 from ClassScaleSegLib.remote.segmenter import RemoteSegmenter
 from ClassScaleSegLib.remote.servers import Servers
 from ClassScaleSegLib.server.tokens import Tokens
@@ -367,8 +368,9 @@ def test_the_queue_is_asked_for_again_but_the_models_only_after_a_restart(lab, s
     assert lab.servers.timer.active
 
 
-def test_a_damaged_list_of_servers_is_told_once(panel, answers, tmp_path):
-    (tmp_path / "servers.json").write_text("{")
+def test_a_damaged_list_of_servers_is_told_once(panel, answers):
+    (data_folder() / "servers.json").parent.mkdir(parents=True)
+    (data_folder() / "servers.json").write_text("{")
     for _again in range(2):
         application.leave(panel)
         application.enter(panel)

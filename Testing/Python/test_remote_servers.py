@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from ClassScaleSegLib.catalog.catalog import data_folder
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.errors import OutputError, ServerError
 from ClassScaleSegLib.remote.servers import LIST, TOKENS, KnownServer, Servers
@@ -18,15 +19,17 @@ from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.tokens import Tokens
 from odd_json import WEIRD
 from remote_fixtures import Quick, free_port, lying_server, quick_server
+from user_data import data_environment
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """Of the list of this user."""
-    monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "user" / "models"))
+    for name, value in data_environment(tmp_path / "user").items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("CLASSSCALESEG_TOKEN", raising=False)
     monkeypatch.setitem(sys.modules, "keyring", None)  # importing it fails
-    return tmp_path / "user"
+    return data_folder()
 
 
 class Keyring(SimpleNamespace):
@@ -141,7 +144,7 @@ def test_what_is_not_valid_changes_nothing(folder, tmp_path):
 
 @pytest.mark.parametrize("content", [*WEIRD, *({"servers": value} for value in WEIRD if value != [])])
 def test_a_damaged_list_is_named(folder, content):
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / LIST).write_text(json.dumps(content))
     with pytest.raises(ServerError, match=f"{LIST} cannot be read as a list of servers"):
         _ = Servers().all
@@ -149,7 +152,7 @@ def test_a_damaged_list_is_named(folder, content):
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"servers": [{"name": "a", "address": "lab:1"}]}'])
 def test_a_list_that_is_cut_off_is_named(folder, text):
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / LIST).write_text(text)
     with pytest.raises(ServerError, match=f"{LIST} cannot be read as a list of servers"):
         _ = Servers().all
@@ -157,10 +160,19 @@ def test_a_list_that_is_cut_off_is_named(folder, text):
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root and Windows write there anyway")
 def test_a_folder_that_cannot_be_written(folder):
-    folder.mkdir()
+    folder.mkdir(parents=True)
     folder.chmod(0o500)
     with pytest.raises(OutputError):
         Servers().add("Lab", "https://lab:1")
+
+
+def test_a_folder_of_models_that_many_use_holds_no_list_of_servers(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path / "project" / "models"))
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / LIST).write_text('{"servers": [{"name": "lab", "address": "http://evil:1"}]}')
+    assert Servers().all == ()
+    Servers().add("lab", "https://lab:1", "secret")
+    assert (folder / LIST).exists() and not (tmp_path / "project" / TOKENS).exists()
 
 
 def test_the_commands(folder, tmp_path, monkeypatch, capsys):

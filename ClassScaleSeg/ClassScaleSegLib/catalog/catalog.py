@@ -34,23 +34,29 @@ LOCK = "download.lock"
 
 
 def models_folder() -> Path:
-    """Return the environment variable ``CLASSSCALESEG_MODELS`` if set, otherwise a folder in the user's data folder.
-
-    The data folder is the one that the package platformdirs returns. The package itself is not used: Slicer does not
-    contain it, and the panel must list models before any package is installed.
+    """Return the environment variable ``CLASSSCALESEG_MODELS`` if set, otherwise a folder in :func:`data_folder`.
 
     >>> models_folder().is_absolute()
     True
     """
     if given := os.environ.get("CLASSSCALESEG_MODELS"):
         return Path(given).expanduser().absolute()
+    return data_folder() / "models"
+
+
+def data_folder() -> Path:
+    """Return the folder with the data of this user alone; that of the models may be one of many users.
+
+    It is the one that the package platformdirs returns. The package itself is not used: Slicer does not contain it, and
+    the panel must list models before any package is installed.
+    """
     home = Path.home()
     data = {
         "win32": os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local",
         "darwin": home / "Library" / "Application Support",
     }
     elsewhere = os.environ.get("XDG_DATA_HOME", "").strip() or home / ".local" / "share"
-    return Path(data.get(sys.platform, elsewhere), "ClassScaleSeg", "models")
+    return Path(data.get(sys.platform, elsewhere), "ClassScaleSeg")
 
 
 def resolve_model(text: str, catalog: Catalog | None = None) -> tuple[Path, ...]:

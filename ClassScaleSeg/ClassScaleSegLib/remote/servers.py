@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..catalog.catalog import models_folder
+from ..catalog.catalog import data_folder
 from ..errors import ServerError, reason
 from ..files import replacing, unwritable
 from ..inference.progress import CancelToken
@@ -50,7 +50,7 @@ class KnownServer:
 class Servers:
     """The servers that a user knows.
 
-    :param folder: of the list; by default the folder of the models is in it.
+    :param folder: of the list; by default that with the data of this user.
 
     >>> import tempfile
     >>> servers = Servers(Path(tempfile.mkdtemp()))
@@ -63,7 +63,7 @@ class Servers:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = models_folder().parent if folder is None else folder
+        self._folder = data_folder() if folder is None else folder
 
     @property
     def all(self) -> tuple[KnownServer, ...]:
