@@ -76,33 +76,31 @@ class RunPanel:
         from ClassScaleSegLib.scene.results import has_contents
 
         state, parameters = self._state, self._state.parameters
-        if parameters is None or not agreed(state.server):
+        # while questions are open, timers and scripts may change the device, or lose the server
+        view, device = state.server, parameters.device if parameters is not None else ""
+        if parameters is None or not agreed(view) or parameters.device != device:
             return
+        server = view.chosen if view is not None else None
         if state.queued:
-            self._start(lambda: self._queue(parameters))
+            self._start(lambda: self._queue(parameters, server))
             return
         outputs = (parameters.segmentation, parameters.confidence, parameters.statistics)
         names = [node.GetName() for node in outputs if has_contents(node)]
         question = _("The run will replace the contents of {names}. Continue?").format(names=", ".join(names))
-        if names and not ask(question, _("Replace results")):
+        if names and not ask(question, _("Replace results")) or parameters.device != device:
             return
-        self._start(lambda: self._run(parameters, has_contents(parameters.segmentation)))
+        self._start(lambda: self._run(parameters, has_contents(parameters.segmentation), server))
 
-    def _run(self, parameters: ClassScaleSegParameterNode, replace: bool) -> SceneRun:
-        request = request_of(parameters, replace, self._server)
+    def _run(self, parameters: ClassScaleSegParameterNode, replace: bool, server: ChosenServer | None) -> SceneRun:
+        request = request_of(parameters, replace, server)
         ensure_dependencies(wanted_by(request.models, request.options))
         return self._logic.start(request)
 
-    def _queue(self, parameters: ClassScaleSegParameterNode) -> SceneQueue:
-        request = request_of(parameters, False, self._server)
-        ensure_dependencies(wanted_by(request.models, request.options))
-        return self._logic.startQueue(
-            [queue_item(parameters, key, name, self._server) for key, name in self._state.queued]
-        )
-
-    @property
-    def _server(self) -> ChosenServer | None:
-        return self._state.server.chosen if self._state.server is not None else None
+    def _queue(self, parameters: ClassScaleSegParameterNode, server: ChosenServer | None) -> SceneQueue:
+        request = request_of(parameters, False, server)
+        items = [queue_item(parameters, key, name, server) for key, name in self._state.queued]
+        ensure_dependencies(wanted_by(request.models, request.options))  # which may ask, and take minutes
+        return self._logic.startQueue(items)
 
     def _start(self, start: Callable[[], SceneRun | SceneQueue]) -> None:
         from ClassScaleSegLib.errors import ClassScaleError

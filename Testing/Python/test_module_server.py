@@ -120,6 +120,57 @@ def test_a_damaged_list_of_agreements_agrees_to_nothing(lab, asked, damaged):
     assert json.loads(application.settings.value("ClassScaleSeg/ServersAgreed")) == [lab.state.server.server.address]
 
 
+@pytest.mark.parametrize("queued", [False, True])
+def test_what_was_agreed_is_done_whatever_happens_while_a_question_is_open(lab, server, monkeypatch, queued):
+    """The answer of Yes is of one server: another device gets nothing, and the server need not be there meanwhile."""
+    api, _token = server
+    started, meanwhile = [], []
+    monkeypatch.setattr(lab.logic, "start", started.append)
+    monkeypatch.setattr(lab.logic, "startQueue", lambda items: started.append(items[0].request()))
+
+    def yes(text, **more):
+        for do in meanwhile:
+            do()
+        return True
+
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", yes, raising=False)
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    choose_lab(lab)
+    if queued:
+        lab.queue.add([(lab.state.parameters.inputVolume.GetID(), "CT")])
+    meanwhile.append(lambda: setattr(lab.state.parameters, "device", "server:http://127.0.0.1:9"))
+    lab.ui.applyButton.click()
+    assert started == [] and lab.state.run is None
+
+    lab.state.parameters.device = f"server:{api.address}"
+    wait_until(lambda: lab.state.server.chosen is not None, 30)
+    application.settings.clear()
+    lose = replace(lab.state.server, chosen=None, models=None, fault="It is gone.")
+    meanwhile[:] = [lambda: setattr(lab.state, "server", lose)]
+    monkeypatch.setattr(lab.runs, "_start", lambda start: start())
+    lab.ui.applyButton.click()
+    (request,) = started
+    assert request.segmented_by.address == api.address and request.segmented_by.models
+
+
+def test_a_device_that_becomes_a_server_while_a_question_is_open_gets_nothing(lab, server, monkeypatch):
+    started, questions = [], []
+    monkeypatch.setattr(lab.logic, "start", started.append)
+    lab.ui.inputSelector.setCurrentNode(small_volume())
+    filled = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Filled")
+    filled.GetSegmentation().AddEmptySegment("a")
+    lab.ui.segmentationSelector.setCurrentNode(filled)
+
+    def agree(text, **more):
+        questions.append(text)
+        lab.state.parameters.device = f"server:{server[0].address}"
+        return True
+
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", agree)
+    lab.ui.applyButton.click()
+    assert len(questions) == 1 and started == [] and lab.state.run is None
+
+
 def test_what_the_question_says_of_the_way(lab):
     from ClassScaleSegPanel.server_texts import consent
 
