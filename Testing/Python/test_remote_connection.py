@@ -52,6 +52,9 @@ def said(connection: Connection) -> str:
         ("127.0.0.1:8471", "http://127.0.0.1:8471"),
         ("[::1]:8471", "http://[::1]:8471"),
         ("https://gpu.example.org", "https://gpu.example.org"),
+        ("http://lab_gpu:08471", "http://lab_gpu:8471"),
+        ("https://bücher.example:", "https://bücher.example"),
+        ("http://[FE80::1]", "http://[fe80::1]"),
     ],
 )
 def test_an_address_gets_its_usual_form(given, address):
@@ -72,6 +75,11 @@ def test_an_address_gets_its_usual_form(given, address):
         ("http://lab-gpu:99999", "is not the address of a server"),
         ("http://" + 300 * "x", "is not the address of a server"),
         ("", "is not the address of a server"),
+        (r"https://evil.org\.lab.org", "is not the address of a server"),
+        ("https://evil.org;.lab.org", "is not the address of a server"),
+        ("https://evil.org%2f.lab.org", "is not the address of a server"),
+        ("http://[::g]", "is not the address of a server"),
+        ("http://a:b:1", "is not the address of a server"),
     ],
 )
 def test_an_address_that_is_none_is_refused_with_the_right_spelling(given, sentence):

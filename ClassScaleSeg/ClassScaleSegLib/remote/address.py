@@ -52,7 +52,8 @@ http://lab-gpu:8471 if the server has no certificate.
     try:
         parts = urlsplit(given)
         valid = parts.scheme in ("http", "https") and given.isprintable() and " " not in given
-        valid = valid and bool((parts.hostname or "").encode("idna")) and (parts.port is None or parts.port > 0)
+        host = parts.hostname or ""
+        valid = valid and bool(host.encode("idna")) and (parts.port is None or parts.port > 0) and _is_host(host)
     except ValueError:  # also that of a name that no machine can have
         valid = False
     if not valid:
@@ -61,7 +62,20 @@ http://lab-gpu:8471 if the server has no certificate.
         raise ServerError(
             f"The address has more than host and port. Leave out what follows: {parts.scheme}://{parts.netloc}."
         )
-    return f"{parts.scheme}://{parts.netloc.lower()}"
+    # not as given: a port such as 08471, or what follows a bracket, would make another address of the same server
+    place = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{place}" + (f":{parts.port}" if parts.port is not None else "")
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether a text is a name or an address of a machine, in which all programs see the same one.
+
+    Of ``evil.org\\.lab.org``, a user reads the end, and the connection goes to the beginning.
+    """
+    if ":" not in host:
+        return re.fullmatch(r"[\w.\-]+", host) is not None
+    ipaddress.IPv6Address(host)  # a ValueError, if it is none
+    return True
 
 
 def is_encrypted(address: str) -> bool:
