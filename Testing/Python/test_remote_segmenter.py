@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from ClassScaleSegLib import Options, RemoteSegmenter, Segmentation, errors
 from ClassScaleSegLib.errors import Cancelled, ClassScaleError, ServerError
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.reading import read_image
+from ClassScaleSegLib.images.seg_nrrd import nrrd_header
 from ClassScaleSegLib.inference.progress import Monitor
 from ClassScaleSegLib.labels.common_classes import common_classes
 from ClassScaleSegLib.remote import connection, jobs, sending
@@ -158,6 +160,60 @@ def test_channels_in_one_file_become_a_file_each(tmp_path):
     folder = prepared.files[0].path.parent
     prepared.close()
     assert not folder.exists()
+
+
+def test_a_folder_with_a_file_that_is_still_written_goes_after_cancelling(tmp_path, monkeypatch):
+    """As on Windows, where no file is removed that is open; elsewhere a new file may come in between."""
+    cancel, opened, clean = threading.Event(), threading.Event(), tempfile.TemporaryDirectory.cleanup
+
+    def header(*arguments: object) -> str:
+        opened.set()
+        cancel.set()
+        time.sleep(0.4)
+        opened.clear()
+        return nrrd_header(*arguments)
+
+    def cleanup(folder: tempfile.TemporaryDirectory) -> None:
+        if opened.is_set():
+            raise PermissionError(13, "The process cannot access the file because it is being used")
+        clean(folder)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sending, "nrrd_header", header)
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "cleanup", cleanup)
+    with pytest.raises(Cancelled):
+        prepare(sitk.Compose([volume(20)] * 3), False, Monitor(cancel=cancel), False, False)
+    assert list(tmp_path.iterdir()) == []
+    time.sleep(0.2)
+    assert not opened.is_set() and list(tmp_path.iterdir()) == []
+
+
+def test_a_result_whose_fetching_is_cancelled_leaves_no_open_file(api, image, tmp_path, monkeypatch):
+    cancel, streams = threading.Event(), []
+
+    def pieces(self, answer, most):
+        yield b"NRRD"
+        cancel.set()
+        time.sleep(0.5)
+        yield b"more"
+
+    class Noted(jobs._Fetching):
+        def close(self) -> None:
+            super().close()
+            streams.append(self._stream)
+            assert self._stream.closed
+
+    original = jobs._Fetching.work
+
+    def work(fetching) -> None:
+        monkeypatch.setattr(connection.Connection, "pieces", pieces)
+        original(fetching)
+
+    monkeypatch.setattr(Noted, "work", work)
+    monkeypatch.setattr(jobs, "_Fetching", Noted)
+    with RemoteSegmenter(api.address) as segmenter, pytest.raises(Cancelled):
+        segmenter.segment(image, "toy-120", cancel=cancel)
+    assert len(streams) == 1
 
 
 def test_an_image_is_sent_once_for_several_models(api, image):

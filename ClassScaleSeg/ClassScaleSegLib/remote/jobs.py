@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import (
     ClassScaleError,
@@ -134,7 +134,7 @@ class RemoteJob:
             except OSError as error:
                 raise unwritable(place, error) from error
             finally:
-                fetching.stop.set()
+                fetching.close()
             self._monitor.check()
             with place.open("rb") as stream:
                 while piece := stream.read(MIB):
@@ -283,9 +283,16 @@ class _Fetching:
 
     def __init__(self, connection: Connection, path: str, file: RemoteFile, place: Path) -> None:
         self._connection, self._path, self.file, self._place = connection, path, file, place
-        self.stop = threading.Event()
+        self._stop = threading.Event()
+        self._stream: BinaryIO | None = None
         self.done = 0
         self._again = False
+
+    def close(self) -> None:
+        """Stop the thread that fetches, and close its file, which could not be removed on Windows otherwise."""
+        self._stop.set()
+        if self._stream is not None:
+            self._stream.close()
 
     def work(self) -> None:
         """Fetch what is missing, in the calling thread."""
@@ -298,12 +305,15 @@ class _Fetching:
                 raise Lost(f"{self._connection.address}: the connection was lost (the answer breaks off).")
             if begins is None or int(begins[1]) != self.done:
                 self.done = 0
+            if self._stop.is_set():
+                return
             with self._place.open("r+b" if self.done else "wb") as stream:
+                self._stream = stream
                 stream.seek(self.done)
                 stream.truncate()
                 size, self._again = _PIECES[self._again], True
                 for piece in self._connection.pieces(answer, self.file.size - self.done, size):
-                    if self.stop.is_set():
+                    if self._stop.is_set():
                         return
                     stream.write(piece)
                     self.done += len(piece)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ImageError, ServerError, reason
+from ..errors import Cancelled, ImageError, ServerError, reason
 from ..files import sha256_of
 from ..images.dicom_headers import is_dicom
 from ..images.geometry import Geometry
@@ -42,6 +44,7 @@ _HEADER_BYTES = 1 << 16
 _LEAST_PART = 1 << 18  # bytes, if a server in front takes no larger ones
 MOST_SECONDS_BUSY = 3600.0  # for which images of the same token may be sent before this one
 _SECONDS_BUSY = 1.0
+_REMOVALS = 20  # attempts to remove a folder, in a second
 _IN_VAIN = 20  # parts of which nothing arrives, after which an image is sent anew
 # Of 52 MB like a CT (512 x 512 x 100 voxels with the noise of a scanner), level 1 leaves 45 % after 0.75 s of one core,
 # and level 6 43 % after 6.2 s. It pays up to 300 Mbit/s: at 100 Mbit/s the image arrives in 2.6 s instead of 4.2 s, at
@@ -86,7 +89,7 @@ class Prepared:
     def close(self) -> None:
         """Remove the files that were made for sending."""
         if self.folder is not None:
-            self.folder.cleanup()
+            remove_folder(self.folder)
 
 
 def prepare(source: ImageSource, compress: bool, monitor: Monitor, flat: bool, nibabel: bool) -> Prepared:
@@ -104,14 +107,14 @@ def prepare(source: ImageSource, compress: bool, monitor: Monitor, flat: bool, n
     if not sources:
         raise ImageError("No image was given.")
     monitor.report("read", 0, len(sources))
-    folder = tempfile.TemporaryDirectory(prefix="classscaleseg-send-")
+    folder, stop = tempfile.TemporaryDirectory(prefix="classscaleseg-send-"), threading.Event()
     try:
         geometry: Geometry | None = None
         files: list[ImageFile] = []
         notices: list[str] = []
         for number, each in enumerate(sources):
             place = Path(folder.name, f"{number}.nrrd")
-            grid, made, said = monitor.wait_for(partial(_files, each, place, compress, flat, nibabel))
+            grid, made, said = monitor.wait_for(partial(_files, each, place, compress, flat, nibabel, stop))
             geometry = geometry or grid
             files += made
             notices += said
@@ -121,18 +124,34 @@ def prepare(source: ImageSource, compress: bool, monitor: Monitor, flat: bool, n
         name = "The image" if isinstance(first, sitk.Image) else str(first)
         return Prepared(name, geometry, tuple(files), tuple(notices), folder)
     except BaseException:
-        folder.cleanup()
+        stop.set()
+        remove_folder(folder)
         raise
 
 
+def remove_folder(folder: tempfile.TemporaryDirectory[str]) -> None:
+    """Remove a folder in which a thread that was told to stop may still have a file open. It raises nothing."""
+    for _ in range(_REMOVALS):
+        with suppress(OSError):  # Windows removes no file that is open
+            folder.cleanup()
+            return
+        time.sleep(0.05)
+    shutil.rmtree(folder.name, ignore_errors=True)
+
+
 def _files(
-    source: str | os.PathLike[str] | sitk.Image, place: Path, compress: bool, flat: bool, nibabel: bool
+    source: str | os.PathLike[str] | sitk.Image,
+    place: Path,
+    compress: bool,
+    flat: bool,
+    nibabel: bool,
+    stop: threading.Event,
 ) -> tuple[Geometry, list[ImageFile], tuple[str, ...]]:
     """Return the grid of one source, and what is sent of it."""
     import SimpleITK as sitk
 
     if isinstance(source, sitk.Image):
-        return _written(ReadVolume.of_image(source), place, compress)
+        return _written(ReadVolume.of_image(source), place, compress, stop)
     path = Path(source)
     try:
         kind = _kind(path)
@@ -141,7 +160,7 @@ def _files(
             return grid, [_file(path, kind)], ()
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror or reason(error)}).") from error
-    return _written(read_volume(path, flat, nibabel), place, compress)
+    return _written(read_volume(path, flat, nibabel), place, compress, stop)
 
 
 def _kind(path: Path) -> str | None:
@@ -163,36 +182,49 @@ def _file(path: Path, kind: str) -> ImageFile:
     return ImageFile(path, kind, path.stat().st_size, sha256_of(path), secrets.token_urlsafe(24))
 
 
-def _written(volume: ReadVolume, place: Path, compress: bool) -> tuple[Geometry, list[ImageFile], tuple[str, ...]]:
-    """Write each channel of a volume, whether it is a component or along a fourth axis."""
+def _written(
+    volume: ReadVolume, place: Path, compress: bool, stop: threading.Event
+) -> tuple[Geometry, list[ImageFile], tuple[str, ...]]:
+    """Write each channel of a volume, whether it is a component or along a fourth axis, until it is stopped."""
     channels = volume.voxels.reshape(-1, *volume.voxels.shape[-3:])
     files = []
     for number, voxels in enumerate(channels):
         path = place.with_name(f"{place.stem}-{number}.nrrd")
         try:
-            write_nrrd(path, voxels, volume.geometry, compress)
+            write_nrrd(path, voxels, volume.geometry, compress, stop)
         except OSError as error:
             raise ServerError(f"The image cannot be sent: {path.parent} has no room ({error.strerror}).") from error
         files.append(_file(path, ".nrrd"))
     return volume.geometry, files, volume.notices
 
 
-def write_nrrd(path: Path, voxels: np.ndarray, geometry: Geometry, compress: bool) -> None:
+def write_nrrd(
+    path: Path, voxels: np.ndarray, geometry: Geometry, compress: bool, stop: threading.Event | None = None
+) -> None:
     """Write voxels ``(z, y, x)`` of any type of numbers, row of voxels by row.
 
+    :param stop: ends the work once it is set.
     :raises OSError: if the file cannot be written.
+    :raises Cancelled: if the work was stopped.
     """
     dtype = voxels.dtype.newbyteorder("<")
     names = {"f4": "float", "f8": "double"}
     name = names.get(dtype.str[1:]) or f"{'u' if dtype.kind == 'u' else ''}int{8 * dtype.itemsize}"
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31) if compress else None
+    _refuse_stopped(stop)
     with path.open("wb") as file:
         file.write(nrrd_header(name, geometry, "gzip" if compress else "raw").encode())
         for plane in voxels:
+            _refuse_stopped(stop)
             content = np.ascontiguousarray(plane, dtype).data
             file.write(content if packer is None else packer.compress(content))
         if packer is not None:
             file.write(packer.flush())
+
+
+def _refuse_stopped(stop: threading.Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise Cancelled("Cancelled while the image was written for sending.")
 
 
 class _Part:
