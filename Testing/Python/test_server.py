@@ -28,7 +28,7 @@ from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.queue import FairQueue
 from ClassScaleSegLib.server.serving import Settings, prepared
 from ClassScaleSegLib.server.tokens import Tokens
-from ClassScaleSegLib.server.workers import STARTED, described_files
+from ClassScaleSegLib.server.workers import STARTED, Slot, described_files
 from live_server import Api, live_server
 
 ROOT = Path(__file__).parents[2]
@@ -236,8 +236,22 @@ def test_a_server_for_others_needs_a_token_first(tmp_path, offers):
 
 
 def test_one_folder_is_for_one_server(api, offers):
-    with pytest.raises(errors.Busy, match="another process"):
+    with pytest.raises(errors.Busy, match=rf"server \(id {os.getpid()} on .*--folder"):
         with prepared(Settings(api.folder, ("toy-120",), port=0), offers):
+            pass
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 80000])
+def test_a_number_that_is_no_port_is_refused(tmp_path, offers, port):
+    with pytest.raises(errors.ClassScaleError, match=f"{port} cannot be a port"):
+        with prepared(Settings(tmp_path, ("toy-120",), port=port), offers):
+            pass
+
+
+def test_a_device_that_is_not_there_is_refused_at_the_start(tmp_path, offers):
+    slots = (Slot("cpu", "cpu"), Slot("cuda:77", "cuda:77"))
+    with pytest.raises(errors.ClassScaleError, match="There is no device cuda:77 here. This torch"):
+        with prepared(Settings(tmp_path, ("toy-120",), port=0, slots=slots), offers):
             pass
 
 
@@ -396,7 +410,7 @@ def test_a_killed_server_keeps_what_it_promised_and_nothing_else(tmp_path, image
         process.send_signal(signal.SIGTERM)
         process.wait(20)
         process.stdout.close()
-    assert process.returncode == 130
+    assert process.returncode == 0
 
 
 def test_jobs_run_on_a_cluster(tmp_path, image):
@@ -418,7 +432,7 @@ def test_jobs_run_on_a_cluster(tmp_path, image):
         process.send_signal(signal.SIGTERM)
         process.wait(30)
         process.stdout.close()
-    assert process.returncode == 130
+    assert process.returncode == 0
 
 
 def test_a_child_that_had_finished_when_the_server_was_killed_is_not_run_again(tmp_path, offers, image):
@@ -461,7 +475,10 @@ def test_tls(tmp_path, offers):
         assert api.address.startswith("https://127.0.0.1:")
         api.session.verify = str(certificate)
         assert api("get", "health").json()["service"] == "ClassScaleSeg"
-    with pytest.raises(errors.ClassScaleError, match="certificate or its key cannot be read"):
+    missing = Settings(tmp_path, (), port=0, certificate=certificate, certificate_key=tmp_path / "lost.pem")
+    with pytest.raises(errors.ClassScaleError, match="lost.pem does not exist"), prepared(missing, offers):
+        pass
+    with pytest.raises(errors.ClassScaleError, match="PEM that belong together"):
         with prepared(Settings(tmp_path, (), port=0, certificate=SAMPLE, certificate_key=SAMPLE), offers):
             pass
 

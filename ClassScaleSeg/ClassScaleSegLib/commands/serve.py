@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ..catalog.catalog import Catalog
@@ -100,7 +101,9 @@ def serve_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
                 file=sys.stderr,
                 flush=True,
             )
-        server.run()
+        with suppress(KeyboardInterrupt):  # Ctrl-C or a termination signal: so a server ends, it is no fault
+            server.run()
+        print("The server stops. Jobs that wait or run end with it; what is finished is kept.", flush=True)
     return ExitCode.OK
 
 

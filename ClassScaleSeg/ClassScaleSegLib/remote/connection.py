@@ -109,6 +109,8 @@ class Connection:
         self.token = None if self.token is None else check_token(self.token)
         if self.ca is not None and not os.path.isfile(self.ca):
             raise ServerError(f"{self.ca} does not exist. Name the file with the certificate of {self.address}.")
+        if self.ca is not None:
+            _check_certificate(self.ca, self.address)
         self._session: requests.Session | None = None
         self._health: Health | None = None
         self._contact = time.monotonic()  # the last one
@@ -381,6 +383,16 @@ class Connection:
             )
         host, port = _host(self.address)
         if isinstance(error, requests.exceptions.SSLError):
+            if "mismatch" in said:  # to name its file would not help
+                return ServerError(
+                    f"The certificate of {self.address} is for another name ({said}). Use the name that it is for as "
+                    "the address, or ask the person who runs the server. Nothing was sent."
+                )
+            if "has expired" in said:
+                return ServerError(
+                    f"The certificate of {self.address} has expired. Ask the person who runs the server to renew it, "
+                    "and check the clock of this machine. Nothing was sent."
+                )
             if "CERTIFICATE_VERIFY_FAILED" in said or "certificate" in said.lower():
                 return ServerError(
                     f"The certificate of {self.address} is not trusted ({said}). If it is that of your lab, name its "
@@ -414,6 +426,16 @@ def check_token(token: str) -> str:
             "person who runs the server."
         )
     return token
+
+
+def _check_certificate(file: str | os.PathLike[str], address: str) -> None:
+    """Refuse a file without certificates, of which the connection would say that the server is not trusted."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise ServerError(
+            f"{file} is not a certificate in PEM ({error}). Ask the person who runs {address} for its file."
+        ) from error
 
 
 def not_ours(address: str, found: str) -> ServerError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,15 @@ def opened_folder(root: Path) -> Iterator[ServerFolder]:
     for each in (folder.uploads, folder.unfinished, folder.results):
         if not lock.exists() and each.is_dir() and any(each.iterdir()):
             raise OutputError(f"{each} is not of a server, which would remove what is in it. Choose another --folder.")
-    with locked(lock, f"The folder {folder.root} is used as that of a server", Busy):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, f"The folder {folder.root} is used as that of a server", Busy))
+        except Busy as error:
+            holder = re.search(r"\(id .*\)", str(error))
+            raise Busy(
+                f"Another server {holder[0] if holder else ''} uses the folder {folder.root}. Stop it, or give this "
+                "one a folder of its own (--folder)."
+            ) from error
         try:
             folder.root.chmod(0o700)
             shutil.rmtree(folder.uploads, ignore_errors=True)

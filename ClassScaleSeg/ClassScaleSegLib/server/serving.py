@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,6 +35,7 @@ from .workers import Slot, Worker, adopt_unfinished
 
 _SECONDS_BETWEEN_CLEANINGS = 5.0
 _SECONDS_TO_STOP = 5.0
+_SECONDS_TO_ASK = 120.0  # for a device; on a cold disk, importing torch takes half a minute
 _AT_ONCE = 64  # jobs of a cluster, at most
 
 log = logging.getLogger("classscaleseg.serve")
@@ -103,8 +106,8 @@ def prepared(settings: Settings, offers: Offers | None = None) -> Iterator[Runni
     ...     server.address.startswith("http://127.0.0.1:")
     True
 
-    :raises ClassScaleError: if a model cannot be offered, a token is needed and there is none, or the address cannot be
-        listened at.
+    :raises ClassScaleError: if a model cannot be offered, a token is needed and there is none, a device or a file of
+        the certificate is missing, or the address cannot be listened at.
     :raises Busy: if another server has the folder.
     """
     offers = offers or Offers(settings.models)
@@ -123,6 +126,8 @@ def prepared(settings: Settings, offers: Offers | None = None) -> Iterator[Runni
         slots = settings.slots or default_slots()
         listening = _listen(settings.host, settings.port)
         if settings.cluster is None:
+            for slot in slots:
+                _check_device(slot.device)
             workers = [Worker(slot, jobs, offers, settings.limits) for slot in slots]
             devices = tuple(_described(slot) for slot in slots)
         else:
@@ -174,7 +179,34 @@ def default_slots() -> tuple[Slot, ...]:
     return tuple(Slot(device, device) for device in gpus or ["cpu"])
 
 
+def _check_device(device: str) -> None:
+    """Ask a process of its own, because torch would stay in the memory of this one.
+
+    :raises ClassScaleError: if there is no such device, which else each job would say.
+    """
+    if device in ("auto", "cpu"):
+        return
+    root = str(Path(__file__).resolve().parents[2])
+    code = (
+        f"import sys; sys.path[:] = [path for path in sys.path if path] + [{root!r}]\n"  # not the current folder
+        "from ClassScaleSegLib.errors import ClassScaleError\n"
+        "from ClassScaleSegLib.inference.devices import choose_device\n"
+        "try: choose_device(sys.argv[1])\n"
+        "except ClassScaleError as error: print(str(error).encode('ascii', 'replace').decode())\n"
+    )
+    command = [sys.executable or "python", "-c", code, device]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_TO_ASK, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ClassScaleError(f"The device {device} cannot be looked for ({error}). Try --devices cpu.") from error
+    if said := answer.stdout.strip():
+        raise ClassScaleError(said)
+
+
 def _configuration(settings: Settings, app: Callable[..., Any]) -> uvicorn.Config:
+    for file in (settings.certificate, settings.certificate_key):
+        if file is not None and not file.is_file():
+            raise ClassScaleError(f"{file} does not exist. Name the files of the certificate and of its key.")
     try:
         configuration = uvicorn.Config(
             app,
@@ -197,16 +229,21 @@ def _configuration(settings: Settings, app: Callable[..., Any]) -> uvicorn.Confi
         configuration.load()
         return configuration
     except (OSError, ValueError) as error:
-        raise ClassScaleError(f"The certificate or its key cannot be read ({error}). Give files in PEM.") from error
+        files = f"{settings.certificate} and {settings.certificate_key}"
+        raise ClassScaleError(
+            f"The certificate and its key cannot be used ({error}). {files} must be files in PEM that belong together."
+        ) from error
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
     """Listen at an address now, so that a fault is told before anything starts."""
+    if not 0 <= port <= 65535:  # the system would take the remainder
+        raise ClassScaleError(f"{port} cannot be a port. Choose one from 1 to 65535, or 0 for a free one (--port).")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listening = socket.create_server(address[:2], family=family, backlog=512)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         said = f"The server cannot listen at {host}, port {port} ({getattr(error, 'strerror', None) or error})."
         raise ClassScaleError(f"{said} Choose another port (--port) or address of this machine (--host).") from error
     # asyncio does so for sockets whose protocol it knows; else each answer, sent in two pieces, takes 40 ms longer
