@@ -703,6 +703,14 @@ def test_what_a_child_refuses_is_told_without_paths(tmp_path):
         assert left(api) == []
 
 
+def test_a_localhost_that_leads_elsewhere_is_refused(tmp_path, monkeypatch):
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("0.0.0.0", 0))]
+    monkeypatch.setattr(serving.socket, "getaddrinfo", lambda *_, **more: found)
+    with pytest.raises(errors.ClassScaleError, match="localhost is an address that other machines reach"):
+        with prepared(Settings(tmp_path, ("toy-120",), host="localhost", port=0), toy_offers()):
+            pass
+
+
 def test_tokens_that_are_damaged_let_nobody_in_until_they_are_mended(tmp_path, child):
     folder = tmp_path / "server"
     secret = Tokens(folder).make("anna")

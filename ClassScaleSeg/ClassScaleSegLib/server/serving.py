@@ -246,6 +246,9 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         said = f"The server cannot listen at {host}, port {port} ({getattr(error, 'strerror', None) or error})."
         raise ClassScaleError(f"{said} Choose another port (--port) or address of this machine (--host).") from error
+    if is_loopback(host) and not is_loopback(listening.getsockname()[0]):
+        listening.close()
+        raise ClassScaleError(f"{host} is an address that other machines reach. Give 127.0.0.1 (--host) in its place.")
     # asyncio does so for sockets whose protocol it knows; else each answer, sent in two pieces, takes 40 ms longer
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.setblocking(False)
