@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +14,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+import pytest
+import requests
 from ClassScaleSegLib.resources import resource
+from ClassScaleSegLib.server import serving
 from ClassScaleSegLib.server.offers import Offers
-from live_server import Api
+from live_server import Api, live_server
 
+IMAGE = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n\n" + bytes(64)
 SAMPLE = resource("SampleData", "toy-120.nrrd")
 
 # What the child process of a job does instead of computing: it reads the job, and does what the file "do" says.
@@ -124,3 +131,80 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+@pytest.fixture(name="child")
+def controlled_child(tmp_path, monkeypatch):
+    """What the jobs do."""
+    monkeypatch.setattr(serving, "_SECONDS_BETWEEN_CLEANINGS", 0.05)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    yield fake_child(tmp_path / "child", monkeypatch)
+    assert wait_until(lambda: not psutil.Process().children(recursive=True), 5)
+
+
+@contextmanager
+def a_server(folder: Path, token: str | None = None, **settings):
+    """A server which logs no fault of its own, still answers in the end, and holds nothing then."""
+    with live_server(folder, toy_offers(), token, **settings) as api:
+        with without_faults(api, "accepted" if token else "not needed"):
+            yield api
+            assert wait_until(lambda: left(api) == [], 5), left(api)
+
+
+@pytest.fixture(name="api")
+def server_without_tokens(tmp_path, child):
+    with a_server(tmp_path / "server") as server:
+        yield server
+
+
+def refused(answer: requests.Response, status: int, code: str, *words: str) -> None:
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code), answer.text
+    assert all(word in error["message"] for word in words) and error["message"].endswith("."), error
+
+
+def remove(api: Api, *ids: str) -> None:
+    for name in ids:
+        assert api("delete", f"jobs/{name}").status_code == 204
+
+
+def start(api: Api, *images: str, **more) -> str:
+    answer = api.job(list(images) or [api.upload(IMAGE)], **more)
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
+def finished(api: Api, **more) -> str:
+    name = start(api, **more)
+    assert api.wait(name)["state"] == "finished"
+    return name
+
+
+def connection(api: Api) -> socket.socket:
+    host, port = api.address[7:].split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def begin(api: Api, line: str, *headers: str) -> socket.socket:
+    """Send the head of a request, and keep the connection."""
+    opened = connection(api)
+    opened.sendall("\r\n".join((f"{line} HTTP/1.1", f"Host: {api.address[7:]}", *headers, "", "")).encode())
+    return opened
+
+
+def is_closed(opened: socket.socket) -> bool:
+    """Read all that comes, and tell whether the connection was closed then."""
+    try:
+        while opened.recv(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def nrrd(**fields: str) -> bytes:
+    facts = {"type": "uint8", "dimension": "3", "sizes": "4 4 4", "encoding": "raw", **fields}
+    return b"NRRD0004\n" + "".join(f"{name}: {value}\n" for name, value in facts.items()).encode() + b"\n" + bytes(64)
