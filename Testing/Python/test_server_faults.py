@@ -1,5 +1,6 @@
 """What goes wrong on a server: each is a status and a sentence, and nothing is left behind."""
 
+import copy
 import errno
 import hashlib
 import json
@@ -19,9 +20,12 @@ from ClassScaleSegLib.process.exit_codes import exit_code  # noqa: E402
 from ClassScaleSegLib.server import jobs, serving  # noqa: E402
 from ClassScaleSegLib.server.limits import Limits  # noqa: E402
 from ClassScaleSegLib.server.offers import Offers  # noqa: E402
+from ClassScaleSegLib.server.schemas import JobFacts  # noqa: E402
 from ClassScaleSegLib.server.serving import Settings, prepared  # noqa: E402
 from ClassScaleSegLib.server.tokens import Tokens  # noqa: E402
+from ClassScaleSegLib.server.workers import adopt_unfinished  # noqa: E402
 from live_server import Api, live_server  # noqa: E402
+from odd_json import WEIRD, entries  # noqa: E402
 from server_child import (  # noqa: E402, F401  (fixtures)
     IMAGE,
     a_server,
@@ -440,12 +444,49 @@ def test_a_result_that_was_being_removed_is_none_after_a_crash(tmp_path, child):
         assert left(api) == [] and api("get", f"jobs/{name}").status_code == 404
 
 
-@pytest.mark.parametrize("digest", ["", "0" * 63, 7, None])
-def test_a_record_without_a_digest_is_none(tmp_path, child, digest):
+def odd_variants(facts):
+    """Yield a JSON object with something odd in each of its entries, in turn."""
+    for path in entries(facts):
+        for weird in WEIRD:
+            odd = copy.deepcopy(facts)
+            place = odd
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = weird
+            yield odd
+
+
+def test_odd_records_of_results_are_none_or_can_be_answered(tmp_path, child):
+    """A server that could not start because of one file would lose all other results."""
     with live_server(tmp_path / "server", toy_offers()) as api:
-        record = api.folder / "results" / finished(api) / "record.json"
-        facts = json.loads(record.read_text())
-        facts["result"]["files"]["segmentation"]["sha256"] = digest
-        record.write_text(json.dumps(facts))
-    with a_server(tmp_path / "server") as api:
-        assert left(api) == []
+        record = api.folder / "results" / finished(api, confidence=True) / "record.json"
+    kept, whole = 0, json.loads(record.read_text())
+    texts = [json.dumps(odd) for odd in odd_variants(whole)]
+    for text in (*texts, "[" * 100_000, "", "[]", "\0", json.dumps(whole)[:-1]):
+        folder = tmp_path / "results" / record.parent.name
+        shutil.copytree(record.parent, folder)
+        (folder / "record.json").write_text(text)
+        found = jobs.Jobs(tmp_path, folder.parent, None, Limits())
+        if found.restore():
+            kept += 1
+            (job,) = found._all.values()
+            facts = found.facts(job.wish.owner, job.id)
+            JobFacts.model_validate(json.loads(json.dumps(facts, allow_nan=False)), strict=True)
+            assert 0 <= time.monotonic() - job.ended <= 3600
+            shutil.rmtree(folder)
+        assert not folder.exists()
+    assert 5 < kept < len(texts) / 2
+
+
+def test_odd_notes_of_jobs_that_were_running_are_removed(tmp_path):
+    wish = {"owner": "local", "key": "k" * 16, "images": ["0" * 32], "models": ["toy-120"], "options": {}}
+    whole = {"pid": 2**22 - 1, "began": 0.0, "wish": {**wish, "confidence": False}}
+    (tmp_path / "results").mkdir()
+    for text in (*map(json.dumps, odd_variants(whole)), "[" * 100_000, "", "7"):
+        folder = tmp_path / "unfinished" / ("a" * 32)
+        folder.mkdir(parents=True)
+        (folder / "started.json").write_text(text)
+        (folder / "result.seg.nrrd").write_bytes(b"NRRD")
+        adopt_unfinished(folder.parent, tmp_path / "results")
+        assert list(folder.parent.iterdir()) == []
+        shutil.rmtree(tmp_path / "results" / folder.name, ignore_errors=True)

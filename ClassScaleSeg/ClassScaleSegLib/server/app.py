@@ -22,7 +22,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from ..errors import ClassScaleError
 from ..version import VERSION
 from .converting import TYPES, Converter, chosen_type
-from .jobs import Jobs, Wish
+from .jobs import Jobs, wish_of
 from .limits import PART_BYTES, SECONDS_FOR_BYTES, STREAM_SECONDS
 from .offers import Offers
 from .problems import Problem, unknown
@@ -146,9 +146,7 @@ def _job_routes(app: FastAPI, parts: Parts) -> None:
     async def add(new: NewJob, request: Request) -> AsciiJson:
         """Have images segmented."""
         owner = request.scope["owner"]
-        wish = checked_wish(
-            Wish(owner, **{**new.model_dump(), "images": tuple(new.images), "models": tuple(new.models)}), parts.offers
-        )
+        wish = checked_wish(wish_of(owner, new), parts.offers)
         job, fresh = await run_in_threadpool(jobs.add, wish)
         return AsciiJson(jobs.facts(owner, job.id), 201 if fresh else 200)
 

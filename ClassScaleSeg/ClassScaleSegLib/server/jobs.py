@@ -21,12 +21,14 @@ from ..process.job import Event
 from .limits import FETCHED_SECONDS, KEPT, MESSAGE_CHARACTERS, MESSAGES, Limits
 from .problems import Problem, unknown
 from .queue import FairQueue
+from .schemas import NewJob, ResultFacts
 from .uploads import Upload, Uploads
 
 RECORD = "record.json"
 FILES = {"segmentation": "result.seg.nrrd", "confidence": "confidence.nrrd", "statistics": "statistics.csv"}
 WAITING, RUNNING, FINISHED, FAILED, CANCELLED = "waiting", "running", "finished", "failed", "cancelled"
-_ID, _DIGEST = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(r"[0-9a-f]{32}")
+FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)  # of odd JSON
 _PROGRESS = ("stage", "done", "total", "remaining", "part", "parts")
 
 
@@ -381,10 +383,18 @@ def read_wish(facts: Any) -> Wish:
 
     :raises KeyError, TypeError, ValueError: if it is anything else.
     """
-    wish = Wish(**{**facts, "images": tuple(facts["images"]), "models": tuple(facts["models"])})
-    if not isinstance(wish.owner, str) or not isinstance(wish.key, str) or not isinstance(wish.options, dict):
-        raise ValueError("it is no wish")
-    return wish
+    asked = NewJob.model_validate({name: value for name, value in facts.items() if name != "owner"})
+    if not isinstance(facts["owner"], str):
+        raise ValueError("its owner has no name")
+    return wish_of(facts["owner"], asked)
+
+
+def wish_of(owner: str, asked: NewJob) -> Wish:
+    """Return what a client asks for.
+
+    :param owner: name of its token.
+    """
+    return Wish(owner, **{**asked.model_dump(), "images": tuple(asked.images), "models": tuple(asked.models)})
 
 
 def _restored(folder: Path, keep_seconds: float) -> ServerJob | None:
@@ -393,20 +403,19 @@ def _restored(folder: Path, keep_seconds: float) -> ServerJob | None:
         return None
     try:
         facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        wish, result = read_wish(facts["wish"]), facts["result"]
+        wish, result = read_wish(facts["wish"]), ResultFacts.model_validate(facts["result"], strict=True)
         for what, name in wish.files.items():
-            about = result["files"][what]
-            if (folder / name).stat().st_size != about["size"] or not _DIGEST.fullmatch(about["sha256"]):
+            if (folder / name).stat().st_size != result.files[what].size:
                 return None
-        age = time.time() - facts["time"]
-    except (OSError, ValueError, KeyError, TypeError, ClassScaleError):
+        age = max(time.time() - facts["time"], 0.0)  # the clock may have been set back
+    except (*FAULTS, ClassScaleError):
         return None
-    age = max(age, 0.0)  # the clock may have been set back
-    if age > keep_seconds:
+    if not age <= keep_seconds:
         return None
     done = {"stage": "write", "done": 1, "total": 1, "remaining": None, "part": 1, "parts": 1}
+    ended = time.monotonic() - age
     return ServerJob(
-        folder.name, wish, state=FINISHED, progress=done, result=result, ended=time.monotonic() - age, changes=1
+        folder.name, wish, state=FINISHED, progress=done, result=result.model_dump(), ended=ended, changes=1
     )
 
 

@@ -60,7 +60,7 @@ class ResultFacts(BaseModel):
     """What came out of a job; numbers are null if the server was killed when it was finished."""
 
     structures: int | None
-    seconds: float | None
+    seconds: Annotated[float | None, Field(allow_inf_nan=False)]
     changes: Annotated[list[dict[str, Any]] | None, Field(description="what cleaning up changed of each class")] = None
     files: dict[str, FileFacts]
 

@@ -24,6 +24,7 @@ FILE = "tokens.json"
 NOBODY = "local"  # owner of what comes without a token
 PREFIX = "css_"  # so that people and scanners for secrets know what it is
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 1 << 20  # bytes of the file
 
 
@@ -156,6 +157,7 @@ def _digest(secret: str) -> str:
 
 def _token(entry: Any) -> Token:
     token = Token(entry["name"], entry["sha256"], entry["created"])
-    if not all(isinstance(text, str) for text in vars(token).values()) or not _NAME.fullmatch(token.name):
+    texts = all(isinstance(text, str) for text in vars(token).values())
+    if not texts or not _NAME.fullmatch(token.name) or not _SHA256.fullmatch(token.sha256):
         raise ValueError("an entry is not a token")
     return token

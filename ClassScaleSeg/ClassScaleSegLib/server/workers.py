@@ -23,7 +23,7 @@ from ..process.child import SegmentationProcess
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.job import Job
 from ..process.process_tree import is_alive
-from .jobs import FILES, Jobs, ServerJob, Wish, read_wish, write_record
+from .jobs import FAULTS, FILES, Jobs, ServerJob, Wish, read_wish, write_record
 from .limits import Limits
 from .offers import Offers
 
@@ -208,7 +208,7 @@ def adopt_unfinished(unfinished: Path, results: Path) -> None:
             write_record(folder, wish, result)
             folder.rename(results / folder.name)
             log.info("job %s of %s was finished when the server was killed", folder.name[:8], wish.owner)
-        except (OSError, ValueError, KeyError, TypeError, ClassScaleError):
+        except (*FAULTS, ClassScaleError):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -242,7 +242,7 @@ def _await_end(pid: int | None, began: float) -> None:
 
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        if abs(process.create_time() - began) > 1:  # another one has its number now
+        if not abs(process.create_time() - began) <= 1:  # another one has its number now
             return
         until = time.monotonic() + _SECONDS_TO_DIE
         while is_alive(process) and time.monotonic() < until:
