@@ -546,6 +546,25 @@ def test_an_image_waits_while_others_of_the_same_token_are_sent(api, image, monk
     assert segmented(api.address, image).table.foreground and time.monotonic() - begin > 2.5
 
 
+def test_an_image_with_other_channels_is_not_sent(api, image):
+    with network_to(api.address) as network, RemoteSegmenter(network.address) as segmenter:
+        with pytest.raises(errors.ImageError, match=r"2 channel\(s\) were given, but the model needs 1"):
+            segmenter.segment([image, image], "toy-120")
+        assert b"uploads" not in network.sent
+        with segmenter.upload([image, image]) as sent, pytest.raises(errors.ImageError, match="needs 1"):
+            segmenter.segment(sent, "toy-120")
+
+
+def test_an_image_that_was_removed_or_is_on_another_server_is_not_segmented(api, image):
+    with RemoteSegmenter(api.address) as segmenter, network_to(api.address) as network:
+        sent = segmenter.upload(image)
+        with pytest.raises(ServerError, match="Send it there"), RemoteSegmenter(network.address) as other:
+            other.segment(sent, "toy-120")
+        sent.close()
+        with pytest.raises(ServerError, match="Send it there"):
+            segmenter.segment(sent, "toy-120")
+
+
 def test_an_image_that_cannot_be_read_is_not_sent(api, tmp_path):
     (tmp_path / "a.nrrd").write_bytes(b"no image")
     with network_to(api.address) as network:

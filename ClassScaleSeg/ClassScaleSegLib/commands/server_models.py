@@ -75,7 +75,7 @@ class ServerModels(JobModels):
     def run(self) -> Callable[..., Segmentation]:
         """As of `JobModels`; the server segments."""
         ids = tuple(model.id for model in self.models)
-        request = Request(ids, self.options, self.table, self.flat, self.nibabel)
+        request = Request(ids, self.options, self.table, self.channels, self.flat, self.nibabel)
         return partial(self.segmenter.run, request=request)
 
 

@@ -45,6 +45,17 @@ class RemoteImage:
         self.geometry = prepared.geometry
         self.names: list[str] = []  # on the server, of the files in their order
         self._begun: list[str] = []
+        self._closed = False
+
+    def check(self, address: str, channels: int) -> None:
+        """Refuse to segment with a model of so many channels at an address, if the image is not for that.
+
+        :raises ImageError: if it has other channels.
+        :raises ServerError: if it is not there.
+        """
+        if self._closed or self._connection.address != address:
+            raise ServerError(f"{self.prepared.name} is not at {address}, or no longer. Send it there (upload).")
+        self.prepared.check(channels)
 
     def send(self, monitor: Monitor) -> None:
         """Send the files, unless the server has them.
@@ -63,6 +74,7 @@ class RemoteImage:
         if self._begun:
             remove_quickly(self._connection, [f"/v1/uploads/{name}" for name in dict.fromkeys(self._begun)])
         self._begun.clear()
+        self._closed = True
         self.prepared.close()
 
     def __enter__(self) -> RemoteImage:
@@ -81,12 +93,14 @@ class Request:
     :ivar models: ids.
     :ivar options: only those that the server is told are looked at, and ``confidence``.
     :ivar table: the classes that the result must name.
+    :ivar channels: of the models.
     :ivar flat: as of :func:`~ClassScaleSegLib.images.reading.read_image`, like ``nibabel``.
     """
 
     models: tuple[str, ...]
     options: Options
     table: LabelTable
+    channels: int
     flat: bool
     nibabel: bool
 
@@ -168,6 +182,7 @@ class RemoteSegmenter:
         progress: Callable[[Progress], None] | None = None,
         cancel: CancelToken | None = None,
         *,
+        channels: int | None = None,
         flat: bool = False,
         nibabel: bool = False,
         accept: Callable[[Geometry], object] = lambda geometry: None,
@@ -178,9 +193,10 @@ class RemoteSegmenter:
             ``.nrrd``, ``.nii.gz``, ``.nii`` or ``.mha`` is sent with its header as it is, but without its name.
         :param progress: called with reports of the stages "read" and "send".
         :param cancel: a token whose ``is_set()`` is checked ten times a second.
+        :param channels: that it must have; ``None``: any number.
         :param flat: as of :func:`~ClassScaleSegLib.images.reading.read_image`, like ``nibabel``.
         :param accept: called with the grid of the image before it is sent; an exception that it raises ends the job.
-        :raises ImageError: if it cannot be read.
+        :raises ImageError: if it cannot be read, or has other channels.
         :raises ServerError: if the server cannot be reached, or refuses it.
         :raises Cancelled: if the token is set.
         """
@@ -188,6 +204,8 @@ class RemoteSegmenter:
         compress = not is_this_machine(self.address)
         sent = RemoteImage(self.connection, prepare(image, compress, monitor, flat, nibabel))
         try:
+            if channels is not None:
+                sent.prepared.check(channels)
             accept(sent.geometry)
             for notice in sent.prepared.notices:
                 monitor.tell(notice)
@@ -240,6 +258,7 @@ class RemoteSegmenter:
             tuple(each.id for each in found),
             wanted,
             wanted_table(found, wanted),
+            found[0].channels,
             all(len(summary.patch) == 2 for summary in summaries),
             summaries[0].reads_with_nibabel,
         )
@@ -258,9 +277,18 @@ class RemoteSegmenter:
         :param accept: as of :meth:`upload`.
         """
         if isinstance(image, RemoteImage):
+            image.check(self.address, request.channels)
             accept(image.geometry)
             return self._segment(image, request, True, progress, cancel)
-        with self.upload(image, progress, cancel, flat=request.flat, nibabel=request.nibabel, accept=accept) as sent:
+        with self.upload(
+            image,
+            progress,
+            cancel,
+            channels=request.channels,
+            flat=request.flat,
+            nibabel=request.nibabel,
+            accept=accept,
+        ) as sent:
             return self._segment(sent, request, False, progress, cancel)
 
     def _segment(
@@ -280,7 +308,7 @@ class RemoteSegmenter:
             "statistics": False,
             "keep_images": keep,
         }
-        with tempfile.TemporaryDirectory(prefix="classscaleseg-fetch-") as folder:
+        with tempfile.TemporaryDirectory(prefix="classscaleseg-fetch-", ignore_cleanup_errors=True) as folder:
             for _ in range(RESTARTS):
                 job = RemoteJob(self.connection, {**body, "images": image.names}, monitor, progress or (lambda _: None))
                 try:

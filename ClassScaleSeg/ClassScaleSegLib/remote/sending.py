@@ -86,6 +86,17 @@ class Prepared:
     notices: tuple[str, ...]
     folder: tempfile.TemporaryDirectory[str] | None = None
 
+    def check(self, channels: int) -> None:
+        """Refuse an image with other channels.
+
+        :raises ImageError: naming it.
+        """
+        if len(self.files) != channels:
+            raise ImageError(
+                f"{self.name}: {len(self.files)} channel(s) were given, but the model needs {channels}. Give one file "
+                "for each channel, in the model's order."
+            )
+
     def close(self) -> None:
         """Remove the files that were made for sending."""
         if self.folder is not None:
