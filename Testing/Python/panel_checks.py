@@ -80,7 +80,7 @@ class PanelChecks:
         running = slicer.modules.ClassScaleSegInstance.running
         self.demand(len(running) <= 1, "two runs at a time", running)
         own = [run for run in running if run is not self.script]
-        self.demand(own == ([state.run] if state.run else []), "the panel does not know its run", running, state.run)
+        self.demand(own == runs_of(state.run), "the panel does not know its run", running, state.run)
         self.demand(panel.runs.timer.active == (state.run is not None), "timer", state.run)
         present = state.node is None or self.scene.IsNodePresent(state.node)
         self.demand(present, "the listed node is not in the scene")
@@ -190,6 +190,14 @@ class PanelChecks:
     def widgets(self) -> dict[str, Any]:
         bound = {w.property("SlicerParameterName"): w for w in vars(self.panel.ui).values()}
         return {name: widget for name, widget in bound.items() if name}
+
+
+def runs_of(run: Any) -> list[Any]:
+    """Return the runs that are under way: of a queue, the one of the volume whose turn it is."""
+    items = getattr(run, "items", None)
+    if items is not None:
+        return [item.run for item in items if item.state == "running"]
+    return [] if run is None else [run]
 
 
 def panel_values(parameters: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ REPORTS = ("", "", "*report", "*report", "*folder", "*a", "not whole", " ")  # w
 FOLDS = ("", "0", "0,1", "x", "all")
 SEARCHES = ("", "cell 7", "rib", "(.*[", "nothing at all")
 FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
-BEGINNINGS = ("empty", "volume", "result", "outputs", "frames", "running", "left", "compared", "reported")
+BEGINNINGS = ("empty", "volume", "result", "outputs", "frames", "running", "left", "compared", "reported", "server")
 EDITS = ("rename", "remove", "colour", "erase", "add", "own image", "all 3D", "no 3D", "surface as source", "new value")
 ACTIONS: dict[str, dict[str, st.SearchStrategy]] = {}  # by name: the strategies of their arguments
 number = st.integers(0, 11)
@@ -253,7 +253,8 @@ class PanelUser(PanelChecks):
     def begin(self, state: str) -> None:
         """Begin in one of the ``BEGINNINGS``.
 
-        :param state: "left": with another module open, "compared": two results, "reported": with a report.
+        :param state: "left": with another module open, "compared": two results, "reported": with a report,
+            "server": with a result that a server has made.
         """
         if state != "empty":
             self.add_volume("frames" if state == "frames" else "normal", "CT")
@@ -279,6 +280,13 @@ class PanelUser(PanelChecks):
             self.apply("slow", True)
         if state == "left":
             application.leave(self.panel)
+        if state == "server":
+            box = self.panel.ui.deviceComboBox
+            box.setCurrentIndex(box.findText("Server: Lab"))
+            self.hear_of_server(2)
+            self.demand(self.panel.ui.applyButton.enabled, "the server cannot be used", self.panel.ui.needLabel.text)
+            self.segment("finish", True)
+            self.demand(self.ended == ["finished"], "no run on the server", self.panel.state.status)
 
     # --- actions: parameters
 
