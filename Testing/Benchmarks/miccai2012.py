@@ -13,8 +13,9 @@ contains neither them nor weights trained on them. Twelve subjects are for train
   network of the embedded model head-mr-312, from random weights and from its weights. ``--only`` trains one of them,
   so that each can have a core of its own. A training that was stopped goes on.
 * ``embedded`` compares head-mr-312 as it is, which was trained on synthesised images alone, on all fifteen subjects:
-  ``miccai2012_head.csv`` says which structures both lists share. It also segments them without mirroring, and
-  estimates how far both lists draw the same borders. It writes ``results/miccai2012-head-mr-312.json``.
+  ``miccai2012_head.csv`` says which structures both lists share. It also segments them with left and right exchanged
+  in mirror images, and estimates how far both lists draw the same borders. It writes
+  ``results/miccai2012-head-mr-312.json``.
 * ``compare`` segments the three test subjects at 1 mm with our engine, which runs both kinds of models, and writes
   ``results/miccai2012.json``.
 
@@ -28,7 +29,7 @@ import json
 import sys
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -275,20 +276,20 @@ def embedded(root: Path) -> int:
     for group, row in enumerate(table, 1):
         theirs[[names.index(name) for name in row["miccai2012"].split(" + ")]] = group
         ours[[own[name] for name in row["head-mr-312"].split(" + ")]] = group
-    found: dict[str, list[np.ndarray]] = {what: [] for what in ("mirrored", "plain", "borders")}
+    found: dict[str, list[np.ndarray]] = {what: [] for what in ("plain", "mirrored", "borders")}
     heads = [_segmented_head(root, case) for case in range(1, CASES + 1)]
-    usual = usual_borders([(theirs[head["reference"]], head["mirrored"], ours) for head in heads])
+    usual = usual_borders([(theirs[head["reference"]], head["plain"], ours) for head in heads])
     for head, borders in zip(heads, usual, strict=True):
         reference, groups = theirs[head["reference"]], len(table) + 1
-        for what in ("mirrored", "plain"):
+        for what in ("plain", "mirrored"):
             found[what].append(overlap_counts(reference, ours[head[what]], groups)[:, 1:])
-        found["borders"].append(overlap_counts(borders, ours[head["mirrored"]], groups)[:, 1:])
+        found["borders"].append(overlap_counts(borders, ours[head["plain"]], groups)[:, 1:])
     dice = {what: mean_over_cases(case_dice(np.array(counted))) for what, counted in found.items()}
-    dice["pooled"] = pooled_dice(np.array(found["mirrored"]))
+    dice["pooled"] = pooled_dice(np.array(found["plain"]))
     kinds = np.array([row["kind"] for row in table])
 
     def figures_of(rows: np.ndarray) -> dict[str, float]:
-        columns = {"Dice": "mirrored", "pooled Dice": "pooled", "Dice without mirroring": "plain"}
+        columns = {"Dice": "plain", "pooled Dice": "pooled", "Dice with exchanged sides": "mirrored"}
         columns |= {"Dice of both lists of borders": "borders"}
         return {title: round(float(dice[what][rows].mean()), 3) for title, what in columns.items()}
 
@@ -301,18 +302,24 @@ def embedded(root: Path) -> int:
 
 
 def _segmented_head(root: Path, case: int) -> dict[str, np.ndarray]:
-    """Return the reference of a subject, and the labels of the embedded model with and without mirroring."""
+    """Return the reference of a subject, and the labels of the embedded model, plain and also mirrored.
+
+    Where it is also mirrored, left and right classes are exchanged, as in a bundle of ``classscaleseg pack
+    --swap-sides``.
+    """
     from ClassScaleSegLib import open_model, segment
+    from ClassScaleSegLib.models.side_swap import side_swap
 
     kept = root / "embedded" / f"{case:02d}.npz"
     if not kept.exists():
         raw, name = root / "raw" / FOLDER, f"{NAME}_{case:02d}"
         reference = sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTr" / f"{name}.nii.gz")))
         model, image = open_model(EMBEDDED), raw / "imagesTr" / f"{name}_0000.nii.gz"
-        labels = {
-            what: segment(image, model, device="cpu", mirroring=mirroring).labels
-            for what, mirroring in (("mirrored", True), ("plain", False))
-        }
+        forward = model.plans_manager.transpose_forward
+        values = model.projection.values or tuple(range(model.classes))
+        sides = side_swap(model.table, values, model.orientation, forward, model.patch, model.mirror_axes)
+        models = {"plain": model, "mirrored": replace(model, swap_sides=True, side_swap=sides)}
+        labels = {what: segment(image, used, device="cpu").labels for what, used in models.items()}
         with replacing(kept, overwrite=True) as temporary, open(temporary, "wb") as stream:
             np.savez_compressed(stream, reference=reference, **labels)
     with np.load(kept) as content:
