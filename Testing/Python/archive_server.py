@@ -70,11 +70,11 @@ def run(*words: object) -> int:
     return main(["dicom", "send", *map(str, words)])
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
+def make_certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
     """Return the files of a certificate for this machine and of its key; skip the test if there is no openssl."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    command += ["-addext", f"subjectAltName={name}", "-keyout", str(key), "-out", str(certificate)]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except FileNotFoundError:

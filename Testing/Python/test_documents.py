@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,23 @@ def documented(kind: str) -> list:
 
 
 # --- commands and their arguments -------------------------------------------------------------------------------------
+
+
+UNIT = next(piece.text for piece in code(ROOT / "docs" / "how-to" / "serve.md") if piece.language == "ini")
+
+
+def test_the_unit_of_systemd_starts_the_command():
+    (line,) = re.findall(r"^ExecStart=(.+)$", UNIT, re.MULTILINE)
+    assert program(shlex.split(line)) == "classscaleseg"
+    check_arguments(lenient(main_parser()), shlex.split(line)[1:], inline=False)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+def test_systemd_takes_the_unit(tmp_path):
+    file = tmp_path / "classscaleseg.service"
+    file.write_text(UNIT.replace("/opt/classscaleseg/bin/classscaleseg", "/bin/true"))
+    answer = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, timeout=60)
+    assert (answer.returncode, answer.stderr) == (0, "")
 
 
 def placeholder(text: str) -> bool:
@@ -288,7 +306,7 @@ def test_python_code_compiles_and_imports_what_is_there(text):
 # --- links ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["segment", "inspect", "pack", "models", "servers", "dicom", "demo"])
+@pytest.mark.parametrize("command", ["segment", "inspect", "pack", "models", "servers", "dicom", "serve", "demo"])
 def test_the_reference_names_every_option(command):
     page = (ROOT / "docs" / "reference" / "command.md").read_text(encoding="utf-8")
     parser = lenient(main_parser())

@@ -17,6 +17,7 @@ from ClassScaleSegLib.remote.connection import Connection
 from ClassScaleSegLib.server.offers import Offers
 from live_server import live_server
 from remote_fixtures import free_port, lying_server
+from test_server import self_signed
 
 SECRET = "a-secret-token"
 
@@ -171,6 +172,9 @@ def test_a_certificate_is_trusted_only_if_it_is_named(tmp_path):
         (tmp_path / "other").mkdir()
         other, _ = make_certificate(tmp_path / "other")
         assert "is not trusted" in said(Connection(server.address, SECRET, ca=other))
+    (tmp_path / "token").write_text(SECRET)
+    with pytest.raises(ServerError, match="token is not a certificate in PEM"):
+        Connection(server.address, ca=tmp_path / "token")
     with pytest.raises(ServerError, match="nowhere.pem does not exist"):
         Connection(server.address, ca=tmp_path / "nowhere.pem")
 
@@ -185,6 +189,22 @@ def test_a_named_certificate_counts_more_than_those_of_the_environment(tmp_path,
     with lying_server(certificate, key) as server:
         assert Connection(server.address, SECRET, ca=certificate).health().version == "0.2.0"
         assert "is not trusted" in said(Connection(server.address, SECRET))
+
+
+def test_a_certificate_for_another_name_says_so(tmp_path):
+    certificate, key = make_certificate(tmp_path, "DNS:lab-gpu.example.org")
+    with lying_server(certificate, key) as server:
+        text = said(Connection(server.address, SECRET, ca=certificate))
+        assert "is for another name" in text and "--server-ca" not in text
+        assert server.requests == []
+
+
+def test_a_certificate_that_has_expired_says_so(tmp_path):
+    key, certificate = self_signed(tmp_path, hours=-1)
+    with lying_server(certificate, key) as server:
+        text = said(Connection(server.address, SECRET, ca=certificate))
+        assert f"The certificate of {server.address} has expired. Ask" in text and "--server-ca" not in text
+        assert server.requests == []
 
 
 def test_tokens_of_the_real_server(tmp_path, offers):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from archive_server import make_certificate
 from ClassScaleSegLib.catalog.catalog import data_folder
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.errors import OutputError, ServerError
@@ -69,7 +70,7 @@ class Forgetful(Keyring):
 
 def test_servers_are_added_changed_and_removed(folder, tmp_path):
     servers = Servers()
-    (tmp_path / "ca.pem").write_text("a certificate")
+    make_certificate(tmp_path)[0].rename(tmp_path / "ca.pem")
     assert servers.all == () and servers.find("Lab") is None
     servers.add("Lab", "https://LAB-gpu:8471/", ca=tmp_path / "ca.pem")
     servers.add("Another", "localhost:8471")
@@ -135,8 +136,10 @@ def test_names_that_could_be_addresses_or_confuse_are_refused(folder, name):
 
 
 def test_what_is_not_valid_changes_nothing(folder, tmp_path):
-    servers = Servers()
-    for arguments in (("A", "lab:1"), ("A", "https://lab:1", "two words"), ("A", "https://lab:1", None, "none.pem")):
+    servers, token = Servers(), tmp_path / "token"
+    token.write_text("no certificate")
+    lab = "https://lab:1"
+    for arguments in (("A", "lab:1"), ("A", lab, "two words"), ("A", lab, None, "none.pem"), ("A", lab, None, token)):
         with pytest.raises(ServerError):
             servers.add(*arguments)
     assert servers.all == () and not (folder / TOKENS).exists()

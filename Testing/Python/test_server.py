@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -387,6 +388,18 @@ def start(folder: Path, *more: str) -> tuple[subprocess.Popen, Api]:
     return process, Api(line.split()[-1], folder)
 
 
+def test_a_server_says_where_others_reach_it_and_ends_without_a_fault(tmp_path):
+    Tokens(tmp_path).make("anna")
+    process, api = start(tmp_path, "--host", "0.0.0.0")
+    port = api.address.rpartition(":")[2]
+    process.send_signal(signal.SIGTERM)
+    said = process.stdout.read()
+    process.wait(20)
+    process.stdout.close()
+    assert f"Other machines reach it at http://{socket.gethostname()}:{port}, " in said
+    assert "The server stops." in said and process.returncode == 0
+
+
 def test_a_killed_server_keeps_what_it_promised_and_nothing_else(tmp_path, image):
     process, api = start(tmp_path)
     done = api.job([api.upload(image)], key="done" * 4, **FAST).json()["id"]
@@ -483,7 +496,7 @@ def test_tls(tmp_path, offers):
             pass
 
 
-def self_signed(folder: Path) -> tuple[Path, Path]:
+def self_signed(folder: Path, hours: float = 24) -> tuple[Path, Path]:
     """Write a key, and a certificate of 127.0.0.1 that it has signed."""
     import datetime
     import ipaddress
@@ -504,7 +517,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(hours=hours))
         .add_extension(address, critical=False)
         .sign(key, hashes.SHA256())
     )

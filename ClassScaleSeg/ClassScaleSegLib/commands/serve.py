@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ..catalog.catalog import Catalog
 from ..errors import ClassScaleError
 from ..process.exit_codes import ExitCode
 from .options import add_command, add_options
 from .reporting import Reporter
+
+if TYPE_CHECKING:
+    from ..server.serving import Settings
 
 PORT = 8471
 EXTRA = 'pip install "classscaleseg[server]"'
@@ -93,18 +99,26 @@ def serve_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", level=logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     with prepared(settings) as server:
-        print(f"ClassScaleSeg serves {', '.join(settings.models)} at {server.address}", flush=True)
-        if not settings.loopback and settings.certificate is None:
-            print(
-                "Images and tokens are not encrypted on their way. Give a certificate (--tls-cert, --tls-key), or let "
-                "a proxy do it.",
-                file=sys.stderr,
-                flush=True,
-            )
         with suppress(KeyboardInterrupt):  # Ctrl-C or a termination signal: so a server ends, it is no fault
+            _say_where(server.address, settings)
             server.run()
         print("The server stops. Jobs that wait or run end with it; what is finished is kept.", flush=True)
     return ExitCode.OK
+
+
+def _say_where(address: str, settings: Settings) -> None:
+    print(f"ClassScaleSeg serves {', '.join(settings.models)} at {address}", flush=True)
+    if settings.host in ("0.0.0.0", "::"):
+        parts = urlsplit(address)
+        name = f"{parts.scheme}://{socket.gethostname()}:{parts.port}"
+        print(f"Other machines reach it at {name}, or by another name of this machine.", flush=True)
+    if not settings.loopback and settings.certificate is None:
+        print(
+            "Images and tokens are not encrypted on their way. Give a certificate (--tls-cert, --tls-key), or let "
+            "a proxy do it.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def token_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:

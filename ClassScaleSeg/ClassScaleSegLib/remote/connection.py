@@ -93,7 +93,7 @@ class Connection:
     :ivar token: for a server that asks for one.
     :ivar ca: file with the certificate of the server, or of who has signed it, if the system does not trust it.
     :ivar patience: seconds without any contact after which the server is given up.
-    :raises ServerError: if address or token are not valid, or there is no such file.
+    :raises ServerError: if address, token or certificate are not valid, or there is no such file.
 
     >>> Connection("localhost:8471", token="secret")
     Connection(address='http://localhost:8471', ca=None, patience=600.0)
@@ -107,10 +107,8 @@ class Connection:
     def __post_init__(self) -> None:
         self.address = check_address(self.address)
         self.token = None if self.token is None else check_token(self.token)
-        if self.ca is not None and not os.path.isfile(self.ca):
-            raise ServerError(f"{self.ca} does not exist. Name the file with the certificate of {self.address}.")
         if self.ca is not None:
-            _check_certificate(self.ca, self.address)
+            check_certificate(self.ca, self.address)
         self._session: requests.Session | None = None
         self._health: Health | None = None
         self._contact = time.monotonic()  # the last one
@@ -428,8 +426,13 @@ def check_token(token: str) -> str:
     return token
 
 
-def _check_certificate(file: str | os.PathLike[str], address: str) -> None:
-    """Refuse a file without certificates, of which the connection would say that the server is not trusted."""
+def check_certificate(file: str | os.PathLike[str], address: str) -> None:
+    """Refuse a file without a certificate, with which a connection would only say that the server is not trusted.
+
+    :raises ServerError: if it is none, or does not exist.
+    """
+    if not os.path.isfile(file):
+        raise ServerError(f"{file} does not exist. Name the file with the certificate of {address}.")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except (OSError, ValueError) as error:  # an SSLError is an OSError

@@ -22,7 +22,7 @@ from ..files import replacing, unwritable
 from ..inference.progress import CancelToken
 from ..locking import locked
 from .address import check_address
-from .connection import PATIENCE, check_token
+from .connection import PATIENCE, check_certificate, check_token
 from .segmenter import RemoteSegmenter
 
 LIST, TOKENS = "servers.json", "server-tokens.json"
@@ -122,8 +122,8 @@ class Servers:
                 f"{name!a} cannot be the name of a server. Use up to 64 letters, digits, spaces and . ( ) + - _."
             )
         address = check_address(address)
-        if ca is not None and not os.path.isfile(ca):
-            raise ServerError(f"{ca} does not exist. Name the file with the certificate of {address}.")
+        if ca is not None:
+            check_certificate(ca, address)
         token = None if token is None else check_token(token)
         server = KnownServer(name, address, None if ca is None else os.path.abspath(ca))
         with self._changing():

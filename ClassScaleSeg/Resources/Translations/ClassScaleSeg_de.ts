@@ -1259,6 +1259,10 @@
         <translation>Abgebrochen bei {stage}; nichts wurde geschrieben.</translation>
     </message>
     <message>
+        <source>Cancelled while the image was written for sending.</source>
+        <translation>Abgebrochen, während das Bild zum Senden geschrieben wurde.</translation>
+    </message>
+    <message>
         <source>Cancelled. What has arrived is kept, and the next download continues from there.</source>
         <translation>Abgebrochen. Was angekommen ist, bleibt erhalten; der nächste Download macht dort weiter.</translation>
     </message>
@@ -1561,6 +1565,14 @@
     <message>
         <source>The body of this request may have {json_bytes} bytes at most.</source>
         <translation>Der Inhalt dieser Anfrage darf höchstens {json_bytes} Bytes haben.</translation>
+    </message>
+    <message>
+        <source>The certificate of {address} has expired. Ask the person who runs the server to renew it, and check the clock of this machine. Nothing was sent.</source>
+        <translation>Das Zertifikat von {address} ist abgelaufen. Bitten Sie die Person, die den Server betreibt, es zu erneuern, und prüfen Sie die Uhr dieses Rechners. Es wurde nichts gesendet.</translation>
+    </message>
+    <message>
+        <source>The certificate of {address} is for another name ({said}). Use the name that it is for as the address, or ask the person who runs the server. Nothing was sent.</source>
+        <translation>Das Zertifikat von {address} gilt für einen anderen Namen ({said}). Nehmen Sie den Namen, für den es gilt, als Adresse, oder fragen Sie die Person, die den Server betreibt. Es wurde nichts gesendet.</translation>
     </message>
     <message>
         <source>The certificate of {address} is not trusted ({said}). If it is that of your lab, name its file (--server-ca). Nothing was sent.</source>
@@ -2343,10 +2355,6 @@
         <translation>sie ist kein Bild</translation>
     </message>
     <message>
-        <source>it is no wish</source>
-        <translation>es ist kein Auftrag</translation>
-    </message>
-    <message>
         <source>it must have either an 'address' or a 'file' or 'files'.</source>
         <translation>es muss entweder 'address' oder 'file' oder 'files' haben.</translation>
     </message>
@@ -2409,6 +2417,10 @@
     <message>
         <source>its network, {name}, needs packages that are missing ({error}): run `pip install --upgrade dynamic-network-architectures timm einops`.</source>
         <translation>das Netz, {name}, braucht Pakete, die fehlen ({error}): Führen Sie `pip install --upgrade dynamic-network-architectures timm einops` aus.</translation>
+    </message>
+    <message>
+        <source>its owner has no name</source>
+        <translation>der Besitzer hat keinen Namen</translation>
     </message>
     <message>
         <source>its weights would have {total} bytes. At most {max_weights} are read.</source>
@@ -3035,10 +3047,6 @@
         <translation>{cause}. Es geht weiter mit: {current}.</translation>
     </message>
     <message>
-        <source>{ca} does not exist. Name the file with the certificate of {address}.</source>
-        <translation>{ca} gibt es nicht. Nennen Sie die Datei mit dem Zertifikat von {address}.</translation>
-    </message>
-    <message>
         <source>{columns} and {columns2} must both be given, or neither of them.</source>
         <translation>{columns} und {columns2} müssen beide angegeben sein oder keine von beiden.</translation>
     </message>
@@ -3161,6 +3169,10 @@
     <message>
         <source>{file} does not belong to a ClassScaleSeg bundle (its 'format' is not {format}).</source>
         <translation>{file} gehört nicht zu einem Paket von ClassScaleSeg ('format' ist nicht {format}).</translation>
+    </message>
+    <message>
+        <source>{file} does not exist. Name the file with the certificate of {address}.</source>
+        <translation type="unfinished">{ca} gibt es nicht. Nennen Sie die Datei mit dem Zertifikat von {address}.</translation>
     </message>
     <message>
         <source>{file} does not list {name}: the bundle is incomplete; get it again.</source>
@@ -3341,6 +3353,10 @@
     <message>
         <source>{file} is not a catalogue: a number 'version' and a list 'models' of at most {max_models} were expected.</source>
         <translation>{file} ist kein Katalog: Erwartet wurden eine Zahl 'version' und eine Liste 'models' von höchstens {max_models}.</translation>
+    </message>
+    <message>
+        <source>{file} is not a certificate in PEM ({error}). Ask the person who runs {address} for its file.</source>
+        <translation>{file} ist kein Zertifikat im Format PEM ({error}). Bitten Sie die Person, die {address} betreibt, um dessen Datei.</translation>
     </message>
     <message>
         <source>{file} is not a file.</source>
@@ -3783,6 +3799,10 @@
         <translation>{name} ist kein einfaches Array von Gleitkommazahlen.</translation>
     </message>
     <message>
+        <source>{name} is not at {address}, or no longer. Send it there (upload).</source>
+        <translation>{name} ist nicht oder nicht mehr bei {address}. Senden Sie es dorthin (upload).</translation>
+    </message>
+    <message>
         <source>{name} is not downloaded. Run `classscaleseg models download {id}`, or save {addresses} {where}.</source>
         <translation>{name} ist nicht heruntergeladen. Führen Sie `classscaleseg models download {id}` aus, oder speichern Sie {addresses} {where}.</translation>
     </message>
@@ -3877,6 +3897,10 @@
     <message>
         <source>{name}: the channels have different grids. Resample them to the grid of the first channel.</source>
         <translation>{name}: Die Kanäle haben verschiedene Gitter. Bringen Sie sie auf das Gitter des ersten Kanals.</translation>
+    </message>
+    <message>
+        <source>{name}: {files} channel(s) were given, but the model needs {channels}. Give one file for each channel, in the model's order.</source>
+        <translation>{name}: {files} Kanäle wurden angegeben, das Modell braucht aber {channels}. Geben Sie für jeden Kanal eine Datei an, in der Reihenfolge des Modells.</translation>
     </message>
     <message>
         <source>{name}: {files} file(s){inside} were given, but the model needs {channels} channel(s). Give one file for each channel, in the model's order.</source>
