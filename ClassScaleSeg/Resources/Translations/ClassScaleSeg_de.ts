@@ -3172,7 +3172,7 @@
     </message>
     <message>
         <source>{file} does not exist. Name the file with the certificate of {address}.</source>
-        <translation type="unfinished">{ca} gibt es nicht. Nennen Sie die Datei mit dem Zertifikat von {address}.</translation>
+        <translation>{file} gibt es nicht. Nennen Sie die Datei mit dem Zertifikat von {address}.</translation>
     </message>
     <message>
         <source>{file} does not list {name}: the bundle is incomplete; get it again.</source>
