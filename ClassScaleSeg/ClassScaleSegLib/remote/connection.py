@@ -300,13 +300,15 @@ class Connection:
     def _open(self) -> requests.Session:
         if self._session is None:
             import requests
+            import urllib3
             from requests.adapters import HTTPAdapter
 
             class Adapter(HTTPAdapter):
                 """Reads what is sent in larger pieces than 16 KiB: 500 MB take 0.3 s of one core instead of 0.5 s."""
 
                 def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-                    super().init_poolmanager(*arguments, **options, blocksize=1 << 18)
+                    size: dict[str, Any] = {} if urllib3.__version__.startswith("1.") else {"blocksize": 1 << 18}
+                    super().init_poolmanager(*arguments, **options, **size)
 
             session = requests.Session()
             session.mount("http://", Adapter())
