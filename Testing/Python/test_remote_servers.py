@@ -14,7 +14,9 @@ import SimpleITK as sitk
 from archive_server import make_certificate
 from ClassScaleSegLib.catalog.catalog import data_folder
 from ClassScaleSegLib.commands.main import ExitCode, main
+from ClassScaleSegLib.commands.server_models import read_token
 from ClassScaleSegLib.errors import OutputError, ServerError
+from ClassScaleSegLib.remote.connection import check_token
 from ClassScaleSegLib.remote.servers import LIST, TOKENS, KnownServer, Servers
 from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.tokens import Tokens
@@ -218,6 +220,11 @@ def test_a_token_of_the_environment_comes_before_that_of_the_list(folder, tmp_pa
     assert connect(job, None).connection.token == "listed"
     monkeypatch.setenv("CLASSSCALESEG_TOKEN", "given")
     assert connect(job, None).connection.token == "given"
+
+
+def test_a_token_that_a_program_of_windows_has_saved_is_read(tmp_path):
+    (tmp_path / "token.txt").write_bytes(b"\xef\xbb\xbfcss_secret\r\n")
+    assert check_token(read_token(tmp_path / "token.txt")) == "css_secret"
 
 
 def test_a_server_without_models_or_devices_is_described(folder):

@@ -168,7 +168,7 @@ def read_token(file: Path) -> str:
     :raises ServerError: if it cannot be read.
     """
     try:
-        with file.open(encoding="utf-8") as stream:
+        with file.open(encoding="utf-8-sig") as stream:  # with the mark that programs of Windows put first
             return stream.read(10_000)
     except (OSError, UnicodeError) as error:
         said = getattr(error, "strerror", None) or "it is not text"
