@@ -44,11 +44,13 @@ class ServerDialog:
 
     def read(self) -> None:
         """Read the list of servers again, which the command may have changed."""
-        fault = ""
+        before, selected, fault = self._listed, self._selected if self.dialog is not None else None, ""
         try:
             self._listed = self._servers.all
         except ClassScaleError as error:
             self._listed, fault = (), str(error)
+        if self.dialog is not None and self._listed != before:  # its rows must be those of the list
+            self._show(selected.name if selected is not None else "")
         if fault and fault != self._told:
             tell_error(fault, _("Servers"))
         self._told = fault

@@ -419,6 +419,25 @@ def test_the_queue_is_asked_for_again_but_the_models_only_after_a_restart(lab, s
     assert lab.servers.timer.active
 
 
+def test_a_list_that_the_command_changes_changes_in_the_open_dialog(lab, answers):
+    Servers().add("Work", "https://work:8471")
+    lab.ui.serversButton.click()
+    dialog = lab.serverDialog
+    dialog.list.setCurrentRow(1)
+    Servers().add("Attic", "https://attic:8471")
+    application.leave(lab)
+    application.enter(lab)
+    assert [dialog.list.item(row).text().partition(":")[0] for row in range(3)] == ["Attic", "Lab", "Work"]
+    assert dialog.name.text == "Work"
+    dialog.remove_button.click()
+    assert "Remove Work from the list" in answers[-1]
+    assert [server.name for server in Servers().all] == ["Attic", "Lab"]
+    Servers().remove("Attic")
+    application.leave(lab)
+    application.enter(lab)
+    assert dialog.list.count == 1 and not dialog.remove_button.enabled
+
+
 def test_a_damaged_list_of_servers_is_told_once(panel, answers):
     (data_folder() / "servers.json").parent.mkdir(parents=True)
     (data_folder() / "servers.json").write_text("{")
