@@ -296,6 +296,25 @@ def test_a_server_that_is_away_for_a_while_is_asked_again(liar):
     assert len(liar.requests) > 2
 
 
+def test_a_user_is_told_once_that_the_server_is_away(liar, monkeypatch):
+    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.3)
+    connection, heard = Connection(liar.address), []
+    connection.health()
+    liar.says("GET /v1/models", {"error": {"code": "stopping", "message": "Later."}}, 503)
+    threading.Timer(2, lambda: liar.says("GET /v1/models", {"models": []})).start()
+    connection.ask("GET", "/v1/models", Monitor(lambda report: heard.append(report.message)))
+    assert heard == [f"{liar.address} does not answer. It is asked again, for 10 minutes at most."]
+
+
+def test_a_server_that_was_not_asked_for_long_is_asked_again(liar):
+    connection = Connection(liar.address)
+    connection.health()
+    connection._contact -= 3600  # as of a notebook
+    liar.says("GET /v1/models", {"error": {"code": "stopping", "message": "Later."}}, 503)
+    threading.Timer(0.5, lambda: liar.says("GET /v1/models", {"models": []})).start()
+    assert connection.ask("GET", "/v1/models", Monitor()) == {"models": []}
+
+
 def test_a_server_that_stays_away_is_given_up(monkeypatch):
     monkeypatch.setattr(module, "_PAUSES", (0.1,) * 7)
     with lying_server() as server:
@@ -306,6 +325,26 @@ def test_a_server_that_stays_away_is_given_up(monkeypatch):
     with pytest.raises(ServerError, match=r"has not answered for 1 s. Its last fault: .* connection was lost"):
         connection.ask("GET", "/v1/models", Monitor())
     assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_whose_server_stays_away_is_given_up(liar, monkeypatch, status):
+    monkeypatch.setattr(module, "_PAUSES", (0.1,) * 7)
+    connection = Connection(liar.address, patience=1)
+    connection.health()
+    liar.answers["GET /v1/models"] = (status, {"Content-Type": "text/html"}, b"<h1>Bad Gateway</h1>")
+    with pytest.raises(ServerError, match=rf"has not answered for 1 s. .* \(status {status}\)"):
+        connection.ask("GET", "/v1/models", Monitor(cancel=Deadline(10)))
+
+
+class Deadline:
+    """Set after some seconds, so that a test that would last for ever fails."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def is_set(self) -> bool:
+        return time.monotonic() > self._end
 
 
 def test_a_server_that_does_not_answer_does_not_hold_up_cancelling():

@@ -33,6 +33,7 @@ LARGEST_JSON = 64 << 20  # bytes; a model of 1000 classes with codes is describe
 _LARGEST_REFUSAL = 1 << 20  # bytes
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 5.0)  # seconds before each new attempt; then always the last one
 _FIRST_ATTEMPTS = 2  # more, to reach a server that was never reached: 0.7 s
+_SILENT_SECONDS = 5.0  # after which a user is told that the server is away; a restart takes no longer
 _BUSY_SECONDS = 60.0  # for which a server that takes no more at the moment is asked again
 TOKEN_HINT = (
     "Put it into the environment variable CLASSSCALESEG_TOKEN, or name a file that holds it (--server-token-file)."
@@ -178,7 +179,7 @@ class Connection:
         """
         if greet and self._health is None:
             self.health(monitor)
-        attempt = 0
+        attempt, begin, told = 0, time.monotonic(), False
         while True:
             before = self._contact
             try:
@@ -190,12 +191,17 @@ class Connection:
                 if self._health is None and attempt >= _FIRST_ATTEMPTS:
                     raise
                 if self._contact > before:  # something has arrived
-                    attempt = 0
-                if time.monotonic() - self._contact > self.patience:
+                    attempt, told = 0, False
+                away = time.monotonic() - max(self._contact, begin)  # while nothing was asked, it was not away
+                if away > self.patience:
                     raise ServerError(
                         f"{self.address} has not answered for {self.patience:.0f} s. Its last fault: {error} Ask the "
                         "person who runs the server."
                     ) from error
+                if away > _SILENT_SECONDS and not told:
+                    told = True
+                    minutes = self.patience / 60
+                    monitor.tell(f"{self.address} does not answer. It is asked again, for {minutes:g} minutes at most.")
             except Refused:
                 self._contact = time.monotonic()
                 raise
@@ -335,12 +341,14 @@ class Connection:
             return ServerError(
                 f"{self.address} leads to {target}, where nothing was sent. Give the address of the server itself."
             )
+        contact = self._contact
         try:
             content = b"".join(self.pieces(answer, _LARGEST_REFUSAL))
         except Lost as error:
             return error
         except ServerError:  # too long to be ours
             content = b"..."
+        self._contact = contact  # the answer may be of a proxy whose server is away
         if not content and self._health is not None:
             return self._broken_off()
         try:
