@@ -31,6 +31,7 @@ from .sending import RESTARTS, Prepared, prepare, send
 
 BY_SERVER = ("device", "threads", "memory_limit_gib", "checkpoint")  # options that the server decides
 _HERE = ("confidence", "keep_empty", "dicom_seg")  # those that are not sent as options
+_CERTAIN = 1.001  # a probability of float32, rounded
 _HEADER_BYTES = 64 << 20  # of a result, beside its voxels
 
 
@@ -354,6 +355,8 @@ class RemoteSegmenter:
                 self._check_grid(folder / "confidence.nrrd", image)
                 volume = read_file(folder / "confidence.nrrd")  # it owns the voxels
                 confidence = np.array(volume.voxels, np.float32)
+                if not (confidence.min() >= 0 and confidence.max() <= _CERTAIN):  # also if there is no number
+                    raise ImageError("The confidence is not between 0 and 1")
             _refuse_other_classes(found.table, request.table)
             # the server's table has neither groups nor the background, and its file may round the grid
             return Segmentation(found.labels, request.table, image.geometry, confidence, more_layers=found.more_layers)

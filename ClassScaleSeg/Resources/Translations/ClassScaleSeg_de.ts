@@ -1591,6 +1591,10 @@
         <translation>Der Befehl</translation>
     </message>
     <message>
+        <source>The confidence is not between 0 and 1</source>
+        <translation>Die Konfidenz liegt nicht zwischen 0 und 1</translation>
+    </message>
+    <message>
         <source>The confidence is that of one class in each voxel, so it cannot be computed where overlaps are kept. Leave out the confidence or overlap (--overlap).</source>
         <translation>Die Konfidenz gilt einer Klasse je Voxel und lässt sich nicht berechnen, wo Überlappungen behalten werden. Lassen Sie die Konfidenz oder die Überlappung weg (--overlap).</translation>
     </message>
@@ -2905,6 +2909,10 @@
     <message>
         <source>{address} does not answer for now (status {status}). {message}</source>
         <translation>{address} antwortet zurzeit nicht (Status {status}). {message}</translation>
+    </message>
+    <message>
+        <source>{address} does not answer. It is asked again, for {minutes} minutes at most.</source>
+        <translation>{address} antwortet nicht. Es wird wieder gefragt, höchstens {minutes} Minuten lang.</translation>
     </message>
     <message>
         <source>{address} does not describe {what} as it should. Update ClassScaleSeg there and here.</source>
