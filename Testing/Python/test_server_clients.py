@@ -112,8 +112,10 @@ def test_images_that_are_sent_at_the_same_moment_are_counted(api, monkeypatch):
         assert api("delete", f"uploads/{name}").status_code == 204
 
 
-def test_connections_are_counted(api, monkeypatch):
-    monkeypatch.setattr(connections, "CONNECTIONS", 6)
+@pytest.mark.parametrize("limit", ["CONNECTIONS", "CONNECTIONS_OF_ADDRESS"])
+def test_connections_are_counted(api, monkeypatch, limit):
+    monkeypatch.setattr(connections, limit, 6)
+    monkeypatch.setattr(connections, "is_loopback", lambda address: limit == "CONNECTIONS")
     opened = [connection(api) for _ in range(10)]
     time.sleep(0.3)
     assert sum(is_closed(each) for each in opened if each.settimeout(0.2) is None) >= 4
