@@ -312,9 +312,10 @@ class Connection:
             class Adapter(HTTPAdapter):
                 """Reads what is sent in larger pieces than 16 KiB: 500 MB take 0.3 s of one core instead of 0.5 s."""
 
-                def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-                    size: dict[str, Any] = {} if urllib3.__version__.startswith("1.") else {"blocksize": 1 << 18}
-                    super().init_poolmanager(*arguments, **options, **size)
+                def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool: Any) -> None:
+                    if not urllib3.__version__.startswith("1."):
+                        pool["blocksize"] = 1 << 18
+                    super().init_poolmanager(connections, maxsize, block, **pool)
 
             session = requests.Session()
             session.mount("http://", Adapter())
