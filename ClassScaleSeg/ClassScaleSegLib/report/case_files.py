@@ -19,6 +19,8 @@ FORMAT = "classscaleseg-case"
 _LARGEST = 64 << 20  # bytes
 _LONGEST = 200  # bytes of a file name, without its suffix
 _ML = (1e-30, 1e30)  # volumes between which ratios are finite
+# devices of Windows, whatever follows the dot: such a file cannot be made, or what is written into it is lost
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{name}{number}" for name in ("COM", "LPT") for number in range(1, 10))}
 _NOT_IN_NAMES = set('/\\:*?"<>|%')
 
 
@@ -42,11 +44,13 @@ def case_path(folder: Path, name: str, suffix: str = ".json") -> Path:
 
     >>> case_path(Path("report"), "head 1/a").as_posix()
     'report/cases/head 1%2Fa.json'
+    >>> case_path(Path("report"), "aux").name, case_path(Path("report"), "auxiliary").name
+    ('%aux.json', 'auxiliary.json')
     """
     valid = name.encode(errors="backslashreplace").decode()
-    hidden = valid[:1] == "." or not valid
+    special = valid[:1] == "." or not valid or valid.partition(".")[0].rstrip().upper() in _DEVICES
     letters = (f"%{ord(c):02X}" if c in _NOT_IN_NAMES or not c.isprintable() else c for c in valid)
-    stem = "%" * hidden + "".join(letters)
+    stem = "%" * special + "".join(letters)
     if len(stem.encode()) > _LONGEST:
         whole = hashlib.sha256(valid.encode()).hexdigest()[:32]
         stem = f"{stem.encode()[: _LONGEST - len(whole) - 1].decode(errors='ignore')}~{whole}"
