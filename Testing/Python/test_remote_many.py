@@ -46,6 +46,7 @@ def segment(number: int, address: str, outcomes: dict[int, object]) -> None:
 
 def test_everybody_gets_the_result_of_the_own_image_and_no_job_is_done_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(connection, "_PAUSES", (0.05, 0.1, 0.2, 0.4))
+    monkeypatch.setattr(connection, "_FIRST_ATTEMPTS", 20)  # three connections in a row may break
     monkeypatch.setattr(sending, "PART_BYTES", 1 << 18)
     quick, offers, more = Quick(lambda job: job.stop.wait(0.1)), Offers(["toy-120"]), {"limits": Limits(jobs=50)}
     outcomes: dict[int, object] = {}
