@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -127,11 +128,12 @@ def test_a_port_that_does_not_speak_http():
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:
-            for _ in range(4):
-                client, _ = listening.accept()
-                with client:
-                    client.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
-                    client.recv(1000)
+            with contextlib.suppress(OSError):  # the test has ended
+                while True:
+                    client, _ = listening.accept()
+                    with client:
+                        client.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+                        client.recv(1000)
 
         threading.Thread(target=answer, daemon=True).start()
         text = said(Connection(f"http://127.0.0.1:{listening.getsockname()[1]}"))
