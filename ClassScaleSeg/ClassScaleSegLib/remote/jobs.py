@@ -24,7 +24,6 @@ from ..errors import (
     ServerError,
     shown,
 )
-from ..files import unwritable
 from ..images.cleanup import ClassChange
 from ..inference.progress import Monitor, Progress
 from ..labels.label import MAX_VALUE
@@ -132,7 +131,11 @@ class RemoteJob:
                     raise Forgotten(str(error)) from error
                 raise
             except OSError as error:
-                raise unwritable(place, error) from error
+                raise OutputError(
+                    f"The result cannot be fetched: it cannot be written to {place.parent} first "
+                    f"({error.strerror or error}). Free some space there, or set the environment variable TMPDIR to "
+                    "another folder."
+                ) from error
             finally:
                 fetching.close()
             self._monitor.check()

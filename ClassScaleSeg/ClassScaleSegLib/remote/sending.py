@@ -204,7 +204,10 @@ def _written(
         try:
             write_nrrd(path, voxels, volume.geometry, compress, stop)
         except OSError as error:
-            raise ServerError(f"The image cannot be sent: {path.parent} has no room ({error.strerror}).") from error
+            raise ServerError(
+                f"The image cannot be sent: it cannot be written to {path.parent} first ({error.strerror or error}). "
+                "Free some space there, or set the environment variable TMPDIR to another folder."
+            ) from error
         files.append(_file(path, ".nrrd"))
     return volume.geometry, files, volume.notices
 
