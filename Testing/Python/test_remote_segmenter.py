@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 import threading
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import Options, RemoteSegmenter, Segmentation, errors
-from ClassScaleSegLib.errors import Cancelled, ClassScaleError, ServerError
+from ClassScaleSegLib.errors import Cancelled, ClassScaleError, OutputError, ServerError
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.reading import read_image
 from ClassScaleSegLib.images.seg_nrrd import nrrd_header
@@ -519,6 +520,19 @@ def test_a_disk_that_is_full_there(api, image, monkeypatch):
     monkeypatch.setattr(uploads.shutil, "disk_usage", lambda folder: Usage)
     with pytest.raises(ServerError, match=f"{api.address} has no room on its disk"):
         segmented(api.address, image)
+
+
+def test_a_disk_that_is_full_here(api, image, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs._Fetching, "work", full)
+        with pytest.raises(OutputError, match=r"cannot be fetched.* \(No space left on device\).*TMPDIR"):
+            segmented(api.address, image)
+    monkeypatch.setattr(sending, "write_nrrd", full)
+    with pytest.raises(ServerError, match=r"cannot be sent.* \(No space left on device\).*TMPDIR"):
+        segmented(api.address, volume(20))
 
 
 def test_a_queue_that_is_full(tmp_path, offers, quick, image, monkeypatch):
