@@ -1635,8 +1635,8 @@
         <translation>Das Bild kann nicht gelesen werden: {rstrip}. Exportieren Sie es noch einmal.</translation>
     </message>
     <message>
-        <source>The image cannot be sent: {parent} has no room ({strerror}).</source>
-        <translation>Das Bild kann nicht gesendet werden: In {parent} ist kein Platz ({strerror}).</translation>
+        <source>The image cannot be sent: it cannot be written to {parent} first ({strerror}). Free some space there, or set the environment variable TMPDIR to another folder.</source>
+        <translation>Das Bild kann nicht gesendet werden: es kann nicht zuerst nach {parent} geschrieben werden ({strerror}). Schaffen Sie dort Platz, oder setzen Sie die Umgebungsvariable TMPDIR auf einen anderen Ordner.</translation>
     </message>
     <message>
         <source>The image has more than the {size} bytes that were announced, so it was removed.</source>
@@ -1797,6 +1797,10 @@
     <message>
         <source>The rest of the request did not come for {seconds_for_bytes} s</source>
         <translation>Der Rest der Anfrage kam {seconds_for_bytes} s lang nicht</translation>
+    </message>
+    <message>
+        <source>The result cannot be fetched: it cannot be written to {parent} first ({strerror}). Free some space there, or set the environment variable TMPDIR to another folder.</source>
+        <translation>Das Ergebnis kann nicht geholt werden: es kann nicht zuerst nach {parent} geschrieben werden ({strerror}). Schaffen Sie dort Platz, oder setzen Sie die Umgebungsvariable TMPDIR auf einen anderen Ordner.</translation>
     </message>
     <message>
         <source>The result could not be shown ({name}: {error}). This is an error in the module. Please report it, with Slicer's error log (View &gt; Error Log).</source>
