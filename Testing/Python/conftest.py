@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import locale
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,15 @@ import pytest
 
 TOY = Path(__file__).parents[2] / "Resources" / "Models" / "toy-120.zip"
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+
+
+@pytest.fixture(autouse=True)
+def encoding() -> Iterator[None]:
+    """Files without a named encoding are read alike after each test: some libraries set the locale of the process."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    yield
+    if locale.setlocale(locale.LC_CTYPE) != before:
+        locale.setlocale(locale.LC_CTYPE, before)
 
 
 @pytest.fixture(autouse=True)

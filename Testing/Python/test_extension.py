@@ -335,7 +335,8 @@ def test_few_files_of_the_extension_can_reach_the_network_or_a_cluster() -> None
     clients = [
         f"ClassScaleSegLib/{name}.py" for name in ("archive/connection", "catalog/download", "remote/connection")
     ]
-    assert users == {*clients, *(f"ClassScaleSegLib/server/{name}.py" for name in ("app", "serving"))}
+    server = [f"ClassScaleSegLib/{name}.py" for name in ("commands/serve", "server/app", "server/serving")]
+    assert users == {*clients, *server}
 
 
 def test_a_segmentation_and_a_look_at_the_catalogue_connect_to_nothing(extracted: Path, tmp_path: Path) -> None:

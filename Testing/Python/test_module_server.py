@@ -323,7 +323,7 @@ def test_only_what_a_client_needs_is_installed(lab, asked, monkeypatch):
 def test_a_server_that_stops_in_the_middle_and_comes_back_finishes_the_run(panel, asked, tmp_path):
     folder, port = tmp_path / "server", None
     panel.ui.inputSelector.setCurrentNode(load_sample("CT"))
-    panel.store(step=1.0, mirroring=False)
+    panel.store(step=0.05, mirroring=False)
     with live_server(folder) as api:
         port = int(api.address.rpartition(":")[2])
         Servers().add("Lab", api.address)

@@ -192,7 +192,7 @@ def test_a_folder_with_a_file_that_is_still_written_goes_after_cancelling(tmp_pa
 def test_a_result_whose_fetching_is_cancelled_leaves_no_open_file(api, image, tmp_path, monkeypatch):
     cancel, streams = threading.Event(), []
 
-    def pieces(self, answer, most):
+    def pieces(self, answer, most, size):
         yield b"NRRD"
         cancel.set()
         time.sleep(0.5)

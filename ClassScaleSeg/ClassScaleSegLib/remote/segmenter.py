@@ -120,6 +120,12 @@ class RemoteSegmenter:
 
         with RemoteSegmenter("https://lab-gpu:8471", token) as segmenter:
             segmenter.segment("ct.nii.gz", "totalsegmentator-3mm").write("ct.seg.nrrd")
+
+    Nothing is sent before something is asked of the server:
+
+    >>> with RemoteSegmenter("https://lab-gpu:8471") as segmenter:
+    ...     segmenter.address
+    'https://lab-gpu:8471'
     """
 
     def __init__(
