@@ -122,6 +122,15 @@ def image(number: int, root: Path) -> tuple[bytes, np.ndarray]:
     return (root / "small.nrrd").read_bytes(), labels
 
 
+def large_image(root: Path) -> bytes:
+    """Return an image that takes longer than an upload, as a file: the sample, sixteen times."""
+    sample = sitk.ReadImage(str(resource("SampleData", "toy-120.nrrd")))
+    large = sitk.GetImageFromArray(np.tile(sitk.GetArrayFromImage(sample), (1, 4, 4)))
+    large.SetSpacing(sample.GetSpacing())
+    sitk.WriteImage(large, root / "large.nrrd")
+    return (root / "large.nrrd").read_bytes()
+
+
 def labels_of(content: bytes, root: Path, name: str) -> np.ndarray:
     file = root / f"{name}.seg.nrrd"
     file.write_bytes(content)
@@ -132,7 +141,8 @@ def labels_of(content: bytes, root: Path, name: str) -> np.ndarray:
 
 def measure_upload(root: Path, quick: bool) -> tuple[list[dict], list[Bar]]:
     size = 50_000_000 if quick else 500_000_000
-    data, rates = os.urandom(size), []
+    header = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 1000 1000 {size // 10**6}\nencoding: raw\n\n"
+    data, rates = header.encode() + os.urandom(size), []
     with running(root) as server:
         http = session()
         for _ in range(3):
@@ -140,7 +150,7 @@ def measure_upload(root: Path, quick: bool) -> tuple[list[dict], list[Bar]]:
             upload = send(http, server.address, data)
             rates.append(size / 1e6 / (time.perf_counter() - begin))
             http.delete(f"{server.address}/v1/uploads/{upload}", timeout=30)
-        job_image = send(http, server.address, Path(resource("SampleData", "toy-120.nrrd")).read_bytes())
+        job_image = send(http, server.address, large_image(root))
         facts = {"key": secrets.token_hex(16), "images": [job_image], "models": ["toy-120"], "options": {"step": 0.1}}
         job = http.post(f"{server.address}/v1/jobs", json=facts, timeout=30).json()["id"]
         while http.get(f"{server.address}/v1/jobs/{job}", timeout=30).json()["stage"] != "segment":
