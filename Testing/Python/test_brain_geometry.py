@@ -78,3 +78,38 @@ def test_a_small_image_lies_in_the_middle_of_zeros_that_are_ignored(maps):
         deviation = ((content.square().mean() + share * air.square()) / (1 + share)).sqrt()
         assert float(deviation) == pytest.approx(1, abs=0.02)
     assert found >= 6
+
+
+def test_a_mirrored_case_is_the_mirror_image_with_left_and_right_exchanged(maps):
+    plain, mirrored = (cases(maps, mirrored=share) for share in (0.0, 1.0))
+    names, exchanged = TABLES.names, {0: set(), 1: set()}
+    for index in range(20):
+        (image, labels, dataset), (other, other_labels, _) = plain[index], mirrored[index]
+        assert torch.equal(other, image.flip(3))
+        named = names if dataset == 0 else dict(enumerate(TABLES.set_names))
+        pairs = torch.stack([labels.flip(2).flatten(), other_labels.flatten()]).unique(dim=1).T.tolist()
+        for before, after in pairs:
+            if before == IGNORE_INDEX:
+                assert after == IGNORE_INDEX
+                continue
+            swapped = {"left": "right", "right": "left"}
+            assert named[after] == " ".join(swapped.get(word, word) for word in named[before].split())
+            exchanged[dataset].add(before)
+    assert all(len(found) > 4 for found in exchanged.values())
+    assert sum(torch.equal(cases(maps, mirrored=0.5)[n][0], plain[n][0]) for n in range(20)) in range(4, 17)
+
+
+def test_every_structure_and_every_set_has_its_other_side():
+    other, of_set = TABLES.other_side_of_class, TABLES.other_side_of_set
+    assert torch.equal(other[other], torch.arange(len(other)))
+    assert torch.equal(TABLES.set_of_class[other], of_set[TABLES.set_of_class])  # sets change sides with their classes
+    alone = [name for number, name in TABLES.names.items() if other[number] == number]
+    assert not [name for name in alone if "left" in name or "right" in name] and "third ventricle" in alone
+
+
+def test_a_larger_deformation_moves_the_parts_further():
+    def bend(deformation: float) -> torch.Tensor:
+        still = random_pose(seeded(), (20, 24, 22), 4.0, torch.zeros(3), "cpu", 0.5).points
+        return (random_pose(seeded(), (20, 24, 22), 4.0, torch.zeros(3), "cpu", deformation).points - still).std()
+
+    assert float(bend(5.5) / bend(3.0)) == pytest.approx(2, rel=0.01)  # both are drawn from 0.5 mm upwards

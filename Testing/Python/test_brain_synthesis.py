@@ -158,6 +158,8 @@ def test_the_loop_trains_on_heads_and_resumes_to_the_same_weights(file, tmp_path
     assert data.names[0] == "background" and len(data.names) == 312
     with pytest.raises(ModelError, match=r"was trained with spacing 4.0, not 2.0"):
         train(loop_options(tmp_path / "whole", file, spacing=2.0, **more))
+    with pytest.raises(ModelError, match=r"was trained with mirrored 0.0, not 0.5"):
+        train(loop_options(tmp_path / "whole", file, mirrored=0.5, **more))
 
 
 def test_our_engine_opens_the_model_folder(file, tmp_path):

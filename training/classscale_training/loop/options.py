@@ -14,6 +14,7 @@ from ..data.toy import MODES, ToyOptions
 from ..network.plain_unet import architecture
 
 TOY, BRAIN = "toy", "brain:"
+_LATER = ("atlas_share", "mirrored", "deformation")  # of heads; older runs have their default values
 _HEAD = "head:"  # the former name of BRAIN, accepted in options of older runs
 
 
@@ -63,6 +64,9 @@ class _Data:
     warm_up: int = _option(
         0, "number of volumes over which heads get harder: from one contrast, subject and place to all of them"
     )
+    atlas_share: float = _option(0.7, "share of the heads that show the atlas subject; the others show individuals")
+    mirrored: float = _option(0.0, "share of the heads that are mirrored, with left and right exchanged")
+    deformation: float = _option(3.0, "largest standard deviation of the displacement of a head's parts, in mm")
     seed: int = _option(0, "seed of the data and the initial weights; evaluation uses the cases of seed + 1")
 
 
@@ -170,7 +174,8 @@ class LoopOptions(_Learning, _Network, _Data, _Run):
     def brain(self) -> BrainOptions:
         """The options of the heads, used if ``data`` starts with :data:`BRAIN`."""
         z, y, x = self.patch
-        return BrainOptions((z, y, x), self.spacing, self.seed, warm_up=self.warm_up)
+        more = {name: getattr(self, name) for name in _LATER}
+        return BrainOptions((z, y, x), self.spacing, self.seed, warm_up=self.warm_up, **more)
 
     def arch_kwargs(self) -> dict[str, Any]:
         """Return the arguments of the network.
@@ -181,7 +186,8 @@ class LoopOptions(_Learning, _Network, _Data, _Run):
 
     def fixed(self) -> dict[str, Any]:
         """Return the options that must not change when a run is continued, by name, as plain values."""
-        data = ("classes", "mode", "size") if self.data == TOY else ("patch", "spacing", "present_only", "warm_up")
+        heads = ("patch", "spacing", "present_only", "warm_up", *_LATER)
+        data = ("classes", "mode", "size") if self.data == TOY else heads
         network = ("features", "convolutions", "decoder_convolutions", "batch", "optimizer", "half_precision")
         begin = ("weights",) if self.weights else ()
         values = {name: getattr(self, name) for name in (*data, "seed", *network, *begin)}

@@ -136,9 +136,10 @@ class Trainer:
     def _resume(self, content: dict[str, Any]) -> None:
         state = content["loop"]
         for name, value in self._options.fixed().items():
-            if state["options"].get(name) != value:
+            before = state["options"].get(name, getattr(LoopOptions, name))  # an older run had no such option
+            if before != value:
                 raise ModelError(
-                    f"{self._checkpoints.latest} was trained with {name} {state['options'].get(name)}, not {value}: "
+                    f"{self._checkpoints.latest} was trained with {name} {before}, not {value}: "
                     "use the same value, or another folder."
                 )
         self.network.load_state_dict(content["network_weights"])

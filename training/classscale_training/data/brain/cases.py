@@ -32,6 +32,9 @@ class BrainOptions:
     :ivar spacing: mm.
     :ivar seed: another seed gives other cases.
     :ivar atlas_share: share of the cases that show the atlas subject; the others show individuals.
+    :ivar mirrored: share of the cases that are mirrored, with left and right labels exchanged. Nobody is symmetric, so
+        a mirrored subject is another one.
+    :ivar deformation: largest standard deviation, in mm, of the displacements that are drawn every 28 mm.
     :ivar warm_up: number of cases over which they get harder: at first all are T1-weighted images of the atlas subject
         around the middle of the brain, then more and more are any others.
     """
@@ -40,6 +43,8 @@ class BrainOptions:
     spacing: float = 2.0
     seed: int = 0
     atlas_share: float = 0.7
+    mirrored: float = 0.0
+    deformation: float = 3.0
     warm_up: int = 0
 
 
@@ -112,7 +117,15 @@ class BrainCases(Dataset):
         box = _field_of_view(generator, self.options.patch)
         padded, padded_labels = torch.zeros_like(image), torch.full_like(labels, IGNORE_INDEX)
         padded[box], padded_labels[box] = _normalized(image[box], air), labels[box]
+        if float(uniform(generator, 0, 1, 1)) < self.options.mirrored:
+            padded, padded_labels = padded.flip(2), self._other_sides(padded_labels.flip(2), subject)
         return padded[None], padded_labels, int(subject > 0)
+
+    def _other_sides(self, labels: torch.Tensor, subject: int) -> torch.Tensor:
+        """Return ``labels`` with left and right exchanged. Labels to ignore stay as they are."""
+        others = self.tables.other_side_of_set if subject else self.tables.other_side_of_class
+        swapped = others.to(labels)[labels.clamp_min(0).long()]
+        return torch.where(labels == IGNORE_INDEX, labels, swapped)
 
     def unseen(self, index: int, subject: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return image (grey values of at least 0) and labels, both ``(Z, Y, X)``, of a head that training never sees.
@@ -150,7 +163,7 @@ class BrainCases(Dataset):
         :param like_t1: whether the contrast is that of T1-weighted images; otherwise it may be any.
         """
         tables, spacing, device = self.tables, self.options.spacing, self.device
-        pose = random_pose(generator, shape, spacing, offset, device)
+        pose = random_pose(generator, shape, spacing, offset, device, self.options.deformation)
         stripped = float(uniform(generator, 0, 1, 1)) < _SKULL_STRIPPED
         palette = Palette.draw(generator, tables, like_t1)
         centre = self._centres[subject]

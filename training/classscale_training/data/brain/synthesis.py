@@ -65,14 +65,20 @@ def nearest(
 
 
 def random_pose(
-    generator: torch.Generator, shape: tuple[int, ...], spacing: float, offset: torch.Tensor, device: torch.device | str
+    generator: torch.Generator,
+    shape: tuple[int, ...],
+    spacing: float,
+    offset: torch.Tensor,
+    device: torch.device | str,
+    deformation: float = 3.0,
 ) -> Pose:
     """Return the grid of a patch of a head that is turned, scaled and bent at random.
 
     :param offset: ``(3,)`` offset of the patch from the middle of the brain, z y x.
+    :param deformation: largest standard deviation, in mm, of the displacements that are drawn every 28 mm.
     """
     matrix = rotation(uniform(generator, -0.2, 0.2, 3)) * uniform(generator, 0.88, 1.16, 3)
-    coarse = field(generator, shape, spacing, 28.0, float(uniform(generator, 0.5, 3.0, 1)), 3, device)
+    coarse = field(generator, shape, spacing, 28.0, float(uniform(generator, 0.5, deformation, 1)), 3, device)
     fine = field(generator, shape, spacing, 12.0, float(uniform(generator, 0.0, 0.8, 1)), 3, device)
     points = coarse.add_(fine)
     for axis, size in enumerate(shape):

@@ -9,6 +9,7 @@ everything that is not annotated. Voxels of the set ``ignored`` do not enter the
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import NamedTuple, TypeVar, get_type_hints
 
 import torch
 from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.labels.label import Label
+from ClassScaleSegLib.labels.sides import other_sides
 
 from ...loss.label_sets import LabelSets
 
@@ -115,6 +118,16 @@ class BrainTables:
         return torch.tensor([0, *(self.set_names.index(row.set) for row in self.structures)])
 
     @cached_property
+    def other_side_of_class(self) -> torch.Tensor:
+        """``(C,)`` int64: the class that each class is in a mirror image, left for right; itself if it has no side."""
+        return _other_sides([name for _, name in sorted(self.names.items())])
+
+    @cached_property
+    def other_side_of_set(self) -> torch.Tensor:
+        """``(S,)`` int64: the same for the sets, by their labels."""
+        return _other_sides(self.set_names)
+
+    @cached_property
     def label_sets(self) -> LabelSets:
         """Label sets of dataset 0, the atlas, where each class has its own label, and dataset 1, the individuals."""
         numbers = self.set_of_class.tolist()
@@ -151,6 +164,15 @@ class BrainTables:
     def is_brain(self) -> torch.Tensor:
         """``(tissues,)`` bool: whether the tissue remains in a skull-stripped image."""
         return torch.tensor([bool(row.brain) for row in self.tissues])
+
+
+def _other_sides(names: Sequence[str]) -> torch.Tensor:
+    """Return the number of the other side of each name, or its own.
+
+    :raises LabelTableError: if a name states a side and does not have exactly one counterpart.
+    """
+    others = other_sides(Label(number, f"{number}", name, (0, 0, 0)) for number, name in enumerate(names))
+    return torch.tensor([others.get(number, number) for number in range(len(names))])
 
 
 def _rows(path: Path, kind: type[_Row]) -> tuple[_Row, ...]:
