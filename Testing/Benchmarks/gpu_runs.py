@@ -51,13 +51,13 @@ class Run:
 
 
 def runs(folder: Path, quick: bool = False) -> list[Run]:
-    """Return the runs, most important first; the training on heads only if their label maps are there.
+    """Return the runs, most important first; the trainings on heads only if their label maps are there.
 
     :param quick: in small and on the CPU, to show that everything is ready.
     """
     trainings = ["toy-1000"]
     if not quick and (ROOT / ".benchmarks" / "brain" / "label_maps.npz").exists():
-        trainings += ["head-mr-312-1mm"]
+        trainings = ["head-mr-312-further", *trainings, "head-mr-312-1mm"]
     measured = [_measurement("gpu_kernels", folder, quick, 3.0)]
     measured += [_measurement("gpu_step", folder, quick, 2.5, stoppable=True)]
     measured += [_measurement("gpu_engine", folder, quick, 6.0, "--work", str(folder / "engine"), stoppable=True)]

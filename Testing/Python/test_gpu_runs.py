@@ -50,7 +50,15 @@ def test_a_training_is_finished_and_its_curve_drawn(tmp_path, monkeypatch, capsy
 def test_one_command_does_every_row_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     """In small: the steps and a training; the kernels are run in test_kernels."""
     wanted = [run for run in gpu_runs.runs(tmp_path, quick=True) if run.name in ("gpu_step", "toy-1000")]
-    assert [run.name for run in gpu_runs.runs(tmp_path)][:4] == ["gpu_kernels", "gpu_step", "gpu_engine", "toy-1000"]
+    measured = ["gpu_kernels", "gpu_step", "gpu_engine"]
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu_runs, "ROOT", tmp_path)
+        assert [run.name for run in gpu_runs.runs(tmp_path)] == [*measured, "toy-1000"]
+        maps = tmp_path / ".benchmarks" / "brain" / "label_maps.npz"
+        maps.parent.mkdir(parents=True)
+        maps.touch()
+        heads = ["head-mr-312-further", "toy-1000", "head-mr-312-1mm"]
+        assert [run.name for run in gpu_runs.runs(tmp_path)] == [*measured, *heads]
     monkeypatch.setattr(gpu_runs, "runs", lambda folder, quick: wanted)
     monkeypatch.setattr("sys.argv", ["gpu_runs.py", "--quick", "--folder", str(tmp_path)])
     gpu_runs.main()
