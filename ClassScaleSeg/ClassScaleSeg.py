@@ -74,7 +74,7 @@ class ClassScaleSeg(ScriptedLoadableModule):
 
 def registerSampleData() -> None:
     """Offer the embedded samples in the module Sample Data."""
-    from ClassScaleSegPanel.sample_data import register
+    from ClassScaleSegPanel.inputs.sample_data import register
 
     register()
 
@@ -161,25 +161,25 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Make the widgets; called once, when the module is first opened."""
         from ClassScaleSegLib.catalog.catalog import Catalog
         from ClassScaleSegLib.remote.servers import Servers
-        from ClassScaleSegPanel.channel_rows import ChannelRows
-        from ClassScaleSegPanel.choice_list import ChoiceList
-        from ClassScaleSegPanel.class_list import ClassList
-        from ClassScaleSegPanel.compare_panel import ComparePanel
-        from ClassScaleSegPanel.device_list import DeviceList
-        from ClassScaleSegPanel.keyboard import arrange
-        from ClassScaleSegPanel.last_choice import LastChoice
-        from ClassScaleSegPanel.locate_list import LocateList
-        from ClassScaleSegPanel.model_chooser import ModelChooser, ModelDrop
-        from ClassScaleSegPanel.model_list import ModelList
-        from ClassScaleSegPanel.queue_panel import QueuePanel
-        from ClassScaleSegPanel.report_folder import ReportFolder
-        from ClassScaleSegPanel.result_panel import ResultPanel
-        from ClassScaleSegPanel.run_panel import RunPanel
-        from ClassScaleSegPanel.server_dialog import ServerDialog
-        from ClassScaleSegPanel.server_watch import ServerWatch
+        from ClassScaleSegPanel.inputs.channel_rows import ChannelRows
+        from ClassScaleSegPanel.models.chooser import ModelChooser, ModelDrop
+        from ClassScaleSegPanel.models.class_list import ClassList
+        from ClassScaleSegPanel.models.locate_list import LocateList
+        from ClassScaleSegPanel.models.model_list import ModelList
+        from ClassScaleSegPanel.results.compare_panel import ComparePanel
+        from ClassScaleSegPanel.results.result_panel import ResultPanel
+        from ClassScaleSegPanel.runs.device_list import DeviceList
+        from ClassScaleSegPanel.runs.last_choice import LastChoice
+        from ClassScaleSegPanel.runs.queue_panel import QueuePanel
+        from ClassScaleSegPanel.runs.report_folder import ReportFolder
+        from ClassScaleSegPanel.runs.run_panel import RunPanel
+        from ClassScaleSegPanel.servers.dialog import ServerDialog
+        from ClassScaleSegPanel.servers.watch import ServerWatch
         from ClassScaleSegPanel.state import PanelState
-        from ClassScaleSegPanel.texts import Wrapping
-        from ClassScaleSegPanel.watching import Watching
+        from ClassScaleSegPanel.widgets.choice_list import ChoiceList
+        from ClassScaleSegPanel.widgets.keyboard import arrange
+        from ClassScaleSegPanel.widgets.texts import Wrapping
+        from ClassScaleSegPanel.widgets.watching import Watching
 
         ScriptedLoadableModuleWidget.setup(self)
         self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/ClassScaleSeg.ui"))
@@ -304,7 +304,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller: "vtkMRMLScene", event: str, node: "vtkMRMLNode") -> None:
         """Forget a node that is removed: as a parameter, and as the result that is listed."""
-        from ClassScaleSegPanel.inputs import NODES, forget_volume
+        from ClassScaleSegPanel.inputs.channels import NODES, forget_volume
 
         self.comparing.forget(node)
         if node is self.state.output:
@@ -349,7 +349,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setParameterNode(self, node: "ClassScaleSegParameterNode | None") -> None:
         """Connect the widgets with a parameter node; ``None`` disconnects them."""
-        from ClassScaleSegPanel.sample_data import model_for
+        from ClassScaleSegPanel.inputs.sample_data import model_for
 
         before, self.state.parameters = self.state.parameters, node
         if before is not None:
@@ -389,7 +389,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onChannel(self, number: int, volume: "vtkMRMLNode | None") -> None:
         """Store the volume that the user has chosen in a row of a channel."""
-        from ClassScaleSegPanel.inputs import channel_volume, set_channel_volume
+        from ClassScaleSegPanel.inputs.channels import channel_volume, set_channel_volume
 
         parameters = self.state.parameters
         if parameters is not None and channel_volume(parameters, number) is not volume:
@@ -415,8 +415,8 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         A sample volume that was newly selected brings its model. Classes that the model lacks make it all classes.
         """
-        from ClassScaleSegPanel.inputs import model_ids
-        from ClassScaleSegPanel.sample_data import model_for
+        from ClassScaleSegPanel.inputs.sample_data import model_for
+        from ClassScaleSegPanel.runs.request import model_ids
 
         state, seen = self.state, (node.inputVolume, model_for(node.inputVolume))
         self.servers.follow(node.device)
@@ -446,9 +446,9 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def render(self, caller: Any = None, event: str | None = None) -> None:
         """Show the parameters and the state in the widgets, which send no signals meanwhile."""
         from ClassScaleSegLib.scene.sequence import browser_of
-        from ClassScaleSegPanel.apply_line import need_text
-        from ClassScaleSegPanel.keyboard import show_buttons
-        from ClassScaleSegPanel.texts import tip
+        from ClassScaleSegPanel.runs.apply_line import need_text
+        from ClassScaleSegPanel.widgets.keyboard import show_buttons
+        from ClassScaleSegPanel.widgets.texts import tip
 
         ui, state, node = self.ui, self.state, self.state.parameters
         self.runs.render()
@@ -564,7 +564,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
             request cannot be met. The message says what to do.
         """
         from ClassScaleSegLib.scene.run import SceneRun
-        from ClassScaleSegPanel.install import refuse_missing_dependencies, wanted_by
+        from ClassScaleSegPanel.install.packages import refuse_missing_dependencies, wanted_by
 
         refuse_missing_dependencies(wanted_by(request.models, request.options))
         run = SceneRun(request, slicer.modules.ClassScaleSegInstance.running)
@@ -602,7 +602,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :raises ClassScaleSegLib.ClassScaleError: if packages are missing, or an argument is not suitable.
         """
         from ClassScaleSegLib.scene.queue import QueueItem
-        from ClassScaleSegPanel.install import refuse_missing_dependencies, wanted_by
+        from ClassScaleSegPanel.install.packages import refuse_missing_dependencies, wanted_by
 
         requests = [self.request(each, model, **choices) for each in volumes]
         for request in requests[:1]:
@@ -622,7 +622,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :raises ClassScaleSegLib.ClassScaleError: if the user declines, or the installation fails. The message says what
             to do.
         """
-        from ClassScaleSegPanel.install import Wanted, ensure_dependencies, wanted_by
+        from ClassScaleSegPanel.install.packages import Wanted, ensure_dependencies, wanted_by
 
         ensure_dependencies(Wanted() if model is None else wanted_by([model]), wheels)
 

@@ -57,7 +57,7 @@ def search_seconds(classes: int) -> dict:
     processors than there are, that takes tens of milliseconds.
     """
     from ClassScaleSegLib import LabelTable
-    from ClassScaleSegPanel.class_list import ClassList
+    from ClassScaleSegPanel.models.class_list import ClassList
     from slicer_application import application
 
     known = LabelTable.from_csv(ROOT / "Resources" / "LabelTables" / "totalsegmentator.csv").names

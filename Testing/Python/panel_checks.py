@@ -121,8 +121,8 @@ class PanelChecks:
         self.demand(classes.count.text == f"{len(ticked)} of {len(rows)}", "count of ticks", classes.count.text)
 
     def check_line(self) -> None:
-        from ClassScaleSegPanel.apply_line import need_text
-        from ClassScaleSegPanel.inputs import channel_volume
+        from ClassScaleSegPanel.inputs.channels import channel_volume
+        from ClassScaleSegPanel.runs.apply_line import need_text
 
         ui, state = self.panel.ui, self.panel.state
         text, ready = need_text(state, state.parameters, self.panel.classList.ticked)

@@ -43,7 +43,8 @@ from panel_scene import NAMES, VOLUMES, add_view, make_volume, model_of_channels
 from slicer_application import ROOT, application, import_scene, module, qt, saved_scene, slicer
 from user_data import data_environment
 
-from ClassScaleSegPanel import result_panel, server_watch  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.results import result_panel  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.servers import watch  # isort: skip
 from ClassScaleSegPanel.state import ServerView  # isort: skip
 
 MODELS = ("toy-120", "toy-1000", "own-two", "own-five", "totalsegmentator-3mm", "totalsegmentator-1.5mm")
@@ -162,7 +163,7 @@ class PanelUser(PanelChecks):
         self._replace(slicer.util, "infoDisplay", lambda text, **more: None)
         self._replace(slicer.util, "confirmOkCancelDisplay", lambda text, **more: self.yes)
         self._replace(slicer.util, "confirmYesNoDisplay", lambda text, **more: self.yes)
-        self._replace(server_watch, "Asking", Asked)
+        self._replace(watch, "Asking", Asked)
         self._replace(
             qt.QFileDialog, "getSaveFileName", lambda *_: self.file and str(self.folder / "results" / self.file)
         )

@@ -9,7 +9,7 @@ import pytest
 from ClassScaleSegLib import ClassScaleError
 from slicer_application import slicer  # before the panel, which imports the modules that it imitates
 
-from ClassScaleSegPanel import install, install_dialog, wheels  # isort: skip
+from ClassScaleSegPanel.install import dialog, packages, wheels  # isort: skip
 
 
 def write_wheel(folder, name, version="1.0", needs=(), tags="py3-none-any"):
@@ -46,8 +46,8 @@ def pip(monkeypatch, tmp_path):
 
     monkeypatch.setattr(slicer.util, "pip_install", pip_install, raising=False)
     monkeypatch.syspath_prepend(str(target))
-    monkeypatch.setattr(install, "PACKAGES", [*install.PACKAGES, "cssfirst>=1"])
-    monkeypatch.setattr(install_dialog, "show", lambda text, button: pytest.fail("a question"))
+    monkeypatch.setattr(packages, "PACKAGES", [*packages.PACKAGES, "cssfirst>=1"])
+    monkeypatch.setattr(dialog, "show", lambda text, button: pytest.fail("a question"))
     return given
 
 
@@ -59,15 +59,15 @@ def test_packages_are_installed_from_a_folder_with_all_that_they_need(pip, tmp_p
     write_wheel(folder, "cssfirst", "0.9")
     for version in ("1.0", "2.0", "3.0"):
         write_wheel(folder, "csssecond", version, ["cssfirst"])  # in a circle
-    install.ensure_dependencies(wheels=str(folder))
-    assert install.missing_packages() == []
+    packages.ensure_dependencies(wheels=str(folder))
+    assert packages.missing_packages() == []
     (arguments,) = pip
     assert arguments[:2] == ["--no-index", "--no-deps"]  # so that Slicer's numpy is not replaced
     assert [file.rpartition("/")[2].rpartition("\\")[2] for file in arguments[2:]] == [
         "csssecond-2.0-py3-none-any.whl",
         "cssfirst-1.1-py3-none-any.whl",
     ]
-    install.ensure_dependencies(wheels=folder)
+    packages.ensure_dependencies(wheels=folder)
     assert len(pip) == 1  # nothing is missing any more
 
 
@@ -77,35 +77,35 @@ def test_what_the_folder_lacks_is_named_before_anything_is_installed(pip, tmp_pa
     write_wheel(tmp_path, "css-third", tags="cp27-cp27m-win32")
     (tmp_path / "css_third-1.0.tar.gz").write_bytes(b"")
     with pytest.raises(ClassScaleError) as caught:
-        install.ensure_dependencies(wheels=tmp_path)
+        packages.ensure_dependencies(wheels=tmp_path)
     sentence = str(caught.value)
     assert "csssecond>=2, css-third. Nothing was installed." in sentence and pip == []
     assert 'pip wheel -w FOLDER "cssfirst>=1"' in sentence and "Source archives, as of css-third" in sentence
     (tmp_path / "cssfirst-1.1-py3-none-any.whl").write_bytes(b"PK")
     with pytest.raises(ClassScaleError, match=r"cssfirst-1.1-py3-none-any.whl is damaged .*Copy this wheel"):
-        install.ensure_dependencies(wheels=tmp_path)
+        packages.ensure_dependencies(wheels=tmp_path)
     write_wheel(tmp_path, "cssfirst", "1.1", ['x; os_name >= "a b" and sys_platform ~= "linux"'])
     (tmp_path / "cssfirst-one-py3-none-any.whl").touch()  # its name has no version
     with pytest.raises(ClassScaleError, match=r"cssfirst-1.1-py3-none-any.whl is damaged \(Undefined"):
-        install.ensure_dependencies(wheels=tmp_path)
+        packages.ensure_dependencies(wheels=tmp_path)
     with pytest.raises(ClassScaleError, match="no-folder cannot be read .*Choose a folder with wheels"):
-        install.ensure_dependencies(wheels=tmp_path / "no-folder")
+        packages.ensure_dependencies(wheels=tmp_path / "no-folder")
 
 
 def test_an_installation_that_was_ended_halfway_is_seen_and_completed(pip, tmp_path):
     first = write_wheel(tmp_path, "cssfirst", "1.1", ["csssecond"])
     slicer.util.pip_install(["--no-index", "--no-deps", str(first)])
-    assert install.missing_packages() == ["csssecond"]
+    assert packages.missing_packages() == ["csssecond"]
     write_wheel(tmp_path, "csssecond")
-    install.ensure_dependencies(wheels=tmp_path)
-    assert install.missing_packages() == []
+    packages.ensure_dependencies(wheels=tmp_path)
+    assert packages.missing_packages() == []
 
 
 def test_after_a_failure_the_same_question_says_why_and_what_to_do(pip, tmp_path, monkeypatch):
     asked, pressed = [], iter(["network", "network", "folder"])
-    monkeypatch.setattr(install_dialog, "show", lambda text, button: asked.append((text, button)) or next(pressed))
+    monkeypatch.setattr(dialog, "show", lambda text, button: asked.append((text, button)) or next(pressed))
     dialogs = SimpleNamespace(getExistingDirectory=lambda *more: str(tmp_path))
-    monkeypatch.setattr(install_dialog.qt, "QFileDialog", dialogs)
+    monkeypatch.setattr(dialog.qt, "QFileDialog", dialogs)
     said = iter(["ProxyError: 407 Proxy Authentication Required", "[Errno 28] No space left on device"])
 
     def fails(arguments):
@@ -117,7 +117,7 @@ def test_after_a_failure_the_same_question_says_why_and_what_to_do(pip, tmp_path
     monkeypatch.setattr(
         slicer.util, "pip_install", lambda given: (works if "--no-index" in given else fails)(given), raising=False
     )
-    install.ensure_dependencies()
+    packages.ensure_dependencies()
     assert [button for _text, button in asked] == ["Install", "Try again", "Try again"]
     assert asked[0][0].startswith("To segment") and "cssfirst>=1" in asked[0][0]
     assert "set the environment variable HTTPS_PROXY" in asked[1][0] and "The disk is full" in asked[2][0]
@@ -125,21 +125,21 @@ def test_after_a_failure_the_same_question_says_why_and_what_to_do(pip, tmp_path
 
 def test_giving_up_after_a_failure_tells_the_failure(pip, monkeypatch):
     pressed = iter(["network", ""])
-    monkeypatch.setattr(install_dialog, "show", lambda text, button: next(pressed))
-    monkeypatch.setattr(install, "refuse_full_disk", lambda missing: None)
+    monkeypatch.setattr(dialog, "show", lambda text, button: next(pressed))
+    monkeypatch.setattr(packages, "refuse_full_disk", lambda missing: None)
 
     def fails(arguments):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(slicer.util, "pip_install", fails, raising=False)
     with pytest.raises(ClassScaleError, match="There is no network: connect this computer"):
-        install.ensure_dependencies()
+        packages.ensure_dependencies()
 
 
 def test_a_full_disk_is_told_before_the_download(monkeypatch):
-    monkeypatch.setattr(install.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**8))
+    monkeypatch.setattr(packages.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**8))
     with pytest.raises(ClassScaleError, match="has 0.1 GB free, and the packages need about 1.2 GB. Make room"):
-        install.refuse_full_disk(["torch>=2.2", "nnunetv2>=2.7"])
+        packages.refuse_full_disk(["torch>=2.2", "nnunetv2>=2.7"])
 
 
 @pytest.mark.parametrize(
@@ -161,16 +161,16 @@ def test_a_full_disk_is_told_before_the_download(monkeypatch):
     ],
 )
 def test_each_failure_has_its_next_step(said, step):
-    found = install.next_step(said)
+    found = packages.next_step(said)
     assert step in found and bool(step) == bool(found)
 
 
 def test_the_question_says_what_is_missing_and_what_it_takes():
-    text = install_dialog.question(["torch>=2.2", *install.PACKAGES])
+    text = dialog.question(["torch>=2.2", *packages.PACKAGES])
     assert "- nnunetv2>=2.7\n" in text and "370 to 3170 MB" in text and "min" in text
     assert "the extension PyTorch, which is missing too" in text and "Save your scene" in text
-    assert "torch" not in install_dialog.question(["psutil"])
+    assert "torch" not in dialog.question(["psutil"])
 
 
 def test_nothing_is_missing_here():
-    assert wheels.unmet(install.PACKAGES, install.NOT_NEEDED) == []
+    assert wheels.unmet(packages.PACKAGES, packages.NOT_NEEDED) == []

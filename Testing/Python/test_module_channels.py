@@ -10,7 +10,7 @@ from slicer_application import add_volume, import_scene, saved_scene, slicer
 from test_module_panel import wait_until
 from test_module_queue import Database, add, segmentations, states
 
-from ClassScaleSegPanel import dicom_series  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.inputs import dicom_series  # isort: skip  needs the stand-ins
 
 SIX = ("T1", "T1ce", "T2", "FLAIR", "ADC", "DWI")
 
@@ -227,9 +227,10 @@ def test_series_of_a_study_are_a_case_and_only_what_is_needed_is_loaded(panel, w
 
 
 def test_there_is_an_end_to_the_rows(panel, write_model, monkeypatch):
-    from ClassScaleSegPanel import apply_line, channel_rows, inputs
+    from ClassScaleSegPanel.inputs import channel_rows, channels
+    from ClassScaleSegPanel.runs import apply_line
 
-    for module in (apply_line, channel_rows, inputs):
+    for module in (apply_line, channel_rows, channels):
         monkeypatch.setattr(module, "CHANNELS", 5)
     add_model(write_model, panel, *SIX)
     volume("T1")

@@ -26,7 +26,7 @@ def scene():
 
 @pytest.fixture
 def panel(scene, monkeypatch):
-    from ClassScaleSegPanel import result_panel
+    from ClassScaleSegPanel.results import result_panel
 
     monkeypatch.setattr(result_panel, "SETTLE_MILLISECONDS", 0)
     opened = application.make_widget(module)

@@ -26,7 +26,7 @@ from slicer_application import (
 )
 from standins.application import ModulePanel
 
-from ClassScaleSegPanel.result_panel import SETTLE_MILLISECONDS  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.results.result_panel import SETTLE_MILLISECONDS  # isort: skip  needs the stand-ins
 
 LONG = "A very long name of something that somebody once has measured, " * 5
 

@@ -141,7 +141,7 @@ def test_classes_of_another_model_are_forgotten_and_all_are_segmented(panel, wri
     assert panel.classList.count.text == "20 of 20" and panel.state.parameters.classes == ""
     assert (panel.ui.inputLabel.text, panel.ui.channelLabel2.text) == ("T1:", "T2:")
     panel.state.parameters.channel2 = volume
-    from ClassScaleSegPanel.inputs import request_of
+    from ClassScaleSegPanel.runs.request import request_of
 
     assert request_of(panel.state.parameters, replace_segments=False).options.classes is None
     panel.state.parameters.classes = "ORGAN_7\norgan-8"  # as the engine would read them
@@ -195,27 +195,27 @@ def test_a_model_may_have_braces_in_its_name(panel, tmp_path):
 
 
 def test_packages_that_are_too_old_count_as_missing(panel, monkeypatch):
-    from ClassScaleSegPanel import install
+    from ClassScaleSegPanel.install import packages
 
-    real = install.version
-    assert install.missing_packages() == [] and install.has_torch()
+    real = packages.version
+    assert packages.missing_packages() == [] and packages.has_torch()
     monkeypatch.setattr(
-        install, "version", lambda name: {"nnunetv2": "2.2.1", "torch": "2.1.2+cu118"}.get(name) or real(name)
+        packages, "version", lambda name: {"nnunetv2": "2.2.1", "torch": "2.1.2+cu118"}.get(name) or real(name)
     )
-    assert install.missing_packages() == ["torch>=2.2", "nnunetv2>=2.7"] and not install.has_torch()
+    assert packages.missing_packages() == ["torch>=2.2", "nnunetv2>=2.7"] and not packages.has_torch()
     with pytest.raises(
         ClassScaleError, match="packages are missing: torch>=2.2, nnunetv2>=2.7. To install them, press Apply"
     ):
-        install.refuse_missing_dependencies()
+        packages.refuse_missing_dependencies()
     with pytest.raises(ClassScaleError, match=r"PyTorch 2.1.2\+cu118 is installed, but >=2.2 is needed"):
-        install.ensure_dependencies()
-    monkeypatch.setattr(install, "version", lambda name: "2.8.0.dev1" if name == "torch" else real(name))
-    assert install.has_torch()
+        packages.ensure_dependencies()
+    monkeypatch.setattr(packages, "version", lambda name: "2.8.0.dev1" if name == "torch" else real(name))
+    assert packages.has_torch()
 
 
 @pytest.mark.parametrize("outcome", [True, False, RuntimeError("no network")])
 def test_the_extensions_manager_asks_again_afterwards(answers, monkeypatch, outcome):
-    from ClassScaleSegPanel import install
+    from ClassScaleSegPanel.install import packages
 
     def from_server(name, restart):
         assert manager.interactive is False
@@ -228,5 +228,5 @@ def test_the_extensions_manager_asks_again_afterwards(answers, monkeypatch, outc
         slicer, "app", SimpleNamespace(extensionsManagerModel=lambda: manager, translate=lambda context, text: text)
     )
     with pytest.raises((ClassScaleError, RuntimeError)):
-        install._install_torch_extension()
+        packages._install_torch_extension()
     assert manager.interactive is True

@@ -41,7 +41,7 @@ def tab_to(widget, most=60):
 
 
 def controls(panel):
-    from ClassScaleSegPanel.keyboard import in_order
+    from ClassScaleSegPanel.widgets.keyboard import in_order
 
     return list(in_order(panel.uiWidget.layout()))
 

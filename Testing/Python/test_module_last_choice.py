@@ -51,7 +51,7 @@ def test_the_choice_at_apply_is_offered_for_that_model_and_used_on_demand(panel)
 
 
 def test_a_run_that_did_not_begin_is_not_remembered_and_the_oldest_of_many_models_goes(panel, monkeypatch):
-    from ClassScaleSegPanel import last_choice
+    from ClassScaleSegPanel.runs import last_choice
 
     panel.ui.inputSelector.setCurrentNode(load_sample("CT"))
     panel.logic.start = lambda request: (_ for _ in ()).throw(last_choice_error())

@@ -273,12 +273,12 @@ def test_choices_that_mean_nothing_are_sentences(scene, logic):
 
 
 def test_packages_that_are_missing_are_named_with_the_call_that_installs_them(scene, logic, monkeypatch):
-    from ClassScaleSegPanel import install, install_dialog
+    from ClassScaleSegPanel.install import dialog, packages
 
     volume = add_volume(np.zeros((20, 20, 20), np.int16))
-    monkeypatch.setattr(install, "PACKAGES", [*install.PACKAGES, "no-such-package>=1"])
+    monkeypatch.setattr(packages, "PACKAGES", [*packages.PACKAGES, "no-such-package>=1"])
     asked = []
-    monkeypatch.setattr(install_dialog, "show", lambda text, button: asked.append(text) or "")
+    monkeypatch.setattr(dialog, "show", lambda text, button: asked.append(text) or "")
     with pytest.raises(
         ClassScaleError, match="no-such-package>=1. To install them, press Apply .*installDependencies"
     ) as caught:
@@ -293,25 +293,25 @@ def test_the_package_that_the_network_of_a_model_needs_is_asked_for_with_that_mo
     scene, logic, monkeypatch, tmp_path
 ):
     pytest.importorskip("monai")
-    from ClassScaleSegPanel import install, install_dialog
+    from ClassScaleSegPanel.install import dialog, packages
     from monai_pipeline import configuration, network_of, write_package
 
     config = configuration()
     model = write_package(tmp_path / "mini-v1.0.0", config, network_of(config))
-    assert install.wanted_by([model]).more == ("monai>=1.3",) and install.wanted_by(["toy-120"]) == install.Wanted()
-    volume, found = add_volume(np.full((30, 30, 30), 60, np.int16)), install._is_installed
-    monkeypatch.setattr(install, "_is_installed", lambda wanted: not wanted.startswith("monai") and found(wanted))
+    assert packages.wanted_by([model]).more == ("monai>=1.3",) and packages.wanted_by(["toy-120"]) == packages.Wanted()
+    volume, found = add_volume(np.full((30, 30, 30), 60, np.int16)), packages._is_installed
+    monkeypatch.setattr(packages, "_is_installed", lambda wanted: not wanted.startswith("monai") and found(wanted))
     with pytest.raises(ClassScaleError, match="Python packages are missing: monai>=1.3. To install them"):
         logic.segment(volume, model)
     asked = []
-    monkeypatch.setattr(install_dialog, "show", lambda text, button: asked.append(text) or "")
+    monkeypatch.setattr(dialog, "show", lambda text, button: asked.append(text) or "")
     logic.installDependencies()
     assert asked == []
     with pytest.raises(ClassScaleError, match="cannot segment without these Python packages: monai>=1.3"):
         logic.installDependencies(model)
     assert "monai>=1.3" in asked[0]
-    assert install.wanted_by(["toy-120"], Options(locate_with=str(model))).more == ("monai>=1.3",)
-    monkeypatch.setattr(install, "_is_installed", found)
+    assert packages.wanted_by(["toy-120"], Options(locate_with=str(model))).more == ("monai>=1.3",)
+    monkeypatch.setattr(packages, "_is_installed", found)
     node = logic.segment(volume, model, device="cpu", interpolation="nearest", keep_empty=True)
     assert node.GetSegmentation().GetNumberOfSegments() == 11
 

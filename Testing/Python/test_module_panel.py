@@ -111,7 +111,7 @@ def test_classes_are_searched_by_name_code_and_group_and_ticked(panel):
 
 
 def test_a_search_finds_words_in_any_order_on_every_line_of_a_row(panel):
-    from ClassScaleSegPanel.search_table import Row
+    from ClassScaleSegPanel.widgets.search_table import Row
 
     texts, table = {"a": "CT 1 failed:\nMemory ran out.", "b": "ct 2"}, panel.queue.table
     table.set_rows([Row(key, (0, 0, 0), (key, ""), (key, ""), text) for key, text in texts.items()])
@@ -178,7 +178,7 @@ def test_choices_are_saved_with_the_scene(panel, tmp_path):
 
 def test_progress_of_several_models_and_frames_is_one_percentage():
     from ClassScaleSegLib.process import Event
-    from ClassScaleSegPanel.run_panel import RunProgress
+    from ClassScaleSegPanel.runs.run_panel import RunProgress
 
     progress = RunProgress()
     progress.update(Event("progress", "segment", 1500, 5000, remaining=30.4, part=2, parts=5))
@@ -312,7 +312,7 @@ def test_a_model_removed_between_choice_and_apply_is_told(panel, answers, tmp_pa
 
 
 def test_a_model_is_added_by_drop_and_other_files_are_left_to_slicer(panel, answers, tmp_path):
-    from ClassScaleSegPanel.model_chooser import dropped_model
+    from ClassScaleSegPanel.models.chooser import dropped_model
 
     archive = tmp_path / "evil.zip"
     archive.write_bytes(b"PK\x05\x06" + bytes(18))
@@ -381,12 +381,12 @@ def test_a_download_is_asked_for_with_address_size_and_licence(panel, answers, m
 
 
 def test_a_missing_package_is_asked_for_and_declining_says_what_to_do(panel, answers, monkeypatch):
-    from ClassScaleSegPanel import install, install_dialog
+    from ClassScaleSegPanel.install import dialog, packages
 
     panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16), "CT"))
-    monkeypatch.setattr(install, "PACKAGES", [*install.PACKAGES, "no-such-package>=1"])
+    monkeypatch.setattr(packages, "PACKAGES", [*packages.PACKAGES, "no-such-package>=1"])
     asked = []
-    monkeypatch.setattr(install_dialog, "show", lambda text, button: asked.append(text) or "")
+    monkeypatch.setattr(dialog, "show", lambda text, button: asked.append(text) or "")
     panel.ui.applyButton.click()
     assert len(asked) == 1 and "\n- no-such-package>=1\n" in asked[0] and "torch" not in asked[0]
     assert (
@@ -394,7 +394,7 @@ def test_a_missing_package_is_asked_for_and_declining_says_what_to_do(panel, ans
         and "without these Python packages: no-such-package>=1. To install them, press Apply" in answers[0]
     )
     assert panel.state.run is None
-    assert "numpy==" in install.constraints() and "SimpleITK==" in install.constraints()
+    assert "numpy==" in packages.constraints() and "SimpleITK==" in packages.constraints()
 
 
 def test_sample_data_are_registered_with_their_checksums():
@@ -467,7 +467,7 @@ def test_the_modules_own_test_passes():
 
 
 def test_smoothing_islands_and_a_model_that_locates_are_part_of_the_request(panel):
-    from ClassScaleSegPanel.inputs import request_of
+    from ClassScaleSegPanel.runs.request import request_of
 
     load_sample()
     ui, parameters = panel.ui, panel.state.parameters
@@ -500,7 +500,7 @@ def test_a_model_that_cannot_locate_the_ticked_classes_is_told_before_the_run(pa
 def test_a_model_that_the_catalogue_locates_says_with_which_and_what_is_missing(panel, monkeypatch):
     from ClassScaleSegLib.catalog.catalog import Catalog
     from ClassScaleSegLib.catalog.entries import Entry, LocateWith, Part
-    from ClassScaleSegPanel.inputs import request_of
+    from ClassScaleSegPanel.runs.request import request_of
 
     def known(*coarse):
         fine = Entry("fine", "Fine", classes=120, parts=toy, locate_with=LocateWith("coarse", ("cell 1", "cell 7"), 7))

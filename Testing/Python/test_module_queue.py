@@ -10,7 +10,7 @@ from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
 from slicer_application import add_volume, load_sample, module, qt, slicer
 from test_module_panel import wait_until
 
-from ClassScaleSegPanel import dicom_series  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.inputs import dicom_series  # isort: skip  needs the stand-ins
 
 
 def broken(name):
@@ -228,7 +228,7 @@ def test_cancelling_while_a_volume_is_loaded_starts_no_run():
 
 
 def test_a_node_that_was_made_for_a_result_is_removed_once(panel):
-    from ClassScaleSegPanel.inputs import queue_item
+    from ClassScaleSegPanel.runs.request import queue_item
 
     scene, removed = slicer.mrmlScene, []
     panel.store(inputVolume=small("CT"), statistics=scene.AddNewNodeByClass("vtkMRMLTableNode", "Table"))

@@ -303,7 +303,7 @@ def test_a_folder_that_came_with_a_scene_is_asked_for(panel, tmp_path, answers, 
 
 
 def test_a_folder_that_was_typed_or_used_before_is_not_asked_for(panel, tmp_path, answers):
-    from ClassScaleSegPanel.last_choice import load_choices
+    from ClassScaleSegPanel.runs.last_choice import load_choices
 
     panel.ui.inputSelector.setCurrentNode(small("T1"))
     type_folder(panel, tmp_path / "r")

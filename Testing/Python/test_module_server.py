@@ -15,7 +15,8 @@ from live_server import live_server
 from slicer_application import add_volume, application, import_scene, load_sample, qt, saved_scene, slicer
 from test_module_panel import wait_until
 
-from ClassScaleSegPanel import install, server_watch  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.install import packages  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.servers import watch  # isort: skip
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_a_device_that_becomes_a_server_while_a_question_is_open_gets_nothing(la
 
 
 def test_what_the_question_says_of_the_way(lab):
-    from ClassScaleSegPanel.server_texts import consent
+    from ClassScaleSegPanel.servers.texts import consent
 
     assert "The connection is encrypted." in consent("https://lab-gpu:8471", "Lab")
     plain = consent("http://lab-gpu:8471", "Lab")
@@ -254,7 +255,7 @@ def test_a_scene_from_elsewhere_leads_to_no_server_that_the_user_does_not_know(l
     saved = saved_scene()
     Servers().remove("Lab")
     slicer.mrmlScene.Clear()
-    monkeypatch.setattr(server_watch, "Asking", lambda *arguments: pytest.fail("it was asked"))
+    monkeypatch.setattr(watch, "Asking", lambda *arguments: pytest.fail("it was asked"))
     application.leave(lab)
     application.enter(lab)
     import_scene(saved)
@@ -310,11 +311,11 @@ def test_the_last_choice_of_a_model_may_be_a_server(lab, server, asked):
 
 
 def test_only_what_a_client_needs_is_installed(lab, asked, monkeypatch):
-    from ClassScaleSegPanel import install_dialog
+    from ClassScaleSegPanel.install import dialog
 
-    real, shown = install._is_installed, []
-    monkeypatch.setattr(install, "_is_installed", lambda name: name == "scipy" and real(name))
-    monkeypatch.setattr(install_dialog, "show", lambda text, button: shown.append(text) or "")
+    real, shown = packages._is_installed, []
+    monkeypatch.setattr(packages, "_is_installed", lambda name: name == "scipy" and real(name))
+    monkeypatch.setattr(dialog, "show", lambda text, button: shown.append(text) or "")
     lab.ui.inputSelector.setCurrentNode(small_volume())
     choose_lab(lab)
     lab.ui.applyButton.click()
@@ -389,7 +390,7 @@ def test_the_devices_of_this_computer_are_looked_for_when_the_list_is_used(panel
 @pytest.mark.parametrize("before, text", [(0, "the server"), (1, "one job is before"), (4, "4 jobs are before")])
 def test_the_place_in_the_queue_of_the_server_is_shown(before, text):
     from ClassScaleSegLib.process.child import Event
-    from ClassScaleSegPanel.run_panel import RunProgress
+    from ClassScaleSegPanel.runs.run_panel import RunProgress
 
     progress = RunProgress()
     progress.update(Event("progress", "queue", done=5 - before, total=5))
@@ -403,7 +404,7 @@ def test_the_queue_is_asked_for_again_but_the_models_only_after_a_restart(lab, s
     models, told = lab.state.server.models, []
     real = RemoteSegmenter.models
     monkeypatch.setattr(RemoteSegmenter, "models", lambda self, cancel=None: told.append(1) or real(self, cancel))
-    assert lab.servers.timer.interval == server_watch.QUEUE_MILLISECONDS
+    assert lab.servers.timer.interval == watch.QUEUE_MILLISECONDS
 
     def ask():
         before = lab.state.server

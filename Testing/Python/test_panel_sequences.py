@@ -9,7 +9,7 @@ def test_random_sequences_leave_nothing_behind_and_the_panel_agrees_with_its_par
 
 
 def test_a_fault_is_noticed(monkeypatch):
-    from ClassScaleSegPanel.device_list import DeviceList
+    from ClassScaleSegPanel.runs.device_list import DeviceList
 
     monkeypatch.setattr(DeviceList, "render", lambda self, device: None)
     found = []

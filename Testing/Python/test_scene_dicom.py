@@ -205,7 +205,8 @@ def test_a_grid_is_turned_like_another(seed):
 
 
 def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers, monkeypatch, tmp_path):
-    from ClassScaleSegPanel import install, result_panel
+    from ClassScaleSegPanel.install import packages
+    from ClassScaleSegPanel.results import result_panel
 
     offered, installed = [], []
     volume, voxels = load(monkeypatch, write_series(tmp_path / "series", planes(4, (7, 9)), FrameOfReferenceUID=None))
@@ -229,8 +230,8 @@ def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers
     names = [item.ROIName for item in pydicom.dcmread(tmp_path / "organs.rtstruct.dcm").StructureSetROISequence]
     assert names == ["liver", "spleen"]
 
-    monkeypatch.setattr(install, "HIGHDICOM", "highdicom-that-is-missing")
-    monkeypatch.setattr(install, "_install", lambda missing, purpose: installed.append((missing, purpose.undo)))
+    monkeypatch.setattr(packages, "HIGHDICOM", "highdicom-that-is-missing")
+    monkeypatch.setattr(packages, "_install", lambda missing, purpose: installed.append((missing, purpose.undo)))
     monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *given: str(tmp_path / "other.seg.dcm"))
     seg_dcm.trigger()
     assert installed == [(["highdicom-that-is-missing"], "highdicom")]

@@ -24,7 +24,7 @@ class ClassScaleSegPanelTest(unittest.TestCase):
             slicer.util.selectModule("ClassScaleSeg")
         else:
             self.panel.enter()
-        from ClassScaleSegPanel.install import refuse_missing_dependencies
+        from ClassScaleSegPanel.install.packages import refuse_missing_dependencies
 
         try:
             refuse_missing_dependencies()

@@ -70,7 +70,7 @@ def panel_texts(module: Path = MODULE) -> list[tuple[str, str]]:
         for text in root.iter("string"):
             if text.text and text.get("notr") != "true" and text not in hidden:
                 found[context, text.text] = None
-    for file in (module / "ClassScaleSeg.py", *sorted((module / "ClassScaleSegPanel").glob("*.py"))):
+    for file in (module / "ClassScaleSeg.py", *sorted((module / "ClassScaleSegPanel").rglob("*.py"))):
         package = f"{file.parent.name}." if (file.parent / "__init__.py").is_file() else ""
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "_":

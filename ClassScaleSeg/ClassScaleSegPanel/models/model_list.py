@@ -8,9 +8,9 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from .choice_list import ChoiceList
-from .state import PanelState, silent
-from .texts import menu_text
+from ..state import PanelState, silent
+from ..widgets.choice_list import ChoiceList
+from ..widgets.texts import menu_text
 
 
 class ModelList:

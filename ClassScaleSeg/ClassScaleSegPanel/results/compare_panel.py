@@ -12,12 +12,12 @@ import vtk
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
+from ..state import PanelState, silent
+from ..translation import translated
+from ..widgets.search_table import Row, SearchTable
+from ..widgets.texts import Wrapping, ask, tell_error
+from ..widgets.watching import Watching
 from .result_panel import contents, file_name, with_suffix
-from .search_table import Row, SearchTable
-from .state import PanelState, silent
-from .texts import Wrapping, ask, tell_error
-from .translation import translated
-from .watching import Watching
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.comparison import ClassComparison

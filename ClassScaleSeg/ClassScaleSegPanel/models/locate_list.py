@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
-from .state import silent
+from ..state import silent
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.entries import LocateWith
     from ClassScaleSegLib.models.summary import ModelSummary
 
-    from .state import Locating, PanelState
+    from ..state import Locating, PanelState
 
 _NAMED = 3  # classes that a sentence names
 

@@ -14,15 +14,15 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from ..widgets.texts import shortened, tell, tip
 from .device_list import device_text
-from .inputs import model_ids
-from .texts import shortened, tell, tip
+from .request import model_ids
 
 if TYPE_CHECKING:
     from ClassScaleSeg import ClassScaleSegParameterNode
 
-    from .class_list import ClassList
-    from .state import PanelState
+    from ..models.class_list import ClassList
+    from ..state import PanelState
 
 Choices = dict[str, "str | float | int | bool"]  # by name of the parameter
 

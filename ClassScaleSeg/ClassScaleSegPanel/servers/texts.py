@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
-from .texts import shortened
-from .translation import translated
+from ..translation import translated
+from ..widgets.texts import shortened
 
 if TYPE_CHECKING:
-    from .state import PanelModel, ServerView
+    from ..state import PanelModel, ServerView
 
 _DEVICES = 3  # that are named
 

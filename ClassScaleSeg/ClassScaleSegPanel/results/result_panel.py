@@ -13,12 +13,12 @@ import vtk
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
-from .install import ensure_dicom
-from .search_table import Row, SearchTable
-from .state import PanelState, silent
-from .texts import Wrapping, ask, tell, tell_error
-from .translation import translated
-from .watching import Watching
+from ..install.packages import ensure_dicom
+from ..state import PanelState, silent
+from ..translation import translated
+from ..widgets.search_table import Row, SearchTable
+from ..widgets.texts import Wrapping, ask, tell, tell_error
+from ..widgets.watching import Watching
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.counts import LabelVolume

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from .state import silent
+from ..state import silent
 
 if TYPE_CHECKING:
     import qt

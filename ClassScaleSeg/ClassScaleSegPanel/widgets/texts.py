@@ -11,7 +11,7 @@ from html import escape
 import qt
 import slicer
 
-from .translation import translated
+from ..translation import translated
 
 
 def tell(text: str, title: str) -> None:

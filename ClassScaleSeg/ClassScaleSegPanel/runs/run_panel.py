@@ -9,14 +9,14 @@ import qt
 from ClassScaleSegLib.scene.run import SceneRun
 from slicer.i18n import tr as _
 
-from .inputs import queue_item, request_of
-from .install import ensure_dependencies, wanted_by
+from ..install.packages import ensure_dependencies, wanted_by
+from ..servers.consent import agreed
+from ..servers.texts import panel_words
+from ..state import PanelState
+from ..translation import translated
+from ..widgets.texts import ask, tell_error
 from .last_choice import remember
-from .server_consent import agreed
-from .server_texts import panel_words
-from .state import PanelState
-from .texts import ask, tell_error
-from .translation import translated
+from .request import queue_item, request_of
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.process.child import Event

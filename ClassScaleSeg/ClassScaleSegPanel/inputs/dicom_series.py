@@ -10,7 +10,7 @@ from ClassScaleSegLib.errors import ImageError
 from ClassScaleSegLib.labels.label import one_line
 from slicer.i18n import tr as _
 
-from .search_table import Row, SearchTable
+from ..widgets.search_table import Row, SearchTable
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode

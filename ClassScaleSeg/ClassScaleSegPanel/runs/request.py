@@ -1,4 +1,4 @@
-"""The user's choices: the volume of each channel, and all of them as one request."""
+"""All choices of the user as one request, or as an item of the queue."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import slicer
 
+from ..inputs.channels import volumes_of
+from ..inputs.queued_case import is_case, volumes_of_case
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -14,49 +17,9 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.remote.chosen_server import ChosenServer
     from ClassScaleSegLib.scene.queue import QueueItem
     from ClassScaleSegLib.scene.run import Request
-    from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
+    from slicer import vtkMRMLNode
 
     from ClassScaleSeg import ClassScaleSegParameterNode
-
-ROWS_IN_UI = 4  # rows for channels in the .ui file
-CHANNELS = 100  # rows that there can be: the .ui file leaves as many rows of its grid free
-# the parameters that are nodes; further channels are references of the parameter node, with such names
-NODES = ("inputVolume", "channel2", "channel3", "channel4", "region", "segmentation", "confidence", "statistics")
-
-
-def channel_volume(parameters: ClassScaleSegParameterNode, number: int) -> vtkMRMLScalarVolumeNode | None:
-    """Return the selected volume of a channel.
-
-    :param number: of the channel, from 1.
-    """
-    if number <= ROWS_IN_UI:
-        return getattr(parameters, NODES[number - 1])
-    node = parameters.parameterNode.GetNodeReference(f"channel{number}")  # type: ignore[attr-defined]  # of the wrapper
-    return node if node is not None and node.IsA("vtkMRMLScalarVolumeNode") else None
-
-
-def set_channel_volume(parameters: ClassScaleSegParameterNode, number: int, volume: vtkMRMLNode | None) -> None:
-    """Select a volume for a channel.
-
-    :param number: of the channel, from 1.
-    """
-    if number <= ROWS_IN_UI:
-        setattr(parameters, NODES[number - 1], volume)
-    else:
-        identifier = volume.GetID() if volume is not None else None
-        parameters.parameterNode.SetNodeReferenceID(f"channel{number}", identifier)  # type: ignore[attr-defined]
-
-
-def forget_volume(parameters: ClassScaleSegParameterNode, node: vtkMRMLNode) -> None:
-    """Select nothing for the further channels that have this node, which is removed."""
-    for number in range(ROWS_IN_UI + 1, CHANNELS + 1):
-        if channel_volume(parameters, number) is node:
-            set_channel_volume(parameters, number, None)
-
-
-def volumes_of(parameters: ClassScaleSegParameterNode, channels: int) -> tuple[vtkMRMLScalarVolumeNode | None, ...]:
-    """Return the selected volume of each channel, as far as the panel has rows for them."""
-    return tuple(channel_volume(parameters, number) for number in range(1, min(channels, CHANNELS) + 1))
 
 
 def model_ids(parameters: ClassScaleSegParameterNode) -> tuple[str, ...]:
@@ -72,15 +35,13 @@ def queue_item(
     Its results go into new nodes. The choices are those of now, also if they change before it is its turn.
 
     :param key: id of the volume node, or UID of a series of the DICOM database, which is loaded when it is its turn; of
-        a case of several volumes, as `queued_case.case_key` makes it.
+        a case of several volumes, as `case_key` makes it.
     :param name: of the volume or the case, for people.
     :param server: that segments; ``None``: this computer.
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
     from ClassScaleSegLib.scene.queue import QueueItem
     from ClassScaleSegLib.scene.volume import check_volume
-
-    from .queued_case import is_case, volumes_of_case
 
     chosen = replace(request_of(parameters, False, server), region=None, all_frames=False, segmentation=None)
     chosen = replace(chosen, report_name=name if is_case(key) else None)

@@ -23,7 +23,7 @@ def register() -> None:
     import SampleData
     from ClassScaleSegLib.resources import resource
 
-    pictures = Path(__file__).parents[1] / "Resources" / "Icons"
+    pictures = Path(__file__).parents[2] / "Resources" / "Icons"
     for file, (name, sha256) in SAMPLES.items():
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category="ClassScaleSeg",

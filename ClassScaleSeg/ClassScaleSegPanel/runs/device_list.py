@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import qt
 from slicer.i18n import tr as _
 
-from .state import PanelState, silent
-from .texts import shortened
+from ..state import PanelState, silent
+from ..widgets.texts import shortened
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.remote.servers import KnownServer

@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .texts import ask, shortened, tell_error, tip
+from ..widgets.texts import ask, shortened, tell_error, tip
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog

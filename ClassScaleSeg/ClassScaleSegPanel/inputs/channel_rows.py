@@ -10,13 +10,13 @@ import slicer
 from ClassScaleSegLib.images.channel_names import looks_like, match_channels
 from slicer.i18n import tr as _
 
+from ..state import silent
+from ..widgets.keyboard import focused, name_from_label
+from ..widgets.texts import shortened, tip
+from ..widgets.watching import Watching
 from .channel_texts import hints
-from .inputs import CHANNELS, ROWS_IN_UI, channel_volume, set_channel_volume
-from .keyboard import focused, name_from_label
+from .channels import CHANNELS, ROWS_IN_UI, channel_volume, set_channel_volume
 from .scene_volumes import beside
-from .state import silent
-from .texts import shortened, tip
-from .watching import Watching
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
-from .inputs import CHANNELS, volumes_of
-from .locate_list import locating_fault
-from .queued_case import is_case
+from ..inputs.channels import CHANNELS, volumes_of
+from ..inputs.queued_case import is_case
+from ..models.locate_list import locating_fault
+from ..servers.texts import server_fault, server_need
+from ..translation import translated
+from ..widgets.texts import shortened
 from .report_folder import folder_text
-from .server_texts import server_fault, server_need
-from .texts import shortened
-from .translation import translated
 
 if TYPE_CHECKING:
     from ClassScaleSeg import ClassScaleSegParameterNode
 
-    from .state import PanelModel, PanelState
+    from ..state import PanelModel, PanelState
 
 
 def need_text(state: PanelState, parameters: ClassScaleSegParameterNode, ticked: list[str]) -> tuple[str, bool]:

@@ -11,8 +11,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .search_table import Row, SearchTable
-from .texts import ask_text, menu_text, tell
+from ..widgets.search_table import Row, SearchTable
+from ..widgets.texts import ask_text, menu_text, tell
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.labels.label import Label

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import qt
 from slicer.i18n import tr as _
 
-from .state import PanelState, ServerView
-from .texts import shortened
+from ..state import PanelState, ServerView
+from ..widgets.texts import shortened
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.inference.progress import CancelToken

@@ -10,12 +10,12 @@ import slicer
 from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
 from slicer.i18n import tr as _
 
-from .queued_case import case_key, is_gone
-from .scene_volumes import cases, folders, images
-from .search_table import Row, SearchTable
-from .state import PanelState
-from .texts import menu_text
-from .translation import translated
+from ..inputs.queued_case import case_key, is_gone
+from ..inputs.scene_volumes import cases, folders, images
+from ..state import PanelState
+from ..translation import translated
+from ..widgets.search_table import Row, SearchTable
+from ..widgets.texts import menu_text
 
 _GREY, _GREEN, _RED, _BLUE = (128, 128, 128), (60, 160, 60), (200, 60, 60), (60, 110, 200)
 
@@ -128,7 +128,7 @@ class QueuePanel:
             inner.addAction(text).connect("triggered(bool)", lambda on, inside=inside: self.add(inside))
         inner.enabled = bool(inner.actions())
         if database is not None:
-            from .dicom_series import choose_series
+            from ..inputs.dicom_series import choose_series
 
             text = _("Series of the DICOM database...")
             menu.addAction(text).connect("triggered(bool)", lambda on: self.add(choose_series(database)))
@@ -145,7 +145,7 @@ class QueuePanel:
             inner.addAction(text).connect("triggered(bool)", lambda on, inside=inside: self.add(inside))
         inner.enabled = bool(inner.actions())
         if database is not None:
-            from .dicom_series import choose_studies
+            from ..inputs.dicom_series import choose_studies
 
             def choose() -> None:
                 self.add((case_key(members), name) for members, name in choose_studies(database))

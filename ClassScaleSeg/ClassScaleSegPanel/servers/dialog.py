@@ -10,11 +10,11 @@ import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
-from .keyboard import name_from_label
-from .server_consent import withdraw
-from .server_texts import panel_words, server_summary
-from .server_watch import ASKING_MILLISECONDS, Asking
-from .texts import ask, shortened, tell, tell_error
+from ..widgets.keyboard import name_from_label
+from ..widgets.texts import ask, shortened, tell, tell_error
+from .consent import withdraw
+from .texts import panel_words, server_summary
+from .watch import ASKING_MILLISECONDS, Asking
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.remote.servers import KnownServer, Servers

@@ -25,7 +25,7 @@ from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.images.dicom_seg import HIGHDICOM
 from slicer.i18n import tr as _
 
-from .texts import ask
+from ..widgets.texts import ask
 from .wheels import plan_wheels, unmet
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def ensure_dependencies(wanted: Wanted = Wanted(), wheels: str | Path | None = N
     :param wheels: a folder of wheels to install from, without a network and without a question.
     :raises ClassScaleError: if the user declines, or an installation from ``wheels`` fails; says what to do.
     """
-    from .install_dialog import NETWORK, choose_source
+    from .dialog import NETWORK, choose_source
 
     if wanted.here and not has_torch() and importlib.util.find_spec("torch") is not None:
         text = _(
@@ -199,7 +199,7 @@ def refuse_full_disk(missing: Sequence[str]) -> None:
 
     :raises ClassScaleError: if it has none; says how much is needed.
     """
-    from .install_dialog import needs
+    from .dialog import needs
 
     place, need = Path(sysconfig.get_path("purelib")), needs(missing).disk
     free = shutil.disk_usage(place).free

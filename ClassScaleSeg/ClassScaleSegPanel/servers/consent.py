@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import slicer
 from slicer.i18n import tr as _
 
-from .server_texts import consent
-from .texts import ask_yes
+from ..widgets.texts import ask_yes
+from .texts import consent
 
 if TYPE_CHECKING:
-    from .state import ServerView
+    from ..state import ServerView
 
 _SETTING = "ClassScaleSeg/ServersAgreed"
 _MOST = 100  # addresses that are remembered

@@ -13,12 +13,12 @@ import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
-from .keyboard import SearchKeys
-from .model_download import download, megabytes
-from .model_source import CatalogModels, ModelSource, ServerModels
-from .state import Locating, PanelModel, PanelState, silent
-from .texts import ask, ask_text, open_link, safe_markdown, tell, tell_error
-from .translation import translated
+from ..state import Locating, PanelModel, PanelState, silent
+from ..translation import translated
+from ..widgets.keyboard import SearchKeys
+from ..widgets.texts import ask, ask_text, open_link, safe_markdown, tell, tell_error
+from .download import download, megabytes
+from .source import CatalogModels, ModelSource, ServerModels
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.catalog.catalog import Catalog

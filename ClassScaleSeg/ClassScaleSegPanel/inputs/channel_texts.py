@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ClassScaleSegLib.images.channel_names import ChannelMatch, looks_like, match_channels
 from slicer.i18n import tr as _
 
-from .texts import shortened
+from ..widgets.texts import shortened
 
 _NAMES = 3  # of volumes that a sentence lists
 

@@ -10,9 +10,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from ..state import PanelState
+from ..widgets.texts import ask, tell
 from .last_choice import load_choices
-from .state import PanelState
-from .texts import ask, tell
 
 
 class ReportFolder:

@@ -1,0 +1,1 @@
+"""What was found: the table of structures, and the comparison of two segmentations."""

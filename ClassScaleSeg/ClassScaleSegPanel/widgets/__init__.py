@@ -1,0 +1,1 @@
+"""Widgets and words that all other folders of the panel use."""
