@@ -15,11 +15,12 @@ import SimpleITK as sitk
 from ClassScaleSegLib import Options, Segmentation, errors
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.process.child import SegmentationProcess
-from ClassScaleSegLib.process.job import Job, job_of, read_job
+from ClassScaleSegLib.process.job import Job, job_of, parse_event, read_job
+from ClassScaleSegLib.remote import segmenter
 from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.tokens import Tokens
 from dicom_phantom import planes, write_series
-from remote_fixtures import Quick, fail, free_port, quick_server
+from remote_fixtures import Quick, fail, free_port, lying_server, quick_server
 
 # An interpreter that has neither the packages of inference and of the server, nor a catalogue.
 WITHOUT = """
@@ -185,6 +186,25 @@ def test_the_token_comes_from_the_environment_or_a_file(tmp_path, offers, quick,
         monkeypatch.setenv("CLASSSCALESEG_TOKEN", secret)
         assert main(words) == ExitCode.OK
         assert secret not in "".join(capsys.readouterr())
+
+
+def test_that_others_could_read_the_token_is_told_before_it_is_sent(image, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(segmenter, "is_private", lambda address: False)
+    monkeypatch.setenv("CLASSSCALESEG_TOKEN", "secret")
+    sentence = "is not encrypted: others in the network could read the image and the token.\n"
+    told = []
+
+    def chosen(*_):
+        told.append(capsys.readouterr())
+        raise errors.ServerError("It was asked.")
+
+    monkeypatch.setattr(segmenter.RemoteSegmenter, "chosen", chosen)
+    with lying_server() as liar:
+        words = ["segment", str(image), "-m", "toy-120", "--server", liar.address, "-o", str(tmp_path / "a.nrrd")]
+        assert main(words) == ExitCode.FAULT
+        assert main([*words, "--json-progress"]) == ExitCode.FAULT
+        assert told[0].err == f"The connection to {liar.address} {sentence}" and liar.requests == []
+        assert "is not encrypted" in parse_event(told[1].out).text
 
 
 def test_a_job_with_a_server_comes_back_from_its_file(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from ClassScaleSegLib.inference.progress import Monitor
 from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code
 from ClassScaleSegLib.remote import connection as module
 from ClassScaleSegLib.remote.address import check_address
-from ClassScaleSegLib.remote.connection import Connection
+from ClassScaleSegLib.remote.connection import Connection, Unencrypted
 from ClassScaleSegLib.server.offers import Offers
 from live_server import live_server
 from remote_fixtures import free_port, lying_server
@@ -99,6 +99,21 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token):
 
 def test_the_token_is_not_shown():
     assert SECRET not in repr(Connection("localhost:1", SECRET))
+
+
+def test_a_token_that_others_could_read_is_not_sent_unless_that_is_allowed(liar, monkeypatch):
+    with pytest.raises(
+        Unencrypted, match="lab-gpu:8471 is not encrypted, so others in the network could read the token"
+    ):
+        Connection("http://lab-gpu:8471", SECRET, insecure=False)
+    for address, token in (("https://lab-gpu:8471", SECRET), ("localhost:1", SECRET), ("http://lab-gpu:8471", None)):
+        Connection(address, token, insecure=False)
+    monkeypatch.setattr(module, "is_private", lambda address: False)
+    with pytest.raises(Unencrypted):
+        Connection(liar.address, SECRET, insecure=False).health()
+    assert liar.requests == []
+    Connection(liar.address, SECRET, insecure=True).another().health()
+    assert liar.requests[0][2]["Authorization"] == f"Bearer {SECRET}"
 
 
 def test_a_server_that_does_not_run():

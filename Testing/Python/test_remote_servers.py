@@ -17,6 +17,7 @@ from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.commands.server_models import read_token
 from ClassScaleSegLib.errors import OutputError, ServerError
 from ClassScaleSegLib.remote.connection import check_token
+from ClassScaleSegLib.remote.segmenter import RemoteSegmenter
 from ClassScaleSegLib.remote.servers import LIST, TOKENS, KnownServer, Servers
 from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.tokens import Tokens
@@ -232,3 +233,12 @@ def test_a_server_without_models_or_devices_is_described(folder):
         liar.says("GET /v1/models", {"models": []})
         Servers().add("Lab", liar.address)
         assert Servers().test(Servers().named("Lab"))[1:3] == ["Devices: not stated.", "Models: none."]
+
+
+def test_a_server_whose_connection_is_not_encrypted_is_told_before_it_is_asked(folder, monkeypatch, capsys):
+    assert main(["servers", "add", "Lab", "http://lab-gpu:8471"]) == ExitCode.OK
+    assert "The connection to http://lab-gpu:8471 is not encrypted: others in" in capsys.readouterr().err
+    asked = []
+    monkeypatch.setattr(RemoteSegmenter, "health", lambda *_: asked.append(capsys.readouterr().err) or 1 / 0)
+    assert main(["servers", "test", "Lab"]) != ExitCode.OK
+    assert "The connection to http://lab-gpu:8471 is not encrypted" in asked[0]

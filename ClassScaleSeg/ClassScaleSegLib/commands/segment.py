@@ -191,7 +191,9 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         job = completed_job(job)
         models = find_models(job)
     else:
-        models = find_server_models(job, connect(job, options.server_token_file))
+        segmenter = connect(job, options.server_token_file)
+        segmenter.warn(reporter.message)
+        models = find_server_models(job, segmenter)
     bids = _bids(options, models)
     first = [] if bids is None else [BIDS_FORMAT]
     formats = tuple(dict.fromkeys([*first, *(options.format or ([".seg.nrrd"] if bids is None else []))]))

@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from ..remote.address import is_private, open_to_others
 from ..remote.servers import Servers
 from .options import add_command
 from .reporting import Reporter
@@ -45,7 +46,10 @@ def _add(servers: Servers, options: argparse.Namespace) -> None:
     elif token is None and sys.stdin.isatty():
         token = getpass.getpass(f"Token of {options.name} (none: press Enter): ").strip() or None
     kept = servers.add(options.name, options.address, token, options.ca)
-    print(f"{options.name}: {servers.named(options.name).address}" + (f". {kept}" if kept else ""))
+    address = servers.named(options.name).address
+    print(f"{options.name}: {address}" + (f". {kept}" if kept else ""))
+    if not is_private(address):
+        print(open_to_others(address), file=sys.stderr)
 
 
 def _list(servers: Servers, options: argparse.Namespace) -> None:
@@ -63,7 +67,7 @@ def _list(servers: Servers, options: argparse.Namespace) -> None:
 
 def _test(servers: Servers, options: argparse.Namespace) -> None:
     """Ask a server whether it can be used, and what it offers."""
-    for sentence in servers.test(servers.named(options.name)):
+    for sentence in servers.test(servers.named(options.name), warn=lambda said: print(said, file=sys.stderr)):
         print(sentence)
 
 

@@ -223,7 +223,7 @@ def parse_event(line: str) -> Event | None:
         known = ("stage", "done", "total", "remaining", "part", "parts")
         progress = {key: facts[key] for key in known if key in facts}
         return Event("message" if text else "progress", **progress, text=text, facts=facts)
-    if kind in ("error", "skipped"):
-        text = printable(facts.get("message" if kind == "error" else "reason"))
+    if kind in ("error", "message", "skipped"):
+        text = printable(facts.get("reason" if kind == "skipped" else "message"))
         return Event("error" if kind == "error" else "message", text=text, facts=facts)
     return Event(kind, facts=facts) if kind in ("begin", "result") else None

@@ -90,3 +90,13 @@ def is_this_machine(address: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_private(address: str) -> bool:
+    """Tell whether nobody in the network can read what is sent: it is encrypted, or does not leave this machine."""
+    return is_encrypted(address) or is_this_machine(address)
+
+
+def open_to_others(address: str) -> str:
+    """Return the sentence for an address that is not private."""
+    return f"The connection to {address} is not encrypted: others in the network could read the image and the token."

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from ..errors import ServerError, innermost, shown
 from ..inference.progress import Monitor
 from ..version import VERSION
-from .address import check_address, is_this_machine
+from .address import check_address, is_private, is_this_machine
 
 if TYPE_CHECKING:
     import requests
@@ -43,6 +43,10 @@ _T = TypeVar("_T")
 
 class Lost(ServerError):
     """The connection was lost, or the server does not answer for now."""
+
+
+class Unencrypted(ServerError):
+    """The token would have left this machine without encryption. Nothing was sent."""
 
 
 class Refused(ServerError):
@@ -94,20 +98,28 @@ class Connection:
     :ivar token: for a server that asks for one.
     :ivar ca: file with the certificate of the server, or of who has signed it, if the system does not trust it.
     :ivar patience: seconds without any contact after which the server is given up.
+    :ivar insecure: send the token to another machine even if the address is not one of https.
+    :raises Unencrypted: if others could read the token on its way.
     :raises ServerError: if address, token or certificate are not valid, or there is no such file.
 
     >>> Connection("localhost:8471", token="secret")
-    Connection(address='http://localhost:8471', ca=None, patience=600.0)
+    Connection(address='http://localhost:8471', ca=None, patience=600.0, insecure=True)
     """
 
     address: str
     token: str | None = field(default=None, repr=False)
     ca: str | os.PathLike[str] | None = None
     patience: float = PATIENCE
+    insecure: bool = True
 
     def __post_init__(self) -> None:
         self.address = check_address(self.address)
         self.token = None if self.token is None else check_token(self.token)
+        if self.token is not None and not self.insecure and not is_private(self.address):
+            raise Unencrypted(
+                f"The connection to {self.address} is not encrypted, so others in the network could read the token. "
+                "Nothing was sent."
+            )
         if self.ca is not None:
             check_certificate(self.ca, self.address)
         self._session: requests.Session | None = None
@@ -116,7 +128,7 @@ class Connection:
 
     def another(self) -> Connection:
         """Return a connection to the same server, for another thread."""
-        found = Connection(self.address, self.token, self.ca, self.patience)
+        found = Connection(self.address, self.token, self.ca, self.patience, self.insecure)
         found._health = self._health
         return found
 

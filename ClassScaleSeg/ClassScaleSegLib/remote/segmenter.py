@@ -23,7 +23,7 @@ from ..inference.progress import CancelToken, Monitor, Progress
 from ..labels.common_classes import common_classes
 from ..labels.table import LabelTable
 from ..options import FIELDS, WHOLE_IMAGE, Options, refuse_unknown
-from .address import is_encrypted, is_this_machine
+from .address import is_private, is_this_machine, open_to_others
 from .connection import PATIENCE, Connection, Health
 from .jobs import Forgotten, RemoteFile, RemoteJob, remove_quickly
 from .offers import RemoteModel, chosen, models_of
@@ -114,7 +114,8 @@ class RemoteSegmenter:
     :param ca: file with the certificate of the server, or of who has signed it, if the system does not trust it.
     :param patience: seconds without any contact after which the server is given up. A connection that is lost is made
         again by itself.
-    :raises ServerError: if address or token are not valid.
+    :param insecure: send the token to another machine even if the address is not one of https.
+    :raises ServerError: if address or token are not valid, or others could read the token on its way.
 
     The result is the same as that of :func:`~ClassScaleSegLib.inference.segmenter.segment` on the server's machine::
 
@@ -134,14 +135,22 @@ class RemoteSegmenter:
         token: str | None = None,
         ca: str | os.PathLike[str] | None = None,
         patience: float = PATIENCE,
+        insecure: bool = True,
     ) -> None:
-        self.connection = Connection(url, token, ca, patience)
+        self.connection = Connection(url, token, ca, patience, insecure)
+        self._warned = is_private(self.connection.address)
         self._models: dict[str, RemoteModel] | None = None
 
     @property
     def address(self) -> str:
         """Address of the server."""
         return self.connection.address
+
+    def warn(self, tell: Callable[[str], object]) -> None:
+        """Tell once that others could read what is sent, if they could."""
+        if not self._warned:
+            self._warned = True
+            tell(open_to_others(self.address))
 
     def close(self) -> None:
         """Close the connection."""
@@ -216,11 +225,7 @@ class RemoteSegmenter:
             accept(sent.geometry)
             for notice in sent.prepared.notices:
                 monitor.tell(notice)
-            if not is_encrypted(self.address) and not is_this_machine(self.address):
-                monitor.tell(
-                    f"The connection to {self.address} is not encrypted: others in the network could read the image "
-                    "and the token."
-                )
+            self.warn(monitor.tell)
             sent.send(monitor)
         except BaseException:
             sent.close()
@@ -257,6 +262,7 @@ class RemoteSegmenter:
         if own := [name for name in BY_SERVER if name in options]:
             raise ClassScaleError(f"The server chooses {', '.join(own)}. Leave that out.")
         wanted = Options(**options)
+        self.warn(Monitor(progress, cancel).tell)
         found = self.chosen([model] if isinstance(model, str) else list(model), cancel)
         if coarse := located_by(wanted, lambda names: self.chosen(names, cancel)):
             wanted = replace(wanted, locate_with=coarse[0].id)

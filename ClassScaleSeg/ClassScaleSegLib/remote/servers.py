@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -157,17 +157,28 @@ class Servers:
                     return found
         return self._tokens().get(server.address)
 
-    def segmenter(self, server: KnownServer, patience: float = PATIENCE) -> RemoteSegmenter:
-        """Return what segments on a server of the list."""
-        return RemoteSegmenter(server.address, self.token(server), server.ca, patience)
+    def segmenter(self, server: KnownServer, patience: float = PATIENCE, insecure: bool = True) -> RemoteSegmenter:
+        """Return what segments on a server of the list.
 
-    def test(self, server: KnownServer, cancel: CancelToken | None = None) -> list[str]:
+        :param insecure: as of :class:`.RemoteSegmenter`.
+        :raises ServerError: as of it, or if the file of tokens cannot be read.
+        """
+        return RemoteSegmenter(server.address, self.token(server), server.ca, patience, insecure)
+
+    def test(
+        self,
+        server: KnownServer,
+        cancel: CancelToken | None = None,
+        warn: Callable[[str], object] = lambda sentence: None,
+    ) -> list[str]:
         """Ask a server what it is, and return that in sentences.
 
+        :param warn: called with a sentence, before anything is sent, if others could read what is.
         :raises ServerError: if it cannot be used; the message says why and what to do.
         :raises Cancelled: if the token is set.
         """
         with self.segmenter(server) as segmenter:
+            segmenter.warn(warn)
             return describe(segmenter, cancel)
 
     def _keep(self, address: str, token: str) -> str:
