@@ -198,7 +198,7 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         servers = Servers()
         self.servers = ServerWatch(self.state, servers, self.render)
         self.devices = DeviceList(
-            self.ui, self.state, lambda device: self.store(device=device), lambda: self.servers.ask()
+            self.ui, self.state, lambda device: self.store(device=device), lambda: self.servers.again()
         )
         self.serverDialog = ServerDialog(self.ui.serversButton, servers, self.onServers)
         self.locating = LocateList(self.ui, lambda identifier: self.store(locateWith=identifier))

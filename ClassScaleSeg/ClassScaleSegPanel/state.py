@@ -68,6 +68,7 @@ class ServerView:
     :ivar health: version, devices and queue; ``None`` until it has answered.
     :ivar models: that it offers, by their ids; ``None`` until it has answered.
     :ivar fault: why it cannot be used, in a sentence; empty if it can, or is being asked.
+    :ivar unasked: nothing was sent to it, because others could read the token, and the user has not agreed to that.
     :ivar chosen: for a run, once the models are known.
     """
 
@@ -76,6 +77,7 @@ class ServerView:
     health: Health | None = None
     models: Mapping[str, RemoteModel] | None = None
     fault: str = ""
+    unasked: bool = False
     chosen: ChosenServer | None = None
 
     @property

@@ -8,15 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ClassScaleSegLib.catalog.catalog import data_folder
+from ClassScaleSegLib.remote import connection
 from ClassScaleSegLib.remote.segmenter import RemoteSegmenter
 from ClassScaleSegLib.remote.servers import Servers
 from ClassScaleSegLib.server.tokens import Tokens
 from live_server import live_server
+from remote_fixtures import lying_server
 from slicer_application import add_volume, application, import_scene, load_sample, qt, saved_scene, slicer
 from test_module_panel import wait_until
 
 from ClassScaleSegPanel.install import packages  # isort: skip  needs the stand-ins
 from ClassScaleSegPanel.servers import watch  # isort: skip
+from ClassScaleSegPanel.servers.consent import withdraw  # isort: skip
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +182,47 @@ def test_what_the_question_says_of_the_way(lab):
     assert "The connection is encrypted." in consent("https://lab-gpu:8471", "Lab")
     plain = consent("http://lab-gpu:8471", "Lab")
     assert "NOT encrypted: others in the network could read the image and the token" in plain
+
+
+def test_no_token_is_sent_where_others_could_read_it_without_a_yes(panel, monkeypatch):
+    questions, answers = [], [False]
+    monkeypatch.setattr(
+        slicer.util, "confirmYesNoDisplay", lambda text, **more: questions.append(text) or answers[-1], raising=False
+    )
+    monkeypatch.setattr(connection, "is_private", lambda address: False)
+    with lying_server() as liar:
+        liar.says("GET /v1/models", {"models": []})
+        Servers().add("Lab", liar.address, "css_secret")
+        application.leave(panel)
+        application.enter(panel)
+        panel.ui.inputSelector.setCurrentNode(small_volume())
+        choose_lab(panel)
+        line = panel.ui.needLabel
+        assert "is not encrypted, so others in the network could read the token. Nothing was sent." in line.text
+        assert 'To send it all the same, press "Try again"' in line.text and not panel.ui.applyButton.enabled
+        panel.ui.retryButton.click()
+        assert len(questions) == 1 and f"its token is sent to:\n{liar.address}\n" in questions[0]
+        panel.onServers(Servers().all)  # the list was read again, which asks no question
+        wait_until(lambda: panel.state.server.fault, 30)
+        panel.ui.serversButton.click()
+        dialog = panel.serverDialog
+        dialog.list.setCurrentRow(0)
+        dialog.test_button.click()
+        wait_until(lambda: len(questions) == 2, 30)
+        assert "is not encrypted" in dialog.result.text and liar.requests == []
+        answers.append(True)
+        dialog.test_button.click()
+        wait_until(lambda: dialog.result.text.startswith("The server answers."), 30)
+        assert len(questions) == 3 and liar.requests[0][2]["Authorization"] == "Bearer css_secret"
+        panel.ui.retryButton.click()  # a yes holds for the address
+        wait_until(lambda: panel.state.server.health, 30)
+        assert len(questions) == 3
+        withdraw(liar.address)
+        choose_device(panel, "CPU")
+        choose_lab(panel)
+        panel.ui.retryButton.click()
+        wait_until(lambda: panel.state.server.health, 30)
+        assert len(questions) == 4
 
 
 def test_several_volumes_are_asked_for_once_and_segmented_one_after_the_other(lab, server, asked):

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from ..widgets.keyboard import name_from_label
 from ..widgets.texts import ask, shortened, tell, tell_error
-from .consent import withdraw
+from .consent import agree_to_token, withdraw
 from .texts import panel_words, server_summary
 from .watch import ASKING_MILLISECONDS, Asking
 
@@ -159,6 +159,8 @@ class ServerDialog:
         if found is not None:
             self._stop()
             self.result.text = server_summary(found)
+            if found.unasked and agree_to_token(found):
+                self.test()
 
     def _stop(self) -> None:
         if self._asking is not None:

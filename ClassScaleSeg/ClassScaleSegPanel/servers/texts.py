@@ -22,6 +22,9 @@ def server_fault(view: ServerView, models: tuple[PanelModel, ...]) -> str:
     """
     if view.fault and view.server is None:
         return panel_words(view.fault)
+    if view.unasked:
+        text = _('{fault} To send it all the same, press "Try again". Otherwise select another device.')
+        return text.format(fault=panel_words(view.fault))
     if view.fault:
         text = _('{fault} Press "Try again", or select another device.')
         return text.format(fault=panel_words(view.fault))
@@ -77,6 +80,19 @@ def panel_words(fault: str) -> str:
 
     shown = translated(fault).replace("(--server-ca)", _('("Servers...")'))
     return shown.replace(translated(TOKEN_HINT), _('Enter it in the list of servers ("Servers...").'))
+
+
+def token_consent(address: str, name: str) -> str:
+    """Return the question before a token is sent for the first time on a way on which others could read it."""
+    lines = [
+        _("To ask {server} what it offers, its token is sent to:").format(server=name),
+        address,
+        "",
+        _("The connection is NOT encrypted: others in the network could read the token, and use it."),
+        "",
+        _("Send the token to this address, now and in future?"),
+    ]
+    return "\n".join(lines)
 
 
 def consent(address: str, name: str) -> str:

@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 
 from ..state import PanelState, ServerView
 from ..widgets.texts import shortened
+from .consent import agree_to_token, token_agreed
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.inference.progress import CancelToken
@@ -71,12 +72,18 @@ class ServerWatch:
             self._ask(server)
 
     def ask(self) -> None:
-        """Ask the server again, because the user wants it, or has changed the list of servers."""
+        """Ask the server again, because the user has changed the list of servers."""
         if self._state.server is not None:
             device = f"server:{self._state.server.device}"
             self.close()
             self.follow(device)
             self._on_changed()
+
+    def again(self) -> None:
+        """Ask the server again, because the user wants it; of a token that others could read, ask the user first."""
+        view = self._state.server
+        if view is not None and (not view.unasked or agree_to_token(view)):
+            self.ask()
 
     def close(self) -> None:
         """Ask no longer."""
@@ -120,7 +127,8 @@ class Asking:
     def __init__(self, servers: Servers, server: KnownServer, before: ServerView | None = None) -> None:
         self._answers: queue.SimpleQueue[ServerView] = queue.SimpleQueue()
         self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(servers, server, before), daemon=True)
+        arguments = (servers, server, before, token_agreed(server.address))
+        self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
@@ -136,20 +144,24 @@ class Asking:
         except queue.Empty:
             return None
 
-    def _run(self, servers: Servers, server: KnownServer, before: ServerView | None) -> None:
-        self._answers.put(ask_server(servers, server, self._cancelled, before))
+    def _run(self, servers: Servers, server: KnownServer, before: ServerView | None, agreed: bool) -> None:
+        self._answers.put(ask_server(servers, server, agreed, self._cancelled, before))
 
 
 def ask_server(
-    servers: Servers, server: KnownServer, cancel: CancelToken, before: ServerView | None = None
+    servers: Servers, server: KnownServer, agreed: bool, cancel: CancelToken, before: ServerView | None = None
 ) -> ServerView:
-    """Return what a server says of itself; this waits for its answer."""
+    """Return what a server says of itself; this waits for its answer.
+
+    :param agreed: the token may be sent although others could read it.
+    """
     from ClassScaleSegLib.errors import Cancelled, ClassScaleError
     from ClassScaleSegLib.remote.chosen_server import ChosenServer
+    from ClassScaleSegLib.remote.connection import Unencrypted
 
     view = ServerView(server.address, server)
     try:
-        with servers.segmenter(server, _PATIENCE) as segmenter:
+        with servers.segmenter(server, _PATIENCE, insecure=agreed) as segmenter:
             health = segmenter.health(cancel)
             models = before.models if before is not None else None
             if models is None or before is None or before.health is None or before.health.instance != health.instance:
@@ -159,7 +171,7 @@ def ask_server(
     except Cancelled:
         return view
     except ClassScaleError as error:
-        return replace(view, fault=str(error))
+        return replace(view, fault=str(error), unasked=isinstance(error, Unencrypted))
     except Exception as error:  # a bug here or in a package; the panel must not wait for ever
         logging.exception("A server could not be asked")
         return replace(view, fault=f"{server.address}: {type(error).__name__}: {error}")
