@@ -491,6 +491,29 @@ def test_cancelling_takes_less_than_a_second_and_leaves_nothing(api, quick, imag
     assert health.waiting == 0
 
 
+@pytest.mark.parametrize("moment", ["answered late", "never asked"])
+def test_a_job_that_is_cancelled_before_the_server_answers_leaves_nothing(api, quick, image, monkeypatch, moment):
+    from ClassScaleSegLib.server.jobs import Jobs
+
+    quick.before = lambda job: job.stop.wait(20)
+    token, asked, real = threading.Event(), [], Jobs.add
+
+    def slow(self, wish):
+        asked.append(wish.key)
+        found = real(self, wish) if moment == "answered late" or len(asked) > 1 else None
+        if len(asked) == 1:
+            token.set()
+            time.sleep(2)
+        return found or real(self, wish)  # what arrives after everything was removed finds no image
+
+    monkeypatch.setattr(Jobs, "add", slow)
+    with pytest.raises(Cancelled):
+        segmented(api.address, image, cancel=token)
+    time.sleep(2.5)
+    assert len(asked) == 2 and len(set(asked)) == 1
+    assert api("get", "health").json()["queue"] == {"waiting": 0, "running": 0} and api.files() == []
+
+
 def test_the_place_in_the_queue_is_reported(api, quick, image):
     hold, reports = threading.Event(), []
     quick.before = lambda job: time.sleep(0.5 * hold.wait(20))  # progress of a job that has ended is not told

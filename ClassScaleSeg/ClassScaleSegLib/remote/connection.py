@@ -164,12 +164,10 @@ class Connection:
         :raises ServerError: if it cannot be reached, or stays away.
         :raises Cancelled: if the monitor's token is set.
         """
-        content = None if body is None else json.dumps(body).encode()
-        headers = {} if body is None else {"Content-Type": "application/json"}
         since: float | None = None
         while True:
             try:
-                return self.patiently(lambda: self._whole(method, path, content, headers), monitor, greet)
+                return self.patiently(lambda: self.once(method, path, body), monitor, greet)
             except Refused as error:  # it takes no more at the moment
                 since = time.monotonic() if since is None else since
                 if error.status != 429 or time.monotonic() - since > _BUSY_SECONDS:
@@ -239,6 +237,16 @@ class Connection:
         return ServerError(
             f"{self.address} does not describe {what} as it should. Update ClassScaleSeg there and here."
         )
+
+    def once(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Send a request once, in the calling thread, and return the JSON of the answer, empty if it is empty.
+
+        :param body: sent as JSON.
+        :raises Lost: if there is no answer, or not the whole one.
+        :raises Refused: if the server refuses the request.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        return self._whole(method, path, content, {} if body is None else {"Content-Type": "application/json"})
 
     def _whole(
         self, method: str, path: str, content: bytes | Body | None, headers: Mapping[str, str]

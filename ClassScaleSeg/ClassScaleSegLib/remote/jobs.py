@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -91,11 +92,11 @@ class RemoteJob:
     ):
         self._connection, self._body, self._monitor, self._progress = connection, dict(body), monitor, progress
         self.name, self._places, self._event = "", 0, ""
+        self._unanswered = False  # the server may have the job, but has not told its id
         self._last = Progress("queue", 0, 1)
 
     def run(self) -> Outcome:
         """Send the job, and wait until it ends.
-
 
         :raises Forgotten: if the server does not know it or its images any more.
         :raises ClassScaleError: if it has failed, of the kind that a job on this machine would raise.
@@ -154,18 +155,32 @@ class RemoteJob:
         """Cancel the job if it runs, and remove all that the server has of it. Faults are ignored: it does so itself
         after a while."""
         name, self.name = self.name, ""
+        unanswered, self._unanswered = self._unanswered, False
         if name:
             remove_quickly(self._connection, [f"/v1/jobs/{name}"])
+        elif unanswered:
+            _do_quickly(self._connection, self._remove_unanswered)
 
     def _path(self, end: str = "") -> str:
         return f"/v1/jobs/{self.name}{'/' * bool(end)}{end}"
 
     def _send(self) -> dict[str, Any]:
-        facts = self._connection.ask("POST", "/v1/jobs", self._monitor, self._body)
+        self._unanswered = True
+        try:
+            facts = self._connection.ask("POST", "/v1/jobs", self._monitor, self._body)
+        except Refused:
+            self._unanswered = False
+            raise
         if not is_id(facts.get("id")):
             raise self._connection.odd("a job")
-        self.name = facts["id"]
+        self.name, self._unanswered = facts["id"], False
         return facts
+
+    def _remove_unanswered(self, connection: Connection) -> None:
+        """Send the job again, by whose key the server tells its id, and remove it."""
+        name = connection.once("POST", "/v1/jobs", self._body).get("id")
+        if is_id(name):
+            connection.request("DELETE", f"/v1/jobs/{name}", {}).close()
 
     def _follow(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Return what the server says of the job when it has ended."""
@@ -326,13 +341,22 @@ class _Fetching:
 
 def remove_quickly(connection: Connection, paths: list[str]) -> None:
     """Remove things of a server, waiting for its answer a fraction of a second only."""
+
+    def remove(path: str, own: Connection) -> None:
+        own.request("DELETE", path, {}).close()
+
+    _do_quickly(connection, *(partial(remove, path) for path in paths))
+
+
+def _do_quickly(connection: Connection, *steps: Callable[[Connection], None]) -> None:
+    """Take steps one after the other, each again if the connection is lost, for a fraction of a second only."""
     own, end = connection.another(), time.monotonic() + _REMOVE_SECONDS
 
     def work() -> None:
-        for path in paths:
+        for step in steps:
             while time.monotonic() < end:
                 try:
-                    own.request("DELETE", path, {}).close()
+                    step(own)
                     break
                 except Lost:
                     time.sleep(0.05)
