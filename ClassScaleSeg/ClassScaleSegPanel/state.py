@@ -1,4 +1,4 @@
-"""What the panel shows. Signals of widgets change the state, and `ClassScaleSegWidget.render` shows it."""
+"""What the panel shows. Signals of widgets change the state, and `Panel.render` shows it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.scene.run import SceneRun
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
-    from ClassScaleSeg import ClassScaleSegParameterNode
+    from .parameters import ClassScaleSegParameterNode
 
 
 @dataclass(frozen=True)

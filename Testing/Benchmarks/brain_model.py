@@ -63,7 +63,7 @@ def run_in_panel(output: str) -> None:
         import slicer_application as stand_in
 
         stand_in.SAMPLE = ROOT / "Resources" / "SampleData" / "head-mr.nrrd"
-        panel = stand_in.application.make_widget(stand_in.module)
+        panel = stand_in.application.make_widget(stand_in.module).panel
         panel.ui.inputSelector.setCurrentNode(stand_in.load_sample("head-mr"))
         panel.store(model="head-mr-312")
         begin = time.perf_counter()
@@ -75,7 +75,7 @@ def run_in_panel(output: str) -> None:
         node = panel.ui.segmentationSelector.currentNode()
         labels, _ = stand_in.shared_labels(node)
         found = {"segments": node.GetSegmentation().GetNumberOfSegments(), "non_empty": len(np.unique(labels)) - 1}
-        panel.cleanup()
+        stand_in.application.widget.cleanup()
     Path(output).write_text(json.dumps({"what": "sample in the panel", "seconds": round(seconds, 1), **found}))
 
 

@@ -96,7 +96,7 @@ def run_seconds() -> list[dict]:
     import psutil
     from slicer_application import application, load_sample, module
 
-    panel = application.make_widget(module)
+    panel = application.make_widget(module).panel
     panel.ui.inputSelector.setCurrentNode(load_sample())
     holds = [_timed(panel.ui.applyButton.click)]
     begin = time.perf_counter()
@@ -114,7 +114,7 @@ def run_seconds() -> list[dict]:
     seconds = _timed(panel.ui.cancelButton.click)
     gone = not any(one.is_running() for one in tree) and not process.work_folder.exists()
     rows.append({"what": "cancel by the button", "seconds": seconds if gone else float("inf")})
-    panel.cleanup()
+    application.widget.cleanup()
     return rows
 
 
@@ -143,8 +143,8 @@ def result_seconds(size: int, chosen: int) -> list[dict]:
         for name in ("cell", "other")
     )
     counted = first.statistics()
-    panel = application.make_widget(module)
-    panel.parent.show()
+    panel = application.make_widget(module).panel
+    application.widget.parent.show()
     panel.ui.resultCollapsibleButton.collapsed = False
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Cells")
 
@@ -163,8 +163,8 @@ def result_seconds(size: int, chosen: int) -> list[dict]:
     panel.state.parameters.segmentation = None
     panel.results.show(None, None)
     again, other = (_timed(lambda segmentation=segmentation: fill(segmentation)) for segmentation in (first, second))
-    panel.cleanup()
-    panel.parent.deleteLater()
+    application.widget.cleanup()
+    application.widget.parent.deleteLater()
     slicer.mrmlScene.RemoveNode(node)
     return [
         {"what": f"3D of {chosen} of 1000 segments at {size}^3", "seconds": seconds, "polygons": polygons},
@@ -188,8 +188,8 @@ def compare_seconds(size: int) -> list[dict]:
     for name, voxels in (("Reference", cells), ("Other", cells[:, :, [0, 0, *range(size - 2)]])):
         nodes.append(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name))
         fill_segmentation_node(nodes[-1], Segmentation(voxels, table, geometry))
-    panel = application.make_widget(module)
-    panel.parent.show()
+    panel = application.make_widget(module).panel
+    application.widget.parent.show()
     panel.ui.compareCollapsibleButton.collapsed = False
     panel.ui.resultSelector.setCurrentNode(nodes[0])
     panel.ui.compareSelector.setCurrentNode(nodes[1])
@@ -207,8 +207,8 @@ def compare_seconds(size: int) -> list[dict]:
             panel.comparing.table.search.text = text[:length]
             application.processEvents()
             times.append(time.perf_counter() - begin)
-    panel.cleanup()
-    panel.parent.deleteLater()
+    application.widget.cleanup()
+    application.widget.parent.deleteLater()
     for node in nodes:
         segmentation = node.GetSegmentation()
         for identifier in segmentation.GetSegmentIDs():  # a segment that is removed would copy the image that it shares

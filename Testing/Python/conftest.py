@@ -212,7 +212,7 @@ def panel(monkeypatch, tmp_path, answers):
     application.settings.clear()
     application.vtk_messages.clear()
     widget = application.make_widget(module)
-    yield widget
+    yield widget.panel
     widget.cleanup()
     widget.parent.deleteLater()
     assert application.vtk_messages == []

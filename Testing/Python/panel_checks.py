@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ClassScaleSegLib.labels.label import one_line
-from slicer_application import application, module, qt, slicer
+from slicer_application import application, qt, slicer
 from vtk.util.numpy_support import vtk_to_numpy
 
+from ClassScaleSegPanel.parameters import NODES, ClassScaleSegParameterNode  # isort: skip  needs the stand-ins
+
 TEXTS = ("folds", "report")
-NODES = ("inputVolume", "channel2", "channel3", "channel4", "region", "segmentation", "confidence", "statistics")
 
 
 class PanelFault(AssertionError):
@@ -84,14 +85,14 @@ class PanelChecks:
         self.demand(panel.runs.timer.active == (state.run is not None), "timer", state.run)
         present = state.node is None or self.scene.IsNodePresent(state.node)
         self.demand(present, "the listed node is not in the scene")
-        if panel.parent.isEntered:
+        if self.widget.parent.isEntered:
             self.demand(state.parameters is not None, "no parameter node though the module is open")
             self.check_parameters()
             self.check_line()
             self.check_result()
 
     def check_parameters(self) -> None:
-        ui, state, classes = self.panel.ui, self.panel.state, self.panel.classList
+        ui, state, classes = self.panel.ui, self.panel.state, self.panel.class_list
         wanted = panel_values(state.parameters)
         fresh = panel_values(self.panel.logic.getParameterNode())
         for name, found in self.shown().items():
@@ -125,7 +126,7 @@ class PanelChecks:
         from ClassScaleSegPanel.runs.apply_line import need_text
 
         ui, state = self.panel.ui, self.panel.state
-        text, ready = need_text(state, state.parameters, self.panel.classList.ticked)
+        text, ready = need_text(state, state.parameters, self.panel.class_list.ticked)
         self.demand(ui.needLabel.text == text, "the line above Apply is old", ui.needLabel.text, text)
         self.demand(ui.applyButton.enabled == (ready and state.run is None), "Apply", ui.applyButton.enabled, text)
         self.demand(ui.cancelButton.enabled == (state.run is not None), "Cancel")
@@ -201,7 +202,7 @@ def runs_of(run: Any) -> list[Any]:
 
 
 def panel_values(parameters: Any) -> dict[str, Any]:
-    return {name: getattr(parameters, name) for name in module.ClassScaleSegParameterNode.__annotations__}
+    return {name: getattr(parameters, name) for name in ClassScaleSegParameterNode.__annotations__}
 
 
 def with_voxels(node: Any) -> dict[str, str]:

@@ -145,7 +145,8 @@ class PanelUser(PanelChecks):
         application.settings.clear()
         application.vtk_messages.clear()
         self._write_own_models()
-        self.panel = application.make_widget(module)
+        self.widget = application.make_widget(module)
+        self.panel = self.widget.panel
         end = self.panel.runs._end
         self.panel.runs._end = lambda run: (self.ended.append(run.state), end(run))
         self.view = add_view()
@@ -219,7 +220,7 @@ class PanelUser(PanelChecks):
         """
         panel = self.panel
         try:
-            panel.cleanup()
+            self.widget.cleanup()
             if self.script is not None:
                 self.script.cancel()
             application.processEvents()
@@ -247,7 +248,7 @@ class PanelUser(PanelChecks):
             self.scene.ClearRedoStack()
             self.scene.SetRootDirectory("")
             self.scene.RemoveNode(self.view)
-            panel.parent.deleteLater()
+            self.widget.parent.deleteLater()
             qt.QCoreApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
             self.scene.Clear()
 
@@ -280,7 +281,7 @@ class PanelUser(PanelChecks):
         if state == "running":
             self.apply("slow", True)
         if state == "left":
-            application.leave(self.panel)
+            application.leave()
         if state == "server":
             box = self.panel.ui.deviceComboBox
             box.setCurrentIndex(box.findText("Server: Lab"))
@@ -293,7 +294,7 @@ class PanelUser(PanelChecks):
 
     @property
     def open(self) -> bool:
-        return self.panel.parent.isEntered
+        return self.widget.parent.isEntered
 
     @action(name=st.sampled_from(NODES), index=number)
     def choose(self, name: str, index: int) -> None:
@@ -333,7 +334,7 @@ class PanelUser(PanelChecks):
 
     @action(index=number)
     def add_model(self, index: int) -> None:
-        menu = self.panel.modelList.add_menu
+        menu = self.panel.model_list.add_menu
         if self.open and len(self.panel.state.models) < 4:
             menu.aboutToShow.emit()
             actions = [action for action in menu.actions() if action.enabled]
@@ -465,21 +466,21 @@ class PanelUser(PanelChecks):
     @action(index=number)
     def tick_class(self, index: int) -> None:
         if self.open:
-            toggle(self.panel.classList.table, index)
+            toggle(self.panel.class_list.table, index)
 
     @action(which=st.sampled_from(("all_button", "none_button")))
     def tick_all_or_none(self, which: str) -> None:
         if self.open:
-            getattr(self.panel.classList, which).click()
+            getattr(self.panel.class_list, which).click()
 
     @action(text=st.sampled_from(SEARCHES))
     def search(self, text: str) -> None:
-        self.panel.classList.table.search.text = text
+        self.panel.class_list.table.search.text = text
         self.panel.results.table.search.text = text
 
     @action(menu=st.sampled_from(("group_menu", "preset_menu")), index=number, file=st.sampled_from(("", "a")), yes=yes)
     def use_menu(self, menu: str, index: int, file: str, yes: bool) -> None:
-        self.yes, self.file, opened = yes, file, getattr(self.panel.classList, menu)
+        self.yes, self.file, opened = yes, file, getattr(self.panel.class_list, menu)
         if self.open:
             opened.aboutToShow.emit()
             actions = [a for a in leaves(opened) if a.text]
@@ -540,7 +541,7 @@ class PanelUser(PanelChecks):
 
     @action()
     def leave_or_enter(self) -> None:
-        (application.leave if self.open else application.enter)(self.panel)
+        (application.leave if self.open else application.enter)()
 
     @action()
     def close_scene(self) -> None:
@@ -754,7 +755,7 @@ class PanelUser(PanelChecks):
         mime.setUrls([qt.QUrl.fromLocalFile(str(path))])
         event = qt.QDropEvent(qt.QPoint(5, 5), qt.Qt.CopyAction, mime, qt.Qt.LeftButton, qt.Qt.NoModifier)
         if self.open:
-            self.panel.modelDrop.eventFilter(self.panel.uiWidget, event)
+            self.panel.model_drop.eventFilter(self.panel.widget, event)
 
     @action(yes=yes)
     def remove_model(self, yes: bool) -> None:

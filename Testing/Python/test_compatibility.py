@@ -66,14 +66,15 @@ def test_bundles_open(name):
 def test_a_scene_keeps_its_choices_and_its_segments():
     slicer_application = pytest.importorskip("slicer_application")
     slicer = slicer_application.slicer
-    scene, panel = slicer.mrmlScene, slicer_application.application.make_widget(slicer_application.module)
+    scene, widget = slicer.mrmlScene, slicer_application.application.make_widget(slicer_application.module)
+    panel = widget.panel
     try:
         scene.SetURL(str(DATA / "scene-0.2.0.mrml"))
         assert scene.Import()
-        panel.enter()
+        widget.enter()
         node = panel.state.parameters
         assert node.inputVolume.GetName() == "CT" and node.model == "toy-120"
-        assert panel.classList.chosen() == ["cell 5", "cell 6", "cell 7"]
+        assert panel.class_list.chosen() == ["cell 5", "cell 6", "cell 7"]
         assert (node.step, node.memoryLimit, node.folds, node.device, node.keepEmpty) == (0.75, 1.5, "0", "cpu", True)
         assert panel.ui.stepSpinBox.value == 0.75 and panel.ui.keepEmptyCheckBox.checked
         segmentation = node.segmentation.GetSegmentation()
@@ -81,5 +82,5 @@ def test_a_scene_keeps_its_choices_and_its_segments():
         assert names == ["cell 5", "cell 6", "cell 7"]
         assert panel.state.node is node.segmentation
     finally:
-        panel.cleanup()
+        widget.cleanup()
         scene.Clear()

@@ -56,7 +56,7 @@ def put_into_folder(nodes, *path):
 def test_volumes_that_are_there_are_found_when_the_model_is_selected_and_others_when_they_come(panel, write_model):
     for name in ("BraTS_001_flair", "BraTS_001_t1", "BraTS_001_t1ce"):
         volume(name)
-    panel.selectVolume()
+    panel.select_volume()
     assert panel.state.parameters.inputVolume.GetName() == "BraTS_001_flair"
     add_model(write_model, panel, *SIX)
     assert rows(panel) == {"T1:": "BraTS_001_t1", "T1ce:": "BraTS_001_t1ce", "T2:": None, "FLAIR:": "BraTS_001_flair",
@@ -76,7 +76,7 @@ def test_volumes_that_are_there_are_found_when_the_model_is_selected_and_others_
 
 def test_what_the_user_has_chosen_stays_and_a_wrong_choice_is_told(panel, write_model):
     first, t1, t2 = volume("Anna"), volume("T1"), volume("T2")
-    panel.selectVolume()
+    panel.select_volume()
     add_model(write_model, panel, "T1", "T2", "FLAIR")
     assert rows(panel) == {"T1:": "Anna", "T2:": "T2", "FLAIR:": None}
     ui = panel.ui
@@ -100,7 +100,7 @@ def test_two_that_fit_are_told_and_another_patient_brings_its_volumes(panel, wri
     for patient in ("sub-01", "sub-02"):
         for kind in ("T1w", "FLAIR"):
             volume(f"{patient}_{kind}")
-    panel.selectVolume()
+    panel.select_volume()
     add_model(write_model, panel, "T1", "FLAIR")
     assert list(rows(panel).values()) == ["sub-01_T1w", "sub-01_FLAIR"]
     panel.ui.inputSelector.setCurrentNode(slicer.util.getNode("sub-02_T1w"))
@@ -111,7 +111,7 @@ def test_two_that_fit_are_told_and_another_patient_brings_its_volumes(panel, wri
     slicer.mrmlScene.Clear()
     for name in ("T1", "5: FLAIR", "6: FLAIR <b>"):
         volume(name)
-    panel.selectVolume()
+    panel.select_volume()
     panel.store(model="toy-120")
     panel.store(model=next(key for key in panel.models.installed() if key.startswith("own")))
     assert rows(panel) == {"T1:": "T1", "FLAIR:": None}
@@ -130,7 +130,7 @@ def test_volumes_are_looked_for_in_the_folder_of_the_first(panel, write_model):
 def test_further_rows_are_saved_with_the_scene_and_forget_removed_volumes(panel, write_model):
     add_model(write_model, panel, *SIX)
     nodes = [volume(name) for name in SIX]
-    panel.selectVolume()
+    panel.select_volume()
     panel.channels.selector(6).setCurrentNode(nodes[0])
     saved = saved_scene()
     slicer.mrmlScene.Clear()
@@ -162,7 +162,7 @@ def test_each_folder_is_a_case_and_one_that_lacks_a_channel_does_not_stop_the_re
     put_into_folder([volume("t1"), volume("flair"), volume("T2")], "Anna", "2025")
     put_into_folder([volume("t1"), volume("t2")], "Anna", "2026")
     put_into_folder([volume("x FLAIR"), volume("x T1")], "Otto")
-    panel.selectVolume()
+    panel.select_volume()
     alone = volume("alone")
     panel.queue.add([(alone.GetID(), "alone")])
     add_model(write_model, panel, "T1", "FLAIR")
@@ -234,6 +234,6 @@ def test_there_is_an_end_to_the_rows(panel, write_model, monkeypatch):
         monkeypatch.setattr(module, "CHANNELS", 5)
     add_model(write_model, panel, *SIX)
     volume("T1")
-    panel.selectVolume()
+    panel.select_volume()
     assert panel.ui.needLabel.text.startswith("This model needs 6 volumes, and the panel has rows for 5.")
     assert len(rows(panel)) == 5

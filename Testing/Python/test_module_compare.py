@@ -30,7 +30,7 @@ def panel(scene, monkeypatch):
 
     monkeypatch.setattr(result_panel, "SETTLE_MILLISECONDS", 0)
     opened = application.make_widget(module)
-    yield opened
+    yield opened.panel
     opened.cleanup()
 
 

@@ -26,7 +26,8 @@ from slicer_application import (
 )
 from standins.application import ModulePanel
 
-from ClassScaleSegPanel.results.result_panel import SETTLE_MILLISECONDS  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.parameters import ClassScaleSegParameterNode  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.results.result_panel import SETTLE_MILLISECONDS  # isort: skip
 
 LONG = "A very long name of something that somebody once has measured, " * 5
 
@@ -49,7 +50,7 @@ def show_in_window():
     windows = []
 
     def show(panel, width, height=700):
-        window = ModulePanel(panel.parent)
+        window = ModulePanel(panel.widget.parentWidget())
         windows.append(window)
         window.resize(width, height)
         window.show()
@@ -128,10 +129,10 @@ def test_a_sample_of_the_module_sample_data_brings_its_model(panel, sample):
 
     panel.ui.inputSelector.setCurrentNode(small_volume())
     assert panel.state.parameters.model == "toy-120"
-    application.leave(panel)
+    application.leave()
     first, second = (SampleData.SampleDataLogic().downloadSample(f"ClassScaleSeg{sample}") for _twice in range(2))
     assert first.GetStorageNode() is None
-    application.enter(panel)
+    application.enter()
     for volume in (second, first):
         panel.store(model="toy-120")
         panel.ui.inputSelector.setCurrentNode(volume)
@@ -144,10 +145,10 @@ def test_a_label_map_is_neither_selected_nor_segmented(panel):
     labels.SetAndObserveImageData(small_volume("Other").GetImageData())
     scene.RemoveNode(scene.GetFirstNodeByName("Other"))
     scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Colours")
-    application.enter(panel)
+    application.enter()
     assert panel.state.parameters.inputVolume is None and not panel.ui.applyButton.enabled
     volume = small_volume()
-    application.enter(panel)
+    application.enter()
     assert panel.state.parameters.inputVolume is volume and panel.ui.applyButton.enabled
     with pytest.raises(ClassScaleError, match="Labels is a label map. Select the image that it belongs to."):
         panel.logic.segment(labels, "toy-120")
@@ -213,21 +214,21 @@ def shown(panel):
     values["locateWith"], values["overlap"] = panel.ui.locateComboBox.currentData, panel.ui.overlapComboBox.currentData
     values["interpolation"] = panel.ui.interpolationComboBox.currentData
     values["moreModels"] = "\n".join(model.id for model in panel.state.models[1:])
-    return {**values, "classes": panel.classList.value()}
+    return {**values, "classes": panel.class_list.value()}
 
 
 @pytest.mark.parametrize("opened", [True, False])
 def test_a_scene_keeps_every_choice_when_it_is_saved_closed_and_loaded_ten_times(panel, opened):
     choices = choose_everything(panel)
-    assert choices.keys() == module.ClassScaleSegParameterNode.__annotations__.keys()  # none was left out
+    assert choices.keys() == ClassScaleSegParameterNode.__annotations__.keys()  # none was left out
     for _time in range(10):
         saved = saved_scene()
         if not opened:
-            application.leave(panel)
+            application.leave()
         slicer.mrmlScene.Clear()
         import_scene(saved)
         if not opened:
-            application.enter(panel)
+            application.enter()
         assert chosen(panel, choices) == choices and shown(panel) == choices
 
 
@@ -297,9 +298,9 @@ def test_the_result_of_a_run_stays_chosen_if_the_module_was_left_meanwhile(panel
     panel.ui.inputSelector.setCurrentNode(load_sample())
     panel.ui.stepSpinBox.value, panel.ui.mirroringCheckBox.checked = 1, False
     panel.ui.applyButton.click()
-    application.leave(panel)
+    application.leave()
     wait_for(panel)
-    application.enter(panel)
+    application.enter()
     node = panel.ui.segmentationSelector.currentNode()
     assert node is not None and node is panel.state.parameters.segmentation is panel.state.node
     assert len(panel.results.table.keys()) > 100 and answers == []
@@ -307,9 +308,9 @@ def test_the_result_of_a_run_stays_chosen_if_the_module_was_left_meanwhile(panel
 
 def test_a_volume_that_a_script_selects_is_shown(panel):
     volumes = [small_volume(name) for name in ("CT", "MR")]
-    application.leave(panel)
+    application.leave()
     slicer.mrmlScene.RemoveNode(panel.logic.getParameterNode().parameterNode)
-    application.enter(panel)  # the panel is the first that observes the new parameter node
+    application.enter()  # the panel is the first that observes the new parameter node
     for volume in reversed(volumes):
         panel.logic.getParameterNode().inputVolume = volume
         assert panel.ui.inputSelector.currentNode() is volume
@@ -428,11 +429,11 @@ def test_structures_that_are_edited_elsewhere_are_listed_anew_and_ticks_are_kept
     settle()
     assert len(table.keys()) == 119 and table.ticked() == ["Segment_3"]
     assert table.model.item(table.keys().index("Segment_3"), 0).text() == "heart"
-    application.leave(panel)
+    application.leave()
     segmentation.RemoveSegment("Segment_5")
     settle()
     assert len(table.keys()) == 119  # not while another module is at work
-    application.enter(panel)
+    application.enter()
     assert len(table.keys()) == 118
 
 
@@ -468,11 +469,11 @@ def test_names_are_shown_as_they_are_written(panel, answers, monkeypatch, write_
     assert all(more["textFormat"] == qt.Qt.PlainText for _text, more in boxes)
     for label in (panel.ui.needLabel, panel.ui.statusLabel, panel.ui.inputLabel, panel.ui.channelLabel2):
         assert label.textFormat == qt.Qt.PlainText
-    item = panel.classList.table.model.item(0, 0)
+    item = panel.class_list.table.model.item(0, 0)
     assert item.text() == f"{name} 1" and "&lt;b&gt;bold" in item.toolTip()
-    panel.classList.save_preset(name)
-    panel.classList.preset_menu.aboutToShow.emit()
-    assert panel.classList.preset_menu.actions()[0].text == name.replace("&", "&&")
+    panel.class_list.save_preset(name)
+    panel.class_list.preset_menu.aboutToShow.emit()
+    assert panel.class_list.preset_menu.actions()[0].text == name.replace("&", "&&")
     assert node.GetName() == name
 
 
@@ -495,16 +496,16 @@ def test_no_text_makes_the_panel_wider(panel, show_in_window, write_model):
         panel.store(model=model, channel2=volume, folds=LONG)
         for spacing in (1, 9):
             volume.SetSpacing(1, 1, spacing)
-            panel.classList.save_preset(LONG)
+            panel.class_list.save_preset(LONG)
             let_live()
             widths.add(window.minimumSizeHint().width())
     assert max(widths) <= 350, widths
-    application.leave(panel)
-    other = application.make_widget(module)  # opened on a scene that has such names already
+    application.leave()
+    other = application.make_widget(module).panel  # opened on a scene that has such names already
     try:
         assert show_in_window(other, 350).minimumSizeHint().width() <= 350
     finally:
-        other.cleanup()
+        application.widget.cleanup()
 
 
 @pytest.mark.parametrize("width", [350, 371, 426])
@@ -517,11 +518,11 @@ def test_no_widget_covers_another_however_little_room_there_is(panel, show_in_wi
     panel.state.status = LONG
     panel.render()
     show_in_window(panel, width, 300)
-    assert covered(panel.parent) == []
+    assert covered(application.widget.parent) == []
     panel.state.status = LONG * 3
     panel.render()
     let_live()
-    assert covered(panel.parent) == []
+    assert covered(application.widget.parent) == []
 
 
 def covered(widget):

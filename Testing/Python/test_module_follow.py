@@ -135,33 +135,33 @@ def test_classes_of_another_model_are_forgotten_and_all_are_segmented(panel, wri
     volume = add_volume(np.zeros((20, 20, 20), np.int16))
     panel.ui.inputSelector.setCurrentNode(volume)
     assert panel.ui.inputLabel.text == "V&olume:"
-    panel.classList.apply(["cell 5"])
+    panel.class_list.apply(["cell 5"])
     assert panel.state.parameters.classes == "cell 5"
     panel.store(model="own-organs")
-    assert panel.classList.count.text == "20 of 20" and panel.state.parameters.classes == ""
+    assert panel.class_list.count.text == "20 of 20" and panel.state.parameters.classes == ""
     assert (panel.ui.inputLabel.text, panel.ui.channelLabel2.text) == ("T1:", "T2:")
     panel.state.parameters.channel2 = volume
     from ClassScaleSegPanel.runs.request import request_of
 
     assert request_of(panel.state.parameters, replace_segments=False).options.classes is None
     panel.state.parameters.classes = "ORGAN_7\norgan-8"  # as the engine would read them
-    assert panel.classList.chosen() == ["organ 7", "organ 8"] and panel.state.parameters.classes == "ORGAN_7\norgan-8"
+    assert panel.class_list.chosen() == ["organ 7", "organ 8"] and panel.state.parameters.classes == "ORGAN_7\norgan-8"
     panel.state.parameters.classes = ""
-    assert panel.classList.count.text == "20 of 20"
+    assert panel.class_list.count.text == "20 of 20"
 
 
 def test_a_scene_loaded_into_the_open_module_brings_its_model_and_classes(panel, tmp_path):
     second = Catalog().add(shutil.copy(TOY, tmp_path / "second.zip"))
     panel.models.reload()
     panel.store(model=second.id)
-    panel.classList.apply(["cell 5", "cell 6"])
+    panel.class_list.apply(["cell 5", "cell 6"])
     load_sample()
     scene = slicer.mrmlScene
     saved = saved_scene()
     volumes = "vtkMRMLScalarVolumeNode"
     for known in (True, False):
         scene.Clear(0)
-        assert panel.state.entry.id == "toy-120" and panel.classList.chosen() is None
+        assert panel.state.entry.id == "toy-120" and panel.class_list.chosen() is None
         if not known:
             Catalog().remove(second)
             panel.models.reload()
@@ -171,7 +171,7 @@ def test_a_scene_loaded_into_the_open_module_brings_its_model_and_classes(panel,
         assert panel.state.parameters.classes == "cell 5\ncell 6" and scene.GetNumberOfNodesByClass(volumes)
         if known:
             assert panel.state.entry.id == second.id and panel.ui.applyButton.enabled
-            assert panel.classList.chosen() == ["cell 5", "cell 6"]
+            assert panel.class_list.chosen() == ["cell 5", "cell 6"]
     assert panel.state.entry is None and panel.ui.modelComboBox.currentIndex == -1
     sentence = f"The scene uses the model {second.id}, which is not in the catalogue. "
     sentence += "Select another model, or add this one."
@@ -179,7 +179,7 @@ def test_a_scene_loaded_into_the_open_module_brings_its_model_and_classes(panel,
     panel.models.reload()
     assert panel.state.entry is None and panel.state.parameters.model == second.id
     panel.store(model="toy-120")  # as the user does; its classes are called alike, so they stay chosen
-    assert panel.state.parameters.model == "toy-120" and panel.classList.chosen() == ["cell 5", "cell 6"]
+    assert panel.state.parameters.model == "toy-120" and panel.class_list.chosen() == ["cell 5", "cell 6"]
     assert panel.ui.applyButton.enabled
 
 

@@ -13,12 +13,13 @@ from PySide6.QtTest import QTest  # isort: skip
 @pytest.fixture
 def window(panel):
     """The panel in a window that has the keyboard."""
-    panel.parent.resize(420, 1400)
-    panel.parent.show()
-    panel.parent.activateWindow()
-    QTest.qWaitForWindowActive(panel.parent)
+    holder = application.widget.parent
+    holder.resize(420, 1400)
+    holder.show()
+    holder.activateWindow()
+    QTest.qWaitForWindowActive(holder)
     yield panel
-    panel.parent.hide()
+    holder.hide()
 
 
 def focus():
@@ -43,7 +44,7 @@ def tab_to(widget, most=60):
 def controls(panel):
     from ClassScaleSegPanel.widgets.keyboard import in_order
 
-    return list(in_order(panel.uiWidget.layout()))
+    return list(in_order(panel.widget.layout()))
 
 
 def shown_controls(panel):
@@ -77,19 +78,19 @@ def test_from_volume_to_saved_result_by_keyboard_alone(window, tmp_path, monkeyp
     press(qt.Qt.Key_Down)
     assert focus() is ui.modelComboBox and panel.state.entry.id == "toy-120"
     # classes: two of them, by search, Down, Space
-    tab_to(panel.classList.none_button)
+    tab_to(panel.class_list.none_button)
     press(qt.Qt.Key_Space)
     for number in ("3", "4"):
-        focus_back(panel.classList.table.search)
+        focus_back(panel.class_list.table.search)
         QTest.keyClicks(focus(), f"cell {number}")
         press(qt.Qt.Key_Down)
-        assert focus() is panel.classList.table.view
+        assert focus() is panel.class_list.table.view
         press(qt.Qt.Key_Space)
         press(qt.Qt.Key_Up)
-        assert focus() is panel.classList.table.search
+        assert focus() is panel.class_list.table.search
         press(qt.Qt.Key_Escape)
         assert focus().text == ""
-    assert len(panel.classList.ticked) == 2
+    assert len(panel.class_list.ticked) == 2
     tab_to(ui.applyButton)
     press(qt.Qt.Key_Space)
     assert panel.state.run is not None and focus() is ui.cancelButton, "Apply, disabled now, hands its focus over"
@@ -129,7 +130,7 @@ def test_tab_goes_from_top_to_bottom_and_leaves_every_control(window):
     open_all(panel)
     application.processEvents()
     wanted = shown_controls(panel)
-    places = [widget.mapTo(panel.uiWidget, qt.QPoint(0, 0)) for widget in wanted]
+    places = [widget.mapTo(panel.widget, qt.QPoint(0, 0)) for widget in wanted]
     heights = [widget.height for widget in wanted]
     for (before, height), after in zip(zip(places, heights, strict=True), places[1:], strict=False):
         assert after.y() >= before.y() - height or after.x() > before.x(), "the order is that of reading"
@@ -153,7 +154,7 @@ def test_every_control_says_to_a_screen_reader_what_it_is(window):
     assert silent == []
     assert name_of(panel.ui.regionSelector._box) == "Region" and name_of(panel.ui.modelComboBox) == "Model"
     assert name_of(panel.ui.progressBar) == "Progress"
-    assert name_of(panel.classList.table.search) == "Search by name, code or group"
+    assert name_of(panel.class_list.table.search) == "Search by name, code or group"
 
 
 def test_shortcuts_of_letters_do_not_collide(window):
@@ -163,8 +164,8 @@ def test_shortcuts_of_letters_do_not_collide(window):
 
 
 def assert_no_collision(panel):
-    texts = [label.text for label in panel.uiWidget.findChildren(qt.QLabel) if label.buddy() is not None]
-    texts += [button.text for button in panel.uiWidget.findChildren(qt.QAbstractButton)]
+    texts = [label.text for label in panel.widget.findChildren(qt.QLabel) if label.buddy() is not None]
+    texts += [button.text for button in panel.widget.findChildren(qt.QAbstractButton)]
     letters = [match[1].lower() for text in texts for match in re.finditer(r"(?<!&)&([^&])", text.replace("&&", ""))]
     assert len(letters) == len(set(letters)) and len(letters) > 15, sorted(letters)
 

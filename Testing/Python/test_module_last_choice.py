@@ -46,7 +46,7 @@ def test_the_choice_at_apply_is_offered_for_that_model_and_used_on_demand(panel)
     action = offered(panel)
     assert action.enabled and "Classes: cell 5, cell 6<br>Step: 0.75<br>Mirroring: no" in action.toolTip
     action.trigger()
-    assert chosen(panel) == CHOICES and panel.classList.count.text == "2 of 120"
+    assert chosen(panel) == CHOICES and panel.class_list.count.text == "2 of 120"
     assert panel.ui.mirroringCheckBox.checked is False and not offered(panel).enabled
 
 

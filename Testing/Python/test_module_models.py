@@ -27,7 +27,7 @@ def listed(two, panel):
     """The panel with the sample and both models."""
     panel.ui.inputSelector.setCurrentNode(load_sample("CT"))
     panel.models.reload()
-    menu = panel.modelList.add_menu
+    menu = panel.model_list.add_menu
     menu.aboutToShow.emit()
     next(action for action in menu.actions() if action.text == "Second").trigger()
     return panel
@@ -56,11 +56,11 @@ def test_a_model_is_added_shown_replaced_moved_and_removed(listed, two):
     assert ui.modelsListWidget.currentRow == 0 and (node.model, node.moreModels) == (two, "toy-1000")
     ui.removeModelButton.click()
     assert (node.model, node.moreModels) == ("toy-1000", "") and ui.modelsFrame.isHidden()
-    assert ui.overlapComboBox.isHidden() and len(listed.classList.table.keys()) == 1000
+    assert ui.overlapComboBox.isHidden() and len(listed.class_list.table.keys()) == 1000
 
 
 def test_the_classes_of_all_models_are_in_one_table_with_their_model(listed):
-    table = listed.classList.table
+    table = listed.class_list.table
     assert len(table.keys()) == 240 and not table.view.isColumnHidden(3)
     cells = [[table.model.item(row, column).text() for column in (0, 3)] for row in (0, 120)]
     assert cells == [["cell 1 (Toy atlas, 120 classes)", "Toy atlas, 120 classes"], ["cell 1 (Second)", "Second"]]

@@ -56,7 +56,7 @@ def test_a_fresh_panel_says_what_is_missing_and_cannot_start(panel):
     volume = add_volume(np.zeros((20, 20, 20), np.int16), "CT")
     panel.ui.inputSelector.setCurrentNode(volume)
     assert panel.ui.applyButton.enabled and "does not grow with the number of classes" in panel.ui.needLabel.text
-    panel.classList.none_button.click()
+    panel.class_list.none_button.click()
     assert (
         not panel.ui.applyButton.enabled and panel.ui.needLabel.text == "No class is ticked. Tick at least one class."
     )
@@ -87,7 +87,7 @@ def test_the_need_follows_device_region_step_and_voxels(panel):
 
 
 def test_classes_are_searched_by_name_code_and_group_and_ticked(panel):
-    classes = panel.classList
+    classes = panel.class_list
     classes.set_table(anatomy())
     table = classes.table
     assert len(table.shown()) == 117 and classes.chosen() is None and classes.count.text == "117 of 117"
@@ -121,7 +121,7 @@ def test_a_search_finds_words_in_any_order_on_every_line_of_a_row(panel):
 
 
 def test_a_group_is_ticked_alone_or_added(panel):
-    classes = panel.classList
+    classes = panel.class_list
     classes.set_table(anatomy())
     classes.group_menu.aboutToShow.emit()
     actions = {action.text.rpartition(" (")[0]: action for action in classes.group_menu.actions()}
@@ -138,19 +138,19 @@ def test_a_group_is_ticked_alone_or_added(panel):
 
 
 def test_presets_outlive_the_panel_and_fit_other_models(panel, answers):
-    classes = panel.classList
+    classes = panel.class_list
     classes.set_table(anatomy())
     classes.choose(["liver", "spleen"])
     classes.save_preset("Upper abdomen")
-    application.leave(panel)
-    other = application.make_widget(module)
-    other.classList.set_table(anatomy(3))  # spleen and both kidneys
-    other.classList.preset_menu.aboutToShow.emit()
-    next(a for a in other.classList.preset_menu.actions() if a.text == "Upper abdomen").trigger()
-    assert other.classList.chosen() == ["spleen"]
+    application.leave()
+    other = application.make_widget(module).panel
+    other.class_list.set_table(anatomy(3))  # spleen and both kidneys
+    other.class_list.preset_menu.aboutToShow.emit()
+    next(a for a in other.class_list.preset_menu.actions() if a.text == "Upper abdomen").trigger()
+    assert other.class_list.chosen() == ["spleen"]
     assert answers == ["This model does not have 1 of the classes in the preset."]
-    other.classList._delete("Upper abdomen")
-    other.cleanup()
+    other.class_list._delete("Upper abdomen")
+    application.widget.cleanup()
     classes.preset_menu.aboutToShow.emit()
     assert [a.text for a in classes.preset_menu.actions() if a.text] == ["Save ticked classes..."]
 
@@ -158,21 +158,21 @@ def test_presets_outlive_the_panel_and_fit_other_models(panel, answers):
 @pytest.mark.parametrize("text", ["[" * 100_000, json.dumps({"half \ud800": ["liver"], "Mine": 5, "b": ["\udfff"]})])
 def test_presets_that_cannot_be_read_are_left_out(panel, text):
     application.settings.setValue("ClassScaleSeg/ClassPresets", text)
-    panel.classList.preset_menu.aboutToShow.emit()
-    assert [a.text for a in panel.classList.preset_menu.actions() if a.text] == ["Save ticked classes..."]
+    panel.class_list.preset_menu.aboutToShow.emit()
+    assert [a.text for a in panel.class_list.preset_menu.actions() if a.text] == ["Save ticked classes..."]
 
 
 def test_choices_are_saved_with_the_scene(panel, tmp_path):
     panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16), "CT"))
-    panel.classList.apply(["cell 5", "cell 6"])
+    panel.class_list.apply(["cell 5", "cell 6"])
     panel.ui.stepSpinBox.value = 0.75
     panel.ui.keepEmptyCheckBox.checked = True
     saved = saved_scene()
     slicer.mrmlScene.Clear()
-    assert panel.classList.chosen() is None and panel.ui.stepSpinBox.value == 0
+    assert panel.class_list.chosen() is None and panel.ui.stepSpinBox.value == 0
     import_scene(saved)
-    application.enter(panel)
-    assert panel.classList.chosen() == ["cell 5", "cell 6"]
+    application.enter()
+    assert panel.class_list.chosen() == ["cell 5", "cell 6"]
     assert panel.ui.stepSpinBox.value == 0.75 and panel.ui.keepEmptyCheckBox.checked
 
 
@@ -286,11 +286,11 @@ def test_closing_the_scene_stops_the_run(panel):
 def test_leaving_the_module_does_not_stop_the_run_and_unloading_does(panel):
     panel.ui.inputSelector.setCurrentNode(load_sample())
     panel.ui.applyButton.click()
-    application.leave(panel)
+    application.leave()
     panel.runs.poll()
     assert panel.state.run is not None and panel.state.run.state == "running"
-    application.enter(panel)
-    panel.cleanup()
+    application.enter()
+    application.widget.cleanup()
     assert panel.state.run is None and slicer.modules.ClassScaleSegInstance.running == []
 
 
@@ -322,7 +322,7 @@ def test_a_model_is_added_by_drop_and_other_files_are_left_to_slicer(panel, answ
         mime.setUrls([qt.QUrl.fromLocalFile(str(path)) for path in paths])
         point = qt.QPoint(5, 5)
         event = qt.QDropEvent(point, qt.Qt.CopyAction, mime, qt.Qt.LeftButton, qt.Qt.NoModifier)
-        return panel.modelDrop.eventFilter(panel.uiWidget, event), dropped_model(mime)
+        return panel.model_drop.eventFilter(panel.widget, event), dropped_model(mime)
 
     assert dropped(tmp_path / "ct.nrrd") == (False, None)
     assert dropped(archive, archive) == (False, None)
@@ -419,8 +419,8 @@ def test_a_sample_that_is_chosen_brings_its_model_along(panel):
         assert models.currentData == model and panel.state.parameters.model == model
         assert panel.ui.needLabel.text != "" and panel.ui.applyButton.enabled
     panel.store(model="toy-120")  # the user's choice stays, also when the module is left and entered again
-    application.leave(panel)
-    application.enter(panel)
+    application.leave()
+    application.enter()
     assert panel.state.parameters.inputVolume is toy and panel.state.parameters.model == "toy-120"
 
 
@@ -441,9 +441,10 @@ def test_reload_stops_the_run_and_gives_a_fresh_panel_of_fresh_code():
     code = (
         "import sys; sys.path.insert(0, 'Testing/Python');"
         "from slicer_application import application, load_sample, module, slicer;"
-        "volume = load_sample(); old = application.make_widget(module); old.ui.applyButton.click();"
-        "import psutil, ClassScaleSegLib as before; child = psutil.Process(old.state.run._process.pid); old.onReload();"
-        "new = slicer.modules.ClassScaleSegWidget; import ClassScaleSegLib as fresh;"
+        "volume = load_sample(); widget = application.make_widget(module); old = widget.panel;"
+        "old.ui.applyButton.click(); import psutil, ClassScaleSegLib as before;"
+        "child = psutil.Process(old.state.run._process.pid); widget.onReload();"
+        "new = slicer.modules.ClassScaleSegWidget.panel; import ClassScaleSegLib as fresh;"
         "print(child.is_running(), old.state.run, new is old, fresh is before, new.ui.applyButton.enabled)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

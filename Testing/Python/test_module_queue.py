@@ -45,7 +45,7 @@ def segmentations():
 def test_five_volumes_of_which_the_third_is_broken_make_four_results_and_a_sentence(panel):
     for number in (1, 2, 3, 4, 5):
         broken("CT 3") if number == 3 else small(f"CT {number}")
-    panel.selectVolume()
+    panel.select_volume()
     add(panel, "All volumes of the scene")
     assert panel.ui.needLabel.text.startswith("5 volumes are segmented one after the other (CT 1, CT 2, CT 3, ...).")
     panel.store(statistics=slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "Table"))
@@ -72,7 +72,7 @@ def test_five_volumes_of_which_the_third_is_broken_make_four_results_and_a_sente
 def test_cancelling_keeps_what_is_finished_and_starts_no_other(panel):
     for number in (1, 2, 3):
         small(f"CT {number}")
-    panel.selectVolume()
+    panel.select_volume()
     add(panel, "All volumes of the scene")
     panel.ui.applyButton.click()
     wait_until(lambda: states(panel)["CT 2"] == "running")

@@ -253,7 +253,7 @@ def test_a_folder_is_chosen_and_the_page_is_opened_after_the_run(panel, tmp_path
 
 def test_a_queue_makes_one_report_in_which_names_are_told_apart(panel, tmp_path):
     small("T1"), broken("Bad"), other("T1")
-    panel.selectVolume()
+    panel.select_volume()
     add(panel, "All volumes of the scene")
     type_folder(panel, tmp_path / "r")
     assert panel.ui.needLabel.text.endswith(f"A report is written into {tmp_path / 'r'}.")
@@ -268,7 +268,7 @@ def test_a_queue_makes_one_report_in_which_names_are_told_apart(panel, tmp_path)
 def test_a_case_of_several_volumes_has_the_name_of_its_folder(panel, write_model, tmp_path):
     for name in ("Anna", "Otto"):
         put_into_folder([volume("T1"), volume("FLAIR")], name)
-    panel.selectVolume()
+    panel.select_volume()
     add_model(write_model, panel, "T1", "FLAIR")
     add(panel, "All folders, patients and studies of the scene")
     type_folder(panel, tmp_path / "r")

@@ -36,8 +36,8 @@ def lab(server, panel, tmp_path):
     """The panel of a user who knows the server."""
     api, token = server
     Servers().add("Lab", api.address, token)
-    application.leave(panel)
-    application.enter(panel)
+    application.leave()
+    application.enter()
     return panel
 
 
@@ -75,7 +75,7 @@ def test_a_server_segments_for_the_panel_once_the_user_has_agreed(lab, server, a
     assert "120 classes" in ui.modelFactsLabel.text and "not for clinical use" in ui.modelFactsLabel.text
     assert not ui.memoryLimitSpinBox.enabled and not ui.threadsSpinBox.enabled
     lab.store(classes="cell 7\ncell 9", threads=3, step=1.0, mirroring=False)
-    assert lab.classList.ticked == ["7", "9"] and ui.applyButton.enabled
+    assert lab.class_list.ticked == ["7", "9"] and ui.applyButton.enabled
     stages = set()
     ui.applyButton.click()
     (question,) = asked
@@ -271,8 +271,8 @@ def test_a_wrong_token_is_one_sentence_and_asking_again_helps_once_it_is_right(l
 
 def test_a_server_that_does_not_answer_does_not_stop_the_application(panel, asked, unused_tcp_port):
     Servers().add("Lab", f"http://127.0.0.1:{unused_tcp_port}")
-    application.leave(panel)
-    application.enter(panel)
+    application.leave()
+    application.enter()
     panel.ui.inputSelector.setCurrentNode(small_volume())
     begin = time.monotonic()
     choose_device(panel, "Server: Lab")
@@ -300,8 +300,8 @@ def test_a_scene_from_elsewhere_leads_to_no_server_that_the_user_does_not_know(l
     Servers().remove("Lab")
     slicer.mrmlScene.Clear()
     monkeypatch.setattr(watch, "Asking", lambda *arguments: pytest.fail("it was asked"))
-    application.leave(lab)
-    application.enter(lab)
+    application.leave()
+    application.enter()
     import_scene(saved)
     lab.ui.inputSelector.setCurrentNode(small_volume())
     ui = lab.ui
@@ -373,8 +373,8 @@ def test_a_server_that_stops_in_the_middle_and_comes_back_finishes_the_run(panel
     with live_server(folder) as api:
         port = int(api.address.rpartition(":")[2])
         Servers().add("Lab", api.address)
-        application.leave(panel)
-        application.enter(panel)
+        application.leave()
+        application.enter()
         choose_lab(panel)
         panel.ui.applyButton.click()
         wait_until(lambda: panel.ui.statusLabel.text.startswith("Segmenting"))
@@ -389,7 +389,7 @@ def test_a_server_that_stops_in_the_middle_and_comes_back_finishes_the_run(panel
 def test_servers_are_added_tested_changed_and_removed_in_the_dialog(panel, server, answers, monkeypatch):
     api, token = server
     panel.ui.serversButton.click()
-    shown = panel.serverDialog
+    shown = panel.server_dialog
     assert shown.dialog is not None and not shown.test_button.enabled and not shown.remove_button.enabled
     names = {field.accessibleName for field in (shown.name, shown.address, shown.token, shown.ca, shown.list)}
     assert names == {"Name", "Address", "Token", "Certificate", "Servers"}
@@ -415,7 +415,7 @@ def test_servers_are_added_tested_changed_and_removed_in_the_dialog(panel, serve
     assert Servers().all == () and panel.ui.deviceComboBox.currentText == f"Server: {api.address}"
     assert "which is not in your list" in panel.ui.needLabel.text
     choose_device(panel, "Automatic")
-    panel.onServers(())
+    panel.on_servers(())
     assert panel.ui.deviceComboBox.findText("Server: ", qt.Qt.MatchStartsWith) < 0
     shown.close()
     assert shown.dialog is None
@@ -460,29 +460,29 @@ def test_the_queue_is_asked_for_again_but_the_models_only_after_a_restart(lab, s
     lab.state.server = replace(lab.state.server, health=replace(lab.state.server.health, instance="another"))
     ask()
     assert told == [1] and lab.state.server.models.keys() == models.keys() and lab.ui.applyButton.enabled
-    application.leave(lab)
+    application.leave()
     lab.servers.poll()
     assert not lab.servers.timer.active, "nothing is asked while another module is open"
-    application.enter(lab)
+    application.enter()
     assert lab.servers.timer.active
 
 
 def test_a_list_that_the_command_changes_changes_in_the_open_dialog(lab, answers):
     Servers().add("Work", "https://work:8471")
     lab.ui.serversButton.click()
-    dialog = lab.serverDialog
+    dialog = lab.server_dialog
     dialog.list.setCurrentRow(1)
     Servers().add("Attic", "https://attic:8471")
-    application.leave(lab)
-    application.enter(lab)
+    application.leave()
+    application.enter()
     assert [dialog.list.item(row).text().partition(":")[0] for row in range(3)] == ["Attic", "Lab", "Work"]
     assert dialog.name.text == "Work"
     dialog.remove_button.click()
     assert "Remove Work from the list" in answers[-1]
     assert [server.name for server in Servers().all] == ["Attic", "Lab"]
     Servers().remove("Attic")
-    application.leave(lab)
-    application.enter(lab)
+    application.leave()
+    application.enter()
     assert dialog.list.count == 1 and not dialog.remove_button.enabled
 
 
@@ -490,6 +490,6 @@ def test_a_damaged_list_of_servers_is_told_once(panel, answers):
     (data_folder() / "servers.json").parent.mkdir(parents=True)
     (data_folder() / "servers.json").write_text("{")
     for _again in range(2):
-        application.leave(panel)
-        application.enter(panel)
+        application.leave()
+        application.enter()
     assert len(answers) == 1 and "servers.json cannot be read as a list of servers" in answers[0]

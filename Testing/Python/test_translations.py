@@ -44,12 +44,12 @@ def german(monkeypatch):
 def shown_texts(panel):
     """Everything that the panel says: texts, tips, hints, titles of columns."""
     found = {}
-    for widget in panel.uiWidget.findChildren(qt.QWidget):
+    for widget in panel.widget.findChildren(qt.QWidget):
         for name in ("text", "toolTip", "placeholderText", "specialValueText", "accessibleName", "title"):
             value = widget.property(name)
             if isinstance(value, str) and value:
                 found[value] = f"{widget.objectName}.{name}"
-    for table in (panel.classList.table, panel.results.table, panel.queue.table, panel.comparing.table):
+    for table in (panel.class_list.table, panel.results.table, panel.queue.table, panel.comparing.table):
         for column in range(table.model.columnCount()):
             found[table.model.headerData(column, qt.Qt.Horizontal)] = "column"
     return found
@@ -272,9 +272,9 @@ def test_the_panel_says_nothing_in_english(german_panel, answers):
     open_all(panel)
     check("with a volume")
     assert "wächst nicht mit der Zahl der Klassen" in panel.ui.needLabel.text
-    panel.classList.none_button.click()
+    panel.class_list.none_button.click()
     check("no class")
-    panel.classList.all_button.click()
+    panel.class_list.all_button.click()
     panel.store(locateWith="toy-1000")
     check("a model that locates")
     panel.store(locateWith="")
@@ -299,7 +299,7 @@ def test_a_queue_and_a_comparison_say_nothing_in_english_either(german_panel):
     panel = german_panel
     broken("Kaputt")
     first, second = small("Erstes"), small("Zweites")
-    panel.onModels(("toy-120", "toy-1000"))
+    panel.choose_models(("toy-120", "toy-1000"))
     assert panel.ui.overlapComboBox.currentText == "Das spätere Modell gilt"
     add(panel, "Alle Bilddatensätze der Szene")
     assert panel.ui.needLabel.text.startswith("3 Bilddatensätze werden nacheinander segmentiert")
@@ -328,12 +328,12 @@ def test_neither_language_makes_the_panel_wide(locale, monkeypatch, request):
     panel = request.getfixturevalue("panel")
     load_sample("CT")
     open_all(panel)
-    window = ModulePanel(panel.parent)
+    window = ModulePanel(application.widget.parent)
     window.show()
     widths = {}
     download = "totalsegmentator-3mm"
     for models in (("toy-1000",), ("toy-120", "toy-1000"), (download,), (download, "toy-1000")):
-        panel.onModels(models)
+        panel.choose_models(models)
         application.processEvents()
         widths[models] = window.minimumSizeHint().width()
     assert max(widths.values()) <= 350, f"{widths}: Slicer's panel is 371 pixels wide at first"

@@ -19,11 +19,12 @@ class ClassScaleSegPanelTest(unittest.TestCase):
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()
-        self.panel = slicer.modules.classscaleseg.widgetRepresentation().self()
+        widget = slicer.modules.classscaleseg.widgetRepresentation().self()
+        self.panel = widget.panel
         if slicer.util.mainWindow() is not None:
             slicer.util.selectModule("ClassScaleSeg")
         else:
-            self.panel.enter()
+            widget.enter()
         from ClassScaleSegPanel.install.packages import refuse_missing_dependencies
 
         try:

@@ -65,15 +65,15 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
     from ClassScaleSegPanel.translation import load_translations
 
     load_translations()
-    panel = application.make_widget(module)
+    panel = application.make_widget(module).panel
     long = "a name that somebody has made much too long " * 4
     volume = load_sample(f"CT with {long}" if classes == "long" else "CT")
     panel.ui.inputSelector.setCurrentNode(volume)
     if classes in ("anatomy", "long"):  # the table with the longest names, codes and groups
         from ClassScaleSegLib import LabelTable
 
-        panel.classList.set_table(LabelTable.from_csv(ROOT / "Resources" / "LabelTables" / "totalsegmentator.csv"))
-        panel.classList.table.search.text = "left"
+        panel.class_list.set_table(LabelTable.from_csv(ROOT / "Resources" / "LabelTables" / "totalsegmentator.csv"))
+        panel.class_list.table.search.text = "left"
         panel.ui.advancedCollapsibleButton.collapsed = False
     if classes == "long":
         volume.SetSpacing(1, 1, 9)
@@ -85,7 +85,7 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         panel.results.table.tick(["Segment_3", "Segment_4"])
     if classes == "several":
         show_several(panel, application)
-    window = ModulePanel(panel.parent)
+    window = ModulePanel(application.widget.parent)
     window.setVerticalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
     bar = window.verticalScrollBar().sizeHint().width()
     window.resize(width - bar, 900)
@@ -100,7 +100,7 @@ def draw(file: Path, width: int, classes: str, theme: str) -> None:
         raise SystemExit(f"{file} could not be written.")
     least = window.minimumSizeHint().width()
     print(f"{file}: {content.width} pixels without the scroll bar of {bar}; the panel needs {least} with it")
-    panel.cleanup()
+    application.widget.cleanup()
     window.release()
 
 
@@ -119,7 +119,7 @@ def show_several(panel: Any, application: Any) -> None:
 
     add_volume(np.full((20, 20, 20), np.nan, np.float32), "Broken")
     volumes = [node for node in (load_sample("CT 2025"), *slicer.mrmlScene.GetNodes()) if hasattr(node, "GetSpacing")]
-    panel.onModels(("toy-120", "toy-1000"))
+    panel.choose_models(("toy-120", "toy-1000"))
     panel.queue.add(dict.fromkeys((node.GetID(), node.GetName()) for node in volumes))
     run(panel, application)
     results = [node for node in slicer.mrmlScene.GetNodes() if node.GetClassName() == "vtkMRMLSegmentationNode"]

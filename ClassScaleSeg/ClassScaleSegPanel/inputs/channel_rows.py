@@ -21,7 +21,7 @@ from .scene_volumes import beside
 if TYPE_CHECKING:
     from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
 
-    from ClassScaleSeg import ClassScaleSegParameterNode
+    from ..parameters import ClassScaleSegParameterNode
 
 
 class _Seen(NamedTuple):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..parameters import NODES
+
 if TYPE_CHECKING:
     from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
 
-    from ClassScaleSeg import ClassScaleSegParameterNode
+    from ..parameters import ClassScaleSegParameterNode
 
 ROWS_IN_UI = 4  # rows for channels in the .ui file
 CHANNELS = 100  # rows that there can be: the .ui file leaves as many rows of its grid free
-# the parameters that are nodes; further channels are references of the parameter node, with such names
-NODES = ("inputVolume", "channel2", "channel3", "channel4", "region", "segmentation", "confidence", "statistics")
 
 
 def channel_volume(parameters: ClassScaleSegParameterNode, number: int) -> vtkMRMLScalarVolumeNode | None:

@@ -15,8 +15,7 @@ from ..widgets.texts import shortened
 from .report_folder import folder_text
 
 if TYPE_CHECKING:
-    from ClassScaleSeg import ClassScaleSegParameterNode
-
+    from ..parameters import ClassScaleSegParameterNode
     from ..state import PanelModel, PanelState
 
 

@@ -19,9 +19,8 @@ from .device_list import device_text
 from .request import model_ids
 
 if TYPE_CHECKING:
-    from ClassScaleSeg import ClassScaleSegParameterNode
-
     from ..models.class_list import ClassList
+    from ..parameters import ClassScaleSegParameterNode
     from ..state import PanelState
 
 Choices = dict[str, "str | float | int | bool"]  # by name of the parameter

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.scene.run import Request
     from slicer import vtkMRMLNode
 
-    from ClassScaleSeg import ClassScaleSegParameterNode
+    from ..parameters import ClassScaleSegParameterNode
 
 
 def model_ids(parameters: ClassScaleSegParameterNode) -> tuple[str, ...]:

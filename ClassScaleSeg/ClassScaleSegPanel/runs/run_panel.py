@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.remote.chosen_server import ChosenServer
     from ClassScaleSegLib.scene.queue import SceneQueue
 
-    from ClassScaleSeg import ClassScaleSegLogic, ClassScaleSegParameterNode
+    from ClassScaleSeg import ClassScaleSegLogic
+
+    from ..parameters import ClassScaleSegParameterNode
 
 POLL_MILLISECONDS = 100
 # Percentage of a case's time at which each stage begins and ends. For an image of a single window, the progress that

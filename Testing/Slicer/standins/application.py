@@ -58,6 +58,7 @@ class ModulePanel(qt.QScrollArea):
 class Application(qt.QObject):
     """``slicer.app``, with the methods and properties that the module uses.
 
+    :ivar widget: the last widget of a module that was made.
     :ivar vtk_messages: the warnings and errors of VTK, which Slicer shows in its error log.
     """
 
@@ -70,6 +71,7 @@ class Application(qt.QObject):
         super().__init__()
         self.temporaryPath = tempfile.gettempdir()
         self.testing = True
+        self.widget: Any = None
         self.applicationLocaleName = "en_US"  # the language of Slicer
         self.settings = qt.QSettings(os.path.join(tempfile.mkdtemp(), "Slicer.ini"), qt.QSettings.IniFormat)
         self.logic = slicer.vtkSlicerApplicationLogic()
@@ -207,18 +209,18 @@ class Application(qt.QObject):
         getattr(slicer.modules, module.__name__.lower()).widgetRepresentation = lambda: holder
         return self._fill(holder, module)
 
-    def enter(self, widget: Any) -> None:
-        """Open the module of a widget, as the module selector does."""
-        widget.parent.isEntered = True
-        widget.enter()
+    def enter(self) -> None:
+        """Open the module of the last widget that was made, as the module selector does."""
+        self.widget.parent.isEntered = True
+        self.widget.enter()
 
-    def leave(self, widget: Any) -> None:
+    def leave(self) -> None:
         """Open another module instead."""
-        widget.parent.isEntered = False
-        widget.exit()
+        self.widget.parent.isEntered = False
+        self.widget.exit()
 
     def _fill(self, holder: qt.QWidget, module: types.ModuleType) -> Any:
-        widget = getattr(module, f"{module.__name__}Widget")(holder)
+        self.widget = widget = getattr(module, f"{module.__name__}Widget")(holder)
         setattr(slicer.modules, f"{module.__name__}Widget", widget)
         widget.setup()
         holder.isEntered, holder.self = True, lambda: widget
