@@ -146,8 +146,9 @@ def test_an_image_that_the_model_was_not_made_for_is_warned_of_once(write_model,
     ]
     assert main([*map(str, command), "--no-mirroring"]) == ExitCode.OK
     told = capsys.readouterr().err
-    assert told.count("The model was made for CT, but this volume is MR: expect a wrong result.") == 1
-    assert told.count("The voxels are up to 3.5 mm long, 3.5 times as long as the model's") == 1
+    for name in ("Dataset007_Small", "Dataset007_Small 2"):
+        assert told.count(f"{name}: The model was made for CT, but this volume is MR: expect a wrong result.") == 1
+        assert told.count(f"{name}: The voxels are up to 3.5 mm long, 3.5 times as long as the model's") == 1
     assert main(["inspect", str(write_model()), str(series)]) == ExitCode.OK
     *_, first, second = capsys.readouterr().out.splitlines()
     assert "warning  The model was made for CT" in first and "warning  The voxels are up to" in second

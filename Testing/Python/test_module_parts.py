@@ -6,7 +6,7 @@ import pytest
 from ClassScaleSegLib import LabelTable
 from ClassScaleSegLib.inference.devices import find_devices, parse_gpu_list
 from ClassScaleSegLib.labels.standard_names import with_standard_names
-from ClassScaleSegLib.models.advice import advise
+from ClassScaleSegLib.models.advice import advise, advise_on_run
 from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.resources import resource
 
@@ -39,6 +39,17 @@ def test_another_modality_and_coarse_voxels_are_warned_of():
     coarse = (fine[0] * 4, *fine[1:])
     (sentence,) = advise(model, coarse, None)
     assert "up to 8.0 mm long, 4.0 times as long as the model's" in sentence
+
+
+def test_the_warnings_of_several_models_say_which_model_they_mean():
+    model = summarize(resource("Models", "toy-120.zip"))
+    ct, mr = replace(model, modality="CT", name="Organs"), replace(model, modality="MR", name="Head")
+    wrong = "The model was made for CT, but this volume is MR: expect a wrong result."
+    assert advise_on_run([("Organs", ct)], (), ct.spacing, "MR") == (wrong,)
+    assert advise_on_run([("Organs", ct), ("Organs", ct)], (), ct.spacing, "MR") == (wrong,)  # its parts
+    assert advise_on_run([("Organs", ct), ("Head", mr)], (), ct.spacing, "MR") == (f"Organs: {wrong}",)
+    coarse = (8 * ct.spacing[0], *ct.spacing[1:])
+    assert advise_on_run([("Head", mr)], [ct], coarse, "MR")[1:] == (f"Organs: {wrong}",)  # it may be coarse
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from ..inference.segmenter import segment_with
 from ..inference.several_models import Source, common_channels, segment_parts
 from ..labels.common_classes import common_classes
 from ..labels.table import LabelTable
-from ..models.advice import advise, advise_on_modality
+from ..models.advice import advise_on_run
 from ..models.identity import model_sha256
 from ..models.model import open_model
 from ..models.summary import ModelSummary, summarize
@@ -138,11 +138,9 @@ class JobModels:
 
         :param modality: of the image, as in DICOM; ``None`` if it is not known.
         """
-        spacing = geometry.spacing[::-1]
-        sentences = [sentence for summary in self.summaries for sentence in advise(summary, spacing, modality)]
-        for coarse in self.locating:
-            sentences += advise_on_modality(coarse, modality)
-        return tuple(dict.fromkeys(sentences))
+        names = [source.model or each.name for source, each in zip(self.sources, self.summaries, strict=True)]
+        models = list(zip(names, self.summaries, strict=True))
+        return advise_on_run(models, self.locating, geometry.spacing[::-1], modality)
 
     def grid_voxels(self, geometry: Geometry) -> float:
         """Return how many voxels an image has on the grid of the model that has most; infinity if too many to count."""

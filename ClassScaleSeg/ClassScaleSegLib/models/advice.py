@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .summary import ModelSummary
 
 _COARSE = 3.0  # times the model's spacing; structures a few model voxels thick then fall between two image voxels
 _MODALITIES = {"MR": "MR", "MRI": "MR", "CT": "CT", "PT": "PET", "PET": "PET", "US": "US", "NM": "NM"}
+
+
+def advise_on_run(
+    models: Sequence[tuple[str, ModelSummary]],
+    locating: Sequence[ModelSummary],
+    spacing: tuple[float, float, float],
+    modality: str | None,
+) -> tuple[str, ...]:
+    """Return warnings about the use of all models of a run, each once. If they are several, each begins with its model.
+
+    :param models: the models that segment, by the names that users see; one with parts is there once for each.
+    :param locating: the coarse models that find where their classes are; they see coarser voxels on purpose.
+    :param spacing: of the volume, mm, along z, y, x.
+    :param modality: of the volume as in DICOM; ``None`` if unknown.
+    """
+    found = [(name, advise(summary, spacing, modality)) for name, summary in models]
+    found += [(summary.name, advise_on_modality(summary, modality)) for summary in locating]
+    several = len({name for name, _advice in found}) > 1
+    sentences = [f"{name}: {each}" if several else each for name, advice in found for each in advice]
+    return tuple(dict.fromkeys(sentences))
 
 
 def advise(summary: ModelSummary, spacing: tuple[float, float, float], modality: str | None) -> list[str]:

@@ -138,7 +138,7 @@ def _fault_of(model: PanelModel) -> str:
 
 def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list[str]:
     from ClassScaleSegLib.inference.memory_estimate import describe_need, estimate, largest
-    from ClassScaleSegLib.models.advice import advise
+    from ClassScaleSegLib.models.advice import advise_on_run
     from ClassScaleSegLib.scene.volume import box_of, crop, geometry_of, modality_of
 
     volume = parameters.inputVolume
@@ -154,6 +154,5 @@ def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list
         choices = (shape, spacing, parameters.step or None, confidence, size, parameters.mirroring)
         memory = largest([estimate(summary, *choices) for summary in state.summaries])
         need = [_("This run will take {need}.").format(need=translated(describe_need(memory, parameters.device)))]
-    firsts, modality = [model.summaries[0] for model in state.models], modality_of(volume)
-    advice = dict.fromkeys(sentence for each in firsts for sentence in advise(each, spacing, modality))
-    return [*need, *map(translated, advice)]
+    models = [(model.name, model.summaries[0]) for model in state.models]
+    return [*need, *map(translated, advise_on_run(models, (), spacing, modality_of(volume)))]

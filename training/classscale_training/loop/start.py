@@ -54,7 +54,11 @@ def _of_bundle(source: Path) -> dict[str, torch.Tensor]:
 
 
 def _of_checkpoint(source: Path) -> dict[str, torch.Tensor]:
-    try:
-        return torch.load(source, map_location="cpu", weights_only=True)["network_weights"]
-    except Exception as error:  # torch does not document which errors damaged files raise
-        raise ModelError(f"{source} cannot be read as a checkpoint ({reason(error)}).") from error
+    from ClassScaleSegLib.models.checkpoint import read_checkpoint
+
+    with named(str(source)):
+        try:
+            with open(source, "rb") as stream:
+                return read_checkpoint(stream).weights
+        except OSError as error:
+            raise ModelError(f"It cannot be read ({reason(error)}).") from error
