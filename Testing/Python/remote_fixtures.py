@@ -168,11 +168,15 @@ class Liar:
     """A server that says what a test wants.
 
     :ivar answers: status, headers and content by method and path; health is there already.
+    :ivar streams: the same, but what makes the pieces of a content that may have no end.
+    :ivar after: called with what has answered one of these, while the connection is still open.
     :ivar requests: method, path and headers of all requests.
     """
 
     address: str = ""
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    streams: dict[str, Callable[[], Iterator[bytes]]] = field(default_factory=dict)
+    after: Callable[[Any], None] = lambda handler: None
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
     def health(self, **facts: Any) -> None:
@@ -189,12 +193,24 @@ class _Handler(BaseHTTPRequestHandler):
         liar: Liar = self.server.liar
         liar.requests.append((self.command, self.path, dict(self.headers)))
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if (pieces := liar.streams.get(f"{self.command} {self.path}")) is not None:
+            self._stream(pieces())
+            return
         status, headers, content = liar.answers.get(f"{self.command} {self.path}", (404, {}, b"<html>no</html>"))
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
+        liar.after(self)
+
+    def _stream(self, pieces: Iterator[bytes]) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for piece in pieces:
+            self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
 
     do_GET = do_POST = do_PATCH = do_DELETE = _answer
 

@@ -29,7 +29,9 @@ API = 1  # version of the protocol
 PATIENCE = 600.0  # seconds without any contact, after which the server is given up
 TOKEN = "CLASSSCALESEG_TOKEN"  # environment variable with the token
 TIMEOUT = (10, 30)  # seconds: to connect, and between two pieces of an answer; the server is never silent for longer
-LARGEST_JSON = 64 << 20  # bytes; a model of 1000 classes with codes is described in about 0.3 MiB
+LARGEST_JSON = 1 << 20  # bytes of an answer
+LARGEST_MODELS = 64 << 20  # of one that describes models: one of 1000 classes with codes takes about 0.3 MiB
+LARGEST_JOB = 16 << 20  # of one that describes a job: what was cleaned up in 65535 classes takes 8 MiB
 _LARGEST_REFUSAL = 1 << 20  # bytes
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 5.0)  # seconds before each new attempt; then always the last one
 _FIRST_ATTEMPTS = 2  # more, to reach a server that was never reached: 0.7 s
@@ -124,7 +126,7 @@ class Connection:
             check_certificate(self.ca, self.address)
         self._session: requests.Session | None = None
         self._health: Health | None = None
-        self._contact = time.monotonic()  # the last one
+        self._contact = self._moved = time.monotonic()  # the last time that something arrived; that it was sent
 
     def another(self) -> Connection:
         """Return a connection to the same server, for another thread."""
@@ -155,19 +157,21 @@ class Connection:
         monitor: Monitor,
         body: Mapping[str, Any] | None = None,
         greet: bool = True,
+        most: int | None = None,
     ) -> dict[str, Any]:
         """Send a request, again if the connection is lost, and return the JSON of the answer, empty if it is empty.
 
         :param body: sent as JSON.
         :param greet: ask first what the server is, unless that is known.
+        :param most: bytes that the answer may have; by default ``LARGEST_JSON``.
         :raises Refused: if the server refuses the request.
-        :raises ServerError: if it cannot be reached, or stays away.
+        :raises ServerError: if it cannot be reached, stays away, or its answer has no end.
         :raises Cancelled: if the monitor's token is set.
         """
         since: float | None = None
         while True:
             try:
-                return self.patiently(lambda: self.once(method, path, body), monitor, greet)
+                return self.patiently(lambda: self.once(method, path, body, most), monitor, greet, at_once=True)
             except Refused as error:  # it takes no more at the moment
                 since = time.monotonic() if since is None else since
                 if error.status != 429 or time.monotonic() - since > _BUSY_SECONDS:
@@ -180,20 +184,38 @@ class Connection:
         monitor: Monitor,
         greet: bool = True,
         meanwhile: Callable[[], object] = lambda: None,
+        at_once: bool = False,
     ) -> _T:
         """Return ``work()``, which a thread does; do it again after :class:`Lost`, until patience ends.
 
+        Work in which nothing moves for as long is lost, too: its thread is left alone.
+
         :param meanwhile: called every tenth of a second.
+        :param at_once: the work is a single answer, which may not take longer than twice the patience in all, however
+            often it begins.
         :raises ServerError: if the server was never reached, or stays away.
         :raises Cancelled: if the monitor's token is set.
         """
         if greet and self._health is None:
             self.health(monitor)
         attempt, begin, told = 0, time.monotonic(), False
+
+        def look() -> None:
+            meanwhile()
+            now = time.monotonic()
+            if at_once and now - begin > 2 * self.patience:
+                raise ServerError(
+                    f"{self.address} has not sent a whole answer for {now - begin:.0f} s. Ask the person who runs the "
+                    "server."
+                )
+            if now - max(self._moved, self._contact, tried) > self.patience:
+                raise Lost(f"{self.address}: the connection was lost (nothing arrives).")
+
         while True:
-            before = self._contact
+            before, tried = self._contact, time.monotonic()
             try:
-                found = monitor.wait_for(work, meanwhile)
+                look()
+                found = monitor.wait_for(work, look)
                 self._contact = time.monotonic()
                 return found
             except Lost as error:
@@ -222,6 +244,10 @@ class Connection:
         """Note that something has arrived from the server."""
         self._contact = time.monotonic()
 
+    def moved(self) -> None:
+        """Note that something was sent to the server, which need not have arrived."""
+        self._moved = time.monotonic()
+
     def pause(self, monitor: Monitor, seconds: float = _PAUSES[1]) -> None:
         """Wait, unless the job is stopped.
 
@@ -238,21 +264,30 @@ class Connection:
             f"{self.address} does not describe {what} as it should. Update ClassScaleSeg there and here."
         )
 
-    def once(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def once(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, most: int | None = None
+    ) -> dict[str, Any]:
         """Send a request once, in the calling thread, and return the JSON of the answer, empty if it is empty.
 
         :param body: sent as JSON.
+        :param most: as of :meth:`ask`.
         :raises Lost: if there is no answer, or not the whole one.
         :raises Refused: if the server refuses the request.
         """
         content = None if body is None else json.dumps(body).encode()
-        return self._whole(method, path, content, {} if body is None else {"Content-Type": "application/json"})
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        return self._whole(method, path, content, headers, most)
 
     def _whole(
-        self, method: str, path: str, content: bytes | Body | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        content: bytes | Body | None,
+        headers: Mapping[str, str],
+        most: int | None = None,
     ) -> dict[str, Any]:
         with self.request(method, path, headers, content) as answer:
-            text = b"".join(self.pieces(answer, LARGEST_JSON))
+            text = b"".join(self.pieces(answer, LARGEST_JSON if most is None else most))
         if not text and answer.status_code != 204:  # the answer has broken off in its headers
             raise self._broken_off()
         try:
@@ -298,6 +333,13 @@ class Connection:
             )
         except requests.RequestException as error:
             raise self._failure(error) from error
+        packed = shown(answer.headers.get("Content-Encoding", "identity").lower())
+        if packed != "identity":  # a few bytes could become more than fits into memory
+            answer.close()
+            raise ServerError(
+                f"{self.address} packs its answer ({packed}), which was not asked for. If there is a proxy in between, "
+                "let it pass on answers as they are."
+            )
         if 200 <= answer.status_code < 300:
             return answer
         with closing(answer):

@@ -29,13 +29,17 @@ from ..images.cleanup import ClassChange
 from ..inference.progress import Monitor, Progress
 from ..labels.label import MAX_VALUE
 from ..models.json_checks import is_sha256, is_text
-from .connection import Connection, Lost, Refused
+from .connection import LARGEST_JOB, Connection, Lost, Refused
 from .sending import MIB, is_id
 
 KINDS = {"segmentation": "result", "confidence": "confidence"}  # files of a job, and the end of their addresses
 _ENDED = ("finished", "failed", "cancelled")
 _FORGOTTEN = ("job_unknown", "upload_unknown", "upload_incomplete")  # after a restart
-_LONGEST_LINE = 1 << 20  # bytes of an event
+_LONGEST_LINE = 64 << 10  # bytes of an event; of longer ones, which only the last of a job can be, the rest is left out
+_STREAM_BYTES = 64 << 20  # of the events in one answer; 3000 of them and 500 messages take 15 MiB
+_STREAM_SECONDS = 1200.0  # of one answer, which a server ends after 600
+_EVENTS = 256  # that wait to be passed on
+_MESSAGES = 1000  # of one job that are passed on; a server keeps 500
 _PIECES = {False: 1 << 16, True: 1 << 10}  # bytes of a file; small ones after a lost connection, which is likely again
 _TRIES = 3  # to fetch a file whose checksum is wrong
 _REMOVE_SECONDS = 0.7  # that a cancelled job may wait for the server's answer
@@ -91,7 +95,7 @@ class RemoteJob:
         self, connection: Connection, body: Mapping[str, Any], monitor: Monitor, progress: Callable[[Progress], None]
     ):
         self._connection, self._body, self._monitor, self._progress = connection, dict(body), monitor, progress
-        self.name, self._places, self._event = "", 0, ""
+        self.name, self._places, self._event, self._messages = "", 0, "", 0
         self._unanswered = False  # the server may have the job, but has not told its id
         self._last = Progress("queue", 0, 1)
 
@@ -167,7 +171,7 @@ class RemoteJob:
     def _send(self) -> dict[str, Any]:
         self._unanswered = True
         try:
-            facts = self._connection.ask("POST", "/v1/jobs", self._monitor, self._body)
+            facts = self._connection.ask("POST", "/v1/jobs", self._monitor, self._body, most=LARGEST_JOB)
         except Refused:
             self._unanswered = False
             raise
@@ -178,59 +182,60 @@ class RemoteJob:
 
     def _remove_unanswered(self, connection: Connection) -> None:
         """Send the job again, by whose key the server tells its id, and remove it."""
-        name = connection.once("POST", "/v1/jobs", self._body).get("id")
+        name = connection.once("POST", "/v1/jobs", self._body, LARGEST_JOB).get("id")
         if is_id(name):
             connection.request("DELETE", f"/v1/jobs/{name}", {}).close()
 
     def _follow(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Return what the server says of the job when it has ended."""
         while facts.get("state") not in _ENDED:
-            found: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+            found: queue.Queue[tuple[str, str]] = queue.Queue(_EVENTS)  # if it is full, the server has to wait
             stop = threading.Event()
 
             def work(found: Any = found, stop: threading.Event = stop) -> None:
                 for event in self._events(stop):
-                    found.put(event)
+                    while not stop.is_set():
+                        with suppress(queue.Full):
+                            found.put(event, timeout=0.1)
+                            break
 
             def meanwhile(found: Any = found) -> None:
                 with suppress(queue.Empty):
-                    while True:
-                        self._happened(*found.get_nowait())
+                    for _ in range(_EVENTS):
+                        kind, data = found.get_nowait()
+                        self._happened(kind, _json(data))
 
             try:
                 self._connection.patiently(work, self._monitor, meanwhile=meanwhile)
             finally:
                 stop.set()
             meanwhile()
-            facts = self._connection.ask("GET", self._path(), self._monitor)
+            facts = self._connection.ask("GET", self._path(), self._monitor, most=LARGEST_JOB)
             if facts.get("state") not in _ENDED:
                 self._connection.pause(self._monitor)
         return facts
 
-    def _events(self, stop: threading.Event) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the events of one answer, in the calling thread, until the job or the answer ends."""
+    def _events(self, stop: threading.Event) -> Iterator[tuple[str, str]]:
+        """Yield kind and JSON of the events of one answer, in the calling thread, until the job or the answer ends."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._event:
             headers["Last-Event-ID"] = self._event
         with closing(self._connection.request("GET", self._path("events"), headers)) as answer:
-            kind, data, rest = "", "", b""
-            for piece in self._connection.pieces(answer, 1 << 40):
-                if stop.is_set():
+            kind, data, lines, until = "", "", _Lines(), time.monotonic() + _STREAM_SECONDS
+            for piece in self._connection.pieces(answer, _STREAM_BYTES):
+                if stop.is_set() or time.monotonic() > until:
                     return
-                *lines, rest = (rest + piece).split(b"\n")
-                if len(rest) > _LONGEST_LINE:
-                    raise self._connection.odd("what a job does")
-                for line in lines:
+                for line in lines.of(piece):
                     name, _, value = line.decode("utf-8", "replace").rstrip("\r").partition(":")
                     value = value.removeprefix(" ")
                     if name == "event":
                         kind = value
                     elif name == "data":
                         data = value
-                    elif name == "id" and value.isdecimal():
+                    elif name == "id" and re.fullmatch("[0-9]{1,15}", value):
                         self._event = value
                     elif not name and not value and kind:
-                        yield kind, _json(data)
+                        yield kind, data
                         if kind == "end":
                             return
                         kind = data = ""
@@ -243,7 +248,8 @@ class RemoteJob:
             self._places = max(self._places, place)
             said = f"{place} {'jobs are' if place > 1 else 'job is'} before this one." if first and place else ""
             self._tell(Progress("queue", max(1, self._places) - place, max(1, self._places), message=said))
-        elif kind == "message":
+        elif kind == "message" and self._messages < _MESSAGES:
+            self._messages += 1
             self._progress(replace(self._last, message=shown(str(facts.get("text")))))
         elif kind == "progress":
             remaining: Any = facts.get("remaining")
@@ -294,6 +300,25 @@ class RemoteJob:
     def _reporting(self, fetching: _Fetching) -> Callable[[], None]:
         steps = max(1, -(-fetching.file.size // MIB))
         return lambda: self._monitor.report("fetch", min(steps, fetching.done // MIB), steps)
+
+
+class _Lines:
+    """Divides what arrives piece by piece into lines, which are cut off where they are too long."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def of(self, piece: bytes) -> Iterator[bytes]:
+        """Yield the lines that end in the next piece, without their ends."""
+        *ended, rest = piece.split(b"\n")
+        for line in ended:
+            self._add(line)
+            yield bytes(self._rest)
+            self._rest.clear()
+        self._add(rest)
+
+    def _add(self, piece: bytes) -> None:
+        self._rest += piece[: _LONGEST_LINE - len(self._rest)]
 
 
 class _Fetching:

@@ -24,7 +24,7 @@ from ..labels.common_classes import common_classes
 from ..labels.table import LabelTable
 from ..options import FIELDS, WHOLE_IMAGE, Options, refuse_unknown
 from .address import is_private, is_this_machine, open_to_others
-from .connection import PATIENCE, Connection, Health
+from .connection import LARGEST_MODELS, PATIENCE, Connection, Health
 from .jobs import Forgotten, RemoteFile, RemoteJob, remove_quickly
 from .offers import RemoteModel, chosen, models_of
 from .sending import RESTARTS, Prepared, prepare, send
@@ -177,7 +177,7 @@ class RemoteSegmenter:
 
         :raises ServerError: as :meth:`health`, or if a model is not described as it should be.
         """
-        facts = self.connection.ask("GET", "/v1/models", Monitor(cancel=cancel))
+        facts = self.connection.ask("GET", "/v1/models", Monitor(cancel=cancel), most=LARGEST_MODELS)
         self._models = models_of(facts, self.address)
         return tuple(self._models.values())
 
