@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("fastapi")
 import requests  # noqa: E402
 from ClassScaleSegLib.server import app as routes  # noqa: E402
-from ClassScaleSegLib.server import connections, converting, guard, jobs, responses, uploads  # noqa: E402
+from ClassScaleSegLib.server import connections, converting, guard, jobs, responses, serving, uploads  # noqa: E402
 from ClassScaleSegLib.server.limits import Limits  # noqa: E402
 from ClassScaleSegLib.server.tokens import Tokens  # noqa: E402
 from live_server import SLOT, Api, live_server  # noqa: E402
@@ -50,6 +50,24 @@ def test_a_client_that_stops_reading_events_harms_nobody(api, child, monkeypatch
         time.sleep(1.5)
         assert is_closed(deaf)
     remove(api, name)
+
+
+def test_room_that_is_reserved_and_not_used_is_free_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "_SECONDS_BETWEEN_CLEANINGS", 0.1)
+    monkeypatch.setattr(uploads, "RESERVED_SECONDS", 1.0)
+    monkeypatch.setattr(uploads, "SPARE_BYTES", 0)
+    half = psutil.disk_usage(str(tmp_path)).free * 6 // 10
+    with live_server(tmp_path / "server", toy_offers(), limits=Limits(upload_bytes=half)) as api:
+        kept, slow = api.upload(IMAGE), api.announce(IMAGE).json()["id"]
+        reserved = api.announce(b"", size=half).json()["id"]
+        refused(api.announce(b"", size=half), 507, "disk_full", "no room")
+        for offset in range(20):  # as long as something arrives, it may take any time
+            assert api.part(slow, offset, IMAGE[offset : offset + 1]).status_code == 200
+            time.sleep(0.1)
+        refused(api("get", f"uploads/{reserved}"), 404, "upload_unknown", "send it again")
+        assert api.announce(b"", size=half).status_code == 201
+        assert api("get", f"uploads/{kept}").json()["complete"], "an image that has arrived is kept"
+        assert wait_until(lambda: len(api.files()) == 1, 5)
 
 
 def test_streams_of_a_job_are_counted(api, child):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .image_header import check_image
-from .limits import SENDING, SPARE_BYTES, UPLOADS, Limits
+from .limits import RESERVED_SECONDS, SENDING, SPARE_BYTES, UPLOADS, Limits
 from .problems import Problem, disk_full, unknown, unwritable
 
 log = logging.getLogger("classscaleseg.serve")
@@ -37,6 +37,7 @@ class Upload:
     :ivar offset: bytes that have arrived.
     :ivar jobs: ids of jobs that need it.
     :ivar used: when it was used last, by the clock that never jumps.
+    :ivar arrived: when something of it arrived last, or it was announced; by the same clock.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Upload:
     complete: bool = False
     jobs: set[str] = field(default_factory=set)
     used: float = field(default_factory=time.monotonic)
+    arrived: float = field(default_factory=time.monotonic)
     busy: bool = False
     removed: bool = False
     digest: Any = field(default_factory=hashlib.sha256)
@@ -161,6 +163,7 @@ class Uploads:
                     view = view[upload.stream.write(view) :]
                 upload.digest.update(part)
                 upload.offset += len(part)
+                upload.arrived = time.monotonic()
         except OSError as error:
             self._drop(upload)
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -241,10 +244,22 @@ class Uploads:
         self._delete([upload])
 
     def remove_old(self) -> None:
-        """Remove images that nobody has used for too long."""
+        """Remove images that nobody has used for too long, and those of which nothing arrives any more.
+
+        These would keep others from the room on the disk that was reserved for them.
+        """
         with self._lock:
-            oldest = time.monotonic() - self._limits.keep_seconds
-            unused = [each for each in self._all.values() if not each.jobs and not each.busy and each.used < oldest]
+            now = time.monotonic()
+            unused = [
+                each
+                for each in self._all.values()
+                if not each.jobs
+                and not each.busy
+                and (
+                    now - each.used > self._limits.keep_seconds
+                    or (not each.complete and now - each.arrived > RESERVED_SECONDS)
+                )
+            ]
             gone = [self._forget(upload) for upload in unused]
         self._delete(gone)
 
