@@ -1,8 +1,7 @@
-"""The address of a DICOM archive: whether it is one, and who could listen on the way."""
+"""The address of a DICOM archive: whether it is one."""
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from ..errors import ArchiveError
@@ -36,15 +35,3 @@ def check_address(address: str) -> str:
     if parts.query or parts.fragment:
         raise ArchiveError("The address has a part after ? or #. Give the root of the DICOMweb service.")
     return (parts.scheme + address[len(parts.scheme) :]).rstrip("/")
-
-
-def is_encrypted(address: str) -> bool:
-    return urlsplit(address).scheme == "https"
-
-
-def is_this_machine(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..addresses import ask_directly, is_private, is_this_machine
 from ..errors import ArchiveError, innermost, reason, shown
-from .address import check_address, is_encrypted, is_this_machine
+from .address import check_address
 from .answers import ACCEPTED, STATUS, XML, content_type, quote, read, verdicts
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ class Archive:
         if self.token is not None:
             object.__setattr__(self, "token", _check_token(self.token))
         secret = self.user is not None or self.token is not None
-        private = is_encrypted(self.address) or is_this_machine(self.address)
-        if secret and not private and not self.insecure:
+        if secret and not is_private(self.address) and not self.insecure:
             raise ArchiveError(
                 f"{self.address} is not encrypted, so others could read the password or token on its way, and nothing "
                 "was sent. Use the archive's https address, or allow it with --insecure in a network that you trust."
@@ -81,9 +80,8 @@ class Archive:
         from pydicom.dataset import Dataset
 
         with requests.Session() as session:
-            if is_this_machine(self.address):  # requests would ask a proxy for it, which is another machine
-                session.trust_env = False
-                session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+            if is_this_machine(self.address):
+                ask_directly(session)
             session.auth = self._authorize
             session.headers.update({"User-Agent": "ClassScaleSeg", "Accept": ACCEPTED})
             session.max_redirects = 0  # a redirected POST becomes a GET, whose answer may look like success

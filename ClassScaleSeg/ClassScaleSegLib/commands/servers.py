@@ -10,7 +10,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from ..remote.address import is_private, open_to_others
+from ..addresses import is_private
+from ..remote.address import open_to_others
 from ..remote.servers import Servers
 from .options import add_command
 from .reporting import Reporter

@@ -1,4 +1,4 @@
-"""The address of a server: whether it is one, and who could listen on the way."""
+"""The address of a server: whether it is one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+from ..addresses import is_this_machine
 from ..errors import ServerError
 
 DEVICE = "server:"  # a device that begins so is a server, by its address
@@ -76,25 +77,6 @@ def _is_host(host: str) -> bool:
         return re.fullmatch(r"[\w.\-]+", host) is not None
     ipaddress.IPv6Address(host)  # a ValueError, if it is none
     return True
-
-
-def is_encrypted(address: str) -> bool:
-    """Tell whether nobody on the way can read what is sent."""
-    return urlsplit(address).scheme == "https"
-
-
-def is_this_machine(address: str) -> bool:
-    """Tell whether the server runs on this machine, by its name."""
-    host = urlsplit(address).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_private(address: str) -> bool:
-    """Tell whether nobody in the network can read what is sent: it is encrypted, or does not leave this machine."""
-    return is_encrypted(address) or is_this_machine(address)
 
 
 def open_to_others(address: str) -> str:

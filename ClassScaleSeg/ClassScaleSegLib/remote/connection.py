@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from ..addresses import ask_directly, is_private, is_this_machine
 from ..errors import ServerError, innermost, shown
 from ..inference.progress import Monitor
 from ..version import VERSION
-from .address import check_address, is_private, is_this_machine
+from .address import check_address
 
 if TYPE_CHECKING:
     import requests
@@ -382,9 +383,8 @@ class Connection:
             session = requests.Session()
             session.mount("http://", Adapter())
             session.mount("https://", Adapter())
-            if is_this_machine(self.address):  # requests would ask a proxy for it, which is another machine
-                session.trust_env = False
-                session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+            if is_this_machine(self.address):
+                ask_directly(session)
             session.auth = self._authorize
             session.headers.update({"User-Agent": f"ClassScaleSeg/{VERSION}", "Accept-Encoding": "identity"})
             self._session = session

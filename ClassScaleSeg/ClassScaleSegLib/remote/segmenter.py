@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..addresses import is_private, is_this_machine
 from ..catalog.chosen import different_names
 from ..errors import ClassScaleError, ImageError, LabelTableError, ServerError, reason
 from ..images.geometry import Geometry
@@ -23,7 +24,7 @@ from ..inference.progress import CancelToken, Monitor, Progress
 from ..labels.common_classes import common_classes
 from ..labels.table import LabelTable
 from ..options import FIELDS, WHOLE_IMAGE, Options, refuse_unknown
-from .address import is_private, is_this_machine, open_to_others
+from .address import open_to_others
 from .connection import LARGEST_MODELS, PATIENCE, Connection, Health
 from .jobs import Forgotten, RemoteFile, RemoteJob, remove_quickly
 from .offers import RemoteModel, chosen, models_of

@@ -11,7 +11,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .guard import is_loopback
+from ..addresses import is_loopback
 from .limits import CONNECTIONS, CONNECTIONS_OF_ADDRESS, SECONDS_FOR_REQUEST, SECONDS_TO_READ
 
 _OPEN_FILES = 4096

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from ..addresses import is_loopback
 from ..errors import ClassScaleError
 from ..version import VERSION
 from .limits import JSON_BYTES, SECONDS_FOR_BYTES
@@ -78,18 +78,6 @@ class Guard:
         except ClassScaleError as error:
             raise Problem(503, "stopping", "The server cannot read its tokens. Tell the person who runs it.") from error
         return owner, "wrong" if owner is None else "accepted"
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only programs of the same machine can reach an address.
-
-    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "lab-gpu")]
-    [True, True, True, False, False]
-    """
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _refuse_outsiders(headers: dict[bytes, bytes]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from ..addresses import is_loopback
 from ..cohort.cluster import Cluster
 from ..cohort.fitting import visible_gpus
 from ..cohort.workers import check_where, open_cluster
@@ -24,7 +25,7 @@ from .app import Parts, make_app
 from .connections import Connection, allow_open_files
 from .converting import Converter
 from .folder import opened_folder
-from .guard import Guard, is_loopback
+from .guard import Guard
 from .jobs import Jobs
 from .limits import CONNECTIONS, Limits
 from .offers import Offers

@@ -97,7 +97,7 @@ def token_consent(address: str, name: str) -> str:
 
 def consent(address: str, name: str) -> str:
     """Return the question before an image is sent to a server for the first time."""
-    from ClassScaleSegLib.remote.address import is_encrypted, is_this_machine
+    from ClassScaleSegLib.addresses import is_encrypted, is_this_machine
 
     if is_this_machine(address):
         way = _("The address is one of this computer. What answers there may be a tunnel to another computer.")
