@@ -116,6 +116,12 @@ def test_parts_with_the_classes_of_totalsegmentator_are_numbered_like_its_task_t
     }  # fmt: skip
 
 
+def test_the_classes_of_a_single_model_stay_as_they_are():
+    table = LabelTable.from_names({0: "background", 7: "gadget", 3: "liver"})
+    common = common_classes([table], ["A"])
+    assert common.table is table and common.values == ({3: 3, 7: 7},)
+
+
 def test_a_renumbered_class_keeps_a_colour_of_its_own_and_its_codes():
     from dataclasses import replace
 

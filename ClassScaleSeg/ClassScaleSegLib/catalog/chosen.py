@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..errors import ModelError
-from ..labels.common_classes import common_classes
+from ..labels.common_classes import CommonClasses, common_classes
 from ..labels.table import LabelTable
 from ..models.summary import ModelSummary, summarize
 from ..options import WHOLE_IMAGE, Options
@@ -102,10 +102,7 @@ class Choice:
     @property
     def table(self) -> LabelTable:
         """All classes of the models, wanted or not."""
-        parts = [(model.name, summary.table) for model in self.models for summary in model.summaries]
-        if len(parts) == 1:
-            return parts[0][1]
-        return common_classes([table for _name, table in parts], [name for name, _table in parts]).table
+        return classes_of(parts_of(self.models)).table
 
     @property
     def as_files(self) -> tuple[tuple[str | Path, ...], tuple[str, ...], Options]:
@@ -134,6 +131,30 @@ def choose(models: Sequence[str | Path], options: Options) -> Choice:
     if whole.locate_with not in (None, WHOLE_IMAGE):
         coarse = dict.fromkeys(map(str, resolve_model(str(whole.locate_with))))
     return Choice(chosen, tuple(summarize(str(path)) for path in coarse), whole, (tuple(models), options))
+
+
+class Parts(Protocol):
+    """A model of a segmentation, wherever it comes from: its name, and what its parts are."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def summaries(self) -> tuple[ModelSummary, ...]: ...
+
+
+def parts_of(models: Sequence[Parts]) -> list[tuple[str, ModelSummary]]:
+    """Return each part of the models of one segmentation, behind the name that tells its model apart."""
+    names = different_names(model.name for model in models)
+    return [(name, summary) for name, model in zip(names, models, strict=True) for summary in model.summaries]
+
+
+def classes_of(parts: Sequence[tuple[str, ModelSummary]]) -> CommonClasses:
+    """Return the classes of all parts, as of :func:`parts_of`, in one table.
+
+    :raises LabelTableError: if there are more than 65535 classes.
+    """
+    return common_classes([summary.table for _name, summary in parts], [name for name, _summary in parts])
 
 
 def different_names(names: Iterable[str]) -> list[str]:

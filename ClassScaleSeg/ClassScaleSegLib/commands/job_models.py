@@ -94,7 +94,7 @@ class JobModels:
         """
         tables = [summary.table for summary in self.summaries]
         models = [source.model for source in self.sources]
-        table = tables[0] if len(tables) == 1 else common_classes(tables, models).table
+        table = common_classes(tables, models).table
         return table if self.options.classes is None else table.select(self.options.classes)
 
     @cached_property

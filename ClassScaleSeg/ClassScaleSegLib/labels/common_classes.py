@@ -24,7 +24,7 @@ class CommonClasses:
 
 
 def common_classes(tables: Sequence[LabelTable], models: Sequence[str] = ()) -> CommonClasses:
-    """Return the classes of several models in one table.
+    """Return the classes of several models in one table; that of a single one stays as it is.
 
     Classes of the same name are one class if their models are parts of one. If not, the name of the model is put behind
     each of them; also if they are named alike in the terminology, or differ in case and spaces alone.
@@ -45,6 +45,8 @@ def common_classes(tables: Sequence[LabelTable], models: Sequence[str] = ()) -> 
     >>> [label.name for label in common.table.foreground], common.values
     (['liver (A)', 'mouse', 'tail', 'liver (B)'], ({1: 1, 2: 2}, {1: 3, 2: 4}))
     """
+    if len(tables) == 1:
+        return CommonClasses(tables[0], ({label.value: label.value for label in tables[0].foreground},))
     names = models or [""] * len(tables)
     rows: dict[tuple[str, str], Label] = {}  # by model and own name
     for name, table in zip(names, tables, strict=True):

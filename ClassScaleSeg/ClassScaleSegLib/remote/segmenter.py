@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..addresses import is_private, is_this_machine
-from ..catalog.chosen import different_names
+from ..catalog.chosen import classes_of, parts_of
 from ..errors import ClassScaleError, ImageError, LabelTableError, ServerError, reason
 from ..images.geometry import Geometry
 from ..images.image_file import itk_reader, read_file
 from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
 from ..inference.progress import CancelToken, Monitor, Progress
-from ..labels.common_classes import common_classes
 from ..labels.table import LabelTable
 from ..options import FIELDS, WHOLE_IMAGE, Options, refuse_unknown
 from .address import open_to_others
@@ -399,10 +398,7 @@ def wanted_table(models: Sequence[RemoteModel], options: Options) -> LabelTable:
 
     :raises LabelTableError: if there is no such class.
     """
-    names = different_names([model.name for model in models])
-    parts = [(name, summary.table) for name, model in zip(names, models, strict=True) for summary in model.summaries]
-    tables = [table for _name, table in parts]
-    table = tables[0] if len(tables) == 1 else common_classes(tables, [name for name, _table in parts]).table
+    table = classes_of(parts_of(models)).table
     return table if options.classes is None else table.select(options.classes)
 
 
