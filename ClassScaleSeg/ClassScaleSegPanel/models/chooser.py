@@ -207,8 +207,7 @@ class ModelChooser:
 
         :param identifiers: their ids in the catalogue, in their order.
         """
-        from ClassScaleSegLib.catalog.chosen import different_names
-        from ClassScaleSegLib.labels.common_classes import common_classes
+        from ClassScaleSegLib.catalog.chosen import classes_of, parts_of
 
         state = self._state
         added = len(identifiers) > len(state.models) > 0
@@ -216,13 +215,9 @@ class ModelChooser:
         state.current = len(identifiers) - 1 if added else min(state.current, len(identifiers) - 1)
         state.table, state.owners, state.fault = None, {}, ""
         if all(model.summaries for model in state.models):
-            apart = different_names(model.name for model in state.models)  # as the child process calls them
-            parts = [(name, each) for name, model in zip(apart, state.models, strict=True) for each in model.summaries]
-            if len(parts) == 1:
-                state.table = parts[0][1].table
-                return
+            parts = parts_of(state.models)  # with the names by which the child process calls their models
             try:
-                common = common_classes([summary.table for _name, summary in parts], [name for name, _summary in parts])
+                common = classes_of(parts)
             except ClassScaleError as error:
                 state.fault = str(error)
                 return
