@@ -174,6 +174,8 @@ def test_missing_predictions_are_an_error_or_count_as_missed(tmp_path):
             lambda p: write(p, "c.nii.gz", blocks(0).astype(np.int16) - 1),
             "not a label map: whole numbers .* not -1 to 4",
         ),
+        (lambda p: write(p, "c.nii.gz", np.where(blocks(0) == 1, np.nan, blocks(0))), "not a label map: .* not nan"),
+        (lambda p: write(p, "c.nii.gz", np.stack([blocks(0)] * 2)), "14x12x2x10 values; a label map has"),
         (lambda p: (p / "c.nii.gz").write_bytes((p / "c.nii.gz").read_bytes()[:-40]), "c.nii.gz is truncated"),
         (lambda p: (p / "c.nii.gz").write_text("no image"), "c.nii.gz"),
         (lambda p: write(p, "c.mha", blocks(0)), "two files of the same case"),
@@ -186,6 +188,55 @@ def test_bad_predictions_get_a_sentence_that_names_the_file(tmp_path, spoil, sen
     spoil(tmp_path / "p")
     with pytest.raises(ImageError, match=sentence):
         evaluate(tmp_path / "r", tmp_path / "p", EvaluationOptions(dict.fromkeys(range(6), "x"), tolerance=None))
+
+
+def test_grids_are_compared_in_voxels_so_that_micrometres_differ_too(tmp_path):
+    write(tmp_path / "r", "c.nii.gz", blocks(0), (5e-4, 5e-4, 5e-4))
+    write(tmp_path / "p", "c.nii.gz", blocks(0), (5e-4, 5e-4, 6e-4))
+    with pytest.raises(ImageError, match=r"spacing \(0.0005, 0.0005, 0.0005\) and \(0.0005, 0.0005, 0.0006\)"):
+        evaluate(tmp_path / "r", tmp_path / "p")
+    write(tmp_path / "p", "c.nii.gz", blocks(0), (5e-4, 5e-4, 5.001e-4))  # rounded
+    assert evaluate(tmp_path / "r", tmp_path / "p").mean_dice == 1
+
+
+def test_label_maps_with_axes_that_itk_refuses_are_compared(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    affine = np.array([[1, 0, 0.3, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], float)
+    for name in "rp":
+        (tmp_path / name).mkdir()
+        nibabel.save(nibabel.Nifti1Image(blocks(0), affine), tmp_path / name / "c.nii.gz")
+    assert evaluate(tmp_path / "r", tmp_path / "p").mean_surface_dice == 1
+    affine[0, 2] = 0.4
+    nibabel.save(nibabel.Nifti1Image(blocks(0), affine), tmp_path / "p" / "c.nii.gz")
+    with pytest.raises(ImageError, match="have different geometries"):
+        evaluate(tmp_path / "r", tmp_path / "p")
+
+
+def test_two_dimensions_and_one_label_for_each_pixel(tmp_path):
+    for name in "rp":
+        write(tmp_path / name, "c.mha", blocks(0)[4], (1, 2))
+    assert evaluate(tmp_path / "r", tmp_path / "p").mean_surface_dice == 1
+    colours = sitk.GetImageFromArray(np.stack([blocks(0)[4]] * 3, -1), isVector=True)
+    sitk.WriteImage(colours, str(tmp_path / "p" / "c.mha"))
+    with pytest.raises(ImageError, match="c.mha has 10x14x1x3 values; a label map has"):
+        evaluate(tmp_path / "r", tmp_path / "p")
+
+
+def test_what_cannot_be_told_by_figures_is_said_in_words(tmp_path, capsys):
+    write(tmp_path / "r", "c.nii.gz", blocks(0) * 0)
+    for name in "cde":
+        write(tmp_path / "p", f"{name}.nii.gz", blocks(0))
+    sentence = evaluate(tmp_path / "r", tmp_path / "p").sentence()
+    assert sentence == (
+        "1 case, 0 classes in the references: no Dice, because all their voxels are background; predictions without a "
+        "reference: 2."
+    )
+    parser = argparse.ArgumentParser()
+    evaluation.add_arguments(parser)
+    for tolerance in ("-1", "nan", "inf"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["r", "p", "-o", "out", "--tolerance", tolerance])
+        assert "is not a distance in mm, 0 or more" in capsys.readouterr().err
 
 
 def test_names_come_from_dataset_json(tmp_path):

@@ -6,20 +6,21 @@ they read it, the missing voxels are zeros or garbage. Here both are errors.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ClassScaleSegLib.errors import ImageError, reason
 from ClassScaleSegLib.files import replacing, unwritable
-from ClassScaleSegLib.images.nifti import check_nifti
+from ClassScaleSegLib.images.geometry import Geometry
+from ClassScaleSegLib.images.image_file import ReadVolume, read_file
+from ClassScaleSegLib.images.nifti import check_nifti, is_nifti
 
 if TYPE_CHECKING:
     import SimpleITK
 
 FILE_ENDINGS = (".nii.gz", ".seg.nrrd", ".nii", ".nrrd", ".mha", ".mhd")
-_TOLERANCE = 1e-3  # of positions (mm) and direction cosines; NIfTI stores the geometry as float32
+SAME_PLACE = 0.05  # of the smallest spacing: headers are rounded
 
 
 def case_name(file: Path) -> str | None:
@@ -33,35 +34,52 @@ def case_name(file: Path) -> str | None:
     return next((file.name.removesuffix(ending) for ending in FILE_ENDINGS if file.name.endswith(ending)), None)
 
 
-def read_labels(file: Path) -> tuple[np.ndarray, SimpleITK.Image]:
+def read_labels(file: Path) -> tuple[np.ndarray, Geometry]:
     """Read a label map.
 
-    :returns: the labels ``(z, y, x)``, uint8 or uint16, and the image with its geometry.
+    :returns: the labels ``(z, y, x)``, uint8 or uint16, and their grid; a 2D image is one slice.
     :raises ImageError: if the file is missing, truncated or not an image, or holds anything except whole numbers from 0
         to 65535.
     """
-    import SimpleITK
+    volume = read_volume(file)
+    labels = labels_of(volume, file)
+    return labels if volume.owner is None else labels.copy(), volume.geometry  # the owner's memory ends here
 
+
+def read_volume(file: Path) -> ReadVolume:
+    """Read an image file of any format; NIfTI also if ITK refuses it, because its axes are not perpendicular.
+
+    :raises ImageError: if the file is missing, truncated or not an image.
+    """
     if not file.is_file():
         raise ImageError(f"{file} does not exist.")
-    if file.name.endswith((".nii", ".nii.gz")):
-        check_nifti(file)
     try:
-        image = SimpleITK.ReadImage(str(file))
-    except RuntimeError as error:
-        raise ImageError(f"{file} cannot be read as an image ({reason(error, -1)}).") from error
-    array = SimpleITK.GetArrayFromImage(image)
-    if array.ndim not in (2, 3) or array.size == 0:
-        raise ImageError(f"{file} has shape {array.shape}; a label map has 2 or 3 dimensions and one value per voxel.")
+        return read_file(file)
+    except ImageError:
+        if not is_nifti(file):
+            raise
+        return read_file(file, nibabel=True)
+
+
+def labels_of(volume: ReadVolume, file: Path) -> np.ndarray:
+    """Return the voxels of a label map as uint8 or uint16 ``(z, y, x)``.
+
+    :param volume: must be kept as long as the labels, which may be a view of its memory.
+    :param file: what messages call it.
+    :raises ImageError: if there are several values for each voxel, or other ones than whole numbers from 0 to 65535.
+    """
+    array = volume.voxels
+    if array.ndim != 3:
+        shape = "x".join(map(str, array.shape[::-1]))
+        raise ImageError(f"{file} has {shape} values; a label map has 2 or 3 dimensions and one value per voxel.")
     if array.dtype in (np.uint8, np.uint16):
-        return array, image
+        return array
     low, high = array.min(), array.max()
     labels = array.astype(np.uint16) if 0 <= low and high <= 65535 else None
     if labels is None or (array.dtype.kind == "f" and not np.array_equal(labels, array)):
-        raise ImageError(
-            f"{file} is not a label map: whole numbers from 0 to 65535 were expected, not {low} to {high}."
-        )
-    return labels, image
+        found = f"{low} to {high}" if labels is None else f"fractions such as {array[labels != array][0]:g}"
+        raise ImageError(f"{file} is not a label map: whole numbers from 0 to 65535 were expected, not {found}.")
+    return labels
 
 
 def write_volume(image: SimpleITK.Image, file: Path) -> None:
@@ -79,22 +97,26 @@ def write_volume(image: SimpleITK.Image, file: Path) -> None:
             raise unwritable(file, reason(error, -1)) from error
 
 
-def geometry_difference(first: SimpleITK.Image, second: SimpleITK.Image) -> str | None:
-    """Return the first of size, spacing, origin and direction that differs between two images.
+def geometry_difference(first: Geometry, second: Geometry) -> str | None:
+    """Return the first of size, spacing, origin and direction that differs between two grids.
 
-    >>> import SimpleITK
-    >>> first, second = SimpleITK.Image(4, 4, 4, SimpleITK.sitkUInt8), SimpleITK.Image(4, 4, 4, SimpleITK.sitkUInt8)
-    >>> second.SetSpacing([1, 1, 2])
+    >>> first, second = Geometry((4, 4, 4), (1, 1, 1), (0, 0, 0)), Geometry((4, 4, 4), (1, 1, 2), (0, 0, 0))
     >>> geometry_difference(first, second)
     'spacing (1, 1, 1) and (1, 1, 2)'
 
-    :returns: its name and both values, or ``None`` if the geometries agree within 1e-3 (mm).
+    :returns: its name and both values, or ``None`` if no voxel is farther from its place in the other grid than
+        :data:`SAME_PLACE`.
     """
-    if first.GetSize() != second.GetSize():
-        return f"size {first.GetSize()} and {second.GetSize()}"
-    for name in ("Spacing", "Origin", "Direction"):
-        a, b = (getattr(image, f"Get{name}")() for image in (first, second))
-        if not all(math.isclose(p, q, rel_tol=1e-5, abs_tol=_TOLERANCE) for p, q in zip(a, b, strict=True)):
+    if first.size != second.size:
+        return f"size {first.size} and {second.size}"
+    apart = first.distance(second)
+    if apart <= SAME_PLACE * min(*first.spacing, *second.spacing):
+        return None
+    for name in ("spacing", "origin", "direction"):
+        a, b = (getattr(grid, name) for grid in (first, second))
+        tolerance = SAME_PLACE * min(first.spacing) / (max(first.size) if name != "origin" else 1)
+        tolerance /= max(first.spacing) if name == "direction" else 1
+        if not np.allclose(a, b, rtol=0, atol=tolerance):
             numbers = (f"({', '.join(f'{v:g}' for v in values)})" for values in (a, b))
-            return f"{name.lower()} {' and '.join(numbers)}"
-    return None
+            return f"{name} {' and '.join(numbers)}"
+    return f"voxels are up to {apart:.3g} mm apart"

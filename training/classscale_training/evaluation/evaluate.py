@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -190,19 +191,19 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _count_files(options: EvaluationOptions, pair: tuple[Path, Path | None]) -> CaseCounts:
     reference_file, prediction_file = pair
-    reference, image = read_labels(reference_file)
+    reference, grid = read_labels(reference_file)
     if prediction_file is None:
         prediction = np.zeros_like(reference)
     else:
-        prediction, predicted_image = read_labels(prediction_file)
-        if difference := geometry_difference(image, predicted_image):
+        prediction, predicted_grid = read_labels(prediction_file)
+        if difference := geometry_difference(grid, predicted_grid):
             raise ImageError(
                 f"{reference_file} and {prediction_file} have different geometries: {difference}. "
                 "Evaluate predictions on the grid of their reference."
             )
     if options.merged is not None:
         prediction = _as_labels(options.merged, reference_file, prediction_file, prediction)
-    counts = count_case(reference, prediction, image.GetSpacing()[::-1], options)
+    counts = count_case(reference, prediction, grid.spacing[::-1], options)
     names = options.names or range(counts.voxels.shape[1])
     for file, voxels in ((reference_file, counts.voxels[2]), (prediction_file or reference_file, counts.voxels[1])):
         unknown = [value for value in np.flatnonzero(voxels).tolist() if value not in names]
@@ -256,10 +257,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file with the names of the labels (default: dataset.json in the folder of the predictions, or in the "
         "parent folder of the references)",
     )
-    add("--tolerance", type=float, default=1.0, metavar="MM", help="tolerance of the surface Dice (default: 1 mm)")
+    add("--tolerance", type=_tolerance, default=1.0, metavar="MM", help="tolerance of the surface Dice (default: 1 mm)")
     add("--no-surface", action="store_true", help="omit the surface Dice, which takes most of the time")
     add("--allow-missing", action="store_true", help="count missing predictions as if nothing had been predicted")
     add("--workers", type=int, default=0, help="number of worker processes; 0 or 1: none (default: 0)")
+
+
+def _tolerance(text: str) -> float:
+    tolerance = float(text)
+    if not 0 <= tolerance < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a distance in mm, 0 or more")
+    return tolerance
 
 
 def run(arguments: argparse.Namespace) -> int:

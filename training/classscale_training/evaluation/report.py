@@ -80,12 +80,17 @@ class Evaluation:
         cases, classes = len(self.cases), int((self.voxels[:, 2, 1:].sum(0) > 0).sum())
         text = (
             f"{cases} {'case' if cases == 1 else 'cases'}, {classes} {'class' if classes == 1 else 'classes'} in the "
-            f"references: mean Dice {self.mean_dice:.4f} (TotalSegmentator's rule), "
-            f"{self.mean_pooled_dice:.4f} (pooled)"
+            "references: "
         )
-        if self.mean_surface_dice is not None:
+        if classes:
+            text += f"mean Dice {self.mean_dice:.4f} (TotalSegmentator's rule), {self.mean_pooled_dice:.4f} (pooled)"
+        else:
+            text += "no Dice, because all their voxels are background"
+        if classes and self.mean_surface_dice is not None:
             text += f", surface Dice {self.mean_surface_dice:.4f} at {self.tolerance:g} mm"
-        return text + (f"; missing predictions: {len(self.missing)}." if self.missing else ".")
+        for what, cases_of in (("missing predictions", self.missing), ("predictions without a reference", self.extra)):
+            text += f"; {what}: {len(cases_of)}" if cases_of else ""
+        return f"{text}."
 
     def summary(self) -> dict:
         """Return the content of ``summary.json``; ``None`` where a rule does not define a value for a class."""

@@ -15,9 +15,9 @@ from ClassScaleSegLib.images.nifti import is_nifti, read_header
 
 from ..data.findings import Finding
 from ..data.raw_cases import RawCase
+from ..data.volumes import SAME_PLACE
 
 _ITK, _NIBABEL = ("SimpleITKIO", "SimpleITKIOWithReorient"), ("NibabelIO", "NibabelIOWithReorient")
-_SAME_PLACE = 0.05  # of the smallest spacing: headers are rounded
 _MAX_VALUES = 5  # unexpected values that are named
 
 
@@ -226,7 +226,7 @@ def _compare(
     if grid is None or other is None:
         return []
     distance = grid.distance(other)
-    if distance <= _SAME_PLACE * min(grid.spacing):
+    if distance <= SAME_PLACE * min(grid.spacing):
         return []
     sentence = f"{file} of the case {case.name} lies up to {distance:.3g} mm away from {what} {image}"
     if _apart(grid, other):

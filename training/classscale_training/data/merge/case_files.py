@@ -14,7 +14,7 @@ from ClassScaleSegLib.errors import ImageError, LabelTableError, reason
 from ClassScaleSegLib.files import replacing
 from ClassScaleSegLib.images.nifti import check_nifti, is_nifti
 
-from ..volumes import read_labels, write_volume
+from ..volumes import labels_of, read_volume, write_volume
 
 
 def place_image(source: Path, target: Path, ending: str) -> str:
@@ -70,7 +70,10 @@ def write_label(source: Path, target: Path, new: np.ndarray, dataset: str) -> No
         return
     import SimpleITK
 
-    labels, image = read_labels(source)
+    volume = read_volume(source)
+    image = volume.owner
+    assert image is not None  # only NIfTI is read without ITK
+    labels = labels_of(volume, source).reshape(image.GetSize()[::-1])  # of two axes too
     written = SimpleITK.GetImageFromArray(_mapped(labels, new, source, dataset))
     written.CopyInformation(image)
     write_volume(written, target)
