@@ -24,6 +24,7 @@ from ..process.exit_codes import ExitCode, exit_code
 from ..process.fault_log import FaultLog
 from ..process.parent_watch import ParentWatch
 from .cohort import add_cohort_options, cohort_command
+from .compare import add_compare_options, compare_command
 from .dicom import add_dicom_options, dicom_command
 from .inspect import describe, describe_job
 from .models import add_models_options, models_command
@@ -166,6 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     add_servers_options(command("servers", servers_command))
 
     add_cohort_options(command("cohort", cohort_command))
+
+    add_compare_options(command("compare", compare_command))
 
     report = command("report", report_command)
     report.add_argument("folder", metavar="DIR", help="folder of the report, as of segment --report")

@@ -132,10 +132,14 @@ def write_comparison(path: str | Path, rows: Iterable[ClassComparison], overwrit
     with replacing(path, overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for row in rows:
-            numbers = (row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml)
-            cells = ["" if number is None else f"{number:.6g}" for number in numbers]
-            writer.writerow([row.name, *("" if v is None else v for v in (row.value, row.other_value)), *cells])
+        writer.writerows(map(cells, rows))
+
+
+def cells(row: ClassComparison) -> list[str]:
+    """Return what a table has of a class, in the order of :data:`COLUMNS`; empty what is not known."""
+    values = ["" if value is None else str(value) for value in (row.value, row.other_value)]
+    numbers = (row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml)
+    return [row.name, *values, *("" if number is None else f"{number:.6g}" for number in numbers)]
 
 
 def _pairs(first: LabelTable, second: LabelTable) -> dict[int, int]:

@@ -1,0 +1,128 @@
+"""``classscaleseg compare``: segmentations of one case, or of many, beside those that they should be like."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ClassScaleError, OutputError
+from ..files import refuse_existing, refuse_unwritable_folder
+from ..images.comparison import ClassComparison, compare
+from ..images.comparison_summary import StructureSummary, mean_dice, summarize_comparisons, write_comparisons
+from ..images.paired_cases import Pairs, find_pairs, read_named
+from ..labels.table import LabelTable
+from ..process.exit_codes import ExitCode, exit_code
+from .reporting import Reporter
+
+_MOST_NAMES = 20  # of cases without a counterpart
+
+
+def add_compare_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``classscaleseg compare``."""
+    text = "segmentation that counts as right: .seg.nrrd, .seg.dcm or a label image; or a folder of them"
+    parser.add_argument("reference", type=Path, metavar="REFERENCE", help=text)
+    text = "segmentation to compare with it; or a folder, whose files have the names of those in REFERENCE"
+    parser.add_argument("other", type=Path, metavar="OTHER", help=text)
+    text = "write a table of all cases and structures, as .csv"
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.csv", help=text)
+    text = "label table of REFERENCE (default: its own names, or those of NAME.labels.csv beside it)"
+    parser.add_argument("--labels", type=Path, metavar="CSV", help=text)
+    parser.add_argument("--other-labels", type=Path, metavar="CSV", help="the same of OTHER")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+
+
+def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
+    """Compare segmentations with those that they should be like: Dice and both volumes of each structure.
+
+    :returns: ``SOME_FAILED`` if a case of several could not be compared, or has no counterpart.
+    :raises ClassScaleError: if nothing can be compared, or the table not be written.
+    """
+    if options.output is not None:
+        if options.output.suffix.lower() != ".csv":
+            raise OutputError(f"{options.output} must end with .csv.")
+        refuse_existing(options.output, options.overwrite)
+        refuse_unwritable_folder(options.output)
+    tables = [None if file is None else LabelTable.from_csv(file) for file in (options.labels, options.other_labels)]
+    found = find_pairs(options.reference, options.other)
+    cases: dict[str, list[ClassComparison]] = {}
+    fault: ClassScaleError | None = None
+    for name, reference, other in found.pairs:
+        try:
+            cases[name] = compare(read_named(reference, tables[0]), read_named(other, tables[1])).rows
+        except ClassScaleError as error:
+            if not found.several:
+                raise
+            fault = error
+            reporter.error(error)
+    if options.output is not None and cases:
+        write_comparisons(options.output, cases, options.overwrite)
+    if options.json:
+        print(json.dumps(_facts(cases, found), indent=2))
+    else:
+        _tell_unpaired(found, options)
+        print("\n".join(_lines(cases, found.several)))
+    if not cases and fault is not None:
+        return exit_code(fault)
+    return ExitCode.SOME_FAILED if fault is not None or found.without_other else ExitCode.OK
+
+
+def _tell_unpaired(found: Pairs, options: argparse.Namespace) -> None:
+    first, second = options.reference, options.other
+    for names, there, missing in (found.without_other, first, second), (found.without_reference, second, first):
+        if names:
+            more = f" and {len(names) - _MOST_NAMES} more" * (len(names) > _MOST_NAMES)
+            text = f"Only in {there}, not in {missing}: {', '.join(names[:_MOST_NAMES])}{more}"
+            print(text, file=sys.stderr, flush=True)
+
+
+def _lines(cases: dict[str, list[ClassComparison]], several: bool) -> list[str]:
+    summary = summarize_comparisons(cases)
+    title: tuple[str, ...]
+    if several:
+        title = ("structure", "cases", "mean Dice", "least Dice", "of case", "mean difference mL")
+        rows = [_cells(row.name, row.cases, row.dice, row.least, row.least_case, row.difference_ml) for row in summary]
+    else:
+        title = ("structure", "Dice", "mL", "other mL", "difference mL")
+        every = (row for rows in cases.values() for row in rows)
+        rows = [_cells(row.name, row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml) for row in every]
+    return [*_table([title, *rows]), _sentence(summary, len(cases), several)]
+
+
+def _cells(*values: str | float | None) -> tuple[str, ...]:
+    return tuple("" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in values)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
+    """Yield lines of columns: names to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        yield "  ".join(cells).rstrip()
+
+
+def _sentence(summary: list[StructureSummary], cases: int, several: bool) -> str:
+    mean, compared = mean_dice(summary), sum(row.dice is not None for row in summary)
+    if mean is None:
+        return "No structure is in both."
+    of = f" of {cases} case{'s' * (cases != 1)}" if several else ""
+    alone = len(summary) - compared
+    rest = f"; {alone} more {'are' if alone != 1 else 'is'} known to one side alone" if alone else ""
+    return f"Mean Dice {mean:.3f} over {compared} structure{'s' * (compared != 1)}{of}{rest}."
+
+
+def _facts(cases: dict[str, list[ClassComparison]], found: Pairs) -> dict[str, Any]:
+    summary = summarize_comparisons(cases)
+    return {
+        "mean_dice": mean_dice(summary),
+        "structures": [row._asdict() for row in summary],
+        "cases": {
+            name: [row._asdict() | {"difference_ml": row.difference_ml} for row in rows] for name, rows in cases.items()
+        },
+        "without_other": list(found.without_other),
+        "without_reference": list(found.without_reference),
+    }

@@ -1,0 +1,151 @@
+"""``classscaleseg compare``: one pair, folders of cases in several formats, tables, JSON, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from ClassScaleSegLib import Geometry, LabelTable, Segmentation
+from ClassScaleSegLib.commands.main import ExitCode, main
+from ClassScaleSegLib.images.comparison import COLUMNS, compare
+
+SHAPE = (8, 10, 12)
+GRID = Geometry(SHAPE[::-1], (1.0, 1.0, 2.0), (-5.0, 7.0, 3.0))
+DRAWN = LabelTable.from_names({1: "kidney_left", 2: "my cyst", 3: "only drawn"})
+FOUND = LabelTable.from_names({7: "Left kidney", 8: "My Cyst", 9: "only found"})
+
+
+def drawn(rows: int = 4) -> Segmentation:
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[0, :rows], labels[1, :2], labels[2, :2] = 1, 2, 3
+    return Segmentation(labels, DRAWN, GRID)
+
+
+def found(rows: int = 4) -> Segmentation:
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[0, :rows], labels[1, 1:3], labels[3] = 7, 8, 9
+    return Segmentation(labels, FOUND, GRID)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three cases: kidneys of Dice 1, 2/3 and 0.8, in three formats; ``d`` and ``e`` are on one side only."""
+    one, two = tmp_path / "drawn", tmp_path / "found"
+    one.mkdir()
+    two.mkdir()
+    drawn().write(one / "a.seg.nrrd")
+    drawn().write(one / "b.nii.gz")
+    drawn().write(one / "c.v1.seg.nrrd")
+    drawn().write(one / "d.seg.nrrd")
+    found().write(two / "a.nii.gz")
+    found(2).write(two / "b.seg.nrrd")
+    found(6).write(two / "c.v1.mha")
+    found().write(two / "c.v1.seg.nrrd")
+    (two / "c.v1.seg.nrrd").unlink()
+    found().write(two / "e.seg.nrrd")
+    return one, two
+
+
+def test_one_pair_prints_dice_and_volumes(tmp_path, capsys):
+    drawn().write(tmp_path / "a.seg.nrrd")
+    found(2).write(tmp_path / "b.nii.gz")
+    assert main(["compare", str(tmp_path / "a.seg.nrrd"), str(tmp_path / "b.nii.gz")]) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["structure", "Dice", "mL", "other", "mL", "difference", "mL"]
+    assert lines[1].split() == ["kidney_left", "0.667", "0.096", "0.048", "-0.048"]
+    assert lines[2].split() == ["my", "cyst", "0.500", "0.048", "0.048", "0.000"]
+    assert lines[3].split() == ["only", "drawn", "0.048"] and lines[4].split() == ["only", "found", "0.240"]
+    assert lines[5] == "Mean Dice 0.583 over 2 structures; 2 more are known to one side alone."
+
+
+def test_folders_are_compared_case_by_case_in_whatever_formats(folders, tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    assert main(["compare", *map(str, folders), "-o", str(table)]) == ExitCode.SOME_FAILED  # d has no counterpart
+    output, error = capsys.readouterr()
+    assert f"Only in {folders[0]}, not in {folders[1]}: d\n" in error
+    assert f"Only in {folders[1]}, not in {folders[0]}: e\n" in error
+    kidney = next(line for line in output.splitlines() if line.startswith("kidney_left"))
+    mean = (1 + 2 / 3 + 0.8) / 3
+    assert kidney.split() == ["kidney_left", "3", f"{mean:.3f}", "0.667", "b", "0.000"]
+    assert output.splitlines()[-1].startswith(f"Mean Dice {(mean + 0.5) / 2:.3f} over 2 structures of 3 cases")
+    rows = list(csv.reader(table.open(encoding="utf-8")))
+    assert rows[0] == ["Case", *COLUMNS] and [row[0] for row in rows[1:]] == ["a"] * 4 + ["b"] * 4 + ["c.v1"] * 4
+    expected = compare(drawn(), found(6)).rows
+    dice = [float(row[4]) if row[4] else None for row in rows[9:]]
+    assert dice == [None if row.dice is None else pytest.approx(row.dice, rel=1e-5) for row in expected]
+
+
+def test_json_holds_everything(folders, capsys):
+    (folders[0] / "d.seg.nrrd").unlink()
+    assert main(["compare", *map(str, folders), "--json"]) == ExitCode.OK
+    facts = json.loads(capsys.readouterr().out)
+    assert set(facts["cases"]) == {"a", "b", "c.v1"} and facts["without_reference"] == ["e"]
+    kidney = facts["structures"][0]
+    assert (kidney["name"], kidney["cases"], kidney["least_case"]) == ("kidney_left", 3, "b")
+    assert facts["cases"]["b"][0]["dice"] == pytest.approx(2 / 3)
+    assert facts["cases"]["b"][0]["difference_ml"] == pytest.approx(-0.048)
+    assert facts["mean_dice"] == pytest.approx(((1 + 2 / 3 + 0.8) / 3 + 0.5) / 2)
+
+
+def test_names_come_from_given_tables_else_from_the_one_beside_the_image(tmp_path, capsys):
+    drawn().write(tmp_path / "a.nii.gz")
+    (tmp_path / "a.labels.csv").unlink()
+    found().write(tmp_path / "b.nii.gz")
+    DRAWN.to_csv(tmp_path / "names.csv")
+    both = [str(tmp_path / name) for name in ("a.nii.gz", "b.nii.gz")]
+    assert main(["compare", *both]) == ExitCode.OK
+    output = capsys.readouterr().out
+    assert "label 1" in output and output.endswith("No structure is in both.\n")
+    assert main(["compare", *both, "--labels", str(tmp_path / "names.csv")]) == ExitCode.OK
+    assert "Mean Dice 0.750 over 2 structures" in capsys.readouterr().out
+    LabelTable.from_names({7: "spleen", 8: "My Cyst", 9: "x"}).to_csv(tmp_path / "others.csv")
+    more = ["--labels", str(tmp_path / "names.csv"), "--other-labels", str(tmp_path / "others.csv")]
+    assert main(["compare", *both, *more]) == ExitCode.OK
+    assert "Mean Dice 0.500 over 1 structure;" in capsys.readouterr().out
+
+
+def test_a_case_that_cannot_be_read_is_told_and_the_others_are_compared(folders, capsys):
+    (folders[0] / "d.seg.nrrd").unlink()
+    (folders[1] / "b.seg.nrrd").write_bytes(b"broken")
+    assert main(["compare", *map(str, folders)]) == ExitCode.SOME_FAILED
+    output, error = capsys.readouterr()
+    assert "b.seg.nrrd" in error and "structures of 2 cases" in output
+    for name in ("a.nii.gz", "c.v1.mha"):
+        (folders[1] / name).write_bytes(b"broken")
+    assert main(["compare", *map(str, folders)]) == ExitCode.IMAGE
+
+
+def test_of_a_result_in_several_formats_that_with_names_is_read(folders, capsys):
+    image = sitk.GetImageFromArray(np.ones(SHAPE, np.uint8))
+    sitk.WriteImage(image, str(folders[0] / "a.nii.gz"))  # beside a.seg.nrrd, and without names
+    main(["compare", *map(str, folders), "--json"])
+    assert json.loads(capsys.readouterr().out)["cases"]["a"][0]["dice"] == 1
+    sitk.WriteImage(image, str(folders[0] / "b.nrrd"))
+    assert main(["compare", *map(str, folders)]) == ExitCode.IMAGE
+    assert "are of one case: move one of them elsewhere" in capsys.readouterr().err
+
+
+def test_what_cannot_be_compared_gets_a_sentence(folders, tmp_path, capsys):
+    one, two = folders
+    empty, file, table = tmp_path / "empty", one / "a.seg.nrrd", tmp_path / "t.csv"
+    empty.mkdir()
+    contours = tmp_path / "a.rtstruct.dcm"
+    contours.write_bytes(b"")
+    table.write_text("mine")
+    for arguments, code, sentence in (
+        ([one, tmp_path / "gone"], ExitCode.IMAGE, "gone does not exist"),
+        ([one, file], ExitCode.IMAGE, "is a folder and"),
+        ([one, empty], ExitCode.IMAGE, "has no segmentation: none of its files ends with .seg.nrrd"),
+        ([file, contours], ExitCode.IMAGE, "is a structure set"),
+        ([file, file, "-o", table], ExitCode.OUTPUT, "t.csv already exists"),
+        ([file, file, "-o", tmp_path / "t.txt"], ExitCode.OUTPUT, "must end with .csv"),
+        ([file, file, "--labels", tmp_path / "none.csv"], ExitCode.LABELS, "none.csv"),
+    ):
+        assert main(["compare", *map(str, arguments)]) == code, arguments
+        assert sentence in capsys.readouterr().err
+    assert table.read_text() == "mine"
+    assert main(["compare", str(file), str(file), "-o", str(table), "--overwrite"]) == ExitCode.OK
+    assert table.read_text().startswith("Case,")
