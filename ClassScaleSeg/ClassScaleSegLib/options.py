@@ -153,10 +153,14 @@ class Options:
         """Whether the result is smoothed, or islands are removed from it."""
         return self.smooth is not None or self.remove_islands is not None
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Names of the choices that differ from the defaults."""
+        return tuple(name for name, option in FIELDS.items() if getattr(self, name) != option.default)
+
     def __str__(self) -> str:
         """The choices that differ from the defaults, in one line; of a long list of classes only the first ones."""
-        changed = [name for name, option in FIELDS.items() if getattr(self, name) != option.default]
-        return ", ".join(f"{name}={reprlib.repr(getattr(self, name))}" for name in changed)
+        return ", ".join(f"{name}={reprlib.repr(getattr(self, name))}" for name in self.changed)
 
 
 FIELDS = {option.name: option for option in fields(Options)}  # with defaults and, in the metadata, type and text

@@ -259,7 +259,7 @@ def test_a_job_with_what_the_server_decides_is_refused(tmp_path, image, name, ca
     job = Job((image,), "toy-120", tmp_path / "a.nrrd", options=Options(**{name: value}), server="http://lab")
     job.write(tmp_path / "job.json")
     assert main(["segment", "--job", str(tmp_path / "job.json")]) == ExitCode.FAULT
-    assert f"The server chooses {name}. Leave that out of the job." in capsys.readouterr().err
+    assert f"The server chooses {name}. Leave that out." in capsys.readouterr().err
 
 
 def test_nothing_is_sent_if_the_result_cannot_be_written(api, quick, image, tmp_path):

@@ -7,6 +7,7 @@ import json
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ClassScaleSegLib.images.seg_nrrd import nrrd_header
 from ClassScaleSegLib.inference.progress import Monitor
 from ClassScaleSegLib.labels.common_classes import common_classes
 from ClassScaleSegLib.remote import connection, jobs, sending
+from ClassScaleSegLib.remote.chosen_server import ChosenServer
 from ClassScaleSegLib.remote.offers import models_of
 from ClassScaleSegLib.remote.segmenter import wanted_table
 from ClassScaleSegLib.remote.sending import prepare, write_nrrd
@@ -248,6 +250,22 @@ def test_a_model_of_the_server_tells_where_to_look(api, quick, image):
     assert quick.seen == [{"locate_with": "toy-1000", "locate_classes": ["cell 3"]}, {"locate_with": "none"}]
     with pytest.raises(errors.ModelError, match="has no model liver"):
         segmented(api.address, image, locate_with="liver")
+
+
+@pytest.mark.parametrize("way", ["RemoteSegmenter", "ChosenServer"])
+def test_a_model_that_cannot_locate_is_refused_before_anything_is_sent(offers, image, way):
+    known = models_of(json.loads(offers.json), "lab")
+    toy = known["toy-1000"]
+    known["two"] = replace(toy, id="two", name="Two", summaries=2 * toy.summaries)
+    known["mr"] = replace(toy, id="mr", name="MR", summaries=(replace(toy.summaries[0], channels=4),))
+    for name, sentence in (("two", "two consists of 2 models; give a single one"), ("mr", "needs 4 channel")):
+        with pytest.raises(errors.ModelError, match=sentence):
+            if way == "ChosenServer":
+                ChosenServer("https://lab:1", models=known).choose(["toy-120"], Options(locate_with=name))
+            else:
+                segmenter = RemoteSegmenter("https://lab:1")
+                segmenter._models = known
+                segmenter.segment(image, "toy-120", locate_with=name)
 
 
 @pytest.mark.parametrize("option", ["device", "threads", "memory_limit_gib", "checkpoint"])

@@ -12,14 +12,14 @@ from pathlib import Path
 from ..errors import ClassScaleError, ModelError, ServerError
 from ..images.dicom_seg import UsedModel
 from ..images.segmentation import Segmentation
-from ..inference.locating import refuse_other_channels
 from ..inference.several_models import Source
 from ..labels.table import LabelTable
 from ..options import FIELDS, flag
 from ..process.job import Job
 from ..remote.connection import TOKEN
-from ..remote.offers import RemoteModel
-from ..remote.segmenter import BY_SERVER, RemoteSegmenter, Request, located_by, wanted_table
+from ..remote.decided import BY_SERVER, refuse_decided
+from ..remote.offers import RemoteModel, located_by
+from ..remote.segmenter import RemoteSegmenter, Request, wanted_table
 from ..remote.servers import Servers
 from .job_models import JobModels
 
@@ -89,11 +89,7 @@ def find_server_models(job: Job, segmenter: RemoteSegmenter) -> ServerModels:
     if len({model.channels for model in models}) > 1:
         needs = ", ".join(f"{model.id} {model.channels}" for model in models)
         raise ModelError(f"Models of one segmentation must have the same channels: {needs}. Leave some out.")
-    coarse = tuple(located_by(job.options, segmenter.chosen))
-    for model in coarse:
-        if len(model.summaries) != 1:
-            raise ModelError(f"{model.id} consists of {len(model.summaries)} models; give a single one to locate.")
-        refuse_other_channels(model.summaries[0], models[0].channels)
+    coarse = tuple(located_by(job.options, models[0].channels, segmenter.chosen))
     options = replace(job.options, confidence=job.confidence is not None)
     if coarse:
         options = replace(options, locate_with=coarse[0].id)
@@ -152,8 +148,7 @@ def connect(job: Job, token_file: Path | None) -> RemoteSegmenter:
     assert job.server is not None
     servers = Servers()
     known = servers.find(job.server)
-    if chosen := [name for name in BY_SERVER if getattr(job.options, name) != FIELDS[name].default]:
-        raise ServerError(f"The server chooses {', '.join(chosen)}. Leave that out of the job.")
+    refuse_decided(job.options.changed)
     token = os.environ.get(TOKEN) or None
     if token_file is not None:
         token = read_token(token_file)

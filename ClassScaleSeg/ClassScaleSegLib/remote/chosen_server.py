@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..catalog.chosen import Choice, ChosenModel, different_names
-from ..errors import ModelError, ServerError
-from ..options import FIELDS, Options
+from ..options import Options
 from .address import check_address
-from .offers import RemoteModel, chosen
-from .segmenter import BY_SERVER, RemoteSegmenter, located_by
+from .decided import refuse_decided
+from .offers import RemoteModel, chosen, located_by
+from .segmenter import RemoteSegmenter
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,14 @@ class ChosenServer:
         """
         address = check_address(self.address)
         given = replace(options, device=Options.device)
-        if own := [name for name in BY_SERVER if getattr(given, name) != FIELDS[name].default]:
-            raise ServerError(f"The server chooses {', '.join(own)}. Leave that out.")
+        refuse_decided(given.changed)
         offered = {model.id: model for model in self.offered()}
 
         def find(wanted: Sequence[str]) -> list[RemoteModel]:
             return chosen(offered, wanted, address)
 
-        found, coarse = find(list(map(str, models))), located_by(given, find)
-        if several := next((model for model in coarse if len(model.summaries) > 1), None):
-            raise ModelError(f"{several.id} consists of {len(several.summaries)} models; give a single one to locate.")
+        found = find(list(map(str, models)))
+        coarse = located_by(given, found[0].channels, find)
         names = different_names([model.name for model in found])
         parts = zip(names, found, strict=True)
         return Choice(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelError, ServerError, shown
+from ..inference.locating import refuse_other_channels
 from ..models.json_checks import is_sha256, is_text
 from ..models.summary import ModelSummary
 from ..models.summary_json import MODEL_ID, summary_of
+from ..options import WHOLE_IMAGE, Options
 
 MAX_MODELS = 1000
 MAX_PARTS = 64
@@ -83,6 +85,24 @@ def _model(facts: Any) -> RemoteModel:
 
 def _digest(part: Any) -> str:
     return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
+
+
+def located_by(
+    options: Options, channels: int, find: Callable[[Sequence[str]], list[RemoteModel]]
+) -> list[RemoteModel]:
+    """Return the model of a server that locates classes, if one was chosen.
+
+    :param channels: of the images.
+    :param find: returns models by their ids or names, as of :func:`chosen`.
+    :raises ModelError: if the server has no such model, or it cannot locate classes in such images.
+    """
+    if options.locate_with in (None, WHOLE_IMAGE):
+        return []
+    (model,) = find([str(options.locate_with)])
+    if len(model.summaries) > 1:
+        raise ModelError(f"{model.id} consists of {len(model.summaries)} models; give a single one to locate.")
+    refuse_other_channels(model.summaries[0], channels)
+    return [model]
 
 
 def chosen(models: Mapping[str, RemoteModel], wanted: Sequence[str], address: str) -> list[RemoteModel]:

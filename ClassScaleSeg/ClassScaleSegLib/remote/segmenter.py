@@ -15,22 +15,21 @@ import numpy as np
 
 from ..addresses import is_private, is_this_machine
 from ..catalog.chosen import classes_of, parts_of
-from ..errors import ClassScaleError, ImageError, LabelTableError, ServerError, reason
+from ..errors import ImageError, LabelTableError, ServerError, reason
 from ..images.geometry import Geometry
 from ..images.image_file import itk_reader, read_file
 from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
 from ..inference.progress import CancelToken, Monitor, Progress
 from ..labels.table import LabelTable
-from ..options import FIELDS, WHOLE_IMAGE, Options, refuse_unknown
+from ..options import FIELDS, Options, refuse_unknown
 from .address import open_to_others
 from .connection import LARGEST_MODELS, PATIENCE, Connection, Health
+from .decided import refuse_decided, sent_options
 from .jobs import Forgotten, RemoteFile, RemoteJob, remove_quickly
-from .offers import RemoteModel, chosen, models_of
+from .offers import RemoteModel, chosen, located_by, models_of
 from .sending import RESTARTS, Prepared, prepare, send
 
-BY_SERVER = ("device", "threads", "memory_limit_gib", "checkpoint")  # options that the server decides
-_HERE = ("confidence", "keep_empty", "dicom_seg")  # those that are not sent as options
 _CERTAIN = 1.001  # a probability of float32, rounded
 _HEADER_BYTES = 64 << 20  # of a result, beside its voxels
 
@@ -259,12 +258,11 @@ class RemoteSegmenter:
         :raises Cancelled: if the token is set.
         """
         refuse_unknown(options, FIELDS)
-        if own := [name for name in BY_SERVER if name in options]:
-            raise ClassScaleError(f"The server chooses {', '.join(own)}. Leave that out.")
+        refuse_decided(options)
         wanted = Options(**options)
         self.warn(Monitor(progress, cancel).tell)
         found = self.chosen([model] if isinstance(model, str) else list(model), cancel)
-        if coarse := located_by(wanted, lambda names: self.chosen(names, cancel)):
+        if coarse := located_by(wanted, found[0].channels, lambda names: self.chosen(names, cancel)):
             wanted = replace(wanted, locate_with=coarse[0].id)
         summaries = [summary for each in found for summary in each.summaries]
         request = Request(
@@ -386,13 +384,6 @@ class RemoteSegmenter:
         raise ImageError(f"It is on another grid than {image.prepared.name}")
 
 
-def sent_options(options: Options) -> dict[str, Any]:
-    """Return the options that a server is told: those that differ from the defaults, as JSON values."""
-    values = {name: getattr(options, name) for name in FIELDS if name not in (*BY_SERVER, *_HERE)}
-    changed = {name: value for name, value in values.items() if value != FIELDS[name].default}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
-
-
 def wanted_table(models: Sequence[RemoteModel], options: Options) -> LabelTable:
     """Return the classes of models of a server, those that were chosen.
 
@@ -400,14 +391,6 @@ def wanted_table(models: Sequence[RemoteModel], options: Options) -> LabelTable:
     """
     table = classes_of(parts_of(models)).table
     return table if options.classes is None else table.select(options.classes)
-
-
-def located_by(options: Options, find: Callable[[Sequence[str]], list[RemoteModel]]) -> list[RemoteModel]:
-    """Return the model of a server that locates classes, if one was chosen.
-
-    :raises ModelError: if the server has no such model.
-    """
-    return [] if options.locate_with in (None, WHOLE_IMAGE) else find([str(options.locate_with)])
 
 
 def _refuse_other_classes(found: LabelTable, wanted: LabelTable) -> None:

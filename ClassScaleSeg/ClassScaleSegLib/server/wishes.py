@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import ClassScaleError
-from ..options import FIELDS, WHOLE_IMAGE, Options, refuse_unknown
+from ..options import WHOLE_IMAGE, Options, refuse_unknown
+from ..remote.decided import SENT
 from .jobs import Wish
 from .offers import Offers
 from .problems import Problem
-
-OURS = ("device", "threads", "memory_limit_gib", "checkpoint", "confidence", "dicom_seg", "keep_empty")
 
 
 def checked_wish(wish: Wish, offers: Offers) -> Wish:
@@ -25,7 +24,7 @@ def checked_wish(wish: Wish, offers: Offers) -> Wish:
             raise Problem(404, "model_unknown", f"This server has no model {name[:100]!a}. It has {known}.")
     if len(set(wish.models)) < len(wish.models):
         raise ClassScaleError("A model is given twice. Leave it out once.")
-    refuse_unknown(wish.options, [name for name in FIELDS if name not in OURS])
+    refuse_unknown(wish.options, SENT)
     options = Options(**wish.options)
     if options.locate_with not in (None, WHOLE_IMAGE, *offers.all):
         known = ", ".join(offers.all)
