@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +256,45 @@ def test_cases_that_no_fold_has_are_told(raw, capsys):
     (raw / B / "splits_final.json").write_text(json.dumps([{"train": ["c0"], "val": ["c1"]}]))
     merge(NUMBERS, 9, options(raw))
     assert "the case c2 and 3 more of Dataset002_B is in no fold of" in capsys.readouterr().err
+
+
+def same_image(raw: Path, case: str, other: str, ending: str = ".nii.gz") -> None:
+    """Let a case of the second dataset have the image of one of the first."""
+    shutil.copy(raw / A / f"imagesTr/{case}_0000{ending}", raw / B / f"imagesTr/{other}_0000{ending}")
+
+
+def merged_folds(raw: Path) -> list[dict]:
+    return splits(merge(NUMBERS, 900, options(raw, overwrite=True))[0])
+
+
+def separated(folds: list[dict], pairs: dict[str, str]) -> list[str]:
+    return [one for fold in folds for one, two in pairs.items() if (one in fold["val"]) != (two in fold["val"])]
+
+
+def test_cases_with_the_same_image_stay_in_the_same_part_of_each_fold(raw, capsys):
+    pairs = {"d001_c0": "d002_c4", "d001_c1": "d002_c3", "d001_c2": "d002_c0"}
+    before = merged_folds(raw)
+    assert separated(before, pairs)  # so this can fail
+    for one, two in pairs.items():
+        same_image(raw, one[5:], two[5:])
+    after = merged_folds(raw)
+    assert not separated(after, pairs)
+    assert [set(fold["train"]) | set(fold["val"]) for fold in after] == [
+        set(fold["train"]) | set(fold["val"]) for fold in before
+    ]
+    assert "d002_c3 and 1 more have the same images as other cases, and are where those are" in capsys.readouterr().err
+    # folds that are given stay, and the others follow them
+    every = {f"c{number}" for number in range(6)}
+    own = [{"train": sorted(every - set(val)), "val": val} for val in (["c5"], ["c0", "c4"])]
+    (raw / B / "splits_final.json").write_text(json.dumps(own))
+    after = merged_folds(raw)
+    assert not separated(after, pairs)
+    assert [[case for case in fold["val"] if "d002" in case] for fold in after[:2]] == [
+        ["d002_c5"],
+        ["d002_c0", "d002_c4"],
+    ]
+    assert "Warning" not in capsys.readouterr().err
+    (raw / A / "splits_final.json").write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c2"]}]))
+    after = merged_folds(raw)
+    assert separated(after, pairs)
+    assert "Warning: d002_c4 has the same image as d001_c0 (and 1 more such case), but" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ClassScaleSegLib.errors import LabelTableError
 
+from .same_images import same_images
 from .source import Source
 
 NAME = "splits_final.json"
@@ -24,8 +25,13 @@ def merged_splits(sources: Sequence[Source]) -> list[Split]:
     as there; those of the others as nnU-Net does, into five folds. A dataset that has fewer folds than others repeats
     them. The only case of a dataset is always for training.
 
+    Cases with the same image stay together: in each fold they go where the first of them goes, first of all one from a
+    dataset that has a ``splits_final.json``. The cases of such a dataset stay where they are; a warning names those
+    that several such datasets separate.
+
     :returns: no folds at all, if every dataset has a single case.
     :raises LabelTableError: if a ``splits_final.json`` cannot be used.
+    :raises ImageError: if an image cannot be read.
     """
     each = [_splits(source) for source in sources]
     count = max(map(len, each))
@@ -36,14 +42,54 @@ def merged_splits(sources: Sequence[Source]) -> list[Split]:
             for part, names in fold.items():
                 names += [f"{source.prefix}{case}" for case in splits[index % len(splits)][part]]
         folds.append(fold)
+    given = tuple(source.prefix for source in sources if len(source.cases) > 1 and _file(source) is not None)
+    _keep_together(folds, same_images(sources), given)
     return [fold for fold in folds if fold["train"] and fold["val"]]
 
 
-def _splits(source: Source) -> list[Split]:
-    names = sorted(case.name for case in source.cases)
+def _keep_together(folds: list[Split], groups: Sequence[Sequence[str]], given: tuple[str, ...]) -> None:
+    """Put cases with the same image into the same part of each fold.
+
+    :param given: with which the names of the cases begin that stay where they are.
+    """
+    moved, apart = set[str](), dict[str, str]()
+    for group in groups:
+        first, *others = sorted(group, key=lambda name: not name.startswith(given))
+        for fold in folds:
+            part, wrong = ("val", "train") if first in fold["val"] else ("train", "val")
+            for other in others if first in fold[part] else ():
+                if other in fold[wrong] and other.startswith(given):
+                    apart[other] = first
+                elif other in fold[wrong]:
+                    fold[wrong].remove(other)
+                    fold[part].append(other)
+                    moved.add(other)
+    if moved:
+        what = "has the same image as another case, and is where that one is in each fold."
+        if len(moved) > 1:
+            what = (
+                f"and {len(moved) - 1} more have the same images as other cases, and are where those are in each fold."
+            )
+        print(f"{min(moved)} {what}", file=sys.stderr)
+    if apart:
+        name, first = next(iter(apart.items()))
+        more = f" (and {len(apart) - 1} more such case{'s' if len(apart) > 2 else ''})" if len(apart) > 1 else ""
+        print(
+            f"Warning: {name} has the same image as {first}{more}, but the {NAME} of their datasets separate them: "
+            "the validation will look better than it is. Correct one of the files.",
+            file=sys.stderr,
+        )
+
+
+def _file(source: Source) -> Path | None:
+    """Return the ``splits_final.json`` of a dataset, if it has one."""
     preprocessed = os.environ.get("nnUNet_preprocessed")
     folders = [*([Path(preprocessed) / source.name] if preprocessed else []), source.folder]
-    file = next((folder / NAME for folder in folders if (folder / NAME).is_file()), None)
+    return next((folder / NAME for folder in folders if (folder / NAME).is_file()), None)
+
+
+def _splits(source: Source) -> list[Split]:
+    names, file = sorted(case.name for case in source.cases), _file(source)
     if len(names) == 1:
         return [{"train": names, "val": []}]
     if file is not None:
