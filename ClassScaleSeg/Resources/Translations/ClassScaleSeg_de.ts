@@ -92,10 +92,6 @@
         <translation>Die Ergebnisse gespiegelter Bilder mitteln, wenn das Modell dafür gemacht ist. Bis zu achtmal langsamer, etwas genauer.</translation>
     </message>
     <message>
-        <source>Between all classes</source>
-        <translation>Zwischen allen Klassen</translation>
-    </message>
-    <message>
         <source>Channel 2:</source>
         <translation>Kanal 2:</translation>
     </message>
@@ -230,10 +226,6 @@
     <message>
         <source>Name segments by their terminology codes (Left kidney), not by the names of the model (kidney_left).</source>
         <translation>Segmente nach ihren Terminologie-Codes benennen (Left kidney), nicht nach den Namen des Modells (kidney_left).</translation>
-    </message>
-    <message>
-        <source>Nearest class</source>
-        <translation>Nächstliegende Klasse</translation>
     </message>
     <message>
         <source>None</source>
@@ -416,10 +408,6 @@
         <translation>Höchstens so viel GPU-Speicher wird benutzt, ohne GPU so viel Arbeitsspeicher (RAM). Reicht er nicht, wird langsamer mit weniger gerechnet.</translation>
     </message>
     <message>
-        <source>The scene was closed, so the segmentation was stopped.</source>
-        <translation>Die Szene wurde geschlossen, daher wurde die Segmentierung abgebrochen.</translation>
-    </message>
-    <message>
         <source>The segmentation to compare with the one under Result, which is the reference.</source>
         <translation>Die Segmentierung, die mit der unter „Ergebnis“ verglichen wird; jene ist die Referenz.</translation>
     </message>
@@ -478,630 +466,6 @@
     <message>
         <source>Whole volume</source>
         <translation>Ganzes Bild</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.apply_line</name>
-    <message>
-        <source>A region is of one volume. Select none to segment several volumes, or untick these.</source>
-        <translation>Eine Region gehört zu einem Bilddatensatz. Wählen Sie keine aus, um mehrere zu segmentieren, oder wählen Sie diese ab.</translation>
-    </message>
-    <message>
-        <source>No class is ticked. Tick at least one class.</source>
-        <translation>Keine Klasse ist angehakt. Haken Sie mindestens eine Klasse an.</translation>
-    </message>
-    <message>
-        <source>No class of {model} is ticked, so this model does not run.</source>
-        <translation>Von {model} ist keine Klasse angehakt, daher läuft dieses Modell nicht.</translation>
-    </message>
-    <message>
-        <source>No model is selected. Select one, or add your own.</source>
-        <translation>Kein Modell ist ausgewählt. Wählen Sie eines aus oder fügen Sie ein eigenes hinzu.</translation>
-    </message>
-    <message>
-        <source>One volume is selected for several channels.</source>
-        <translation>Ein Bilddatensatz ist für mehrere Kanäle ausgewählt.</translation>
-    </message>
-    <message>
-        <source>Select the volume of the channel {channel}.</source>
-        <translation>Wählen Sie den Bilddatensatz des Kanals {channel} aus.</translation>
-    </message>
-    <message>
-        <source>The confidence is of one class in each voxel. Select no confidence volume, or do not keep overlaps.</source>
-        <translation>Die Konfidenz gilt einer Klasse je Voxel. Wählen Sie keine Konfidenz aus oder behalten Sie Überlappungen nicht.</translation>
-    </message>
-    <message>
-        <source>The model needs {count} volumes, and {name} is one. Untick it, and add the folder with all of them.</source>
-        <translation>Das Modell braucht {count} Bilddatensätze, und {name} ist nur einer. Wählen Sie ihn ab und fügen Sie den Ordner mit allen hinzu.</translation>
-    </message>
-    <message>
-        <source>The scene uses the model {model}, which is not in the catalogue. Select another model, or add this one.</source>
-        <translation>Die Szene verwendet das Modell {model}, das nicht im Katalog ist. Wählen Sie ein anderes Modell oder fügen Sie dieses hinzu.</translation>
-    </message>
-    <message>
-        <source>This model needs {count} volumes, and the panel has rows for {rows}. Use the Python console.</source>
-        <translation>Dieses Modell braucht {count} Bilddatensätze, hier ist nur Platz für {rows}. Verwenden Sie die Python-Konsole.</translation>
-    </message>
-    <message>
-        <source>This run will take {need}.</source>
-        <translation>Dieser Lauf braucht {need}.</translation>
-    </message>
-    <message>
-        <source>{count} cases are segmented one after the other ({names}). Their volumes are found by their names.</source>
-        <translation>{count} Fälle werden nacheinander segmentiert ({names}). Ihre Bilddatensätze werden anhand der Namen gefunden.</translation>
-    </message>
-    <message>
-        <source>{count} volumes are segmented one after the other ({names}). Each result gets a segmentation of its own.</source>
-        <translation>{count} Bilddatensätze werden nacheinander segmentiert ({names}). Jedes Ergebnis bekommt eine eigene Segmentierung.</translation>
-    </message>
-    <message>
-        <source>{first} and {second} need the channel {channel} at different places. Remove one of these models.</source>
-        <translation>{first} und {second} brauchen den Kanal {channel} an verschiedenen Stellen. Entfernen Sie eines dieser Modelle.</translation>
-    </message>
-    <message>
-        <source>{name} has several volumes, and the model needs one. Untick it, and add the volumes themselves.</source>
-        <translation>{name} hat mehrere Bilddatensätze, und das Modell braucht einen. Wählen Sie den Eintrag ab und fügen Sie die Bilddatensätze selbst hinzu.</translation>
-    </message>
-    <message>
-        <source>{name} is in the list twice. Remove it once.</source>
-        <translation>{name} steht zweimal in der Liste. Entfernen Sie es einmal.</translation>
-    </message>
-    <message>
-        <source>{name} is not downloaded. Press "Download...".</source>
-        <translation>{name} ist nicht heruntergeladen. Drücken Sie „Laden...“.</translation>
-    </message>
-    <message>
-        <source>{name} is segmented, as ticked in the list of volumes. The result gets a segmentation of its own.</source>
-        <translation>{name} wird segmentiert, wie in der Liste angehakt. Das Ergebnis bekommt eine eigene Segmentierung.</translation>
-    </message>
-    <message>
-        <source>{second} needs {count} volumes, and {first} needs {channels}. Remove one of these models.</source>
-        <translation>{second} braucht {count} Bilddatensätze, {first} aber {channels}. Entfernen Sie eines dieser Modelle.</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.channel_rows</name>
-    <message>
-        <source>V&amp;olume:</source>
-        <translation>Vol&amp;umen:</translation>
-    </message>
-    <message>
-        <source>{channel}:</source>
-        <translation>{channel}:</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.channel_texts</name>
-    <message>
-        <source>No volume is called {channel}.</source>
-        <translation>Kein Bilddatensatz heißt {channel}.</translation>
-    </message>
-    <message>
-        <source>The name {channel} does not say which volume the channel is. Select its volumes by hand.</source>
-        <translation>Der Name {channel} sagt nicht, welcher Bilddatensatz der Kanal ist. Wählen Sie die Bilddatensätze von Hand aus.</translation>
-    </message>
-    <message>
-        <source>Two volumes could be {channel}: {first} and {second}. Choose one.</source>
-        <translation>Zwei Bilddatensätze kommen für {channel} infrage: {first} und {second}. Wählen Sie einen aus.</translation>
-    </message>
-    <message>
-        <source>{count} volumes could be {channel}: {names}. Choose one.</source>
-        <translation>{count} Bilddatensätze kommen für {channel} infrage: {names}. Wählen Sie einen aus.</translation>
-    </message>
-    <message>
-        <source>{volume} could be {channel}. Choose it if it is.</source>
-        <translation>{volume} könnte {channel} sein. Wählen Sie es aus, wenn das stimmt.</translation>
-    </message>
-    <message>
-        <source>{volume} is called like {other}, but it is selected for {channel}.</source>
-        <translation>{volume} heißt wie {other}, ist aber für {channel} ausgewählt.</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.class_list</name>
-    <message>
-        <source>&amp;None</source>
-        <translation>&amp;Keine</translation>
-    </message>
-    <message>
-        <source>&amp;Presets</source>
-        <translation>&amp;Vorlage</translation>
-    </message>
-    <message>
-        <source>A&amp;ll</source>
-        <translation>All&amp;e</translation>
-    </message>
-    <message>
-        <source>Class</source>
-        <translation>Klasse</translation>
-    </message>
-    <message>
-        <source>Code</source>
-        <translation>Code</translation>
-    </message>
-    <message>
-        <source>Delete</source>
-        <translation>Löschen</translation>
-    </message>
-    <message>
-        <source>Gro&amp;ups</source>
-        <translation>&amp;Gruppe</translation>
-    </message>
-    <message>
-        <source>Group</source>
-        <translation>Gruppe</translation>
-    </message>
-    <message>
-        <source>Model</source>
-        <translation>Modell</translation>
-    </message>
-    <message>
-        <source>Name:</source>
-        <translation>Name:</translation>
-    </message>
-    <message>
-        <source>Only</source>
-        <translation>Nur</translation>
-    </message>
-    <message>
-        <source>Preset</source>
-        <translation>Vorlage</translation>
-    </message>
-    <message>
-        <source>Save preset</source>
-        <translation>Vorlage speichern</translation>
-    </message>
-    <message>
-        <source>Save the ticked classes, or tick classes that you saved.</source>
-        <translation>Die angehakten Klassen speichern oder gespeicherte Klassen anhaken.</translation>
-    </message>
-    <message>
-        <source>Save ticked classes...</source>
-        <translation>Angehakte Klassen speichern...</translation>
-    </message>
-    <message>
-        <source>Search by name, code or group</source>
-        <translation>Nach Name, Code, Gruppe suchen</translation>
-    </message>
-    <message>
-        <source>This model does not have {count} of the classes in the preset.</source>
-        <translation>{count} Klassen der Vorlage hat dieses Modell nicht.</translation>
-    </message>
-    <message>
-        <source>Tick all classes that the search shows.</source>
-        <translation>Alle Klassen anhaken, die die Suche zeigt.</translation>
-    </message>
-    <message>
-        <source>Tick or untick all classes of a group.</source>
-        <translation>Alle Klassen einer Gruppe anhaken oder abwählen.</translation>
-    </message>
-    <message>
-        <source>Untick all classes that the search shows.</source>
-        <translation>Alle Klassen abwählen, die die Suche zeigt.</translation>
-    </message>
-    <message>
-        <source>{group} ({count})</source>
-        <translation>{group} ({count})</translation>
-    </message>
-    <message>
-        <source>{ticked} of {all}</source>
-        <translation>{ticked}/{all}</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.compare_panel</name>
-    <message>
-        <source>A segmentation was removed, so its comparison is gone.</source>
-        <translation>Eine Segmentierung wurde entfernt, und mit ihr der Vergleich.</translation>
-    </message>
-    <message>
-        <source>Choose a segmentation to compare with the one under Result.</source>
-        <translation>Wählen Sie eine Segmentierung, die mit der unter „Ergebnis“ verglichen wird.</translation>
-    </message>
-    <message>
-        <source>Dice</source>
-        <translation>Dice</translation>
-    </message>
-    <message>
-        <source>Difference</source>
-        <translation>Differenz</translation>
-    </message>
-    <message>
-        <source>Other mL</source>
-        <translation>mL andere</translation>
-    </message>
-    <message>
-        <source>Save comparison</source>
-        <translation>Vergleich speichern</translation>
-    </message>
-    <message>
-        <source>Search structures</source>
-        <translation>Strukturen suchen</translation>
-    </message>
-    <message>
-        <source>Structure</source>
-        <translation>Struktur</translation>
-    </message>
-    <message>
-        <source>Table</source>
-        <translation>Tabelle</translation>
-    </message>
-    <message>
-        <source>The comparison is in the table {name}.</source>
-        <translation>Der Vergleich steht in der Tabelle {name}.</translation>
-    </message>
-    <message>
-        <source>The comparison was not saved</source>
-        <translation>Der Vergleich wurde nicht gespeichert</translation>
-    </message>
-    <message>
-        <source>The segmentations have changed. Press Compare again.</source>
-        <translation>Die Segmentierungen haben sich geändert. Drücken Sie noch einmal „Vergleichen“.</translation>
-    </message>
-    <message>
-        <source>There is no structure in {name}.</source>
-        <translation>{name} enthält keine Struktur.</translation>
-    </message>
-    <message>
-        <source>There is not enough memory to compare these segmentations.</source>
-        <translation>Der Speicher reicht nicht, um diese Segmentierungen zu vergleichen.</translation>
-    </message>
-    <message>
-        <source>mL</source>
-        <translation>mL</translation>
-    </message>
-    <message>
-        <source>mean Dice {dice}</source>
-        <translation>mittlerer Dice {dice}</translation>
-    </message>
-    <message>
-        <source>{count} only in {name}</source>
-        <translation>{count} nur in {name}</translation>
-    </message>
-    <message>
-        <source>{count} structures in both</source>
-        <translation>{count} Strukturen in beiden</translation>
-    </message>
-    <message>
-        <source>{name} is on another grid, and its nearest voxels were compared.</source>
-        <translation>{name} hat ein anderes Gitter; verglichen wurden die nächstliegenden Voxel.</translation>
-    </message>
-    <message>
-        <source>{path} already exists. Replace it?</source>
-        <translation>{path} existiert bereits. Ersetzen?</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.device_list</name>
-    <message>
-        <source>Automatic</source>
-        <translation>Automatisch</translation>
-    </message>
-    <message>
-        <source>CPU</source>
-        <translation>CPU</translation>
-    </message>
-    <message>
-        <source>Server: {name}</source>
-        <translation>Server: {name}</translation>
-    </message>
-    <message>
-        <source>{device} ({name})</source>
-        <translation>{device} ({name})</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.dicom_series</name>
-    <message>
-        <source>Images</source>
-        <translation>Bilder</translation>
-    </message>
-    <message>
-        <source>Patient</source>
-        <translation>Patient</translation>
-    </message>
-    <message>
-        <source>Search by patient, date or description</source>
-        <translation>Nach Patient, Datum oder Beschreibung suchen</translation>
-    </message>
-    <message>
-        <source>Series</source>
-        <translation>Serie</translation>
-    </message>
-    <message>
-        <source>Series of the DICOM database</source>
-        <translation>Serien der DICOM-Datenbank</translation>
-    </message>
-    <message>
-        <source>Study</source>
-        <translation>Studie</translation>
-    </message>
-    <message>
-        <source>without description</source>
-        <translation>ohne Beschreibung</translation>
-    </message>
-    <message>
-        <source>{name} could not be loaded ({reason}).</source>
-        <translation>{name} konnte nicht geladen werden ({reason}).</translation>
-    </message>
-    <message>
-        <source>{name} could not be loaded as a volume. Load it in the module DICOM, and add the volume that you get.</source>
-        <translation>{name} konnte nicht als Bilddatensatz geladen werden. Laden Sie die Serie im Modul DICOM und fügen Sie den Bilddatensatz hinzu, den Sie erhalten.</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.install</name>
-    <message>
-        <source>A package has no build for this Python and system: update Slicer to a current version, and try again.</source>
-        <translation>Ein Paket gibt es nicht für dieses Python und System: Aktualisieren Sie Slicer auf eine neuere Version und versuchen Sie es noch einmal.</translation>
-    </message>
-    <message>
-        <source>A proxy is between this computer and the network: set the environment variable HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT, restart Slicer, and try again. Or install from a folder of wheels.</source>
-        <translation>Zwischen diesem Rechner und dem Netz steht ein Proxy: Setzen Sie die Umgebungsvariable HTTPS_PROXY auf http://USER:PASSWORD@HOST:PORT, starten Sie Slicer neu und versuchen Sie es noch einmal. Oder installieren Sie aus einem Ordner mit Wheels.</translation>
-    </message>
-    <message>
-        <source>DICOM segmentations cannot be saved without these Python packages: {packages}. To install them, save again.</source>
-        <translation>Ohne diese Python-Pakete lassen sich keine DICOM-Segmentierungen speichern: {packages}. Um sie zu installieren, speichern Sie noch einmal.</translation>
-    </message>
-    <message>
-        <source>Extension PyTorch</source>
-        <translation>Erweiterung PyTorch</translation>
-    </message>
-    <message>
-        <source>Install the extension PyTorch in the Extensions Manager, restart Slicer, and press Apply again.</source>
-        <translation>Installieren Sie die Erweiterung PyTorch im Erweiterungsmanager, starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
-    </message>
-    <message>
-        <source>PyTorch was not installed. The module cannot segment without it. To install it, press Apply again.</source>
-        <translation>PyTorch wurde nicht installiert. Ohne PyTorch kann das Modul nicht segmentieren. Um es zu installieren, drücken Sie noch einmal „Anwenden“.</translation>
-    </message>
-    <message>
-        <source>PyTorch {found} is installed, but {wanted} is needed. Uninstall it in the module PyTorch, restart Slicer, and press Apply again.</source>
-        <translation>PyTorch {found} ist installiert, benötigt wird {wanted}. Deinstallieren Sie es im Modul PyTorch, starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
-    </message>
-    <message>
-        <source>Python packages</source>
-        <translation>Python-Pakete</translation>
-    </message>
-    <message>
-        <source>Python packages are missing: {packages}. To install them, press Apply in the module ClassScaleSeg, or call ClassScaleSegLogic().installDependencies().</source>
-        <translation>Python-Pakete fehlen: {packages}. Um sie zu installieren, drücken Sie „Anwenden“ im Modul ClassScaleSeg oder rufen Sie ClassScaleSegLogic().installDependencies() auf.</translation>
-    </message>
-    <message>
-        <source>Source archives, as of {packages}, are not enough.</source>
-        <translation>Quellarchive, wie von {packages}, genügen nicht.</translation>
-    </message>
-    <message>
-        <source>The Python packages could not be installed: {reason}. Slicer's own packages were not changed. {step} To undo the installation, type slicer.util.pip_uninstall("{packages}") into the Python console.</source>
-        <translation>Die Python-Pakete konnten nicht installiert werden: {reason}. Die Pakete von Slicer selbst wurden nicht verändert. {step} Um die Installation rückgängig zu machen, geben Sie slicer.util.pip_uninstall("{packages}") in die Python-Konsole ein.</translation>
-    </message>
-    <message>
-        <source>The certificate of the server is not known here, as behind a proxy that inspects traffic: set the environment variable PIP_CERT to the file of its certificate, restart Slicer, and try again.</source>
-        <translation>Das Zertifikat des Servers ist hier nicht bekannt, etwa hinter einem Proxy, der den Datenverkehr prüft: Setzen Sie die Umgebungsvariable PIP_CERT auf die Datei seines Zertifikats, starten Sie Slicer neu und versuchen Sie es noch einmal.</translation>
-    </message>
-    <message>
-        <source>The disk is full: make room, and try again.</source>
-        <translation>Die Festplatte ist voll: Schaffen Sie Platz und versuchen Sie es noch einmal.</translation>
-    </message>
-    <message>
-        <source>The extension PyTorch could not be installed.</source>
-        <translation>Die Erweiterung PyTorch konnte nicht installiert werden.</translation>
-    </message>
-    <message>
-        <source>The extension PyTorch is installed. Restart Slicer, and press Apply again.</source>
-        <translation>Die Erweiterung PyTorch ist installiert. Starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
-    </message>
-    <message>
-        <source>The folder of Slicer cannot be written: install Slicer in a folder of your own, or ask who administers this computer to install the packages.</source>
-        <translation>In den Ordner von Slicer kann nicht geschrieben werden: Installieren Sie Slicer in einen eigenen Ordner, oder lassen Sie die Pakete von der Person installieren, die diesen Rechner verwaltet.</translation>
-    </message>
-    <message>
-        <source>The module cannot segment without these Python packages: {packages}. To install them, press Apply again.</source>
-        <translation>Ohne diese Python-Pakete kann das Modul nicht segmentieren: {packages}. Um sie zu installieren, drücken Sie noch einmal „Anwenden“.</translation>
-    </message>
-    <message>
-        <source>There is no network: connect this computer and try again, or install from a folder of wheels.</source>
-        <translation>Es gibt keine Netzverbindung: Verbinden Sie diesen Rechner und versuchen Sie es noch einmal, oder installieren Sie aus einem Ordner mit Wheels.</translation>
-    </message>
-    <message>
-        <source>This module needs the extension PyTorch. Install it now and restart Slicer? If your scene is not saved, press Cancel and save it first.</source>
-        <translation>Dieses Modul braucht die Erweiterung PyTorch. Jetzt installieren und Slicer neu starten? Ist Ihre Szene nicht gespeichert, brechen Sie ab und speichern Sie sie zuerst.</translation>
-    </message>
-    <message>
-        <source>This module needs these Python packages. Install them into Slicer?
-{packages}</source>
-        <translation>Dieses Modul braucht diese Python-Pakete. In Slicer installieren?
-{packages}</translation>
-    </message>
-    <message>
-        <source>Try again: what has arrived is kept.</source>
-        <translation>Versuchen Sie es noch einmal: Was angekommen ist, bleibt erhalten.</translation>
-    </message>
-    <message>
-        <source>{folder} has {free} GB free, and the packages need about {need} GB. Make room there, and try again.</source>
-        <translation>{folder} hat {free} GB frei, und die Pakete brauchen etwa {need} GB. Schaffen Sie dort Platz und versuchen Sie es noch einmal.</translation>
-    </message>
-    <message>
-        <source>{folder} lacks wheels for this Python {python} on {system}: {packages}. Nothing was installed. On a computer with a network, the same system and the same Python, type: pip wheel -w FOLDER {wanted}</source>
-        <translation>In {folder} fehlen Wheels für dieses Python {python} unter {system}: {packages}. Nichts wurde installiert. Geben Sie auf einem Rechner mit Netzverbindung, demselben System und demselben Python ein: pip wheel -w FOLDER {wanted}</translation>
-    </message>
-    <message>
-        <source>{packages} cannot be imported after the installation</source>
-        <translation>{packages} lässt sich nach der Installation nicht importieren</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.install_dialog</name>
-    <message>
-        <source>About {size} MB are downloaded; it takes {minutes} min.</source>
-        <translation>Etwa {size} MB werden heruntergeladen; das dauert {minutes} min.</translation>
-    </message>
-    <message>
-        <source>Folder with wheels</source>
-        <translation>Ordner mit Wheels</translation>
-    </message>
-    <message>
-        <source>From a folder...</source>
-        <translation>Aus einem Ordner...</translation>
-    </message>
-    <message>
-        <source>Install</source>
-        <translation>Installieren</translation>
-    </message>
-    <message>
-        <source>Python packages</source>
-        <translation>Python-Pakete</translation>
-    </message>
-    <message>
-        <source>Slicer's own numpy, SimpleITK and requests are not replaced.</source>
-        <translation>numpy, SimpleITK und requests von Slicer selbst werden nicht ersetzt.</translation>
-    </message>
-    <message>
-        <source>To segment, this module needs Python packages that Slicer lacks:</source>
-        <translation>Zum Segmentieren braucht dieses Modul Python-Pakete, die Slicer fehlen:</translation>
-    </message>
-    <message>
-        <source>Try again</source>
-        <translation>Noch einmal versuchen</translation>
-    </message>
-    <message>
-        <source>Without a network, choose a folder with wheels of the packages; what it lacks is named before anything is installed.</source>
-        <translation>Ohne Netzverbindung wählen Sie einen Ordner mit Wheels der Pakete; was darin fehlt, wird genannt, bevor etwas installiert wird.</translation>
-    </message>
-    <message>
-        <source>torch is installed by the extension PyTorch, in the build for this computer's GPU.</source>
-        <translation>torch wird von der Erweiterung PyTorch installiert, passend zur GPU dieses Rechners.</translation>
-    </message>
-    <message>
-        <source>torch is installed by the extension PyTorch, which is missing too: it is installed first, and Slicer restarts. Save your scene before.</source>
-        <translation>torch wird von der Erweiterung PyTorch installiert, die ebenfalls fehlt: Sie wird zuerst installiert, und Slicer startet neu. Speichern Sie vorher Ihre Szene.</translation>
-    </message>
-    <message>
-        <source>{low} to {high}</source>
-        <translation>{low} bis {high}</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.last_choice</name>
-    <message>
-        <source>Classes</source>
-        <translation>Klassen</translation>
-    </message>
-    <message>
-        <source>Device</source>
-        <translation>Gerät</translation>
-    </message>
-    <message>
-        <source>Folds</source>
-        <translation>Folds</translation>
-    </message>
-    <message>
-        <source>Interpolation</source>
-        <translation>Interpolation</translation>
-    </message>
-    <message>
-        <source>Keep empty segments</source>
-        <translation>Leere Segmente zulassen</translation>
-    </message>
-    <message>
-        <source>Last choice</source>
-        <translation>Letzte Wahl</translation>
-    </message>
-    <message>
-        <source>Locate with</source>
-        <translation>Finden mit</translation>
-    </message>
-    <message>
-        <source>Memory limit</source>
-        <translation>Speichergrenze</translation>
-    </message>
-    <message>
-        <source>Mirroring</source>
-        <translation>Spiegelung</translation>
-    </message>
-    <message>
-        <source>No other choice was used with this model.</source>
-        <translation>Mit diesem Modell wurde keine andere Wahl verwendet.</translation>
-    </message>
-    <message>
-        <source>Overlap</source>
-        <translation>Überlappung</translation>
-    </message>
-    <message>
-        <source>Remove islands</source>
-        <translation>Inseln entfernen</translation>
-    </message>
-    <message>
-        <source>Report</source>
-        <translation>Bericht</translation>
-    </message>
-    <message>
-        <source>Smooth</source>
-        <translation>Glätten</translation>
-    </message>
-    <message>
-        <source>Standard anatomical names</source>
-        <translation>Anatomische Standardnamen</translation>
-    </message>
-    <message>
-        <source>Step</source>
-        <translation>Schritt</translation>
-    </message>
-    <message>
-        <source>This model no longer has {count} of the classes that were chosen.</source>
-        <translation>{count} der gewählten Klassen hat dieses Modell nicht mehr.</translation>
-    </message>
-    <message>
-        <source>This model no longer has {count} of the classes that were chosen. They were left out.</source>
-        <translation>{count} der gewählten Klassen hat dieses Modell nicht mehr. Sie wurden weggelassen.</translation>
-    </message>
-    <message>
-        <source>Threads</source>
-        <translation>Threads</translation>
-    </message>
-    <message>
-        <source>Use last choice</source>
-        <translation>Letzte Wahl verwenden</translation>
-    </message>
-    <message>
-        <source>all</source>
-        <translation>alle</translation>
-    </message>
-    <message>
-        <source>between all classes</source>
-        <translation>zwischen allen Klassen</translation>
-    </message>
-    <message>
-        <source>keep both</source>
-        <translation>beide behalten</translation>
-    </message>
-    <message>
-        <source>nearest class</source>
-        <translation>nächstliegende Klasse</translation>
-    </message>
-    <message>
-        <source>no</source>
-        <translation>nein</translation>
-    </message>
-    <message>
-        <source>none</source>
-        <translation>keiner</translation>
-    </message>
-    <message>
-        <source>the later model gets the voxel</source>
-        <translation>das spätere Modell gilt</translation>
-    </message>
-    <message>
-        <source>usual</source>
-        <translation>üblich</translation>
-    </message>
-    <message>
-        <source>yes</source>
-        <translation>ja</translation>
-    </message>
-    <message>
-        <source>{title}: {value}</source>
-        <translation>{title}: {value}</translation>
     </message>
 </context>
 <context>
@@ -1597,6 +961,10 @@
     <message>
         <source>The confidence is that of one class in each voxel, so it cannot be computed where overlaps are kept. Leave out the confidence or overlap (--overlap).</source>
         <translation>Die Konfidenz gilt einer Klasse je Voxel und lässt sich nicht berechnen, wo Überlappungen behalten werden. Lassen Sie die Konfidenz oder die Überlappung weg (--overlap).</translation>
+    </message>
+    <message>
+        <source>The connection to {address} is not encrypted, so others in the network could read the token. Nothing was sent.</source>
+        <translation>Die Verbindung zu {address} ist nicht verschlüsselt; andere im Netzwerk könnten das Token lesen. Es wurde nichts gesendet.</translation>
     </message>
     <message>
         <source>The connection to {address} is not encrypted: others in the network could read the image and the token.</source>
@@ -2879,10 +2247,6 @@
         <translation>use_mask_for_norm {masks} muss für jeden Kanal true oder false sein.</translation>
     </message>
     <message>
-        <source>what a job does</source>
-        <translation>was ein Auftrag tut</translation>
-    </message>
-    <message>
         <source>whole body</source>
         <translation>ganzer Körper</translation>
     </message>
@@ -2947,6 +2311,10 @@
         <translation>{address} hat {patience} s lang nicht geantwortet. Der letzte Fehler: {error} Fragen Sie die Person, die den Server betreibt.</translation>
     </message>
     <message>
+        <source>{address} has not sent a whole answer for {now} s. Ask the person who runs the server.</source>
+        <translation>{address} hat seit {now} s keine vollständige Antwort gesendet. Fragen Sie die Person, die den Server betreibt.</translation>
+    </message>
+    <message>
         <source>{address} has {declared} bytes, but {size} were expected: the file was replaced. If you trust the new one, add it as your own model: classscaleseg models add {address2}</source>
         <translation>{address} hat {declared} Bytes, erwartet wurden {size}: Die Datei wurde ersetzt. Wenn Sie der neuen vertrauen, fügen Sie sie als eigenes Modell hinzu: classscaleseg models add {address2}</translation>
     </message>
@@ -2991,6 +2359,10 @@
         <translation>{address} bietet ein Modell an, das nicht zu gebrauchen ist: {error}</translation>
     </message>
     <message>
+        <source>{address} packs its answer ({packed}), which was not asked for. If there is a proxy in between, let it pass on answers as they are.</source>
+        <translation>{address} packt seine Antwort ({packed}), was nicht verlangt war. Falls ein Proxy dazwischen ist, soll er Antworten unverändert weitergeben.</translation>
+    </message>
+    <message>
         <source>{address} runs ClassScaleSeg {version} (protocol {api}), and here is {version2} (protocol {api2}). Update ClassScaleSeg {which}.</source>
         <translation>Auf {address} läuft ClassScaleSeg {version} (Protokoll {api}), und hier {version2} (Protokoll {api2}). Aktualisieren Sie ClassScaleSeg {which}.</translation>
     </message>
@@ -3033,6 +2405,10 @@
     <message>
         <source>{address} would send {size} bytes, more than the result can have. Nothing was fetched.</source>
         <translation>{address} würde {size} Bytes senden, mehr als das Ergebnis haben kann. Es wurde nichts geholt.</translation>
+    </message>
+    <message>
+        <source>{address}: the connection was lost (nothing arrives).</source>
+        <translation>{address}: Die Verbindung ist abgebrochen (nichts kommt an).</translation>
     </message>
     <message>
         <source>{address}: the connection was lost (the answer breaks off).</source>
@@ -3097,6 +2473,10 @@
     <message>
         <source>{filename} cannot be read ({strerror}).</source>
         <translation>{filename} kann nicht gelesen werden ({strerror}).</translation>
+    </message>
+    <message>
+        <source>{files} and {files2} are of one case: move one of them elsewhere.</source>
+        <translation>{files} und {files2} gehören zu einem Fall: Verschieben Sie eine der beiden Dateien.</translation>
     </message>
     <message>
         <source>{files} and {files2} more</source>
@@ -3519,8 +2899,16 @@
         <translation>{folder} enthält keinen Fall, daher gibt es keinen Bericht zu schreiben.</translation>
     </message>
     <message>
+        <source>{folder} has no segmentation: none of its files ends with {suffixes}.</source>
+        <translation>{folder} enthält keine Segmentierung: Keine seiner Dateien endet auf {suffixes}.</translation>
+    </message>
+    <message>
         <source>{folder} has {series} DICOM series: {found}. Move the one you need to a separate folder.</source>
         <translation>{folder} hat {series} DICOM-Serien: {found}. Verschieben Sie die benötigte in einen eigenen Ordner.</translation>
+    </message>
+    <message>
+        <source>{folder} is a folder and {file} is a file: give two files, or two folders.</source>
+        <translation>{folder} ist ein Ordner und {file} eine Datei: Geben Sie zwei Dateien oder zwei Ordner an.</translation>
     </message>
     <message>
         <source>{folder} is not a temporary folder of ClassScaleSeg, and would be removed at the end. Name another folder.</source>
@@ -4211,6 +3599,10 @@
         <translation>{value} ist ein Ordner; geben Sie den Pfad einer Datei an.</translation>
     </message>
     <message>
+        <source>{value} is a structure set, of which only contours are stored: give another format.</source>
+        <translation>{value} ist ein Structure Set, das nur Konturen enthält: Geben Sie ein anderes Format an.</translation>
+    </message>
+    <message>
         <source>{value} is a {size}D image; the model segments 3D images.</source>
         <translation>{value} ist ein {size}D-Bild; das Modell segmentiert 3D-Bilder.</translation>
     </message>
@@ -4356,42 +3748,262 @@
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.locate_list</name>
+    <name>ClassScaleSegPanel.panel</name>
     <message>
-        <source>Automatic: {model}</source>
-        <translation>Automatisch: {model}</translation>
+        <source>Between all classes</source>
+        <translation>Zwischen allen Klassen</translation>
     </message>
     <message>
-        <source>The model {model}, which is to locate classes, is not on this computer. Select another ("Advanced").</source>
-        <translation>Das Modell {model}, das Klassen finden soll, ist nicht auf diesem Rechner. Wählen Sie ein anderes („Erweitert“).</translation>
+        <source>Nearest class</source>
+        <translation>Nächstliegende Klasse</translation>
     </message>
     <message>
-        <source>Whole image</source>
-        <translation>Ganzes Bild</translation>
+        <source>Segment the volume.</source>
+        <translation>Den Bilddatensatz segmentieren.</translation>
     </message>
     <message>
-        <source>{classes} and {count} more</source>
-        <translation>{classes} und {count} weitere</translation>
-    </message>
-    <message>
-        <source>{model} cannot locate {classes}. Untick them, or select another model ("Advanced").</source>
-        <translation>{model} kann {classes} nicht finden. Wählen Sie diese ab oder ein anderes Modell aus („Erweitert“).</translation>
-    </message>
-    <message>
-        <source>{model} needs other images, so it cannot locate the classes. Select another model ("Advanced").</source>
-        <translation>{model} braucht andere Bilder und kann die Klassen deshalb nicht finden. Wählen Sie ein anderes Modell („Erweitert“).</translation>
-    </message>
-    <message>
-        <source>{name} looks only where the model {model} finds structures, which is not on this computer. Select that one and press "Download...", or let this one see the whole image ("Locate with" under "Advanced").</source>
-        <translation>{name} sieht nur dort nach, wo das Modell {model} Strukturen findet, und jenes ist nicht auf diesem Rechner. Wählen Sie es aus und drücken Sie „Laden...“, oder lassen Sie dieses das ganze Bild sehen („Finden mit“ unter „Erweitert“).</translation>
-    </message>
-    <message>
-        <source>{server} does not offer the model {model}, which is to locate classes. Select another ("Advanced").</source>
-        <translation>{server} bietet das Modell {model} nicht an, das Klassen finden soll. Wählen Sie ein anderes („Erweitert“).</translation>
+        <source>The scene was closed, so the segmentation was stopped.</source>
+        <translation>Die Szene wurde geschlossen, daher wurde die Segmentierung abgebrochen.</translation>
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.model_chooser</name>
+    <name>inputs.channel_rows</name>
+    <message>
+        <source>V&amp;olume:</source>
+        <translation>Vol&amp;umen:</translation>
+    </message>
+    <message>
+        <source>{channel}:</source>
+        <translation>{channel}:</translation>
+    </message>
+</context>
+<context>
+    <name>inputs.channel_texts</name>
+    <message>
+        <source>No volume is called {channel}.</source>
+        <translation>Kein Bilddatensatz heißt {channel}.</translation>
+    </message>
+    <message>
+        <source>The name {channel} does not say which volume the channel is. Select its volumes by hand.</source>
+        <translation>Der Name {channel} sagt nicht, welcher Bilddatensatz der Kanal ist. Wählen Sie die Bilddatensätze von Hand aus.</translation>
+    </message>
+    <message>
+        <source>Two volumes could be {channel}: {first} and {second}. Choose one.</source>
+        <translation>Zwei Bilddatensätze kommen für {channel} infrage: {first} und {second}. Wählen Sie einen aus.</translation>
+    </message>
+    <message>
+        <source>{count} volumes could be {channel}: {names}. Choose one.</source>
+        <translation>{count} Bilddatensätze kommen für {channel} infrage: {names}. Wählen Sie einen aus.</translation>
+    </message>
+    <message>
+        <source>{volume} could be {channel}. Choose it if it is.</source>
+        <translation>{volume} könnte {channel} sein. Wählen Sie es aus, wenn das stimmt.</translation>
+    </message>
+    <message>
+        <source>{volume} is called like {other}, but it is selected for {channel}.</source>
+        <translation>{volume} heißt wie {other}, ist aber für {channel} ausgewählt.</translation>
+    </message>
+</context>
+<context>
+    <name>inputs.dicom_series</name>
+    <message>
+        <source>Images</source>
+        <translation>Bilder</translation>
+    </message>
+    <message>
+        <source>Patient</source>
+        <translation>Patient</translation>
+    </message>
+    <message>
+        <source>Search by patient, date or description</source>
+        <translation>Nach Patient, Datum oder Beschreibung suchen</translation>
+    </message>
+    <message>
+        <source>Series</source>
+        <translation>Serie</translation>
+    </message>
+    <message>
+        <source>Series of the DICOM database</source>
+        <translation>Serien der DICOM-Datenbank</translation>
+    </message>
+    <message>
+        <source>Study</source>
+        <translation>Studie</translation>
+    </message>
+    <message>
+        <source>without description</source>
+        <translation>ohne Beschreibung</translation>
+    </message>
+    <message>
+        <source>{name} could not be loaded ({reason}).</source>
+        <translation>{name} konnte nicht geladen werden ({reason}).</translation>
+    </message>
+    <message>
+        <source>{name} could not be loaded as a volume. Load it in the module DICOM, and add the volume that you get.</source>
+        <translation>{name} konnte nicht als Bilddatensatz geladen werden. Laden Sie die Serie im Modul DICOM und fügen Sie den Bilddatensatz hinzu, den Sie erhalten.</translation>
+    </message>
+</context>
+<context>
+    <name>inputs.queued_case</name>
+    <message>
+        <source>{name} was removed from the scene.</source>
+        <translation>{name} wurde aus der Szene entfernt.</translation>
+    </message>
+</context>
+<context>
+    <name>install.dialog</name>
+    <message>
+        <source>About {size} MB are downloaded; it takes {minutes} min.</source>
+        <translation>Etwa {size} MB werden heruntergeladen; das dauert {minutes} min.</translation>
+    </message>
+    <message>
+        <source>Folder with wheels</source>
+        <translation>Ordner mit Wheels</translation>
+    </message>
+    <message>
+        <source>From a folder...</source>
+        <translation>Aus einem Ordner...</translation>
+    </message>
+    <message>
+        <source>Install</source>
+        <translation>Installieren</translation>
+    </message>
+    <message>
+        <source>Python packages</source>
+        <translation>Python-Pakete</translation>
+    </message>
+    <message>
+        <source>Slicer's own numpy, SimpleITK and requests are not replaced.</source>
+        <translation>numpy, SimpleITK und requests von Slicer selbst werden nicht ersetzt.</translation>
+    </message>
+    <message>
+        <source>To segment, this module needs Python packages that Slicer lacks:</source>
+        <translation>Zum Segmentieren braucht dieses Modul Python-Pakete, die Slicer fehlen:</translation>
+    </message>
+    <message>
+        <source>Try again</source>
+        <translation>Noch einmal versuchen</translation>
+    </message>
+    <message>
+        <source>Without a network, choose a folder with wheels of the packages; what it lacks is named before anything is installed.</source>
+        <translation>Ohne Netzverbindung wählen Sie einen Ordner mit Wheels der Pakete; was darin fehlt, wird genannt, bevor etwas installiert wird.</translation>
+    </message>
+    <message>
+        <source>torch is installed by the extension PyTorch, in the build for this computer's GPU.</source>
+        <translation>torch wird von der Erweiterung PyTorch installiert, passend zur GPU dieses Rechners.</translation>
+    </message>
+    <message>
+        <source>torch is installed by the extension PyTorch, which is missing too: it is installed first, and Slicer restarts. Save your scene before.</source>
+        <translation>torch wird von der Erweiterung PyTorch installiert, die ebenfalls fehlt: Sie wird zuerst installiert, und Slicer startet neu. Speichern Sie vorher Ihre Szene.</translation>
+    </message>
+    <message>
+        <source>{low} to {high}</source>
+        <translation>{low} bis {high}</translation>
+    </message>
+</context>
+<context>
+    <name>install.packages</name>
+    <message>
+        <source>A package has no build for this Python and system: update Slicer to a current version, and try again.</source>
+        <translation>Ein Paket gibt es nicht für dieses Python und System: Aktualisieren Sie Slicer auf eine neuere Version und versuchen Sie es noch einmal.</translation>
+    </message>
+    <message>
+        <source>A proxy is between this computer and the network: set the environment variable HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT, restart Slicer, and try again. Or install from a folder of wheels.</source>
+        <translation>Zwischen diesem Rechner und dem Netz steht ein Proxy: Setzen Sie die Umgebungsvariable HTTPS_PROXY auf http://USER:PASSWORD@HOST:PORT, starten Sie Slicer neu und versuchen Sie es noch einmal. Oder installieren Sie aus einem Ordner mit Wheels.</translation>
+    </message>
+    <message>
+        <source>DICOM segmentations cannot be saved without these Python packages: {packages}. To install them, save again.</source>
+        <translation>Ohne diese Python-Pakete lassen sich keine DICOM-Segmentierungen speichern: {packages}. Um sie zu installieren, speichern Sie noch einmal.</translation>
+    </message>
+    <message>
+        <source>Extension PyTorch</source>
+        <translation>Erweiterung PyTorch</translation>
+    </message>
+    <message>
+        <source>Install the extension PyTorch in the Extensions Manager, restart Slicer, and press Apply again.</source>
+        <translation>Installieren Sie die Erweiterung PyTorch im Erweiterungsmanager, starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
+        <source>PyTorch was not installed. The module cannot segment without it. To install it, press Apply again.</source>
+        <translation>PyTorch wurde nicht installiert. Ohne PyTorch kann das Modul nicht segmentieren. Um es zu installieren, drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
+        <source>PyTorch {found} is installed, but {wanted} is needed. Uninstall it in the module PyTorch, restart Slicer, and press Apply again.</source>
+        <translation>PyTorch {found} ist installiert, benötigt wird {wanted}. Deinstallieren Sie es im Modul PyTorch, starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
+        <source>Python packages</source>
+        <translation>Python-Pakete</translation>
+    </message>
+    <message>
+        <source>Python packages are missing: {packages}. To install them, press Apply in the module ClassScaleSeg, or call ClassScaleSegLogic().installDependencies().</source>
+        <translation>Python-Pakete fehlen: {packages}. Um sie zu installieren, drücken Sie „Anwenden“ im Modul ClassScaleSeg oder rufen Sie ClassScaleSegLogic().installDependencies() auf.</translation>
+    </message>
+    <message>
+        <source>Source archives, as of {packages}, are not enough.</source>
+        <translation>Quellarchive, wie von {packages}, genügen nicht.</translation>
+    </message>
+    <message>
+        <source>The Python packages could not be installed: {reason}. Slicer's own packages were not changed. {step} To undo the installation, type slicer.util.pip_uninstall("{packages}") into the Python console.</source>
+        <translation>Die Python-Pakete konnten nicht installiert werden: {reason}. Die Pakete von Slicer selbst wurden nicht verändert. {step} Um die Installation rückgängig zu machen, geben Sie slicer.util.pip_uninstall("{packages}") in die Python-Konsole ein.</translation>
+    </message>
+    <message>
+        <source>The certificate of the server is not known here, as behind a proxy that inspects traffic: set the environment variable PIP_CERT to the file of its certificate, restart Slicer, and try again.</source>
+        <translation>Das Zertifikat des Servers ist hier nicht bekannt, etwa hinter einem Proxy, der den Datenverkehr prüft: Setzen Sie die Umgebungsvariable PIP_CERT auf die Datei seines Zertifikats, starten Sie Slicer neu und versuchen Sie es noch einmal.</translation>
+    </message>
+    <message>
+        <source>The disk is full: make room, and try again.</source>
+        <translation>Die Festplatte ist voll: Schaffen Sie Platz und versuchen Sie es noch einmal.</translation>
+    </message>
+    <message>
+        <source>The extension PyTorch could not be installed.</source>
+        <translation>Die Erweiterung PyTorch konnte nicht installiert werden.</translation>
+    </message>
+    <message>
+        <source>The extension PyTorch is installed. Restart Slicer, and press Apply again.</source>
+        <translation>Die Erweiterung PyTorch ist installiert. Starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
+        <source>The folder of Slicer cannot be written: install Slicer in a folder of your own, or ask who administers this computer to install the packages.</source>
+        <translation>In den Ordner von Slicer kann nicht geschrieben werden: Installieren Sie Slicer in einen eigenen Ordner, oder lassen Sie die Pakete von der Person installieren, die diesen Rechner verwaltet.</translation>
+    </message>
+    <message>
+        <source>The module cannot segment without these Python packages: {packages}. To install them, press Apply again.</source>
+        <translation>Ohne diese Python-Pakete kann das Modul nicht segmentieren: {packages}. Um sie zu installieren, drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
+        <source>There is no network: connect this computer and try again, or install from a folder of wheels.</source>
+        <translation>Es gibt keine Netzverbindung: Verbinden Sie diesen Rechner und versuchen Sie es noch einmal, oder installieren Sie aus einem Ordner mit Wheels.</translation>
+    </message>
+    <message>
+        <source>This module needs the extension PyTorch. Install it now and restart Slicer? If your scene is not saved, press Cancel and save it first.</source>
+        <translation>Dieses Modul braucht die Erweiterung PyTorch. Jetzt installieren und Slicer neu starten? Ist Ihre Szene nicht gespeichert, brechen Sie ab und speichern Sie sie zuerst.</translation>
+    </message>
+    <message>
+        <source>This module needs these Python packages. Install them into Slicer?
+{packages}</source>
+        <translation>Dieses Modul braucht diese Python-Pakete. In Slicer installieren?
+{packages}</translation>
+    </message>
+    <message>
+        <source>Try again: what has arrived is kept.</source>
+        <translation>Versuchen Sie es noch einmal: Was angekommen ist, bleibt erhalten.</translation>
+    </message>
+    <message>
+        <source>{folder} has {free} GB free, and the packages need about {need} GB. Make room there, and try again.</source>
+        <translation>{folder} hat {free} GB frei, und die Pakete brauchen etwa {need} GB. Schaffen Sie dort Platz und versuchen Sie es noch einmal.</translation>
+    </message>
+    <message>
+        <source>{folder} lacks wheels for this Python {python} on {system}: {packages}. Nothing was installed. On a computer with a network, the same system and the same Python, type: pip wheel -w FOLDER {wanted}</source>
+        <translation>In {folder} fehlen Wheels für dieses Python {python} unter {system}: {packages}. Nichts wurde installiert. Geben Sie auf einem Rechner mit Netzverbindung, demselben System und demselben Python ein: pip wheel -w FOLDER {wanted}</translation>
+    </message>
+    <message>
+        <source>{packages} cannot be imported after the installation</source>
+        <translation>{packages} lässt sich nach der Installation nicht importieren</translation>
+    </message>
+</context>
+<context>
+    <name>models.chooser</name>
     <message>
         <source>Add model</source>
         <translation>Modell hinzufügen</translation>
@@ -4502,7 +4114,98 @@
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.model_download</name>
+    <name>models.class_list</name>
+    <message>
+        <source>&amp;None</source>
+        <translation>&amp;Keine</translation>
+    </message>
+    <message>
+        <source>&amp;Presets</source>
+        <translation>&amp;Vorlage</translation>
+    </message>
+    <message>
+        <source>A&amp;ll</source>
+        <translation>All&amp;e</translation>
+    </message>
+    <message>
+        <source>Class</source>
+        <translation>Klasse</translation>
+    </message>
+    <message>
+        <source>Code</source>
+        <translation>Code</translation>
+    </message>
+    <message>
+        <source>Delete</source>
+        <translation>Löschen</translation>
+    </message>
+    <message>
+        <source>Gro&amp;ups</source>
+        <translation>&amp;Gruppe</translation>
+    </message>
+    <message>
+        <source>Group</source>
+        <translation>Gruppe</translation>
+    </message>
+    <message>
+        <source>Model</source>
+        <translation>Modell</translation>
+    </message>
+    <message>
+        <source>Name:</source>
+        <translation>Name:</translation>
+    </message>
+    <message>
+        <source>Only</source>
+        <translation>Nur</translation>
+    </message>
+    <message>
+        <source>Preset</source>
+        <translation>Vorlage</translation>
+    </message>
+    <message>
+        <source>Save preset</source>
+        <translation>Vorlage speichern</translation>
+    </message>
+    <message>
+        <source>Save the ticked classes, or tick classes that you saved.</source>
+        <translation>Die angehakten Klassen speichern oder gespeicherte Klassen anhaken.</translation>
+    </message>
+    <message>
+        <source>Save ticked classes...</source>
+        <translation>Angehakte Klassen speichern...</translation>
+    </message>
+    <message>
+        <source>Search by name, code or group</source>
+        <translation>Nach Name, Code, Gruppe suchen</translation>
+    </message>
+    <message>
+        <source>This model does not have {count} of the classes in the preset.</source>
+        <translation>{count} Klassen der Vorlage hat dieses Modell nicht.</translation>
+    </message>
+    <message>
+        <source>Tick all classes that the search shows.</source>
+        <translation>Alle Klassen anhaken, die die Suche zeigt.</translation>
+    </message>
+    <message>
+        <source>Tick or untick all classes of a group.</source>
+        <translation>Alle Klassen einer Gruppe anhaken oder abwählen.</translation>
+    </message>
+    <message>
+        <source>Untick all classes that the search shows.</source>
+        <translation>Alle Klassen abwählen, die die Suche zeigt.</translation>
+    </message>
+    <message>
+        <source>{group} ({count})</source>
+        <translation>{group} ({count})</translation>
+    </message>
+    <message>
+        <source>{ticked} of {all}</source>
+        <translation>{ticked}/{all}</translation>
+    </message>
+</context>
+<context>
+    <name>models.download</name>
     <message>
         <source>Cancel</source>
         <translation>Abbrechen</translation>
@@ -4549,7 +4252,42 @@
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.model_list</name>
+    <name>models.locate_list</name>
+    <message>
+        <source>Automatic: {model}</source>
+        <translation>Automatisch: {model}</translation>
+    </message>
+    <message>
+        <source>The model {model}, which is to locate classes, is not on this computer. Select another ("Advanced").</source>
+        <translation>Das Modell {model}, das Klassen finden soll, ist nicht auf diesem Rechner. Wählen Sie ein anderes („Erweitert“).</translation>
+    </message>
+    <message>
+        <source>Whole image</source>
+        <translation>Ganzes Bild</translation>
+    </message>
+    <message>
+        <source>{classes} and {count} more</source>
+        <translation>{classes} und {count} weitere</translation>
+    </message>
+    <message>
+        <source>{model} cannot locate {classes}. Untick them, or select another model ("Advanced").</source>
+        <translation>{model} kann {classes} nicht finden. Wählen Sie diese ab oder ein anderes Modell aus („Erweitert“).</translation>
+    </message>
+    <message>
+        <source>{model} needs other images, so it cannot locate the classes. Select another model ("Advanced").</source>
+        <translation>{model} braucht andere Bilder und kann die Klassen deshalb nicht finden. Wählen Sie ein anderes Modell („Erweitert“).</translation>
+    </message>
+    <message>
+        <source>{name} looks only where the model {model} finds structures, which is not on this computer. Select that one and press "Download...", or let this one see the whole image ("Locate with" under "Advanced").</source>
+        <translation>{name} sieht nur dort nach, wo das Modell {model} Strukturen findet, und jenes ist nicht auf diesem Rechner. Wählen Sie es aus und drücken Sie „Laden...“, oder lassen Sie dieses das ganze Bild sehen („Finden mit“ unter „Erweitert“).</translation>
+    </message>
+    <message>
+        <source>{server} does not offer the model {model}, which is to locate classes. Select another ("Advanced").</source>
+        <translation>{server} bietet das Modell {model} nicht an, das Klassen finden soll. Wählen Sie ein anderes („Erweitert“).</translation>
+    </message>
+</context>
+<context>
+    <name>models.model_list</name>
     <message>
         <source>Keep both, in layers</source>
         <translation>Beide behalten, in Ebenen</translation>
@@ -4568,7 +4306,382 @@
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.queue_panel</name>
+    <name>results.compare_panel</name>
+    <message>
+        <source>A segmentation was removed, so its comparison is gone.</source>
+        <translation>Eine Segmentierung wurde entfernt, und mit ihr der Vergleich.</translation>
+    </message>
+    <message>
+        <source>Choose a segmentation to compare with the one under Result.</source>
+        <translation>Wählen Sie eine Segmentierung, die mit der unter „Ergebnis“ verglichen wird.</translation>
+    </message>
+    <message>
+        <source>Dice</source>
+        <translation>Dice</translation>
+    </message>
+    <message>
+        <source>Difference</source>
+        <translation>Differenz</translation>
+    </message>
+    <message>
+        <source>Other mL</source>
+        <translation>mL andere</translation>
+    </message>
+    <message>
+        <source>Save comparison</source>
+        <translation>Vergleich speichern</translation>
+    </message>
+    <message>
+        <source>Search structures</source>
+        <translation>Strukturen suchen</translation>
+    </message>
+    <message>
+        <source>Structure</source>
+        <translation>Struktur</translation>
+    </message>
+    <message>
+        <source>Table</source>
+        <translation>Tabelle</translation>
+    </message>
+    <message>
+        <source>The comparison is in the table {name}.</source>
+        <translation>Der Vergleich steht in der Tabelle {name}.</translation>
+    </message>
+    <message>
+        <source>The comparison was not saved</source>
+        <translation>Der Vergleich wurde nicht gespeichert</translation>
+    </message>
+    <message>
+        <source>The segmentations have changed. Press Compare again.</source>
+        <translation>Die Segmentierungen haben sich geändert. Drücken Sie noch einmal „Vergleichen“.</translation>
+    </message>
+    <message>
+        <source>There is no structure in {name}.</source>
+        <translation>{name} enthält keine Struktur.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to compare these segmentations.</source>
+        <translation>Der Speicher reicht nicht, um diese Segmentierungen zu vergleichen.</translation>
+    </message>
+    <message>
+        <source>mL</source>
+        <translation>mL</translation>
+    </message>
+    <message>
+        <source>mean Dice {dice}</source>
+        <translation>mittlerer Dice {dice}</translation>
+    </message>
+    <message>
+        <source>{count} only in {name}</source>
+        <translation>{count} nur in {name}</translation>
+    </message>
+    <message>
+        <source>{count} structures in both</source>
+        <translation>{count} Strukturen in beiden</translation>
+    </message>
+    <message>
+        <source>{name} is on another grid, and its nearest voxels were compared.</source>
+        <translation>{name} hat ein anderes Gitter; verglichen wurden die nächstliegenden Voxel.</translation>
+    </message>
+    <message>
+        <source>{path} already exists. Replace it?</source>
+        <translation>{path} existiert bereits. Ersetzen?</translation>
+    </message>
+</context>
+<context>
+    <name>results.result_panel</name>
+    <message>
+        <source>DICOM segmentation</source>
+        <translation>DICOM-Segmentierung</translation>
+    </message>
+    <message>
+        <source>Intensities are those of {name}.</source>
+        <translation>Die Intensitäten sind die von {name}.</translation>
+    </message>
+    <message>
+        <source>No structures to show.</source>
+        <translation>Keine Strukturen vorhanden.</translation>
+    </message>
+    <message>
+        <source>RT structure set</source>
+        <translation>RT-Strukturdatensatz</translation>
+    </message>
+    <message>
+        <source>Save segmentation</source>
+        <translation>Segmentierung speichern</translation>
+    </message>
+    <message>
+        <source>Search structures</source>
+        <translation>Strukturen suchen</translation>
+    </message>
+    <message>
+        <source>Segmentation</source>
+        <translation>Segmentierung</translation>
+    </message>
+    <message>
+        <source>Show 3D</source>
+        <translation>3D zeigen</translation>
+    </message>
+    <message>
+        <source>Structure</source>
+        <translation>Struktur</translation>
+    </message>
+    <message>
+        <source>The segmentation was not saved</source>
+        <translation>Die Segmentierung wurde nicht gespeichert</translation>
+    </message>
+    <message>
+        <source>The statistics are in the table {name}.</source>
+        <translation>Die Statistik steht in der Tabelle {name}.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory for the statistics.</source>
+        <translation>Der Speicher reicht nicht für die Statistik.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to list the structures.</source>
+        <translation>Der Speicher reicht nicht, um die Strukturen aufzuführen.</translation>
+    </message>
+    <message>
+        <source>To show structures in 3D, tick them in the table below.</source>
+        <translation>Um Strukturen in 3D zu zeigen, haken Sie sie in der Tabelle unten an.</translation>
+    </message>
+    <message>
+        <source>Volume (mL)</source>
+        <translation>Volumen (mL)</translation>
+    </message>
+    <message>
+        <source>{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.</source>
+        <translation>{count} Strukturen gefunden. Ein Klick zentriert die Ansichten auf eine. Haken Sie welche an, um sie in 3D zu zeigen.</translation>
+    </message>
+    <message>
+        <source>{path} already exists. Replace it?</source>
+        <translation>{path} existiert bereits. Ersetzen?</translation>
+    </message>
+</context>
+<context>
+    <name>runs.apply_line</name>
+    <message>
+        <source>A region is of one volume. Select none to segment several volumes, or untick these.</source>
+        <translation>Eine Region gehört zu einem Bilddatensatz. Wählen Sie keine aus, um mehrere zu segmentieren, oder wählen Sie diese ab.</translation>
+    </message>
+    <message>
+        <source>No class is ticked. Tick at least one class.</source>
+        <translation>Keine Klasse ist angehakt. Haken Sie mindestens eine Klasse an.</translation>
+    </message>
+    <message>
+        <source>No class of {model} is ticked, so this model does not run.</source>
+        <translation>Von {model} ist keine Klasse angehakt, daher läuft dieses Modell nicht.</translation>
+    </message>
+    <message>
+        <source>No model is selected. Select one, or add your own.</source>
+        <translation>Kein Modell ist ausgewählt. Wählen Sie eines aus oder fügen Sie ein eigenes hinzu.</translation>
+    </message>
+    <message>
+        <source>One volume is selected for several channels.</source>
+        <translation>Ein Bilddatensatz ist für mehrere Kanäle ausgewählt.</translation>
+    </message>
+    <message>
+        <source>Select the volume of the channel {channel}.</source>
+        <translation>Wählen Sie den Bilddatensatz des Kanals {channel} aus.</translation>
+    </message>
+    <message>
+        <source>The confidence is of one class in each voxel. Select no confidence volume, or do not keep overlaps.</source>
+        <translation>Die Konfidenz gilt einer Klasse je Voxel. Wählen Sie keine Konfidenz aus oder behalten Sie Überlappungen nicht.</translation>
+    </message>
+    <message>
+        <source>The model needs {count} volumes, and {name} is one. Untick it, and add the folder with all of them.</source>
+        <translation>Das Modell braucht {count} Bilddatensätze, und {name} ist nur einer. Wählen Sie ihn ab und fügen Sie den Ordner mit allen hinzu.</translation>
+    </message>
+    <message>
+        <source>The scene uses the model {model}, which is not in the catalogue. Select another model, or add this one.</source>
+        <translation>Die Szene verwendet das Modell {model}, das nicht im Katalog ist. Wählen Sie ein anderes Modell oder fügen Sie dieses hinzu.</translation>
+    </message>
+    <message>
+        <source>This model needs {count} volumes, and the panel has rows for {rows}. Use the Python console.</source>
+        <translation>Dieses Modell braucht {count} Bilddatensätze, hier ist nur Platz für {rows}. Verwenden Sie die Python-Konsole.</translation>
+    </message>
+    <message>
+        <source>This run will take {need}.</source>
+        <translation>Dieser Lauf braucht {need}.</translation>
+    </message>
+    <message>
+        <source>{count} cases are segmented one after the other ({names}). Their volumes are found by their names.</source>
+        <translation>{count} Fälle werden nacheinander segmentiert ({names}). Ihre Bilddatensätze werden anhand der Namen gefunden.</translation>
+    </message>
+    <message>
+        <source>{count} volumes are segmented one after the other ({names}). Each result gets a segmentation of its own.</source>
+        <translation>{count} Bilddatensätze werden nacheinander segmentiert ({names}). Jedes Ergebnis bekommt eine eigene Segmentierung.</translation>
+    </message>
+    <message>
+        <source>{first} and {second} need the channel {channel} at different places. Remove one of these models.</source>
+        <translation>{first} und {second} brauchen den Kanal {channel} an verschiedenen Stellen. Entfernen Sie eines dieser Modelle.</translation>
+    </message>
+    <message>
+        <source>{name} has several volumes, and the model needs one. Untick it, and add the volumes themselves.</source>
+        <translation>{name} hat mehrere Bilddatensätze, und das Modell braucht einen. Wählen Sie den Eintrag ab und fügen Sie die Bilddatensätze selbst hinzu.</translation>
+    </message>
+    <message>
+        <source>{name} is in the list twice. Remove it once.</source>
+        <translation>{name} steht zweimal in der Liste. Entfernen Sie es einmal.</translation>
+    </message>
+    <message>
+        <source>{name} is not downloaded. Press "Download...".</source>
+        <translation>{name} ist nicht heruntergeladen. Drücken Sie „Laden...“.</translation>
+    </message>
+    <message>
+        <source>{name} is segmented, as ticked in the list of volumes. The result gets a segmentation of its own.</source>
+        <translation>{name} wird segmentiert, wie in der Liste angehakt. Das Ergebnis bekommt eine eigene Segmentierung.</translation>
+    </message>
+    <message>
+        <source>{second} needs {count} volumes, and {first} needs {channels}. Remove one of these models.</source>
+        <translation>{second} braucht {count} Bilddatensätze, {first} aber {channels}. Entfernen Sie eines dieser Modelle.</translation>
+    </message>
+</context>
+<context>
+    <name>runs.device_list</name>
+    <message>
+        <source>Automatic</source>
+        <translation>Automatisch</translation>
+    </message>
+    <message>
+        <source>CPU</source>
+        <translation>CPU</translation>
+    </message>
+    <message>
+        <source>Server: {name}</source>
+        <translation>Server: {name}</translation>
+    </message>
+    <message>
+        <source>{device} ({name})</source>
+        <translation>{device} ({name})</translation>
+    </message>
+</context>
+<context>
+    <name>runs.last_choice</name>
+    <message>
+        <source>Classes</source>
+        <translation>Klassen</translation>
+    </message>
+    <message>
+        <source>Device</source>
+        <translation>Gerät</translation>
+    </message>
+    <message>
+        <source>Folds</source>
+        <translation>Folds</translation>
+    </message>
+    <message>
+        <source>Interpolation</source>
+        <translation>Interpolation</translation>
+    </message>
+    <message>
+        <source>Keep empty segments</source>
+        <translation>Leere Segmente zulassen</translation>
+    </message>
+    <message>
+        <source>Last choice</source>
+        <translation>Letzte Wahl</translation>
+    </message>
+    <message>
+        <source>Locate with</source>
+        <translation>Finden mit</translation>
+    </message>
+    <message>
+        <source>Memory limit</source>
+        <translation>Speichergrenze</translation>
+    </message>
+    <message>
+        <source>Mirroring</source>
+        <translation>Spiegelung</translation>
+    </message>
+    <message>
+        <source>No other choice was used with this model.</source>
+        <translation>Mit diesem Modell wurde keine andere Wahl verwendet.</translation>
+    </message>
+    <message>
+        <source>Overlap</source>
+        <translation>Überlappung</translation>
+    </message>
+    <message>
+        <source>Remove islands</source>
+        <translation>Inseln entfernen</translation>
+    </message>
+    <message>
+        <source>Report</source>
+        <translation>Bericht</translation>
+    </message>
+    <message>
+        <source>Smooth</source>
+        <translation>Glätten</translation>
+    </message>
+    <message>
+        <source>Standard anatomical names</source>
+        <translation>Anatomische Standardnamen</translation>
+    </message>
+    <message>
+        <source>Step</source>
+        <translation>Schritt</translation>
+    </message>
+    <message>
+        <source>This model no longer has {count} of the classes that were chosen.</source>
+        <translation>{count} der gewählten Klassen hat dieses Modell nicht mehr.</translation>
+    </message>
+    <message>
+        <source>This model no longer has {count} of the classes that were chosen. They were left out.</source>
+        <translation>{count} der gewählten Klassen hat dieses Modell nicht mehr. Sie wurden weggelassen.</translation>
+    </message>
+    <message>
+        <source>Threads</source>
+        <translation>Threads</translation>
+    </message>
+    <message>
+        <source>Use last choice</source>
+        <translation>Letzte Wahl verwenden</translation>
+    </message>
+    <message>
+        <source>all</source>
+        <translation>alle</translation>
+    </message>
+    <message>
+        <source>between all classes</source>
+        <translation>zwischen allen Klassen</translation>
+    </message>
+    <message>
+        <source>keep both</source>
+        <translation>beide behalten</translation>
+    </message>
+    <message>
+        <source>nearest class</source>
+        <translation>nächstliegende Klasse</translation>
+    </message>
+    <message>
+        <source>no</source>
+        <translation>nein</translation>
+    </message>
+    <message>
+        <source>none</source>
+        <translation>keiner</translation>
+    </message>
+    <message>
+        <source>the later model gets the voxel</source>
+        <translation>das spätere Modell gilt</translation>
+    </message>
+    <message>
+        <source>usual</source>
+        <translation>üblich</translation>
+    </message>
+    <message>
+        <source>yes</source>
+        <translation>ja</translation>
+    </message>
+    <message>
+        <source>{title}: {value}</source>
+        <translation>{title}: {value}</translation>
+    </message>
+</context>
+<context>
+    <name>runs.queue_panel</name>
     <message>
         <source>Add</source>
         <translation>Hinzufügen</translation>
@@ -4643,14 +4756,7 @@
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.queued_case</name>
-    <message>
-        <source>{name} was removed from the scene.</source>
-        <translation>{name} wurde aus der Szene entfernt.</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.report_folder</name>
+    <name>runs.report_folder</name>
     <message>
         <source>A report is written into {folder}.</source>
         <translation>Ein Bericht wird in {folder} geschrieben.</translation>
@@ -4681,78 +4787,7 @@
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.result_panel</name>
-    <message>
-        <source>DICOM segmentation</source>
-        <translation>DICOM-Segmentierung</translation>
-    </message>
-    <message>
-        <source>Intensities are those of {name}.</source>
-        <translation>Die Intensitäten sind die von {name}.</translation>
-    </message>
-    <message>
-        <source>No structures to show.</source>
-        <translation>Keine Strukturen vorhanden.</translation>
-    </message>
-    <message>
-        <source>RT structure set</source>
-        <translation>RT-Strukturdatensatz</translation>
-    </message>
-    <message>
-        <source>Save segmentation</source>
-        <translation>Segmentierung speichern</translation>
-    </message>
-    <message>
-        <source>Search structures</source>
-        <translation>Strukturen suchen</translation>
-    </message>
-    <message>
-        <source>Segmentation</source>
-        <translation>Segmentierung</translation>
-    </message>
-    <message>
-        <source>Show 3D</source>
-        <translation>3D zeigen</translation>
-    </message>
-    <message>
-        <source>Structure</source>
-        <translation>Struktur</translation>
-    </message>
-    <message>
-        <source>The segmentation was not saved</source>
-        <translation>Die Segmentierung wurde nicht gespeichert</translation>
-    </message>
-    <message>
-        <source>The statistics are in the table {name}.</source>
-        <translation>Die Statistik steht in der Tabelle {name}.</translation>
-    </message>
-    <message>
-        <source>There is not enough memory for the statistics.</source>
-        <translation>Der Speicher reicht nicht für die Statistik.</translation>
-    </message>
-    <message>
-        <source>There is not enough memory to list the structures.</source>
-        <translation>Der Speicher reicht nicht, um die Strukturen aufzuführen.</translation>
-    </message>
-    <message>
-        <source>To show structures in 3D, tick them in the table below.</source>
-        <translation>Um Strukturen in 3D zu zeigen, haken Sie sie in der Tabelle unten an.</translation>
-    </message>
-    <message>
-        <source>Volume (mL)</source>
-        <translation>Volumen (mL)</translation>
-    </message>
-    <message>
-        <source>{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.</source>
-        <translation>{count} Strukturen gefunden. Ein Klick zentriert die Ansichten auf eine. Haken Sie welche an, um sie in 3D zu zeigen.</translation>
-    </message>
-    <message>
-        <source>{path} already exists. Replace it?</source>
-        <translation>{path} existiert bereits. Ersetzen?</translation>
-    </message>
-</context>
-<context>
-    <name>ClassScaleSegPanel.run_panel</name>
+    <name>runs.run_panel</name>
     <message>
         <source>(frame {index} of {count})</source>
         <translation>(Bild {index} von {count})</translation>
@@ -4871,14 +4906,18 @@
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.server_consent</name>
+    <name>servers.consent</name>
     <message>
         <source>Send the image?</source>
         <translation>Bild senden?</translation>
     </message>
+    <message>
+        <source>Send the token?</source>
+        <translation>Das Token senden?</translation>
+    </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.server_dialog</name>
+    <name>servers.dialog</name>
     <message>
         <source>&amp;Address:</source>
         <translation>&amp;Adresse:</translation>
@@ -4961,7 +5000,7 @@
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.server_texts</name>
+    <name>servers.texts</name>
     <message>
         <source>("Servers...")</source>
         <translation>(„Server...“)</translation>
@@ -5011,6 +5050,10 @@
         <translation>Bilder an diese Adresse senden, jetzt und in Zukunft?</translation>
     </message>
     <message>
+        <source>Send the token to this address, now and in future?</source>
+        <translation>Das Token an diese Adresse senden, jetzt und künftig?</translation>
+    </message>
+    <message>
         <source>The address is one of this computer. What answers there may be a tunnel to another computer.</source>
         <translation>Die Adresse ist eine dieses Computers. Was dort antwortet, kann ein Tunnel zu einem anderen Computer sein.</translation>
     </message>
@@ -5019,12 +5062,20 @@
         <translation>Die Verbindung ist NICHT verschlüsselt: Andere im Netz könnten das Bild und das Token lesen.</translation>
     </message>
     <message>
+        <source>The connection is NOT encrypted: others in the network could read the token, and use it.</source>
+        <translation>Die Verbindung ist NICHT verschlüsselt: Andere im Netzwerk könnten das Token lesen und benutzen.</translation>
+    </message>
+    <message>
         <source>The connection is encrypted.</source>
         <translation>Die Verbindung ist verschlüsselt.</translation>
     </message>
     <message>
         <source>The server answers.</source>
         <translation>Der Server antwortet.</translation>
+    </message>
+    <message>
+        <source>To ask {server} what it offers, its token is sent to:</source>
+        <translation>Um {server} zu fragen, was er anbietet, wird sein Token gesendet an:</translation>
     </message>
     <message>
         <source>To segment it on {server}, the image leaves this program and is sent to:</source>
@@ -5049,6 +5100,10 @@
     <message>
         <source>{fault} Press "Try again", or select another device.</source>
         <translation>{fault} Drücken Sie „Noch einmal versuchen“, oder wählen Sie ein anderes Gerät.</translation>
+    </message>
+    <message>
+        <source>{fault} To send it all the same, press "Try again". Otherwise select another device.</source>
+        <translation>{fault} Um es trotzdem zu senden, drücken Sie „Noch einmal versuchen“. Wählen Sie sonst ein anderes Gerät.</translation>
     </message>
     <message>
         <source>{running} running, {waiting} waiting</source>
@@ -5076,7 +5131,7 @@
     </message>
 </context>
 <context>
-    <name>ClassScaleSegPanel.server_watch</name>
+    <name>servers.watch</name>
     <message>
         <source>The device is the server {name}, which is not in your list. Add it, or select another device.</source>
         <translation>Das Gerät ist der Server {name}, der nicht in Ihrer Liste ist. Fügen Sie ihn hinzu, oder wählen Sie ein anderes Gerät.</translation>
