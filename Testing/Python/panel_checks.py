@@ -211,6 +211,11 @@ def with_voxels(node: Any) -> dict[str, str]:
     transform = node.GetParentTransformNode() if node is not None else None
     if segmentation is None or (transform is not None and not transform.IsTransformToWorldLinear()):
         return {}
+    if not segmentation.ContainsRepresentation("Binary labelmap"):  # Slicer drops it when surfaces become the source
+        copy = slicer.vtkSegmentation()
+        copy.DeepCopy(segmentation)
+        copy.CreateRepresentation("Binary labelmap")
+        segmentation = copy
     names = {}
     for identifier in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(identifier)
