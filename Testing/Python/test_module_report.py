@@ -10,7 +10,7 @@ from ClassScaleSegLib import ClassScaleError, OutputError, Segmentation
 from ClassScaleSegLib.process.job import Job, ReportedAs, read_job
 from ClassScaleSegLib.report.report import Report
 from panel_scene import make_sequence
-from slicer_application import import_scene, load_sample, module, qt, saved_scene, slicer
+from slicer_application import add_volume, import_scene, load_sample, module, qt, saved_scene, slicer
 from test_module_channels import add_model, put_into_folder, volume
 from test_module_panel import wait_until
 from test_module_queue import add, broken, small, states
@@ -75,6 +75,37 @@ def test_the_same_image_replaces_its_case_and_another_of_its_name_gets_a_number(
     after = cases(folder)
     assert list(after) == list(before)
     assert all(len(case["structures"]) + len(case["not_found"]) == 1 for case in after.values())
+
+
+def test_slicer_does_not_wait_for_the_checksum_of_the_image_except_of_a_region(scene, logic, tmp_path, monkeypatch):
+    from ClassScaleSegLib.report import case_files
+    from test_module_logic import add_roi
+
+    node, summed, real = small("T1"), [], case_files.origin_of_voxels
+    monkeypatch.setattr(case_files, "origin_of_voxels", lambda images: summed.append(real(images)) or summed[-1])
+    region = add_roi((12.0, 12.0, 12.0), (14.0, 14.0, 14.0))
+    for chosen in (region, None):  # the child process finds the same checksum of the whole image as Slicer
+        logic.segment(node, "toy-120", region=chosen, report=tmp_path, **FAST)
+        assert list(cases(tmp_path)) == ["T1"] and len(summed) == 1
+    kept = json.loads((tmp_path / "cases" / "T1.json").read_text(encoding="utf-8"))
+    assert kept["origin"] == summed[0] and len(cases(tmp_path)["T1"]["structures"]) > 5
+
+
+@pytest.mark.parametrize("kind", ["b", "B", "h", "H", "i", "I", "q", "Q", "f", "d"])
+def test_the_checksum_of_a_file_is_that_of_the_volume_as_reports_of_earlier_versions_have_it(scene, tmp_path, kind):
+    import hashlib
+
+    from ClassScaleSegLib.commands.job_report import _voxels
+    from ClassScaleSegLib.report.case_files import origin_of_voxels
+    from ClassScaleSegLib.scene.volume import write_volume
+
+    array = np.arange(60).reshape(3, 4, 5).astype(kind)
+    files = [tmp_path / "a.nrrd", tmp_path / "b.nrrd"]
+    for file, voxels in zip(files, (array, array[:1] + np.array(1, kind)), strict=True):
+        write_volume(add_volume(voxels), file)
+    before = hashlib.sha256(f"(3, 4, 5) {array.dtype.str}\n".encode() + array.tobytes())
+    before.update(f"(1, 4, 5) {array.dtype.str}\n".encode() + (array[:1] + np.array(1, kind)).tobytes())
+    assert origin_of_voxels(_voxels(files)) == before.hexdigest()
 
 
 def test_a_case_of_the_command_is_not_replaced_nor_one_that_cannot_be_read(tmp_path):

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..errors import Cancelled, ClassScaleError, named
 from ..images.dicom_headers import modality_of
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.formats import SEGMENTATION_SUFFIXES, files_of
+from ..images.image_file import read_file
 from ..images.segmentation import Segmentation
 from ..inference.progress import Progress
 from ..labels.table import LabelTable
 from ..options import WHOLE_IMAGE, Options
 from ..process.fault_log import FaultLog
 from ..process.job import Job
-from ..report.case_files import case_path
+from ..report.case_files import case_path, origin_of_voxels
 from ..report.facts import Run
 from ..report.recording import Recorder
 from ..report.report import Report
@@ -41,6 +44,7 @@ class JobReport:
         self._job, self._models, self._many = job, models, many
         self._noted, self._faults = Recorder(), FaultLog("classscaleseg")
         self._added = False
+        self._origin: str | None = None if job.reported is None else job.reported.origin
 
     def begin(self, case: Case, reporter: Reporter) -> Reporter:
         """Begin to note how a case is segmented.
@@ -48,7 +52,7 @@ class JobReport:
         :returns: what the segmentation should report to; it passes everything on to ``reporter``.
         :raises OutputError: if the report cannot get this case.
         """
-        self.files.check(self._name(case), **self._same(case.output))
+        self.files.check(self._name(case), **self._same(case))
         self._noted, self._faults = Recorder(), reporter.faults
         return _NotingReporter(reporter, self._noted)
 
@@ -80,7 +84,7 @@ class JobReport:
         :raises ClassScaleError: if its image or its segmentation cannot be read, they have different grids, or the
             report has another case of its name.
         """
-        self.files.refuse_other(self._name(case), **self._same(case.output))
+        self.files.refuse_other(self._name(case), **self._same(case))
         if self.files.has(self._name(case)) and not self._is_newer(case):
             return
         if case.output.name.lower().endswith(RTSTRUCT_SUFFIX):
@@ -99,7 +103,7 @@ class JobReport:
         sentence = str(error)
         for file, name in zip(case.files, self._image_names, strict=False):
             sentence = sentence.replace(str(file), name)
-        same = self._same(case.output)
+        same = self._same(case)
         self.files.add_failed(self._name(case), sentence, case.files, image_names=self._image_names, **same)
         self._added = True
 
@@ -127,15 +131,28 @@ class JobReport:
     def _name(self, case: Case) -> str:
         """Return the name of a case in the report."""
         if self._job.reported is not None:
-            return self.files.name_for(self._job.reported.name, self._job.reported.origin)
+            return self.files.name_for(self._job.reported.name, self._origin_of(case))
         name = case.output.name
         ends = () if self._many else (end for end in SEGMENTATION_SUFFIXES if name.lower().endswith(end))
         return next((name[: -len(end)] for end in ends), case.name)
 
-    def _same(self, *outputs: Path) -> dict[str, Any]:
-        """Return by what the report knows that a case is the same: the files of its result, if they will stay."""
-        reported = self._job.reported
-        return {"outputs": outputs} if reported is None else {"origin": reported.origin}
+    def _same(self, case: Case, outputs: Sequence[Path] = ()) -> dict[str, Any]:
+        """Return by what the report knows that a case is the same: the files of its result, if they will stay.
+
+        :param outputs: these files, if they are not the one of the case.
+        """
+        if self._job.reported is not None:
+            return {"origin": self._origin_of(case)}
+        return {"outputs": outputs or (case.output,)}
+
+    def _origin_of(self, case: Case) -> str:
+        """Return by what the only case is known. Of an image that cannot be read nothing is; the run says why."""
+        if self._origin is None:
+            try:
+                self._origin = origin_of_voxels(_voxels(case.files))
+            except ClassScaleError:
+                return ""
+        return self._origin
 
     @property
     def _image_names(self) -> tuple[str, ...]:
@@ -169,7 +186,7 @@ class JobReport:
             ct=(modality or self._models.summaries[0].modality) == "CT",
             images=case.files,
             image_names=self._image_names,
-            **self._same(*outputs),
+            **self._same(case, outputs),
             warnings=self._models.advice(result.geometry, modality),
             messages=messages,
             run=run,
@@ -190,6 +207,13 @@ class JobReport:
             return (replace(result, table=table) if known is None else result), []
         said = "The segmentation was there already, and names other classes than this run: it may be of another model."
         return result, [said]
+
+
+def _voxels(files: Sequence[Path]) -> Iterator[np.ndarray]:
+    """Return the voxels of each file, which are valid until the next ones are asked for."""
+    for file in files:
+        volume = read_file(file)
+        yield volume.voxels
 
 
 class _NotingReporter(Reporter):

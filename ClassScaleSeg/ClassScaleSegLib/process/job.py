@@ -23,13 +23,14 @@ class ReportedAs:
 
     :ivar name: of the case. If the report has another image of that name, this one gets a number.
     :ivar images: names of the images.
-    :ivar origin: the same for two cases if they are of one image, such as a checksum.
+    :ivar origin: the same for two cases if they are of one image, such as a checksum; ``None``: that of the voxels in
+        the files of the job.
     :ivar modality: of the image, as in DICOM; ``None`` if it is not known.
     """
 
     name: str
     images: tuple[str, ...]
-    origin: str
+    origin: str | None
     modality: str | None = None
 
 
@@ -171,7 +172,7 @@ def _reported(facts: Any) -> ReportedAs | None:
         raise ClassScaleError("reported must be a JSON object.")
     refuse_unknown(facts, [entry.name for entry in fields(ReportedAs)])
     for name in ("name", "origin", "modality"):
-        if not isinstance(facts.get(name), (str, NoneType) if name == "modality" else str):
+        if not isinstance(facts.get(name), str if name == "name" else (str, NoneType)):
             raise ClassScaleError(f"The {name} of reported must be text.")
     images = facts.get("images")
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):

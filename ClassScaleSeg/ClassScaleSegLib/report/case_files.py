@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import ClassScaleError, OutputError, reason
 from ..files import replacing, unwritable
@@ -71,6 +73,23 @@ def origin_of(folder: Path, outputs: Sequence[str | Path]) -> str | None:
     with suppress(ValueError):  # on another drive
         output = os.path.relpath(output, os.path.realpath(folder))  # the same wherever both are mounted
     return hashlib.sha256(Path(output).as_posix().encode(errors="backslashreplace")).hexdigest()
+
+
+def origin_of_voxels(images: Iterable[np.ndarray]) -> str:
+    """Return by what cases of images in the memory of a program are told apart: a hash of all voxels.
+
+    :param images: the voxels ``(z, y, x)`` of each channel.
+
+    >>> import numpy as np
+    >>> origin_of_voxels([np.zeros((2, 3, 4), np.int16)])[:8]
+    '96a60525'
+    """
+    checksum = hashlib.sha256()
+    for voxels in images:
+        checksum.update(f"{voxels.shape} {voxels.dtype.str}\n".encode())
+        for plane in voxels:  # a part of an image would be copied otherwise
+            checksum.update(np.ascontiguousarray(plane).data)
+    return checksum.hexdigest()
 
 
 def write_case(folder: Path, case: ReportedCase) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ..errors import OutputError
 from ..process.job import ReportedAs
@@ -40,21 +37,23 @@ def refuse_frames(all_frames: bool) -> None:
         raise OutputError("A report is of single volumes, not of a sequence. Choose no folder for the report.")
 
 
-def reported_as(volumes: Sequence[vtkMRMLScalarVolumeNode], name: str | None = None) -> ReportedAs:
+def reported_as(
+    volumes: Sequence[vtkMRMLScalarVolumeNode], name: str | None = None, in_part: bool = False
+) -> ReportedAs:
     """Return what the report says of the case that these volumes are.
 
     Two cases are of one image if all voxels are the same, whatever the names of the nodes: these change, and the nodes
-    of two scenes have the same ids. Region and transforms do not count.
+    of two scenes have the same ids. Region and transforms do not count. The child process compares the voxels of its
+    files, because 1 GB takes a second or two, for which Slicer would stand still.
 
     :param volumes: one per channel.
     :param name: of the case, if it is not that of the first volume.
+    :param in_part: the files have the voxels of a region alone, so that all are compared here.
     """
     import slicer
 
-    checksum = hashlib.sha256()
-    for volume in volumes:
-        voxels = np.ascontiguousarray(slicer.util.arrayFromVolume(volume))
-        checksum.update(f"{voxels.shape} {voxels.dtype.str}\n".encode())
-        checksum.update(voxels.data)
+    from ..report.case_files import origin_of_voxels
+
+    origin = origin_of_voxels(map(slicer.util.arrayFromVolume, volumes)) if in_part else None
     names = tuple(volume.GetName() or "" for volume in volumes)
-    return ReportedAs(names[0] if name is None else name, names, checksum.hexdigest(), modality_of(volumes[0]))
+    return ReportedAs(names[0] if name is None else name, names, origin, modality_of(volumes[0]))

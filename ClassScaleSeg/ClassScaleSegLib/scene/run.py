@@ -244,7 +244,8 @@ class SceneRun:
         job = Job(paths, models, output, confidence, options=options, model_names=names)
         if request.report is None:
             return job
-        return replace(job, report=request.report, reported=reported_as(request.volumes, request.report_name))
+        reported = reported_as(request.volumes, request.report_name, request.region is not None)
+        return replace(job, report=request.report, reported=reported)
 
     def _write_images(self, folder: Path, name: str) -> tuple[Path, ...]:
         volumes, roi = self.request.volumes, self.request.region

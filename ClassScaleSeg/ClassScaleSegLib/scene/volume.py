@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ImageError, OutputError, reason
+from ..errors import ImageError, OutputError
 from ..files import unwritable
 from ..images.geometry import Geometry
+from ..remote.sending import write_nrrd
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkOrientedImageData
@@ -210,22 +211,16 @@ def write_volume(volume: vtkMRMLScalarVolumeNode, path: Path, region: Region | N
     :param region: write only the voxels in its box.
     :raises OutputError: if the disk is full or the folder is not writable.
     """
-    import SimpleITK as sitk
     import slicer
 
     array, geometry = slicer.util.arrayFromVolume(volume), geometry_of(volume)
     if region is not None:
         array, geometry = array[region.box], crop(geometry, region.box)
-    image = sitk.GetImageFromArray(array)
-    geometry.apply(image)
     try:
-        sitk.WriteImage(image, str(path), useCompression=False)
-    except RuntimeError as error:
+        write_nrrd(path, array, geometry, compress=False)  # SimpleITK would copy all voxels first, in Slicer's thread
+    except OSError as error:
         path.unlink(missing_ok=True)
-        raise unwritable(path, reason(error, -1)) from error
-    if path.stat().st_size < array.nbytes:  # ITK does not report every incomplete write
-        path.unlink()
-        raise unwritable(path, "the disk took only part of the file")
+        raise unwritable(path, error) from error
 
 
 def crop(geometry: Geometry, box: tuple[slice, slice, slice]) -> Geometry:
