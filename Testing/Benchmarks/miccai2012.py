@@ -15,7 +15,8 @@ contains neither them nor weights trained on them. Twelve subjects are for train
 * ``embedded`` compares head-mr-312 as it is, which was trained on synthesised images alone, on all fifteen subjects:
   ``miccai2012_head.csv`` says which structures both lists share. It also segments them with left and right exchanged
   in mirror images, and estimates how far both lists draw the same borders. It writes
-  ``results/miccai2012-head-mr-312.json``.
+  ``results/miccai2012-head-mr-312.json``. ``--model`` measures another bundle with the same classes, such as one that
+  may replace it, and writes the figures into the root folder.
 * ``compare`` segments the three test subjects at 1 mm with our engine, which runs both kinds of models, and writes
   ``results/miccai2012.json``.
 
@@ -36,7 +37,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from classscale_training.evaluation.dice import case_dice, foreground_mean, mean_over_cases, pooled_dice
-from ClassScaleSegLib.files import replacing
+from ClassScaleSegLib.files import replacing, sha256_of
 from ClassScaleSegLib.images.counts import overlap_counts
 from measure import DATA, HERE, Bar, mebibytes, report, run_job
 from raw_datasets import Case, people, write_dataset
@@ -260,15 +261,17 @@ def compare(root: Path) -> int:
     return code
 
 
-def embedded(root: Path) -> int:
+def embedded(root: Path, bundle: Path) -> int:
     """Compare the embedded model, as it is, with the structures that both lists share, on all fifteen subjects.
 
     Also say how far the two lists draw the same borders, see :func:`usual_borders`.
+
+    :param bundle: the embedded model, or another with the same classes.
     """
     import csv
 
     names = label_names(root)
-    with zipfile.ZipFile(EMBEDDED) as archive:
+    with zipfile.ZipFile(bundle) as archive:
         own = json.loads(archive.read("dataset.json"))["labels"]
     with open(Path(__file__).with_name("miccai2012_head.csv"), encoding="utf-8") as stream:
         table = list(csv.DictReader(stream))
@@ -277,7 +280,7 @@ def embedded(root: Path) -> int:
         theirs[[names.index(name) for name in row["miccai2012"].split(" + ")]] = group
         ours[[own[name] for name in row["head-mr-312"].split(" + ")]] = group
     found: dict[str, list[np.ndarray]] = {what: [] for what in ("plain", "mirrored", "borders")}
-    heads = [_segmented_head(root, case) for case in range(1, CASES + 1)]
+    heads = [_segmented_head(root, bundle, case) for case in range(1, CASES + 1)]
     usual = usual_borders([(theirs[head["reference"]], head["plain"], ours) for head in heads])
     for head, borders in zip(heads, usual, strict=True):
         reference, groups = theirs[head["reference"]], len(table) + 1
@@ -298,11 +301,12 @@ def embedded(root: Path) -> int:
         rows.append({"what": f"{(kinds == kind).sum()} {kind}", **figures_of(kinds == kind)})
     for index, row in enumerate(table):
         rows.append({"what": row["structure"], "kind": row["kind"], **figures_of(np.arange(len(table)) == index)})
-    return report(argparse.Namespace(quick=False, root=root), "miccai2012-head-mr-312", rows, [])
+    another = bundle != EMBEDDED  # its figures are not those of the project
+    return report(argparse.Namespace(quick=another, root=root), f"miccai2012-{bundle.stem}", rows, [])
 
 
-def _segmented_head(root: Path, case: int) -> dict[str, np.ndarray]:
-    """Return the reference of a subject, and the labels of the embedded model, plain and also mirrored.
+def _segmented_head(root: Path, bundle: Path, case: int) -> dict[str, np.ndarray]:
+    """Return the reference of a subject, and the labels of the bundle, plain and also mirrored.
 
     Where it is also mirrored, left and right classes are exchanged, as in a bundle of ``classscaleseg pack
     --swap-sides``.
@@ -310,11 +314,11 @@ def _segmented_head(root: Path, case: int) -> dict[str, np.ndarray]:
     from ClassScaleSegLib import open_model, segment
     from ClassScaleSegLib.models.side_swap import side_swap
 
-    kept = root / "embedded" / f"{case:02d}.npz"
+    kept = root / "embedded" / sha256_of(bundle)[:16] / f"{case:02d}.npz"
     if not kept.exists():
         raw, name = root / "raw" / FOLDER, f"{NAME}_{case:02d}"
         reference = sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTr" / f"{name}.nii.gz")))
-        model, image = open_model(EMBEDDED), raw / "imagesTr" / f"{name}_0000.nii.gz"
+        model, image = open_model(bundle), raw / "imagesTr" / f"{name}_0000.nii.gz"
         forward = model.plans_manager.transpose_forward
         values = model.projection.values or tuple(range(model.classes))
         sides = side_swap(model.table, values, model.orientation, forward, model.patch, model.mirror_axes)
@@ -375,6 +379,8 @@ def main() -> int:
     )
     parser.add_argument("--data", type=Path, default=DATA / "miccai2012", help="folder with the fifteen subjects")
     parser.add_argument("--minutes", type=float, default=50, help="of ours and stock, on the processor (default: 50)")
+    text = "bundle that embedded measures instead of the embedded model"
+    parser.add_argument("--model", type=Path, default=EMBEDDED, metavar="BUNDLE.zip", help=text)
     parser.add_argument("--only", choices=RUNS, help="train one network")
     options = parser.parse_args()
     root = options.root.resolve()
@@ -387,7 +393,7 @@ def main() -> int:
         for name in [options.only] if options.only else RUNS:
             train(root, name, options.minutes)
     else:
-        return compare(root) if options.step == "compare" else embedded(root)
+        return compare(root) if options.step == "compare" else embedded(root, options.model.resolve())
     return 0
 
 
