@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.labels.table import LabelTable
     from ClassScaleSegLib.models.summary import ModelSummary
     from ClassScaleSegLib.remote.chosen_server import ChosenServer
-    from ClassScaleSegLib.remote.connection import Health
+    from ClassScaleSegLib.remote.health import Health
     from ClassScaleSegLib.remote.offers import RemoteModel
     from ClassScaleSegLib.remote.servers import KnownServer
     from ClassScaleSegLib.scene.queue import SceneQueue

@@ -33,7 +33,7 @@ from ClassScaleSegLib.inference import devices
 from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.process import child
 from ClassScaleSegLib.remote.chosen_server import ChosenServer
-from ClassScaleSegLib.remote.connection import Health
+from ClassScaleSegLib.remote.health import Health
 from ClassScaleSegLib.remote.offers import RemoteModel
 from ClassScaleSegLib.remote.servers import KnownServer, Servers
 from hypothesis import strategies as st

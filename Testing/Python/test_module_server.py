@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ClassScaleSegLib.catalog.catalog import data_folder
-from ClassScaleSegLib.remote import connection
+from ClassScaleSegLib.remote import exchange
 from ClassScaleSegLib.remote.segmenter import RemoteSegmenter
 from ClassScaleSegLib.remote.servers import Servers
 from ClassScaleSegLib.server.tokens import Tokens
@@ -189,7 +189,7 @@ def test_no_token_is_sent_where_others_could_read_it_without_a_yes(panel, monkey
     monkeypatch.setattr(
         slicer.util, "confirmYesNoDisplay", lambda text, **more: questions.append(text) or answers[-1], raising=False
     )
-    monkeypatch.setattr(connection, "is_private", lambda address: False)
+    monkeypatch.setattr(exchange, "is_private", lambda address: False)
     with lying_server() as liar:
         liar.says("GET /v1/models", {"models": []})
         Servers().add("Lab", liar.address, "css_secret")

@@ -13,8 +13,10 @@ from ClassScaleSegLib.errors import Cancelled, ServerError
 from ClassScaleSegLib.inference.progress import Monitor
 from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code
 from ClassScaleSegLib.remote import connection as module
+from ClassScaleSegLib.remote import exchange
 from ClassScaleSegLib.remote.address import check_address
-from ClassScaleSegLib.remote.connection import Connection, Unencrypted
+from ClassScaleSegLib.remote.connection import Connection
+from ClassScaleSegLib.remote.faults import Unencrypted
 from ClassScaleSegLib.server.offers import Offers
 from live_server import live_server
 from remote_fixtures import free_port, lying_server
@@ -108,7 +110,7 @@ def test_a_token_that_others_could_read_is_not_sent_unless_that_is_allowed(liar,
         Connection("http://lab-gpu:8471", SECRET, insecure=False)
     for address, token in (("https://lab-gpu:8471", SECRET), ("localhost:1", SECRET), ("http://lab-gpu:8471", None)):
         Connection(address, token, insecure=False)
-    monkeypatch.setattr(module, "is_private", lambda address: False)
+    monkeypatch.setattr(exchange, "is_private", lambda address: False)
     with pytest.raises(Unencrypted):
         Connection(liar.address, SECRET, insecure=False).health()
     assert liar.requests == []
@@ -202,7 +204,7 @@ def test_a_named_certificate_counts_more_than_those_of_the_environment(tmp_path,
     (tmp_path / "other").mkdir()
     certificate, key = make_certificate(tmp_path)
     monkeypatch.setenv(variable, str(make_certificate(tmp_path / "other")[0]))
-    monkeypatch.setattr(module, "is_this_machine", lambda address: local)
+    monkeypatch.setattr(exchange, "is_this_machine", lambda address: local)
     with lying_server(certificate, key) as server:
         assert Connection(server.address, SECRET, ca=certificate).health().version == "0.2.0"
         assert "is not trusted" in said(Connection(server.address, SECRET))
@@ -258,7 +260,7 @@ def test_no_password_of_netrc_is_sent(liar, monkeypatch, tmp_path):
 
 
 def test_an_answer_without_end_is_not_read_to_its_end(liar, monkeypatch):
-    monkeypatch.setattr(module, "LARGEST_JSON", 1000)
+    monkeypatch.setattr(exchange, "LARGEST_JSON", 1000)
     liar.health(version="x" * 2000)
     assert "sends more than the 1000 bytes" in said(Connection(liar.address))
 

@@ -14,7 +14,7 @@ import pytest
 from ClassScaleSegLib.errors import Cancelled, ServerError
 from ClassScaleSegLib.inference.progress import Monitor, Progress
 from ClassScaleSegLib.remote import connection as module
-from ClassScaleSegLib.remote import jobs, sending
+from ClassScaleSegLib.remote import exchange, jobs, sending
 from ClassScaleSegLib.remote.connection import Connection
 from ClassScaleSegLib.remote.jobs import Outcome, RemoteJob
 from ClassScaleSegLib.remote.sending import ImageFile, send
@@ -106,7 +106,7 @@ def slowly(pieces: Iterator[bytes], seconds: float) -> Iterator[bytes]:
     ("size", "sentence"), [(1, "has not answered for 1 s. Its last fault"), (16 << 10, "has not sent a whole answer")]
 )
 def test_an_answer_that_comes_so_slowly_that_it_has_no_end_is_given_up(liar, monkeypatch, size, sentence):
-    monkeypatch.setattr(module, "LARGEST_JSON", 1 << 40)
+    monkeypatch.setattr(exchange, "LARGEST_JSON", 1 << 40)
     connection = Connection(liar.address, patience=1)
     connection.health()
     liar.answers["GET /v1/models"] = (200, {"Content-Length": str(1 << 40)}, b"")
@@ -135,6 +135,11 @@ def test_a_packed_answer_is_not_unpacked(liar):
     liar.answers["GET /v1/models"] = (200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(1 << 20)))
     with pytest.raises(ServerError, match=r"packs its answer \(gzip\), which was not asked for"):
         Connection(liar.address).ask("GET", "/v1/models", Monitor())
+    connection = Connection(liar.address)
+    connection.health()
+    liar.answers["GET /v1/models"] = (502, {"Content-Encoding": "gzip"}, gzip.compress(bytes(1 << 20)))  # of a proxy
+    threading.Timer(0.3, lambda: liar.says("GET /v1/models", {"models": []})).start()
+    assert connection.ask("GET", "/v1/models", Monitor()) == {"models": []}
 
 
 def test_a_server_that_takes_a_byte_of_each_part_is_given_up(liar, monkeypatch, tmp_path: Path):

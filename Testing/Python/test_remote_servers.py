@@ -16,7 +16,7 @@ from ClassScaleSegLib.catalog.catalog import data_folder
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.commands.server_models import read_token
 from ClassScaleSegLib.errors import OutputError, ServerError
-from ClassScaleSegLib.remote.connection import check_token
+from ClassScaleSegLib.remote.credentials import check_token
 from ClassScaleSegLib.remote.segmenter import RemoteSegmenter
 from ClassScaleSegLib.remote.servers import LIST, TOKENS, KnownServer, Servers
 from ClassScaleSegLib.server.offers import Offers

@@ -16,7 +16,7 @@ from ..inference.several_models import Source
 from ..labels.table import LabelTable
 from ..options import FIELDS, flag
 from ..process.job import Job
-from ..remote.connection import TOKEN
+from ..remote.credentials import TOKEN
 from ..remote.decided import BY_SERVER, refuse_decided
 from ..remote.offers import RemoteModel, located_by
 from ..remote.segmenter import RemoteSegmenter, Request, wanted_table

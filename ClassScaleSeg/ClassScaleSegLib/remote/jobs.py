@@ -29,7 +29,8 @@ from ..images.cleanup import ClassChange
 from ..inference.progress import Monitor, Progress
 from ..labels.label import MAX_VALUE
 from ..models.json_checks import is_sha256, is_text
-from .connection import LARGEST_JOB, Connection, Lost, Refused
+from .connection import LARGEST_JOB, Connection
+from .faults import Lost, Refused
 from .sending import MIB, is_id
 
 KINDS = {"segmentation": "result", "confidence": "confidence"}  # files of a job, and the end of their addresses

@@ -24,8 +24,9 @@ from ..inference.progress import CancelToken, Monitor, Progress
 from ..labels.table import LabelTable
 from ..options import FIELDS, Options, refuse_unknown
 from .address import open_to_others
-from .connection import LARGEST_MODELS, PATIENCE, Connection, Health
+from .connection import LARGEST_MODELS, PATIENCE, Connection
 from .decided import refuse_decided, sent_options
+from .health import Health
 from .jobs import Forgotten, RemoteFile, RemoteJob, remove_quickly
 from .offers import RemoteModel, chosen, located_by, models_of
 from .sending import RESTARTS, Prepared, prepare, send
@@ -136,7 +137,7 @@ class RemoteSegmenter:
         patience: float = PATIENCE,
         insecure: bool = True,
     ) -> None:
-        self.connection = Connection(url, token, ca, patience, insecure)
+        self.connection = Connection(url, token, ca, insecure, patience)
         self._warned = is_private(self.connection.address)
         self._models: dict[str, RemoteModel] | None = None
 

@@ -31,7 +31,8 @@ from ..images.image_file import ReadVolume, read_grid
 from ..images.reading import ImageSource, read_volume
 from ..images.seg_nrrd import nrrd_header
 from ..inference.progress import Monitor
-from .connection import Connection, Refused
+from .connection import Connection
+from .faults import Refused
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -22,7 +22,8 @@ from ..files import replacing, unwritable
 from ..inference.progress import CancelToken
 from ..locking import locked
 from .address import check_address
-from .connection import PATIENCE, check_certificate, check_token
+from .connection import PATIENCE
+from .credentials import check_certificate, check_token
 from .segmenter import RemoteSegmenter
 
 LIST, TOKENS = "servers.json", "server-tokens.json"

@@ -27,7 +27,7 @@ from ..options import FIELDS, Options, refuse_unknown
 from ..process.child import Event, Job, SegmentationProcess
 from ..remote.address import check_address, server_of
 from ..remote.chosen_server import ChosenServer
-from ..remote.connection import TOKEN
+from ..remote.credentials import TOKEN
 from ..remote.servers import Servers
 from .dicom import remember_origin
 from .report import check_report, reported_as

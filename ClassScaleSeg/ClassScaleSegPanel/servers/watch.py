@@ -157,7 +157,7 @@ def ask_server(
     """
     from ClassScaleSegLib.errors import Cancelled, ClassScaleError
     from ClassScaleSegLib.remote.chosen_server import ChosenServer
-    from ClassScaleSegLib.remote.connection import Unencrypted
+    from ClassScaleSegLib.remote.faults import Unencrypted
 
     view = ServerView(server.address, server)
     try:

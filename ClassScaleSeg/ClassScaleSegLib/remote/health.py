@@ -1,0 +1,72 @@
+"""What a server says of itself, which is not trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ServerError, shown
+from ..version import VERSION
+from .credentials import TOKEN_HINT
+from .faults import Refused, not_ours, wrong_token
+
+API = 1  # version of the protocol
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a server says of itself.
+
+    :ivar version: of ClassScaleSeg there.
+    :ivar instance: differs after each start.
+    :ivar token: "accepted", or "not needed".
+    :ivar devices: what computes there, such as ``("cuda:0 (NVIDIA H100 PCIe)",)``.
+    :ivar waiting: jobs that wait.
+    :ivar running: jobs that run.
+    """
+
+    version: str
+    instance: str
+    token: str
+    devices: tuple[str, ...]
+    waiting: int
+    running: int
+
+
+def health_of(facts: Mapping[str, Any], address: str, token: str | None) -> Health:
+    """Check what a server says of itself.
+
+    :raises ServerError: as of :meth:`.Connection.health`.
+    """
+    api, version = facts.get("api"), shown(str(facts.get("version")))
+    if facts.get("service") != "ClassScaleSeg" or type(api) is not int:
+        raise not_ours(address, "it says that it is something else")
+    if api != API:
+        which = "here" if api > API else "there"
+        raise ServerError(
+            f"{address} runs ClassScaleSeg {version} (protocol {api}), and here is {VERSION} (protocol {API}). Update "
+            f"ClassScaleSeg {which}."
+        )
+    state = facts.get("token")
+    if state in ("missing", "wrong"):
+        asks = state == "missing" or token is None
+        raise Refused(f"{address} asks for a token. {TOKEN_HINT}" if asks else wrong_token(address), 401, "token")
+    listed: Any = facts.get("devices")
+    devices = [each for each in listed if isinstance(each, dict)][:64] if isinstance(listed, list) else []
+    queue = facts.get("queue")
+    counts = [queue.get(name) if isinstance(queue, dict) else None for name in ("waiting", "running")]
+    waiting, running = (count if type(count) is int and 0 <= count < 10**9 else 0 for count in counts)
+    return Health(
+        version,
+        shown(str(facts.get("instance"))),
+        shown(str(state)),
+        tuple(_device(each) for each in devices),
+        waiting,
+        running,
+    )
+
+
+def _device(facts: Mapping[str, Any]) -> str:
+    name, about = (shown(str(facts.get(key) or "")) for key in ("name", "about"))
+    return f"{name} ({about})" if about else name
