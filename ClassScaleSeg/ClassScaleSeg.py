@@ -235,7 +235,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
             request cannot be met. The message says what to do.
         """
         from ClassScaleSegLib.scene.run import SceneRun
-        from ClassScaleSegPanel.install.packages import refuse_missing_dependencies, wanted_by
+        from ClassScaleSegPanel.install.missing import refuse_missing_dependencies, wanted_by
 
         refuse_missing_dependencies(wanted_by(request.models, request.options))
         run = SceneRun(request, slicer.modules.ClassScaleSegInstance.running)
@@ -273,7 +273,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :raises ClassScaleSegLib.ClassScaleError: if packages are missing, or an argument is not suitable.
         """
         from ClassScaleSegLib.scene.queue import QueueItem
-        from ClassScaleSegPanel.install.packages import refuse_missing_dependencies, wanted_by
+        from ClassScaleSegPanel.install.missing import refuse_missing_dependencies, wanted_by
 
         requests = [self.request(each, model, **choices) for each in volumes]
         for request in requests[:1]:
@@ -293,7 +293,8 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :raises ClassScaleSegLib.ClassScaleError: if the user declines, or the installation fails. The message says what
             to do.
         """
-        from ClassScaleSegPanel.install.packages import Wanted, ensure_dependencies, wanted_by
+        from ClassScaleSegPanel.install.missing import Wanted, wanted_by
+        from ClassScaleSegPanel.install.packages import ensure_dependencies
 
         ensure_dependencies(Wanted() if model is None else wanted_by([model]), wheels)
 

@@ -347,7 +347,7 @@ def test_a_segmentation_and_a_look_at_the_catalogue_connect_to_nothing(extracted
 
 
 def test_torch_is_left_to_the_extension_that_chooses_its_build() -> None:
-    tree = ast.parse((REPOSITORY / "ClassScaleSeg/ClassScaleSegPanel/install/packages.py").read_text(encoding="utf-8"))
+    tree = ast.parse((REPOSITORY / "ClassScaleSeg/ClassScaleSegPanel/install/missing.py").read_text(encoding="utf-8"))
     lists = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
     packages, kept = (ast.literal_eval(lists[name]) for name in ("PACKAGES", "KEPT"))
     assert not {re.split(r"\W", package)[0] for package in packages} & set(kept) and "torch" in kept

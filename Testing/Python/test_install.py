@@ -9,7 +9,7 @@ import pytest
 from ClassScaleSegLib import ClassScaleError
 from slicer_application import slicer  # before the panel, which imports the modules that it imitates
 
-from ClassScaleSegPanel.install import dialog, packages, wheels  # isort: skip
+from ClassScaleSegPanel.install import dialog, failures, missing, packages, wheels  # isort: skip
 
 
 def write_wheel(folder, name, version="1.0", needs=(), tags="py3-none-any"):
@@ -46,7 +46,7 @@ def pip(monkeypatch, tmp_path):
 
     monkeypatch.setattr(slicer.util, "pip_install", pip_install, raising=False)
     monkeypatch.syspath_prepend(str(target))
-    monkeypatch.setattr(packages, "PACKAGES", [*packages.PACKAGES, "cssfirst>=1"])
+    monkeypatch.setattr(missing, "PACKAGES", [*missing.PACKAGES, "cssfirst>=1"])
     monkeypatch.setattr(dialog, "show", lambda text, button: pytest.fail("a question"))
     return given
 
@@ -60,7 +60,7 @@ def test_packages_are_installed_from_a_folder_with_all_that_they_need(pip, tmp_p
     for version in ("1.0", "2.0", "3.0"):
         write_wheel(folder, "csssecond", version, ["cssfirst"])  # in a circle
     packages.ensure_dependencies(wheels=str(folder))
-    assert packages.missing_packages() == []
+    assert missing.missing_packages() == []
     (arguments,) = pip
     assert arguments[:2] == ["--no-index", "--no-deps"]  # so that Slicer's numpy is not replaced
     assert [file.rpartition("/")[2].rpartition("\\")[2] for file in arguments[2:]] == [
@@ -95,10 +95,10 @@ def test_what_the_folder_lacks_is_named_before_anything_is_installed(pip, tmp_pa
 def test_an_installation_that_was_ended_halfway_is_seen_and_completed(pip, tmp_path):
     first = write_wheel(tmp_path, "cssfirst", "1.1", ["csssecond"])
     slicer.util.pip_install(["--no-index", "--no-deps", str(first)])
-    assert packages.missing_packages() == ["csssecond"]
+    assert missing.missing_packages() == ["csssecond"]
     write_wheel(tmp_path, "csssecond")
     packages.ensure_dependencies(wheels=tmp_path)
-    assert packages.missing_packages() == []
+    assert missing.missing_packages() == []
 
 
 def test_after_a_failure_the_same_question_says_why_and_what_to_do(pip, tmp_path, monkeypatch):
@@ -161,16 +161,16 @@ def test_a_full_disk_is_told_before_the_download(monkeypatch):
     ],
 )
 def test_each_failure_has_its_next_step(said, step):
-    found = packages.next_step(said)
+    found = failures.next_step(said)
     assert step in found and bool(step) == bool(found)
 
 
 def test_the_question_says_what_is_missing_and_what_it_takes():
-    text = dialog.question(["torch>=2.2", *packages.PACKAGES])
+    text = dialog.question(["torch>=2.2", *missing.PACKAGES])
     assert "- nnunetv2>=2.7\n" in text and "370 to 3170 MB" in text and "min" in text
     assert "the extension PyTorch, which is missing too" in text and "Save your scene" in text
     assert "torch" not in dialog.question(["psutil"])
 
 
 def test_nothing_is_missing_here():
-    assert wheels.unmet(packages.PACKAGES, packages.NOT_NEEDED) == []
+    assert wheels.unmet(missing.PACKAGES, missing.NOT_NEEDED) == []

@@ -195,22 +195,22 @@ def test_a_model_may_have_braces_in_its_name(panel, tmp_path):
 
 
 def test_packages_that_are_too_old_count_as_missing(panel, monkeypatch):
-    from ClassScaleSegPanel.install import packages
+    from ClassScaleSegPanel.install import missing, packages
 
-    real = packages.version
-    assert packages.missing_packages() == [] and packages.has_torch()
+    real = missing.version
+    assert missing.missing_packages() == [] and missing.has_torch()
     monkeypatch.setattr(
-        packages, "version", lambda name: {"nnunetv2": "2.2.1", "torch": "2.1.2+cu118"}.get(name) or real(name)
+        missing, "version", lambda name: {"nnunetv2": "2.2.1", "torch": "2.1.2+cu118"}.get(name) or real(name)
     )
-    assert packages.missing_packages() == ["torch>=2.2", "nnunetv2>=2.7"] and not packages.has_torch()
+    assert missing.missing_packages() == ["torch>=2.2", "nnunetv2>=2.7"] and not missing.has_torch()
     with pytest.raises(
         ClassScaleError, match="packages are missing: torch>=2.2, nnunetv2>=2.7. To install them, press Apply"
     ):
-        packages.refuse_missing_dependencies()
+        missing.refuse_missing_dependencies()
     with pytest.raises(ClassScaleError, match=r"PyTorch 2.1.2\+cu118 is installed, but >=2.2 is needed"):
         packages.ensure_dependencies()
-    monkeypatch.setattr(packages, "version", lambda name: "2.8.0.dev1" if name == "torch" else real(name))
-    assert packages.has_torch()
+    monkeypatch.setattr(missing, "version", lambda name: "2.8.0.dev1" if name == "torch" else real(name))
+    assert missing.has_torch()
 
 
 @pytest.mark.parametrize("outcome", [True, False, RuntimeError("no network")])

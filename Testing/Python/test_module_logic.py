@@ -273,10 +273,10 @@ def test_choices_that_mean_nothing_are_sentences(scene, logic):
 
 
 def test_packages_that_are_missing_are_named_with_the_call_that_installs_them(scene, logic, monkeypatch):
-    from ClassScaleSegPanel.install import dialog, packages
+    from ClassScaleSegPanel.install import dialog, missing
 
     volume = add_volume(np.zeros((20, 20, 20), np.int16))
-    monkeypatch.setattr(packages, "PACKAGES", [*packages.PACKAGES, "no-such-package>=1"])
+    monkeypatch.setattr(missing, "PACKAGES", [*missing.PACKAGES, "no-such-package>=1"])
     asked = []
     monkeypatch.setattr(dialog, "show", lambda text, button: asked.append(text) or "")
     with pytest.raises(
@@ -293,14 +293,14 @@ def test_the_package_that_the_network_of_a_model_needs_is_asked_for_with_that_mo
     scene, logic, monkeypatch, tmp_path
 ):
     pytest.importorskip("monai")
-    from ClassScaleSegPanel.install import dialog, packages
+    from ClassScaleSegPanel.install import dialog, missing
     from monai_pipeline import configuration, network_of, write_package
 
     config = configuration()
     model = write_package(tmp_path / "mini-v1.0.0", config, network_of(config))
-    assert packages.wanted_by([model]).more == ("monai>=1.3",) and packages.wanted_by(["toy-120"]) == packages.Wanted()
-    volume, found = add_volume(np.full((30, 30, 30), 60, np.int16)), packages._is_installed
-    monkeypatch.setattr(packages, "_is_installed", lambda wanted: not wanted.startswith("monai") and found(wanted))
+    assert missing.wanted_by([model]).more == ("monai>=1.3",) and missing.wanted_by(["toy-120"]) == missing.Wanted()
+    volume, found = add_volume(np.full((30, 30, 30), 60, np.int16)), missing.is_installed
+    monkeypatch.setattr(missing, "is_installed", lambda wanted: not wanted.startswith("monai") and found(wanted))
     with pytest.raises(ClassScaleError, match="Python packages are missing: monai>=1.3. To install them"):
         logic.segment(volume, model)
     asked = []
@@ -310,8 +310,8 @@ def test_the_package_that_the_network_of_a_model_needs_is_asked_for_with_that_mo
     with pytest.raises(ClassScaleError, match="cannot segment without these Python packages: monai>=1.3"):
         logic.installDependencies(model)
     assert "monai>=1.3" in asked[0]
-    assert packages.wanted_by(["toy-120"], Options(locate_with=str(model))).more == ("monai>=1.3",)
-    monkeypatch.setattr(packages, "_is_installed", found)
+    assert missing.wanted_by(["toy-120"], Options(locate_with=str(model))).more == ("monai>=1.3",)
+    monkeypatch.setattr(missing, "is_installed", found)
     node = logic.segment(volume, model, device="cpu", interpolation="nearest", keep_empty=True)
     assert node.GetSegmentation().GetNumberOfSegments() == 11
 

@@ -381,10 +381,10 @@ def test_a_download_is_asked_for_with_address_size_and_licence(panel, answers, m
 
 
 def test_a_missing_package_is_asked_for_and_declining_says_what_to_do(panel, answers, monkeypatch):
-    from ClassScaleSegPanel.install import dialog, packages
+    from ClassScaleSegPanel.install import dialog, missing, packages
 
     panel.ui.inputSelector.setCurrentNode(add_volume(np.zeros((20, 20, 20), np.int16), "CT"))
-    monkeypatch.setattr(packages, "PACKAGES", [*packages.PACKAGES, "no-such-package>=1"])
+    monkeypatch.setattr(missing, "PACKAGES", [*missing.PACKAGES, "no-such-package>=1"])
     asked = []
     monkeypatch.setattr(dialog, "show", lambda text, button: asked.append(text) or "")
     panel.ui.applyButton.click()

@@ -17,7 +17,7 @@ from remote_fixtures import lying_server
 from slicer_application import add_volume, application, import_scene, load_sample, qt, saved_scene, slicer
 from test_module_panel import wait_until
 
-from ClassScaleSegPanel.install import packages  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.install import missing  # isort: skip  needs the stand-ins
 from ClassScaleSegPanel.servers import watch  # isort: skip
 from ClassScaleSegPanel.servers.consent import withdraw  # isort: skip
 
@@ -357,8 +357,8 @@ def test_the_last_choice_of_a_model_may_be_a_server(lab, server, asked):
 def test_only_what_a_client_needs_is_installed(lab, asked, monkeypatch):
     from ClassScaleSegPanel.install import dialog
 
-    real, shown = packages._is_installed, []
-    monkeypatch.setattr(packages, "_is_installed", lambda name: name == "scipy" and real(name))
+    real, shown = missing.is_installed, []
+    monkeypatch.setattr(missing, "is_installed", lambda name: name == "scipy" and real(name))
     monkeypatch.setattr(dialog, "show", lambda text, button: shown.append(text) or "")
     lab.ui.inputSelector.setCurrentNode(small_volume())
     choose_lab(lab)

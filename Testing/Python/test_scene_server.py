@@ -16,7 +16,7 @@ from slicer_application import add_volume, load_sample, slicer
 from test_module_logic import logic, measured, scene  # noqa: F401  fixtures
 from vtk.util.numpy_support import vtk_to_numpy
 
-from ClassScaleSegPanel.install import packages  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.install import missing  # isort: skip  needs the stand-ins
 
 # What a child process of Slicer's Python lacks if only psutil and scipy were installed.
 ABSENT = ("torch", "nnunetv2", "safetensors", "tqdm", "monai", "highdicom", "pandas", "cc3d", "fastapi", "uvicorn")
@@ -45,8 +45,8 @@ def device(server, monkeypatch, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(BLOCKED)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("CLASSSCALESEG_TOKEN", token)
-    real = packages._is_installed
-    monkeypatch.setattr(packages, "_is_installed", lambda name: name in ("psutil", "scipy") and real(name))
+    real = missing.is_installed
+    monkeypatch.setattr(missing, "is_installed", lambda name: name in ("psutil", "scipy") and real(name))
     yield f"server:{api.address}"
     end = time.monotonic() + 10
     while api.files():  # neither image nor result stays there
@@ -114,7 +114,7 @@ def test_a_server_that_is_known_to_have_no_token_does_not_get_that_of_another(sc
 
 
 def test_without_psutil_a_script_is_told_what_is_missing_for_a_server(scene, logic, device, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(packages, "_is_installed", lambda name: False)
+    monkeypatch.setattr(missing, "is_installed", lambda name: False)
     with pytest.raises(ClassScaleError, match="Python packages are missing: psutil, scipy. To install them"):
         logic.segment(load_sample(), "toy-120", device=device)
 

@@ -25,7 +25,7 @@ class ClassScaleSegPanelTest(unittest.TestCase):
             slicer.util.selectModule("ClassScaleSeg")
         else:
             widget.enter()
-        from ClassScaleSegPanel.install.packages import refuse_missing_dependencies
+        from ClassScaleSegPanel.install.missing import refuse_missing_dependencies
 
         try:
             refuse_missing_dependencies()

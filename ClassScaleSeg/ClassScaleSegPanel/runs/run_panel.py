@@ -9,7 +9,8 @@ import qt
 from ClassScaleSegLib.scene.run import SceneRun
 from slicer.i18n import tr as _
 
-from ..install.packages import ensure_dependencies, wanted_by
+from ..install.missing import wanted_by
+from ..install.packages import ensure_dependencies
 from ..servers.consent import agreed
 from ..servers.texts import panel_words
 from ..state import PanelState
