@@ -17,8 +17,9 @@ from slicer.i18n import tr as _
 from .inputs.channel_rows import ChannelRows
 from .inputs.channels import channel_volume, forget_volume, set_channel_volume
 from .inputs.sample_data import model_for
-from .models.chooser import ModelChooser, ModelDrop
+from .models.chooser import ModelChooser
 from .models.class_list import ClassList
+from .models.drop import ModelDrop
 from .models.locate_list import LocateList
 from .models.model_list import ModelList
 from .parameters import NODES
@@ -104,7 +105,7 @@ class Panel:
         )
         menu = self.ui.modelMenuButton.menu()
         self.last_choice = LastChoice(menu, self.state, self.class_list, lambda choices: self.store(**choices))
-        self.model_drop = ModelDrop(self.models)
+        self.model_drop = ModelDrop(self.models.add)
         widget.installEventFilter(self.model_drop)
         self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._on_region_added)
         self.ui.applyButton.connect("clicked(bool)", lambda: self.runs.apply() if self.reports.agreed() else None)

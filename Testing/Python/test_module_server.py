@@ -333,7 +333,7 @@ def test_the_catalogue_of_this_computer_is_not_changed_while_the_device_is_a_ser
     lab.models.add(str(tmp_path))
     assert "To add one here, select another device first" in answers[-1]
     lab.models.show_card()
-    assert lab.models.card_dialog is not None
+    assert lab.models.card.dialog is not None
     choose_device(lab, "CPU")
     lab.ui.inputSelector.setCurrentNode(small_volume())
     texts = {action.text: action.enabled for action in lab.ui.modelMenuButton.menu().actions() if action.text}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -16,8 +15,10 @@ from slicer.i18n import tr as _
 from ..state import Locating, PanelModel, PanelState, silent
 from ..translation import translated
 from ..widgets.keyboard import SearchKeys
-from ..widgets.texts import ask, ask_text, open_link, safe_markdown, tell, tell_error
+from ..widgets.texts import ask, ask_text, tell, tell_error
+from .card import ModelCard
 from .download import download, megabytes
+from .facts import facts_of
 from .source import CatalogModels, ModelSource, ServerModels
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class ModelChooser:
     """Controls the widgets of the row "Model" in the .ui file.
 
-    :ivar card_dialog: the dialog with the model card, or ``None`` if it is closed.
+    :ivar card: the dialog with the model card.
     :param on_chosen: called with the ids of the models of the run, after the user has selected or added one.
     :param on_changed: called without arguments when the catalogue was read again.
     """
@@ -47,7 +48,7 @@ class ModelChooser:
         self._source: ModelSource = CatalogModels(catalog)
         self._followed: Mapping[str, RemoteModel] | None = None  # the models of a server, if it is the device
         self._on_chosen, self._on_changed = on_chosen, on_changed
-        self.card_dialog: qt.QDialog | None = None
+        self.card = ModelCard()
         self._entries: dict[str, Entry] = {}
         self._structures: dict[str, tuple[str, ...]] = {}  # of models in which was searched, by their ids
         self._advice = ""  # what could be searched instead, if no model fits
@@ -158,29 +159,11 @@ class ModelChooser:
 
     def show_card(self) -> None:
         """Show the model card: training data, licences, accuracy, and known failures."""
-        shown = self._state.shown
-        cards = [summary.card for summary in shown.summaries if summary.card] if shown is not None else []
-        if not cards:
-            text = _("This model has no model card, or it is not downloaded yet.")
-            tell(text, _("Model card"))
-            return
-        self.close()
-        self.card_dialog = dialog = qt.QDialog(slicer.util.mainWindow())  # not modal, so that the panel stays usable
-        dialog.windowTitle = _("Model card")
-        browser = qt.QTextBrowser()
-        browser.openLinks = False
-        browser.connect("anchorClicked(QUrl)", open_link)
-        browser.setMarkdown(safe_markdown("\n\n".join(cards)))
-        qt.QVBoxLayout(dialog).addWidget(browser)
-        dialog.resize(760, 640)
-        dialog.show()
+        self.card.show(self._state.shown)
 
     def close(self) -> None:
         """Close the model card if it is open."""
-        if self.card_dialog is not None:
-            self.card_dialog.close()
-            self.card_dialog.deleteLater()
-            self.card_dialog = None
+        self.card.close()
 
     def remove(self) -> None:
         """After asking, delete the files of the selected model, or remove the user's own model from the list."""
@@ -298,27 +281,7 @@ class ModelChooser:
             hidden, button = button, hidden
         hidden.visible = False  # first, or the panel would be as wide as both for a moment
         button.visible = True
-        self._ui.modelFactsLabel.text = escape(translated(shown.fault or self._advice)) or self._facts(shown)
-
-    def _facts(self, model: PanelModel) -> str:
-        """Return what is known of a model, as rich text: classes, modality, voxel size, licence, notice."""
-        entry, summary = model.entry, model.summaries[0] if model.summaries else None
-        if entry is None:
-            return ""
-        names = {label.name for each in model.summaries for label in each.table.foreground}
-        count = len(names) or entry.classes
-        facts = [_("{count} classes").format(count=count)] if count else []
-        modality = entry.modality or (summary.modality if summary else None)
-        facts += [modality] if modality else []
-        if summary is not None:
-            sides = summary.spacing[:1] if len(set(summary.spacing)) == 1 else reversed(summary.spacing)
-            facts.append(_("{spacing} mm").format(spacing=" x ".join(f"{side:.3g}" for side in sides)))
-        licence = escape(entry.licence or (summary.licence if summary else None) or _("not stated"))
-        if entry.licence_address:
-            licence = f'<a href="{escape(entry.licence_address)}">{licence}</a>'
-        facts = [*(escape(fact) for fact in facts), _("licence {licence}").format(licence=licence)]
-        notice = entry.notice or (summary.notice if summary else None)
-        return ", ".join(facts) + "." + (f"<br><b>{escape(notice)}</b>" if notice else "")
+        self._ui.modelFactsLabel.text = escape(translated(shown.fault or self._advice)) or facts_of(shown)
 
     def _ask_file(self) -> str:
         kinds = _("Model bundles and exported models") + " (*.zip)"
@@ -327,29 +290,3 @@ class ModelChooser:
     def _show_folder(self) -> None:
         self._catalog.folder.mkdir(parents=True, exist_ok=True)
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._catalog.folder)))
-
-
-class ModelDrop(qt.QObject):
-    """Event filter that adds a model folder or zip file dropped onto the panel."""
-
-    def __init__(self, chooser: ModelChooser) -> None:
-        qt.QObject.__init__(self)
-        self._chooser = chooser
-
-    def eventFilter(self, watched: qt.QObject, event: qt.QEvent) -> bool:
-        """Accept a dropped model, and return whether the event was handled."""
-        kind = event.type()
-        path = dropped_model(event.mimeData()) if kind in (qt.QEvent.DragEnter, qt.QEvent.Drop) else None
-        if path is None:
-            return False  # Slicer loads volumes and scenes itself
-        event.acceptProposedAction()
-        if kind == qt.QEvent.Drop:
-            self._chooser.add(path)
-        return True
-
-
-def dropped_model(mime: qt.QMimeData) -> str | None:
-    """Return the path of the dropped model, or ``None`` unless exactly one zip file or folder is dropped."""
-    paths = [url.toLocalFile() for url in mime.urls()] if mime.hasUrls() else []
-    fits = len(paths) == 1 and (paths[0].lower().endswith(".zip") or Path(paths[0]).is_dir())
-    return paths[0] if fits else None
