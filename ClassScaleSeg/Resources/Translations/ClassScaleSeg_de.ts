@@ -3902,7 +3902,7 @@
     </message>
 </context>
 <context>
-    <name>install.packages</name>
+    <name>install.failures</name>
     <message>
         <source>A package has no build for this Python and system: update Slicer to a current version, and try again.</source>
         <translation>Ein Paket gibt es nicht für dieses Python und System: Aktualisieren Sie Slicer auf eine neuere Version und versuchen Sie es noch einmal.</translation>
@@ -3914,34 +3914,6 @@
     <message>
         <source>DICOM segmentations cannot be saved without these Python packages: {packages}. To install them, save again.</source>
         <translation>Ohne diese Python-Pakete lassen sich keine DICOM-Segmentierungen speichern: {packages}. Um sie zu installieren, speichern Sie noch einmal.</translation>
-    </message>
-    <message>
-        <source>Extension PyTorch</source>
-        <translation>Erweiterung PyTorch</translation>
-    </message>
-    <message>
-        <source>Install the extension PyTorch in the Extensions Manager, restart Slicer, and press Apply again.</source>
-        <translation>Installieren Sie die Erweiterung PyTorch im Erweiterungsmanager, starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
-    </message>
-    <message>
-        <source>PyTorch was not installed. The module cannot segment without it. To install it, press Apply again.</source>
-        <translation>PyTorch wurde nicht installiert. Ohne PyTorch kann das Modul nicht segmentieren. Um es zu installieren, drücken Sie noch einmal „Anwenden“.</translation>
-    </message>
-    <message>
-        <source>PyTorch {found} is installed, but {wanted} is needed. Uninstall it in the module PyTorch, restart Slicer, and press Apply again.</source>
-        <translation>PyTorch {found} ist installiert, benötigt wird {wanted}. Deinstallieren Sie es im Modul PyTorch, starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
-    </message>
-    <message>
-        <source>Python packages</source>
-        <translation>Python-Pakete</translation>
-    </message>
-    <message>
-        <source>Python packages are missing: {packages}. To install them, press Apply in the module ClassScaleSeg, or call ClassScaleSegLogic().installDependencies().</source>
-        <translation>Python-Pakete fehlen: {packages}. Um sie zu installieren, drücken Sie „Anwenden“ im Modul ClassScaleSeg oder rufen Sie ClassScaleSegLogic().installDependencies() auf.</translation>
-    </message>
-    <message>
-        <source>Source archives, as of {packages}, are not enough.</source>
-        <translation>Quellarchive, wie von {packages}, genügen nicht.</translation>
     </message>
     <message>
         <source>The Python packages could not be installed: {reason}. Slicer's own packages were not changed. {step} To undo the installation, type slicer.util.pip_uninstall("{packages}") into the Python console.</source>
@@ -3956,14 +3928,6 @@
         <translation>Die Festplatte ist voll: Schaffen Sie Platz und versuchen Sie es noch einmal.</translation>
     </message>
     <message>
-        <source>The extension PyTorch could not be installed.</source>
-        <translation>Die Erweiterung PyTorch konnte nicht installiert werden.</translation>
-    </message>
-    <message>
-        <source>The extension PyTorch is installed. Restart Slicer, and press Apply again.</source>
-        <translation>Die Erweiterung PyTorch ist installiert. Starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
-    </message>
-    <message>
         <source>The folder of Slicer cannot be written: install Slicer in a folder of your own, or ask who administers this computer to install the packages.</source>
         <translation>In den Ordner von Slicer kann nicht geschrieben werden: Installieren Sie Slicer in einen eigenen Ordner, oder lassen Sie die Pakete von der Person installieren, die diesen Rechner verwaltet.</translation>
     </message>
@@ -3976,6 +3940,52 @@
         <translation>Es gibt keine Netzverbindung: Verbinden Sie diesen Rechner und versuchen Sie es noch einmal, oder installieren Sie aus einem Ordner mit Wheels.</translation>
     </message>
     <message>
+        <source>Try again: what has arrived is kept.</source>
+        <translation>Versuchen Sie es noch einmal: Was angekommen ist, bleibt erhalten.</translation>
+    </message>
+</context>
+<context>
+    <name>install.missing</name>
+    <message>
+        <source>PyTorch {found} is installed, but {wanted} is needed. Uninstall it in the module PyTorch, restart Slicer, and press Apply again.</source>
+        <translation>PyTorch {found} ist installiert, benötigt wird {wanted}. Deinstallieren Sie es im Modul PyTorch, starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
+        <source>Python packages are missing: {packages}. To install them, press Apply in the module ClassScaleSeg, or call ClassScaleSegLogic().installDependencies().</source>
+        <translation>Python-Pakete fehlen: {packages}. Um sie zu installieren, drücken Sie „Anwenden“ im Modul ClassScaleSeg oder rufen Sie ClassScaleSegLogic().installDependencies() auf.</translation>
+    </message>
+</context>
+<context>
+    <name>install.packages</name>
+    <message>
+        <source>Extension PyTorch</source>
+        <translation>Erweiterung PyTorch</translation>
+    </message>
+    <message>
+        <source>Install the extension PyTorch in the Extensions Manager, restart Slicer, and press Apply again.</source>
+        <translation>Installieren Sie die Erweiterung PyTorch im Erweiterungsmanager, starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
+        <source>PyTorch was not installed. The module cannot segment without it. To install it, press Apply again.</source>
+        <translation>PyTorch wurde nicht installiert. Ohne PyTorch kann das Modul nicht segmentieren. Um es zu installieren, drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
+        <source>Python packages</source>
+        <translation>Python-Pakete</translation>
+    </message>
+    <message>
+        <source>Source archives, as of {packages}, are not enough.</source>
+        <translation>Quellarchive, wie von {packages}, genügen nicht.</translation>
+    </message>
+    <message>
+        <source>The extension PyTorch could not be installed.</source>
+        <translation>Die Erweiterung PyTorch konnte nicht installiert werden.</translation>
+    </message>
+    <message>
+        <source>The extension PyTorch is installed. Restart Slicer, and press Apply again.</source>
+        <translation>Die Erweiterung PyTorch ist installiert. Starten Sie Slicer neu und drücken Sie noch einmal „Anwenden“.</translation>
+    </message>
+    <message>
         <source>This module needs the extension PyTorch. Install it now and restart Slicer? If your scene is not saved, press Cancel and save it first.</source>
         <translation>Dieses Modul braucht die Erweiterung PyTorch. Jetzt installieren und Slicer neu starten? Ist Ihre Szene nicht gespeichert, brechen Sie ab und speichern Sie sie zuerst.</translation>
     </message>
@@ -3984,10 +3994,6 @@
 {packages}</source>
         <translation>Dieses Modul braucht diese Python-Pakete. In Slicer installieren?
 {packages}</translation>
-    </message>
-    <message>
-        <source>Try again: what has arrived is kept.</source>
-        <translation>Versuchen Sie es noch einmal: Was angekommen ist, bleibt erhalten.</translation>
     </message>
     <message>
         <source>{folder} has {free} GB free, and the packages need about {need} GB. Make room there, and try again.</source>
@@ -4000,6 +4006,17 @@
     <message>
         <source>{packages} cannot be imported after the installation</source>
         <translation>{packages} lässt sich nach der Installation nicht importieren</translation>
+    </message>
+</context>
+<context>
+    <name>models.card</name>
+    <message>
+        <source>Model card</source>
+        <translation>Modellkarte</translation>
+    </message>
+    <message>
+        <source>This model has no model card, or it is not downloaded yet.</source>
+        <translation>Dieses Modell hat keine Modellkarte oder ist noch nicht heruntergeladen.</translation>
     </message>
 </context>
 <context>
@@ -4027,10 +4044,6 @@
     <message>
         <source>Model bundles and exported models</source>
         <translation>Modellpakete und exportierte Modelle</translation>
-    </message>
-    <message>
-        <source>Model card</source>
-        <translation>Modellkarte</translation>
     </message>
     <message>
         <source>Model card...</source>
@@ -4081,10 +4094,6 @@
         <translation>Dieses Modell kann nicht entfernt werden</translation>
     </message>
     <message>
-        <source>This model has no model card, or it is not downloaded yet.</source>
-        <translation>Dieses Modell hat keine Modellkarte oder ist noch nicht heruntergeladen.</translation>
-    </message>
-    <message>
         <source>Web address (URL) of a zip file:</source>
         <translation>Webadresse (URL) einer Zip-Datei:</translation>
     </message>
@@ -4093,24 +4102,8 @@
         <translation>wie der Server</translation>
     </message>
     <message>
-        <source>licence {licence}</source>
-        <translation>Lizenz {licence}</translation>
-    </message>
-    <message>
-        <source>not stated</source>
-        <translation>nicht angegeben</translation>
-    </message>
-    <message>
-        <source>{count} classes</source>
-        <translation>{count} Klassen</translation>
-    </message>
-    <message>
         <source>{name} (not downloaded)</source>
         <translation>{name} (nicht geladen)</translation>
-    </message>
-    <message>
-        <source>{spacing} mm</source>
-        <translation>{spacing} mm</translation>
     </message>
 </context>
 <context>
@@ -4249,6 +4242,25 @@
     <message>
         <source>{size} MB</source>
         <translation>{size} MB</translation>
+    </message>
+</context>
+<context>
+    <name>models.facts</name>
+    <message>
+        <source>licence {licence}</source>
+        <translation>Lizenz {licence}</translation>
+    </message>
+    <message>
+        <source>not stated</source>
+        <translation>nicht angegeben</translation>
+    </message>
+    <message>
+        <source>{count} classes</source>
+        <translation>{count} Klassen</translation>
+    </message>
+    <message>
+        <source>{spacing} mm</source>
+        <translation>{spacing} mm</translation>
     </message>
 </context>
 <context>
