@@ -1,5 +1,7 @@
 """Sending to a DICOM archive: what arrives, what the archive says of each file, and everything that can go wrong."""
 
+# ruff: noqa: F811  (fixtures are imported, and then named as arguments)
+
 from __future__ import annotations
 
 import json
@@ -9,7 +11,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from archive_server import archive_server, run
+from archive_fixtures import no_credentials, series, server  # noqa: F401  (fixtures)
+from archive_server import run
 from ClassScaleSegLib.archive import connection, sending
 from ClassScaleSegLib.archive.connection import Archive
 from ClassScaleSegLib.archive.files import find_dicom_files
@@ -23,24 +26,6 @@ from dicom_phantom import planes, write_series  # noqa: E402
 
 HTML = {"Content-Type": "text/html"}
 JSON = {"Content-Type": "application/dicom+json"}
-
-
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch):
-    for name in ("CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
-@pytest.fixture
-def server():
-    with archive_server() as archive:
-        yield archive
-
-
-@pytest.fixture
-def series(tmp_path) -> Path:
-    return write_series(tmp_path / "series", planes(4))
 
 
 def instances(folder: Path) -> list[str]:

@@ -1,5 +1,7 @@
 """Sending to a DICOM archive that answers what no archive should, or not at all: what is said of each file."""
 
+# ruff: noqa: F811  (fixtures are imported, and then named as arguments)
+
 from __future__ import annotations
 
 import gzip
@@ -13,34 +15,16 @@ import threading
 import time
 
 import pytest
+from archive_fixtures import no_credentials, series, server  # noqa: F401  (fixtures)
 from archive_server import StandIn, archive_server, make_certificate, run
 from ClassScaleSegLib.archive import answers, sending
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomweb_client", reason="needs dicomweb-client, as the extra [dicom] installs it")
 
-from dicom_phantom import planes, write_series  # noqa: E402
 
 JSON = {"Content-Type": "application/dicom+json"}
 TEXT = {"Content-Type": "text/plain"}
-
-
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch):
-    for name in ("CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
-@pytest.fixture
-def server():
-    with archive_server() as archive:
-        yield archive
-
-
-@pytest.fixture
-def series(tmp_path):
-    return write_series(tmp_path / "series", planes(4))
 
 
 # --- what is said of files after a fault

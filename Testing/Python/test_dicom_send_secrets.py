@@ -1,37 +1,20 @@
 """Sending to a DICOM archive: passwords and tokens reach it alone, and neither a proxy nor a sentence gets them."""
 
+# ruff: noqa: F811  (fixtures are imported, and then named as arguments)
+
 from __future__ import annotations
 
 import os
 import sys
 
 import pytest
+from archive_fixtures import no_credentials, series, server  # noqa: F401  (fixtures)
 from archive_server import archive_server, make_certificate, run
 from ClassScaleSegLib.archive.connection import Archive
 from ClassScaleSegLib.errors import ArchiveError
 
 pytest.importorskip("pydicom")
 pytest.importorskip("dicomweb_client", reason="needs dicomweb-client, as the extra [dicom] installs it")
-
-from dicom_phantom import planes, write_series  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch):
-    for name in ("CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
-@pytest.fixture
-def server():
-    with archive_server() as archive:
-        yield archive
-
-
-@pytest.fixture
-def series(tmp_path):
-    return write_series(tmp_path / "series", planes(2))
 
 
 def test_user_and_password_or_a_token_come_from_the_environment(server, series, monkeypatch, capsys):
@@ -124,7 +107,7 @@ def test_the_certificate_of_an_archive_on_this_machine_can_be_named(series, tmp_
     with archive_server(certificate, key) as server:
         assert run(series, "--to", server.address) == 5
         assert "no trusted encrypted connection" in (said := capsys.readouterr()).err
-        assert "REQUESTS_CA_BUNDLE" in said.err and said.out.endswith(": 2 not sent\n")
+        assert "REQUESTS_CA_BUNDLE" in said.err and said.out.endswith(": 4 not sent\n")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
         assert run(series, "--to", server.address) == 0 and len(server.instances) == 1
 

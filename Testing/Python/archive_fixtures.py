@@ -1,0 +1,28 @@
+"""An archive that is only ours, a series to send to it, and no credentials of the person who runs the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from archive_server import archive_server
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch):
+    for name in ("CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+def server():
+    with archive_server() as archive:
+        yield archive
+
+
+@pytest.fixture
+def series(tmp_path) -> Path:
+    from dicom_phantom import planes, write_series
+
+    return write_series(tmp_path / "series", planes(4))
