@@ -178,7 +178,7 @@ def test_choices_are_saved_with_the_scene(panel, tmp_path):
 
 def test_progress_of_several_models_and_frames_is_one_percentage():
     from ClassScaleSegLib.process import Event
-    from ClassScaleSegPanel.runs.run_panel import RunProgress
+    from ClassScaleSegPanel.runs.progress import RunProgress
 
     progress = RunProgress()
     progress.update(Event("progress", "segment", 1500, 5000, remaining=30.4, part=2, parts=5))

@@ -206,7 +206,7 @@ def test_a_grid_is_turned_like_another(seed):
 
 def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers, monkeypatch, tmp_path):
     from ClassScaleSegPanel.install import packages
-    from ClassScaleSegPanel.results import result_panel
+    from ClassScaleSegPanel.results.file_names import with_suffix
 
     offered, installed = [], []
     volume, voxels = load(monkeypatch, write_series(tmp_path / "series", planes(4, (7, 9)), FrameOfReferenceUID=None))
@@ -240,4 +240,4 @@ def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers
     volume.RemoveAttribute("DICOM.instanceUIDs")
     panel.results.render()
     assert save.menu() is None
-    assert result_panel.with_suffix("a.dcm", ".seg.nrrd") == "a.seg.nrrd"
+    assert with_suffix("a.dcm", ".seg.nrrd") == "a.seg.nrrd"

@@ -17,7 +17,8 @@ from ..translation import translated
 from ..widgets.search_table import Row, SearchTable
 from ..widgets.texts import Wrapping, ask, tell_error
 from ..widgets.watching import Watching
-from .result_panel import contents, file_name, with_suffix
+from .contents import contents
+from .file_names import file_name, with_suffix
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.comparison import ClassComparison

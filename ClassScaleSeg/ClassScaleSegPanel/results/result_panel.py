@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from ..translation import translated
 from ..widgets.search_table import Row, SearchTable
 from ..widgets.texts import Wrapping, ask, tell, tell_error
 from ..widgets.watching import Watching
+from .contents import contents
+from .file_names import file_name, with_suffix
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.counts import LabelVolume
@@ -253,46 +254,8 @@ def _kinds() -> dict[str, str]:
     }
 
 
-def file_name(name: str) -> str:
-    """Return the name of a node as a file name that every system takes.
-
-    >>> file_name("CT 1/2: liver?")
-    'CT 1_2_ liver_'
-    """
-    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(" .") or "Segmentation"
-
-
-def with_suffix(path: str, suffix: str) -> str:
-    """Return the path with a suffix such as ``.seg.nrrd`` for what the user has typed; an empty text stays empty.
-
-    >>> with_suffix("a", ".seg.nrrd"), with_suffix("a.nrrd", ".seg.nrrd"), with_suffix("a.SEG.NRRD", ".seg.nrrd")
-    ('a.seg.nrrd', 'a.seg.nrrd', 'a.SEG.NRRD')
-    >>> with_suffix("a.dcm", ".rtstruct.dcm"), with_suffix("a.seg.nrrd", ".seg.dcm")
-    ('a.rtstruct.dcm', 'a.seg.dcm')
-    """
-    if not path or path.lower().endswith(suffix):
-        return path
-    return re.sub(r"(\.seg|\.rtstruct)?(\.nrrd|\.dcm|\.csv)?$", "", path, flags=re.IGNORECASE) + suffix
-
-
 def _replace(path: str) -> str:
     return _("{path} already exists. Replace it?").format(path=path)
-
-
-def contents(node: vtkMRMLSegmentationNode | None) -> object:
-    """Return what tells whether segments were changed: names, colours, label values and voxels, and the transform."""
-    if node is None:
-        return None
-    segmentation = node.GetSegmentation()
-    segments = [(i, segmentation.GetSegment(i)) for i in segmentation.GetSegmentIDs()]
-    kinds = {"Binary labelmap", segmentation.GetSourceRepresentationName()}
-    held = [segment.GetRepresentation(kind) for _identifier, segment in segments for kind in kinds]
-    transform = node.GetParentTransformNode()
-    return (
-        [(i, segment.GetName(), segment.GetColor(), segment.GetLabelValue()) for i, segment in segments],
-        {(image.GetAddressAsString(""), image.GetMTime()) for image in held if image is not None},
-        (node.GetTransformNodeID(), None if transform is None else transform.GetTransformToWorldMTime()),
-    )
 
 
 def _row(label: Label, volume: LabelVolume, segment_id: str) -> Row:
