@@ -78,7 +78,7 @@ def report(how, job):
     os.makedirs(job["report"], exist_ok=True)
     page = os.path.join(job["report"], "index.html")
     with open(page, "w", encoding="utf-8") as file:
-        file.write('<meta name="generator" content="ClassScaleSeg 0">' + job["reported"]["origin"])
+        file.write('<meta name="generator" content="ClassScaleSeg 0">' + ascii(job["reported"]["name"]))
     return {"report": page}
 
 
