@@ -82,7 +82,10 @@ def test_all_results_of_a_case_are_made_without_torch_and_without_a_catalogue(ap
     stages = list(dict.fromkeys(event["stage"] for event in events if event["event"] == "progress"))
     assert stages[:2] == ["read", "send"] and stages[-2:] == ["fetch", "write"] and "segment" in stages
     assert events[-1]["event"] == "result" and events[-1]["structures"] == 1
-    assert "A notice." in [event.get("message") for event in events]
+    messages = [event["message"] for event in events if event.get("message")]
+    assert "A notice." in messages
+    (need,) = [message for message in messages if "will need" in message]
+    assert need.startswith(f"{api.address} will need about ") and "GB of RAM; does not grow with" in need
     result = Segmentation.from_image(out / "a.seg.nrrd")
     assert result.table.names == {1: "cell 1"} and result.labels.sum() > 100
     assert (out / "a.csv").read_text().count("\n") == 121
@@ -100,7 +103,8 @@ def test_many_cases_are_segmented_and_finished_ones_skipped(api, quick, tmp_path
     (tmp_path / "out" / "b.seg.nrrd").unlink()
     assert main(words) == ExitCode.OK
     assert len(quick.seen) == 4
-    assert "with another model" not in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "with another model" not in out and "will need" not in err
     assert main([*words, "--step", "1"]) == ExitCode.OK  # another recipe keeps what is there
 
 

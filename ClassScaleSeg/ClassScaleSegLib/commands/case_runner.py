@@ -96,6 +96,8 @@ class CaseRunner:
                 if warning not in warned:  # each model of several reads the image
                     reporter.progress(Progress("read", 0, 1, message=warning))
                 warned.add(warning)
+            if self._records is None and (need := self._models.need(geometry)):  # many cases need about the same
+                reporter.progress(Progress("read", 0, 1, message=need))
 
         result = self._models.run(images, progress=noting.progress, cancel=self._cancel, accept=accept)
         noting.progress(Progress("write", 0, 1))

@@ -142,6 +142,10 @@ class JobModels:
         models = list(zip(names, self.summaries, strict=True))
         return advise_on_run(models, self.locating, geometry.spacing[::-1], modality)
 
+    def need(self, geometry: Geometry) -> str:
+        """Return a sentence on what another machine will need for an image; empty if it is this one that segments."""
+        return ""
+
     def grid_voxels(self, geometry: Geometry) -> float:
         """Return how many voxels an image has on the grid of the model that has most; infinity if too many to count."""
         sizes, shape, spacing = map(ModelSize.of, self.all), geometry.size[::-1], geometry.spacing[::-1]

@@ -11,13 +11,16 @@ from pathlib import Path
 
 from ..errors import ClassScaleError, ModelError, ServerError
 from ..images.dicom_seg import UsedModel
+from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
+from ..inference.memory_estimate import describe_need, estimate, largest
 from ..inference.several_models import Source
 from ..labels.table import LabelTable
 from ..options import FIELDS, flag
 from ..process.job import Job
 from ..remote.credentials import TOKEN
 from ..remote.decided import BY_SERVER, refuse_decided
+from ..remote.health import Health
 from ..remote.offers import RemoteModel, located_by
 from ..remote.segmenter import RemoteSegmenter, Request, wanted_table
 from ..remote.servers import Servers
@@ -68,8 +71,19 @@ class ServerModels(JobModels):
     @cached_property
     def device(self) -> str:
         """What computes, for the report."""
-        devices = ", ".join(self.segmenter.health().devices)
+        devices = ", ".join(self._health.devices)
         return f"{self.segmenter.address} ({devices})" if devices else self.segmenter.address
+
+    @cached_property
+    def _health(self) -> Health:
+        return self.segmenter.health()
+
+    def need(self, geometry: Geometry) -> str:
+        """Return a sentence on what the server will need for an image."""
+        shape, spacing, options = geometry.size[::-1], geometry.spacing[::-1], self.options
+        choices = (shape, spacing, options.step, options.confidence, 2, options.mirroring)
+        memory = largest([estimate(summary, *choices) for summary in self.summaries])
+        return f"{self.segmenter.address} will need {describe_need(memory, self._health.device)}."
 
     @cached_property
     def run(self) -> Callable[..., Segmentation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,19 @@ class Health:
     devices: tuple[str, ...]
     waiting: int
     running: int
+
+    @property
+    def device(self) -> str:
+        """What computes there, as of :class:`~ClassScaleSegLib.options.Options`: "cuda", "mps" or "cpu"; "auto" if that
+        differs, or is not stated, as of a cluster.
+
+        >>> facts = "0.2.0", "a", "accepted"
+        >>> Health(*facts, ("cuda:0 (NVIDIA A40)", "cuda:1"), 0, 0).device, Health(*facts, ("cpu", "cuda"), 0, 0).device
+        ('cuda', 'auto')
+        """
+        kinds = {re.split("[: ]", device)[0] for device in self.devices}
+        (kind,) = kinds if len(kinds) == 1 else ("auto",)
+        return kind if kind in ("cpu", "cuda", "mps") else "auto"
 
 
 def health_of(facts: Mapping[str, Any], address: str, token: str | None) -> Health:
