@@ -146,13 +146,17 @@ def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list
     if parameters.region is not None:
         geometry = crop(geometry, box_of(volume, parameters.region))
     shape, spacing = geometry.size[::-1], geometry.spacing[::-1]
-    if state.server is not None:
-        need = server_need(state.server)
+    confidence = parameters.confidence is not None
+    size = volume.GetImageData().GetScalarSize()
+    choices = (shape, spacing, parameters.step or None, confidence, size, parameters.mirroring)
+    memory = largest([estimate(summary, *choices) for summary in state.summaries])
+    server = state.server
+    if server is None:
+        device = parameters.device
     else:
-        confidence = parameters.confidence is not None
-        size = volume.GetImageData().GetScalarSize()
-        choices = (shape, spacing, parameters.step or None, confidence, size, parameters.mirroring)
-        memory = largest([estimate(summary, *choices) for summary in state.summaries])
-        need = [_("This run will take {need}.").format(need=translated(describe_need(memory, parameters.device)))]
+        device = server.health.device if server.health is not None else "auto"
+    need = [_("This run will take {need}.").format(need=translated(describe_need(memory, device)))]
+    if server is not None:
+        need = [*server_need(server), *need]
     models = [(model.name, model.summaries[0]) for model in state.models]
     return [*need, *map(translated, advise_on_run(models, (), spacing, modality_of(volume)))]
