@@ -4693,6 +4693,85 @@
     </message>
 </context>
 <context>
+    <name>runs.progress</name>
+    <message>
+        <source>(frame {index} of {count})</source>
+        <translation>(Bild {index} von {count})</translation>
+    </message>
+    <message>
+        <source>(part {part} of {parts})</source>
+        <translation>(Teil {part} von {parts})</translation>
+    </message>
+    <message>
+        <source>(volume {index} of {count})</source>
+        <translation>(Bilddatensatz {index} von {count})</translation>
+    </message>
+    <message>
+        <source>Assigning the classes</source>
+        <translation>Klassen werden zugeordnet</translation>
+    </message>
+    <message>
+        <source>Cleaning up</source>
+        <translation>Nachbearbeitung</translation>
+    </message>
+    <message>
+        <source>Fetching the result</source>
+        <translation>Das Ergebnis wird geholt</translation>
+    </message>
+    <message>
+        <source>Loading the model</source>
+        <translation>Modell wird geladen</translation>
+    </message>
+    <message>
+        <source>Locating</source>
+        <translation>Lage wird gesucht</translation>
+    </message>
+    <message>
+        <source>Preparing the image</source>
+        <translation>Bild wird vorbereitet</translation>
+    </message>
+    <message>
+        <source>Reading the image</source>
+        <translation>Bild wird gelesen</translation>
+    </message>
+    <message>
+        <source>Segmenting</source>
+        <translation>Segmentierung läuft</translation>
+    </message>
+    <message>
+        <source>Sending the image</source>
+        <translation>Das Bild wird gesendet</translation>
+    </message>
+    <message>
+        <source>Starting</source>
+        <translation>Start läuft</translation>
+    </message>
+    <message>
+        <source>Waiting for the server</source>
+        <translation>Warten auf den Server</translation>
+    </message>
+    <message>
+        <source>Waiting: one job is before this one</source>
+        <translation>Warten: ein Auftrag ist vor diesem</translation>
+    </message>
+    <message>
+        <source>Waiting: {count} jobs are before this one</source>
+        <translation>Warten: {count} Aufträge sind vor diesem</translation>
+    </message>
+    <message>
+        <source>Writing the result</source>
+        <translation>Ergebnis wird geschrieben</translation>
+    </message>
+    <message>
+        <source>about {minutes} min left</source>
+        <translation>noch etwa {minutes} min</translation>
+    </message>
+    <message>
+        <source>about {seconds} s left</source>
+        <translation>noch etwa {seconds} s</translation>
+    </message>
+</context>
+<context>
     <name>runs.queue_panel</name>
     <message>
         <source>Add</source>
@@ -4801,22 +4880,6 @@
 <context>
     <name>runs.run_panel</name>
     <message>
-        <source>(frame {index} of {count})</source>
-        <translation>(Bild {index} von {count})</translation>
-    </message>
-    <message>
-        <source>(part {part} of {parts})</source>
-        <translation>(Teil {part} von {parts})</translation>
-    </message>
-    <message>
-        <source>(volume {index} of {count})</source>
-        <translation>(Bilddatensatz {index} von {count})</translation>
-    </message>
-    <message>
-        <source>Assigning the classes</source>
-        <translation>Klassen werden zugeordnet</translation>
-    </message>
-    <message>
         <source>Cancelled. The scene was not changed.</source>
         <translation>Abgebrochen. Die Szene wurde nicht verändert.</translation>
     </message>
@@ -4829,10 +4892,6 @@
         <translation>ClassScaleSeg</translation>
     </message>
     <message>
-        <source>Cleaning up</source>
-        <translation>Nachbearbeitung</translation>
-    </message>
-    <message>
         <source>Done: {count} of {all} volumes segmented.</source>
         <translation>Fertig: {count} von {all} Bilddatensätzen segmentiert.</translation>
     </message>
@@ -4841,40 +4900,8 @@
         <translation>Fertig: {count} Strukturen gefunden.</translation>
     </message>
     <message>
-        <source>Fetching the result</source>
-        <translation>Das Ergebnis wird geholt</translation>
-    </message>
-    <message>
-        <source>Loading the model</source>
-        <translation>Modell wird geladen</translation>
-    </message>
-    <message>
-        <source>Locating</source>
-        <translation>Lage wird gesucht</translation>
-    </message>
-    <message>
-        <source>Preparing the image</source>
-        <translation>Bild wird vorbereitet</translation>
-    </message>
-    <message>
-        <source>Reading the image</source>
-        <translation>Bild wird gelesen</translation>
-    </message>
-    <message>
         <source>Replace results</source>
         <translation>Ergebnisse ersetzen</translation>
-    </message>
-    <message>
-        <source>Segmenting</source>
-        <translation>Segmentierung läuft</translation>
-    </message>
-    <message>
-        <source>Sending the image</source>
-        <translation>Das Bild wird gesendet</translation>
-    </message>
-    <message>
-        <source>Starting</source>
-        <translation>Start läuft</translation>
     </message>
     <message>
         <source>The reasons of {count} others are in the list of volumes.</source>
@@ -4887,30 +4914,6 @@
     <message>
         <source>The run will replace the contents of {names}. Continue?</source>
         <translation>Der Lauf wird den Inhalt von {names} ersetzen. Fortfahren?</translation>
-    </message>
-    <message>
-        <source>Waiting for the server</source>
-        <translation>Warten auf den Server</translation>
-    </message>
-    <message>
-        <source>Waiting: one job is before this one</source>
-        <translation>Warten: ein Auftrag ist vor diesem</translation>
-    </message>
-    <message>
-        <source>Waiting: {count} jobs are before this one</source>
-        <translation>Warten: {count} Aufträge sind vor diesem</translation>
-    </message>
-    <message>
-        <source>Writing the result</source>
-        <translation>Ergebnis wird geschrieben</translation>
-    </message>
-    <message>
-        <source>about {minutes} min left</source>
-        <translation>noch etwa {minutes} min</translation>
-    </message>
-    <message>
-        <source>about {seconds} s left</source>
-        <translation>noch etwa {seconds} s</translation>
     </message>
     <message>
         <source>{volume}: {reason}</source>
