@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import Segmentation
 from ClassScaleSegLib.commands.main import main
-from ClassScaleSegLib.images.formats import TABLE_SUFFIXES
+from ClassScaleSegLib.images.formats import STATISTICS_SUFFIXES
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom", reason="needs highdicom, as the extra [dicom] installs it")
@@ -35,7 +35,7 @@ RESULTS = {
     "label map": ("a.seg.dcm", "-o {}/a.seg.dcm"),
     "binary": ("b.seg.dcm", "-o {}/b.seg.dcm --dicom-seg binary"),
 }
-if ".sr.dcm" in TABLE_SUFFIXES:
+if ".sr.dcm" in STATISTICS_SUFFIXES:
     RESULTS["structure set"] = ("c.rtstruct.dcm", "-o {}/c.rtstruct.dcm")
     RESULTS["report"] = ("d.sr.dcm", "-o {}/d.seg.dcm --statistics {}/d.sr.dcm")
 

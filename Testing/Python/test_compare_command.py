@@ -141,7 +141,7 @@ def test_what_cannot_be_compared_gets_a_sentence(folders, tmp_path, capsys):
         ([one, empty], ExitCode.IMAGE, "has no segmentation: none of its files ends with .seg.nrrd"),
         ([file, contours], ExitCode.IMAGE, "is a structure set"),
         ([file, file, "-o", table], ExitCode.OUTPUT, "t.csv already exists"),
-        ([file, file, "-o", tmp_path / "t.txt"], ExitCode.OUTPUT, "must end with .csv"),
+        ([file, file, "-o", tmp_path / "t.txt"], ExitCode.OUTPUT, "Use one of .csv, .xlsx"),
         ([file, file, "--labels", tmp_path / "none.csv"], ExitCode.LABELS, "none.csv"),
     ):
         assert main(["compare", *map(str, arguments)]) == code, arguments

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib.errors import OutputError, OutputExistsError
-from ClassScaleSegLib.images.formats import IMAGE_SUFFIXES, TABLE_SUFFIXES, check_writable
+from ClassScaleSegLib.images.formats import IMAGE_SUFFIXES, STATISTICS_SUFFIXES, check_writable
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.seg_nrrd import segment_extents
 from ClassScaleSegLib.images.segmentation import Segmentation
@@ -375,7 +375,7 @@ def test_whether_a_result_can_be_written_is_known_before_it_is_computed(tmp_path
         check_writable(tmp_path / "case.nii.gz" / "case.seg.nrrd")
     with pytest.raises(OutputError, match="cannot be written"):
         check_writable(tmp_path / ("long" * 100 + ".seg.nrrd"))
-    check_writable(tmp_path / "volumes.csv", suffixes=TABLE_SUFFIXES)
+    check_writable(tmp_path / "volumes.csv", suffixes=STATISTICS_SUFFIXES)
     check_writable(tmp_path / "other.mha", suffixes=IMAGE_SUFFIXES)  # a confidence has no colour table
 
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ClassScaleError, OutputError
-from ..files import refuse_existing, refuse_unwritable_folder
+from ..errors import ClassScaleError
 from ..images.comparison import ClassComparison, compare
 from ..images.comparison_summary import StructureSummary, mean_dice, summarize_comparisons, write_comparisons
+from ..images.formats import check_writable
 from ..images.paired_cases import Pairs, find_pairs, read_named
+from ..images.tables import TABLE_SUFFIXES
 from ..labels.table import LabelTable
 from ..process.exit_codes import ExitCode, exit_code
 from .reporting import Reporter
@@ -27,8 +28,8 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", type=Path, metavar="REFERENCE", help=text)
     text = "segmentation to compare with it; or a folder, whose files have the names of those in REFERENCE"
     parser.add_argument("other", type=Path, metavar="OTHER", help=text)
-    text = "write a table of all cases and structures, as .csv"
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.csv", help=text)
+    text = "write a table of all cases and structures, as .csv or .xlsx"
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=text)
     text = "label table of REFERENCE (default: its own names, or those of NAME.labels.csv beside it)"
     parser.add_argument("--labels", type=Path, metavar="CSV", help=text)
     parser.add_argument("--other-labels", type=Path, metavar="CSV", help="the same of OTHER")
@@ -43,10 +44,7 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     :raises ClassScaleError: if nothing can be compared, or the table not be written.
     """
     if options.output is not None:
-        if options.output.suffix.lower() != ".csv":
-            raise OutputError(f"{options.output} must end with .csv.")
-        refuse_existing(options.output, options.overwrite)
-        refuse_unwritable_folder(options.output)
+        check_writable(options.output, options.overwrite, TABLE_SUFFIXES)
     tables = [None if file is None else LabelTable.from_csv(file) for file in (options.labels, options.other_labels)]
     found = find_pairs(options.reference, options.other)
     cases: dict[str, list[ClassComparison]] = {}

@@ -22,7 +22,7 @@ from ..images.dicom_sr import REPORT_SUFFIX
 from ..images.formats import (
     IMAGE_SUFFIXES,
     SEGMENTATION_SUFFIXES,
-    TABLE_SUFFIXES,
+    STATISTICS_SUFFIXES,
     check_writable,
     files_of,
     writable_geometry,
@@ -161,7 +161,7 @@ class CaseResults(NamedTuple):
             if own & written:
                 raise OutputError(f"{output} or its colour table would replace another result. Choose another name.")
             written |= own
-        sides = ((self.confidence, IMAGE_SUFFIXES), *((file, TABLE_SUFFIXES) for file in self.statistics))
+        sides = ((self.confidence, IMAGE_SUFFIXES), *((file, STATISTICS_SUFFIXES) for file in self.statistics))
         for file, suffixes in sides:
             if file is None:
                 continue
@@ -172,7 +172,7 @@ class CaseResults(NamedTuple):
         if self._reports and self._referred is None:
             raise OutputError(
                 f"{self._reports[0]} would refer to a DICOM segmentation, and none is written. Add -o "
-                f"NAME{DICOM_SUFFIX}, or write the statistics as .csv."
+                f"NAME{DICOM_SUFFIX}, or write the statistics as .csv or .xlsx."
             )
 
     @property

@@ -105,8 +105,9 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         "--statistics",
         action="append",
         metavar="FILE",
-        help="also write volume, surface, position and intensities of each class: .csv, or .sr.dcm, a DICOM report "
-        "that refers to a .seg.dcm. May be given several times; with several images, name a folder, which gets CSV",
+        help="also write volume, surface, position and intensities of each class: .csv, .xlsx, or .sr.dcm, a DICOM "
+        "report that refers to a .seg.dcm. May be given several times; with several images, name a folder, which gets "
+        "CSV",
     )
     more.add_argument(
         "--report",

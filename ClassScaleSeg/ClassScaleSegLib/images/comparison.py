@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..files import replacing
 from ..labels.label import MAX_VALUE, Label
 from ..labels.table import LabelTable, name_words
 from .counts import VOXELS_AT_ONCE, LabelVolume
 from .geometry import Geometry
 from .layers import renumbered
+from .tables import write_table
 
 if TYPE_CHECKING:
     from .segmentation import Segmentation
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = ("Name", "LabelValue", "OtherLabelValue", "Dice", "Volume_mL", "OtherVolume_mL", "Difference_mL")
 # codes that Slicer and DICOM writers give to anything: tissue, anatomical structure, organ
 _GENERAL = {("SCT", "85756007"), ("SCT", "91723000"), ("SCT", "113343008"), ("SRT", "T-D0050")}
+DIGITS = 6  # of numbers in CSV
 _SAME_PLACE = 1e-4  # voxels
 _TIE = 1e-6  # voxels: halfway between two, rounding must not decide voxel by voxel
 
@@ -124,22 +124,18 @@ def compare(
 
 
 def write_comparison(path: str | Path, rows: Iterable[ClassComparison], overwrite: bool = False) -> None:
-    """Write a comparison as ``.csv``; cells of a class that only one segmentation knows stay empty.
+    """Write a comparison as ``.csv`` or ``.xlsx``; cells of a class that only one segmentation knows stay empty.
 
     :raises OutputExistsError: if the file exists and ``overwrite`` is false.
     :raises OutputError: if it cannot be written.
     """
-    with replacing(path, overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(map(cells, rows))
+    write_table(path, COLUMNS, map(cells, rows), overwrite, DIGITS)
 
 
-def cells(row: ClassComparison) -> list[str]:
-    """Return what a table has of a class, in the order of :data:`COLUMNS`; empty what is not known."""
-    values = ["" if value is None else str(value) for value in (row.value, row.other_value)]
-    numbers = (row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml)
-    return [row.name, *values, *("" if number is None else f"{number:.6g}" for number in numbers)]
+def cells(row: ClassComparison) -> list[str | int | float | None]:
+    """Return what a table has of a class, in the order of :data:`COLUMNS`; ``None`` for what is not known."""
+    values = (row.name, row.value, row.other_value)
+    return [*values, row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml]
 
 
 def _pairs(first: LabelTable, second: LabelTable) -> dict[int, int]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files import replacing
-from .comparison import COLUMNS, ClassComparison, cells
+from .comparison import COLUMNS, DIGITS, ClassComparison, cells
+from .tables import write_table
 
 
 class StructureSummary(NamedTuple):
@@ -57,15 +56,13 @@ def mean_dice(structures: Iterable[StructureSummary]) -> float | None:
 def write_comparisons(
     path: str | Path, cases: Mapping[str, Iterable[ClassComparison]], overwrite: bool = False
 ) -> None:
-    """Write the comparisons of all cases as one ``.csv``, the case in the first column.
+    """Write the comparisons of all cases as one ``.csv`` or ``.xlsx``, the case in the first column.
 
     :raises OutputExistsError: if the file exists and ``overwrite`` is false.
     :raises OutputError: if it cannot be written.
     """
-    with replacing(path, overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("Case", *COLUMNS))
-        writer.writerows([case, *cells(row)] for case, rows in cases.items() for row in rows)
+    lines = ([case, *cells(row)] for case, rows in cases.items() for row in rows)
+    write_table(path, ("Case", *COLUMNS), lines, overwrite, DIGITS)
 
 
 def _summary(name: str, rows: list[tuple[str, ClassComparison]]) -> StructureSummary:

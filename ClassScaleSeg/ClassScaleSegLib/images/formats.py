@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from .dicom_sr import REPORT_SUFFIX, write_dicom_sr
 from .geometry import ROUNDED_SHEAR, Geometry
 from .measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from .seg_nrrd import write_seg_nrrd
+from .tables import EXCEL_SUFFIX, TABLE_SUFFIXES, refuse_missing_xlsxwriter, write_table
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
 SEGMENTATION_SUFFIXES = (".seg.nrrd", *IMAGE_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX)
@@ -28,8 +28,9 @@ _DICOM = {
     DICOM_SUFFIX: ("a DICOM segmentation", write_dicom_seg),
     RTSTRUCT_SUFFIX: ("a structure set", write_dicom_rtstruct),
 }
-TABLE_SUFFIXES = (".csv", REPORT_SUFFIX)
-ALL_SUFFIXES = (*SEGMENTATION_SUFFIXES, *TABLE_SUFFIXES)
+STATISTICS_SUFFIXES = (*TABLE_SUFFIXES, REPORT_SUFFIX)
+ALL_SUFFIXES = (*SEGMENTATION_SUFFIXES, *STATISTICS_SUFFIXES)
+_MEASURE_DIGITS = 12  # hold integers of 32 bits, their medians, and every float32
 
 
 def check_writable(
@@ -46,7 +47,8 @@ def check_writable(
     :raises OutputError: if the suffix is not supported or no file can be created in the folder.
     """
     path = Path(path)
-    _suffix(path, suffixes)
+    if _suffix(path, suffixes) == EXCEL_SUFFIX:
+        refuse_missing_xlsxwriter()
     refuse_existing(path, overwrite)
     if suffixes is SEGMENTATION_SUFFIXES:
         for file in files_of(path)[1:]:
@@ -177,7 +179,7 @@ def write_statistics(
 ) -> None:
     """Write the size, the codes and the measures of each class; see `Segmentation.write_statistics`.
 
-    :param path: the file; its suffix, one of ``TABLE_SUFFIXES``, selects the format.
+    :param path: the file; its suffix, one of ``STATISTICS_SUFFIXES``, selects the format.
     :param rows: as from `Segmentation.statistics`.
     :param measures: as from `Segmentation.measures`; the cells of a class that is not there stay empty.
     :param table: has the codes of all rows.
@@ -186,30 +188,23 @@ def write_statistics(
     :param segmentation: for ``.sr.dcm``: the DICOM segmentation of the same result.
     :raises OutputError: if the suffix is not supported, the segmentation is missing, or the file cannot be written.
     """
-    if _suffix(path, TABLE_SUFFIXES) == REPORT_SUFFIX:
+    if _suffix(path, STATISTICS_SUFFIXES) == REPORT_SUFFIX:
         if segmentation is None:
             raise OutputError(
                 f"{path}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give "
-                "its file (segmentation=...), or write .csv."
+                "its file (segmentation=...), or write .csv or .xlsx."
             )
         with replacing(path, overwrite) as temporary:
             write_dicom_sr(temporary, measures, table, segmentation)
         return
     measured = [*COLUMNS, *(INTENSITY_COLUMNS if intensities else ())]
     columns = ["LabelValue", "Name", "Voxels", "Volume_mL", *itertools.chain(*CODE_COLUMNS.values()), *measured]
-    with replacing(path, overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            volume = f"{row.volume_ml:.6g}"
-            found = measures.get(row.value)
-            cells = [""] * len(measured) if found is None else [_measure_cell(cell) for cell in found.cells()]
-            writer.writerow([row.value, row.name, row.voxels, volume, *code_cells(table[row.value]), *cells])
-
-
-def _measure_cell(cell: float | int | bool) -> str:
-    """Return the text of a measure: twelve digits hold integers of 32 bits, their medians, and every float32."""
-    return str(cell).lower() if isinstance(cell, bool) else f"{cell:.12g}"
+    cells = []
+    for row in rows:
+        volume, found = float(f"{row.volume_ml:.6g}"), measures.get(row.value)
+        more = [None] * len(measured) if found is None else found.cells()
+        cells.append([row.value, row.name, row.voxels, volume, *code_cells(table[row.value]), *more])
+    write_table(path, columns, cells, overwrite, _MEASURE_DIGITS)
 
 
 def _suffix(path: Path, suffixes: tuple[str, ...]) -> str:

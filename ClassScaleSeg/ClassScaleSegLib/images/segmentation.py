@@ -137,7 +137,7 @@ class Segmentation:
     ) -> None:
         """Write voxels, millilitres, codes and measures of every class as a table, or as a report in DICOM.
 
-        :param path: ``.csv``; or ``.sr.dcm``, a DICOM structured report, which has fewer measures.
+        :param path: ``.csv`` or ``.xlsx``; or ``.sr.dcm``, a DICOM structured report, which has fewer measures.
         :param overwrite: replace an existing file.
         :param image: as of :meth:`measures`; with an image its intensities are measured too.
         :param segmentation: for ``.sr.dcm`` the DICOM segmentation that :meth:`write` has written from the same result;

@@ -651,6 +651,10 @@
         <translation>DICOM-Segmentierungen brauchen das Python-Paket highdicom ({error}). Installieren Sie es: python -m pip install "{highdicom}", oder in der Python-Konsole von 3D Slicer: slicer.util.pip_install("{highdicom2}").</translation>
     </message>
     <message>
+        <source>Excel workbooks need the Python package XlsxWriter ({error}). Install it: python -m pip install "{xlsxwriter}", or in the Python console of 3D Slicer: slicer.util.pip_install("{xlsxwriter2}"). Or write .csv.</source>
+        <translation>Excel-Arbeitsmappen brauchen das Python-Paket XlsxWriter ({error}). Installieren Sie es: python -m pip install "{xlsxwriter}", oder in der Python-Konsole von 3D Slicer: slicer.util.pip_install("{xlsxwriter2}"). Oder schreiben Sie .csv.</translation>
+    </message>
+    <message>
         <source>Extract one of its frames.</source>
         <translation>Entnehmen Sie einen der Frames.</translation>
     </message>
@@ -3375,8 +3379,8 @@
         <translation>{rank_entry} ist {rank}; erwartet wurde eine ganze Zahl von 1 bis {classes}, der Zahl der Klassen.</translation>
     </message>
     <message>
-        <source>{reports} would refer to a DICOM segmentation, and none is written. Add -o NAME{dicom_suffix}, or write the statistics as .csv.</source>
-        <translation>{reports} würde auf eine DICOM-Segmentierung verweisen, und keine wird geschrieben. Fügen Sie -o NAME{dicom_suffix} hinzu, oder schreiben Sie die Statistik als .csv.</translation>
+        <source>{reports} would refer to a DICOM segmentation, and none is written. Add -o NAME{dicom_suffix}, or write the statistics as .csv or .xlsx.</source>
+        <translation>{reports} würde sich auf eine DICOM-Segmentierung beziehen, und keine wird geschrieben. Ergänzen Sie -o NAME{dicom_suffix}, oder schreiben Sie die Statistik als .csv oder .xlsx.</translation>
     </message>
     <message>
         <source>{said} Segment it again (--overwrite), or name another folder.</source>
@@ -3659,12 +3663,16 @@
         <translation>{value} steht unter der nichtlinearen Transformation {value2}. Härten Sie sie (im Modul Data mit der rechten Maustaste auf das Symbol der Transformation klicken und „Harden transform“ wählen).</translation>
     </message>
     <message>
+        <source>{value} was not written: a sheet has {most_rows} rows, and there are {listed}.</source>
+        <translation>{value} wurde nicht geschrieben: Ein Blatt hat {most_rows} Zeilen, und es sind {listed}.</translation>
+    </message>
+    <message>
         <source>{value} was not written: no confidence was computed. Ask for the confidence when segmenting.</source>
         <translation>{value} wurde nicht geschrieben: Keine Konfidenz wurde berechnet. Verlangen Sie sie beim Segmentieren.</translation>
     </message>
     <message>
-        <source>{value}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give its file (segmentation=...), or write .csv.</source>
-        <translation>{value}: Ein Bericht in DICOM verweist auf eine DICOM-Segmentierung. Schreiben Sie eine aus demselben Ergebnis und geben Sie ihre Datei an (segmentation=...), oder schreiben Sie .csv.</translation>
+        <source>{value}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give its file (segmentation=...), or write .csv or .xlsx.</source>
+        <translation>{value}: Ein Bericht in DICOM bezieht sich auf eine DICOM-Segmentierung. Schreiben Sie eine aus demselben Ergebnis und geben Sie ihre Datei an (segmentation=...), oder schreiben Sie .csv oder .xlsx.</translation>
     </message>
     <message>
         <source>{value}: the member {filename} {fault}. The zip was not opened.</source>
