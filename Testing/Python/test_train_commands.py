@@ -63,6 +63,9 @@ def test_trainers_of_the_user_stay_registered(monkeypatch, tmp_path):
     ("arguments", "code", "sentence"),
     [
         (["plan", "-d", "9"], ExitCode.FAULT, "Expected one dataset 9 in"),
+        (["plan", "-d", "9", "-overwrite_plans_name", "a/b"], ExitCode.FAULT, "'a/b' cannot be the name of plans"),
+        (["plan", "-d", "9", "-fpe", "X"], ExitCode.MODEL, "no class X in nnunetv2.experiment_planning: correct -fpe"),
+        (["plan", "-d", "9", "-preprocessor_name", "X"], ExitCode.MODEL, "no class X in nnunetv2.preprocessing"),
         (["plan", "-d", "9", "-pl", "X"], ExitCode.MODEL, "There is no planner X"),
         (["preprocess", "-d", "9", "-plans_name", "Other"], ExitCode.MODEL, "Other.json does not exist: run"),
         (["train", "9", "2d", "0"], ExitCode.MODEL, "have no configuration 2d, only 3d_fullres"),
@@ -81,6 +84,41 @@ def test_what_cannot_work_is_said_in_a_sentence_and_by_the_exit_code(folders, ca
     planned(folders, classes=101)
     assert main(arguments) == code
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("ClassScalePlans.json", '{"configurations": {"3d_full', "ClassScalePlans.json cannot be read"),
+        ("ClassScalePlans.json", "{}", "ClassScalePlans.json cannot be read (it has no entry 'configurations')"),
+        ("ClassScalePlans.json", '{"configurations": []}', "is not what an earlier command wrote (configurations)"),
+        ("dataset.json", '{"labels"', "dataset.json cannot be read"),
+    ],
+)
+def test_damaged_files_of_an_earlier_command_are_named(folders, capsys, name, content, sentence):
+    planned(folders)
+    (folders / "preprocessed" / "Dataset009_Nine" / name).write_text(content)
+    assert main(["train", "9", "3d_fullres", "0", "--npz"]) == ExitCode.MODEL
+    found = capsys.readouterr().err
+    assert sentence in found and "Run `classscaleseg-train plan` again." in found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "-d", "9", "-overwrite_target_spacing", "-1", "1", "1"],  # nnU-Net's planner would not come to an end
+        ["plan", "-d", "9", "-overwrite_target_spacing", "1", "0", "1"],
+        ["plan", "-d", "9", "-gpu_memory_target", "-3"],
+        ["plan", "-d", "9", "-gpu_memory_target", "nan"],
+        ["plan", "-d", "9", "-npfp", "0"],
+        ["preprocess", "-d", "9", "-np", "0"],
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(folders, capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == ExitCode.USAGE
+    assert "is not a positive number" in (found := capsys.readouterr().err) or "give 1 or more" in found
 
 
 def test_an_unset_variable_is_named(monkeypatch, capsys):

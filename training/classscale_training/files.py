@@ -1,4 +1,4 @@
-"""Write JSON files and checkpoints completely or not at all, and find a checkpoint that is whole."""
+"""Write JSON files and checkpoints completely or not at all, alone, and find a checkpoint that is whole."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ClassScaleSegLib.errors import ModelError, reason
+from ClassScaleSegLib.errors import ClassScaleError, ModelError, OutputError, reason
 from ClassScaleSegLib.files import replacing, unwritable
+from ClassScaleSegLib.locking import locked
 
 LATEST, PREVIOUS = "checkpoint_latest.pth", "checkpoint_previous.pth"
 Content = TypeVar("Content")
@@ -26,6 +28,39 @@ def write_json(file: Path, content: Any) -> None:
     """
     with replacing(file, overwrite=True) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(file: Path, entries: Mapping[str, type], advice: str, kind: type[ClassScaleError] = ModelError) -> dict:
+    """Return the content of a JSON file that an earlier command wrote.
+
+    :param entries: that it must have, with their types.
+    :param advice: a sentence that says what to do if it cannot be read.
+    :param kind: of the exception.
+    :raises ClassScaleError: if it cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        odd = [name for name, of in entries.items() if not isinstance(content[name], of)]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
+        what = f"it has no entry {error}" if isinstance(error, KeyError) else reason(error)
+        raise kind(f"{file} cannot be read ({what.rstrip('.')}). {advice}") from error
+    if odd or not isinstance(content, dict):
+        raise kind(f"{file} is not what an earlier command wrote ({', '.join(odd) or 'no object'}). {advice}")
+    return content
+
+
+@contextmanager
+def alone(lock: Path, purpose: str) -> Iterator[None]:
+    """Let no other process do the same within a ``with`` block, if the file system has locks; some clusters' have none.
+
+    :param lock: the lock file.
+    :param purpose: as for :func:`~ClassScaleSegLib.locking.locked`.
+    :raises Busy: if another process does it.
+    """
+    with ExitStack() as stack:
+        with suppress(OutputError):
+            stack.enter_context(locked(lock, purpose))
+        yield
 
 
 def save_whole(file: Path, write: Callable[[str], None]) -> None:

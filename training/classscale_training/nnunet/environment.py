@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from ClassScaleSegLib.models.torchvision_import import make_torchvision_importable
+
+from ..files import read_json
 
 PLANS, TRAINER = "ClassScalePlans", "ClassScaleTrainer"  # the default ones
 
@@ -69,12 +70,13 @@ def preprocessed_json(name_or_id: str, name: str) -> dict:
     """Read a JSON file that ``classscaleseg-train plan`` wrote.
 
     :raises ClassScaleError: as :func:`dataset_folder`.
-    :raises ModelError: if there is no such file.
+    :raises ModelError: if there is no such file, or it is damaged.
     """
     file = dataset_folder("nnUNet_preprocessed", name_or_id) / name
     if not file.is_file():
         raise ModelError(f"{file} does not exist: run `classscaleseg-train plan` first, or name plans that exist.")
-    return json.loads(file.read_text(encoding="utf-8"))
+    entries = {"labels": dict} if name == "dataset.json" else {"configurations": dict}
+    return read_json(file, entries, "Run `classscaleseg-train plan` again.")
 
 
 def check_configuration(plans: dict, name: str, configuration: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from ClassScaleSegLib.errors import ModelError
 from torch import distributed
 from torch.backends import cudnn
 
+from ..files import alone
 from ..processes.group import Rank, from_first
 from .environment import make_torchvision_importable
-from .several_processes import check_batch, check_folders, share_weights
+from .several_processes import TrainerOfSeveral, check_batch, check_folders, share_weights
+from .stock_faults import as_sentences
 
 _RESUMED = ("final", "latest", "best")  # where --c may go on
 
@@ -28,9 +31,16 @@ def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) 
     :param pretrained: a checkpoint of the whole network to start from.
     :raises ModelError: if a checkpoint does not fit, the batch is smaller than the number of processes, or other
         machines do not see the same folders.
+    :raises Busy: if another command trains the same fold.
+    :raises OutputError: if results cannot be written.
     """
+    with as_sentences(Path(os.environ["nnUNet_results"])):
+        _train_fold(rank, options, pretrained)
+
+
+def _train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) -> None:
     make_torchvision_importable()
-    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+    from nnunetv2.run.run_training import get_trainer_from_args
 
     if rank.number:
         os.environ.pop("nnUNet_wandb_enabled", None)  # one process reports
@@ -40,17 +50,27 @@ def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) 
         trainer = get_trainer_from_args(
             options.dataset_name_or_id, options.configuration, fold, options.tr, options.p, options.c, rank.device
         )
+    if isinstance(trainer, TrainerOfSeveral):
+        trainer.check_preprocessed()
     if options.disable_checkpointing:
         trainer.disable_checkpointing = True
     if rank.count > 1:
         _check_device(trainer, rank, options.tr)
         check_batch(trainer, rank)
         check_folders(trainer)
+    folder = Path(trainer.output_folder)
     resume = options.c
     if resume and pretrained is not None:  # a training that has no checkpoint yet begins with these weights
-        folder = Path(trainer.output_folder)
         resume = from_first(lambda: any((folder / f"checkpoint_{name}.pth").exists() for name in _RESUMED))
         pretrained = None if resume else pretrained
+    writes = rank.number == 0 and not options.val
+    with alone(folder / ".lock", f"{folder} is being trained") if writes else nullcontext():
+        _train(trainer, rank, options, resume, pretrained)
+
+
+def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, pretrained: str | None) -> None:
+    from nnunetv2.run.run_training import maybe_load_checkpoint
+
     maybe_load_checkpoint(trainer, resume, options.val, pretrained)
     if rank.count > 1 and pretrained is not None:
         share_weights(trainer.network)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..data.merged_labels import Merged
 from ..files import write_json
+from .preprocessed_folder import check_cases
 
 
 def index_file(folder: Path) -> Path:
@@ -50,7 +51,8 @@ def label_index(folder: Path, cases: Sequence[str], merged: Merged) -> dict[str,
     :raises LabelTableError: if a case holds labels that its dataset does not have.
     """
     index = _read_index(folder, merged)
-    known, state = index["cases"], {case: _modified(folder, case) for case in cases}
+    check_cases(folder, cases)
+    known, state = index["cases"], {case: (folder / f"{case}.pkl").stat().st_mtime_ns for case in cases}
     changed = [case for case in cases if known.get(case, {}).get("modified") != state[case]]
     for case in tqdm(changed, desc="Finding the labels of each case", delay=2):
         locations = load_pickle(str(folder / f"{case}.pkl"))["class_locations"]
@@ -68,16 +70,6 @@ def label_index(folder: Path, cases: Sequence[str], merged: Merged) -> dict[str,
                 "not have. Merge the datasets again, then plan and preprocess."
             )
     return {case: known[case]["labels"] for case in cases}
-
-
-def _modified(folder: Path, case: str) -> int:
-    try:
-        return (folder / f"{case}.pkl").stat().st_mtime_ns
-    except OSError:
-        raise ModelError(
-            f"The case {case} of splits_final.json is not in {folder}. Run `classscaleseg-train preprocess` again, or "
-            "correct splits_final.json there."
-        ) from None
 
 
 def _read_index(folder: Path, merged: Merged) -> dict[str, Any]:

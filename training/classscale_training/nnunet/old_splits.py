@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from ClassScaleSegLib.errors import ClassScaleError, LabelTableError
 
 from ..data.dataset_json import read_dataset_json
 from ..data.merged_labels import Merged
-
-_SPLITS = "splits_final.json"
+from .splits import SPLITS, read_splits
 
 
 def replace_splits(folder: Path, dataset: dict) -> bool:
@@ -29,7 +26,7 @@ def replace_splits(folder: Path, dataset: dict) -> bool:
     :raises ClassScaleError: if the splits differ, although the dataset is as it was.
     """
     planned = Path(os.environ["nnUNet_preprocessed"]) / folder.name
-    raw, kept = folder / _SPLITS, planned / _SPLITS
+    raw, kept = folder / SPLITS, planned / SPLITS
     changed = _merged_anew(planned / "dataset.json", dataset)
     if raw.is_file() and kept.is_file() and _differ(raw, kept):
         if not changed:
@@ -58,15 +55,5 @@ def _merged_anew(dataset_json: Path, dataset: dict) -> bool:
 
 def _differ(raw: Path, kept: Path) -> bool:
     """Tell whether nnU-Net would stop: the kept file may have more folds."""
-    ours, theirs = _read(raw), _read(kept)
+    ours, theirs = read_splits(raw), read_splits(kept)
     return [set(fold["train"]) for fold in ours] != [set(fold["train"]) for fold in theirs[: len(ours)]]
-
-
-def _read(file: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return [{"train": fold["train"]} for fold in content]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ClassScaleError(
-            f"{file} cannot be read as nnU-Net's splits ({error!r}). Correct or delete it."
-        ) from error

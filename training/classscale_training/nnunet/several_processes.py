@@ -20,7 +20,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
 from torch._dynamo import OptimizedModule
 
+from ..data.merged_labels import MERGED_FROM
 from ..processes.group import Rank, from_first
+from .preprocessed_folder import check_cases, check_preprocessed, decided_for_images, decided_for_labels
+from .splits import prepare_splits
 
 _SECONDS_TO_APPEAR = 30.0  # of a new file on another machine: shared file systems keep lists of files for a while
 
@@ -28,8 +31,11 @@ _SECONDS_TO_APPEAR = 30.0  # of a new file on another machine: shared file syste
 class TrainerOfSeveral(nnUNetTrainer):
     """nnU-Net's trainer for one process or one of several; the arguments are nnU-Net's, but ``device`` counts.
 
+    :cvar learns_labels: whether label maps are used.
     :param device: with its number if it is a GPU of several; without a number, nnU-Net's choice remains.
     """
+
+    learns_labels = True
 
     def __init__(
         self,
@@ -51,8 +57,46 @@ class TrainerOfSeveral(nnUNetTrainer):
             super().initialize()
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """Return the cases for training and validation; only the first process reads or writes the folds."""
-        return from_first(super().do_split)
+        """Return the cases for training and validation; only the first process reads or writes the folds.
+
+        :raises ModelError: if the preprocessed cases are not complete, or plans or labels have changed since.
+        :raises ClassScaleError: if the folds cannot be used.
+        """
+        return from_first(self._checked_split)
+
+    def check_preprocessed(self) -> None:
+        """Check that the preprocessed cases are complete, and made as plans and labels say.
+
+        :raises ModelError: if they are not.
+        """
+        entries = self.configuration_manager.configuration
+        images = decided_for_images(entries, self.plans_manager.plans, self.dataset_json)
+        own_labels = self.learns_labels and MERGED_FROM not in self.dataset_json
+        labels = decided_for_labels(self.dataset_json) if own_labels else None
+        check_preprocessed(Path(self.preprocessed_dataset_folder), images, labels)
+
+    def _checked_split(self) -> tuple[list[str], list[str]]:
+        self.check_preprocessed()
+        folder = Path(self.preprocessed_dataset_folder)
+        cases = sorted(file.stem for file in folder.glob("*.pkl"))
+        if self.fold != "all":
+            prepare_splits(Path(self.preprocessed_dataset_folder_base), cases)
+        training, validation = super().do_split()
+        check_cases(folder, [*training, *validation])
+        if not training or not validation:
+            raise ModelError(
+                f"Fold {self.fold} of splits_final.json in {self.preprocessed_dataset_folder_base} has no case for "
+                f"{'validation' if training else 'training'}. Add one, or train the fold all."
+            )
+        unused = sorted(set(cases).difference(training, validation))
+        if unused:
+            more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+            self.print_to_log_file(
+                f"WARNING: {unused[0]}{more} of the preprocessed cases are not used, because splits_final.json in "
+                f"{self.preprocessed_dataset_folder_base} has them neither for training nor for validation. If they "
+                "are new, add them there, or delete the file, so that all cases are divided anew."
+            )
+        return training, validation
 
     def on_train_start(self) -> None:
         """Begin as nnU-Net does, but only the first process copies the plans."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ClassScaleSegLib.errors import ClassScaleError, ModelError
+from ClassScaleSegLib.errors import ClassScaleError
 
-from ...files import LATEST, PREVIOUS
+from ...files import LATEST, PREVIOUS, alone
 from ..environment import (
     PLANS,
     check_configuration,
@@ -23,6 +24,7 @@ from ..environment import (
     preprocessed_json,
     require_folders,
 )
+from ..stock_faults import as_sentences
 from .options import RATES, PretrainingOptions
 
 if TYPE_CHECKING:
@@ -128,6 +130,11 @@ def pretrain(rank: Rank, options: argparse.Namespace) -> None:
 
     :param options: of :func:`run`, which says what is raised.
     """
+    with as_sentences(Path(os.environ["nnUNet_results"])):
+        _pretrain(rank, options)
+
+
+def _pretrain(rank: Rank, options: argparse.Namespace) -> None:
     make_torchvision_importable()
     from ...processes.group import from_first
     from ..several_processes import check_batch, check_folders
@@ -145,10 +152,7 @@ def pretrain(rank: Rank, options: argparse.Namespace) -> None:
         **{field.name: getattr(options, field.name) for field in fields(PretrainingOptions)}
     )
     trainer.more_cases = more
-    if not Path(trainer.preprocessed_dataset_folder).is_dir():
-        raise ModelError(
-            f"{trainer.preprocessed_dataset_folder} does not exist: run `classscaleseg-train preprocess` first."
-        )
+    trainer.check_preprocessed()
     check_batch(trainer, rank)
     if rank.count > 1:
         check_folders(trainer)
@@ -158,11 +162,12 @@ def pretrain(rank: Rank, options: argparse.Namespace) -> None:
     found = from_first(lambda: next((file for file in names if file.exists()), None))
     if found is not None and not options.resume:
         raise ClassScaleError(f"{found} exists: continue with --c, or move the old pretraining away.")
-    if found is not None:
-        trainer.load_checkpoint(str(found))
-    if found != final:
-        trainer.run_training()
-        trainer.perform_actual_validation()
+    with alone(folder / ".lock", f"{folder} is being trained") if rank.number == 0 else nullcontext():
+        if found is not None:
+            trainer.load_checkpoint(str(found))
+        if found != final:
+            trainer.run_training()
+            trainer.perform_actual_validation()
     if rank.number == 0:
         print(f"The pretrained encoder is {final}.")
 

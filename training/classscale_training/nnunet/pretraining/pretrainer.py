@@ -48,6 +48,8 @@ class ClassScalePretrainer(TrainerOfSeveral):
     :raises ModelError: if the configuration is the second stage of a cascade.
     """
 
+    learns_labels = False
+
     def __init__(
         self,
         plans: dict,

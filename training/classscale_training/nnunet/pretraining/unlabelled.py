@@ -19,14 +19,10 @@ from tqdm import tqdm
 
 from ...data.parallel import map_cases
 from ...files import write_json
+from ..preprocessed_folder import decided_for_images
 from ..preprocessing import ClassScalePreprocessor
 
 _NOTE = "source.json"  # in the folder of a preprocessed image: what it was made of
-_DECIDES = (  # entries of configuration, plans and dataset.json
-    *("preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm", "resampling_fn_data"),
-    *("resampling_fn_data_kwargs", "foreground_intensity_properties_per_channel", "transpose_forward"),
-    *("image_reader_writer", "channel_names"),
-)
 
 
 def preprocess_unlabelled(
@@ -47,7 +43,7 @@ def preprocess_unlabelled(
     files = _find(images, dataset["file_ending"], [*map(str, dataset["channel_names"].values())])
     target.mkdir(parents=True, exist_ok=True)
     entries = PlansManager(plans).get_configuration(configuration).configuration
-    prepared = {key: source.get(key) for source in (entries, plans, dataset) for key in _DECIDES if key in source}
+    prepared = decided_for_images(entries, plans, dataset)
     left = [(name, case) for name, case in files.items() if _noted(target, name) != _identity(case, prepared)]
     run = functools.partial(
         _preprocess, target=target, plans=plans, configuration=configuration, dataset=dataset, prepared=prepared

@@ -1,0 +1,235 @@
+"""Training refuses preprocessed cases that are not complete, or not made as plans and dataset.json say now."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nnunetv2")
+import torch
+from classscale_training.commands import main
+from classscale_training.data.toy import ToyOptions
+from classscale_training.data.toy_dataset import write_toy_dataset
+from classscale_training.nnunet import preprocessing
+from classscale_training.nnunet.preprocessed_folder import being_preprocessed, check_preprocessed, note_of
+from classscale_training.nnunet.pretraining.pretrainer import ClassScalePretrainer
+from classscale_training.nnunet.trainer import ClassScaleTrainer
+from ClassScaleSegLib.errors import Busy, ClassScaleError, ModelError
+from ClassScaleSegLib.locking import locked
+from ClassScaleSegLib.process.exit_codes import ExitCode
+from nnunetv2.experiment_planning import plan_and_preprocess_api
+from tiny_nnunet import CONFIGURATION, PLANS, TRAINER, add_tiny_configuration, set_environment, write_trainer
+
+DATASET, CASES = 703, ["Toy_0001", "Toy_0002", "Toy_0003"]
+PREPROCESS = ["preprocess", "-d", str(DATASET), "-c", CONFIGURATION, "-np", "1", "--no_pbar"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A toy dataset of three cases, planned and preprocessed, without folds."""
+    root = tmp_path_factory.mktemp("nnunet")
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, root)
+        write_trainer(root, 1)
+        write_toy_dataset(ToyOptions(4, "atlas", 24), DATASET, 3)
+        assert main(["plan", "-d", str(DATASET), "-npfp", "1", "-overwrite_target_spacing", "6", "6", "6"]) == 0
+        planned = next((root / "preprocessed").iterdir())
+        add_tiny_configuration(planned, [])
+        (planned / "splits_final.json").unlink()
+        assert main(PREPROCESS) == 0
+        yield root
+
+
+@pytest.fixture
+def root(made, tmp_path, monkeypatch) -> Path:
+    """A copy of it, to be spoilt."""
+    for name in ("raw", "preprocessed", "results"):
+        shutil.copytree(made / name, tmp_path / name)
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    return tmp_path
+
+
+def planned(root: Path) -> Path:
+    return next((root / "preprocessed").iterdir())
+
+
+def cases_of(root: Path) -> Path:
+    return planned(root) / f"{PLANS}_{CONFIGURATION}"
+
+
+def read(root: Path, name: str) -> dict:
+    return json.loads((planned(root) / name).read_text())
+
+
+def trainer(root: Path, kind: type = ClassScaleTrainer, fold: object = 0):
+    plans = {**read(root, f"{PLANS}.json"), "continue_training": False}
+    return kind(plans, CONFIGURATION, fold, read(root, "dataset.json"), torch.device("cpu"))
+
+
+def change(file: Path, **entries) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **entries}))
+
+
+def test_a_dataset_of_three_cases_has_three_folds(root):
+    assert trainer(root, fold=1).do_split() == (["Toy_0001", "Toy_0003"], ["Toy_0002"])
+    assert len(json.loads((planned(root) / "splits_final.json").read_text())) == 3
+    for case in CASES[1:]:
+        for file in cases_of(root).glob(f"{case}*"):
+            file.unlink()
+    (planned(root) / "splits_final.json").unlink()
+    with pytest.raises(ModelError, match="has a single case, Toy_0001.*train the fold all"):
+        trainer(root).do_split()
+    assert trainer(root, fold="all").do_split() == (["Toy_0001"], ["Toy_0001"])
+
+
+def test_cases_of_an_interrupted_preprocessing_are_not_trained_on(root, monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        for file in cases_of(root).glob("Toy_0003*"):
+            file.unlink()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan_and_preprocess_api, "preprocess", interrupted)
+        assert main(PREPROCESS) == ExitCode.OUTPUT
+    assert "cannot be written (No space left on device)" in capsys.readouterr().err
+    for kind in (ClassScaleTrainer, ClassScalePretrainer):
+        with pytest.raises(ModelError, match="are not complete: .*preprocess` again"):
+            trainer(root, kind).do_split()
+    assert not (planned(root) / "splits_final.json").exists()  # which would leave the third case out for good
+    assert main(PREPROCESS) == 0
+    assert sorted(sum(trainer(root).do_split(), [])) == CASES
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "sentence"),
+    [
+        (RuntimeError("Error while creating the NDArray"), ExitCode.OUTPUT, "cannot be written (the file system"),
+        (
+            RuntimeError("One of your background processes is missing."),
+            ExitCode.OUT_OF_MEMORY,
+            "preprocessed cases of Dataset703_ToyAtlas4 was killed, most likely because memory ran out.",
+        ),
+    ],
+)
+def test_what_nnunet_meets_is_a_sentence(root, monkeypatch, capsys, fault, code, sentence):
+    def failing(*arguments, **options):
+        raise fault
+
+    monkeypatch.setattr(plan_and_preprocess_api, "preprocess", failing)
+    assert main(PREPROCESS) == code
+    assert sentence in capsys.readouterr().err
+
+
+def test_one_process_at_a_time_preprocesses_and_training_waits_for_it(root, capsys):
+    folder = cases_of(root)
+    with being_preprocessed({folder: {"images": {}, "labels": {}}}):
+        assert main(PREPROCESS) == ExitCode.FAULT
+        assert f"{folder} is being preprocessed by another process" in capsys.readouterr().err
+        with pytest.raises(ModelError, match="are being preprocessed. Wait"):
+            trainer(root).do_split()
+
+
+@pytest.mark.parametrize(
+    ("file", "entries", "what"),
+    [
+        ("dataset.json", {"labels": {"background": 0, "b": 1, "a": 2, "c": 3, "d": 4}}, "labels"),
+        ("dataset.json", {"channel_names": {"0": "CT"}}, "channel_names"),
+        (f"{PLANS}.json", {"image_reader_writer": "NibabelIO"}, "image_reader_writer"),
+    ],
+)
+def test_plans_or_labels_that_have_changed_since_are_refused(root, file, entries, what):
+    trainer(root).do_split()
+    change(planned(root) / file, **entries)
+    with pytest.raises(ModelError, match=f"preprocessed with another {what}.* than plans and dataset.json have now"):
+        trainer(root).do_split()
+    if what == "labels":
+        trainer(root, ClassScalePretrainer).do_split()  # does not use them
+    note_of(cases_of(root)).unlink()  # as of nnU-Net's own command
+    trainer(root).do_split()
+
+
+@pytest.mark.parametrize(("scheme", "refused"), [("CTNormalization", True), ("ZScoreNormalization", False)])
+def test_other_intensities_count_if_the_images_are_normalised_by_them(tmp_path, scheme, refused):
+    images = [{"normalization_schemes": [scheme], "foreground_intensity_properties_per_channel": n} for n in (1, 2)]
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    with being_preprocessed({folder: {"images": images[0], "labels": {}}}):
+        pass
+    check_preprocessed(folder, images[0])
+    with pytest.raises(ModelError, match="another foreground_intensity") if refused else nullcontext():
+        check_preprocessed(folder, images[1])
+
+
+def test_a_raw_dataset_that_has_changed_is_planned_again_first(root, capsys):
+    raw = next((root / "raw").iterdir()) / "dataset.json"
+    names = list(json.loads(raw.read_text())["labels"])
+    renamed = {name: value for value, name in enumerate([names[0], names[2], names[1], *names[3:]])}
+    change(raw, labels=renamed)
+    assert main(PREPROCESS) == ExitCode.MODEL
+    assert "has another entry labels than when it was planned" in capsys.readouterr().err
+    trainer(root).do_split()  # nothing was touched
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('[{"train": ["Toy_0001"', "cannot be read as nnU-Net's splits"),
+        ('[{"train": ["Toy_0001"]}]', "it has no entry 'val'"),
+        ("[]", "no folds with the names of cases"),
+        ('[{"train": [1], "val": [2]}]', "no folds with the names of cases"),
+        ('[{"train": ["Toy_0001", "x"], "val": ["Toy_0002"]}]', "The case x of splits_final.json is not in"),
+        ('[{"train": ["Toy_0001", "Toy_0002"], "val": []}]', "has no case for validation. Add one"),
+        ('[{"train": [], "val": ["Toy_0002"]}]', "has no case for training. Add one"),
+    ],
+)
+def test_folds_that_cannot_be_used_are_a_sentence(root, content, sentence):
+    (planned(root) / "splits_final.json").write_text(content)
+    with pytest.raises(ClassScaleError, match=sentence):
+        trainer(root).do_split()
+
+
+def test_cases_that_no_fold_uses_are_told(root, capsys):
+    (planned(root) / "splits_final.json").write_text('[{"train": ["Toy_0001"], "val": ["Toy_0002"]}]')
+    trainer(root).do_split()
+    assert "WARNING: Toy_0003 of the preprocessed cases are not used" in capsys.readouterr().out
+
+
+def test_one_fold_is_trained_by_one_command_at_a_time_and_a_full_disk_is_a_sentence(root, capsys, monkeypatch):
+    command = ["train", str(DATASET), CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu"]
+    fold = root / "results" / planned(root).name / f"{TRAINER}__{PLANS}__{CONFIGURATION}" / "fold_0"
+    with locked(fold / ".lock", "x"):
+        assert main(command) == ExitCode.FAULT
+    assert f"{fold} is being trained by another process" in capsys.readouterr().err
+
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ClassScaleTrainer, "on_train_start", full)
+    assert main(command) == ExitCode.OUTPUT
+    assert "cannot be written (No space left on device)" in capsys.readouterr().err
+    shutil.rmtree(cases_of(root))
+    assert main(command) == ExitCode.MODEL
+    assert "does not exist: run `classscaleseg-train preprocess` first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["-c", "3d_fulres"], ExitCode.MODEL, "have no configuration 3d_fulres"),
+        (["-c", CONFIGURATION, "-np", "1", "2"], ExitCode.FAULT, "-np has 2 numbers for 1 configurations"),
+    ],
+)
+def test_arguments_that_would_preprocess_nothing_are_refused(root, capsys, monkeypatch, arguments, code, sentence):
+    monkeypatch.setattr(preprocessing, "preprocess", lambda *_, **__: pytest.fail("it began"))
+    assert main(["preprocess", "-d", str(DATASET), "--no_pbar", *arguments]) == code
+    assert sentence in capsys.readouterr().err
+
+
+def test_another_process_may_hold_the_lock_of_a_note(tmp_path):
+    with being_preprocessed({tmp_path / "a": {}}), pytest.raises(Busy), being_preprocessed({tmp_path / "a": {}}):
+        pass
