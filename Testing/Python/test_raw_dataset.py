@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ class Raw:
             (self.folder / name).mkdir(parents=True)
         for case in ("a", "b", "c"):
             for channel in range(len(channels)):
-                save(voxels(), self.image(case, channel))
+                save(voxels() + ord(case), self.image(case, channel))
             save(labels(), self.label(case))
         self.content = {
             "channel_names": {str(index): name for index, name in enumerate(channels)},
@@ -204,6 +205,19 @@ def test_what_is_not_used_or_odd_is_a_warning(raw, capsys):
     assert "c_0000.nii.gz has the same value, -1024, everywhere" in error
 
 
+def test_cases_with_the_same_image_are_a_warning_unless_no_fold_separates_them(raw, capsys, tmp_path):
+    shutil.copy(raw.image("a"), raw.image("c"))
+    save(sitk.GetArrayFromImage(sitk.ReadImage(str(raw.image("a")))), raw.image("b"))  # another file, the same voxels
+    check_dataset(raw.folder)
+    found = capsys.readouterr().err
+    assert "the cases b and a, c and a have the same image." in found and "nnU-Net's folds may separate them" in found
+    for val, warned in (["a", "b"], "c and a have"), (["a", "b", "c"], ""):
+        (raw.folder / "splits_final.json").write_text(json.dumps([{"train": ["x"], "val": val}]))
+        check_dataset(raw.folder)
+        found = capsys.readouterr().err
+        assert f"the cases {warned}" in found and "splits_final.json separates them" in found if warned else found == ""
+
+
 def test_channels_of_a_case_must_fit(tmp_path, capsys):
     raw = Raw(tmp_path, ".nrrd", ("T1", "T2"))
     save(0 * voxels(), raw.image("a", 1))
@@ -262,7 +276,7 @@ def test_names_with_spaces_dots_and_umlauts_are_allowed(raw, capsys):
 def test_commands_end_with_the_code_for_faults(raw, tmp_path, capsys, arguments, spoil, code):
     planned = tmp_path / "preprocessed" / raw.folder.name
     planned.mkdir()
-    (planned / "ClassScalePlans.json").write_text("{}")
+    (planned / "ClassScalePlans.json").write_text('{"configurations": {}}')
     spoil(raw)
     workers = {"plan": "-npfp", "preprocess": "-np"}[arguments[0]]
     assert main([*arguments, "-d", "7", workers, "1", "--no_pbar"]) == code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,12 @@ class CaseCheck:
     """What was found in a case.
 
     :ivar labels: bool, whether each label from 0 on occurs; ``None`` if the label map cannot be used.
+    :ivar image: the same for two cases if their first files have the same voxels; ``None`` if it cannot be read.
     """
 
     findings: tuple[Finding, ...]
     labels: np.ndarray | None
+    image: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,13 @@ def check_case(reader: type, channels: tuple[str, ...], highest: int, case: RawC
     """
     findings: list[Finding] = []
     grids: list[tuple[Path, tuple[int, ...], Geometry | None]] = []
-    count, zeros = 0, []
+    count, zeros, image = 0, [], None
     for file in case.images:
         volume = _read(reader, file, False, findings)
         if volume is None:
             continue
+        if file == case.images[0]:
+            image = _digest(volume.voxels)
         count += len(volume.voxels)
         grids.append((file, volume.voxels.shape[1:], volume.grid))
         zeros.append(_check_voxels(file, volume.voxels, findings))
@@ -86,7 +91,14 @@ def check_case(reader: type, channels: tuple[str, ...], highest: int, case: RawC
         if grids:
             found = (case.label, volume.voxels.shape[1:], volume.grid)
             findings += _compare(case, grids[0], found, "its image", LabelTableError)
-    return CaseCheck(tuple(findings), labels)
+    return CaseCheck(tuple(findings), labels, image)
+
+
+def _digest(voxels: np.ndarray) -> bytes:
+    digest = hashlib.blake2b(f"{voxels.shape}".encode(), digest_size=16)
+    for plane in _planes(voxels):
+        digest.update(np.ascontiguousarray(plane, plane.dtype.newbyteorder("<")).data)
+    return digest.digest()
 
 
 def _read(reader: type, file: Path, label: bool, findings: list[Finding]) -> _Volume | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, suppress
@@ -19,6 +20,7 @@ from ..data.merged_labels import Merged
 from ..data.parallel import map_cases
 from ..data.raw_cases import RawCase, find_cases, find_ending
 from .case_check import CaseCheck, check_case
+from .splits import SPLITS, read_splits
 
 _MAX_NAMES = 5
 
@@ -88,8 +90,33 @@ def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> Raw
         else:
             with named(file):
                 findings += _labels_of_datasets(merged, cases, present)
+    findings += _same_images(folder, cases, checks)
     report(folder.name, findings)
     return RawDataset(dataset, cases)
+
+
+def _same_images(folder: Path, cases: Sequence[RawCase], checks: Sequence[CaseCheck]) -> list[Finding]:
+    """Find cases with the same image that folds separate, or may separate."""
+    files = [root / folder.name / SPLITS for root in (Path(os.environ.get("nnUNet_preprocessed", "")), folder.parent)]
+    file = next((file for file in files if file.is_file()), None)
+    folds = None if file is None else read_splits(file)
+    first: dict[bytes, str] = {}
+    separated = []
+    for case, check in zip(cases, checks, strict=True):
+        other = case.name if check.image is None else first.setdefault(check.image, case.name)
+        apart = folds is None or any((case.name in fold["val"]) != (other in fold["val"]) for fold in folds)
+        if other != case.name and apart:
+            separated.append(f"{case.name} and {other}")
+    if not separated:
+        return []
+    who = "nnU-Net's folds may separate" if file is None else f"{file} separates"
+    return [
+        Finding(
+            f"Of {folder.name}, the cases {_listed(separated)} have the same image. {who} them into training and "
+            "validation, which then looks better than it is. Remove one of both, or keep them together in "
+            f"{SPLITS}."
+        )
+    ]
 
 
 def _find_reader(dataset: dict, image: Path) -> type:
