@@ -16,6 +16,7 @@ from classscale_training.evaluation.evaluate import (
     names_and_ignore,
 )
 from classscale_training.evaluation.surface_dice import surface_counts
+from ClassScaleSegLib import Geometry, LabelTable, Segmentation
 from ClassScaleSegLib.errors import ImageError, LabelTableError
 
 sitk = pytest.importorskip("SimpleITK")
@@ -210,6 +211,24 @@ def test_label_maps_with_axes_that_itk_refuses_are_compared(tmp_path):
     nibabel.save(nibabel.Nifti1Image(blocks(0), affine), tmp_path / "p" / "c.nii.gz")
     with pytest.raises(ImageError, match="have different geometries"):
         evaluate(tmp_path / "r", tmp_path / "p")
+
+
+def test_a_seg_nrrd_whose_names_contradict_the_values_is_refused(tmp_path):
+    names = {1: "liver", 2: "kidney_left", 3: "spleen", 4: "x", 5: "y"}
+
+    def save(folder, table):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        result = Segmentation(blocks(0), LabelTable.from_names(table), Geometry((10, 14, 12), (1, 1, 1), (0, 0, 0)))
+        result.write(tmp_path / folder / "c.seg.nrrd", overwrite=True)
+
+    save("r", names)
+    save("p", {**names, 2: "Left kidney", 4: "something else"})
+    options = EvaluationOptions({0: "background", **names}, tolerance=None)
+    assert evaluate(tmp_path / "r", tmp_path / "p", options).mean_dice == 1
+    save("p", {**names, 1: "spleen", 3: "liver"})
+    for known, whose in ((options, "dataset.json"), (NO_SURFACE, f"{tmp_path / 'r' / 'c.seg.nrrd'}")):
+        with pytest.raises(ImageError, match=f"has spleen as label 1, {whose} as label 3: its label values mean"):
+            evaluate(tmp_path / "r", tmp_path / "p", known)
 
 
 def test_two_dimensions_and_one_label_for_each_pixel(tmp_path):

@@ -15,6 +15,7 @@ from ClassScaleSegLib.files import replacing, unwritable
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.image_file import ReadVolume, read_file
 from ClassScaleSegLib.images.nifti import check_nifti, is_nifti
+from ClassScaleSegLib.images.seg_nrrd import read_segments
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -32,18 +33,6 @@ def case_name(file: Path) -> str | None:
     True
     """
     return next((file.name.removesuffix(ending) for ending in FILE_ENDINGS if file.name.endswith(ending)), None)
-
-
-def read_labels(file: Path) -> tuple[np.ndarray, Geometry]:
-    """Read a label map.
-
-    :returns: the labels ``(z, y, x)``, uint8 or uint16, and their grid; a 2D image is one slice.
-    :raises ImageError: if the file is missing, truncated or not an image, or holds anything except whole numbers from 0
-        to 65535.
-    """
-    volume = read_volume(file)
-    labels = labels_of(volume, file)
-    return labels if volume.owner is None else labels.copy(), volume.geometry  # the owner's memory ends here
 
 
 def read_volume(file: Path) -> ReadVolume:
@@ -80,6 +69,13 @@ def labels_of(volume: ReadVolume, file: Path) -> np.ndarray:
         found = f"{low} to {high}" if labels is None else f"fractions such as {array[labels != array][0]:g}"
         raise ImageError(f"{file} is not a label map: whole numbers from 0 to 65535 were expected, not {found}.")
     return labels
+
+
+def segment_names(volume: ReadVolume) -> dict[int, str]:
+    """Return the names of the label values in the header of a ``.seg.nrrd``; of other files none."""
+    if volume.owner is None:
+        return {}
+    return {segment.label.value: segment.label.name for segment in read_segments(volume.owner)}
 
 
 def write_volume(image: SimpleITK.Image, file: Path) -> None:

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ClassScaleSegLib.errors import ClassScaleError, ImageError
+from ClassScaleSegLib.errors import ClassScaleError, ImageError, named
 from ClassScaleSegLib.images.counts import overlap_counts
+from ClassScaleSegLib.images.image_file import ReadVolume
+from ClassScaleSegLib.labels.table import name_words
 
 from ..data.dataset_json import read_dataset_json
 from ..data.merged_labels import MERGED_FROM, Merged
 from ..data.parallel import map_cases
-from ..data.volumes import case_name, geometry_difference, read_labels
+from ..data.volumes import case_name, geometry_difference, labels_of, read_volume, segment_names
 from .report import Evaluation
 from .surface_dice import surface_counts
 
@@ -191,12 +193,17 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _count_files(options: EvaluationOptions, pair: tuple[Path, Path | None]) -> CaseCounts:
     reference_file, prediction_file = pair
-    reference, grid = read_labels(reference_file)
+    drawn = read_volume(reference_file)
+    reference, grid = labels_of(drawn, reference_file), drawn.geometry
+    _refuse_exchanged(reference_file, drawn, options.names or {}, "dataset.json")
     if prediction_file is None:
         prediction = np.zeros_like(reference)
     else:
-        prediction, predicted_grid = read_labels(prediction_file)
-        if difference := geometry_difference(grid, predicted_grid):
+        found = read_volume(prediction_file)
+        prediction = labels_of(found, prediction_file)
+        known = (options.names, "dataset.json") if options.names else (segment_names(drawn), reference_file)
+        _refuse_exchanged(prediction_file, found, *known)
+        if difference := geometry_difference(grid, found.geometry):
             raise ImageError(
                 f"{reference_file} and {prediction_file} have different geometries: {difference}. "
                 "Evaluate predictions on the grid of their reference."
@@ -212,6 +219,29 @@ def _count_files(options: EvaluationOptions, pair: tuple[Path, Path | None]) -> 
                 f"{file} holds label {unknown[0]}, which is not among the {len(names)} labels of dataset.json."
             )
     return counts
+
+
+def _refuse_exchanged(file: Path, volume: ReadVolume, names: Mapping[int, str], whose: object) -> None:
+    """Refuse a ``.seg.nrrd`` whose own names give its label values another meaning, as those drawn in Slicer may.
+
+    :param names: that the label values should have.
+    :param whose: what says so.
+    :raises ImageError: if a segment has the name of another value.
+    """
+    values = {_words(name): value for value, name in names.items()}
+    with named(file):
+        found = segment_names(volume)
+    for value, name in found.items():
+        meant = values.get(_words(name), value)
+        if meant != value and _words(names.get(value, "")) != _words(name):
+            raise ImageError(
+                f"{file} has {name} as label {value}, {whose} as label {meant}: its label values mean something else. "
+                "Export it with the values of the others, in Slicer by a colour table."
+            )
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(sorted(name_words(name)))
 
 
 def _as_labels(merged: Merged, reference: Path, prediction: Path | None, classes: np.ndarray) -> np.ndarray:
