@@ -158,6 +158,16 @@ def test_a_meta_file_that_cannot_be_used_gets_a_sentence(source, tmp_path):
     meta.write_text("image_id;split\ns0001;training\n")
     with pytest.raises(ClassScaleError, match="subject s0001 has split 'training'; train, val, test were expected"):
         convert(source, 1, tmp_path, few(tmp_path))
+    for rows, sentence in (
+        ("s0001;train\ns0001;test\n", "subject s0001 has the splits train and test. Remove one row"),
+        ("../s0001;train\n", "'../s0001' is not the name of a subject's folder"),
+    ):
+        meta.write_text(f"image_id;split\n{rows}")
+        with pytest.raises(ClassScaleError, match=sentence):
+            convert(source, 1, tmp_path, few(tmp_path))
+    meta.write_bytes("image_id;split;ort\ns0001;train;Zürich\n".encode("latin-1"))
+    with pytest.raises(ClassScaleError, match="meta.csv cannot be read as CSV in UTF-8"):
+        convert(source, 1, tmp_path, few(tmp_path))
     meta.unlink()
     with pytest.raises(ClassScaleError, match="meta.csv cannot be read .* give the folder of the unpacked dataset"):
         convert(source, 1, tmp_path, few(tmp_path))
@@ -178,6 +188,9 @@ def test_the_command_takes_its_own_class_list_and_workers(source, tmp_path, monk
     with pytest.raises(
         OutputExistsError, match="made with 2 other classes: delete it or choose another dataset number"
     ):
+        convert(source, 5, tmp_path)
+    (tmp_path / "Dataset005_TotalSegmentator" / "conversion.json").write_text('{"classes": [')
+    with pytest.raises(OutputExistsError, match="conversion.json cannot be read .* Delete"):
         convert(source, 5, tmp_path)
     LabelTable.from_names({0: "background", 2: "liver"}).to_csv(table, overwrite=True)
     with pytest.raises(LabelTableError, match="1 to 1 without gaps"):

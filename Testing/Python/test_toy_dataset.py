@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from classscale_training.data.toy import ToyOptions, toy_case
 from classscale_training.data.toy_dataset import add_arguments, run, write_toy_dataset
-from ClassScaleSegLib.errors import ClassScaleError, OutputError, OutputExistsError
+from ClassScaleSegLib.errors import Busy, ClassScaleError, OutputError, OutputExistsError
+from ClassScaleSegLib.locking import locked
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -51,6 +52,18 @@ def test_other_options_or_a_taken_number_are_refused(tmp_path):
         write_toy_dataset(ToyOptions(5, size=16, seed=9), 3, 1, tmp_path)
     with pytest.raises(OutputExistsError, match="already has a dataset 3, Dataset003_ToyAtlas5"):
         write_toy_dataset(ToyOptions(6, size=16), 3, 1, tmp_path)
+    (tmp_path / "Dataset003_ToyAtlas5" / "toy.json").write_text("{")
+    with pytest.raises(OutputExistsError, match="toy.json cannot be read .* Delete"):
+        write_toy_dataset(ToyOptions(5, size=16), 3, 1, tmp_path)
+
+
+def test_one_process_at_a_time_writes_a_dataset(tmp_path):
+    folder = write_toy_dataset(ToyOptions(5, size=16), 3, 1, tmp_path)
+    of_the_other = folder / "imagesTr" / ".0123456789ab.nii.gz"
+    of_the_other.write_bytes(b"being written")
+    with locked(folder / ".lock", "x"), pytest.raises(Busy, match="Dataset003_ToyAtlas5 is being written by another"):
+        write_toy_dataset(ToyOptions(5, size=16), 3, 2, tmp_path)
+    assert of_the_other.exists()
 
 
 def test_a_truncated_write_is_noticed_and_leaves_nothing(tmp_path, monkeypatch):
@@ -64,7 +77,8 @@ def test_a_truncated_write_is_noticed_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sitk, "WriteImage", on_a_full_disk)
     with pytest.raises(OutputError, match="Toy_0001_0000.nii.gz"):
         write_toy_dataset(options, 3, 1, tmp_path)
-    assert [f.name for f in (tmp_path / "Dataset003_ToyAtlas5").rglob("*") if f.is_file()] == ["toy.json"]
+    left = [f.name for f in (tmp_path / "Dataset003_ToyAtlas5").rglob("*") if f.is_file()]
+    assert sorted(left) == [".lock", "toy.json"]
 
 
 def test_the_command_takes_the_raw_folder_from_nnunets_variable(tmp_path, monkeypatch, capsys):

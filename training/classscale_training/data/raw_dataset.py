@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from ClassScaleSegLib.errors import ClassScaleError, OutputExistsError
 
-from ..files import write_json
+from ..files import alone, write_json
 
 
 def dataset_folder(dataset_id: int, name: str, nnunet_raw: Path | None = None) -> Path:
@@ -28,9 +29,19 @@ def dataset_folder(dataset_id: int, name: str, nnunet_raw: Path | None = None) -
     """
     folder = dataset_path(dataset_id, name, nnunet_raw)
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("*/.*.nii.gz"):  # left by a killed process; nnU-Net would use it as a case
-        leftover.unlink()
     return folder
+
+
+@contextmanager
+def being_written(folder: Path) -> Iterator[None]:
+    """Let this process alone write a dataset within a ``with`` block, and remove what a killed one has left.
+
+    :raises Busy: if another process writes it.
+    """
+    with alone(folder / ".lock", f"{folder} is being written"):
+        for leftover in folder.glob("*/.*.nii.gz"):  # nnU-Net would use it as a case
+            leftover.unlink()
+        yield
 
 
 def dataset_path(dataset_id: int, name: str, nnunet_raw: Path | None = None) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import re
 import shutil
 import zlib
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ClassScaleSegLib.errors import ClassScaleError, ImageError, LabelTableError, OutputExistsError
+from ClassScaleSegLib.errors import ClassScaleError, ImageError, LabelTableError, OutputExistsError, reason
 from ClassScaleSegLib.files import replacing
 from ClassScaleSegLib.images.nifti import check_nifti
 from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.resources import resource
 
-from ..files import write_json
+from ..files import read_json, write_json
 from .parallel import map_cases
-from .raw_dataset import dataset_folder, write_dataset_json
+from .raw_dataset import being_written, dataset_folder, write_dataset_json
 
 if TYPE_CHECKING:
     import nibabel
@@ -108,23 +108,26 @@ def convert(
         )
         for name, part in split.items()
     ]
-    log_file = folder / "conversion.json"
-    log = _read_log(log_file, names)
-    write_json(log_file, {"classes": names, "subjects": log})
-    rest = [s for s in subjects if not (s.image_file.exists() and s.label_file.exists())]
-    try:
-        for number, converted in enumerate(map_cases(_convert, rest, options.workers), 1):
-            log[converted.subject] = asdict(converted)
-            report(f"{converted.subject} ({number} of {len(rest)}){': ' + converted.fault if converted.fault else ''}")
-    finally:
+    with being_written(folder):
+        log_file = folder / "conversion.json"
+        log = _read_log(log_file, names)
         write_json(log_file, {"classes": names, "subjects": log})
-    faults = [log[name]["fault"] for name in split if log.get(name, {}).get("fault")]
-    if faults:
-        raise ImageError(f"{len(faults)} of {len(split)} subjects could not be converted ({log_file}): {faults[0]}")
-    parts = {part: sorted(name for name, where in split.items() if where == part) for part in SPLITS}
-    write_json(folder / "splits_final.json", [{"train": parts["train"], "val": parts["val"]}])
-    table = {0: "background", **dict(enumerate(names, 1))}
-    write_dataset_json(folder, "CT", table, len(parts["train"]) + len(parts["val"]), "NibabelIOWithReorient")
+        rest = [s for s in subjects if not (s.image_file.exists() and s.label_file.exists())]
+        try:
+            for number, converted in enumerate(map_cases(_convert, rest, options.workers), 1):
+                log[converted.subject] = asdict(converted)
+                report(
+                    f"{converted.subject} ({number} of {len(rest)}){': ' + converted.fault if converted.fault else ''}"
+                )
+        finally:
+            write_json(log_file, {"classes": names, "subjects": log})
+        faults = [log[name]["fault"] for name in split if log.get(name, {}).get("fault")]
+        if faults:
+            raise ImageError(f"{len(faults)} of {len(split)} subjects could not be converted ({log_file}): {faults[0]}")
+        parts = {part: sorted(name for name, where in split.items() if where == part) for part in SPLITS}
+        write_json(folder / "splits_final.json", [{"train": parts["train"], "val": parts["val"]}])
+        table = {0: "background", **dict(enumerate(names, 1))}
+        write_dataset_json(folder, "CT", table, len(parts["train"]) + len(parts["val"]), "NibabelIOWithReorient")
     return folder
 
 
@@ -205,7 +208,8 @@ def _read_log(file: Path, names: tuple[str, ...]) -> dict[str, dict]:
     """Return the entries of an earlier call by subject; raise an error if it had other classes."""
     if not file.exists():
         return {}
-    content = json.loads(file.read_text(encoding="utf-8"))
+    advice = f"Delete {file.parent}, or choose another number."
+    content = read_json(file, {"classes": list, "subjects": dict}, advice, OutputExistsError)
     if content["classes"] != list(names):
         raise OutputExistsError(
             f"{file.parent} was made with {len(content['classes'])} other classes: delete it or choose another dataset "
@@ -221,11 +225,19 @@ def _read_split(file: Path) -> dict[str, str]:
             first = stream.readline()
             stream.seek(0)
             rows = list(csv.DictReader(stream, delimiter=";" if ";" in first else ","))
-    except OSError as error:
-        raise ClassScaleError(f"{file} cannot be read ({error}): give the folder of the unpacked dataset.") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ClassScaleError(
+            f"{file} cannot be read as CSV in UTF-8 ({reason(error)}): give the folder of the unpacked dataset."
+        ) from error
     if not rows or not {"image_id", "split"} <= set(rows[0]):
         raise ClassScaleError(f"{file} lacks the columns image_id and split of the TotalSegmentator dataset.")
-    split = {row["image_id"].strip(): (row["split"] or "").strip() for row in rows}
+    split: dict[str, str] = {}
+    for row in rows:
+        name, part = row["image_id"].strip(), (row["split"] or "").strip()
+        if split.setdefault(name, part) != part:
+            raise ClassScaleError(f"{file}: subject {name} has the splits {split[name]} and {part}. Remove one row.")
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ClassScaleError(f"{file}: {name!r} is not the name of a subject's folder, such as s0001.")
     for name, part in split.items():
         if part not in SPLITS:
             raise ClassScaleError(f"{file}: subject {name} has split {part!r}; {', '.join(SPLITS)} were expected.")

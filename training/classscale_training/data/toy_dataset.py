@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from ClassScaleSegLib.errors import OutputExistsError
 
-from ..files import write_json
-from .raw_dataset import dataset_folder, write_dataset_json
+from ..files import read_json, write_json
+from .raw_dataset import being_written, dataset_folder, write_dataset_json
 from .toy import MODES, ToyOptions, toy_case
 from .volumes import write_volume
 
@@ -48,21 +47,22 @@ def write_toy_dataset(
     import SimpleITK
 
     folder = dataset_folder(dataset_id, options.dataset_name, nnunet_raw)
-    _claim(folder / "toy.json", options)
-    for index in range(1, cases + 1):
-        image_file = folder / "imagesTr" / f"Toy_{index:04d}_0000.nii.gz"
-        label_file = folder / "labelsTr" / f"Toy_{index:04d}.nii.gz"
-        if image_file.exists() and label_file.exists():
-            continue
-        image, labels = toy_case(index, options, device)
-        grey = (image * _GREY).round().clamp(0, 32767)
-        for file, array, kind in ((image_file, grey, "int16"), (label_file, labels, "uint16")):
-            volume = SimpleITK.GetImageFromArray(array.cpu().numpy().astype(kind))
-            volume.SetSpacing([options.spacing] * 3)
-            write_volume(volume, file)
-        report(f"{label_file.name} ({index} of {cases})")
-    written = len(list((folder / "labelsTr").glob("Toy_*.nii.gz")))  # an earlier call may have written more cases
-    write_dataset_json(folder, "toy", options.names, written, "SimpleITKIO")
+    with being_written(folder):
+        _claim(folder / "toy.json", options)
+        for index in range(1, cases + 1):
+            image_file = folder / "imagesTr" / f"Toy_{index:04d}_0000.nii.gz"
+            label_file = folder / "labelsTr" / f"Toy_{index:04d}.nii.gz"
+            if image_file.exists() and label_file.exists():
+                continue
+            image, labels = toy_case(index, options, device)
+            grey = (image * _GREY).round().clamp(0, 32767)
+            for file, array, kind in ((image_file, grey, "int16"), (label_file, labels, "uint16")):
+                volume = SimpleITK.GetImageFromArray(array.cpu().numpy().astype(kind))
+                volume.SetSpacing([options.spacing] * 3)
+                write_volume(volume, file)
+            report(f"{label_file.name} ({index} of {cases})")
+        written = len(list((folder / "labelsTr").glob("Toy_*.nii.gz")))  # an earlier call may have written more cases
+        write_dataset_json(folder, "toy", options.names, written, "SimpleITKIO")
     return folder
 
 
@@ -71,7 +71,7 @@ def _claim(file: Path, options: ToyOptions) -> None:
     if not file.exists():
         write_json(file, asdict(options))
         return
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = read_json(file, {}, f"Delete {file.parent}, or choose another number.", OutputExistsError)
     for name, value in asdict(options).items():
         if found.get(name) != value:
             raise OutputExistsError(
