@@ -14,7 +14,7 @@ import pytest
 from ClassScaleSegLib.errors import Cancelled, ServerError
 from ClassScaleSegLib.inference.progress import Monitor, Progress
 from ClassScaleSegLib.remote import connection as module
-from ClassScaleSegLib.remote import exchange, jobs, sending
+from ClassScaleSegLib.remote import events, exchange, jobs, sending
 from ClassScaleSegLib.remote.connection import Connection
 from ClassScaleSegLib.remote.jobs import Outcome, RemoteJob
 from ClassScaleSegLib.remote.sending import ImageFile, send
@@ -53,7 +53,7 @@ def test_events_without_end_are_stopped_by_cancelling_and_do_not_pile_up(liar):
 
 
 def test_lines_without_end_are_read_up_to_a_limit(liar, monkeypatch):
-    monkeypatch.setattr(jobs, "_STREAM_BYTES", 1 << 20)
+    monkeypatch.setattr(events, "_STREAM_BYTES", 1 << 20)
     liar.streams["GET /v1/jobs/a/events"] = lambda: itertools.repeat(b"data: " + 10_000 * b"x")
     with pytest.raises(ServerError, match="sends more than the 1048576 bytes"):
         followed(liar)
@@ -66,7 +66,7 @@ def test_the_last_event_may_be_longer_than_any_other(liar):
 
 
 def test_a_stream_that_does_not_end_is_left_and_the_job_asked_for(liar, monkeypatch):
-    monkeypatch.setattr(jobs, "_STREAM_SECONDS", 0.3)
+    monkeypatch.setattr(events, "_STREAM_SECONDS", 0.3)
     liar.streams["GET /v1/jobs/a/events"] = lambda: slowly(itertools.repeat(b": alive\n\n"), 0.05)
     assert followed(liar).files["segmentation"].size == 3
 
@@ -83,8 +83,8 @@ def test_messages_without_end_are_passed_on_up_to_a_limit(liar, monkeypatch):
 @pytest.mark.parametrize("name", [5000 * "9", "\u0663", "-1", "1 "])
 def test_an_odd_id_of_an_event_is_not_sent_back(liar, name):
     begun = iter(range(2))
-    events = [f"id: 7\nevent: progress\ndata: {{}}\nid: {name}\n\n".encode()], [END]
-    liar.streams["GET /v1/jobs/a/events"] = lambda: iter(events[next(begun)])
+    said = [f"id: 7\nevent: progress\ndata: {{}}\nid: {name}\n\n".encode()], [END]
+    liar.streams["GET /v1/jobs/a/events"] = lambda: iter(said[next(begun)])
     states = iter(["running", "finished"])
 
     def state() -> Iterator[bytes]:

@@ -200,20 +200,20 @@ def test_a_result_whose_fetching_is_cancelled_leaves_no_open_file(api, image, tm
         time.sleep(0.5)
         yield b"more"
 
-    class Noted(jobs._Fetching):
+    class Noted(jobs.Fetching):
         def close(self) -> None:
             super().close()
             streams.append(self._stream)
             assert self._stream.closed
 
-    original = jobs._Fetching.work
+    original = jobs.Fetching.work
 
     def work(fetching) -> None:
         monkeypatch.setattr(connection.Connection, "pieces", pieces)
         original(fetching)
 
     monkeypatch.setattr(Noted, "work", work)
-    monkeypatch.setattr(jobs, "_Fetching", Noted)
+    monkeypatch.setattr(jobs, "Fetching", Noted)
     with RemoteSegmenter(api.address) as segmenter, pytest.raises(Cancelled):
         segmenter.segment(image, "toy-120", cancel=cancel)
     assert len(streams) == 1
@@ -324,7 +324,7 @@ def test_a_result_that_breaks_off_is_fetched_to_its_end(api, image):
             if report.stage == "fetch" and not sizes:
                 sizes.extend(each.stat().st_size for each in file.rglob("*.seg.nrrd"))
 
-        original = jobs._Fetching.work
+        original = jobs.Fetching.work
 
         def work(fetching) -> None:
             fetching._connection.close()  # the next request opens a connection, which breaks after 40 kB
@@ -332,7 +332,7 @@ def test_a_result_that_breaks_off_is_fetched_to_its_end(api, image):
             original(fetching)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jobs._Fetching, "work", work)
+            patch.setattr(jobs.Fetching, "work", work)
             found = segmented(network.address, image, progress=progress)
         assert sizes[0] > 80_000
         assert network.sent.count(b"Range: bytes=") >= sizes[0] // 40_000 - 1
@@ -436,7 +436,7 @@ def test_an_image_that_becomes_shorter_while_it_is_sent(api, image, monkeypatch)
 
 def corrupted(monkeypatch, times: int) -> None:
     """Let results arrive with a wrong byte in them, so many times."""
-    original, left = jobs._Fetching.work, [times]
+    original, left = jobs.Fetching.work, [times]
 
     def work(fetching) -> None:
         original(fetching)
@@ -446,7 +446,7 @@ def corrupted(monkeypatch, times: int) -> None:
             content[len(content) // 2] ^= 1
             fetching._place.write_bytes(content)
 
-    monkeypatch.setattr(jobs._Fetching, "work", work)
+    monkeypatch.setattr(jobs.Fetching, "work", work)
 
 
 def test_a_result_of_another_hash_is_fetched_again_and_never_used(api, image, monkeypatch):
@@ -532,6 +532,22 @@ def test_a_job_that_is_cancelled_before_the_server_answers_leaves_nothing(api, q
     assert api("get", "health").json()["queue"] == {"waiting": 0, "running": 0} and api.files() == []
 
 
+def test_an_image_that_is_cancelled_before_the_server_answers_leaves_no_room_reserved(api, image, monkeypatch):
+    token, asked, real = threading.Event(), [], uploads.Uploads.begin
+
+    def slow(self, *announced):
+        asked.append(real(self, *announced))
+        if len(asked) == 1:
+            token.set()
+            time.sleep(1)
+        return asked[-1]
+
+    monkeypatch.setattr(uploads.Uploads, "begin", slow)
+    with pytest.raises(Cancelled):
+        segmented(api.address, image, cancel=token)
+    assert len(asked) == 2 and asked[1] == (asked[0][0], False) and asked[0][0].removed
+
+
 def test_the_place_in_the_queue_is_reported(api, quick, image):
     hold, reports = threading.Event(), []
     quick.before = lambda job: time.sleep(0.5 * hold.wait(20))  # progress of a job that has ended is not told
@@ -568,7 +584,7 @@ def test_a_disk_that_is_full_here(api, image, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(jobs._Fetching, "work", full)
+        patched.setattr(jobs.Fetching, "work", full)
         with pytest.raises(OutputError, match=r"cannot be fetched.* \(No space left on device\).*TMPDIR"):
             segmented(api.address, image)
     monkeypatch.setattr(sending, "write_nrrd", full)

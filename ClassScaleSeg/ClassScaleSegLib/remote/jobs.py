@@ -7,13 +7,11 @@ import json
 import queue
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import (
     ClassScaleError,
@@ -30,20 +28,18 @@ from ..inference.progress import Monitor, Progress
 from ..labels.label import MAX_VALUE
 from ..models.json_checks import is_sha256, is_text
 from .connection import LARGEST_JOB, Connection
-from .faults import Lost, Refused
-from .sending import MIB, is_id
+from .events import Events
+from .faults import Refused
+from .fetching import Fetching, RemoteFile
+from .removing import Sent, is_id, remove_quickly
+from .sending import MIB
 
 KINDS = {"segmentation": "result", "confidence": "confidence"}  # files of a job, and the end of their addresses
 _ENDED = ("finished", "failed", "cancelled")
 _FORGOTTEN = ("job_unknown", "upload_unknown", "upload_incomplete")  # after a restart
-_LONGEST_LINE = 64 << 10  # bytes of an event; of longer ones, which only the last of a job can be, the rest is left out
-_STREAM_BYTES = 64 << 20  # of the events in one answer; 3000 of them and 500 messages take 15 MiB
-_STREAM_SECONDS = 1200.0  # of one answer, which a server ends after 600
 _EVENTS = 256  # that wait to be passed on
 _MESSAGES = 1000  # of one job that are passed on; a server keeps 500
-_PIECES = {False: 1 << 16, True: 1 << 10}  # bytes of a file; small ones after a lost connection, which is likely again
 _TRIES = 3  # to fetch a file whose checksum is wrong
-_REMOVE_SECONDS = 0.7  # that a cancelled job may wait for the server's answer
 # what an exit code of the server's job means; others are faults of the server
 _ERRORS: dict[int, type[ClassScaleError]] = {
     3: ModelError,
@@ -56,18 +52,6 @@ _ERRORS: dict[int, type[ClassScaleError]] = {
 
 class Forgotten(ServerError):
     """The server does not know the job or its images any more: it was started again."""
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file that a job has made.
-
-    :ivar size: bytes.
-    :ivar sha256: 64 hexadecimal digits.
-    """
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +80,7 @@ class RemoteJob:
         self, connection: Connection, body: Mapping[str, Any], monitor: Monitor, progress: Callable[[Progress], None]
     ):
         self._connection, self._body, self._monitor, self._progress = connection, dict(body), monitor, progress
-        self.name, self._places, self._event, self._messages = "", 0, "", 0
+        self.name, self._places, self._messages = "", 0, 0
         self._unanswered = False  # the server may have the job, but has not told its id
         self._last = Progress("queue", 0, 1)
 
@@ -129,7 +113,7 @@ class RemoteJob:
                 "fetched."
             )
         for _ in range(_TRIES):
-            digest, fetching = hashlib.sha256(), _Fetching(self._connection, self._path(KINDS[kind]), file, place)
+            digest, fetching = hashlib.sha256(), Fetching(self._connection, self._path(KINDS[kind]), file, place)
             try:
                 self._connection.patiently(fetching.work, self._monitor, meanwhile=self._reporting(fetching))
             except Refused as error:
@@ -161,10 +145,8 @@ class RemoteJob:
         after a while."""
         name, self.name = self.name, ""
         unanswered, self._unanswered = self._unanswered, False
-        if name:
-            remove_quickly(self._connection, [f"/v1/jobs/{name}"])
-        elif unanswered:
-            _do_quickly(self._connection, self._remove_unanswered)
+        if name or unanswered:
+            remove_quickly(self._connection, [Sent("/v1/jobs", self._body, name)])
 
     def _path(self, end: str = "") -> str:
         return f"/v1/jobs/{self.name}{'/' * bool(end)}{end}"
@@ -181,20 +163,15 @@ class RemoteJob:
         self.name, self._unanswered = facts["id"], False
         return facts
 
-    def _remove_unanswered(self, connection: Connection) -> None:
-        """Send the job again, by whose key the server tells its id, and remove it."""
-        name = connection.once("POST", "/v1/jobs", self._body, LARGEST_JOB).get("id")
-        if is_id(name):
-            connection.request("DELETE", f"/v1/jobs/{name}", {}).close()
-
     def _follow(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Return what the server says of the job when it has ended."""
+        events = Events(self._connection, self._path("events"))
         while facts.get("state") not in _ENDED:
             found: queue.Queue[tuple[str, str]] = queue.Queue(_EVENTS)  # if it is full, the server has to wait
             stop = threading.Event()
 
             def work(found: Any = found, stop: threading.Event = stop) -> None:
-                for event in self._events(stop):
+                for event in events.read(stop):
                     while not stop.is_set():
                         with suppress(queue.Full):
                             found.put(event, timeout=0.1)
@@ -215,31 +192,6 @@ class RemoteJob:
             if facts.get("state") not in _ENDED:
                 self._connection.pause(self._monitor)
         return facts
-
-    def _events(self, stop: threading.Event) -> Iterator[tuple[str, str]]:
-        """Yield kind and JSON of the events of one answer, in the calling thread, until the job or the answer ends."""
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-        if self._event:
-            headers["Last-Event-ID"] = self._event
-        with closing(self._connection.request("GET", self._path("events"), headers)) as answer:
-            kind, data, lines, until = "", "", _Lines(), time.monotonic() + _STREAM_SECONDS
-            for piece in self._connection.pieces(answer, _STREAM_BYTES):
-                if stop.is_set() or time.monotonic() > until:
-                    return
-                for line in lines.of(piece):
-                    name, _, value = line.decode("utf-8", "replace").rstrip("\r").partition(":")
-                    value = value.removeprefix(" ")
-                    if name == "event":
-                        kind = value
-                    elif name == "data":
-                        data = value
-                    elif name == "id" and re.fullmatch("[0-9]{1,15}", value):
-                        self._event = value
-                    elif not name and not value and kind:
-                        yield kind, data
-                        if kind == "end":
-                            return
-                        kind = data = ""
 
     def _happened(self, kind: str, facts: dict[str, Any]) -> None:
         """Report an event of the job."""
@@ -298,100 +250,9 @@ class RemoteJob:
         self._last = replace(report, message="")
         self._progress(report)
 
-    def _reporting(self, fetching: _Fetching) -> Callable[[], None]:
+    def _reporting(self, fetching: Fetching) -> Callable[[], None]:
         steps = max(1, -(-fetching.file.size // MIB))
         return lambda: self._monitor.report("fetch", min(steps, fetching.done // MIB), steps)
-
-
-class _Lines:
-    """Divides what arrives piece by piece into lines, which are cut off where they are too long."""
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-
-    def of(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the lines that end in the next piece, without their ends."""
-        *ended, rest = piece.split(b"\n")
-        for line in ended:
-            self._add(line)
-            yield bytes(self._rest)
-            self._rest.clear()
-        self._add(rest)
-
-    def _add(self, piece: bytes) -> None:
-        self._rest += piece[: _LONGEST_LINE - len(self._rest)]
-
-
-class _Fetching:
-    """Fetches a file into a place, going on where an earlier attempt has ended."""
-
-    def __init__(self, connection: Connection, path: str, file: RemoteFile, place: Path) -> None:
-        self._connection, self._path, self.file, self._place = connection, path, file, place
-        self._stop = threading.Event()
-        self._stream: BinaryIO | None = None
-        self.done = 0
-        self._again = False
-
-    def close(self) -> None:
-        """Stop the thread that fetches, and close its file, which could not be removed on Windows otherwise."""
-        self._stop.set()
-        if self._stream is not None:
-            self._stream.close()
-
-    def work(self) -> None:
-        """Fetch what is missing, in the calling thread."""
-        headers = {"Accept": "application/x-nrrd"}
-        if self.done:
-            headers["Range"] = f"bytes={self.done}-"
-        with closing(self._connection.request("GET", self._path, headers)) as answer:
-            begins = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-            if answer.status_code == 206 and begins is None:
-                raise Lost(f"{self._connection.address}: the connection was lost (the answer breaks off).")
-            if begins is None or int(begins[1]) != self.done:
-                self.done = 0
-            if self._stop.is_set():
-                return
-            with self._place.open("r+b" if self.done else "wb") as stream:
-                self._stream = stream
-                stream.seek(self.done)
-                stream.truncate()
-                size, self._again = _PIECES[self._again], True
-                for piece in self._connection.pieces(answer, self.file.size - self.done, size):
-                    if self._stop.is_set():
-                        return
-                    stream.write(piece)
-                    self.done += len(piece)
-        if self.done < self.file.size:
-            raise Lost(f"{self._connection.address}: the connection was lost ({self.done} bytes have arrived).")
-
-
-def remove_quickly(connection: Connection, paths: list[str]) -> None:
-    """Remove things of a server, waiting for its answer a fraction of a second only."""
-
-    def remove(path: str, own: Connection) -> None:
-        own.request("DELETE", path, {}).close()
-
-    _do_quickly(connection, *(partial(remove, path) for path in paths))
-
-
-def _do_quickly(connection: Connection, *steps: Callable[[Connection], None]) -> None:
-    """Take steps one after the other, each again if the connection is lost, for a fraction of a second only."""
-    own, end = connection.another(), time.monotonic() + _REMOVE_SECONDS
-
-    def work() -> None:
-        for step in steps:
-            while time.monotonic() < end:
-                try:
-                    step(own)
-                    break
-                except Lost:
-                    time.sleep(0.05)
-                except ServerError:  # there is nothing of this id any more, or a job needs it
-                    break
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(_REMOVE_SECONDS)
 
 
 def _changes(listed: Any) -> tuple[ClassChange, ...] | None:

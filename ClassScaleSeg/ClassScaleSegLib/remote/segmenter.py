@@ -26,9 +26,11 @@ from ..options import FIELDS, Options, refuse_unknown
 from .address import open_to_others
 from .connection import LARGEST_MODELS, PATIENCE, Connection
 from .decided import refuse_decided, sent_options
+from .fetching import RemoteFile
 from .health import Health
-from .jobs import Forgotten, RemoteFile, RemoteJob, remove_quickly
+from .jobs import Forgotten, RemoteJob
 from .offers import RemoteModel, chosen, located_by, models_of
+from .removing import Sent, remove_quickly
 from .sending import RESTARTS, Prepared, prepare, send
 
 _CERTAIN = 1.001  # a probability of float32, rounded
@@ -45,7 +47,7 @@ class RemoteImage:
         self._connection, self.prepared = connection, prepared
         self.geometry = prepared.geometry
         self.names: list[str] = []  # on the server, of the files in their order
-        self._begun: list[str] = []
+        self._begun: list[Sent] = []
         self._closed = False
 
     def check(self, address: str, channels: int) -> None:
@@ -73,7 +75,7 @@ class RemoteImage:
     def close(self) -> None:
         """Remove the image from the server, and the files that were made for sending it."""
         if self._begun:
-            remove_quickly(self._connection, [f"/v1/uploads/{name}" for name in dict.fromkeys(self._begun)])
+            remove_quickly(self._connection, {sent.name or sent.body["key"]: sent for sent in self._begun}.values())
         self._begun.clear()
         self._closed = True
         self.prepared.close()

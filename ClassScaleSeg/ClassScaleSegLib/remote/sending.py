@@ -33,6 +33,7 @@ from ..images.seg_nrrd import nrrd_header
 from ..inference.progress import Monitor
 from .connection import Connection
 from .faults import Refused
+from .removing import Sent, is_id
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -277,11 +278,11 @@ class _Part:
         self._stream.close()
 
 
-def send(connection: Connection, files: Sequence[ImageFile], monitor: Monitor, begun: list[str]) -> list[str]:
+def send(connection: Connection, files: Sequence[ImageFile], monitor: Monitor, begun: list[Sent]) -> list[str]:
     """Send files, and return the ids that the server gives to them.
 
     :param monitor: gets reports of the stage "send", in MiB.
-    :param begun: gets the id of each file before it is sent, so that it can be removed if that fails.
+    :param begun: gets each file before it is announced, so that it can be removed if sending fails.
     :raises ServerError: if the server refuses one, or stays away; or a file has changed meanwhile.
     :raises Cancelled: if the monitor's token is set.
     """
@@ -310,13 +311,14 @@ class _Sending:
         self._part_bytes = PART_BYTES
         self._refused: float | None = None  # since when others of the same token send, so that this one has to wait
 
-    def run(self, begun: list[str]) -> str:
+    def run(self, begun: list[Sent]) -> str:
         """Send it, and return its id on the server; the parameter is that of :func:`send`."""
         for attempt in range(RESTARTS):
             file = self._file
             announced = {"key": file.key, "kind": file.kind, "size": file.size, "sha256": file.sha256}
+            begun.append(Sent("/v1/uploads", announced))
             name, offset, complete = self._state(self._connection.ask("POST", "/v1/uploads", self._monitor, announced))
-            begun.append(name)
+            begun[-1].name = name
             in_vain, left = 0, _MOST_PARTS + 4 * file.size // _LEAST_PART
             try:
                 while not complete:
@@ -401,8 +403,3 @@ class _Sending:
             raise self._connection.odd("an image that was sent")
         assert isinstance(name, str) and isinstance(offset, int) and isinstance(complete, bool)
         return name, offset, complete
-
-
-def is_id(value: Any) -> bool:
-    """Tell whether a value is an id that a server gives to images and jobs."""
-    return isinstance(value, str) and re.fullmatch(r"[\w-]{1,64}", value, re.ASCII) is not None
