@@ -194,8 +194,8 @@ def test_no_token_is_sent_where_others_could_read_it_without_a_yes(panel, monkey
     with lying_server() as liar:
         liar.says("GET /v1/models", {"models": []})
         Servers().add("Lab", liar.address, "css_secret")
-        application.leave(panel)
-        application.enter(panel)
+        application.leave()
+        application.enter()
         panel.ui.inputSelector.setCurrentNode(small_volume())
         choose_lab(panel)
         line = panel.ui.needLabel
@@ -203,10 +203,10 @@ def test_no_token_is_sent_where_others_could_read_it_without_a_yes(panel, monkey
         assert 'To send it all the same, press "Try again"' in line.text and not panel.ui.applyButton.enabled
         panel.ui.retryButton.click()
         assert len(questions) == 1 and f"its token is sent to:\n{liar.address}\n" in questions[0]
-        panel.onServers(Servers().all)  # the list was read again, which asks no question
+        panel.on_servers(Servers().all)  # the list was read again, which asks no question
         wait_until(lambda: panel.state.server.fault, 30)
         panel.ui.serversButton.click()
-        dialog = panel.serverDialog
+        dialog = panel.server_dialog
         dialog.list.setCurrentRow(0)
         dialog.test_button.click()
         wait_until(lambda: len(questions) == 2, 30)
