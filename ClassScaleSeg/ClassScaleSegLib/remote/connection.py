@@ -113,9 +113,10 @@ class Connection(Exchange):
         def look() -> None:
             meanwhile()
             now = time.monotonic()
-            if at_once and now - begin > 2 * self.patience:
+            seconds = now - begin
+            if at_once and seconds > 2 * self.patience:
                 raise ServerError(
-                    f"{self.address} has not sent a whole answer for {now - begin:.0f} s. Ask the person who runs the "
+                    f"{self.address} has not sent a whole answer for {seconds:.0f} s. Ask the person who runs the "
                     "server."
                 )
             if now - max(self._moved, self._contact, tried) > self.patience:
