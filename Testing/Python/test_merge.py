@@ -258,6 +258,26 @@ def test_cases_that_no_fold_has_are_told(raw, capsys):
     assert "the case c2 and 3 more of Dataset002_B is in no fold of" in capsys.readouterr().err
 
 
+def test_names_that_differ_in_spaces_are_one_class(raw, capsys):
+    write_raw(raw, 3, ("Gallbladder", "Lobe 1 2", "lobe 3"), 1)
+    write_raw(raw, 4, ("gall bladder", "lobe 12", "Lobe-3"), 1)
+    plan = merge((3, 4), 900)[1]
+    assert plan.merged.names == ("background", "Gallbladder", "Lobe 1 2", "lobe 3", "lobe 12")
+    assert capsys.readouterr().err == ""
+
+
+def test_codes_for_another_name_are_said_to_be_unused(raw, capsys):
+    folder = write_raw(raw, 3, ("Galle", "lobe 3"), 1)
+    table = LabelTable.from_names({1: "Gallbladder", 2: "lobe 3", 7: "spleen"})
+    assert table[1].category is not None
+    table.to_csv(folder / "labels.csv")
+    write_raw(raw, 4, ("liver",), 1)
+    merge((3, 4), 900)
+    found = capsys.readouterr().err
+    assert f"the codes of Gallbladder (1) in {folder / 'labels.csv'} are not used, because dataset.json calls" in found
+    assert "label Galle. Give it the same name." in found
+
+
 def same_image(raw: Path, case: str, other: str, ending: str = ".nii.gz") -> None:
     """Let a case of the second dataset have the image of one of the first."""
     shutil.copy(raw / A / f"imagesTr/{case}_0000{ending}", raw / B / f"imagesTr/{other}_0000{ending}")

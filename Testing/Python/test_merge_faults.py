@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import subprocess
 import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import pytest
 import SimpleITK as sitk
 from classscale_training.data.merge import writing
 from classscale_training.data.merge.command import merge
+from classscale_training.data.parallel import ProcessKilledError, map_cases
 from ClassScaleSegLib.errors import (
     Busy,
     ClassScaleError,
@@ -211,11 +212,16 @@ def test_processes_get_all_that_they_need(raw, monkeypatch):
 def test_a_process_that_is_killed_is_a_sentence(raw, monkeypatch):
     def broken(*_):
         yield ["linked"]
-        raise BrokenProcessPool
+        raise ProcessKilledError
 
     monkeypatch.setattr(writing, "map_cases", broken)
     with pytest.raises(OutOfMemoryError, match=r"wrote d001_c1\.nii\.gz or a case near it .* fewer processes"):
         merge(NUMBERS, 900, options(raw, workers=2))
+
+
+def test_a_process_that_is_killed_is_a_sentence_of_every_command_that_starts_some():
+    with pytest.raises(OutOfMemoryError, match="A process that worked on a case was killed.*with fewer processes"):
+        list(map_cases(os._exit, [9, 9], 2))
 
 
 def test_processes_end_with_a_parent_that_is_killed():
@@ -233,7 +239,8 @@ def test_processes_end_with_a_parent_that_is_killed():
         time.sleep(2)  # until the processes have begun to work
         parent.kill()
         parent.wait()
-        assert not psutil.wait_procs(found, timeout=20)[1]
+        left = psutil.wait_procs(found, timeout=20)[1]
+        assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]  # init has not reaped it
     finally:
         for process in found:
             with contextlib.suppress(psutil.Error):

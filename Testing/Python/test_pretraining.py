@@ -210,6 +210,7 @@ def test_images_without_labels_count_too_and_are_preprocessed_once(root, tmp_pat
     images.mkdir()
     file = images / "Other_0000.nii.gz"
     file.write_bytes((raw / "imagesTr" / "Toy_0001_0000.nii.gz").read_bytes())
+    (images / "._Other_0000.nii.gz").write_bytes(b"left by macOS")
     assert pretrain("--images", images, "-np", 1, epochs=1) == 0
     assert "on 3 images" in capsys.readouterr().out
     place = next((root / "preprocessed").iterdir()) / f"{PLANS}_{CONFIGURATION}_unlabelled"

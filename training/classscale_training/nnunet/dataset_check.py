@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from io import StringIO
@@ -17,7 +16,7 @@ from ClassScaleSegLib.errors import LabelTableError, OutOfMemoryError, named
 from ..data.dataset_json import check_for_model, check_labels, read_dataset_json
 from ..data.findings import Finding, report
 from ..data.merged_labels import Merged
-from ..data.parallel import map_cases
+from ..data.parallel import ProcessKilledError, map_cases
 from ..data.raw_cases import RawCase, find_cases, find_ending
 from .case_check import CaseCheck, check_case
 from .splits import SPLITS, read_splits
@@ -77,7 +76,7 @@ def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> Raw
             for done in map_cases(check, cases, min(workers, len(cases))):
                 checks.append(done)
                 bar.update()
-        except BrokenProcessPool as error:
+        except ProcessKilledError as error:
             raise OutOfMemoryError(
                 f"A process that read the case {cases[len(checks)].name} of {folder.name} or one near it was killed, "
                 "most likely because memory ran out. Use fewer processes."

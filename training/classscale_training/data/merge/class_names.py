@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 
@@ -27,6 +28,16 @@ def sides_and_rest(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(word for word in found if word in SIDES), tuple(word for word in found if word not in SIDES)
 
 
+def _without_spaces(name: str) -> tuple[tuple[str, ...], str]:
+    """Return the sides of a name, and the rest in one word; only between two numbers a space remains.
+
+    >>> _without_spaces("Gall-Bladder"), _without_spaces("left lobe 1 2")
+    (((), 'gallbladder'), (('left',), 'lobe1 2'))
+    """
+    sides, rest = sides_and_rest(name)
+    return sides, re.sub(r"(?<!\d) | (?!\d)", "", " ".join(rest))
+
+
 def code_key(label: Label, with_side: bool = True) -> tuple[tuple[str, str] | None, ...] | None:
     """Return type, modifiers and region of a label as they are compared; ``None`` if its codes are not complete.
 
@@ -44,6 +55,7 @@ _LEVELS: tuple[tuple[str, Callable[[Label], Hashable]], ...] = (  # the first th
     ("exact", lambda label: label.name),
     ("words", lambda label: words(label.name)),
     ("side", lambda label: sides_and_rest(label.name)),
+    ("spaces", lambda label: _without_spaces(label.name)),
     ("codes", code_key),
 )
 

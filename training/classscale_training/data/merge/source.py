@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ClassScaleSegLib.errors import LabelTableError, named
-from ClassScaleSegLib.labels.table import LabelTable
+from ClassScaleSegLib.labels.table import LabelTable, name_words
 
 from ..dataset_json import check_for_model, check_labels, read_dataset_json
 from ..findings import Finding, report
@@ -101,8 +102,27 @@ def _table(folder: Path, labels: dict[str, int]) -> LabelTable:
     names = {value: name for name, value in sorted(labels.items(), key=lambda item: item[1]) if name != "ignore"}
     if len(names) + ("ignore" in labels) < len(labels):
         raise LabelTableError("two labels have the same value. Give each a value of its own.")
-    table = LabelTable.from_names(names, LabelTable.from_csv(codes) if codes.is_file() else None)
+    given = LabelTable.from_csv(codes) if codes.is_file() else LabelTable(())
+    table = LabelTable.from_names(names, given)
+    _warn_of_unused(codes, given, names)
     twice = [name for name, times in Counter(table.names.values()).items() if times > 1]
     if twice:
         raise LabelTableError(f"two labels are called {twice[0]}. Rename one of them.")
     return table
+
+
+def _warn_of_unused(file: Path, given: LabelTable, names: Mapping[int, str]) -> None:
+    """Say of which labels the codes in ``labels.csv`` are not used, because their names are others."""
+    known = {tuple(sorted(name_words(name))) for name in names.values()}
+    unused = [
+        label
+        for label in given.foreground
+        if label.category is not None and label.value in names and tuple(sorted(name_words(label.name))) not in known
+    ]
+    if unused:
+        more = f", nor those of {len(unused) - 1} more" if len(unused) > 1 else ""
+        print(
+            f"Warning: the codes of {unused[0].name} ({unused[0].value}) in {file} are not used{more}, because "
+            f"dataset.json calls this label {names[unused[0].value]}. Give it the same name.",
+            file=sys.stderr,
+        )

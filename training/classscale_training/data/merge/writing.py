@@ -7,7 +7,6 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ClassScaleSegLib.locking import locked
 
 from ...files import write_json
 from ..merged_labels import ENTRY, Merged
-from ..parallel import map_cases
+from ..parallel import ProcessKilledError, map_cases
 from .case_files import place_image, write_label
 from .plan import Plan, class_table, taxonomy_rows
 from .splits import NAME as SPLITS
@@ -122,7 +121,7 @@ def _write_cases(
             done += 1
             for way in ways:
                 images[way] = images.get(way, 0) + 1
-    except BrokenProcessPool as error:
+    except ProcessKilledError as error:
         raise OutOfMemoryError(
             f"A process that wrote {cases[done].label[1].name} or a case near it was killed, most likely because "
             "memory ran out. Run the command again with fewer processes (--workers)."

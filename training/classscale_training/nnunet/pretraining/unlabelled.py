@@ -59,7 +59,7 @@ def _find(folder: Path, ending: str, channels: list[str]) -> dict[str, tuple[Pat
     named = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
     found: dict[str, dict[int, Path]] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if match := named.fullmatch(file.name):
+        if (match := named.fullmatch(file.name)) and not file.name.startswith("."):
             found.setdefault(match[1], {})[int(match[2])] = file
     if not found:
         raise ClassScaleError(
