@@ -231,6 +231,29 @@ def test_a_seg_nrrd_whose_names_contradict_the_values_is_refused(tmp_path):
             evaluate(tmp_path / "r", tmp_path / "p", known)
 
 
+@pytest.mark.parametrize("where", ["dataset.json", "c.labels.csv"])
+def test_predictions_of_a_model_with_other_label_values_are_refused(tmp_path, where):
+    references, predictions = tmp_path / "data" / "labelsTr", tmp_path / "p"
+    write(references, "c.nii.gz", blocks(0, classes=2))
+    write(predictions, "c.nii.gz", blocks(0, classes=2))
+    names = ["background", "liver", "spleen"]
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": {n: v for v, n in enumerate(names)}}))
+
+    def evaluated(names):
+        if where == "dataset.json":
+            (predictions / where).write_text(json.dumps({"labels": {n: v for v, n in enumerate(names)}}))
+        else:
+            LabelTable.from_names(dict(enumerate(names))).to_csv(predictions / where, overwrite=True)
+        parser = argparse.ArgumentParser()
+        evaluation.add_arguments(parser)
+        words = [str(references), str(predictions), "-o", str(tmp_path / "out"), "--no-surface"]
+        return evaluation.run(parser.parse_args(words))
+
+    assert evaluated(["background", "Leber", "spleen"]) == 0  # renamed
+    with pytest.raises(ImageError, match="has spleen as label 1, .*dataset.json as label 2: its label values mean"):
+        evaluated(["background", "spleen", "liver"])
+
+
 def test_two_dimensions_and_one_label_for_each_pixel(tmp_path):
     for name in "rp":
         write(tmp_path / name, "c.mha", blocks(0)[4], (1, 2))

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ClassScaleSegLib.errors import ImageError, reason
+from ClassScaleSegLib.errors import ImageError, named, reason
 from ClassScaleSegLib.files import replacing, unwritable
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.image_file import ReadVolume, read_file
 from ClassScaleSegLib.images.nifti import check_nifti, is_nifti
 from ClassScaleSegLib.images.seg_nrrd import read_segments
+from ClassScaleSegLib.labels.table import LabelTable
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -71,11 +72,21 @@ def labels_of(volume: ReadVolume, file: Path) -> np.ndarray:
     return labels
 
 
-def segment_names(volume: ReadVolume) -> dict[int, str]:
-    """Return the names of the label values in the header of a ``.seg.nrrd``; of other files none."""
+def label_names(file: Path, volume: ReadVolume) -> dict[int, str]:
+    """Return the names that a label map itself has for its values; none if it has none.
+
+    They are in the header of a ``.seg.nrrd``, or in the colour table ``NAME.labels.csv`` that `classscaleseg segment`
+    writes beside other files.
+
+    :raises LabelTableError: if they cannot be read.
+    """
+    table = file.with_name(f"{case_name(file)}.labels.csv")
+    if table.is_file():
+        return LabelTable.from_csv(table).names
     if volume.owner is None:
         return {}
-    return {segment.label.value: segment.label.name for segment in read_segments(volume.owner)}
+    with named(file):
+        return {segment.label.value: segment.label.name for segment in read_segments(volume.owner)}
 
 
 def write_volume(image: SimpleITK.Image, file: Path) -> None:

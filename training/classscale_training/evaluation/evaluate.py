@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ClassScaleSegLib.errors import ClassScaleError, ImageError, named
+from ClassScaleSegLib.errors import ClassScaleError, ImageError
 from ClassScaleSegLib.images.counts import overlap_counts
-from ClassScaleSegLib.images.image_file import ReadVolume
 from ClassScaleSegLib.labels.table import name_words
 
 from ..data.dataset_json import read_dataset_json
 from ..data.merged_labels import MERGED_FROM, Merged
 from ..data.parallel import map_cases
-from ..data.volumes import case_name, geometry_difference, labels_of, read_volume, segment_names
+from ..data.volumes import case_name, geometry_difference, label_names, labels_of, read_volume
 from .report import Evaluation
 from .surface_dice import surface_counts
 
@@ -195,14 +194,15 @@ def _count_files(options: EvaluationOptions, pair: tuple[Path, Path | None]) -> 
     reference_file, prediction_file = pair
     drawn = read_volume(reference_file)
     reference, grid = labels_of(drawn, reference_file), drawn.geometry
-    _refuse_exchanged(reference_file, drawn, options.names or {}, "dataset.json")
+    drawn_names = label_names(reference_file, drawn)
+    _refuse_exchanged(reference_file, drawn_names, options.names or {}, "dataset.json")
     if prediction_file is None:
         prediction = np.zeros_like(reference)
     else:
         found = read_volume(prediction_file)
         prediction = labels_of(found, prediction_file)
-        known = (options.names, "dataset.json") if options.names else (segment_names(drawn), reference_file)
-        _refuse_exchanged(prediction_file, found, *known)
+        known = (options.names, "dataset.json") if options.names else (drawn_names, reference_file)
+        _refuse_exchanged(prediction_file, label_names(prediction_file, found), *known)
         if difference := geometry_difference(grid, found.geometry):
             raise ImageError(
                 f"{reference_file} and {prediction_file} have different geometries: {difference}. "
@@ -221,22 +221,21 @@ def _count_files(options: EvaluationOptions, pair: tuple[Path, Path | None]) -> 
     return counts
 
 
-def _refuse_exchanged(file: Path, volume: ReadVolume, names: Mapping[int, str], whose: object) -> None:
-    """Refuse a ``.seg.nrrd`` whose own names give its label values another meaning, as those drawn in Slicer may.
+def _refuse_exchanged(file: Path, own: Mapping[int, str], names: Mapping[int, str], whose: object) -> None:
+    """Refuse label values that mean something else, as those drawn in Slicer or of another model may.
 
-    :param names: that the label values should have.
+    :param own: names of the values by the file itself.
+    :param names: those that they should have.
     :param whose: what says so.
-    :raises ImageError: if a segment has the name of another value.
+    :raises ImageError: if a value has the name of another one.
     """
     values = {_words(name): value for value, name in names.items()}
-    with named(file):
-        found = segment_names(volume)
-    for value, name in found.items():
+    for value, name in own.items():
         meant = values.get(_words(name), value)
         if meant != value and _words(names.get(value, "")) != _words(name):
             raise ImageError(
                 f"{file} has {name} as label {value}, {whose} as label {meant}: its label values mean something else. "
-                "Export it with the values of the others, in Slicer by a colour table."
+                "Write it with the values of the other."
             )
 
 
@@ -316,6 +315,8 @@ def run(arguments: argparse.Namespace) -> int:
     if merged is None and dataset_json is not None:
         _refuse_merged(dataset_json, _files(arguments.reference))
     names, ignore = names_and_ignore(dataset_json) if dataset_json else ({}, None)
+    if merged is None and arguments.dataset_json is None and all(file.is_file() for file in candidates):
+        _refuse_exchanged(candidates[0], names, names_and_ignore(candidates[1])[0], candidates[1])
     tolerance = None if arguments.no_surface else arguments.tolerance
     options = EvaluationOptions(names, ignore, tolerance, arguments.allow_missing, arguments.workers, merged)
     evaluation = evaluate(arguments.reference, arguments.prediction, options)
