@@ -474,7 +474,7 @@ SENTENCES = (
     _("{address} has no model {text}. It offers {offered}."),
     _("{address} has no room on its disk. {message}"),
     _("{address} has not answered for {patience} s. Its last fault: {error} Ask the person who runs the server."),
-    _("{address} has not sent a whole answer for {now} s. Ask the person who runs the server."),
+    _("{address} has not sent a whole answer for {seconds} s. Ask the person who runs the server."),
     _("{address} has {declared} bytes, but {size} were expected: the file was replaced. If you trust the new one, add it as your own model: classscaleseg models add {address2}"),
     _("{address} has {total} bytes, but at most {max_download} are downloaded. Get the file in another way."),
     _("{address} is not a server of ClassScaleSeg ({found}). Check host and port."),

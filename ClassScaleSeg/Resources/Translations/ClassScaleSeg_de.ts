@@ -2315,8 +2315,8 @@
         <translation>{address} hat {patience} s lang nicht geantwortet. Der letzte Fehler: {error} Fragen Sie die Person, die den Server betreibt.</translation>
     </message>
     <message>
-        <source>{address} has not sent a whole answer for {now} s. Ask the person who runs the server.</source>
-        <translation>{address} hat seit {now} s keine vollständige Antwort gesendet. Fragen Sie die Person, die den Server betreibt.</translation>
+        <source>{address} has not sent a whole answer for {seconds} s. Ask the person who runs the server.</source>
+        <translation>{address} hat seit {seconds} s keine vollständige Antwort gesendet. Fragen Sie die Person, die den Server betreibt.</translation>
     </message>
     <message>
         <source>{address} has {declared} bytes, but {size} were expected: the file was replaced. If you trust the new one, add it as your own model: classscaleseg models add {address2}</source>
