@@ -167,6 +167,12 @@ def test_other_intensities_count_if_the_images_are_normalised_by_them(tmp_path, 
 
 def test_a_raw_dataset_that_has_changed_is_planned_again_first(root, capsys):
     raw = next((root / "raw").iterdir()) / "dataset.json"
+    before = raw.read_text()
+    paths = {"images": ["imagesTr/Toy_0001_0000.nii.gz"], "label": "labelsTr/Toy_0001.nii.gz"}
+    change(raw, dataset={"Toy_0001": paths}, numTraining=1)  # nnU-Net would take the cases of the copy
+    assert main(PREPROCESS) == ExitCode.MODEL
+    assert "has another entry dataset than when it was planned" in capsys.readouterr().err
+    raw.write_text(before)
     names = list(json.loads(raw.read_text())["labels"])
     renamed = {name: value for value, name in enumerate([names[0], names[2], names[1], *names[3:]])}
     change(raw, labels=renamed)

@@ -205,6 +205,19 @@ def test_what_is_not_used_or_odd_is_a_warning(raw, capsys):
     assert "c_0000.nii.gz has the same value, -1024, everywhere" in error
 
 
+def test_a_spacing_in_another_unit_is_a_warning(raw, capsys):
+    micrometres = tuple(1000 * mm for mm in SPACING)
+    save(voxels(), raw.image(), micrometres)
+    save(labels(), raw.label(), micrometres)
+    check_dataset(raw.folder)
+    found = capsys.readouterr().err
+    assert (
+        "b_0000.nii.gz of the case b has voxels of 2000x3000x5000 mm, the median is 2x3x5 mm (smallest first)" in found
+    )
+    assert "by a factor of 1000. Check whether its header is in another unit." in found
+    assert found.count("Warning") == 1
+
+
 def test_cases_with_the_same_image_are_a_warning_unless_no_fold_separates_them(raw, capsys, tmp_path):
     shutil.copy(raw.image("a"), raw.image("c"))
     save(sitk.GetArrayFromImage(sitk.ReadImage(str(raw.image("a")))), raw.image("b"))  # another file, the same voxels

@@ -27,11 +27,13 @@ class CaseCheck:
     """What was found in a case.
 
     :ivar labels: bool, whether each label from 0 on occurs; ``None`` if the label map cannot be used.
+    :ivar spacing: of the first image, mm; ``None`` if it cannot be read, or its format has none.
     :ivar image: the same for two cases if their first files have the same voxels; ``None`` if it cannot be read.
     """
 
     findings: tuple[Finding, ...]
     labels: np.ndarray | None
+    spacing: tuple[float, float, float] | None = None
     image: bytes | None = None
 
 
@@ -91,7 +93,8 @@ def check_case(reader: type, channels: tuple[str, ...], highest: int, case: RawC
         if grids:
             found = (case.label, volume.voxels.shape[1:], volume.grid)
             findings += _compare(case, grids[0], found, "its image", LabelTableError)
-    return CaseCheck(tuple(findings), labels, image)
+    grid = grids[0][2] if grids else None
+    return CaseCheck(tuple(findings), labels, None if grid is None else grid.spacing, image)
 
 
 def _digest(voxels: np.ndarray) -> bytes:

@@ -18,7 +18,12 @@ from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from .environment import PLANS, TRAINER, check_configuration, dataset_folder, preprocessed_json, require_folders
 
 _PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}  # nnU-Net's defaults
-_COPIED = ("channel_names", "modality", "file_ending")  # entries of dataset.json that preprocessing uses, and labels
+_COPIED = (
+    "channel_names",
+    "modality",
+    "file_ending",
+    "dataset",
+)  # entries of dataset.json that preprocessing uses, and labels
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ from .case_check import CaseCheck, check_case
 from .splits import SPLITS, read_splits
 
 _MAX_NAMES = 5
+_TIMES = 30  # between the spacings of cases; CT slices of 0.4 and 10 mm occur
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,32 @@ def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> Raw
         else:
             with named(file):
                 findings += _labels_of_datasets(merged, cases, present)
+    findings += _odd_spacings(cases, checks)
     findings += _same_images(folder, cases, checks)
     report(folder.name, findings)
     return RawDataset(dataset, cases)
+
+
+def _odd_spacings(cases: Sequence[RawCase], checks: Sequence[CaseCheck]) -> list[Finding]:
+    """Find cases that are so much coarser or finer than the others that their headers may have another unit."""
+    known = [(case, check.spacing) for case, check in zip(cases, checks, strict=True) if check.spacing is not None]
+    if not known:
+        return []
+    usual = np.median([sorted(spacing) for _, spacing in known], axis=0)
+    findings = []
+    for case, spacing in known:
+        times = np.array(sorted(spacing)) / usual
+        factor = max(times.max(), 1 / times.min())
+        if factor > _TIMES:
+            numbers, median = ("x".join(f"{mm:g}" for mm in each) for each in (spacing, usual))
+            findings.append(
+                Finding(
+                    f"{case.images[0]} of the case {case.name} has voxels of {numbers} mm, the median is {median} mm "
+                    f"(smallest first). nnU-Net would resample it by a factor of {factor:.0f}. "
+                    "Check whether its header is in another unit."
+                )
+            )
+    return findings
 
 
 def _same_images(folder: Path, cases: Sequence[RawCase], checks: Sequence[CaseCheck]) -> list[Finding]:
