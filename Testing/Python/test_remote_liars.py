@@ -17,7 +17,8 @@ from ClassScaleSegLib.remote import connection as module
 from ClassScaleSegLib.remote import events, exchange, jobs, sending
 from ClassScaleSegLib.remote.connection import Connection
 from ClassScaleSegLib.remote.jobs import Outcome, RemoteJob
-from ClassScaleSegLib.remote.sending import ImageFile, send
+from ClassScaleSegLib.remote.preparing import ImageFile
+from ClassScaleSegLib.remote.sending import send
 from remote_fixtures import lying_server
 
 FILE = {"size": 3, "sha256": 64 * "a"}

@@ -20,11 +20,11 @@ from ClassScaleSegLib.images.reading import read_image
 from ClassScaleSegLib.images.seg_nrrd import nrrd_header
 from ClassScaleSegLib.inference.progress import Monitor
 from ClassScaleSegLib.labels.common_classes import common_classes
-from ClassScaleSegLib.remote import connection, jobs, sending
+from ClassScaleSegLib.remote import connection, jobs, preparing, sending
 from ClassScaleSegLib.remote.chosen_server import ChosenServer
 from ClassScaleSegLib.remote.offers import models_of
+from ClassScaleSegLib.remote.preparing import prepare, write_nrrd
 from ClassScaleSegLib.remote.segmenter import wanted_table
-from ClassScaleSegLib.remote.sending import prepare, write_nrrd
 from ClassScaleSegLib.server import uploads
 from ClassScaleSegLib.server.limits import Limits
 from ClassScaleSegLib.server.offers import Offers
@@ -182,7 +182,7 @@ def test_a_folder_with_a_file_that_is_still_written_goes_after_cancelling(tmp_pa
         clean(folder)
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(sending, "nrrd_header", header)
+    monkeypatch.setattr(preparing, "nrrd_header", header)
     monkeypatch.setattr(tempfile.TemporaryDirectory, "cleanup", cleanup)
     with pytest.raises(Cancelled):
         prepare(sitk.Compose([volume(20)] * 3), False, Monitor(cancel=cancel), False, False)
@@ -587,7 +587,7 @@ def test_a_disk_that_is_full_here(api, image, monkeypatch):
         patched.setattr(jobs.Fetching, "work", full)
         with pytest.raises(OutputError, match=r"cannot be fetched.* \(No space left on device\).*TMPDIR"):
             segmented(api.address, image)
-    monkeypatch.setattr(sending, "write_nrrd", full)
+    monkeypatch.setattr(preparing, "write_nrrd", full)
     with pytest.raises(ServerError, match=r"cannot be sent.* \(No space left on device\).*TMPDIR"):
         segmented(api.address, volume(20))
 

@@ -30,8 +30,9 @@ from .fetching import RemoteFile
 from .health import Health
 from .jobs import Forgotten, RemoteJob
 from .offers import RemoteModel, chosen, located_by, models_of
+from .preparing import Prepared, prepare
 from .removing import Sent, remove_quickly
-from .sending import RESTARTS, Prepared, prepare, send
+from .sending import RESTARTS, send
 
 _CERTAIN = 1.001  # a probability of float32, rounded
 _HEADER_BYTES = 64 << 20  # of a result, beside its voxels
