@@ -14,8 +14,8 @@ import re
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import torch
@@ -37,12 +37,14 @@ class Checkpoint:
     :ivar mirror_axes: spatial axes that may be mirrored, as the trainer set them; unchecked.
     :ivar trainer: name of the trainer class, ``None`` if unknown. Some trainers build another network than the plans
         describe.
+    :ivar arguments: what the trainer was made with: plans, configuration, ``dataset_json`` and more; unchecked.
     """
 
     weights: dict[str, torch.Tensor]
     configuration: str | None
     mirror_axes: tuple[Any, ...]
     trainer: str | None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -77,6 +79,7 @@ def read_checkpoint(stream: BinaryIO) -> Checkpoint:
         configuration if isinstance(configuration, str) else None,
         tuple(axes.values() if isinstance(axes, NumpyArray) else axes) if isinstance(axes, _SEQUENCES) else (),
         trainer if isinstance(trainer, str) and trainer else None,
+        arguments if isinstance(arguments, dict) else {},
     )
 
 

@@ -48,12 +48,19 @@ def check_weights(file: Path, network: torch.nn.Module, pretrained: bool = False
         )
 
 
-def check_labels(file: Path, there: object, here: Mapping[str, object], exactly: bool = False) -> None:
+def check_labels(
+    file: Path,
+    there: object,
+    here: Mapping[str, object],
+    exactly: bool = False,
+    advice: str = "Continue with the old dataset.json, or start a new training.",
+) -> None:
     """Check that a label has the same value in a checkpoint and in the dataset.
 
     :param there: "labels" of the ``dataset.json`` that the checkpoint was trained with; anything else is not compared.
     :param here: those of the dataset.
     :param exactly: refuse other names too; otherwise a label may have been renamed.
+    :param advice: a sentence that says what to do.
     :raises ModelError: naming the first label that has another value.
     """
     if not isinstance(there, Mapping):
@@ -61,10 +68,7 @@ def check_labels(file: Path, there: object, here: Mapping[str, object], exactly:
     for name, value in there.items():
         if here.get(name, None if exactly else value) != value:
             now = f"and {here[name]} in the dataset now" if name in here else "and not in the dataset now"
-            raise ModelError(
-                f"{file} was trained with other labels: {name} is {value} there, {now}. Continue with the old "
-                "dataset.json, or start a new training."
-            )
+            raise ModelError(f"{file} was trained with other labels: {name} is {value} there, {now}. {advice}")
 
 
 def _advice(pretrained: bool) -> str:

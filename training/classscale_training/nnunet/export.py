@@ -14,11 +14,13 @@ from ClassScaleSegLib import pack
 from ClassScaleSegLib.errors import ModelError, named
 from ClassScaleSegLib.files import refuse_existing
 from ClassScaleSegLib.models.architecture import check_architecture
-from ClassScaleSegLib.models.checkpoint import read_checkpoint
+from ClassScaleSegLib.models.checkpoint import Checkpoint, read_checkpoint
 from ClassScaleSegLib.models.low_rank import fold_low_rank_head, fold_patch_head
 from ClassScaleSegLib.models.networks import RANK_ENTRY, is_primus, stock_trainer
 
 from ..files import save_whole, write_json
+from .checkpoint_check import check_labels
+from .preprocessed_folder import decided_for_images, first_difference
 
 
 def export_stock(
@@ -49,6 +51,7 @@ def export_stock(
     for file in _checkpoints(folder, folds, checkpoint):
         with open(file, "rb") as stream, named(file):
             content = read_checkpoint(stream)
+        _check_same(file, content, plans, dataset)
         with named(f"{file}{content.origin}"):
             primus = _primus(plans, content.configuration)
             trainer = "nnUNetTrainer" if primus is None else stock_trainer(primus)
@@ -89,14 +92,48 @@ def export_bundle(
     :raises OutputError: if ``output`` cannot be written.
     """
     plans = _read_json(folder / "plans.json")
-    file = _checkpoints(folder, folds, checkpoint)[0]
-    with open(file, "rb") as stream, named(file):
+    files = _checkpoints(folder, folds, checkpoint)
+    with open(files[0], "rb") as stream, named(files[0]):
         configuration = read_checkpoint(stream).configuration
     if _primus(plans, configuration) is not None:  # nnU-Net's form would have no basis
+        dataset = _read_json(folder / "dataset.json")
+        for file in files:
+            with open(file, "rb") as stream, named(file):
+                content = read_checkpoint(stream)
+            _check_same(file, content, plans, dataset)
         return pack(folder, output, folds=None if folds is None else tuple(folds), checkpoint=checkpoint, **options)
     with tempfile.TemporaryDirectory() as temporary:
         stock = export_stock(folder, Path(temporary) / folder.name, folds, checkpoint)
         return pack(stock, output, **options)
+
+
+def _check_same(file: Path, content: Checkpoint, plans: dict, dataset: dict) -> None:
+    """Check that a fold was trained with the plans and labels of the folder, which are those of its latest training.
+
+    :raises ModelError: if it was not.
+    """
+    advice = "Train this fold again, or leave it out (-f)."
+    then, old = content.arguments.get("plans"), content.arguments.get("dataset_json")
+    if not (isinstance(then, dict) and isinstance(old, dict)):
+        return  # as of an exported model
+    check_labels(file, old.get("labels"), dataset.get("labels", {}), advice=advice)
+    try:
+        made, now = (
+            decided_for_images(_inherited(each, content.configuration), each, labels)
+            for each, labels in ((then, old), (plans, dataset))
+        )
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return  # these are no plans, of which exporting and opening will tell
+    differs = first_difference(now, made)
+    if differs is not None:
+        raise ModelError(f"{file} was trained with another {differs} than plans.json has now. {advice}")
+
+
+def _inherited(plans: dict, configuration: str | None) -> dict:
+    """Return the entries of a configuration, and those that it inherits."""
+    entries = plans["configurations"][configuration]
+    parent = entries.get("inherits_from")
+    return entries if parent is None else {**_inherited(plans, parent), **entries}
 
 
 def _primus(plans: dict, configuration: str | None) -> dict | None:

@@ -102,14 +102,22 @@ def check_preprocessed(folder: Path, images: Mapping[str, Any], labels: Mapping[
         raise ModelError(
             f"The cases in {folder} are not complete: their preprocessing was interrupted or has failed. {_AGAIN}"
         )
-    now = {**images, **(labels or {})}
-    unused = {_INTENSITIES} if {*images.get("normalization_schemes", ())} <= _BY_IMAGE else set()
-    differs = [key for key in (*now, *then) if key not in unused and now.get(key) != then.get(key)]
-    if differs:
+    differs = first_difference({**images, **(labels or {})}, then)
+    if differs is not None:
         raise ModelError(
-            f"The cases in {folder} were preprocessed with another {differs[0]} than plans and dataset.json have now. "
+            f"The cases in {folder} were preprocessed with another {differs} than plans and dataset.json have now. "
             f"{_AGAIN}"
         )
+
+
+def first_difference(now: Mapping[str, Any], then: Mapping[str, Any]) -> str | None:
+    """Return the first entry that decides something and differs; ``None`` if there is none.
+
+    :param now: by :func:`decided_for_images` and :func:`decided_for_labels`.
+    :param then: the same of earlier plans.
+    """
+    unused = {_INTENSITIES} if {*(now.get("normalization_schemes") or ())} <= _BY_IMAGE else set()
+    return next((key for key in (*now, *then) if key not in unused and now.get(key) != then.get(key)), None)
 
 
 def check_cases(folder: Path, cases: Iterable[str]) -> None:
