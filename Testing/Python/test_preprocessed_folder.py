@@ -223,6 +223,18 @@ def test_one_fold_is_trained_by_one_command_at_a_time_and_a_full_disk_is_a_sente
     assert "does not exist: run `classscaleseg-train preprocess` first" in capsys.readouterr().err
 
 
+def test_a_training_is_not_continued_on_images_that_are_prepared_in_another_way(root, tmp_path):
+    first = trainer(root)
+    first.initialize()
+    first.save_checkpoint(str(tmp_path / "checkpoint_final.pth"))
+    trainer(root).load_checkpoint(str(tmp_path / "checkpoint_final.pth"))
+    plans = json.loads((planned(root) / f"{PLANS}.json").read_text())
+    plans["configurations"]["3d_fullres"]["spacing"] = [5.0, 6.0, 6.0]
+    change(planned(root) / f"{PLANS}.json", **plans)
+    with pytest.raises(ModelError, match="checkpoint_final.pth was trained with another spacing than the plans have"):
+        trainer(root).load_checkpoint(str(tmp_path / "checkpoint_final.pth"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

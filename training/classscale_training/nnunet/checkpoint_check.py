@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from ClassScaleSegLib.errors import ModelError, named
 from ClassScaleSegLib.models.checkpoint import read_checkpoint
+
+from .preprocessed_folder import decided_for_images, first_difference
 
 _HEAD = ".seg_layers."  # which nnU-Net does not take from pretrained weights
 
@@ -69,6 +72,37 @@ def check_labels(
         if here.get(name, None if exactly else value) != value:
             now = f"and {here[name]} in the dataset now" if name in here else "and not in the dataset now"
             raise ModelError(f"{file} was trained with other labels: {name} is {value} there, {now}. {advice}")
+
+
+def check_plans(file: Path, there: Mapping[str, Any], plans: dict, dataset: dict, advice: str) -> None:
+    """Check that images were prepared for the network of a checkpoint as they are now.
+
+    :param there: what its trainer was made with; without plans and ``dataset.json``, nothing is compared.
+    :param plans: content of the plans file now.
+    :param dataset: content of ``dataset.json`` now.
+    :param advice: a sentence that says what to do.
+    :raises ModelError: naming the first entry that differs.
+    """
+    then, old, configuration = (there.get(key) for key in ("plans", "dataset_json", "configuration"))
+    if not (isinstance(then, dict) and isinstance(old, dict)):
+        return
+    try:
+        made, now = (
+            decided_for_images(_inherited(each, configuration), each, labels)
+            for each, labels in ((then, old), (plans, dataset))
+        )
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return  # these are no plans, of which their reader will tell
+    differs = first_difference(now, made)
+    if differs is not None:
+        raise ModelError(f"{file} was trained with another {differs} than the plans have now. {advice}")
+
+
+def _inherited(plans: dict, configuration: Any) -> dict:
+    """Return the entries of a configuration, and those that it inherits."""
+    entries = plans["configurations"][configuration]
+    parent = entries.get("inherits_from")
+    return entries if parent is None else {**_inherited(plans, parent), **entries}
 
 
 def _advice(pretrained: bool) -> str:

@@ -19,8 +19,7 @@ from ClassScaleSegLib.models.low_rank import fold_low_rank_head, fold_patch_head
 from ClassScaleSegLib.models.networks import RANK_ENTRY, is_primus, stock_trainer
 
 from ..files import save_whole, write_json
-from .checkpoint_check import check_labels
-from .preprocessed_folder import decided_for_images, first_difference
+from .checkpoint_check import check_labels, check_plans
 
 
 def export_stock(
@@ -113,27 +112,9 @@ def _check_same(file: Path, content: Checkpoint, plans: dict, dataset: dict) -> 
     :raises ModelError: if it was not.
     """
     advice = "Train this fold again, or leave it out (-f)."
-    then, old = content.arguments.get("plans"), content.arguments.get("dataset_json")
-    if not (isinstance(then, dict) and isinstance(old, dict)):
-        return  # as of an exported model
-    check_labels(file, old.get("labels"), dataset.get("labels", {}), advice=advice)
-    try:
-        made, now = (
-            decided_for_images(_inherited(each, content.configuration), each, labels)
-            for each, labels in ((then, old), (plans, dataset))
-        )
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return  # these are no plans, of which exporting and opening will tell
-    differs = first_difference(now, made)
-    if differs is not None:
-        raise ModelError(f"{file} was trained with another {differs} than plans.json has now. {advice}")
-
-
-def _inherited(plans: dict, configuration: str | None) -> dict:
-    """Return the entries of a configuration, and those that it inherits."""
-    entries = plans["configurations"][configuration]
-    parent = entries.get("inherits_from")
-    return entries if parent is None else {**_inherited(plans, parent), **entries}
+    old = content.arguments.get("dataset_json")
+    check_labels(file, old.get("labels") if isinstance(old, dict) else None, dataset.get("labels", {}), advice=advice)
+    check_plans(file, content.arguments, plans, dataset, advice)
 
 
 def _primus(plans: dict, configuration: str | None) -> dict | None:

@@ -38,7 +38,7 @@ from ..network.low_rank_head import FinestBasis, add_head, decoder_of
 from ..processes.group import from_first
 from .case_sampling import CaseSampler, drawn_by_share
 from .case_validation import case_metrics, dice_by_dataset, merged_case_metrics, segment_case, write_summary
-from .checkpoint_check import check_labels, check_weights
+from .checkpoint_check import check_labels, check_plans, check_weights
 from .label_augmentation import in_one_pass
 from .label_index import check_meanings, label_index
 from .merged_training import MergedLoss, Output, of_network, with_datasets
@@ -248,8 +248,8 @@ class ClassScaleTrainer(TrainerOfSeveral):
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint, or an older one if ``checkpoint_latest.pth`` is damaged.
 
-        :raises ModelError: if it is missing or damaged and no other checkpoint can be used, or it is of another network
-            or of other labels.
+        :raises ModelError: if it is missing or damaged and no other can be used, or it is of another network, or of
+            other labels, or of images that were prepared in another way.
         """
         file = Path(filename_or_checkpoint)
         older = [file.with_name(PREVIOUS), file.with_name("checkpoint_best.pth")] if file.name == LATEST else []
@@ -262,6 +262,8 @@ class ClassScaleTrainer(TrainerOfSeveral):
         super().load_checkpoint(str(found))
         labels = self.my_init_kwargs["dataset_json"].get("labels")
         check_labels(found, labels, before["dataset_json"]["labels"], self.merged is not None)
+        advice = "Start a new training, or plan and preprocess as it was then."
+        check_plans(found, self.my_init_kwargs, before["plans"], before["dataset_json"], advice)
 
     def on_train_end(self) -> None:
         """Finish as nnU-Net does, and remove ``checkpoint_previous.pth``."""
