@@ -16,14 +16,14 @@ import SimpleITK as sitk
 from ClassScaleSegLib import Options, RemoteSegmenter, Segmentation, errors
 from ClassScaleSegLib.errors import Cancelled, ClassScaleError, OutputError, ServerError
 from ClassScaleSegLib.images.geometry import Geometry
+from ClassScaleSegLib.images.nrrd import nrrd_header, write_nrrd
 from ClassScaleSegLib.images.reading import read_image
-from ClassScaleSegLib.images.seg_nrrd import nrrd_header
 from ClassScaleSegLib.inference.progress import Monitor
 from ClassScaleSegLib.labels.common_classes import common_classes
 from ClassScaleSegLib.remote import connection, jobs, preparing, sending
 from ClassScaleSegLib.remote.chosen_server import ChosenServer
 from ClassScaleSegLib.remote.offers import models_of
-from ClassScaleSegLib.remote.preparing import prepare, write_nrrd
+from ClassScaleSegLib.remote.preparing import prepare
 from ClassScaleSegLib.remote.segmenter import wanted_table
 from ClassScaleSegLib.server import uploads
 from ClassScaleSegLib.server.limits import Limits

@@ -8,7 +8,7 @@ https://slicer.readthedocs.io/en/latest/developer_guide/modules/segmentations.ht
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +21,7 @@ from ..labels.table import LabelTable
 from .counts import voxel_counts
 from .geometry import Geometry
 from .layers import fresh_values, renumbered
+from .nrrd import vector
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -69,11 +70,11 @@ def header(
         f"dimension: {4 if several else 3}",
         "space: left-posterior-superior",
         f"sizes: {' '.join(map(str, (*([len(layers)] if several else []), *geometry.size)))}",
-        f"space directions: {'none ' * several}{' '.join(_vector(axis) for axis in geometry.axes.T)}",
+        f"space directions: {'none ' * several}{' '.join(vector(axis) for axis in geometry.axes.T)}",
         f"kinds: {'list ' * several}domain domain domain",
         "endian: little",
         "encoding: gzip",
-        f"space origin: {_vector(geometry.origin)}",
+        f"space origin: {vector(geometry.origin)}",
         "Segmentation_ContainedRepresentationNames:=Binary labelmap|",
         f"Segmentation_ConversionParameters:=Reference image geometry|{_reference_geometry(geometry)}|&",
         "Segmentation_MasterRepresentation:=Binary labelmap",
@@ -84,27 +85,6 @@ def header(
     for index, label in enumerate(listed):
         fields = _fields(label, *found.get(label.value, ((0, -1, 0, -1, 0, -1), 0)))
         lines.extend(f"Segment{index}_{key}:={value}" for key, value in fields)
-    return "\n".join(lines) + "\n\n"
-
-
-def nrrd_header(voxel_type: str, geometry: Geometry, encoding: str) -> str:
-    """Return the header of an image with one value in each voxel, with the blank line at its end.
-
-    :param voxel_type: NRRD's name of it, such as ``int16``, little-endian.
-    :param encoding: ``raw`` or ``gzip``.
-    """
-    lines = [
-        "NRRD0004",
-        f"type: {voxel_type}",
-        "dimension: 3",
-        "space: left-posterior-superior",
-        f"sizes: {' '.join(map(str, geometry.size))}",
-        f"space directions: {' '.join(_vector(axis) for axis in geometry.axes.T)}",
-        "kinds: domain domain domain",
-        "endian: little",
-        f"encoding: {encoding}",
-        f"space origin: {_vector(geometry.origin)}",
-    ]
     return "\n".join(lines) + "\n\n"
 
 
@@ -140,10 +120,6 @@ def terminology_entry(label: Label) -> str:
     """Return the codes of a label in the form that Slicer's terminology logic and slicerio parse."""
     triplets = ["^".join(astuple(code)) if code else "^^" for code in label.codes.values()]
     return "~".join((CONTEXT, *triplets[:3], REGION_CONTEXT, *triplets[3:]))
-
-
-def _vector(numbers: Iterable[float]) -> str:
-    return "(" + ",".join(repr(float(number)) for number in numbers) + ")"
 
 
 def _reference_geometry(geometry: Geometry) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import ImageError, OutputError
 from ..files import unwritable
 from ..images.geometry import Geometry
-from ..remote.preparing import write_nrrd
+from ..images.nrrd import write_nrrd
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkOrientedImageData
