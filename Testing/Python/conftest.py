@@ -6,6 +6,7 @@ import copy
 import json
 import locale
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def ctrl_c() -> Iterator[None]:
     yield
     if signal.getsignal(signal.SIGINT) is not before:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def no_run_left() -> Iterator[None]:
+    """A test ends its runs in Slicer. One that it leaves is cancelled, so that the next test can have its own."""
+    yield
+    application = sys.modules.get("slicer_application")
+    instance = getattr(application.slicer.modules, "ClassScaleSegInstance", None) if application is not None else None
+    left = [] if instance is None else list(instance.running)
+    for run in left:
+        run.cancel()
+    assert left == []
 
 
 def small_plans(architecture: str = "PlainConvUNet", dimension: int = 3, channels: int = 1) -> dict:

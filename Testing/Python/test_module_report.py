@@ -1,6 +1,7 @@
 """The report of volume nodes: its folder in the panel, what the page calls them, and what is told of it."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -208,8 +209,11 @@ def test_a_run_that_is_cancelled_while_it_draws_leaves_no_file(scene, logic, tmp
 
 def drawing(pid):
     """Return whether a process has started one that renders."""
-    lines = [process.cmdline() for process in psutil.Process(pid).children(recursive=True)]
-    return any("rendering" in word for line in lines for word in line)
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it may have ended meanwhile
+            if any("rendering" in word for word in process.cmdline()):
+                return True
+    return False
 
 
 JOB = {"images": ["i.nrrd"], "model": ["toy-120"], "output": "o.nrrd"}

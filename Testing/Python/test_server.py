@@ -392,8 +392,9 @@ def test_a_server_says_where_others_reach_it_and_ends_without_a_fault(tmp_path):
     Tokens(tmp_path).make("anna")
     process, api = start(tmp_path, "--host", "0.0.0.0")
     port = api.address.rpartition(":")[2]
+    said = process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    said = process.stdout.read()
+    said += process.stdout.read()
     process.wait(20)
     process.stdout.close()
     assert f"Other machines reach it at http://{socket.gethostname()}:{port}, " in said
