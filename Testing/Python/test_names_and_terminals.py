@@ -259,6 +259,7 @@ def test_every_command_prints_to_them(tmp_path, toy_folder, encoding):
     bundle = tmp_path / f"{CYRILLIC}.zip"
     pack = ["pack", model, "-o", bundle, "--card", tmp_path / "card.md", "--name", CYRILLIC]
     place = tmp_path / f"Demo {CYRILLIC}"
+    demo = [["demo", "-o", place, "--device", "cpu"]] if encoding == "ASCII" else []  # once: it takes long
     for arguments in (
         pack,
         ["inspect", bundle],
@@ -270,12 +271,12 @@ def test_every_command_prints_to_them(tmp_path, toy_folder, encoding):
         ["models", "card", CYRILLIC],
         ["models", "path", CYRILLIC],
         ["models", "remove", CYRILLIC],
-        ["demo", "-o", place, "--device", "cpu"],
+        *demo,
     ):
         code, output, error = spawn("classscaleseg", *arguments, **environment)
         assert code == ExitCode.OK, (arguments, error)
         assert output
-    assert len(os.listdir(place)) == 4
+    assert not demo or len(os.listdir(place)) == 4
     code, _, error = spawn("classscaleseg", "models", "info", "Ж", **environment)
     assert code == ExitCode.MODEL and error
 
