@@ -15,6 +15,7 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import Options, RemoteSegmenter, Segmentation, errors
 from ClassScaleSegLib.errors import Cancelled, ClassScaleError, OutputError, ServerError
+from ClassScaleSegLib.images import nrrd
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.nrrd import nrrd_header, write_nrrd
 from ClassScaleSegLib.images.reading import read_image
@@ -182,7 +183,7 @@ def test_a_folder_with_a_file_that_is_still_written_goes_after_cancelling(tmp_pa
         clean(folder)
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(preparing, "nrrd_header", header)
+    monkeypatch.setattr(nrrd, "nrrd_header", header)
     monkeypatch.setattr(tempfile.TemporaryDirectory, "cleanup", cleanup)
     with pytest.raises(Cancelled):
         prepare(sitk.Compose([volume(20)] * 3), False, Monitor(cancel=cancel), False, False)
