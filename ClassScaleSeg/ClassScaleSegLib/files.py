@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -93,6 +93,17 @@ def given_name(path: Path) -> str:
         if path.name == "" and os.path.basename(here) and os.path.samefile(here, path):
             return os.path.basename(here)
     return os.path.basename(os.path.realpath(path))
+
+
+def given_stem(path: Path, suffixes: Iterable[str]) -> str:
+    """Return the name of a file, as it was given, without the first of these suffixes that it has, in any case.
+
+    >>> given_stem(Path("cases", "ct.NII.gz"), (".nii.gz", ".nii")), given_stem(Path("ct.dcm"), (".nii",))
+    ('ct', 'ct.dcm')
+    """
+    name = given_name(path)
+    suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)]
 
 
 def refuse_unwritable_folder(path: Path) -> None:

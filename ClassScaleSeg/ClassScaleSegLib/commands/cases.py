@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ImageError, OutputError
-from ..files import given_name
+from ..files import given_stem
 from ..images.dicom import same_series
 from ..images.dicom_headers import is_dicom
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
+from ..images.image_file import READ_SUFFIXES
 
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".hdr")
 _RESULT_SUFFIX = ".seg.nrrd"  # results may be in the folder of the images; they are not images
 _CHANNEL = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's CASE_0000.nii.gz
 
@@ -149,7 +149,7 @@ def _case_name(paths: Sequence[Path], channels: int) -> str:
 
 
 def _has_suffix(path: Path) -> bool:
-    return path.name.lower().endswith(IMAGE_SUFFIXES)
+    return path.name.lower().endswith(READ_SUFFIXES)
 
 
 def _refuse_slices(paths: Sequence[Path]) -> None:
@@ -170,6 +170,4 @@ def _refuse_slices(paths: Sequence[Path]) -> None:
 
 
 def _stem(path: Path) -> str:
-    name = given_name(path)
-    suffix = next((suffix for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix)), "")
-    return name[: len(name) - len(suffix)]
+    return given_stem(path, READ_SUFFIXES)

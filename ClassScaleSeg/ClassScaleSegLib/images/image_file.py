@@ -16,6 +16,7 @@ from .nifti import NiftiHeader, is_nifti, read_header, read_voxels
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+READ_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".hdr")  # of cases in a folder
 DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".hdr.gz")  # the voxels are in a second file
 _LIBRARIES = {
     ".nrrd": "NrrdImageIO",

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ImageError
-from ..files import given_name
+from ..files import given_stem
 from ..labels.table import LabelTable
 from .dicom_rtstruct import RTSTRUCT_SUFFIX
 from .dicom_seg import DICOM_SUFFIX
 from .formats import IMAGE_SUFFIXES, colour_table_path
+from .image_file import READ_SUFFIXES
 from .segmentation import Segmentation
 
 _NAMED = (".seg.nrrd", DICOM_SUFFIX)  # formats that know the names of their labels; of one result, the first is read
-_SUFFIXES = (*_NAMED, *IMAGE_SUFFIXES, ".nhdr", ".mhd", ".hdr")
+_SUFFIXES = (*_NAMED, *READ_SUFFIXES)
 
 
 class Pair(NamedTuple):
@@ -104,6 +105,4 @@ def _chosen(files: list[Path]) -> Path:
 
 
 def _name(path: Path) -> str:
-    name = given_name(path)
-    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
-    return name[: len(name) - len(suffix)]
+    return given_stem(path, _SUFFIXES)

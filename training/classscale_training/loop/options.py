@@ -261,7 +261,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_BRAIN_ON_A_GPU,
         **_HEAD_AT_2_MM,
         "weights": "Resources/Models/head-mr-312.zip",
-        "deep_supervision": False,  # a bundle lacks the coarser heads, and random ones would spoil the features
+        "deep_supervision": False,  # a bundle lacks the coarser heads; random ones begin with a large loss
         "finest_every": 1,
         "warm_up": 0,
         "atlas_share": 0.6,
