@@ -116,6 +116,9 @@ def test_blurring_equals_scipys():
     image = torch.rand(12, 14, 10)
     expected = ndimage.gaussian_filter(image.numpy(), (0.6, 1.0, 1.4), mode="nearest", radius=(2, 3, 4))
     assert blur(image, [0.6, 1.0, 1.4]).numpy() == pytest.approx(expected, abs=1e-5)
+    several = blur(torch.stack([image, 2 * image])[None], [0.6, 1.0, 1.4])
+    assert several.shape == (1, 2, *image.shape)
+    assert several[0, 1].numpy() == pytest.approx(2 * expected, abs=1e-5)
 
 
 def test_nearest_rounds_and_is_zero_outside():
@@ -127,7 +130,7 @@ def test_nearest_rounds_and_is_zero_outside():
 def test_every_structure_belongs_to_one_set_and_the_marginal_loss_takes_individuals(maps):
     tables, source = TABLES.label_sets, cases(maps)
     classes = len(TABLES.names)
-    assert tables.label_of_class.shape == (2, classes) and classes == 312
+    assert tables.label_of_class.shape == (3, classes) and classes == 312
     assert tables.label_of_class[0].tolist() == list(range(classes))
     assert TABLES.label_of_coarse[coarse(512)] == IGNORE_INDEX and TABLES.label_of_coarse[coarse(0)] == 0
     index = next(index for index in range(100) if source[index][2] == 1)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from classscale_training.data.brain import BrainTables, LabelMaps
+from classscale_training.data.brain.label_maps import affine_map, set_centres
 from ClassScaleSegLib.errors import ClassScaleError
 from embedded_models import LABEL_MAPS, run
 
@@ -60,8 +61,8 @@ def label_maps(atlas: Path, individuals: list[Path], tables: BrainTables) -> Lab
         subjects.append(volume)
         spacing = width
     sets = tables.set_of_class.numpy(), tables.label_of_coarse.numpy()
-    centres = [_set_centres(volume, sets[n > 0], len(tables.set_names)) for n, volume in enumerate(subjects)]
-    maps = [np.linalg.lstsq(*_common(centres[0], other), rcond=None)[0].T for other in centres]
+    centres = [set_centres(sets[n > 0][volume], len(tables.set_names)) for n, volume in enumerate(subjects)]
+    maps = [affine_map(centres[0], other) for other in centres]
     middle = [np.nanmean(rows, 0) for rows in centres]
     types = [np.int16 if n == 0 else np.uint8 for n in range(len(subjects))]
     volumes = tuple(volume.astype(kind) for volume, kind in zip(subjects, types, strict=True))
@@ -89,22 +90,6 @@ def _read(path: Path, values: list[int], stray: bool) -> tuple[np.ndarray, float
         raise ClassScaleError(f"{path} has labels that its table lacks; some of {unknown[:5].tolist()}... occur")
     where = [np.flatnonzero((array > 0).any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     return array[tuple(slice(w[0], w[-1] + 1) for w in where)], round(image.GetSpacing()[0], 3)
-
-
-def _set_centres(volume: np.ndarray, set_of_value: np.ndarray, sets: int) -> np.ndarray:
-    """Return the centre of each set of structures, ``(sets, 3)`` in voxels; NaN for ``rest`` and for missing sets."""
-    labels = set_of_value[volume].ravel()
-    labels = np.where(labels < 0, 0, labels)
-    count = np.bincount(labels, minlength=sets).astype(float)
-    count[0] = 0
-    count[count == 0] = np.nan
-    places = np.indices(volume.shape, np.float32).reshape(3, -1)
-    return np.stack([np.bincount(labels, weights=place, minlength=sets) / count for place in places], 1)
-
-
-def _common(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    both = ~(np.isnan(first) | np.isnan(second)).any(1)
-    return np.concatenate([first[both], np.ones((both.sum(), 1))], 1), second[both]
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ class BrainCases(Dataset):
     """Cases computed on access, in the form that nnU-Net's preprocessing produces.
 
     An item is an image ``(1, Z, Y, X)`` float32 with mean 0 and standard deviation 1 over itself and some air,
-    labels ``(Z, Y, X)`` int16, and the dataset whose label table the labels follow: 0 the atlas, 1 an individual. An
+    labels ``(Z, Y, X)`` int16, and the dataset whose label table the labels follow: 0 the atlas, 1 an individual, 2 an
+    individual whose gyri are known. An
     image smaller than the patch is in the middle of the patch, surrounded by zeros, as nnU-Net pads, and by labels to
     ignore.
 
@@ -70,6 +71,7 @@ class BrainCases(Dataset):
         device: torch.device | str = "cpu",
     ) -> None:
         self.maps, self.tables, self.options, self.cases, self.device = maps, tables, options, cases, device
+        self._gyri = {n: torch.from_numpy(classes).to(device) for n, classes in maps.gyri.items()}
         self._volumes = [torch.from_numpy(subject).to(device) for subject in maps.subjects]
         self._centres = torch.from_numpy(maps.centres).float()
         self._from_atlas = torch.from_numpy(maps.from_atlas).float()
@@ -117,13 +119,15 @@ class BrainCases(Dataset):
         box = _field_of_view(generator, self.options.patch)
         padded, padded_labels = torch.zeros_like(image), torch.full_like(labels, IGNORE_INDEX)
         padded[box], padded_labels[box] = _normalized(image[box], air), labels[box]
+        dataset = 0 if subject == 0 else 2 if subject in self._gyri else 1
         if float(uniform(generator, 0, 1, 1)) < self.options.mirrored:
-            padded, padded_labels = padded.flip(2), self._other_sides(padded_labels.flip(2), subject)
-        return padded[None], padded_labels, int(subject > 0)
+            padded, padded_labels = padded.flip(2), self._other_sides(padded_labels.flip(2), dataset)
+        return padded[None], padded_labels, dataset
 
-    def _other_sides(self, labels: torch.Tensor, subject: int) -> torch.Tensor:
+    def _other_sides(self, labels: torch.Tensor, dataset: int) -> torch.Tensor:
         """Return ``labels`` with left and right exchanged. Labels to ignore stay as they are."""
-        others = self.tables.other_side_of_set if subject else self.tables.other_side_of_class
+        tables = self.tables
+        others = (tables.other_side_of_class, tables.other_side_of_set, tables.other_side_of_label)[dataset]
         swapped = others.to(labels)[labels.clamp_min(0).long()]
         return torch.where(labels == IGNORE_INDEX, labels, swapped)
 
@@ -171,6 +175,9 @@ class BrainCases(Dataset):
         if donor is None:
             parts, tissue_of_part = labels.long(), tables.tissue_of_coarse
             labels = tables.label_of_coarse.to(device)[parts]
+            if subject in self._gyri:
+                gyri = pose.labels(self._gyri[subject], centre, self.maps.spacing)
+                labels = torch.where(gyri > 0, tables.label_of_gyrus.to(device)[gyri.long()], labels)
         else:
             around = self._around(pose.points, donor)
             classes = len(tables.tissue_of_class)

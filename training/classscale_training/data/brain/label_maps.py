@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ClassScaleSegLib.files import replacing
 from .tables import BrainTables
 
 VALIDATION = (11, 12, 13, 14)  # individuals that training never sees
+_GYRI = "gyri_"  # and the number of the individual: its name in the file
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +25,15 @@ class LabelMaps:
         (uint8, rows of the coarse table).
     :ivar centres: ``(subjects, 3)`` voxel at the middle of the brain, z y x.
     :ivar from_atlas: ``(subjects, 3, 4)`` affine map from voxels of the atlas to voxels of the subject.
+    :ivar gyri: the gyri of individuals that were made by :func:`.gyri_of`, by number of the subject: ``(Z, Y, X)``
+        int16, classes of the atlas, 0 outside the cortex.
     """
 
     spacing: float
     subjects: tuple[np.ndarray, ...]
     centres: np.ndarray
     from_atlas: np.ndarray
+    gyri: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def training(self) -> tuple[int, ...]:
@@ -47,6 +51,7 @@ class LabelMaps:
         :raises OutputError: if it cannot be written.
         """
         content: dict[str, Any] = {f"subject_{n:02d}": subject for n, subject in enumerate(self.subjects)}
+        content |= {f"{_GYRI}{n:02d}": classes for n, classes in self.gyri.items()}
         content |= {"spacing": self.spacing, "centres": self.centres, "from_atlas": self.from_atlas, **_values(tables)}
         with replacing(path, overwrite=True) as temporary, open(temporary, "wb") as stream:
             np.savez_compressed(stream, **content)
@@ -66,11 +71,32 @@ class LabelMaps:
                         )
                 count = len(content["centres"])
                 subjects = tuple(content[f"subject_{n:02d}"] for n in range(count))
-                return cls(float(content["spacing"]), subjects, content["centres"], content["from_atlas"])
+                gyri = {int(n[len(_GYRI) :]): content[n] for n in content.files if n.startswith(_GYRI)}
+                return cls(float(content["spacing"]), subjects, content["centres"], content["from_atlas"], gyri)
         except (OSError, KeyError, ValueError) as fault:
             raise ClassScaleError(
                 f"{path} is not a file of label maps ({fault}): make it with prepare_brain_data.py."
             ) from fault
+
+
+def set_centres(sets: np.ndarray, count: int) -> np.ndarray:
+    """Return the centre of each set of structures, ``(count, 3)`` in voxels; NaN for ``rest`` and for missing sets.
+
+    :param sets: labels of sets ``(Z, Y, X)``; what is below 0 counts as ``rest``, which is 0.
+    """
+    labels = np.maximum(sets, 0).ravel()
+    voxels = np.bincount(labels, minlength=count).astype(float)
+    voxels[0] = 0
+    voxels[voxels == 0] = np.nan
+    places = np.indices(sets.shape, np.float32).reshape(3, -1)
+    return np.stack([np.bincount(labels, weights=place, minlength=count) / voxels for place in places], 1)
+
+
+def affine_map(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the affine map ``(3, 4)`` that best maps the centres ``first`` to ``second``, where both are known."""
+    both = ~(np.isnan(first) | np.isnan(second)).any(1)
+    rows = np.concatenate([first[both], np.ones((both.sum(), 1))], 1)
+    return np.linalg.lstsq(rows, second[both], rcond=None)[0].T
 
 
 def _values(tables: BrainTables) -> dict[str, np.ndarray]:

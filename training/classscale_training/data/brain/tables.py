@@ -24,7 +24,7 @@ from ...loss.label_sets import LabelSets
 
 REST, IGNORED = "rest", "ignored"
 IGNORE_INDEX = -1
-AIR = "air"
+AIR, CORTEX = "air", "cerebral cortex"
 FOLDER = Path(__file__).parent
 
 
@@ -128,11 +128,44 @@ class BrainTables:
         return _other_sides(self.set_names)
 
     @cached_property
+    def is_gyrus(self) -> torch.Tensor:
+        """``(C,)`` bool: whether a class is a part of the cerebral cortex."""
+        return torch.tensor([False, *(row.tissue == CORTEX for row in self.structures)])
+
+    @cached_property
+    def label_of_gyrus(self) -> torch.Tensor:
+        """``(C,)`` int16: the label of each class in dataset 2; 0 unless it is a gyrus.
+
+        There is one label for each gyrus, in place of the labels of the cortex of either side.
+        """
+        cortex = sorted({int(label) for label in self.set_of_class[self.is_gyrus]})
+        free = (*cortex, *range(len(self.set_names), len(self.names)))
+        labels, gyri = torch.zeros(len(self.names), dtype=torch.int16), self.is_gyrus.nonzero()[:, 0]
+        labels[gyri] = torch.tensor(free[: len(gyri)], dtype=torch.int16)
+        return labels
+
+    @cached_property
+    def other_side_of_label(self) -> torch.Tensor:
+        """``(L,)`` int64: what :attr:`other_side_of_set` is, for the labels of dataset 2."""
+        gyri = self.is_gyrus.nonzero()[:, 0]
+        labels = self.label_of_gyrus.long()
+        others = torch.arange(int(labels.max()) + 1)
+        others[: len(self.set_names)] = self.other_side_of_set
+        others[labels[gyri]] = labels[self.other_side_of_class[gyri]]
+        return others
+
+    @cached_property
     def label_sets(self) -> LabelSets:
-        """Label sets of dataset 0, the atlas, where each class has its own label, and dataset 1, the individuals."""
-        numbers = self.set_of_class.tolist()
-        sets = {label: [c for c, s in enumerate(numbers) if s == label] for label in range(len(self.set_names))}
-        return LabelSets.from_classes(len(numbers), [{c: [c] for c in range(len(numbers))}, sets])
+        """Label sets of the datasets.
+
+        In dataset 0, the atlas, each class has its own label. Datasets 1 and 2 are the individuals: in dataset 2 each
+        gyrus has its own label, too.
+        """
+        classes = range(len(self.names))
+        plain = self.set_of_class.tolist()
+        fine = torch.where(self.is_gyrus, self.label_of_gyrus.long(), self.set_of_class).tolist()
+        sets = [{label: [c for c in classes if of[c] == label] for label in range(max(of) + 1)} for of in (plain, fine)]
+        return LabelSets.from_classes(len(classes), [{c: [c] for c in classes}, *sets])
 
     @cached_property
     def label_of_coarse(self) -> torch.Tensor:
