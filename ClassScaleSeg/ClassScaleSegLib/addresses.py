@@ -1,4 +1,8 @@
-"""Addresses in a network: who could listen on the way to one."""
+"""Addresses in a network: who could listen on the way to one.
+
+One rule holds for servers and for archives: images, tokens and passwords leave this machine encrypted, unless the user
+says otherwise (``--insecure``).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,12 @@ import ipaddress
 import os
 from typing import Any
 from urllib.parse import urlsplit
+
+from .errors import ClassScaleError
+
+INSECURE_HINT = (
+    "Use an address of https, or allow it in a network that you trust: --insecure, or insecure=True in Python."
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -37,6 +47,28 @@ def is_private(address: str) -> bool:
     [True, True, False]
     """
     return is_encrypted(address) or is_this_machine(address)
+
+
+def refuse_unencrypted(address: str, what: str, insecure: bool, kind: type[ClassScaleError]) -> None:
+    """Refuse to send something to another machine on a way on which others could read it, unless the user allows it.
+
+    :param what: is sent, such as "the token".
+    :param insecure: the user allows it.
+    :param kind: of the error.
+    :raises ClassScaleError: of this kind, before anything is sent.
+
+    >>> refuse_unencrypted("https://lab-gpu:8471", "the image", False, ClassScaleError)
+    >>> refuse_unencrypted("http://lab-gpu:8471", "the image", True, ClassScaleError)
+    >>> refuse_unencrypted("http://lab-gpu:8471", "the image", False, ClassScaleError)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ClassScaleSegLib.errors.ClassScaleError: The connection to http://lab-gpu:8471 is not encrypted, so others in ...
+    """
+    if not insecure and not is_private(address):
+        raise kind(
+            f"The connection to {address} is not encrypted, so others in the network could read {what}. Nothing was "
+            f"sent. {INSECURE_HINT}"
+        )
 
 
 def ask_directly(session: Any) -> None:

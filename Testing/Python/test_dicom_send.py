@@ -184,7 +184,7 @@ def test_nobody_there(series, capsys):
     assert run(series, "--to", f"http://127.0.0.1:{port}/dicom-web") == 5
     said = capsys.readouterr()
     assert "cannot be reached" in said.err and "refused" in said.err.lower() and said.out.endswith("4 not sent\n")
-    assert run(series, "--to", "http://no-such-host.invalid/dicom-web") == 5
+    assert run(series, "--to", "http://no-such-host.invalid/dicom-web", "--insecure") == 5
     assert "cannot be reached" in capsys.readouterr().err
 
 
@@ -193,7 +193,7 @@ def test_a_proxy_that_fails(series, capsys, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert run(series, "--to", "http://pacs.invalid/dicom-web") == 5
+    assert run(series, "--to", "http://pacs.invalid/dicom-web", "--insecure") == 5
     assert "the proxy failed (" in (said := capsys.readouterr().err) and "NO_PROXY" in said
 
 

@@ -30,9 +30,9 @@ TEXT = {"Content-Type": "text/plain"}
 # --- what is said of files after a fault
 
 
-def states(server, files, capsys):
+def states(server, files, capsys, *more):
     """Send with --json, and return the exit code, the states of the files, and what standard error says."""
-    code = run(files, "--to", server.address, "--json")
+    code = run(files, "--to", server.address, "--json", *more)
     out, err = capsys.readouterr()
     return code, [row["state"] for row in json.loads(out)], err
 
@@ -120,7 +120,7 @@ def test_a_proxy_that_cannot_be_used_is_told_from_a_lost_connection(series, caps
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, proxy)
     monkeypatch.setenv(name.lower(), proxy)
-    code, found, err = states(StandIn("http://pacs.invalid/dicom-web"), series, capsys)
+    code, found, err = states(StandIn("http://pacs.invalid/dicom-web"), series, capsys, "--insecure")
     assert code == 5 and found == ["not sent"] * 4
     assert "PROXY" in err and "secret" not in err and "lost" not in err
 

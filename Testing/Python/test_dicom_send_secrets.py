@@ -51,14 +51,18 @@ def test_netrc_is_not_asked(server, series, tmp_path, monkeypatch):
     assert [headers.get("Authorization") for headers in server.headers] == [None, "Bearer mine"]
 
 
-def test_credentials_are_not_sent_in_the_clear_to_another_machine(series, monkeypatch, capsys):
+def test_nothing_is_sent_in_the_clear_to_another_machine(series, monkeypatch, capsys):
     monkeypatch.setenv("CLASSSCALESEG_DICOM_TOKEN", "secret")
     assert run(series, "--to", "http://pacs.invalid/dicom-web") == 2
-    assert "is not encrypted, so others could read the password or token" in capsys.readouterr().err
+    assert "not encrypted, so others in the network could read the images and the token." in capsys.readouterr().err
     assert run(series, "--to", "http://pacs.invalid/dicom-web", "--insecure") == 5
     assert "cannot be reached" in capsys.readouterr().err
     monkeypatch.setenv("CLASSSCALESEG_DICOM_PASSWORD", "secret")
     assert run(series, "--to", "http://127.example.org/dicom-web", "--user", "me") == 2
+    assert "could read the images and the password. Nothing was sent." in capsys.readouterr().err
+    monkeypatch.delenv("CLASSSCALESEG_DICOM_TOKEN")
+    assert run(series, "--to", "http://pacs.invalid/dicom-web") == 2
+    assert "could read the images. Nothing was sent. Use an address of https" in capsys.readouterr().err
     for address in ("http://localhost:1/a", "http://127.0.0.2:1/a", "http://[::1]:1/a", "https://pacs.invalid/a"):
         assert Archive(address, "me", "secret").address == address
     with pytest.raises(ArchiveError, match="both given"):

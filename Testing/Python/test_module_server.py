@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ClassScaleSegLib import addresses
 from ClassScaleSegLib.catalog.catalog import data_folder
-from ClassScaleSegLib.remote import exchange
 from ClassScaleSegLib.remote.segmenter import RemoteSegmenter
 from ClassScaleSegLib.remote.servers import Servers
 from ClassScaleSegLib.server.tokens import Tokens
@@ -190,7 +190,7 @@ def test_no_token_is_sent_where_others_could_read_it_without_a_yes(panel, monkey
     monkeypatch.setattr(
         slicer.util, "confirmYesNoDisplay", lambda text, **more: questions.append(text) or answers[-1], raising=False
     )
-    monkeypatch.setattr(exchange, "is_private", lambda address: False)
+    monkeypatch.setattr(addresses, "is_private", lambda address: False)
     with lying_server() as liar:
         liar.says("GET /v1/models", {"models": []})
         Servers().add("Lab", liar.address, "css_secret")
@@ -199,7 +199,8 @@ def test_no_token_is_sent_where_others_could_read_it_without_a_yes(panel, monkey
         panel.ui.inputSelector.setCurrentNode(small_volume())
         choose_lab(panel)
         line = panel.ui.needLabel
-        assert "is not encrypted, so others in the network could read the token. Nothing was sent." in line.text
+        assert "is not encrypted, so others in the network could read the token. Nothing was sent. To send" in line.text
+        assert "--insecure" not in line.text and "Python" not in line.text
         assert 'To send it all the same, press "Try again"' in line.text and not panel.ui.applyButton.enabled
         panel.ui.retryButton.click()
         assert len(questions) == 1 and f"its token is sent to:\n{liar.address}\n" in questions[0]

@@ -7,16 +7,16 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from ClassScaleSegLib import Options, Segmentation, errors
+from ClassScaleSegLib import Options, Segmentation, addresses, errors
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.process.child import SegmentationProcess
 from ClassScaleSegLib.process.job import Job, job_of, parse_event, read_job
-from ClassScaleSegLib.remote import segmenter
 from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.tokens import Tokens
 from dicom_phantom import planes, write_series
@@ -163,6 +163,8 @@ def test_what_the_server_decides_is_a_wrong_command_line(image, tmp_path, capsys
 def test_options_of_a_server_without_one_are_a_wrong_command_line(image, capsys):
     assert main(["segment", str(image), "-m", "toy-120", "-o", "a.nrrd", "--server-ca", "a.pem"]) == ExitCode.USAGE
     assert "--server-ca needs a server. Name it (--server)." in capsys.readouterr().err
+    assert main(["segment", str(image), "-m", "toy-120", "-o", "a.nrrd", "--insecure"]) == ExitCode.USAGE
+    assert "--insecure needs a server. Name it (--server)." in capsys.readouterr().err
 
 
 def test_faults_of_the_server_are_sentences_on_standard_error(image, tmp_path, capsys):
@@ -192,35 +194,41 @@ def test_the_token_comes_from_the_environment_or_a_file(tmp_path, offers, quick,
         assert secret not in "".join(capsys.readouterr())
 
 
-def test_that_others_could_read_the_token_is_told_before_it_is_sent(image, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(segmenter, "is_private", lambda address: False)
-    monkeypatch.setenv("CLASSSCALESEG_TOKEN", "secret")
-    sentence = "is not encrypted: others in the network could read the image and the token.\n"
-    told = []
-
-    def chosen(*_):
-        told.append(capsys.readouterr())
-        raise errors.ServerError("It was asked.")
-
-    monkeypatch.setattr(segmenter.RemoteSegmenter, "chosen", chosen)
+def test_nothing_is_sent_where_others_could_read_it_unless_the_user_allows_it(image, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(addresses, "is_private", lambda address: False)
+    monkeypatch.delenv("CLASSSCALESEG_TOKEN", raising=False)
     with lying_server() as liar:
         words = ["segment", str(image), "-m", "toy-120", "--server", liar.address, "-o", str(tmp_path / "a.nrrd")]
-        assert main(words) == ExitCode.FAULT
-        assert main([*words, "--json-progress"]) == ExitCode.FAULT
-        assert told[0].err == f"The connection to {liar.address} {sentence}" and liar.requests == []
-        assert "is not encrypted" in parse_event(told[1].out).text
+        said = f"The connection to {liar.address} is not encrypted, so others in the network could read the images"
+        assert main(words) == ExitCode.USAGE
+        assert f"{said}. Nothing was sent. Use an address of https, or allow it" in capsys.readouterr().err
+        monkeypatch.setenv("CLASSSCALESEG_TOKEN", "secret")
+        assert main([*words, "--json-progress"]) == ExitCode.USAGE
+        event = parse_event(capsys.readouterr().out)
+        assert event.kind == "error" and event.text.startswith(f"{said} and the token. Nothing was sent.")
+        job = Job((image,), "toy-120", tmp_path / "a.nrrd", server=liar.address)
+        job.write(tmp_path / "job.json")
+        assert main(["segment", "--job", str(tmp_path / "job.json")]) == ExitCode.USAGE and liar.requests == []
+        replace(job, insecure=True).write(tmp_path / "job.json")
+        for allowed in ([*words, "--insecure"], ["segment", "--job", str(tmp_path / "job.json")]):
+            liar.requests.clear()
+            assert main(allowed) == ExitCode.FAULT  # it offers no models
+            assert "/v1/models" in [path for _method, path, _headers in liar.requests]
+            assert liar.requests[0][2]["Authorization"] == "Bearer secret"
 
 
 def test_a_job_with_a_server_comes_back_from_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toy-120").mkdir()  # a folder here is not the model of the server
     options = Options(locate_with="toy-120")
-    job = Job(("ct.nrrd",), "toy-120", "a.seg.nrrd", options=options, server="http://lab", server_ca="ca.pem")
+    job = Job(
+        ("ct.nrrd",), "toy-120", "a.seg.nrrd", options=options, server="http://lab", server_ca="ca.pem", insecure=True
+    )
     job.write(tmp_path / "job.json")
     found = read_job(tmp_path / "job.json")
-    assert (found.models, found.server) == (("toy-120",), "http://lab")
+    assert (found.models, found.server, found.insecure) == (("toy-120",), "http://lab", True)
     assert found.options.locate_with == "toy-120" and found.server_ca == str(tmp_path / "ca.pem")
-    for name in ("server", "server_ca"):
+    for name in ("server", "server_ca", "insecure"):
         with pytest.raises(errors.ClassScaleError, match=name):
             job_of({**job.facts(), name: ["http://lab"]})
 

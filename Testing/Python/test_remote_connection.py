@@ -9,6 +9,7 @@ import time
 
 import pytest
 from archive_server import make_certificate
+from ClassScaleSegLib import addresses
 from ClassScaleSegLib.errors import Cancelled, ServerError
 from ClassScaleSegLib.inference.progress import Monitor
 from ClassScaleSegLib.process.exit_codes import ExitCode, exit_code
@@ -110,7 +111,7 @@ def test_a_token_that_others_could_read_is_not_sent_unless_that_is_allowed(liar,
         Connection("http://lab-gpu:8471", SECRET, insecure=False)
     for address, token in (("https://lab-gpu:8471", SECRET), ("localhost:1", SECRET), ("http://lab-gpu:8471", None)):
         Connection(address, token, insecure=False)
-    monkeypatch.setattr(exchange, "is_private", lambda address: False)
+    monkeypatch.setattr(addresses, "is_private", lambda address: False)
     with pytest.raises(Unencrypted):
         Connection(liar.address, SECRET, insecure=False).health()
     assert liar.requests == []

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from archive_server import make_certificate
+from ClassScaleSegLib import addresses
 from ClassScaleSegLib.catalog.catalog import data_folder
+from ClassScaleSegLib.commands import servers as commands
 from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.commands.server_models import read_token
 from ClassScaleSegLib.errors import OutputError, ServerError
 from ClassScaleSegLib.remote.credentials import check_token
-from ClassScaleSegLib.remote.segmenter import RemoteSegmenter
+from ClassScaleSegLib.remote.faults import Unencrypted
 from ClassScaleSegLib.remote.servers import LIST, TOKENS, KnownServer, Servers
 from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.tokens import Tokens
@@ -203,7 +205,10 @@ def test_the_commands(folder, tmp_path, monkeypatch, capsys):
         capsys.readouterr()
         assert main(["servers", "list", "--json"]) == ExitCode.OK
         out = capsys.readouterr().out
-        assert json.loads(out) == [{"name": "Lab", "address": api.address, "ca": None}] and secret not in out
+        assert (
+            json.loads(out) == [{"name": "Lab", "address": api.address, "ca": None, "insecure": False}]
+            and secret not in out
+        )
         Tokens(server).revoke("anna")
         assert main(["servers", "test", "Lab"]) == ExitCode.FAULT
         assert "does not take the token" in capsys.readouterr().err
@@ -235,10 +240,38 @@ def test_a_server_without_models_or_devices_is_described(folder):
         assert Servers().test(Servers().named("Lab"))[1:3] == ["Devices: not stated.", "Models: none."]
 
 
-def test_a_server_whose_connection_is_not_encrypted_is_told_before_it_is_asked(folder, monkeypatch, capsys):
-    assert main(["servers", "add", "Lab", "http://lab-gpu:8471"]) == ExitCode.OK
-    assert "The connection to http://lab-gpu:8471 is not encrypted: others in" in capsys.readouterr().err
-    asked = []
-    monkeypatch.setattr(RemoteSegmenter, "health", lambda *_: asked.append(capsys.readouterr().err) or 1 / 0)
-    assert main(["servers", "test", "Lab"]) != ExitCode.OK
-    assert "The connection to http://lab-gpu:8471 is not encrypted" in asked[0]
+def test_that_a_connection_may_be_open_to_others_is_said_once_for_a_server_of_the_list(folder, monkeypatch, capsys):
+    monkeypatch.setattr(addresses, "is_private", lambda address: address.startswith("https"))
+    monkeypatch.setattr(commands, "is_private", addresses.is_private)
+    monkeypatch.setenv("CLASSSCALESEG_TOKEN", "secret")
+    with lying_server() as liar:
+        liar.says("GET /v1/models", {"models": []})
+        add, test = ["servers", "add", "Lab", liar.address], ["servers", "test", "Lab"]
+        assert main(add) == ExitCode.OK
+        assert f"{liar.address} is not encrypted: others" in (said := capsys.readouterr().err)
+        assert "Nothing is sent without --insecure" in said
+        assert main(test) == ExitCode.USAGE and liar.requests == []
+        assert "could read the token. Nothing was sent." in capsys.readouterr().err
+        assert main([*test, "--insecure"]) == ExitCode.OK and len(liar.requests) == 2
+        assert main(test) == ExitCode.USAGE, "for one time only"
+        capsys.readouterr()
+        assert main([*add, "--insecure"]) == ExitCode.OK
+        assert "--insecure" not in capsys.readouterr().err
+        assert main(test) == ExitCode.OK
+        words = ["segment", "ct.nrrd", "-m", "toy-120", "-o", "a.nrrd", "--server", "lab"]
+        assert main(words) == ExitCode.MODEL  # it was asked, and has none
+        assert "has no model toy-120" in capsys.readouterr().err
+        Servers().add("Lab", liar.address)  # with another token, as in the panel
+        assert Servers().named("Lab").insecure
+        Servers().add("Lab", "http://another:8471")
+        assert not Servers().named("Lab").insecure
+
+
+def test_a_list_of_an_older_version_allows_nothing(folder):
+    folder.mkdir(parents=True)
+    (folder / LIST).write_text('{"servers": [{"name": "Lab", "address": "http://lab:1", "ca": null}]}')
+    assert Servers().named("Lab") == KnownServer("Lab", "http://lab:1")
+    with Servers().segmenter(Servers().named("Lab")) as segmenter:  # without a token, it could be asked what it offers
+        for send in (segmenter.upload, lambda image: segmenter.segment(image, "toy-120")):
+            with pytest.raises(Unencrypted, match="could read the image. Nothing was sent."):
+                send("ct.nrrd")

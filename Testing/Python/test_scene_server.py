@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import ClassScaleError, ImageError, ModelError, ServerError
 from ClassScaleSegLib.remote.chosen_server import ChosenServer
+from ClassScaleSegLib.remote.faults import Unencrypted
 from ClassScaleSegLib.scene.run import SceneRun
 from ClassScaleSegLib.scene.sequence import browser_of
 from ClassScaleSegLib.server.tokens import Tokens
@@ -95,6 +96,10 @@ def test_what_the_server_does_not_have_or_decides_itself_is_told_before_anything
         logic.segment([volume, volume], "toy-120", device=device)
     with pytest.raises(ServerError, match="lab-gpu:8471 lacks its beginning"):
         logic.segment(volume, "toy-120", device="server:lab-gpu:8471")
+    with pytest.raises(Unencrypted, match="could read the image. Nothing was sent. .* insecure=True in Python"):
+        logic.segment(volume, "toy-120", device="server:http://lab-gpu.invalid:8471")
+    with pytest.raises(ServerError, match="cannot be reached"):
+        logic.segment(volume, "toy-120", device="server:http://lab-gpu.invalid:8471", insecure=True)
     monkeypatch.setenv("CLASSSCALESEG_TOKEN", "css_wrong")
     with pytest.raises(ServerError, match="does not take the token"):
         logic.segment(volume, "toy-120", device=device)

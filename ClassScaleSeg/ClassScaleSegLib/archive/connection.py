@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..addresses import ask_directly, is_private, is_this_machine
+from ..addresses import ask_directly, is_this_machine, refuse_unencrypted
 from ..errors import ArchiveError, innermost, reason, shown
 from .address import check_address
 from .answers import ACCEPTED, STATUS, XML, content_type, quote, read, verdicts
@@ -42,9 +42,9 @@ class Archive:
     :ivar address: the root of its DICOMweb service, such as ``http://localhost:8042/dicom-web``.
     :ivar user: with ``password``, for HTTP's basic authentication.
     :ivar token: a bearer token instead.
-    :ivar insecure: send password or token to another machine even if the address is not one of https.
-    :raises ArchiveError: if address or token are not valid, a user and a token are given, or others could read them on
-        their way.
+    :ivar insecure: send images, password and token to another machine even if the address is not one of https.
+    :raises ArchiveError: if address or token are not valid, a user and a token are given, or others could read on the
+        way what is sent.
 
     >>> Archive("https://pacs.example.org/dicom-web/", token="secret")
     Archive(address='https://pacs.example.org/dicom-web', user=None, insecure=False)
@@ -62,12 +62,8 @@ class Archive:
             raise ArchiveError("A user with a password and a token were both given. Give one of them.")
         if self.token is not None:
             object.__setattr__(self, "token", _check_token(self.token))
-        secret = self.user is not None or self.token is not None
-        if secret and not is_private(self.address) and not self.insecure:
-            raise ArchiveError(
-                f"{self.address} is not encrypted, so others could read the password or token on its way, and nothing "
-                "was sent. Use the archive's https address, or allow it with --insecure in a network that you trust."
-            )
+        secret = " and the token" if self.token is not None else " and the password" if self.user is not None else ""
+        refuse_unencrypted(self.address, f"the images{secret}", self.insecure, ArchiveError)
 
     def store(self, instances: Iterable[Dataset]) -> Dataset:
         """Send instances in one request (STOW-RS), and return the archive's answer.

@@ -30,7 +30,7 @@ def add_dicom_options(parser: argparse.ArgumentParser) -> None:
     sending.add_argument("--to", required=True, metavar="URL", help=text)
     text = f"user of the archive; the password is in the environment variable {PASSWORD}, or asked for"
     sending.add_argument("--user", metavar="NAME", help=text)
-    text = "send password or token to another machine even if the address is not one of https"
+    text = "send images, password and token to another machine even if the address is not one of https"
     sending.add_argument("--insecure", action="store_true", help=text)
     sending.add_argument("--json", action="store_true", help="print JSON: what happened to each file")
 
@@ -89,7 +89,7 @@ def _unsent(files: list[DicomFile], fault: ClassScaleError | None) -> list[Sent]
 def _archive(options: argparse.Namespace) -> Archive:
     """Return the archive with the credentials that the environment, or the user who is asked, gives.
 
-    :raises ArchiveError: if the address is not valid, or credentials are missing or would be sent without encryption.
+    :raises ArchiveError: if the address is not valid or not encrypted, or credentials are missing.
     """
     token = None if options.user is not None else os.environ.get(TOKEN) or None
     password = os.environ.get(PASSWORD) if options.user is not None else None

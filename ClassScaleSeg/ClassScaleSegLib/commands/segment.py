@@ -15,6 +15,7 @@ from ..images.formats import refuse_overlaps
 from ..options import FIELDS, Options
 from ..process.exit_codes import ExitCode
 from ..process.job import Job, read_job
+from ..remote.faults import Unencrypted
 from .case_runner import CaseRunner
 from .cohort_job import CohortJob, add_failed, find_cohort, segment_here, tell_left_out, writing_page
 from .cohort_run import segment_on_cluster
@@ -39,6 +40,7 @@ _BESIDE = (
     "bids",
     "server",
     "server_ca",
+    "insecure",
 )
 _IN_JOB = (*_BESIDE, *_OPTIONS)
 
@@ -166,8 +168,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
 def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     """Segment one image or many. With many, finished ones are skipped, and a failed one does not stop the others.
 
-    :returns: ``SOME_FAILED`` if one of many cases failed, ``USAGE`` if a choice is given beside a job's file, otherwise
-        ``OK``.
+    :returns: ``SOME_FAILED`` if one of many cases failed, ``USAGE`` if a choice is wrong, otherwise ``OK``.
     :raises ClassScaleError: if the only case failed.
     """
     if options.job is not None and (beside := [name for name in _IN_JOB if getattr(options, name) is not None]):
@@ -192,8 +193,11 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         job = completed_job(job)
         models = find_models(job)
     else:
-        segmenter = connect(job, options.server_token_file)
-        segmenter.warn(reporter.message)
+        try:
+            segmenter = connect(job, options.server_token_file)
+        except Unencrypted as error:
+            reporter.error(error)
+            return ExitCode.USAGE
         models = find_server_models(job, segmenter)
     bids = _bids(options, models)
     first = [] if bids is None else [BIDS_FORMAT]
@@ -299,4 +303,5 @@ def _job(options: argparse.Namespace) -> Job:
         options.report,
         server=options.server,
         server_ca=options.server_ca,
+        insecure=options.insecure is True,
     )

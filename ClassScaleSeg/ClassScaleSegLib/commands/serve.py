@@ -114,8 +114,8 @@ def _say_where(address: str, settings: Settings) -> None:
         print(f"Other machines reach it at {name}, or by another name of this machine.", flush=True)
     if not settings.loopback and settings.certificate is None:
         print(
-            "Images and tokens are not encrypted on their way. Give a certificate (--tls-cert, --tls-key), or let "
-            "a proxy do it.",
+            "Images and tokens are not encrypted on their way, so clients send none without --insecure. Give a "
+            "certificate (--tls-cert, --tls-key), or let a proxy do it.",
             file=sys.stderr,
             flush=True,
         )

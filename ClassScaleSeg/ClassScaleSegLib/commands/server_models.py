@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from ..addresses import refuse_unencrypted
 from ..errors import ClassScaleError, ModelError, ServerError
 from ..images.dicom_seg import UsedModel
 from ..images.geometry import Geometry
@@ -18,8 +19,10 @@ from ..inference.several_models import Source
 from ..labels.table import LabelTable
 from ..options import FIELDS, flag
 from ..process.job import Job
+from ..remote.address import check_address
 from ..remote.credentials import TOKEN
 from ..remote.decided import BY_SERVER, refuse_decided
+from ..remote.faults import Unencrypted
 from ..remote.health import Health
 from ..remote.offers import RemoteModel, located_by
 from ..remote.segmenter import RemoteSegmenter, Request, wanted_table
@@ -137,6 +140,12 @@ def add_server_options(parser: argparse._ActionsContainer) -> None:
         metavar="FILE",
         help="file with the certificate of the server, or of who has signed it, if this system does not trust it",
     )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="send images and the token to another machine even if the address is not one of https",
+    )
 
 
 def refuse_beside_server(options: argparse.Namespace, job: Job) -> None:
@@ -145,7 +154,8 @@ def refuse_beside_server(options: argparse.Namespace, job: Job) -> None:
     :raises ClassScaleError: naming them.
     """
     if job.server is None:
-        if beside := [name for name in ("server_token_file", "server_ca") if getattr(options, name) is not None]:
+        own = ("server_token_file", "server_ca", "insecure")
+        if beside := [name for name in own if getattr(options, name) is not None]:
             raise ClassScaleError(f"{_flags(beside)} needs a server. Name it (--server).")
     else:
         beside = [name for name in (*BY_SERVER, "cluster") if getattr(options, name) is not None]
@@ -157,6 +167,7 @@ def connect(job: Job, token_file: Path | None) -> RemoteSegmenter:
     """Return the server of a job, which may be a name of the user's list, with the token of the user.
 
     :param token_file: a file with it, instead of the environment. With neither, that of the list is taken.
+    :raises Unencrypted: if others could read what is sent, and the user has not allowed that.
     :raises ServerError: if address or token are not valid.
     """
     assert job.server is not None
@@ -166,9 +177,13 @@ def connect(job: Job, token_file: Path | None) -> RemoteSegmenter:
     token = os.environ.get(TOKEN) or None
     if token_file is not None:
         token = read_token(token_file)
-    if known is None:
-        return RemoteSegmenter(job.server, token, job.server_ca)
-    return RemoteSegmenter(known.address, token or servers.token(known), job.server_ca or known.ca)
+    address, ca, insecure = job.server, job.server_ca, job.insecure
+    if known is not None:
+        address, token = known.address, token or servers.token(known)
+        ca, insecure = ca or known.ca, insecure or known.insecure
+    what = "the images" if token is None else "the images and the token"
+    refuse_unencrypted(check_address(address), what, insecure, Unencrypted)
+    return RemoteSegmenter(address, token, ca, insecure=insecure)
 
 
 def read_token(file: Path) -> str:

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..addresses import is_private
-from ..remote.address import open_to_others
+from ..process.exit_codes import ExitCode
+from ..remote.faults import Unencrypted
 from ..remote.servers import Servers
 from .options import add_command
 from .reporting import Reporter
@@ -29,14 +30,23 @@ def add_servers_options(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--token-file", type=Path, metavar="FILE", help=text)
     text = "file with the certificate of the server, or of who has signed it, if this system does not trust it"
     add.add_argument("--ca", type=Path, metavar="FILE", help=text)
+    text = "send images and the token there even if the address is not one of https, now and in future"
+    add.add_argument("--insecure", action="store_true", help=text)
+    text = "send the token even if the address is not one of https"
+    test.add_argument("--insecure", action="store_true", help=text)
     listed.add_argument("--json", action="store_true", help="print JSON")
     for action in (test, remove):
         action.add_argument("name", metavar="NAME", help="of a server; `classscaleseg servers list` lists them")
 
 
-def servers_command(options: argparse.Namespace, reporter: Reporter) -> None:
+def servers_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     """Add, list, test and remove servers that segment for you."""
-    options.action(Servers(), options)
+    try:
+        options.action(Servers(), options)
+    except Unencrypted as error:
+        reporter.error(error)
+        return ExitCode.USAGE
+    return ExitCode.OK
 
 
 def _add(servers: Servers, options: argparse.Namespace) -> None:
@@ -46,11 +56,13 @@ def _add(servers: Servers, options: argparse.Namespace) -> None:
         token = read_token(options.token_file)
     elif token is None and sys.stdin.isatty():
         token = getpass.getpass(f"Token of {options.name} (none: press Enter): ").strip() or None
-    kept = servers.add(options.name, options.address, token, options.ca)
-    address = servers.named(options.name).address
-    print(f"{options.name}: {address}" + (f". {kept}" if kept else ""))
-    if not is_private(address):
-        print(open_to_others(address), file=sys.stderr)
+    kept = servers.add(options.name, options.address, token, options.ca, options.insecure)
+    server = servers.named(options.name)
+    print(f"{options.name}: {server.address}" + (f". {kept}" if kept else ""))
+    if not is_private(server.address):
+        said = f"The connection to {server.address} is not encrypted: others in the network could read what is sent."
+        more = "" if server.insecure else " Nothing is sent without --insecure: add it here for good, or to a command."
+        print(f"{said}{more}", file=sys.stderr)
 
 
 def _list(servers: Servers, options: argparse.Namespace) -> None:
@@ -68,7 +80,7 @@ def _list(servers: Servers, options: argparse.Namespace) -> None:
 
 def _test(servers: Servers, options: argparse.Namespace) -> None:
     """Ask a server whether it can be used, and what it offers."""
-    for sentence in servers.test(servers.named(options.name), warn=lambda said: print(said, file=sys.stderr)):
+    for sentence in servers.test(servers.named(options.name), insecure=options.insecure):
         print(sentence)
 
 

@@ -55,6 +55,7 @@ class Job:
     :ivar server: address of the server that segments, or its name in the user's list; the models are its own. By
         default this machine segments.
     :ivar server_ca: file with the certificate of that server, if the system does not trust it.
+    :ivar insecure: images and the token may be sent to that server even if others could read them on their way.
 
     >>> print(Job(("ct.nrrd",), "toy-120", "ct.seg.nrrd", options=Options(device="cpu", classes="cell 7")))
     segment ct.nrrd with toy-120 into ct.seg.nrrd (device='cpu', classes=('cell 7',))
@@ -73,6 +74,7 @@ class Job:
     most_voxels: int | None = None
     server: str | None = None
     server_ca: str | Path | None = None
+    insecure: bool = False
     reported: ReportedAs | None = None
 
     @property
@@ -99,6 +101,7 @@ class Job:
             "most_voxels": self.most_voxels,
             "server": self.server,
             "server_ca": self.server_ca and os.path.abspath(self.server_ca),
+            "insecure": self.insecure,
             "reported": self.reported and asdict(self.reported),
         }
 
@@ -155,6 +158,8 @@ def job_of(facts: Any) -> Job:
     for name in ("server", "server_ca"):
         if not isinstance(facts.get(name), (str, NoneType)):
             raise ClassScaleError(f"{name} must be {'an address' if name == 'server' else 'the path of a file'}.")
+    if not isinstance(facts.get("insecure", False), bool):
+        raise ClassScaleError("insecure must be true or false.")
     lists = {name: tuple(facts[name]) for name in ("images", "model")}
     lists |= {name: tuple(texts) for name, texts in more.items()}
     reported = _reported(facts.get("reported"))

@@ -77,8 +77,3 @@ def _is_host(host: str) -> bool:
         return re.fullmatch(r"[\w.\-]+", host) is not None
     ipaddress.IPv6Address(host)  # a ValueError, if it is none
     return True
-
-
-def open_to_others(address: str) -> str:
-    """Return the sentence for an address that is not private."""
-    return f"The connection to {address} is not encrypted: others in the network could read the image and the token."

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..addresses import refuse_unencrypted
 from ..catalog.chosen import Choice, ChosenModel, different_names
 from ..options import Options
 from .address import check_address
 from .decided import refuse_decided
+from .faults import Unencrypted
 from .offers import RemoteModel, chosen, located_by
 from .segmenter import RemoteSegmenter
 
@@ -22,12 +24,14 @@ class ChosenServer:
     :ivar token: for a server that asks for one.
     :ivar ca: file with its certificate, if the system does not trust it.
     :ivar models: those that it offers, by their ids; ``None``: it is asked for them.
+    :ivar insecure: images and the token may be sent to it even if others could read them on their way.
     """
 
     address: str
     token: str | None = field(default=None, repr=False)
     ca: str | None = None
     models: Mapping[str, RemoteModel] | None = None
+    insecure: bool = False
 
     def choose(self, models: Sequence[str | Path], options: Options) -> Choice:
         """Find the models of one segmentation on the server. If its models are not known, this waits for its answer.
@@ -35,9 +39,11 @@ class ChosenServer:
         :param options: of the segmentation; ``device`` is not looked at.
         :returns: the choice, whose options leave to the server what it decides.
         :raises ModelError: if the server has no such model, or one is given twice.
+        :raises Unencrypted: if others could read the image on its way, and that is not allowed.
         :raises ServerError: if it cannot be reached, or an option is one that the server decides.
         """
         address = check_address(self.address)
+        refuse_unencrypted(address, "the image", self.insecure, Unencrypted)
         given = replace(options, device=Options.device)
         refuse_decided(given.changed)
         offered = {model.id: model for model in self.offered()}
@@ -64,7 +70,7 @@ class ChosenServer:
         """
         if self.models is not None:
             return tuple(self.models.values())
-        with RemoteSegmenter(self.address, self.token, self.ca) as segmenter:
+        with RemoteSegmenter(self.address, self.token, self.ca, insecure=self.insecure) as segmenter:
             return segmenter.models()
 
 

@@ -34,7 +34,7 @@ class Connection(Exchange):
     :ivar patience: seconds without any contact after which the server is given up.
 
     >>> Connection("localhost:8471", token="secret")
-    Connection(address='http://localhost:8471', ca=None, insecure=True, patience=600.0)
+    Connection(address='http://localhost:8471', ca=None, insecure=False, patience=600.0)
     """
 
     patience: float = PATIENCE

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..addresses import ask_directly, is_private, is_this_machine
+from ..addresses import ask_directly, is_this_machine, refuse_unencrypted
 from ..errors import ServerError, shown
 from ..version import VERSION
 from .address import check_address
@@ -40,7 +40,7 @@ class Exchange:
     :ivar address: such as ``https://lab-gpu:8471``; :func:`.check_address` says what is allowed.
     :ivar token: for a server that asks for one.
     :ivar ca: file with the certificate of the server, or of who has signed it, if the system does not trust it.
-    :ivar insecure: send the token to another machine even if the address is not one of https.
+    :ivar insecure: send the token and images to another machine even if the address is not one of https.
     :raises Unencrypted: if others could read the token on its way.
     :raises ServerError: if address, token or certificate are not valid, or there is no such file.
     """
@@ -48,16 +48,13 @@ class Exchange:
     address: str
     token: str | None = field(default=None, repr=False)
     ca: str | os.PathLike[str] | None = None
-    insecure: bool = True
+    insecure: bool = False
 
     def __post_init__(self) -> None:
         self.address = check_address(self.address)
         self.token = None if self.token is None else check_token(self.token)
-        if self.token is not None and not self.insecure and not is_private(self.address):
-            raise Unencrypted(
-                f"The connection to {self.address} is not encrypted, so others in the network could read the token. "
-                "Nothing was sent."
-            )
+        if self.token is not None:
+            self.refuse_open_way("the token")
         if self.ca is not None:
             check_certificate(self.ca, self.address)
         self._session: requests.Session | None = None
@@ -69,6 +66,14 @@ class Exchange:
         if self._session is not None:
             self._session.close()
         self._session = None
+
+    def refuse_open_way(self, what: str) -> None:
+        """Refuse to send something on a way on which others could read it, unless that is allowed.
+
+        :param what: is sent.
+        :raises Unencrypted: if so.
+        """
+        refuse_unencrypted(self.address, what, self.insecure, Unencrypted)
 
     def touch(self) -> None:
         """Note that something has arrived from the server."""

@@ -16,7 +16,7 @@ class Lost(ServerError):
 
 
 class Unencrypted(ServerError):
-    """The token would have left this machine without encryption. Nothing was sent."""
+    """The token or an image would have left this machine without encryption. Nothing was sent."""
 
 
 class Refused(ServerError):

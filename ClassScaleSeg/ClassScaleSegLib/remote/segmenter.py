@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..addresses import is_private, is_this_machine
+from ..addresses import is_this_machine
 from ..catalog.chosen import classes_of, parts_of
 from ..errors import ImageError, LabelTableError, ServerError, reason
 from ..images.geometry import Geometry
@@ -23,7 +23,6 @@ from ..images.segmentation import Segmentation
 from ..inference.progress import CancelToken, Monitor, Progress
 from ..labels.table import LabelTable
 from ..options import FIELDS, Options, refuse_unknown
-from .address import open_to_others
 from .connection import LARGEST_MODELS, PATIENCE, Connection
 from .decided import refuse_decided, sent_options
 from .fetching import RemoteFile
@@ -117,8 +116,9 @@ class RemoteSegmenter:
     :param ca: file with the certificate of the server, or of who has signed it, if the system does not trust it.
     :param patience: seconds without any contact after which the server is given up. A connection that is lost is made
         again by itself.
-    :param insecure: send the token to another machine even if the address is not one of https.
-    :raises ServerError: if address or token are not valid, or others could read the token on its way.
+    :param insecure: send the token and images to another machine even if the address is not one of https.
+    :raises Unencrypted: if others could read the token on its way.
+    :raises ServerError: if address or token are not valid.
 
     The result is the same as that of :func:`~ClassScaleSegLib.inference.segmenter.segment` on the server's machine::
 
@@ -138,22 +138,15 @@ class RemoteSegmenter:
         token: str | None = None,
         ca: str | os.PathLike[str] | None = None,
         patience: float = PATIENCE,
-        insecure: bool = True,
+        insecure: bool = False,
     ) -> None:
         self.connection = Connection(url, token, ca, insecure, patience)
-        self._warned = is_private(self.connection.address)
         self._models: dict[str, RemoteModel] | None = None
 
     @property
     def address(self) -> str:
         """Address of the server."""
         return self.connection.address
-
-    def warn(self, tell: Callable[[str], object]) -> None:
-        """Tell once that others could read what is sent, if they could."""
-        if not self._warned:
-            self._warned = True
-            tell(open_to_others(self.address))
 
     def close(self) -> None:
         """Close the connection."""
@@ -216,9 +209,11 @@ class RemoteSegmenter:
         :param flat: as of :func:`~ClassScaleSegLib.images.reading.read_image`, like ``nibabel``.
         :param accept: called with the grid of the image before it is sent; an exception that it raises ends the job.
         :raises ImageError: if it cannot be read, or has other channels.
+        :raises Unencrypted: if others could read it on its way, and that is not allowed.
         :raises ServerError: if the server cannot be reached, or refuses it.
         :raises Cancelled: if the token is set.
         """
+        self.connection.refuse_open_way("the image")
         monitor = Monitor(progress, cancel)
         compress = not is_this_machine(self.address)
         sent = RemoteImage(self.connection, prepare(image, compress, monitor, flat, nibabel))
@@ -228,7 +223,6 @@ class RemoteSegmenter:
             accept(sent.geometry)
             for notice in sent.prepared.notices:
                 monitor.tell(notice)
-            self.warn(monitor.tell)
             sent.send(monitor)
         except BaseException:
             sent.close()
@@ -258,13 +252,14 @@ class RemoteSegmenter:
         :raises ModelError: if the server has no such model, or cannot use it.
         :raises LabelTableError: if the model has no class of a name or label value in ``classes``.
         :raises OutOfMemoryError: if memory runs out on the server.
+        :raises Unencrypted: if others could read the image on its way, and that is not allowed.
         :raises ServerError: if the server cannot be reached, refuses the job, or stays away.
         :raises Cancelled: if the token is set.
         """
         refuse_unknown(options, FIELDS)
         refuse_decided(options)
         wanted = Options(**options)
-        self.warn(Monitor(progress, cancel).tell)
+        self.connection.refuse_open_way("the image")
         found = self.chosen([model] if isinstance(model, str) else list(model), cancel)
         if coarse := located_by(wanted, found[0].channels, lambda names: self.chosen(names, cancel)):
             wanted = replace(wanted, locate_with=coarse[0].id)

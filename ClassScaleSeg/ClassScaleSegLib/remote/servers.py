@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,11 +41,13 @@ class KnownServer:
     :ivar name: by which the user chooses it.
     :ivar address: such as ``https://lab-gpu:8471``.
     :ivar ca: file with the certificate of the server, or of who has signed it; ``None`` if the system trusts it.
+    :ivar insecure: the user allows that images and the token are sent there although others could read them.
     """
 
     name: str
     address: str
     ca: str | None = None
+    insecure: bool = False
 
 
 class Servers:
@@ -77,9 +79,10 @@ class Servers:
         for entry in _read(file, "servers", list, []):
             try:
                 name, address, ca = entry["name"], entry["address"], entry.get("ca")
-                if not _is_name(name) or not isinstance(ca, (str, type(None))):
+                insecure = entry.get("insecure", False)
+                if not _is_name(name) or not isinstance(ca, (str, type(None))) or not isinstance(insecure, bool):
                     raise ValueError("an entry is not a server")
-                found.append(KnownServer(name, check_address(address), ca))
+                found.append(KnownServer(name, check_address(address), ca, insecure))
             except (TypeError, KeyError, AttributeError, ValueError, ServerError) as error:
                 raise _damaged(file, error) from error
         return tuple(sorted(found, key=lambda server: server.name.casefold()))
@@ -109,11 +112,18 @@ class Servers:
         return found
 
     def add(
-        self, name: str, address: str, token: str | None = None, ca: str | os.PathLike[str] | None = None
+        self,
+        name: str,
+        address: str,
+        token: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
     ) -> str | None:
         """Add a server to the list, or change one.
 
         :param token: ``None`` if it asks for none.
+        :param insecure: images and the token may be sent there although others could read them. Once that was said of
+            an address, it holds until the server is removed.
         :returns: a sentence that says where the token is kept; ``None`` if there is none.
         :raises ServerError: if name, address or token are not valid, or there is no such certificate.
         :raises OutputError: if the list cannot be written.
@@ -126,9 +136,10 @@ class Servers:
         if ca is not None:
             check_certificate(ca, address)
         token = None if token is None else check_token(token)
-        server = KnownServer(name, address, None if ca is None else os.path.abspath(ca))
         with self._changing():
             before = self.find(name)
+            insecure = insecure or (before is not None and before.address == address and before.insecure)
+            server = KnownServer(name, address, None if ca is None else os.path.abspath(ca), insecure)
             kept = None if token is None else self._keep(address, token)
             others = [each for each in self.all if each.name.casefold() != name.casefold()]
             self._write_list([*others, server])
@@ -158,28 +169,23 @@ class Servers:
                     return found
         return self._tokens().get(server.address)
 
-    def segmenter(self, server: KnownServer, patience: float = PATIENCE, insecure: bool = True) -> RemoteSegmenter:
+    def segmenter(self, server: KnownServer, patience: float = PATIENCE, insecure: bool = False) -> RemoteSegmenter:
         """Return what segments on a server of the list.
 
-        :param insecure: as of :class:`.RemoteSegmenter`.
+        :param insecure: as of :class:`.RemoteSegmenter`, if the list does not say so of the server.
         :raises ServerError: as of it, or if the file of tokens cannot be read.
         """
-        return RemoteSegmenter(server.address, self.token(server), server.ca, patience, insecure)
+        return RemoteSegmenter(server.address, self.token(server), server.ca, patience, server.insecure or insecure)
 
-    def test(
-        self,
-        server: KnownServer,
-        cancel: CancelToken | None = None,
-        warn: Callable[[str], object] = lambda sentence: None,
-    ) -> list[str]:
+    def test(self, server: KnownServer, cancel: CancelToken | None = None, insecure: bool = False) -> list[str]:
         """Ask a server what it is, and return that in sentences.
 
-        :param warn: called with a sentence, before anything is sent, if others could read what is.
+        :param insecure: as of :meth:`segmenter`.
+        :raises Unencrypted: if others could read the token on its way, and that is not allowed.
         :raises ServerError: if it cannot be used; the message says why and what to do.
         :raises Cancelled: if the token is set.
         """
-        with self.segmenter(server) as segmenter:
-            segmenter.warn(warn)
+        with self.segmenter(server, insecure=insecure) as segmenter:
             return describe(segmenter, cancel)
 
     def _keep(self, address: str, token: str) -> str:

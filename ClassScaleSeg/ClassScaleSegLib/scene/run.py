@@ -79,6 +79,7 @@ class Request:
     :ivar options: how to segment; ``keep_empty`` also adds segments for classes that were not found. The device
         ``server:ADDRESS`` is a server, of whose models ``model`` names some; ``server:NAME`` is one of the user's list.
     :ivar server: that server, if it was asked already; by default its token is in the list or the environment.
+    :ivar insecure: volumes and the token may be sent to that server even if others could read them on their way.
     """
 
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
@@ -94,6 +95,7 @@ class Request:
     standard_names: bool = True
     options: Options = Options()
     server: ChosenServer | None = None
+    insecure: bool = False
 
     @property
     def models(self) -> tuple[str | Path, ...]:
@@ -113,8 +115,9 @@ class Request:
         known = servers.find(text)
         token = os.environ.get(TOKEN) or None
         if known is None:
-            return ChosenServer(check_address(text), token)
-        return ChosenServer(known.address, servers.token(known) or token, known.ca)
+            return ChosenServer(check_address(text), token, insecure=self.insecure)
+        insecure = known.insecure or self.insecure
+        return ChosenServer(known.address, servers.token(known) or token, known.ca, insecure=insecure)
 
 
 def request_for(
@@ -205,7 +208,8 @@ class SceneRun:
         try:
             process.job = self._job(choice, process.work_folder)
             if server is not None:
-                process.job = replace(process.job, server=server.address, server_ca=server.ca)
+                job = replace(process.job, server=server.address, server_ca=server.ca, insecure=server.insecure)
+                process.job = job
             process.start()
         except BaseException as error:
             self._close()

@@ -76,9 +76,11 @@ def server_summary(view: ServerView) -> str:
 
 def panel_words(fault: str) -> str:
     """Return a sentence of the library in the language of Slicer, which says what to do here, not in a terminal."""
+    from ClassScaleSegLib.addresses import INSECURE_HINT
     from ClassScaleSegLib.remote.credentials import TOKEN_HINT
 
-    shown = translated(fault).replace("(--server-ca)", _('("Servers...")'))
+    shown = translated(fault).replace(f" {translated(INSECURE_HINT)}", "")
+    shown = shown.replace("(--server-ca)", _('("Servers...")'))
     return shown.replace(translated(TOKEN_HINT), _('Enter it in the list of servers ("Servers...").'))
 
 

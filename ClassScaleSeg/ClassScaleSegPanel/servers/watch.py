@@ -166,7 +166,8 @@ def ask_server(
             models = before.models if before is not None else None
             if models is None or before is None or before.health is None or before.health.instance != health.instance:
                 models = {model.id: model for model in segmenter.models(cancel)}
-            chosen = ChosenServer(server.address, segmenter.connection.token, server.ca, models)
+            # nothing is sent to it before the user has agreed
+            chosen = ChosenServer(server.address, segmenter.connection.token, server.ca, models, insecure=True)
         return replace(view, health=health, models=models, chosen=chosen)
     except Cancelled:
         return view
