@@ -173,7 +173,7 @@ def check_arguments(parser: argparse.ArgumentParser, words: list[str], inline: b
     :param inline: required arguments may be left out, as in "`classscaleseg pack` makes a bundle".
     :raises ValueError: if the parser refuses the arguments.
     """
-    if "-h" in words or "--help" in words or not words:
+    if not words or not {"-h", "--help", "--version"}.isdisjoint(words):
         return
     try:
         lenient(parser).parse_args(words)

@@ -20,16 +20,18 @@ from .cohort_job import CohortJob, find_cohort
 from .cohort_run import segment_on_cluster
 from .job_models import find_models
 from .options import add_command
+from .parsing import Parser
 from .reporting import CohortState, Reporter
 
 _STATES = ("done", "failed", "kept", "running", "waiting", "stopped")
 
 
-def add_cohort_options(parser: argparse.ArgumentParser) -> None:
+def add_cohort_options(parser: Parser) -> None:
     """Add the subcommands of ``classscaleseg cohort``."""
+    parser.meant = "classscaleseg cohort status {}"
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, function in (("status", status_command), ("failed", failed_command), ("retry", retry_command)):
-        command = add_command(commands, "cohort_command", name, function)
+        command = add_command(commands, "cohort_command", name, function, "results/")
         command.add_argument("folder", metavar="OUT", help="folder of results, as of segment --cluster")
         if name == "retry":
             command.add_argument("--cluster", metavar="WHERE", help="other workers than before, as of segment")

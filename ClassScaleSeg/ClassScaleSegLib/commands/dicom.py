@@ -15,15 +15,17 @@ from ..archive.sending import UNSENT, Sent, send
 from ..errors import ArchiveError, Cancelled, ClassScaleError
 from ..process.exit_codes import ExitCode, exit_code
 from .options import add_command
+from .parsing import Parser
 from .reporting import Reporter
 
 PASSWORD, TOKEN = "CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"
 
 
-def add_dicom_options(parser: argparse.ArgumentParser) -> None:
+def add_dicom_options(parser: Parser) -> None:
     """Add the actions of ``classscaleseg dicom``."""
+    parser.meant = "classscaleseg dicom send {} --to URL"
     commands = parser.add_subparsers(required=True, metavar="ACTION")
-    sending = add_command(commands, "action", "send", _send)
+    sending = add_command(commands, "action", "send", _send, "ct.seg.dcm --to http://localhost:8042/dicom-web")
     text = "a DICOM file, or a folder, of which all DICOM files are sent"
     sending.add_argument("files", nargs="+", metavar="FILE", help=text)
     text = "root of the archive's DICOMweb service, such as http://localhost:8042/dicom-web"

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from ..catalog.catalog import Catalog, entry_named, resolve_model
 from ..catalog.defaults import configuration_of
@@ -23,12 +22,14 @@ from ..process.ending import run_command
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.fault_log import FaultLog
 from ..process.parent_watch import ParentWatch
+from ..version import VERSION
 from .cohort import add_cohort_options, cohort_command
 from .compare import add_compare_options, compare_command
 from .dicom import add_dicom_options, dicom_command
 from .inspect import describe, describe_job
 from .models import add_models_options, models_command
 from .options import add_command, add_options
+from .parsing import Parser
 from .reporting import JsonReporter, Reporter, TerminalReporter
 from .segment import add_segment_options, segment_command
 from .serve import add_serve_options, serve_command
@@ -119,33 +120,29 @@ def report_command(options: argparse.Namespace, reporter: Reporter) -> None:
     print(Report(options.folder).write(options.title))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong without the list of all options, in which it would be lost."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(ExitCode.USAGE, f"{self.prog}: error: {message}\n{self.prog} --help lists all options.\n")
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     codes = "\n".join(f"  {code.value:>3}  {code.name.lower().replace('_', ' ')}" for code in ExitCode)
-    parser = _Parser(
+    parser = Parser(
         "classscaleseg",
         description="Segment 3D medical images into hundreds of named structures.",
         epilog=f"exit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.example = "classscaleseg demo"
+    parser.meant = "classscaleseg segment {} -m MODEL -o OUT"
+    parser.add_argument("--version", action="version", version=f"ClassScaleSeg {VERSION}")
     command = partial(add_command, parser.add_subparsers(required=True, metavar="COMMAND"), "run")
 
-    add_segment_options(command("segment", segment_command))
+    add_segment_options(command("segment", segment_command, "ct.nii.gz -m toy-120 -o ct.seg.nrrd"))
 
-    inspect = command("inspect", inspect_command)
+    inspect = command("inspect", inspect_command, "toy-120 ct.nii.gz")
     _one_model(inspect, "nnU-Net v2 model folder, exported zip, bundle, or id or name of a model of the catalogue")
     text = "also estimate memory and windows for this image (one file per channel)"
-    inspect.add_argument("image", nargs="*", metavar="IMAGE", help=text)
+    inspect.add_argument("image", nargs="*", default=[], metavar="IMAGE", help=text)  # a default: it is not required
     add_options(inspect, "step")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
-    bundle = command("pack", pack_command)
+    bundle = command("pack", pack_command, "nnUNetTrainer__nnUNetPlans__3d_fullres -o my-model.zip")
     _one_model(bundle, "nnU-Net v2 model folder, exported zip, or bundle")
     bundle.add_argument("-o", "--output", required=True, metavar="BUNDLE.zip", help="file to write")
     bundle.add_argument(
@@ -162,23 +159,23 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--swap-sides", action="store_true", help=text)
     bundle.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
-    add_models_options(command("models", models_command))
+    add_models_options(command("models", models_command, "list --search kidney"))
 
-    add_servers_options(command("servers", servers_command))
+    add_servers_options(command("servers", servers_command, "add lab https://lab-gpu:8471"))
 
-    add_cohort_options(command("cohort", cohort_command))
+    add_cohort_options(command("cohort", cohort_command, "status results/"))
 
-    add_compare_options(command("compare", compare_command))
+    add_compare_options(command("compare", compare_command, "reference.seg.nrrd ct.seg.nrrd"))
 
-    report = command("report", report_command)
+    report = command("report", report_command, "report/")
     report.add_argument("folder", metavar="DIR", help="folder of the report, as of segment --report")
     report.add_argument("--title", help="title of the page (default: the name of the case, or the number of cases)")
 
-    add_dicom_options(command("dicom", dicom_command))
+    add_dicom_options(command("dicom", dicom_command, "send ct.seg.dcm --to http://localhost:8042/dicom-web"))
 
-    add_serve_options(command("serve", serve_command))
+    add_serve_options(command("serve", serve_command, "--models toy-120 head-mr-312"))
 
-    demo = command("demo", demo_command)
+    demo = command("demo", demo_command, "head")
     text = "sample to segment: toy (default), toy-1000 or head"
     demo.add_argument("name", nargs="?", default="toy", metavar="NAME", help=text)
     text = "folder for the files; existing ones are replaced (default: classscaleseg-demo)"

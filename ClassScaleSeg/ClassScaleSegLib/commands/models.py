@@ -17,14 +17,28 @@ from ..errors import Cancelled, CatalogError, ModelError
 from ..models.advice import advise_on_network
 from ..models.summary import summarize
 from .options import add_command
+from .parsing import Parser
 from .reporting import Reporter
 
 
-def add_models_options(parser: argparse.ArgumentParser) -> None:
+def add_models_options(parser: Parser) -> None:
     """Add the actions of ``classscaleseg models``."""
+    parser.meant = "classscaleseg models info {}, or classscaleseg models list --search {}"
     commands = parser.add_subparsers(required=True, metavar="ACTION")
-    actions = (_list, _info, _card, _download, _remove, _add, _path)
-    parsers = {action: add_command(commands, "action", action.__name__[1:], action) for action in actions}
+    one = "totalsegmentator-3mm"
+    actions = {
+        _list: "--search left kidney",
+        _info: one,
+        _card: "head-mr-312",
+        _download: one,
+        _remove: one,
+        _add: "my-model.zip",
+        _path: "toy-120",
+    }
+    parsers = {
+        action: add_command(commands, "action", action.__name__[1:], action, example)
+        for action, example in actions.items()
+    }
     for action in (_info, _card, _download, _remove, _path):
         text = "id or name of a model; `classscaleseg models list` lists them"
         parsers[action].add_argument("model", metavar="MODEL", help=text)

@@ -9,13 +9,20 @@ from typing import Any
 
 from ..errors import ClassScaleError
 from ..options import FIELDS, checked, flag
+from .parsing import Parser
 
 
-def add_command(commands: Any, attribute: str, name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
-    """Add a subcommand that sets an attribute to a function, the first paragraph of whose docstring is the help."""
+def add_command(commands: Any, attribute: str, name: str, function: Callable[..., Any], example: str) -> Parser:
+    """Add a subcommand that sets an attribute to a function, the first paragraph of whose docstring is the help.
+
+    :param commands: as `add_subparsers` of a `Parser` returns them.
+    :param example: what may follow the name.
+    """
     text = " ".join((function.__doc__ or "").partition("\n\n")[0].split())
-    added = commands.add_parser(name, help=text, description=text)
+    added: Parser = commands.add_parser(name, help=text, description=text)
     added.set_defaults(**{attribute: function})
+    added.example = f"{added.prog} {example}".rstrip()
+    added.epilog = f"example: {added.example}"
     return added
 
 

@@ -22,6 +22,7 @@ from .cohort_run import segment_on_cluster
 from .job_models import JobModels, completed_job, find_models
 from .job_report import JobReport
 from .options import add_options
+from .parsing import Parser
 from .reporting import Reporter
 from .results import CaseResults
 from .server_models import add_server_options, connect, find_server_models, refuse_beside_server
@@ -56,8 +57,9 @@ def instead(*others: argparse.Action) -> Callable[[str], Path]:
     return path
 
 
-def add_segment_options(parser: argparse.ArgumentParser) -> None:
+def add_segment_options(parser: Parser) -> None:
     """Add the options of ``classscaleseg segment``."""
+    parser.hint = "classscaleseg models list shows the models."
     images = parser.add_argument(
         "images",
         nargs="+",

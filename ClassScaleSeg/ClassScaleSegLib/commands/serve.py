@@ -15,6 +15,7 @@ from ..catalog.catalog import Catalog
 from ..errors import ClassScaleError
 from ..process.exit_codes import ExitCode
 from .options import add_command, add_options
+from .parsing import Parser
 from .reporting import Reporter
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ PORT = 8471
 EXTRA = 'pip install "classscaleseg[server]"'
 
 
-def add_serve_options(parser: argparse.ArgumentParser) -> None:
+def add_serve_options(parser: Parser) -> None:
     """Add the options of ``classscaleseg serve``, and its actions."""
+    parser.meant = "classscaleseg serve --models {}"
     parser.add_argument(
         "--host", default="127.0.0.1", help="name or address to listen at (default: this machine alone)"
     )
@@ -56,7 +58,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--keep-minutes", type=float, default=60, metavar="MIN", help=text)
     _add_folder(parser)
     actions = parser.add_subparsers(metavar="ACTION")
-    token = add_command(actions, "run", "token", token_command)
+    token = add_command(actions, "run", "token", token_command, "anna")
     token.add_argument("name", nargs="?", metavar="NAME", help="of the person or machine that gets a new token")
     token.add_argument("--revoke", metavar="NAME", help="make a token invalid, at once")
     token.add_argument("--list", action="store_true", help="list the tokens")

@@ -15,15 +15,19 @@ from ..process.exit_codes import ExitCode
 from ..remote.faults import Unencrypted
 from ..remote.servers import Servers
 from .options import add_command
+from .parsing import Parser
 from .reporting import Reporter
 from .server_models import TOKEN, read_token
 
 
-def add_servers_options(parser: argparse.ArgumentParser) -> None:
+def add_servers_options(parser: Parser) -> None:
     """Add the actions of ``classscaleseg servers``."""
+    parser.meant = "classscaleseg servers add NAME {}, or classscaleseg servers test {}"
     commands = parser.add_subparsers(required=True, metavar="ACTION")
-    actions = (_add, _list, _test, _remove)
-    add, listed, test, remove = (add_command(commands, "action", action.__name__[1:], action) for action in actions)
+    actions = {_add: "lab https://lab-gpu:8471", _list: "", _test: "lab", _remove: "lab"}
+    add, listed, test, remove = (
+        add_command(commands, "action", action.__name__[1:], action, example) for action, example in actions.items()
+    )
     add.add_argument("name", metavar="NAME", help="name of your choice, by which --server takes it")
     add.add_argument("address", metavar="URL", help="address of the server, such as https://lab-gpu:8471")
     text = f"file with the token (default: the environment variable {TOKEN}, or you are asked)"

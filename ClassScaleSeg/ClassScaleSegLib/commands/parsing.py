@@ -1,0 +1,66 @@
+"""Parse a command line, and say of a wrong one what to type instead."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shlex
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ..process.exit_codes import ExitCode
+
+_INCOMPLETE = ("arguments are required", "unrecognized arguments")  # how argparse begins what an example helps with
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong without the list of all options, in which it would be lost, but with what could be meant.
+
+    :ivar example: a command line that is complete.
+    :ivar hint: a sentence that follows it; may be empty.
+    :ivar meant: what somebody means who puts something else in the place of an action; ``{}`` stands for that.
+
+    >>> parser = Parser("serve")
+    >>> parser.example, parser.meant = "serve --models toy-120", "serve --models {}"
+    >>> parser.advice("the following arguments are required: --models")
+    'For example: serve --models toy-120'
+    """
+
+    example = hint = meant = ""
+    _wrong: str | None = None  # what is no action
+
+    def advice(self, message: str) -> str:
+        """Return lines that say what to type, empty if the message says enough.
+
+        :param message: what is wrong.
+        """
+        if self._wrong is not None:
+            actions = next(each.choices for each in self._actions if isinstance(each, argparse._SubParsersAction))
+            near = difflib.get_close_matches(self._wrong.casefold(), actions or (), 1)
+            if near:
+                return f"Do you mean {self.prog} {near[0]}?"
+            if self.meant and self._wrong != "help":
+                return f"Do you mean {self.meant.replace('{}', shlex.quote(self._wrong))}?"
+        elif not any(words in message for words in _INCOMPLETE):
+            return ""
+        return "\n".join(filter(None, (self.example and f"For example: {self.example}", self.hint)))
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with a message."""
+        lines = (f"{self.prog}: error: {message}", self.advice(message), f"{self.prog} --help lists all options.")
+        self.exit(ExitCode.USAGE, "".join(f"{line}\n" for line in lines if line))
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse arguments. The command whose arguments they are refuses those that it does not know, and shows its
+        own example; argparse would let the program do so."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            self._wrong = str(value)
+        super()._check_value(action, value)
