@@ -23,7 +23,7 @@ def parsers(parser=None):
                 yield from parsers(each)
 
 
-@pytest.mark.parametrize("parser", parsers(), ids=lambda parser: parser.prog)
+@pytest.mark.parametrize("parser", list(parsers()), ids=lambda parser: parser.prog)
 def test_the_example_of_each_command_is_complete_and_in_its_help(parser):
     program, *words = shlex.split(parser.example)
     found = _parser().parse_args(words)

@@ -72,6 +72,7 @@ def test_a_server_segments_for_the_panel_once_the_user_has_agreed(lab, server, a
     wait_until(lambda: ui.applyButton.enabled, 30)
     assert ui.needLabel.text.startswith("Lab computes this run, on cpu")
     assert "This run will take about " in ui.needLabel.text and "GPU" not in ui.needLabel.text
+    assert "classes. That fits: there are " in ui.needLabel.text and "  " not in ui.needLabel.text
     assert [ui.modelComboBox.itemData(i) for i in range(ui.modelComboBox.count)] == ["toy-120"]
     assert "120 classes" in ui.modelFactsLabel.text and "not for clinical use" in ui.modelFactsLabel.text
     assert not ui.memoryLimitSpinBox.enabled and not ui.threadsSpinBox.enabled

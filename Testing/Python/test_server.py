@@ -184,13 +184,14 @@ def test_health_needs_no_token_and_tells_what_one_is_worth(tmp_path, offers):
         health = api("get", "health")
         assert health.json()["token"] == "missing" and health.json()["service"] == "ClassScaleSeg"
         assert health.headers["ClassScaleSeg-Version"] == health.json()["version"]
-        assert [device["name"] for device in health.json()["devices"]] == ["cpu"]
+        assert [(device["name"], device["memory"]) for device in health.json()["devices"]] == [("cpu", None)]
         refused = api("get", "models")
         assert refused.status_code == 401 and refused.json()["error"]["code"] == "token_missing"
         assert refused.headers["WWW-Authenticate"] == "Bearer"
         for secret_sent, said in (("css_wrong", "wrong"), (secret, "accepted")):
             api.session.headers["Authorization"] = f"Bearer {secret_sent}"
-            assert api("get", "health").json()["token"] == said
+            found = api("get", "health").json()
+            assert found["token"] == said and (found["devices"][0]["memory"] is not None) == (said == "accepted")
         assert api("get", "models").status_code == 200
         Tokens(tmp_path).revoke("anna")  # as another process does
         assert api("get", "models").json()["error"]["code"] == "token_wrong"

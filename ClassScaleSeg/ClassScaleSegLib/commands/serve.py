@@ -157,7 +157,7 @@ def _folder(options: argparse.Namespace) -> Path:
 
 
 def _devices() -> list[str]:
-    from ..server.serving import default_slots
+    from ..server.devices import default_slots
 
     return [slot.device for slot in default_slots()]
 

@@ -23,6 +23,7 @@ from ..remote.address import check_address
 from ..remote.credentials import TOKEN
 from ..remote.decided import BY_SERVER, refuse_decided
 from ..remote.faults import Unencrypted
+from ..remote.fit import describe_fit
 from ..remote.health import Health
 from ..remote.offers import RemoteModel, located_by
 from ..remote.segmenter import RemoteSegmenter, Request, wanted_table
@@ -82,11 +83,12 @@ class ServerModels(JobModels):
         return self.segmenter.health()
 
     def need(self, geometry: Geometry) -> str:
-        """Return a sentence on what the server will need for an image."""
+        """Return what the server will need for an image, and whether it has that, as far as it tells."""
         shape, spacing, options = geometry.size[::-1], geometry.spacing[::-1], self.options
         choices = (shape, spacing, options.step, options.confidence, 2, options.mirroring)
         memory = largest([estimate(summary, *choices) for summary in self.summaries])
-        return f"{self.segmenter.address} will need {describe_need(memory, self._health.device)}."
+        need = f"{self.segmenter.address} will need {describe_need(memory, self._health.device)}."
+        return f"{need} {describe_fit(memory, self._health)}".rstrip()
 
     @cached_property
     def run(self) -> Callable[..., Segmentation]:

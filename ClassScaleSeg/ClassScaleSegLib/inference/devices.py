@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 import subprocess
@@ -74,6 +75,29 @@ def choose_device(name: str) -> str:
     return name
 
 
+def total_memory(device: str) -> int | None:
+    """Return the bytes of memory of a device, however much of it is free; ``None`` if torch does not tell it.
+
+    :param device: "cuda", "cuda:1" or "mps"; for "cpu", torch is not imported.
+    """
+    if device == "cpu":
+        import psutil
+
+        return int(min(psutil.virtual_memory().total, _container_limit()))
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_properties(torch.device(device).index or 0).total_memory
+    return torch.mps.recommended_max_memory() if hasattr(torch.mps, "recommended_max_memory") else None
+
+
+def _container_limit() -> float:
+    """Return the bytes that the processes of this container may use; infinity outside of one."""
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return math.inf if text == "max" else int(text)
+
+
 def free_memory(device: str) -> int:
     """Return the bytes that a job may use on a torch device; for "cpu", this includes what this process holds."""
     import psutil
@@ -85,6 +109,4 @@ def free_memory(device: str) -> int:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     # the estimate includes what this process holds already, so that counts as free
     free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
-    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return free if text == "max" else min(free, int(text))
+    return int(min(free, _container_limit()))

@@ -25,6 +25,7 @@ class Health:
     :ivar devices: what computes there, such as ``("cuda:0 (NVIDIA H100 PCIe)",)``.
     :ivar waiting: jobs that wait.
     :ivar running: jobs that run.
+    :ivar memory: bytes that a job may use of each device; ``None`` if the server does not tell.
     """
 
     version: str
@@ -33,6 +34,21 @@ class Health:
     devices: tuple[str, ...]
     waiting: int
     running: int
+    memory: tuple[int | None, ...] = ()
+
+    @property
+    def devices_with_memory(self) -> tuple[str, ...]:
+        """What computes there, with its memory as far as that is told.
+
+        >>> facts = "0.2.0", "a", "accepted", ("cuda:0 (NVIDIA A40)", "cpu"), 0, 0
+        >>> Health(*facts, memory=(48 * 10**9, None)).devices_with_memory
+        ('cuda:0 (NVIDIA A40), 48.0 GB', 'cpu')
+        """
+        sizes = [*self.memory, *[None] * len(self.devices)]
+        return tuple(
+            device if size is None else f"{device}, {size / 1e9:.1f} GB"
+            for device, size in zip(self.devices, sizes, strict=False)
+        )
 
     @property
     def device(self) -> str:
@@ -78,7 +94,12 @@ def health_of(facts: Mapping[str, Any], address: str, token: str | None) -> Heal
         tuple(_device(each) for each in devices),
         waiting,
         running,
+        tuple(_bytes(each.get("memory")) for each in devices),
     )
+
+
+def _bytes(value: Any) -> int | None:
+    return value if type(value) is int and 0 < value < 1 << 60 else None
 
 
 def _device(facts: Mapping[str, Any]) -> str:

@@ -239,7 +239,7 @@ def describe(segmenter: RemoteSegmenter, cancel: CancelToken | None = None) -> l
     token = "It takes the token." if health.token == "accepted" else "It asks for no token."
     return [
         f"{segmenter.address} runs ClassScaleSeg {health.version}. {token}",
-        f"Devices: {', '.join(health.devices) or 'not stated'}.",
+        f"Devices: {'; '.join(health.devices_with_memory) or 'not stated'}.",
         f"Models: {listed or 'none'}.",
         f"Jobs: {health.running} running, {health.waiting} waiting.",
     ]

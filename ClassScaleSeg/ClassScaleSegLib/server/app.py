@@ -42,7 +42,7 @@ _LONGEST = 1000  # characters of a sentence
 class Parts:
     """What the routes work with.
 
-    :ivar devices: name, what it is, and bytes of memory of each.
+    :ivar devices: name, what it is, and bytes of memory of each, as :func:`.devices.described` returns them.
     """
 
     offers: Offers
@@ -70,7 +70,9 @@ def make_app(parts: Parts) -> FastAPI:
     async def health(request: Request) -> AsciiJson:
         """Tell what the server is, and how busy. No token is needed."""
         facts = {"service": "ClassScaleSeg", "api": API, "version": VERSION, "instance": instance}
-        more = {"token": request.scope["token"], "devices": parts.devices, "queue": parts.jobs.counts()}
+        known = request.scope["owner"] is not None  # strangers need not know how much can be computed here
+        devices = [device if known else {**device, "memory": None} for device in parts.devices]
+        more = {"token": request.scope["token"], "devices": devices, "queue": parts.jobs.counts()}
         return AsciiJson({**facts, **more})
 
     _model_routes(app, parts)

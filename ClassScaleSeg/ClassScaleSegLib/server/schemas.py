@@ -89,7 +89,7 @@ class DeviceFacts(BaseModel):
 
     name: str
     about: str
-    memory: Annotated[int | None, Field(description="bytes")]
+    memory: Annotated[int | None, Field(description="bytes that a job may use; null if unknown, or without a token")]
 
 
 class QueueFacts(BaseModel):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,10 +18,10 @@ from ..cohort.cluster import Cluster
 from ..cohort.fitting import visible_gpus
 from ..cohort.workers import check_where, open_cluster
 from ..errors import ClassScaleError
-from ..inference.devices import find_devices
 from .app import Parts, make_app
 from .connections import Connection, allow_open_files
 from .converting import Converter
+from .devices import default_slots, described
 from .folder import opened_folder
 from .guard import Guard
 from .jobs import Jobs
@@ -36,7 +34,6 @@ from .workers import Slot, Worker, adopt_unfinished
 
 _SECONDS_BETWEEN_CLEANINGS = 5.0
 _SECONDS_TO_STOP = 5.0
-_SECONDS_TO_ASK = 120.0  # for a device; on a cold disk, importing torch takes half a minute
 _AT_ONCE = 64  # jobs of a cluster, at most
 
 log = logging.getLogger("classscaleseg.serve")
@@ -127,10 +124,8 @@ def prepared(settings: Settings, offers: Offers | None = None) -> Iterator[Runni
         slots = settings.slots or default_slots()
         listening = _listen(settings.host, settings.port)
         if settings.cluster is None:
-            for slot in slots:
-                _check_device(slot.device)
+            devices = described(slots)
             workers = [Worker(slot, jobs, offers, settings.limits) for slot in slots]
-            devices = tuple(_described(slot) for slot in slots)
         else:
             cluster = ClusterSlots(stack.enter_context(_cluster(settings.cluster, folder.root, slots[0])))
             slot = replace(slots[0], name=cluster.cluster.what)
@@ -171,37 +166,6 @@ def _cluster(where: str, folder: Path, slot: Slot) -> Iterator[Cluster]:
     check_where(where)
     with open_cluster(where, folder, visible_gpus(slot.device), slot.threads) as cluster:
         yield cluster
-
-
-def default_slots() -> tuple[Slot, ...]:
-    """Return one slot for each GPU; the processor alone if there is none."""
-    devices = list(find_devices())
-    gpus = [device for device in devices if device != "cpu"]
-    return tuple(Slot(device, device) for device in gpus or ["cpu"])
-
-
-def _check_device(device: str) -> None:
-    """Ask a process of its own, because torch would stay in the memory of this one.
-
-    :raises ClassScaleError: if there is no such device, which else each job would say.
-    """
-    if device in ("auto", "cpu"):
-        return
-    root = str(Path(__file__).resolve().parents[2])
-    code = (
-        f"import sys; sys.path[:] = [path for path in sys.path if path] + [{root!r}]\n"  # not the current folder
-        "from ClassScaleSegLib.errors import ClassScaleError\n"
-        "from ClassScaleSegLib.inference.devices import choose_device\n"
-        "try: choose_device(sys.argv[1])\n"
-        "except ClassScaleError as error: print(str(error).encode('ascii', 'replace').decode())\n"
-    )
-    command = [sys.executable or "python", "-c", code, device]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_TO_ASK, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ClassScaleError(f"The device {device} cannot be looked for ({error}). Try --devices cpu.") from error
-    if said := answer.stdout.strip():
-        raise ClassScaleError(said)
 
 
 def _configuration(settings: Settings, app: Callable[..., Any]) -> uvicorn.Config:
@@ -263,11 +227,3 @@ def _clean(ended: threading.Event, uploads: Uploads, jobs: Jobs) -> None:
             jobs.remove_old()
         except Exception:
             log.exception("cleaning up")
-
-
-def _described(slot: Slot) -> dict[str, Any]:
-    """Describe where jobs run. GPUs are not asked for their memory, which would need torch in this process."""
-    import psutil
-
-    memory = psutil.virtual_memory().total if slot.device == "cpu" else None
-    return {"name": slot.name, "about": find_devices().get(slot.device, slot.device), "memory": memory}

@@ -139,6 +139,7 @@ def _fault_of(model: PanelModel) -> str:
 def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list[str]:
     from ClassScaleSegLib.inference.memory_estimate import describe_need, estimate, largest
     from ClassScaleSegLib.models.advice import advise_on_run
+    from ClassScaleSegLib.remote.fit import describe_fit
     from ClassScaleSegLib.scene.volume import box_of, crop, geometry_of, modality_of
 
     volume = parameters.inputVolume
@@ -157,6 +158,7 @@ def _estimate(state: PanelState, parameters: ClassScaleSegParameterNode) -> list
         device = server.health.device if server.health is not None else "auto"
     need = [_("This run will take {need}.").format(need=translated(describe_need(memory, device)))]
     if server is not None:
-        need = [*server_need(server), *need]
+        fit = describe_fit(memory, server.health) if server.health is not None else ""
+        need = [*server_need(server), *need, *([translated(fit)] if fit else [])]
     models = [(model.name, model.summaries[0]) for model in state.models]
     return [*need, *map(translated, advise_on_run(models, (), spacing, modality_of(volume)))]
