@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ClassScaleError
+from ..errors import ClassScaleError, ImageError
 from ..images.comparison import ClassComparison, compare
 from ..images.comparison_summary import StructureSummary, mean_dice, summarize_comparisons, write_comparisons
 from ..images.formats import check_writable
-from ..images.paired_cases import Pairs, find_pairs, read_named
+from ..images.paired_cases import Pairs, find_images, find_pairs
+from ..images.paired_reading import read_pair
 from ..images.tables import TABLE_SUFFIXES
 from ..labels.table import LabelTable
 from ..process.exit_codes import ExitCode, exit_code
@@ -24,7 +25,10 @@ _MOST_NAMES = 20  # of cases without a counterpart
 
 def add_compare_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``classscaleseg compare``."""
-    text = "segmentation that counts as right: .seg.nrrd, .seg.dcm or a label image; or a folder of them"
+    text = (
+        "segmentation that counts as right: .seg.nrrd, a DICOM segmentation or RT structure set, or a label image; or "
+        "a folder of them"
+    )
     parser.add_argument("reference", type=Path, metavar="REFERENCE", help=text)
     text = "segmentation to compare with it; or a folder, whose files have the names of those in REFERENCE"
     parser.add_argument("other", type=Path, metavar="OTHER", help=text)
@@ -33,6 +37,11 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     text = "label table of REFERENCE (default: its own names, or those of NAME.labels.csv beside it)"
     parser.add_argument("--labels", type=Path, metavar="CSV", help=text)
     parser.add_argument("--other-labels", type=Path, metavar="CSV", help="the same of OTHER")
+    text = (
+        "image or DICOM folder on whose grid structure sets are filled; with folders, the folder of the images, which "
+        "have the names of the cases (default: the grid of the other segmentation)"
+    )
+    parser.add_argument("--grid", type=Path, metavar="IMAGE", help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
@@ -45,28 +54,47 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     """
     if options.output is not None:
         check_writable(options.output, options.overwrite, TABLE_SUFFIXES)
-    tables = [None if file is None else LabelTable.from_csv(file) for file in (options.labels, options.other_labels)]
+    one, two = (None if file is None else LabelTable.from_csv(file) for file in (options.labels, options.other_labels))
     found = find_pairs(options.reference, options.other)
     cases: dict[str, list[ClassComparison]] = {}
     fault: ClassScaleError | None = None
-    for name, reference, other in found.pairs:
+    notices: dict[str, tuple[str, ...]] = {}
+    images = find_images(options.grid) if options.grid is not None and found.several else {}
+    for pair in found.pairs:
         try:
-            cases[name] = compare(read_named(reference, tables[0]), read_named(other, tables[1])).rows
+            grid = (
+                options.grid
+                if options.grid is None or not found.several
+                else _only_image(images, pair.name, options.grid)
+            )
+            read = read_pair(pair, (one, two), grid)
+            notices[pair.name] = read.notices
+            cases[pair.name] = compare(read.reference, read.other).rows
         except ClassScaleError as error:
             if not found.several:
                 raise
             fault = error
             reporter.error(error)
+        for notice in notices.get(pair.name, ()):
+            reporter.message(notice)
     if options.output is not None and cases:
         write_comparisons(options.output, cases, options.overwrite)
     if options.json:
-        print(json.dumps(_facts(cases, found), indent=2))
+        print(json.dumps(_facts(cases, notices, found), indent=2))
     else:
         _tell_unpaired(found, options)
         print("\n".join(_lines(cases, found.several)))
     if not cases and fault is not None:
         return exit_code(fault)
     return ExitCode.SOME_FAILED if fault is not None or found.without_other else ExitCode.OK
+
+
+def _only_image(images: dict[str, list[Path]], case: str, folder: Path) -> Path:
+    found = images.get(case, [])
+    if len(found) != 1:
+        what = "no image" if not found else f"several images ({found[0].name}, {found[1].name})"
+        raise ImageError(f"{folder} has {what} of the case {case}, on whose grid to compare it.")
+    return found[0]
 
 
 def _tell_unpaired(found: Pairs, options: argparse.Namespace) -> None:
@@ -113,7 +141,9 @@ def _sentence(summary: list[StructureSummary], cases: int, several: bool) -> str
     return f"Mean Dice {mean:.3f} over {compared} structure{'s' * (compared != 1)}{of}{rest}."
 
 
-def _facts(cases: dict[str, list[ClassComparison]], found: Pairs) -> dict[str, Any]:
+def _facts(
+    cases: dict[str, list[ClassComparison]], notices: dict[str, tuple[str, ...]], found: Pairs
+) -> dict[str, Any]:
     summary = summarize_comparisons(cases)
     return {
         "mean_dice": mean_dice(summary),
@@ -121,6 +151,7 @@ def _facts(cases: dict[str, list[ClassComparison]], found: Pairs) -> dict[str, A
         "cases": {
             name: [row._asdict() | {"difference_ml": row.difference_ml} for row in rows] for name, rows in cases.items()
         },
+        "notices": {name: list(said) for name, said in notices.items() if said},
         "without_other": list(found.without_other),
         "without_reference": list(found.without_reference),
     }

@@ -49,6 +49,7 @@ _RESCALED_BY_GROUPS = {
 }
 
 
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _NOTHING = SimpleNamespace(value=None)  # an element that is missing
 
@@ -139,14 +140,24 @@ def is_dicom(path: Path) -> bool:
 
 def is_dicom_seg(path: Path) -> bool:
     """Return whether a file can be read and says at its beginning that it is a DICOM segmentation."""
+    return _class_of(path) in _SEGMENTATIONS
+
+
+def is_structure_set(path: Path) -> bool:
+    """Return whether a file can be read and says at its beginning that it is an RT Structure Set."""
+    return _class_of(path) == STRUCTURE_SET
+
+
+def _class_of(path: Path) -> str | None:
+    """Return the SOP class that a DICOM file has at its beginning; ``None`` if it has none, or cannot be read."""
     try:
         if not (path.is_file() and is_dicom(path)):
-            return False
+            return None
         from pydicom.filereader import read_file_meta_info
 
-        return read_file_meta_info(path).get("MediaStorageSOPClassUID") in _SEGMENTATIONS
+        return read_file_meta_info(path).get("MediaStorageSOPClassUID")
     except Exception:  # pydicom raises whatever a damaged value makes Python raise
-        return False
+        return None
 
 
 def read_slices(path: Path) -> list[Slice]:

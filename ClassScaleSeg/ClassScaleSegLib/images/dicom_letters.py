@@ -25,6 +25,25 @@ def one_value(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text).replace("\\", "/").strip()
 
 
+def decoded(text: bytes, character_set: str) -> str:
+    """Return what a text of a DICOM file says, also where the character set that the file declares is wrong.
+
+    :param character_set: SpecificCharacterSet, with a backslash between several; "" if not given.
+
+    >>> decoded("Größe".encode("latin-1"), "ISO_IR 100"), decoded("Größe".encode(), "")
+    ('Größe', 'Größe')
+    """
+    from pydicom.charset import decode_bytes, default_encoding
+    from pydicom.dataset import Dataset
+
+    declared = Dataset()
+    if character_set:
+        declared.SpecificCharacterSet = character_set.split("\\")
+    encodings = _encodings(declared)
+    likely = _likely(text, encodings)
+    return decode_bytes(text, encodings or [default_encoding], set()) if likely is None else likely
+
+
 def keep_letters(target: Dataset, header: Dataset) -> None:
     """Give texts that were copied from a header the bytes that they have there, or the most likely letters in UTF-8.
 

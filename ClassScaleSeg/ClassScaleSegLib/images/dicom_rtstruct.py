@@ -20,6 +20,7 @@ from ..version import VERSION
 from .contours import Outlines
 from .dicom_contours import EncodedContours
 from .dicom_frames import decimals
+from .dicom_headers import STRUCTURE_SET
 from .dicom_object import (
     LONGEST_TEXT,
     MAKER,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
 
 RTSTRUCT_SUFFIX = ".rtstruct.dcm"
-_RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 _STUDY = "1.2.840.10008.3.1.2.3.1"  # retired, and what all writers give as the class of a study
 _LEARNED = Code("DCM", "123110", "Artificial Intelligence")
 _ANATOMY = (CATEGORY.scheme, CATEGORY.value)
@@ -109,7 +109,7 @@ def _structure_set(
 
     :param outlines: for each label value those of its layer.
     """
-    found = empty_object(_RTSTRUCT, series.header)
+    found = empty_object(STRUCTURE_SET, series.header)
     found.Modality, found.OperatorsName = "RTSTRUCT", ""
     found.SeriesNumber = series_number(series.header, 2000)
     found.SeriesDescription = series_description(choices.models)

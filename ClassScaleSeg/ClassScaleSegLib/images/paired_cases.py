@@ -1,4 +1,4 @@
-"""Find the segmentations of the same cases in two folders, and read one with the names that lie beside it."""
+"""Find the segmentations of the same cases in two folders, and the files that belong to them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import NamedTuple
 
 from ..errors import ImageError
 from ..files import given_stem
-from ..labels.table import LabelTable
+from .dicom_headers import is_dicom_seg, is_structure_set
 from .dicom_rtstruct import RTSTRUCT_SUFFIX
 from .dicom_seg import DICOM_SUFFIX
 from .formats import IMAGE_SUFFIXES, colour_table_path
 from .image_file import READ_SUFFIXES
-from .segmentation import Segmentation
 
-_NAMED = (".seg.nrrd", DICOM_SUFFIX)  # formats that know the names of their labels; of one result, the first is read
-_SUFFIXES = (*_NAMED, *READ_SUFFIXES)
+_OWN_NAMES = (".seg.nrrd", DICOM_SUFFIX)  # label maps with names; of one result, the first is read
+_ANY_DICOM = ".dcm"
+_IMAGES = (*READ_SUFFIXES, _ANY_DICOM)
+_SUFFIXES = (*_OWN_NAMES, RTSTRUCT_SUFFIX, *_IMAGES)
 
 
 class Pair(NamedTuple):
@@ -66,39 +67,64 @@ def find_pairs(reference: str | Path, other: str | Path) -> Pairs:
     return Pairs(pairs, tuple(sorted(ones.keys() - others.keys())), tuple(sorted(others.keys() - ones.keys())))
 
 
-def read_named(path: Path, table: LabelTable | None = None) -> Segmentation:
-    """Read a segmentation, with the names of its labels: given ones, its own, or those of the colour table beside it.
+def find_images(folder: str | Path) -> dict[str, list[Path]]:
+    """Return the images in a folder by their names without suffix: files, and folders with a DICOM series each.
 
-    :param table: names of the labels; by default, a label image has those of ``ct.labels.csv`` beside ``ct.nii.gz``,
-        as `Segmentation.write` writes it, or else names such as ``label 1``.
-    :raises ImageError: as `Segmentation.from_image`; or for a structure set, whose contours are not read.
-    :raises LabelTableError: if the table cannot be read, or lacks a label.
+    :raises ImageError: if it is no folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is no folder: of many cases, name the folder of their images.")
+    found: dict[str, list[Path]] = {}
+    for entry in sorted(folder.iterdir()):
+        lower = entry.name.lower()
+        is_file = lower.endswith(_IMAGES) and not lower.endswith((*_OWN_NAMES, RTSTRUCT_SUFFIX))
+        if not entry.name.startswith(".") and (is_file or entry.is_dir()):
+            found.setdefault(given_stem(entry, _IMAGES if is_file else ()), []).append(entry)
+    return found
+
+
+def table_beside(path: Path) -> Path | None:
+    """Return the colour table that lies beside a label image, such as ``ct.labels.csv`` of ``ct.nii.gz``.
+
+    :returns: ``None`` if there is none, or the file is no label image.
     """
     name = path.name.lower()
-    if name.endswith(RTSTRUCT_SUFFIX):
-        raise ImageError(f"{path} is a structure set, of which only contours are stored: give another format.")
-    if table is None and name.endswith(IMAGE_SUFFIXES) and not name.endswith(_NAMED):
-        beside = colour_table_path(path)
-        table = LabelTable.from_csv(beside) if beside.is_file() else None
-    return Segmentation.from_image(path, table)
+    if not name.endswith(IMAGE_SUFFIXES) or name.endswith(_OWN_NAMES):
+        return None
+    beside = colour_table_path(path)
+    return beside if beside.is_file() else None
 
 
 def _cases(folder: Path) -> dict[str, Path]:
     """Return the segmentation of each case in a folder, by its name."""
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        if file.is_file() and not file.name.startswith(".") and file.name.lower().endswith(_SUFFIXES):
+        if file.is_file() and not file.name.startswith(".") and _is_segmentation(file):
             found.setdefault(_name(file), []).append(file)
     if not found:
-        raise ImageError(f"{folder} has no segmentation: none of its files ends with {', '.join(_SUFFIXES)}.")
+        suffixes = ", ".join((*_OWN_NAMES, RTSTRUCT_SUFFIX, *READ_SUFFIXES))
+        raise ImageError(f"{folder} has no segmentation: none of its files ends with {suffixes}, or is in DICOM.")
     return {name: _chosen(files) for name, files in found.items()}
 
 
+def _is_segmentation(file: Path) -> bool:
+    name = file.name.lower()
+    if name.endswith(_ANY_DICOM) and not name.endswith((DICOM_SUFFIX, RTSTRUCT_SUFFIX)):
+        return is_structure_set(file) or is_dicom_seg(file)  # it may as well be a slice
+    return name.endswith(_SUFFIXES)
+
+
 def _chosen(files: list[Path]) -> Path:
-    for suffix in _NAMED:
-        for file in files:
-            if file.name.lower().endswith(suffix):
-                return file
+    """Return the file of a case that is read: one that has names, and rather voxels than contours."""
+    for ranked in (
+        *([file for file in files if file.name.lower().endswith(suffix)] for suffix in _OWN_NAMES),
+        [file for file in files if table_beside(file) is not None],
+        [file for file in files if file.name.lower().endswith(_ANY_DICOM)],
+    ):
+        if ranked:
+            files = ranked
+            break
     if len(files) > 1:
         raise ImageError(f"{files[0]} and {files[1]} are of one case: move one of them elsewhere.")
     return files[0]

@@ -1,0 +1,119 @@
+"""Read two segmentations of one case. Structure sets have contours, which are filled on the grid of the other one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ImageError, named, reason
+from ..labels.table import LabelTable
+from .dicom import read_places
+from .dicom_deflate import read_header
+from .dicom_headers import is_dicom, is_dicom_seg, is_structure_set
+from .dicom_rtstruct import RTSTRUCT_SUFFIX
+from .dicom_rtstruct_reader import read_structure_set
+from .geometry import Geometry
+from .image_file import read_grid
+from .paired_cases import Pair, table_beside
+from .segmentation import Segmentation
+from .structures_on_grid import structures_on_grid
+
+
+class ReadPair(NamedTuple):
+    """Two segmentations of one case, read.
+
+    :ivar notices: sentences that the user should see: how contours were understood, and what of them was left out.
+    """
+
+    reference: Segmentation
+    other: Segmentation
+    notices: tuple[str, ...]
+
+
+class _Grid(NamedTuple):
+    """A grid on which contours can be filled.
+
+    :ivar name: what has this grid, for messages.
+    :ivar frame_of_reference: FrameOfReferenceUID; "" if it is not known.
+    """
+
+    name: str
+    geometry: Geometry
+    frame_of_reference: str
+
+
+def read_pair(
+    pair: Pair,
+    tables: tuple[LabelTable | None, LabelTable | None] = (None, None),
+    grid: str | Path | None = None,
+) -> ReadPair:
+    """Read two segmentations, with the names of their labels: given ones, their own, or those in a file beside them.
+
+    Structure sets are filled on the grid of the other segmentation, or on that of an image.
+
+    :param tables: names of the labels of both; by default, a label image has those of ``ct.labels.csv`` beside
+        ``ct.nii.gz``, as `Segmentation.write` writes it, or else names such as ``label 1``.
+    :param grid: an image, or the folder of a DICOM series.
+    :raises ImageError: as `Segmentation.from_image`; if a structure set cannot be read, or brought onto the grid; or if
+        both are structure sets and there is no image.
+    :raises LabelTableError: if a table cannot be read, or lacks a label.
+    """
+    files = pair.reference, pair.other
+    contours = [_is_structure_set(file) for file in files]
+    if all(contours) and grid is None:
+        raise ImageError(
+            f"{files[0]} and {files[1]} are structure sets, which have contours and no voxels: name an image, or the "
+            "folder of a DICOM series, on whose grid they are compared (--grid)."
+        )
+    read = [
+        None if is_set else _read_named(file, own) for file, own, is_set in zip(files, tables, contours, strict=True)
+    ]
+    notices: list[str] = []
+    both = list[Segmentation]()
+    for index, (file, own) in enumerate(zip(files, tables, strict=True)):
+        segmentation, beside = read[index], read[1 - index]
+        if segmentation is None:
+            place = _grid_of(files[1 - index], beside) if grid is None else _grid_of_image(Path(grid))
+            segmentation = _filled(file, own, place, notices)
+        both.append(segmentation)
+    return ReadPair(both[0], both[1], tuple(notices))
+
+
+def _is_structure_set(path: Path) -> bool:
+    return path.name.lower().endswith(RTSTRUCT_SUFFIX) or is_structure_set(path)
+
+
+def _read_named(path: Path, table: LabelTable | None) -> Segmentation:
+    if table is None and (beside := table_beside(path)) is not None:
+        table = LabelTable.from_csv(beside)
+    return Segmentation.from_image(path, table)
+
+
+def _filled(path: Path, table: LabelTable | None, grid: _Grid, notices: list[str]) -> Segmentation:
+    """Read a structure set, and fill its contours."""
+    found = read_structure_set(path)
+    with named(path):
+        layers, geometry, said = structures_on_grid(found, grid.geometry, grid.name, grid.frame_of_reference)
+    notices += [f"{path}: {sentence}" for sentence in (*found.notices, *said)]
+    return Segmentation(layers[0], found.table if table is None else table, geometry, more_layers=layers[1:])
+
+
+def _grid_of(path: Path, segmentation: Segmentation | None) -> _Grid:
+    """Return the grid of a segmentation that was read from a file."""
+    assert segmentation is not None  # two structure sets need an image
+    frame = str(read_header(path).get("FrameOfReferenceUID") or "") if is_dicom_seg(path) else ""
+    return _Grid(str(path), segmentation.geometry, frame)
+
+
+def _grid_of_image(path: Path) -> _Grid:
+    """Return the grid of an image, of which the voxels are not read."""
+    try:
+        if path.is_dir() or is_dicom(path):
+            slices, geometry = read_places(path)
+            return _Grid(str(path), geometry, slices[0].frame_of_reference)
+        found = read_grid(path)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror or reason(error)}).") from error
+    if found is None:
+        raise ImageError(f"{path} is no volume, on whose grid contours could be filled.")
+    return _Grid(str(path), found, "")
