@@ -79,12 +79,12 @@ def _contour(contour: Contour) -> Dataset:
     item = Dataset()
     item.ContourGeometricType = contour.kind
     if isinstance(contour.points, str):
-        # an element of unknown representation is written as it is
-        item.add_new(0x30060050, "UN", contour.points.encode())
+        # an element of bytes is written as it is
+        item.add_new(0x30060050, "OB", contour.points.encode())
         count = len(contour.points.split("\\")) // 3
     else:
         points = np.asarray(contour.points, float)
-        item.add_new(0x30060050, "UN", "\\".join(f"{value:.4f}" for value in points.ravel()).encode())
+        item.add_new(0x30060050, "OB", "\\".join(f"{value:.4f}" for value in points.ravel()).encode())
         count = len(points)
     item.NumberOfContourPoints = count if contour.declared is None else contour.declared
     return item

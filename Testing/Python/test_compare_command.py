@@ -139,7 +139,7 @@ def test_what_cannot_be_compared_gets_a_sentence(folders, tmp_path, capsys):
         ([one, tmp_path / "gone"], ExitCode.IMAGE, "gone does not exist"),
         ([one, file], ExitCode.IMAGE, "is a folder and"),
         ([one, empty], ExitCode.IMAGE, "has no segmentation: none of its files ends with .seg.nrrd"),
-        ([file, contours], ExitCode.IMAGE, "is a structure set"),
+        ([file, contours], ExitCode.IMAGE, "a.rtstruct.dcm is no RT Structure Set"),
         ([file, file, "-o", table], ExitCode.OUTPUT, "t.csv already exists"),
         ([file, file, "-o", tmp_path / "t.txt"], ExitCode.OUTPUT, "Use one of .csv, .xlsx"),
         ([file, file, "--labels", tmp_path / "none.csv"], ExitCode.LABELS, "none.csv"),

@@ -164,7 +164,7 @@ def test_contours_beyond_the_grid_enlarge_it(tmp_path):
     found = on_grid(write_structures(tmp_path / NAME, [Drawn("body", contours)]))
     assert found.geometry.size == (23, 16, 17) and found.geometry.origin == (-3.0, 0.0, -2.0)
     assert voxels(found).sum() == 17 * 9 * 6
-    assert found.notices == ("Contours of body reach up to 3 mm beyond ct.nii.gz, and count there too.",)
+    assert found.notices == ("Contours of body reach up to 3.0 mm beyond ct.nii.gz, and count there too.",)
     far = [rectangle(4, (5000, 5005), (2, 8))]
     with pytest.raises(ImageError, match="body are up to 4,986 mm outside of ct.nii.gz: they are of another image"):
         on_grid(write_structures(tmp_path / NAME, [Drawn("body", far)]))
@@ -240,8 +240,8 @@ def test_points_and_open_lines_are_left_out_with_a_word(tmp_path):
     found = read_structure_set(write_structures(tmp_path / NAME, [Drawn("a", contours)]))
     assert [len(structure.contours) for structure in found.structures] == [1]
     assert found.notices == (
-        "It has 2 points and open lines, which enclose nothing; they are left out.",
-        "It has 1 contours of less than three points; they are left out.",
+        "It has points and open lines, which enclose nothing; 2 are left out.",
+        "It has contours of less than three points; 1 is left out.",
     )
 
 

@@ -44,7 +44,7 @@ def fill(polygons: Sequence[np.ndarray], first: tuple[int, int], shape: tuple[in
     24 True False
     """
     mask, nested, crossing = np.zeros(shape, bool), False, False
-    for polygon in sorted(polygons, key=_area, reverse=True):
+    for polygon in sorted(polygons, key=_area, reverse=True) if len(polygons) > 1 else polygons:
         (top, left), (height, width) = _box(polygon, first, shape)
         part = mask[top - first[0] : top - first[0] + height, left - first[1] : left - first[1] + width]
         own = inside(polygon, (top, left), (height, width))
@@ -66,8 +66,7 @@ def inside(polygon: np.ndarray, first: tuple[int, int], shape: tuple[int, int]) 
     rows, columns = shape
     if not (rows and columns):
         return np.zeros(shape, bool)
-    x, y = polygon[:, 0] - first[1], polygon[:, 1] - first[0]
-    next_x, next_y = np.roll(x, -1), np.roll(y, -1)
+    (x, y), (next_x, next_y) = (polygon - first[::-1]).T, (_following(polygon) - first[::-1]).T
     # the rows whose centres an edge crosses: those from its upper end, without its lower end
     start, end = (
         np.clip(np.ceil(ends), 0, rows).astype(np.int64) for ends in (np.minimum(y, next_y), np.maximum(y, next_y))
@@ -95,7 +94,7 @@ def steps_of(polygons: Sequence[np.ndarray]) -> float:
     steps = 0.0
     for polygon in polygons:
         width, height = np.ptp(polygon, axis=0) + 1
-        lines = np.abs(np.diff(polygon[:, 1], append=polygon[:1, 1])).sum() + len(polygon)
+        lines = np.abs(_following(polygon)[:, 1] - polygon[:, 1]).sum() + len(polygon)
         steps += float(width * height + 10 * lines) + 5000
     return steps
 
@@ -111,5 +110,10 @@ def _box(
 
 
 def _area(polygon: np.ndarray) -> float:
-    x, y = (polygon - polygon[0]).T
-    return abs(float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))))
+    (x, y), (next_x, next_y) = (polygon - polygon[0]).T, (_following(polygon) - polygon[0]).T
+    return abs(float(np.sum(x * next_y - y * next_x)))
+
+
+def _following(polygon: np.ndarray) -> np.ndarray:
+    """Return the end of the edge that begins at each point; ``np.roll`` takes four times as long."""
+    return np.concatenate([polygon[1:], polygon[:1]])

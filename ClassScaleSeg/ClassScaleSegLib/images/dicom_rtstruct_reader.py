@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -36,7 +37,7 @@ _MOST_CONTOURS, _MOST_POINTS = (
 )  # of a file, of a contour; 1000 classes of a whole body have 300,000
 _BYTES_OF_POINT = 64  # while contours are read and placed
 _FARTHEST = 1e6  # mm
-_LONGEST_NAME, _LONGEST_INTEGER = 1024, 12  # bytes; the standard allows 64 letters, 12 digits
+_LONGEST_NAME = 1024  # bytes; the standard allows 64 letters
 _LOCAL = "99"  # begins coding schemes of one clinic or product (PS3.16, 8.2)
 
 
@@ -100,7 +101,8 @@ def _read(file: Elements) -> StructureSet:
     found = _structures(file)
     left_out = _add_contours(file, found)
     for item in file.items(_OBSERVATIONS, (_OF_STRUCTURE, _TYPE, _CATEGORY, _REGION)):
-        if structure := found.get(_integer(item, _OF_STRUCTURE, "ReferencedROINumber")):
+        number = _number_or_none(item.ascii(_OF_STRUCTURE))
+        if number is not None and (structure := found.get(number)):
             structure.label = replace(structure.label, **_codes(item, file.ascii(_CHARACTER_SET)))
     return StructureSet(tuple(found.values()), left_out)
 
@@ -170,7 +172,9 @@ def _add_contours(file: Elements, found: dict[int, Structure]) -> tuple[str, ...
             structure.exclusive |= kind != _CLOSED[0]
             if contours > _MOST_CONTOURS or points * _BYTES_OF_POINT > free:
                 raise ImageError(f"It has {contours:,} contours and more, too many for the free memory.")
-    return tuple(f"It has {count} {what}; they are left out." for what, count in left_out.items())
+    return tuple(
+        f"It has {what}; {count} {'is' if count == 1 else 'are'} left out." for what, count in left_out.items()
+    )
 
 
 def _points(name: str, text: bytes, item: Elements) -> np.ndarray:
@@ -223,10 +227,12 @@ def _code(item: Elements, characters: str) -> Code | None:
 
 
 def _integer(item: Elements, tag: int, keyword: str) -> int:
-    text = item.ascii(tag)
-    try:
-        if len(text) > _LONGEST_INTEGER:
-            raise ValueError
-        return int(text)
-    except ValueError:
-        raise ImageError(f"It has {text[:40]!r} in the place of a whole number ({keyword}). Export it again.") from None
+    number = _number_or_none(item.ascii(tag))
+    if number is None:
+        text = item.ascii(tag)[:40]
+        raise ImageError(f"It has {text!r} in the place of a whole number ({keyword}). Export it again.")
+    return number
+
+
+def _number_or_none(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,12}", text) else None

@@ -107,6 +107,8 @@ def _grid_of(path: Path, segmentation: Segmentation | None) -> _Grid:
 
 def _grid_of_image(path: Path) -> _Grid:
     """Return the grid of an image, of which the voxels are not read."""
+    if not path.exists():
+        raise ImageError(f"{path} does not exist.")
     try:
         if path.is_dir() or is_dicom(path):
             slices, geometry = read_places(path)

@@ -113,7 +113,10 @@ def structures_on_grid(found: StructureSet, geometry: Geometry, grid: str, frame
     shape = larger.size[::-1]
     builder = LayerBuilder(shape, lambda: check_memory("It", "x".join(map(str, larger.size)), 2 * int(np.prod(shape))))
     nested, crossing = list[_Placed](), list[_Placed]()
-    if sum(steps_of(polygons) for one in placed for polygons in one.polygons) > _MOST_STEPS:
+    if (
+        sum(steps_of(one.polygons[index]) for one in placed for index, some in enumerate(one.slices) if some)
+        > _MOST_STEPS
+    ):
         raise ImageError("Its contours are so many, or have so many points, that filling them would take minutes.")
     for one in placed:
         start, end = one.box
@@ -250,7 +253,7 @@ def _grown(placed: Sequence[_Placed], geometry: Geometry, grid: str, notices: li
             f"Contours of {_names(beyond)} are up to {farthest:,.0f} mm outside of {grid}: they are of another image, "
             "or damaged."
         )
-    notices.append(f"Contours of {_names(beyond)} reach up to {farthest:.3g} mm beyond {grid}, and count there too.")
+    notices.append(f"Contours of {_names(beyond)} reach up to {farthest:,.1f} mm beyond {grid}, and count there too.")
     x, y, z = (end - first).tolist()
     check_memory("It", f"{x}x{y}x{z}", 2 * x * y * z)
     origin = tuple((geometry.origin + geometry.axes @ first).tolist())
