@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,9 @@ def write_structures(path: Path, drawn: Sequence[Drawn], syntax: str = ImplicitV
             delattr(found, keyword)
         else:
             setattr(found, keyword, value)
-    found.save_as(path, enforce_file_format=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, on long names
+        found.save_as(path, enforce_file_format=True)
     return path
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from ClassScaleSegLib import Code, Geometry, ImageError
+from ClassScaleSegLib import Code, Geometry, ImageError, Segmentation
 from ClassScaleSegLib.images.contour_filling import fill, inside
 from ClassScaleSegLib.images.dicom_rtstruct_reader import read_structure_set
 from ClassScaleSegLib.images.structures_on_grid import structures_on_grid
@@ -255,3 +257,19 @@ def test_frames_of_reference(tmp_path):
         on_grid(path)
     with pytest.raises(ImageError, match="It has another frame of reference .* than ct.nii.gz"):
         on_grid(path, frame="1.2.5")
+
+
+def test_a_file_of_a_planning_system():
+    """Of pydicom's examples: three contours at 10 mm, some with their first point twice, and two isocentres."""
+    from pydicom.data import get_testdata_file
+
+    path = Path(str(get_testdata_file("rtstruct.dcm")))
+    found = read_structure_set(path)
+    assert [structure.label.name for structure in found.structures] == ["patient", "Isocenter 1", "Isocenter 2"]
+    assert found.structures[0].label.color == (220, 160, 120)
+    assert found.notices == ("It has points and open lines, which enclose nothing; 2 are left out.",)
+    grid = Geometry((100, 100, 100), (5.0, 5.0, 5.0), (-250.0, -250.0, -250.0))
+    placed = structures_on_grid(found, grid, "x")
+    assert voxels(placed).sum() * 5**3 == 3 * 400 * 300 * 10
+    with pytest.raises(ImageError, match="is a structure set, which has contours and no voxels"):
+        Segmentation.from_image(path)

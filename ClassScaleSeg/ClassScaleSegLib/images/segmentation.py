@@ -14,7 +14,7 @@ from ..labels.label import MAX_VALUE
 from ..labels.table import LabelTable
 from .cleanup import ClassChange, clean
 from .counts import LabelVolume, voxel_counts
-from .dicom_headers import is_dicom_seg
+from .dicom_headers import is_dicom_seg, is_structure_set
 from .dicom_seg import DicomSeg
 from .dicom_seg_reader import read_dicom_seg
 from .formats import write_confidence, write_segmentation, write_statistics
@@ -274,6 +274,11 @@ class Segmentation:
         if isinstance(label_image, (str, Path)) and is_dicom_seg(Path(label_image)):
             layers, own, geometry = read_dicom_seg(Path(label_image))
             return cls(layers[0], own if table is None else table, geometry, more_layers=layers[1:])
+        if isinstance(label_image, (str, Path)) and is_structure_set(Path(label_image)):
+            raise ImageError(
+                f"{label_image} is a structure set, which has contours and no voxels. Give another format; the command "
+                "classscaleseg compare reads structure sets."
+            )
         layers, own, geometry, counts = read_layers(label_image)
         named = own if table is None else table
         return cls(layers[0], named, geometry, counts=counts, more_layers=layers[1:])
