@@ -59,6 +59,17 @@ class ReadVolume:
         return cls(voxels, Geometry.first_axes(image), image.GetDimension(), notices, image)
 
 
+def refuse_name(path: Path) -> None:
+    """Refuse a name that is not in UTF-8: ITK would end the process.
+
+    :raises ImageError: naming the file.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ImageError(f"{str(path)!a} is not a name in UTF-8, which ITK needs. Rename the file.") from None
+
+
 def read_file(path: Path, nibabel: bool = False) -> ReadVolume:
     """Read an image file: NIfTI, or any format that ITK knows.
 

@@ -17,7 +17,7 @@ from ..errors import ImageError, reason
 from .dicom import read_object, read_series
 from .dicom_headers import is_dicom
 from .geometry import Box, Geometry, Turn
-from .image_file import ReadVolume, read_file
+from .image_file import ReadVolume, read_file, refuse_name
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -144,10 +144,7 @@ def read_volume(path: Path, flat: bool = False, nibabel: bool = False) -> ReadVo
     :param flat: as of :func:`read_image`, like ``nibabel``.
     :raises ImageError: if it cannot be read.
     """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise ImageError(f"{str(path)!a} is not a name in UTF-8, which ITK needs. Rename the file.") from None
+    refuse_name(path)
     try:
         if path.is_dir():
             return read_series(path)

@@ -19,6 +19,7 @@ from .dicom_seg import DicomSeg
 from .dicom_seg_reader import read_dicom_seg
 from .formats import write_confidence, write_segmentation, write_statistics
 from .geometry import Geometry
+from .image_file import refuse_name
 from .layers import layer_counts, layer_of_values
 from .measures import LabelMeasures, measure
 from .nifti import check_nifti, is_nifti
@@ -323,6 +324,7 @@ def read_layers(
     what = "The label image"
     if not isinstance(label_image, sitk.Image):
         what = str(label_image)
+        refuse_name(Path(what))
         try:
             if is_nifti(Path(what)) and Path(what).is_file():
                 check_nifti(Path(what))  # of a damaged file ITK returns zeros
