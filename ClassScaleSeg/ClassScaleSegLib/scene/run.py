@@ -33,13 +33,13 @@ from .dicom import remember_origin
 from .report import check_report, reported_as
 from .results import (
     fill_confidence_node,
-    fill_table_node,
     measure_result,
     read_result,
     removed_on_failure,
     show_result,
 )
 from .sequence import add_segmentations, browser_of, frames
+from .table_nodes import fill_table_node
 from .volume import check_volume, geometry_of, refuse_overwriting, region_of, write_volume
 
 if TYPE_CHECKING:

@@ -1,0 +1,156 @@
+"""Statistics and comparisons of segmentation nodes: as table nodes of 3D Slicer's scene, and as files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ImageError
+from ..images.comparison import ClassComparison
+from ..images.counts import LabelVolume
+from ..images.formats import write_statistics
+from ..images.geometry import Geometry
+from ..images.measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
+from .segmentation_reader import Opened
+from .volume import check_volume, geometry_of
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+    from vtk import vtkAbstractArray
+
+_STATISTICS, _COMPARISON = "ClassScaleSeg.Statistics", "ClassScaleSeg.Comparison"  # roles of tables of a segmentation
+
+
+def fill_table_node(
+    node: vtkMRMLTableNode,
+    frames: Sequence[Sequence[LabelVolume]],
+    measures: Sequence[Mapping[int, LabelMeasures]],
+) -> None:
+    """Fill a table node with a row for each class that was found: name, label value, size, position, intensities.
+
+    :param frames: statistics of each frame; with more than one, the first column is the frame number from 0.
+    :param measures: of each frame, as from :func:`measure_result`; without intensities their columns are left out.
+    """
+    import slicer
+    import vtk
+
+    inside = any(found.intensities is not None for frame in measures for found in frame.values())
+    titles = (*COLUMNS.values(), *(INTENSITY_COLUMNS.values() if inside else ()))
+
+    columns: dict[str, vtkAbstractArray] = {
+        "Frame": vtk.vtkIntArray(),
+        "Structure": vtk.vtkStringArray(),
+        "Label value": vtk.vtkIntArray(),
+        "Voxels": vtk.vtkLongLongArray(),
+        "Volume (mL)": vtk.vtkDoubleArray(),
+    }
+    for title in titles:
+        whole, text = title.startswith(("First", "Last")), title == COLUMNS["TouchesEdge"]
+        columns[title] = vtk.vtkIntArray() if whole else vtk.vtkStringArray() if text else vtk.vtkDoubleArray()
+    for frame, (rows, measured) in enumerate(zip(frames, measures, strict=True)):
+        for row in rows:
+            if row.voxels:
+                cells = (frame, row.name, row.value, row.voxels, row.volume_ml, *measured[row.value].cells())
+                for column, cell in zip(columns.values(), cells, strict=True):
+                    column.InsertNextValue(str(cell).lower() if isinstance(cell, bool) else cell)
+    with slicer.util.NodeModify(node):
+        node.RemoveAllColumns()
+        for name, column in columns.items():
+            if name != "Frame" or len(frames) > 1:
+                column.SetName(name)
+                node.AddColumn(column)
+
+
+def measure_node(
+    node: vtkMRMLSegmentationNode, opened: Opened, volume: vtkMRMLScalarVolumeNode | None
+) -> tuple[vtkMRMLTableNode, bool]:
+    """Measure the structures of any segmentation node, and put them into a table node.
+
+    The table of an earlier call is filled again. It is noted on the segmentation.
+
+    :param opened: what the node holds.
+    :param volume: whose intensities are measured, if it is on the grid of the segmentation.
+    :returns: the table, and whether it has intensities.
+    :raises ImageError: if the volume has voxels that are not finite.
+    """
+    measures, inside = _measured(opened, volume)
+    table = _noted_table(node, _STATISTICS, "statistics")
+    fill_table_node(table, [opened.statistics], [measures])
+    return table, inside
+
+
+def write_measures(path: str | Path, opened: Opened, volume: vtkMRMLScalarVolumeNode | None) -> bool:
+    """Measure the structures of any segmentation node, and write them to a file, which is replaced if there is one.
+
+    :param path: ``.csv`` or ``.xlsx``.
+    :param opened: what the node holds.
+    :param volume: as of :func:`measure_node`.
+    :returns: whether the file has intensities.
+    :raises ImageError: if the volume has voxels that are not finite.
+    :raises OutputError: if the file cannot be written.
+    """
+    measures, inside = _measured(opened, volume)
+    table = opened.segmentation.table
+    write_statistics(Path(path), opened.statistics, measures, table, overwrite=True, intensities=inside)
+    return inside
+
+
+def _measured(opened: Opened, volume: vtkMRMLScalarVolumeNode | None) -> tuple[dict[int, LabelMeasures], bool]:
+    """Return the measures, and whether they have intensities: whether the volume is on the grid of the segmentation."""
+    import slicer
+
+    result = opened.segmentation
+    inside = volume is not None and _is_on_grid(volume, result.geometry)
+    return result.measures(slicer.util.arrayFromVolume(volume) if inside else None), inside
+
+
+def fill_comparison(node: vtkMRMLSegmentationNode, rows: Sequence[ClassComparison]) -> vtkMRMLTableNode:
+    """Put a comparison into a table node, that of an earlier call if the segmentation ``node`` has one.
+
+    Cells of a class that only one segmentation knows are NaN; the label value is 0 then.
+    """
+    import slicer
+    import vtk
+
+    table = _noted_table(node, _COMPARISON, "comparison")
+    columns: dict[str, vtkAbstractArray] = {
+        "Structure": vtk.vtkStringArray(),
+        "Label value": vtk.vtkIntArray(),
+        "Other label value": vtk.vtkIntArray(),
+        "Dice": vtk.vtkDoubleArray(),
+        "Volume (mL)": vtk.vtkDoubleArray(),
+        "Other volume (mL)": vtk.vtkDoubleArray(),
+        "Difference (mL)": vtk.vtkDoubleArray(),
+    }
+    for row in rows:
+        numbers = (row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml)
+        cells = (row.name, row.value or 0, row.other_value or 0, *(math.nan if n is None else n for n in numbers))
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.InsertNextValue(cell)
+    with slicer.util.NodeModify(table):
+        table.RemoveAllColumns()
+        for name, column in columns.items():
+            column.SetName(name)
+            table.AddColumn(column)
+    return table
+
+
+def _noted_table(node: vtkMRMLSegmentationNode, role: str, what: str) -> vtkMRMLTableNode:
+    table = node.GetNodeReference(role)
+    if table is None or not table.IsA("vtkMRMLTableNode"):
+        scene = node.GetScene()
+        name = scene.GenerateUniqueName(f"{node.GetName() or 'Segmentation'} {what}")
+        table = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
+        node.SetNodeReferenceID(role, table.GetID())
+    return table
+
+
+def _is_on_grid(volume: vtkMRMLScalarVolumeNode, geometry: Geometry) -> bool:
+    try:
+        check_volume(volume)
+        own = geometry_of(volume)
+    except ImageError:
+        return False
+    return own.size == geometry.size and own.distance(geometry) < min(geometry.spacing) / 2
