@@ -334,16 +334,10 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
             ``ClassScaleSegLib.images.comparison``.
         :raises ClassScaleSegLib.ImageError: if a node has no structure, or cannot be read as label maps.
         """
-        from ClassScaleSegLib.errors import ImageError
         from ClassScaleSegLib.scene.results import compare_nodes
-        from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
+        from ClassScaleSegLib.scene.segmentation_reader import open_structures
 
-        opened = []
-        for node in (reference, other):
-            if (found := open_segmentation(node)) is None:
-                raise ImageError(f"There is no structure in {node.GetName()}.")
-            opened.append(found)
-        return compare_nodes(*opened)
+        return compare_nodes(open_structures(reference), open_structures(other))
 
     def saveSegmentation(
         self, segmentationNode: vtkMRMLSegmentationNode, path: str | Path, tell: Callable[[str], object] = logging.info

@@ -43,7 +43,7 @@ from panel_scene import NAMES, VOLUMES, add_view, make_volume, model_of_channels
 from slicer_application import ROOT, application, import_scene, module, qt, saved_scene, slicer
 from user_data import data_environment
 
-from ClassScaleSegPanel.results import result_panel  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.results import result_panel, saving  # isort: skip  needs the stand-ins
 from ClassScaleSegPanel.servers import watch  # isort: skip
 from ClassScaleSegPanel.state import ServerView  # isort: skip
 
@@ -165,9 +165,7 @@ class PanelUser(PanelChecks):
         self._replace(slicer.util, "confirmOkCancelDisplay", lambda text, **more: self.yes)
         self._replace(slicer.util, "confirmYesNoDisplay", lambda text, **more: self.yes)
         self._replace(watch, "Asking", Asked)
-        self._replace(
-            qt.QFileDialog, "getSaveFileName", lambda *_: self.file and str(self.folder / "results" / self.file)
-        )
+        self._replace(saving, "show", self._choose_file)
         self._replace(qt.QFileDialog, "getExistingDirectory", lambda *_: self.folder_chosen)
         self._replace(qt.QDesktopServices, "openUrl", lambda url: self.opened.append(url.toLocalFile()) is None)
         self._replace(qt.QInputDialog, "getText", lambda *_: self.file)
@@ -175,6 +173,9 @@ class PanelUser(PanelChecks):
         self._replace(sys, "unraisablehook", self.faults.note_other)
         self._replace(threading, "excepthook", self.faults.note_other)
         logging.getLogger().addHandler(self.faults)
+
+    def _choose_file(self, title: str, proposed: str, filters: list[str]) -> tuple[str, str]:
+        return self.file and str(self.folder / "results" / self.file), filters[-1]  # tables as workbooks
 
     def _replace(self, owner: Any, name: str, value: Any) -> None:
         self._undo.append((owner, name, getattr(owner, name)))
@@ -725,7 +726,14 @@ class PanelUser(PanelChecks):
             nodes = [None, *selector._nodes()]
             selector.setCurrentNode(nodes[index % len(nodes)])
 
-    @action(button=st.sampled_from(("tableButton", "compareButton", "compareButton", "compareTableButton")))
+    @action(file=st.sampled_from(("*table", *FILES, "a.csv")), yes=yes)
+    def use_statistics(self, file: str, yes: bool) -> None:
+        self.file, self.yes = file, yes
+        to_table, save = self.panel.results.statistics.menu.actions()
+        if self.open and self.panel.ui.tableButton.enabled:
+            (to_table if file == "*table" else save).trigger()
+
+    @action(button=st.sampled_from(("compareButton", "compareButton", "compareTableButton")))
     def press(self, button: str) -> None:
         if self.open:
             getattr(self.panel.ui, button).click()

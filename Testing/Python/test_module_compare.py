@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,6 +15,9 @@ from ClassScaleSegLib.scene.segmentation_node import fill_segmentation_node
 from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
 from slicer_application import TURNED, add_volume, application, module, qt, slicer, transform
 from test_module_logic import add_segment
+
+from ClassScaleSegPanel.install import missing, packages  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.results import saving  # isort: skip
 
 NAMES = {0: "background", 1: "liver", 2: "spleen", 3: "kidney_left"}
 SHAPE = (12, 14, 16)
@@ -176,16 +182,16 @@ def test_transforms_count(scene):
 def test_statistics_fill_a_table_with_intensities_of_a_volume_on_the_grid(scene, panel):
     node = segmentation(scene, "Last week")
     select(panel.ui.resultSelector, node)
-    panel.ui.tableButton.click()
+    panel.results.statistics.menu.actions()[0].trigger()
     [table] = [n for n in scene.GetNodes() if n.IsA("vtkMRMLTableNode") and "statistics" in n.GetName()]
     assert table.GetNumberOfRows() == 3 and table.GetTable().GetColumnByName("Mean") is None
     assert table.GetTable().GetColumnByName("Voxels").GetValue(0) == (labels() == 1).sum()
     panel.state.parameters.inputVolume = add_volume(np.full(SHAPE, 7, np.int16), "CT")
-    panel.ui.tableButton.click()
+    panel.results.statistics.menu.actions()[0].trigger()
     assert table.GetTable().GetColumnByName("Mean").GetValue(0) == 7
     assert len([n for n in scene.GetNodes() if n.IsA("vtkMRMLTableNode") and "statistics" in n.GetName()]) == 1
-    assert "Intensities are those of CT" in panel.results._summary.text
-    assert table.GetName() in panel.results._summary.text
+    assert "Intensities are those of CT" in panel.results.text
+    assert table.GetName() in panel.results.text
 
 
 def compared(scene, panel):
@@ -206,7 +212,7 @@ def test_two_segmentations_are_compared_in_a_table(scene, panel):
         ["kidney_left", "–", "0.036", "–", "–"],
         ["tumour", "–", "–", "0.036", "–"],
     ]
-    said = panel.comparing._summary.text
+    said = panel.comparing.text
     assert said == "2 structures in both, mean Dice 0.900; 1 only in Reference; 1 only in Other."
     table.search.text = "liv"
     assert [row[0] for row in shown(table)] == ["liver"]
@@ -227,8 +233,9 @@ def test_a_row_leads_to_its_structure_in_the_segmentation_that_has_it(scene, pan
 
 def test_a_comparison_is_saved_and_becomes_a_table_node(scene, panel, tmp_path, monkeypatch):
     compared(scene, panel)
-    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *_: str(tmp_path / "qa"))
+    monkeypatch.setattr(saving, "show", lambda title, proposed, filters: (str(tmp_path / "qa"), filters[0]))
     panel.ui.compareSaveButton.click()
+    assert panel.comparing.text == f"The comparison is in {tmp_path / 'qa.csv'}."
     with (tmp_path / "qa.csv").open(newline="", encoding="utf-8") as file:
         assert [row["Dice"] for row in csv.DictReader(file)] == ["0.8", "1", "", ""]
     for _twice in range(2):
@@ -236,6 +243,115 @@ def test_a_comparison_is_saved_and_becomes_a_table_node(scene, panel, tmp_path, 
     [table] = [n for n in scene.GetNodes() if n.IsA("vtkMRMLTableNode") and "comparison" in n.GetName()]
     dice = table.GetTable().GetColumnByName("Dice")
     assert [dice.GetValue(row) for row in range(2)] == [0.8, 1.0] and np.isnan(dice.GetValue(2))
+
+
+FILTERS = ["Table (*.csv)", "Excel workbook (*.xlsx)"]
+SAVED = {"compare": "Mine comparison", "statistics": "Mine statistics"}  # by section: the name that is proposed
+
+
+def press_save(panel, section):
+    if section == "compare":
+        panel.ui.compareSaveButton.click()
+    else:
+        panel.results.statistics.menu.actions()[1].trigger()
+
+
+def titles_of(book):
+    """The first row of a workbook, read as the zip of XML files that it is."""
+    with zipfile.ZipFile(book) as archive:
+        strings = ElementTree.fromstring(archive.read("xl/sharedStrings.xml"))
+    return [text.text for text in strings.iter("{http://schemas.openxmlformats.org/spreadsheetml/2006/main}t")]
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What message boxes have said; questions are answered with Cancel."""
+    found: list[str] = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: found.append(text))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: found.append(text))
+    return found
+
+
+@pytest.mark.parametrize("section", SAVED)
+def test_tables_are_saved_as_csv_or_as_a_workbook(scene, panel, tmp_path, monkeypatch, told, section):
+    reference, _other = compared(scene, panel)
+    reference.SetName("Mine")
+    panel.ui.compareButton.click()
+    answers = {
+        ("a", FILTERS[0]): "a.csv",
+        ("b", FILTERS[1]): "b.xlsx",
+        ("c.xlsx", FILTERS[0]): "c.xlsx",
+        ("d.CSV", FILTERS[1]): "d.CSV",
+        ("e.seg.nrrd", FILTERS[1]): "e.xlsx",
+        ("", ""): None,
+    }
+    offered = []
+    for (typed, chosen), written in answers.items():
+        path = typed and str(tmp_path / typed)
+        monkeypatch.setattr(
+            saving, "show", lambda *given, path=path, chosen=chosen: offered.append(given) or (path, chosen)
+        )
+        press_save(panel, section)
+        if written is not None:
+            file, said = tmp_path / written, panel.comparing.text if section == "compare" else panel.results.text
+            assert str(file) in said
+            titles = titles_of(file) if written.endswith("x") else file.read_text(encoding="utf-8").split("\n")[0]
+            assert "Name" in titles and "LabelValue" in titles
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name for name in answers.values() if name)
+    assert [Path(proposed).name for _title, proposed, _filters in offered] == [SAVED[section]] * len(answers)
+    assert all(filters == FILTERS for _title, _proposed, filters in offered) and told == []
+
+
+@pytest.mark.parametrize("section", SAVED)
+def test_the_package_for_workbooks_is_installed_after_a_question(scene, panel, tmp_path, monkeypatch, told, section):
+    compared(scene, panel)
+    (tmp_path / "a.xlsx").write_text("precious")
+    monkeypatch.setattr(saving, "show", lambda *given: (str(tmp_path / "a.xlsx"), FILTERS[0]))
+    real, there, installed = missing.is_installed, [False], []
+    monkeypatch.setattr(packages, "is_installed", lambda one: there[0] if one.startswith("Xlsx") else real(one))
+    monkeypatch.setattr(slicer.util, "pip_install", installed.append, raising=False)
+    press_save(panel, section)
+    question, refused = told
+    assert "XlsxWriter>=3.1" in question and refused.startswith("Excel workbooks cannot be saved without")
+    assert (tmp_path / "a.xlsx").read_text() == "precious" and installed == []
+    told.clear()
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
+    monkeypatch.setattr(
+        packages, "with_next_step", lambda work, purpose: installed.append(purpose.undo) or there.__setitem__(0, True)
+    )
+    press_save(panel, section)
+    assert installed == ["XlsxWriter"] and told == [] and "Name" in titles_of(tmp_path / "a.xlsx")
+
+
+def test_statistics_that_cannot_be_written_are_told(scene, panel, tmp_path, monkeypatch, told):
+    select(panel.ui.resultSelector, segmentation(scene, "Mine"))
+    before = panel.results.text
+    monkeypatch.setattr(saving, "show", lambda *given: (str(tmp_path / "file" / "a"), FILTERS[0]))
+    (tmp_path / "file").write_text("no folder")
+    press_save(panel, "statistics")
+    assert len(told) == 1 and "cannot be written" in told[0] and panel.results.text == before
+
+
+def test_the_dialogue_tells_the_name_and_the_filter(panel, tmp_path):
+    """Qt's own dialogue, which a timer fills in as a user would."""
+
+    def fill_in(name, chosen):
+        dialog = qt.QApplication.activeModalWidget()
+        offered.append(dialog.nameFilters())
+        dialog.findChild(qt.QLineEdit).setText(name)
+        dialog.findChild(qt.QComboBox, "fileTypeCombo").setCurrentIndex(1)
+        dialog.accept() if chosen else dialog.reject()
+
+    offered: list[list[str]] = []
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    for name, chosen, wanted in (("a", True, (str(tmp_path / "a"), FILTERS[1])), ("b", False, ("", ""))):
+        timer.connect("timeout()", lambda name=name, chosen=chosen: fill_in(name, chosen))
+        timer.start(0)
+        path, kind = saving.show("Save", str(tmp_path / "Mine"), FILTERS)
+        assert (path and str(Path(path)), kind) == wanted
+        timer.disconnect("timeout()")
+    assert offered == [FILTERS, FILTERS]
 
 
 def recolour(scene, reference, other):
@@ -288,7 +404,7 @@ def test_an_empty_segmentation_is_named(scene, panel):
     select(panel.ui.resultSelector, reference)
     select(panel.ui.compareSelector, empty)
     panel.ui.compareButton.click()
-    assert panel.comparing._summary.text == "There is no structure in Nothing."
+    assert panel.comparing.text == "There is no structure in Nothing."
     with pytest.raises(ImageError, match="no structure in Nothing"):
         panel.logic.compare(reference, empty)
 

@@ -27,6 +27,7 @@ from slicer_application import (
 from standins.application import ModulePanel
 
 from ClassScaleSegPanel.parameters import ClassScaleSegParameterNode  # isort: skip  needs the stand-ins
+from ClassScaleSegPanel.results import saving  # isort: skip
 from ClassScaleSegPanel.results.result_panel import SETTLE_MILLISECONDS  # isort: skip
 
 LONG = "A very long name of something that somebody once has measured, " * 5
@@ -350,7 +351,7 @@ def test_saving_over_a_file_asks_also_if_the_suffix_was_not_typed(panel, answers
     panel.state.parameters.segmentation = add_result()
     file = tmp_path / "x.seg.nrrd"
     file.write_text("precious")
-    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *arguments: str(tmp_path / typed))
+    monkeypatch.setattr(saving, "show", lambda title, proposed, filters: (str(tmp_path / typed), filters[0]))
     for answer in (False, True):
         monkeypatch.setattr(
             slicer.util, "confirmOkCancelDisplay", lambda text, answer=answer, **more: answers.append(text) or answer
@@ -368,7 +369,7 @@ def test_a_file_that_cannot_be_written_is_told_and_the_proposed_name_is_one_for_
     panel.state.parameters.segmentation = add_result('CT 1/2: "liver"')
     proposed = []
     monkeypatch.setattr(
-        qt.QFileDialog, "getSaveFileName", lambda *given: proposed.append(given[2]) or str(tmp_path / "file" / "x")
+        saving, "show", lambda title, *given: proposed.append(given[0]) or (str(tmp_path / "file" / "x"), given[1][0])
     )
     (tmp_path / "file").write_text("no folder")
     panel.ui.saveButton.click()

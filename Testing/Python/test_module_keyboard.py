@@ -7,6 +7,7 @@ import pytest
 from slicer_application import application, load_sample, module, qt, slicer  # noqa: F401
 from test_module_panel import wait_until
 
+from ClassScaleSegPanel.results import saving  # isort: skip  needs the stand-ins
 from PySide6.QtTest import QTest  # isort: skip
 
 
@@ -68,7 +69,7 @@ def test_from_volume_to_saved_result_by_keyboard_alone(window, tmp_path, monkeyp
     load_sample("CT")
     load_sample("Other")
     target = tmp_path / "saved.seg.nrrd"
-    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *arguments, **more: str(target))
+    monkeypatch.setattr(saving, "show", lambda title, proposed, filters: (str(target), filters[0]))
     ui.inputsCollapsibleButton.setFocus()
     press(qt.Qt.Key_Tab)
     press(qt.Qt.Key_Down)  # in the list of volumes

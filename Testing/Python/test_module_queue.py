@@ -249,5 +249,5 @@ def test_texts_of_dicom_are_lines_and_names_of_nodes_no_markup(panel):
     series = dicom_series.image_series(database)
     assert series["1.2.3"] == ("Doe Jane", "Chest", "CT: Lung kernel", 7)
     assert series["1.2.4"][2] == "CT: without description"
-    for summary in (panel.results._summary, panel.comparing._summary):
+    for summary in (panel.results._line, panel.comparing._line):
         assert summary.textFormat == qt.Qt.PlainText

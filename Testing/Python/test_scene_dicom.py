@@ -14,7 +14,7 @@ from ClassScaleSegLib.images.reading import read_image
 from ClassScaleSegLib.scene.dicom import is_from_dicom, origin_of, remember_origin
 from ClassScaleSegLib.scene.results import save_segmentation, show_result
 from dicom_phantom import planes, write_frames, write_series
-from slicer_application import add_volume, module, qt, slicer
+from slicer_application import add_volume, module, slicer
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -206,13 +206,13 @@ def test_a_grid_is_turned_like_another(seed):
 
 def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers, monkeypatch, tmp_path):
     from ClassScaleSegPanel.install import packages
-    from ClassScaleSegPanel.results.file_names import with_suffix
+    from ClassScaleSegPanel.results import saving
 
     offered, installed = [], []
     volume, voxels = load(monkeypatch, write_series(tmp_path / "series", planes(4, (7, 9)), FrameOfReferenceUID=None))
     node = segmented(volume, voxels)
     monkeypatch.setattr(
-        qt.QFileDialog, "getSaveFileName", lambda *given: offered.append(given[2:]) or str(tmp_path / "organs")
+        saving, "show", lambda title, *given: offered.append(given) or (str(tmp_path / "organs"), given[1][0])
     )
     panel.state.parameters.segmentation = node
     save, menu = panel.ui.saveButton, panel.results.save_menu
@@ -221,7 +221,7 @@ def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers
     assert (seg_nrrd.text, seg_dcm.text) == ("Segmentation (*.seg.nrrd)...", "DICOM segmentation (*.seg.dcm)...")
     seg_dcm.trigger()
     assert len(answers) == 1 and "has no frame of reference" in answers.pop()
-    assert offered[0][0].endswith("Organs.seg.dcm") and offered[0][1] == "DICOM segmentation (*.seg.dcm)"
+    assert offered[0][0].endswith("Organs.seg.dcm") and offered[0][1] == ["DICOM segmentation (*.seg.dcm)"]
     assert Segmentation.from_image(tmp_path / "organs.seg.dcm").table.names == {1: "liver", 300: "spleen"}
     seg_nrrd.trigger()
     assert answers == [] and Segmentation.from_image(tmp_path / "organs.seg.nrrd").labels.any()
@@ -232,7 +232,7 @@ def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers
 
     monkeypatch.setattr(packages, "HIGHDICOM", "highdicom-that-is-missing")
     monkeypatch.setattr(packages, "_install", lambda missing, purpose: installed.append((missing, purpose.undo)))
-    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *given: str(tmp_path / "other.seg.dcm"))
+    monkeypatch.setattr(saving, "show", lambda title, proposed, filters: (str(tmp_path / "other.seg.dcm"), filters[0]))
     seg_dcm.trigger()
     assert installed == [(["highdicom-that-is-missing"], "highdicom")]
     assert len(answers) == 1 and "cannot be imported after the installation" in answers[0]
@@ -240,4 +240,4 @@ def test_the_panel_offers_dicom_where_the_volume_comes_from_dicom(panel, answers
     volume.RemoveAttribute("DICOM.instanceUIDs")
     panel.results.render()
     assert save.menu() is None
-    assert with_suffix("a.dcm", ".seg.nrrd") == "a.seg.nrrd"
+    assert saving.with_suffix("a.dcm", [".seg.nrrd"]) == "a.seg.nrrd"

@@ -104,6 +104,17 @@ def open_segmentation(node: vtkMRMLSegmentationNode) -> Opened | None:
     return _read(segmentation, world, resample=True)
 
 
+def open_structures(node: vtkMRMLSegmentationNode) -> Opened:
+    """Return what :func:`open_segmentation` does.
+
+    :raises ImageError: also if there is no segment with a voxel.
+    """
+    opened = open_segmentation(node)
+    if opened is None:
+        raise ImageError(f"There is no structure in {node.GetName()}.")
+    return opened
+
+
 def _converted(node: vtkMRMLSegmentationNode) -> vtkSegmentation:
     """Return a copy of what a node holds, with a label map of each segment, all on one grid.
 

@@ -37,6 +37,14 @@ def saving_dicom() -> Purpose:
     return Purpose(text, "highdicom")
 
 
+def saving_excel() -> Purpose:
+    text = _(
+        "Excel workbooks cannot be saved without these Python packages: {packages}. To install them, save again. Or "
+        "save as .csv."
+    )
+    return Purpose(text, "XlsxWriter")
+
+
 def with_next_step(work: Callable[[], _T], purpose: Purpose) -> _T:
     """Return ``work()``; what pip prints meanwhile tells why it failed, because its exception has the command alone.
 

@@ -70,7 +70,7 @@ def is_installed(requirement: str) -> bool:
 
     importlib.invalidate_caches()
     wanted = Requirement(requirement)
-    if importlib.util.find_spec(wanted.name) is None:
+    if importlib.util.find_spec(wanted.name.lower()) is None:  # as modules are named, also that of XlsxWriter
         return False
     try:
         return wanted.specifier.contains(version(wanted.name), prereleases=True)

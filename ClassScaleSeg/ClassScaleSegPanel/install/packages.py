@@ -21,10 +21,11 @@ from pathlib import Path
 import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.images.dicom_seg import HIGHDICOM
+from ClassScaleSegLib.images.tables import XLSXWRITER
 from slicer.i18n import tr as _
 
 from ..widgets.texts import ask
-from .failures import Purpose, failed, saving_dicom, segmenting, with_next_step
+from .failures import Purpose, failed, saving_dicom, saving_excel, segmenting, with_next_step
 from .missing import KEPT, TORCH, Wanted, is_installed, missing_packages, refuse_old_torch
 from .wheels import plan_wheels
 
@@ -116,15 +117,25 @@ def refuse_full_disk(missing: Sequence[str]) -> None:
 
 
 def ensure_dicom() -> None:
-    """Install the package that writes DICOM segmentations, after asking the user. If it is there, do nothing.
+    """Install the package that writes DICOM segmentations, as :func:`ensure_one` does."""
+    ensure_one(HIGHDICOM, saving_dicom())
+
+
+def ensure_excel() -> None:
+    """Install the package that writes Excel workbooks, as :func:`ensure_one` does."""
+    ensure_one(XLSXWRITER, saving_excel())
+
+
+def ensure_one(requirement: str, purpose: Purpose) -> None:
+    """Install a package when it is first needed, after asking the user. If it is there, do nothing.
 
     :raises ClassScaleError: if the user declines, or the installation fails; says what to do.
     """
-    if not is_installed(HIGHDICOM):
-        _install([HIGHDICOM], saving_dicom())
-        if not is_installed(HIGHDICOM):
-            reason = _("{packages} cannot be imported after the installation").format(packages=HIGHDICOM)
-            raise ClassScaleError(failed(reason, saving_dicom()))
+    if not is_installed(requirement):
+        _install([requirement], purpose)
+        if not is_installed(requirement):
+            reason = _("{packages} cannot be imported after the installation").format(packages=requirement)
+            raise ClassScaleError(failed(reason, purpose))
 
 
 def _install_torch() -> None:

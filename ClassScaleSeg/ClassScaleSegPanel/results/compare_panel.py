@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import qt
 import slicer
-import vtk
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
 from ..state import PanelState, silent
-from ..translation import translated
-from ..widgets.search_table import Row, SearchTable
-from ..widgets.texts import Wrapping, ask, tell_error
+from ..widgets.search_table import Row
+from ..widgets.texts import tell_error
 from ..widgets.watching import Watching
-from .contents import contents
-from .file_names import file_name, with_suffix
+from .contents import changes, contents
+from .saving import ask_table_file
+from .section import StructureSection, amount, attempt, searched
 
 if TYPE_CHECKING:
-    from ClassScaleSegLib.images.comparison import ClassComparison
+    from ClassScaleSegLib.images.comparison import ClassComparison, Comparison
     from ClassScaleSegLib.labels.table import LabelTable
     from ClassScaleSegLib.scene.segmentation_reader import Opened
     from slicer import vtkMRMLNode, vtkMRMLSegmentationNode
@@ -32,27 +29,23 @@ _LONGEST_NAME = 16  # characters that are always shown
 _GREY = (128, 128, 128)  # of a structure that the reference does not have
 
 
-class ComparePanel:
+class ComparePanel(StructureSection):
     """Controls the widgets of the section "Compare" in the .ui file.
 
-    :ivar table: the structures of both segmentations. Keys of its rows are their numbers, as text.
-    :ivar rows: what is listed.
+    Keys of the rows of the table are their numbers, as text.
+
+    :ivar rows: what is listed: the structures of both segmentations.
     """
 
     def __init__(self, ui: Any, state: PanelState, logic: ClassScaleSegLogic) -> None:
+        titles = [_("Structure"), _("Dice"), _("mL"), _("Other mL"), _("Difference")]
+        StructureSection.__init__(self, ui.compareCollapsibleButton, titles, self._go_to)
         self._ui, self._state, self._logic = ui, state, logic
         self._other: vtkMRMLSegmentationNode | None = None
         self.rows: list[ClassComparison] = []
         self._compared: tuple[Any, Any, object] | None = None  # both nodes, and what they held
         self._ids: list[tuple[Any, str]] = []  # of each row: node and segment, to centre the views on
         self._watching = Watching(lambda node, event: self.follow())
-        headers = [_("Structure"), _("Dice"), _("mL"), _("Other mL"), _("Difference")]
-        self.table = SearchTable(headers, _("Search structures"), on_ticked=None, on_chosen=self._go_to)
-        self._summary = qt.QLabel()
-        self._summary.textFormat = qt.Qt.PlainText  # it shows names of nodes
-        self._wrapping = Wrapping(self._summary)
-        self.table.layout.addWidget(self._summary)
-        ui.compareCollapsibleButton.layout().addWidget(self.table.widget)
         ui.compareSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose)
         ui.compareButton.connect("clicked(bool)", lambda: self.compare())
         ui.compareTableButton.connect("clicked(bool)", lambda: self._to_table())
@@ -65,7 +58,7 @@ class ComparePanel:
         self._watching.stop()
         self.table.set_rows([])
         self._set_widths("")
-        self._summary.text = text or _("Choose a segmentation to compare with the one under Result.")
+        self.say(text or _("Choose a segmentation to compare with the one under Result."))
         self.render()
 
     def forget(self, node: vtkMRMLNode) -> None:
@@ -104,46 +97,26 @@ class ComparePanel:
 
     def compare(self) -> None:
         """Compare both segmentations, and list their structures. Errors are shown below the table."""
-        from ClassScaleSegLib.scene.results import compare_nodes
-        from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
-
         first, second = self._state.node, self._other
         if first is None or second is None or first is second:
             return
         self.clear()
-        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
-        try:
-            held = _held(first, second)
-            one, two = open_segmentation(first), open_segmentation(second)
-            if one is None or two is None:
-                name = (first if one is None else second).GetName()
-                self.clear(_("There is no structure in {name}.").format(name=name))
-                return
-            found = compare_nodes(one, two)
-        except ClassScaleError as error:
-            self.clear(translated(str(error)))
-            return
-        except MemoryError:
-            self.clear(_("There is not enough memory to compare these segmentations."))
-            return
-        finally:
-            slicer.app.restoreOverrideCursor()
-        self.rows, self._compared = found.rows, (first, second, held)
-        self._ids = [_segment_of(row, (first, one), (second, two)) for row in found.rows]
-        tables = one.segmentation.table, two.segmentation.table
-        self.table.set_rows(_row(str(number), row, *tables) for number, row in enumerate(found.rows))
-        self._set_widths(max((row.name for row in found.rows), key=len, default=""))
-        self._summary.text = _text(found.rows, first.GetName(), second.GetName(), found.resampled)
-        kinds = slicer.vtkSegmentation
-        self._watching.watch(
-            (first, second),
-            vtk.vtkCommand.ModifiedEvent,
-            slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
-            kinds.SegmentAdded,
-            kinds.SegmentRemoved,
-            kinds.SegmentModified,
-            kinds.SourceRepresentationModified,
+        held = _held(first, second)
+        found, fault = attempt(
+            lambda: _compare(first, second), _("There is not enough memory to compare these segmentations.")
         )
+        if found is None:
+            self.clear(fault)
+            return
+        one, two, comparison = found
+        self.rows, self._compared = comparison.rows, (first, second, held)
+        self._ids = [_segment_of(row, (first, one), (second, two)) for row in self.rows]
+        tables = one.segmentation.table, two.segmentation.table
+        self.table.set_rows(_row(str(number), row, *tables) for number, row in enumerate(self.rows))
+        self._set_widths(max((row.name for row in self.rows), key=len, default=""))
+        self.say(_text(self.rows, first.GetName(), second.GetName(), comparison.resampled))
+        moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        self._watching.watch((first, second), *changes(), moved)
         self.render()
 
     def _set_widths(self, name: str) -> None:
@@ -161,31 +134,37 @@ class ComparePanel:
         self._logic.centerViews(node, segment_id)
 
     def _to_table(self) -> None:
-        from ClassScaleSegLib.scene.results import fill_comparison
+        from ClassScaleSegLib.scene.table_nodes import fill_comparison
 
         node = self._state.node
         if node is not None and self.rows:
             table = fill_comparison(node, self.rows)
-            self._summary.text = _("The comparison is in the table {name}.").format(name=table.GetName())
+            self.say(_("The comparison is in the table {name}.").format(name=table.GetName()))
 
     def _save(self) -> None:
         from ClassScaleSegLib.images.comparison import write_comparison
 
-        node, title = self._state.node, _("Save comparison")
+        node = self._state.node
         if node is None or not self.rows:
             return
-        proposed = Path(slicer.mrmlScene.GetRootDirectory() or "", file_name(node.GetName()) + " comparison.csv")
-        kinds = _("Table") + " (*.csv)"
-        chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, str(proposed), kinds)
-        path = with_suffix(chosen, ".csv")
-        question = _("{path} already exists. Replace it?").format(path=path)
-        # the dialog has asked about the name as it was typed, not about the one with a suffix
-        if not path or (path != chosen and Path(path).exists() and not ask(question, title)):
-            return
         try:
-            write_comparison(path, self.rows, overwrite=True)
+            if path := ask_table_file(_("Save comparison"), f"{node.GetName()} comparison"):
+                write_comparison(path, self.rows, overwrite=True)
+                self.say(_("The comparison is in {path}.").format(path=path))
         except ClassScaleError as error:
             tell_error(str(error), _("The comparison was not saved"))
+
+
+def _compare(first: vtkMRMLSegmentationNode, second: vtkMRMLSegmentationNode) -> tuple[Opened, Opened, Comparison]:
+    """Return what two nodes hold, and how that differs.
+
+    :raises ClassScaleError: if one of them has no structure, or cannot be read.
+    """
+    from ClassScaleSegLib.scene.results import compare_nodes
+    from ClassScaleSegLib.scene.segmentation_reader import open_structures
+
+    one, two = open_structures(first), open_structures(second)
+    return one, two, compare_nodes(one, two)
 
 
 def _held(*nodes: vtkMRMLSegmentationNode) -> object:
@@ -201,15 +180,10 @@ def _segment_of(row: ClassComparison, first: tuple[Any, Opened], second: tuple[A
 def _row(key: str, row: ClassComparison, first: LabelTable, second: LabelTable) -> Row:
     label = first[row.value] if row.value is not None else second[row.other_value or 0]
     numbers = (row.volume_ml, row.other_volume_ml, row.difference_ml)
-    cells = ["–" if row.dice is None else f"{row.dice:.3f}", *("–" if n is None else _amount(n) for n in numbers)]
+    cells = (row.name, "–" if row.dice is None else f"{row.dice:.3f}", *map(amount, numbers))
     order = [-math.inf if number is None else float(number) for number in (row.dice, *numbers)]
-    searched = " ".join((row.name, *(code.meaning for code in label.codes.values() if code)))
     color = label.color if row.value is not None else _GREY
-    return Row(key, color, (row.name, *cells), (row.name.casefold(), *order), searched)
-
-
-def _amount(millilitres: float) -> str:
-    return f"{millilitres:,.3f}" if abs(millilitres) < 10 else f"{millilitres:,.1f}"
+    return Row(key, color, cells, (row.name.casefold(), *order), searched(row.name, label))
 
 
 def _text(rows: list[ClassComparison], first: str, second: str, resampled: bool) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import slicer
+import vtk
+
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
 
@@ -22,3 +25,10 @@ def contents(node: vtkMRMLSegmentationNode | None) -> object:
         {(image.GetAddressAsString(""), image.GetMTime()) for image in held if image is not None},
         (node.GetTransformNodeID(), None if transform is None else transform.GetTransformToWorldMTime()),
     )
+
+
+def changes() -> tuple[int, ...]:
+    """Return the events of a segmentation node after which its :func:`contents` may be others."""
+    kinds = slicer.vtkSegmentation
+    segments = (kinds.SegmentAdded, kinds.SegmentRemoved, kinds.SegmentModified)
+    return (vtk.vtkCommand.ModifiedEvent, *segments, kinds.SourceRepresentationModified)

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
-import vtk
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
 from ..install.packages import ensure_dicom
 from ..state import PanelState, silent
-from ..translation import translated
-from ..widgets.search_table import Row, SearchTable
-from ..widgets.texts import Wrapping, ask, tell, tell_error
+from ..widgets.search_table import Row
+from ..widgets.texts import tell, tell_error
 from ..widgets.watching import Watching
-from .contents import contents
-from .file_names import file_name, with_suffix
+from .contents import changes, contents
+from .saving import ask_file
+from .section import StructureSection, amount, attempt, searched
+from .statistics_menu import StatisticsMenu
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.counts import LabelVolume
     from ClassScaleSegLib.labels.label import Label
-    from ClassScaleSegLib.scene.results import Counted
+    from ClassScaleSegLib.scene.segmentation_reader import Counted
     from slicer import vtkMRMLSegmentationNode
 
     from ClassScaleSeg import ClassScaleSegLogic
@@ -33,18 +32,21 @@ DICOM_SUFFIX = ".seg.dcm"
 SETTLE_MILLISECONDS = 300  # after the last event of a node, until its structures are listed anew
 
 
-class ResultPanel:
+class ResultPanel(StructureSection):
     """Controls the widgets of the section "Result" in the .ui file.
 
     Slicer's own button "Show 3D" makes surfaces of all segments, so this section has a button of its own.
 
-    :ivar table: the table of structures with their volumes. Keys of its rows are segment ids.
+    Keys of the rows of the table are segment ids.
+
     :param on_shown: called without arguments when other structures are listed.
     """
 
     def __init__(
         self, ui: Any, state: PanelState, logic: ClassScaleSegLogic, on_shown: Callable[[], None] = lambda: None
     ) -> None:
+        titles = [_("Structure"), _("Volume (mL)")]
+        StructureSection.__init__(self, ui.resultCollapsibleButton, titles, self._go_to, self._ticked)
         self._ui, self._state, self._logic, self._on_shown = ui, state, logic, on_shown
         self._listed: object = None  # what the node held when its structures were listed
         self._watching = Watching(lambda node, event: self._soon.start())
@@ -53,18 +55,10 @@ class ResultPanel:
         self._soon.setSingleShot(True)
         self._soon.setInterval(SETTLE_MILLISECONDS)
         self._soon.connect("timeout()", self.follow)
-        self.table = SearchTable(
-            [_("Structure"), _("Volume (mL)")], _("Search structures"), on_ticked=self._ticked, on_chosen=self._go_to
-        )
-        self._summary = qt.QLabel()
-        self._summary.textFormat = qt.Qt.PlainText  # it shows names of nodes
-        self._wrapping = Wrapping(self._summary)
-        self.table.layout.addWidget(self._summary)
-        ui.resultCollapsibleButton.layout().addWidget(self.table.widget)
         ui.show3DButton.connect("clicked(bool)", self._show_or_hide)
         ui.saveButton.connect("clicked(bool)", lambda: self._save())
-        ui.tableButton.connect("clicked(bool)", lambda: self._measure())
         ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose)
+        self.statistics = StatisticsMenu(ui.tableButton, state, self.say)
         # shown instead, if the volume comes from DICOM
         self.save_menu = qt.QMenu(ui.saveButton)
         for suffix, kind in _kinds().items():
@@ -94,17 +88,8 @@ class ResultPanel:
         self.table.set_rows(rows, ticked=False)
         self.table.tick(ticked)
         self.table.set_width(1, "00,000.000")
-        self._summary.text = text.format(count=len(rows))
-        kinds = slicer.vtkSegmentation
-        self._watching.watch(
-            (node,),
-            vtk.vtkCommand.ModifiedEvent,
-            kinds.SegmentAdded,
-            kinds.SegmentRemoved,
-            kinds.SegmentModified,
-            kinds.SourceRepresentationModified,
-            kinds.ContainedRepresentationNamesModified,
-        )
+        self.say(text.format(count=len(rows)))
+        self._watching.watch((node,), *changes(), slicer.vtkSegmentation.ContainedRepresentationNamesModified)
         self.render()
         self._on_shown()
 
@@ -112,19 +97,12 @@ class ResultPanel:
         """List the structures of any segmentation node, whoever made it."""
         from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
 
-        opened, fault = None, ""
-        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
-        try:
-            opened = open_segmentation(node)
-        except ClassScaleError as error:
-            fault = translated(str(error))
-        except MemoryError:
-            fault = _("There is not enough memory to list the structures.")
-        finally:
-            slicer.app.restoreOverrideCursor()
+        opened, fault = attempt(
+            lambda: open_segmentation(node), _("There is not enough memory to list the structures.")
+        )
         self.show(node, None if opened is None else opened[:2], {} if opened is None else opened.ids)
         if fault:
-            self._summary.text = fault
+            self.say(fault)
 
     def follow(self) -> None:
         """List the structures again if the segments were edited elsewhere, once the module is open."""
@@ -161,34 +139,6 @@ class ResultPanel:
         elif node is not self._state.node:
             self.show_node(node)
 
-    def _measure(self) -> None:
-        """Put the statistics into a table node, with the intensities of a volume on the same grid."""
-        from ClassScaleSegLib.scene.results import measure_node
-        from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
-
-        node, parameters = self._state.node, self._state.parameters
-        if node is None:
-            return
-        volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
-        if volume is None and parameters is not None:
-            volume = parameters.inputVolume
-        text = ""
-        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
-        try:
-            opened = open_segmentation(node)
-            if opened is not None:
-                table, inside = measure_node(node, opened, volume)
-                text = _("The statistics are in the table {name}.").format(name=table.GetName())
-                if inside:
-                    text += " " + _("Intensities are those of {name}.").format(name=volume.GetName())
-        except ClassScaleError as error:
-            text = translated(str(error))
-        except MemoryError:
-            text = _("There is not enough memory for the statistics.")
-        finally:
-            slicer.app.restoreOverrideCursor()
-        self._summary.text = text or self._summary.text
-
     def _go_to(self, segment_id: str) -> None:
         if self._state.node is not None:
             self._logic.centerViews(self._state.node, segment_id)
@@ -220,25 +170,18 @@ class ResultPanel:
         node = self._state.node
         if node is None:
             return
-        title, kinds = _("Save segmentation"), _kinds()[suffix] + f" (*{suffix})"
-        proposed = Path(slicer.mrmlScene.GetRootDirectory() or "", file_name(node.GetName()) + suffix)
-        chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, str(proposed), kinds)
-        path = with_suffix(chosen, suffix)
-        # the dialog has asked about the name as it was typed, not about the one with a suffix
-        if not path or (path != chosen and Path(path).exists() and not ask(_replace(path), title)):
+        title, told = _("Save segmentation"), list[str]()
+        path = ask_file(title, node.GetName(), {suffix: _kinds()[suffix]})
+        if not path:
             return
-        told: list[str] = []
-        fault = ""
         try:
             if suffix == DICOM_SUFFIX:
                 ensure_dicom()
-            slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
-            try:
-                self._logic.saveSegmentation(node, path, told.append)
-            finally:
-                slicer.app.restoreOverrideCursor()
         except ClassScaleError as error:
             fault = str(error)
+        else:
+            no_memory = _("There is not enough memory to save the segmentation.")
+            _saved, fault = attempt(lambda: self._logic.saveSegmentation(node, path, told.append), no_memory)
         if fault:
             tell_error(fault, _("The segmentation was not saved"))
         elif told:
@@ -254,12 +197,6 @@ def _kinds() -> dict[str, str]:
     }
 
 
-def _replace(path: str) -> str:
-    return _("{path} already exists. Replace it?").format(path=path)
-
-
 def _row(label: Label, volume: LabelVolume, segment_id: str) -> Row:
-    searched = " ".join((volume.name, label.group or "", *(c.meaning for c in label.codes.values() if c)))
-    amount = f"{volume.volume_ml:,.3f}" if volume.volume_ml < 10 else f"{volume.volume_ml:,.1f}"
-    order = (volume.name.casefold(), volume.volume_ml)
-    return Row(segment_id, label.color, (volume.name, amount), order, searched)
+    cells, order = (volume.name, amount(volume.volume_ml)), (volume.name.casefold(), volume.volume_ml)
+    return Row(segment_id, label.color, cells, order, searched(volume.name, label))

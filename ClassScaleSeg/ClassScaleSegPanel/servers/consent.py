@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import slicer
@@ -14,7 +15,7 @@ from .texts import consent, token_consent
 if TYPE_CHECKING:
     from ..state import ServerView
 
-_SETTING = "ClassScaleSeg/ServersAgreed"
+_IMAGES = "ClassScaleSeg/ServersAgreed"
 _TOKENS = "ClassScaleSeg/TokensAgreed"  # by connections that are not encrypted; whoever sends images has agreed, too
 _MOST = 100  # addresses that are remembered
 _LONGEST = 300
@@ -25,44 +26,43 @@ def agreed(view: ServerView | None) -> bool:
 
     :param view: ``None`` if this computer segments.
     """
-    if view is None or view.server is None:
-        return view is None
-    address = view.server.address
-    if address in _addresses(_SETTING):
-        return True
-    if not ask_yes(consent(address, view.name), _("Send the image?")):
-        return False
-    _remember(_SETTING, address)
-    return True
+    return view is None or _agreed(view, consent, _("Send the image?"), _IMAGES)
 
 
 def token_agreed(address: str) -> bool:
     """Return whether the user has agreed to send a token to an address, also if others could read it."""
-    return any(address in _addresses(setting) for setting in (_SETTING, _TOKENS))
+    return any(address in _addresses(setting) for setting in (_TOKENS, _IMAGES))
 
 
 def agree_to_token(view: ServerView) -> bool:
     """Return whether the token may be sent to a server; ask, if others could read it and the user has not agreed."""
-    if view.server is None:
-        return False
-    address = view.server.address
-    if token_agreed(address):
-        return True
-    if not ask_yes(token_consent(address, view.name), _("Send the token?")):
-        return False
-    _remember(_TOKENS, address)
-    return True
+    return _agreed(view, token_consent, _("Send the token?"), _TOKENS, _IMAGES)
 
 
 def withdraw(address: str) -> None:
     """Forget that the user has agreed to an address."""
-    for setting in (_SETTING, _TOKENS):
+    for setting in (_IMAGES, _TOKENS):
         kept = [each for each in _addresses(setting) if each != address]
         slicer.app.userSettings().setValue(setting, json.dumps(kept))
 
 
-def _remember(setting: str, address: str) -> None:
-    slicer.app.userSettings().setValue(setting, json.dumps([*_addresses(setting), address][-_MOST:]))
+def _agreed(view: ServerView, question: Callable[[str, str], str], title: str, setting: str, *more: str) -> bool:
+    """Return whether the user has agreed to what a question asks of a server, before or now.
+
+    :param question: makes its text of the address and the name of the server.
+    :param setting: where the answer is kept.
+    :param more: the settings of other questions, to which a Yes is enough as well.
+    """
+    if view.server is None:
+        return False
+    address = view.server.address
+    if any(address in _addresses(each) for each in (setting, *more)):
+        return True
+    if not ask_yes(question(address, view.name), title):
+        return False
+    kept = [*_addresses(setting), address][-_MOST:]
+    slicer.app.userSettings().setValue(setting, json.dumps(kept))
+    return True
 
 
 def _addresses(setting: str) -> list[str]:
