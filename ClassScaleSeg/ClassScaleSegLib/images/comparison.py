@@ -95,7 +95,7 @@ def compare(
         for segmentation, rows in zip((first, second), volumes or (None, None), strict=True)
     ]
     pairs = _pairs(first.table, second.table)
-    place = _place(second.geometry, first.geometry)
+    place = onto_grid(second.geometry, first.geometry)
     common = np.zeros(MAX_VALUE + 1, np.int64)
     to_first = {other: value for value, other in pairs.items()}
     for layer in second.layers:
@@ -188,7 +188,7 @@ def _common(reference: np.ndarray, other: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _place(source: Geometry, target: Geometry) -> Callable[[np.ndarray], np.ndarray] | None:
+def onto_grid(source: Geometry, target: Geometry) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return a function that brings labels of one grid onto another, by the nearest voxel; ``None`` if both are one."""
     to_source = np.linalg.inv(source.axes)
     steps, start = to_source @ target.axes, to_source @ np.subtract(target.origin, source.origin)
