@@ -29,7 +29,7 @@ from slicer.util import VTKObservationMixin
 
 if TYPE_CHECKING:
     import qt
-    from ClassScaleSegLib.images.comparison import Comparison
+    from ClassScaleSegLib.images.comparison import ClassComparison, Comparison
     from ClassScaleSegLib.process.child import Event
     from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
     from ClassScaleSegLib.scene.run import Request, SceneRun
@@ -338,6 +338,32 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         from ClassScaleSegLib.scene.segmentation_reader import open_structures
 
         return compare_nodes(open_structures(reference), open_structures(other))
+
+    def showDifferences(
+        self,
+        reference: vtkMRMLSegmentationNode,
+        other: vtkMRMLSegmentationNode,
+        rows: "Sequence[ClassComparison] | None" = None,
+    ) -> vtkMRMLSegmentationNode:
+        """Show where two segmentations differ, in a segmentation of three segments, and centre the views on it.
+
+            rows = [row for row in logic.compare(drawnNode, foundNode).rows if row.dice is not None and row.dice < 0.8]
+            logic.showDifferences(drawnNode, foundNode, rows)
+
+        :param reference: a segmentation node, on whose grid both are compared.
+        :param other: the segmentation node that is compared with it.
+        :param rows: the structures that count, some of the rows of `compare`; ``None``: all.
+        :returns: the node with the segments "both", "reference" and "other", the same one each time for a reference.
+            To undo this, remove it.
+        :raises ClassScaleSegLib.ImageError: as `compare`. The scene is not changed.
+        """
+        from ClassScaleSegLib.scene.differences import show_differences
+        from ClassScaleSegLib.scene.results import compare_nodes
+        from ClassScaleSegLib.scene.segmentation_reader import open_structures
+
+        opened = open_structures(reference), open_structures(other)
+        counted = compare_nodes(*opened).rows if rows is None else rows
+        return show_differences(reference, other, opened, counted).node
 
     def saveSegmentation(
         self, segmentationNode: vtkMRMLSegmentationNode, path: str | Path, tell: Callable[[str], object] = logging.info

@@ -168,9 +168,8 @@ class PanelChecks:
         node, other = panel.state.node, ui.compareSelector.currentNode()
         self.demand(other is None or self.scene.IsNodePresent(other), "compared with a removed node")
         self.demand(ui.compareButton.enabled == (node is not other and None not in (node, other)), "Compare")
-        self.demand(
-            ui.compareSaveButton.enabled == ui.compareTableButton.enabled == bool(comparing.rows), "its buttons"
-        )
+        for button in (ui.compareSaveButton, ui.compareTableButton, ui.differencesButton):
+            self.demand(button.enabled == bool(comparing.rows), "a button of the comparison", button.name)
         self.demand(len(comparing.table.keys()) == len(comparing.rows), "other rows than those of the comparison")
         if comparing.rows:
             self.demand(comparing.rows == panel.logic.compare(node, other).rows, "an old comparison is shown")

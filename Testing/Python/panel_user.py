@@ -733,7 +733,7 @@ class PanelUser(PanelChecks):
         if self.open and self.panel.ui.tableButton.enabled:
             (to_table if file == "*table" else save).trigger()
 
-    @action(button=st.sampled_from(("compareButton", "compareButton", "compareTableButton")))
+    @action(button=st.sampled_from(("compareButton", "compareButton", "compareTableButton", "differencesButton")))
     def press(self, button: str) -> None:
         if self.open:
             getattr(self.panel.ui, button).click()

@@ -29,6 +29,7 @@ from .volume import Region, grid, uncrop
 
 if TYPE_CHECKING:
     from slicer import (
+        vtkMRMLNode,
         vtkMRMLScalarVolumeNode,
         vtkMRMLScene,
         vtkMRMLSegmentationNode,
@@ -111,8 +112,15 @@ def show_result(
         if hasattr(rule, "GetConversionMethodParameterName"):  # Slicer 5.8 has no such parameter
             # Slicer's own "Show 3D" then uses surface nets, the faster of its two methods
             node.GetSegmentation().SetConversionParameter(rule.GetConversionMethodParameterName(), "1")
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume.GetScene())
-    beside = hierarchy.GetItemByDataNode(volume) if hierarchy is not None else 0
+    put_beside(node, volume)
+
+
+def put_beside(node: vtkMRMLSegmentationNode, other: vtkMRMLNode) -> None:
+    """Move a node next to another one in the subject hierarchy, if both are in it."""
+    import slicer
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(other.GetScene())
+    beside = hierarchy.GetItemByDataNode(other) if hierarchy is not None else 0
     item = hierarchy.GetItemByDataNode(node) if beside else 0
     if item:  # a node of a sequence has none
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))

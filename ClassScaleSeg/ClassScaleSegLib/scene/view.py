@@ -1,4 +1,4 @@
-"""Find a point inside a segment, and centre Slicer's views on it."""
+"""Centre Slicer's views on a point, such as one inside a segment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from .volume import image_to_world
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLSegmentationNode
+    from slicer import vtkMRMLScene, vtkMRMLSegmentationNode
 
 
 def structure_point(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[float, float, float] | None:
@@ -45,16 +45,20 @@ def centre_views(node: vtkMRMLSegmentationNode, segment_id: str) -> tuple[float,
 
     :returns: the centre, RAS in mm; ``None``, with no view moved, if the segment is empty or does not exist.
     """
-    import slicer
-
     point = structure_point(node, segment_id)
     if point is not None:
-        scene = node.GetScene()
-        slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *point, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLCameraNode")):
-            camera = scene.GetNthNodeByClass(index, "vtkMRMLCameraNode")
-            position, focus = np.array(camera.GetPosition()), np.array(camera.GetFocalPoint())
-            camera.SetPosition(*(position + point - focus))
-            camera.SetFocalPoint(*point)
-            camera.ResetClippingRange()
+        look_at(node.GetScene(), point)
     return point
+
+
+def look_at(scene: vtkMRMLScene, point: tuple[float, float, float]) -> None:
+    """Centre all slice views and 3D cameras on a point, RAS in mm."""
+    import slicer
+
+    slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *point, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLCameraNode")):
+        camera = scene.GetNthNodeByClass(index, "vtkMRMLCameraNode")
+        position, focus = np.array(camera.GetPosition()), np.array(camera.GetFocalPoint())
+        camera.SetPosition(*(position + point - focus))
+        camera.SetFocalPoint(*point)
+        camera.ResetClippingRange()

@@ -20,6 +20,7 @@ from .section import StructureSection, amount, attempt, searched
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.comparison import ClassComparison, Comparison
     from ClassScaleSegLib.labels.table import LabelTable
+    from ClassScaleSegLib.scene.differences import Differences
     from ClassScaleSegLib.scene.segmentation_reader import Opened
     from slicer import vtkMRMLNode, vtkMRMLSegmentationNode
 
@@ -39,7 +40,7 @@ class ComparePanel(StructureSection):
 
     def __init__(self, ui: Any, state: PanelState, logic: ClassScaleSegLogic) -> None:
         titles = [_("Structure"), _("Dice"), _("mL"), _("Other mL"), _("Difference")]
-        StructureSection.__init__(self, ui.compareCollapsibleButton, titles, self._go_to)
+        StructureSection.__init__(self, ui.compareCollapsibleButton, titles, self._go_to, on_ticked=lambda: None)
         self._ui, self._state, self._logic = ui, state, logic
         self._other: vtkMRMLSegmentationNode | None = None
         self.rows: list[ClassComparison] = []
@@ -50,6 +51,7 @@ class ComparePanel(StructureSection):
         ui.compareButton.connect("clicked(bool)", lambda: self.compare())
         ui.compareTableButton.connect("clicked(bool)", lambda: self._to_table())
         ui.compareSaveButton.connect("clicked(bool)", lambda: self._save())
+        ui.differencesButton.connect("clicked(bool)", lambda: self._show_differences())
         self.clear()
 
     def clear(self, text: str = "") -> None:
@@ -89,7 +91,8 @@ class ComparePanel(StructureSection):
             if ui.compareSelector.currentNode() is not self._other:
                 ui.compareSelector.setCurrentNode(self._other)
         ui.compareButton.enabled = node is not None and self._other is not None and node is not self._other
-        ui.compareTableButton.enabled = ui.compareSaveButton.enabled = bool(self.rows)
+        for button in (ui.compareTableButton, ui.compareSaveButton, ui.differencesButton):
+            button.enabled = bool(self.rows)
 
     def close(self) -> None:
         """Stop following the nodes."""
@@ -153,6 +156,34 @@ class ComparePanel(StructureSection):
                 self.say(_("The comparison is in {path}.").format(path=path))
         except ClassScaleError as error:
             tell_error(str(error), _("The comparison was not saved"))
+
+    def _show_differences(self) -> None:
+        """Show in the views where the ticked structures differ; all, if none is ticked."""
+        if self._compared is None:
+            return
+        first, second, _held = self._compared
+        rows = [self.rows[int(key)] for key in self.table.ticked()] or self.rows
+        no_memory = _("There is not enough memory to show the differences.")
+        found, fault = attempt(lambda: _differences(first, second, rows), no_memory)
+        if found is None:
+            tell_error(fault, _("The differences are not shown"))
+            return
+        both, alone, other = (amount(volume.volume_ml) for volume in found.volumes)
+        text = _(
+            "The differences are in the segmentation {name}: {both} mL in both, {alone} mL only in {first}, {other} mL "
+            "only in {second}. To undo this, delete it."
+        )
+        names = {"name": found.node.GetName(), "first": first.GetName(), "second": second.GetName()}
+        self.say(text.format(both=both, alone=alone, other=other, **names))
+
+
+def _differences(
+    first: vtkMRMLSegmentationNode, second: vtkMRMLSegmentationNode, rows: list[ClassComparison]
+) -> Differences:
+    from ClassScaleSegLib.scene.differences import show_differences
+    from ClassScaleSegLib.scene.segmentation_reader import open_structures
+
+    return show_differences(first, second, (open_structures(first), open_structures(second)), rows)
 
 
 def _compare(first: vtkMRMLSegmentationNode, second: vtkMRMLSegmentationNode) -> tuple[Opened, Opened, Comparison]:
