@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from classscale_training.data.merged_labels import ENTRY
-from classscale_training.data.toy import ToyOptions, toy_case
+from classscale_training.data.toy.cases import toy_case
+from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
 from classscale_training.evaluation.evaluate import EvaluationOptions, evaluate_arrays
 from ClassScaleSegLib import open_model, segment

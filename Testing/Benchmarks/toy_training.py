@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from classscale_training.data.toy import ToyCases
+from classscale_training.data.toy.cases import ToyCases
 from classscale_training.loop.data import open_data
 from classscale_training.loop.options import LoopOptions
 from classscale_training.loop.train import evaluate

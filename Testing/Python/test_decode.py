@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from classscale_training.data.toy import atlas_case, cell_centres
+from classscale_training.data.toy.atlas import atlas_case, cell_centres
 from ClassScaleSegLib.inference.decode import RowDecoder
 from ClassScaleSegLib.inference.interpolation import AxisSampling
 from ClassScaleSegLib.models.projection import Projection

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from classscale_training.data.toy import ToyCases
+from classscale_training.data.toy.cases import ToyCases
 from classscale_training.loop.checkpoints import Checkpoints
 from classscale_training.loop.data import open_data
 from classscale_training.loop.few_bits import in_few_bits

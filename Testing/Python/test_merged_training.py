@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 from classscale_training.commands import main
 from classscale_training.data.merged_labels import ENTRY
-from classscale_training.data.toy import ToyOptions
+from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
 from classscale_training.nnunet.case_sampling import CaseSampler
 from classscale_training.nnunet.dataset_check import check_dataset

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("nnunetv2")
 import torch
 from classscale_training.commands import main
-from classscale_training.data.toy import ToyOptions
+from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
 from classscale_training.nnunet import preprocessing
 from classscale_training.nnunet.preprocessed_folder import being_preprocessed, check_preprocessed, note_of

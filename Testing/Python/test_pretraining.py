@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("nnunetv2")
 import torch
 from classscale_training.commands import main
-from classscale_training.data.toy import ToyOptions
+from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
 from classscale_training.nnunet.pretrained import whole_network
 from classscale_training.nnunet.pretraining.masking import (

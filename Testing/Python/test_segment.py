@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from classscale_training.data.toy import atlas_case
+from classscale_training.data.toy.atlas import atlas_case
 from ClassScaleSegLib import (
     Cancelled,
     ClassScaleError,

@@ -4,17 +4,10 @@ import hashlib
 
 import pytest
 import torch
-from classscale_training.data.toy import (
-    ToyCases,
-    ToyOptions,
-    atlas_case,
-    cell_centres,
-    object_recipe,
-    objects_case,
-    toy_case,
-)
-from classscale_training.data.toy.atlas import nearest_by_blocks, nearest_of_all
-from classscale_training.data.toy.objects import grey_levels
+from classscale_training.data.toy.atlas import atlas_case, cell_centres, nearest_by_blocks, nearest_of_all
+from classscale_training.data.toy.cases import ToyCases, toy_case
+from classscale_training.data.toy.objects import grey_levels, object_recipe, objects_case
+from classscale_training.data.toy.options import ToyOptions
 from ClassScaleSegLib.errors import ClassScaleError
 
 

@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from classscale_training.data.toy import ToyOptions, toy_case
+from classscale_training.data.toy.cases import toy_case
+from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import add_arguments, run, write_toy_dataset
 from ClassScaleSegLib.errors import Busy, ClassScaleError, OutputError, OutputExistsError
 from ClassScaleSegLib.locking import locked

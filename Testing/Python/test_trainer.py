@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from classscale_training.commands import main
-from classscale_training.data.toy import ToyOptions
+from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
 from classscale_training.nnunet.case_validation import case_metrics
 from classscale_training.nnunet.trainer import ClassScaleTrainer

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import SimpleITK as sitk
-from classscale_training.data.toy import atlas_case
+from classscale_training.data.toy.atlas import atlas_case
 from embedded_models import RESOURCES, picture
 
 FOLDER = RESOURCES / "SampleData"

@@ -17,13 +17,15 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ClassScaleSegLib.errors import LabelTableError
 
-from ..loss.label_sets import LabelSets
 from .dataset_json import HIGHEST
+
+if TYPE_CHECKING:
+    from ..loss.label_sets import LabelSets
 
 ENTRY = "classscale_merged"
 MERGED_FROM = "classscale_merged_from"  # in the dataset.json of a network: names of the datasets by their prefixes
@@ -198,6 +200,8 @@ class Merged:
     @property
     def label_sets(self) -> LabelSets:
         """The tables for the loss, with labels counted from 0 in each dataset, as in :attr:`label_of_value`."""
+        from ..loss.label_sets import LabelSets  # imports torch
+
         numbered = [dict(enumerate(source.labels.values())) for source in self.datasets]
         count = len(self.names)
         return LabelSets.from_classes(count, numbered, [source.absent(count) for source in self.datasets])

@@ -11,7 +11,7 @@ from ClassScaleSegLib.errors import OutputExistsError
 
 from ..files import read_json, write_json
 from .raw_dataset import being_written, dataset_folder, write_dataset_json
-from .toy import MODES, ToyOptions, toy_case
+from .toy.options import MODES, ToyOptions
 from .volumes import write_volume
 
 _GREY = 1000  # int16 value of grey 1.0: int16 files have a third of the size of float32, and noise hides the rounding
@@ -45,6 +45,8 @@ def write_toy_dataset(
     :raises OutputError: if a file cannot be written.
     """
     import SimpleITK
+
+    from .toy.cases import toy_case  # imports torch
 
     folder = dataset_folder(dataset_id, options.dataset_name, nnunet_raw)
     with being_written(folder):

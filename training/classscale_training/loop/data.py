@@ -15,7 +15,7 @@ from ClassScaleSegLib.errors import ClassScaleError, reason
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.brain import BrainCases
-from ..data.toy import ToyCases
+from ..data.toy.cases import ToyCases
 from ..loss.label_sets import LabelSets
 from .options import BRAIN, TOY, LoopOptions
 

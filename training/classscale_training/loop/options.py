@@ -10,7 +10,7 @@ from typing import Any
 from ClassScaleSegLib.errors import ClassScaleError
 
 from ..data.brain import BrainOptions
-from ..data.toy import MODES, ToyOptions
+from ..data.toy.options import MODES, ToyOptions
 from ..network.plain_unet import architecture
 
 TOY, BRAIN = "toy", "brain:"

@@ -125,13 +125,17 @@ def class_statistics(
     True
     """
     x = Inputs(basis, projection, bias, labels, ignore_index, trusted).checked()
-    if torch.compiler.is_compiling() and can_be_traced() and label_sets is None:
+    if not torch.compiler.is_compiling():
+        return ClassStatistics(*sums_of(x, label_sets, implementation, set_labels))
+    if can_be_traced() and label_sets is None:
         return ClassStatistics(*traced(x, implementation))
-    return ClassStatistics(*_statistics(x, label_sets, implementation, set_labels))
+    from .untraced import sums_of_classes
+
+    return ClassStatistics(*sums_of_classes(x, label_sets, implementation, set_labels))
 
 
-@torch.compiler.disable  # tracing would unroll the walk over tiles
-def _statistics(
+def sums_of(
     x: Inputs, label_sets: torch.Tensor | None, implementation: Implementation, set_labels: int | None
 ) -> Tensors:
+    """Return what :func:`class_statistics` does, as a tuple."""
     return chosen(x, label_sets, implementation, set_labels)(x)
