@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -335,22 +336,37 @@ def test_the_ending_is_found_from_the_images(tmp_path, given, names, found):
     ("change", "difference"),
     [
         (lambda r, f: f.write_bytes(codecs.BOM_UTF8 + f.read_bytes()), "it begins with a byte-order mark"),
-        (lambda r, f: r.write("file_ending", "numTraining"), "it has no file_ending; it has no numTraining"),
+        (lambda r, f: r.write("file_ending", "numTraining"), "it has no numTraining; it has no file_ending"),
         (
             lambda r, f: r.write(labels={name: str(value) for name, value in LABELS.items()}, numTraining=3.0),
             'labels should be {"background": 0, "a": 1, "b": 2, "c": 3}; numTraining should be 3',
         ),
     ],
 )
-def test_planning_and_preprocessing_take_what_segmenting_takes(raw, tmp_path, capsys, change, difference):
-    file, planned = raw.folder / "dataset.json", tmp_path / "preprocessed" / raw.folder.name
+def test_nnunet_gets_a_copy_of_what_it_could_not_read(raw, capsys, change, difference):
+    from classscale_training.data.raw_cases import find_cases
+    from classscale_training.nnunet.corrected_json import readable_by_nnunet
+
+    file = raw.folder / "dataset.json"
+    cases, _ = find_cases(raw.folder, raw.content)
     change(raw, file)
+    before = file.read_bytes()
+    with readable_by_nnunet(raw.folder, raw.content, cases):
+        given = json.loads((Path(os.environ["nnUNet_raw"]) / raw.folder.name / "dataset.json").read_text())
+    assert {**given, "dataset": None} == {**raw.content, "dataset": None} and len(given["dataset"]) == 3
+    assert file.read_bytes() == before and Path(os.environ["nnUNet_raw"]) == raw.folder.parent
+    assert f"Warning: nnU-Net cannot use {file} as it is: {difference}. It gets" in capsys.readouterr().err
+
+
+def test_planning_and_preprocessing_take_what_segmenting_takes(raw, tmp_path, capsys):
+    file, planned = raw.folder / "dataset.json", tmp_path / "preprocessed" / raw.folder.name
+    raw.write("file_ending", labels={name: str(value) for name, value in LABELS.items()}, numTraining=3.0)
+    file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
     before = file.read_bytes()
     assert main(["plan", "-d", "7", "-npfp", "1", "--no_pbar"]) == 0
     error = capsys.readouterr().err
-    assert (
-        f"Warning: nnU-Net cannot use {file} as it is: {difference}. It" in error and "your file is unchanged" in error
-    )
+    assert "it begins with a byte-order mark; it has no file_ending; labels should be" in error
+    assert "your file is unchanged" in error
     assert json.loads((planned / "dataset.json").read_text()) == raw.content
     assert main(["preprocess", "-d", "7", "-c", "2d", "-np", "1", "--no_pbar"]) == 0
     assert file.read_bytes() == before and json.loads((planned / "dataset.json").read_text()) == raw.content
