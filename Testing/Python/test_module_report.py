@@ -1,8 +1,10 @@
 """The report of volume nodes: its folder in the panel, what the page calls them, and what is told of it."""
 
 import json
+import threading
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -78,18 +80,109 @@ def test_the_same_image_replaces_its_case_and_another_of_its_name_gets_a_number(
     assert all(len(case["structures"]) + len(case["not_found"]) == 1 for case in after.values())
 
 
-def test_slicer_does_not_wait_for_the_checksum_of_the_image_except_of_a_region(scene, logic, tmp_path, monkeypatch):
+@pytest.fixture
+def summing(monkeypatch):
+    """Checksums that a thread computes once it may; ``.threads`` and ``.found`` are those of each."""
     from ClassScaleSegLib.report import case_files
+
+    real, noted = case_files.origin_of_voxels, SimpleNamespace(may=threading.Event(), threads=[], found=[])
+
+    def compute(images):
+        noted.threads.append(threading.current_thread())
+        assert noted.may.wait(600)
+        noted.found.append(real(images))
+        return noted.found[-1]
+
+    monkeypatch.setattr(case_files, "origin_of_voxels", compute)
+    yield noted
+    noted.may.set()
+    for thread in noted.threads:
+        thread.join()
+
+
+def region_of_interest():
     from test_module_logic import add_roi
 
-    node, summed, real = small("T1"), [], case_files.origin_of_voxels
-    monkeypatch.setattr(case_files, "origin_of_voxels", lambda images: summed.append(real(images)) or summed[-1])
-    region = add_roi((12.0, 12.0, 12.0), (14.0, 14.0, 14.0))
-    for chosen in (region, None):  # the child process finds the same checksum of the whole image as Slicer
-        logic.segment(node, "toy-120", region=chosen, report=tmp_path, **FAST)
-        assert list(cases(tmp_path)) == ["T1"] and len(summed) == 1
+    return add_roi((12.0, 12.0, 12.0), (14.0, 14.0, 14.0))
+
+
+def test_slicer_does_not_wait_for_the_checksum_of_the_image(scene, logic, tmp_path, summing):
+    node = small("T1")
+    run = logic.start(logic.request(node, "toy-120", region=region_of_interest(), report=tmp_path, **FAST))
+    assert [run.poll() for _time in range(3)] == [[], [], []]
+    assert run.state == "running" and run._process.state == "new" and summing.found == []
+    with pytest.raises(ClassScaleError, match="already running"):
+        logic.start(logic.request(node, "toy-120", **FAST))
+    summing.may.set()
+    kinds = []
+    wait_until(lambda: kinds.extend(event.kind for event in run.poll()) or run.state != "running", 120)
+    assert run.state == "finished" and run.page.is_file() and "progress" in kinds
+    # the child process finds the same checksum of the whole image as Slicer
+    logic.segment(node, "toy-120", report=tmp_path, **FAST)
+    assert list(cases(tmp_path)) == ["T1"]
+    [thread] = summing.threads
+    assert thread is not threading.main_thread()
     kept = json.loads((tmp_path / "cases" / "T1.json").read_text(encoding="utf-8"))
-    assert kept["origin"] == summed[0] and len(cases(tmp_path)["T1"]["structures"]) > 5
+    assert [kept["origin"]] == summing.found and len(cases(tmp_path)["T1"]["structures"]) > 5
+
+
+@pytest.mark.parametrize("end", ["cancelled", "removed", "unstartable", "waited for"])
+def test_a_run_whose_checksum_is_computed_ends_as_any_other(scene, logic, tmp_path, summing, monkeypatch, end):
+    from ClassScaleSegLib.process import child
+
+    node = small("T1")
+    run = logic.start(logic.request(node, "toy-120", region=region_of_interest(), report=tmp_path, **FAST))
+    folder = run._process.work_folder
+    if end == "cancelled":
+        run.cancel()
+        assert run.state == "cancelled" and run.poll() == []
+    elif end == "removed":
+        scene.RemoveNode(node)
+        assert run.poll() == [] and run.state == "failed" and "was removed from the scene" in run.error
+    else:
+        summing.may.set()
+        if end == "unstartable":
+            monkeypatch.setattr(child, "default_python", lambda: (_ for _ in ()).throw(ClassScaleError("No Python.")))
+            summing.threads[0].join()
+            assert run.poll() == [] and run.state == "failed" and run.error == "No Python."
+        else:
+            assert run.wait() is run.node and list(cases(tmp_path)) == ["T1"]
+    assert not folder.exists() and slicer.modules.ClassScaleSegInstance.running == []
+
+
+def test_an_image_whose_checksum_fails_is_a_case_of_its_own(scene, monkeypatch):
+    from ClassScaleSegLib.report import case_files
+    from ClassScaleSegLib.scene.report import OriginOfVolumes
+
+    def fails(images):
+        raise MemoryError
+
+    monkeypatch.setattr(case_files, "origin_of_voxels", fails)
+    monkeypatch.setattr(threading, "excepthook", lambda told: None)
+    origins = [OriginOfVolumes([small("T1")]).get(None) for _time in range(2)]
+    assert all(origins) and origins[0] != origins[1]
+
+
+def test_a_checksum_is_computed_at_once_without_a_copy(monkeypatch):
+    """In Slicer a thread goes on only while Python runs, so it must not come back for every plane."""
+    import hashlib
+
+    from ClassScaleSegLib.report import case_files
+
+    updates = []
+    monkeypatch.setattr(
+        case_files, "hashlib", SimpleNamespace(sha256=lambda: SimpleNamespace(update=updates.append, hexdigest=str))
+    )
+    voxels = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    case_files.origin_of_voxels([voxels])
+    whole, at_once = updates[1], len(updates)
+    assert at_once == 2 and np.shares_memory(np.asarray(whole), voxels)
+    updates.clear()
+    case_files.origin_of_voxels([voxels[:, 1:3]])
+    assert len(updates) == 4, "a part of an image would be copied whole otherwise"
+    sums = [hashlib.sha256(b"".join(bytes(one) for one in updates)).hexdigest()]
+    monkeypatch.undo()
+    assert sums == [case_files.origin_of_voxels([voxels[:, 1:3]])]
 
 
 @pytest.mark.parametrize("kind", ["b", "B", "h", "H", "i", "I", "q", "Q", "f", "d"])

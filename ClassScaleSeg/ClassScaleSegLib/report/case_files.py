@@ -87,8 +87,9 @@ def origin_of_voxels(images: Iterable[np.ndarray]) -> str:
     checksum = hashlib.sha256()
     for voxels in images:
         checksum.update(f"{voxels.shape} {voxels.dtype.str}\n".encode())
-        for plane in voxels:  # a part of an image would be copied otherwise
-            checksum.update(np.ascontiguousarray(plane).data)
+        # at once where that needs no copy: meanwhile other threads run
+        for part in (voxels,) if voxels.flags.c_contiguous else voxels:
+            checksum.update(np.ascontiguousarray(part).data)
     return checksum.hexdigest()
 
 

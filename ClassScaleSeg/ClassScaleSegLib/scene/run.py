@@ -30,7 +30,7 @@ from ..remote.chosen_server import ChosenServer
 from ..remote.credentials import TOKEN
 from ..remote.servers import Servers
 from .dicom import remember_origin
-from .report import check_report, reported_as
+from .report import OriginOfVolumes, check_report, reported_as
 from .results import (
     fill_confidence_node,
     measure_result,
@@ -171,6 +171,7 @@ class SceneRun:
         self.results: list[Segmentation] = []
         self.statistics: list[list[LabelVolume]] = []
         self._process: SegmentationProcess | None = None
+        self._origin: OriginOfVolumes | None = None  # that the child process is started with, once it is known
         self._grids: list[tuple[Region | None, Geometry]] = []  # one per frame
         self._models: tuple[UsedModel, ...] = ()
         self._known: LabelTable | None = None  # all classes of the models, if they get standard names
@@ -180,6 +181,8 @@ class SceneRun:
 
     def start(self) -> None:
         """Check the request, write the images to a temporary folder, and start the child process.
+
+        With a report of a region, the child process is started later, by :meth:`poll` or :meth:`wait`.
 
         :raises ClassScaleError: if another run is under way, the request cannot be met, or the images cannot be
             written. The scene is not changed, and the temporary folder is removed.
@@ -210,7 +213,10 @@ class SceneRun:
             if server is not None:
                 job = replace(process.job, server=server.address, server_ca=server.ca, insecure=server.insecure)
                 process.job = job
-            process.start()
+            if request.report is not None and request.region is not None:
+                self._origin = OriginOfVolumes(request.volumes)
+            else:
+                process.start()
         except BaseException as error:
             self._close()
             if isinstance(error, OSError):
@@ -248,8 +254,7 @@ class SceneRun:
         job = Job(paths, models, output, confidence, options=options, model_names=names)
         if request.report is None:
             return job
-        reported = reported_as(request.volumes, request.report_name, request.region is not None)
-        return replace(job, report=request.report, reported=reported)
+        return replace(job, report=request.report, reported=reported_as(request.volumes, request.report_name))
 
     def _write_images(self, folder: Path, name: str) -> tuple[Path, ...]:
         volumes, roi = self.request.volumes, self.request.region
@@ -290,10 +295,27 @@ class SceneRun:
             self.cancel()
             self._fail(f"{self._name} was removed from the scene, so its segmentation was stopped.")
             return []
+        if self._origin is not None:
+            try:
+                self._start_with(process, self._origin.get())
+            except ClassScaleError as error:
+                self._fail(str(error))
+                self._close()
+            if self._origin is not None or self.state != "running":
+                return []
         events = process.poll()
         if process.state != "running":
             events += self._conclude(process)
         return events
+
+    def _start_with(self, process: SegmentationProcess, origin: str | None) -> None:
+        """Start the child process once it is known of which image the report is."""
+        if origin is not None:
+            job = process.job
+            assert job is not None and job.reported is not None  # start() has set it
+            process.job = replace(job, reported=replace(job.reported, origin=origin))
+            self._origin = None
+            process.start()
 
     def wait(self, on_event: Callable[[Event], None] | None = None) -> vtkMRMLSegmentationNode:
         """Block until the run has ended, and return the segmentation node.
@@ -305,6 +327,8 @@ class SceneRun:
         process = self._process
         try:
             if process is not None and self.state == "running":
+                if self._origin is not None:
+                    self._start_with(process, self._origin.get(None))
                 process.wait(on_event)
                 for event in self._conclude(process):
                     if on_event is not None:
