@@ -337,12 +337,13 @@ def test_the_dialogue_tells_the_name_and_the_filter(panel, tmp_path):
 
     def fill_in(name, chosen):
         dialog = qt.QApplication.activeModalWidget()
-        offered.append(dialog.nameFilters())
-        dialog.findChild(qt.QLineEdit).setText(name)
+        line = dialog.findChild(qt.QLineEdit)
+        offered.append((dialog.nameFilters(), line.text, Path(dialog.directory().absolutePath())))
+        line.setText(name)
         dialog.findChild(qt.QComboBox, "fileTypeCombo").setCurrentIndex(1)
         dialog.accept() if chosen else dialog.reject()
 
-    offered: list[list[str]] = []
+    offered: list[tuple[list[str], str, Path]] = []
     timer = qt.QTimer()
     timer.setSingleShot(True)
     for name, chosen, wanted in (("a", True, (str(tmp_path / "a"), FILTERS[1])), ("b", False, ("", ""))):
@@ -351,7 +352,7 @@ def test_the_dialogue_tells_the_name_and_the_filter(panel, tmp_path):
         path, kind = saving.show("Save", str(tmp_path / "Mine"), FILTERS)
         assert (path and str(Path(path)), kind) == wanted
         timer.disconnect("timeout()")
-    assert offered == [FILTERS, FILTERS]
+    assert offered == [(FILTERS, "Mine", tmp_path)] * 2
 
 
 def recolour(scene, reference, other):

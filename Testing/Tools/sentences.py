@@ -61,7 +61,11 @@ def library_sentences(module: Path = MODULE) -> list[str]:
 
 
 def panel_texts(module: Path = MODULE) -> list[tuple[str, str]]:
-    """Return the texts of the panel with their contexts, as Slicer's ``update_translations.py`` finds them."""
+    """Return the texts of the panel with their contexts, as Slicer's ``update_translations.py`` finds them.
+
+    A context is the name of the last folder and that of the file. Neither Slicer nor its script looks further up, so it
+    cannot begin with the name of the extension. Of Slicer's own contexts, none has the name of one of these.
+    """
     found: dict[tuple[str, str], None] = {}
     for file in sorted(module.rglob("*.ui")):
         root = ElementTree.parse(file).getroot()
