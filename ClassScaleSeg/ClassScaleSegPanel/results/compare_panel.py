@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import slicer
@@ -153,7 +154,7 @@ class ComparePanel(StructureSection):
         try:
             if path := ask_table_file(_("Save comparison"), f"{node.GetName()} comparison"):
                 write_comparison(path, self.rows, overwrite=True)
-                self.say(_("The comparison is in {path}.").format(path=path))
+                self.say(_("The comparison is in the file {name}.").format(name=Path(path).name))
         except ClassScaleError as error:
             tell_error(str(error), _("The comparison was not saved"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -48,7 +49,8 @@ class StatisticsMenu:
 
         def write(node: Any, opened: Opened, volume: vtkMRMLScalarVolumeNode | None) -> str:
             inside = write_measures(path, opened, volume)
-            return _("The statistics are in {path}.").format(path=path) + _whose(volume, inside)
+            text = _("The statistics are in the file {name}.").format(name=Path(path).name)
+            return text + _whose(volume, inside)
 
         node, text, fault = self._state.node, None, ""
         try:
