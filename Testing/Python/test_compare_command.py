@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +129,91 @@ def test_of_a_result_in_several_formats_that_with_names_is_read(folders, capsys)
     sitk.WriteImage(image, str(folders[0] / "b.nrrd"))
     assert main(["compare", *map(str, folders)]) == ExitCode.IMAGE
     assert "are of one case: move one of them elsewhere" in capsys.readouterr().err
+
+
+def test_a_structure_that_only_some_results_have_is_missed_in_the_others(folders, tmp_path, capsys):
+    """A ``.seg.nrrd`` lists what was found, so an empty one knows no structure."""
+    (folders[0] / "d.seg.nrrd").unlink()
+    Segmentation(np.zeros(SHAPE, np.uint16), FOUND, GRID).write(folders[1] / "c.v1.mha", overwrite=True)
+    (folders[1] / "c.v1.labels.csv").unlink()
+    table = tmp_path / "table.csv"
+    assert main(["compare", *map(str, folders), "-o", str(table), "--json"]) == ExitCode.OK
+    facts = json.loads(capsys.readouterr().out)
+    kidney, cyst = facts["structures"][:2]
+    assert (kidney["cases"], kidney["least"], kidney["least_case"]) == (3, 0, "c.v1")
+    assert kidney["dice"] == pytest.approx((1 + 2 / 3 + 0) / 3) and cyst["dice"] == pytest.approx(0.5 * 2 / 3)
+    assert facts["missed"] == {"c.v1": ["kidney_left", "my cyst"]}  # nobody has ever found the third one
+    with table.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["Case"] == "c.v1"]
+    assert [(row["Name"], row["Dice"], row["OtherVolume_mL"]) for row in rows] == [
+        *[("kidney_left", "0", "0"), ("my cyst", "0", "0"), ("only drawn", "", "")],
+    ]
+    main(["compare", *map(str, folders)])
+    assert f"Cases of {folders[1]} lack structures that others have; their Dice is 0: c.v1 (kidney_left, my cyst)" in (
+        capsys.readouterr().err
+    )
+    # what the reference lacks may not have been drawn
+    main(["compare", *map(str, reversed(folders)), "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["structures"][0]["cases"] == 2 and not facts["missed"]
+
+
+def test_segmentations_that_hardly_belong_together_are_told(tmp_path, capsys):
+    pytest.importorskip("highdicom")
+    from dicom_phantom import planes
+    from dicom_results import written
+
+    far = Segmentation(found().labels, FOUND, replace(GRID, origin=(50.0, 7.0, 3.0)))
+    drawn().write(tmp_path / "a.seg.nrrd")
+    far.write(tmp_path / "b.seg.nrrd")
+    pair = [str(tmp_path / "a.seg.nrrd"), str(tmp_path / "b.seg.nrrd")]
+    assert main(["compare", *pair]) == ExitCode.OK
+    assert f"{pair[1]} lies outside of {pair[0]}: they have no place in common" in capsys.readouterr().err
+    ours = []
+    for name, frame in (("one", "1.2.3"), ("two", "1.2.4")):
+        (tmp_path / name).mkdir()
+        _, path, _ = written(tmp_path / name, volume=planes(), FrameOfReferenceUID=frame)
+        ours.append(str(path))
+    assert main(["compare", *ours, "--json"]) == ExitCode.OK
+    output, error = capsys.readouterr()
+    assert "have different frames of reference" in error and json.loads(output)["mean_dice"] == 1
+
+
+def test_odd_names_stay_in_their_lines_and_whole_in_the_tables(tmp_path, capsys):
+    names = {1: "=1+1", 2: "x" * 40_000, 3: "a\nb\x1b[31m\u202e"}
+    for name in ("a", "b"):
+        Segmentation(drawn().labels, LabelTable.from_names(names), GRID).write(tmp_path / f"{name}.seg.nrrd")
+    pair = [str(tmp_path / "a.seg.nrrd"), str(tmp_path / "b.seg.nrrd")]
+    assert main(["compare", *pair, "-o", str(tmp_path / "t.csv")]) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and max(map(len, lines)) < 120 and lines[2].startswith("x" * 57 + "...")
+    assert lines[3].startswith("a b [31m  ")
+    with (tmp_path / "t.csv").open(encoding="utf-8") as file:
+        assert [row["Name"] for row in csv.DictReader(file)] == ["=1+1", "x" * 40_000, "a b [31m"]
+
+
+def test_if_the_table_cannot_be_written_what_was_compared_is_printed(folders, tmp_path, capsys, monkeypatch):
+    (folders[0] / "d.seg.nrrd").unlink()
+    pytest.importorskip("xlsxwriter")
+    monkeypatch.setattr("ClassScaleSegLib.images.tables._MOST_ROWS", 5)
+    table = tmp_path / "table.xlsx"
+    assert main(["compare", *map(str, folders), "-o", str(table)]) == ExitCode.OUTPUT
+    output, error = capsys.readouterr()
+    assert "over 2 structures of 3 cases" in output
+    assert f"{table} was not written: a sheet has 5 rows, and there are 12. Write .csv" in error
+    assert not list(tmp_path.glob("*.xlsx")) and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_in_utf_8_does_not_end_the_process(folders, capsys):
+    """ITK aborts at it."""
+    (folders[0] / "d.seg.nrrd").unlink()
+    for folder in folders:
+        with open(os.path.join(os.fsencode(folder), b"\xff.seg.nrrd"), "wb") as file:
+            file.write((folders[0] / "a.seg.nrrd").read_bytes())
+    assert main(["compare", *map(str, folders)]) == ExitCode.SOME_FAILED
+    output, error = capsys.readouterr()
+    assert "is not a name in UTF-8, which ITK needs" in error and "of 3 cases" in output
 
 
 def test_what_cannot_be_compared_gets_a_sentence(folders, tmp_path, capsys):

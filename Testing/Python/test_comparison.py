@@ -79,6 +79,20 @@ def test_codes_that_say_nothing_and_names_that_repeat_decide_nothing():
     assert [(row.name, row.dice) for row in compare(three, three).rows] == [("a", None)] * 4
 
 
+def test_a_side_may_be_shortened():
+    """As in the names of structures in radiotherapy, which TG-263 standardises."""
+    rows, whole = [slice(n, n + 1) for n in range(5)], slice(None)
+    drawn, found = (
+        boxes(dict(enumerate(names, first)), *[(first + n, rows[n], whole, whole) for n in range(5)])
+        for first, names in (
+            (1, ("Kidney_L", "Rt lung", "my cyst R", "my L cyst", "L")),
+            (6, ("kidney_left", "right lung", "right my cyst", "my left cyst", "left")),
+        )
+    )
+    matched = {row.name: row.other_value for row in compare(drawn, found).rows if row.dice}
+    assert matched == {"Kidney_L": 6, "Rt lung": 7, "my cyst R": 8}
+
+
 def test_classes_that_overlap_are_compared_in_their_layers():
     body = np.ones(SHAPE, np.uint16)
     organ = np.zeros(SHAPE, np.uint16)

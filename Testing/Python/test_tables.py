@@ -93,7 +93,7 @@ def test_files_are_not_replaced_unasked_and_numbers_that_a_sheet_lacks_stay_empt
         write_table(tmp_path / "n.xlsx", ["a"], [], False, 6)
     write_table(tmp_path / "n.xlsx", ["a"], [], True, 6)
     assert of_workbook(tmp_path / "n.xlsx") == [["a"]]
-    with pytest.raises(OutputError, match="a sheet has 1048575 rows, and there are 1048576"):
+    with pytest.raises(OutputError, match="a sheet has 1,048,575 rows, and there are 1,048,576"):
         write_table(tmp_path / "many.xlsx", ["a"], ([] for _ in range(1_048_576)), False, 6)
     assert [path.name for path in tmp_path.iterdir()] == ["n.xlsx"]
 

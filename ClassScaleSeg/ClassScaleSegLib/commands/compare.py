@@ -11,16 +11,24 @@ from typing import Any
 
 from ..errors import ClassScaleError, ImageError
 from ..images.comparison import ClassComparison, compare
-from ..images.comparison_summary import StructureSummary, mean_dice, summarize_comparisons, write_comparisons
+from ..images.comparison_summary import (
+    StructureSummary,
+    mean_dice,
+    summarize_comparisons,
+    with_misses,
+    write_comparisons,
+)
 from ..images.formats import check_writable
 from ..images.paired_cases import Pairs, find_images, find_pairs
 from ..images.paired_reading import read_pair
 from ..images.tables import TABLE_SUFFIXES
+from ..labels.label import one_line
 from ..labels.table import LabelTable
 from ..process.exit_codes import ExitCode, exit_code
 from .reporting import Reporter
 
 _MOST_NAMES = 20  # of cases without a counterpart
+_LONGEST_NAME = 60  # letters; in the table that is written, names are whole
 
 
 def add_compare_options(parser: argparse.ArgumentParser) -> None:
@@ -59,14 +67,11 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     cases: dict[str, list[ClassComparison]] = {}
     fault: ClassScaleError | None = None
     notices: dict[str, tuple[str, ...]] = {}
-    images = find_images(options.grid) if options.grid is not None and found.several else {}
-    for pair in found.pairs:
+    images = find_images(options.grid) if options.grid is not None and found.several else None
+    bar = _bar(found)
+    for pair in bar:
         try:
-            grid = (
-                options.grid
-                if options.grid is None or not found.several
-                else _only_image(images, pair.name, options.grid)
-            )
+            grid = options.grid if images is None else _only_image(images, pair.name, options.grid)
             read = read_pair(pair, (one, two), grid)
             notices[pair.name] = read.notices
             cases[pair.name] = compare(read.reference, read.other).rows
@@ -74,19 +79,36 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             if not found.several:
                 raise
             fault = error
+            bar.clear()
             reporter.error(error)
+        if notices.get(pair.name):
+            bar.clear()
         for notice in notices.get(pair.name, ()):
             reporter.message(notice)
-    if options.output is not None and cases:
-        write_comparisons(options.output, cases, options.overwrite)
+    missed: dict[str, list[str]] = {}
+    if found.several:
+        cases, missed = with_misses(cases)
     if options.json:
-        print(json.dumps(_facts(cases, notices, found), indent=2))
+        facts = _facts(cases, found) | {"notices": {name: list(said) for name, said in notices.items() if said}}
+        print(json.dumps(facts | {"missed": missed}, indent=2), flush=True)
     else:
         _tell_unpaired(found, options)
-        print("\n".join(_lines(cases, found.several)))
+        _tell_missed(missed, options.other, reporter)
+        print("\n".join(_lines(cases, found.several)), flush=True)
+    # last, so that nothing is lost if the disk is full, or a sheet has too few rows
+    if options.output is not None and cases:
+        write_comparisons(options.output, cases, options.overwrite)
     if not cases and fault is not None:
         return exit_code(fault)
     return ExitCode.SOME_FAILED if fault is not None or found.without_other else ExitCode.OK
+
+
+def _bar(found: Pairs) -> Any:
+    """Return a progress bar over the pairs, which nobody sees if there is one, or standard error is no terminal."""
+    from tqdm import tqdm
+
+    hidden = not (found.several and sys.stderr.isatty())
+    return tqdm(found.pairs, unit="case", file=sys.stderr, leave=False, disable=hidden)
 
 
 def _only_image(images: dict[str, list[Path]], case: str, folder: Path) -> Path:
@@ -102,8 +124,16 @@ def _tell_unpaired(found: Pairs, options: argparse.Namespace) -> None:
     for names, there, missing in (found.without_other, first, second), (found.without_reference, second, first):
         if names:
             more = f" and {len(names) - _MOST_NAMES} more" * (len(names) > _MOST_NAMES)
-            text = f"Only in {there}, not in {missing}: {', '.join(names[:_MOST_NAMES])}{more}"
+            text = f"Only in {there}, not in {missing}: {', '.join(map(_short, names[:_MOST_NAMES]))}{more}"
             print(text, file=sys.stderr, flush=True)
+
+
+def _tell_missed(missed: dict[str, list[str]], other: Path, reporter: Reporter) -> None:
+    if missed:
+        listed = [f"{_short(case)} ({', '.join(map(_short, names[:3]))})" for case, names in missed.items()]
+        more = f" and {len(listed) - _MOST_NAMES} more" * (len(listed) > _MOST_NAMES)
+        cases = ", ".join(listed[:_MOST_NAMES])
+        reporter.message(f"Cases of {other} lack structures that others have; their Dice is 0: {cases}{more}")
 
 
 def _lines(cases: dict[str, list[ClassComparison]], several: bool) -> list[str]:
@@ -120,7 +150,13 @@ def _lines(cases: dict[str, list[ClassComparison]], several: bool) -> list[str]:
 
 
 def _cells(*values: str | float | None) -> tuple[str, ...]:
-    return tuple("" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in values)
+    return tuple("" if v is None else f"{v:.3f}" if isinstance(v, float) else _short(str(v)) for v in values)
+
+
+def _short(name: str) -> str:
+    """Return a name as a line of the table can hold it: of a damaged file it may have thousands of letters."""
+    name = one_line(name)
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
@@ -141,9 +177,7 @@ def _sentence(summary: list[StructureSummary], cases: int, several: bool) -> str
     return f"Mean Dice {mean:.3f} over {compared} structure{'s' * (compared != 1)}{of}{rest}."
 
 
-def _facts(
-    cases: dict[str, list[ClassComparison]], notices: dict[str, tuple[str, ...]], found: Pairs
-) -> dict[str, Any]:
+def _facts(cases: dict[str, list[ClassComparison]], found: Pairs) -> dict[str, Any]:
     summary = summarize_comparisons(cases)
     return {
         "mean_dice": mean_dice(summary),
@@ -151,7 +185,6 @@ def _facts(
         "cases": {
             name: [row._asdict() | {"difference_ml": row.difference_ml} for row in rows] for name, rows in cases.items()
         },
-        "notices": {name: list(said) for name, said in notices.items() if said},
         "without_other": list(found.without_other),
         "without_reference": list(found.without_reference),
     }

@@ -23,6 +23,7 @@ COLUMNS = ("Name", "LabelValue", "OtherLabelValue", "Dice", "Volume_mL", "OtherV
 # codes that Slicer and DICOM writers give to anything: tissue, anatomical structure, organ
 _GENERAL = {("SCT", "85756007"), ("SCT", "91723000"), ("SCT", "113343008"), ("SRT", "T-D0050")}
 DIGITS = 6  # of numbers in CSV
+_SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
 _SAME_PLACE = 1e-4  # voxels
 _TIE = 1e-6  # voxels: halfway between two, rounding must not decide voxel by voxel
 
@@ -72,7 +73,8 @@ def compare(
     """Compare two segmentations, of which the first is the reference.
 
     Classes are the same if they have the same codes, else if they have the same words in their names; names of known
-    structures count as their codes. A code or a name that several classes share decides nothing.
+    structures count as their codes, and an L or R at an end of a name is a side. A code or a name that several classes
+    share decides nothing.
 
     If the grids differ, the second one is brought onto the first one's, by the nearest voxel, to see what they have in
     common. Dice is twice that, divided by the sum of both volumes, each on its own grid, and at most 1.
@@ -159,7 +161,7 @@ def _unique(labels: Sequence[Label], key: Callable[[Sequence[Label]], list[objec
 
 def _codes(labels: Sequence[Label]) -> list[object]:
     """Return the codes of each label, or those known for its name; ``None`` if they say nothing."""
-    known = LabelTable.from_names({label.value: label.name for label in labels})
+    known = LabelTable.from_names({label.value: " ".join(_words_of(label)) for label in labels})
     found: list[object] = []
     for label in labels:
         own = label if _says_something(label) else known[label.value]
@@ -176,7 +178,15 @@ def _says_something(label: Label) -> bool:
 
 
 def _words(labels: Sequence[Label]) -> list[object]:
-    return [tuple(sorted(name_words(label.name))) for label in labels]
+    return [tuple(sorted(_words_of(label))) for label in labels]
+
+
+def _words_of(label: Label) -> list[str]:
+    """Return the words of a name, with the side written out, which names in radiotherapy shorten (TG-263)."""
+    words = name_words(label.name)
+    if len(words) > 1:
+        words[0], words[-1] = (_SIDES.get(word, word) for word in (words[0], words[-1]))
+    return words
 
 
 def _common(reference: np.ndarray, other: np.ndarray) -> np.ndarray:

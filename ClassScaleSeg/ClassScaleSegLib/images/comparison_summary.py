@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,37 @@ def summarize_comparisons(cases: Mapping[str, Iterable[ClassComparison]]) -> lis
         for row in rows:
             found.setdefault(row.name, []).append((case, row))
     return [_summary(name, rows) for name, rows in found.items()]
+
+
+def with_misses(
+    cases: Mapping[str, Sequence[ClassComparison]],
+) -> tuple[dict[str, list[ClassComparison]], dict[str, list[str]]]:
+    """Count structures that the second segmentation of a case lacks, but has in other cases, as missed: Dice 0.
+
+    Formats such as ``.seg.nrrd`` list only what was found. A second segmentation that missed a structure, or is empty,
+    would otherwise not count. The other way round nothing changes: what a reference lacks may not have been drawn.
+
+    :param cases: the rows of each case, by its name.
+    :returns: the rows with these changes; the names of the structures that were missed, by case.
+
+    >>> both, alone = ClassComparison("liver", 1, 1, 0.9, 10.0, 9.0), ClassComparison("liver", 1, None, None, 8.0, None)
+    >>> rows, missed = with_misses({"a": [both], "b": [alone]})
+    >>> rows["b"][0].dice, missed
+    (0.0, {'b': ['liver']})
+    """
+    known = {row.name for rows in cases.values() for row in rows if row.dice is not None}
+    found: dict[str, list[ClassComparison]] = {}
+    missed: dict[str, list[str]] = {}
+    for case, rows in cases.items():
+        times = Counter(row.name for row in rows)
+        found[case] = []
+        for row in rows:
+            # a name that several structures of the case have decides nothing
+            if row.volume_ml and row.dice is None and row.name in known and times[row.name] == 1:
+                row = row._replace(dice=0.0, other_volume_ml=0.0)
+                missed.setdefault(case, []).append(row.name)
+            found[case].append(row)
+    return found, missed
 
 
 def mean_dice(structures: Iterable[StructureSummary]) -> float | None:

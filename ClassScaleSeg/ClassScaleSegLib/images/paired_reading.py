@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from ..errors import ImageError, named, reason
 from ..labels.table import LabelTable
@@ -22,7 +25,8 @@ from .structures_on_grid import structures_on_grid
 class ReadPair(NamedTuple):
     """Two segmentations of one case, read.
 
-    :ivar notices: sentences that the user should see: how contours were understood, and what of them was left out.
+    :ivar notices: sentences that the user should see: how contours were understood, what of them was left out, and
+        whether the files hardly belong together.
     """
 
     reference: Segmentation
@@ -76,7 +80,25 @@ def read_pair(
             place = _grid_of(files[1 - index], beside) if grid is None else _grid_of_image(Path(grid))
             segmentation = _filled(file, own, place, notices)
         both.append(segmentation)
-    return ReadPair(both[0], both[1], tuple(notices))
+    return ReadPair(both[0], both[1], (*notices, *_doubts(files, both[0].geometry, both[1].geometry)))
+
+
+def _doubts(files: tuple[Path, Path], first: Geometry, second: Geometry) -> Iterator[str]:
+    """Yield sentences on files that hardly belong together."""
+    frames = [_frame_of_reference(file) for file in files]
+    if all(frames) and frames[0] != frames[1]:
+        yield (
+            f"{files[0]} and {files[1]} have different frames of reference (FrameOfReferenceUID). They are compared as "
+            "if it were the same."
+        )
+    corners = (second.corners - first.origin) @ np.linalg.inv(first.axes).T
+    if (corners.max(0) < -0.5).any() or (corners.min(0) > np.array(first.size) - 0.5).any():
+        yield f"{files[1]} lies outside of {files[0]}: they have no place in common. Compare the origins of both."
+
+
+def _frame_of_reference(path: Path) -> str:
+    """Return the FrameOfReferenceUID of a DICOM segmentation; "" of other files."""
+    return str(read_header(path).get("FrameOfReferenceUID") or "") if is_dicom_seg(path) else ""
 
 
 def _is_structure_set(path: Path) -> bool:
@@ -101,8 +123,7 @@ def _filled(path: Path, table: LabelTable | None, grid: _Grid, notices: list[str
 def _grid_of(path: Path, segmentation: Segmentation | None) -> _Grid:
     """Return the grid of a segmentation that was read from a file."""
     assert segmentation is not None  # two structure sets need an image
-    frame = str(read_header(path).get("FrameOfReferenceUID") or "") if is_dicom_seg(path) else ""
-    return _Grid(str(path), segmentation.geometry, frame)
+    return _Grid(str(path), segmentation.geometry, _frame_of_reference(path))
 
 
 def _grid_of_image(path: Path) -> _Grid:

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError, reason
+from ..errors import OutputError, named, reason
 from ..files import replacing
 
 EXCEL_SUFFIX = ".xlsx"
@@ -52,7 +52,7 @@ def write_table(
     """
     if is_workbook(path):
         refuse_missing_xlsxwriter()
-        with replacing(path, overwrite) as temporary:
+        with replacing(path, overwrite) as temporary, named(path):
             _write_workbook(temporary, columns, rows)
         return
     with replacing(path, overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -74,7 +74,9 @@ def _write_workbook(path: Path, columns: Sequence[str], rows: Iterable[Sequence[
 
     listed = [list(row) for row in rows]
     if len(listed) > _MOST_ROWS:
-        raise OutputError(f"{path} was not written: a sheet has {_MOST_ROWS} rows, and there are {len(listed)}.")
+        raise OutputError(
+            f"It was not written: a sheet has {_MOST_ROWS:,} rows, and there are {len(listed):,}. Write .csv."
+        )
     with xlsxwriter.Workbook(path) as book:
         sheet = book.add_worksheet()
         title = book.add_format({"bold": True})
