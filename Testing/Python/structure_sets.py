@@ -55,7 +55,10 @@ def write_structures(path: Path, drawn: Sequence[Drawn], syntax: str = ImplicitV
     for index, one in enumerate(drawn, 1):
         number = index if one.number is None else one.number
         listed, contours, observation = Dataset(), Dataset(), Dataset()
-        listed.ROINumber, listed.ROIName, listed.ReferencedFrameOfReferenceUID = number, one.name, one.frame
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's, on long names
+            listed.ROIName = one.name
+        listed.ROINumber, listed.ReferencedFrameOfReferenceUID = number, one.frame
         contours.ReferencedROINumber = number if one.references is None else one.references
         if one.color is not None:
             contours.ROIDisplayColor = list(one.color)
@@ -72,9 +75,7 @@ def write_structures(path: Path, drawn: Sequence[Drawn], syntax: str = ImplicitV
             delattr(found, keyword)
         else:
             setattr(found, keyword, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's, on long names
-        found.save_as(path, enforce_file_format=True)
+    found.save_as(path, enforce_file_format=True)
     return path
 
 

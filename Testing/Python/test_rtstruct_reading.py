@@ -139,6 +139,23 @@ def test_contours_between_the_slices_and_on_some_of_them(tmp_path):
     assert "Contours of a are denser than the slices of ct.nii.gz" in said[0]
 
 
+def test_a_plane_that_no_slice_takes_is_told(tmp_path):
+    filled, said = slabs(tmp_path, squares(2, 3, 3.2, 4, 5))
+    assert filled == [2, 3, 4, 5]
+    assert said == ("Contours of a are denser than the slices of ct.nii.gz, which take the nearest ones.",)
+
+
+def test_lines_through_the_centres_of_voxels_do_not_depend_on_rounding(tmp_path):
+    """Each of 40 rectangles goes through centres; rounding at the 13th digit must not move its sides."""
+    grid = Geometry((20, 16, 40), (0.7, 0.9, 1.3), (-17.3, 5.1, 2.7))
+    x, y, z = ([origin + step * n for n in range(40)] for origin, step in zip(grid.origin, grid.spacing, strict=True))
+    drawn = [rectangle(height, (x[3], x[9]), (y[2], y[7])) for height in z]
+    found = on_grid(write_structures(tmp_path / NAME, [Drawn("a", drawn)]), grid)
+    expected = np.zeros((16, 20), bool)
+    expected[2:7, 3:9] = True
+    assert all(np.array_equal(plane, expected) for plane in voxels(found))
+
+
 def test_real_gaps_stay_empty_and_are_told(tmp_path):
     filled, said = slabs(tmp_path, squares(1, 2, 3, 8, 9))
     assert filled == [1, 2, 3, 8, 9]
@@ -168,7 +185,7 @@ def test_contours_beyond_the_grid_enlarge_it(tmp_path):
     assert voxels(found).sum() == 17 * 9 * 6
     assert found.notices == ("Contours of body reach up to 3.0 mm beyond ct.nii.gz, and count there too.",)
     far = [rectangle(4, (5000, 5005), (2, 8))]
-    with pytest.raises(ImageError, match="body are up to 4,986 mm outside of ct.nii.gz: they are of another image"):
+    with pytest.raises(ImageError, match="body are up to 4,985 mm outside of ct.nii.gz: they are of another image"):
         on_grid(write_structures(tmp_path / NAME, [Drawn("body", far)]))
 
 

@@ -145,7 +145,7 @@ def is_dicom_seg(path: Path) -> bool:
 
 def is_structure_set(path: Path) -> bool:
     """Return whether a file can be read and says at its beginning that it is an RT Structure Set."""
-    return _class_of(path) == STRUCTURE_SET
+    return (_class_of(path) or _class_without_preamble(path)) == STRUCTURE_SET
 
 
 def _class_of(path: Path) -> str | None:
@@ -156,6 +156,20 @@ def _class_of(path: Path) -> str | None:
         from pydicom.filereader import read_file_meta_info
 
         return read_file_meta_info(path).get("MediaStorageSOPClassUID")
+    except Exception:  # pydicom raises whatever a damaged value makes Python raise
+        return None
+
+
+def _class_without_preamble(path: Path) -> str | None:
+    """Return the SOP class of a DICOM file that lacks the preamble, as old ones do; ``None`` if there is none."""
+    try:
+        if not (path.is_file() and is_dicom(path)):
+            return None
+        from pydicom.filereader import read_partial
+
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return read_partial(file, stop_when=lambda tag, *_: tag > 0x00080016, force=True).get("SOPClassUID")
     except Exception:  # pydicom raises whatever a damaged value makes Python raise
         return None
 

@@ -26,7 +26,7 @@ _SAME_PLANE = (0.05, 0.1)  # mm, and slices
 _BESIDE = 0.1  # slices between a contour and the slice for which it counts: more is told
 _WIDEST_GAP = 10.01  # mm; planes that are more than 10 mm apart are no neighbours
 _ROUNDED = 1.25  # times the distance of planes: as much is no gap
-_TIE = 1e-3  # slices: halfway between two, rounding must not decide
+_TIE = 1e-3  # voxels: halfway between two slices, or on a line, rounding must not decide
 _FARTHEST = 2000.0  # mm beyond the grid
 _MOST_STEPS = 1 << 34  # of filling, 80 s; 200 structures of the size of a body
 _MOST_NAMES = 3
@@ -172,7 +172,8 @@ def _placed(structure: Structure, geometry: Geometry, grid: str) -> _Placed:
     heights = (low + high)[:, axis] / 2
     order = np.argsort(heights, kind="stable")
     same = min(_SAME_PLANE[0] / _step(geometry, axis), _SAME_PLANE[1])
-    flat = [np.delete(part, axis, 1) for part in np.split(points, starts[1:])]
+    # many systems draw through the centres of voxels, where rounding would decide
+    flat = [np.delete(part, axis, 1) - _TIE for part in np.split(points, starts[1:])]
     planes: list[list[int]] = []
     for index in order.tolist():
         if planes and heights[index] - heights[planes[-1][0]] <= same:
@@ -213,8 +214,9 @@ def _most_frequent(gaps: np.ndarray) -> tuple[float, int]:
 def _notices(placed: Sequence[_Placed], geometry: Geometry, grid: str) -> list[str]:
     """Return sentences on structures whose planes are not the slices of the grid one by one."""
     sparse = [one for one in placed if one.distance > _ROUNDED]
-    dense = [one for one in placed if one.distance < 1 / _ROUNDED]
-    beside = [one for one in placed if one not in dense and np.abs(one.heights - np.rint(one.heights)).max() > _BESIDE]
+    dense = [one for one in placed if one.distance < 1 / _ROUNDED or not all(one.slices)]
+    others = [one for one in placed if one not in sparse and one not in dense]
+    beside = [one for one in others if np.abs(one.heights - np.rint(one.heights)).max() > _BESIDE]
     gaps = [one for one in placed if _has_gaps(one.slices)]
     found = []
     if sparse:
