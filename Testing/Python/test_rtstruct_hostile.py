@@ -64,7 +64,7 @@ def test_contours_that_contradict_themselves(tmp_path):
     del dataset.ROIContourSequence[0].ContourSequence[0].NumberOfContourPoints
     del dataset.ROIContourSequence[0].ContourSequence[0].ContourData
     dataset.save_as(path)
-    assert "less than three points; 1 is left out" in read_structure_set(path).notices[0]
+    assert "less than three points; left out: 1" in read_structure_set(path).notices[0]
 
 
 def test_lists_that_contradict_each_other(tmp_path):
@@ -72,7 +72,7 @@ def test_lists_that_contradict_each_other(tmp_path):
     refused(twice, r"It has 2 structures with the number 3 \(ROINumber\)".replace("It", str(twice)))
     found = read_structure_set(write_structures(tmp_path / NAME, [Drawn("a", [SQUARE], references=9), Drawn("b")]))
     assert not any(structure.contours for structure in found.structures)
-    assert found.notices == ("It has contours of structures that it does not list; 1 is left out.",)
+    assert found.notices == ("It has contours of structures that it does not list; left out: 1.",)
     for keyword in ("StructureSetROISequence", "ROIContourSequence"):
         path = write_structures(tmp_path / NAME, [Drawn("a", [SQUARE])], **{keyword: None})
         refused(path, f"has no {keyword}, so it is no complete structure set")
@@ -133,7 +133,7 @@ def test_a_small_file_cannot_fill_the_memory_or_last_for_ever(tmp_path, monkeypa
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused(with_contours(path, item(b"") * 3_000_000), "has the kind ''")
     found = read_structure_set(with_contours(path, item(element(0x30060042, b"POINT ")) * 100_000))
-    assert "100000 are left out" in found.notices[0]
+    assert "left out: 100000" in found.notices[0]
     read_structure_set(with_contours(path, b"", b"".join(element(0x10200000 + i, b"") for i in range(200_000))))
     nested = struct.pack("<HHLHHL", 0x3006, 0x0039, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF) * 100_000
     refused(with_contours(path, b"", nested), "has more than 16 sequences in each other")

@@ -259,8 +259,8 @@ def test_points_and_open_lines_are_left_out_with_a_word(tmp_path):
     found = read_structure_set(write_structures(tmp_path / NAME, [Drawn("a", contours)]))
     assert [len(structure.contours) for structure in found.structures] == [1]
     assert found.notices == (
-        "It has points and open lines, which enclose nothing; 2 are left out.",
-        "It has contours of less than three points; 1 is left out.",
+        "It has points and open lines, which enclose nothing; left out: 2.",
+        "It has contours of less than three points; left out: 1.",
     )
 
 
@@ -269,7 +269,7 @@ def test_frames_of_reference(tmp_path):
     path = write_structures(tmp_path / NAME, two)
     found = on_grid(path, frame="1.2.3")
     assert not voxels(found, 1).any() and voxels(found, 2).any()
-    assert found.notices == ("1 structure has another frame of reference than ct.nii.gz, and is left out.",)
+    assert found.notices == ("Structures of another frame of reference than ct.nii.gz are left out: 1.",)
     with pytest.raises(ImageError, match="structures of 2 frames of reference .* ct.nii.gz does not say"):
         on_grid(path)
     with pytest.raises(ImageError, match="It has another frame of reference .* than ct.nii.gz"):
@@ -284,7 +284,7 @@ def test_a_file_of_a_planning_system():
     found = read_structure_set(path)
     assert [structure.label.name for structure in found.structures] == ["patient", "Isocenter 1", "Isocenter 2"]
     assert found.structures[0].label.color == (220, 160, 120)
-    assert found.notices == ("It has points and open lines, which enclose nothing; 2 are left out.",)
+    assert found.notices == ("It has points and open lines, which enclose nothing; left out: 2.",)
     grid = Geometry((100, 100, 100), (5.0, 5.0, 5.0), (-250.0, -250.0, -250.0))
     placed = structures_on_grid(found, grid, "x")
     assert voxels(placed).sum() * 5**3 == 3 * 400 * 300 * 10

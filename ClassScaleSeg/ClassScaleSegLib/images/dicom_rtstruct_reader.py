@@ -172,9 +172,7 @@ def _add_contours(file: Elements, found: dict[int, Structure]) -> tuple[str, ...
             structure.exclusive |= kind != _CLOSED[0]
             if contours > _MOST_CONTOURS or points * _BYTES_OF_POINT > free:
                 raise ImageError(f"It has {contours:,} contours and more, too many for the free memory.")
-    return tuple(
-        f"It has {what}; {count} {'is' if count == 1 else 'are'} left out." for what, count in left_out.items()
-    )
+    return tuple(f"It has {what}; left out: {count}." for what, count in left_out.items())
 
 
 def _points(name: str, text: bytes, item: Elements) -> np.ndarray:

@@ -102,10 +102,7 @@ def structures_on_grid(found: StructureSet, geometry: Geometry, grid: str, frame
     notices: list[str] = []
     drawn = _of_frame([structure for structure in found.structures if structure.contours], grid, frame_of_reference)
     if left_out := sum(bool(structure.contours) for structure in found.structures) - len(drawn):
-        notices.append(
-            f"{left_out} structure{'s have' if left_out > 1 else ' has'} another frame of reference than {grid}, and "
-            f"{'are' if left_out > 1 else 'is'} left out."
-        )
+        notices.append(f"Structures of another frame of reference than {grid} are left out: {left_out}.")
     placed = [_placed(structure, geometry, grid) for structure in drawn]
     _find_distances(placed, geometry)
     notices += _notices(placed, geometry, grid)
