@@ -1,0 +1,56 @@
+"""The values of a DICOM series: slopes, bits and photometric interpretations of each slice."""
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.images.reading import read_image
+
+pytest.importorskip("SimpleITK")
+pytest.importorskip("pydicom")
+
+from dicom_phantom import PET, but, compare, planes, write_series  # noqa: E402
+
+
+def test_a_slope_of_its_own_in_every_slice(tmp_path):
+    for first in (1.0, 0.37):  # ITK takes the type from the first slice
+        volume = [but([plane], 0, slope=first if k == 0 else 0.01 * k)[0] for k, plane in enumerate(planes())]
+        read = read_image(write_series(tmp_path / f"pet{first}", volume, Modality="PT", SOPClassUID=PET), 1)
+        assert compare(read, volume, 1e-3) < 1e-9 and read.voxels.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype"),
+    [
+        ({"intercept": -1024.0}, np.int32),
+        ({"slope": 2.0, "intercept": 7.0}, np.int32),
+        ({"stored": np.full((5, 4), 60000, np.uint16), "intercept": -1024.0}, np.int32),
+        ({"intercept": 0.5}, np.float32),
+        ({"slope": -0.25}, np.float32),
+    ],
+)
+@pytest.mark.parametrize("index", [0, 4])
+def test_other_values_in_one_slice(tmp_path, changes, dtype, index):
+    volume = but(planes(), index, **changes)
+    read = read_image(write_series(tmp_path / "ct", volume), 1)
+    assert compare(read, volume, 1e-3) < 1e-9 and read.voxels.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8])
+def test_monochrome_1_shows_inverted_but_means_the_same(tmp_path, dtype):
+    volume = planes(dtype=dtype, intercept=-10.0)
+    tags = {"PhotometricInterpretation": "MONOCHROME1"}
+    assert compare(read_image(write_series(tmp_path / "ct", volume, **tags), 1), volume) < 1e-9
+    one = but(volume, 2, tags=tags)
+    assert compare(read_image(write_series(tmp_path / "one", one), 1), one) < 1e-9
+
+
+def test_twelve_bits(tmp_path):
+    volume = planes(dtype=np.uint16, intercept=-1024.0)
+    read = read_image(write_series(tmp_path / "ct", volume, BitsStored=12, HighBit=11), 1)
+    assert compare(read, volume) < 1e-9 and read.voxels.dtype == np.int16
+
+
+def test_a_palette_is_colour(tmp_path):
+    with pytest.raises(ImageError, match="has colours"):
+        folder = write_series(tmp_path / "p", planes(dtype=np.uint8), PhotometricInterpretation="PALETTE COLOR")
+        read_image(folder, 1)
