@@ -14,7 +14,6 @@ import numpy as np
 
 from ..errors import ClassScaleError, ImageError, named, reason
 from ..labels.label import MAX_VALUE, Code, Label, one_line, segment_color, segment_id
-from ..labels.table import LabelTable
 from .dicom_elements import Elements, read_elements
 from .dicom_headers import STRUCTURE_SET
 from .dicom_letters import decoded
@@ -49,6 +48,7 @@ class Structure:
         a label map.
     :ivar frame_of_reference: FrameOfReferenceUID of its coordinates; "" if not given.
     :ivar contours: closed ones, each ``(n, 3)`` float64, n >= 3: LPS in mm.
+    :ivar left_out: how many other contours it has, which enclose nothing.
     :ivar exclusive: whether the file says (CLOSEDPLANAR_XOR) that a contour inside of another is a hole.
     """
 
@@ -56,23 +56,19 @@ class Structure:
     frame_of_reference: str
     contours: list[np.ndarray] = field(default_factory=list)
     exclusive: bool = False
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
 class StructureSet:
     """What a file says of structures.
 
-    :ivar structures: in the order of the file, also those without contours.
+    :ivar structures: in the order of the file, also those without contours, but not those that have only others.
     :ivar notices: sentences on what was left out, which the user should see.
     """
 
     structures: tuple[Structure, ...]
     notices: tuple[str, ...]
-
-    @property
-    def table(self) -> LabelTable:
-        """The labels of all structures."""
-        return LabelTable(tuple(structure.label for structure in self.structures))
 
 
 def read_structure_set(path: Path) -> StructureSet:
@@ -104,7 +100,8 @@ def _read(file: Elements) -> StructureSet:
         number = _number_or_none(item.ascii(_OF_STRUCTURE))
         if number is not None and (structure := found.get(number)):
             structure.label = replace(structure.label, **_codes(item, file.ascii(_CHARACTER_SET)))
-    return StructureSet(tuple(found.values()), left_out)
+    kept = [structure for structure in found.values() if structure.contours or not structure.left_out]
+    return StructureSet(tuple(kept), left_out)
 
 
 def _structures(file: Elements) -> dict[int, Structure]:
@@ -157,6 +154,7 @@ def _add_contours(file: Elements, found: dict[int, Structure]) -> tuple[str, ...
                         "is not known. Export it again."
                     )
                 left_out["points and open lines, which enclose nothing"] += 1
+                structure.left_out += 1
                 continue
             text = item.bytes_of(_COORDINATES)
             digest = hashlib.sha256(text).digest()
@@ -166,6 +164,7 @@ def _add_contours(file: Elements, found: dict[int, Structure]) -> tuple[str, ...
             contour = _points(structure.label.name, text, item)
             if len(contour) < _FEWEST_POINTS:
                 left_out["contours of less than three points"] += 1
+                structure.left_out += 1
                 continue
             points += len(contour)
             structure.contours.append(contour)
@@ -179,7 +178,9 @@ def _points(name: str, text: bytes, item: Elements) -> np.ndarray:
     """Return the points of a contour, ``(n, 3)`` float64, of which the last is not the first again."""
     count = text.count(b"\\") + 1 if text else 0
     declared = _integer(item, _POINTS, "NumberOfContourPoints") if _POINTS in item.values else None
-    if count % 3 or count > 3 * _MOST_POINTS or (declared is not None and declared * 3 != count):
+    if count > 3 * _MOST_POINTS:
+        raise ImageError(f"A contour of {name} has {count // 3:,} points, more than {_MOST_POINTS:,}. Export it again.")
+    if count % 3 or (declared is not None and declared * 3 != count):
         expected = "a multiple of three" if declared is None else f"three for each of its {declared} points"
         raise ImageError(f"A contour of {name} has {count:,} coordinates instead of {expected}. Export it again.")
     try:

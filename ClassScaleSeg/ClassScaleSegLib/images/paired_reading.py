@@ -115,9 +115,9 @@ def _filled(path: Path, table: LabelTable | None, grid: _Grid, notices: list[str
     """Read a structure set, and fill its contours."""
     found = read_structure_set(path)
     with named(path):
-        layers, geometry, said = structures_on_grid(found, grid.geometry, grid.name, grid.frame_of_reference)
+        layers, own, geometry, said = structures_on_grid(found, grid.geometry, grid.name, grid.frame_of_reference)
     notices += [f"{path}: {sentence}" for sentence in (*found.notices, *said)]
-    return Segmentation(layers[0], found.table if table is None else table, geometry, more_layers=layers[1:])
+    return Segmentation(layers[0], own if table is None else table, geometry, more_layers=layers[1:])
 
 
 def _grid_of(path: Path, segmentation: Segmentation | None) -> _Grid:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ImageError
+from ..labels.table import LabelTable
 from .contour_filling import fill, steps_of
 from .dicom_rtstruct_reader import Structure, StructureSet
 from .geometry import Geometry
@@ -36,11 +37,13 @@ class OnGrid(NamedTuple):
     """Structures as voxels.
 
     :ivar layers: label maps, uint16 ``(z, y, x)``, several if structures overlap.
+    :ivar table: their labels, without those of structures that were left out.
     :ivar geometry: their grid: the one that was wanted, with more voxels if contours reach beyond it.
     :ivar notices: sentences that the user should see.
     """
 
     layers: tuple[np.ndarray, ...]
+    table: LabelTable
     geometry: Geometry
     notices: tuple[str, ...]
 
@@ -79,6 +82,11 @@ class _Placed:
             self.slices.append(range(max(first, min(0, nearest)), min(last, max(count, nearest + 1))))
 
     @property
+    def steps(self) -> float:
+        """How many steps it takes to fill it, as of `steps_of`."""
+        return sum(steps_of(polygons) for polygons, some in zip(self.polygons, self.slices, strict=True) if some)
+
+    @property
     def box(self) -> tuple[np.ndarray, np.ndarray]:
         """The first voxel and the one after the last, x, y, z, of a box that holds it."""
         points = np.concatenate([polygon for plane in self.polygons for polygon in plane])
@@ -100,20 +108,17 @@ def structures_on_grid(found: StructureSet, geometry: Geometry, grid: str, frame
         is not known; if contours do not lie in slices of the grid, are far away from it, or do not fit into memory.
     """
     notices: list[str] = []
-    drawn = _of_frame([structure for structure in found.structures if structure.contours], grid, frame_of_reference)
-    if left_out := sum(bool(structure.contours) for structure in found.structures) - len(drawn):
+    structures = _of_frame(found.structures, grid, frame_of_reference)
+    if left_out := len(found.structures) - len(structures):
         notices.append(f"Structures of another frame of reference than {grid} are left out: {left_out}.")
-    placed = [_placed(structure, geometry, grid) for structure in drawn]
+    placed = [_placed(structure, geometry, grid) for structure in structures if structure.contours]
     _find_distances(placed, geometry)
     notices += _notices(placed, geometry, grid)
     first, larger = _grown(placed, geometry, grid, notices)
     shape = larger.size[::-1]
     builder = LayerBuilder(shape, lambda: check_memory("It", "x".join(map(str, larger.size)), 2 * int(np.prod(shape))))
     nested, crossing = list[_Placed](), list[_Placed]()
-    if (
-        sum(steps_of(one.polygons[index]) for one in placed for index, some in enumerate(one.slices) if some)
-        > _MOST_STEPS
-    ):
+    if sum(one.steps for one in placed) > _MOST_STEPS:
         raise ImageError("Its contours are so many, or have so many points, that filling them would take minutes.")
     for one in placed:
         start, end = one.box
@@ -128,12 +133,13 @@ def structures_on_grid(found: StructureSet, geometry: Geometry, grid: str, frame
         notices.append(f"Contours of {_names(nested)} lie inside of others; they are taken as holes.")
     if crossing:
         notices.append(f"Contours of {_names(crossing)} overlap in part; what is in both of two is left out.")
-    return OnGrid(tuple(builder.layers), larger, tuple(notices))
+    table = LabelTable(tuple(structure.label for structure in structures))
+    return OnGrid(tuple(builder.layers), table, larger, tuple(notices))
 
 
 def _of_frame(structures: Sequence[Structure], grid: str, frame_of_reference: str) -> list[Structure]:
     """Return the structures whose coordinates are those of the grid."""
-    frames = {structure.frame_of_reference for structure in structures} - {""}
+    frames = {structure.frame_of_reference for structure in structures if structure.contours} - {""}
     if not frame_of_reference and len(frames) > 1:
         raise ImageError(
             f"It has structures of {len(frames)} frames of reference (FrameOfReferenceUID), and {grid} does not say "
@@ -142,7 +148,7 @@ def _of_frame(structures: Sequence[Structure], grid: str, frame_of_reference: st
     if not frame_of_reference:
         return list(structures)
     kept = [one for one in structures if one.frame_of_reference in ("", frame_of_reference)]
-    if structures and not kept:
+    if frames and frame_of_reference not in frames and not any(one.contours for one in kept):
         raise ImageError(
             f"It has another frame of reference (FrameOfReferenceUID) than {grid}: they are of different images, whose "
             "places cannot be compared."
