@@ -20,7 +20,7 @@ from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.process.job import Event
 from ClassScaleSegLib.server import workers
-from ClassScaleSegLib.server.jobs import ServerJob
+from ClassScaleSegLib.server.job import ServerJob
 from live_server import Api, live_server
 
 HEALTH = {"service": "ClassScaleSeg", "api": 1, "version": "0.2.0", "instance": "a", "token": "not needed"}

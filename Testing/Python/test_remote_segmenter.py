@@ -25,7 +25,7 @@ from ClassScaleSegLib.remote import connection, jobs, preparing, sending
 from ClassScaleSegLib.remote.chosen_server import ChosenServer
 from ClassScaleSegLib.remote.offers import models_of
 from ClassScaleSegLib.remote.preparing import prepare
-from ClassScaleSegLib.remote.segmenter import wanted_table
+from ClassScaleSegLib.remote.request import wanted_table
 from ClassScaleSegLib.server import uploads
 from ClassScaleSegLib.server.limits import Limits
 from ClassScaleSegLib.server.offers import Offers

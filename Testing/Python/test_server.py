@@ -23,12 +23,13 @@ from ClassScaleSegLib.models.summary_json import summary_of
 from ClassScaleSegLib.server import jobs, serving
 from ClassScaleSegLib.server.converting import chosen_type
 from ClassScaleSegLib.server.folder import LOCK
-from ClassScaleSegLib.server.jobs import Wish, write_record
 from ClassScaleSegLib.server.limits import Limits
 from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.queue import FairQueue
+from ClassScaleSegLib.server.records import write_record
 from ClassScaleSegLib.server.serving import Settings, prepared
 from ClassScaleSegLib.server.tokens import Tokens
+from ClassScaleSegLib.server.wishes import Wish
 from ClassScaleSegLib.server.workers import STARTED, Slot, described_files
 from live_server import Api, live_server
 

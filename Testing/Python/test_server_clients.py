@@ -12,8 +12,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 import requests  # noqa: E402
-from ClassScaleSegLib.server import app as routes  # noqa: E402
-from ClassScaleSegLib.server import connections, converting, guard, jobs, responses, serving, uploads  # noqa: E402
+from ClassScaleSegLib.server import connections, converting, guard, jobs, receiving, responses, serving, uploads  # noqa: E402
 from ClassScaleSegLib.server.limits import Limits  # noqa: E402
 from ClassScaleSegLib.server.tokens import Tokens  # noqa: E402
 from live_server import SLOT, Api, live_server  # noqa: E402
@@ -115,7 +114,7 @@ def test_a_client_that_goes_on_after_its_answer_is_let_go(tmp_path, child, monke
 
 def test_images_that_are_sent_at_the_same_moment_are_counted(api, monkeypatch):
     monkeypatch.setattr(uploads, "SENDING", 2)
-    monkeypatch.setattr(routes, "_BLOCK", 1)
+    monkeypatch.setattr(receiving, "_BLOCK", 1)
     names = [api.announce(IMAGE).json()["id"] for _ in range(3)]
     opened = []
     for name in names[:2]:

@@ -12,7 +12,7 @@ pytest.importorskip("fastapi")
 import SimpleITK as sitk  # noqa: E402
 from ClassScaleSegLib import errors  # noqa: E402
 from ClassScaleSegLib.images.image_file import read_file  # noqa: E402
-from ClassScaleSegLib.server import app as routes  # noqa: E402
+from ClassScaleSegLib.server import receiving  # noqa: E402
 from server_child import (  # noqa: E402, F401  (fixtures)
     IMAGE,
     SAMPLE,
@@ -135,7 +135,7 @@ def test_another_image_than_announced_is_refused(api):
 
 
 def test_only_one_request_writes_an_image(api, monkeypatch):
-    monkeypatch.setattr(routes, "_BLOCK", 1)
+    monkeypatch.setattr(receiving, "_BLOCK", 1)
     name = api.announce(IMAGE).json()["id"]
     with begin(api, f"PATCH /v1/uploads/{name}", f"Content-Length: {len(IMAGE)}", "Upload-Offset: 0") as opened:
         opened.sendall(IMAGE[:50])
@@ -168,7 +168,7 @@ def test_a_key_that_is_announced_many_times_at_once_is_one_image(api):
 
 
 def test_an_image_that_stalls_goes_on_later(api, monkeypatch):
-    monkeypatch.setattr(routes, "SECONDS_FOR_BYTES", 0.3)
+    monkeypatch.setattr(receiving, "SECONDS_FOR_BYTES", 0.3)
     name = api.announce(IMAGE).json()["id"]
     with begin(api, f"PATCH /v1/uploads/{name}", f"Content-Length: {len(IMAGE)}", "Upload-Offset: 0") as opened:
         opened.sendall(IMAGE[:50])

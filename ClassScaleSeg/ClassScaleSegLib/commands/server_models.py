@@ -26,7 +26,8 @@ from ..remote.faults import Unencrypted
 from ..remote.fit import describe_fit
 from ..remote.health import Health
 from ..remote.offers import RemoteModel, located_by
-from ..remote.segmenter import RemoteSegmenter, Request, wanted_table
+from ..remote.request import Request, wanted_table
+from ..remote.segmenter import RemoteSegmenter
 from ..remote.servers import Servers
 from .job_models import JobModels
 

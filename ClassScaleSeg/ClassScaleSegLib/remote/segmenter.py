@@ -5,107 +5,29 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from ..addresses import is_this_machine
-from ..catalog.chosen import classes_of, parts_of
-from ..errors import ImageError, LabelTableError, ServerError, reason
+from ..errors import ServerError
 from ..images.geometry import Geometry
-from ..images.image_file import itk_reader, read_file
 from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
 from ..inference.progress import CancelToken, Monitor, Progress
-from ..labels.table import LabelTable
 from ..options import FIELDS, Options, refuse_unknown
 from .connection import LARGEST_MODELS, PATIENCE, Connection
 from .decided import refuse_decided, sent_options
-from .fetching import RemoteFile
 from .health import Health
+from .image import RemoteImage
 from .jobs import Forgotten, RemoteJob
 from .offers import RemoteModel, chosen, located_by, models_of
-from .preparing import Prepared, prepare
-from .removing import Sent, remove_quickly
-from .sending import RESTARTS, send
-
-_CERTAIN = 1.001  # a probability of float32, rounded
-_HEADER_BYTES = 64 << 20  # of a result, beside its voxels
-
-
-class RemoteImage:
-    """An image on a server, for several segmentations. It is removed there by :meth:`close`, or after an hour.
-
-    :ivar geometry: its grid.
-    """
-
-    def __init__(self, connection: Connection, prepared: Prepared) -> None:
-        self._connection, self.prepared = connection, prepared
-        self.geometry = prepared.geometry
-        self.names: list[str] = []  # on the server, of the files in their order
-        self._begun: list[Sent] = []
-        self._closed = False
-
-    def check(self, address: str, channels: int) -> None:
-        """Refuse to segment with a model of so many channels at an address, if the image is not for that.
-
-        :raises ImageError: if it has other channels.
-        :raises ServerError: if it is not there.
-        """
-        if self._closed or self._connection.address != address:
-            raise ServerError(f"{self.prepared.name} is not at {address}, or no longer. Send it there (upload).")
-        self.prepared.check(channels)
-
-    def send(self, monitor: Monitor) -> None:
-        """Send the files, unless the server has them.
-
-        :raises ServerError: if the server cannot be reached, or refuses one.
-        :raises Cancelled: if the monitor's token is set.
-        """
-        self.names = send(self._connection, self.prepared.files, monitor, self._begun)
-
-    def leave(self) -> None:
-        """Leave the files to the server, which removes them itself."""
-        self._begun.clear()
-
-    def close(self) -> None:
-        """Remove the image from the server, and the files that were made for sending it."""
-        if self._begun:
-            remove_quickly(self._connection, {sent.name or sent.body["key"]: sent for sent in self._begun}.values())
-        self._begun.clear()
-        self._closed = True
-        self.prepared.close()
-
-    def __enter__(self) -> RemoteImage:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is segmented with which models of a server.
-
-    :ivar models: ids.
-    :ivar options: only those that the server is told are looked at, and ``confidence``.
-    :ivar table: the classes that the result must name.
-    :ivar channels: of the models.
-    :ivar flat: as of :func:`~ClassScaleSegLib.images.reading.read_image`, like ``nibabel``.
-    """
-
-    models: tuple[str, ...]
-    options: Options
-    table: LabelTable
-    channels: int
-    flat: bool
-    nibabel: bool
+from .preparing import prepare
+from .request import Request, wanted_table
+from .result import fetch_result
+from .sending import RESTARTS
 
 
 class RemoteSegmenter:
@@ -323,9 +245,7 @@ class RemoteSegmenter:
                 job = RemoteJob(self.connection, {**body, "images": image.names}, monitor, progress or (lambda _: None))
                 try:
                     outcome = job.run()
-                    self._fetch(job, outcome.files, Path(folder), image, request)
-                    found = self._read(Path(folder), image, request)
-                    return replace(found, changes=outcome.changes, counts=None) if request.options.cleans else found
+                    return fetch_result(self.connection, job, outcome, image, request, Path(folder))
                 except Forgotten:
                     monitor.tell(f"{self.address} was started again; the image is sent once more.")
                     image.send(monitor)
@@ -336,63 +256,3 @@ class RemoteSegmenter:
         raise ServerError(
             f"{self.address} was started again {RESTARTS} times in the middle. Ask the person who runs the server."
         )
-
-    def _fetch(
-        self, job: RemoteJob, files: dict[str, RemoteFile], folder: Path, image: RemoteImage, request: Request
-    ) -> None:
-        voxels = int(np.prod(image.geometry.size))
-        layers = max(1, len(request.models) * 64 if request.options.overlap == "keep" else 1)
-        most = {"segmentation": 2 * layers * voxels + _HEADER_BYTES, "confidence": 4 * voxels + _HEADER_BYTES}
-        places = {"segmentation": folder / "result.seg.nrrd"}
-        if request.options.confidence:
-            places["confidence"] = folder / "confidence.nrrd"
-        for kind, place in places.items():
-            if kind not in files:
-                raise self.connection.odd("a result")
-            job.fetch(kind, files[kind], place, most[kind])
-
-    def _read(self, folder: Path, image: RemoteImage, request: Request) -> Segmentation:
-        """Return the result in a folder, once it is of this image and of these classes.
-
-        :raises ServerError: if it is not.
-        """
-        try:
-            self._check_grid(folder / "result.seg.nrrd", image)
-            found = Segmentation.from_image(folder / "result.seg.nrrd")
-            confidence = None
-            if request.options.confidence:
-                self._check_grid(folder / "confidence.nrrd", image)
-                volume = read_file(folder / "confidence.nrrd")  # it owns the voxels
-                confidence = np.array(volume.voxels, np.float32)
-                if not (confidence.min() >= 0 and confidence.max() <= _CERTAIN):  # also if there is no number
-                    raise ImageError("The confidence is not between 0 and 1")
-            _refuse_other_classes(found.table, request.table)
-            # the server's table has neither groups nor the background, and its file may round the grid
-            return Segmentation(found.labels, request.table, image.geometry, confidence, more_layers=found.more_layers)
-        except (ImageError, LabelTableError, RuntimeError) as error:
-            raise ServerError(
-                f"The result from {self.address} cannot be used ({reason(error)}). Update ClassScaleSeg there and here."
-            ) from error
-
-    def _check_grid(self, file: Path, image: RemoteImage) -> None:
-        """Compare the grid in the header of a file with that of the image, before its voxels take memory."""
-        reader = itk_reader(file)
-        if reader.GetDimension() == 3 and reader.GetSize() == tuple(image.geometry.size):
-            if Geometry.first_axes(reader).distance(image.geometry) < 0.01 * min(image.geometry.spacing):
-                return
-        raise ImageError(f"It is on another grid than {image.prepared.name}")
-
-
-def wanted_table(models: Sequence[RemoteModel], options: Options) -> LabelTable:
-    """Return the classes of models of a server, those that were chosen.
-
-    :raises LabelTableError: if there is no such class.
-    """
-    table = classes_of(parts_of(models)).table
-    return table if options.classes is None else table.select(options.classes)
-
-
-def _refuse_other_classes(found: LabelTable, wanted: LabelTable) -> None:
-    names: Mapping[int, str] = {label.value: label.name for label in wanted.foreground}
-    if {label.value: label.name for label in found.foreground} != names:
-        raise LabelTableError("It names other classes than the server has described")

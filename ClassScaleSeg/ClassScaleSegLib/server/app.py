@@ -8,34 +8,29 @@ import secrets
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Header, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
-from ..errors import ClassScaleError
 from ..version import VERSION
 from .converting import TYPES, Converter, chosen_type
-from .jobs import Jobs, wish_of
-from .limits import PART_BYTES, SECONDS_FOR_BYTES, STREAM_SECONDS
+from .error_answers import answer_errors, problems, sent, uploaded
+from .jobs import Jobs
+from .limits import STREAM_SECONDS
 from .offers import Offers
 from .problems import Problem, unknown
+from .receiving import receive
 from .responses import AsciiJson, EventStream, SentFile
-from .schemas import Error, Health, Id, JobFacts, ModelFacts, Models, NewJob, NewUpload, UploadFacts
-from .uploads import Upload, Uploads
-from .wishes import checked_wish
+from .schemas import Health, Id, JobFacts, ModelFacts, Models, NewJob, NewUpload, UploadFacts
+from .uploads import Uploads
+from .wishes import checked_wish, wish_of
 
 API = 1
-_BLOCK = 4 << 20  # bytes that are written at once
 _SECONDS_BETWEEN = 0.2  # looks at a job, for its events
 _SECONDS_ALIVE = 10.0
-_LONGEST = 1000  # characters of a sentence
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ def make_app(parts: Parts) -> FastAPI:
     )
     instance = secrets.token_hex(8)
 
-    @app.get("/v1/health", response_model=Health, responses=_problems())
+    @app.get("/v1/health", response_model=Health, responses=problems())
     async def health(request: Request) -> AsciiJson:
         """Tell what the server is, and how busy. No token is needed."""
         facts = {"service": "ClassScaleSeg", "api": API, "version": VERSION, "instance": instance}
@@ -79,17 +74,17 @@ def make_app(parts: Parts) -> FastAPI:
     _upload_routes(app, parts)
     _job_routes(app, parts)
     _result_routes(app, parts)
-    _errors(app)
+    answer_errors(app)
     return app
 
 
 def _model_routes(app: FastAPI, parts: Parts) -> None:
-    @app.get("/v1/models", response_model=Models, responses=_problems(401, 422))
+    @app.get("/v1/models", response_model=Models, responses=problems(401, 422))
     async def models(brief: bool = False) -> Response:
         """List the models, with all their classes unless brief."""
         return Response(parts.offers.brief_json if brief else parts.offers.json, media_type="application/json")
 
-    @app.get("/v1/models/{name}", response_model=ModelFacts, responses=_problems(401, 404))
+    @app.get("/v1/models/{name}", response_model=ModelFacts, responses=problems(401, 404))
     async def model(name: str) -> AsciiJson:
         """Describe a model."""
         if name not in parts.offers.all:
@@ -100,14 +95,14 @@ def _model_routes(app: FastAPI, parts: Parts) -> None:
 def _upload_routes(app: FastAPI, parts: Parts) -> None:
     uploads = parts.uploads
 
-    @app.post("/v1/uploads", status_code=201, response_model=UploadFacts, responses=_uploaded(409, 413, 415, 429, 507))
+    @app.post("/v1/uploads", status_code=201, response_model=UploadFacts, responses=uploaded(409, 413, 415, 429, 507))
     async def begin(new: NewUpload, request: Request) -> AsciiJson:
         """Announce an image, which is then sent in parts."""
         owner = request.scope["owner"]
         upload, fresh = await run_in_threadpool(uploads.begin, owner, new.key, new.kind, new.size, new.sha256)
         return AsciiJson(upload.facts, 201 if fresh else 200)
 
-    @app.get("/v1/uploads/{upload_id}", response_model=UploadFacts, responses=_problems(401, 404, 422))
+    @app.get("/v1/uploads/{upload_id}", response_model=UploadFacts, responses=problems(401, 404, 422))
     async def how_far(upload_id: Id, request: Request) -> AsciiJson:
         """Tell how much of an image has arrived."""
         return AsciiJson(uploads.find(request.scope["owner"], upload_id).facts)
@@ -115,7 +110,7 @@ def _upload_routes(app: FastAPI, parts: Parts) -> None:
     @app.patch(
         "/v1/uploads/{upload_id}",
         response_model=UploadFacts,
-        responses=_problems(400, 401, 404, 408, 409, 413, 422, 429, 507),
+        responses=problems(400, 401, 404, 408, 409, 413, 422, 429, 507),
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -127,14 +122,14 @@ def _upload_routes(app: FastAPI, parts: Parts) -> None:
         """Send a part of an image. What arrives before a connection breaks is kept."""
         upload = uploads.claim(request.scope["owner"], upload_id, upload_offset)
         try:
-            await _receive(uploads, upload, request)
+            await receive(uploads, upload, request)
         finally:
             await asyncio.shield(run_in_threadpool(uploads.release, upload))
         if upload.removed:  # while it arrived
             raise unknown("upload")
         return AsciiJson(upload.facts)
 
-    @app.delete("/v1/uploads/{upload_id}", status_code=204, responses=_problems(401, 404, 409, 422))
+    @app.delete("/v1/uploads/{upload_id}", status_code=204, responses=problems(401, 404, 409, 422))
     async def remove(upload_id: Id, request: Request) -> Response:
         """Remove an image."""
         await run_in_threadpool(uploads.remove, request.scope["owner"], upload_id)
@@ -144,7 +139,7 @@ def _upload_routes(app: FastAPI, parts: Parts) -> None:
 def _job_routes(app: FastAPI, parts: Parts) -> None:
     jobs = parts.jobs
 
-    @app.post("/v1/jobs", status_code=201, response_model=JobFacts, responses=_uploaded(404, 409, 429, 503))
+    @app.post("/v1/jobs", status_code=201, response_model=JobFacts, responses=uploaded(404, 409, 429, 503))
     async def add(new: NewJob, request: Request) -> AsciiJson:
         """Have images segmented."""
         owner = request.scope["owner"]
@@ -152,7 +147,7 @@ def _job_routes(app: FastAPI, parts: Parts) -> None:
         job, fresh = await run_in_threadpool(jobs.add, wish)
         return AsciiJson(jobs.facts(owner, job.id), 201 if fresh else 200)
 
-    @app.get("/v1/jobs/{job_id}", response_model=JobFacts, responses=_problems(401, 404, 422))
+    @app.get("/v1/jobs/{job_id}", response_model=JobFacts, responses=problems(401, 404, 422))
     async def how_far(job_id: Id, request: Request) -> AsciiJson:
         """Tell how far a job is."""
         return AsciiJson(jobs.facts(request.scope["owner"], job_id))
@@ -160,20 +155,20 @@ def _job_routes(app: FastAPI, parts: Parts) -> None:
     @app.get(
         "/v1/jobs/{job_id}/events",
         response_class=StreamingResponse,
-        responses=_sent(("text/event-stream",), 404, 422, 429),
+        responses=sent(("text/event-stream",), 404, 422, 429),
     )
     async def events(job_id: Id, request: Request, last_event_id: str = Header("0", pattern=r"^\d{1,15}$")) -> Response:
         """Tell what happens to a job, as server-sent events."""
         owner = request.scope["owner"]
         return EventStream(jobs.find(owner, job_id), _events(jobs, owner, job_id, int(last_event_id)))
 
-    @app.get("/v1/jobs/{job_id}/log", response_class=PlainTextResponse, responses=_sent(("text/plain",), 404, 422))
+    @app.get("/v1/jobs/{job_id}/log", response_class=PlainTextResponse, responses=sent(("text/plain",), 404, 422))
     async def log(job_id: Id, request: Request) -> PlainTextResponse:
         """Return what a job that has ended has printed."""
         text = jobs.find(request.scope["owner"], job_id).log
         return PlainTextResponse(text.encode("utf-8", "replace"))
 
-    @app.delete("/v1/jobs/{job_id}", status_code=204, responses=_problems(401, 404, 422))
+    @app.delete("/v1/jobs/{job_id}", status_code=204, responses=problems(401, 404, 422))
     async def remove(job_id: Id, request: Request) -> Response:
         """Cancel a job, and remove all that it has made."""
         await run_in_threadpool(jobs.remove, request.scope["owner"], job_id)
@@ -194,7 +189,7 @@ def _result_routes(app: FastAPI, parts: Parts) -> None:
     @app.get(
         "/v1/jobs/{job_id}/result",
         response_class=FileResponse,
-        responses=_sent(tuple(TYPES), 400, 404, 406, 409, 416, 422, 507, part=True),
+        responses=sent(tuple(TYPES), 400, 404, 406, 409, 416, 422, 507, part=True),
     )
     async def result(job_id: Id, request: Request, accept: str = Header("*/*", max_length=1000)) -> Response:
         """Return the segmentation: .seg.nrrd unless another type is asked for."""
@@ -219,48 +214,8 @@ def _add_file_route(app: FastAPI, what: str, kind: str, send: Any) -> None:
         name=what,
         description=f"Return the {what}, if it was asked for.",
         response_class=FileResponse,
-        responses=_sent((kind,), 400, 404, 409, 416, 422, part=True),
+        responses=sent((kind,), 400, 404, 409, 416, 422, part=True),
     )
-
-
-async def _receive(uploads: Uploads, upload: Upload, request: Request) -> None:
-    """Write the body of a request to an upload, some megabytes at a time, while the next ones arrive.
-
-    :raises Problem: if it is too long, does not come, or cannot be written.
-    """
-    blocks: list[bytes] = []
-    held = count = 0
-    writing: asyncio.Task[None] | None = None
-
-    async def write() -> None:
-        nonlocal blocks, held, writing
-        if writing is not None:
-            await asyncio.shield(writing)
-        writing = asyncio.create_task(run_in_threadpool(uploads.write, upload, blocks))
-        blocks, held = [], 0
-
-    stream = request.stream().__aiter__()
-    try:
-        while True:
-            try:
-                chunk = await asyncio.wait_for(anext(stream), SECONDS_FOR_BYTES)
-            except (StopAsyncIteration, ClientDisconnect):
-                break
-            except (TimeoutError, asyncio.TimeoutError):  # two kinds before Python 3.11
-                said = f"Nothing was sent for {SECONDS_FOR_BYTES:.0f} s. Go on later."
-                raise Problem(408, "too_slow", said) from None
-            count += len(chunk)
-            if count > PART_BYTES:
-                raise Problem(413, "too_large", f"A part may have {PART_BYTES} bytes at most. Send smaller ones.")
-            blocks.append(chunk)
-            held += len(chunk)
-            if held >= _BLOCK:
-                await write()
-    finally:
-        if blocks:
-            await write()
-        if writing is not None:
-            await asyncio.shield(writing)
 
 
 async def _events(jobs: Jobs, owner: str, name: str, after: int) -> AsyncIterator[str]:
@@ -282,71 +237,6 @@ async def _events(jobs: Jobs, owner: str, name: str, after: int) -> AsyncIterato
             told = loop.time()
             yield ": alive\n\n"
         await asyncio.sleep(_SECONDS_BETWEEN)
-
-
-def _errors(app: FastAPI) -> None:
-    """Answer every error by JSON with a sentence."""
-
-    def answer(problem: Problem) -> AsciiJson:
-        return AsciiJson(problem.answer, problem.status, problem.headers)
-
-    @app.exception_handler(Problem)
-    async def known(request: Request, problem: Problem) -> AsciiJson:
-        return answer(problem)
-
-    @app.exception_handler(ClassScaleError)
-    async def refused(request: Request, error: ClassScaleError) -> AsciiJson:
-        return answer(Problem(422, "invalid", _shortened(str(error))))
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> AsciiJson:
-        first = error.errors()[0]
-        where = ".".join(str(place) for place in first["loc"] if place != "body")
-        malformed = first["type"] == "json_invalid"
-        said = _shortened(f"{where or 'The body'}: {first['msg']}.")
-        return answer(Problem(400, "malformed", said) if malformed else Problem(422, "invalid", said))
-
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> AsciiJson:
-        codes = {404: "unknown", 405: "method", 400: "malformed", 408: "too_slow", 413: "too_large"}
-        problem = Problem(
-            error.status_code, codes.get(error.status_code, "refused"), f"{str(error.detail).rstrip('.')}."
-        )
-        return AsciiJson(problem.answer, problem.status, {**problem.headers, **(error.headers or {})})
-
-    @app.exception_handler(RuntimeError)
-    async def vanished(request: Request, error: RuntimeError) -> AsciiJson:
-        if "does not exist" not in str(error):  # of a file that was removed while it was asked for
-            raise error
-        return answer(unknown("job"))
-
-
-def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors of a route, with those that each can have."""
-    return {code: {"model": Error} for code in (403, 503, *codes)}
-
-
-def _sent(kinds: tuple[str, ...], *codes: int, part: bool = False) -> dict[int | str, dict[str, Any]]:
-    """Describe the answers of a route that sends a text or a file.
-
-    :param kinds: its types.
-    :param part: also describe what is sent of it if a range is asked for.
-    """
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    sent: dict[int | str, dict[str, Any]] = {200: {"content": dict.fromkeys(kinds, {})}}
-    if part:
-        sent[206] = {"description": "Partial Content", "content": dict.fromkeys((*kinds, "multipart/byteranges"), {})}
-    return sent | {code: {"description": HTTPStatus(code).phrase, "content": error} for code in (401, 403, 503, *codes)}
-
-
-def _uploaded(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors of a route with a body in JSON that may be sent twice."""
-    return {200: {"description": "It is here already"}, **_problems(400, 401, 408, 413, 422, *codes)}
-
-
-def _shortened(text: str) -> str:
-    """Return a sentence that may quote what the client has sent, without most of that if it is long."""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def _base64(digest: str) -> str:

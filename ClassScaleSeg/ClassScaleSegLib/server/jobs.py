@@ -1,106 +1,26 @@
-"""The jobs of the server: what was asked for, how far each is, and what came out."""
+"""All jobs of the server, and the queue of those that wait."""
 
 from __future__ import annotations
 
-import json
-import re
 import secrets
 import shutil
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ClassScaleError
-from ..files import replacing
 from ..process.job import Event
-from .limits import FETCHED_SECONDS, KEPT, MESSAGE_CHARACTERS, MESSAGES, Limits
+from .job import CANCELLED, FAILED, FINISHED, RUNNING, WAITING, ServerJob
+from .limits import FETCHED_SECONDS, KEPT, MESSAGE_CHARACTERS, Limits
 from .problems import Problem, unknown
 from .queue import FairQueue
-from .schemas import NewJob, ResultFacts
+from .records import restored_job, write_record
 from .uploads import Upload, Uploads
+from .wishes import FILES, Wish
 
-RECORD = "record.json"
-FILES = {"segmentation": "result.seg.nrrd", "confidence": "confidence.nrrd", "statistics": "statistics.csv"}
-WAITING, RUNNING, FINISHED, FAILED, CANCELLED = "waiting", "running", "finished", "failed", "cancelled"
-_ID = re.compile(r"[0-9a-f]{32}")
-FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)  # of odd JSON
 _PROGRESS = ("stage", "done", "total", "remaining", "part", "parts")
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a client asks for.
-
-    :ivar owner: name of the token.
-    :ivar key: chosen by the client, so that it can ask again if it got no answer.
-    :ivar images: ids of uploads, one per channel.
-    :ivar models: ids of models that the server offers.
-    :ivar options: fields of :class:`~ClassScaleSegLib.options.Options`.
-    :ivar confidence: also compute the confidence.
-    :ivar statistics: also measure the structures.
-    :ivar keep_images: do not remove the images when the job has ended.
-    """
-
-    owner: str
-    key: str
-    images: tuple[str, ...]
-    models: tuple[str, ...]
-    options: dict[str, Any]
-    confidence: bool = False
-    statistics: bool = False
-    keep_images: bool = False
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Names of the files that it becomes, by what they hold."""
-        wanted = {"segmentation": True, "confidence": self.confidence, "statistics": self.statistics}
-        return {what: name for what, name in FILES.items() if wanted[what]}
-
-
-@dataclass
-class ServerJob:
-    """A job. Members change under the lock of :class:`Jobs` alone.
-
-    :ivar id: 32 hexadecimal digits.
-    :ivar paths: of the images, in their order.
-    :ivar state: "waiting", "running", "finished", "failed" or "cancelled".
-    :ivar progress: stage, done, total, remaining, part, parts.
-    :ivar error: a sentence, if it has failed.
-    :ivar code: an :class:`~ClassScaleSegLib.process.exit_codes.ExitCode`, if it has failed.
-    :ivar result: ``structures``, ``seconds`` and ``files``, once it is finished.
-    :ivar stop: asks the thread that runs it to end it.
-    :ivar changes: grows with everything that happens; the id of an event.
-    :ivar messages: the last ones, each with its id.
-    :ivar ended: when it ended, by the clock that never jumps.
-    :ivar fetched: when its result was sent completely.
-    :ivar streams: clients that read its events now.
-    """
-
-    id: str
-    wish: Wish
-    paths: tuple[Path, ...] = ()
-    state: str = WAITING
-    progress: dict[str, Any] = field(default_factory=lambda: {"stage": "queue", "done": 0, "total": 1})
-    error: str | None = None
-    code: int | None = None
-    result: dict[str, Any] | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
-    changes: int = 0
-    messages: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=MESSAGES))
-    log: str = ""
-    ended: float | None = None
-    fetched: float | None = None
-    streams: int = 0
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing more happens to it."""
-        return self.state not in (WAITING, RUNNING)
 
 
 class Jobs:
@@ -132,7 +52,7 @@ class Jobs:
             before = next((job for job in mine if job.wish.key == wish.key), None)
             if before is None:
                 return self._add(wish, mine), True
-            if not _same(before.wish, wish):
+            if not before.wish.is_same(wish):
                 raise Problem(409, "key_taken", "Another job was sent with this key. Choose a new key.")
         if before.has_ended:  # then the images that were sent for it once more are not needed
             self._uploads.leave(wish.owner, wish.images, before.id, wish.keep_images)
@@ -192,7 +112,7 @@ class Jobs:
     def file(self, owner: str, name: str, what: str) -> Path:
         """Return a file of a finished job.
 
-        :param what: a key of :data:`FILES`.
+        :param what: a key of :data:`.wishes.FILES`.
         :raises Problem: if the job is not finished, or was not to make this file.
         """
         with self._changed:
@@ -299,7 +219,7 @@ class Jobs:
         :returns: the number of results.
         """
         for folder in self._results.iterdir():
-            restored = _restored(folder, self._limits.keep_seconds)
+            restored = restored_job(folder, self._limits.keep_seconds)
             if restored is None:
                 shutil.rmtree(folder, ignore_errors=True)
             else:
@@ -366,59 +286,3 @@ class Jobs:
     def _leave(self, job: ServerJob) -> None:
         """Remove the images of a job that has ended. Large files take a while, so it is done without the lock."""
         self._uploads.leave(job.wish.owner, job.wish.images, job.id, job.wish.keep_images)
-
-
-def write_record(folder: Path, wish: Wish, result: dict[str, Any]) -> None:
-    """Note beside the files of a job what it was and what came out, for the time after a crash.
-
-    :raises OutputError: if it cannot be written.
-    """
-    facts: dict[str, Any] = {"wish": vars(wish), "result": result, "time": time.time()}
-    with replacing(folder / RECORD, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(facts), encoding="utf-8")
-
-
-def read_wish(facts: Any) -> Wish:
-    """Return the wish that JSON describes which this program has written.
-
-    :raises KeyError, TypeError, ValueError: if it is anything else.
-    """
-    asked = NewJob.model_validate({name: value for name, value in facts.items() if name != "owner"})
-    if not isinstance(facts["owner"], str):
-        raise ValueError("its owner has no name")
-    return wish_of(facts["owner"], asked)
-
-
-def wish_of(owner: str, asked: NewJob) -> Wish:
-    """Return what a client asks for.
-
-    :param owner: name of its token.
-    """
-    return Wish(owner, **{**asked.model_dump(), "images": tuple(asked.images), "models": tuple(asked.models)})
-
-
-def _restored(folder: Path, keep_seconds: float) -> ServerJob | None:
-    """Return the job of a folder of results; ``None`` if it is none, damaged, or its time is over."""
-    if not _ID.fullmatch(folder.name):  # one that was being removed
-        return None
-    try:
-        facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        wish, result = read_wish(facts["wish"]), ResultFacts.model_validate(facts["result"], strict=True)
-        for what, name in wish.files.items():
-            if (folder / name).stat().st_size != result.files[what].size:
-                return None
-        age = max(time.time() - facts["time"], 0.0)  # the clock may have been set back
-    except (*FAULTS, ClassScaleError):
-        return None
-    if not age <= keep_seconds:
-        return None
-    done = {"stage": "write", "done": 1, "total": 1, "remaining": None, "part": 1, "parts": 1}
-    ended = time.monotonic() - age
-    return ServerJob(
-        folder.name, wish, state=FINISHED, progress=done, result=result.model_dump(), ended=ended, changes=1
-    )
-
-
-def _same(one: Wish, other: Wish) -> bool:
-    """Tell whether two wishes are the same; the ids of the images differ if they had to be sent again."""
-    return vars(one) | {"images": len(one.images)} == vars(other) | {"images": len(other.images)}

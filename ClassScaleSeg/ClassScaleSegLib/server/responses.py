@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 
-from .jobs import ServerJob
+from .job import ServerJob
 from .limits import STREAMS
 from .problems import Problem, unknown
 

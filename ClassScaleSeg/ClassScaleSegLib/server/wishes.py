@@ -1,15 +1,60 @@
-"""Check what a client asks for before it waits in the queue."""
+"""What a client asks for: it is checked before it waits in the queue."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import ClassScaleError
 from ..options import WHOLE_IMAGE, Options, refuse_unknown
 from ..remote.decided import SENT
-from .jobs import Wish
 from .offers import Offers
 from .problems import Problem
+from .schemas import NewJob
+
+FILES = {"segmentation": "result.seg.nrrd", "confidence": "confidence.nrrd", "statistics": "statistics.csv"}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a client asks for.
+
+    :ivar owner: name of the token.
+    :ivar key: chosen by the client, so that it can ask again if it got no answer.
+    :ivar images: ids of uploads, one per channel.
+    :ivar models: ids of models that the server offers.
+    :ivar options: fields of :class:`~ClassScaleSegLib.options.Options`.
+    :ivar confidence: also compute the confidence.
+    :ivar statistics: also measure the structures.
+    :ivar keep_images: do not remove the images when the job has ended.
+    """
+
+    owner: str
+    key: str
+    images: tuple[str, ...]
+    models: tuple[str, ...]
+    options: dict[str, Any]
+    confidence: bool = False
+    statistics: bool = False
+    keep_images: bool = False
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Names of the files that it becomes, by what they hold."""
+        wanted = {"segmentation": True, "confidence": self.confidence, "statistics": self.statistics}
+        return {what: name for what, name in FILES.items() if wanted[what]}
+
+    def is_same(self, other: Wish) -> bool:
+        """Tell whether another wish is the same; the ids of the images differ if they had to be sent again."""
+        return vars(self) | {"images": len(self.images)} == vars(other) | {"images": len(other.images)}
+
+
+def wish_of(owner: str, asked: NewJob) -> Wish:
+    """Return what a client asks for.
+
+    :param owner: name of its token.
+    """
+    return Wish(owner, **{**asked.model_dump(), "images": tuple(asked.images), "models": tuple(asked.models)})
 
 
 def checked_wish(wish: Wish, offers: Offers) -> Wish:

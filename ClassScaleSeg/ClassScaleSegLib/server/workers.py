@@ -23,9 +23,12 @@ from ..process.child import SegmentationProcess
 from ..process.exit_codes import ExitCode, exit_code
 from ..process.job import Job
 from ..process.process_tree import is_alive
-from .jobs import FAULTS, FILES, Jobs, ServerJob, Wish, read_wish, write_record
+from .job import ServerJob
+from .jobs import Jobs
 from .limits import Limits
 from .offers import Offers
+from .records import FAULTS, read_wish, write_record
+from .wishes import FILES, Wish
 
 STARTED = "started.json"
 _SECONDS_BETWEEN = 0.05
