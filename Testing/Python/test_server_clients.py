@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -55,11 +56,13 @@ def test_room_that_is_reserved_and_not_used_is_free_again(tmp_path, monkeypatch)
     monkeypatch.setattr(serving, "_SECONDS_BETWEEN_CLEANINGS", 0.1)
     monkeypatch.setattr(uploads, "RESERVED_SECONDS", 1.0)
     monkeypatch.setattr(uploads, "SPARE_BYTES", 0)
-    half = psutil.disk_usage(str(tmp_path)).free * 6 // 10
+    free = psutil.disk_usage(str(tmp_path)).free
+    monkeypatch.setattr(uploads.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    half = free * 45 // 100
     with live_server(tmp_path / "server", toy_offers(), limits=Limits(upload_bytes=half)) as api:
         kept, slow = api.upload(IMAGE), api.announce(IMAGE).json()["id"]
         reserved = api.announce(b"", size=half).json()["id"]
-        refused(api.announce(b"", size=half), 507, "disk_full", "no room")
+        refused(api.announce(b"", size=half), 429, "too_many", "reserve half of the room already")
         for offset in range(20):  # as long as something arrives, it may take any time
             assert api.part(slow, offset, IMAGE[offset : offset + 1]).status_code == 200
             time.sleep(0.1)
@@ -67,6 +70,40 @@ def test_room_that_is_reserved_and_not_used_is_free_again(tmp_path, monkeypatch)
         assert api.announce(b"", size=half).status_code == 201
         assert api("get", f"uploads/{kept}").json()["complete"], "an image that has arrived is kept"
         assert wait_until(lambda: len(api.files()) == 1, 5)
+
+
+def test_a_token_cannot_reserve_the_room_of_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "SPARE_BYTES", 0)
+    monkeypatch.setattr(uploads.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    folder = tmp_path / "server"
+    anna, ben = (Tokens(folder).make(name) for name in ("anna", "ben"))
+    with live_server(folder, toy_offers(), anna, require_token=True) as api:
+        other = Api(api.address, folder, ben)
+        refused(api.announce(b"", size=1001), 507, "disk_full", "no room")
+        names = [api.announce(b"", size=size).json()["id"] for size in (300, 200)]
+        refused(api.announce(b"", size=1), 429, "too_many", "Send or remove one first")
+        assert other.announce(b"", size=500).status_code == 201, "one image may take all that is left"
+        refused(other.announce(b"", size=1), 507, "disk_full")
+        assert api("delete", f"uploads/{names[0]}").status_code == 204
+        refused(api.announce(b"", size=100), 429, "too_many"), "the half of what others leave"
+        assert api.announce(b"", size=50).status_code == 201
+
+
+def test_a_request_that_overtakes_the_removal_of_its_job_makes_no_other(api, child):
+    upload, key = api.upload(IMAGE), "k" * 16
+    name = start(api, upload, key=key, keep_images=True)
+    remove(api, name)
+    refused(api.job([upload], key=key, keep_images=True), 409, "key_taken", "was removed. Choose a new key")
+    assert api("get", "health").json()["queue"] == {"waiting": 0, "running": 0}
+    remove(api, start(api, upload))
+
+
+def test_a_job_that_the_server_itself_has_removed_may_be_sent_again(api, child, monkeypatch):
+    monkeypatch.setattr(jobs, "FETCHED_SECONDS", 0.0)
+    name = finished(api, key="k" * 16)
+    assert api("get", f"jobs/{name}/result").status_code == 200
+    assert wait_until(lambda: api("get", f"jobs/{name}").status_code == 404)
+    remove(api, finished(api, key="k" * 16))
 
 
 def test_streams_of_a_job_are_counted(api, child):

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 
 from ..process.job import Event
 from .job import CANCELLED, FAILED, FINISHED, RUNNING, WAITING, ServerJob
-from .limits import FETCHED_SECONDS, KEPT, MESSAGE_CHARACTERS, Limits
+from .limits import FETCHED_SECONDS, KEPT, MESSAGE_CHARACTERS, REMOVED, Limits
 from .problems import Problem, unknown
 from .queue import FairQueue
 from .records import restored_job, write_record
-from .uploads import Upload, Uploads
+from .upload import Upload
+from .uploads import Uploads
 from .wishes import FILES, Wish
 
 _PROGRESS = ("stage", "done", "total", "remaining", "part", "parts")
@@ -36,6 +38,7 @@ class Jobs:
         self._unfinished, self._results, self._uploads, self._limits = unfinished, results, uploads, limits
         self._all: dict[str, ServerJob] = {}
         self._queue = FairQueue()
+        self._removed: dict[str, deque[str]] = {}  # keys, by owner
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
 
@@ -45,11 +48,14 @@ class Jobs:
         """Add a job to the queue. This may block.
 
         :returns: the job, and whether it is new; it is not if the client has sent it before.
-        :raises Problem: if its key is taken, an image is missing, or this token has too many jobs.
+        :raises Problem: if its key is taken, as also that of a job that was removed; an image is missing, or this token
+            has too many jobs.
         """
         with self._changed:
             mine = [job for job in self._all.values() if job.wish.owner == wish.owner]
             before = next((job for job in mine if job.wish.key == wish.key), None)
+            if before is None and wish.key in self._removed.get(wish.owner, ()):  # it was sent before it was removed
+                raise Problem(409, "key_taken", "The job of this key was removed. Choose a new key to send it again.")
             if before is None:
                 return self._add(wish, mine), True
             if not before.wish.is_same(wish):
@@ -131,8 +137,11 @@ class Jobs:
             if (job := self._all.get(name)) is not None and job.fetched is None:
                 job.fetched = time.monotonic()
 
-    def remove(self, owner: str, name: str) -> None:
-        """Cancel a job, and remove all that it has made. A running one ends within two seconds. This may block."""
+    def remove(self, owner: str, name: str, for_good: bool = True) -> None:
+        """Cancel a job, and remove all that it has made. A running one ends within two seconds. This may block.
+
+        :param for_good: its key is not taken again, as by a request that was sent before but arrives later.
+        """
         folder, gone = self._results / name, self._results / f".{name}"
         with self._changed:
             job = self.find(owner, name)
@@ -142,6 +151,8 @@ class Jobs:
                 self._end(job, CANCELLED)
             job.stop.set()
             del self._all[name]
+            if for_good:
+                self._removed.setdefault(owner, deque(maxlen=REMOVED)).append(job.wish.key)
             self._tell_waiting()
             if job.state != RUNNING:  # else the thread that runs it removes its files
                 try:
@@ -242,7 +253,7 @@ class Jobs:
                     old.append(job)
         for job in old:
             with suppress(Problem):  # removed meanwhile
-                self.remove(job.wish.owner, job.id)
+                self.remove(job.wish.owner, job.id, for_good=False)  # a client that comes back late may send it again
 
     def close(self) -> None:
         """Take no more jobs, and ask those that run to end."""

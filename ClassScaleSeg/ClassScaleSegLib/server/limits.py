@@ -17,6 +17,7 @@ STREAM_SECONDS = 600.0  # after which the client has to ask for further events
 UPLOADS = 64  # of one token, at a time
 SENDING = 8  # of these, at the same moment: each takes some megabytes of memory
 RESERVED_SECONDS = 900.0  # that the room for an image is kept while nothing of it arrives; clients give up after 600
+REMOVED = 1000  # keys of jobs of one token that were removed, and are not taken again
 KEPT = 200  # jobs of one token that have ended and are not removed yet
 MESSAGES = 500  # of one job that are kept
 MESSAGE_CHARACTERS = 2000

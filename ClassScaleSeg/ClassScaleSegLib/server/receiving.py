@@ -10,7 +10,8 @@ from starlette.requests import ClientDisconnect
 
 from .limits import PART_BYTES, SECONDS_FOR_BYTES
 from .problems import Problem
-from .uploads import Upload, Uploads
+from .upload import Upload
+from .uploads import Uploads
 
 _BLOCK = 4 << 20  # bytes that are written at once
 

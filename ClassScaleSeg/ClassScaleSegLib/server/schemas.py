@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
-from .uploads import KINDS
+from .upload import KINDS
 
 _KEY = r"^[A-Za-z0-9_-]{16,64}$"
 _ID = r"^[0-9a-f]{32}$"

@@ -3,64 +3,20 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import secrets
 import shutil
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 from .image_header import check_image
 from .limits import RESERVED_SECONDS, SENDING, SPARE_BYTES, UPLOADS, Limits
 from .problems import Problem, disk_full, unknown, unwritable
+from .upload import KINDS, Upload
 
 log = logging.getLogger("classscaleseg.serve")
-
-KINDS = (".nrrd", ".nii.gz", ".nii", ".mha")
-
-
-@dataclass
-class Upload:
-    """An image that is being sent, or was.
-
-    :ivar id: 32 hexadecimal digits.
-    :ivar owner: name of the token.
-    :ivar key: chosen by the client, so that it can ask again if it got no answer.
-    :ivar kind: suffix of the file.
-    :ivar size: bytes, as the client has announced.
-    :ivar sha256: 64 hexadecimal digits, as the client has announced.
-    :ivar path: of the file.
-    :ivar offset: bytes that have arrived.
-    :ivar jobs: ids of jobs that need it.
-    :ivar used: when it was used last, by the clock that never jumps.
-    :ivar arrived: when something of it arrived last, or it was announced; by the same clock.
-    """
-
-    id: str
-    owner: str
-    key: str
-    kind: str
-    size: int
-    sha256: str
-    path: Path
-    offset: int = 0
-    complete: bool = False
-    jobs: set[str] = field(default_factory=set)
-    used: float = field(default_factory=time.monotonic)
-    arrived: float = field(default_factory=time.monotonic)
-    busy: bool = False
-    removed: bool = False
-    digest: Any = field(default_factory=hashlib.sha256)
-    stream: IO[bytes] | None = None
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The JSON of an answer."""
-        return {"id": self.id, "offset": self.offset, "size": self.size, "complete": self.complete}
 
 
 class Uploads:
@@ -80,7 +36,8 @@ class Uploads:
         """Announce an image.
 
         :returns: the upload, and whether it is new; it is not if the client has announced it before.
-        :raises Problem: if it is too large, of an unknown kind, its key is taken, or there is no room.
+        :raises Problem: if it is too large, of an unknown kind, its key is taken, there is no room, or this token has
+            announced too much.
         """
         with self._lock:
             before = next((each for each in self._all.values() if (each.owner, each.key) == (owner, key)), None)
@@ -98,17 +55,29 @@ class Uploads:
             if sum(each.owner == owner for each in self._all.values()) >= UPLOADS:
                 said = f"{UPLOADS} images of this token are here already. Remove some, or wait until jobs have ended."
                 raise Problem(429, "too_many", said)
-            awaited = sum(each.size - each.offset for each in self._all.values())
-            try:
-                free = shutil.disk_usage(self._folder).free
-            except OSError as error:
-                raise unwritable() from error
-            if free < awaited + size + SPARE_BYTES:
-                raise disk_full()
+            self._refuse_without_room(owner, size)
             name = secrets.token_hex(16)
             upload = Upload(name, owner, key, kind, size, sha256, self._folder / f"{name}{kind}")
             self._all[name] = upload
         return upload, True
+
+    def _refuse_without_room(self, owner: str, size: int) -> None:
+        """Refuse an image for which there is no room, beside what is awaited of others.
+
+        A token that awaits an image already may reserve half of the room only, so that it never keeps out the others.
+        """
+        awaited = {True: 0, False: 0}  # bytes, of this owner and of others
+        for each in self._all.values():
+            awaited[each.owner == owner] += each.size - each.offset
+        try:
+            room = shutil.disk_usage(self._folder).free - SPARE_BYTES - awaited[False]
+        except OSError as error:
+            raise unwritable() from error
+        if awaited[True] + size > room:
+            raise disk_full()
+        if awaited[True] and awaited[True] + size > room / 2:
+            said = "Images of this token that were announced, but not sent, reserve half of the room already."
+            raise Problem(429, "too_many", f"{said} Send or remove one first.")
 
     def find(self, owner: str, name: str) -> Upload:
         """Return an upload.
