@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +20,10 @@ from ClassScaleSegLib import Segmentation
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.process.job import Event
+from ClassScaleSegLib.remote import connection, exchange, removing
 from ClassScaleSegLib.server import workers
 from ClassScaleSegLib.server.job import ServerJob
+from ClassScaleSegLib.server.jobs import Jobs
 from live_server import Api, live_server
 
 HEALTH = {"service": "ClassScaleSeg", "api": 1, "version": "0.2.0", "instance": "a", "token": "not needed"}
@@ -36,6 +39,7 @@ class Quick:
     :ivar seen: the options of each job that was begun.
     :ivar sizes: of their images.
     :ivar finished: the keys of those that were done.
+    :ivar told: the ids of those whose progress a client was told: it is not told of a job that has ended.
     """
 
     before: Callable[[ServerJob], None] = lambda job: None
@@ -44,6 +48,13 @@ class Quick:
     seen: list[dict[str, Any]] = field(default_factory=list)
     sizes: list[tuple[int, ...]] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+
+    def until_told(self, job: ServerJob) -> None:
+        """Wait until a client was told the progress of a job; to be called before it ends."""
+        deadline = time.monotonic() + 60
+        while job.id not in self.told and not job.stop.is_set() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def segment(self, worker: workers.Worker, job: ServerJob, folder: Path) -> None:
         """Do a job, in place of the child process."""
@@ -84,7 +95,17 @@ def _empty(what: str) -> dict[str, bool]:
 
 @contextlib.contextmanager
 def quick_server(folder: Path, offers: Any, quick: Quick, monkeypatch: Any, **more: Any) -> Iterator[Api]:
-    """Run the server with such jobs."""
+    """Run the server with such jobs, and clients that wait for the answer when they remove something."""
+    real = Jobs.news
+
+    def news(jobs: Jobs, owner: str, name: str, after: int) -> list[tuple[int, str, dict[str, Any]]]:
+        found = real(jobs, owner, name, after)
+        if any(kind == "progress" and facts["stage"] == "segment" for _number, kind, facts in found):
+            quick.told.add(name)
+        return found
+
+    monkeypatch.setattr(Jobs, "news", news)
+    monkeypatch.setattr(removing, "_SECONDS", 30.0)
     monkeypatch.setattr(workers.Worker, "_segment", lambda worker, job, place: quick.segment(worker, job, place))
     with live_server(folder, offers, **more) as api:
         yield api
@@ -97,6 +118,25 @@ def fail(kind: type[ClassScaleError], sentence: str) -> Callable[[ServerJob], No
         raise kind(sentence)
 
     return before
+
+
+class Clock:
+    """Time as a client sees it, in place of the module ``time``: it passes where the client sleeps, or a test wants it.
+
+    :ivar now: seconds.
+    """
+
+    def __init__(self, monkeypatch: Any) -> None:
+        self.now = 1000.0
+        for module in (connection, exchange):
+            monkeypatch.setattr(module, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        time.sleep(0.001)
 
 
 def free_port() -> int:
@@ -171,6 +211,7 @@ class Liar:
     :ivar streams: the same, but what makes the pieces of a content that may have no end.
     :ivar after: called with what has answered one of these, while the connection is still open.
     :ivar requests: method, path and headers of all requests.
+    :ivar later: what is said to a request, by method and path, once it was answered otherwise so many times.
     """
 
     address: str = ""
@@ -178,6 +219,11 @@ class Liar:
     streams: dict[str, Callable[[], Iterator[bytes]]] = field(default_factory=dict)
     after: Callable[[Any], None] = lambda handler: None
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    later: dict[str, tuple[int, Any]] = field(default_factory=dict)
+
+    def count(self, request: str) -> int:
+        """Return how often a request has come."""
+        return sum(f"{method} {path}" == request for method, path, _headers in self.requests)
 
     def health(self, **facts: Any) -> None:
         self.says("GET /v1/health", {**HEALTH, **facts})
@@ -193,6 +239,10 @@ class _Handler(BaseHTTPRequestHandler):
         liar: Liar = self.server.liar
         liar.requests.append((self.command, self.path, dict(self.headers)))
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        asked = f"{self.command} {self.path}"
+        times, facts = liar.later.get(asked, (0, None))
+        if facts is not None and liar.count(asked) > times:
+            liar.says(asked, facts)
         if (pieces := liar.streams.get(f"{self.command} {self.path}")) is not None:
             self._stream(pieces())
             return

@@ -15,6 +15,7 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import Options, Segmentation, addresses, errors
 from ClassScaleSegLib.commands.main import ExitCode, main
+from ClassScaleSegLib.process import child
 from ClassScaleSegLib.process.child import SegmentationProcess
 from ClassScaleSegLib.process.job import Job, job_of, parse_event, read_job
 from ClassScaleSegLib.server.offers import Offers
@@ -72,7 +73,7 @@ def bare(*words: object, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_all_results_of_a_case_are_made_without_torch_and_without_a_catalogue(api, quick, image, tmp_path):
-    quick.before = lambda job: time.sleep(0.5)  # progress of a job that has ended is not told any more
+    quick.before = quick.until_told
     out = tmp_path / "out"
     words = ["segment", image, "-m", "toy-120", "--server", api.address, "-o", out / "a.seg.nrrd", "-o", out / "a.nii"]
     words += ["--statistics", out / "a.csv", "--confidence", out / "c.nrrd", "--report", out / "report"]
@@ -235,7 +236,7 @@ def test_a_job_with_a_server_comes_back_from_its_file(tmp_path, monkeypatch):
 
 
 def test_the_child_process_of_the_panel_segments_on_a_server(api, quick, image):
-    quick.before = lambda job: time.sleep(0.5)
+    quick.before = quick.until_told
     with SegmentationProcess() as process:
         output = process.work_folder / "a.seg.nrrd"
         confidence = process.work_folder / "c.nrrd"
@@ -250,7 +251,8 @@ def test_the_child_process_of_the_panel_segments_on_a_server(api, quick, image):
     assert "segment" in stages
 
 
-def test_cancelling_the_child_process_cancels_the_job_on_the_server(api, quick, image):
+def test_cancelling_the_child_process_cancels_the_job_on_the_server(api, quick, image, monkeypatch):
+    monkeypatch.setattr(child, "_SECONDS_TO_STOP", 30.0)  # it is not killed on a machine that stood still
     quick.before = lambda job: job.stop.wait(20)
     with SegmentationProcess() as process:
         process.job = Job((image,), ("toy-120",), process.work_folder / "a.seg.nrrd", server=api.address)
@@ -260,7 +262,7 @@ def test_cancelling_the_child_process_cancels_the_job_on_the_server(api, quick, 
             time.sleep(0.02)
         process.cancel()
         assert process.state == "cancelled"
-    until = time.monotonic() + 3
+    until = time.monotonic() + 30
     while api.files() and time.monotonic() < until:
         time.sleep(0.02)
     assert api("get", "health").json()["queue"] == {"waiting": 0, "running": 0}

@@ -45,13 +45,15 @@ def remove_quickly(connection: Connection, things: Iterable[Sent]) -> None:
 
     def work() -> None:
         for each in left:
-            while time.monotonic() < end:
+            while True:  # at least once, also on a machine that stood still
                 try:
                     each.remove(own)
                     break
                 except Lost:
                     time.sleep(0.05)
                 except ServerError:  # there is nothing of this id any more, or a job needs it
+                    break
+                if time.monotonic() > end:
                     break
 
     thread = threading.Thread(target=work, daemon=True)
