@@ -13,12 +13,40 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from ClassScaleSegLib.server import jobs, serving, uploads
 from ClassScaleSegLib.server.offers import Offers
 from ClassScaleSegLib.server.serving import Settings, prepared
 from ClassScaleSegLib.server.workers import Slot
 
 FOLDERS = ("uploads", "unfinished", "results")
 SLOT = Slot("cpu", "cpu", threads=1)
+
+
+class Ahead:
+    """The clock of a server that a test lets run ahead, in place of the module ``time``."""
+
+    def __init__(self, monkeypatch: Any) -> None:
+        self._seconds, self._cleanings, real = 0.0, 0, jobs.Jobs.remove_old
+
+        def remove_old(these: jobs.Jobs) -> None:
+            real(these)
+            self._cleanings += 1
+
+        for module in (jobs, uploads):
+            monkeypatch.setattr(module, "time", self)
+        monkeypatch.setattr(jobs.Jobs, "remove_old", remove_old)
+        monkeypatch.setattr(serving, "_SECONDS_BETWEEN_CLEANINGS", 0.02)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._seconds
+
+    def runs(self, seconds: float) -> None:
+        """Let some seconds pass, and wait until the server has removed what is old then."""
+        self._seconds += seconds
+        after, deadline = self._cleanings + 2, time.monotonic() + 60
+        while self._cleanings < after:  # the first one may have begun before
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 class Api:

@@ -123,7 +123,7 @@ def left(api: Api) -> list[str]:
     return sorted(found)
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20) -> bool:
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> bool:
     """Wait until something is true, and return whether it is."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -141,7 +141,7 @@ def controlled_child(tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     yield fake_child(tmp_path / "child", monkeypatch)
-    assert wait_until(lambda: before.issuperset(psutil.Process().children(recursive=True)), 5)
+    assert wait_until(lambda: before.issuperset(psutil.Process().children(recursive=True)), 60)
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def a_server(folder: Path, token: str | None = None, **settings):
     with live_server(folder, toy_offers(), token, **settings) as api:
         with without_faults(api, "accepted" if token else "not needed"):
             yield api
-            assert wait_until(lambda: left(api) == [], 5), left(api)
+            assert wait_until(lambda: left(api) == [], 60), left(api)
 
 
 @pytest.fixture(name="api")
@@ -184,13 +184,13 @@ def finished(api: Api, **more) -> str:
 
 def connection(api: Api) -> socket.socket:
     host, port = api.address[7:].split(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=30)
 
 
-def begin(api: Api, line: str, *headers: str) -> socket.socket:
-    """Send the head of a request, and keep the connection."""
+def begin(api: Api, line: str, *headers: str, body: bytes = b"") -> socket.socket:
+    """Send the head of a request, and the beginning of its body, and keep the connection."""
     opened = connection(api)
-    opened.sendall("\r\n".join((f"{line} HTTP/1.1", f"Host: {api.address[7:]}", *headers, "", "")).encode())
+    opened.sendall("\r\n".join((f"{line} HTTP/1.1", f"Host: {api.address[7:]}", *headers, "", "")).encode() + body)
     return opened
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ClassScaleSegLib import addresses
 from ClassScaleSegLib.catalog.catalog import data_folder
+from ClassScaleSegLib.process import child
 from ClassScaleSegLib.remote.segmenter import RemoteSegmenter
 from ClassScaleSegLib.remote.servers import Servers
 from ClassScaleSegLib.server.tokens import Tokens
@@ -88,7 +89,7 @@ def test_a_server_segments_for_the_panel_once_the_user_has_agreed(lab, server, a
         time.sleep(0.01)
     assert ui.statusLabel.text == "Done: 2 structures found."
     assert "Segmenting" in stages
-    wait_until(lambda: api.files() == [], 10)
+    wait_until(lambda: api.files() == [])
     ui.applyButton.click()
     assert len(asked) == 1, "it is asked once for each address"
     ui.cancelButton.click()
@@ -239,7 +240,8 @@ def test_several_volumes_are_asked_for_once_and_segmented_one_after_the_other(la
     assert len(asked) == 1 and lab.ui.statusLabel.text.startswith("Done: 2 of 2 volumes segmented.")
 
 
-def test_cancel_removes_everything_from_the_server(lab, server, asked):
+def test_cancel_removes_everything_from_the_server(lab, server, asked, monkeypatch):
+    monkeypatch.setattr(child, "_SECONDS_TO_STOP", 30.0)  # it is not killed on a machine that stood still
     api, _token = server
     lab.ui.inputSelector.setCurrentNode(load_sample("CT"))
     choose_lab(lab)
@@ -247,7 +249,7 @@ def test_cancel_removes_everything_from_the_server(lab, server, asked):
     wait_until(lambda: lab.ui.statusLabel.text.startswith("Segmenting"))
     lab.ui.cancelButton.click()
     assert lab.ui.statusLabel.text == "Cancelled. The scene was not changed." and lab.ui.applyButton.enabled
-    wait_until(lambda: api.files() == [] and api("get", "health").json()["queue"]["running"] == 0, 20)
+    wait_until(lambda: api.files() == [] and api("get", "health").json()["queue"]["running"] == 0)
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
 
 
@@ -277,9 +279,8 @@ def test_a_server_that_does_not_answer_does_not_stop_the_application(panel, aske
     application.leave()
     application.enter()
     panel.ui.inputSelector.setCurrentNode(small_volume())
-    begin = time.monotonic()
     choose_device(panel, "Server: Lab")
-    assert time.monotonic() - begin < 1
+    assert panel.ui.needLabel.text == "Asking Lab for its models..."
     wait_until(lambda: panel.state.server.fault, 40)
     assert "cannot be reached" in panel.ui.needLabel.text and panel.ui.modelComboBox.count == 0
     choose_device(panel, "CPU")

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 from ClassScaleSegLib import ClassScaleError, ImageError, ModelError, ServerError
+from ClassScaleSegLib.process import child
 from ClassScaleSegLib.remote.chosen_server import ChosenServer
 from ClassScaleSegLib.remote.faults import Unencrypted
 from ClassScaleSegLib.scene.run import SceneRun
@@ -49,7 +50,7 @@ def device(server, monkeypatch, tmp_path):
     real = missing.is_installed
     monkeypatch.setattr(missing, "is_installed", lambda name: name in ("psutil", "scipy") and real(name))
     yield f"server:{api.address}"
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while api.files():  # neither image nor result stays there
         assert time.monotonic() < end, api.files()
         time.sleep(0.1)
@@ -124,7 +125,8 @@ def test_without_psutil_a_script_is_told_what_is_missing_for_a_server(scene, log
         logic.segment(load_sample(), "toy-120", device=device)
 
 
-def test_cancelling_removes_image_and_job_from_the_server(scene, logic, server, device):  # noqa: F811
+def test_cancelling_removes_image_and_job_from_the_server(scene, logic, server, device, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(child, "_SECONDS_TO_STOP", 30.0)  # it is not killed on a machine that stood still
     api, _token = server
     run = logic.start(logic.request(load_sample(), "toy-120", device=device))
     stages = []

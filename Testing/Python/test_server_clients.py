@@ -13,10 +13,10 @@ import pytest
 
 pytest.importorskip("fastapi")
 import requests  # noqa: E402
-from ClassScaleSegLib.server import connections, converting, guard, jobs, receiving, responses, serving, uploads  # noqa: E402
+from ClassScaleSegLib.server import connections, converting, guard, jobs, receiving, responses, uploads  # noqa: E402
 from ClassScaleSegLib.server.limits import Limits  # noqa: E402
 from ClassScaleSegLib.server.tokens import Tokens  # noqa: E402
-from live_server import SLOT, Api, live_server  # noqa: E402
+from live_server import SLOT, Ahead, Api, live_server  # noqa: E402
 from server_child import (  # noqa: E402, F401  (fixtures)
     IMAGE,
     a_server,
@@ -39,22 +39,25 @@ from test_server import self_signed  # noqa: E402
 def test_a_client_that_stops_reading_events_harms_nobody(api, child, monkeypatch):
     monkeypatch.setattr(connections, "SECONDS_TO_READ", 1.0)
     child.does("for number in range(20000): say(event='progress', stage='segment', message='x' * 10000)")
+    gone, lost = [], connections.Connection.connection_lost
+    monkeypatch.setattr(
+        connections.Connection, "connection_lost", lambda each, exc: gone.append(each.client) or lost(each, exc)
+    )
     before = psutil.Process().memory_info().rss
     name = start(api)
     with begin(api, f"GET /v1/jobs/{name}/events") as deaf:
         while api.wait(name, "running", "finished")["state"] == "running":
             begun = time.monotonic()
-            assert api("get", "health").status_code == 200 and time.monotonic() - begun < 1
+            assert api("get", "health").status_code == 200 and time.monotonic() - begun < 10
             time.sleep(0.2)
         assert psutil.Process().memory_info().rss - before < 100 << 20
-        time.sleep(1.5)
+        assert wait_until(lambda: deaf.getsockname() in gone)
         assert is_closed(deaf)
     remove(api, name)
 
 
 def test_room_that_is_reserved_and_not_used_is_free_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(serving, "_SECONDS_BETWEEN_CLEANINGS", 0.1)
-    monkeypatch.setattr(uploads, "RESERVED_SECONDS", 1.0)
+    clock = Ahead(monkeypatch)
     monkeypatch.setattr(uploads, "SPARE_BYTES", 0)
     free = psutil.disk_usage(str(tmp_path)).free
     monkeypatch.setattr(uploads.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
@@ -63,13 +66,14 @@ def test_room_that_is_reserved_and_not_used_is_free_again(tmp_path, monkeypatch)
         kept, slow = api.upload(IMAGE), api.announce(IMAGE).json()["id"]
         reserved = api.announce(b"", size=half).json()["id"]
         refused(api.announce(b"", size=half), 429, "too_many", "reserve half of the room already")
-        for offset in range(20):  # as long as something arrives, it may take any time
+        for offset in range(3):  # as long as something arrives, it may take any time
             assert api.part(slow, offset, IMAGE[offset : offset + 1]).status_code == 200
-            time.sleep(0.1)
+            clock.runs(600)
         refused(api("get", f"uploads/{reserved}"), 404, "upload_unknown", "send it again")
         assert api.announce(b"", size=half).status_code == 201
         assert api("get", f"uploads/{kept}").json()["complete"], "an image that has arrived is kept"
-        assert wait_until(lambda: len(api.files()) == 1, 5)
+        clock.runs(1000)
+        assert len(api.files()) == 1
 
 
 def test_a_token_cannot_reserve_the_room_of_others(tmp_path, monkeypatch):
@@ -123,11 +127,10 @@ def test_a_connection_without_a_request_is_closed(api, monkeypatch):
     for head in (b"", b"GET /v1/health HTTP/1.1\r\nHost: ", b"\r\n"):
         with connection(api) as opened:
             opened.sendall(head)
-            begun = time.monotonic()
-            assert is_closed(opened) and time.monotonic() - begun < 3
+            assert is_closed(opened)
     with connection(api) as opened:  # a byte now and then does not help
         with pytest.raises(ConnectionError):
-            for letter in b"GET /v1/health HTTP/1.1\r\nX: " + b"x" * 100:
+            for letter in b"GET /v1/health HTTP/1.1\r\nX: " + b"x" * 1000:
                 opened.sendall(bytes([letter]))
                 time.sleep(0.05)
     with begin(api, "GET /v1/health") as opened:  # the second request of a connection
@@ -144,7 +147,7 @@ def test_a_client_that_goes_on_after_its_answer_is_let_go(tmp_path, child, monke
         with begin(api, f"PATCH /v1/uploads/{'0' * 32}", "Transfer-Encoding: chunked", "Upload-Offset: 0") as opened:
             begun = time.monotonic()
             with pytest.raises(ConnectionError):
-                while time.monotonic() - begun < 5:
+                while time.monotonic() - begun < 60:
                     opened.sendall(b"4\r\nabcd\r\n" * 100)
                     time.sleep(0.02)
 
@@ -171,8 +174,7 @@ def test_connections_are_counted(api, monkeypatch, limit):
     monkeypatch.setattr(connections, limit, 6)
     monkeypatch.setattr(connections, "is_loopback", lambda address: limit == "CONNECTIONS")
     opened = [connection(api) for _ in range(10)]
-    time.sleep(0.3)
-    assert sum(is_closed(each) for each in opened if each.settimeout(0.2) is None) >= 4
+    assert wait_until(lambda: sum(is_closed(each) for each in opened if each.settimeout(0.2) is None) >= 4)
     for each in opened:
         each.close()
     assert wait_until(lambda: asks(api, "health") == 200)
@@ -180,7 +182,7 @@ def test_connections_are_counted(api, monkeypatch, limit):
 
 def asks(api: Api, path: str) -> int | None:
     try:
-        return requests.get(f"{api.address}/v1/{path}", timeout=5).status_code
+        return requests.get(f"{api.address}/v1/{path}", timeout=30).status_code
     except requests.ConnectionError:
         return None
 
@@ -188,9 +190,10 @@ def asks(api: Api, path: str) -> int | None:
 def test_a_body_that_never_ends_is_given_up(api, monkeypatch):
     monkeypatch.setattr(guard, "SECONDS_FOR_BYTES", 0.3)
     for headers in (("Content-Length: 100",), ("Transfer-Encoding: chunked",)):
-        with begin(api, "POST /v1/jobs", "Content-Type: application/json", *headers) as opened:
-            opened.sendall(b'2\r\n{"\r\n')
+        kind = "Content-Type: application/json"
+        with begin(api, "POST /v1/jobs", kind, *headers, body=b'2\r\n{"\r\n') as opened:
             assert b"408 Request Timeout" in opened.recv(1000)
+    monkeypatch.setattr(guard, "SECONDS_FOR_BYTES", 60.0)
     with begin(api, "POST /v1/jobs", "Content-Type: application/json", "Transfer-Encoding: chunked") as opened:
         try:
             for _ in range(200):
@@ -237,7 +240,7 @@ def test_images_that_wait_for_parts_hold_no_file_open(api):
 def test_conversions_do_not_hold_up_images(api, monkeypatch):
     name = finished(api)
     wait = threading.Event()
-    monkeypatch.setattr(converting, "_convert", lambda file, path, kind: wait.wait(20) and path.write_bytes(b""))
+    monkeypatch.setattr(converting, "_convert", lambda file, path, kind: wait.wait(60) and path.write_bytes(b""))
     asked = [begin(api, f"GET /v1/jobs/{name}/result", "Accept: application/x-nifti") for _ in range(50)]
     time.sleep(0.3)
     upload = api.upload(IMAGE)
@@ -249,19 +252,26 @@ def test_conversions_do_not_hold_up_images(api, monkeypatch):
 
 
 def test_files_that_take_long_to_remove_do_not_hold_up_others(api, child, monkeypatch):
-    slow = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path, **more: (time.sleep(1), slow(path, **more))[1])
+    real, removing, go_on = Path.unlink, threading.Event(), threading.Event()
+
+    def slow(path, **more):
+        removing.set()
+        go_on.wait(60)
+        real(path, **more)
+
+    monkeypatch.setattr(Path, "unlink", slow)
     child.waits()
     running, waiting = start(api), start(api)
     upload = api.upload(IMAGE)
     for path in (f"uploads/{upload}", f"jobs/{waiting}", f"jobs/{running}"):
+        go_on.clear()
         thread = threading.Thread(target=api, args=("delete", path))
         thread.start()
-        time.sleep(0.1)
+        assert removing.wait(60), path
         for ask in ("health", f"uploads/{'0' * 32}", f"jobs/{'0' * 32}"):
-            begun = time.monotonic()
-            requests.get(f"{api.address}/v1/{ask}", timeout=5)
-            assert time.monotonic() - begun < 0.8, (path, ask)
+            assert requests.get(f"{api.address}/v1/{ask}", timeout=30).status_code in (200, 404), (path, ask)
+        removing.clear()
+        go_on.set()
         thread.join()
 
 
@@ -273,7 +283,7 @@ def test_old_kinds_of_tls_are_refused(tmp_path):
             context = ssl.create_default_context(cafile=certificate)
             context.maximum_version = ssl.TLSVersion.TLSv1_2
             context.set_ciphers(ciphers)
-            with socket.create_connection((host, int(port)), timeout=5) as opened:
+            with socket.create_connection((host, int(port)), timeout=30) as opened:
                 if accepted:
                     context.wrap_socket(opened, server_hostname=host).close()
                 else:
@@ -342,4 +352,4 @@ def test_clients_that_do_everything_at_once_leave_nothing(tmp_path, child):
         for client in clients:
             client.join()
         assert {200, 201, 204, 404, 409} <= statuses <= {200, 201, 204, 404, 409, 422, 429}, statuses
-        assert wait_until(lambda: left(api) == [], 10)  # what nobody fetches is removed after two seconds
+        assert wait_until(lambda: left(api) == [], 60)  # what nobody fetches is removed after two seconds

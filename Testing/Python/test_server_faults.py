@@ -24,7 +24,7 @@ from ClassScaleSegLib.server.schemas import JobFacts  # noqa: E402
 from ClassScaleSegLib.server.serving import Settings, prepared  # noqa: E402
 from ClassScaleSegLib.server.tokens import Tokens  # noqa: E402
 from ClassScaleSegLib.server.workers import adopt_unfinished  # noqa: E402
-from live_server import Api, live_server  # noqa: E402
+from live_server import Ahead, Api, live_server  # noqa: E402
 from odd_json import WEIRD, entries  # noqa: E402
 from server_child import (  # noqa: E402, F401  (fixtures)
     IMAGE,
@@ -63,9 +63,11 @@ def test_a_clock_that_jumps_between_two_starts_keeps_no_result_for_ever(tmp_path
         name = finished(api)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + years * 365 * 86400)
-    with a_server(tmp_path / "server", limits=Limits(keep_seconds=2)) as api:
+    clock = Ahead(monkeypatch)
+    with a_server(tmp_path / "server") as api:
         assert api("get", f"jobs/{name}").status_code == (200 if kept else 404)
-        assert wait_until(lambda: left(api) == [], 4)  # by the clock that does not jump
+        clock.runs(3601)
+        assert left(api) == []  # by the clock that does not jump
 
 
 class FullDisk:
@@ -406,14 +408,14 @@ def test_a_result_that_is_removed_before_its_first_byte_is_sent_is_gone(api, mon
 
 
 def test_a_result_whose_sending_breaks_off_is_kept(api, monkeypatch):
-    monkeypatch.setattr(jobs, "FETCHED_SECONDS", 0.1)
+    clock = Ahead(monkeypatch)
     name, content = large_result(api)
     for _ in range(5):
         with begin(api, f"GET /v1/jobs/{name}/result") as opened:
             opened.recv(1000)
-    time.sleep(0.5)
+    clock.runs(301)
     assert api("get", f"jobs/{name}/result").content == content
-    assert wait_until(lambda: api("get", f"jobs/{name}").status_code == 404, 3)
+    assert wait_until(lambda: clock.runs(301) or api("get", f"jobs/{name}").status_code == 404)
 
 
 def test_ranges_that_are_none_are_told_in_json(api):

@@ -170,8 +170,8 @@ def test_a_key_that_is_announced_many_times_at_once_is_one_image(api):
 def test_an_image_that_stalls_goes_on_later(api, monkeypatch):
     monkeypatch.setattr(receiving, "SECONDS_FOR_BYTES", 0.3)
     name = api.announce(IMAGE).json()["id"]
-    with begin(api, f"PATCH /v1/uploads/{name}", f"Content-Length: {len(IMAGE)}", "Upload-Offset: 0") as opened:
-        opened.sendall(IMAGE[:50])
+    headers = (f"Content-Length: {len(IMAGE)}", "Upload-Offset: 0")
+    with begin(api, f"PATCH /v1/uploads/{name}", *headers, body=IMAGE[:50]) as opened:
         assert b"408 Request Timeout" in opened.recv(1000)
     assert api.part(name, 50, IMAGE[50:]).json()["complete"]
     remove(api, start(api, name))
