@@ -65,7 +65,7 @@ def test_room_that_is_reserved_and_not_used_is_free_again(tmp_path, monkeypatch)
     with live_server(tmp_path / "server", toy_offers(), limits=Limits(upload_bytes=half)) as api:
         kept, slow = api.upload(IMAGE), api.announce(IMAGE).json()["id"]
         reserved = api.announce(b"", size=half).json()["id"]
-        refused(api.announce(b"", size=half), 429, "too_many", "reserve half of the room already")
+        refused(api.announce(b"", size=half), 429, "too_many", "reserve half of the room.")
         for offset in range(3):  # as long as something arrives, it may take any time
             assert api.part(slow, offset, IMAGE[offset : offset + 1]).status_code == 200
             clock.runs(600)
@@ -85,11 +85,11 @@ def test_a_token_cannot_reserve_the_room_of_others(tmp_path, monkeypatch):
         other = Api(api.address, folder, ben)
         refused(api.announce(b"", size=1001), 507, "disk_full", "no room")
         names = [api.announce(b"", size=size).json()["id"] for size in (300, 200)]
-        refused(api.announce(b"", size=1), 429, "too_many", "Send or remove one first")
+        refused(api.announce(b"", size=1), 429, "too_many", "Send or remove one.")
         assert other.announce(b"", size=500).status_code == 201, "one image may take all that is left"
         refused(other.announce(b"", size=1), 507, "disk_full")
         assert api("delete", f"uploads/{names[0]}").status_code == 204
-        refused(api.announce(b"", size=100), 429, "too_many"), "the half of what others leave"
+        refused(api.announce(b"", size=100), 429, "too_many")  # the half of what others leave
         assert api.announce(b"", size=50).status_code == 201
 
 
