@@ -126,16 +126,15 @@ def class_statistics(
     """
     x = Inputs(basis, projection, bias, labels, ignore_index, trusted).checked()
     if not torch.compiler.is_compiling():
-        return ClassStatistics(*sums_of(x, label_sets, implementation, set_labels))
+        return ClassStatistics(*_statistics(x, label_sets, implementation, set_labels))
     if can_be_traced() and label_sets is None:
         return ClassStatistics(*traced(x, implementation))
-    from .untraced import sums_of_classes
+    from .untraced import untraced
 
-    return ClassStatistics(*sums_of_classes(x, label_sets, implementation, set_labels))
+    return ClassStatistics(*untraced(_statistics, x, label_sets, implementation, set_labels))
 
 
-def sums_of(
+def _statistics(
     x: Inputs, label_sets: torch.Tensor | None, implementation: Implementation, set_labels: int | None
 ) -> Tensors:
-    """Return what :func:`class_statistics` does, as a tuple."""
     return chosen(x, label_sets, implementation, set_labels)(x)

@@ -89,14 +89,13 @@ def region_statistics(
             "one column and one row for each region."
         )
     if not torch.compiler.is_compiling():
-        return RegionStatistics(*sums_of(x, membership))
-    from .untraced import sums_of_regions
+        return RegionStatistics(*_statistics(x, membership))
+    from .untraced import untraced
 
-    return RegionStatistics(*sums_of_regions(x, membership))
+    return RegionStatistics(*untraced(_statistics, x, membership))
 
 
-def sums_of(x: Inputs, membership: torch.Tensor) -> Tensors:
-    """Return what :func:`region_statistics` does, as a tuple."""
+def _statistics(x: Inputs, membership: torch.Tensor) -> Tensors:
     return _Regions(membership.to(x.basis.device))(x)
 
 

@@ -1,12 +1,18 @@
-"""The sums where ``torch.compile`` cannot trace them: it would unroll the walk over tiles, so it stops before them.
+"""Keep ``torch.compile`` out of a function whose walk over tiles it would unroll: it stops before, and goes on behind.
 
-This is a file of its own because saying so loads the compiler, which takes longer than loading the rest of torch. Only
-code that is being compiled imports it.
+This is a file of its own because saying so loads the compiler, which takes as long as the rest of torch. Only code that
+is being compiled imports it.
 """
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
-from . import class_statistics, region_statistics
+_T = TypeVar("_T")
 
-sums_of_classes = torch.compiler.disable(class_statistics.sums_of)
-sums_of_regions = torch.compiler.disable(region_statistics.sums_of)
+
+@torch.compiler.disable
+def untraced(function: Callable[..., _T], *arguments: Any) -> _T:
+    """Return ``function(*arguments)``."""
+    return function(*arguments)
