@@ -55,6 +55,19 @@ def test_modules_run_as_programs(module):
     assert run.returncode == 0 and run.stdout.startswith("usage:"), run.stderr
 
 
+@pytest.mark.parametrize(
+    ("imported", "not_loaded"),
+    [
+        ("classscale_training.commands", "torch nnunetv2"),
+        ("classscale_training.loss.losses", "torch._dynamo torch._inductor"),  # torch's compiler, as slow as torch
+    ],
+)
+def test_what_takes_seconds_is_loaded_when_it_is_used(imported, not_loaded):
+    code = f"import sys, {imported}; print([name for name in {not_loaded.split()} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == "[]", run.stderr
+
+
 @pytest.mark.parametrize("name", ["toy-120", "toy-1000", "head-mr-312"])
 def test_bundles_open(name):
     path = resource("Models", f"{name}.zip")

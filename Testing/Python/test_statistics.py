@@ -160,6 +160,12 @@ def test_a_compiled_function_breaks_only_at_label_sets(case, utf8):
     torch.testing.assert_close(compiled(), class_statistics(*case, 255).predicted.sum())
 
 
+def test_a_compiled_function_breaks_only_at_regions(case, utf8):
+    membership = torch.arange(CLASSES)[:, None] > torch.arange(CLASSES)
+    compiled = torch.compile(lambda: region_statistics(*case, membership, 255).predicted.sum(), backend="aot_eager")
+    torch.testing.assert_close(compiled(), region_statistics(*case, membership, 255).predicted.sum())
+
+
 def test_nothing_but_ignored_voxels_gives_zeros_and_no_gradient(case):
     basis, projection, bias, labels = case
     stats = class_statistics(basis, projection, bias, torch.full_like(labels, 255), 255)
