@@ -216,6 +216,15 @@ def test_a_name_that_is_not_in_utf_8_does_not_end_the_process(folders, capsys):
     assert "is not a name in UTF-8, which ITK needs" in error and "of 3 cases" in output
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_not_waited_for(folders, capsys):
+    os.mkfifo(folders[0] / "z.seg.nrrd")
+    assert main(["compare", str(folders[0] / "z.seg.nrrd"), str(folders[1] / "e.seg.nrrd")]) == ExitCode.IMAGE
+    assert "z.seg.nrrd is neither a file nor a folder" in capsys.readouterr().err
+    main(["compare", *map(str, folders)])
+    assert "of 3 cases" in capsys.readouterr().out  # it is no case either
+
+
 def test_what_cannot_be_compared_gets_a_sentence(folders, tmp_path, capsys):
     one, two = folders
     empty, file, table = tmp_path / "empty", one / "a.seg.nrrd", tmp_path / "t.csv"

@@ -54,9 +54,8 @@ def find_pairs(reference: str | Path, other: str | Path) -> Pairs:
         files of one name of which none has names.
     """
     first, second = Path(reference), Path(other)
-    for path in (first, second):
-        if not path.exists():
-            raise ImageError(f"{path} does not exist.")
+    refuse_missing(first)
+    refuse_missing(second)
     if first.is_dir() != second.is_dir():
         folder, file = (first, second) if first.is_dir() else (second, first)
         raise ImageError(f"{folder} is a folder and {file} is a file: give two files, or two folders.")
@@ -65,6 +64,17 @@ def find_pairs(reference: str | Path, other: str | Path) -> Pairs:
     ones, others = _cases(first), _cases(second)
     pairs = tuple(Pair(name, ones[name], others[name]) for name in sorted(ones.keys() & others.keys()))
     return Pairs(pairs, tuple(sorted(ones.keys() - others.keys())), tuple(sorted(others.keys() - ones.keys())))
+
+
+def refuse_missing(path: Path) -> None:
+    """Refuse what is neither a file nor a folder.
+
+    :raises ImageError: naming it.
+    """
+    if not path.exists():
+        raise ImageError(f"{path} does not exist.")
+    if not (path.is_file() or path.is_dir()):  # of a pipe, ITK would wait for ever for somebody to write
+        raise ImageError(f"{path} is neither a file nor a folder.")
 
 
 def find_images(folder: str | Path) -> dict[str, list[Path]]:

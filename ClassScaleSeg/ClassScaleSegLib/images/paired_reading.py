@@ -17,7 +17,7 @@ from .dicom_rtstruct import RTSTRUCT_SUFFIX
 from .dicom_rtstruct_reader import read_structure_set
 from .geometry import Geometry
 from .image_file import read_grid
-from .paired_cases import Pair, table_beside
+from .paired_cases import Pair, refuse_missing, table_beside
 from .segmentation import Segmentation
 from .structures_on_grid import structures_on_grid
 
@@ -128,8 +128,7 @@ def _grid_of(path: Path, segmentation: Segmentation | None) -> _Grid:
 
 def _grid_of_image(path: Path) -> _Grid:
     """Return the grid of an image, of which the voxels are not read."""
-    if not path.exists():
-        raise ImageError(f"{path} does not exist.")
+    refuse_missing(path)
     try:
         if path.is_dir() or is_dicom(path):
             slices, geometry = read_places(path)
