@@ -7,15 +7,7 @@ from ClassScaleSegLib.images.reading import read_image
 pytest.importorskip("SimpleITK")
 pytest.importorskip("pydicom")
 
-from dicom_phantom import (  # noqa: E402
-    ENHANCED_MR,
-    but,
-    compare,
-    planes,
-    tilted,
-    without,
-    write_frames,
-)
+from dicom_phantom import ENHANCED_MR, but, compare, planes, tilted, without, write_frames  # noqa: E402
 
 
 @pytest.mark.parametrize("sop", ["1.2.840.10008.5.1.4.1.1.2.1", ENHANCED_MR, "1.2.840.10008.5.1.4.1.1.2.2"])
