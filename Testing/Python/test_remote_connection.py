@@ -20,7 +20,7 @@ from ClassScaleSegLib.remote.faults import Unencrypted
 from ClassScaleSegLib.server.offers import Offers
 from live_server import live_server
 from remote_fixtures import Clock, free_port, lying_server
-from test_server import self_signed
+from server_api import self_signed
 
 SECRET = "a-secret-token"
 

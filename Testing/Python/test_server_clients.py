@@ -17,6 +17,7 @@ from ClassScaleSegLib.server import connections, converting, guard, jobs, receiv
 from ClassScaleSegLib.server.limits import Limits  # noqa: E402
 from ClassScaleSegLib.server.tokens import Tokens  # noqa: E402
 from live_server import SLOT, Ahead, Api, live_server  # noqa: E402
+from server_api import self_signed  # noqa: E402
 from server_child import (  # noqa: E402, F401  (fixtures)
     IMAGE,
     a_server,
@@ -33,7 +34,6 @@ from server_child import (  # noqa: E402, F401  (fixtures)
     toy_offers,
     wait_until,
 )
-from test_server import self_signed  # noqa: E402
 
 
 def test_a_client_that_stops_reading_events_harms_nobody(api, child, monkeypatch):
