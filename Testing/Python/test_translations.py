@@ -341,3 +341,20 @@ def test_neither_language_makes_the_panel_wide(locale, monkeypatch, request):
 
 
 assert module is not None and slicer_application
+
+
+def test_the_panel_leaves_out_what_only_a_terminal_needs(german):
+    from ClassScaleSegLib.addresses import refuse_unencrypted
+    from ClassScaleSegLib.errors import ServerError
+    from ClassScaleSegLib.remote.credentials import TOKEN_HINT
+
+    from ClassScaleSegPanel.servers.texts import panel_words
+
+    with pytest.raises(ServerError) as caught:
+        refuse_unencrypted("http://lab-gpu:8471", "the token", False, ServerError)
+    assert panel_words(str(caught.value)) == (
+        "Die Verbindung zu http://lab-gpu:8471 ist nicht verschlüsselt; andere im Netzwerk könnten das Token lesen. "
+        "Es wurde nichts gesendet."
+    )
+    asks = panel_words(f"http://lab-gpu:8471 asks for a token. {TOKEN_HINT}")
+    assert "(„Server...“)" in asks and "CLASSSCALESEG_TOKEN" not in asks
