@@ -347,7 +347,6 @@ def test_the_panel_leaves_out_what_only_a_terminal_needs(german):
     from ClassScaleSegLib.addresses import refuse_unencrypted
     from ClassScaleSegLib.errors import ServerError
     from ClassScaleSegLib.remote.credentials import TOKEN_HINT
-
     from ClassScaleSegPanel.servers.texts import panel_words
 
     with pytest.raises(ServerError) as caught:
