@@ -108,6 +108,26 @@ def test_another_frame_of_reference_than_that_of_a_dicom_segmentation(tmp_path, 
         assert f"{elsewhere} has another frame of reference (FrameOfReferenceUID)" in capsys.readouterr().err
 
 
+def test_an_image_that_tells_no_frame_of_reference_hides_none_of_two(tmp_path, capsys):
+    pytest.importorskip("highdicom")
+    source = series(tmp_path, planes(GRID.size[2], GRID.size[1::-1], GRID.origin, (0, 0, 2), spacing=(1.0, 1.0)))
+    box().write(tmp_path / "a.seg.dcm", source=source)
+    box().write(tmp_path / "ct.nii.gz")
+    drawn = contours(tmp_path / "a.dcm")
+    liver = [rectangle(16 + 2 * row, (1.5, 5.5), (6.5, 12.5)) for row in range(4)]
+    elsewhere, unknown = (
+        write_structures(tmp_path / f"{number}.dcm", [Drawn("Liver", liver, frame=frame)])
+        for number, frame in enumerate(("1.2.3", ""))
+    )
+    grid = ["--grid", tmp_path / "ct.nii.gz"]
+    for one, two in ((drawn, elsewhere), (tmp_path / "a.seg.dcm", elsewhere)):
+        _, error = compared(capsys, one, two, *grid)
+        assert f"{one} and {two} have different frames of reference (FrameOfReferenceUID)" in error
+    for one, two in ((drawn, tmp_path / "a.seg.dcm"), (drawn, unknown)):
+        _, error = compared(capsys, one, two, *grid)
+        assert "frames of reference" not in error
+
+
 def test_two_structure_sets_need_an_image(tmp_path, capsys):
     one, two = contours(tmp_path / "one.dcm"), contours(tmp_path / "two.dcm", 6)
     assert main(["compare", str(one), str(two)]) == ExitCode.IMAGE
@@ -156,6 +176,12 @@ def test_folders_with_structure_sets(tmp_path, capsys):
     (images / "c.nii.gz").rename(images / "other.nii.gz")
     assert main(["compare", str(one), str(two), "--grid", str(images)]) == ExitCode.SOME_FAILED
     assert f"{images} has no image of the case c" in capsys.readouterr().err
+    for folder in (one, two):
+        box().write(folder / "e.nii.gz")  # no contours, so no image is needed
+    assert main(["compare", str(one), str(two), "--grid", str(images), "--json"]) == ExitCode.SOME_FAILED
+    assert json.loads(capsys.readouterr().out)["cases"]["e"][0]["dice"] == 1
+    assert main(["compare", str(two / "e.nii.gz"), str(two / "e.nii.gz"), "--grid", "gone"]) == ExitCode.IMAGE
+    assert "gone does not exist" in capsys.readouterr().err
     assert main(["compare", str(one), str(two), "--grid", str(images / "a.nii.gz")]) == ExitCode.IMAGE
     assert "is no folder: of many cases, name the folder of their images" in capsys.readouterr().err
 

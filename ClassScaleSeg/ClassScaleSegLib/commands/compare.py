@@ -20,7 +20,7 @@ from ..images.comparison_summary import (
 )
 from ..images.formats import check_writable
 from ..images.paired_cases import Pairs, find_images, find_pairs
-from ..images.paired_reading import read_pair
+from ..images.paired_reading import is_drawn, read_pair
 from ..images.tables import TABLE_SUFFIXES
 from ..labels.label import one_line
 from ..labels.table import LabelTable
@@ -64,6 +64,8 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
         check_writable(options.output, options.overwrite, TABLE_SUFFIXES)
     one, two = (None if file is None else LabelTable.from_csv(file) for file in (options.labels, options.other_labels))
     found = find_pairs(options.reference, options.other)
+    if options.grid is not None and not options.grid.exists():
+        raise ImageError(f"{options.grid} does not exist.")
     cases: dict[str, list[ClassComparison]] = {}
     fault: ClassScaleError | None = None
     notices: dict[str, tuple[str, ...]] = {}
@@ -71,7 +73,10 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     bar = _bar(found)
     for pair in bar:
         try:
-            grid = options.grid if images is None else _only_image(images, pair.name, options.grid)
+            grid = options.grid
+            if images is not None:
+                drawn = is_drawn(pair.reference) or is_drawn(pair.other)
+                grid = _only_image(images, pair.name, options.grid) if drawn else None
             read = read_pair(pair, (one, two), grid)
             notices[pair.name] = read.notices
             cases[pair.name] = compare(read.reference, read.other).rows

@@ -63,7 +63,7 @@ def read_pair(
     :raises LabelTableError: if a table cannot be read, or lacks a label.
     """
     files = pair.reference, pair.other
-    contours = [_is_structure_set(file) for file in files]
+    contours = [is_drawn(file) for file in files]
     if all(contours) and grid is None:
         raise ImageError(
             f"{files[0]} and {files[1]} are structure sets, which have contours and no voxels: name an image, or the "
@@ -73,20 +73,25 @@ def read_pair(
         None if is_set else _read_named(file, own) for file, own, is_set in zip(files, tables, contours, strict=True)
     ]
     notices: list[str] = []
-    both = list[Segmentation]()
+    both, frames = list[Segmentation](), list[set[str]]()
     for index, (file, own) in enumerate(zip(files, tables, strict=True)):
         segmentation, beside = read[index], read[1 - index]
         if segmentation is None:
             place = _grid_of(files[1 - index], beside) if grid is None else _grid_of_image(Path(grid))
-            segmentation = _filled(file, own, place, notices)
+            segmentation, own_frames = _filled(file, own, place, notices)
+        else:
+            own_frames = {_frame_of_reference(file)}
         both.append(segmentation)
-    return ReadPair(both[0], both[1], (*notices, *_doubts(files, both[0].geometry, both[1].geometry)))
+        frames.append(own_frames - {""})
+    return ReadPair(both[0], both[1], (*notices, *_doubts(files, frames, both[0].geometry, both[1].geometry)))
 
 
-def _doubts(files: tuple[Path, Path], first: Geometry, second: Geometry) -> Iterator[str]:
-    """Yield sentences on files that hardly belong together."""
-    frames = [_frame_of_reference(file) for file in files]
-    if all(frames) and frames[0] != frames[1]:
+def _doubts(files: tuple[Path, Path], frames: list[set[str]], first: Geometry, second: Geometry) -> Iterator[str]:
+    """Yield sentences on files that hardly belong together.
+
+    :param frames: of reference that both have, as far as known.
+    """
+    if all(frames) and not frames[0] & frames[1]:
         yield (
             f"{files[0]} and {files[1]} have different frames of reference (FrameOfReferenceUID). They are compared as "
             "if it were the same."
@@ -101,7 +106,8 @@ def _frame_of_reference(path: Path) -> str:
     return str(read_header(path).get("FrameOfReferenceUID") or "") if is_dicom_seg(path) else ""
 
 
-def _is_structure_set(path: Path) -> bool:
+def is_drawn(path: Path) -> bool:
+    """Return whether a file is read as a structure set, which has contours and no grid."""
     return path.name.lower().endswith(RTSTRUCT_SUFFIX) or is_structure_set(path)
 
 
@@ -111,13 +117,19 @@ def _read_named(path: Path, table: LabelTable | None) -> Segmentation:
     return Segmentation.from_image(path, table)
 
 
-def _filled(path: Path, table: LabelTable | None, grid: _Grid, notices: list[str]) -> Segmentation:
-    """Read a structure set, and fill its contours."""
+def _filled(path: Path, table: LabelTable | None, grid: _Grid, notices: list[str]) -> tuple[Segmentation, set[str]]:
+    """Read a structure set, and fill its contours.
+
+    :returns: the result, and the frames of reference of what was filled.
+    """
     found = read_structure_set(path)
     with named(path):
         layers, own, geometry, said = structures_on_grid(found, grid.geometry, grid.name, grid.frame_of_reference)
     notices += [f"{path}: {sentence}" for sentence in (*found.notices, *said)]
-    return Segmentation(layers[0], own if table is None else table, geometry, more_layers=layers[1:])
+    frames = {structure.frame_of_reference for structure in found.structures if structure.contours}
+    if grid.frame_of_reference:
+        frames &= {grid.frame_of_reference, ""}  # the others are left out
+    return Segmentation(layers[0], own if table is None else table, geometry, more_layers=layers[1:]), frames
 
 
 def _grid_of(path: Path, segmentation: Segmentation | None) -> _Grid:
