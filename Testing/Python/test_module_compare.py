@@ -303,6 +303,25 @@ def test_tables_are_saved_as_csv_or_as_a_workbook(scene, panel, tmp_path, monkey
 
 
 @pytest.mark.parametrize("section", SAVED)
+def test_what_was_listed_when_the_dialogue_opened_is_saved(scene, panel, tmp_path, monkeypatch, told, section):
+    compared(scene, panel)
+    small = np.zeros(SHAPE, np.uint16)
+    small[2, 2, 2] = 1
+    result = segmentation(scene, "Result of a run", small)
+
+    def show(*_given):  # the run ends meanwhile
+        select(panel.ui.resultSelector, result)
+        return str(tmp_path / "a"), FILTERS[0]
+
+    monkeypatch.setattr(saving, "show", show)
+    press_save(panel, section)
+    assert panel.state.node is result and told == []
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        volumes = {row["Name"]: row["Volume_mL"] for row in csv.DictReader(file)}
+    assert {name: volumes[name] for name in ("liver", "spleen")} == {"liver": "0.14", "spleen": "0.06"}
+
+
+@pytest.mark.parametrize("section", SAVED)
 def test_the_package_for_workbooks_is_installed_after_a_question(scene, panel, tmp_path, monkeypatch, told, section):
     compared(scene, panel)
     (tmp_path / "a.xlsx").write_text("precious")

@@ -148,12 +148,13 @@ class ComparePanel(StructureSection):
     def _save(self) -> None:
         from ClassScaleSegLib.images.comparison import write_comparison
 
-        node = self._state.node
-        if node is None or not self.rows:
+        # while the dialogue is open, a run may end, and the table be emptied because its result is listed
+        node, rows = self._state.node, self.rows
+        if node is None or not rows:
             return
         try:
             if path := ask_table_file(_("Save comparison"), f"{node.GetName()} comparison"):
-                write_comparison(path, self.rows, overwrite=True)
+                write_comparison(path, rows, overwrite=True)
                 self.say(_("The comparison is in the file {name}.").format(name=Path(path).name))
         except ClassScaleError as error:
             tell_error(str(error), _("The comparison was not saved"))

@@ -41,7 +41,7 @@ class StatisticsMenu:
             table, inside = measure_node(node, opened, volume)
             return _("The statistics are in the table {name}.").format(name=table.GetName()) + _whose(volume, inside)
 
-        text, fault = self._measure(fill)
+        text, fault = self._measure(self._state.node, fill)
         self._say(text or fault)
 
     def _save(self) -> None:
@@ -52,11 +52,12 @@ class StatisticsMenu:
             text = _("The statistics are in the file {name}.").format(name=Path(path).name)
             return text + _whose(volume, inside)
 
+        # while the dialogue is open, a run may end, and its result be listed instead
         node, text, fault = self._state.node, None, ""
         try:
             path = ask_table_file(_("Save statistics"), f"{node.GetName()} statistics") if node is not None else ""
             if path:
-                text, fault = self._measure(write)
+                text, fault = self._measure(node, write)
         except ClassScaleError as error:
             fault = str(error)
         if text:
@@ -64,14 +65,16 @@ class StatisticsMenu:
         if fault:
             tell_error(fault, _("The statistics were not saved"))
 
-    def _measure(self, use: Callable[[Any, Opened, vtkMRMLScalarVolumeNode | None], str]) -> tuple[str | None, str]:
-        """Call a function with the node, what it holds, and the volume whose intensities may be measured.
+    def _measure(
+        self, node: Any, use: Callable[[Any, Opened, vtkMRMLScalarVolumeNode | None], str]
+    ) -> tuple[str | None, str]:
+        """Call a function with a node, what it holds, and the volume whose intensities may be measured.
 
         :returns: what it says, and why it failed, as `attempt` does.
         """
         from ClassScaleSegLib.scene.segmentation_reader import open_structures
 
-        node, parameters = self._state.node, self._state.parameters
+        parameters = self._state.parameters
         if node is None:
             return None, ""
         volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
