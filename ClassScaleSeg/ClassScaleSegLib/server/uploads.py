@@ -76,8 +76,11 @@ class Uploads:
         if awaited[True] + size > room:
             raise disk_full()
         if awaited[True] and awaited[True] + size > room / 2:
-            said = "Images of this token that are announced and not sent reserve half of the room. Send or remove one."
-            raise Problem(429, "too_many", said)
+            raise Problem(
+                429,
+                "too_many",
+                "Images of this token that are announced, but not sent, reserve half of the room. Send or remove one.",
+            )
 
     def find(self, owner: str, name: str) -> Upload:
         """Return an upload.

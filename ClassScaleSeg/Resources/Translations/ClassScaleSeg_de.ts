@@ -200,6 +200,10 @@
         <translation>Teile einer Klasse, die kleiner sind, nach dem Glätten zu Hintergrund machen.</translation>
     </message>
     <message>
+        <source>Measure volume, surface and position of each structure, with the intensities of the volume if it is on the same grid, for a table of the scene or for a file.</source>
+        <translation>Volumen, Oberfläche und Lage jeder Struktur messen, mit den Intensitäten des Bilddatensatzes, wenn er dasselbe Gitter hat, für eine Tabelle der Szene oder für eine Datei.</translation>
+    </message>
+    <message>
         <source>Memory limit:</source>
         <translation>Speichergrenze:</translation>
     </message>
@@ -260,10 +264,6 @@
         <translation>Den Vergleich als Tabelle in die Szene legen.</translation>
     </message>
     <message>
-        <source>Put volume, surface and position of each structure into a table, with the intensities of the volume if it is on the same grid.</source>
-        <translation>Volumen, Oberfläche und Lage jeder Struktur in eine Tabelle schreiben, mit den Intensitäten des Bilddatensatzes, wenn er dasselbe Gitter hat.</translation>
-    </message>
-    <message>
         <source>R&amp;eport:</source>
         <translation>&amp;Bericht:</translation>
     </message>
@@ -288,8 +288,8 @@
         <translation>S&amp;tatistik:</translation>
     </message>
     <message>
-        <source>Save the comparison as a .csv file.</source>
-        <translation>Den Vergleich als .csv-Datei speichern.</translation>
+        <source>Save the comparison as a .csv file or as an Excel workbook.</source>
+        <translation>Den Vergleich als .csv-Datei oder als Excel-Arbeitsmappe speichern.</translation>
     </message>
     <message>
         <source>Save the segmentation as a .seg.nrrd file or, if the volume comes from Slicer's DICOM database, as a .seg.dcm file. With hundreds of segments this is many times faster than Slicer's own writer.</source>
@@ -342,6 +342,14 @@
     <message>
         <source>Show &amp;3D</source>
         <translation>&amp;3D zeigen</translation>
+    </message>
+    <message>
+        <source>Show differences</source>
+        <translation>Unterschiede zeigen</translation>
+    </message>
+    <message>
+        <source>Show in the views what both segmentations have, and what only one of them has: of the ticked structures, or of all if none is ticked.</source>
+        <translation>In den Ansichten zeigen, was beide Segmentierungen haben und was nur eine von ihnen hat: von den angehakten Strukturen oder von allen, wenn keine angehakt ist.</translation>
     </message>
     <message>
         <source>Show only models that have all these words: in their names, in what they segment, or in the kind of image. Press Enter to open the list.</source>
@@ -559,6 +567,26 @@
         <translation>Eine binäre Segmentierung mit {listed} Klassen hätte {frames} Frames, {size} GiB, und DICOM fasst 4 GiB. Schreiben Sie eine Label-Map oder weniger Klassen.</translation>
     </message>
     <message>
+        <source>A contour of {name} has coordinates that are no numbers ({error}).</source>
+        <translation>Eine Kontur von {name} hat Koordinaten, die keine Zahlen sind ({error}).</translation>
+    </message>
+    <message>
+        <source>A contour of {name} has coordinates that are not finite, or kilometres away.</source>
+        <translation>Eine Kontur von {name} hat Koordinaten, die nicht endlich oder kilometerweit entfernt sind.</translation>
+    </message>
+    <message>
+        <source>A contour of {name} has the kind {kind} (ContourGeometricType), which is not known. Export it again.</source>
+        <translation>Eine Kontur von {name} hat die Art {kind} (ContourGeometricType), die nicht bekannt ist. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>A contour of {name} has {count} coordinates instead of {expected}. Export it again.</source>
+        <translation>Eine Kontur von {name} hat {count} Koordinaten statt {expected}. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>A contour of {name} has {count} points, more than {most_points}. Export it again.</source>
+        <translation>Eine Kontur von {name} hat {count} Punkte, mehr als {most_points}. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
         <source>A geometry needs three axes; size {size} and spacing {spacing} were given.</source>
         <translation>Eine Geometrie braucht drei Achsen; angegeben sind die Größe {size} und der Voxelabstand {spacing}.</translation>
     </message>
@@ -647,6 +675,38 @@
         <translation>Die Konfidenz wird für ein einzelnes Bild berechnet, nicht für eine Sequenz. Wählen Sie keine Konfidenz aus.</translation>
     </message>
     <message>
+        <source>Contours of {beside} lie between the slices of {grid}: each counts for the nearest one.</source>
+        <translation>Konturen von {beside} liegen zwischen den Schichten von {grid}: Jede zählt für die nächste.</translation>
+    </message>
+    <message>
+        <source>Contours of {beyond} are up to {farthest} mm outside of {grid}: they are of another image, or damaged.</source>
+        <translation>Konturen von {beyond} liegen bis zu {farthest} mm außerhalb von {grid}: Sie gehören zu einem anderen Bild oder sind beschädigt.</translation>
+    </message>
+    <message>
+        <source>Contours of {beyond} reach up to {farthest} mm beyond {grid}, and count there too.</source>
+        <translation>Konturen von {beyond} reichen bis zu {farthest} mm über {grid} hinaus und zählen auch dort.</translation>
+    </message>
+    <message>
+        <source>Contours of {crossing} overlap in part; what is in both of two is left out.</source>
+        <translation>Konturen von {crossing} überlappen sich teilweise; was in zweien liegt, wird ausgelassen.</translation>
+    </message>
+    <message>
+        <source>Contours of {dense} are denser than the slices of {grid}, which take the nearest ones.</source>
+        <translation>Konturen von {dense} liegen dichter als die Schichten von {grid}, für die jeweils die nächsten zählen.</translation>
+    </message>
+    <message>
+        <source>Contours of {name} do not lie in slices of {grid}: they reach through {axis} of them. Name the image on which they were drawn with --grid.</source>
+        <translation>Konturen von {name} liegen nicht in Schichten von {grid}: Sie reichen durch {axis} davon. Nennen Sie mit --grid das Bild, auf dem sie gezeichnet wurden.</translation>
+    </message>
+    <message>
+        <source>Contours of {nested} lie inside of others; they are taken as holes.</source>
+        <translation>Konturen von {nested} liegen innerhalb von anderen; sie gelten als Löcher.</translation>
+    </message>
+    <message>
+        <source>Contours of {sparse} are up to {apart} of {grid}: each counts for the slices nearest to it.</source>
+        <translation>Konturen von {sparse} liegen bis zu {apart} von {grid}: Jede zählt für die Schichten, die ihr am nächsten sind.</translation>
+    </message>
+    <message>
         <source>DICOM segmentations need the Python package highdicom ({error}). Install it: python -m pip install "{highdicom}", or in the Python console of 3D Slicer: slicer.util.pip_install("{highdicom2}").</source>
         <translation>DICOM-Segmentierungen brauchen das Python-Paket highdicom ({error}). Installieren Sie es: python -m pip install "{highdicom}", oder in der Python-Konsole von 3D Slicer: slicer.util.pip_install("{highdicom2}").</translation>
     </message>
@@ -679,6 +739,10 @@
         <translation>Bilder der Art {kind} werden nicht angenommen. Senden Sie {kinds}.</translation>
     </message>
     <message>
+        <source>Images of this token that are announced, but not sent, reserve half of the room. Send or remove one.</source>
+        <translation>Bilder dieses Tokens, die angekündigt, aber nicht gesendet sind, belegen die Hälfte des Platzes. Senden oder entfernen Sie eines.</translation>
+    </message>
+    <message>
         <source>Install ClassScaleSeg with its dependencies. {details}</source>
         <translation>Installieren Sie ClassScaleSeg mit seinen Abhängigkeiten. {details}</translation>
     </message>
@@ -701,6 +765,10 @@
     <message>
         <source>Its DICOM header is damaged ({error}). Export the series again.</source>
         <translation>Der DICOM-Header ist beschädigt ({error}). Exportieren Sie die Serie noch einmal.</translation>
+    </message>
+    <message>
+        <source>Its contours are so many, or have so many points, that filling them would take minutes.</source>
+        <translation>Die Konturen sind so viele oder haben so viele Punkte, dass es Minuten dauern würde, sie zu füllen.</translation>
     </message>
     <message>
         <source>Its first line has no columns LabelValue and Name.</source>
@@ -903,6 +971,30 @@
         <translation>Slicer kann aus {value} keine Label-Maps machen; die Segmente sind von der Art {getsourcerepresentationname}. Legen Sie im Modul Segmentations die Darstellung {labelmap} an.</translation>
     </message>
     <message>
+        <source>Slices between contours of {gaps} have none, and are taken as empty.</source>
+        <translation>Schichten zwischen Konturen von {gaps} haben keine und gelten als leer.</translation>
+    </message>
+    <message>
+        <source>Structures of another frame of reference than {grid} are left out: {left_out}.</source>
+        <translation>Strukturen mit einem anderen Bezugsrahmen als {grid} werden ausgelassen: {left_out}.</translation>
+    </message>
+    <message>
+        <source>That fits on some devices only: {there}. On the others it will take less, and longer.</source>
+        <translation>Das passt nur auf manche Geräte: {there}. Auf den anderen braucht es weniger Speicher und länger.</translation>
+    </message>
+    <message>
+        <source>That fits: {there}.</source>
+        <translation>Das passt: {there}.</translation>
+    </message>
+    <message>
+        <source>That is too much: {there}. It will take less there, and longer.</source>
+        <translation>Das ist zu viel: {there}. Es wird dort weniger Speicher brauchen und länger dauern.</translation>
+    </message>
+    <message>
+        <source>That is too much: {there}. It will take less, and longer, or fail.</source>
+        <translation>Das ist zu viel: {there}. Es wird weniger Speicher brauchen und länger dauern, oder scheitern.</translation>
+    </message>
+    <message>
         <source>The DICOM files of {value} are not in Slicer's DICOM database any more, and a DICOM segmentation refers to them. Import them again in the module DICOM, or save .seg.nrrd.</source>
         <translation>Die DICOM-Dateien von {value} sind nicht mehr in der DICOM-Datenbank von Slicer, und eine DICOM-Segmentierung verweist auf sie. Importieren Sie sie im Modul DICOM noch einmal oder speichern Sie .seg.nrrd.</translation>
     </message>
@@ -967,12 +1059,8 @@
         <translation>Die Konfidenz gilt einer Klasse je Voxel und lässt sich nicht berechnen, wo Überlappungen behalten werden. Lassen Sie die Konfidenz oder die Überlappung weg (--overlap).</translation>
     </message>
     <message>
-        <source>The connection to {address} is not encrypted, so others in the network could read the token. Nothing was sent.</source>
-        <translation>Die Verbindung zu {address} ist nicht verschlüsselt; andere im Netzwerk könnten das Token lesen. Es wurde nichts gesendet.</translation>
-    </message>
-    <message>
-        <source>The connection to {address} is not encrypted: others in the network could read the image and the token.</source>
-        <translation>Die Verbindung zu {address} ist nicht verschlüsselt: Andere im Netz könnten das Bild und das Token lesen.</translation>
+        <source>The connection to {address} is not encrypted, so others in the network could read {what}. Nothing was sent. {insecure_hint}</source>
+        <translation>Die Verbindung zu {address} ist nicht verschlüsselt; andere im Netzwerk könnten {what} lesen. Es wurde nichts gesendet. {insecure_hint}</translation>
     </message>
     <message>
         <source>The contours of the structures take more than {most_bytes} GiB, too much for a structure set. Smooth them, choose fewer classes, or write .seg.dcm.</source>
@@ -1057,6 +1145,10 @@
     <message>
         <source>The job is not finished. Ask again when its state says so.</source>
         <translation>Der Auftrag ist nicht fertig. Fragen Sie wieder, wenn sein Zustand das sagt.</translation>
+    </message>
+    <message>
+        <source>The job of this key was removed. Choose a new key to send it again.</source>
+        <translation>Der Auftrag mit diesem Schlüssel wurde entfernt. Wählen Sie einen neuen Schlüssel, um ihn noch einmal zu senden.</translation>
     </message>
     <message>
         <source>The job was cancelled at {address}, or the server was stopped.</source>
@@ -1323,6 +1415,10 @@
         <translation>{what} ist {size}; es muss eine Zahl über 0 sein.</translation>
     </message>
     <message>
+        <source>There are {rows} structures. At most {max_value} can be shown together: choose some.</source>
+        <translation>Es sind {rows} Strukturen. Höchstens {max_value} können zusammen gezeigt werden: Wählen Sie einige aus.</translation>
+    </message>
+    <message>
         <source>There are {values} segments, and at most {max_value} label values.</source>
         <translation>Es gibt {values} Segmente und höchstens {max_value} Labelwerte.</translation>
     </message>
@@ -1337,6 +1433,10 @@
     <message>
         <source>There is no server {name}. The known servers: {known}.</source>
         <translation>Es gibt keinen Server {name}. Die bekannten Server: {known}.</translation>
+    </message>
+    <message>
+        <source>There is no structure in {value}.</source>
+        <translation>{value} enthält keine Struktur.</translation>
     </message>
     <message>
         <source>There is no such {what}. It was removed, its time is over, or the server was started again; send it again.</source>
@@ -1395,6 +1495,10 @@
         <translation>UNet_base_num_features {base} und unet_max_num_features {most} müssen ganze Zahlen von 1 bis {max_features} sein.</translation>
     </message>
     <message>
+        <source>Use an address of https, or allow it in a network that you trust: --insecure, or insecure=True in Python.</source>
+        <translation>Verwenden Sie eine Adresse mit https, oder erlauben Sie es in einem Netzwerk, dem Sie vertrauen: --insecure, oder insecure=True in Python.</translation>
+    </message>
+    <message>
         <source>Without --{option} there are {count}.</source>
         <translation>Ohne --{option} sind es {count}.</translation>
     </message>
@@ -1417,6 +1521,10 @@
     <message>
         <source>a layer has no 'config': {layer}.</source>
         <translation>eine Schicht hat kein 'config': {layer}.</translation>
+    </message>
+    <message>
+        <source>a multiple of three</source>
+        <translation>eines Vielfachen von drei</translation>
     </message>
     <message>
         <source>a number above 0 and at most {most}</source>
@@ -1691,6 +1799,10 @@
         <translation>input_shape {input_shape} ist nicht die patch_size {patch}.</translation>
     </message>
     <message>
+        <source>insecure must be true or false.</source>
+        <translation>insecure muss true oder false sein.</translation>
+    </message>
+    <message>
         <source>is a link or a device</source>
         <translation>ist ein Link oder ein Gerät</translation>
     </message>
@@ -1797,10 +1909,6 @@
     <message>
         <source>its network, {name}, needs packages that are missing ({error}): run `pip install --upgrade dynamic-network-architectures timm einops`.</source>
         <translation>das Netz, {name}, braucht Pakete, die fehlen ({error}): Führen Sie `pip install --upgrade dynamic-network-architectures timm einops` aus.</translation>
-    </message>
-    <message>
-        <source>its owner has no name</source>
-        <translation>der Besitzer hat keinen Namen</translation>
     </message>
     <message>
         <source>its weights would have {total} bytes. At most {max_weights} are read.</source>
@@ -2083,6 +2191,14 @@
         <translation>Studie (StudyInstanceUID)</translation>
     </message>
     <message>
+        <source>the GPU there has {most} GB</source>
+        <translation>die GPU dort hat {most} GB</translation>
+    </message>
+    <message>
+        <source>the GPUs there have {least} to {most} GB</source>
+        <translation>die GPUs dort haben {least} bis {most} GB</translation>
+    </message>
+    <message>
         <source>the activation {value} is not a name.</source>
         <translation>die Aktivierung {value} ist kein Name.</translation>
     </message>
@@ -2121,6 +2237,10 @@
     <message>
         <source>the first line has no column {column}; it has {found}. A label table is a CSV file with the columns LabelValue and Name, separated by commas, such as a colour table that 3D Slicer writes.</source>
         <translation>die erste Zeile hat keine Spalte {column}, sondern {found}. Eine Label-Tabelle ist eine CSV-Datei mit den Spalten LabelValue und Name, durch Kommas getrennt, wie eine Farbtabelle von 3D Slicer.</translation>
+    </message>
+    <message>
+        <source>the image</source>
+        <translation>das Bild</translation>
     </message>
     <message>
         <source>the intensity properties of channel {channel} lack one of {wanted}.</source>
@@ -2191,6 +2311,10 @@
         <translation>die Tabelle ist leer</translation>
     </message>
     <message>
+        <source>the token</source>
+        <translation>das Token</translation>
+    </message>
+    <message>
         <source>the weights are in {value}; the plain name of a file beside it is expected.</source>
         <translation>die Gewichte sind in {value}; erwartet wird der einfache Name einer Datei daneben.</translation>
     </message>
@@ -2211,6 +2335,10 @@
         <translation>es gibt keine Folds</translation>
     </message>
     <message>
+        <source>there are {most} GB of RAM</source>
+        <translation>dort sind {most} GB RAM</translation>
+    </message>
+    <message>
         <source>there is no {key} in it</source>
         <translation>{key} fehlt darin</translation>
     </message>
@@ -2221,6 +2349,10 @@
     <message>
         <source>they take {found} channels, dataset.json has {shape}</source>
         <translation>sie nehmen {found} Kanäle, dataset.json hat {shape}</translation>
+    </message>
+    <message>
+        <source>three for each of its {declared} points</source>
+        <translation>drei für jeden ihrer {declared} Punkte</translation>
     </message>
     <message>
         <source>transpose_backward {backward} is not the inverse of transpose_forward {forward}.</source>
@@ -2455,6 +2587,10 @@
         <translation>{count} Aufträge dieses Tokens warten oder laufen schon; mehr nimmt dieser Server nicht. Versuchen Sie es später noch einmal.</translation>
     </message>
     <message>
+        <source>{distance} mm apart, {distance2} slices</source>
+        <translation>{distance} mm auseinander, {distance2} Schichten</translation>
+    </message>
+    <message>
         <source>{entry} has a {key} that is not valid: {key2}.</source>
         <translation>{entry} hat ein {key}, das ungültig ist: {key2}.</translation>
     </message>
@@ -2483,6 +2619,14 @@
         <translation>{files} und {files2} gehören zu einem Fall: Verschieben Sie eine der beiden Dateien.</translation>
     </message>
     <message>
+        <source>{files} and {files2} are structure sets, which have contours and no voxels: name an image, or the folder of a DICOM series, on whose grid they are compared (--grid).</source>
+        <translation>{files} und {files2} sind Strukturdatensätze, die Konturen und keine Voxel haben: Nennen Sie ein Bild oder den Ordner einer DICOM-Serie, auf deren Gitter sie verglichen werden (--grid).</translation>
+    </message>
+    <message>
+        <source>{files} and {files2} have different frames of reference (FrameOfReferenceUID). They are compared as if it were the same.</source>
+        <translation>{files} und {files2} haben verschiedene Bezugsrahmen (FrameOfReferenceUID). Sie werden verglichen, als wäre es derselbe.</translation>
+    </message>
+    <message>
         <source>{files} and {files2} more</source>
         <translation>{files} und {files2} weitere</translation>
     </message>
@@ -2491,8 +2635,16 @@
         <translation>{files} hat {count} Millionen Voxel{where}; hier sind höchstens {most} erlaubt. Schneiden Sie es zu, oder segmentieren Sie es anderswo.</translation>
     </message>
     <message>
+        <source>{files} lies outside of {files2}: they have no place in common. Compare the origins of both.</source>
+        <translation>{files} liegt außerhalb von {files2}: Sie haben keinen Ort gemeinsam. Vergleichen Sie die Ursprünge von beiden.</translation>
+    </message>
+    <message>
         <source>{file} asks for no token.</source>
         <translation>{file} verlangt kein Token.</translation>
+    </message>
+    <message>
+        <source>{file} cannot be read ({strerror}).</source>
+        <translation>{file} kann nicht gelesen werden ({strerror}).</translation>
     </message>
     <message>
         <source>{file} cannot be read any more ({strerror}).</source>
@@ -2531,8 +2683,16 @@
         <translation>{file} ist nicht als Liste von Servern zu lesen ({error}). Entfernen Sie die Datei, und fügen Sie die Server neu hinzu.</translation>
     </message>
     <message>
+        <source>{file} cannot be read as a structure set ({error}). Export it again.</source>
+        <translation>{file} kann nicht als Strukturdatensatz gelesen werden ({error}). Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
         <source>{file} cannot be read, because its end is missing. Export it again.</source>
         <translation>{file} kann nicht gelesen werden, weil das Ende fehlt. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} cannot be read, because part of it is missing. Export it again.</source>
+        <translation>{file} kann nicht gelesen werden, weil ein Teil fehlt. Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} changed while it was read.</source>
@@ -2583,6 +2743,10 @@
         <translation>{file} hat eine einzige Schicht ohne Dicke. Geben Sie den Ordner an, der alle Schichten enthält.</translation>
     </message>
     <message>
+        <source>{file} has another frame of reference (FrameOfReferenceUID) than {grid}: they are of different images, whose places cannot be compared.</source>
+        <translation>{file} hat einen anderen Bezugsrahmen (FrameOfReferenceUID) als {grid}: Sie gehören zu verschiedenen Bildern, deren Orte nicht verglichen werden können.</translation>
+    </message>
+    <message>
         <source>{file} has changed while it was sent. Run this again.</source>
         <translation>{file} hat sich beim Senden geändert. Starten Sie noch einmal.</translation>
     </message>
@@ -2593,6 +2757,10 @@
     <message>
         <source>{file} has frames without a place (ImagePositionPatient). Export it again.</source>
         <translation>{file} hat Frames ohne Ort (ImagePositionPatient). Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} has more than {deepest} sequences in each other, so it is damaged. Export it again.</source>
+        <translation>{file} hat mehr als {deepest} Sequenzen ineinander und ist also beschädigt. Exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
         <source>{file} has more than {largest} MiB.</source>
@@ -2635,6 +2803,10 @@
         <translation>{file} hat keine Version: Das Paket ist beschädigt; besorgen Sie es noch einmal.</translation>
     </message>
     <message>
+        <source>{file} has no {keyword}, so it is no complete structure set. Export it again.</source>
+        <translation>{file} hat keine {keyword} und ist also kein vollständiger Strukturdatensatz. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
         <source>{file} has no {what}, to which a DICOM segmentation must refer. {other_format}</source>
         <translation>{file} hat keine Angabe {what}, auf die eine DICOM-Segmentierung verweisen muss. {other_format}</translation>
     </message>
@@ -2651,6 +2823,10 @@
         <translation>{file} hat den Voxelabstand {spacing} mm; jeder Abstand muss positiv sein. Berichtigen Sie den Header.</translation>
     </message>
     <message>
+        <source>{file} has structures of {frames} frames of reference (FrameOfReferenceUID), and {grid} does not say which is its own. Compare with a DICOM segmentation, or name the DICOM series with --grid.</source>
+        <translation>{file} hat Strukturen mit {frames} Bezugsrahmen (FrameOfReferenceUID), und {grid} sagt nicht, welcher der eigene ist. Vergleichen Sie mit einer DICOM-Segmentierung oder nennen Sie mit --grid die DICOM-Serie.</translation>
+    </message>
+    <message>
         <source>{file} has the label {foreign}, which the network does not give; it gives {given}.</source>
         <translation>{file} hat das Label {foreign}, das das Netz nicht liefert; es liefert {given}.</translation>
     </message>
@@ -2661,6 +2837,10 @@
     <message>
         <source>{file} has version {version}; this ClassScaleSeg reads version {version2}.</source>
         <translation>{file} hat die Version {version}; dieses ClassScaleSeg liest die Version {version2}.</translation>
+    </message>
+    <message>
+        <source>{file} has {contours} contours and more, too many for the free memory.</source>
+        <translation>{file} hat {contours} Konturen und mehr, zu viele für den freien Speicher.</translation>
     </message>
     <message>
         <source>{file} has {count} entries in {key}; the network has {classes} classes.</source>
@@ -2691,8 +2871,24 @@
         <translation>{file} hat {name} Bytes; höchstens {max_json} werden gelesen.</translation>
     </message>
     <message>
+        <source>{file} has {size} bytes, more than half of the free memory ({free} GiB).</source>
+        <translation>{file} hat {size} Bytes, mehr als die Hälfte des freien Speichers ({free} GiB).</translation>
+    </message>
+    <message>
         <source>{file} has {st_size} bytes, which are compressed and become more than half of the free memory ({limit} GiB). Close other programs, or export it without compression.</source>
         <translation>{file} hat {st_size} Bytes, die komprimiert sind und mehr als die Hälfte des freien Speichers einnehmen würden ({limit} GiB). Schließen Sie andere Programme oder exportieren Sie die Datei ohne Kompression.</translation>
+    </message>
+    <message>
+        <source>{file} has {text} in the place of a whole number ({keyword}). Export it again.</source>
+        <translation>{file} hat {text} an der Stelle einer ganzen Zahl ({keyword}). Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} has {times} structures with the number {number} (ROINumber), so it is not clear whose the contours are. Export it again.</source>
+        <translation>{file} hat {times} Strukturen mit der Nummer {number} (ROINumber); es ist also nicht klar, zu welcher die Konturen gehören. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} has {what}; left out: {count}.</source>
+        <translation>{file} hat {what}; ausgelassen: {count}.</translation>
     </message>
     <message>
         <source>{file} is a DICOM file without an image. Name the folder of the series.</source>
@@ -2735,12 +2931,32 @@
         <translation>{file} ist beschädigt ({error}): Besorgen Sie die Datei noch einmal.</translation>
     </message>
     <message>
+        <source>{file} is damaged: a sequence has something else than items. Export it again.</source>
+        <translation>{file} ist beschädigt: Eine Sequenz hat etwas anderes als Items. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: it has the element {tag} twice in one place. Export it again.</source>
+        <translation>{file} ist beschädigt: Das Element {tag} kommt an einer Stelle zweimal vor. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} is damaged: it has zeros in the place of an element. Export it again.</source>
+        <translation>{file} ist beschädigt: An der Stelle eines Elements stehen Nullen. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} is in Explicit VR Big Endian, which DICOM has retired. Export it in Little Endian.</source>
+        <translation>{file} ist in Explicit VR Big Endian, das DICOM abgeschafft hat. Exportieren Sie die Datei in Little Endian.</translation>
+    </message>
+    <message>
         <source>{file} is missing.</source>
         <translation>{file} fehlt.</translation>
     </message>
     <message>
         <source>{file} is nested more than {max_depth} levels deep. It was not read.</source>
         <translation>{file} ist mehr als {max_depth} Ebenen tief verschachtelt und wurde nicht gelesen.</translation>
+    </message>
+    <message>
+        <source>{file} is no RT Structure Set.</source>
+        <translation>{file} ist kein RT-Strukturdatensatz.</translation>
     </message>
     <message>
         <source>{file} is not a CSV file in UTF-8 ({error}).</source>
@@ -2827,6 +3043,10 @@
         <translation>{file} ist abgeschnitten: Der Header gibt {dimensions} Voxel in {size} Bytes an, die Datei hat {found}. Kopieren oder exportieren Sie die Datei noch einmal.</translation>
     </message>
     <message>
+        <source>{file} lists more than {max_value} structures, so it is damaged. Export it again.</source>
+        <translation>{file} führt mehr als {max_value} Strukturen auf und ist also beschädigt. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
         <source>{file} lists no layers: 'model_config' must have a 'config' with 'layers'.</source>
         <translation>{file} nennt keine Schichten: 'model_config' muss ein 'config' mit 'layers' haben.</translation>
     </message>
@@ -2871,6 +3091,10 @@
         <translation>{file} ist nicht von einem Bericht. Geben Sie einen anderen Ordner an oder entfernen Sie die Datei.</translation>
     </message>
     <message>
+        <source>{file} was not written: a sheet has {most_rows} rows, and there are {listed}. Write .csv.</source>
+        <translation>{file} wurde nicht geschrieben: Ein Tabellenblatt hat {most_rows} Zeilen, und es sind {listed}. Schreiben Sie .csv.</translation>
+    </message>
+    <message>
         <source>{file} was saved with another pickle protocol than 2, torch's default. Save it again without that option.</source>
         <translation>{file} wurde mit einem anderen Pickle-Protokoll als 2 gespeichert, der Vorgabe von torch. Speichern Sie die Datei ohne diese Option noch einmal.</translation>
     </message>
@@ -2903,8 +3127,8 @@
         <translation>{folder} enthält keinen Fall, daher gibt es keinen Bericht zu schreiben.</translation>
     </message>
     <message>
-        <source>{folder} has no segmentation: none of its files ends with {suffixes}.</source>
-        <translation>{folder} enthält keine Segmentierung: Keine seiner Dateien endet auf {suffixes}.</translation>
+        <source>{folder} has no segmentation: none of its files ends with {suffixes}, or is in DICOM.</source>
+        <translation>{folder} hat keine Segmentierung: Keine der Dateien endet mit {suffixes} oder ist in DICOM.</translation>
     </message>
     <message>
         <source>{folder} has {series} DICOM series: {found}. Move the one you need to a separate folder.</source>
@@ -2913,6 +3137,10 @@
     <message>
         <source>{folder} is a folder and {file} is a file: give two files, or two folders.</source>
         <translation>{folder} ist ein Ordner und {file} eine Datei: Geben Sie zwei Dateien oder zwei Ordner an.</translation>
+    </message>
+    <message>
+        <source>{folder} is no folder: of many cases, name the folder of their images.</source>
+        <translation>{folder} ist kein Ordner: Nennen Sie für viele Fälle den Ordner ihrer Bilder.</translation>
     </message>
     <message>
         <source>{folder} is not a temporary folder of ClassScaleSeg, and would be removed at the end. Name another folder.</source>
@@ -3033,6 +3261,10 @@
     <message>
         <source>{kind} is no kind of DICOM segmentation. Choose {kinds}.</source>
         <translation>{kind} ist keine Art von DICOM-Segmentierung. Wählen Sie {kinds}.</translation>
+    </message>
+    <message>
+        <source>{label_image} is a structure set, which has contours and no voxels. Give another format; the command classscaleseg compare reads structure sets.</source>
+        <translation>{label_image} ist ein Strukturdatensatz, der Konturen und keine Voxel hat. Geben Sie ein anderes Format an; der Befehl classscaleseg compare liest Strukturdatensätze.</translation>
     </message>
     <message>
         <source>{labels} is missing: a model of Auto3DSeg needs the names of its classes beside {model}.</source>
@@ -3603,10 +3835,6 @@
         <translation>{value} ist ein Ordner; geben Sie den Pfad einer Datei an.</translation>
     </message>
     <message>
-        <source>{value} is a structure set, of which only contours are stored: give another format.</source>
-        <translation>{value} ist ein Structure Set, das nur Konturen enthält: Geben Sie ein anderes Format an.</translation>
-    </message>
-    <message>
         <source>{value} is a {size}D image; the model segments 3D images.</source>
         <translation>{value} ist ein {size}D-Bild; das Modell segmentiert 3D-Bilder.</translation>
     </message>
@@ -3619,12 +3847,20 @@
         <translation>{value} ist größer als {max_bytes} MiB: Das ist keine Label-Tabelle.</translation>
     </message>
     <message>
+        <source>{value} is neither a file nor a folder.</source>
+        <translation>{value} ist weder eine Datei noch ein Ordner.</translation>
+    </message>
+    <message>
         <source>{value} is neither a model folder nor a readable zip ({error}): give the folder, the zip made by nnUNetv2_export_model_to_zip, or a bundle.</source>
         <translation>{value} ist weder ein Modellordner noch eine lesbare Zip-Datei ({error}): Geben Sie den Ordner an, die Zip-Datei von nnUNetv2_export_model_to_zip oder ein Paket.</translation>
     </message>
     <message>
         <source>{value} is no DICOM series, so a DICOM segmentation of it would have no patient, study and frame of reference. {other_format}</source>
         <translation>{value} ist keine DICOM-Serie, daher hätte eine DICOM-Segmentierung keinen Patienten, keine Studie und keinen Bezugsrahmen. {other_format}</translation>
+    </message>
+    <message>
+        <source>{value} is no volume, on whose grid contours could be filled.</source>
+        <translation>{value} ist kein Volumen, auf dessen Gitter Konturen gefüllt werden könnten.</translation>
     </message>
     <message>
         <source>{value} is not a job of classscaleseg segment. {error}</source>
@@ -3661,10 +3897,6 @@
     <message>
         <source>{value} is under the non-linear transform {value2}. Harden the transform (in Slicer's Data module, right-click the transform icon and choose Harden transform).</source>
         <translation>{value} steht unter der nichtlinearen Transformation {value2}. Härten Sie sie (im Modul Data mit der rechten Maustaste auf das Symbol der Transformation klicken und „Harden transform“ wählen).</translation>
-    </message>
-    <message>
-        <source>{value} was not written: a sheet has {most_rows} rows, and there are {listed}.</source>
-        <translation>{value} wurde nicht geschrieben: Ein Blatt hat {most_rows} Zeilen, und es sind {listed}.</translation>
     </message>
     <message>
         <source>{value} was not written: no confidence was computed. Ask for the confidence when segmenting.</source>
@@ -3922,6 +4154,10 @@
     <message>
         <source>DICOM segmentations cannot be saved without these Python packages: {packages}. To install them, save again.</source>
         <translation>Ohne diese Python-Pakete lassen sich keine DICOM-Segmentierungen speichern: {packages}. Um sie zu installieren, speichern Sie noch einmal.</translation>
+    </message>
+    <message>
+        <source>Excel workbooks cannot be saved without these Python packages: {packages}. To install them, save again. Or save as .csv.</source>
+        <translation>Ohne diese Python-Pakete lassen sich keine Excel-Arbeitsmappen speichern: {packages}. Um sie zu installieren, speichern Sie noch einmal. Oder speichern Sie als .csv.</translation>
     </message>
     <message>
         <source>The Python packages could not be installed: {reason}. Slicer's own packages were not changed. {step} To undo the installation, type slicer.util.pip_uninstall("{packages}") into the Python console.</source>
@@ -4352,16 +4588,12 @@
         <translation>Vergleich speichern</translation>
     </message>
     <message>
-        <source>Search structures</source>
-        <translation>Strukturen suchen</translation>
-    </message>
-    <message>
         <source>Structure</source>
         <translation>Struktur</translation>
     </message>
     <message>
-        <source>Table</source>
-        <translation>Tabelle</translation>
+        <source>The comparison is in the file {name}.</source>
+        <translation>Der Vergleich steht in der Datei {name}.</translation>
     </message>
     <message>
         <source>The comparison is in the table {name}.</source>
@@ -4372,16 +4604,24 @@
         <translation>Der Vergleich wurde nicht gespeichert</translation>
     </message>
     <message>
+        <source>The differences are in the segmentation {name}: {both} mL in both, {alone} mL only in {first}, {other} mL only in {second}. To undo this, delete it.</source>
+        <translation>Die Unterschiede stehen in der Segmentierung {name}: {both} mL in beiden, {alone} mL nur in {first}, {other} mL nur in {second}. Um das rückgängig zu machen, löschen Sie sie.</translation>
+    </message>
+    <message>
+        <source>The differences are not shown</source>
+        <translation>Die Unterschiede werden nicht gezeigt</translation>
+    </message>
+    <message>
         <source>The segmentations have changed. Press Compare again.</source>
         <translation>Die Segmentierungen haben sich geändert. Drücken Sie noch einmal „Vergleichen“.</translation>
     </message>
     <message>
-        <source>There is no structure in {name}.</source>
-        <translation>{name} enthält keine Struktur.</translation>
-    </message>
-    <message>
         <source>There is not enough memory to compare these segmentations.</source>
         <translation>Der Speicher reicht nicht, um diese Segmentierungen zu vergleichen.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to show the differences.</source>
+        <translation>Der Speicher reicht nicht, um die Unterschiede zu zeigen.</translation>
     </message>
     <message>
         <source>mL</source>
@@ -4403,20 +4643,12 @@
         <source>{name} is on another grid, and its nearest voxels were compared.</source>
         <translation>{name} hat ein anderes Gitter; verglichen wurden die nächstliegenden Voxel.</translation>
     </message>
-    <message>
-        <source>{path} already exists. Replace it?</source>
-        <translation>{path} existiert bereits. Ersetzen?</translation>
-    </message>
 </context>
 <context>
     <name>results.result_panel</name>
     <message>
         <source>DICOM segmentation</source>
         <translation>DICOM-Segmentierung</translation>
-    </message>
-    <message>
-        <source>Intensities are those of {name}.</source>
-        <translation>Die Intensitäten sind die von {name}.</translation>
     </message>
     <message>
         <source>No structures to show.</source>
@@ -4429,10 +4661,6 @@
     <message>
         <source>Save segmentation</source>
         <translation>Segmentierung speichern</translation>
-    </message>
-    <message>
-        <source>Search structures</source>
-        <translation>Strukturen suchen</translation>
     </message>
     <message>
         <source>Segmentation</source>
@@ -4451,16 +4679,12 @@
         <translation>Die Segmentierung wurde nicht gespeichert</translation>
     </message>
     <message>
-        <source>The statistics are in the table {name}.</source>
-        <translation>Die Statistik steht in der Tabelle {name}.</translation>
-    </message>
-    <message>
-        <source>There is not enough memory for the statistics.</source>
-        <translation>Der Speicher reicht nicht für die Statistik.</translation>
-    </message>
-    <message>
         <source>There is not enough memory to list the structures.</source>
         <translation>Der Speicher reicht nicht, um die Strukturen aufzuführen.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to save the segmentation.</source>
+        <translation>Der Speicher reicht nicht, um die Segmentierung zu speichern.</translation>
     </message>
     <message>
         <source>To show structures in 3D, tick them in the table below.</source>
@@ -4474,9 +4698,62 @@
         <source>{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.</source>
         <translation>{count} Strukturen gefunden. Ein Klick zentriert die Ansichten auf eine. Haken Sie welche an, um sie in 3D zu zeigen.</translation>
     </message>
+</context>
+<context>
+    <name>results.saving</name>
+    <message>
+        <source>Excel workbook</source>
+        <translation>Excel-Arbeitsmappe</translation>
+    </message>
+    <message>
+        <source>Table</source>
+        <translation>Tabelle</translation>
+    </message>
     <message>
         <source>{path} already exists. Replace it?</source>
         <translation>{path} existiert bereits. Ersetzen?</translation>
+    </message>
+</context>
+<context>
+    <name>results.section</name>
+    <message>
+        <source>Search structures</source>
+        <translation>Strukturen suchen</translation>
+    </message>
+</context>
+<context>
+    <name>results.statistics_menu</name>
+    <message>
+        <source>Intensities are those of {name}.</source>
+        <translation>Die Intensitäten sind die von {name}.</translation>
+    </message>
+    <message>
+        <source>Save statistics</source>
+        <translation>Statistik speichern</translation>
+    </message>
+    <message>
+        <source>Save...</source>
+        <translation>Speichern...</translation>
+    </message>
+    <message>
+        <source>The statistics are in the file {name}.</source>
+        <translation>Die Statistik steht in der Datei {name}.</translation>
+    </message>
+    <message>
+        <source>The statistics are in the table {name}.</source>
+        <translation>Die Statistik steht in der Tabelle {name}.</translation>
+    </message>
+    <message>
+        <source>The statistics were not saved</source>
+        <translation>Die Statistik wurde nicht gespeichert</translation>
+    </message>
+    <message>
+        <source>There is not enough memory for the statistics.</source>
+        <translation>Der Speicher reicht nicht für die Statistik.</translation>
+    </message>
+    <message>
+        <source>To table</source>
+        <translation>In Tabelle</translation>
     </message>
 </context>
 <context>
