@@ -336,7 +336,7 @@ def test_few_files_of_the_extension_can_reach_the_network_or_a_cluster() -> None
         f"ClassScaleSegLib/{name}.py"
         for name in ("archive/connection", "catalog/download", "remote/exchange", "remote/faults")
     ]
-    server = [f"ClassScaleSegLib/{name}.py" for name in ("commands/serve", "server/app", "server/serving")]
+    server = [f"ClassScaleSegLib/{name}.py" for name in ("commands/serve", "server/error_answers", "server/serving")]
     assert users == {*clients, *server}
 
 
