@@ -81,6 +81,19 @@ def test_folders_are_compared_case_by_case_in_whatever_formats(folders, tmp_path
     assert dice == [None if row.dice is None else pytest.approx(row.dice, rel=1e-5) for row in expected]
 
 
+def test_folders_without_a_case_in_common_are_no_comparison(folders, tmp_path, capsys):
+    for file in (*folders[1].glob("a.*"), *folders[1].glob("c.v1.*")):
+        file.unlink()
+    (folders[1] / "b.seg.nrrd").write_bytes(b"damaged")
+    assert main(["compare", *map(str, folders)]) == ExitCode.IMAGE
+    assert capsys.readouterr().out == "No case could be compared.\n"
+    (folders[1] / "b.seg.nrrd").unlink()
+    assert main(["compare", *map(str, folders), "-o", str(tmp_path / "a.csv")]) == ExitCode.SOME_FAILED
+    output, error = capsys.readouterr()
+    assert output.startswith("No case is in both folders.") and f"not in {folders[1]}: a, b, c.v1, d" in error
+    assert not (tmp_path / "a.csv").exists()
+
+
 def test_json_holds_everything(folders, capsys):
     (folders[0] / "d.seg.nrrd").unlink()
     assert main(["compare", *map(str, folders), "--json"]) == ExitCode.OK

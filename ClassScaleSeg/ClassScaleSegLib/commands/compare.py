@@ -99,7 +99,8 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     else:
         _tell_unpaired(found, options)
         _tell_missed(missed, options.other, reporter)
-        print("\n".join(_lines(cases, found.several)), flush=True)
+        lines = _lines(cases, found.several) if cases else _no_lines(found)
+        print("\n".join(lines), flush=True)
     # last, so that nothing is lost if the disk is full, or a sheet has too few rows
     if options.output is not None and cases:
         write_comparisons(options.output, cases, options.overwrite)
@@ -152,6 +153,12 @@ def _lines(cases: dict[str, list[ClassComparison]], several: bool) -> list[str]:
         every = (row for rows in cases.values() for row in rows)
         rows = [_cells(row.name, row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml) for row in every]
     return [*_table([title, *rows]), _sentence(summary, len(cases), several)]
+
+
+def _no_lines(found: Pairs) -> list[str]:
+    if found.pairs:
+        return ["No case could be compared."]
+    return ["No case is in both folders. Give the files of one case the same name in both."]
 
 
 def _cells(*values: str | float | None) -> tuple[str, ...]:
