@@ -221,6 +221,23 @@ def test_the_node_that_is_compared_is_never_filled(scene, panel):  # noqa: F811
     assert len(differences_nodes(scene)) == 2 and voxels_of(node) == held and panel.comparing.rows
 
 
+def test_two_segmentations_of_one_name_are_told_apart(scene, panel):  # noqa: F811
+    reference, other = compared(scene, panel)
+    for node in (reference, other):
+        node.SetName("CT segmentation")
+    panel.ui.compareButton.click()
+    assert "1 only in CT segmentation (reference); 1 only in CT segmentation (other)." in panel.comparing.text
+    panel.ui.differencesButton.click()
+    assert "0.064 mL only in CT segmentation (reference), 0.064 mL only in CT segmentation (other)." in (
+        panel.comparing.text
+    )
+    inside = scene.GetFirstNodeByName("CT segmentation differences").GetSegmentation()
+    assert [inside.GetSegment(i).GetName() for i in SEGMENTS[1:]] == [
+        "Only in CT segmentation (reference)",
+        "Only in CT segmentation (other)",
+    ]
+
+
 def test_too_little_memory_is_told_and_changes_nothing(scene, panel, monkeypatch):  # noqa: F811
     from ClassScaleSegLib.scene import differences as module_of_differences
 

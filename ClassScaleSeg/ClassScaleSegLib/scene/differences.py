@@ -62,7 +62,8 @@ def show_differences(
     """
     scene, (one, two) = first.GetScene(), opened
     names = [node.GetName() or "Segmentation" for node in (first, second)]
-    found = differences(one.segmentation, two.segmentation, rows, names)
+    parts = names if names[0] != names[1] else [f"{names[0]} (reference)", f"{names[1]} (other)"]
+    found = differences(one.segmentation, two.segmentation, rows, parts)
     volumes, point = found.statistics(), densest_place(found)
     with removed_on_failure(scene):
         node = first.GetNodeReference(_NODE)

@@ -118,7 +118,7 @@ class ComparePanel(StructureSection):
         tables = one.segmentation.table, two.segmentation.table
         self.table.set_rows(_row(str(number), row, *tables) for number, row in enumerate(self.rows))
         self._set_widths(max((row.name for row in self.rows), key=len, default=""))
-        self.say(_text(self.rows, first.GetName(), second.GetName(), comparison.resampled))
+        self.say(_text(self.rows, *_names(first, second), comparison.resampled))
         moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
         self._watching.watch((first, second), *changes(), moved)
         self.render()
@@ -175,8 +175,16 @@ class ComparePanel(StructureSection):
             "The differences are in the segmentation {name}: {both} mL in both, {alone} mL only in {first}, {other} mL "
             "only in {second}. To undo this, delete it."
         )
-        names = {"name": found.node.GetName(), "first": first.GetName(), "second": second.GetName()}
-        self.say(text.format(both=both, alone=alone, other=other, **names))
+        names = dict(zip(("first", "second"), _names(first, second), strict=True))
+        self.say(text.format(name=found.node.GetName(), both=both, alone=alone, other=other, **names))
+
+
+def _names(first: vtkMRMLSegmentationNode, second: vtkMRMLSegmentationNode) -> tuple[str, str]:
+    """Return the names of both nodes, so that they can be told apart: Slicer's nodes may have the same."""
+    one, two = first.GetName(), second.GetName()
+    if one != two:
+        return one, two
+    return _("{name} (reference)").format(name=one), _("{name} (other)").format(name=two)
 
 
 def _differences(
