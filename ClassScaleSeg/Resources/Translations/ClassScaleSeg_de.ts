@@ -4640,6 +4640,14 @@
         <translation>{count} Strukturen in beiden</translation>
     </message>
     <message>
+        <source>{name} (other)</source>
+        <translation>{name} (andere)</translation>
+    </message>
+    <message>
+        <source>{name} (reference)</source>
+        <translation>{name} (Referenz)</translation>
+    </message>
+    <message>
         <source>{name} is on another grid, and its nearest voxels were compared.</source>
         <translation>{name} hat ein anderes Gitter; verglichen wurden die nächstliegenden Voxel.</translation>
     </message>
