@@ -39,6 +39,12 @@ def test_the_example_of_each_command_is_complete_and_in_its_help(parser):
         ("segment image.nii.gz toy-120 -o out", "arguments are required: -m/--model", SEGMENT),
         ("segment a -m toy-120 -o b --gpu", "classscaleseg segment: error: unrecognized arguments: --gpu", SEGMENT),
         ("serve toy-120", "invalid choice: 'toy-120'", "Do you mean classscaleseg serve --models toy-120?"),
+        (
+            "serve --gpu 0",
+            "classscaleseg serve: error: unrecognized arguments: --gpu\n",
+            "For example: classscaleseg serve",
+        ),
+        ("serve --port=1 toy-120", "invalid choice: 'toy-120'", "Do you mean classscaleseg serve --models toy-120?"),
         ("serve tokens anna", "invalid choice: 'tokens'", "Do you mean classscaleseg serve token?"),
         ("compare A", "required: OTHER", "For example: classscaleseg compare reference.seg.nrrd ct.seg.nrrd"),
         ("models toy-120", "'toy-120'", "Do you mean classscaleseg models info toy-120, or classscaleseg models list"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -28,6 +29,7 @@ class Parser(argparse.ArgumentParser):
 
     example = hint = meant = ""
     _wrong: str | None = None  # what is no action
+    _given: Sequence[str] = ()
 
     def advice(self, message: str) -> str:
         """Return lines that say what to type, empty if the message says enough.
@@ -55,12 +57,23 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse arguments. The command whose arguments they are refuses those that it does not know, and shows its
         own example; argparse would let the program do so."""
-        found, unknown = super().parse_known_args(args, namespace)
+        self._given = sys.argv[1:] if args is None else list(args)
+        found, unknown = super().parse_known_args(self._given, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            if (option := self._unknown_option(value)) is not None:
+                raise argparse.ArgumentError(None, f"unrecognized arguments: {option}")
             self._wrong = str(value)
         super()._check_value(action, value)
+
+    def _unknown_option(self, value: str) -> str | None:
+        """Return the option before an argument, if there is no such option: then the argument is meant for it."""
+        place = self._given.index(value) if value in self._given else 0
+        before = self._given[place - 1] if place else ""
+        name = before.partition("=")[0]
+        is_known = any(known.startswith(name) for known in self._option_string_actions)
+        return before if before.startswith("-") and name != "--" and not is_known else None
