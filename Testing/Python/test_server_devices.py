@@ -59,6 +59,15 @@ def test_a_process_that_says_nothing_is_told(tmp_path, two_gpus):
         described([Slot("cuda:1", "cuda:1")])
 
 
+def test_what_a_process_that_fails_says_is_told(tmp_path, two_gpus, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise RuntimeError('The driver is too old')")
+    with pytest.raises(errors.ClassScaleError, match=r"for \(RuntimeError: The driver is too old\). Try"):
+        described([Slot("cuda:1", "cuda:1")])
+    monkeypatch.setattr(devices, "_SECONDS_TO_ASK", 0.0)
+    with pytest.raises(errors.ClassScaleError, match=r"for \(no answer within 0 seconds\). Try"):
+        described([Slot("cuda:1", "cuda:1")])
+
+
 def need(gpu: float, ram: float) -> Estimate:
     """An estimate of a job that takes so many GB on a GPU, or so many of main memory without one."""
     sizes = dict.fromkeys(("network", "network_in_slabs", "basis", "ring", "stored", "slabs", "image", "rows"), 0)

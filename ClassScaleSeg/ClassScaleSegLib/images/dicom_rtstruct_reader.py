@@ -30,10 +30,8 @@ _CODE = (*_CODE_VALUES, _SCHEME, _MEANING)
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
 _FEWEST_POINTS = 3  # of a polygon
-_MOST_CONTOURS, _MOST_POINTS = (
-    2_000_000,
-    2_000_000,
-)  # of a file, of a contour; 1000 classes of a whole body have 300,000
+_MOST_CONTOURS = 2_000_000  # of a file; 1000 classes of a whole body have 300,000
+_MOST_POINTS = 2_000_000  # of a contour
 _BYTES_OF_POINT = 64  # while contours are read and placed
 _FARTHEST = 1e6  # mm
 _LONGEST_NAME = 1024  # bytes; the standard allows 64 letters

@@ -76,7 +76,18 @@ def _asked(devices: Sequence[str]) -> list[int | None]:
         said = json.loads(answer.stdout.splitlines()[-1])  # what came before, a library has printed
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         asked = ", ".join(devices)
-        raise ClassScaleError(f"The device {asked} cannot be looked for ({error}). Try --devices cpu.") from error
+        why = _in_words(error)
+        raise ClassScaleError(f"The device {asked} cannot be looked for ({why}). Try --devices cpu.") from error
     if "error" in said:
         raise ClassScaleError(said["error"])
     return said["memory"]
+
+
+def _in_words(error: Exception) -> str:
+    """Return why a process could not be asked, without its command line, which is a program."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer within {_SECONDS_TO_ASK:.0f} seconds"
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = (error.stderr or "").strip().splitlines()
+        return lines[-1] if lines else f"exit code {error.returncode}"
+    return str(error)
