@@ -221,6 +221,27 @@ def test_the_node_that_is_compared_is_never_filled(scene, panel):  # noqa: F811
     assert len(differences_nodes(scene)) == 2 and voxels_of(node) == held and panel.comparing.rows
 
 
+def test_a_copy_of_a_segmentation_leaves_the_nodes_of_the_original_alone(scene, panel):  # noqa: F811
+    def press_all():
+        panel.ui.differencesButton.click()
+        panel.ui.compareTableButton.click()
+        panel.results.statistics.menu.actions()[0].trigger()
+
+    reference, _other = compared(scene, panel)
+    press_all()
+    copy = slicer.vtkMRMLSegmentationNode()
+    copy.Copy(reference)  # as the module Data does
+    copy.SetName("Copy")
+    scene.AddNode(copy)
+    select(panel.ui.resultSelector, copy)
+    panel.ui.compareButton.click()
+    for _twice in range(2):
+        press_all()
+    assert [node.GetName() for node in scene.GetNodes() if node.GetName().startswith(("Reference ", "Copy "))] == [
+        f"{name} {what}" for name in ("Reference", "Copy") for what in ("differences", "comparison", "statistics")
+    ]
+
+
 def test_two_segmentations_of_one_name_are_told_apart(scene, panel):  # noqa: F811
     reference, other = compared(scene, panel)
     for node in (reference, other):

@@ -18,7 +18,7 @@ from ..images.seg_nrrd import index_to_ras
 from ..images.segmentation import Segmentation
 from ..labels.label import MAX_VALUE, Label
 from ..labels.table import LabelTable
-from .results import put_beside, removed_on_failure
+from .results import note, noted, put_beside, removed_on_failure
 from .segmentation_node import fill_segmentation_node
 from .segmentation_reader import Opened
 from .view import look_at
@@ -66,14 +66,14 @@ def show_differences(
     found = differences(one.segmentation, two.segmentation, rows, parts)
     volumes, point = found.statistics(), densest_place(found)
     with removed_on_failure(scene):
-        node = first.GetNodeReference(_NODE)
-        if node is None or not node.IsA("vtkMRMLSegmentationNode") or node is second:
+        node = noted(first, _NODE, "vtkMRMLSegmentationNode")
+        if node is None or node is second:
             name = scene.GenerateUniqueName(f"{names[0]} differences")
             node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
             put_beside(node, first)
         node.SetAndObserveTransformNodeID(None)
         fill_segmentation_node(node, found, keep_empty=True, replace=True, statistics=volumes)
-    first.SetNodeReferenceID(_NODE, node.GetID())
+    note(first, _NODE, node)
     if point is not None:
         look_at(scene, point)
     return Differences(node, volumes)

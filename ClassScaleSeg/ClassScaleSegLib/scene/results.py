@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         vtkMRMLTableNode,
     )
 
+_OWNER = "ClassScaleSeg.Owner"  # role of the node to which one belongs that was noted on it
+
 
 def _counted(
     counts: np.ndarray,
@@ -124,6 +126,36 @@ def put_beside(node: vtkMRMLSegmentationNode, other: vtkMRMLNode) -> None:
     item = hierarchy.GetItemByDataNode(node) if beside else 0
     if item:  # a node of a sequence has none
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
+
+
+def noted(node: vtkMRMLNode, role: str, kind: str) -> vtkMRMLNode | None:
+    """Return the node that :func:`note` has noted on a node; ``None`` if there is none.
+
+    A copy of ``node`` has the same reference, but what it leads to belongs to the original.
+
+    :param kind: its class.
+
+    >>> import slicer
+    >>> scene = slicer.vtkMRMLScene()
+    >>> drawn = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Drawn")
+    >>> note(drawn, "Statistics", scene.AddNewNodeByClass("vtkMRMLTableNode", "Drawn statistics"))
+    >>> copy = slicer.vtkMRMLSegmentationNode()
+    >>> copy.Copy(drawn)
+    >>> found = [noted(node, "Statistics", "vtkMRMLTableNode") for node in (drawn, scene.AddNode(copy))]
+    >>> found[0].GetName(), found[1]
+    ('Drawn statistics', None)
+    """
+    found = node.GetNodeReference(role)
+    return found if found is not None and found.IsA(kind) and found.GetNodeReference(_OWNER) is node else None
+
+
+def note(node: vtkMRMLNode, role: str, other: vtkMRMLNode) -> None:
+    """Note a node on another one, to which it belongs.
+
+    :param role: of the reference.
+    """
+    node.SetNodeReferenceID(role, other.GetID())
+    other.SetNodeReferenceID(_OWNER, node.GetID())
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from ..images.counts import LabelVolume
 from ..images.formats import write_statistics
 from ..images.geometry import Geometry
 from ..images.measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
+from .results import note, noted
 from .segmentation_reader import Opened
 from .volume import check_volume, geometry_of
 
@@ -138,12 +139,12 @@ def fill_comparison(node: vtkMRMLSegmentationNode, rows: Sequence[ClassCompariso
 
 
 def _noted_table(node: vtkMRMLSegmentationNode, role: str, what: str) -> vtkMRMLTableNode:
-    table = node.GetNodeReference(role)
-    if table is None or not table.IsA("vtkMRMLTableNode"):
+    table = noted(node, role, "vtkMRMLTableNode")
+    if table is None:
         scene = node.GetScene()
         name = scene.GenerateUniqueName(f"{node.GetName() or 'Segmentation'} {what}")
         table = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
-        node.SetNodeReferenceID(role, table.GetID())
+        note(node, role, table)
     return table
 
 
