@@ -13,7 +13,8 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
 from ClassScaleSegLib.commands.main import ExitCode, main
-from ClassScaleSegLib.images.comparison import COLUMNS, compare
+from ClassScaleSegLib.images.comparison import COLUMNS, ClassComparison, compare
+from ClassScaleSegLib.images.comparison_summary import with_misses
 
 SHAPE = (8, 10, 12)
 GRID = Geometry(SHAPE[::-1], (1.0, 1.0, 2.0), (-5.0, 7.0, 3.0))
@@ -190,6 +191,12 @@ def test_segmentations_that_hardly_belong_together_are_told(tmp_path, capsys):
     assert main(["compare", *ours, "--json"]) == ExitCode.OK
     output, error = capsys.readouterr()
     assert "have different frames of reference" in error and json.loads(output)["mean_dice"] == 1
+
+
+def test_a_name_that_several_structures_of_a_case_have_is_not_missed():
+    matched = ClassComparison("cyst", 1, 1, 1.0, 2.0, 2.0)
+    twice = [ClassComparison("cyst", value, None, None, 2.0, None) for value in (1, 2)]
+    assert with_misses({"a": [matched], "b": twice}) == ({"a": [matched], "b": twice}, {})
 
 
 def test_odd_names_stay_in_their_lines_and_whole_in_the_tables(tmp_path, capsys):

@@ -186,6 +186,20 @@ def test_folders_with_structure_sets(tmp_path, capsys):
     assert "is no folder: of many cases, name the folder of their images" in capsys.readouterr().err
 
 
+def test_of_a_result_in_several_formats_that_with_names_and_voxels_is_read(tmp_path, capsys):
+    one, two = tmp_path / "drawn", tmp_path / "found"
+    one.mkdir()
+    two.mkdir()
+    box().write(one / "a.nii.gz")  # a label image with its table
+    contours(one / "a.rtstruct.dcm", 1)
+    box().write(two / "a.nii.gz")
+    (two / "a.labels.csv").unlink()  # an image, for all that is known
+    contours(two / "a.dcm")
+    facts, _ = compared(capsys, one, two)
+    liver = facts["cases"]["a"][0]
+    assert liver["other_value"] == 40 and liver["dice"] == pytest.approx(0.8)
+
+
 def test_a_given_table_names_structures_by_their_numbers(tmp_path, capsys):
     box().write(tmp_path / "found.nii.gz")
     drawn = contours(tmp_path / "drawn.dcm", name="Leber")

@@ -127,6 +127,16 @@ def with_contours(path, contours: bytes, more: bytes = b""):
     return path
 
 
+def test_a_sequence_of_unknown_representation_is_in_implicit_vr(tmp_path):
+    """As systems forward it that do not know its element (PS3.5, 6.2.2)."""
+    empty = {"ROIContourSequence": None, "RTROIObservationsSequence": None}
+    path = write_structures(tmp_path / NAME, [Drawn("a")], ExplicitVRLittleEndian, **empty)
+    points = element(0x30060042, b"CLOSED_PLANAR ") + element(0x30060050, b"1\\1\\4\\5\\1\\4\\5\\5\\4 ")
+    entry = item(element(0x30060040, item(points)) + element(0x30060084, b"1 "))
+    path.write_bytes(path.read_bytes() + struct.pack("<HH2sHL", 0x3006, 0x0039, b"UN", 0, len(entry)) + entry)
+    assert [len(structure.contours) for structure in read_structure_set(path).structures] == [1]
+
+
 def test_a_small_file_cannot_fill_the_memory_or_last_for_ever(tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
     path = tmp_path / NAME

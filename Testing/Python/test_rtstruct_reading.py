@@ -168,6 +168,9 @@ def test_one_contour_is_as_thick_as_the_planes_of_the_others_are_apart(tmp_path)
     drawn = [Drawn("sparse", squares(1, 4, 7)), Drawn("single", squares(4))]
     found = on_grid(write_structures(tmp_path / NAME, drawn))
     assert np.flatnonzero(voxels(found, 2).any((1, 2))).tolist() == [3, 4, 5]
+    # a structure whose own planes are farther apart than those of the others keeps its own distance
+    more = on_grid(write_structures(tmp_path / NAME, [drawn[0], Drawn("dense", squares(*range(12)))]))
+    assert np.flatnonzero(voxels(more, 1).any((1, 2))).tolist() == list(range(9))
     found = on_grid(write_structures(tmp_path / NAME, drawn[1:]))
     assert np.flatnonzero(voxels(found, 1).any((1, 2))).tolist() == [4]
 

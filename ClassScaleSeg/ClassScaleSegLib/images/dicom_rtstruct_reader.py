@@ -173,7 +173,7 @@ def _add_contours(file: Elements, found: dict[int, Structure]) -> tuple[str, ...
 
 
 def _points(name: str, text: bytes, item: Elements) -> np.ndarray:
-    """Return the points of a contour, ``(n, 3)`` float64, of which the last is not the first again."""
+    """Return the points of a contour, ``(n, 3)`` float64; that some writers repeat the first one does not matter."""
     count = text.count(b"\\") + 1 if text else 0
     declared = _integer(item, _POINTS, "NumberOfContourPoints") if _POINTS in item.values else None
     if count > 3 * _MOST_POINTS:
@@ -187,7 +187,7 @@ def _points(name: str, text: bytes, item: Elements) -> np.ndarray:
         raise ImageError(f"A contour of {name} has coordinates that are no numbers ({reason(error)[:80]}).") from error
     if not (np.abs(points) <= _FARTHEST).all():
         raise ImageError(f"A contour of {name} has coordinates that are not finite, or kilometres away.")
-    return points[:-1] if len(points) > 1 and (points[0] == points[-1]).all() else points
+    return points
 
 
 def _colour(item: Elements) -> tuple[int, int, int] | None:
