@@ -82,7 +82,7 @@ class Api:
         facts = {"key": secrets.token_hex(16), "images": images, "models": list(models), **more}
         return self("post", "jobs", json=facts)
 
-    def wait(self, job: str, *states: str, seconds: float = 60) -> dict[str, Any]:
+    def wait(self, job: str, *states: str, seconds: float = 300) -> dict[str, Any]:
         """Wait until a job has one of these states, by default until it has ended."""
         until = time.monotonic() + seconds
         while (facts := self("get", f"jobs/{job}").json())["state"] not in (
