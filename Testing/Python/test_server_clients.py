@@ -99,7 +99,9 @@ def test_a_request_that_overtakes_the_removal_of_its_job_makes_no_other(api, chi
     remove(api, name)
     refused(api.job([upload], key=key, keep_images=True), 409, "key_taken", "was removed. Choose a new key")
     assert api("get", "health").json()["queue"] == {"waiting": 0, "running": 0}
-    remove(api, start(api, upload))
+    name = start(api, upload)  # runs when the removed one, which keeps the image, has ended
+    assert api.wait(name)["state"] == "finished"
+    remove(api, name)
 
 
 def test_a_job_that_the_server_itself_has_removed_may_be_sent_again(api, child, monkeypatch):
