@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import locale
 import signal
@@ -44,6 +45,14 @@ def no_run_left() -> Iterator[None]:
     for run in left:
         run.cancel()
     assert left == []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_widgets_left() -> Iterator[None]:
+    """What a file leaves of Qt is collected in this thread. Another one, such as of a server, would not stop timers."""
+    yield
+    if "slicer_application" in sys.modules:
+        gc.collect()
 
 
 def small_plans(architecture: str = "PlainConvUNet", dimension: int = 3, channels: int = 1) -> dict:
