@@ -12,6 +12,7 @@ from classscale_training.data.brain import IGNORE_INDEX, LabelMaps
 from classscale_training.data.brain.gyri import gyri_of, gyri_on
 from classscale_training.data.brain.registration import Level, register
 from classscale_training.loop.train import train
+from ClassScaleSegLib.errors import ClassScaleError
 
 SHAPE = (36, 44, 40)
 FEW = [Level(1.5, 15, 0.4)]  # steps, for tests
@@ -102,6 +103,13 @@ def test_the_file_keeps_gyri_and_those_without_them_can_be_read(known, maps, tmp
     assert list(read.gyri) == [1] and (read.gyri[1] == known.gyri[1]).all()
     maps.write(tmp_path / "maps.npz", TABLES)
     assert LabelMaps.read(tmp_path / "maps.npz", TABLES).gyri == {}
+
+
+@pytest.mark.parametrize(("individual", "cut"), [(1, 1), (9, 0)])
+def test_gyri_that_belong_to_no_individual_of_the_file_are_refused(known, tmp_path, individual, cut):
+    replace(known, gyri={individual: known.gyri[1][cut:]}).write(tmp_path / "maps.npz", TABLES)
+    with pytest.raises(ClassScaleError, match="maps.npz is not a file of label maps"):
+        LabelMaps.read(tmp_path / "maps.npz", TABLES)
 
 
 def test_individuals_with_gyri_are_a_dataset_in_which_each_gyrus_has_a_label(known):

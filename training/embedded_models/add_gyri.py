@@ -3,8 +3,8 @@
     python training/embedded_models/add_gyri.py
 
 The label maps of the individuals know the cortex as a whole; a training with this file learns its gyri from them too
-(:mod:`classscale_training.data.brain.gyri`). An individual takes about three minutes on one thread. The file is written
-after each one, and the same command goes on where it stopped. The script needs SciPy.
+(:mod:`classscale_training.data.brain.gyri`). The file is written after each individual, and the same command goes on
+where it stopped. The script needs SciPy.
 """
 
 from __future__ import annotations

@@ -72,8 +72,10 @@ class LabelMaps:
                 count = len(content["centres"])
                 subjects = tuple(content[f"subject_{n:02d}"] for n in range(count))
                 gyri = {int(n[len(_GYRI) :]): content[n] for n in content.files if n.startswith(_GYRI)}
+                if odd := [n for n, classes in gyri.items() if classes.shape != subjects[n].shape]:
+                    raise ValueError(f"the gyri of individual {odd[0]} have another shape than its label map")
                 return cls(float(content["spacing"]), subjects, content["centres"], content["from_atlas"], gyri)
-        except (OSError, KeyError, ValueError) as fault:
+        except (OSError, KeyError, IndexError, ValueError) as fault:
             raise ClassScaleError(
                 f"{path} is not a file of label maps ({fault}): make it with prepare_brain_data.py."
             ) from fault
