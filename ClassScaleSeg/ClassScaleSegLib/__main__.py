@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from .commands.main import main
 from .inference.progress import WAITED_FOR
+from .process.ending import leave
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -18,7 +19,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    sys.exit(code)
+    leave(code)
 
 
 if __name__ == "__main__":

@@ -216,6 +216,16 @@ def answers(monkeypatch):
     return told
 
 
+@pytest.fixture(autouse=True)
+def warm_children(request, monkeypatch):
+    """In tests of Slicer's side, segmentation processes are forked from one that has loaded torch and nnU-Net."""
+    if request.path.name.startswith(("test_module_", "test_panel_", "test_scene_")):
+        from ClassScaleSegLib.process import child
+        from warm_children import WarmChildren
+
+        monkeypatch.setattr(child, "subprocess", WarmChildren())
+
+
 @pytest.fixture
 def panel(monkeypatch, tmp_path, answers):
     """The panel of the module in the stand-in application, on an empty scene."""

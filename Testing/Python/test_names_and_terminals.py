@@ -80,6 +80,31 @@ def spawn(command, *arguments, **environment):
     return ended.returncode, ended.stdout, ended.stderr
 
 
+ALL = """
+import json, sys
+from ClassScaleSegLib.commands.main import main
+for arguments in json.loads(sys.argv[1]):
+    for stream in (sys.stdout, sys.stderr):
+        print(end="\\0", file=stream, flush=True)
+    code = main(arguments)
+    print(end=f"\\1{code}", flush=True)
+"""
+
+
+def spawn_all(commands, **environment):
+    """Run several commands in one process, and return exit code, output and standard error of each."""
+    lines = json.dumps([[str(argument) for argument in arguments] for arguments in commands])
+    paths = {"PYTHONPATH": str(Path(__file__).parents[2] / "ClassScaleSeg"), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", ALL, lines], capture_output=True, env={**os.environ, **paths, **environment}
+    )
+    assert ended.returncode == 0 and b"Traceback" not in ended.stderr, ended.stderr
+    outputs, errors = (stream.split(b"\0")[1:] for stream in (ended.stdout, ended.stderr))
+    assert len(outputs) == len(errors) == len(commands)
+    told = [output.rsplit(b"\1", 1) for output in outputs]
+    return [(int(code), output, error) for (output, code), error in zip(told, errors, strict=True)]
+
+
 # names
 
 
@@ -235,22 +260,27 @@ def test_names_that_no_file_can_have_are_refused_before_anything_is_written(tmp_
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_letters_that_a_terminal_lacks_are_replaced(tmp_path, image, encoding):
+def test_letters_that_a_terminal_lacks_are_replaced_and_json_lines_are_ascii(tmp_path, image, encoding):
     out = tmp_path / "Ergebnisse_ß"
     image(f"cases/{CYRILLIC}.nii.gz")
     (tmp_path / "cases" / "ā.nii.gz").write_bytes(b"broken")
-    files = ["-o", out, "--statistics", out]
-    code, output, error = spawn(
-        "classscaleseg", "segment", tmp_path / "cases", "-m", TOY, *files, *SMALL, **ENCODINGS[encoding]
+    one = tmp_path / f"{CYRILLIC}.seg.nrrd"
+    (code, output, error), (code_of_one, lines, _) = spawn_all(
+        [
+            ["segment", tmp_path / "cases", "-m", TOY, "-o", out, "--statistics", out, *SMALL],
+            ["segment", image(f"{CYRILLIC}.nii.gz"), "-m", TOY, "-o", one, "--json-progress", *SMALL],
+        ],
+        **ENCODINGS[encoding],
     )
     assert code == ExitCode.SOME_FAILED
     assert b"structures in" in output and b"SimpleITK can read" in error
     assert {path.name for path in out.glob("[!.]*")} == {f"{CYRILLIC}.seg.nrrd", f"{CYRILLIC}.csv"}
+    assert code_of_one == ExitCode.OK and lines.isascii() and one.exists()
+    assert json.loads(lines.splitlines()[-1])["output"] == str(one)
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ASCII"])
 def test_every_command_prints_to_them(tmp_path, toy_folder, encoding):
-    environment = ENCODINGS[encoding]
     dataset = json.loads((toy_folder / "dataset.json").read_text(encoding="utf-8"))
     dataset["labels"] = {CYRILLIC if value == 7 else name: value for name, value in dataset["labels"].items()}
     (toy_folder / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
@@ -260,7 +290,7 @@ def test_every_command_prints_to_them(tmp_path, toy_folder, encoding):
     pack = ["pack", model, "-o", bundle, "--card", tmp_path / "card.md", "--name", CYRILLIC]
     place = tmp_path / f"Demo {CYRILLIC}"
     demo = [["demo", "-o", place, "--device", "cpu"]] if encoding == "ASCII" else []  # once: it takes long
-    for arguments in (
+    commands = [
         pack,
         ["inspect", bundle],
         ["inspect", bundle, "--json"],
@@ -272,23 +302,13 @@ def test_every_command_prints_to_them(tmp_path, toy_folder, encoding):
         ["models", "path", CYRILLIC],
         ["models", "remove", CYRILLIC],
         *demo,
-    ):
-        code, output, error = spawn("classscaleseg", *arguments, **environment)
-        assert code == ExitCode.OK, (arguments, error)
-        assert output
+        ["models", "info", "Ж"],
+    ]
+    *ended, (code, _, error) = spawn_all(commands, **ENCODINGS[encoding])
+    for arguments, (each, output, told) in zip(commands, ended, strict=False):
+        assert each == ExitCode.OK and output, (arguments, told)
     assert not demo or len(os.listdir(place)) == 4
-    code, _, error = spawn("classscaleseg", "models", "info", "Ж", **environment)
     assert code == ExitCode.MODEL and error
-
-
-@pytest.mark.parametrize("encoding", ["cp1252", "C locale"])
-def test_json_lines_are_ascii_everywhere(tmp_path, image, encoding):
-    out = tmp_path / f"{CYRILLIC}.seg.nrrd"
-    arguments = [image(f"{CYRILLIC}.nii.gz"), "-m", TOY, "-o", out, "--json-progress", *SMALL]
-    code, output, _ = spawn("classscaleseg", "segment", *arguments, **ENCODINGS[encoding])
-    assert code == ExitCode.OK and output.isascii()
-    events = [json.loads(line) for line in output.splitlines()]
-    assert events[-1]["output"] == str(out) and out.exists()
 
 
 def test_the_trainer_prints_to_them_too(tmp_path):

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from ClassScaleSegLib.errors import ClassScaleError
-from ClassScaleSegLib.process.ending import run_command
+from ClassScaleSegLib.process.ending import leave, run_command
 from ClassScaleSegLib.process.fault_log import FaultLog
 
 from .data import totalsegmentator as convert
@@ -77,4 +77,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from ..errors import Cancelled, ClassScaleError, OutputError
 from .exit_codes import ExitCode, exit_code
@@ -45,6 +48,16 @@ def run_command(
         with contextlib.suppress(OSError):
             tell(error)
         return int(exit_code(error))
+
+
+def leave(code: int) -> NoReturn:
+    """End this process as ``sys.exit`` does, but leave its objects to the system.
+
+    With torch and nnU-Net, Python would search hundreds of thousands of them for cycles, several times: 0.7 s.
+    """
+    gc.disable()
+    gc.freeze()
+    sys.exit(code)
 
 
 def _error(fault: BaseException, faults: FaultLog) -> ClassScaleError:
