@@ -75,5 +75,5 @@ def test_the_changelog_begins_with_the_version_of_the_project():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## \[?([\w.]+)\]?", text, re.MULTILINE)
     assert project(r'^version = "([\d.]+)"') in versions[:2]
-    allowed = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    allowed = {"Added", "Changed", "Changed, and what you must do", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= allowed
