@@ -13,8 +13,8 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
 from ClassScaleSegLib.commands.main import ExitCode, main
-from ClassScaleSegLib.images.comparison import COLUMNS, ClassComparison, compare
-from ClassScaleSegLib.images.comparison_summary import with_misses
+from ClassScaleSegLib.images.comparison import COLUMNS, compare
+from ClassScaleSegLib.images.comparison_summary import GatheredCases
 
 SHAPE = (8, 10, 12)
 GRID = Geometry(SHAPE[::-1], (1.0, 1.0, 2.0), (-5.0, 7.0, 3.0))
@@ -62,7 +62,7 @@ def test_one_pair_prints_dice_and_volumes(tmp_path, capsys):
     assert lines[1].split() == ["kidney_left", "0.667", "0.096", "0.048", "-0.048"]
     assert lines[2].split() == ["my", "cyst", "0.500", "0.048", "0.048", "0.000"]
     assert lines[3].split() == ["only", "drawn", "0.048"] and lines[4].split() == ["only", "found", "0.240"]
-    assert lines[5] == "Mean Dice 0.583 over 2 structures; 2 more are known to one side alone."
+    assert lines[5] == "Mean Dice 0.583 over 2 structures; 2 more are on one side alone."
 
 
 def test_folders_are_compared_case_by_case_in_whatever_formats(folders, tmp_path, capsys):
@@ -163,7 +163,7 @@ def test_a_structure_that_only_some_results_have_is_missed_in_the_others(folders
         *[("kidney_left", "0", "0"), ("my cyst", "0", "0"), ("only drawn", "", "")],
     ]
     main(["compare", *map(str, folders)])
-    assert f"Cases of {folders[1]} lack structures that others have; their Dice is 0: c.v1 (kidney_left, my cyst)" in (
+    assert f"Structures that {folders[1]} has missed have a Dice of 0: c.v1 (kidney_left, my cyst)" in (
         capsys.readouterr().err
     )
     # what the reference lacks may not have been drawn
@@ -194,9 +194,79 @@ def test_segmentations_that_hardly_belong_together_are_told(tmp_path, capsys):
 
 
 def test_a_name_that_several_structures_of_a_case_have_is_not_missed():
-    matched = ClassComparison("cyst", 1, 1, 1.0, 2.0, 2.0)
-    twice = [ClassComparison("cyst", value, None, None, 2.0, None) for value in (1, 2)]
-    assert with_misses({"a": [matched], "b": twice}) == ({"a": [matched], "b": twice}, {})
+    table = LabelTable.from_names({1: "cyst", 2: "cyst", 3: "other"})
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[0], labels[1] = 1, 2
+    twice, nothing = Segmentation(labels, table, GRID), Segmentation(labels * 0, LabelTable(()), GRID)
+    gathered = GatheredCases()
+    gathered.add("a", compare(Segmentation(labels > 0, table, GRID), Segmentation(labels > 0, table, GRID)))
+    gathered.add("b", compare(twice, nothing))
+    found = gathered.found()
+    assert not found.missed and [row.dice for row in found.rows["b"]] == [None, None]
+
+
+FORMATS = [".nii.gz", ".seg.nrrd", ".seg.dcm", ".rtstruct.dcm"]
+
+
+@pytest.fixture(scope="module")
+def in_all_formats(tmp_path_factory):
+    """Two cases in folders of each format: the reference has no spleen in ``b``, and the gallbladder in neither."""
+    pytest.importorskip("highdicom")
+    from ClassScaleSegLib.images.reading import read_image
+    from dicom_results import series
+
+    root = tmp_path_factory.mktemp("formats")
+    table, image = LabelTable.from_names({1: "liver", 2: "spleen", 3: "gallbladder"}), series(root)
+    grid = read_image(image, 1).geometry
+    for side, values_of in (("drawn", {"a": (1, 2), "b": (1,)}), ("found", {"a": (1,), "b": (1, 2, 3)})):
+        for case, values in values_of.items():
+            labels = np.zeros(grid.size[::-1], np.uint16)
+            for value in values:
+                labels[1, value] = value
+            for kind in FORMATS:
+                result = Segmentation(labels, table, grid)
+                result.write(root / f"{side}{kind}" / f"{case}{kind}", source=image)
+    (root / "images").mkdir()
+    for case in ("a", "b"):
+        (root / "images" / case).symlink_to(image)
+    return root
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_the_reference_lacks_has_no_dice_in_whatever_format(kind, in_all_formats, capsys):
+    """NIfTI names all structures of the table beside it, the others those that were found."""
+    root = in_all_formats
+    for other in FORMATS:
+        folders = [str(root / f"drawn{kind}"), str(root / f"found{other}")]
+        assert main(["compare", *folders, "--json", "--grid", str(root / "images")]) == ExitCode.OK
+        facts = json.loads(capsys.readouterr().out)
+        found = {row["name"]: (row["cases"], row["dice"]) for row in facts["structures"]}
+        assert found == {"liver": (2, 1.0), "spleen": (1, 0.0), "gallbladder": (0, None)}, other
+        assert facts["mean_dice"] == 0.5 and facts["missed"] == {"a": ["spleen"]}
+        assert facts["undrawn"] == {"b": ["spleen"]}  # nobody has drawn the third one
+        spleen = facts["cases"]["b"][1]
+        assert (spleen["value"], spleen["volume_ml"], spleen["dice"]) == (None, None, None)
+        assert spleen["other_volume_ml"] > 0
+        pair = [f"{folder}/b{end}" for folder, end in zip(folders, (kind, other), strict=True)]
+        assert main(["compare", *pair, "--json", "--grid", str(root / "images" / "b")]) == ExitCode.OK
+        alone = json.loads(capsys.readouterr().out)
+        assert alone["cases"]["b"] == facts["cases"]["b"] and alone["mean_dice"] == 1
+
+
+def test_structures_with_a_dice_are_printed_first(tmp_path, capsys):
+    table = LabelTable.from_names({1: "only drawn", 2: "liver", 3: "never drawn"})
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[0], labels[1] = 1, 2
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    Segmentation(labels, table, GRID).write(tmp_path / "one" / "a.nii.gz")
+    other = Segmentation(labels + 10, LabelTable.from_names({10: "else", 11: "more", 12: "liver"}), GRID)
+    other.write(tmp_path / "two" / "a.nii.gz")
+    for pair in (["one", "two"], ["one/a.nii.gz", "two/a.nii.gz"]):
+        main(["compare", *(str(tmp_path / name) for name in pair)])
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines[1:-1]] == ["liver", "only", "else", "more"]
+        assert lines[-1].endswith("; 3 more are on one side alone.")
 
 
 def test_odd_names_stay_in_their_lines_and_whole_in_the_tables(tmp_path, capsys):

@@ -12,10 +12,11 @@ from typing import Any
 from ..errors import ClassScaleError, ImageError
 from ..images.comparison import ClassComparison, compare
 from ..images.comparison_summary import (
+    Found,
+    GatheredCases,
     StructureSummary,
     mean_dice,
     summarize_comparisons,
-    with_misses,
     write_comparisons,
 )
 from ..images.formats import check_writable
@@ -66,7 +67,7 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     found = find_pairs(options.reference, options.other)
     if options.grid is not None and not options.grid.exists():
         raise ImageError(f"{options.grid} does not exist.")
-    cases: dict[str, list[ClassComparison]] = {}
+    gathered, cases = GatheredCases(), dict[str, list[ClassComparison]]()
     fault: ClassScaleError | None = None
     notices: dict[str, tuple[str, ...]] = {}
     images = find_images(options.grid) if options.grid is not None and found.several else None
@@ -79,7 +80,9 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
                 grid = _only_image(images, pair.name, options.grid) if drawn else None
             read = read_pair(pair, (one, two), grid)
             notices[pair.name] = read.notices
-            cases[pair.name] = compare(read.reference, read.other).rows
+            comparison = compare(read.reference, read.other)
+            cases[pair.name] = comparison.rows
+            gathered.add(pair.name, comparison)
         except ClassScaleError as error:
             if not found.several:
                 raise
@@ -90,15 +93,15 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
             bar.clear()
         for notice in notices.get(pair.name, ()):
             reporter.message(notice)
-    missed: dict[str, list[str]] = {}
-    if found.several:
-        cases, missed = with_misses(cases)
+    together = gathered.found() if found.several else Found(cases, {}, {})
+    cases = together.rows
     if options.json:
         facts = _facts(cases, found) | {"notices": {name: list(said) for name, said in notices.items() if said}}
-        print(json.dumps(facts | {"missed": missed}, indent=2), flush=True)
+        print(json.dumps(facts | {"missed": together.missed, "undrawn": together.undrawn}, indent=2), flush=True)
     else:
         _tell_unpaired(found, options)
-        _tell_missed(missed, options.other, reporter)
+        _tell_lacking(f"Structures that {options.other} has missed have a Dice of 0", together.missed, reporter)
+        _tell_lacking(f"Structures that {options.reference} lacks have no Dice there", together.undrawn, reporter)
         lines = _lines(cases, found.several) if cases else _no_lines(found)
         print("\n".join(lines), flush=True)
     # last, so that nothing is lost if the disk is full, or a sheet has too few rows
@@ -134,23 +137,23 @@ def _tell_unpaired(found: Pairs, options: argparse.Namespace) -> None:
             print(text, file=sys.stderr, flush=True)
 
 
-def _tell_missed(missed: dict[str, list[str]], other: Path, reporter: Reporter) -> None:
-    if missed:
-        listed = [f"{_short(case)} ({', '.join(map(_short, names[:3]))})" for case, names in missed.items()]
+def _tell_lacking(what: str, lacking: dict[str, list[str]], reporter: Reporter) -> None:
+    if lacking:
+        listed = [f"{_short(case)} ({', '.join(map(_short, names[:3]))})" for case, names in lacking.items()]
         more = f" and {len(listed) - _MOST_NAMES} more" * (len(listed) > _MOST_NAMES)
         cases = ", ".join(listed[:_MOST_NAMES])
-        reporter.message(f"Cases of {other} lack structures that others have; their Dice is 0: {cases}{more}")
+        reporter.message(f"{what}: {cases}{more}")
 
 
 def _lines(cases: dict[str, list[ClassComparison]], several: bool) -> list[str]:
-    summary = summarize_comparisons(cases)
+    summary = sorted(summarize_comparisons(cases), key=lambda row: row.dice is None)
     title: tuple[str, ...]
     if several:
         title = ("structure", "cases", "mean Dice", "least Dice", "of case", "mean difference mL")
         rows = [_cells(row.name, row.cases, row.dice, row.least, row.least_case, row.difference_ml) for row in summary]
     else:
         title = ("structure", "Dice", "mL", "other mL", "difference mL")
-        every = (row for rows in cases.values() for row in rows)
+        every = sorted((row for rows in cases.values() for row in rows), key=lambda row: row.dice is None)
         rows = [_cells(row.name, row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml) for row in every]
     return [*_table([title, *rows]), _sentence(summary, len(cases), several)]
 
@@ -185,7 +188,7 @@ def _sentence(summary: list[StructureSummary], cases: int, several: bool) -> str
         return "No structure is in both."
     of = f" of {cases} case{'s' * (cases != 1)}" if several else ""
     alone = len(summary) - compared
-    rest = f"; {alone} more {'are' if alone != 1 else 'is'} known to one side alone" if alone else ""
+    rest = f"; {alone} more {'are' if alone != 1 else 'is'} on one side alone" if alone else ""
     return f"Mean Dice {mean:.3f} over {compared} structure{'s' * (compared != 1)}{of}{rest}."
 
 

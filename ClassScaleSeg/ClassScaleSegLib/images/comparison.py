@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,11 +32,11 @@ class ClassComparison(NamedTuple):
     """How one class differs between two segmentations.
 
     :ivar name: of the class, in the first segmentation that has it.
-    :ivar value: its label value in the first segmentation; ``None`` if that does not know it.
-    :ivar other_value: the same in the second one.
-    :ivar dice: 0 to 1; ``None`` if only one segmentation knows the class.
-    :ivar volume_ml: in the first segmentation, on its own grid; ``None`` if that does not know it.
-    :ivar other_volume_ml: the same in the second one.
+    :ivar value: its label value in the first segmentation; ``None`` if that has no voxels of it.
+    :ivar other_value: the same in the second one; ``None`` if that does not name it.
+    :ivar dice: 0 to 1; ``None`` if one of these is ``None``.
+    :ivar volume_ml: in the first segmentation, on its own grid; ``None`` if that has no voxels of it.
+    :ivar other_volume_ml: the same in the second one; ``None`` if that does not name it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ClassComparison(NamedTuple):
 
     @property
     def difference_ml(self) -> float | None:
-        """How much larger the second one is, mL; ``None`` if only one segmentation knows the class."""
+        """How much larger the second one is, mL; ``None`` if one of the volumes is."""
         if self.volume_ml is None or self.other_volume_ml is None:
             return None
         return self.other_volume_ml - self.volume_ml
@@ -59,10 +59,13 @@ class Comparison(NamedTuple):
 
     :ivar rows: the classes with voxels in either, in the order of the first table, then those of the second one alone.
     :ivar resampled: whether the second one was on another grid.
+    :ivar keys: by which a class is the same: of the classes with voxels in the first one, and of all in the second one,
+        to their label values.
     """
 
     rows: list[ClassComparison]
     resampled: bool
+    keys: tuple[Mapping[object, int], Mapping[object, int]] = ({}, {})
 
 
 def compare(
@@ -75,6 +78,9 @@ def compare(
     Classes are the same if they have the same codes, else if they have the same words in their names; names of known
     structures count as their codes, and an L or R at an end of a name is a side. A code or a name that several classes
     share decides nothing.
+
+    What the first one names and has no voxels of is not in it: it may not have been drawn, and some formats name it and
+    others do not. What the second one names and has no voxels of was not found.
 
     If the grids differ, the second one is brought onto the first one's, by the nearest voxel, to see what they have in
     common. Dice is twice that, divided by the sum of both volumes, each on its own grid, and at most 1.
@@ -96,7 +102,8 @@ def compare(
         {row.value: row for row in (rows if rows is not None else segmentation.statistics())}
         for segmentation, rows in zip((first, second), volumes or (None, None), strict=True)
     ]
-    pairs = _pairs(first.table, second.table)
+    drawn = [label for label in first.table.foreground if sizes[0][label.value].voxels]
+    pairs = _pairs(drawn, second.table.foreground)
     place = onto_grid(second.geometry, first.geometry)
     common = np.zeros(MAX_VALUE + 1, np.int64)
     to_first = {other: value for value, other in pairs.items()}
@@ -106,11 +113,9 @@ def compare(
         for reference in first.layers:
             common += _common(reference, matched)
     millilitres, rows = first.geometry.voxel_volume / 1000, []
-    for label in first.table.foreground:
+    for label in drawn:
         other = pairs.get(label.value)
         own, theirs = sizes[0][label.value], None if other is None else sizes[1][other]
-        if not own.voxels and (theirs is None or not theirs.voxels):
-            continue
         dice = None
         if theirs is not None and place is None:
             dice = 2 * int(common[label.value]) / (own.voxels + theirs.voxels)
@@ -122,7 +127,7 @@ def compare(
     for row in sizes[1].values():
         if row.voxels and row.value not in to_first:
             rows.append(ClassComparison(row.name, None, row.value, None, None, row.volume_ml))
-    return Comparison(rows, place is not None)
+    return Comparison(rows, place is not None, (class_keys(drawn), class_keys(second.table.foreground)))
 
 
 def write_comparison(path: str | Path, rows: Iterable[ClassComparison], overwrite: bool = False) -> None:
@@ -140,13 +145,23 @@ def cells(row: ClassComparison) -> list[str | int | float | None]:
     return [*values, row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml]
 
 
-def _pairs(first: LabelTable, second: LabelTable) -> dict[int, int]:
-    """Return for values of the first table those of the same class in the second one."""
+def class_keys(labels: Sequence[Label]) -> dict[object, int]:
+    """Return by what classes are recognised, their codes and the words of their names, and the label value of each.
+
+    >>> table = LabelTable.from_names({1: "spleen", 2: "Spleen", 3: "my cyst"})
+    >>> class_keys(table.foreground)
+    {('cyst', 'my'): 3}
+    """
+    return _unique(labels, _words) | _unique(labels, _codes)
+
+
+def _pairs(first: Sequence[Label], second: Sequence[Label]) -> dict[int, int]:
+    """Return for values of some labels those of the same class among others."""
     pairs: dict[int, int] = {}
     for key in (_codes, _words):
         of_first, of_second = (
-            _unique([label for label in table.foreground if label.value not in taken], key)
-            for table, taken in ((first, pairs.keys()), (second, set(pairs.values())))
+            _unique([label for label in labels if label.value not in taken], key)
+            for labels, taken in ((first, pairs.keys()), (second, set(pairs.values())))
         )
         pairs |= {value: of_second[found] for found, value in of_first.items() if found in of_second}
     return pairs

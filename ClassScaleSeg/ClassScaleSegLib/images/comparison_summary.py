@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from .comparison import COLUMNS, DIGITS, ClassComparison, cells
+from .comparison import COLUMNS, DIGITS, ClassComparison, Comparison, cells
 from .tables import write_table
 
 
@@ -48,35 +47,78 @@ def summarize_comparisons(cases: Mapping[str, Iterable[ClassComparison]]) -> lis
     return [_summary(name, rows) for name, rows in found.items()]
 
 
-def with_misses(
-    cases: Mapping[str, Sequence[ClassComparison]],
-) -> tuple[dict[str, list[ClassComparison]], dict[str, list[str]]]:
-    """Count structures that the second segmentation of a case lacks, but has in other cases, as missed: Dice 0.
+class GatheredCases:
+    """The comparisons of many cases, each seen in the light of all others.
 
-    Formats such as ``.seg.nrrd`` list only what was found. A second segmentation that missed a structure, or is empty,
-    would otherwise not count. The other way round nothing changes: what a reference lacks may not have been drawn.
+    Formats such as ``.seg.nrrd`` list only what was found. Therefore a structure that a case of the second folder
+    lacks, but another case there names, was missed: its Dice is 0. What the reference lacks may not have been drawn:
+    it has no Dice, and gets the name that it has in the reference of another case, if one has it.
 
-    :param cases: the rows of each case, by its name.
-    :returns: the rows with these changes; the names of the structures that were missed, by case.
-
-    >>> both, alone = ClassComparison("liver", 1, 1, 0.9, 10.0, 9.0), ClassComparison("liver", 1, None, None, 8.0, None)
-    >>> rows, missed = with_misses({"a": [both], "b": [alone]})
-    >>> rows["b"][0].dice, missed
-    (0.0, {'b': ['liver']})
+    >>> keys = ({"liver": 1}, {"liver": 1})
+    >>> gathered = GatheredCases()
+    >>> gathered.add("a", Comparison([ClassComparison("liver", 1, 1, 0.9, 10.0, 9.0)], False, keys))
+    >>> gathered.add("b", Comparison([ClassComparison("liver", 1, None, None, 8.0, None)], False, (keys[0], {})))
+    >>> gathered.add("c", Comparison([ClassComparison("Liver", None, 1, None, None, 9.0)], False, ({}, keys[1])))
+    >>> found = gathered.found()
+    >>> found.rows["b"][0].dice, found.missed, found.rows["c"][0].name, found.undrawn
+    (0.0, {'b': ['liver']}, 'liver', {'c': ['liver']})
     """
-    known = {row.name for rows in cases.values() for row in rows if row.dice is not None}
-    found: dict[str, list[ClassComparison]] = {}
-    missed: dict[str, list[str]] = {}
-    for case, rows in cases.items():
-        times = Counter(row.name for row in rows)
-        found[case] = []
-        for row in rows:
-            # a name that several structures of the case have decides nothing
-            if row.volume_ml and row.dice is None and row.name in known and times[row.name] == 1:
-                row = row._replace(dice=0.0, other_volume_ml=0.0)
-                missed.setdefault(case, []).append(row.name)
-            found[case].append(row)
-    return found, missed
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[ClassComparison]] = {}
+        self._alone: dict[str, dict[int, list[object]]] = {}  # of each case the keys of rows of one side alone
+        self._drawn: dict[object, str] = {}  # the name in the reference of the first case that has the class
+        self._named: set[object] = set()  # the keys of all classes in the second folder
+
+    def add(self, case: str, comparison: Comparison) -> None:
+        """Add the comparison of a case."""
+        drawn, named = comparison.keys
+        names = {row.value: row.name for row in comparison.rows if row.value is not None}
+        for key, value in drawn.items():
+            self._drawn.setdefault(key, names[value])
+        self._named.update(named)
+        alone = self._alone[case] = {}
+        for index, row in enumerate(comparison.rows):
+            if row.value is None or row.other_value is None:
+                keys, wanted = (named, row.other_value) if row.value is None else (drawn, row.value)
+                alone[index] = [key for key, value in keys.items() if value == wanted]
+        self._rows[case] = list(comparison.rows)
+
+    def found(self) -> Found:
+        """Return what all cases together say."""
+        rows = {case: list(own) for case, own in self._rows.items()}
+        missed: dict[str, list[str]] = {}
+        undrawn: dict[str, list[str]] = {}
+        for case, alone in self._alone.items():
+            drawn = {row.name for row in rows[case] if row.value is not None}
+            for index, keys in alone.items():
+                row = rows[case][index]
+                if row.value is not None:
+                    if not self._named.isdisjoint(keys):
+                        rows[case][index] = row._replace(dice=0.0, other_volume_ml=0.0)
+                    continue
+                name = next((self._drawn[key] for key in keys if key in self._drawn), None)
+                if name is not None and name not in drawn:
+                    rows[case][index] = row._replace(name=name)
+                    undrawn.setdefault(case, []).append(name)
+        for case, own in rows.items():
+            if names := [row.name for row in own if row.dice is not None and not row.other_volume_ml]:
+                missed[case] = names
+        return Found(rows, missed, undrawn)
+
+
+class Found(NamedTuple):
+    """What :class:`GatheredCases` returns.
+
+    :ivar rows: of each case.
+    :ivar missed: by case, the names of structures that the reference has, and the second folder has in other cases or
+        names here.
+    :ivar undrawn: by case, the names of structures that the reference has in other cases, and the second folder here.
+    """
+
+    rows: dict[str, list[ClassComparison]]
+    missed: dict[str, list[str]]
+    undrawn: dict[str, list[str]]
 
 
 def mean_dice(structures: Iterable[StructureSummary]) -> float | None:
