@@ -92,6 +92,8 @@ def shown(text: str) -> str:
 def named(file: object) -> Iterator[None]:
     """Name the file in the sentences of the exceptions raised inside: "It" is the file, if a sentence begins so.
 
+    A sentence that begins with the name of the file stays as it is.
+
     >>> with named("plans.json"):
     ...     raise ModelError("It has no configurations.")
     Traceback (most recent call last):
@@ -101,4 +103,6 @@ def named(file: object) -> Iterator[None]:
         yield
     except ClassScaleError as error:
         sentence = str(error)
+        if sentence.startswith((f"{file} ", f"{file}: ", f"{file}, ")):
+            raise
         raise type(error)(f"{file}{sentence[2:]}" if sentence.startswith("It ") else f"{file}: {sentence}") from error

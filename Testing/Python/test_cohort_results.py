@@ -107,7 +107,7 @@ def test_a_class_that_does_not_exist_is_told_once(cases, tmp_path, capsys):
     for cluster in ([], ["--cluster", "local:1"]):
         command = [cases, "-o", tmp_path / "out", "--classes", "nosuch", *cluster]
         assert segment(*command) == ExitCode.LABELS
-        assert capsys.readouterr().err.count("No label is called nosuch") == 1
+        assert capsys.readouterr().err.count("120 classes: No label is called nosuch") == 1
 
 
 def test_a_worker_of_another_version_segments_nothing(cases, tmp_path):

@@ -81,3 +81,47 @@ def test_a_seg_nrrd_with_a_damaged_segment_is_refused():
     image.SetMetaData("Segment0_Color", "1 0 0")
     with pytest.raises(LabelTableError, match="Segment Segment_1 has no valid label value and colour .*one"):
         Segmentation.from_image(image)
+
+
+def label_image(path, voxels=1, **segments):
+    """Write an image with one labelled voxel, and what the header says of segments."""
+    image = sitk.GetImageFromArray(np.full((1, 1, 1), voxels))
+    for key, value in segments.items():
+        image.SetMetaData(key, value)
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+SEGMENT = {"ID": "one", "LabelValue": "1", "Color": "1 0 0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "voxels", "segments", "fault"),
+    [
+        ("a.nii.gz", np.uint8(2), [], "contains 2"),
+        ("a.nii.gz", np.float32(1), [], "must be integers"),
+        ("a.mha", np.int16(-1), [], "between 0 and"),
+        ("a.seg.nrrd", np.uint8(2), [SEGMENT], "contains 2"),
+        ("a.seg.nrrd", np.uint8(1), [{**SEGMENT, "Color": "red"}], "no valid label value and colour"),
+        ("a.seg.nrrd", np.uint8(1), [SEGMENT, {**SEGMENT, "ID": "two"}], "used twice"),
+        ("a.seg.nrrd", np.uint8(1), [SEGMENT, {**SEGMENT, "LabelValue": "2"}], "used twice"),
+    ],
+)
+def test_whatever_is_wrong_with_a_label_image_names_its_file(tmp_path, name, voxels, segments, fault):
+    fields = {f"Segment{n}_{key}": value for n, fields in enumerate(segments) for key, value in fields.items()}
+    path = label_image(tmp_path / name, voxels, **fields)
+    table = None if segments else LabelTable.from_names({1: "liver"})
+    with pytest.raises((ImageError, LabelTableError)) as caught:
+        Segmentation.from_image(path, table)
+    assert str(caught.value).startswith(f"{path}: ") and str(caught.value).count(str(path)) == 1
+    assert fault in str(caught.value)
+
+
+def test_a_label_without_a_name_names_the_table_that_lacks_it(tmp_path):
+    LabelTable.from_names({1: "liver"}).to_csv(tmp_path / "names.csv")
+    table = LabelTable.from_csv(tmp_path / "names.csv")
+    assert table == LabelTable(table.labels)  # where it was read from does not count
+    with pytest.raises(LabelTableError, match=r"a\.mha: .* contains 2, which .*names\.csv does not name"):
+        Segmentation.from_image(label_image(tmp_path / "a.mha", np.uint8(2)), table)
+    with pytest.raises(LabelTableError, match=r"called spleen; .*names\.csv has 1 labels"):
+        table.by_name("spleen")

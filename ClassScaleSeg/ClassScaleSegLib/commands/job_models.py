@@ -13,7 +13,7 @@ from pathlib import Path
 from ..catalog.catalog import resolve_model
 from ..catalog.chosen import chosen_models
 from ..catalog.defaults import completed
-from ..errors import ModelError
+from ..errors import ModelError, named
 from ..files import sha256_of
 from ..images.dicom_seg import UsedModel
 from ..images.geometry import Geometry
@@ -22,7 +22,7 @@ from ..inference.devices import choose_device
 from ..inference.locating import open_locating, refuse_other_channels
 from ..inference.memory_estimate import ModelSize, model_grid
 from ..inference.segmenter import segment_with
-from ..inference.several_models import Source, common_channels, segment_parts
+from ..inference.several_models import Source, common_channels, names_of, segment_parts
 from ..labels.common_classes import common_classes
 from ..labels.table import LabelTable
 from ..models.advice import advise_on_run
@@ -95,7 +95,8 @@ class JobModels:
         tables = [summary.table for summary in self.summaries]
         models = [source.model for source in self.sources]
         table = common_classes(tables, models).table
-        return table if self.options.classes is None else table.select(self.options.classes)
+        with named(names_of(self.sources)):
+            return table if self.options.classes is None else table.select(self.options.classes)
 
     @cached_property
     def checksums(self) -> tuple[tuple[str, str], ...]:

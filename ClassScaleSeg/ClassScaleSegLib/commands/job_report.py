@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import Cancelled, ClassScaleError, named
+from ..errors import Cancelled, ClassScaleError
 from ..images.dicom_headers import modality_of
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.formats import SEGMENTATION_SUFFIXES, files_of
@@ -199,9 +199,8 @@ class JobReport:
         A file may name only the classes that were found. The others of the job are added if the names agree.
         """
         beside = files_of(file)[1:]  # the colour table of an image
-        with named(file):
-            known = LabelTable.from_csv(beside[0]) if beside and beside[0].is_file() else None
-            result = Segmentation.from_image(file, known)
+        known = LabelTable.from_csv(beside[0]) if beside and beside[0].is_file() else None
+        result = Segmentation.from_image(file, known)
         own, table = result.table.foreground, self._models.table
         if all(label.value in table and table[label.value].name == label.name for label in own):
             return (replace(result, table=table) if known is None else result), []

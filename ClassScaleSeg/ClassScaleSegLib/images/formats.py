@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import OutputError, reason
+from ..errors import OutputError, named, reason
 from ..files import refuse_existing, refuse_unwritable_folder, replacing, unwritable
 from ..labels.csv import CODE_COLUMNS, code_cells
 from ..labels.table import LabelTable
@@ -132,7 +132,7 @@ def write_segmentation(
                 f"{path}: {what} needs the DICOM series that was segmented, for the patient, the study "
                 "and the frame of reference. Give its folder (source=...), or write .seg.nrrd."
             )
-        with replacing(path, overwrite) as temporary:
+        with replacing(path, overwrite) as temporary, named(path):
             write(temporary, layers, table, geometry, dicom, keep_empty)
         return
     # One byte a voxel if all classes fit: readers need half the memory, and older tools expect it. The table decides,
@@ -194,7 +194,7 @@ def write_statistics(
                 f"{path}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give "
                 "its file (segmentation=...), or write .csv or .xlsx."
             )
-        with replacing(path, overwrite) as temporary:
+        with replacing(path, overwrite) as temporary, named(path):
             write_dicom_sr(temporary, measures, table, segmentation)
         return
     measured = [*COLUMNS, *(INTENSITY_COLUMNS if intensities else ())]

@@ -125,11 +125,12 @@ def _filled(path: Path, table: LabelTable | None, grid: _Grid, notices: list[str
     found = read_structure_set(path)
     with named(path):
         layers, own, geometry, said = structures_on_grid(found, grid.geometry, grid.name, grid.frame_of_reference)
+        filled = Segmentation(layers[0], own if table is None else table, geometry, more_layers=layers[1:])
     notices += [f"{path}: {sentence}" for sentence in (*found.notices, *said)]
     frames = {structure.frame_of_reference for structure in found.structures if structure.contours}
     if grid.frame_of_reference:
         frames &= {grid.frame_of_reference, ""}  # the others are left out
-    return Segmentation(layers[0], own if table is None else table, geometry, more_layers=layers[1:]), frames
+    return filled, frames
 
 
 def _grid_of(path: Path, segmentation: Segmentation | None) -> _Grid:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ImageError, LabelTableError, reason
+from ..errors import ImageError, LabelTableError, named, reason
 from ..labels.label import MAX_VALUE
 from ..labels.table import LabelTable
 from .cleanup import ClassChange, clean
@@ -87,7 +87,11 @@ class Segmentation:
         unknown = [value for value in present if value and value not in self.table]
         if unknown:
             listed = ", ".join(map(str, unknown[:10])) + (" and others" if len(unknown) > 10 else "")
-            raise LabelTableError(f"The label map contains {listed}, which the label table does not name.")
+            if self.table.file is None:
+                raise LabelTableError(f"The label map contains {listed}, which the label table does not name.")
+            raise LabelTableError(
+                f"The label map contains {listed}, which the label table {self.table.file} does not name."
+            )
 
     @property
     def layers(self) -> tuple[np.ndarray, ...]:
@@ -272,17 +276,21 @@ class Segmentation:
         :raises ImageError: if it cannot be read, is not a 3D image of integers, or has values outside 0..65535.
         :raises LabelTableError: if a value is not in the table.
         """
+        import SimpleITK as sitk
+
         if isinstance(label_image, (str, Path)) and is_dicom_seg(Path(label_image)):
             layers, own, geometry = read_dicom_seg(Path(label_image))
-            return cls(layers[0], own if table is None else table, geometry, more_layers=layers[1:])
+            with named(label_image):
+                return cls(layers[0], own if table is None else table, geometry, more_layers=layers[1:])
         if isinstance(label_image, (str, Path)) and is_structure_set(Path(label_image)):
             raise ImageError(
                 f"{label_image} is a structure set, which has contours and no voxels. Give another format; the command "
                 "classscaleseg compare reads structure sets."
             )
         layers, own, geometry, counts = read_layers(label_image)
-        named = own if table is None else table
-        return cls(layers[0], named, geometry, counts=counts, more_layers=layers[1:])
+        with named("The label image" if isinstance(label_image, sitk.Image) else label_image):
+            names = own if table is None else table
+            return cls(layers[0], names, geometry, counts=counts, more_layers=layers[1:])
 
 
 def read_on_grid(image: ImageSource, geometry: Geometry) -> InputImage:
@@ -331,22 +339,26 @@ def read_layers(
             label_image = sitk.ReadImage(what)
         except RuntimeError as error:
             raise ImageError(f"{what} cannot be read as an image ({reason(error, -1)}).") from error
-    components, segments = label_image.GetNumberOfComponentsPerPixel(), read_segments(label_image)
+    with named(what):
+        return _layers_of(label_image)
+
+
+def _layers_of(image: sitk.Image) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry, np.ndarray]:
+    """Return what `read_layers` returns. The sentences of its exceptions do not name the image."""
+    import SimpleITK as sitk
+
+    components, segments = image.GetNumberOfComponentsPerPixel(), read_segments(image)
     if components != 1 and not segments:
         raise ImageError(
-            f"{what} has {components} values in each voxel and does not say which segments these are; one label is "
-            "needed."
+            f"It has {components} values in each voxel and does not say which segments these are; one label is needed."
         )
-    try:
-        geometry = Geometry.from_image(label_image)
-        array = sitk.GetArrayFromImage(label_image)
-        if components == 1:
-            layers: tuple[np.ndarray, ...] = (_as_uint16(array),)
-        else:
-            layers = tuple(_as_uint16(array[..., component]) for component in range(components))
-            layers, segments = layered(layers, segments)
-    except ImageError as error:
-        raise ImageError(f"{what}: {error}") from error
+    geometry = Geometry.from_image(image)
+    array = sitk.GetArrayFromImage(image)
+    if components == 1:
+        layers: tuple[np.ndarray, ...] = (_as_uint16(array),)
+    else:
+        layers = tuple(_as_uint16(array[..., component]) for component in range(components))
+        layers, segments = layered(layers, segments)
     counts = layer_counts(layers).sum(0)
     if segments:
         return layers, LabelTable(tuple(segment.label for segment in segments)), geometry, counts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..errors import named
 from ..images.reading import InputImage, read_image
 from ..models.preprocessing import Conform
 from ..options import Options
@@ -84,8 +85,9 @@ def label_map(
     need = estimate(model, shape, source.spacing, step, options.confidence, size, mirrored, part)
     device = choose_device(options.device)
     limit = None if options.memory_limit_gib is None else int(options.memory_limit_gib * 2**30)
-    plan = plan_memory(need.placements(device), device, limit, monitor.tell)
-    with _threads(options.threads), torch.inference_mode():
+    with named(source.name):
+        plan = plan_memory(need.placements(device), device, limit, monitor.tell)
+    with named(source.name), _threads(options.threads), torch.inference_mode():
         monitor.report("preprocess")
 
         def arithmetic() -> str:

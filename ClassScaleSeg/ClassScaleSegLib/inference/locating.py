@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import LabelTableError, ModelError
+from ..errors import LabelTableError, ModelError, named
 from ..images.counts import voxel_counts
 from ..labels.table import LabelTable
 from ..models.model import Model, open_model
@@ -109,7 +109,8 @@ def refuse_other_channels(coarse: ModelFacts, channels: int) -> None:
 def _wanted(coarse: Model, table: LabelTable, options: Options) -> LabelTable:
     """Return the classes of the coarse model that tell where to look."""
     if options.locate_classes is not None:
-        wanted = coarse.table.select(options.locate_classes)
+        with named(coarse.name):
+            wanted = coarse.table.select(options.locate_classes)
         if not wanted.foreground:
             raise LabelTableError("The background cannot be located. Name other classes (--locate-classes).")
         return wanted

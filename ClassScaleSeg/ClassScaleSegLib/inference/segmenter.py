@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import ClassScaleError
+from ..errors import ClassScaleError, named
 from ..images.cleanup import check_cleanup, sentences
 from ..images.reading import ImageSource
 from ..images.segmentation import Segmentation
@@ -105,8 +105,9 @@ def segment_with(
     :param box: of voxels along z, y, x of the image, to which the result is limited; the rest is background. ``None``:
         the whole image, or what the coarse model locates.
     """
-    table = model.table if options.classes is None else model.table.select(options.classes)
-    check_cleanup(table, options.remove_islands is not None, options.clean_classes)
+    with named(model.name):
+        table = model.table if options.classes is None else model.table.select(options.classes)
+        check_cleanup(table, options.remove_islands is not None, options.clean_classes)
     wanted = None if options.classes is None else frozenset(label.value for label in table)
     if coarse is not None and box is None:
         refuse_other_channels(coarse, model.channels)

@@ -6,13 +6,13 @@ models claim a voxel, the later one gets it; or both keep it, in layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import LabelTableError, ModelError
+from ..errors import LabelTableError, ModelError, named
 from ..images.cleanup import check_cleanup
 from ..images.geometry import Box, Geometry
 from ..images.reading import ImageSource
@@ -91,8 +91,9 @@ def segment_parts(
         return segment_with(image, model, options, progress, cancel, accept, coarse)
     tables = [summarize(source.path, source.configuration).table for source in given]
     common = common_classes(tables, [source.model for source in given])
-    table = common.table if options.classes is None else common.table.select(options.classes)
-    check_cleanup(table, options.remove_islands is not None, options.clean_classes)
+    with named(names_of(given)):
+        table = common.table if options.classes is None else common.table.select(options.classes)
+        check_cleanup(table, options.remove_islands is not None, options.clean_classes)
     if options.locate_with is not None:
         given = [replace(source, looks=options) for source in given]
     parts = _parts(given, tables, common.values, table)
@@ -118,6 +119,15 @@ def segment_parts(
         del result, model  # before the next part needs the memory
     assert merging is not None  # there is at least one part
     return cleaned(merging.result(table), options, Monitor(report, cancel))
+
+
+def names_of(sources: Iterable[Source]) -> str:
+    """Return the names of models, for messages on all of them; parts of one model are named once.
+
+    >>> names_of([Source("a/291.zip", "body"), Source("a/292.zip", "body"), Source("lung.zip")])
+    'body, lung.zip'
+    """
+    return ", ".join(dict.fromkeys(source.model or Path(source.path).name for source in sources))
 
 
 def common_channels(sources: Sequence[str | Path], summaries: Sequence[ModelSummary] = ()) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ class LabelTable:
     labels in the order of their values.
 
     :ivar labels: the labels, sorted by value.
+    :ivar file: the file that they were read from, which messages name; ``None`` if there is none. Tables that differ
+        in it alone are equal.
     :raises LabelTableError: if values or ids repeat, or a value does not fit into 16 bits.
 
     >>> table = LabelTable.from_names({0: "background", 1: "liver", 2: "kidney_left"})
@@ -40,6 +42,7 @@ class LabelTable:
     """
 
     labels: tuple[Label, ...]
+    file: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(sorted(self.labels, key=lambda label: label.value)))
@@ -86,9 +89,10 @@ class LabelTable:
 
     @property
     def _extent(self) -> str:
+        table = "the table" if self.file is None else str(self.file)
         if not self.labels:
-            return "the table is empty"
-        return f"the table has {len(self)} labels from {self.labels[0].value} to {self.labels[-1].value}"
+            return f"{table} is empty"
+        return f"{table} has {len(self)} labels from {self.labels[0].value} to {self.labels[-1].value}"
 
     @property
     def names(self) -> dict[int, str]:
@@ -182,7 +186,7 @@ class LabelTable:
         :raises LabelTableError: if the file cannot be read or used; the message names the file and, where known, the
             line.
         """
-        return cls(read_labels(Path(path)))
+        return cls(read_labels(Path(path)), Path(path))
 
     def to_csv(self, path: str | Path | None = None, overwrite: bool = False) -> str:
         """Return the table as Slicer's colour-table CSV, and write it to ``path`` if that is given.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..catalog.chosen import classes_of, parts_of
+from ..errors import named
 from ..labels.table import LabelTable
 from ..options import Options
 from .offers import RemoteModel
@@ -36,4 +37,5 @@ def wanted_table(models: Sequence[RemoteModel], options: Options) -> LabelTable:
     :raises LabelTableError: if there is no such class.
     """
     table = classes_of(parts_of(models)).table
-    return table if options.classes is None else table.select(options.classes)
+    with named(", ".join(model.name for model in models)):
+        return table if options.classes is None else table.select(options.classes)
