@@ -4,21 +4,11 @@ from dataclasses import replace
 
 import pytest
 from ClassScaleSegLib import LabelTable
-from ClassScaleSegLib.inference.devices import find_devices, parse_gpu_list
+from ClassScaleSegLib.inference.devices import find_devices
 from ClassScaleSegLib.labels.standard_names import with_standard_names
 from ClassScaleSegLib.models.advice import advise, advise_on_run
 from ClassScaleSegLib.models.summary import summarize
 from ClassScaleSegLib.resources import resource
-
-
-def test_gpus_are_listed_by_name():
-    listed = (
-        "GPU 0: NVIDIA GeForce RTX 4090 (UUID: GPU-0c3a6f0e-1111-2222-3333-444455556666)\n"
-        "GPU 1: NVIDIA H200 (UUID: GPU-9)\n  MIG 1g.18gb Device 0: (UUID: MIG-1)\n"
-    )
-    assert parse_gpu_list(listed) == ["NVIDIA GeForce RTX 4090", "NVIDIA H200"]
-    assert parse_gpu_list("No devices were found\n") == []
-    assert list(find_devices())[-1] == "cpu"
 
 
 def test_a_driver_that_does_not_answer_offers_no_device(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -275,3 +276,14 @@ def test_a_list_of_an_older_version_allows_nothing(folder):
         for send in (segmenter.upload, lambda image: segmenter.segment(image, "toy-120")):
             with pytest.raises(Unencrypted, match="could read the image. Nothing was sent."):
                 send("ct.nrrd")
+
+
+def test_name_and_address_are_taken_in_either_order(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    for words in (["https://lab-gpu:8471", "lab"], ["lab", "https://lab-gpu:8471"]):
+        assert main(["servers", "add", *words]) == ExitCode.OK
+        assert capsys.readouterr().out == "lab: https://lab-gpu:8471\n"
+        assert [(server.name, server.address) for server in Servers().all] == [("lab", "https://lab-gpu:8471")]
+    for words in (["https://a:1", "https://b:2"], ["one", "two"]):
+        assert main(["servers", "add", *words]) == ExitCode.FAULT
+    assert "https://a:1" in capsys.readouterr().err

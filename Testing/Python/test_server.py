@@ -178,6 +178,10 @@ def test_without_tokens_only_programs_of_this_machine_come_in(api, headers):
     for path in ("models", "health"):
         answer = api("get", path, headers=headers)
         assert answer.status_code == 403 and answer.json()["error"]["code"] == "forbidden"
+        said = answer.json()["error"]["message"]
+        kinds = {"Host": "call it localhost, not 'evil.example", "X-Forwarded-For": "came through a proxy"}
+        (name, value) = next(iter(headers.items()))
+        assert kinds.get(name, f"came from the page '{value}' of a browser") in said
 
 
 def test_owners_take_turns():

@@ -35,4 +35,5 @@ def visible_gpus(device: str) -> list[str | None] | None:
     import torch
 
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return list(visible or map(str, range(torch.cuda.device_count())))
+    count = torch.cuda.device_count()  # fewer than the variable lists, if it lists one that is not there
+    return list(visible or map(str, range(count)))[:count]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -18,7 +16,7 @@ from ..files import sha256_of
 from ..images.dicom_seg import UsedModel
 from ..images.geometry import Geometry
 from ..images.segmentation import Segmentation
-from ..inference.devices import choose_device
+from ..inference.devices import choose_device, device_name
 from ..inference.locating import open_locating, refuse_other_channels
 from ..inference.memory_estimate import ModelSize, model_grid
 from ..inference.segmenter import segment_with
@@ -80,10 +78,7 @@ class JobModels:
         :raises ClassScaleError: if torch does not offer the device that was chosen.
         """
         name = choose_device(self.options.device)
-        if name.startswith("cuda"):
-            about = sys.modules["torch"].cuda.get_device_name(name)
-        else:
-            about = platform.processor() or platform.machine()
+        about = device_name(name)
         return f"{name} ({about})" if about else name
 
     @cached_property

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..addresses import is_private
 from ..process.exit_codes import ExitCode
 from ..remote.faults import Unencrypted
-from ..remote.servers import Servers
+from ..remote.servers import Servers, is_name
 from .options import add_command
 from .parsing import Parser
 from .reporting import Reporter
@@ -55,6 +55,8 @@ def servers_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
 
 def _add(servers: Servers, options: argparse.Namespace) -> None:
     """Add a server to your list, or change one. Its token is kept in the keyring of the system, if there is one."""
+    if is_name(options.address) and not is_name(options.name):  # an address is no name, so the order is clear
+        options.name, options.address = options.address, options.name
     token = os.environ.get(TOKEN) or None
     if options.token_file is not None:
         token = read_token(options.token_file)

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
-import re
 import subprocess
 from pathlib import Path
 
 from ..errors import ClassScaleError
+from .gpu_list import listed_gpus, offered_gpus
 
 
 def find_devices() -> dict[str, str]:
@@ -26,11 +27,12 @@ def find_devices() -> dict[str, str]:
     """
     devices = {f"cuda:{index}": name for index, name in enumerate(_nvidia_gpus())}
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        devices["mps"] = "Apple GPU"
-    return {**devices, "cpu": platform.processor() or platform.machine()}
+        devices["mps"] = device_name("mps")
+    return {**devices, "cpu": device_name("cpu")}
 
 
 def _nvidia_gpus() -> list[str]:
+    """Return what CUDA's devices are called, in their order."""
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # no console window on Windows
     try:
         answer = subprocess.run(
@@ -38,18 +40,7 @@ def _nvidia_gpus() -> list[str]:
         )
     except (OSError, subprocess.SubprocessError):
         return []  # there is no driver, or a GPU whose driver does not answer, which cannot be used
-    return parse_gpu_list(answer.stdout)
-
-
-def parse_gpu_list(text: str) -> list[str]:
-    """Return the names of the GPUs that ``nvidia-smi -L`` lists.
-
-    :param text: lines such as ``GPU 0: NAME (UUID: ...)``; other lines are ignored.
-
-    >>> parse_gpu_list("GPU 0: NVIDIA A40 (UUID: GPU-1a2b)\\nGPU 1: NVIDIA H100 PCIe (UUID: GPU-3c4d)\\n")
-    ['NVIDIA A40', 'NVIDIA H100 PCIe']
-    """
-    return re.findall(r"^GPU \d+: (.+?) \(UUID", text, re.MULTILINE)
+    return offered_gpus(listed_gpus(answer.stdout), os.environ)
 
 
 def choose_device(name: str) -> str:
@@ -73,6 +64,18 @@ def choose_device(name: str) -> str:
             + (f", cuda:0 to cuda:{cuda - 1}." if cuda > 1 else ".")
         )
     return name
+
+
+def device_name(device: str) -> str:
+    """Return what a device is, such as "NVIDIA A40".
+
+    :param device: as :func:`choose_device` returns it; for "cpu" and "mps", torch is not imported.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(torch.device(device).index or 0)
+    return "Apple GPU" if device == "mps" else platform.processor() or platform.machine()
 
 
 def total_memory(device: str) -> int | None:

@@ -80,7 +80,7 @@ class Servers:
             try:
                 name, address, ca = entry["name"], entry["address"], entry.get("ca")
                 insecure = entry.get("insecure", False)
-                if not _is_name(name) or not isinstance(ca, (str, type(None))) or not isinstance(insecure, bool):
+                if not is_name(name) or not isinstance(ca, (str, type(None))) or not isinstance(insecure, bool):
                     raise ValueError("an entry is not a server")
                 found.append(KnownServer(name, check_address(address), ca, insecure))
             except (TypeError, KeyError, AttributeError, ValueError, ServerError) as error:
@@ -128,7 +128,7 @@ class Servers:
         :raises ServerError: if name, address or token are not valid, or there is no such certificate.
         :raises OutputError: if the list cannot be written.
         """
-        if not _is_name(name):
+        if not is_name(name):
             raise ServerError(
                 f"{name!a} cannot be the name of a server. Use up to 64 letters, digits, spaces and . ( ) + - _."
             )
@@ -245,7 +245,7 @@ def describe(segmenter: RemoteSegmenter, cancel: CancelToken | None = None) -> l
     ]
 
 
-def _is_name(name: Any) -> bool:
+def is_name(name: Any) -> bool:
     """Tell whether a text can be the name of a server; an address cannot, so that names and addresses differ."""
     return isinstance(name, str) and re.fullmatch(_NAME, name) is not None and name == name.strip()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ClassScaleError
-from ..inference.devices import find_devices
+from ..inference.devices import device_name, find_devices, total_memory
 from .workers import Slot
 
 _SECONDS_TO_ASK = 120.0  # on a cold disk, importing torch takes half a minute
@@ -22,8 +22,9 @@ _ASK = f"""
 import json, sys
 sys.path[:] = [path for path in sys.path if path] + [{str(_ROOT)!r}]  # not the current folder
 from ClassScaleSegLib.errors import ClassScaleError
-from ClassScaleSegLib.inference.devices import choose_device, total_memory
-try: said = {{"memory": [total_memory(choose_device(name)) for name in sys.argv[1:]]}}
+from ClassScaleSegLib.inference.devices import choose_device, device_name, total_memory
+def ask(name): return [total_memory(choose_device(name)), device_name(name)]
+try: said = {{"devices": [ask(name) for name in sys.argv[1:]]}}
 except ClassScaleError as error: said = {{"error": str(error)}}
 print(json.dumps(said))
 """
@@ -46,27 +47,23 @@ def described(slots: Sequence[Slot]) -> tuple[dict[str, Any], ...]:
     >>> [(facts["name"], facts["memory"]) for facts in described([Slot("cpu", "cpu", memory_limit_gib=0.5)])]
     [('cpu', 536870912)]
     """
-    from ..inference.devices import total_memory
-
     gpus = list(dict.fromkeys(slot.device for slot in slots if slot.device not in ("auto", "cpu")))
-    memory = dict(zip(gpus, _asked(gpus), strict=True)) if gpus else {}
-    memory["cpu"] = total_memory("cpu")
-    names = find_devices()
+    known = dict(zip(gpus, _asked(gpus), strict=True)) if gpus else {}
+    known |= {"cpu": (total_memory("cpu"), device_name("cpu")), "auto": (None, "auto")}
     return tuple(
-        {"name": slot.name, "about": names.get(slot.device, slot.device), "memory": _usable(memory, slot)}
-        for slot in slots
+        {"name": slot.name, "about": about, "memory": _usable(there, slot)}
+        for slot, (there, about) in ((slot, known[slot.device]) for slot in slots)
     )
 
 
-def _usable(memory: dict[str, int | None], slot: Slot) -> int | None:
-    there = memory.get(slot.device)
+def _usable(there: int | None, slot: Slot) -> int | None:
     if there is None or slot.memory_limit_gib is None:
         return there
     return min(there, int(slot.memory_limit_gib * 2**30))
 
 
-def _asked(devices: Sequence[str]) -> list[int | None]:
-    """Return the bytes of memory of devices.
+def _asked(devices: Sequence[str]) -> list[tuple[int | None, str]]:
+    """Return the bytes of memory of devices, and what they are.
 
     :raises ClassScaleError: if one is not there, or they cannot be asked.
     """
@@ -80,7 +77,7 @@ def _asked(devices: Sequence[str]) -> list[int | None]:
         raise ClassScaleError(f"The device {asked} cannot be looked for ({why}). Try --devices cpu.") from error
     if "error" in said:
         raise ClassScaleError(said["error"])
-    return said["memory"]
+    return [(memory, name) for memory, name in said["devices"]]
 
 
 def _in_words(error: Exception) -> str:

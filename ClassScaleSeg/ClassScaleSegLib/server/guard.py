@@ -84,9 +84,14 @@ def _refuse_outsiders(headers: dict[bytes, bytes]) -> None:
     host = headers.get(b"host", b"").decode("latin-1").lower()
     name = re.sub(r":\d*$", "", host)
     name = name[1:-1] if name.startswith("[") and name.endswith("]") else name
-    # a page of a browser: its name leads here, its script sends something here, or it only shows an answer
-    if not is_loopback(name) or b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none":
+    if not is_loopback(name):  # a page of a browser whose name leads here
         said = f"This server is for programs on its own machine, which call it localhost, not {host[:100]!a}."
+        raise Problem(403, "forbidden", said)
+    # its script sends something here, or it only shows an answer
+    if b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none":
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        page = f"the page {origin[:100]!a} of a browser" if origin else "a page of a browser"
+        said = f"This server is for programs on its own machine, and the request came from {page}."
         raise Problem(403, "forbidden", said)
     if any(header in headers for header in _PROXY):
         said = "The request came through a proxy, and this server knows no tokens. Start it with --require-token."
