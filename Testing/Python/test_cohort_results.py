@@ -148,3 +148,36 @@ def test_what_was_sent_is_recorded_and_not_what_the_image_is_later(cases, tmp_pa
         assert segment(*sent) == ExitCode.OK
     lines = told(capsys)
     assert lines[-1]["done"] == 1 and any("from another image" in line.get("message", "") for line in lines)
+
+
+def test_statistics_of_many_cases_have_the_formats_that_one_case_can_have(cases, tmp_path, capsys):
+    openpyxl = pytest.importorskip("openpyxl")
+    out, tables = tmp_path / "out", tmp_path / "tables"
+    command = [cases, "-o", out, "--statistics", tables]
+    formats = ["--statistics-format", ".xlsx", "--statistics-format", ".csv"]
+    assert segment(*command, *formats[:2]) == ExitCode.OK
+    names = sorted(file.name.split(".")[0] for file in out.glob("*.seg.nrrd"))
+    assert sorted(file.name for file in tables.iterdir()) == [f"{name}.xlsx" for name in names]
+    rows = openpyxl.load_workbook(tables / f"{names[0]}.xlsx").active
+    assert rows.max_row == 121 and rows["B2"].value == "cell 1"
+    capsys.readouterr()
+    assert segment(*command, *formats) == ExitCode.OK  # what is missing is made
+    assert len(list(tables.iterdir())) == 2 * len(names)
+    assert "segmented again" in capsys.readouterr().out
+    assert segment(*command, *formats) == ExitCode.OK
+    assert "done already" in capsys.readouterr().out
+
+
+def test_statistics_that_cannot_be_are_refused_before_a_case_is_segmented(cases, tmp_path, capsys):
+    image = next(cases.iterdir())
+    for words, sentence in (
+        ([cases, "--statistics", tmp_path / "all.xlsx"], "all.xlsx looks like a file"),
+        ([cases, "--confidence", tmp_path / "all.nrrd"], "all.nrrd looks like a file"),
+        ([cases, "--statistics-format", ".xlsx"], "Leave it out, or name that folder"),
+        ([cases, "--statistics", tmp_path / "s", "--statistics-format", ".sr.dcm"], "Add --format .seg.dcm"),
+    ):
+        assert segment(*words, "-o", tmp_path / "out") == ExitCode.OUTPUT, words
+        assert sentence in capsys.readouterr().err
+    one = [image, "-o", tmp_path / "o.seg.nrrd", "--statistics", tmp_path / "s.xlsx", "--statistics-format", ".xlsx"]
+    assert segment(*one) == ExitCode.OUTPUT and "statistics of several images" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -279,7 +279,7 @@ def test_odd_names_stay_in_their_lines_and_whole_in_the_tables(tmp_path, capsys)
     assert len(lines) == 5 and max(map(len, lines)) < 120 and lines[2].startswith("x" * 57 + "...")
     assert lines[3].startswith("a b [31m  ")
     with (tmp_path / "t.csv").open(encoding="utf-8") as file:
-        assert [row["Name"] for row in csv.DictReader(file)] == ["=1+1", "x" * 40_000, "a b [31m"]
+        assert [row["Name"] for row in csv.DictReader(file)] == ["'=1+1", "x" * 40_000, "a b [31m"]
 
 
 def test_if_the_table_cannot_be_written_what_was_compared_is_printed(folders, tmp_path, capsys, monkeypatch):

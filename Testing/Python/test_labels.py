@@ -150,6 +150,7 @@ def test_the_shipped_codes_are_totalsegmentators():
 @settings(max_examples=100, deadline=None)
 @given(NAMES)
 @example({1: 'a "b" \\ c\n,;~^|&:=#', 2: " \t", 3: "\ud800x", 4: "kidney_left"})
+@example({1: "=1+1", 2: "'=1", 3: "''-", 4: "@x", 5: "'"})
 def test_a_table_comes_back_from_its_csv(folder, names):
     table = LabelTable.from_names(names)
     file = folder / "table.csv"

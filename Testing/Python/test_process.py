@@ -19,7 +19,7 @@ from ClassScaleSegLib import ClassScaleError, Options, OutputError, Segmentation
 from ClassScaleSegLib.catalog.catalog import Catalog
 from ClassScaleSegLib.commands.demo import mean_dice
 from ClassScaleSegLib.commands.main import ExitCode, _parser, main
-from ClassScaleSegLib.commands.segment import _job
+from ClassScaleSegLib.commands.segment_options import job_of_options
 from ClassScaleSegLib.process.child import Job, SegmentationProcess, default_python
 from ClassScaleSegLib.process.job import read_job
 from ClassScaleSegLib.process.process_tree import descendants, is_alive
@@ -322,11 +322,11 @@ def test_a_job_is_read_from_its_file_as_it_was(tmp_path, monkeypatch):
     plain = read_job(tmp_path / "job.json")
     assert plain.options == Options() and plain.confidence is None and plain.models == ("toy-120",)
     command = ["segment", plain.images[0], "-m", "toy-120", "-o", plain.output]
-    assert _job(_parser().parse_args(command)) == plain
+    assert job_of_options(_parser().parse_args(command)) == plain
     command += ["--folds", "0", "all", "--checkpoint=best", "--configuration=3d_lowres", "--device=cuda:1"]
     command += ["--step=0.3", "--no-mirroring", "--classes=--liver", "--classes", "left kidney", "7"]
     command += ["--memory-limit=4.5", "--threads=3", "--keep-empty", "--dicom-seg=binary"]
-    given = _job(_parser().parse_args(command)).options
+    given = job_of_options(_parser().parse_args(command)).options
     assert given == replace(options, classes=("--liver", "left kidney", "7"))
 
 

@@ -34,6 +34,6 @@ def visible_gpus(device: str) -> list[str | None] | None:
         return [None]  # one GPU, which the device names
     import torch
 
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    visible: list[str | None] = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     count = torch.cuda.device_count()  # fewer than the variable lists, if it lists one that is not there
-    return list(visible or map(str, range(count)))[:count]
+    return (visible or [*map(str, range(count))])[:count]

@@ -35,7 +35,7 @@ class Recipe:
 
     :ivar models: name and SHA-256 of each model; the one that locates comes last.
     :ivar options: the choices that differ from the defaults, without those that change no result.
-    :ivar results: kinds of the files that are wanted: suffixes, "confidence" and "statistics".
+    :ivar results: kinds of the files that are wanted: suffixes, "confidence", "statistics" and "statistics.xlsx".
     """
 
     models: tuple[tuple[str, str], ...]

@@ -19,13 +19,14 @@ from .cases import Case
 from .job_models import JobModels
 from .job_report import JobReport
 from .reporting import Reporter
-from .results import CaseResults, Measured
+from .results import STATISTICS_FORMATS, CaseResults, Measured
 
 
 class CaseRunner:
     """Segments the cases of a job, one after the other, with models that are opened once.
 
-    :param more_formats: suffixes of further files of the segmentation, beside the first one.
+    :param formats: of one of many cases: suffixes of further files of the segmentation, beside the first one, and of
+        the statistics.
     :param report: gets every case that was segmented.
     :param records: note how the results of each of many cases were made; ``None`` for a single case.
     :param run: id of the run, for the records.
@@ -37,7 +38,7 @@ class CaseRunner:
         self,
         job: Job,
         models: JobModels,
-        more_formats: Sequence[str] = (),
+        formats: tuple[Sequence[str], Sequence[str]] = ((), STATISTICS_FORMATS),
         report: JobReport | None = None,
         records: Records | None = None,
         cancel: CancelToken | None = None,
@@ -45,7 +46,7 @@ class CaseRunner:
         keep_edited: bool = True,
     ) -> None:
         self._keep_edited = keep_edited
-        self._run, self._job, self._models, self._more_formats = run, job, models, more_formats
+        self._run, self._job, self._models, self._formats = run, job, models, formats
         self._report, self._records, self._cancel = report, records, cancel
 
     def finished(self, case: Case, run: str) -> dict[str, Any] | None:
@@ -61,7 +62,7 @@ class CaseRunner:
 
     def results(self, case: Case) -> CaseResults:
         """Return the files of a case."""
-        return CaseResults.of(self._job, case, self._records is not None, self._more_formats)
+        return CaseResults.of(self._job, case, self._records is not None, *self._formats)
 
     def run(
         self,

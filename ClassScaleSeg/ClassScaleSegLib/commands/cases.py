@@ -82,16 +82,22 @@ def find_cases(
     many = bool(folder) or (len(paths) > 1 and channels == 1)
     if many:
         groups = _group(folder or paths, channels)
-        if (
-            _has_suffix(target) or target.name.lower().endswith((DICOM_SUFFIX, RTSTRUCT_SUFFIX))
-        ) and not target.is_dir():
-            raise OutputError(f"{target} looks like a file, but there may be many results. Name a folder.")
+        refuse_file(target, (*READ_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX), "Name a folder.")
     else:
         groups = {_case_name(paths, channels): tuple(paths)}
         if not target.is_dir():
             return Cases(tuple(Case(name, files, target) for name, files in groups.items()), False, False)
     cases = (Case(name, files, target / f"{name}{suffix}") for name, files in sorted(groups.items()))
     return Cases(tuple(cases), many)
+
+
+def refuse_file(target: Path, suffixes: tuple[str, ...], remedy: str) -> None:
+    """Refuse a name that is meant as that of a file where a folder is needed, unless there is a folder of that name.
+
+    :raises OutputError: with the remedy at its end.
+    """
+    if target.name.lower().endswith(suffixes) and not target.is_dir():
+        raise OutputError(f"{target} looks like a file, but there may be many results. {remedy}")
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from .job_models import find_models
 from .options import add_command
 from .parsing import Parser
 from .reporting import CohortState, Reporter
+from .results import STATISTICS_FORMATS
 
 _STATES = ("done", "failed", "kept", "running", "waiting", "stopped")
 
@@ -122,8 +123,9 @@ def _last_run(history: History, folder: Path) -> tuple[CohortJob, str, bool]:
     try:
         job = job_of(facts.get("job"))
         formats, where, bids = facts["formats"], facts["cluster"], facts.get("bids")
-        texts = [where, *formats, *([] if bids is None else [bids])]
-        if not formats or not all(isinstance(text, str) for text in texts):
+        statistics = facts.get("statistics_formats", STATISTICS_FORMATS)
+        texts = [where, *formats, *statistics, *([] if bids is None else [bids])]
+        if not (formats and statistics) or not all(isinstance(text, str) for text in texts):
             raise KeyError
     except (ClassScaleError, KeyError, TypeError) as error:
         raise OutputError(
@@ -131,4 +133,5 @@ def _last_run(history: History, folder: Path) -> tuple[CohortJob, str, bool]:
         ) from error
     if Path(job.output).resolve() != folder.resolve():
         raise OutputError(f"The ledger is of the folder {job.output}, and not of {folder}. Run segment again.")
-    return CohortJob(job, tuple(formats), facts.get("overwrite") is True, bids), where, facts.get("transfer") is True
+    cohort = CohortJob(job, tuple(formats), facts.get("overwrite") is True, bids, tuple(statistics))
+    return cohort, where, facts.get("transfer") is True

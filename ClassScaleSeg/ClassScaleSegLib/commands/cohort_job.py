@@ -12,17 +12,18 @@ from ..cohort.bids_derivative import write_derivative
 from ..cohort.ledger import refuse_running
 from ..cohort.records import Finding, Recipe, Records, State
 from ..errors import Cancelled, ClassScaleError, ImageError, OutputError, OutputExistsError
-from ..images.dicom_seg import UsedModel
-from ..images.formats import IMAGE_SUFFIXES
+from ..images.dicom_seg import DICOM_SUFFIX, UsedModel
+from ..images.dicom_sr import REPORT_SUFFIX
+from ..images.formats import IMAGE_SUFFIXES, STATISTICS_SUFFIXES
 from ..inference.progress import CancelToken
 from ..process.job import Job
 from ..process.terminal import flush
 from .case_runner import CaseRunner
-from .cases import Case, Cases, find_cases
+from .cases import Case, Cases, find_cases, refuse_file
 from .job_models import JobModels
 from .job_report import JobReport
 from .reporting import Reporter
-from .results import CaseResults
+from .results import STATISTICS_FORMATS, CaseResults, statistics_kind
 
 _MOST_TOLD = 10  # files that are left out
 
@@ -34,12 +35,14 @@ class CohortJob:
     :ivar formats: suffixes of the files of each segmentation.
     :ivar overwrite: make all results anew.
     :ivar bids: suffix of the images of a BIDS dataset, whose folder is then the only one of the job's images.
+    :ivar statistics_formats: suffixes of the files of the statistics of each case, if the job names a folder for them.
     """
 
     job: Job
     formats: tuple[str, ...]
     overwrite: bool = False
     bids: str | None = None
+    statistics_formats: tuple[str, ...] = STATISTICS_FORMATS
 
     def __post_init__(self) -> None:
         if self.job.more_outputs:
@@ -51,14 +54,26 @@ class CohortJob:
             )
         if self.job.more_statistics:
             raise OutputError("With several images, give one folder for the statistics (--statistics).")
+        if self.job.statistics is not None:
+            refuse_file(
+                Path(self.job.statistics), STATISTICS_SUFFIXES, "Name a folder; --statistics-format chooses the format."
+            )
+            if REPORT_SUFFIX in self.statistics_formats and DICOM_SUFFIX not in self.formats:
+                raise OutputError(
+                    f"Statistics as {REPORT_SUFFIX} refer to a DICOM segmentation, and none is written. Add --format "
+                    f"{DICOM_SUFFIX}."
+                )
+        if self.job.confidence is not None:
+            refuse_file(Path(self.job.confidence), IMAGE_SUFFIXES, "Name a folder.")
 
     def records(self, models: JobModels) -> Records:
         """Return the records of the folder of results.
 
         :raises ModelError: if a file of a model cannot be read.
         """
-        sides = {"confidence": self.job.confidence, "statistics": self.job.statistics}
-        kinds = (*self.formats, *(kind for kind, folder in sides.items() if folder is not None))
+        kinds = [*self.formats, *(["confidence"] if self.job.confidence is not None else [])]
+        if self.job.statistics is not None:
+            kinds += map(statistics_kind, self.statistics_formats)
         return Records(self.job.output, Recipe.of(models.checksums, self.job.options, kinds))
 
     def find(self, case: Case, records: Records) -> Finding:
@@ -69,7 +84,7 @@ class CohortJob:
 
     def results(self, case: Case) -> CaseResults:
         """Return the files of a case."""
-        return CaseResults.of(self.job, case, True, self.formats[1:])
+        return CaseResults.of(self.job, case, True, self.formats[1:], self.statistics_formats)
 
     def folders(self, cases: Iterable[Case]) -> Iterator[Path]:
         """Yield a file of each folder, also of the report, into which results of cases are written."""
@@ -87,7 +102,8 @@ class CohortJob:
         run: str | None = None,
     ) -> CaseRunner:
         """Return what segments the cases."""
-        return CaseRunner(self.job, models, self.formats[1:], report, records, cancel, run, not self.overwrite)
+        formats = self.formats[1:], self.statistics_formats
+        return CaseRunner(self.job, models, formats, report, records, cancel, run, not self.overwrite)
 
     def begin(self, models: JobModels) -> None:
         """Check what is the same for all cases, and prepare the folder of results, if it is to be a BIDS derivative.

@@ -123,6 +123,7 @@ class _Run:
             transfer=sent,
             overwrite=self._cohort.overwrite,
             formats=self._cohort.formats,
+            statistics_formats=self._cohort.statistics_formats,
             bids=self._cohort.bids,
             job=self._cohort.job.facts(),
             version=VERSION,

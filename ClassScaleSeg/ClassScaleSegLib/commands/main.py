@@ -31,7 +31,8 @@ from .models import add_models_options, models_command
 from .options import add_command, add_options
 from .parsing import Parser
 from .reporting import JsonReporter, Reporter, TerminalReporter
-from .segment import add_segment_options, segment_command
+from .segment import segment_command
+from .segment_options import add_segment_options
 from .serve import add_serve_options, serve_command
 from .servers import add_servers_options, servers_command
 

@@ -38,6 +38,7 @@ from .cases import Case
 from .job_models import JobModels
 from .reporting import Reporter
 
+STATISTICS_FORMATS = (".csv",)  # of the statistics of many cases, by default
 _BIDS_TABLES = ("look-up table", "sidecar")
 
 
@@ -103,6 +104,18 @@ def _of_another_image(case: Case) -> ImageError:
     return ImageError(f"{said} Segment it again (--overwrite), or name another folder.")
 
 
+def statistics_kind(name: str) -> str:
+    """Return what records call statistics of a format.
+
+    :param name: the suffix, or a file with it.
+
+    >>> statistics_kind(".csv"), statistics_kind("ct.xlsx")
+    ('statistics', 'statistics.xlsx')
+    """
+    suffix = next((suffix for suffix in STATISTICS_SUFFIXES if name.lower().endswith(suffix)), "")
+    return "statistics" if suffix in STATISTICS_FORMATS else f"statistics{suffix}"
+
+
 class CaseResults(NamedTuple):
     """Where the results of one case go.
 
@@ -116,21 +129,31 @@ class CaseResults(NamedTuple):
     statistics: tuple[Path, ...]
 
     @classmethod
-    def of(cls, job: Job, case: Case, many: bool, more_formats: Sequence[str] = ()) -> CaseResults:
+    def of(
+        cls,
+        job: Job,
+        case: Case,
+        many: bool,
+        more_formats: Sequence[str] = (),
+        statistics_formats: Sequence[str] = STATISTICS_FORMATS,
+    ) -> CaseResults:
         """Return the files of a case, unchecked; with many cases, the job names folders.
 
         :param more_formats: suffixes of further files of the segmentation, beside the first one.
+        :param statistics_formats: suffixes of the statistics of one of many cases.
         """
         outputs = (case.output, *map(Path, job.more_outputs), *map(case.in_format, more_formats))
         confidence = _side_file(job.confidence, case, many, ".nrrd")
-        wanted = [_side_file(file, case, many, ".csv") for file in (job.statistics, *job.more_statistics)]
+        formats = statistics_formats if many else [""]  # whose name is given
+        given = (job.statistics, *job.more_statistics)
+        wanted = [_side_file(file, case, many, suffix) for file in given for suffix in formats]
         return cls(outputs, confidence, tuple(file for file in wanted if file is not None))
 
     @property
     def by_kind(self) -> dict[str, Path]:
         """The file of each kind of result of one of many cases, of which none has two; the segmentation comes first."""
         kinds = self._by_suffix | ({} if self.confidence is None else {"confidence": self.confidence})
-        return kinds | ({"statistics": self.statistics[0]} if self.statistics else {})
+        return kinds | {statistics_kind(file.name): file for file in self.statistics}
 
     def beside(self, source: str | None) -> dict[str, Path]:
         """The files that accompany those of :attr:`by_kind`: the colour tables of images, and the tables of BIDS.

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import OutputError, named, reason
 from ..files import replacing
+from ..labels.csv import guarded
 
 EXCEL_SUFFIX = ".xlsx"
 TABLE_SUFFIXES = (".csv", EXCEL_SUFFIX)
@@ -46,7 +47,8 @@ def write_table(
     :param columns: titles.
     :param rows: cells of each row, as many as titles; ``None`` is an empty cell. In a workbook numbers are numbers, and
         a text is never a formula.
-    :param digits: of numbers that are not integers, in CSV.
+    :param digits: of numbers that are not integers, in CSV. There, a text that a spreadsheet would take for a formula
+        has a single quote before it.
     :raises OutputExistsError: if the file exists and ``overwrite`` is false.
     :raises OutputError: if it cannot be written, or XlsxWriter is missing.
     """
@@ -58,7 +60,9 @@ def write_table(
     with replacing(path, overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([_text(cell, digits) for cell in row] for row in rows)
+        writer.writerows(
+            [guarded(cell) if isinstance(cell, str) else _text(cell, digits) for cell in row] for row in rows
+        )
 
 
 def _text(cell: Cell, digits: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
@@ -17,6 +18,9 @@ from pathlib import Path
 from ..errors import LabelTableError, named
 from .label import CODE_FIELDS, MAX_VALUE, Code, Label, segment_color, segment_id
 
+# Where a spreadsheet takes a text for a formula, OWASP's advice ("CSV Injection") is a single quote before it. We take
+# it away again when we read. A text that begins so itself gets one more.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 MAX_BYTES = 64 << 20  # 65536 rows of a kilobyte each; a larger file is not a label table
 COLORS = ("Color_R", "Color_G", "Color_B")
 CODE_COLUMNS = {
@@ -58,7 +62,7 @@ def parse_labels(content: bytes, file: str) -> tuple[Label, ...]:
             with named(f"{file}, line {reader.line_num}"):
                 if len(fields) != len(header):
                     raise LabelTableError(f"{len(fields)} fields were found, {len(header)} were expected.")
-                label = _label(dict(zip(header, fields, strict=True)))
+                label = _label(dict(zip(header, map(unguarded, fields), strict=True)))
                 if labels.setdefault(label.value, label) is not label:
                     before = labels[label.value].name
                     raise LabelTableError(f"label value {label.value} was used before, by {before}.")
@@ -77,9 +81,27 @@ def format_labels(labels: Iterable[Label]) -> str:
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow((*COLUMNS, GROUP) if grouped else COLUMNS)
     for label in rows:
-        group = [label.group or ""] if grouped else []
-        writer.writerow([label.value, label.name, *label.color, 255 if label.value else 0, *code_cells(label), *group])
+        name, *texts = map(guarded, (label.name, *code_cells(label), *([label.group or ""] if grouped else [])))
+        writer.writerow([label.value, name, *label.color, 255 if label.value else 0, *texts])
     return text.getvalue()
+
+
+def guarded(text: str) -> str:
+    """Return a text as a cell of a CSV file has it, so that no spreadsheet runs it.
+
+    >>> guarded("liver"), guarded("=1+1"), guarded("'=1+1")
+    ('liver', "'=1+1", "''=1+1")
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unguarded(cell: str) -> str:
+    """Return the text of a cell, without what :func:`guarded` has put before it.
+
+    >>> unguarded("'=1+1"), unguarded("'anterior' lobe")
+    ('=1+1', "'anterior' lobe")
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def code_cells(label: Label) -> list[str]:
