@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,42 @@ def test_the_loop_trains_on_heads_and_resumes_to_the_same_weights(file, tmp_path
         train(loop_options(tmp_path / "whole", file, spacing=2.0, **more))
     with pytest.raises(ModelError, match=r"was trained with mirrored 0.0, not 0.5"):
         train(loop_options(tmp_path / "whole", file, mirrored=0.5, **more))
+
+
+def test_label_maps_that_change_during_a_training_are_noticed(maps, file, tmp_path):
+    path, folder = tmp_path / "maps.npz", tmp_path / "run"
+    maps.write(path, TABLES)
+    train(loop_options(folder, path, minutes=0.0))
+    train(loop_options(folder, file, minutes=0.0))  # the same label maps in another file
+    gyri = np.zeros_like(maps.subjects[1], np.int16)
+    replace(maps, gyri={1: gyri}).write(path, TABLES)  # what add_gyri.py does
+    with pytest.raises(ModelError, match=r"other gyri than those of now \(.*maps.npz\).* add --changed-data"):
+        train(loop_options(folder, path))
+    with pytest.warns(UserWarning, match="goes on from .*checkpoint_latest.pth, which was trained with other gyri"):
+        train(loop_options(folder, path, minutes=0.0, changed_data=True))
+    assert train(loop_options(folder, path)).finished  # it is no longer another file
+    maps.subjects[1][20, 24, 22] += 1
+    try:
+        assert maps.digests() != LabelMaps.read(file, TABLES).digests()
+    finally:
+        maps.subjects[1][20, 24, 22] -= 1
+    with pytest.raises(ModelError, match="was trained on heads, not on toy data: use the same --data"):
+        train(LoopOptions(folder=folder, device="cpu"))
+
+
+def test_other_tables_are_noticed_but_not_other_colours(tmp_path):
+    folder = TRAINING / "classscale_training" / "data" / "brain"
+    for name in ("structures.csv", "label_sets.csv", "tissues.csv"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    path = tmp_path / "structures.csv"
+    rows = list(csv.DictReader(path.open(encoding="utf-8")))
+    for column, value, same in (("red", "7", True), ("tissue", "air", False)):
+        changed = [{**rows[0], column: value}, *rows[1:]]
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(changed)
+        assert (BrainTables.read(tmp_path).digest() == TABLES.digest()) is same
 
 
 def test_our_engine_opens_the_model_folder(file, tmp_path):

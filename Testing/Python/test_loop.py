@@ -16,10 +16,11 @@ from classscale_training.loop.data import open_data
 from classscale_training.loop.few_bits import in_few_bits
 from classscale_training.loop.model_folder import checkpoint_content
 from classscale_training.loop.options import PRESETS, LoopOptions
-from classscale_training.loop.train import _Loss, main, train
+from classscale_training.loop.step_loss import StepLoss
+from classscale_training.loop.train import main, train
 from classscale_training.loss.losses import CrossEntropyDiceLoss
 from classscale_training.network.plain_unet import NETWORK_CLASS, PlainUNet, architecture
-from ClassScaleSegLib.errors import ClassScaleError, ModelError, OutputError
+from ClassScaleSegLib.errors import Busy, ClassScaleError, ModelError, OutputError, OutputExistsError
 
 TRAINING = Path(__file__).parents[2] / "training"
 
@@ -234,6 +235,45 @@ def test_a_run_cannot_be_continued_with_another_network(tmp_path, capsys):
     assert "was trained with classes 12, not 13" in capsys.readouterr().err
 
 
+def test_what_changed_is_said_when_a_run_goes_on_and_what_did_not_is_not(tmp_path, recwarn):
+    options = small(tmp_path)
+    train(replace(options, minutes=0.0))
+    train(replace(options, minutes=0.0, log_every=2, evaluate_every=2, prefetch=1))
+    assert not recwarn.list
+    with pytest.warns(UserWarning) as caught:
+        train(replace(options, minutes=0.0, steps=8, learning_rate=0.02))
+    said = "checkpoint_latest.pth with steps 8 (until now 6), learning_rate 0.02 (until now 0.01)."
+    assert [str(warning.message).endswith(said) for warning in caught] == [True]
+    content = torch.load(tmp_path / "fold_0" / "checkpoint_latest.pth", weights_only=True)
+    for name in ("changeable", "data"):  # checkpoints of earlier versions have neither
+        del content["loop"][name]
+    torch.save(content, tmp_path / "fold_0" / "checkpoint_latest.pth")
+    assert train(options).step == 6
+
+
+def test_a_folder_with_another_model_stays_as_it_is(tmp_path):
+    options = small(tmp_path, steps=1)
+    train(options)
+    (tmp_path / "fold_0" / "checkpoint_latest.pth").unlink()
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.name != ".lock"}
+    with pytest.raises(OutputExistsError, match="checkpoint_final.pth exists, but nothing .* Move the model away"):
+        train(small(tmp_path, steps=1, classes=3))
+    torch.save({"network_weights": {}, "init_args": {}}, tmp_path / "fold_0" / "checkpoint_latest.pth")  # of nnU-Net
+    with pytest.raises(ModelError, match="checkpoint_latest.pth is not a checkpoint of this loop"):
+        train(options)
+    assert all(file.read_bytes() == content for file, content in before.items())
+    script = (
+        "import sys, time; from pathlib import Path; from ClassScaleSegLib.locking import locked\n"
+        "with locked(Path(sys.argv[1]), 'It is held'):\n    print('held', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(Busy, match="is being trained by another process"):
+            train(options)
+        other.communicate()
+
+
 def test_presets_and_options_make_sense_together(tmp_path):
     for preset in PRESETS.values():
         assert LoopOptions(folder=tmp_path, **preset).toy.size % 16 == 0
@@ -251,7 +291,7 @@ def test_deep_supervision_is_the_weighted_mean_of_the_losses_of_all_scales(tmp_p
     data = open_data(options, "cpu")
     network = PlainUNet(options.arch_kwargs(), 1, len(data.names))
     images, labels = (torch.stack(part) for part in zip(*(data.case(index)[:2] for index in range(2)), strict=True))
-    value = _Loss(data, options, torch.device("cpu"))(network, 0, images, labels, [0, 0])
+    value = StepLoss(data, options, torch.device("cpu"))(network, 0, images, labels, [0, 0])
     expected = []
     for scale, basis, head in network.scales(images):
         assert basis.shape[2:] == (16 >> scale,) * 3
@@ -260,7 +300,7 @@ def test_deep_supervision_is_the_weighted_mean_of_the_losses_of_all_scales(tmp_p
     torch.testing.assert_close(value, (expected[0] + expected[1] / 2) / 1.5)
     value.backward()
     assert all(weight.grad is not None for weight in network.parameters())
-    loss = _Loss(data, replace(options, finest_every=2), torch.device("cpu"))
+    loss = StepLoss(data, replace(options, finest_every=2), torch.device("cpu"))
     torch.testing.assert_close(loss(network, 0, images, labels, [0, 0]), value)
     torch.testing.assert_close(loss(network, 1, images, labels, [0, 0]), expected[1])
     two_stages = {"features": (8, 8), "convolutions": (1, 1), "decoder_convolutions": (1,), "deep_supervision": True}
@@ -276,7 +316,7 @@ def test_a_stride_of_the_loss_takes_every_nth_voxel_and_others_at_the_next_step(
     image, labels, _ = data.case(0)
     basis = network(image[None]).flatten(2)
     for step in range(2):
-        value = _Loss(data, options, torch.device("cpu"))(network, step, image[None], labels[None], [0])
+        value = StepLoss(data, options, torch.device("cpu"))(network, step, image[None], labels[None], [0])
         half = (
             basis[..., step::2],
             network.head.weight.flatten(1),

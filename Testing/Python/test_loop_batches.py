@@ -10,7 +10,7 @@ import pytest
 import torch
 from brain_fixtures import file, loop_options, maps  # noqa: F401  (fixtures)
 from classscale_training.loop.data import batches, open_data
-from classscale_training.loop.train import _Loss
+from classscale_training.loop.step_loss import StepLoss
 from classscale_training.network.plain_unet import PlainUNet
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 def test_a_mixed_batch_is_the_mean_of_both_losses_and_is_in_order(file, tmp_path):
     options = loop_options(tmp_path, file, batch=3, half_precision=False, balance=0.3)
     data = open_data(options, "cpu")
-    network, loss = PlainUNet(options.arch_kwargs(), 1, len(data.names)), _Loss(data, options, CPU)
+    network, loss = PlainUNet(options.arch_kwargs(), 1, len(data.names)), StepLoss(data, options, CPU)
     mixed = next(batch for batch in batches(options, 0, data, CPU) if 0 < sum(batch[2]) < 3)
     images, labels, datasets = mixed
     assert datasets == sorted(datasets) and images.shape[:2] == (3, 1) and labels.shape[0] == 3

@@ -42,17 +42,20 @@ class Checkpoints:
         """
         save_whole(self.final, functools.partial(_write, content))
 
-    def load(self, device: torch.device | str) -> dict[str, Any] | None:
+    def load(self, device: torch.device | str) -> tuple[Path, dict[str, Any]] | None:
         """Load the newest checkpoint that can be read.
 
         Warns when the newest one is damaged and the previous one is used instead.
 
         :param device: where to put the tensors.
-        :returns: the content, or ``None`` if there is no checkpoint.
+        :returns: the file and its content, or ``None`` if there is no checkpoint.
         :raises ModelError: if there are checkpoints, but none can be read.
         """
         files = [file for file in (self.latest, self.previous) if file.exists()]
-        read = functools.partial(torch.load, map_location=device, weights_only=True)
+
+        def read(file: Path) -> tuple[Path, dict[str, Any]]:
+            return file, torch.load(file, map_location=device, weights_only=True)
+
         return read_newest(files, read, "Delete them to start again from the beginning.") if files else None
 
 

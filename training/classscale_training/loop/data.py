@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class LoopData:
     unseen: Callable[[int], tuple[torch.Tensor, torch.Tensor]]  # cases of dataset 0 that training never sees
     label_sets: LabelSets | None = None  # of the datasets that cases belong to
     shares: torch.Tensor | None = None  # (C,), of each class in the voxels of a patch, where classes differ in size
+    made_from: Mapping[str, str] = field(default_factory=dict)  # digests of what cases are made from, by what it is
 
     def case(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Return image ``(1, *patch)`` float32, labels ``patch`` (-1: ignored) and dataset of a training case."""
@@ -57,7 +58,7 @@ def open_data(options: LoopOptions, device: torch.device | str) -> LoopData:
     heads = BrainCases.read(Path(options.data.removeprefix(BRAIN)), options.brain, count, device)
     tables, brain = heads.tables, options.brain
     facts = f"HeadMR{len(tables.names)}", "MR", tables.names, brain.patch, brain.spacing
-    return LoopData(*facts, heads, heads.unseen_patch, tables.label_sets, heads.shares())
+    return LoopData(*facts, heads, heads.unseen_patch, tables.label_sets, heads.shares(), heads.made_from())
 
 
 Batch = tuple[torch.Tensor, torch.Tensor, list[int]]

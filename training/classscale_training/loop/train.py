@@ -11,41 +11,42 @@ fold_0/checkpoint_final.pth. During the training, fold_0/checkpoint_latest.pth a
 The same command continues a run that was stopped or killed. On a CPU it then arrives at exactly the weights of an
 uninterrupted run, if the number of threads is the same and --workers is again zero or again not zero: the cases of a
 step follow from its number, and everything else is in the checkpoint. With --small-checkpoints the moments of the
-optimizer are rounded, so it then arrives at nearly these weights.
+optimizer are rounded, so it then arrives at nearly these weights. A run is not continued with another network or with
+other data; --changed-data allows label maps that have changed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ClassScaleSegLib.errors import ClassScaleError, ModelError
+from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.models.projection import Projection
 
-from ..data.brain import IGNORE_INDEX
 from ..evaluation.class_counts import class_counts
 from ..evaluation.dice import foreground_mean, pooled_dice, reference_dice
-from ..loss.label_sets import voxel_weights
-from ..loss.losses import CrossEntropyDiceLoss, SoftDice, weighted_mean
+from ..files import alone
 from ..network.plain_unet import PlainUNet
 from .checkpoints import Checkpoints
+from .continuing import check_continued, check_network, decided_by, refuse_others
 from .data import Batch, LoopData, batches, open_data
 from .few_bits import in_few_bits, in_full
 from .log import Log
 from .model_folder import checkpoint_content, write_model_folder
 from .options import LoopOptions, add_arguments, options_from
 from .start import start_from
+from .step_loss import StepLoss, autocast
 
 _WAY_OUT = "run the command again with a lower --learning-rate to continue from the last checkpoint."
 _CLIP = 12.0  # largest norm of the gradient, as in nnU-Net
@@ -64,10 +65,17 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
     """Train a network, or continue the run that is in ``options.folder``.
 
     :param report: called with each new entry of the log.
-    :raises ModelError: if the run in the folder has other options, or none of its checkpoints can be read.
+    :raises ModelError: if the run in the folder has other options or data, or none of its checkpoints can be read.
+    :raises OutputExistsError: if another model is in the folder.
+    :raises Busy: if another process trains in the folder.
     :raises OutputError: if a checkpoint cannot be written. The older ones are then intact.
     :raises ClassScaleError: if the loss or the weights are no longer finite. The last checkpoint was written before.
     """
+    with alone(options.folder / ".lock", f"{options.folder} is being trained"):
+        return _train(options, report)
+
+
+def _train(options: LoopOptions, report: Callable[[dict[str, float]], None]) -> LoopResult:
     device = _device(options.device)
     torch.backends.cudnn.benchmark = device.type == "cuda"
     if device.index is not None and device.type == "cuda":
@@ -116,32 +124,31 @@ class Trainer:
     :ivar learning_rate: that of the last step.
     :ivar begin: when this process began, by :func:`time.monotonic`.
     :raises ModelError: as :func:`train`.
+    :raises OutputExistsError: as :func:`train`.
     """
 
     def __init__(self, options: LoopOptions, data: LoopData, device: torch.device) -> None:
-        self._options = options
+        self._options, self._decided_by = options, decided_by(options, data)
         self.network = PlainUNet(options.arch_kwargs(), 1, len(data.names)).to(device)
-        self._loss = _Loss(data, options, device)
+        self._loss = StepLoss(data, options, device)
         self._optimizer = _optimizer(self.network, options)
         self._scaler = _scaler(options.half_precision and device.type == "cuda")
         self._checkpoints = Checkpoints(options.folder / "fold_0")
         self.step, self.learning_rate, self._seconds_before = 0, options.learning_rate, 0.0
-        content = self._checkpoints.load(device)
-        if content is not None:
+        found = self._checkpoints.load(device)
+        if found is not None:
+            file, content = found
+            check_continued(file, content, options, data)
+            check_network(file, content["network_weights"], self.network)
             self._resume(content)
-        elif options.weights:
-            start_from(self.network, Path(options.weights))
+        else:
+            refuse_others(options.folder)
+            if options.weights:
+                start_from(self.network, Path(options.weights))
         self.begin = time.monotonic()
 
     def _resume(self, content: dict[str, Any]) -> None:
         state = content["loop"]
-        for name, value in self._options.fixed().items():
-            before = state["options"].get(name, getattr(LoopOptions, name))  # an older run had no such option
-            if before != value:
-                raise ModelError(
-                    f"{self._checkpoints.latest} was trained with {name} {before}, not {value}: "
-                    "use the same value, or another folder."
-                )
         self.network.load_state_dict(content["network_weights"])
         self._optimizer.load_state_dict(in_full(state["optimizer"]))
         if state["scaler"]:  # empty if the run was on a CPU until now
@@ -175,7 +182,7 @@ class Trainer:
         """
         if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
             raise ClassScaleError(f"The weights are not finite at step {self.step}: {_WAY_OUT}")
-        state = {"step": self.step, "seconds": self.seconds(), "options": self._options.fixed()}
+        state = {"step": self.step, "seconds": self.seconds(), **self._decided_by}
         optimizer = self._optimizer.state_dict()
         state |= {"optimizer": in_few_bits(optimizer) if self._options.small_checkpoints else optimizer}
         state |= {"scaler": self._scaler.state_dict()}
@@ -184,74 +191,6 @@ class Trainer:
     def save_final(self) -> None:
         """Write the checkpoint of the finished training, with the errors of :meth:`save`."""
         self._checkpoints.save_final(checkpoint_content(self.network.state_dict()))
-
-
-class _Loss:
-    """nnU-Net's loss: cross entropy and batch Dice over the foreground. It is marginal where cases follow label sets.
-
-    The cases of dataset 0 and the other cases of a batch form two groups, each with its own batch Dice; the loss is the
-    mean of both, weighted by their numbers of cases. With deep supervision it is the mean over the scales, weighted
-    with 1, 1/2, 1/4 and so on. nnU-Net omits the coarsest scale; it is kept here, because most classes differ from
-    each other by their place.
-    """
-
-    def __init__(self, data: LoopData, options: LoopOptions, device: torch.device) -> None:
-        self.deep, self.half = options.deep_supervision, options.half_precision
-        self.stride, self.finest_every = options.loss_stride, options.finest_every
-        dice = SoftDice(present_only=options.present_only)
-        self.plain = CrossEntropyDiceLoss(dice, IGNORE_INDEX, trusted=True)  # our own cases have no wrong labels
-        label_sets = data.label_sets and data.label_sets.to(device)
-        self.marginal = replace(self.plain, label_sets=label_sets)
-        if options.balance and data.shares is not None and data.label_sets is not None:
-            weights = voxel_weights(data.shares, data.label_sets.label_of_class, options.balance)
-            self.plain = replace(self.plain, class_weights=tuple(weights[0].tolist()))
-            self.marginal = replace(self.marginal, label_weights=weights.to(device))
-
-    def __call__(
-        self, network: PlainUNet, step: int, images: torch.Tensor, labels: torch.Tensor, datasets: list[int]
-    ) -> torch.Tensor:
-        """Return the loss ``()`` of images ``(B, 1, X, Y, Z)`` and labels ``(B, X, Y, Z)``.
-
-        :param step: decides which voxels are used, if not all are.
-        :param datasets: dataset of each case, ascending.
-        """
-        finest = step % self.finest_every == 0
-        with _autocast(self.half, images.device):
-            scales = network.scales(images, finest) if self.deep else [(0, network(images), network.head)]
-        terms = []
-        for scale, basis, head in scales:
-            every = slice(None, None, 2**scale)
-            flat, flat_labels = basis.flatten(2), labels[:, every, every, every].flatten(1)
-            if not scale:
-                chosen = slice(step // self.finest_every % self.stride, None, self.stride)
-                flat, flat_labels = flat[..., chosen], flat_labels[..., chosen]
-            terms.append((0.5**scale, self._at_one_scale(flat, flat_labels, head, datasets)))
-        return weighted_mean(terms)
-
-    def _at_one_scale(
-        self, basis: torch.Tensor, labels: torch.Tensor, head: torch.nn.Conv3d, datasets: list[int]
-    ) -> torch.Tensor:
-        """Return the loss ``()`` of basis ``(B, R, N)`` and labels ``(B, N)``.
-
-        The cases of dataset 0 need no label sets, and their loss is many times faster without.
-        """
-        if datasets != sorted(datasets):
-            raise ValueError(f"datasets {datasets} must ascend: the cases of dataset 0 come first.")
-        assert head.bias is not None  # every head of PlainUNet has one
-        weight, bias, whole = head.weight.flatten(1), head.bias, datasets.count(0)
-        terms = []
-        if whole:
-            terms.append((whole, self.plain(basis[:whole], weight, bias, labels[:whole])))
-        if others := datasets[whole:]:
-            which = _index(tuple(others), labels.device)
-            terms.append((len(others), self.marginal(basis[whole:], weight, bias, labels[whole:], which)))
-        return weighted_mean(terms)
-
-
-@functools.lru_cache(maxsize=64)
-def _index(values: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Return a tensor of ``values``, made once: numbers of Python wait for a GPU each time they are copied to it."""
-    return torch.tensor(values, device=device)
 
 
 @torch.no_grad()
@@ -265,7 +204,7 @@ def evaluate(network: PlainUNet, options: LoopOptions, device: torch.device, dat
     projection = Projection(network.head.weight.flatten(1), network.head.bias)
     counts = []
     for image, labels in (data.unseen(index) for index in range(options.evaluation_cases)):
-        with _autocast(options.half_precision, device):
+        with autocast(options.half_precision, device):
             basis = network(image[None].to(device))
         counts.append(class_counts(basis, projection, labels[None].to(device)).cpu().numpy())
     both = {"dice": reference_dice(np.stack(counts)), "pooled_dice": pooled_dice(np.stack(counts))}
@@ -292,11 +231,6 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _autocast(half: bool, device: torch.device) -> contextlib.AbstractContextManager:
-    kind = {"cuda": torch.float16, "cpu": torch.bfloat16}.get(device.type)
-    return torch.autocast(device.type, kind) if half and kind else contextlib.nullcontext()
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; print each entry of the log as a line of JSON.
 
@@ -311,7 +245,9 @@ def main(arguments: list[str] | None = None) -> int:
     add_arguments(parser)
     try:
         options = options_from(parser.parse_args(arguments))
-        result = train(options, report=lambda entry: print(json.dumps(entry), flush=True))
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"Warning: {message}", file=sys.stderr)
+            result = train(options, report=lambda entry: print(json.dumps(entry), flush=True))
     except ClassScaleError as error:
         print(error, file=sys.stderr)
         return 1

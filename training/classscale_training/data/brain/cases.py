@@ -101,6 +101,10 @@ class BrainCases(Dataset):
         volumes[0] = max(patch - float(volumes.sum()), 0.1 * patch)
         return volumes / volumes.sum()
 
+    def made_from(self) -> dict[str, str]:
+        """Return digests of what the cases are made from, apart from the options: the label maps and the tables."""
+        return {**self.maps.digests(), "tables": self.tables.digest()}
+
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         if not 0 <= index < self.cases:
             raise IndexError(f"head {index} of {self.cases}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,13 @@ class LabelMaps:
         with replacing(path, overwrite=True) as temporary, open(temporary, "wb") as stream:
             np.savez_compressed(stream, **content)
 
+    def digests(self) -> dict[str, str]:
+        """Return what tells the label maps from others: a digest for the atlas, the individuals and the gyri."""
+        places = np.float64(self.spacing), self.centres, self.from_atlas
+        gyri = [array for n in sorted(self.gyri) for array in (np.int64(n), self.gyri[n])]
+        parts = {"atlas": (*places, self.subjects[0]), "individuals": self.subjects[1:], "gyri": gyri}
+        return {name: _digest(arrays) for name, arrays in parts.items()}
+
     @classmethod
     def read(cls, path: Path, tables: BrainTables) -> LabelMaps:
         """Read a file that :meth:`write` wrote.
@@ -99,6 +108,14 @@ def affine_map(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     both = ~(np.isnan(first) | np.isnan(second)).any(1)
     rows = np.concatenate([first[both], np.ones((both.sum(), 1))], 1)
     return np.linalg.lstsq(rows, second[both], rcond=None)[0].T
+
+
+def _digest(arrays: Iterable[Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in map(np.ascontiguousarray, arrays):
+        digest.update(f"{array.dtype.str} {array.shape} ".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def _values(tables: BrainTables) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ everything that is not annotated. Voxels of the set ``ignored`` do not enter the
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,6 +107,13 @@ class BrainTables:
     def names(self) -> dict[int, str]:
         """Name of each class, including the background."""
         return {0: "background", **{row.label: row.name for row in self.structures}}
+
+    def digest(self) -> str:
+        """Return what tells the tables from others that lead to other images or labels; colours do not."""
+        structures = [(row.label, row.tissue, row.set) for row in self.structures]
+        coarse = [(row.value, row.tissue, row.set, row.around) for row in self.coarse]
+        content = (structures, coarse, [tuple(row) for row in self.tissues], self.other_side_of_class.tolist())
+        return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
     @cached_property
     def set_names(self) -> tuple[str, ...]:
