@@ -7,17 +7,17 @@ import time
 
 import numpy as np
 import pytest
-from classscale_training.evaluation import evaluate as evaluation
+from classscale_training.evaluation import command as evaluation
 from classscale_training.evaluation.evaluate import (
     EvaluationOptions,
     count_case,
     evaluate,
     evaluate_arrays,
-    names_and_ignore,
 )
+from classscale_training.evaluation.labels import Labels
 from classscale_training.evaluation.surface_dice import surface_counts
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
-from ClassScaleSegLib.errors import ImageError, LabelTableError
+from ClassScaleSegLib.errors import ImageError, LabelTableError, OutputExistsError
 
 sitk = pytest.importorskip("SimpleITK")
 NO_SURFACE = EvaluationOptions(tolerance=None)
@@ -284,13 +284,105 @@ def test_what_cannot_be_told_by_figures_is_said_in_words(tmp_path, capsys):
 def test_names_come_from_dataset_json(tmp_path):
     file = tmp_path / "dataset.json"
     file.write_text(json.dumps({"labels": {"background": 0, "liver": 1, "ignore": 2}}))
-    assert names_and_ignore(file) == ({0: "background", 1: "liver"}, 2)
+    assert Labels.of(file) == Labels({0: "background", 1: "liver"}, 2)
     file.write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2], "part": 2}}))
-    assert names_and_ignore(file) == ({}, None)
+    assert Labels.of(file) == Labels({0: "background", 1: "whole", 2: "part"}, None, ((1, 2), 2))
     file.write_bytes(
         b"\xef\xbb\xbf" + json.dumps({"labels": {"background": "0", "liver": 1.0, "ignore": "2"}}).encode()
     )
-    assert names_and_ignore(file) == ({0: "background", 1: "liver"}, 2)
+    assert Labels.of(file) == Labels({0: "background", 1: "liver"}, 2)
     file.write_text("{")
     with pytest.raises(LabelTableError, match="cannot be read as an nnU-Net dataset.json"):
-        names_and_ignore(file)
+        Labels.of(file)
+
+
+REGIONS = {"background": 0, "whole tumour": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+
+
+@pytest.fixture
+def tumours(tmp_path):
+    """References with a label to ignore, predictions, and the dataset.json of their regions."""
+    for index in range(3):
+        reference = blocks(index, classes=4)
+        reference[reference == 3] = 3 if index else 0  # one case without the innermost region
+        write(tmp_path / "data" / "labelsTr", f"c{index}.nii.gz", reference)
+        write(tmp_path / "p", f"c{index}.nii.gz", blocks(index + 9, classes=3))
+    content = {
+        "labels": REGIONS,
+        "regions_class_order": [1, 2, 3],
+        "file_ending": ".nii.gz",
+        "channel_names": {"0": "MR"},
+    }
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def evaluated(folder, *more):
+    parser = argparse.ArgumentParser()
+    evaluation.add_arguments(parser)
+    words = [str(folder / "data" / "labelsTr"), str(folder / "p"), "-o", str(folder / "out"), *more]
+    assert evaluation.run(parser.parse_args(words)) == 0
+    return json.loads((folder / "out" / "summary.json").read_text())
+
+
+def test_regions_are_compared_as_stock_nnunet_compares_them(tumours, capsys):
+    stock = pytest.importorskip("nnunetv2.evaluation.evaluate_predictions")
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    manager = LabelManager(REGIONS, [1, 2, 3])
+    summary = evaluated(tumours)
+    assert "3 cases, 3 regions in the references" in capsys.readouterr().out
+    rows = list(csv.DictReader(open(tumours / "out" / "per_case.csv", encoding="utf-8")))
+    ours = {(row["case"], row["label"]): row for row in rows}
+    for index in range(3):
+        files = [str(tumours / folder / f"c{index}.nii.gz") for folder in ("data/labelsTr", "p")]
+        found = stock.compute_metrics(*files, SimpleITKIO(), manager.foreground_regions, manager.ignore_label)
+        for region, expected in found["metrics"].items():
+            row = ours[f"c{index}", str(region)]
+            assert int(row["reference_voxels"]) == expected["n_ref"]
+            assert int(row["predicted_voxels"]) == expected["n_pred"]
+            if expected["n_ref"]:
+                assert float(row["dice"]) == pytest.approx(expected["Dice"], abs=1e-6)
+            else:
+                assert (
+                    row["dice"] == "" and expected["Dice"] == 0
+                )  # stock counts it as 0, the published rule not at all
+    assert list(summary["per_class"]) == ["(1, 2, 3)", "(2, 3)", "3"]
+    assert [row["name"] for row in summary["per_class"].values()] == ["whole tumour", "core", "enhancing"]
+    means = [row["dice"] for row in summary["per_class"].values()]
+    assert summary["dice"] == pytest.approx(np.mean(means), abs=1e-6) and len(set(means)) == 3
+
+
+def test_the_surface_of_a_region_has_no_borders_within(tumours):
+    write(tumours / "data" / "labelsTr", "c0.nii.gz", np.pad([[[1, 2], [2, 2]], [[2, 2], [3, 2]]], 2).astype(np.uint8))
+    write(tumours / "p", "c0.nii.gz", np.pad([[[2, 1], [1, 2]], [[2, 3], [3, 2]]], 2).astype(np.uint8))
+    for name in ("c1", "c2"):
+        for folder in ("data/labelsTr", "p"):
+            (tumours / folder / f"{name}.nii.gz").unlink()
+    whole, core, _ = evaluated(tumours, "--tolerance", "0")["per_class"].values()
+    assert whole["surface_dice"] == whole["dice"] == 1 and core["surface_dice"] == pytest.approx(
+        2 * 5 / (7 + 6), abs=1e-6
+    )
+
+
+def test_labels_in_no_region_and_models_of_other_regions_are_refused(tumours):
+    model = tumours / "p" / "dataset.json"
+    for labels in ({**REGIONS, "core": [1, 2]}, {"background": 0, "oedema": 1, "core": 2, "enhancing": 3}):
+        model.write_text(json.dumps({"labels": labels}))
+        with pytest.raises(ImageError, match="have different regions .*Give the one that counts"):
+            evaluated(tumours)
+    evaluated(tumours, "--dataset-json", str(tumours / "data" / "dataset.json"))
+    model.write_text(json.dumps({"labels": REGIONS}))
+    write(tumours / "p", "c0.nii.gz", blocks(9, classes=3) + np.uint16(7))
+    with pytest.raises(ImageError, match="c0.nii.gz holds label 7, which is not among the 4 labels of dataset.json"):
+        evaluated(tumours)
+
+
+def test_the_summary_of_a_validation_is_not_replaced_by_an_evaluation(tumours):
+    summary = tumours / "p" / "summary.json"
+    summary.write_text(json.dumps({"foreground_mean": {"Dice": 0.5}}))
+    with pytest.raises(OutputExistsError, match="summary.json exists, and is not of an evaluation. Choose another"):
+        evaluated(tumours, "-o", str(tumours / "p"))
+    assert "foreground_mean" in summary.read_text()
+    assert evaluated(tumours) == evaluated(tumours)  # its own is replaced

@@ -22,7 +22,7 @@ from ClassScaleSegLib.process.fault_log import FaultLog
 from .data import totalsegmentator as convert
 from .data import toy_dataset
 from .data.merge import command as merge
-from .evaluation import evaluate
+from .evaluation import command as evaluate
 from .nnunet import commands as nnunet
 from .nnunet.environment import trainer_folder
 from .nnunet.pretraining import command as pretrain

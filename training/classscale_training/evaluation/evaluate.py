@@ -5,24 +5,20 @@ Each file is read once.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import math
-import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ClassScaleSegLib.errors import ClassScaleError, ImageError
+from ClassScaleSegLib.errors import ImageError
 from ClassScaleSegLib.images.counts import overlap_counts
-from ClassScaleSegLib.labels.table import name_words
 
-from ..data.dataset_json import read_dataset_json
-from ..data.merged_labels import MERGED_FROM, Merged
+from ..data.merged_labels import Merged
 from ..data.parallel import map_cases
 from ..data.volumes import case_name, geometry_difference, label_names, labels_of, read_volume
+from .labels import Region, as_labels, refuse_exchanged
+from .region_counts import members, region_counts
 from .report import Evaluation
 from .surface_dice import surface_counts
 
@@ -40,6 +36,8 @@ class EvaluationOptions:
     :ivar workers: number of processes.
     :ivar merged: if the references belong to a merged dataset: predicted classes then count as the label under which
         the dataset of the case has them. Classes that do not occur in that dataset count as background.
+    :ivar regions: the label values of each region, if regions are compared instead of labels; ``names`` then has the
+        name of the first one under 1. In files, a value in no region is an error.
     """
 
     names: Mapping[int, str] | None = None
@@ -48,11 +46,12 @@ class EvaluationOptions:
     allow_missing: bool = False
     workers: int = 0
     merged: Merged | None = None
+    regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
 class CaseCounts:
-    """The counts of one case.
+    """The counts of one case. The first region takes the place of class 1.
 
     :ivar voxels: ``(3, C)`` int64, see :func:`~ClassScaleSegLib.images.counts.overlap_counts`.
     :ivar surface: ``(2, C)`` int64, see :func:`~classscale_training.evaluation.surface_dice.surface_counts`; ``None``
@@ -72,6 +71,8 @@ def count_case(
     :param prediction: unsigned integers of the same shape.
     :param spacing: mm, in the order of the axes of the arrays.
     """
+    if options.regions:
+        return _count_regions(reference, prediction, spacing, options)
     if options.ignore is not None:
         counted = reference != options.ignore
         reference, prediction = reference * counted, prediction * counted
@@ -82,6 +83,21 @@ def count_case(
     surface = None
     if options.tolerance is not None:
         surface = surface_counts(reference, prediction, spacing, options.tolerance, classes)
+    return CaseCounts(voxels, surface)
+
+
+def _count_regions(
+    reference: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], options: EvaluationOptions
+) -> CaseCounts:
+    counted = np.ones(reference.shape, bool) if options.ignore is None else reference != options.ignore
+    regions = (0, *options.regions)  # the first column is that of the background
+    voxels = region_counts(reference[counted], prediction[counted], regions)
+    if options.tolerance is None:
+        return CaseCounts(voxels, None)
+    surface = np.zeros((2, len(regions)), np.int64)
+    for number, region in enumerate(options.regions, 1):
+        drawn, found = ((members(labels, region) & counted).astype(np.uint8) for labels in (reference, prediction))
+        surface[:, number] = surface_counts(drawn, found, spacing, options.tolerance, 2)[:, 1]
     return CaseCounts(voxels, surface)
 
 
@@ -130,7 +146,7 @@ def evaluate(reference: Path, prediction: Path, options: EvaluationOptions = Eva
     :raises ImageError: if a folder holds no label maps, a prediction is missing (unless allowed), a file cannot be
         read, or the geometries or labels of a case do not fit. The message names the file.
     """
-    references, predictions = _files(reference), _files(prediction)
+    references, predictions = label_maps(reference), label_maps(prediction)
     missing = tuple(name for name in references if name not in predictions)
     if missing and not options.allow_missing:
         raise ImageError(
@@ -143,38 +159,11 @@ def evaluate(reference: Path, prediction: Path, options: EvaluationOptions = Eva
     return _collect(list(references), counts, options, missing, extra)
 
 
-def names_and_ignore(dataset_json: Path) -> tuple[dict[int, str], int | None]:
-    """Read the names and the ignore label from nnU-Net's ``dataset.json``.
+def label_maps(folder: Path) -> dict[str, Path]:
+    """Return the label maps in a folder by the names of their cases.
 
-    :returns: the names by label value, empty if labels are regions; and the ignore label, or ``None``.
-    :raises LabelTableError: if the file cannot be read.
+    :raises ImageError: if there are none, or two of one case.
     """
-    labels = read_dataset_json(dataset_json)["labels"]
-    ignore = labels.pop("ignore", None)
-    if any(isinstance(value, list) for value in labels.values()):
-        return {}, ignore
-    return {value: str(name) for name, value in labels.items()}, ignore
-
-
-def _merged(dataset_json: Path) -> Merged | None:
-    return Merged.of(read_dataset_json(dataset_json)) if dataset_json.is_file() else None
-
-
-def _refuse_merged(dataset_json: Path, references: Iterable[str]) -> None:
-    """Refuse references of a merged dataset, whose labels the ``dataset.json`` of a network does not explain.
-
-    :raises ClassScaleError: naming one of them.
-    """
-    prefixes = read_dataset_json(dataset_json).get(MERGED_FROM) or {}
-    found = next((name for name in references if name.startswith(tuple(prefixes))), None)
-    if found is not None:
-        raise ClassScaleError(
-            f"{found} belongs to a merged dataset, whose labels may stand for several classes; {dataset_json} has only "
-            "the classes of the network. Give the dataset.json of the merged dataset (--dataset-json)."
-        )
-
-
-def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder.")
     files: dict[str, Path] = {}
@@ -195,64 +184,42 @@ def _count_files(options: EvaluationOptions, pair: tuple[Path, Path | None]) -> 
     drawn = read_volume(reference_file)
     reference, grid = labels_of(drawn, reference_file), drawn.geometry
     drawn_names = label_names(reference_file, drawn)
-    _refuse_exchanged(reference_file, drawn_names, options.names or {}, "dataset.json")
+    values = options.names if options.names and not options.regions else None
+    refuse_exchanged(reference_file, drawn_names, values or {}, "dataset.json")
     if prediction_file is None:
         prediction = np.zeros_like(reference)
     else:
         found = read_volume(prediction_file)
         prediction = labels_of(found, prediction_file)
-        known = (options.names, "dataset.json") if options.names else (drawn_names, reference_file)
-        _refuse_exchanged(prediction_file, label_names(prediction_file, found), *known)
+        known = (values, "dataset.json") if values else (drawn_names, reference_file)
+        refuse_exchanged(prediction_file, label_names(prediction_file, found), *known)
         if difference := geometry_difference(grid, found.geometry):
             raise ImageError(
                 f"{reference_file} and {prediction_file} have different geometries: {difference}. "
                 "Evaluate predictions on the grid of their reference."
             )
     if options.merged is not None:
-        prediction = _as_labels(options.merged, reference_file, prediction_file, prediction)
-    counts = count_case(reference, prediction, grid.spacing[::-1], options)
-    names = options.names or range(counts.voxels.shape[1])
-    for file, voxels in ((reference_file, counts.voxels[2]), (prediction_file or reference_file, counts.voxels[1])):
-        unknown = [value for value in np.flatnonzero(voxels).tolist() if value not in names]
-        if unknown:
-            raise ImageError(
-                f"{file} holds label {unknown[0]}, which is not among the {len(names)} labels of dataset.json."
-            )
-    return counts
+        prediction = as_labels(options.merged, reference_file, prediction_file, prediction)
+    for file, labels in ((reference_file, reference), (prediction_file or reference_file, prediction)):
+        _refuse_unknown(file, labels, options, reference)
+    return count_case(reference, prediction, grid.spacing[::-1], options)
 
 
-def _refuse_exchanged(file: Path, own: Mapping[int, str], names: Mapping[int, str], whose: object) -> None:
-    """Refuse label values that mean something else, as those drawn in Slicer or of another model may.
+def _refuse_unknown(file: Path, labels: np.ndarray, options: EvaluationOptions, reference: np.ndarray) -> None:
+    """Refuse a label map with values that have no name, or belong to no region, where they count.
 
-    :param own: names of the values by the file itself.
-    :param names: those that they should have.
-    :param whose: what says so.
-    :raises ImageError: if a value has the name of another one.
+    :raises ImageError: naming the first.
     """
-    values = {_words(name): value for value, name in names.items()}
-    for value, name in own.items():
-        meant = values.get(_words(name), value)
-        if meant != value and _words(names.get(value, "")) != _words(name):
-            raise ImageError(
-                f"{file} has {name} as label {value}, {whose} as label {meant}: its label values mean something else. "
-                "Write it with the values of the other."
-            )
-
-
-def _words(name: str) -> tuple[str, ...]:
-    return tuple(sorted(name_words(name)))
-
-
-def _as_labels(merged: Merged, reference: Path, prediction: Path | None, classes: np.ndarray) -> np.ndarray:
-    """Return the label values that predicted classes have in the dataset of a case."""
-    if classes.max(initial=0) >= len(merged.names):
-        raise ImageError(
-            f"{prediction} holds label {classes.max()}; a network trained on the merged dataset has the classes 0 to "
-            f"{len(merged.names) - 1}. Evaluate predictions of such a network."
-        )
-    values = merged.value_of_class[merged.dataset_of(case_name(reference) or "")]
-    highest = len(merged.names) + len(merged.sets) - 1
-    return np.where(values > highest, 0, values).astype(np.uint16)[classes]
+    known: Iterable[int] = options.names or ()
+    if options.regions:
+        known = {0, *(value for region in options.regions for value in np.atleast_1d(region).tolist())}
+    elif not options.names:
+        return
+    occur = np.bincount(labels.ravel() if options.ignore is None else labels[reference != options.ignore])
+    unknown = sorted(set(np.flatnonzero(occur).tolist()).difference(known))
+    if unknown:
+        number = len(options.names or ())
+        raise ImageError(f"{file} holds label {unknown[0]}, which is not among the {number} labels of dataset.json.")
 
 
 def _collect(
@@ -271,55 +238,4 @@ def _collect(
     surfaces = [count.surface for count in counts if count.surface is not None]
     surface = stack(surfaces) if surfaces else None  # all cases have them, or none
     voxels = stack([count.voxels for count in counts])
-    return Evaluation(tuple(cases), names, voxels, surface, options.tolerance, missing, extra)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``classscaleseg-train evaluate``."""
-    add = parser.add_argument
-    add("reference", type=Path, help="folder of reference label maps")
-    add("prediction", type=Path, help="folder of predicted label maps with the same names")
-    add("-o", "--output", type=Path, required=True, help="folder for the tables and the plot")
-    add(
-        "--dataset-json",
-        type=Path,
-        help="file with the names of the labels (default: dataset.json in the folder of the predictions, or in the "
-        "parent folder of the references)",
-    )
-    add("--tolerance", type=_tolerance, default=1.0, metavar="MM", help="tolerance of the surface Dice (default: 1 mm)")
-    add("--no-surface", action="store_true", help="omit the surface Dice, which takes most of the time")
-    add("--allow-missing", action="store_true", help="count missing predictions as if nothing had been predicted")
-    add("--workers", type=int, default=0, help="number of worker processes; 0 or 1: none (default: 0)")
-
-
-def _tolerance(text: str) -> float:
-    tolerance = float(text)
-    if not 0 <= tolerance < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a distance in mm, 0 or more")
-    return tolerance
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run ``classscaleseg-train evaluate`` and return its exit code.
-
-    :raises ClassScaleError: as :func:`evaluate` and :func:`names_and_ignore`.
-    """
-    candidates = [arguments.prediction / "dataset.json", arguments.reference.parent / "dataset.json"]
-    dataset_json = arguments.dataset_json or next((file for file in candidates if file.is_file()), None)
-    merged = _merged(candidates[1]) if arguments.dataset_json is None else _merged(arguments.dataset_json)
-    if merged is not None and arguments.dataset_json is None:
-        dataset_json = candidates[1]  # that of the predictions has no names for labels of several classes
-    if dataset_json is None and any(re.match(r"d\d{3}_", name) for name in _files(arguments.reference)):
-        sentence = "the names are those of a merged dataset, whose labels may stand for several classes"
-        print(f"Warning: {sentence}. Give its dataset.json (--dataset-json).", file=sys.stderr)
-    if merged is None and dataset_json is not None:
-        _refuse_merged(dataset_json, _files(arguments.reference))
-    names, ignore = names_and_ignore(dataset_json) if dataset_json else ({}, None)
-    if merged is None and arguments.dataset_json is None and all(file.is_file() for file in candidates):
-        _refuse_exchanged(candidates[0], names, names_and_ignore(candidates[1])[0], candidates[1])
-    tolerance = None if arguments.no_surface else arguments.tolerance
-    options = EvaluationOptions(names, ignore, tolerance, arguments.allow_missing, arguments.workers, merged)
-    evaluation = evaluate(arguments.reference, arguments.prediction, options)
-    evaluation.write(arguments.output)
-    print(evaluation.sentence())
-    return 0
+    return Evaluation(tuple(cases), names, voxels, surface, options.tolerance, missing, extra, options.regions)

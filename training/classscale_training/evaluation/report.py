@@ -27,6 +27,7 @@ class Evaluation:
     :ivar tolerance: of the surface Dice, in mm; ``None`` without surface Dice.
     :ivar missing: cases without a prediction, which count as if nothing had been predicted.
     :ivar extra: predictions without a reference.
+    :ivar regions: the label values of each region, if classes are regions: the first one is class 1.
     """
 
     cases: tuple[str, ...]
@@ -36,6 +37,7 @@ class Evaluation:
     tolerance: float | None = None
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    regions: tuple[int | tuple[int, ...], ...] = ()
 
     @cached_property
     def dice(self) -> np.ndarray:
@@ -78,8 +80,9 @@ class Evaluation:
     def sentence(self) -> str:
         """Return the most important figures in one line."""
         cases, classes = len(self.cases), int((self.voxels[:, 2, 1:].sum(0) > 0).sum())
+        one, several = ("region", "regions") if self.regions else ("class", "classes")
         text = (
-            f"{cases} {'case' if cases == 1 else 'cases'}, {classes} {'class' if classes == 1 else 'classes'} in the "
+            f"{cases} {'case' if cases == 1 else 'cases'}, {classes} {one if classes == 1 else several} in the "
             "references: "
         )
         if classes:
@@ -118,7 +121,7 @@ class Evaluation:
         )
         return [
             {
-                "label": value,
+                "label": self._label(value),
                 "name": name,
                 "cases": cases[value],
                 "reference_voxels": reference[value],
@@ -131,6 +134,11 @@ class Evaluation:
             if value
         ]
 
+    def _label(self, value: int) -> int | str:
+        """Return the label value of a class, or the values of a region as nnU-Net's ``summary.json`` writes them."""
+        region = self.regions[value - 1] if self.regions else value
+        return region if isinstance(region, int) else str(region)
+
     def case_rows(self) -> Iterable[dict]:
         """Yield one row for each case and each class that is in its reference or its prediction."""
         dice = case_dice(self.voxels)
@@ -140,7 +148,7 @@ class Evaluation:
                 surface = None if self.case_surface_dice is None else _number(self.case_surface_dice[number, value])
                 yield {
                     "case": case,
-                    "label": value,
+                    "label": self._label(value),
                     "name": self.names[value],
                     "reference_voxels": int(reference[value]),
                     "predicted_voxels": int(predicted[value]),

@@ -22,6 +22,7 @@ from ClassScaleSegLib.models.projection import Projection
 
 from ..data.merged_labels import Merged
 from ..evaluation.dice import mean_of_known
+from ..evaluation.region_counts import region_counts
 
 LabelOrRegion = int | tuple[int, ...]
 METRICS = ("Dice", "IoU", "FP", "TP", "FN", "TN", "n_pred", "n_ref")  # of each label in nnU-Net's summary.json
@@ -77,10 +78,7 @@ def case_metrics(
     highest = max(int(array.max(initial=0)) for array in (reference, prediction))
     labels = [entry for entry in evaluated if isinstance(entry, int)]
     if len(labels) < len(evaluated):  # some are regions
-        size = highest + 1
-        pairs = np.bincount(reference.astype(np.int64) * size + prediction, minlength=size**2).reshape(size, size)
-        groups = [np.array([v for v in np.atleast_1d(entry) if v <= highest], int) for entry in evaluated]
-        counts = np.array([(pairs[np.ix_(g, g)].sum(), pairs[:, g].sum(), pairs[g].sum()) for g in groups])
+        counts = region_counts(reference, prediction, evaluated).T
     else:
         classes = max([highest, *labels]) + 1
         counts = overlap_counts(reference, prediction, classes).T[np.array(labels, int)]
