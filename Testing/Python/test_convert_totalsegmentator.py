@@ -80,6 +80,15 @@ def test_117_masks_become_one_label_map_that_equals_the_multilabel_file(original
     verify.verify_dataset_integrity(str(folder), num_processes=1)
 
 
+def test_a_dataset_of_another_converter_is_not_mixed_with_this_one(source, tmp_path):
+    labels = tmp_path / "Dataset001_TotalSegmentator" / "labelsTr"
+    labels.mkdir(parents=True)
+    (labels / "s0001.nii.gz").write_bytes(b"other classes")
+    with pytest.raises(OutputExistsError, match="was not made by this command: it has no conversion.json"):
+        convert(source, 1, tmp_path, few(tmp_path))
+    assert [file.name for file in labels.parent.rglob("*")] == ["labelsTr", "s0001.nii.gz"]
+
+
 def test_overlapping_voxels_go_to_the_later_class_and_are_counted(source, tmp_path):
     spleen, liver = (source / "s0001" / "segmentations" / f"{name}.nii.gz" for name in ("spleen", "liver"))
     grown = np.asanyarray(nib.load(liver).dataobj).copy()

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("nnunetv2")
 import torch
 from classscale_training.nnunet.export import export_bundle, export_stock
-from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.errors import ModelError, OutputError, OutputExistsError
 
 LABELS = {"background": 0, "liver": 1, "spleen": 2}
 CONFIGURATION = {"spacing": [1.0, 1.0, 1.0], "normalization_schemes": ["ZScoreNormalization"], "batch_size": 2}
@@ -52,3 +52,25 @@ def test_a_fold_with_other_plans_or_labels_is_named(tmp_path, change, sentence, 
     if sentence != WEIGHTS:
         assert "checkpoint_final.pth was trained with" in str(caught.value)
         assert str(caught.value).endswith("Train this fold again, or leave it out (-f).")
+
+
+def test_a_model_folder_is_not_written_over_its_training_or_into_another_model(tmp_path):
+    training, output = tmp_path / "training", tmp_path / "out"
+    for folder, dataset in ((training, DATASET), (output, {**DATASET, "labels": {"background": 0}})):
+        (folder / "fold_0").mkdir(parents=True)
+        (folder / "plans.json").write_text(json.dumps(PLANS))
+        (folder / "dataset.json").write_text(json.dumps(dataset))
+    (training / "fold_0" / "checkpoint_best.pth").write_bytes(b"x")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.*")}
+    for overwrite in (False, True):  # as checkpoint_final.pth, which the training does not have yet
+        with pytest.raises(OutputError, match="is the training itself, which would be lost"):
+            export_stock(training, tmp_path / "out" / ".." / "training", checkpoint="best", overwrite=overwrite)
+    with pytest.raises(OutputExistsError, match="dataset.json is of another model. Choose another folder, or replace"):
+        export_stock(training, output, checkpoint="best")
+    (output / "fold_1").mkdir()
+    with pytest.raises(OutputExistsError, match="fold_1 is of another model. Delete it"):
+        export_stock(training, output, checkpoint="best", overwrite=True)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*.*")} == before
+    (output / "fold_1").rmdir()
+    with pytest.raises(ModelError, match="checkpoint_best.pth"):  # what comes next: it cannot be read
+        export_stock(training, output, checkpoint="best", overwrite=True)

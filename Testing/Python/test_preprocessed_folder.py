@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 pytest.importorskip("nnunetv2")
 import torch
 from classscale_training.commands import main
+from classscale_training.data.raw_cases import RawCase
 from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
 from classscale_training.nnunet import preprocessing
+from classscale_training.nnunet.checkpoint_check import check_labels
+from classscale_training.nnunet.earlier_plans import fingerprint_is_old
 from classscale_training.nnunet.preprocessed_folder import being_preprocessed, check_preprocessed, note_of
 from classscale_training.nnunet.pretraining.pretrainer import ClassScalePretrainer
 from classscale_training.nnunet.trainer import ClassScaleTrainer
@@ -251,3 +255,134 @@ def test_arguments_that_would_preprocess_nothing_are_refused(root, capsys, monke
 def test_another_process_may_hold_the_lock_of_a_note(tmp_path):
     with being_preprocessed({tmp_path / "a": {}}), pytest.raises(Busy), being_preprocessed({tmp_path / "a": {}}):
         pass
+
+
+def saved(root: Path, file: Path) -> ClassScaleTrainer:
+    """Write the checkpoint of a training that has begun."""
+    begun = trainer(root)
+    begun.do_split()
+    begun.initialize()
+    begun.save_checkpoint(str(file))
+    return begun
+
+
+def test_a_training_is_not_continued_or_validated_on_cases_that_it_has_learned(root, tmp_path, capsys):
+    splits, file = planned(root) / "splits_final.json", tmp_path / "checkpoint_latest.pth"
+    folds = [(CASES[:1], CASES[2:]), (CASES[:2], CASES[2:]), (CASES[1:2], CASES[2:]), (CASES[1:2], CASES[:1])]
+    written = [json.dumps([{"train": learned, "val": unseen}]) for learned, unseen in folds]
+    splits.write_text(written[0])
+    saved(root, file)
+    capsys.readouterr()
+    for text, sentence in (
+        (written[0], None),
+        (written[1], "WARNING: Toy_0002 is new in the training since checkpoint_latest.pth."),
+        (written[2], "WARNING: Toy_0001 is no longer in the training since checkpoint_latest.pth."),
+    ):
+        splits.write_text(text)
+        resumed = trainer(root)
+        resumed.load_checkpoint(str(file))
+        out = capsys.readouterr().out
+        assert out.count("since checkpoint_latest.pth") == (sentence is not None) and (sentence or "") in out
+        resumed.save_checkpoint(str(file))
+    splits.write_text(written[3])
+    with pytest.raises(ModelError, match=r"was trained on Toy_0001, which splits_final.json has for validation now"):
+        trainer(root).load_checkpoint(str(file))
+    content = torch.load(file, weights_only=False)
+    del content["init_args"]["cases"]  # earlier versions and nnU-Net do not store them
+    torch.save(content, file)
+    trainer(root).load_checkpoint(str(file))
+
+
+def test_a_training_goes_on_with_another_batch_but_not_with_another_network(root, tmp_path, capsys):
+    file = tmp_path / "checkpoint_final.pth"
+    saved(root, file)
+    plans = read(root, f"{PLANS}.json")
+    plans["configurations"][CONFIGURATION]["batch_size"] = 3
+    change(planned(root) / f"{PLANS}.json", **plans)
+    resumed = trainer(root)
+    resumed.load_checkpoint(str(file))
+    assert "WARNING: The training goes on with batch_size 3; until now it was 2." in capsys.readouterr().out
+    resumed.save_checkpoint(str(file))
+    trainer(root).load_checkpoint(str(file))
+    assert "WARNING" not in capsys.readouterr().out  # it is no longer another one
+    plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]["nonlin_kwargs"] = {"negative_slope": 0.1}
+    change(planned(root) / f"{PLANS}.json", **plans)
+    with pytest.raises(ModelError, match="was trained with another architecture than the plans have now"):
+        trainer(root).load_checkpoint(str(file))
+
+
+def test_regions_in_another_order_are_other_outputs_of_the_network():
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+    check_labels(Path("x.pth"), labels, {"ignore": 3, **labels})
+    with pytest.raises(ModelError, match="x.pth was trained with the regions in another order: background, whole"):
+        check_labels(Path("x.pth"), labels, dict(reversed(labels.items())))
+
+
+def test_a_trained_fold_is_trained_again_only_if_asked_to(root, tmp_path, monkeypatch, capsys):
+    command = ["train", str(DATASET), CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu"]
+    fold = root / "results" / planned(root).name / f"{TRAINER}__{PLANS}__{CONFIGURATION}" / "fold_0"
+    ran: list[set[str]] = []
+
+    def run_training(self):
+        self.on_train_start()
+        ran.append({file.name for file in fold.iterdir()})
+
+    monkeypatch.setattr(ClassScaleTrainer, "run_training", run_training)
+    monkeypatch.setattr(ClassScaleTrainer, "perform_actual_validation", lambda self, npz: None)
+    for name, state in (("final", "has been trained"), ("latest", "has been trained in part"), ("best", "in part")):
+        saved(root, fold / f"checkpoint_{name}.pth")
+        assert main(command) == ExitCode.OUTPUT
+        assert f"{state} (checkpoint_{name}.pth). Continue with --c" in capsys.readouterr().err
+        assert ran == []
+        if name != "best":
+            (fold / f"checkpoint_{name}.pth").unlink()
+    saved(root, fold / "checkpoint_final.pth")  # killed in its first epoch, --c would take this one
+    splits = planned(root) / "splits_final.json"
+    splits.rename(tmp_path / "kept.json")
+    splits.write_text('[{"train": ["x"], "val": ["Toy_0001"]}]')
+    assert main([*command, "--overwrite"]) == ExitCode.MODEL
+    assert ran == [] and (fold / "checkpoint_final.pth").exists()  # not removed for what cannot begin
+    (tmp_path / "kept.json").rename(splits)
+    assert main([*command, "--c"]) == 0
+    assert main([*command, "--overwrite"]) == 0
+    assert "checkpoint_final.pth" in ran[0] and not [name for name in ran[1] if name.endswith(".pth")]
+    with pytest.raises(SystemExit):
+        main([*command, "--c", "--overwrite"])
+
+
+def test_a_fingerprint_of_other_cases_is_made_again_and_replaced_plans_are_told(root, capsys, monkeypatch):
+    fingerprint, plans = planned(root) / "dataset_fingerprint.json", planned(root) / f"{PLANS}.json"
+    raw = next((root / "raw").iterdir())
+    cases = [RawCase(name, (raw / f"imagesTr/{name}_0000.nii.gz",), raw / f"labelsTr/{name}.nii.gz") for name in CASES]
+    content = fingerprint.read_text()
+    fingerprint.touch()
+    assert not fingerprint_is_old(planned(root), cases)
+    assert fingerprint_is_old(planned(root), cases[:2])
+    later = fingerprint.stat().st_mtime + 10
+    os.utime(cases[1].label, (later, later))
+    assert fingerprint_is_old(planned(root), cases)
+    fingerprint.write_text('{"spacings": [[1, 1')  # by a killed process
+    assert fingerprint_is_old(planned(root), cases)
+    fingerprint.unlink()
+    assert not fingerprint_is_old(planned(root), cases)  # nnU-Net makes it
+
+    before = json.loads(plans.read_text())
+    before["configurations"]["3d_fullres"]["batch_size"] = 7
+    change(plans, **before)
+    extracted, command = [], ["plan", "-d", str(DATASET), "-npfp", "1", "-overwrite_target_spacing", "6", "6", "6"]
+
+    def extract(datasets, extractor, processes, check, clean, *more):
+        extracted.append(clean)
+        fingerprint.write_text(content)
+
+    monkeypatch.setattr(plan_and_preprocess_api, "extract_fingerprints", extract)
+    fingerprint.write_text("{")
+    capsys.readouterr()
+    assert main(command) == 0 and extracted == [True]
+    found = capsys.readouterr().err
+    assert "dataset_fingerprint.json is not of the cases as they are now: it is made again." in found
+    assert "Warning: the plans replace earlier ones. 3d_fullres: batch_size was 7, is 2; 3d_fullres: arch" in found
+    assert CONFIGURATION in json.loads(plans.read_text())["configurations"]  # a configuration of the user stays
+    plans.write_text('{"configurations": {')
+    assert main(command) == ExitCode.MODEL
+    assert f"{plans} cannot be read" in (found := capsys.readouterr().err) and "Delete it" in found

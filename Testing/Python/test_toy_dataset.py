@@ -47,6 +47,16 @@ def test_a_repeated_call_keeps_what_is_there_and_adds_what_is_not(tmp_path):
     assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 3
 
 
+def test_a_dataset_that_was_made_in_another_way_stays_as_it_is(tmp_path):
+    folder = tmp_path / "Dataset003_ToyAtlas5"
+    folder.mkdir()
+    (folder / "dataset.json").write_text("by hand")
+    with pytest.raises(OutputExistsError, match="was not made by this command: it has no toy.json. Choose another"):
+        write_toy_dataset(ToyOptions(5, size=16), 3, 1, tmp_path)
+    assert [file.name for file in folder.iterdir()] == ["dataset.json"]
+    assert (folder / "dataset.json").read_text() == "by hand"
+
+
 def test_other_options_or_a_taken_number_are_refused(tmp_path):
     write_toy_dataset(ToyOptions(5, size=16), 3, 1, tmp_path)
     with pytest.raises(OutputExistsError, match="made with seed 0, not 9"):

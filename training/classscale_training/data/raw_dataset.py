@@ -33,11 +33,18 @@ def dataset_folder(dataset_id: int, name: str, nnunet_raw: Path | None = None) -
 
 
 @contextmanager
-def being_written(folder: Path) -> Iterator[None]:
+def being_written(folder: Path, mark: str) -> Iterator[None]:
     """Let this process alone write a dataset within a ``with`` block, and remove what a killed one has left.
 
+    :param mark: name of a file that only datasets made in the same way have.
     :raises Busy: if another process writes it.
+    :raises OutputExistsError: if the folder holds a dataset that was made in another way.
     """
+    if not (folder / mark).exists() and any(not file.name.startswith(".") for file in folder.iterdir()):
+        raise OutputExistsError(
+            f"{folder} exists, and was not made by this command: it has no {mark}. Choose another number; it stays as "
+            "it is."
+        )
     with alone(folder / ".lock", f"{folder} is being written"):
         for leftover in folder.glob("*/.*.nii.gz"):  # nnU-Net would use it as a case
             leftover.unlink()

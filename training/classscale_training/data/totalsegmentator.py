@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import nibabel
 
 SPLITS = {"train": "Tr", "val": "Tr", "test": "Ts"}
+_LOG = "conversion.json"  # what was found in each subject
 _TOLERANCE = 1e-3  # of the entries of an affine, in mm
 
 
@@ -108,8 +109,8 @@ def convert(
         )
         for name, part in split.items()
     ]
-    with being_written(folder):
-        log_file = folder / "conversion.json"
+    with being_written(folder, _LOG):
+        log_file = folder / _LOG
         log = _read_log(log_file, names)
         write_json(log_file, {"classes": names, "subjects": log})
         rest = [s for s in subjects if not (s.image_file.exists() and s.label_file.exists())]

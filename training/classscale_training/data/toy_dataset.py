@@ -14,6 +14,7 @@ from .raw_dataset import being_written, dataset_folder, write_dataset_json
 from .toy.options import MODES, ToyOptions
 from .volumes import write_volume
 
+_MARK = "toy.json"  # with the options
 _GREY = 1000  # int16 value of grey 1.0: int16 files have a third of the size of float32, and noise hides the rounding
 
 
@@ -49,8 +50,8 @@ def write_toy_dataset(
     from .toy.cases import toy_case  # imports torch
 
     folder = dataset_folder(dataset_id, options.dataset_name, nnunet_raw)
-    with being_written(folder):
-        _claim(folder / "toy.json", options)
+    with being_written(folder, _MARK):
+        _claim(folder / _MARK, options)
         for index in range(1, cases + 1):
             image_file = folder / "imagesTr" / f"Toy_{index:04d}_0000.nii.gz"
             label_file = folder / "labelsTr" / f"Toy_{index:04d}.nii.gz"

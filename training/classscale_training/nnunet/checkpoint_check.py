@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ClassScaleSegLib.models.checkpoint import read_checkpoint
 
 from .preprocessed_folder import decided_for_images, first_difference
 
+CASES = "cases"  # entry of what a trainer was made with
+_OF_BATCHES = ("patch_size", "batch_size", "batch_dice")  # entries of a configuration that may change in a training
 _HEAD = ".seg_layers."  # which nnU-Net does not take from pretrained weights
 
 
@@ -72,6 +75,9 @@ def check_labels(
         if here.get(name, None if exactly else value) != value:
             now = f"and {here[name]} in the dataset now" if name in here else "and not in the dataset now"
             raise ModelError(f"{file} was trained with other labels: {name} is {value} there, {now}. {advice}")
+    outputs = [[v for n, v in labels.items() if n != "ignore" and v != 0] for labels in (there, here)]
+    if any(isinstance(value, list) for value in outputs[0]) and outputs[0] != outputs[1]:
+        raise ModelError(f"{file} was trained with the regions in another order: {', '.join(there)}. {advice}")
 
 
 def check_plans(file: Path, there: Mapping[str, Any], plans: dict, dataset: dict, advice: str) -> None:
@@ -96,6 +102,79 @@ def check_plans(file: Path, there: Mapping[str, Any], plans: dict, dataset: dict
     differs = first_difference(now, made)
     if differs is not None:
         raise ModelError(f"{file} was trained with another {differs} than the plans have now. {advice}")
+
+
+def check_continued(file: Path, there: Mapping[str, Any], here: Mapping[str, Any], merged: bool) -> list[str]:
+    """Check that a training can go on from a checkpoint, by labels, images and network.
+
+    :param there: what the trainer of the checkpoint was made with.
+    :param here: what the trainer that goes on was made with.
+    :param merged: whether the dataset is one of several.
+    :returns: as :func:`check_network`.
+    :raises ModelError: as :func:`check_labels`, :func:`check_plans` and :func:`check_network`.
+    """
+    check_labels(file, there["dataset_json"].get("labels"), here["dataset_json"]["labels"], merged)
+    advice = "Start a new training, or plan and preprocess as it was then."
+    check_plans(file, there, here["plans"], here["dataset_json"], advice)
+    return check_network(file, there, here["plans"], advice)
+
+
+def check_network(file: Path, there: Mapping[str, Any], plans: dict, advice: str) -> list[str]:
+    """Check that plans describe the network of a checkpoint, also where the shapes of its weights do not tell.
+
+    :param there: what its trainer was made with; without plans, nothing is compared.
+    :param plans: content of the plans file now.
+    :param advice: a sentence that says what to do.
+    :returns: a sentence for each entry that differs, and may differ in one training.
+    :raises ModelError: if the architecture differs.
+    """
+    then, configuration = there.get("plans"), there.get("configuration")
+    if not isinstance(then, dict):
+        return []
+    try:
+        made, now = (json.loads(json.dumps(_inherited(each, configuration))) for each in (then, plans))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return []
+    if "architecture" in made and made["architecture"] != now.get("architecture"):
+        raise ModelError(f"{file} was trained with another architecture than the plans have now. {advice}")
+    changed = [key for key in _OF_BATCHES if key in made and made[key] != now.get(key)]
+    return [f"The training goes on with {key} {now.get(key)}; until now it was {made[key]}." for key in changed]
+
+
+def check_fold(
+    file: Path, then: Mapping[str, list[str]], training: Iterable[str], validation: Iterable[str]
+) -> list[str]:
+    """Check that no case of the validation is one that a checkpoint was trained on, as cases divided anew may be.
+
+    :param then: what it says of its cases, by :func:`cases_of_fold`.
+    :param training: cases of the fold now.
+    :param validation: the same.
+    :returns: sentences on training cases that are new, or no longer used.
+    :raises ModelError: if there is such a case.
+    """
+    before, now = set(then["train"]), set(training)
+    seen = sorted(set(then["learned"]).intersection(validation).difference(then["val"]))
+    if seen:
+        more = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
+        raise ModelError(
+            f"{file} was trained on {seen[0]}{more}, which splits_final.json has for validation now. The validation "
+            "would look better than it is. Bring the old splits_final.json back, or train this fold anew (--overwrite)."
+        )
+    told = []
+    for names, what in ((now - before, "new in the training"), (before - now, "no longer in the training")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            told.append(f"{min(names)}{more} {'is' if len(names) == 1 else 'are'} {what} since {file.name}.")
+    return told
+
+
+def cases_of_fold(there: Mapping[str, Any], training: Iterable[str], validation: Iterable[str]) -> dict[str, list[str]]:
+    """Return what a checkpoint says of its cases: those of the fold, and all that it has ever been trained on.
+
+    :param there: what its trainer was made with, or continues from.
+    """
+    training, learned = list(training), there.get(CASES, {}).get("learned", ())
+    return {"train": training, "val": list(validation), "learned": sorted({*training, *learned})}
 
 
 def _inherited(plans: dict, configuration: Any) -> dict:

@@ -10,6 +10,7 @@ import argparse
 import math
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def plan(options: argparse.Namespace) -> int:
     :param options: parsed from the arguments of :func:`add_plan_arguments`.
     :returns: 0.
     :raises ClassScaleError: if nnU-Net's folders are not set, or a dataset is not found.
-    :raises ModelError: if a class of nnU-Net is unknown or the rank is out of range.
+    :raises ModelError: if a class of nnU-Net is unknown, the rank is out of range, or earlier plans cannot be read.
     :raises ClassScaleError: if there are faults in the dataset, as :func:`.check_dataset` reports them.
     """
     require_folders("nnUNet_raw", "nnUNet_preprocessed")
@@ -79,6 +80,7 @@ def plan(options: argparse.Namespace) -> int:
 
     from .corrected_json import readable_by_nnunet
     from .dataset_check import check_dataset
+    from .earlier_plans import differences, fingerprint_is_old, read_earlier
     from .old_splits import replace_splits
     from .planner import find_planner
     from .stock_faults import as_sentences
@@ -99,8 +101,9 @@ def plan(options: argparse.Namespace) -> int:
     folders = {dataset: dataset_folder("nnUNet_raw", str(dataset)) for dataset in options.d}
     found = {dataset: check_dataset(folder, options.npfp, bar) for dataset, folder in folders.items()}
     for dataset, raw in found.items():
-        clean = options.clean or replace_splits(folders[dataset], raw.content)
         there = Path(os.environ["nnUNet_preprocessed"]) / folders[dataset].name
+        before = read_earlier(there / f"{options.overwrite_plans_name or kind.default_plans_name}.json")
+        clean = replace_splits(folders[dataset], raw.content) or options.clean or fingerprint_is_old(there, raw.cases)
         faults = as_sentences(there, _killed("read", folders[dataset].name, "-npfp"))
         with faults, readable_by_nnunet(folders[dataset], raw.content, raw.cases):
             extract_fingerprints([dataset], options.fpe, options.npfp, checked, clean, options.verbose, bar)
@@ -112,6 +115,9 @@ def plan(options: argparse.Namespace) -> int:
                 options.overwrite_target_spacing,
                 options.overwrite_plans_name,
             )
+        changed = differences(before, preprocessed_json(str(dataset), f"{name}.json"))
+        if changed:
+            print(f"Warning: the plans replace earlier ones. {'; '.join(changed)}.", file=sys.stderr)
         print(f"The plans of dataset {dataset} are {name}.")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from ClassScaleSegLib import pack
-from ClassScaleSegLib.errors import ModelError, named
+from ClassScaleSegLib.errors import ModelError, OutputError, OutputExistsError, named
 from ClassScaleSegLib.files import refuse_existing
 from ClassScaleSegLib.models.architecture import check_architecture
 from ClassScaleSegLib.models.checkpoint import Checkpoint, read_checkpoint
@@ -42,12 +43,15 @@ def export_stock(
     :returns: ``output``.
     :raises ModelError: naming the file that is missing, cannot be read, or is not from ClassScaleTrainer, or has a
         Primus that no trainer of nnU-Net builds.
-    :raises OutputExistsError: if a fold exists in ``output`` and ``overwrite`` is False.
-    :raises OutputError: if a file cannot be written.
+    :raises OutputExistsError: if a fold exists in ``output`` and ``overwrite`` is False, or another model would remain.
+    :raises OutputError: if a file cannot be written, or ``output`` is the training itself.
     """
     plans = _read_json(folder / "plans.json")
     dataset = _read_json(folder / "dataset.json")
-    for file in _checkpoints(folder, folds, checkpoint):
+    files = _checkpoints(folder, folds, checkpoint)
+    stock_plans = _without_rank(plans)
+    _check_target(folder, output, [file.parent.name for file in files], stock_plans, dataset, overwrite)
+    for file in files:
         with open(file, "rb") as stream, named(file):
             content = read_checkpoint(stream)
         _check_same(file, content, plans, dataset)
@@ -68,9 +72,7 @@ def export_stock(
         target = output / file.parent.name / "checkpoint_final.pth"
         refuse_existing(target, overwrite)
         save_whole(target, functools.partial(torch.save, stock))
-    for configuration in plans.get("configurations", {}).values():
-        configuration.pop(RANK_ENTRY, None)
-    write_json(output / "plans.json", plans)
+    write_json(output / "plans.json", stock_plans)
     write_json(output / "dataset.json", dataset)
     return output
 
@@ -104,6 +106,42 @@ def export_bundle(
     with tempfile.TemporaryDirectory() as temporary:
         stock = export_stock(folder, Path(temporary) / folder.name, folds, checkpoint)
         return pack(stock, output, **options)
+
+
+def _without_rank(plans: dict) -> dict:
+    plans = copy.deepcopy(plans)
+    for configuration in plans.get("configurations", {}).values():
+        configuration.pop(RANK_ENTRY, None)
+    return plans
+
+
+def _check_target(
+    folder: Path, output: Path, folds: Sequence[str], plans: dict, dataset: dict, overwrite: bool
+) -> None:
+    """Check that a model folder is not written into its own training, and not mixed with another model.
+
+    :param folds: names of the folders that are written.
+    :raises OutputError: if ``output`` is the training.
+    :raises OutputExistsError: if it holds another model.
+    """
+    if output.resolve() == folder.resolve():
+        raise OutputError(f"{output} is the training itself, which would be lost. Choose another folder (-o).")
+    for name, content in (("plans.json", plans), ("dataset.json", dataset)):
+        file = output / name
+        if not file.exists() or _same_json(file, content):
+            continue
+        if not overwrite:
+            raise OutputExistsError(f"{file} is of another model. Choose another folder, or replace it (--overwrite).")
+        others = sorted(other.name for other in output.glob("fold_*") if other.name not in folds)
+        if others:
+            raise OutputExistsError(f"{output / others[0]} is of another model. Delete it, or choose another folder.")
+
+
+def _same_json(file: Path, content: dict) -> bool:
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) == content
+    except (OSError, ValueError):
+        return False
 
 
 def _check_same(file: Path, content: Checkpoint, plans: dict, dataset: dict) -> None:

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.errors import ModelError, OutputExistsError
+from ClassScaleSegLib.files import unwritable
 from torch import distributed
 from torch.backends import cudnn
 
-from ..files import alone
+from ..files import PREVIOUS, alone
 from ..processes.group import Rank, from_first
 from .environment import make_torchvision_importable
 from .several_processes import TrainerOfSeveral, check_batch, check_folders, share_weights
 from .stock_faults import as_sentences
 
 _RESUMED = ("final", "latest", "best")  # where --c may go on
+_LEARNED = (*(f"checkpoint_{name}.pth" for name in _RESUMED), PREVIOUS)
 
 
 def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) -> None:
@@ -31,6 +33,7 @@ def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) 
     :param pretrained: a checkpoint of the whole network to start from.
     :raises ModelError: if a checkpoint does not fit, the batch is smaller than the number of processes, or other
         machines do not see the same folders.
+    :raises OutputExistsError: if the fold has been trained, and is neither continued, validated nor overwritten.
     :raises Busy: if another command trains the same fold.
     :raises OutputError: if results cannot be written.
     """
@@ -71,11 +74,15 @@ def _train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None)
 def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, pretrained: str | None) -> None:
     from nnunetv2.run.run_training import maybe_load_checkpoint
 
+    if not (options.c or options.val or options.overwrite):
+        _refuse_trained(Path(trainer.output_folder))
     maybe_load_checkpoint(trainer, resume, options.val, pretrained)
     if rank.count > 1 and pretrained is not None:
         share_weights(trainer.network)
     if torch.cuda.is_available():
         cudnn.deterministic, cudnn.benchmark = False, True
+    if options.overwrite and rank.number == 0:
+        _remove_once_begun(trainer)
     if not options.val:
         trainer.run_training()
     if options.val_best:
@@ -83,6 +90,38 @@ def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, 
             distributed.barrier()  # the first process may still be writing it
         trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_best.pth"))
     trainer.perform_actual_validation(options.npz)
+
+
+def _refuse_trained(folder: Path) -> None:
+    """Refuse to train a fold anew: nnU-Net would replace what hours have learned.
+
+    :raises OutputExistsError: naming a checkpoint of the fold.
+    """
+    found = from_first(lambda: next((name for name in _LEARNED if (folder / name).exists()), None))
+    if found is not None:
+        state = "has been trained" if found == _LEARNED[0] else "has been trained in part"
+        raise OutputExistsError(
+            f"{folder} {state} ({found}). Continue with --c, validate with --val, train another fold, or begin anew "
+            "with --overwrite, which removes what it has learned."
+        )
+
+
+def _remove_once_begun(trainer: Any) -> None:
+    """Let the trainer remove what an earlier training has left, once nothing is in the way of the new one.
+
+    These are checkpoints, which --c would take for later ones, and the summary of the validation.
+    """
+    begin, folder = trainer.on_train_start, Path(trainer.output_folder)
+
+    def begun() -> None:
+        begin()
+        for file in (*(folder / name for name in _LEARNED), folder / "validation" / "summary.json"):
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise unwritable(file, error) from error
+
+    trainer.on_train_start = begun
 
 
 def _check_device(trainer: Any, rank: Rank, name: str) -> None:

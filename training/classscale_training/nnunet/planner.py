@@ -106,7 +106,7 @@ class ClassScalePlannerResEncXL(_CountsRank, nnUNetPlannerResEncXL):
 
 
 # The keys are the names of nnU-Net's planners that these replace.
-PLANNERS: dict[str, type] = {
+PLANNERS: dict[str, type[_CountsRank]] = {
     "ExperimentPlanner": ClassScalePlanner,
     "nnUNetPlannerResEncM": ClassScalePlannerResEncM,
     "nnUNetPlannerResEncL": ClassScalePlannerResEncL,
@@ -114,7 +114,7 @@ PLANNERS: dict[str, type] = {
 }
 
 
-def find_planner(name: str) -> type:
+def find_planner(name: str) -> type[_CountsRank]:
     """Return the planner that replaces the planner of nnU-Net with this name.
 
     :raises ModelError: if none of the planners here replaces it.

@@ -116,8 +116,18 @@ def first_difference(now: Mapping[str, Any], then: Mapping[str, Any]) -> str | N
     :param now: by :func:`decided_for_images` and :func:`decided_for_labels`.
     :param then: the same of earlier plans.
     """
-    unused = {_INTENSITIES} if {*(now.get("normalization_schemes") or ())} <= _BY_IMAGE else set()
+    unused = _unused(now)
     return next((key for key in (*now, *then) if key not in unused and now.get(key) != then.get(key)), None)
+
+
+def used_for_images(configuration: Mapping, plans: Mapping, dataset: Mapping) -> dict[str, Any]:
+    """Return what :func:`decided_for_images` returns, without what the normalisation does not use."""
+    found = decided_for_images(configuration, plans, dataset)
+    return {key: value for key, value in found.items() if key not in _unused(found)}
+
+
+def _unused(images: Mapping[str, Any]) -> set[str]:
+    return {_INTENSITIES} if {*(images.get("normalization_schemes") or ())} <= _BY_IMAGE else set()
 
 
 def check_cases(folder: Path, cases: Iterable[str]) -> None:

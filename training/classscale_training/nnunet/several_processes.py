@@ -32,10 +32,12 @@ class TrainerOfSeveral(nnUNetTrainer):
     """nnU-Net's trainer for one process or one of several; the arguments are nnU-Net's, but ``device`` counts.
 
     :cvar learns_labels: whether label maps are used.
+    :ivar fold_cases: those for training and for validation, once they are known.
     :param device: with its number if it is a GPU of several; without a number, nnU-Net's choice remains.
     """
 
     learns_labels = True
+    my_init_kwargs: dict[str, Any]  # nnU-Net's
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class TrainerOfSeveral(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),
     ):
         super().__init__(plans, configuration, fold, dataset_json, device)
+        self.fold_cases: tuple[list[str], list[str]] | None = None
         if self.is_ddp and (device.type != "cuda" or device.index is not None):
             self.device = device
             if device.type != "cuda":
@@ -62,7 +65,8 @@ class TrainerOfSeveral(nnUNetTrainer):
         :raises ModelError: if the preprocessed cases are not complete, or plans or labels have changed since.
         :raises ClassScaleError: if the folds cannot be used.
         """
-        return from_first(self._checked_split)
+        training, validation = self.fold_cases = from_first(self._checked_split)
+        return training, validation
 
     def check_preprocessed(self) -> None:
         """Check that the preprocessed cases are complete, and made as plans and labels say.
@@ -81,7 +85,7 @@ class TrainerOfSeveral(nnUNetTrainer):
         cases = sorted(file.stem for file in folder.glob("*.pkl"))
         if self.fold != "all":
             prepare_splits(Path(self.preprocessed_dataset_folder_base), cases)
-        training, validation = super().do_split()
+        training, validation = (list(map(str, names)) for names in super().do_split())
         check_cases(folder, [*training, *validation])
         if not training or not validation:
             raise ModelError(

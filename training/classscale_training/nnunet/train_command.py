@@ -40,12 +40,15 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_mutually_exclusive_group().add_argument
     add("--c", action="store_true", help="continue from the latest checkpoint")
     add("--val", action="store_true", help="only validate a finished training")
+    add("--overwrite", action="store_true", help="begin anew, and remove what this fold has learned before")
 
 
 def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of :func:`train` that apply to validation, and set the others."""
     _add_training(parser)
-    parser.set_defaults(val=True, c=False, num_gpus=1, pretrained_weights=None, disable_checkpointing=False)
+    parser.set_defaults(
+        val=True, c=False, overwrite=False, num_gpus=1, pretrained_weights=None, disable_checkpointing=False
+    )
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +73,7 @@ def train(options: argparse.Namespace) -> int:
     :raises ClassScaleError: if nnU-Net's folders are not set, the dataset is not found, ``--npz`` is given with more
         than 64 classes, or a process was killed.
     :raises ModelError: if plans, configuration or pretrained weights are missing or do not fit.
+    :raises OutputExistsError: if the fold has been trained, and is neither continued, validated nor overwritten.
     """
     require_folders("nnUNet_preprocessed", "nnUNet_results")
     plans = preprocessed_json(options.dataset_name_or_id, f"{options.p}.json")

@@ -38,7 +38,7 @@ from ..network.low_rank_head import FinestBasis, add_head, decoder_of
 from ..processes.group import from_first
 from .case_sampling import CaseSampler, drawn_by_share
 from .case_validation import case_metrics, dice_by_dataset, merged_case_metrics, segment_case, write_summary
-from .checkpoint_check import check_labels, check_plans, check_weights
+from .checkpoint_check import CASES, cases_of_fold, check_continued, check_fold, check_weights
 from .label_augmentation import in_one_pass
 from .label_index import check_meanings, label_index
 from .merged_training import MergedLoss, Output, of_network, with_datasets
@@ -243,13 +243,15 @@ class ClassScaleTrainer(TrainerOfSeveral):
         if self.local_rank or self.disable_checkpointing:
             super().save_checkpoint(filename)
         else:
+            if self.fold_cases is not None:
+                self.my_init_kwargs[CASES] = cases_of_fold(self.my_init_kwargs, *self.fold_cases)
             save_whole(Path(filename), super().save_checkpoint)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint, or an older one if ``checkpoint_latest.pth`` is damaged.
 
         :raises ModelError: if it is missing or damaged and no other can be used, or it is of another network, or of
-            other labels, or of images that were prepared in another way.
+            other labels, or of images that were prepared in another way, or was trained on a case of the validation.
         """
         file = Path(filename_or_checkpoint)
         older = [file.with_name(PREVIOUS), file.with_name("checkpoint_best.pth")] if file.name == LATEST else []
@@ -260,10 +262,13 @@ class ClassScaleTrainer(TrainerOfSeveral):
         check_weights(found, self.network)
         before = self.my_init_kwargs
         super().load_checkpoint(str(found))
-        labels = self.my_init_kwargs["dataset_json"].get("labels")
-        check_labels(found, labels, before["dataset_json"]["labels"], self.merged is not None)
-        advice = "Start a new training, or plan and preprocess as it was then."
-        check_plans(found, self.my_init_kwargs, before["plans"], before["dataset_json"], advice)
+        there, self.my_init_kwargs = self.my_init_kwargs, before
+        told = check_continued(found, there, before, self.merged is not None)
+        if CASES in there:
+            told += check_fold(found, there[CASES], *self.do_split())
+            self.my_init_kwargs[CASES] = there[CASES]
+        for sentence in told:
+            self.print_to_log_file(f"WARNING: {sentence}")
 
     def on_train_end(self) -> None:
         """Finish as nnU-Net does, and remove ``checkpoint_previous.pth``."""

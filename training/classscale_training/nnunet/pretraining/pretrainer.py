@@ -28,6 +28,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from ...files import LATEST, PREVIOUS, read_newest, save_whole, whole
 from ..label_augmentation import in_one_pass
+from ..preprocessed_folder import used_for_images
 from ..several_processes import TrainerOfSeveral
 from .masking import MaskedAutoencoder, check_block, hidden_variance, reconstruction_error
 from .nnssl_format import ENTRY, adaptation_plan, plain
@@ -36,6 +37,7 @@ from .patches import Cases, MaskedPatches, Share, batches
 from .picture import draw
 
 _OWN = "classscale_pretraining"  # entry of a checkpoint with the options below
+_DIGESTS = "names of images", "architecture, spacing and normalisation", "preparation of images"  # among them
 _VALIDATION_SEED = 1  # added to the seed
 _LEAST_VARIANCE = 1e-6  # of normalised voxels; below, there is nothing to explain
 
@@ -214,10 +216,11 @@ class ClassScalePretrainer(TrainerOfSeveral):
         files = [file, file.with_name(PREVIOUS)] if file.name == LATEST else [file]
         content = read_newest(files, self._read, "Move the old pretraining away, and start again.")
         for name, value in self._chosen().items():
-            if content[_OWN].get(name) != value:
+            before = content[_OWN].get(name, value)  # earlier versions did not say how images are prepared
+            if before != value:
+                what = f"other {name}" if name in _DIGESTS else f"{name} {before}, not {value}"
                 raise ModelError(
-                    f"{file} was pretrained with {name} {content[_OWN].get(name)}, not {value}: choose the same, or "
-                    "move the old pretraining away."
+                    f"{file} was pretrained with {what}: choose the same, or move the old pretraining away."
                 )
         self.bare_network.network.load_state_dict(content["network_weights"])
         self.optimizer.load_state_dict(content["optimizer_state"])
@@ -238,7 +241,8 @@ class ClassScalePretrainer(TrainerOfSeveral):
         more = {"batch": batch, "patch": list(self.configuration_manager.patch_size), "images": len(self.images)}
         entries = self.configuration_manager.configuration
         decides = {key: entries.get(key) for key in ("architecture", "spacing", "normalization_schemes")}
-        more |= {"names of images": _digest(self.images), "architecture, spacing and normalisation": _digest(decides)}
+        images = used_for_images(entries, self.plans_manager.plans, self.dataset_json)
+        more |= dict(zip(_DIGESTS, map(_digest, (self.images, decides, images)), strict=True))
         return {**asdict(self.options), "block": list(self.block), **more}
 
     @functools.cached_property
