@@ -354,7 +354,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :param other: the segmentation node that is compared with it.
         :param rows: the structures that count, some of the rows of `compare`; ``None``: all.
         :returns: the node with the segments "both", "reference" and "other", the same one each time for a reference.
-            To undo this, remove it.
+            The two segmentations are hidden until it is hidden or removed.
         :raises ClassScaleSegLib.ImageError: as `compare`. The scene is not changed.
         """
         from ClassScaleSegLib.scene.differences import show_differences

@@ -131,6 +131,7 @@ class Panel:
         self.server_dialog.read()
         self.follow(self.logic.getParameterNode())
         self.results.follow()
+        self.comparing.render()
         self.select_volume()
 
     def follow(self, node: ClassScaleSegParameterNode | None) -> None:

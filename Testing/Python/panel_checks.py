@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ClassScaleSegLib.labels.label import one_line
+from ClassScaleSegLib.scene.hiding import is_shown_instead, stand_ins
 from slicer_application import application, qt, slicer
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ClassScaleSegPanel.parameters import NODES, ClassScaleSegParameterNode  # isort: skip  needs the stand-ins
 
 TEXTS = ("folds", "report")
+HIDDEN = "ClassScaleSeg.Hidden"  # role of the display nodes that are hidden for a segmentation of differences
 
 
 class PanelFault(AssertionError):
@@ -173,6 +175,12 @@ class PanelChecks:
         self.demand(len(comparing.table.keys()) == len(comparing.rows), "other rows than those of the comparison")
         if comparing.rows:
             self.demand(comparing.rows == panel.logic.compare(node, other).rows, "an old comparison is shown")
+        shown = [one for one in stand_ins(self.scene) if is_shown_instead(one)]
+        self.demand(ui.hideDifferencesButton.enabled == bool(shown), "Hide differences", shown)
+        for one in shown:
+            self.demand(one.GetDisplayVisibility() != 0, "hidden differences hide others", one)
+            hidden = [one.GetNthNodeReference(HIDDEN, n) for n in range(one.GetNumberOfNodeReferences(HIDDEN))]
+            self.demand(not any(display and display.GetVisibility() for display in hidden), "not hidden", one)
 
     def shown(self) -> dict[str, Any]:
         """Return what the widgets show, by the name of the parameter."""

@@ -51,6 +51,7 @@ MODELS = ("toy-120", "toy-1000", "own-two", "own-five", "totalsegmentator-3mm", 
 REPORTS = ("", "", "*report", "*report", "*folder", "*a", "not whole", " ")  # with a star: in the folder of results
 FOLDS = ("", "0", "0,1", "x", "all")
 SEARCHES = ("", "cell 7", "rib", "(.*[", "nothing at all")
+COMPARING = ("compareButton", "compareButton", "compareTableButton", "differencesButton", "hideDifferencesButton")
 FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
 BEGINNINGS = ("empty", "volume", "result", "outputs", "frames", "running", "left", "compared", "reported", "server")
 EDITS = ("rename", "remove", "colour", "erase", "add", "own image", "all 3D", "no 3D", "surface as source", "new value")
@@ -733,10 +734,15 @@ class PanelUser(PanelChecks):
         if self.open and self.panel.ui.tableButton.enabled:
             (to_table if file == "*table" else save).trigger()
 
-    @action(button=st.sampled_from(("compareButton", "compareButton", "compareTableButton", "differencesButton")))
+    @action(button=st.sampled_from(COMPARING))
     def press(self, button: str) -> None:
         if self.open:
             getattr(self.panel.ui, button).click()
+
+    @action(index=number, on=st.booleans())
+    def show_or_hide(self, index: int, on: bool) -> None:
+        if node := self.pick(index, "vtkMRMLSegmentationNode"):
+            node.SetDisplayVisibility(on)
 
     @action(file=st.sampled_from(FILES), yes=yes)
     def save_comparison(self, file: str, yes: bool) -> None:

@@ -18,6 +18,7 @@ from ..images.seg_nrrd import index_to_ras
 from ..images.segmentation import Segmentation
 from ..labels.label import MAX_VALUE, Label
 from ..labels.table import LabelTable
+from .hiding import hide_while_shown
 from .results import note, noted, put_beside, removed_on_failure
 from .segmentation_node import fill_segmentation_node
 from .segmentation_reader import Opened
@@ -52,8 +53,9 @@ def show_differences(
 ) -> Differences:
     """Put the differences of two segmentation nodes into a node of three segments, and centre the views on them.
 
-    The node of an earlier call with the same reference is filled again. The views are centred on the place where most
-    voxels differ; they stay where they are if none does.
+    The node of an earlier call with the same reference is filled again. The two are hidden in all views until it is
+    hidden or removed, as :func:`~.hiding.hide_while_shown` does. The views are centred on the place where most voxels
+    differ; they stay where they are if none does.
 
     :param first: the reference.
     :param opened: what both nodes hold.
@@ -74,6 +76,11 @@ def show_differences(
         node.SetAndObserveTransformNodeID(None)
         fill_segmentation_node(node, found, keep_empty=True, replace=True, statistics=volumes)
     note(first, _NODE, node)
+    for number in range(node.GetNumberOfDisplayNodes()):  # the user may have hidden those of an earlier call
+        display = node.GetNthDisplayNode(number)
+        display.SetVisibility2D(True)
+        display.SetVisibility(True)
+    hide_while_shown(node, (first, second))
     if point is not None:
         look_at(scene, point)
     return Differences(node, volumes)

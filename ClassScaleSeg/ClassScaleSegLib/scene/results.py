@@ -23,6 +23,7 @@ from ..images.segmentation import Segmentation, class_volumes, read_layers
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
 from .dicom import save_dicom
+from .hiding import bring_back
 from .segmentation_node import fill_segmentation_node
 from .segmentation_reader import Counted, Opened, segmentation_of
 from .volume import Region, grid, uncrop
@@ -115,6 +116,7 @@ def show_result(
             # Slicer's own "Show 3D" then uses surface nets, the faster of its two methods
             node.GetSegmentation().SetConversionParameter(rule.GetConversionMethodParameterName(), "1")
     put_beside(node, volume)
+    bring_back(node)  # if it was compared, and is hidden because the differences are shown
 
 
 def put_beside(node: vtkMRMLSegmentationNode, other: vtkMRMLNode) -> None:

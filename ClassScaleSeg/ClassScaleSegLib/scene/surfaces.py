@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .hiding import bring_back
 from .segmentation_node import occupied_box
 from .volume import image_to_world
 
@@ -29,7 +30,8 @@ def show_3d(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> int:
     """Show the given segments of a segmentation node in 3D, and hide all others there.
 
     Segments that already have a surface keep it. Segments that are not shown get an empty surface, because Slicer
-    expects the same representations in every segment; its button "Show 3D" then has nothing left to convert.
+    expects the same representations in every segment; its button "Show 3D" then has nothing left to convert. A node
+    that is hidden because differences are shown is shown again.
 
     :param segment_ids: ids of the segments to show; ids that the node does not have are ignored.
     :returns: how many surfaces were made.
@@ -56,6 +58,7 @@ def show_3d(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> int:
             display.SetPreferredDisplayRepresentationName3D(SURFACE)
             display.SetPreferredDisplayRepresentationName2D(LABELMAP)
             display.SetVisibility3D(True)
+    bring_back(node)
     segmentation.InvokeEvent(segmentation.ContainedRepresentationNamesModified)
     return len(made)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import slicer
 from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.scene.hiding import follow, hide_stand_ins, is_shown_instead, stand_ins
 from slicer.i18n import tr as _
 
 from ..state import PanelState, silent
@@ -53,6 +54,9 @@ class ComparePanel(StructureSection):
         ui.compareTableButton.connect("clicked(bool)", lambda: self._to_table())
         ui.compareSaveButton.connect("clicked(bool)", lambda: self._save())
         ui.differencesButton.connect("clicked(bool)", lambda: self._show_differences())
+        ui.hideDifferencesButton.connect("clicked(bool)", lambda: hide_stand_ins(slicer.mrmlScene))
+        follow(slicer.mrmlScene)
+        self._watching_shown = Watching(lambda node, event: self.render())
         self.clear()
 
     def clear(self, text: str = "") -> None:
@@ -94,10 +98,17 @@ class ComparePanel(StructureSection):
         ui.compareButton.enabled = node is not None and self._other is not None and node is not self._other
         for button in (ui.compareTableButton, ui.compareSaveButton, ui.differencesButton):
             button.enabled = bool(self.rows)
+        nodes = stand_ins(slicer.mrmlScene)
+        shown = any(map(is_shown_instead, nodes))
+        if not shown and ui.hideDifferencesButton.focus and ui.differencesButton.enabled:
+            ui.differencesButton.setFocus()
+        ui.hideDifferencesButton.enabled = shown
+        self._watching_shown.watch(nodes, slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent)
 
     def close(self) -> None:
         """Stop following the nodes."""
         self._watching.stop()
+        self._watching_shown.stop()
 
     def compare(self) -> None:
         """Compare both segmentations, and list their structures. Errors are shown below the table."""
@@ -173,10 +184,11 @@ class ComparePanel(StructureSection):
         both, alone, other = (amount(volume.volume_ml) for volume in found.volumes)
         text = _(
             "The differences are in the segmentation {name}: {both} mL in both, {alone} mL only in {first}, {other} mL "
-            "only in {second}. To undo this, delete it."
+            "only in {second}. Until you press Hide differences, both segmentations are hidden."
         )
         names = dict(zip(("first", "second"), _names(first, second), strict=True))
         self.say(text.format(name=found.node.GetName(), both=both, alone=alone, other=other, **names))
+        self.render()
 
 
 def _names(first: vtkMRMLSegmentationNode, second: vtkMRMLSegmentationNode) -> tuple[str, str]:
