@@ -39,6 +39,7 @@ from .widgets.choice_list import ChoiceList
 from .widgets.keyboard import arrange, show_buttons
 from .widgets.texts import Wrapping, tip
 from .widgets.watching import Watching
+from .widgets.whole_texts import WholeTexts
 
 if TYPE_CHECKING:
     import qt
@@ -111,6 +112,8 @@ class Panel:
         self.ui.applyButton.connect("clicked(bool)", lambda: self.runs.apply() if self.reports.agreed() else None)
         self.ui.cancelButton.connect("clicked(bool)", lambda: self.runs.cancel())
         arrange(widget)
+        self.whole_texts = WholeTexts()
+        self.whole_texts.watch(widget)
 
     def close(self) -> None:
         """Stop the run, timers, threads and observers, because the application closes or the module is reloaded."""

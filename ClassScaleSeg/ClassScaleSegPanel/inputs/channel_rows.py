@@ -14,6 +14,7 @@ from ..state import silent
 from ..widgets.keyboard import focused, name_from_label
 from ..widgets.texts import shortened, tip
 from ..widgets.watching import Watching
+from ..widgets.whole_texts import WholeTexts
 from .channel_texts import hints
 from .channels import CHANNELS, ROWS_IN_UI, channel_volume, set_channel_volume
 from .scene_volumes import beside
@@ -54,6 +55,7 @@ class ChannelRows:
         self._seen: _Seen | None = None
         self._own: dict[int, str] = {}  # ids of volumes that were found by name, by number of the channel, from 0
         self._first_is_free = False  # the user has not chosen the first volume for this model
+        self._whole_texts = WholeTexts()
         self.timer = qt.QTimer()
         self.timer.setSingleShot(True)
         self.timer.setInterval(0)
@@ -184,4 +186,6 @@ class ChannelRows:
         grid.addWidget(label, number - 1, 0)
         grid.addWidget(selector, number - 1, 1)
         qt.QWidget.setTabOrder(focused(self._rows[-1][1]), focused(selector))
+        for widget in (label, selector):
+            self._whole_texts.watch(widget)
         return label, selector

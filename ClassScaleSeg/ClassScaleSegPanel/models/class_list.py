@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import qt
@@ -12,7 +13,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..widgets.search_table import Row, SearchTable
-from ..widgets.texts import ask_text, menu_text, tell
+from ..widgets.texts import add_named, ask_text, tell
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.labels.label import Label
@@ -127,26 +128,26 @@ class ClassList:
         ticked = set(self.ticked)
         self.group_menu.clear()
         for group, keys in self._groups.items():
-            action = self.group_menu.addAction(_("{group} ({count})").format(group=menu_text(group), count=len(keys)))
+            action = add_named(self.group_menu, group, partial(_counted, len(keys)))
             action.checkable, action.checked = True, ticked.issuperset(keys)
             action.connect("triggered(bool)", lambda on, keys=keys: self._tick_also(keys, on))
         self.group_menu.addSeparator()
         only = self.group_menu.addMenu(_("Only"))
         for group, keys in self._groups.items():
-            only.addAction(menu_text(group)).connect("triggered(bool)", lambda on, keys=keys: self._tick_only(keys))
+            add_named(only, group).connect("triggered(bool)", lambda on, keys=keys: self._tick_only(keys))
 
     def _fill_presets(self) -> None:
         presets = load_presets()
         self.preset_menu.clear()
         for name, names in presets.items():
-            action = self.preset_menu.addAction(menu_text(name))
+            action = add_named(self.preset_menu, name)
             action.connect("triggered(bool)", lambda on, names=names: self.apply(names))
         self.preset_menu.addSeparator()
         self.preset_menu.addAction(_("Save ticked classes...")).connect("triggered(bool)", lambda: self._save())
         if presets:
             delete = self.preset_menu.addMenu(_("Delete"))
             for name in presets:
-                delete.addAction(menu_text(name)).connect("triggered(bool)", lambda on, name=name: self._delete(name))
+                add_named(delete, name).connect("triggered(bool)", lambda on, name=name: self._delete(name))
 
     def apply(self, names: Sequence[str]) -> None:
         """Tick the classes of a preset, as the user does."""
@@ -166,6 +167,10 @@ class ClassList:
 
     def _delete(self, name: str) -> None:
         save_presets({other: names for other, names in load_presets().items() if other != name})
+
+
+def _counted(count: int, group: str) -> str:
+    return _("{group} ({count})").format(group=group, count=count)
 
 
 def _row(label: Label, owner: str) -> Row:

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from ..state import PanelState, silent
 from ..widgets.choice_list import ChoiceList
-from ..widgets.texts import menu_text
+from ..widgets.texts import add_named
 
 
 class ModelList:
@@ -76,7 +76,7 @@ class ModelList:
         self.add_menu.clear()
         for identifier, name in self._installed().items():
             if identifier not in taken:
-                action = self.add_menu.addAction(menu_text(name))
+                action = add_named(self.add_menu, name)
                 action.connect("triggered(bool)", lambda on, identifier=identifier: self.add(identifier))
         if not self.add_menu.actions():
             self.add_menu.addAction(_("No other model is on this computer.")).enabled = False

@@ -9,7 +9,7 @@ import qt
 from slicer.i18n import tr as _
 
 from ..state import PanelState, silent
-from ..widgets.texts import shortened
+from ..widgets.texts import shortened, tip
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.remote.servers import KnownServer
@@ -59,25 +59,27 @@ class DeviceList:
                 if device.startswith("server:") and device not in names:
                     self._box.removeItem(index)
             for device, name in names.items():
-                self._list(device, device_text(device, name))
+                self._list(device, device_text(device, name), tip(name))
 
     def render(self, device: str) -> None:
         """Show a device, also if this computer does not have it, because the scene may come from another computer."""
         with silent(self._box):
             if self._box.findData(device) < 0:
-                self._list(device, device_text(device))
+                self._list(device, device_text(device), tip(device.removeprefix("server:")))
             self._box.setCurrentIndex(self._box.findData(device))
         server, idle = self._state.server, self._state.run is None
         self._ui.retryButton.visible = server is not None and server.server is not None and bool(server.fault) and idle
         for widget in (self._ui.memoryLimitSpinBox, self._ui.threadsSpinBox):
             widget.enabled = server is None  # which decides that itself
 
-    def _list(self, device: str, text: str) -> None:
+    def _list(self, device: str, text: str, whole: str = "") -> None:
         index = self._box.findData(device)
         if index < 0:
             self._box.addItem(text, device)
         else:
             self._box.setItemText(index, text)
+        if whole and len(whole) > _LENGTH:
+            self._box.setItemData(self._box.findData(device), whole, qt.Qt.ToolTipRole)
 
 
 def device_text(device: str, name: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import qt
@@ -15,7 +16,7 @@ from ..inputs.scene_volumes import cases, folders, images
 from ..state import PanelState
 from ..translation import translated
 from ..widgets.search_table import Row, SearchTable
-from ..widgets.texts import menu_text
+from ..widgets.texts import add_named
 
 _GREY, _GREEN, _RED, _BLUE = (128, 128, 128), (60, 160, 60), (200, 60, 60), (60, 110, 200)
 
@@ -124,8 +125,8 @@ class QueuePanel:
         action.connect("triggered(bool)", lambda on: self.add((node.GetID(), node.GetName()) for node in volumes))
         inner = menu.addMenu(_("Folder, patient or study of the scene"))
         for name, inside in folders().items():
-            text = _("{folder} ({count})").format(folder=menu_text(name), count=len(inside))
-            inner.addAction(text).connect("triggered(bool)", lambda on, inside=inside: self.add(inside))
+            action = add_named(inner, name, partial(_counted, len(inside)))
+            action.connect("triggered(bool)", lambda on, inside=inside: self.add(inside))
         inner.enabled = bool(inner.actions())
         if database is not None:
             from ..inputs.dicom_series import choose_series
@@ -141,8 +142,8 @@ class QueuePanel:
         inner = menu.addMenu(_("Folder, patient or study of the scene"))
         for path in folders():
             inside = [(key, name) for key, name in found if f"{name} / ".startswith(f"{path} / ")]
-            text = _("{folder} ({count})").format(folder=menu_text(path), count=len(inside))
-            inner.addAction(text).connect("triggered(bool)", lambda on, inside=inside: self.add(inside))
+            action = add_named(inner, path, partial(_counted, len(inside)))
+            action.connect("triggered(bool)", lambda on, inside=inside: self.add(inside))
         inner.enabled = bool(inner.actions())
         if database is not None:
             from ..inputs.dicom_series import choose_studies
@@ -151,6 +152,10 @@ class QueuePanel:
                 self.add((case_key(members), name) for members, name in choose_studies(database))
 
             menu.addAction(_("Series of the DICOM database...")).connect("triggered(bool)", lambda on: choose())
+
+
+def _counted(count: int, folder: str) -> str:
+    return _("{folder} ({count})").format(folder=folder, count=count)
 
 
 def _state_of(item: QueueItem) -> tuple[str, tuple[int, int, int]]:

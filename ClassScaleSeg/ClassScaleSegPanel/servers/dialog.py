@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from ..widgets.keyboard import name_from_label
 from ..widgets.texts import ask, shortened, tell, tell_error
+from ..widgets.whole_texts import WholeTexts
 from .consent import agree_to_token, withdraw
 from .texts import panel_words, server_summary
 from .watch import ASKING_MILLISECONDS, Asking
@@ -37,6 +38,7 @@ class ServerDialog:
         self._asking: Asking | None = None
         self._told = ""  # why the list cannot be read, which is told once
         self.dialog: qt.QDialog | None = None
+        self._whole_texts = WholeTexts()
         self._timer = qt.QTimer()
         self._timer.setInterval(ASKING_MILLISECONDS)
         self._timer.connect("timeout()", self._look)
@@ -102,6 +104,7 @@ class ServerDialog:
         layout.addLayout(form)
         layout.addLayout(buttons)
         layout.addWidget(self.result)
+        self._whole_texts.watch(self.dialog)
         self.read()
         self._show()
         self.dialog.resize(460, 420)

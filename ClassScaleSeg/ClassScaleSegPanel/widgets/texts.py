@@ -6,12 +6,15 @@ Qt reads a text such as "<b>CT</b>" as markup in message boxes, labels and tips,
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import escape
 
 import qt
 import slicer
 
 from ..translation import translated
+
+_LONGEST_IN_MENUS = 60  # characters
 
 
 def tell(text: str, title: str) -> None:
@@ -60,7 +63,19 @@ def menu_text(name: str) -> str:
     >>> menu_text("Ribs & sternum")
     'Ribs && sternum'
     """
-    return shortened(name, 60).replace("&", "&&")
+    return shortened(name, _LONGEST_IN_MENUS).replace("&", "&&")
+
+
+def add_named(menu: qt.QMenu, name: str, around: Callable[[str], str] = str) -> qt.QAction:
+    """Add an entry to a menu, and return it. If its name is too long for a menu, its tip has all of it.
+
+    :param around: makes the text of the entry from that of the name.
+    """
+    action = menu.addAction(around(menu_text(name)))
+    action.toolTip = tip(name)
+    if len(name) > _LONGEST_IN_MENUS:
+        menu.toolTipsVisible = True
+    return action
 
 
 def safe_markdown(text: str) -> str:
