@@ -23,6 +23,7 @@ from .models.drop import ModelDrop
 from .models.locate_list import LocateList
 from .models.model_list import ModelList
 from .parameters import NODES
+from .results.case_comparison import CaseComparison
 from .results.compare_panel import ComparePanel
 from .results.result_panel import ResultPanel
 from .runs.apply_line import need_text
@@ -71,6 +72,7 @@ class Panel:
         self.class_list = ClassList(lambda classes: self.store(classes=classes))
         self.ui.classesCollapsibleButton.layout().addWidget(self.class_list.table.widget)
         self.comparing = ComparePanel(self.ui, self.state, logic)
+        self.case_comparison = CaseComparison(self.ui.compareCasesButton, logic)
         self.results = ResultPanel(self.ui, self.state, logic, self.comparing.follow)
         servers = Servers()
         self.servers = ServerWatch(self.state, servers, self.render)
@@ -124,6 +126,7 @@ class Panel:
         self.channels.close()
         self.results.close()
         self.comparing.close()
+        self.case_comparison.close()
         self.widget.removeEventFilter(self.model_drop)
         self.follow(None)
 
@@ -171,12 +174,14 @@ class Panel:
         self.results.show(None, None)
         self.queue.empty()
         self.comparing.reset()
+        self.case_comparison.reset()
         self.channels.forget()
         self.render()
 
     def forget(self, node: vtkMRMLNode) -> None:
         """Forget a node that is removed: as a parameter, and as the result that is listed."""
         self.comparing.forget(node)
+        self.case_comparison.forget(node)
         if node is self.state.output:
             self.state.output = None
         if node is self.state.node:

@@ -161,3 +161,32 @@ def test_a_class_that_was_told_apart_keeps_its_name_in_each_result_whatever_else
         found.write(path, overwrite=True)  # with the one class that was found
         result, _statistics = read_result(path, None, None, grid, table)
         assert [label.name for label in result.table.foreground] == [shown]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_download_shows_how_far_it_is_and_can_be_cancelled(panel, answers, monkeypatch, cancelled):
+    from ClassScaleSegLib.errors import Cancelled
+    from ClassScaleSegPanel.models.download import download
+    from slicer_application import qt
+
+    class Arriving(Catalog):
+        def download(self, entry, progress, cancel):
+            dialog = next(
+                one
+                for one in qt.QApplication.topLevelWidgets()
+                if one.className() == "QProgressDialog" and one.isVisible()
+            )
+            for done in (0, 250):
+                progress(done, 1000)
+                seen.append(dialog.value)
+            if cancelled:
+                dialog.cancel()
+            if cancel.is_set():
+                raise Cancelled("The download was cancelled.")
+            seen.append("arrived")
+
+    seen: list = []
+    catalog = Arriving()
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **more: seen.append(text))
+    assert download(catalog, catalog.find("totalsegmentator-3mm")) and len(answers) == 1
+    assert seen == [0, 250] + ["arrived"] * (not cancelled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -125,6 +126,24 @@ def mean_dice(structures: Iterable[StructureSummary]) -> float | None:
     """Return the mean over the structures that have a Dice; ``None`` if there are none."""
     known = [structure.dice for structure in structures if structure.dice is not None]
     return math.fsum(known) / len(known) if known else None
+
+
+def dice_deviations(cases: Mapping[str, Iterable[ClassComparison]]) -> dict[str, float]:
+    """Return the standard deviation of the Dice of each structure over the cases that have one, if these are several.
+
+    :param cases: as of :func:`summarize_comparisons`.
+    :returns: by the name of the structure; of the sample, so the sum of squares is divided by one less than the cases.
+
+    >>> rows = [ClassComparison("liver", 1, 1, dice, 10.0, 12.0) for dice in (0.5, 1.0)]
+    >>> round(dice_deviations({"a": rows[:1], "b": rows[1:]})["liver"], 3)
+    0.354
+    """
+    known: dict[str, list[float]] = {}
+    for rows in cases.values():
+        for row in rows:
+            if row.dice is not None:
+                known.setdefault(row.name, []).append(row.dice)
+    return {name: statistics.stdev(values) for name, values in known.items() if len(values) > 1}
 
 
 def write_comparisons(

@@ -60,6 +60,11 @@ def origin_of(node: vtkMRMLSegmentationNode) -> tuple[tuple[UsedModel, ...], str
     return tuple(models), fingerprint
 
 
+def is_result(node: vtkMRMLSegmentationNode) -> bool:
+    """Return whether a run has filled a segmentation node, whatever was changed afterwards."""
+    return node.GetAttribute(_ORIGIN) is not None
+
+
 def _fingerprint(volumes: Iterable[LabelVolume]) -> str:
     found = [[row.value, row.voxels] for row in volumes if row.voxels]
     return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()

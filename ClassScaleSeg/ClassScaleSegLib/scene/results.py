@@ -160,6 +160,11 @@ def note(node: vtkMRMLNode, role: str, other: vtkMRMLNode) -> None:
     other.SetNodeReferenceID(_OWNER, node.GetID())
 
 
+def is_noted(node: vtkMRMLNode) -> bool:
+    """Return whether a node belongs to another one, such as differences to a segmentation."""
+    return node.GetNodeReference(_OWNER) is not None
+
+
 @contextlib.contextmanager
 def removed_on_failure(scene: vtkMRMLScene) -> Iterator[None]:
     """Remove all nodes that the ``with`` block has added to ``scene`` if it raises."""
