@@ -59,7 +59,7 @@ def _train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None)
         trainer.disable_checkpointing = True
     if rank.count > 1:
         _check_device(trainer, rank, options.tr)
-        check_batch(trainer, rank)
+        check_batch(trainer.configuration_manager, rank.count)
         check_folders(trainer)
     folder = Path(trainer.output_folder)
     resume = options.c

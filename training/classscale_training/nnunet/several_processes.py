@@ -21,7 +21,7 @@ from torch import distributed
 from torch._dynamo import OptimizedModule
 
 from ..data.merged_labels import MERGED_FROM
-from ..processes.group import Rank, from_first
+from ..processes.group import from_first
 from .preprocessed_folder import check_cases, check_preprocessed, decided_for_images, decided_for_labels
 from .splits import prepare_splits
 
@@ -152,15 +152,16 @@ def _copies_by_first(trainer: Any) -> Iterator[None]:
             trainer.output_folder_base = kept
 
 
-def check_batch(trainer: Any, rank: Rank) -> None:
+def check_batch(configuration: Any, processes: int) -> None:
     """Check that each process gets a patch of a batch.
 
+    :param configuration: nnU-Net's ``ConfigurationManager``.
     :raises ModelError: if there are more processes.
     """
-    batch = trainer.configuration_manager.batch_size
-    if batch < rank.count:
+    batch = configuration.batch_size
+    if batch < processes:
         raise ModelError(
-            f"{rank.count} processes need a batch of as many patches, but the plans have a batch of {batch}. Start "
+            f"{processes} processes need a batch of as many patches, but the plans have a batch of {batch}. Start "
             "fewer processes, or raise batch_size in the plans."
         )
 

@@ -99,15 +99,26 @@ def run(options: argparse.Namespace) -> int:
         options.learning_rate = RATES[options.optimizer]
     _check(options)
     require_folders("nnUNet_preprocessed", "nnUNet_results")
-    if options.images is not None and "WORLD_SIZE" not in os.environ:  # not under torchrun
-        # The processes would wait for the first one, but not for ever.
-        plans, dataset = (preprocessed_json(options.d, name) for name in (f"{options.p}.json", "dataset.json"))
-        check_configuration(plans, options.p, options.configuration)
-        _unlabelled(options, plans, dataset)
+    if "WORLD_SIZE" not in os.environ:  # not under torchrun
+        _check_before_launch(options)
     from ...processes.launch import launch
 
     launch(pretrain, (options,), options.num_gpus, options.device)
     return 0
+
+
+def _check_before_launch(options: argparse.Namespace) -> None:
+    """Do here what each of several processes would begin with: a refusal comes sooner, and none waits for another."""
+    plans, dataset = (preprocessed_json(options.d, name) for name in (f"{options.p}.json", "dataset.json"))
+    check_configuration(plans, options.p, options.configuration)
+    if options.num_gpus > 1:
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        from ..several_processes import check_batch
+
+        check_batch(PlansManager(plans).get_configuration(options.configuration), options.num_gpus)
+    if options.images is not None:  # the processes would wait for the first one, but not for ever
+        _unlabelled(options, plans, dataset)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -153,7 +164,7 @@ def _pretrain(rank: Rank, options: argparse.Namespace) -> None:
     )
     trainer.more_cases = more
     trainer.check_preprocessed()
-    check_batch(trainer, rank)
+    check_batch(trainer.configuration_manager, rank.count)
     if rank.count > 1:
         check_folders(trainer)
     folder = Path(trainer.output_folder)
