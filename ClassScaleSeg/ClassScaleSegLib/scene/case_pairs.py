@@ -109,9 +109,8 @@ def compare_case(pair: CasePair) -> ComparedCase:
     found = open_segmentation(pair.result) or _nothing(drawn)
     rows = compare_nodes(drawn, found).rows
     segments = [
-        (pair.reference, drawn.ids[row.value]) if row.value is not None else (pair.result, found.ids[row.other_value])
+        (pair.result, found.ids[row.other_value or 0]) if row.value is None else (pair.reference, drawn.ids[row.value])
         for row in rows
-        if row.value is not None or row.other_value is not None
     ]
     return ComparedCase(rows, segments)
 

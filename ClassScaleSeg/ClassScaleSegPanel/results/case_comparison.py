@@ -233,8 +233,8 @@ class CaseComparison:
         whole = sum(map(len, single.values())) <= MOST_ROWS
         for summary in summarize_comparisons(self.cases):
             mean = _("mean of {count}").format(count=summary.cases)
-            numbers = (summary.dice, deviations.get(summary.name), None, None, summary.difference_ml)
-            rows.append(_row(f"mean {len(rows)}", _BLUE, summary.name, mean, numbers))
+            means = (summary.dice, deviations.get(summary.name), None, None, summary.difference_ml)
+            rows.append(_row(f"mean {len(rows)}", _BLUE, summary.name, mean, means))
             for case, number, row in single[summary.name] if whole else ():
                 key = f"case {len(rows)}"
                 self._segments[key] = found[case].segments[number]
