@@ -365,6 +365,27 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         counted = compare_nodes(*opened).rows if rows is None else rows
         return show_differences(reference, other, opened, counted).node
 
+    def loadStructureSet(
+        self,
+        path: str | Path,
+        like: vtkMRMLSegmentationNode,
+        tell: Callable[[str], object] = logging.info,
+    ) -> vtkMRMLSegmentationNode:
+        """Load an RT Structure Set, whose contours are filled on the grid of the volume of a segmentation.
+
+            drawnNode = logic.loadStructureSet("plan.rtstruct.dcm", segmentationNode)
+            logic.compare(drawnNode, segmentationNode)
+
+        :param path: the DICOM file.
+        :param like: the segmentation; its own grid counts if its volume is not in the scene.
+        :param tell: called with each sentence on how contours were understood.
+        :returns: a new node.
+        :raises ClassScaleSegLib.ImageError: if the file cannot be read, or its contours are of another image.
+        """
+        from ClassScaleSegLib.scene.structure_sets import add_structure_set
+
+        return add_structure_set(like, path, tell)
+
     def saveSegmentation(
         self, segmentationNode: vtkMRMLSegmentationNode, path: str | Path, tell: Callable[[str], object] = logging.info
     ) -> bool:

@@ -71,7 +71,7 @@ class Panel:
         self.channels = ChannelRows(self.ui, self._on_channel, self.render)
         self.class_list = ClassList(lambda classes: self.store(classes=classes))
         self.ui.classesCollapsibleButton.layout().addWidget(self.class_list.table.widget)
-        self.comparing = ComparePanel(self.ui, self.state, logic)
+        self.comparing = ComparePanel(self.ui, self.state, logic, lambda node: self.results.show_node(node))
         self.case_comparison = CaseComparison(self.ui.compareCasesButton, logic)
         self.results = ResultPanel(self.ui, self.state, logic, self.comparing.follow)
         servers = Servers()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import OutputError
+from ..errors import ClassScaleError, OutputError
+from ..images.dicom_deflate import read_header
 from ..images.dicom_seg import KINDS, DicomSeg, UsedModel
 from ..images.dicom_source import read_source
 from ..images.segmentation import Segmentation
@@ -74,6 +75,17 @@ def is_from_dicom(node: vtkMRMLSegmentationNode | None) -> bool:
     """Return whether the volume of a segmentation was loaded from Slicer's DICOM database."""
     volume = None if node is None else _volume(node)
     return volume is not None and bool(volume.GetAttribute(_INSTANCES))
+
+
+def frame_of_reference(volume: vtkMRMLScalarVolumeNode) -> str:
+    """Return the FrameOfReferenceUID of a volume; "" if it was not loaded from Slicer's DICOM database."""
+    if not volume.GetAttribute(_INSTANCES):
+        return ""
+    try:
+        header = read_header(_files(volume)[0])
+    except (ClassScaleError, OSError):
+        return ""
+    return str(header.get("FrameOfReferenceUID") or "")
 
 
 def save_dicom(

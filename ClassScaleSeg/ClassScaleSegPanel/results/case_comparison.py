@@ -20,6 +20,7 @@ from ..widgets.whole_texts import WholeTexts
 from .contents import changes, contents
 from .saving import ask_table_file
 from .section import amount
+from .structure_set import ask_structure_set
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.comparison import ClassComparison
@@ -76,6 +77,9 @@ class CaseComparison:
         row = qt.QHBoxLayout()
         row.addWidget(label)
         row.addWidget(self.reference_box, 1)
+        self.structure_set_button = qt.QPushButton(_("Structure set..."))
+        self.structure_set_button.toolTip = _("Load an RT structure set as the reference of the row.")
+        row.addWidget(self.structure_set_button)
         titles = [_("Structure"), _("Case"), _("Dice"), _("SD"), _("mL"), _("Other mL"), _("Difference")]
         self.found = SearchTable(titles, _("Search structures and cases"), None, self._go_to)
         self.compare_button, self.save_button = qt.QPushButton(_("Compare")), qt.QPushButton(_("Save..."))
@@ -83,13 +87,15 @@ class CaseComparison:
         close_button = qt.QPushButton(_("Close"))
         buttons = qt.QHBoxLayout()
         for button, slot in (
+            (self.structure_set_button, self._load_structure_set),
             (self.compare_button, self.compare),
             (self.save_button, self.save),
             (close_button, self.close),
         ):
             button.autoDefault = False  # Enter belongs to the tables
             button.connect("clicked(bool)", lambda on, slot=slot: slot())
-            buttons.addWidget(button)
+            if button is not self.structure_set_button:
+                buttons.addWidget(button)
         self.line = qt.QLabel()
         self.line.wordWrap, self.line.textFormat = True, qt.Qt.PlainText
         for part in (rule, self.table.widget, row, self.found.widget, self.line, buttons):
@@ -167,7 +173,14 @@ class CaseComparison:
                     self.reference_box.addItem(node.GetName(), node.GetID())
             chosen = pair.reference.GetID() if pair is not None and pair.reference is not None else ""
             self.reference_box.setCurrentIndex(max(0, self.reference_box.findData(chosen)))
-        self.reference_box.enabled = pair is not None
+        self.reference_box.enabled = self.structure_set_button.enabled = pair is not None
+
+    def _load_structure_set(self) -> None:
+        key = self._selected
+        pair = self._pairs.get(key)
+        if pair is not None and (drawn := ask_structure_set(self._logic, pair.result)) is not None:
+            self._select(key)  # with the new one
+            self.reference_box.setCurrentIndex(self.reference_box.findData(drawn.GetID()))
 
     def _choose(self, index: int) -> None:
         key, chosen = self._selected, self.reference_box.itemData(index) or ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ..widgets.watching import Watching
 from .contents import changes, contents
 from .saving import ask_table_file
 from .section import StructureSection, amount, attempt, searched
+from .structure_set import ask_structure_set
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.comparison import ClassComparison, Comparison
@@ -37,13 +39,20 @@ class ComparePanel(StructureSection):
 
     Keys of the rows of the table are their numbers, as text.
 
+    :param list_node: lists a segmentation under "Result".
     :ivar rows: what is listed: the structures of both segmentations.
     """
 
-    def __init__(self, ui: Any, state: PanelState, logic: ClassScaleSegLogic) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        state: PanelState,
+        logic: ClassScaleSegLogic,
+        list_node: Callable[[vtkMRMLSegmentationNode], None],
+    ) -> None:
         titles = [_("Structure"), _("Dice"), _("mL"), _("Other mL"), _("Difference")]
         StructureSection.__init__(self, ui.compareCollapsibleButton, titles, self._go_to, on_ticked=lambda: None)
-        self._ui, self._state, self._logic = ui, state, logic
+        self._ui, self._state, self._logic, self._list_node = ui, state, logic, list_node
         self._other: vtkMRMLSegmentationNode | None = None
         self.rows: list[ClassComparison] = []
         self._compared: tuple[Any, Any, object] | None = None  # both nodes, and what they held
@@ -53,6 +62,7 @@ class ComparePanel(StructureSection):
         ui.compareButton.connect("clicked(bool)", lambda: self.compare())
         ui.compareTableButton.connect("clicked(bool)", lambda: self._to_table())
         ui.compareSaveButton.connect("clicked(bool)", lambda: self._save())
+        ui.structureSetButton.connect("clicked(bool)", lambda: self._compare_with_structure_set())
         ui.differencesButton.connect("clicked(bool)", lambda: self._show_differences())
         ui.hideDifferencesButton.connect("clicked(bool)", lambda: hide_stand_ins(slicer.mrmlScene))
         follow(slicer.mrmlScene)
@@ -96,6 +106,7 @@ class ComparePanel(StructureSection):
             if ui.compareSelector.currentNode() is not self._other:
                 ui.compareSelector.setCurrentNode(self._other)
         ui.compareButton.enabled = node is not None and self._other is not None and node is not self._other
+        ui.structureSetButton.enabled = node is not None
         for button in (ui.compareTableButton, ui.compareSaveButton, ui.differencesButton):
             button.enabled = bool(self.rows)
         nodes = stand_ins(slicer.mrmlScene)
@@ -147,6 +158,14 @@ class ComparePanel(StructureSection):
     def _go_to(self, key: str) -> None:
         node, segment_id = self._ids[int(key)]
         self._logic.centerViews(node, segment_id)
+
+    def _compare_with_structure_set(self) -> None:
+        """Load a structure set, and compare the listed segmentation with it as the reference."""
+        result = self._state.node
+        if result is not None and (drawn := ask_structure_set(self._logic, result)) is not None:
+            self._list_node(drawn)
+            self._other = result
+            self.compare()
 
     def _to_table(self) -> None:
         from ClassScaleSegLib.scene.table_nodes import fill_comparison

@@ -1,0 +1,165 @@
+# ruff: noqa: F811  fixtures
+"""RT structure sets in the panel: loaded as the reference of a result, on its grid."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+from ClassScaleSegLib import ImageError
+from ClassScaleSegLib.scene.dicom import remember_origin
+from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
+from slicer_application import TURNED, add_volume, application, qt, slicer, transform
+from structure_sets import FRAME, Drawn, rectangle, write_structures
+from test_module_compare import SHAPE, labels, panel, scene, segmentation, select, shown, told  # noqa: F401
+
+
+@pytest.fixture
+def found(scene, panel):
+    """A result that is listed, and its volume, 1 mm: index 1, 2, 3 is at 1, 2, 3 in RAS, and -1, -2, 3 in LPS."""
+    volume = add_volume(np.zeros(SHAPE, np.int16), "CT")
+    node = segmentation(scene, "Result", labels(1))
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    remember_origin(node, [], [])
+    select(panel.ui.resultSelector, node)
+    return node, volume
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """A structure set of the liver of ``labels()``, and of a target that no segmentation has."""
+    contours = [rectangle(float(z), (-6.5, -1.5), (-8.5, -1.5)) for z in range(1, 5)]
+    target = [rectangle(float(z), (-12.5, -9.5), (-4.5, -1.5)) for z in range(2, 4)]
+    return write_structures(tmp_path / "plan of Monday.dcm", [Drawn("Liver", contours), Drawn("PTV", target)])
+
+
+def choose(monkeypatch, path):
+    monkeypatch.setattr(qt.QFileDialog, "getOpenFileName", staticmethod(lambda *given: str(path or "")))
+
+
+def test_a_structure_set_becomes_the_reference_of_the_listed_segmentation(scene, panel, found, plan, monkeypatch, told):
+    node, volume = found
+    choose(monkeypatch, plan)
+    panel.ui.structureSetButton.click()
+    application.processEvents()
+    drawn = panel.state.node
+    assert drawn.GetName() == "plan of Monday" and panel.ui.compareSelector.currentNode() is node
+    assert shown(panel.comparing.table)[0] == ["Liver", "0.800", "0.140", "0.140", "0.000"]
+    assert [row[0] for row in shown(panel.comparing.table)][1:] == ["PTV", "spleen", "kidney_left"]
+    opened = open_segmentation(drawn)
+    ours = labels() == 1
+    assert ((opened.segmentation.labels == opened.segmentation.table.by_name("Liver").value) == ours).all()
+    assert drawn.GetNodeReference(drawn.GetReferenceImageGeometryReferenceRole()) is volume and told == []
+    panel.ui.compareCasesButton.click()
+    assert [row[2] for row in shown(panel.case_comparison.table)] == ["plan of Monday"], "it is of the same volume"
+
+
+def test_no_file_leaves_everything_as_it_is(scene, panel, found, monkeypatch):
+    choose(monkeypatch, None)
+    before = scene.GetNumberOfNodes()
+    panel.ui.structureSetButton.click()
+    assert panel.state.node is found[0] and scene.GetNumberOfNodes() == before
+    select(panel.ui.resultSelector, None)
+    assert not panel.ui.structureSetButton.enabled
+
+
+def far(folder):
+    return write_structures(folder / "far.dcm", [Drawn("Liver", [rectangle(1.0, (900.0, 910.0), (0.0, 5.0))])])
+
+
+def points(folder):
+    return write_structures(folder / "points.dcm", [Drawn("Liver", [rectangle(1.0, (1, 5), (1, 5), "POINT")])])
+
+
+def several_frames(folder):
+    drawn = [
+        Drawn(name, [rectangle(1.0, (1.5, 5.5), (1.5, 5.5))], frame=frame)
+        for name, frame in (("A", FRAME), ("B", f"{FRAME}.1"))
+    ]
+    return write_structures(folder / "frames.dcm", drawn)
+
+
+def broken(folder):
+    (folder / "broken.dcm").write_bytes(b"no DICOM")
+    return folder / "broken.dcm"
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (far, "no voxel of CT"),
+        (points, "no voxel of CT"),
+        (several_frames, "was not loaded from Slicer's DICOM database"),
+        (broken, "cannot be read"),
+        (lambda folder: folder / "missing.dcm", "No such file"),
+    ],
+)
+def test_a_file_that_cannot_be_compared_is_told_and_changes_nothing(
+    scene, panel, found, tmp_path, monkeypatch, told, make, why
+):
+    path, before = make(tmp_path), scene.GetNumberOfNodes()
+    choose(monkeypatch, path)
+    panel.ui.structureSetButton.click()
+    assert len(told) == 1 and path.name in told[0] and why in told[0]
+    assert scene.GetNumberOfNodes() == before and panel.state.node is found[0]
+
+
+def test_what_is_left_out_is_told(scene, panel, found, tmp_path, monkeypatch):
+    contours = [rectangle(1.0, (-6.5, -1.5), (-8.5, -1.5)), rectangle(2.0, (-6.5, -1.5), (-8.5, -1.5))]
+    drawn = [Drawn("Liver", [*contours, rectangle(1.0, (-6.5, -1.5), (-8.5, -1.5), "POINT")])]
+    choose(monkeypatch, write_structures(tmp_path / "plan.rtstruct.dcm", drawn))
+    told = []
+    monkeypatch.setattr(slicer.util, "infoDisplay", lambda text, **more: told.append(text))
+    panel.ui.structureSetButton.click()
+    assert len(told) == 1 and told[0].startswith("plan.rtstruct.dcm: ") and panel.state.node.GetName() == "plan"
+
+
+def test_contours_follow_the_transform_of_the_volume(scene, panel, found, plan):
+    node, volume = found
+    matrix = transform(volume, TURNED)
+    drawn = panel.logic.loadStructureSet(plan, node)
+    assert drawn.GetParentTransformNode() is matrix
+    node.SetAndObserveTransformNodeID(matrix.GetID())  # as if it had been found there
+    assert panel.logic.compare(drawn, node).rows[0].dice == pytest.approx(0.8)
+
+
+def test_the_grid_of_the_segmentation_counts_if_its_volume_is_gone(scene, panel, found, plan):
+    node, volume = found
+    scene.RemoveNode(volume)
+    drawn = panel.logic.loadStructureSet(plan, node)
+    assert panel.logic.compare(drawn, node).rows[0].dice == pytest.approx(0.8)
+    empty = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Nothing")
+    with pytest.raises(ImageError, match="no structure in Nothing"):
+        panel.logic.loadStructureSet(plan, empty)
+
+
+def test_the_frame_of_reference_comes_from_the_series_of_the_volume(scene, panel, found, plan, tmp_path, monkeypatch):
+    import pydicom
+
+    node, volume = found
+    header = pydicom.dcmread(plan)
+    header.FrameOfReferenceUID = "1.2.3"
+    header.save_as(tmp_path / "slice.dcm")
+    database = types.SimpleNamespace(isOpen=True, fileForInstance=lambda uid: str(tmp_path / "slice.dcm"))
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    volume.SetAttribute("DICOM.instanceUIDs", "1.2.3.4")
+    with pytest.raises(ImageError, match="another frame of reference .* than CT"):
+        panel.logic.loadStructureSet(plan, node)
+    header.FrameOfReferenceUID = FRAME
+    header.save_as(tmp_path / "slice.dcm")
+    assert panel.logic.compare(panel.logic.loadStructureSet(plan, node), node).rows[0].dice == pytest.approx(0.8)
+
+
+def test_a_case_gets_a_structure_set_as_its_reference(scene, panel, found, plan, monkeypatch):
+    segmentation(scene, "CT drawn")
+    panel.ui.compareCasesButton.click()
+    dialog = panel.case_comparison
+    assert [row[2] for row in shown(dialog.table)] == ["CT drawn"] and not dialog.structure_set_button.enabled
+    dialog.table.view.clicked.emit(dialog.table.proxy.index(0, 0))
+    choose(monkeypatch, plan)
+    dialog.structure_set_button.click()
+    assert [row[2] for row in shown(dialog.table)] == ["plan of Monday"]
+    assert dialog.reference_box.currentText == "plan of Monday"
+    dialog.compare_button.click()
+    assert dialog.cases["CT"][0].dice == pytest.approx(0.8)
