@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.images.comparison import ClassComparison, Comparison
     from ClassScaleSegLib.process.child import Event
     from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
-    from ClassScaleSegLib.scene.run import Request, SceneRun
+    from ClassScaleSegLib.scene.request import Request
+    from ClassScaleSegLib.scene.run import SceneRun
     from ClassScaleSegPanel.panel import Panel
     from ClassScaleSegPanel.parameters import ClassScaleSegParameterNode
     from slicer import vtkMRMLNode, vtkMRMLScene
@@ -200,7 +201,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :param progress: called with each ``ClassScaleSegLib.process.child.Event`` of the run.
         :param choices: for the nodes ``region``, ``all_frames``, ``segmentation``, ``replace``, ``confidence``,
             ``statistics``, and for ``report`` (a folder), ``report_name`` and ``standard_names``, which
-            ``ClassScaleSegLib.scene.run.Request`` explains; for the rest
+            ``ClassScaleSegLib.scene.request.Request`` explains; for the rest
             ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``, ``configuration``,
             ``interpolation``, ``overlap``, ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm),
             ``remove_islands`` (mm^3), ``clean_classes``, ``locate_with``, ``locate_classes`` and ``locate_margin``
@@ -221,7 +222,7 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         :raises ClassScaleSegLib.ClassScaleError: if there is no argument of that name, or its value is not suitable.
         """
-        from ClassScaleSegLib.scene.run import request_for
+        from ClassScaleSegLib.scene.request import request_for
 
         return request_for(volume, model, choices)
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from ClassScaleSegLib.options import Options
-from ClassScaleSegLib.scene.run import Request
+from ClassScaleSegLib.scene.request import Request
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SLICER = REPOSITORY / "Testing" / "Slicer"

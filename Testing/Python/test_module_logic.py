@@ -9,7 +9,8 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import ClassScaleError, ImageError, OutputError, OutputExistsError, Segmentation
 from ClassScaleSegLib.options import Options
-from ClassScaleSegLib.scene.run import Request, SceneRun
+from ClassScaleSegLib.scene.request import Request
+from ClassScaleSegLib.scene.run import SceneRun
 from ClassScaleSegLib.scene.volume import geometry_of, image_to_world, index_to_world, region_of, uncrop, write_volume
 from mrml import read_segmentation, segments
 from slicer_application import (

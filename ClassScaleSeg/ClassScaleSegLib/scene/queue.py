@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ..errors import Cancelled, ClassScaleError
 from ..process.job import Event
-from .run import Request, SceneRun
+from .request import Request
+from .run import SceneRun
 
 
 @dataclass

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.models.summary import ModelSummary
     from ClassScaleSegLib.remote.chosen_server import ChosenServer
     from ClassScaleSegLib.scene.queue import QueueItem
-    from ClassScaleSegLib.scene.run import Request
+    from ClassScaleSegLib.scene.request import Request
     from slicer import vtkMRMLNode
 
     from ..parameters import ClassScaleSegParameterNode
@@ -88,7 +88,7 @@ def request_of(
     :raises ClassScaleError: if the model does not exist or is not downloaded.
     """
     from ClassScaleSegLib.options import Options
-    from ClassScaleSegLib.scene.run import Request
+    from ClassScaleSegLib.scene.request import Request
     from ClassScaleSegLib.scene.sequence import browser_of
 
     models = model_ids(parameters)
