@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # words of a name that say that it is a segmentation, not of what
 _KINDS = frozenset(
-    "seg dseg segmentation segmentations segments label labels labelmap mask masks gt ref reference manual truth "
-    "ground groundtruth drawn rtstruct structures".split()
+    ("seg", "dseg", "segmentation", "segmentations", "segments", "label", "labels", "labelmap", "mask", "masks", "gt")
+    + ("ref", "reference", "manual", "truth", "ground", "groundtruth", "drawn", "rtstruct", "structures")
 )
 
 
