@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..images.comparison import ClassComparison
+from ..images.comparison import Comparison
 from ..images.segmentation import Segmentation
 from ..labels.table import LabelTable, name_words
 from .dicom import is_result
@@ -46,11 +46,11 @@ class CasePair(NamedTuple):
 class ComparedCase(NamedTuple):
     """How a result differs from its reference.
 
-    :ivar rows: the structures of both.
-    :ivar segments: for each row, the node and the id of a segment that shows it.
+    :ivar comparison: of the structures of both.
+    :ivar segments: for each of its rows, the node and the id of a segment that shows it.
     """
 
-    rows: list[ClassComparison]
+    comparison: Comparison
     segments: list[tuple[vtkMRMLSegmentationNode, str]]
 
 
@@ -107,12 +107,12 @@ def compare_case(pair: CasePair) -> ComparedCase:
     assert pair.reference is not None
     drawn = open_structures(pair.reference)
     found = open_segmentation(pair.result) or _nothing(drawn)
-    rows = compare_nodes(drawn, found).rows
+    comparison = compare_nodes(drawn, found)
     segments = [
         (pair.result, found.ids[row.other_value or 0]) if row.value is None else (pair.reference, drawn.ids[row.value])
-        for row in rows
+        for row in comparison.rows
     ]
-    return ComparedCase(rows, segments)
+    return ComparedCase(comparison, segments)
 
 
 def _nothing(like: Opened) -> Opened:

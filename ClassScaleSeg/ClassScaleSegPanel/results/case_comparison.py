@@ -201,7 +201,7 @@ class CaseComparison:
 
     def compare(self) -> None:
         """Compare the ticked cases that have a reference. One that cannot be compared does not stop the rest."""
-        from ClassScaleSegLib.images.comparison_summary import with_misses
+        from ClassScaleSegLib.images.comparison_summary import GatheredCases
         from ClassScaleSegLib.scene.case_pairs import compare_case
 
         self._clear()
@@ -226,7 +226,10 @@ class CaseComparison:
         finally:
             progress.close()
             progress.deleteLater()
-        self.cases, missed = with_misses({name: case.rows for name, case in found.items()})
+        gathered = GatheredCases()
+        for name, case in found.items():
+            gathered.add(name, case.comparison)
+        self.cases, missed, _undrawn = gathered.found()
         nodes = {node for pair in wanted if pair.name in found for node in (pair.result, pair.reference)}
         self._held = {node: contents(node) for node in nodes}
         self._watching.watch(nodes, *changes(), slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
