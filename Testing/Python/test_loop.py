@@ -219,13 +219,29 @@ def test_a_full_disk_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monk
     assert [file.name for file in (tmp_path / "fold_0").iterdir()] == ["checkpoint_latest.pth"]
 
 
-def test_a_run_that_diverges_stops_with_a_sentence_and_keeps_its_checkpoint(tmp_path):
+def test_a_run_that_diverges_stops_with_a_sentence_and_keeps_its_checkpoint(tmp_path, monkeypatch):
     options = small(tmp_path, optimizer="sgd", steps=50)
     train(replace(options, minutes=0.0))
     before = (tmp_path / "fold_0" / "checkpoint_latest.pth").read_bytes()
-    with pytest.raises(ClassScaleError, match="not finite at step|loss is (nan|inf) at step .* lower --learning-rate"):
-        train(replace(options, learning_rate=math.inf, checkpoint_minutes=0.0))
+    with pytest.raises(ClassScaleError, match="The loss is (nan|inf) at step .* lower --learning-rate"):
+        train(replace(options, learning_rate=1e38))
     assert (tmp_path / "fold_0" / "checkpoint_latest.pth").read_bytes() == before
+
+    def diverge(self, *_):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.data.fill_(math.nan)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", diverge)
+    with pytest.raises(ClassScaleError, match="The weights are not finite at step 2: .* lower --learning-rate"):
+        train(replace(options, checkpoint_minutes=0.0))
+    assert (tmp_path / "fold_0" / "checkpoint_latest.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["nix", "cuda:99"])
+def test_a_device_that_is_not_there_is_a_sentence(tmp_path, capsys, name):
+    assert main(["--folder", str(tmp_path), "--device", name]) == 1
+    assert f"The device {name} cannot be used (" in capsys.readouterr().err
 
 
 def test_a_run_cannot_be_continued_with_another_network(tmp_path, capsys):
@@ -281,6 +297,18 @@ def test_presets_and_options_make_sense_together(tmp_path):
         LoopOptions(folder=tmp_path, size=36)
     for name, value in (("workers", -1), ("prefetch", -1), ("batch", 0), ("loss_stride", 0)):
         with pytest.raises(ClassScaleError, match=f"--{name.replace('_', '-')} {value} must be [01] or more"):
+            LoopOptions(folder=tmp_path, **{name: value})
+    for name, value, words in (
+        ("steps", 0, "1 or more"),  # an untrained network would look finished
+        ("log_every", 0, "1 or more"),
+        ("learning_rate", math.nan, "above 0"),
+        ("learning_rate", math.inf, "above 0"),
+        ("weight_decay", -1.0, "0 or more"),
+        ("mirrored", 1.5, "0 or more and 1 or less"),
+        ("features", (0, 8), "1 or more"),
+        ("minutes", -1.0, "0 or more"),
+    ):
+        with pytest.raises(ClassScaleError, match=f"--{name.replace('_', '-')} .* must be {words}"):
             LoopOptions(folder=tmp_path, **{name: value})
     with pytest.raises(ClassScaleError, match="2 stages .* need 2 numbers of convolutions and 1 in the decoder"):
         LoopOptions(folder=tmp_path, features=(8, 8))

@@ -192,6 +192,9 @@ def test_a_raw_dataset_that_has_changed_is_planned_again_first(root, capsys):
         ('[{"train": ["Toy_0001"]}]', "it has no entry 'val'"),
         ("[]", "no folds with the names of cases"),
         ('[{"train": [1], "val": [2]}]', "no folds with the names of cases"),
+        ('[{"train": "Toy_0001", "val": "Toy_0002"}]', "no folds with the names of cases"),
+        ('{"train": ["Toy_0001"], "val": ["Toy_0002"]}', r"no folds with the names of cases, such as \[{"),
+        ("null", "no folds with the names of cases"),
         ('[{"train": ["Toy_0001", "x"], "val": ["Toy_0002"]}]', "The case x of splits_final.json is not in"),
         ('[{"train": ["Toy_0001", "Toy_0002"], "val": []}]', "has no case for validation. Add one"),
         ('[{"train": [], "val": ["Toy_0002"]}]', "has no case for training. Add one"),
@@ -329,6 +332,8 @@ def test_a_trained_fold_is_trained_again_only_if_asked_to(root, tmp_path, monkey
 
     monkeypatch.setattr(ClassScaleTrainer, "run_training", run_training)
     monkeypatch.setattr(ClassScaleTrainer, "perform_actual_validation", lambda self, npz: None)
+    assert main(["validate", *command[1:]]) == ExitCode.MODEL
+    assert "fold_0 has no checkpoint_final.pth to validate: train this fold" in capsys.readouterr().err
     for name, state in (("final", "has been trained"), ("latest", "has been trained in part"), ("best", "in part")):
         saved(root, fold / f"checkpoint_{name}.pth")
         assert main(command) == ExitCode.OUTPUT
@@ -386,3 +391,19 @@ def test_a_fingerprint_of_other_cases_is_made_again_and_replaced_plans_are_told(
     plans.write_text('{"configurations": {')
     assert main(command) == ExitCode.MODEL
     assert f"{plans} cannot be read" in (found := capsys.readouterr().err) and "Delete it" in found
+
+
+def test_cases_are_not_replaced_under_a_training_and_what_is_left_of_them_is_told(root, capsys):
+    fold = root / "results" / planned(root).name / f"{TRAINER}__{PLANS}__{CONFIGURATION}" / "fold_0"
+    with locked(fold / ".lock", "x"):
+        assert main(PREPROCESS) == ExitCode.FAULT
+    assert f"{fold} is being trained on the cases of {CONFIGURATION}. Wait" in capsys.readouterr().err
+    assert sorted(trainer(root, fold="all").do_split()[0]) == CASES
+    assert "WARNING" not in capsys.readouterr().out
+    for file in cases_of(root).glob("Toy_0002*"):
+        file.unlink()
+    trainer(root, fold="all").do_split()
+    assert "WARNING: dataset.json has 3 cases, but 2 are in" in capsys.readouterr().out
+    (planned(root) / "dataset_fingerprint.json").unlink()
+    with pytest.raises(ModelError, match="dataset_fingerprint.json does not exist: run `classscaleseg-train plan`"):
+        trainer(root).on_train_start()

@@ -135,7 +135,7 @@ def test_a_dataset_without_faults_has_no_warnings(raw, capsys):
         (lambda r: r.write("channel_names"), ["dataset.json names no input channels"]),
         (lambda r: r.write(channel_names=["CT"]), ["dataset.json names no input channels"]),
         (lambda r: (r.folder / "dataset.json").write_text("{"), ["cannot be read as an nnU-Net dataset.json"]),
-        (lambda r: (r.folder / "dataset.json").unlink(), ["cannot be read as an nnU-Net dataset.json"]),
+        (lambda r: (r.folder / "dataset.json").unlink(), ["dataset.json does not exist. Write it"]),
     ],
 )
 def test_each_fault_is_a_sentence_that_names_the_case(raw, spoil, sentences):

@@ -57,6 +57,14 @@ def test_a_dataset_that_was_made_in_another_way_stays_as_it_is(tmp_path):
     assert (folder / "dataset.json").read_text() == "by hand"
 
 
+def test_no_cases_and_no_device_are_said_before_a_folder_is_made(tmp_path):
+    with pytest.raises(ClassScaleError, match="--cases 0 must be 1 or more"):
+        write_toy_dataset(ToyOptions(5, size=16), 3, 0, tmp_path)
+    with pytest.raises(ClassScaleError, match="The device nix cannot be used"):
+        write_toy_dataset(ToyOptions(5, size=16), 3, 1, tmp_path, device="nix")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_options_or_a_taken_number_are_refused(tmp_path):
     write_toy_dataset(ToyOptions(5, size=16), 3, 1, tmp_path)
     with pytest.raises(OutputExistsError, match="made with seed 0, not 9"):

@@ -73,8 +73,15 @@ def test_trainers_of_the_user_stay_registered(monkeypatch, tmp_path):
         (["train", "9", "3d_fullres", "0", "--npz"], ExitCode.FAULT, "--npz would store 101 volumes"),
         (["validate", "9", "3d_fullres", "0", "--npz"], ExitCode.FAULT, "--npz would store 101 volumes"),
         (["train", "9", "3d_fullres", "0", "-pretrained_weights", "no.pth"], ExitCode.MODEL, "no.pth does not exist"),
+        (
+            ["train", "9", "3d_fullres", "0", "-tr", "X", "-device", "cpu"],
+            ExitCode.MODEL,
+            "There is no trainer X",
+        ),
+        (["train", "8", "2d", "0"], ExitCode.FAULT, "found none of Dataset009_Nine. Check the name or ID"),
         (["train", "9", "3d_fullres", "O"], ExitCode.FAULT, "O is not a fold: give 0 to 4, or all"),
-        (["train", "9", "3d_fullres", "0", "-num_gpus", "99"], ExitCode.FAULT, "fewer than the processes"),
+        (["train", "9", "3d_fullres", "0", "-num_gpus", "99"], ExitCode.FAULT, "PyTorch"),
+        (["validate", "9", "3d_fullres", "0", "-device", "mps"], ExitCode.FAULT, "The device mps cannot be used"),
         (["train", "9", "3d_fullres", "0", "-num_gpus", "0"], ExitCode.FAULT, "start at least one"),
         (["export", "-o", "x.zip"], ExitCode.FAULT, "either by its dataset (-d"),
         (["export", "-m", "nowhere", "-o", "x.zip"], ExitCode.MODEL, "plans.json cannot be read"),
@@ -98,7 +105,7 @@ def test_what_cannot_work_is_said_in_a_sentence_and_by_the_exit_code(folders, ca
 def test_damaged_files_of_an_earlier_command_are_named(folders, capsys, name, content, sentence):
     planned(folders)
     (folders / "preprocessed" / "Dataset009_Nine" / name).write_text(content)
-    assert main(["train", "9", "3d_fullres", "0", "--npz"]) == ExitCode.MODEL
+    assert main(["train", "9", "3d_fullres", "0"]) == ExitCode.MODEL
     found = capsys.readouterr().err
     assert sentence in found and "Run `classscaleseg-train plan` again." in found
 
@@ -128,6 +135,22 @@ def test_an_unset_variable_is_named(monkeypatch, capsys):
     assert "nnUNet_preprocessed is not set" in capsys.readouterr().err
     assert main(["plan", "-d", "9"]) == ExitCode.FAULT
     assert "nnUNet_raw is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["raw", "preprocessed", "results"])
+def test_a_folder_that_is_no_folder_is_said_before_anything_is_written(folders, monkeypatch, capsys, name):
+    planned(folders)
+    command = ["plan", "-d", "9"] if name == "raw" else ["train", "9", "3d_fullres", "0", "-device", "cpu"]
+    monkeypatch.setenv(f"nnUNet_{name}", f"~/{name}")  # in quotes, a shell keeps the ~
+    assert main(command) == ExitCode.FAULT
+    found = capsys.readouterr().err
+    assert f"nnUNet_{name} is ~/{name}, and nnU-Net does not replace the ~. Set it to /" in found
+    (folders / "file").write_text("")
+    monkeypatch.setenv(f"nnUNet_{name}", str(folders / "file" / "x"))
+    assert main(command) == (ExitCode.OUTPUT if name == "results" else ExitCode.FAULT)
+    found = capsys.readouterr().err
+    assert str(folders / "file" / "x") in found and f"nnUNet_{name} names" in found
+    assert not (folders / "~").exists()
 
 
 def test_toy_evaluate_and_convert_are_there_with_their_own_options(folders, capsys):

@@ -23,6 +23,8 @@ def read_dataset_json(file: Path) -> dict:
     :raises LabelTableError: if it cannot be read, or has no labels.
     """
     with named(file):
+        if not file.exists():
+            raise LabelTableError("It does not exist. Write it, as nnU-Net's description of the dataset format says.")
         try:
             dataset = parse_json(file.read_bytes())
         except (OSError, ModelError) as error:
@@ -64,9 +66,12 @@ def check_labels(labels: dict) -> int:
     gap = next((index for index, value in enumerate(values) if value != index), None)
     if gap is not None or labels.get("background") != 0:
         found = f"{values[gap]} where {gap} was expected" if gap is not None else "no background with value 0"
-        raise LabelTableError(f"labels must be 0 (background), 1, 2 ... without a gap; found {found}.")
+        raise LabelTableError(
+            f"labels must be 0 (background), 1, 2 ... without a gap; found {found}. Number them anew, here and in the "
+            "label maps."
+        )
     if values[-1] > HIGHEST:
-        raise LabelTableError(f"the highest label is {values[-1]}; nnU-Net holds labels up to {HIGHEST}.")
+        raise LabelTableError(f"the highest label is {values[-1]}; nnU-Net holds labels up to {HIGHEST}. Divide them.")
     if "ignore" in labels and labels["ignore"] != values[-1]:
         raise LabelTableError(f"the ignore label is {labels['ignore']}; it must be the highest, {values[-1]}.")
     return values[-1]

@@ -11,6 +11,8 @@ from ClassScaleSegLib.errors import ClassScaleError, OutputExistsError
 
 from ..files import alone, write_json
 
+_SHOWN = 8  # names of datasets in a message
+
 
 def dataset_folder(dataset_id: int, name: str, nnunet_raw: Path | None = None) -> Path:
     """Return the folder ``<nnUNet_raw>/DatasetXXX_name``; make it if it does not exist.
@@ -83,14 +85,18 @@ def find_dataset(root: Path, variable: str, name_or_id: str) -> Path:
     :param variable: environment variable of nnU-Net that names ``root``.
     :raises ClassScaleError: if there is none, or more than one with that number.
     """
+    if not root.is_dir():
+        raise ClassScaleError(f"{root}, which {variable} names, is not a folder. Correct the environment variable.")
     number = name_or_id.isdecimal()
     candidates = root.glob(f"Dataset{int(name_or_id):03d}_*") if number else [root / name_or_id]
     found = sorted(folder for folder in candidates if folder.is_dir())
     if len(found) != 1:
         names = ", ".join(folder.name for folder in found) or "none"
+        others = sorted(folder.name for folder in root.glob("Dataset[0-9][0-9][0-9]_*") if folder not in found)
+        more = f" of {', '.join(others[:_SHOWN])}{' and others' if len(others) > _SHOWN else ''}" if others else ""
         raise ClassScaleError(
-            f"Expected one dataset {name_or_id} in {root} ({variable}); found {names}. Check the name or ID, and the "
-            "environment variable."
+            f"Expected one dataset {name_or_id} in {root} ({variable}); found {names}{more}. Check the name or ID, and "
+            "the environment variable. A folder is called DatasetXXX_Name, with three digits."
         )
     return found[0]
 
@@ -99,6 +105,11 @@ def _nnunet_raw() -> Path:
     if not os.environ.get("nnUNet_raw"):
         raise ClassScaleError(
             "The environment variable nnUNet_raw is not set: set it to the folder of the raw datasets."
+        )
+    if os.environ["nnUNet_raw"].startswith("~"):
+        raise ClassScaleError(
+            f"The environment variable nnUNet_raw is {os.environ['nnUNet_raw']}, and nnU-Net does not replace the ~. "
+            f"Set it to {os.path.expanduser(os.environ['nnUNet_raw'])}."
         )
     return Path(os.environ["nnUNet_raw"])
 

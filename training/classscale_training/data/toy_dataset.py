@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from ClassScaleSegLib.errors import OutputExistsError
+from ClassScaleSegLib.errors import ClassScaleError, OutputExistsError
 
 from ..files import read_json, write_json
 from .raw_dataset import being_written, dataset_folder, write_dataset_json
@@ -44,11 +44,16 @@ def write_toy_dataset(
     :returns: the folder ``DatasetXXX_Toy...``.
     :raises OutputExistsError: if the folder holds a toy dataset with other options, or another dataset has the number.
     :raises OutputError: if a file cannot be written.
+    :raises ClassScaleError: if there is no such device, or ``cases`` is below 1.
     """
     import SimpleITK
 
-    from .toy.cases import toy_case  # imports torch
+    from ..processes.device import usable_device  # imports torch
+    from .toy.cases import toy_case
 
+    if cases < 1:
+        raise ClassScaleError(f"--cases {cases} must be 1 or more.")
+    usable_device(device)
     folder = dataset_folder(dataset_id, options.dataset_name, nnunet_raw)
     with being_written(folder, _MARK):
         _claim(folder / _MARK, options)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import MISSING, dataclass, field, fields
+import math
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,17 @@ class _Run:
         least=0,
     )
     minutes: float | None = _option(
-        None, "write a checkpoint and stop after this many minutes; run the same command to continue"
+        None, "write a checkpoint and stop after this many minutes; run the same command to continue", least=0
     )
-    checkpoint_minutes: float = _option(5.0, "minutes between checkpoints; 0: after every step")
+    checkpoint_minutes: float = _option(5.0, "minutes between checkpoints; 0: after every step", least=0)
     small_checkpoints: bool = _option(
         False, "store the moments of the optimizer in 8 bits: half the size, and a continued run is no longer exact"
     )
-    log_every: int = _option(100, "number of steps between lines of log.jsonl")
-    evaluate_every: int = _option(500, "number of steps between evaluations on unseen cases; a multiple of --log-every")
-    evaluation_cases: int = _option(4, "number of unseen cases in each evaluation")
+    log_every: int = _option(100, "number of steps between lines of log.jsonl", least=1)
+    evaluate_every: int = _option(
+        500, "number of steps between evaluations on unseen cases; a multiple of --log-every", least=1
+    )
+    evaluation_cases: int = _option(4, "number of unseen cases in each evaluation", least=1)
     tensorboard: bool = _option(False, "also log to TensorBoard, in the subfolder tensorboard")
 
 
@@ -61,13 +64,19 @@ class _Data:
     )
     size: int = _option(64, "voxels along each side of a toy volume, which is also the patch")
     patch: tuple[int, ...] = _option((64, 96, 80), "voxels of a patch of a head along z, y and x")
-    spacing: float = _option(2.0, "distance between the voxels of a head, in mm")
+    spacing: float = _option(2.0, "distance between the voxels of a head, in mm", above=0)
     warm_up: int = _option(
-        0, "number of volumes over which heads get harder: from one contrast, subject and place to all of them"
+        0, "number of volumes over which heads get harder: from one contrast, subject and place to all of them", least=0
     )
-    atlas_share: float = _option(0.7, "share of the heads that show the atlas subject; the others show individuals")
-    mirrored: float = _option(0.0, "share of the heads that are mirrored, with left and right exchanged")
-    deformation: float = _option(3.0, "largest standard deviation of the displacement of a head's parts, in mm")
+    atlas_share: float = _option(
+        0.7, "share of the heads that show the atlas subject; the others show individuals", least=0, most=1
+    )
+    mirrored: float = _option(
+        0.0, "share of the heads that are mirrored, with left and right exchanged", least=0, most=1
+    )
+    deformation: float = _option(
+        3.0, "largest standard deviation of the displacement of a head's parts, in mm", least=0
+    )
     changed_data: bool = _option(False, "continue a run although its label maps have changed since")
     seed: int = _option(0, "seed of the data and the initial weights; evaluation uses the cases of seed + 1")
 
@@ -77,11 +86,15 @@ class _Network:
     """Network"""
 
     features: tuple[int, ...] = _option(
-        (16, 24, 32, 48, 48), "channels of each stage, finest first; the first number is the rank of the basis"
+        (16, 24, 32, 48, 48), "channels of each stage, finest first; the first number is the rank of the basis", least=1
     )
-    convolutions: tuple[int, ...] = _option((1, 1, 2, 2, 2), "convolutions of each stage of the encoder, finest first")
+    convolutions: tuple[int, ...] = _option(
+        (1, 1, 2, 2, 2), "convolutions of each stage of the encoder, finest first", least=1
+    )
     decoder_convolutions: tuple[int, ...] = _option(
-        (1, 1, 1, 1), "convolutions of each stage of the decoder, coarsest first; one number less than for the encoder"
+        (1, 1, 1, 1),
+        "convolutions of each stage of the decoder, coarsest first; one number less than for the encoder",
+        least=1,
     )
     weights: str = _option("", "bundle or checkpoint_*.pth from which a new run takes its first weights")
 
@@ -90,13 +103,13 @@ class _Network:
 class _Learning:
     """Optimisation and loss"""
 
-    steps: int = _option(4000, "number of steps of the whole training")
+    steps: int = _option(4000, "number of steps of the whole training", least=1)
     batch: int = _option(1, "volumes per step", least=1)
     optimizer: str = _option("adamw", "adamw, or nnU-Net's SGD with Nesterov momentum 0.99", choices=("adamw", "sgd"))
     learning_rate: float = _option(
-        3e-3, "learning rate of the first step; it falls as (1 - step / steps)^0.9. nnU-Net: 0.01 with sgd"
+        3e-3, "learning rate of the first step; it falls as (1 - step / steps)^0.9. nnU-Net: 0.01 with sgd", above=0
     )
-    weight_decay: float = _option(1e-4, "weight decay of the optimizer. nnU-Net: 3e-5 with sgd")
+    weight_decay: float = _option(1e-4, "weight decay of the optimizer. nnU-Net: 3e-5 with sgd", least=0)
     half_precision: bool = _option(
         False, "compute with autocast: float16 with gradient scaling on CUDA, bfloat16 on a CPU"
     )
@@ -104,7 +117,7 @@ class _Learning:
         False, "compute the Dice only over the classes that are in the patch; nnU-Net uses all classes"
     )
     balance: float = _option(
-        0.0, "heads only: a voxel has the weight (share of its class)^(-balance) in the cross entropy"
+        0.0, "heads only: a voxel has the weight (share of its class)^(-balance) in the cross entropy", least=0
     )
     loss_stride: int = _option(
         1, "compute the loss at the finest scale on every n-th voxel, on other voxels in each step: faster", least=1
@@ -141,9 +154,7 @@ class LoopOptions(_Learning, _Network, _Data, _Run):
         if self.data != TOY and not self.data.startswith(BRAIN):
             raise ClassScaleError(f"--data {self.data} is unknown: give {TOY} or {BRAIN}FILE.")
         for option in fields(self):
-            value, least = getattr(self, option.name), option.metadata.get("least")
-            if least is not None and value < least:
-                raise ClassScaleError(f"--{option.name.replace('_', '-')} {value} must be {least} or more.")
+            _check_range(option, getattr(self, option.name))
         _ = self.toy  # checks its options
         if self.data != TOY and len(self.patch) != 3:
             raise ClassScaleError(f"--patch {self.patch} has {len(self.patch)} numbers; expected three (z y x).")
@@ -201,6 +212,23 @@ class LoopOptions(_Learning, _Network, _Data, _Run):
         learning = ("steps", "learning_rate", "weight_decay", "balance")
         loss = ("loss_stride", "deep_supervision", "finest_every")
         return {name: getattr(self, name) for name in (*learning, *loss, *only_toy)}
+
+
+def _check_range(option: Field, value: Any) -> None:
+    """Check that the numbers of an option are not outside of what its metadata allow.
+
+    :raises ClassScaleError: naming the option.
+    """
+    least, most, above = (option.metadata.get(name) for name in ("least", "most", "above"))
+    for number in value if isinstance(value, tuple) else (value,):
+        words = [f"{least} or more"] if least is not None else []
+        words += [f"{most} or less"] if most is not None else []
+        words += [f"above {above}"] if above is not None else []
+        if not words or number is None:
+            continue
+        low = least is not None and not number >= least or above is not None and not number > above
+        if low or most is not None and not number <= most or number == math.inf:
+            raise ClassScaleError(f"--{option.name.replace('_', '-')} {number} must be {' and '.join(words)}.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -38,6 +38,7 @@ from ..evaluation.class_counts import class_counts
 from ..evaluation.dice import foreground_mean, pooled_dice, reference_dice
 from ..files import alone
 from ..network.plain_unet import PlainUNet
+from ..processes.device import usable_device
 from .checkpoints import Checkpoints
 from .continuing import check_continued, check_network, decided_by, refuse_others
 from .data import Batch, LoopData, batches, open_data
@@ -76,7 +77,7 @@ def train(options: LoopOptions, report: Callable[[dict[str, float]], None] = lam
 
 
 def _train(options: LoopOptions, report: Callable[[dict[str, float]], None]) -> LoopResult:
-    device = _device(options.device)
+    device = usable_device(options.device)
     torch.backends.cudnn.benchmark = device.type == "cuda"
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # memory is pinned for the current device
@@ -223,12 +224,6 @@ def _scaler(enabled: bool) -> torch.amp.GradScaler:
     if hasattr(torch.amp, "GradScaler"):
         return torch.amp.GradScaler("cuda", enabled=enabled)
     return torch.cuda.amp.GradScaler(enabled=enabled)  # torch 2.2
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def main(arguments: list[str] | None = None) -> int:

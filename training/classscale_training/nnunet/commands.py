@@ -75,7 +75,7 @@ def plan(options: argparse.Namespace) -> int:
     :raises ModelError: if a class of nnU-Net is unknown, the rank is out of range, or earlier plans cannot be read.
     :raises ClassScaleError: if there are faults in the dataset, as :func:`.check_dataset` reports them.
     """
-    require_folders("nnUNet_raw", "nnUNet_preprocessed")
+    require_folders("nnUNet_raw", "nnUNet_preprocessed", writes="nnUNet_preprocessed")
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiment_dataset
 
     from .corrected_json import readable_by_nnunet
@@ -169,9 +169,9 @@ def preprocess(options: argparse.Namespace) -> int:
     :raises ClassScaleError: if nnU-Net's folders are not set, or a dataset is not found.
     :raises ModelError: if plans or a configuration are missing, or the dataset has changed since it was planned.
     :raises ClassScaleError: if there are faults in the dataset, as :func:`.check_dataset` reports them.
-    :raises Busy: if another process preprocesses the same.
+    :raises Busy: if another process preprocesses the same, or trains on it.
     """
-    require_folders("nnUNet_raw", "nnUNet_preprocessed")
+    require_folders("nnUNet_raw", "nnUNet_preprocessed", writes="nnUNet_preprocessed")
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     from ..data.merged_labels import Merged
@@ -179,7 +179,7 @@ def preprocess(options: argparse.Namespace) -> int:
     from .corrected_json import readable_by_nnunet
     from .dataset_check import check_dataset
     from .label_index import begin_index, index_file
-    from .preprocessed_folder import being_preprocessed, decided_for_images, decided_for_labels
+    from .preprocessed_folder import being_preprocessed, decided_for_images, decided_for_labels, refuse_trained_on
     from .stock_faults import as_sentences
 
     plans = {dataset: preprocessed_json(str(dataset), f"{options.plans_name}.json") for dataset in options.d}
@@ -210,6 +210,7 @@ def preprocess(options: argparse.Namespace) -> int:
             entries = manager.get_configuration(configuration)
             images = decided_for_images(entries.configuration, manager.plans, raw.content)
             places[there / entries.data_identifier] = {"images": images, "labels": decided_for_labels(raw.content)}
+            refuse_trained_on(folders[dataset].name, options.plans_name, configuration)
         faults = as_sentences(there, _killed("preprocessed", folders[dataset].name, "-np"))
         with faults, being_preprocessed(places), readable_by_nnunet(folders[dataset], raw.content, raw.cases):
             for place in places:

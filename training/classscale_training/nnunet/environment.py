@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ClassScaleSegLib.errors import ClassScaleError, ModelError
+from ClassScaleSegLib.errors import ClassScaleError, ModelError, OutputError, reason
+from ClassScaleSegLib.files import refuse_unwritable_folder
 from ClassScaleSegLib.models.torchvision_import import make_torchvision_importable
 
 from ..files import read_json
 
 PLANS, TRAINER = "ClassScalePlans", "ClassScaleTrainer"  # the default ones
+_NO_TRAINER = "Could not find requested nnunet trainer"  # nnU-Net's words
 
 __all__ = [
     "PLANS",
     "TRAINER",
     "check_configuration",
     "dataset_folder",
+    "find_trainer",
     "make_torchvision_importable",
     "preprocessed_json",
     "register_trainers",
@@ -42,11 +45,33 @@ def register_trainers() -> None:
         os.environ["nnUNet_extTrainer"] = os.pathsep.join([*folders, str(trainer_folder())])
 
 
-def require_folders(*names: str) -> None:
-    """Check that environment variables are set.
+def find_trainer(name: str) -> type:
+    """Return nnU-Net's trainer, ours or the user's own with this name.
 
-    :param names: of nnU-Net's variables that a command needs.
-    :raises ClassScaleError: naming the first variable that is not set.
+    :raises ModelError: if there is none.
+    """
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    register_trainers()
+    try:
+        return recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        if _NO_TRAINER not in str(error):
+            raise
+        raise ModelError(
+            f"There is no trainer {name}. Name {TRAINER}, {TRAINER}_NoMirroring, {TRAINER}_250epochs or another one "
+            "(-tr), and set nnUNet_extTrainer to the folder if it is one of your own."
+        ) from error
+
+
+def require_folders(*names: str, writes: str | None = None) -> None:
+    """Check the environment variables that name nnU-Net's folders.
+
+    :param names: of the variables that a command needs.
+    :param writes: the one of them in whose folder it writes.
+    :raises ClassScaleError: naming the first variable that is not set, or begins with a ``~`` that no shell has
+        replaced: nnU-Net would make a folder of this name.
+    :raises OutputError: if no file can be written there.
     """
     for name in names:
         if not os.environ.get(name):
@@ -54,6 +79,20 @@ def require_folders(*names: str) -> None:
                 f"The environment variable {name} is not set. Set nnUNet_raw, nnUNet_preprocessed and nnUNet_results "
                 "to the folders in which nnU-Net keeps its data."
             )
+        if os.environ[name].startswith("~"):
+            raise ClassScaleError(
+                f"The environment variable {name} is {os.environ[name]}, and nnU-Net does not replace the ~. Set it to "
+                f"{os.path.expanduser(os.environ[name])}."
+            )
+    if writes is not None:
+        folder = Path(os.environ[writes])
+        try:
+            refuse_unwritable_folder(folder / "x")
+        except OutputError as error:
+            why = getattr(error.__cause__, "strerror", None) or reason(error)
+            raise OutputError(
+                f"No file can be written in {folder}, which {writes} names ({why}). Name another folder, or make room."
+            ) from error
 
 
 def dataset_folder(variable: str, name_or_id: str) -> Path:

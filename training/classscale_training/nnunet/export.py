@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from ClassScaleSegLib import pack
-from ClassScaleSegLib.errors import ModelError, OutputError, OutputExistsError, named
+from ClassScaleSegLib.errors import ModelError, OutputError, OutputExistsError, named, reason
 from ClassScaleSegLib.files import refuse_existing
 from ClassScaleSegLib.models.architecture import check_architecture
 from ClassScaleSegLib.models.checkpoint import Checkpoint, read_checkpoint
@@ -188,6 +188,10 @@ def _read_json(file: Path) -> dict:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        there = sorted(folder.parent.name for folder in file.parent.parent.glob("*__*__*/plans.json"))
+        more = f" There {'is' if len(there) == 1 else 'are'} {', '.join(there)}." if there else ""
+        why = getattr(error, "strerror", None) or reason(error)
         raise ModelError(
-            f"{file} cannot be read ({error}): name the folder of a training, Trainer__Plans__configuration."
+            f"{file} cannot be read ({why}): name a training, Trainer__Plans__configuration, by its folder (-m) or its "
+            f"parts (-tr, -p, -c).{more}"
         ) from error

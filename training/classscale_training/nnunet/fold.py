@@ -17,7 +17,7 @@ from torch.backends import cudnn
 
 from ..files import PREVIOUS, alone
 from ..processes.group import Rank, from_first
-from .environment import make_torchvision_importable
+from .environment import find_trainer, make_torchvision_importable
 from .several_processes import TrainerOfSeveral, check_batch, check_folders, share_weights
 from .stock_faults import as_sentences
 
@@ -31,8 +31,8 @@ def train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None) 
     :param rank: this process.
     :param options: of :func:`.train`.
     :param pretrained: a checkpoint of the whole network to start from.
-    :raises ModelError: if a checkpoint does not fit, the batch is smaller than the number of processes, or other
-        machines do not see the same folders.
+    :raises ModelError: if there is no such trainer, a checkpoint is missing or does not fit, the batch is smaller than
+        the number of processes, or other machines do not see the same folders.
     :raises OutputExistsError: if the fold has been trained, and is neither continued, validated nor overwritten.
     :raises Busy: if another command trains the same fold.
     :raises OutputError: if results cannot be written.
@@ -48,6 +48,7 @@ def _train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None)
     if rank.number:
         os.environ.pop("nnUNet_wandb_enabled", None)  # one process reports
     fold = options.fold if options.fold == "all" else int(options.fold)
+    find_trainer(options.tr)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.cuda.amp.GradScaler")  # nnU-Net makes one before it knows the device
         trainer = get_trainer_from_args(
@@ -74,8 +75,11 @@ def _train_fold(rank: Rank, options: argparse.Namespace, pretrained: str | None)
 def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, pretrained: str | None) -> None:
     from nnunetv2.run.run_training import maybe_load_checkpoint
 
+    folder = Path(trainer.output_folder)
     if not (options.c or options.val or options.overwrite):
-        _refuse_trained(Path(trainer.output_folder))
+        _refuse_trained(folder)
+    if options.val and not (folder / _LEARNED[0]).is_file():
+        raise ModelError(f"{folder} has no {_LEARNED[0]} to validate: train this fold, or continue it with --c.")
     maybe_load_checkpoint(trainer, resume, options.val, pretrained)
     if rank.count > 1 and pretrained is not None:
         share_weights(trainer.network)
@@ -88,7 +92,7 @@ def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, 
     if options.val_best:
         if rank.count > 1:
             distributed.barrier()  # the first process may still be writing it
-        trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_best.pth"))
+        trainer.load_checkpoint(str(folder / "checkpoint_best.pth"))
     trainer.perform_actual_validation(options.npz)
 
 

@@ -7,12 +7,13 @@ left, and divide them into folds for good. Folders without the file are those of
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ClassScaleSegLib.errors import ModelError
+from ClassScaleSegLib.errors import Busy, ModelError
 from ClassScaleSegLib.locking import is_locked
 
 from ..files import alone, write_json
@@ -77,6 +78,19 @@ def being_preprocessed(folders: Mapping[Path, Mapping[str, Any]]) -> Iterator[No
         yield
         for folder, made in folders.items():
             write_json(note_of(folder), {"finished": True, **made})
+
+
+def refuse_trained_on(dataset: str, plans: str, configuration: str) -> None:
+    """Refuse to replace cases on which a training runs. Those of nnU-Net's own command are not noticed.
+
+    :param dataset: name of its folder.
+    :param plans: their name.
+    :raises Busy: naming the fold.
+    """
+    results = os.environ.get("nnUNet_results")
+    for lock in Path(results, dataset).glob(f"*__{plans}__{configuration}/fold_*/.lock") if results else ():
+        if is_locked(lock):
+            raise Busy(f"{lock.parent} is being trained on the cases of {configuration}. Wait until it has ended.")
 
 
 def check_preprocessed(folder: Path, images: Mapping[str, Any], labels: Mapping[str, Any] | None = None) -> None:

@@ -22,6 +22,7 @@ from torch._dynamo import OptimizedModule
 
 from ..data.merged_labels import MERGED_FROM
 from ..processes.group import from_first
+from .earlier_plans import FINGERPRINT
 from .preprocessed_folder import check_cases, check_preprocessed, decided_for_images, decided_for_labels
 from .splits import prepare_splits
 
@@ -83,6 +84,12 @@ class TrainerOfSeveral(nnUNetTrainer):
         self.check_preprocessed()
         folder = Path(self.preprocessed_dataset_folder)
         cases = sorted(file.stem for file in folder.glob("*.pkl"))
+        announced = self.dataset_json.get("numTraining")
+        if self.fold == "all" and isinstance(announced, int) and announced != len(cases):
+            self.print_to_log_file(
+                f"WARNING: dataset.json has {announced} cases, but {len(cases)} are in {folder}. To use all, run "
+                "`classscaleseg-train preprocess` again."
+            )
         if self.fold != "all":
             prepare_splits(Path(self.preprocessed_dataset_folder_base), cases)
         training, validation = (list(map(str, names)) for names in super().do_split())
@@ -103,7 +110,13 @@ class TrainerOfSeveral(nnUNetTrainer):
         return training, validation
 
     def on_train_start(self) -> None:
-        """Begin as nnU-Net does, but only the first process copies the plans."""
+        """Begin as nnU-Net does, but only the first process copies the plans.
+
+        :raises ModelError: if the fingerprint is missing, which nnU-Net copies too.
+        """
+        fingerprint = Path(self.preprocessed_dataset_folder_base) / FINGERPRINT
+        if not fingerprint.is_file():
+            raise ModelError(f"{fingerprint} does not exist: run `classscaleseg-train plan` again.")
         with _copies_by_first(self):
             super().on_train_start()
 

@@ -21,13 +21,18 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
     :raises ClassScaleError: if the file cannot be read, or is something else.
     """
     try:
-        folds = [{part: list(fold[part]) for part in _PARTS} for fold in json.loads(file.read_text(encoding="utf-8"))]
-        if not folds or not all(isinstance(case, str) for fold in folds for part in _PARTS for case in fold[part]):
-            raise ValueError("no folds with the names of cases")
-        return folds
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        folds = json.loads(file.read_text(encoding="utf-8"))
+        lists = isinstance(folds, list) and folds and all(isinstance(fold, dict) for fold in folds)
+        if not lists or not all(_is_names(fold[part]) for fold in folds for part in _PARTS):
+            raise ValueError('no folds with the names of cases, such as [{"train": ["a", "b"], "val": ["c"]}]')
+        return [{part: fold[part] for part in _PARTS} for fold in folds]
+    except (OSError, ValueError, KeyError) as error:
         what = f"it has no entry {error}" if isinstance(error, KeyError) else reason(error)
         raise ClassScaleError(f"{file} cannot be read as nnU-Net's splits ({what}). Correct or delete it.") from error
+
+
+def _is_names(cases: object) -> bool:
+    return isinstance(cases, list) and all(isinstance(case, str) for case in cases)
 
 
 def prepare_splits(folder: Path, cases: Sequence[str]) -> None:

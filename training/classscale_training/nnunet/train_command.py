@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ClassScaleSegLib.errors import ClassScaleError
 
@@ -13,6 +13,7 @@ from .environment import (
     PLANS,
     TRAINER,
     check_configuration,
+    find_trainer,
     make_torchvision_importable,
     preprocessed_json,
     register_trainers,
@@ -75,15 +76,16 @@ def train(options: argparse.Namespace) -> int:
     :raises ModelError: if plans, configuration or pretrained weights are missing or do not fit.
     :raises OutputExistsError: if the fold has been trained, and is neither continued, validated nor overwritten.
     """
-    require_folders("nnUNet_preprocessed", "nnUNet_results")
+    require_folders("nnUNet_preprocessed", "nnUNet_results", writes="nnUNet_results")
     plans = preprocessed_json(options.dataset_name_or_id, f"{options.p}.json")
     check_configuration(plans, options.p, options.configuration)
+    dataset = preprocessed_json(options.dataset_name_or_id, "dataset.json")
     if options.fold != "all" and not options.fold.isdecimal():
         raise ClassScaleError(f"{options.fold} is not a fold: give 0 to 4, or all.")
     if options.val_best and options.disable_checkpointing:
         raise ClassScaleError("--val_best needs a checkpoint: leave --disable_checkpointing out.")
     if options.npz:
-        _refuse_probabilities(options.dataset_name_or_id)
+        _refuse_probabilities(dataset)
     register_trainers()
     make_torchvision_importable()
     from ..processes.launch import launch
@@ -96,11 +98,10 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_probabilities(name_or_id: str) -> None:
+def _refuse_probabilities(dataset: dict) -> None:
     from ..data.merged_labels import Merged
     from .trainer import MAX_CLASSES_WITH_PROBABILITIES
 
-    dataset = preprocessed_json(name_or_id, "dataset.json")
     if Merged.of(dataset) is not None:
         raise ClassScaleError("--npz is not possible with a merged dataset. Leave it out.")
     classes = len(dataset["labels"])
@@ -112,7 +113,6 @@ def _refuse_probabilities(name_or_id: str) -> None:
 
 
 def _network(options: argparse.Namespace, plans: dict) -> torch.nn.Module:
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -121,5 +121,5 @@ def _network(options: argparse.Namespace, plans: dict) -> torch.nn.Module:
     dataset = preprocessed_json(options.dataset_name_or_id, "dataset.json")
     channels = determine_num_input_channels(manager, configuration, dataset)
     heads = manager.get_label_manager(dataset).num_segmentation_heads
-    trainer = recursive_find_trainer_class_by_name(options.tr)
+    trainer: Any = find_trainer(options.tr)
     return trainer.build_network_architecture(manager, configuration, channels, heads)

@@ -26,6 +26,7 @@ from ClassScaleSegLib.process.terminal import any_letters
 from torch.distributed import FileStore
 from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_processes
 
+from .device import usable_device
 from .group import TIMEOUT, LostProcessError, Rank, joined
 from .parent import end_with_parent, forked_end_with_parent
 
@@ -91,6 +92,8 @@ def _device(device: str, number: int, processes: int) -> torch.device:
     # As nnUNetv2_train does: all cores when training on a CPU, one core when training on a GPU.
     cores = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // processes)))
     torch.set_num_threads(cores if device == "cpu" else 1)
+    if device == "mps" or not torch.cuda.device_count():
+        usable_device(device)
     found = {"cpu": processes, "cuda": torch.cuda.device_count()}.get(device, 1)
     if found < processes:
         raise ClassScaleError(

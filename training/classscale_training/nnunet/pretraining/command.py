@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     if options.learning_rate is None:
         options.learning_rate = RATES[options.optimizer]
     _check(options)
-    require_folders("nnUNet_preprocessed", "nnUNet_results")
+    require_folders("nnUNet_preprocessed", "nnUNet_results", writes="nnUNet_results")
     if "WORLD_SIZE" not in os.environ:  # not under torchrun
         _check_before_launch(options)
     from ...processes.launch import launch

@@ -8,19 +8,23 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ClassScaleSegLib.errors import ClassScaleError, ImageError, reason
+from ClassScaleSegLib.errors import ClassScaleError
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
+from ...data.findings import report
 from ...data.parallel import map_cases
+from ...data.raw_cases import RawCase
 from ...files import write_json
+from ..case_check import check_case
 from ..preprocessed_folder import decided_for_images
 from ..preprocessing import ClassScalePreprocessor
+from ..stock_faults import as_sentences
 
 _NOTE = "source.json"  # in the folder of a preprocessed image: what it was made of
 
@@ -38,9 +42,10 @@ def preprocess_unlabelled(
     :param bar: whether to show progress.
     :returns: nnU-Net's dataset of each image.
     :raises ClassScaleError: if the folder has no such images, or some without all channels.
-    :raises ImageError: if an image cannot be read.
+    :raises ImageError: if an image cannot be read, has voxels that are not finite, or channels that do not fit.
+    :raises OutputError: if a file cannot be written.
     """
-    files = _find(images, dataset["file_ending"], [*map(str, dataset["channel_names"].values())])
+    files = _find(images, dataset["file_ending"], _channels(dataset))
     target.mkdir(parents=True, exist_ok=True)
     entries = PlansManager(plans).get_configuration(configuration).configuration
     prepared = decided_for_images(entries, plans, dataset)
@@ -54,7 +59,11 @@ def preprocess_unlabelled(
     return {name: nnUNetDatasetBlosc2(str(target / name), [name]) for name in files}
 
 
-def _find(folder: Path, ending: str, channels: list[str]) -> dict[str, tuple[Path, ...]]:
+def _channels(dataset: dict) -> tuple[str, ...]:
+    return tuple(map(str, (dataset.get("channel_names") or dataset["modality"]).values()))
+
+
+def _find(folder: Path, ending: str, channels: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     """Return the files of each image in a folder, one for each channel."""
     named = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
     found: dict[str, dict[int, Path]] = {}
@@ -85,15 +94,14 @@ def _preprocess(
 ) -> None:
     name, case = named
     manager = PlansManager(plans)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".") as parent:
+    found = check_case(manager.image_reader_writer_class, _channels(dataset), 0, RawCase(name, case, None)).findings
+    report(f"{case[0].parent}, {name},", [finding for finding in found if finding.error is not None])
+    with as_sentences(target), tempfile.TemporaryDirectory(dir=target, prefix=".") as parent:
         folder = Path(parent) / name
         folder.mkdir()
-        try:
-            ClassScalePreprocessor(verbose=False).run_case_save(
-                str(folder / name), [*map(str, case)], None, manager, manager.get_configuration(configuration), dataset
-            )
-        except Exception as error:  # the reader is nnU-Net's, and each of its libraries has errors of its own
-            raise ImageError(f"{case[0]} cannot be preprocessed: {reason(error)}. Remove it or repair it.") from error
+        ClassScalePreprocessor(verbose=False).run_case_save(
+            str(folder / name), [*map(str, case)], None, manager, manager.get_configuration(configuration), dataset
+        )
         write_json(folder / _NOTE, _identity(case, prepared))
         shutil.rmtree(target / name, ignore_errors=True)
         os.replace(folder, target / name)

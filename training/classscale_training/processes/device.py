@@ -1,0 +1,27 @@
+"""Whether a device can be used, said in a sentence."""
+
+from __future__ import annotations
+
+import torch
+from ClassScaleSegLib.errors import ClassScaleError, reason
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the device with a name, once something has been stored there.
+
+    :param name: "cpu", "cuda", "cuda:1" or "mps"; "auto" for a GPU of CUDA if there is one, else the CPU.
+    :raises ClassScaleError: if there is no such device, or PyTorch cannot use it.
+
+    >>> usable_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ClassScaleError(
+            f"The device {name} cannot be used ({reason(error)}). Choose cpu, or install a PyTorch for this device."
+        ) from error
+    return device
