@@ -231,6 +231,7 @@ def panel(monkeypatch, tmp_path, answers):
     """The panel of the module in the stand-in application, on an empty scene."""
     import tempfile
 
+    from PySide6.QtCore import QCoreApplication, QEvent
     from slicer_application import application, module, slicer
     from user_data import data_environment
 
@@ -247,6 +248,7 @@ def panel(monkeypatch, tmp_path, answers):
     yield widget.panel
     widget.cleanup()
     widget.parent.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.DeferredDelete)  # processEvents() does not
     assert application.vtk_messages == []
     application.processEvents()
     assert list((tmp_path / "temporary").iterdir()) == [] and slicer.modules.ClassScaleSegInstance.running == []

@@ -175,6 +175,15 @@ class PanelChecks:
         self.demand(len(comparing.table.keys()) == len(comparing.rows), "other rows than those of the comparison")
         if comparing.rows:
             self.demand(comparing.rows == panel.logic.compare(node, other).rows, "an old comparison is shown")
+        cases = panel.case_comparison
+        held = [one for one in cases._held if self.scene.IsNodePresent(one)]
+        self.demand(len(held) == len(cases._held), "compared with a removed node, as a case")
+        self.demand(bool(cases.cases) == bool(held), "cases are compared", cases.cases)
+        if cases.dialog is not None:
+            self.demand(cases.save_button.enabled == bool(cases.cases), "cases can be saved")
+            pairs = [(pair.result, pair.reference) for pair in cases._pairs.values()]
+            there = [one for pair in pairs for one in pair if one is None or self.scene.IsNodePresent(one)]
+            self.demand(len(there) == 2 * len(pairs), "a removed node is a case")
         shown = [one for one in stand_ins(self.scene) if is_shown_instead(one)]
         self.demand(ui.hideDifferencesButton.enabled == bool(shown), "Hide differences", shown)
         for one in shown:

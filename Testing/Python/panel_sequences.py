@@ -15,7 +15,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from panel_user import ACTIONS, BEGINNINGS, PanelFault, PanelUser
+from panel_actions import ACTIONS
+from panel_user import BEGINNINGS, PanelFault, PanelUser
 
 # called with the kind of a fault, its text, and the steps that led to it
 OnFault = Callable[[str, str, list[tuple[str, dict[str, Any]]]], None]

@@ -21,12 +21,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ClassScaleSegLib.catalog import catalog
 from ClassScaleSegLib.errors import Cancelled, CatalogError, ClassScaleError
 from ClassScaleSegLib.inference import devices
@@ -37,10 +35,13 @@ from ClassScaleSegLib.remote.health import Health
 from ClassScaleSegLib.remote.offers import RemoteModel
 from ClassScaleSegLib.remote.servers import KnownServer, Servers
 from hypothesis import strategies as st
-from panel_checks import NODES, Faults, PanelChecks, PanelFault, fault_text, panel_values
+from panel_actions import SEARCHES, action, leaves, number, toggle, yes
+from panel_checks import NODES, Faults, PanelFault, fault_text
 from panel_child import HOWS, ORDINARY
-from panel_scene import NAMES, VOLUMES, add_view, make_volume, model_of_channels
-from slicer_application import ROOT, application, import_scene, module, qt, saved_scene, slicer
+from panel_result_actions import ResultActions
+from panel_scene import add_view, model_of_channels
+from panel_scene_actions import SceneActions
+from slicer_application import ROOT, application, module, qt, slicer
 from user_data import data_environment
 
 from ClassScaleSegPanel.results import result_panel, saving  # isort: skip  needs the stand-ins
@@ -50,24 +51,19 @@ from ClassScaleSegPanel.state import ServerView  # isort: skip
 MODELS = ("toy-120", "toy-1000", "own-two", "own-five", "totalsegmentator-3mm", "totalsegmentator-1.5mm")
 REPORTS = ("", "", "*report", "*report", "*folder", "*a", "not whole", " ")  # with a star: in the folder of results
 FOLDS = ("", "0", "0,1", "x", "all")
-SEARCHES = ("", "cell 7", "rib", "(.*[", "nothing at all")
-COMPARING = ("compareButton", "compareButton", "compareTableButton", "differencesButton", "hideDifferencesButton")
-FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
-BEGINNINGS = ("empty", "volume", "result", "outputs", "frames", "running", "left", "compared", "reported", "server")
-EDITS = ("rename", "remove", "colour", "erase", "add", "own image", "all 3D", "no 3D", "surface as source", "new value")
-ACTIONS: dict[str, dict[str, st.SearchStrategy]] = {}  # by name: the strategies of their arguments
-number = st.integers(0, 11)
-yes = st.booleans()
-
-
-def action(**arguments: st.SearchStrategy) -> Callable[[Callable], Callable]:
-    """Decorator of what the user can do: `ACTIONS` lists it with the strategies of its arguments."""
-
-    def list_it(function: Callable) -> Callable:
-        ACTIONS[function.__name__] = arguments
-        return function
-
-    return list_it
+BEGINNINGS = (
+    "empty",
+    "volume",
+    "result",
+    "outputs",
+    "frames",
+    "running",
+    "left",
+    "compared",
+    "cases",
+    "reported",
+    "server",
+)
 
 
 class Children:
@@ -118,7 +114,7 @@ def toy_of_server() -> RemoteModel:
     return RemoteModel("toy-120", "Toy", (replace(summarize(path), path=Path("toy-120")),), None, "Generated.", ("",))
 
 
-class PanelUser(PanelChecks):
+class PanelUser(SceneActions, ResultActions):
     """Opens the panel on an empty scene.
 
     :ivar steps: what the user did, as arguments of `act`.
@@ -168,6 +164,7 @@ class PanelUser(PanelChecks):
         self._replace(watch, "Asking", Asked)
         self._replace(saving, "show", self._choose_file)
         self._replace(qt.QFileDialog, "getExistingDirectory", lambda *_: self.folder_chosen)
+        self._replace(qt.QFileDialog, "getOpenFileName", lambda *_: self.file and str(self.folder / self.file))
         self._replace(qt.QDesktopServices, "openUrl", lambda url: self.opened.append(url.toLocalFile()) is None)
         self._replace(qt.QInputDialog, "getText", lambda *_: self.file)
         self._replace(sys, "excepthook", self.faults.note)
@@ -257,7 +254,7 @@ class PanelUser(PanelChecks):
     def begin(self, state: str) -> None:
         """Begin in one of the ``BEGINNINGS``.
 
-        :param state: "left": with another module open, "compared": two results, "reported": with a report,
+        :param state: "left": with another module open, "compared": two results, "cases": as cases, "reported": with a report,
             "server": with a result that a server has made.
         """
         if state != "empty":
@@ -269,15 +266,19 @@ class PanelUser(PanelChecks):
                 self.create(name)
         if state == "reported":
             self.choose_report("*report", "type")
-        if state in ("result", "outputs", "frames", "compared", "reported"):
+        if state in ("result", "outputs", "frames", "compared", "cases", "reported"):
             self.segment("finish", True)
-        if state == "compared":
+        if state in ("compared", "cases"):
             self.panel.state.parameters.segmentation = None
             self.segment("finish", True)
             selector = self.panel.ui.compareSelector
             selector.setCurrentNode(selector._nodes()[0])
             self.press("compareButton")
             self.demand(bool(self.panel.comparing.rows), "nothing was compared")
+        if state == "cases":
+            for what in ("open", "row", "reference", "compare"):
+                self.use_cases(what, 1, "", True)
+            self.demand(bool(self.panel.case_comparison.cases), "no case was compared")
         if state == "reported":
             self.demand(self.panel.state.page is not None, "there is no report")
         if state == "running":
@@ -293,10 +294,6 @@ class PanelUser(PanelChecks):
             self.demand(self.ended == ["finished"], "no run on the server", self.panel.state.status)
 
     # --- actions: parameters
-
-    @property
-    def open(self) -> bool:
-        return self.widget.parent.isEntered
 
     @action(name=st.sampled_from(NODES), index=number)
     def choose(self, name: str, index: int) -> None:
@@ -539,223 +536,6 @@ class PanelUser(PanelChecks):
             self.script.cancel()
             self.script = None
 
-    # --- actions: the module and the scene
-
-    @action()
-    def leave_or_enter(self) -> None:
-        (application.leave if self.open else application.enter)()
-
-    @action()
-    def close_scene(self) -> None:
-        self.scene.Clear()
-        self.demand(self.panel.state.run is None, "a run goes on in a closed scene")
-
-    @action()
-    def save_scene(self) -> None:
-        for node in list(self.scene.GetNodes()):  # Slicer would have saved what these belong to
-            if node.IsA("vtkMRMLStorageNode") and not node.GetFileName():
-                self.scene.RemoveNode(node)
-        self.scene.SetRootDirectory(str(self.folder / "results"))  # as Slicer does; files are named relative to it
-        self.saved, self.chosen = saved_scene(), self.choices()
-
-    @action(close=st.booleans())
-    def load_scene(self, close: bool) -> None:
-        if self.saved and close:
-            self.scene.Clear()
-            import_scene(self.saved)
-            # a channel that was empty may be found by name now
-            empty = [name for name, value in self.chosen.items() if name.startswith("channel") and value is None]
-            now = {**self.choices(), **dict.fromkeys(empty)}
-            self.demand(now == self.chosen, "another choice after loading", now, self.chosen)
-        elif self.saved:
-            import_scene(self.saved)
-
-    def choices(self) -> dict[str, Any]:
-        """Return the parameters that a scene keeps whatever models and volumes there are, nodes by their names."""
-        values = panel_values(self.panel.logic.getParameterNode())
-        kept = {name: value for name, value in values.items() if name not in ("inputVolume", "model", "classes")}
-        return {name: value.GetName() if name in NODES and value else value for name, value in kept.items()}
-
-    @action(on=st.booleans())
-    def switch_undo(self, on: bool) -> None:
-        (self.scene.SetUndoOn if on else self.scene.SetUndoOff)()
-
-    @action()
-    def save_state(self) -> None:
-        self.scene.SaveStateForUndo()
-
-    @action(again=st.booleans())
-    def undo(self, again: bool) -> None:
-        (self.scene.Redo if again else self.scene.Undo)()
-
-    @action()
-    def store_view(self) -> None:
-        self.scene.AddNewNodeByClass("vtkMRMLSceneViewNode", "View").StoreScene()
-
-    @action(index=number)
-    def restore_view(self, index: int) -> None:
-        if view := self.pick(index, "vtkMRMLSceneViewNode"):
-            view.RestoreScene()
-
-    @action(kind=st.sampled_from((*VOLUMES, "normal", "normal")), name=st.sampled_from(NAMES))
-    def add_volume(self, kind: str, name: str) -> None:
-        make_volume(kind, name).SetUndoEnabled(kind in ("voxel", "sample"))
-
-    @action(kind=st.sampled_from(("MarkupsROI", "Segmentation", "Table", "LinearTransform", "Text")))
-    def add_node(self, kind: str) -> None:
-        node = self.scene.AddNewNodeByClass(f"vtkMRML{kind}Node", self.scene.GenerateUniqueName(kind))
-        node.SetUndoEnabled(True)
-
-    def pick(self, index: int, *kinds: str) -> Any:
-        nodes = [n for n in self.scene.GetNodes() if any(n.IsA(kind) for kind in kinds)]
-        return nodes[index % len(nodes)] if nodes else None
-
-    def visible(self) -> list[Any]:
-        return [node for node in self.scene.GetNodes() if not node.GetHideFromEditors() and not node.GetSingletonTag()]
-
-    @action(index=number)
-    def remove_node(self, index: int) -> None:
-        nodes = self.visible()
-        if nodes:
-            self.scene.RemoveNode(nodes[-1 - index % len(nodes)])
-
-    @action(name=st.sampled_from(NODES))
-    def remove_chosen_node(self, name: str) -> None:
-        node = getattr(self.panel.logic.getParameterNode(), name)
-        if node is not None:
-            self.scene.RemoveNode(node)
-            now = getattr(self.panel.logic.getParameterNode(), name)
-            self.demand(now is None or name == "inputVolume", f"its neighbour is chosen: {name}", now)
-
-    @action(index=number)
-    def remove_display_or_storage(self, index: int) -> None:
-        if node := self.pick(index, "vtkMRMLDisplayNode", "vtkMRMLStorageNode"):
-            if node.GetScene() is not None and not node.GetSingletonTag():
-                self.scene.RemoveNode(node)
-
-    @action(index=number, name=st.sampled_from(NAMES))
-    def rename(self, index: int, name: str) -> None:
-        nodes = self.visible()
-        if nodes:
-            nodes[-1 - index % len(nodes)].SetName(name)
-
-    @action(index=number, under=number)
-    def put_under_transform(self, index: int, under: int) -> None:
-        node = self.pick(index, "vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLMarkupsROINode")
-        above = self.pick(under, "vtkMRMLTransformNode")
-        if node is not None:
-            node.SetAndObserveTransformNodeID(above.GetID() if above is not None and under % 3 else None)
-
-    @action(index=number, far=st.booleans())
-    def move_region(self, index: int, far: bool) -> None:
-        if region := self.pick(index, "vtkMRMLMarkupsROINode"):
-            region.SetSize(9, 9, 9)
-            region.SetCenter(999 if far else 5, 5, 5)
-
-    @action(index=number, take=st.booleans())
-    def change_voxels(self, index: int, take: bool) -> None:
-        if volume := self.pick(index, "vtkMRMLScalarVolumeNode"):
-            if take:
-                volume.SetAndObserveImageData(None)
-            else:
-                slicer.util.updateVolumeFromArray(volume, np.ones((9, 10, 11), np.int16))
-
-    # --- actions: the result
-
-    @action(index=number, segment=number, how=st.sampled_from(EDITS))
-    def edit_segments(self, index: int, segment: int, how: str) -> None:
-        if (node := self.pick(index, "vtkMRMLSegmentationNode")) is None:
-            return
-        segmentation = node.GetSegmentation()
-        if how == "add":
-            segmentation.AddEmptySegment()
-        if not (ids := segmentation.GetSegmentIDs()):
-            return
-        identifier = ids[segment % len(ids)]
-        one = segmentation.GetSegment(identifier)
-        if how in ("all 3D", "no 3D"):  # as Slicer's own button does
-            getattr(segmentation, "CreateRepresentation" if how == "all 3D" else "RemoveRepresentation")(
-                "Closed surface"
-            )
-        elif how == "surface as source":
-            segmentation.CreateRepresentation("Closed surface")
-            segmentation.SetSourceRepresentationName("Closed surface")
-        elif how == "new value":
-            one.SetLabelValue(segment)
-        elif how == "rename":
-            one.SetName(NAMES[segment % len(NAMES)])
-        elif how == "remove":
-            segmentation.RemoveSegment(identifier)
-        elif how == "colour":
-            one.SetColor(0.1, 0.2, 0.3)
-        elif how == "own image":
-            segmentation.SeparateSegmentLabelmap(identifier)
-        elif how == "erase" and (image := one.GetRepresentation("Binary labelmap")) is not None:
-            if image.GetPointData().GetScalars() is not None:
-                array = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, identifier)
-                array[array == one.GetLabelValue()] = 0
-                image.Modified()
-                segmentation.InvokeEvent(segmentation.SourceRepresentationModified)
-
-    @action(index=number)
-    def tick_structure(self, index: int) -> None:
-        if self.open:
-            toggle(self.panel.results.table, index)
-
-    @action(yes=yes)
-    def show_3d(self, yes: bool) -> None:
-        self.yes = yes
-        if self.open:
-            self.panel.ui.show3DButton.click()
-
-    @action(index=number)
-    def click_structure(self, index: int) -> None:
-        table = self.panel.results.table
-        if self.open and table.proxy.rowCount():
-            table.view.clicked.emit(table.proxy.index(index % table.proxy.rowCount(), 0))
-
-    @action(file=st.sampled_from(FILES), yes=yes)
-    def save_result(self, file: str, yes: bool) -> None:
-        self.file, self.yes = file, yes
-        if self.open:
-            self.panel.ui.saveButton.click()
-
-    @action(index=number, section=st.sampled_from(("result", "compare")))
-    def list_or_compare_with(self, index: int, section: str) -> None:
-        selector = getattr(self.panel.ui, f"{section}Selector")
-        if self.open:
-            nodes = [None, *selector._nodes()]
-            selector.setCurrentNode(nodes[index % len(nodes)])
-
-    @action(file=st.sampled_from(("*table", *FILES, "a.csv")), yes=yes)
-    def use_statistics(self, file: str, yes: bool) -> None:
-        self.file, self.yes = file, yes
-        to_table, save = self.panel.results.statistics.menu.actions()
-        if self.open and self.panel.ui.tableButton.enabled:
-            (to_table if file == "*table" else save).trigger()
-
-    @action(button=st.sampled_from(COMPARING))
-    def press(self, button: str) -> None:
-        if self.open:
-            getattr(self.panel.ui, button).click()
-
-    @action(index=number, on=st.booleans())
-    def show_or_hide(self, index: int, on: bool) -> None:
-        if node := self.pick(index, "vtkMRMLSegmentationNode"):
-            node.SetDisplayVisibility(on)
-
-    @action(file=st.sampled_from(FILES), yes=yes)
-    def save_comparison(self, file: str, yes: bool) -> None:
-        self.file, self.yes = file, yes
-        if self.open:
-            self.panel.ui.compareSaveButton.click()
-
-    @action(index=number)
-    def click_comparison(self, index: int) -> None:
-        table = self.panel.comparing.table
-        if self.open and table.proxy.rowCount():
-            table.view.clicked.emit(table.proxy.index(index % table.proxy.rowCount(), 0))
-
     # --- actions: models
 
     @action(file=st.sampled_from(("two channels", "copy.zip", "evil.zip", "ct.nrrd")))
@@ -794,13 +574,3 @@ class PanelUser(PanelChecks):
     @action(opened=st.booleans())
     def read_card(self, opened: bool) -> None:
         (self.panel.models.show_card if opened else self.panel.models.close)()
-
-
-def toggle(table: Any, index: int) -> None:
-    if table.model.rowCount():
-        item = table.model.item(index % table.model.rowCount(), 0)
-        item.setCheckState(qt.Qt.Unchecked if item.checkState() == qt.Qt.Checked else qt.Qt.Checked)
-
-
-def leaves(menu: Any) -> list[Any]:
-    return [one for entry in menu.actions() for one in (leaves(entry.menu()) if entry.menu() else [entry])]

@@ -1,0 +1,135 @@
+"""What a user does with results, and with comparisons of them: see ``panel_user.py``."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from panel_actions import Acting, action, number, toggle, yes
+from panel_scene import NAMES
+from slicer_application import slicer
+
+FILES = ("", "a", "a.seg.nrrd", "missing/b", "folder")
+COMPARING = ("compareButton", "compareButton", "compareTableButton", "differencesButton", "hideDifferencesButton")
+EDITS = ("rename", "remove", "colour", "erase", "add", "own image", "all 3D", "no 3D", "surface as source", "new value")
+CASES = ("open", "row", "reference", "reference", "compare", "compare", "save", "structure set", "tick", "close")
+
+
+class ResultActions(Acting):
+    """Lists, edits, saves, measures and compares segmentations."""
+
+    @action(index=number, segment=number, how=st.sampled_from(EDITS))
+    def edit_segments(self, index: int, segment: int, how: str) -> None:
+        if (node := self.pick(index, "vtkMRMLSegmentationNode")) is None:
+            return
+        segmentation = node.GetSegmentation()
+        if how == "add":
+            segmentation.AddEmptySegment()
+        if not (ids := segmentation.GetSegmentIDs()):
+            return
+        identifier = ids[segment % len(ids)]
+        one = segmentation.GetSegment(identifier)
+        if how in ("all 3D", "no 3D"):  # as Slicer's own button does
+            getattr(segmentation, "CreateRepresentation" if how == "all 3D" else "RemoveRepresentation")(
+                "Closed surface"
+            )
+        elif how == "surface as source":
+            segmentation.CreateRepresentation("Closed surface")
+            segmentation.SetSourceRepresentationName("Closed surface")
+        elif how == "new value":
+            one.SetLabelValue(segment)
+        elif how == "rename":
+            one.SetName(NAMES[segment % len(NAMES)])
+        elif how == "remove":
+            segmentation.RemoveSegment(identifier)
+        elif how == "colour":
+            one.SetColor(0.1, 0.2, 0.3)
+        elif how == "own image":
+            segmentation.SeparateSegmentLabelmap(identifier)
+        elif how == "erase" and (image := one.GetRepresentation("Binary labelmap")) is not None:
+            if image.GetPointData().GetScalars() is not None:
+                array = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, identifier)
+                array[array == one.GetLabelValue()] = 0
+                image.Modified()
+                segmentation.InvokeEvent(segmentation.SourceRepresentationModified)
+
+    @action(index=number)
+    def tick_structure(self, index: int) -> None:
+        if self.open:
+            toggle(self.panel.results.table, index)
+
+    @action(yes=yes)
+    def show_3d(self, yes: bool) -> None:
+        self.yes = yes
+        if self.open:
+            self.panel.ui.show3DButton.click()
+
+    @action(index=number)
+    def click_structure(self, index: int) -> None:
+        table = self.panel.results.table
+        if self.open and table.proxy.rowCount():
+            table.view.clicked.emit(table.proxy.index(index % table.proxy.rowCount(), 0))
+
+    @action(file=st.sampled_from(FILES), yes=yes)
+    def save_result(self, file: str, yes: bool) -> None:
+        self.file, self.yes = file, yes
+        if self.open:
+            self.panel.ui.saveButton.click()
+
+    @action(index=number, section=st.sampled_from(("result", "compare")))
+    def list_or_compare_with(self, index: int, section: str) -> None:
+        selector = getattr(self.panel.ui, f"{section}Selector")
+        if self.open:
+            nodes = [None, *selector._nodes()]
+            selector.setCurrentNode(nodes[index % len(nodes)])
+
+    @action(file=st.sampled_from(("*table", *FILES, "a.csv")), yes=yes)
+    def use_statistics(self, file: str, yes: bool) -> None:
+        self.file, self.yes = file, yes
+        to_table, save = self.panel.results.statistics.menu.actions()
+        if self.open and self.panel.ui.tableButton.enabled:
+            (to_table if file == "*table" else save).trigger()
+
+    @action(button=st.sampled_from(COMPARING))
+    def press(self, button: str) -> None:
+        if self.open:
+            getattr(self.panel.ui, button).click()
+
+    @action(index=number, on=st.booleans())
+    def show_or_hide(self, index: int, on: bool) -> None:
+        if node := self.pick(index, "vtkMRMLSegmentationNode"):
+            node.SetDisplayVisibility(on)
+
+    @action(file=st.sampled_from(FILES), yes=yes)
+    def save_comparison(self, file: str, yes: bool) -> None:
+        self.file, self.yes = file, yes
+        if self.open:
+            self.panel.ui.compareSaveButton.click()
+
+    @action(index=number)
+    def click_comparison(self, index: int) -> None:
+        table = self.panel.comparing.table
+        if self.open and table.proxy.rowCount():
+            table.view.clicked.emit(table.proxy.index(index % table.proxy.rowCount(), 0))
+
+    @action(what=st.sampled_from(CASES), index=number, file=st.sampled_from(FILES), yes=yes)
+    def use_cases(self, what: str, index: int, file: str, yes: bool) -> None:
+        self.yes, self.file, cases = yes, file, self.panel.case_comparison
+        if what == "open" and self.open:
+            self.panel.ui.compareCasesButton.click()
+        elif cases.dialog is None:
+            return
+        elif what == "row" and cases.table.proxy.rowCount():
+            cases.table.view.clicked.emit(cases.table.proxy.index(index % cases.table.proxy.rowCount(), 0))
+        elif what == "reference" and cases.reference_box.enabled:
+            cases.reference_box.setCurrentIndex(index % cases.reference_box.count)
+        elif what == "tick":
+            toggle(cases.table, index)
+        else:
+            buttons = {"compare": cases.compare_button, "save": cases.save_button}
+            buttons |= {"structure set": cases.structure_set_button}
+            buttons[what].click() if what in buttons else cases.close()
+
+    @action(file=st.sampled_from(FILES))
+    def load_structure_set(self, file: str) -> None:
+        self.file = file
+        if self.open:
+            self.panel.ui.structureSetButton.click()
