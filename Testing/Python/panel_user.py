@@ -254,8 +254,8 @@ class PanelUser(SceneActions, ResultActions):
     def begin(self, state: str) -> None:
         """Begin in one of the ``BEGINNINGS``.
 
-        :param state: "left": with another module open, "compared": two results, "cases": as cases, "reported": with a report,
-            "server": with a result that a server has made.
+        :param state: "left": with another module open, "compared": two results, "cases": as cases, "reported": with a
+            report, "server": with a result that a server has made.
         """
         if state != "empty":
             self.add_volume("frames" if state == "frames" else "normal", "CT")
