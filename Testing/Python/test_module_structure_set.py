@@ -14,6 +14,8 @@ from slicer_application import TURNED, add_volume, application, qt, slicer, tran
 from structure_sets import FRAME, Drawn, rectangle, write_structures
 from test_module_compare import SHAPE, labels, panel, scene, segmentation, select, shown, told  # noqa: F401
 
+from ClassScaleSegPanel.install import missing, packages  # isort: skip  needs the stand-ins
+
 
 @pytest.fixture
 def found(scene, panel):
@@ -62,6 +64,33 @@ def test_no_file_leaves_everything_as_it_is(scene, panel, found, monkeypatch):
     assert panel.state.node is found[0] and scene.GetNumberOfNodes() == before
     select(panel.ui.resultSelector, None)
     assert not panel.ui.structureSetButton.enabled
+
+
+def test_packages_that_comparing_needs_are_installed_after_a_question(scene, panel, found, plan, monkeypatch, told):
+    node, _volume = found
+    real, there, installed = missing.is_installed, [False], []
+    monkeypatch.setattr(packages, "is_installed", lambda one: there[0] if one == "psutil" else real(one))
+    choose(monkeypatch, plan)
+    panel.ui.structureSetButton.click()
+    question, refused = told
+    assert question.endswith("\npsutil") and refused.startswith("Segmentations cannot be compared without")
+    assert panel.state.node is node
+    select(panel.ui.compareSelector, segmentation(scene, "Drawn"))
+    panel.ui.compareButton.click()
+    assert panel.comparing.text.startswith("Segmentations cannot be compared without") and not panel.comparing.rows
+    panel.ui.compareCasesButton.click()
+    cases = panel.case_comparison
+    cases.table.view.clicked.emit(cases.table.proxy.index(0, 0))
+    cases.reference_box.setCurrentIndex(1)
+    cases.compare_button.click()
+    assert cases.line.text.startswith("Segmentations cannot be compared without") and not cases.cases
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
+    monkeypatch.setattr(
+        packages, "with_next_step", lambda work, purpose: installed.append(purpose.undo) or there.__setitem__(0, True)
+    )
+    cases.compare_button.click()
+    panel.ui.compareButton.click()
+    assert installed == ["psutil"] and cases.cases and panel.comparing.rows
 
 
 def far(folder):

@@ -45,6 +45,14 @@ def saving_excel() -> Purpose:
     return Purpose(text, "XlsxWriter")
 
 
+def comparing() -> Purpose:
+    text = _(
+        "Segmentations cannot be compared without these Python packages: {packages}. To install them, press the button "
+        "again."
+    )
+    return Purpose(text, "psutil")
+
+
 def with_next_step(work: Callable[[], _T], purpose: Purpose) -> _T:
     """Return ``work()``; what pip prints meanwhile tells why it failed, because its exception has the command alone.
 

@@ -25,8 +25,8 @@ from ClassScaleSegLib.images.tables import XLSXWRITER
 from slicer.i18n import tr as _
 
 from ..widgets.texts import ask
-from .failures import Purpose, failed, saving_dicom, saving_excel, segmenting, with_next_step
-from .missing import KEPT, TORCH, Wanted, is_installed, missing_packages, refuse_old_torch
+from .failures import Purpose, comparing, failed, saving_dicom, saving_excel, segmenting, with_next_step
+from .missing import KEPT, PACKAGES_OF_CLIENT, TORCH, Wanted, is_installed, missing_packages, refuse_old_torch
 from .wheels import plan_wheels
 
 
@@ -117,24 +117,29 @@ def refuse_full_disk(missing: Sequence[str]) -> None:
 
 
 def ensure_dicom() -> None:
-    """Install the package that writes DICOM segmentations, as :func:`ensure_one` does."""
-    ensure_one(HIGHDICOM, saving_dicom())
+    """Install the package that writes DICOM segmentations, as :func:`ensure_all` does."""
+    ensure_all([HIGHDICOM], saving_dicom())
 
 
 def ensure_excel() -> None:
-    """Install the package that writes Excel workbooks, as :func:`ensure_one` does."""
-    ensure_one(XLSXWRITER, saving_excel())
+    """Install the package that writes Excel workbooks, as :func:`ensure_all` does."""
+    ensure_all([XLSXWRITER], saving_excel())
 
 
-def ensure_one(requirement: str, purpose: Purpose) -> None:
-    """Install a package when it is first needed, after asking the user. If it is there, do nothing.
+def ensure_comparing() -> None:
+    """Install the packages that comparisons need, as :func:`ensure_all` does. A run installs them, too."""
+    ensure_all(PACKAGES_OF_CLIENT, comparing())
+
+
+def ensure_all(requirements: Sequence[str], purpose: Purpose) -> None:
+    """Install packages when they are first needed, after asking the user. If they are there, do nothing.
 
     :raises ClassScaleError: if the user declines, or the installation fails; says what to do.
     """
-    if not is_installed(requirement):
-        _install([requirement], purpose)
-        if not is_installed(requirement):
-            reason = _("{packages} cannot be imported after the installation").format(packages=requirement)
+    if missing := [requirement for requirement in requirements if not is_installed(requirement)]:
+        _install(missing, purpose)
+        if still := [requirement for requirement in missing if not is_installed(requirement)]:
+            reason = _("{packages} cannot be imported after the installation").format(packages=", ".join(still))
             raise ClassScaleError(failed(reason, purpose))
 
 

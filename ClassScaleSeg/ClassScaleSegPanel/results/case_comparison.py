@@ -11,6 +11,7 @@ import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
+from ..install.packages import ensure_comparing
 from ..state import silent
 from ..translation import translated
 from ..widgets.search_table import Row, SearchTable
@@ -204,6 +205,11 @@ class CaseComparison:
         from ClassScaleSegLib.images.comparison_summary import GatheredCases
         from ClassScaleSegLib.scene.case_pairs import compare_case
 
+        try:
+            ensure_comparing()
+        except ClassScaleError as error:
+            self._clear(str(error))
+            return
         self._clear()
         found: dict[str, ComparedCase] = {}
         wanted, faults = self._wanted(), list[str]()

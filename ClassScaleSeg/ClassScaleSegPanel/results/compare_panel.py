@@ -12,6 +12,7 @@ from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.scene.hiding import follow, hide_stand_ins, is_shown_instead, stand_ins
 from slicer.i18n import tr as _
 
+from ..install.packages import ensure_comparing
 from ..state import PanelState, silent
 from ..widgets.search_table import Row
 from ..widgets.texts import tell_error
@@ -127,6 +128,11 @@ class ComparePanel(StructureSection):
         if first is None or second is None or first is second:
             return
         self.clear()
+        try:
+            ensure_comparing()
+        except ClassScaleError as error:
+            self.clear(str(error))
+            return
         held = _held(first, second)
         found, fault = attempt(
             lambda: _compare(first, second), _("There is not enough memory to compare these segmentations.")

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import qt
 import slicer
+from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
+from ..install.packages import ensure_comparing
 from ..translation import translated
 from ..widgets.texts import tell, tell_error
 from .section import attempt
@@ -28,6 +30,11 @@ def ask_structure_set(logic: ClassScaleSegLogic, like: vtkMRMLSegmentationNode) 
     title, kinds = _("Choose an RT structure set"), f"{_('RT structure set')} (*.dcm);;{_('All files')} (*)"
     path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, slicer.mrmlScene.GetRootDirectory(), kinds)
     if not path:
+        return None
+    try:
+        ensure_comparing()
+    except ClassScaleError as error:
+        tell_error(str(error), _("The structure set was not loaded"))
         return None
     told: list[str] = []
     no_memory = _("There is not enough memory to load the structure set.")
