@@ -63,7 +63,8 @@ def reason(error: BaseException, line: int = 0) -> str:
     >>> reason(ValueError("No pixels.\\nTried two readers.")), reason(KeyError())
     ('No pixels.', 'KeyError')
     """
-    return (str(error).strip() or type(error).__name__).splitlines()[line].strip()
+    text = (str(error).strip() or type(error).__name__).splitlines()[line].strip()
+    return re.sub(r"^ITK ERROR: \w+\(0x[0-9a-f]+\): ", "", text)  # the object of ITK that says so
 
 
 def innermost(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -45,6 +46,9 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise unwritable(path, error) from error
+    except OutputError as error:  # of a file that was to become this one
+        sentence = str(error).replace(str(temporary), str(path))
+        raise error if sentence == str(error) else type(error)(sentence) from error
     finally:
         with suppress(OSError):  # the folder is at fault; the block's own exception already tells the caller
             temporary.unlink(missing_ok=True)
@@ -66,6 +70,17 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{path} is a folder; give the path of a file.")
     if exists and not overwrite:
         raise OutputExistsError(f"{path} already exists. Allow overwriting (--overwrite), or choose another name.")
+
+
+def refuse_replacing(path: Path, inputs: Iterable[Path]) -> None:
+    """Refuse a result that would take the place of a file from which it is made, also if overwriting is allowed.
+
+    :raises OutputError: naming it.
+    """
+    for source in inputs:
+        with suppress(OSError):  # one of them is not there
+            if path.samefile(source):
+                raise OutputError(f"{path} would replace {source}, from which it is made. Choose another name.")
 
 
 def _refuse_name(path: Path) -> None:
@@ -129,6 +144,8 @@ def unwritable(path: Path, reason: object) -> OutputError:
     :param reason: an OSError, or a text with the cause.
     """
     text = (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
+    if isinstance(reason, OSError) and reason.errno == errno.ENAMETOOLONG:
+        return OutputError(f"{path} cannot be written ({text}). Choose a shorter name.")
     return OutputError(f"{path} cannot be written ({text}). Choose another folder, or make room there.")
 
 

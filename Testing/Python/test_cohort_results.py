@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -181,3 +182,47 @@ def test_statistics_that_cannot_be_are_refused_before_a_case_is_segmented(cases,
     one = [image, "-o", tmp_path / "o.seg.nrrd", "--statistics", tmp_path / "s.xlsx", "--statistics-format", ".xlsx"]
     assert segment(*one) == ExitCode.OUTPUT and "statistics of several images" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_no_result_replaces_the_image_from_which_it_is_made(cases, tmp_path, capsys):
+    before = {file: file.read_bytes() for file in cases.iterdir()}
+    image = cases / "a.nii.gz"
+    (tmp_path / "link").symlink_to(cases)
+    for words, code in (
+        ([cases, "-o", cases, "--format", ".nii.gz"], ExitCode.SOME_FAILED),
+        ([cases, "-o", tmp_path / "link", "--format", ".nii.gz"], ExitCode.SOME_FAILED),
+        ([image, "-o", tmp_path / "link" / "a.nii.gz"], ExitCode.OUTPUT),
+        ([image, "-o", tmp_path / "o.seg.nrrd", "--confidence", image], ExitCode.OUTPUT),
+    ):
+        assert segment(*words, "--overwrite") == code
+        assert "from which it is made" in capsys.readouterr().err
+    assert before == {file: file.read_bytes() for file in before} and not (tmp_path / "o.seg.nrrd").exists()
+
+
+def test_a_case_that_another_command_is_finishing_is_not_called_failed(cases, tmp_path, capsys, monkeypatch):
+    """Results of several formats get their names one after the other; meanwhile the case looks unfinished."""
+    formats = ["--format", ".nii.gz", "--format", ".seg.nrrd"]
+    out, other = tmp_path / "out", tmp_path / "other"
+    assert segment(cases, "-o", other, *formats) == ExitCode.OK
+    capsys.readouterr()
+    real, files = case_runner.Measured, sorted(file for file in other.glob("a.*"))
+
+    def measured(*arguments):  # as if the other command had segmented the same case in the meantime
+        record = json.loads((other / ".classscaleseg" / "cases" / "a.json").read_text())
+        place = out / ".classscaleseg" / "cases"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "a.json").write_text(json.dumps({**record, "state": "writing"}))
+        shutil.copy2(other / "a.seg.nrrd", out)
+
+        def finish():
+            for file in files:
+                shutil.copy2(file, out)
+            (place / "a.json").write_text(json.dumps(record))
+
+        threading.Timer(0.5, finish).start()
+        return real(*arguments)
+
+    monkeypatch.setattr(case_runner, "Measured", measured)
+    (cases / "b.nii.gz").unlink()
+    assert segment(cases, "-o", out, *formats) == ExitCode.OK
+    assert "skipped, another command has segmented it meanwhile" in capsys.readouterr().out

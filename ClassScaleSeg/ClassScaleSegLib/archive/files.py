@@ -64,6 +64,8 @@ def _dicom_file(path: Path) -> DicomFile | None:
     """
     from pydicom.filereader import read_file_meta_info
 
+    if path.exists() and not path.is_file():  # of a pipe, reading would wait for ever for somebody to write
+        return None
     try:
         with path.open("rb") as file:
             if file.read(132)[128:] != b"DICM":

@@ -139,10 +139,11 @@ class Catalog:
         if wanted in called:
             return called[wanted]
         near = difflib.get_close_matches(wanted, called, n=3, cutoff=0.4)
-        hint = ", ".join(dict.fromkeys(called[name].id for name in near)) or ", ".join(entry.id for entry in entries)
+        hint = ", ".join(dict.fromkeys(called[name].id for name in near))
         raise CatalogError(
-            f"{text[:200]} is neither a file or folder nor a model of the catalogue. Did you mean {hint}? The command "
-            "`classscaleseg models list` lists all models."
+            f"{text[:200]} is neither a file or folder nor a model of the catalogue. "
+            + (f"Did you mean {hint}? " if hint else "")
+            + "The command `classscaleseg models list` lists all models."
         )
 
     def search(self, wanted: Search) -> tuple[Entry, ...]:

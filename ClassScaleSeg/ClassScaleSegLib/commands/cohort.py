@@ -15,7 +15,7 @@ from ..cohort.workers import check_where
 from ..errors import ClassScaleError, OutputError
 from ..process.exit_codes import ExitCode
 from ..process.job import job_of
-from ..process.terminal import printable
+from ..process.terminal import on_one_line, printable
 from .cohort_job import CohortJob, find_cohort
 from .cohort_run import segment_on_cluster
 from .job_models import find_models
@@ -77,7 +77,7 @@ def failed_command(options: argparse.Namespace, reporter: Reporter) -> None:
         print(json.dumps([asdict(case) for case in failed], indent=2))
         return
     for case in failed:
-        print(printable(f"{case.name}: {case.error}{f' (on {case.host})' if case.host else ''}"))
+        print(on_one_line(f"{case.name}: {case.error}{f' (on {case.host})' if case.host else ''}"))
     if not failed:
         print("No case has failed.")
 

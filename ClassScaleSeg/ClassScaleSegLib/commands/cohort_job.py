@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from .reporting import Reporter
 from .results import STATISTICS_FORMATS, CaseResults, statistics_kind
 
 _MOST_TOLD = 10  # files that are left out
+_SECONDS_TO_NAME = 20.0  # a large result, with its report, takes some seconds to be written
 
 
 @dataclass(frozen=True)
@@ -185,11 +187,7 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
                     raise
                 if isinstance(error, OSError):
                     flush(error)  # standard output may be what has failed, and that ends the command
-                if (
-                    isinstance(error, OutputExistsError)
-                    and (now := cohort.find(case, records)).known
-                    and now.state is State.DONE
-                ):
+                if isinstance(error, OutputExistsError) and _done_meanwhile(cohort, case, records):
                     reporter.skipped("another command has segmented it meanwhile")
                     skipped += 1
                     continue
@@ -199,6 +197,18 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
                 add_failed(report, case, sentence, reporter)
     reporter.end(len(cases) - len(failed) - skipped, skipped, failed, kept)
     return failed
+
+
+def _done_meanwhile(cohort: CohortJob, case: Case, records: Records) -> bool:
+    """Return whether another command has segmented a case; if it is giving its results their names, wait for it."""
+    until = time.monotonic() + _SECONDS_TO_NAME
+    while True:
+        found = cohort.find(case, records)
+        if found.known:
+            return found.state is State.DONE
+        if not found.replace or time.monotonic() > until:  # no record says that its files are being written
+            return False
+        time.sleep(0.2)
 
 
 def case_error(name: str, error: Exception, reporter: Reporter) -> ClassScaleError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ClassScaleError, ImageError
+from ..files import refuse_replacing
 from ..images.comparison import ClassComparison, compare
 from ..images.comparison_summary import (
     Found,
@@ -63,6 +64,7 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     """
     if options.output is not None:
         check_writable(options.output, options.overwrite, TABLE_SUFFIXES)
+        refuse_replacing(options.output, filter(None, (options.labels, options.other_labels)))
     one, two = (None if file is None else LabelTable.from_csv(file) for file in (options.labels, options.other_labels))
     found = find_pairs(options.reference, options.other)
     if options.grid is not None and not options.grid.exists():

@@ -14,6 +14,7 @@ from ..archive.files import DicomFile, find_dicom_files
 from ..archive.sending import UNSENT, Sent, send
 from ..errors import ArchiveError, Cancelled, ClassScaleError
 from ..process.exit_codes import ExitCode, exit_code
+from ..process.terminal import on_one_line
 from .options import add_command
 from .parsing import Parser
 from .reporting import Reporter
@@ -60,7 +61,7 @@ def _send(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
         for one in send(files, archive):
             sent.append(one)
             if one.reason and not options.json:
-                print(f"{one.file}: {one.state}. {one.reason}", file=sys.stderr, flush=True)
+                print(on_one_line(f"{one.file}: {one.state}. {one.reason}"), file=sys.stderr, flush=True)
     except ClassScaleError as error:
         fault = error
     except KeyboardInterrupt:

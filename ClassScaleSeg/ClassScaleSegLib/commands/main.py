@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..catalog.catalog import Catalog, entry_named, resolve_model
 from ..catalog.defaults import configuration_of
+from ..errors import ModelError
 from ..images.dicom_headers import modality_of
 from ..models.model import open_model
 from ..models.packing import pack
@@ -63,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ParentWatch(*parent) if parent else nullcontext():
             return int(options.run(options, reporter) or ExitCode.OK)
 
-    # a termination signal cleans up like Ctrl-C; only the main thread can catch signals
+    # a termination signal, or the end of the terminal, cleans up like Ctrl-C; only the main thread can catch signals
     embedded = threading.current_thread() is not threading.main_thread()
-    before = None if embedded else signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {} if embedded else {number: signal.signal(number, signal.default_int_handler) for number in _ends()}
     if not embedded:
         return_memory_at_once()
     try:
@@ -74,8 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     finally:
         reporter.close()
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def _ends() -> list[signal.Signals]:
+    """Return the signals that end a command, besides Ctrl-C."""
+    hang_up = getattr(signal, "SIGHUP", None)  # not on Windows; under nohup it is ignored, and stays so
+    return [signal.SIGTERM, *([hang_up] if hang_up and signal.getsignal(hang_up) is not signal.SIG_IGN else [])]
 
 
 def inspect_command(options: argparse.Namespace, reporter: Reporter) -> None:
@@ -102,8 +110,14 @@ def inspect_command(options: argparse.Namespace, reporter: Reporter) -> None:
 
 def pack_command(options: argparse.Namespace, reporter: Reporter) -> None:
     """Pack a model into a bundle, a single zip without pickles that includes a label table and a model card."""
+    catalog = Catalog()
+    paths = resolve_model(options.model, catalog)
+    if len(paths) > 1:
+        listed = ", ".join(map(str, paths))
+        raise ModelError(f"{options.model} consists of {len(paths)} models. Pack them one by one: {listed}.")
+    chosen = options.configuration or configuration_of([entry_named(options.model, catalog)])
     more = {name: value for name, value in vars(options).items() if name not in ("run", "model", "output")}
-    written = pack(options.model, options.output, **more)
+    written = pack(paths[0], options.output, **{**more, "configuration": chosen})
     print(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
 
 

@@ -16,6 +16,7 @@ from ..catalog.parts import is_complete
 from ..errors import Cancelled, CatalogError, ModelError
 from ..models.advice import advise_on_network
 from ..models.summary import summarize
+from ..process.terminal import on_one_line
 from .options import add_command
 from .parsing import Parser
 from .reporting import Reporter
@@ -154,7 +155,7 @@ def _card(catalog: Catalog, options: argparse.Namespace) -> None:
     cards = [card for path, part in parts if (card := summarize(path, part.configuration).card)]
     if not cards:
         raise CatalogError(f"{entry.name} has no model card. Its source is {entry.source or 'not stated'}.")
-    print("\n\n".join(cards))
+    print("\n".join(map(on_one_line, "\n\n".join(cards).expandtabs().splitlines())))
 
 
 def _download(catalog: Catalog, options: argparse.Namespace) -> None:

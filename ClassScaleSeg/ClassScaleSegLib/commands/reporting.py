@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..errors import ClassScaleError
 from ..inference.progress import Progress
 from ..process.fault_log import FaultLog
-from ..process.terminal import printable
+from ..process.terminal import on_one_line, printable
 
 _SECONDS_BETWEEN_LINES = 60  # that say how far a cohort is, where there is no bar, or nothing has changed
 _MOST_NAMES = 20  # of cases that failed; each was told before
@@ -112,7 +112,8 @@ class TerminalReporter(Reporter):
         self._told = time.monotonic()
 
     def begin(self, case: str, index: int, count: int) -> None:
-        self._label = case if count == 1 else f"[{index}/{count}] {case}"
+        name = on_one_line(case)
+        self._label = name if count == 1 else f"[{index}/{count}] {name}"
 
     def progress(self, report: Progress) -> None:
         from tqdm import tqdm
@@ -120,7 +121,7 @@ class TerminalReporter(Reporter):
         if self._bar is None:
             self._bar = tqdm(total=1, unit="window", file=sys.stderr, leave=False, disable=not sys.stderr.isatty())
         if report.message:
-            tqdm.write(f"{self._label}: {report.message}", file=sys.stderr)
+            tqdm.write(f"{self._label}: {on_one_line(report.message)}", file=sys.stderr)
         self._bar.total = report.total
         self._bar.n = report.done
         self._bar.set_description(f"{self._label}: {report.title}")
@@ -130,21 +131,22 @@ class TerminalReporter(Reporter):
         kinds = ("confidence", "statistics", "picture", "report")
         files = [facts["output"], *facts.get("more_outputs", ()), *(facts[kind] for kind in kinds if kind in facts)]
         files += facts.get("more_statistics", ())
-        written = ", ".join(map(str, files))
+        written = ", ".join(map(on_one_line, files))
         dice = f", mean Dice {facts['dice']:.3f}" if "dice" in facts else ""
         host = f" on {facts['host']}" if "host" in facts else ""
-        done = f"{facts['structures']} structures in {facts['seconds']:.1f} s{dice}{host}"
+        structures = f"{facts['structures']} structure{'s' * (facts['structures'] != 1)}"
+        done = f"{structures} in {facts['seconds']:.1f} s{dice}{host}"
         print(f"{self._label}: {done} -> {written}", flush=True)
 
     def skipped(self, reason: str) -> None:
-        print(f"{self._label}: skipped, {reason}", flush=True)
+        print(f"{self._label}: skipped, {on_one_line(reason)}", flush=True)
 
     def again(self, reason: str) -> None:
-        print(f"{self._label}: segmented again, {reason}", flush=True)
+        print(f"{self._label}: segmented again, {on_one_line(reason)}", flush=True)
 
     def message(self, sentence: str) -> None:
         self.close()
-        print(sentence, file=sys.stderr, flush=True)
+        print(on_one_line(sentence), file=sys.stderr, flush=True)
 
     def cohort(self, state: CohortState) -> None:
         from tqdm import tqdm
@@ -177,12 +179,13 @@ class TerminalReporter(Reporter):
         counts += [f"{kept} kept as {'they are' if kept > 1 else 'it is'}, though made otherwise"] * bool(kept)
         if failed:
             more = [f"and {len(failed) - _MOST_NAMES} more"] * (len(failed) > _MOST_NAMES)
-            counts.append(f"{len(failed)} failed: {', '.join([*failed[:_MOST_NAMES], *more])}")
+            counts.append(f"{len(failed)} failed: {', '.join([*map(on_one_line, failed[:_MOST_NAMES]), *more])}")
         print(", ".join(counts), flush=True)
 
     def error(self, error: ClassScaleError) -> None:
         self.close()
-        print(f"{self._label}: {error}" if self._label else str(error), file=sys.stderr, flush=True)
+        said = on_one_line(error)
+        print(f"{self._label}: {said}" if self._label else said, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..cohort.bids_derivative import side_files
 from ..errors import ImageError, OutputError
-from ..files import replacing
+from ..files import refuse_replacing, replacing
 from ..images.contours import refuse_missing_contourpy
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX, DicomSeg, refuse_missing_highdicom
@@ -122,11 +122,13 @@ class CaseResults(NamedTuple):
     :ivar outputs: files of the segmentation. The first one gets its name last.
     :ivar confidence: file of the confidence, if wanted.
     :ivar statistics: files of the statistics.
+    :ivar images: what is segmented, which no result replaces.
     """
 
     outputs: tuple[Path, ...]
     confidence: Path | None
     statistics: tuple[Path, ...]
+    images: tuple[Path, ...] = ()
 
     @classmethod
     def of(
@@ -147,7 +149,7 @@ class CaseResults(NamedTuple):
         formats = statistics_formats if many else [""]  # whose name is given
         given = (job.statistics, *job.more_statistics)
         wanted = [_side_file(file, case, many, suffix) for file in given for suffix in formats]
-        return cls(outputs, confidence, tuple(file for file in wanted if file is not None))
+        return cls(outputs, confidence, tuple(file for file in wanted if file is not None), case.files)
 
     @property
     def by_kind(self) -> dict[str, Path]:
@@ -174,9 +176,12 @@ class CaseResults(NamedTuple):
         """Check before the long computation that all files can be written.
 
         :raises OutputExistsError: if a file exists and ``overwrite`` is false.
-        :raises OutputError: if a file cannot be written, or would replace another result of the case; or if a report in
-            DICOM is wanted without a DICOM segmentation.
+        :raises OutputError: if a file cannot be written, or would replace the image or another result of the case; or
+            if a report in DICOM is wanted without a DICOM segmentation.
         """
+        for file in (*self.outputs, self.confidence, *self.statistics):
+            if file is not None:
+                refuse_replacing(file, self.images)
         written: set[Path] = set()
         for output in self.outputs:
             check_writable(output, overwrite, SEGMENTATION_SUFFIXES)

@@ -149,7 +149,10 @@ def read_volume(path: Path, flat: bool = False, nibabel: bool = False) -> ReadVo
         if path.is_dir():
             return read_series(path)
         if not path.exists():
-            raise ImageError(f"{path} does not exist.")
+            what = "is a link whose target is missing" if path.is_symlink() else "does not exist"
+            raise ImageError(f"{path} {what}.")
+        if not path.is_file():  # of a pipe, ITK would wait for ever for somebody to write
+            raise ImageError(f"{path} is neither a file nor a folder.")
         if path.stat().st_size == 0:
             raise ImageError(f"{path} is empty (0 bytes).")
         if is_dicom(path) and not flat:

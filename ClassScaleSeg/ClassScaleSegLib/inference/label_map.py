@@ -178,7 +178,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
     before, cores = torch.get_num_threads(), os.cpu_count() or 1
     usual = before if "OMP_NUM_THREADS" in os.environ else cores - 1 if cores > 2 else cores
-    torch.set_num_threads(count or usual)
+    torch.set_num_threads(min(count or usual, max(cores, before)))  # far more than there are cores crash it
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, OutputError, named, reason
-from ..files import refuse_existing, replacing
+from ..files import refuse_existing, refuse_replacing, replacing
 from ..labels.table import LabelTable
 from .bundle import DESCRIPTION, FORMAT, VERSION, check_manifest, complete_table, is_bundle
 from .files import open_source
@@ -86,6 +86,7 @@ def pack(
     if output.suffix.lower() != ".zip":
         raise OutputError(f"{output} must end in .zip: a bundle is a zip.")
     refuse_existing(output, overwrite)
+    refuse_replacing(output, [Path(source)])
     with open_source(source, configuration) as files:
         if is_bundle(files):
             raise ModelError(f"{source} is already a bundle.")

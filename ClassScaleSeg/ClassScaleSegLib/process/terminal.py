@@ -54,6 +54,18 @@ def flush(after: OSError | None = None) -> None:
         raise OutputError(f"Standard output cannot be written ({error.strerror}). Make room there.") from error
 
 
+def on_one_line(text: object) -> str:
+    """Return a text whose letters neither begin a line nor control a terminal: names of files may have such letters.
+
+    >>> print(on_one_line("ct\\n\\x1b[2J.nii.gz"))
+    ct\\n\\x1b[2J.nii.gz
+    """
+    found = str(text)
+    if found.isprintable():
+        return found
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in found)
+
+
 def printable(text: object) -> str:
     """Return a text that every encoding of Unicode can hold: bytes of names that are not UTF-8 become ``\\udc..``.
 
