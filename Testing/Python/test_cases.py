@@ -59,6 +59,7 @@ def test_one_file_goes_where_it_is_told_and_a_dicom_folder_has_a_name(folder, mo
     place = folder("ct.nii.gz")
     assert find_cases([place / "ct.nii.gz"], 1, "some/where.mha", ".nrrd").cases[0].output.name == "where.mha"
     (place / "series").mkdir()
+    (place / "series" / "lost.dcm").symlink_to("nowhere")  # its reader says so
     monkeypatch.chdir(place / "series")
     assert find_cases(["."], 1, place, ".nrrd").cases[0].output == place / "series.nrrd"
 
@@ -70,8 +71,39 @@ def test_a_folder_of_dicom_folders_is_a_folder_of_cases(tmp_path):
         write_series(tmp_path / "patients" / name, planes(2))
     assert find_cases([tmp_path / "patients"], 1, "out", ".seg.dcm").many
     assert found([tmp_path / "patients"], 1, "out") == {"p1": ["p1"], "p2": ["p2"]}
-    (tmp_path / "patients" / "notes.txt").touch()  # then it may be a series, whose reader says what is wrong
-    assert found([tmp_path / "patients"], 1, tmp_path) == {"patients": ["patients"]}
+    (tmp_path / "patients" / "notes.txt").touch()  # then something else may be meant
+    with pytest.raises(ImageError, match=r"but 2 folders below it hold images. Name them: .*patients/\*/$"):
+        found([tmp_path / "patients"], 1, tmp_path)
+    assert found(sorted((tmp_path / "patients").glob("*/")), 1, "out").keys() == {"p1", "p2"}
+
+
+@pytest.mark.parametrize(
+    ("names", "channels", "sentence"),
+    [
+        ([], 1, r"cases has no image: no DICOM series, and no file .nii.gz, .*Name an image, or its folder."),
+        (["a.txt", "r/x.seg.nrrd"], 1, "cases has no image: no DICOM series"),
+        (["a/p.nii.gz"], 1, "cases has no image, but .*a below it has. Name that folder."),
+        (["a/p.nii.gz", "b/q.nii.gz"], 1, r"but 2 folders below it hold images. Name them: .*cases/\*/\*.nii.gz$"),
+        (["a/p.nii.gz", "b/p.nii.gz"], 1, "Link the images into one folder, under different names, or .*a/p.nii.gz."),
+        (["a/b/p.mha", "a/c/q.mha"], 1, "Link the images"),
+        (["a/t1.nrrd", "a/t2.nrrd", "b/x.nrrd"], 2, "but 2 folders below it hold images. Link the images"),
+    ],
+)
+def test_a_folder_without_an_image_says_where_images_are(names, channels, sentence, tmp_path):
+    (tmp_path / "cases").mkdir()
+    for name in names:
+        (tmp_path / "cases" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cases" / name).touch()
+    for output in ("out", "out/", "out.nii.gz"):
+        with pytest.raises(ImageError, match=sentence):
+            found([tmp_path / "cases"], channels, output)
+
+
+def test_a_name_with_a_slash_at_its_end_is_a_folder(folder, tmp_path):
+    image = folder("ct.nii.gz") / "ct.nii.gz"
+    cases = find_cases([image], 1, f"{tmp_path}/new/", ".nrrd")
+    assert cases.in_folder and not cases.many and cases.cases[0].output == tmp_path / "new" / "ct.nrrd"
+    assert find_cases([tmp_path], 1, f"{tmp_path}/new.mha/", ".nrrd").cases[0].output.parent.name == "new.mha"
 
 
 def test_folders_of_one_name_are_no_channels(tmp_path):

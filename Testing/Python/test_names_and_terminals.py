@@ -137,6 +137,7 @@ def test_channels_of_links_are_those_of_their_names(tmp_path, image):
 
 def test_a_link_to_a_folder_keeps_its_name_however_it_is_written(tmp_path, monkeypatch):
     (tmp_path / "store" / "1.2.840").mkdir(parents=True)
+    (tmp_path / "store" / "1.2.840" / "1.dcm").write_bytes(bytes(128) + b"DICM")
     link = tmp_path / "patient 5"
     link.symlink_to(tmp_path / "store" / "1.2.840")
     for written in (link, f"{link}/", f"{link}/."):

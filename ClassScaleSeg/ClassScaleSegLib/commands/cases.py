@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ..images.dicom_seg import DICOM_SUFFIX
 from ..images.image_file import READ_SUFFIXES
 
 _RESULT_SUFFIX = ".seg.nrrd"  # results may be in the folder of the images; they are not images
+_SLASHES = tuple(filter(None, (os.sep, os.altsep)))  # at the end of the name of a folder
+_MOST_ENTRIES = 1000  # of the folders below one, in which images are looked for
 _CHANNEL = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's CASE_0000.nii.gz
 
 
@@ -63,11 +66,12 @@ def find_cases(
 
     :param images: files, or one folder.
     :param channels: number of channels that the model needs.
-    :param output: for one case a file, or a folder that exists; for many cases a folder.
+    :param output: for one case a file, or a folder that exists or whose name ends with a slash; for many cases a
+        folder.
     :param suffix: suffix of results that are written into a folder, such as ``.seg.nrrd``.
     :param flat: the model is 2D; a slice of a DICOM series is then a case.
-    :raises ImageError: if the files do not match the channels, two images would have the same result, or slices of a
-        DICOM series are given for a model that is not 2D.
+    :raises ImageError: if a folder has no image, the files do not match the channels, two images would have the same
+        result, or slices of a DICOM series are given for a model that is not 2D.
     :raises OutputError: if there are many cases and ``output`` is a file.
 
     >>> [(case.name, case.output.name) for case in find_cases(["b.nii.gz", "a_0000.nrrd"], 1, "out", ".mha").cases]
@@ -76,16 +80,20 @@ def find_cases(
     paths, target = [Path(image) for image in images], Path(output)
     if not flat:
         _refuse_slices(paths)
+    is_folder = target.is_dir() or str(output).endswith(_SLASHES)
     folder = len(paths) == 1 and paths[0].is_dir() and (_image_files(paths[0]) or _series_in(paths[0]))
+    if folder == []:
+        _refuse_without_image(paths[0], channels)
     if folder and any(not _has_suffix(file) and file.is_file() and is_dicom(file) for file in paths[0].iterdir()):
         raise ImageError(f"{paths[0]} holds image files and DICOM files. Name the image file, or move it elsewhere.")
     many = bool(folder) or (len(paths) > 1 and channels == 1)
     if many:
         groups = _group(folder or paths, channels)
-        refuse_file(target, (*READ_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX), "Name a folder.")
+        if not is_folder:
+            refuse_file(target, (*READ_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX), "Name a folder.")
     else:
         groups = {_case_name(paths, channels): tuple(paths)}
-        if not target.is_dir():
+        if not is_folder:
             return Cases(tuple(Case(name, files, target) for name, files in groups.items()), False, False)
     cases = (Case(name, files, target / f"{name}{suffix}") for name, files in sorted(groups.items()))
     return Cases(tuple(cases), many)
@@ -114,8 +122,43 @@ def _series_in(folder: Path) -> list[Path]:
 
 
 def _has_dicom(folder: Path) -> bool:
+    if not folder.is_dir():  # such as a link without a target
+        return False
     files = (file for file in sorted(folder.iterdir()) if file.is_file())
     return any(is_dicom(file) for file in itertools.islice(files, 10))
+
+
+def _refuse_without_image(folder: Path, channels: int) -> None:
+    """Refuse a folder that has neither image files nor DICOM files, and say where images are.
+
+    :raises ImageError: unless there is a DICOM file, or what cannot be read, of which the reader says more.
+    """
+    try:
+        if any(not entry.exists() or (entry.is_file() and is_dicom(entry)) for entry in folder.iterdir()):
+            return
+        below = [entry for entry in itertools.islice(folder.rglob("*"), _MOST_ENTRIES) if entry.is_dir()]
+        images = [file for place in below for file in _image_files(place)]
+        places = {file.parent for file in images} or {place for place in below if _has_dicom(place)}
+    except OSError:
+        return
+    if not places:
+        kinds = ", ".join(READ_SUFFIXES)
+        raise ImageError(f"{folder} has no image: no DICOM series, and no file {kinds}. Name an image, or its folder.")
+    if len(places) == 1:
+        raise ImageError(f"{folder} has no image, but {places.pop()} below it has. Name that folder.")
+    flat = all(place.parent == folder for place in places)
+    different = len({file.name for file in images}) == len(images)
+    remedy = f"Name one of them, such as {min(places)}."
+    if images and not (flat and different and channels == 1):
+        remedy = f"Link the images into one folder, under different names, or name one of them, such as {min(images)}."
+    elif flat and channels == 1:
+        pattern = Path("*", f"*{_ending(min(images))}") if images else f"*{os.sep}"
+        remedy = f"Name them: {os.path.join(folder, pattern)}"
+    raise ImageError(f"{folder} has no image, but {len(places)} folders below it hold images. {remedy}")
+
+
+def _ending(file: Path) -> str:
+    return next(suffix for suffix in READ_SUFFIXES if file.name.lower().endswith(suffix))
 
 
 def _group(files: Sequence[Path], channels: int) -> dict[str, tuple[Path, ...]]:

@@ -63,7 +63,8 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     found = find_cohort(job, models, formats[0], bids)
     tell_left_out(found, reporter)
     if options.format and not found.in_folder:
-        raise errors.OutputError(f"--format is for results in a folder, and {job.output} is a file. Leave one out.")
+        said = f"--format is for results in a folder, and {job.output} is the name of a file. Leave --format out, or "
+        raise errors.OutputError(f"{said}write {job.output}/ for a new folder.")
     if options.statistics_format and not (found.many and job.statistics is not None):
         said = "--statistics-format is for the statistics of several images, in the folder that --statistics names."
         raise errors.OutputError(f"{said} Leave it out, or name that folder.")
