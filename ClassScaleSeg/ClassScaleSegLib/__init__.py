@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .catalog.opening import open_model
     from .errors import (
         Cancelled,
         ClassScaleError,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .inference.segmenter import segment
     from .labels.label import Code, Label
     from .labels.table import LabelTable
-    from .models.model import Model, open_model
+    from .models.model import Model
     from .models.packing import pack
     from .options import Options
     from .remote.segmenter import RemoteSegmenter
@@ -86,7 +87,7 @@ _PLACES = {
     "Segmentation": "images.segmentation",
     "ServerError": "errors",
     "UsedModel": "images.dicom_seg",
-    "open_model": "models.model",
+    "open_model": "catalog.opening",
     "pack": "models.packing",
     "segment": "inference.segmenter",
 }

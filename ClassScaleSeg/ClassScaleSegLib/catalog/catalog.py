@@ -132,7 +132,7 @@ class Catalog:
     def find(self, text: str) -> Entry:
         """Return the model with this id or name; case does not matter.
 
-        :raises CatalogError: if there is none; the message suggests similar ids.
+        :raises CatalogError: if there is none; the message suggests similar ids, if there are any.
         """
         entries, wanted = self.entries(), text.strip().casefold()
         called = {name.casefold(): entry for entry in reversed(entries) for name in (entry.id, entry.name)}
