@@ -272,7 +272,7 @@ command.run()
 def test_inspect_tells_what_a_model_is_and_what_a_job_takes(model, ct, capsys):
     assert run("inspect", model, ct(), "--json") == ExitCode.OK
     facts = json.loads(capsys.readouterr().out)
-    assert facts["number of classes"] == 21 and facts["rank"] == 8 and facts["patch"] == [16, 16, 16]
+    assert facts["number of classes"] == 20 and facts["rank"] == 8 and facts["patch"] == [16, 16, 16]
     assert facts["classes"]["3"] == "organ 3"
     assert facts["model grid"] == [28, 16, 26] and facts["windows"] == 3 * 1 * 3
     assert 0.3 < facts["memory on a CPU (GiB)"] < 1

@@ -57,6 +57,7 @@ def test_the_example_of_each_command_is_complete_and_in_its_help(parser):
         ("inspect", "required: MODEL\n", "For example: classscaleseg inspect toy-120 ct.nii.gz"),
         ("image.nii.gz", "'image.nii.gz'", "Do you mean classscaleseg segment image.nii.gz -m MODEL -o OUT?"),
         ("segmnt a", "invalid choice: 'segmnt'", "Do you mean classscaleseg segment?"),
+        ("run ct.nii.gz", "invalid choice: 'run' (choose from ", "For example: classscaleseg demo"),
         ("help", "invalid choice: 'help'", "For example: classscaleseg demo"),
         ("", "required: COMMAND", "For example: classscaleseg demo"),
     ],
@@ -74,3 +75,43 @@ def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--version"])
     assert not left.value.code and capsys.readouterr().out == f"ClassScaleSeg {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["segment", "gone.nii.gz", "-o", "x.nii.gz"], ExitCode.IMAGE, "gone.nii.gz does not exist."),
+        (["segment", "empty.nii.gz", "-o", "x.nii.gz"], ExitCode.IMAGE, "empty.nii.gz is empty (0 bytes)."),
+        (["segment", "one.nii.gz", "-o", "x.nii.gz", "--classes", "liver"], ExitCode.LABELS, "No label is called"),
+        (["segment", "one.nii.gz", "-o", "x", "--format", "nii.gz"], ExitCode.OUTPUT, "write x/ for a new folder"),
+        (["inspect", "gone.nii.gz"], ExitCode.IMAGE, "gone.nii.gz does not exist."),
+    ],
+)
+def test_what_can_be_told_at_once_is_told_before_a_model_is_opened(
+    words, code, sentence, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.nii.gz").touch()
+    (tmp_path / "one.nii.gz").write_text("not read")
+    for place in ("job_models", "main"):
+        monkeypatch.setattr(f"ClassScaleSegLib.commands.{place}.open_model", lambda *_: pytest.fail("it was opened"))
+    command, *rest = words
+    model = ["-m", "toy-120"] if command == "segment" else ["toy-120"]
+    assert main([command, *model, *rest]) == code
+    assert sentence in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_format_is_known_without_its_dot():
+    words = "segment a -m toy-120 -o b/ --format nii.gz --format .SEG.dcm --statistics-format xlsx".split()
+    options = _parser().parse_args(words)
+    assert (options.format, options.statistics_format) == ([".nii.gz", ".seg.dcm"], [".xlsx"])
+
+
+def test_inspect_tells_facts_before_classes_and_counts_them_as_the_list_of_models(capsys):
+    assert main(["inspect", "toy-120"]) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    (count,) = (line for line in lines if "number of classes  " in line)
+    assert count.split() == ["number", "of", "classes", "120"]
+    assert lines.index(count) < lines.index(next(line for line in lines if line.endswith("  cell 1")))
+    ends = {len(line) - len(line.lstrip()) + len(line.strip().split("  ")[0]) for line in lines}
+    assert ends == {len("mirrored with sides exchanged")}

@@ -224,7 +224,7 @@ def test_the_estimate_needs_neither_torch_nor_nnunet():
         "print([m for m in ('torch', 'nnunetv2', 'SimpleITK', 'scipy') if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert said[0].endswith("GB of RAM; does not grow with the number of classes") and said[1] == "[]"
+    assert said[0].endswith("GB of RAM; this does not grow with the number of classes") and said[1] == "[]"
 
 
 def need_of(grid=(1, 1, 1), windows=1, **sizes):
@@ -235,7 +235,7 @@ def test_the_need_is_told_in_one_sentence():
     gb = 10**9
     network = {"network": 2 * gb, "network_in_slabs": gb, "basis": gb, "ring": 4 * gb}
     need = need_of(windows=8, **network, stored=3 * gb, image=2 * gb, rows=gb, labels=gb)
-    end = "; does not grow with the number of classes"
+    end = "; this does not grow with the number of classes"
     assert describe_need(need, "cpu") == "about 9.7 GB of RAM" + end  # 0.65 + labels 1 + image 2, ring 4, network 1, 1
     assert describe_need(need, "cuda:1") == "about 6.6 GB of GPU memory and 5.7 GB of RAM" + end
     assert describe_need(need, "auto") == (

@@ -57,7 +57,7 @@ def test_a_primus_of_the_plans_gives_the_logits_of_nnunets_class(tmp_path, kind)
     assert summary.parameters == sum(p.numel() for p in folds[0].parameters())
     image = ((40, 40, 40), (1.0, 1.0, 1.0))
     assert estimate(summary, *image) == estimate(model, *image)
-    assert "; grows with the number" in describe_need(estimate(summary, *image), "cpu")
+    assert "; this grows with the number" in describe_need(estimate(summary, *image), "cpu")
     assert "its 21 classes are kept" in advise_on_network(summary)[0]
 
 

@@ -86,7 +86,7 @@ def test_all_results_of_a_case_are_made_without_torch_and_without_a_catalogue(ap
     messages = [event["message"] for event in events if event.get("message")]
     assert "A notice." in messages
     (need,) = [message for message in messages if "will need" in message]
-    assert need.startswith(f"{api.address} will need about ") and "GB of RAM; does not grow with" in need
+    assert need.startswith(f"{api.address} will need about ") and "GB of RAM; this does not grow with" in need
     assert "classes. That fits: there are " in need or "classes. That is too much: there are " in need
     result = Segmentation.from_image(out / "a.seg.nrrd")
     assert result.table.names == {1: "cell 1"} and result.labels.sum() > 100

@@ -161,8 +161,8 @@ def test_a_sentence_of_the_library_is_translated_with_its_values(german):
         "There is no device cuda:9 here. This torch (2.1) offers cpu, cuda:0 to cuda:3.": (
             "Ein Gerät cuda:9 gibt es hier nicht. Dieses torch (2.1) bietet cpu, cuda:0 bis cuda:3."
         ),
-        f"{need}; grows with the number of classes": (
-            "etwa 3.2 GB GPU-Speicher und 4.0 GB RAM (ohne GPU 9.1 GB RAM); wächst mit der Zahl der Klassen"
+        f"{need}; this grows with the number of classes": (
+            "etwa 3.2 GB GPU-Speicher und 4.0 GB RAM (ohne GPU 9.1 GB RAM); das wächst mit der Zahl der Klassen"
         ),
         "Cleaned up liver: from 9 to 6 voxels (3 lost, 0 gained), 1 island removed.": (
             "Nachbearbeitet: liver: von 9 auf 6 Voxel (3 verloren, 0 gewonnen), 1 Insel entfernt."

@@ -13,6 +13,7 @@ from ..cohort.records import Records
 from ..errors import ImageError
 from ..images.dicom_headers import modality_of
 from ..images.geometry import Geometry
+from ..images.reading import refuse_missing
 from ..inference.progress import CancelToken, Progress
 from ..process.job import Job
 from .cases import Case
@@ -82,6 +83,8 @@ class CaseRunner:
         _refuse_name(case)
         if case.source is not None:
             refuse_missing_content(case.files[0])
+        for file in case.files:
+            refuse_missing(file)
         results = self.results(case)
         results.check(overwrite)
         record = None if self._records is None else self._records.begin(case.name, case.files, self._run)

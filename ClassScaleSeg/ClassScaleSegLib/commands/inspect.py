@@ -20,13 +20,13 @@ def describe(model: Model) -> dict[str, Any]:
     >>> from ClassScaleSegLib.resources import resource
     >>> facts = describe(open_model(resource("Models", "toy-120.zip")))
     >>> facts["number of classes"], facts["rank"], facts["patch"]
-    (121, 16, [64, 64, 64])
+    (120, 16, [64, 64, 64])
     """
     return {
         "name": model.name,
         "configuration": model.configuration_name,
         "folds": list(model.folds),
-        "number of classes": model.classes,
+        "number of classes": len(model.table.foreground),  # as everywhere, without the background
         "rank": model.rank,
         "patch": list(model.patch),
         "spacing (mm)": [round(float(s), 4) for s in model.configuration.spacing],

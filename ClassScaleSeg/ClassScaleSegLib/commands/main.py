@@ -15,6 +15,7 @@ from ..catalog.catalog import Catalog, entry_named, resolve_model
 from ..catalog.defaults import configuration_of
 from ..errors import ModelError
 from ..images.dicom_headers import modality_of
+from ..images.reading import refuse_missing
 from ..models.model import open_model
 from ..models.packing import pack
 from ..models.summary import summarize
@@ -89,6 +90,8 @@ def _ends() -> list[signal.Signals]:
 def inspect_command(options: argparse.Namespace, reporter: Reporter) -> None:
     """Print facts about a model, and the memory that it needs for an image."""
     parts, catalog = [], Catalog()
+    for file in options.image:
+        refuse_missing(Path(file))
     chosen = options.configuration or configuration_of([entry_named(options.model, catalog)])
     for path in resolve_model(options.model, catalog):
         model = open_model(path, options.folds, options.checkpoint, chosen)
@@ -101,11 +104,10 @@ def inspect_command(options: argparse.Namespace, reporter: Reporter) -> None:
         print(json.dumps(parts[0] if len(parts) == 1 else parts, indent=2))
         return
     for facts in parts:
-        for value, name in facts.pop("classes").items():
-            print(f"{value:>24}  {name}")
-        warnings = facts.pop("warnings", ())
-        for key, value in (*facts.items(), *(("warning", sentence) for sentence in warnings)):
-            print(f"{key:>24}  {value}")
+        classes, warnings = facts.pop("classes"), facts.pop("warnings", ())
+        width = max(map(len, facts))
+        for key, value in (*facts.items(), *classes.items(), *(("warning", sentence) for sentence in warnings)):
+            print(f"{key:>{width}}  {value}".rstrip())
 
 
 def pack_command(options: argparse.Namespace, reporter: Reporter) -> None:
@@ -144,7 +146,7 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.example = "classscaleseg demo"
-    parser.meant = "classscaleseg segment {} -m MODEL -o OUT"
+    parser.meant, parser.meant_by_file = "classscaleseg segment {} -m MODEL -o OUT", True
     parser.add_argument("--version", action="version", version=f"ClassScaleSeg {VERSION}")
     command = partial(add_command, parser.add_subparsers(required=True, metavar="COMMAND"), "run")
 

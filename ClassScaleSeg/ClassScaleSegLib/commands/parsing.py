@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ class Parser(argparse.ArgumentParser):
     :ivar example: a command line that is complete.
     :ivar hint: a sentence that follows it; may be empty.
     :ivar meant: what somebody means who puts something else in the place of an action; ``{}`` stands for that.
+    :ivar meant_by_file: only the name of a file or folder can mean that.
 
     >>> parser = Parser("serve")
     >>> parser.example, parser.meant = "serve --models toy-120", "serve --models {}"
@@ -28,6 +30,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     example = hint = meant = ""
+    meant_by_file = False
     _wrong: str | None = None  # what is no action
     _given: Sequence[str] = ()
 
@@ -41,7 +44,7 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(self._wrong.casefold(), actions or (), 1)
             if near:
                 return f"Do you mean {self.prog} {near[0]}?"
-            if self.meant and self._wrong != "help":
+            if self.meant and self._wrong != "help" and (not self.meant_by_file or _may_be_file(self._wrong)):
                 return f"Do you mean {self.meant.replace('{}', shlex.quote(self._wrong))}?"
         elif not any(words in message for words in _INCOMPLETE):
             return ""
@@ -77,3 +80,7 @@ class Parser(argparse.ArgumentParser):
         name = before.partition("=")[0]
         is_known = any(known.startswith(name) for known in self._option_string_actions)
         return before if before.startswith("-") and name != "--" and not is_known else None
+
+
+def _may_be_file(word: str) -> bool:
+    return os.path.exists(word) or any(sign in word for sign in (".", "/", os.sep))

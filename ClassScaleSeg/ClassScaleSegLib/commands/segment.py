@@ -90,6 +90,7 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     (case,) = found.cases
     reporter.begin(case.name, 1, 1)
     try:
+        _ = models.table  # a class that does not exist is told before the model is opened
         CaseRunner(job, models, report=report).run(case, reporter, options.overwrite)
     except errors.ClassScaleError as error:
         if job.reported is None or isinstance(error, errors.Cancelled):

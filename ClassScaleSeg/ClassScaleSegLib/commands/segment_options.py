@@ -35,6 +35,11 @@ _BESIDE = (
 NOT_BESIDE_JOB = (*_BESIDE, *_OPTIONS)
 
 
+def _suffix(text: str) -> str:
+    """Return a suffix as a format is called: ``nii.gz`` means ``.nii.gz``."""
+    return f".{text.lower().removeprefix('.')}"
+
+
 def instead(*others: argparse.Action) -> Callable[[str], Path]:
     """Return the type of an option with a path, beside which others are not required."""
 
@@ -88,6 +93,7 @@ def add_segment_options(parser: Parser) -> None:
     parser.add_argument(
         "--format",
         action="append",
+        type=_suffix,
         choices=FORMATS,
         help="format of segmentations that are written into a folder (default: .seg.nrrd). May be given several times.",
     )
@@ -104,6 +110,7 @@ def add_segment_options(parser: Parser) -> None:
     more.add_argument(
         "--statistics-format",
         action="append",
+        type=_suffix,
         choices=STATISTICS_SUFFIXES,
         help="format of statistics that are written into a folder (default: .csv). May be given several times.",
     )

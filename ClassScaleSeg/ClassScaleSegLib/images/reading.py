@@ -138,23 +138,36 @@ def _read_files(name: str, files: Sequence[str | Path], channels: int, flat: boo
     return ReadVolume(voxels, geometry, 3, notices)
 
 
+def refuse_missing(path: Path) -> None:
+    """Refuse what is not there, as `read_volume` does, before the model is opened that is to segment it.
+
+    :raises ImageError: if there is no such file or folder, it is an empty file or no file, or this cannot be told.
+    """
+    refuse_name(path)
+    try:
+        if not path.exists():
+            what = "is a link whose target is missing" if path.is_symlink() else "does not exist"
+            raise ImageError(f"{path} {what}.")
+        if path.is_dir():
+            return
+        if not path.is_file():  # of a pipe, ITK would wait for ever for somebody to write
+            raise ImageError(f"{path} is neither a file nor a folder.")
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path} is empty (0 bytes).")
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror or reason(error)}).") from error
+
+
 def read_volume(path: Path, flat: bool = False, nibabel: bool = False) -> ReadVolume:
     """Read an image file or a DICOM folder as it is stored, whatever its dimensions are.
 
     :param flat: as of :func:`read_image`, like ``nibabel``.
     :raises ImageError: if it cannot be read.
     """
-    refuse_name(path)
+    refuse_missing(path)
     try:
         if path.is_dir():
             return read_series(path)
-        if not path.exists():
-            what = "is a link whose target is missing" if path.is_symlink() else "does not exist"
-            raise ImageError(f"{path} {what}.")
-        if not path.is_file():  # of a pipe, ITK would wait for ever for somebody to write
-            raise ImageError(f"{path} is neither a file nor a folder.")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path} is empty (0 bytes).")
         if is_dicom(path) and not flat:
             return read_object(path)
         return read_file(path, nibabel)

@@ -286,7 +286,7 @@ def describe_need(need: Estimate, device: str) -> str:
     >>> network = {"network": 3 * gib, "network_in_slabs": gib, "basis": gib, "ring": 2 * gib}
     >>> image = {"stored": gib // 2, "slabs": 0, "image": gib, "rows": gib // 2, "labels": 0}
     >>> describe_need(Estimate((400, 300, 300), 75, **network, **image), "cuda")
-    'about 5.5 GB of GPU memory and 1.7 GB of RAM; does not grow with the number of classes'
+    'about 5.5 GB of GPU memory and 1.7 GB of RAM; this does not grow with the number of classes'
     """
     host = f"{need.placement('cpu', 'cpu').host_bytes / 1e9:.1f} GB of RAM"
     if device == "cpu":
@@ -296,4 +296,4 @@ def describe_need(need: Estimate, device: str) -> str:
         gpu = need.placement(where, where)
         text = f"about {gpu.device_bytes / 1e9:.1f} GB of GPU memory and {gpu.host_bytes / 1e9:.1f} GB of RAM"
         text += f" (without a GPU {host})" if device == "auto" else ""
-    return f"{text}; {'grows' if need.grows else 'does not grow'} with the number of classes"
+    return f"{text}; this {'grows' if need.grows else 'does not grow'} with the number of classes"
