@@ -18,7 +18,8 @@ from classscale_training.data.brain.synthesis import Palette, blur, nearest, pai
 from classscale_training.loop.data import open_data
 from classscale_training.loop.options import LoopOptions
 from classscale_training.loop.train import main, train
-from classscale_training.loss.losses import CrossEntropyDiceLoss, SoftDice
+from classscale_training.loss.losses import CrossEntropyDiceLoss
+from classscale_training.loss.soft_dice import SoftDice
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 from scipy import ndimage
 

@@ -14,7 +14,7 @@ import torch
 from classscale_training.commands import main
 from classscale_training.data.merged_labels import ENTRY, Merged
 from classscale_training.evaluation.class_counts import label_counts
-from classscale_training.loss.losses import SoftDice
+from classscale_training.loss.soft_dice import SoftDice
 from classscale_training.nnunet.case_validation import merged_case_metrics
 from classscale_training.nnunet.merged_training import MergedLoss, of_network, with_datasets
 from ClassScaleSegLib.errors import LabelTableError

@@ -154,7 +154,7 @@ def test_labels_of_dataset_json_must_be_consecutive():
     assert check_labels({"background": 0, "a": 1, "b": [1, 2], "ignore": 3}) == 3
     with pytest.raises(LabelTableError, match="^labels must be .* found 3 where 2 was expected"):
         check_labels({"background": 0, "a": 1, "b": 3})
-    with pytest.raises(LabelTableError, match="no background with value 0"):
+    with pytest.raises(LabelTableError, match="must have .background., in small letters"):
         check_labels({"nothing": 0, "a": 1})
     with pytest.raises(LabelTableError, match="ignore label is 1; it must be the highest, 2"):
         check_labels({"background": 0, "ignore": 1, "a": 2})

@@ -84,6 +84,9 @@ def test_trainers_of_the_user_stay_registered(monkeypatch, tmp_path):
         (["validate", "9", "3d_fullres", "0", "-device", "mps"], ExitCode.FAULT, "The device mps cannot be used"),
         (["train", "9", "3d_fullres", "0", "-num_gpus", "0"], ExitCode.FAULT, "start at least one"),
         (["export", "-o", "x.zip"], ExitCode.FAULT, "either by its dataset (-d"),
+        (["export", "-m", "x", "-o", "y", "--stock", "--card", "z"], ExitCode.FAULT, "--card is for bundles"),
+        (["evaluate", "x", "y", "-o", f"{__file__}/z"], ExitCode.OUTPUT, "cannot be written"),
+        (["evaluate", "x", "y", "-o", "z"], ExitCode.IMAGE, "x is not a folder. Give a folder of label maps"),
         (["export", "-m", "nowhere", "-o", "x.zip"], ExitCode.MODEL, "plans.json cannot be read"),
     ],
 )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .loss.class_statistics import ClassStatistics, class_statistics
     from .loss.label_sets import LabelSets
-    from .loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss, SoftDice
+    from .loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, RegionLoss
     from .loss.region_statistics import RegionStatistics, region_statistics
+    from .loss.soft_dice import SoftDice
     from .network.low_rank_head import ClassScaleHead
 
 __all__ = [
@@ -36,7 +37,7 @@ _PLACES = {
     "LabelSets": "loss.label_sets",
     "RegionLoss": "loss.losses",
     "RegionStatistics": "loss.region_statistics",
-    "SoftDice": "loss.losses",
+    "SoftDice": "loss.soft_dice",
     "class_statistics": "loss.class_statistics",
     "region_statistics": "loss.region_statistics",
 }

@@ -24,6 +24,7 @@ from .data import toy_dataset
 from .data.merge import command as merge
 from .evaluation import command as evaluate
 from .nnunet import commands as nnunet
+from .nnunet import export_command as export
 from .nnunet.environment import trainer_folder
 from .nnunet.pretraining import command as pretrain
 from .nnunet.train_command import add_train_arguments, add_validate_arguments, train
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         ("pretrain", pretrain.add_arguments, pretrain.run, "learn an encoder from images, without labels"),
         ("train", add_train_arguments, train, "train one fold, resume a training, or validate it"),
         ("validate", add_validate_arguments, train, "validate a finished training"),
-        ("export", nnunet.add_export_arguments, nnunet.export, "write a bundle, or a model folder for stock nnU-Net"),
+        ("export", export.add_arguments, export.run, "write a bundle, or a model folder for stock nnU-Net"),
         ("merge", merge.add_arguments, merge.run, "make one dataset of several that label different things"),
         ("toy", toy_dataset.add_arguments, toy_dataset.run, "write a synthetic dataset with 1 to 4000 classes"),
         ("evaluate", evaluate.add_arguments, evaluate.run, "compare predicted label maps with reference label maps"),

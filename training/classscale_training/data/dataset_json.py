@@ -64,12 +64,13 @@ def check_labels(labels: dict) -> int:
     """
     values = sorted({int(value) for entry in labels.values() for value in np.atleast_1d(entry)})
     gap = next((index for index, value in enumerate(values) if value != index), None)
-    if gap is not None or labels.get("background") != 0:
-        found = f"{values[gap]} where {gap} was expected" if gap is not None else "no background with value 0"
+    if gap is not None:
         raise LabelTableError(
-            f"labels must be 0 (background), 1, 2 ... without a gap; found {found}. Number them anew, here and in the "
-            "label maps."
+            f"labels must be 0 (background), 1, 2 ... without a gap; found {values[gap]} where {gap} was expected. "
+            "Number them anew, here and in the label maps."
         )
+    if labels.get("background") != 0:
+        raise LabelTableError('labels must have "background", in small letters, with the value 0. Correct them.')
     if values[-1] > HIGHEST:
         raise LabelTableError(f"the highest label is {values[-1]}; nnU-Net holds labels up to {HIGHEST}. Divide them.")
     if "ignore" in labels and labels["ignore"] != values[-1]:

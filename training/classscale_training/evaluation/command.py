@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from ClassScaleSegLib.errors import OutputExistsError
+from ClassScaleSegLib.files import refuse_unwritable_folder
 
 from .evaluate import EvaluationOptions, evaluate, label_maps
 from .labels import Labels, check_same, merged_of, refuse_merged
@@ -44,9 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run ``classscaleseg-train evaluate`` and return its exit code.
 
     :raises ClassScaleError: as :func:`.evaluate` and :meth:`.Labels.of`.
+    :raises OutputError: if no file can be written in the folder for the tables.
     :raises OutputExistsError: if the folder for the tables holds another ``summary.json``, such as nnU-Net's.
     """
     _refuse_foreign(arguments.output / "summary.json")
+    refuse_unwritable_folder(arguments.output / "summary.json")  # now, not after hours
     candidates = [arguments.prediction / "dataset.json", arguments.reference.parent / "dataset.json"]
     dataset_json = arguments.dataset_json or next((file for file in candidates if file.is_file()), None)
     merged = merged_of(candidates[1]) if arguments.dataset_json is None else merged_of(arguments.dataset_json)

@@ -165,7 +165,7 @@ def label_maps(folder: Path) -> dict[str, Path]:
     :raises ImageError: if there are none, or two of one case.
     """
     if not folder.is_dir():
-        raise ImageError(f"{folder} is not a folder.")
+        raise ImageError(f"{folder} is not a folder. Give a folder of label maps.")
     files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         name = case_name(file)

@@ -10,7 +10,8 @@ import torch
 
 from ..data.brain import IGNORE_INDEX
 from ..loss.label_sets import voxel_weights
-from ..loss.losses import CrossEntropyDiceLoss, SoftDice, weighted_mean
+from ..loss.losses import CrossEntropyDiceLoss, weighted_mean
+from ..loss.soft_dice import SoftDice
 from ..network.plain_unet import PlainUNet
 from .data import LoopData
 from .options import LoopOptions

@@ -1,7 +1,7 @@
-"""The commands ``plan``, ``preprocess`` and ``export`` of ``classscaleseg-train``.
+"""The commands ``plan`` and ``preprocess`` of ``classscaleseg-train``.
 
-Arguments and folders are those of nnU-Net's commands (``nnUNetv2_plan_and_preprocess``, ``nnUNetv2_preprocess``,
-``nnUNetv2_export_model_to_zip``). nnU-Net's own functions do the work.
+Arguments and folders are those of nnU-Net's commands (``nnUNetv2_plan_and_preprocess``, ``nnUNetv2_preprocess``).
+nnU-Net's own functions do the work.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from ClassScaleSegLib.errors import ClassScaleError, ModelError
 
-from .environment import PLANS, TRAINER, check_configuration, dataset_folder, preprocessed_json, require_folders
+from .environment import PLANS, check_configuration, dataset_folder, preprocessed_json, require_folders
 
 _PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}  # nnU-Net's defaults
 _COPIED = (
@@ -270,50 +270,3 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} processes: give 1 or more")
     return number
-
-
-def add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of :func:`export`."""
-    add = parser.add_argument
-    add("-d", metavar="DATASET", help="name or ID of the dataset; or give -m")
-    add("-m", type=Path, metavar="FOLDER", help="folder of the training, Trainer__Plans__configuration; or give -d")
-    add("-o", type=Path, required=True, metavar="PATH", help="bundle to write (.zip), or with --stock the folder")
-    add("-c", default="3d_fullres", metavar="CONFIGURATION", help="configuration, with -d (default: 3d_fullres)")
-    add("-tr", default=TRAINER, metavar="TRAINER", help=f"trainer, with -d (default: {TRAINER})")
-    add("-p", default=PLANS, metavar="PLANS", help=f"plans, with -d (default: {PLANS})")
-    add("-f", nargs="+", metavar="FOLD", help="folds (default: all that have the checkpoint)")
-    add("-chk", choices=("final", "best"), default="final", help="checkpoint (default: final)")
-    add("--stock", action="store_true", help="write a model folder for nnUNetv2_predict_from_modelfolder")
-    add("--labels", type=Path, metavar="FILE", help="colour-table CSV with names, colours and codes (bundle only)")
-    add("--card", type=Path, metavar="FILE", help="Markdown file that describes the model (bundle only)")
-    add("--name", help="name of the model (bundle only)")
-    add("--licence", help="licence of the weights (bundle only)")
-    add("--overwrite", action="store_true", help="replace an existing bundle or folder")
-
-
-def export(options: argparse.Namespace) -> int:
-    """Write a finished training as a bundle, or with ``--stock`` as a model folder, and print its path.
-
-    :param options: parsed from the arguments of :func:`add_export_arguments`.
-    :returns: 0.
-    :raises ClassScaleError: if the training is named neither or both ways, or is not found.
-    :raises ModelError: if a file of the training is missing or not from ClassScaleTrainer.
-    :raises OutputError: if the output cannot be written or exists already.
-    """
-    from .export import export_bundle, export_stock
-
-    if (options.m is None) == (options.d is None):
-        raise ClassScaleError(
-            "Name the training either by its dataset (-d, with -c, -tr and -p) or by its folder (-m)."
-        )
-    folder = options.m
-    if folder is None:
-        require_folders("nnUNet_results")
-        folder = dataset_folder("nnUNet_results", options.d) / f"{options.tr}__{options.p}__{options.c}"
-    if options.stock:
-        written = export_stock(folder, options.o, options.f, options.chk, options.overwrite)
-    else:
-        more = {name: getattr(options, name) for name in ("labels", "card", "name", "licence", "overwrite")}
-        written = export_bundle(folder, options.o, options.f, options.chk, **more)
-    print(written)
-    return 0

@@ -12,7 +12,8 @@ from ClassScaleSegLib.models.projection import Projection
 from ..data.merged_labels import ENTRY, IGNORED, MERGED_FROM, Merged
 from ..evaluation.class_counts import label_counts
 from ..loss.label_sets import LabelSets
-from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss, SoftDice
+from ..loss.losses import CrossEntropyDiceLoss, DeepSupervisionLoss
+from ..loss.soft_dice import SoftDice
 
 Output = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]  # bases, projection, bias
 

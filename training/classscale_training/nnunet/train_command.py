@@ -100,7 +100,7 @@ def train(options: argparse.Namespace) -> int:
 
 def _refuse_probabilities(dataset: dict) -> None:
     from ..data.merged_labels import Merged
-    from .trainer import MAX_CLASSES_WITH_PROBABILITIES
+    from .whole_cases import MAX_CLASSES_WITH_PROBABILITIES
 
     if Merged.of(dataset) is not None:
         raise ClassScaleError("--npz is not possible with a merged dataset. Leave it out.")

@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.errors import ClassScaleError, ImageError
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from ...data.findings import report
 from ...data.parallel import map_cases
 from ...data.raw_cases import RawCase
 from ...files import write_json
@@ -95,7 +94,9 @@ def _preprocess(
     name, case = named
     manager = PlansManager(plans)
     found = check_case(manager.image_reader_writer_class, _channels(dataset), 0, RawCase(name, case, None)).findings
-    report(f"{case[0].parent}, {name},", [finding for finding in found if finding.error is not None])
+    faults = [finding.sentence for finding in found if finding.error is not None]
+    if faults:
+        raise ImageError(f"{case[0]} cannot be preprocessed: {' '.join(faults)}")
     with as_sentences(target), tempfile.TemporaryDirectory(dir=target, prefix=".") as parent:
         folder = Path(parent) / name
         folder.mkdir()
