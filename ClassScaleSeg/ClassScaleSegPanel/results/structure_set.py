@@ -27,8 +27,9 @@ def ask_structure_set(logic: ClassScaleSegLogic, like: vtkMRMLSegmentationNode) 
 
     :param like: the segmentation to compare with, on whose grid, or that of its volume, contours are filled.
     """
-    title, kinds = _("Choose an RT structure set"), f"{_('RT structure set')} (*.dcm);;{_('All files')} (*)"
-    path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, slicer.mrmlScene.GetRootDirectory(), kinds)
+    title, folder = _("Choose an RT structure set"), slicer.mrmlScene.GetRootDirectory()
+    kinds = ";;".join((_("RT structure set") + " (*.dcm)", _("All files") + " (*)"))
+    path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, folder, kinds)
     if not path:
         return None
     try:
