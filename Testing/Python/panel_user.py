@@ -45,7 +45,7 @@ from slicer_application import ROOT, application, module, qt, slicer
 from user_data import data_environment
 
 from ClassScaleSegPanel.results import result_panel, saving  # isort: skip  needs the stand-ins
-from ClassScaleSegPanel.servers import watch  # isort: skip
+from ClassScaleSegPanel.servers import dialog, watch  # isort: skip
 from ClassScaleSegPanel.state import ServerView  # isort: skip
 
 MODELS = ("toy-120", "toy-1000", "own-two", "own-five", "totalsegmentator-3mm", "totalsegmentator-1.5mm")
@@ -161,7 +161,8 @@ class PanelUser(SceneActions, ResultActions):
         self._replace(slicer.util, "infoDisplay", lambda text, **more: None)
         self._replace(slicer.util, "confirmOkCancelDisplay", lambda text, **more: self.yes)
         self._replace(slicer.util, "confirmYesNoDisplay", lambda text, **more: self.yes)
-        self._replace(watch, "Asking", Asked)
+        for asking in (watch, dialog):
+            self._replace(asking, "Asking", Asked)
         self._replace(saving, "show", self._choose_file)
         self._replace(qt.QFileDialog, "getExistingDirectory", lambda *_: self.folder_chosen)
         self._replace(qt.QFileDialog, "getOpenFileName", lambda *_: self.file and str(self.folder / self.file))
