@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from ClassScaleSegLib.scene.dicom import remember_origin
 from ClassScaleSegLib.scene.hiding import is_shown_instead, stand_ins
 from ClassScaleSegLib.scene.results import show_result
 from ClassScaleSegLib.scene.segmentation_reader import open_segmentation
@@ -253,6 +254,19 @@ def test_a_result_that_replaces_a_compared_one_is_shown(scene, panel, pair):
     set_visibility(reference, False, True, True)
     show_result(reference, open_segmentation(reference)[:2], volume, False, True)
     assert visibility(reference) == [(0, 1, 1)], "the user has hidden it"
+
+
+def test_a_result_that_takes_the_place_of_the_differences_hides_nothing(scene, panel, pair):
+    reference, other, show = pair
+    node = show()
+    volume = add_volume(labels().astype("int16"))
+    show_result(node, open_segmentation(reference)[:2], volume, False, True)
+    remember_origin(node, [], [])
+    panel.comparing.render()
+    assert visibility(reference, other) == SEEN and not panel.ui.hideDifferencesButton.enabled
+    panel.ui.differencesButton.click()
+    [second] = filter(is_shown_instead, stand_ins(scene))
+    assert second is not node and node.GetSegmentation().GetNumberOfSegments() == 3 and visibility(node)[0][0] == 1
 
 
 def test_the_console_hides_and_gives_back_without_a_panel(scene):

@@ -202,6 +202,32 @@ def test_a_comparison_that_is_not_true_any_more_goes(scene, panel, cases):
     assert not dialog.compare_button.enabled and not dialog.reference_box.enabled
 
 
+def test_a_segmentation_that_changes_or_goes_during_the_comparison_does_not_count(scene, panel, cases, monkeypatch):
+    from ClassScaleSegLib.scene import case_pairs
+
+    compare, dialog = case_pairs.compare_case, opened(panel)
+
+    def change_after(pair):
+        found = compare(pair)
+        if pair.name == "CT 2":
+            cases[0][0].GetSegmentation().RemoveSegment("Segment_1")
+        return found
+
+    monkeypatch.setattr(case_pairs, "compare_case", change_after)
+    dialog.compare_button.click()
+    assert not dialog.cases and dialog.line.text == "The segmentations have changed. Press Compare again."
+
+    def remove_after(pair):
+        found = compare(pair)
+        if pair.name == "CT 1":
+            scene.RemoveNode(cases[1][1])
+        return found
+
+    monkeypatch.setattr(case_pairs, "compare_case", remove_after)
+    dialog.compare_button.click()
+    assert list(dialog.cases) == ["CT 1"]
+
+
 def test_cancel_and_too_many_rows(panel, cases, monkeypatch):
     dialog = opened(panel)
     monkeypatch.setattr(case_comparison, "MOST_ROWS", 5)

@@ -18,6 +18,7 @@ from ..images.seg_nrrd import index_to_ras
 from ..images.segmentation import Segmentation
 from ..labels.label import MAX_VALUE, Label
 from ..labels.table import LabelTable
+from .dicom import is_result
 from .hiding import hide_while_shown
 from .results import note, noted, put_beside, removed_on_failure
 from .segmentation_node import fill_segmentation_node
@@ -69,7 +70,7 @@ def show_differences(
     volumes, point = found.statistics(), densest_place(found)
     with removed_on_failure(scene):
         node = noted(first, _NODE, "vtkMRMLSegmentationNode")
-        if node is None or node is second:
+        if node is None or node is second or is_result(node):  # a run has filled it meanwhile
             name = scene.GenerateUniqueName(f"{names[0]} differences")
             node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
             put_beside(node, first)

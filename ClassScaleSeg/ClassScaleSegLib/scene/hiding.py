@@ -60,6 +60,13 @@ def bring_back(node: vtkMRMLSegmentationNode) -> None:
             display.SetVisibility(True)
 
 
+def stand_in_no_longer(node: vtkMRMLSegmentationNode) -> None:
+    """Show again what a segmentation has hidden, because it holds something else from now on."""
+    if is_shown_instead(node):
+        _stop_hiding(node)
+    node.RemoveNodeReferenceIDs(_HIDDEN)
+
+
 def follow(scene: vtkMRMLScene) -> None:
     """Follow from now on what the user shows, hides and removes in a scene. Only the first call does anything."""
     if scene not in _FOLLOWERS:

@@ -23,7 +23,7 @@ from ..images.segmentation import Segmentation, class_volumes, read_layers
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
 from .dicom import save_dicom
-from .hiding import bring_back
+from .hiding import bring_back, stand_in_no_longer
 from .segmentation_node import fill_segmentation_node
 from .segmentation_reader import Counted, Opened, segmentation_of
 from .volume import Region, grid, uncrop
@@ -116,6 +116,7 @@ def show_result(
             # Slicer's own "Show 3D" then uses surface nets, the faster of its two methods
             node.GetSegmentation().SetConversionParameter(rule.GetConversionMethodParameterName(), "1")
     put_beside(node, volume)
+    stand_in_no_longer(node)
     bring_back(node)  # if it was compared, and is hidden because the differences are shown
 
 

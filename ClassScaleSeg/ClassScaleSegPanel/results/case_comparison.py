@@ -212,6 +212,7 @@ class CaseComparison:
             return
         self._clear()
         found: dict[str, ComparedCase] = {}
+        held: dict[Any, object] = {}
         wanted, faults = self._wanted(), list[str]()
         progress = qt.QProgressDialog("", _("Cancel"), 0, len(wanted), self.dialog)
         progress.windowModality = qt.Qt.ApplicationModal
@@ -222,6 +223,10 @@ class CaseComparison:
                 slicer.app.processEvents()
                 if progress.wasCanceled or self.dialog is None:
                     return
+                both = [pair.result, pair.reference]
+                if not all(map(slicer.mrmlScene.IsNodePresent, both)):
+                    continue  # the application went on meanwhile
+                held |= {node: contents(node) for node in both if node not in held}
                 try:
                     found[pair.name] = compare_case(pair)
                 except ClassScaleError as error:
@@ -236,12 +241,14 @@ class CaseComparison:
         for name, case in found.items():
             gathered.add(name, case.comparison)
         self.cases, missed, _undrawn = gathered.found()
-        nodes = {node for pair in wanted if pair.name in found for node in (pair.result, pair.reference)}
-        self._held = {node: contents(node) for node in nodes}
-        self._watching.watch(nodes, *changes(), slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
+        nodes = [node for pair in wanted if pair.name in found for node in (pair.result, pair.reference)]
+        self._held = {node: held[node] for node in nodes}
+        self._watching.watch(self._held, *changes(), slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
         self._show_found(found)
         self.line.text = " ".join([*self._sentences(len(missed)), *faults[:_MOST_FAULTS]])
         self._show_buttons()
+        for node in list(self._held):  # one may have changed since it was compared
+            self._follow(node)
 
     def _show_found(self, found: dict[str, ComparedCase]) -> None:
         """List each structure: its mean over all cases, then the cases."""
