@@ -458,7 +458,7 @@ def test_the_test_of_the_panel_for_inside_slicer_passes(panel):
 
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(ClassScaleSegPanelTest).run(result)
-    assert result.testsRun == 3 and not result.failures and not result.errors and not result.skipped, result
+    assert result.testsRun == 4 and not result.failures and not result.errors and not result.skipped, result
 
 
 def test_the_modules_own_test_passes():

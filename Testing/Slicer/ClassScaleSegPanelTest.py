@@ -90,6 +90,37 @@ class ClassScaleSegPanelTest(unittest.TestCase):
             storage.SetFileName(str(file))
             self.assertTrue(storage.ReadData(again))
             self.assertEqual(again.GetSegmentation().GetNumberOfSegments(), segmentation.GetNumberOfSegments())
+        self.compare(node, again)
+
+    def compare(self, node: Any, again: Any) -> None:
+        """Compare two nodes that are the same, as the two of the panel, and as a case."""
+        ui, comparing, cases = self.panel.ui, self.panel.comparing, self.panel.case_comparison
+        if again.GetDisplayNode() is None:
+            again.CreateDefaultDisplayNodes()
+        ui.compareSelector.setCurrentNode(again)
+        ui.compareButton.click()
+        self.assertGreater(len(comparing.rows), 100, comparing.text)
+        self.assertEqual({row.dice for row in comparing.rows}, {1.0})
+        ui.differencesButton.click()
+        self.assertEqual([node.GetDisplayVisibility(), again.GetDisplayVisibility()], [0, 0])
+        ui.hideDifferencesButton.click()
+        self.assertEqual([node.GetDisplayVisibility(), again.GetDisplayVisibility()], [1, 1])
+
+        ui.compareCasesButton.click()
+        cases._select(cases.table.keys()[0])  # a click on the row
+        cases.reference_box.setCurrentIndex(cases.reference_box.findData(again.GetID()))
+        cases.compare_button.click()
+        self.assertEqual([row.dice for row in next(iter(cases.cases.values()))], [row.dice for row in comparing.rows])
+        cases.close()
+
+    def test_a_path_that_is_cut_off_is_told_whole(self) -> None:
+        import qt
+        from ClassScaleSegPanel.widgets.whole_texts import cut_off
+
+        field = self.panel.ui.reportLineEdit
+        field.text = "/a_folder" * 100
+        self.assertEqual(cut_off(field, qt.QCursor.pos()), field.text)
+        field.text = ""
 
     def test_closing_the_scene_ends_the_run_and_leaves_nothing(self) -> None:
         self.load_sample()
