@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def check_network(file: Path, there: Mapping[str, Any], plans: dict, advice: str
 
 
 def check_fold(
-    file: Path, then: Mapping[str, list[str]], training: Iterable[str], validation: Iterable[str]
+    file: Path, then: Mapping[str, list[str]], training: Sequence[str], validation: Sequence[str]
 ) -> list[str]:
     """Check that no case of the validation is one that a checkpoint was trained on, as cases divided anew may be.
 
@@ -152,29 +153,40 @@ def check_fold(
     :returns: sentences on training cases that are new, or no longer used.
     :raises ModelError: if there is such a case.
     """
-    before, now = set(then["train"]), set(training)
-    seen = sorted(set(then["learned"]).intersection(validation).difference(then["val"]))
+    before, learned, unseen = (set(then[part]) for part in ("train", "learned", "val"))
+    digests = {case: _digest(case) for case in (*training, *validation)}
+    seen = sorted(case for case in validation if digests[case] in learned - unseen)
     if seen:
         more = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
         raise ModelError(
             f"{file} was trained on {seen[0]}{more}, which splits_final.json has for validation now. The validation "
             "would look better than it is. Bring the old splits_final.json back, or train this fold anew (--overwrite)."
         )
-    told = []
-    for names, what in ((now - before, "new in the training"), (before - now, "no longer in the training")):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            told.append(f"{min(names)}{more} {'is' if len(names) == 1 else 'are'} {what} since {file.name}.")
+    told, new = [], sorted(case for case in training if digests[case] not in before)
+    if new:
+        names = f"{new[0]} is" if len(new) == 1 else f"{new[0]} and {len(new) - 1} more are"
+        told.append(f"{names} new in the training since {file.name}.")
+    gone = len(before.difference(digests[case] for case in training))
+    if gone:
+        cases = "1 case is" if gone == 1 else f"{gone} cases are"
+        told.append(f"{cases} no longer in the training since {file.name}.")
     return told
 
 
 def cases_of_fold(there: Mapping[str, Any], training: Iterable[str], validation: Iterable[str]) -> dict[str, list[str]]:
     """Return what a checkpoint says of its cases: those of the fold, and all that it has ever been trained on.
 
+    They are digests of names: checkpoints are shared, and the names may be those of patients.
+
     :param there: what its trainer was made with, or continues from.
     """
-    training, learned = list(training), there.get(CASES, {}).get("learned", ())
-    return {"train": training, "val": list(validation), "learned": sorted({*training, *learned})}
+    learned = sorted(map(_digest, training))
+    earlier = there.get(CASES, {}).get("learned", ())
+    return {"train": learned, "val": sorted(map(_digest, validation)), "learned": sorted({*learned, *earlier})}
+
+
+def _digest(name: str) -> str:
+    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 
 def _inherited(plans: dict, configuration: Any) -> dict:
