@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from ClassScaleSegLib import ImageError
+from ClassScaleSegLib import ImageError, Segmentation
 from ClassScaleSegLib.images.reading import read_image
 
 nib = pytest.importorskip("nibabel")
@@ -286,3 +286,15 @@ def test_members_that_end_where_a_part_is_read(tmp_path, monkeypatch, short):
     file = tmp_path / "ct.nii.gz"
     file.write_bytes(first + gzip.compress(content[400:]))
     check(read_image(file, 1), nib.load(tmp_path / "good.nii"))
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("name", ["labels.nii", "labels.nii.gz"])
+def test_extensions_are_passed_over(tmp_path, name, kind):
+    """TotalSegmentator writes the names of its classes into one of thirteen thousand bytes."""
+    image = kind(voxels().astype(np.uint8) % 7, AFFINE)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"liver " * 2000))
+    nib.save(image, tmp_path / name)
+    check(read_image(tmp_path / name, 1), image)
+    if kind is nib.Nifti1Image:  # label maps are read by ITK alone
+        assert np.array_equal(Segmentation.from_image(tmp_path / name).labels, np.asarray(image.dataobj).T)

@@ -13,8 +13,11 @@ from ClassScaleSegLib.images.segmentation import Segmentation
 from ClassScaleSegLib.labels.table import LabelTable
 
 
-@pytest.mark.parametrize("pixel", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
-def test_label_images_of_any_integer_type_are_taken(pixel):
+@pytest.mark.parametrize(
+    "pixel",
+    [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64, np.float32, np.float64],
+)
+def test_label_images_of_any_type_are_taken(pixel):
     image = sitk.GetImageFromArray(np.array([[[0, 1, 5]]], pixel))
     image.SetSpacing((2.0, 3.0, 4.0))
     ours = Segmentation.from_image(image)
@@ -28,7 +31,10 @@ def test_label_images_of_any_integer_type_are_taken(pixel):
     [
         (sitk.GetImageFromArray(np.full((2, 2, 2), -1, np.int16)), "range from -1 to -1"),
         (sitk.GetImageFromArray(np.full((2, 2, 2), 65536, np.int32)), "between 0 and 65535; these range from 65536"),
-        (sitk.GetImageFromArray(np.ones((2, 2, 2), np.float32)), "must be integers; these are float32"),
+        (sitk.GetImageFromArray(np.full((2, 2, 2), 0.5, np.float32)), "must be whole numbers; these have 0.5"),
+        (sitk.GetImageFromArray(np.full((2, 2, 2), np.nan)), "must be whole numbers; these have nan"),
+        (sitk.GetImageFromArray(np.full((2, 2, 2), 1e30)), "must be whole numbers; these have 1e"),
+        (sitk.GetImageFromArray(np.full((2, 2, 2), -1.0)), "range from -1 to -1"),
         (sitk.GetImageFromArray(np.ones((2, 2), np.uint8)), "has 2 dimensions; three are needed"),
         (sitk.GetImageFromArray(np.ones((2, 2, 2, 3), np.uint8), isVector=True), "has 3 values in each voxel"),
         ("no/such/labels.nii.gz", "no/such/labels.nii.gz cannot be read as an image"),
@@ -99,7 +105,7 @@ SEGMENT = {"ID": "one", "LabelValue": "1", "Color": "1 0 0"}
     ("name", "voxels", "segments", "fault"),
     [
         ("a.nii.gz", np.uint8(2), [], "contains 2"),
-        ("a.nii.gz", np.float32(1), [], "must be integers"),
+        ("a.nii.gz", np.float32(1.5), [], "must be whole numbers"),
         ("a.mha", np.int16(-1), [], "between 0 and"),
         ("a.seg.nrrd", np.uint8(2), [SEGMENT], "contains 2"),
         ("a.seg.nrrd", np.uint8(1), [{**SEGMENT, "Color": "red"}], "no valid label value and colour"),

@@ -270,10 +270,10 @@ class Segmentation:
         Segments that overlap, in a ``.seg.nrrd`` or a binary DICOM segmentation, come in several layers. Where several
         have the same label value, all but the first get free ones.
 
-        :param label_image: a SimpleITK image or a file, of any integer type; or a DICOM segmentation.
+        :param label_image: a SimpleITK image or a file of whole numbers, whatever their type; or a DICOM segmentation.
         :param table: names of the labels. If not given, the table in a ``.seg.nrrd`` or DICOM segmentation is used; for
             other images the labels are named ``label 1``, ``label 2``.
-        :raises ImageError: if it cannot be read, is not a 3D image of integers, or has values outside 0..65535.
+        :raises ImageError: if it cannot be read, is not a 3D image of whole numbers, or has values outside 0..65535.
         :raises LabelTableError: if a value is not in the table.
         """
         import SimpleITK as sitk
@@ -353,7 +353,7 @@ def _layers_of(image: sitk.Image) -> tuple[tuple[np.ndarray, ...], LabelTable, G
             f"It has {components} values in each voxel and does not say which segments these are; one label is needed."
         )
     geometry = Geometry.from_image(image)
-    array = sitk.GetArrayFromImage(image)
+    array = _whole(sitk.GetArrayFromImage(image))
     if components == 1:
         layers: tuple[np.ndarray, ...] = (_as_uint16(array),)
     else:
@@ -364,6 +364,23 @@ def _layers_of(image: sitk.Image) -> tuple[tuple[np.ndarray, ...], LabelTable, G
         return layers, LabelTable(tuple(segment.label for segment in segments)), geometry, counts
     names = {value: f"label {value}" for value in np.flatnonzero(counts).tolist()}
     return layers, LabelTable.from_names({**names, 0: "background"}), geometry, counts
+
+
+def _whole(labels: np.ndarray) -> np.ndarray:
+    """Return labels as integers, also those that a program has stored as floating-point numbers.
+
+    :param labels: ``(z, y, x)``, or with a further axis of components.
+    :raises ImageError: if they are not whole numbers.
+    """
+    if labels.dtype.kind != "f":
+        return labels
+    result = np.empty(labels.shape, np.int32)
+    for plane, stored in zip(result, labels, strict=True):
+        odd = ~((np.abs(stored) < 2**31) & (stored == np.rint(stored)))  # NaN is neither
+        if odd.any():
+            raise ImageError(f"Labels must be whole numbers; these have {stored[odd][0]:g}.")
+        plane[:] = stored
+    return result
 
 
 def _as_uint16(labels: np.ndarray) -> np.ndarray:
