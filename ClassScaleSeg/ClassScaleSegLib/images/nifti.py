@@ -241,7 +241,7 @@ def _interpret(kind: Any, start: bytes) -> NiftiHeader:
 
     try:
         with _quiet():
-            # with nibabel's own checks and corrections; without extensions, which are long and say nothing of the voxels
+            # with nibabel's own checks and corrections; without extensions, which may be long
             header = kind.from_fileobj(io.BytesIO(start[: kind.sizeof_hdr] + bytes(4)))
             scaling = header.get_slope_inter()
             sform, qform = (method(coded=True)[0] for method in (header.get_sform, header.get_qform))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ImageError, LabelTableError, named, reason
-from ..labels.label import MAX_VALUE
+from ..errors import ImageError, LabelTableError, named
 from ..labels.table import LabelTable
 from .cleanup import ClassChange, clean
 from .counts import LabelVolume, voxel_counts
@@ -19,12 +18,10 @@ from .dicom_seg import DicomSeg
 from .dicom_seg_reader import read_dicom_seg
 from .formats import write_confidence, write_segmentation, write_statistics
 from .geometry import Geometry
-from .image_file import refuse_name
+from .label_image import as_uint16, read_layers
 from .layers import layer_counts, layer_of_values
 from .measures import LabelMeasures, measure
-from .nifti import check_nifti, is_nifti
 from .reading import ImageSource, InputImage, read_image
-from .seg_nrrd import layered, read_segments
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -77,8 +74,8 @@ class Segmentation:
         for what, array in (("label map", self.labels), ("confidence map", self.confidence), *further):
             if array is not None and array.shape != shape:
                 raise ImageError(f"The {what} has the shape {array.shape}, the geometry has {shape} (z, y, x).")
-        object.__setattr__(self, "labels", _as_uint16(self.labels))
-        object.__setattr__(self, "more_layers", tuple(map(_as_uint16, self.more_layers)))
+        object.__setattr__(self, "labels", as_uint16(self.labels))
+        object.__setattr__(self, "more_layers", tuple(map(as_uint16, self.more_layers)))
         if self.more_layers:
             by_layer = layer_counts(self.layers)
             layer_of_values(by_layer)  # refuses a class in several layers
@@ -315,83 +312,3 @@ def class_volumes(counts: np.ndarray, table: LabelTable, geometry: Geometry) -> 
         LabelVolume(label.value, label.name, int(counts[label.value]), float(counts[label.value]) * millilitres)
         for label in table.foreground
     ]
-
-
-def read_layers(
-    label_image: sitk.Image | str | Path,
-) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry, np.ndarray]:
-    """Read a label image or file as `Segmentation.from_image` does.
-
-    :returns: the layers, uint16 ``(z, y, x)``; the table in the header of a ``.seg.nrrd``, for other images one that
-        names the labels that occur; the grid; the voxels of each value in all layers, ``(65536,)``.
-    :raises ImageError: as `Segmentation.from_image`.
-    :raises LabelTableError: if the segments in the header have no valid values, names or colours.
-    """
-    import SimpleITK as sitk
-
-    what = "The label image"
-    if not isinstance(label_image, sitk.Image):
-        what = str(label_image)
-        refuse_name(Path(what))
-        try:
-            if is_nifti(Path(what)) and Path(what).is_file():
-                check_nifti(Path(what))  # of a damaged file ITK returns zeros
-            label_image = sitk.ReadImage(what)
-        except RuntimeError as error:
-            raise ImageError(f"{what} cannot be read as an image ({reason(error, -1)}).") from error
-    with named(what):
-        return _layers_of(label_image)
-
-
-def _layers_of(image: sitk.Image) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry, np.ndarray]:
-    """Return what `read_layers` returns. The sentences of its exceptions do not name the image."""
-    import SimpleITK as sitk
-
-    components, segments = image.GetNumberOfComponentsPerPixel(), read_segments(image)
-    if components != 1 and not segments:
-        raise ImageError(
-            f"It has {components} values in each voxel and does not say which segments these are; one label is needed."
-        )
-    geometry = Geometry.from_image(image)
-    array = _whole(sitk.GetArrayFromImage(image))
-    if components == 1:
-        layers: tuple[np.ndarray, ...] = (_as_uint16(array),)
-    else:
-        layers = tuple(_as_uint16(array[..., component]) for component in range(components))
-        layers, segments = layered(layers, segments)
-    counts = layer_counts(layers).sum(0)
-    if segments:
-        return layers, LabelTable(tuple(segment.label for segment in segments)), geometry, counts
-    names = {value: f"label {value}" for value in np.flatnonzero(counts).tolist()}
-    return layers, LabelTable.from_names({**names, 0: "background"}), geometry, counts
-
-
-def _whole(labels: np.ndarray) -> np.ndarray:
-    """Return labels as integers, also those that a program has stored as floating-point numbers.
-
-    :param labels: ``(z, y, x)``, or with a further axis of components.
-    :raises ImageError: if they are not whole numbers.
-    """
-    if labels.dtype.kind != "f":
-        return labels
-    result = np.empty(labels.shape, np.int32)
-    for plane, stored in zip(result, labels, strict=True):
-        odd = ~((np.abs(stored) < 2**31) & (stored == np.rint(stored)))  # NaN is neither
-        if odd.any():
-            raise ImageError(f"Labels must be whole numbers; these have {stored[odd][0]:g}.")
-        plane[:] = stored
-    return result
-
-
-def _as_uint16(labels: np.ndarray) -> np.ndarray:
-    """Return ``labels`` as a contiguous uint16 array, without a copy if possible.
-
-    :raises ImageError: if the values are not integers from 0 to 65535.
-    """
-    if labels.dtype.kind not in "biu":
-        raise ImageError(f"Labels must be integers; these are {labels.dtype}.")
-    if labels.size and labels.dtype.kind != "b" and labels.dtype not in (np.uint8, np.uint16):
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high > MAX_VALUE:
-            raise ImageError(f"Labels must lie between 0 and {MAX_VALUE}; these range from {low} to {high}.")
-    return np.ascontiguousarray(labels, np.uint16)
