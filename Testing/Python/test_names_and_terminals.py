@@ -157,7 +157,7 @@ def test_a_linked_case_is_segmented_and_a_dangling_link_is_a_sentence(tmp_path, 
     (cases / "lost.nii.gz").symlink_to(tmp_path / "store" / "gone.nii.gz")
     assert segment(cases, "-o", tmp_path / "out") == ExitCode.SOME_FAILED
     assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["anna.seg.nrrd"]
-    assert "lost.nii.gz does not exist" in capsys.readouterr().err
+    assert "lost.nii.gz is a link whose target is missing" in capsys.readouterr().err
 
 
 def test_a_model_behind_a_link_has_the_name_of_the_link(tmp_path, toy_folder):

@@ -181,7 +181,7 @@ def test_without_tokens_only_programs_of_this_machine_come_in(api, headers):
         said = answer.json()["error"]["message"]
         kinds = {"Host": "call it localhost, not 'evil.example", "X-Forwarded-For": "came through a proxy"}
         (name, value) = next(iter(headers.items()))
-        assert kinds.get(name, f"came from the page '{value}' of a browser") in said
+        assert kinds.get(name, f"came from a page of a browser, '{value}'.") in said
 
 
 def test_owners_take_turns():

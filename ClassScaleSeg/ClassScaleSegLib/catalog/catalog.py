@@ -140,10 +140,14 @@ class Catalog:
             return called[wanted]
         near = difflib.get_close_matches(wanted, called, n=3, cutoff=0.4)
         hint = ", ".join(dict.fromkeys(called[name].id for name in near))
+        if not hint:
+            raise CatalogError(
+                f"{text[:200]} is neither a file or folder nor a model of the catalogue. The command `classscaleseg "
+                "models list` lists all models."
+            )
         raise CatalogError(
-            f"{text[:200]} is neither a file or folder nor a model of the catalogue. "
-            + (f"Did you mean {hint}? " if hint else "")
-            + "The command `classscaleseg models list` lists all models."
+            f"{text[:200]} is neither a file or folder nor a model of the catalogue. Did you mean {hint}? The command "
+            "`classscaleseg models list` lists all models."
         )
 
     def search(self, wanted: Search) -> tuple[Entry, ...]:

@@ -146,8 +146,9 @@ def refuse_missing(path: Path) -> None:
     refuse_name(path)
     try:
         if not path.exists():
-            what = "is a link whose target is missing" if path.is_symlink() else "does not exist"
-            raise ImageError(f"{path} {what}.")
+            if path.is_symlink():
+                raise ImageError(f"{path} is a link whose target is missing.")
+            raise ImageError(f"{path} does not exist.")
         if path.is_dir():
             return
         if not path.is_file():  # of a pipe, ITK would wait for ever for somebody to write

@@ -89,10 +89,12 @@ class LabelTable:
 
     @property
     def _extent(self) -> str:
-        table = "the table" if self.file is None else str(self.file)
         if not self.labels:
-            return f"{table} is empty"
-        return f"{table} has {len(self)} labels from {self.labels[0].value} to {self.labels[-1].value}"
+            return "the table is empty" if self.file is None else f"{self.file} is empty"
+        count, least, largest = len(self), self.labels[0].value, self.labels[-1].value
+        if self.file is None:
+            return f"the table has {count} labels from {least} to {largest}"
+        return f"{self.file} has {count} labels from {least} to {largest}"
 
     @property
     def names(self) -> dict[int, str]:

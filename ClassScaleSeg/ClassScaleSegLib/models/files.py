@@ -173,8 +173,11 @@ def open_source(source: str | Path, configuration: str | None = None) -> Iterato
             roots = sorted(folder for folder in folders if "__MACOSX" not in folder.split("/"))
             yield _choose(source, [ZipFiles(source, archive, root) for root in roots], configuration)
     else:
-        what = "is neither a file nor a folder" if source.exists() else "does not exist"
-        raise ModelError(f"{source} {what}: give a model folder, an exported zip or a bundle.")
+        if source.exists():  # a pipe
+            raise ModelError(
+                f"{source} is neither a file nor a folder: give a model folder, an exported zip or a bundle."
+            )
+        raise ModelError(f"{source} does not exist: give a model folder, an exported zip or a bundle.")
 
 
 def read_json(files: Files, name: str) -> dict:

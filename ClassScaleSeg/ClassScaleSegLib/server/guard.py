@@ -90,8 +90,9 @@ def _refuse_outsiders(headers: dict[bytes, bytes]) -> None:
     # its script sends something here, or it only shows an answer
     if b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none":
         origin = headers.get(b"origin", b"").decode("latin-1")
-        page = f"the page {origin[:100]!a} of a browser" if origin else "a page of a browser"
-        said = f"This server is for programs on its own machine, and the request came from {page}."
+        said = "This server is for programs on its own machine, and the request came from a page of a browser."
+        if origin:
+            said = f"{said[:-1]}, {origin[:100]!a}."
         raise Problem(403, "forbidden", said)
     if any(header in headers for header in _PROXY):
         said = "The request came through a proxy, and this server knows no tokens. Start it with --require-token."
