@@ -139,8 +139,10 @@ def test_images_models_and_results_are_sent_where_folders_are_not_shared(
     assert segment(cases, *kinds, "-o", out, "--cluster", scheduler) == ExitCode.FAULT
     assert "does not see" in capsys.readouterr().err and not list(out.glob("[!.]*"))
     sent = [*kinds, "-o", out, "--cluster", scheduler, "--transfer", "--statistics", out]
+    sent += ["--statistics", tmp_path / "all.csv"]
     assert segment(cases, *sent) == ExitCode.SOME_FAILED
     assert all(same(alone, out, suffix) for suffix in (".nii.gz", ".seg.nrrd", ".labels.csv"))
+    assert len({line.split(",")[0] for line in (tmp_path / "all.csv").read_text().splitlines()}) == 1 + 6
     told = capsys.readouterr().err
     assert f"{cases}{os.sep}broken.nii.gz" in told and "classscaleseg-" not in told
     assert segment(cases, *sent, "--json-progress") == ExitCode.SOME_FAILED

@@ -13,6 +13,7 @@ from ClassScaleSegLib.commands.main import ExitCode, main
 from ClassScaleSegLib.commands.results import CaseResults
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.process.job import Job
+from ClassScaleSegLib.report.report import Report
 from ClassScaleSegLib.resources import resource
 
 sitk = pytest.importorskip("SimpleITK")
@@ -169,10 +170,72 @@ def test_statistics_of_many_cases_have_the_formats_that_one_case_can_have(cases,
     assert "done already" in capsys.readouterr().out
 
 
+def test_the_statistics_of_all_cases_are_one_table(cases, tmp_path, capsys):
+    openpyxl = pytest.importorskip("openpyxl")
+    out, table, book, folder = (tmp_path / name for name in ("out", "all.csv", "all.xlsx", "each"))
+    (cases / "broken.nii.gz").write_text("no image")
+    command = [cases, "-o", out, "--statistics", table]
+    assert segment(*command, "--statistics", folder, "--statistics", book, "--json-progress") == ExitCode.SOME_FAILED
+    end = told(capsys)[-1]
+    assert end["failed"] == ["broken"] and end["statistics"] == [str(table), str(book)]
+    title, *rows = table.read_text().splitlines()
+    each = {name: (folder / f"{name}.csv").read_text().splitlines() for name in "ab"}
+    assert title == f"Case,{each['a'][0]}" and len(rows) > 2
+    assert rows == [f"{name},{row}" for name in "ab" for row in each[name][1:]]
+    sheet = openpyxl.load_workbook(book).active
+    assert [sheet["A1"].value, sheet["A2"].value, sheet["C2"].value] == ["Case", "a", "cell 1"]
+    assert sheet.max_row == 1 + len(rows) and isinstance(sheet["D2"].value, int)
+
+    # a later run has the rows of what is finished; it counts again what was changed, and what no run has counted
+    (cases / "broken.nii.gz").unlink()
+    shutil.rmtree(out / ".classscaleseg" / "statistics")
+    table.unlink()
+    assert segment(*command) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines()[-1] == f"All 2 cases are done already -> {table}"
+    assert table.read_text().splitlines() == [title, *rows]
+    edited = sitk.ReadImage(str(out / "a.seg.nrrd"))
+    value = int(sitk.GetArrayViewFromImage(edited).max())
+    edited[:, :, :] = value
+    sitk.WriteImage(edited, str(out / "a.seg.nrrd"))
+    assert segment(*command) == ExitCode.OK
+    lines = table.read_text().splitlines()
+    assert [line for line in lines if line.startswith("b,")] == rows[len(rows) // 2 :]
+    assert sum(int(line.split(",")[3]) for line in lines if line.startswith(f"a,{value},")) == 16**3
+
+    # a table that somebody has changed, or that came from elsewhere, is not replaced
+    table.write_text("mine")
+    capsys.readouterr()
+    assert segment(*command) == ExitCode.OUTPUT and "all.csv already exists" in capsys.readouterr().err
+    assert table.read_text() == "mine"
+    assert segment(*command, "--overwrite") == ExitCode.OK and table.read_text().startswith(title)
+
+
+def test_after_ctrl_c_it_says_what_is_done(cases, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Report, "add", interrupted)
+    out = tmp_path / "out"
+    assert segment(cases, "-o", out, "--report", tmp_path / "report") == ExitCode.CANCELLED
+    assert capsys.readouterr().err.endswith("Cancelled: 1 of 2 cases are done. Run the command again to go on.\n")
+    assert (out / "a.seg.nrrd").exists() and not (out / "b.seg.nrrd").exists()
+    one = tmp_path / "one.seg.nrrd"
+    assert segment(cases / "a.nii.gz", "-o", one, "--report", tmp_path / "report") == ExitCode.CANCELLED
+    assert f"Cancelled. {one} is written, but the report does not have it." in capsys.readouterr().err and one.exists()
+    monkeypatch.undo()
+    assert segment(cases, "-o", out, "--report", tmp_path / "report", "--json-progress") == ExitCode.OK
+    assert told(capsys)[-1]["report"] == str(tmp_path / "report" / "index.html")
+
+
 def test_statistics_that_cannot_be_are_refused_before_a_case_is_segmented(cases, tmp_path, capsys):
     image = next(cases.iterdir())
     for words, sentence in (
-        ([cases, "--statistics", tmp_path / "all.xlsx"], "all.xlsx looks like a file"),
+        ([cases, "--statistics", tmp_path / "all.sr.dcm"], "all.sr.dcm looks like a file"),
+        ([cases, "--statistics", tmp_path / "a", "--statistics", tmp_path / "b"], "give one folder for the statistics"),
+        (
+            [cases, "--statistics", tmp_path / "s.csv", "--statistics-format", ".csv"],
+            "Leave it out, or name that folder",
+        ),
         ([cases, "--confidence", tmp_path / "all.nrrd"], "all.nrrd looks like a file"),
         ([cases, "--statistics-format", ".xlsx"], "Leave it out, or name that folder"),
         ([cases, "--statistics", tmp_path / "s", "--statistics-format", ".sr.dcm"], "Add --format .seg.dcm"),

@@ -40,9 +40,12 @@ def test_what_failed_while_all_was_made_anew_is_made_anew(write_model, tmp_path,
     ) as cluster:
         where = ["--cluster", cluster.scheduler_address]
         command = ["segment", str(cases), "-m", str(write_model()), "-o", str(out), "--device", "cpu", *where]
-        assert main([*command, "--overwrite"]) == ExitCode.SOME_FAILED
+        table = tmp_path / "all.csv"
+        assert main([*command, "--overwrite", "--statistics", str(table)]) == ExitCode.SOME_FAILED
+        assert {line.split(",")[0] for line in table.read_text().splitlines()} == {"Case", "a"}
         (cases / "b.nii.gz").write_bytes(image)
         assert main(["cohort", "retry", str(out), *where]) == ExitCode.OK
+        assert {line.split(",")[0] for line in table.read_text().splitlines()} == {"Case", "a", "b"}
     assert read_ledger(out).counts["done"] == 2
     assert (out / "b.seg.nrrd").read_bytes() != b"of another model"
 

@@ -198,7 +198,11 @@ def test_a_format_that_nothing_would_get_and_options_without_the_others_are_refu
 ):
     command = ["segment", source, "-m", write_model(), "-o", tmp_path / "o.nrrd", "--device", "cpu"]
     for more, code, sentence in (
-        (["--format", ".seg.dcm"], ExitCode.OUTPUT, "--format is for results in a folder, and .*o.nrrd is a file"),
+        (
+            ["--format", ".seg.dcm"],
+            ExitCode.OUTPUT,
+            "--format is for results in a folder, and .*o.nrrd is the name of a file",
+        ),
         (["--locate-margin", "5"], ExitCode.USAGE, "need a model that locates: locate_with .--locate-with"),
         (["--clean-classes", "7"], ExitCode.USAGE, "needs smooth .--smooth. or remove_islands"),
     ):

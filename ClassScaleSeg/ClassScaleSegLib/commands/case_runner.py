@@ -17,6 +17,7 @@ from ..images.reading import refuse_missing
 from ..inference.progress import CancelToken, Progress
 from ..process.job import Job
 from .cases import Case
+from .cohort_table import CohortTable
 from .job_models import JobModels
 from .job_report import JobReport
 from .reporting import Reporter
@@ -26,9 +27,11 @@ from .results import STATISTICS_FORMATS, CaseResults, Measured
 class CaseRunner:
     """Segments the cases of a job, one after the other, with models that are opened once.
 
+    :ivar written: name of the case whose results were written last.
     :param formats: of one of many cases: suffixes of further files of the segmentation, beside the first one, and of
         the statistics.
     :param report: gets every case that was segmented.
+    :param table: keeps the statistics of every case that was segmented.
     :param records: note how the results of each of many cases were made; ``None`` for a single case.
     :param run: id of the run, for the records.
     :param cancel: a token whose ``is_set()`` is checked at every step.
@@ -45,8 +48,10 @@ class CaseRunner:
         cancel: CancelToken | None = None,
         run: str | None = None,
         keep_edited: bool = True,
+        table: CohortTable | None = None,
     ) -> None:
-        self._keep_edited = keep_edited
+        self.written = ""
+        self._keep_edited, self._table = keep_edited, table
         self._run, self._job, self._models, self._formats = run, job, models, formats
         self._report, self._records, self._cancel = report, records, cancel
 
@@ -123,6 +128,9 @@ class CaseRunner:
                 self._records.withdraw(record, files)
                 raise
             self._records.commit(record, files, facts["structures"])
+        self.written = case.name
+        if self._table is not None:
+            self._table.add(case, result, measured)
         if self._report is not None:
             facts |= self._report.add(case, result, measured, results)
         facts["seconds"] = round(time.monotonic() - begin, 2)

@@ -80,7 +80,6 @@ def find_cases(
     paths, target = [Path(image) for image in images], Path(output)
     if not flat:
         _refuse_slices(paths)
-    is_folder = target.is_dir() or str(output).endswith(_SLASHES)
     folder = len(paths) == 1 and paths[0].is_dir() and (_image_files(paths[0]) or _series_in(paths[0]))
     if folder == []:
         _refuse_without_image(paths[0], channels)
@@ -89,14 +88,19 @@ def find_cases(
     many = bool(folder) or (len(paths) > 1 and channels == 1)
     if many:
         groups = _group(folder or paths, channels)
-        if not is_folder:
+        if not is_folder(output):
             refuse_file(target, (*READ_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX), "Name a folder.")
     else:
         groups = {_case_name(paths, channels): tuple(paths)}
-        if not is_folder:
+        if not is_folder(output):
             return Cases(tuple(Case(name, files, target) for name, files in groups.items()), False, False)
     cases = (Case(name, files, target / f"{name}{suffix}") for name, files in sorted(groups.items()))
     return Cases(tuple(cases), many)
+
+
+def is_folder(name: str | Path) -> bool:
+    """Return whether a name of results is that of a folder: there is one, or it ends with a slash."""
+    return str(name).endswith(_SLASHES) or Path(name).is_dir()
 
 
 def refuse_file(target: Path, suffixes: tuple[str, ...], remedy: str) -> None:

@@ -124,7 +124,8 @@ def _last_run(history: History, folder: Path) -> tuple[CohortJob, str, bool]:
         job = job_of(facts.get("job"))
         formats, where, bids = facts["formats"], facts["cluster"], facts.get("bids")
         statistics = facts.get("statistics_formats", STATISTICS_FORMATS)
-        texts = [where, *formats, *statistics, *([] if bids is None else [bids])]
+        tables = facts.get("tables", [])
+        texts = [where, *formats, *statistics, *tables, *([] if bids is None else [bids])]
         if not (formats and statistics) or not all(isinstance(text, str) for text in texts):
             raise KeyError
     except (ClassScaleError, KeyError, TypeError) as error:
@@ -133,5 +134,7 @@ def _last_run(history: History, folder: Path) -> tuple[CohortJob, str, bool]:
         ) from error
     if Path(job.output).resolve() != folder.resolve():
         raise OutputError(f"The ledger is of the folder {job.output}, and not of {folder}. Run segment again.")
-    cohort = CohortJob(job, tuple(formats), facts.get("overwrite") is True, bids, tuple(statistics))
+    cohort = CohortJob(
+        job, tuple(formats), facts.get("overwrite") is True, bids, tuple(statistics), tuple(map(Path, tables))
+    )
     return cohort, where, facts.get("transfer") is True

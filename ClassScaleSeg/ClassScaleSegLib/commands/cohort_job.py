@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..cohort.bids import bids_images
 from ..cohort.bids_derivative import write_derivative
@@ -21,6 +22,7 @@ from ..process.job import Job
 from ..process.terminal import flush
 from .case_runner import CaseRunner
 from .cases import Case, Cases, find_cases, refuse_file
+from .cohort_table import CohortTable
 from .job_models import JobModels
 from .job_report import JobReport
 from .reporting import Reporter
@@ -37,6 +39,7 @@ class CohortJob:
     :ivar formats: suffixes of the files of each segmentation.
     :ivar overwrite: make all results anew.
     :ivar bids: suffix of the images of a BIDS dataset, whose folder is then the only one of the job's images.
+    :ivar tables: files with the statistics of all cases, as of :func:`.cohort_table.tables_of`.
     :ivar statistics_formats: suffixes of the files of the statistics of each case, if the job names a folder for them.
     """
 
@@ -45,6 +48,7 @@ class CohortJob:
     overwrite: bool = False
     bids: str | None = None
     statistics_formats: tuple[str, ...] = STATISTICS_FORMATS
+    tables: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.job.more_outputs:
@@ -104,16 +108,29 @@ class CohortJob:
         run: str | None = None,
     ) -> CaseRunner:
         """Return what segments the cases."""
-        formats = self.formats[1:], self.statistics_formats
-        return CaseRunner(self.job, models, formats, report, records, cancel, run, not self.overwrite)
+        formats, table = (self.formats[1:], self.statistics_formats), self.table(models)
+        return CaseRunner(self.job, models, formats, report, records, cancel, run, not self.overwrite, table)
+
+    def written(
+        self, cases: Sequence[Case], models: JobModels, failed: Collection[str], reporter: Reporter
+    ) -> dict[str, Any]:
+        """Write the table of all cases at the end of a run, and return what there is of all cases, by its name.
+
+        :raises OutputError: if it cannot be written.
+        """
+        table, page = self.table(models), self.report(models)
+        written: dict[str, Any] = {} if table is None else {"statistics": table.write(cases, failed, reporter)}
+        return written if page is None else {"report": page.files.index, **written}
 
     def begin(self, models: JobModels) -> None:
         """Check what is the same for all cases, and prepare the folder of results, if it is to be a BIDS derivative.
 
         :raises LabelTableError: if a class that was chosen does not exist.
-        :raises OutputError: if the folder cannot be a derivative.
+        :raises OutputError: if the folder cannot be a derivative, or a table of all cases not be written.
         """
         _ = models.table
+        if (table := self.table(models)) is not None:
+            table.check()
         if self.bids is not None:
             sums = zip(models.all, models.checksums, strict=True)
             used = [UsedModel(summary.name, summary.licence, digest) for summary, (_name, digest) in sums]
@@ -124,6 +141,10 @@ class CohortJob:
         if self.job.report is None:
             return None
         return JobReport(self.job.report, self.job, models, overwrite=True, many=True)
+
+    def table(self, models: JobModels) -> CohortTable | None:
+        """Return the table of all cases, if one is wanted."""
+        return CohortTable(self.tables, self.job, models, self.overwrite) if self.tables else None
 
 
 def find_cohort(job: Job, models: JobModels, suffix: str, bids: str | None = None) -> Cases:
@@ -165,11 +186,13 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
     cohort.begin(models)
     models.open()  # before the first case is named: a model that cannot be used is no fault of it
     runner = cohort.runner(models, report, records)
-    failed, skipped, kept = [], 0, 0
+    failed: list[str] = []
+    skipped = kept = 0
     refuse_running(cohort.job.output)
     with writing_page(report):
         for index, case in enumerate(cases, start=1):
             reporter.begin(case.name, index, len(cases))
+            finding: Finding | None = None
             try:
                 finding = cohort.find(case, records)
                 if finding.state in (State.DONE, State.KEPT):
@@ -182,9 +205,14 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
                 if finding.reason:
                     reporter.again(finding.reason)
                 runner.run(case, reporter, finding.replace)
+            except (KeyboardInterrupt, Cancelled):
+                there = runner.written == case.name or (finding and finding.state in (State.DONE, State.KEPT))
+                done = index - len(failed) - (not there)
+                reporter.leave()
+                raise Cancelled(
+                    f"Cancelled: {done} of {len(cases)} cases are done. Run the command again to go on."
+                ) from None
             except Exception as error:
-                if isinstance(error, Cancelled):
-                    raise
                 if isinstance(error, OSError):
                     flush(error)  # standard output may be what has failed, and that ends the command
                 if isinstance(error, OutputExistsError) and _done_meanwhile(cohort, case, records):
@@ -195,7 +223,9 @@ def segment_here(cohort: CohortJob, cases: Sequence[Case], models: JobModels, re
                 reporter.error(sentence)
                 failed.append(case.name)
                 add_failed(report, case, sentence, reporter)
-    reporter.end(len(cases) - len(failed) - skipped, skipped, failed, kept)
+        reporter.leave()
+    written = cohort.written(cases, models, failed, reporter)
+    reporter.end(len(cases) - len(failed) - skipped, skipped, failed, kept, written)
     return failed
 
 

@@ -53,7 +53,7 @@ def segment_on_cluster(
     :raises Busy: if another command segments into the same folder.
     """
     job = job_of(cohort.job.facts())  # with absolute paths
-    cohort = replace(cohort, job=job)
+    cohort = replace(cohort, job=job, tables=tuple(map(_absolute, cohort.tables)))
     cases = [replace(case, files=tuple(map(_absolute, case.files)), output=_absolute(case.output)) for case in cases]
     folder = Path(job.output)
     records, report = cohort.records(models), cohort.report(models)
@@ -76,7 +76,8 @@ def segment_on_cluster(
         records.tidy(cohort.folders(cases))  # of workers that died
         ledger.add("end", done=run.done, failed=len(run.failures), skipped=run.skipped)
         run.complete_report()
-    reporter.end(run.done, run.skipped, run.failures, run.kept)
+    written = cohort.written(cases, models, run.failures, reporter)
+    reporter.end(run.done, run.skipped, run.failures, run.kept, written)
     return run.failures
 
 
@@ -124,6 +125,7 @@ class _Run:
             overwrite=self._cohort.overwrite,
             formats=self._cohort.formats,
             statistics_formats=self._cohort.statistics_formats,
+            tables=list(map(str, self._cohort.tables)),
             bids=self._cohort.bids,
             job=self._cohort.job.facts(),
             version=VERSION,

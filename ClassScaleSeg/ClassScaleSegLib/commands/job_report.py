@@ -12,11 +12,10 @@ import numpy as np
 from ..errors import Cancelled, ClassScaleError
 from ..images.dicom_headers import modality_of
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
-from ..images.formats import SEGMENTATION_SUFFIXES, files_of
+from ..images.formats import SEGMENTATION_SUFFIXES
 from ..images.image_file import read_file
 from ..images.segmentation import Segmentation
 from ..inference.progress import Progress
-from ..labels.table import LabelTable
 from ..options import WHOLE_IMAGE, Options
 from ..process.fault_log import FaultLog
 from ..process.job import Job
@@ -27,7 +26,7 @@ from ..report.report import Report
 from .cases import Case
 from .job_models import JobModels
 from .reporting import Reporter
-from .results import CaseResults, Measured
+from .results import CaseResults, Measured, read_finished
 
 
 class JobReport:
@@ -63,11 +62,15 @@ class JobReport:
             written at the end. If the job says what the report calls its case, a fault is told as ``report_fault``: the
             result of such a job is in a temporary folder, and would be lost with an exception.
         :raises OutputError: if a file cannot be written.
+        :raises Cancelled: after Ctrl-C, saying that there is a result.
         """
         try:
             run = self._noted.run(self._models.device, str(self._options), self._models.used)
             self._write(case, result, measured, results.outputs, self._noted.messages, run)
             return {} if self._many or (page := self.write()) is None else {"report": page}
+        except KeyboardInterrupt:
+            said = f"Cancelled. {results.outputs[0]} is written, but the report does not have it."
+            raise Cancelled(said) from None
         except Exception as error:
             if self._job.reported is not None and not isinstance(error, Cancelled):
                 known = isinstance(error, ClassScaleError)
@@ -91,7 +94,7 @@ class JobReport:
             said = f"{case.output} is not in the report: a structure set cannot be read again."
             reporter.progress(Progress("read", 0, 1, message=said))
             return
-        result, messages = self._finished(case.output)
+        result, messages = read_finished(case.output, self._models.table)
         measured = Measured(result, case, self._models)
         self._write(case, measured.fit(), measured, (case.output,), messages, None)
 
@@ -192,20 +195,6 @@ class JobReport:
             run=run,
         )
         self._added = True
-
-    def _finished(self, file: Path) -> tuple[Segmentation, list[str]]:
-        """Read a result and its own classes, and return what is to be said of them.
-
-        A file may name only the classes that were found. The others of the job are added if the names agree.
-        """
-        beside = files_of(file)[1:]  # the colour table of an image
-        known = LabelTable.from_csv(beside[0]) if beside and beside[0].is_file() else None
-        result = Segmentation.from_image(file, known)
-        own, table = result.table.foreground, self._models.table
-        if all(label.value in table and table[label.value].name == label.name for label in own):
-            return (replace(result, table=table) if known is None else result), []
-        said = "The segmentation was there already, and names other classes than this run: it may be of another model."
-        return result, [said]
 
 
 def _voxels(files: Sequence[Path]) -> Iterator[np.ndarray]:

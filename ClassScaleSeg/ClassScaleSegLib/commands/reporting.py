@@ -92,10 +92,18 @@ class Reporter:
     def leave(self) -> None:
         """Report that what follows belongs to no case."""
 
-    def end(self, done: int, skipped: int, failed: Sequence[str], kept: int = 0) -> None:
+    def end(
+        self,
+        done: int,
+        skipped: int,
+        failed: Sequence[str],
+        kept: int = 0,
+        written: Mapping[str, Any] | None = None,
+    ) -> None:
         """Report how many of several cases are done and were skipped, and which failed.
 
         :param kept: how many of the skipped ones have results that are not as wanted, and must not be replaced.
+        :param written: what there is of all cases: ``report``, the page, and ``statistics``, the tables.
         """
 
     def close(self) -> None:
@@ -169,10 +177,21 @@ class TerminalReporter(Reporter):
         self.close()
         self._label = ""
 
-    def end(self, done: int, skipped: int, failed: Sequence[str], kept: int = 0) -> None:
+    def end(
+        self,
+        done: int,
+        skipped: int,
+        failed: Sequence[str],
+        kept: int = 0,
+        written: Mapping[str, Any] | None = None,
+    ) -> None:
         self.close()
+        of_all = written or {}
+        files = [*of_all.get("statistics", ()), *filter(None, [of_all.get("report")])]
+        place = f" -> {', '.join(map(str, files))}" if files else ""
         if skipped and not (done or failed or kept):
-            print(f"{'All' if skipped > 1 else 'The'} {skipped} case{'s are' if skipped > 1 else ' is'} done already")
+            said = f"{'All' if skipped > 1 else 'The'} {skipped} case{'s are' if skipped > 1 else ' is'} done already"
+            print(f"{said}{place}", flush=True)
             return
         counts = [f"{done} of {done + skipped + len(failed)} cases segmented"]
         counts += [f"{skipped - kept} skipped"] * (skipped > kept)
@@ -180,7 +199,7 @@ class TerminalReporter(Reporter):
         if failed:
             more = [f"and {len(failed) - _MOST_NAMES} more"] * (len(failed) > _MOST_NAMES)
             counts.append(f"{len(failed)} failed: {', '.join([*map(on_one_line, failed[:_MOST_NAMES]), *more])}")
-        print(", ".join(counts), flush=True)
+        print(", ".join(counts) + place, flush=True)
 
     def error(self, error: ClassScaleError) -> None:
         self.close()
@@ -239,9 +258,17 @@ class JsonReporter(Reporter):
     def leave(self) -> None:
         self._case = ""
 
-    def end(self, done: int, skipped: int, failed: Sequence[str], kept: int = 0) -> None:
+    def end(
+        self,
+        done: int,
+        skipped: int,
+        failed: Sequence[str],
+        kept: int = 0,
+        written: Mapping[str, Any] | None = None,
+    ) -> None:
         self._case = ""
-        self._line("end", done=done, skipped=skipped, failed=list(failed), **({"kept": kept} if kept else {}))
+        more = {**({"kept": kept} if kept else {}), **(written or {})}
+        self._line("end", done=done, skipped=skipped, failed=list(failed), **more)
 
     def error(self, error: ClassScaleError) -> None:
         self._line("error", kind=type(error).__name__, message=printable(error))

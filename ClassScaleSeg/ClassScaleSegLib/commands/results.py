@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from ..images.measures import LabelMeasures
 from ..images.reading import InputImage, read_image
 from ..images.segmentation import Segmentation
 from ..inference.progress import Progress
+from ..labels.table import LabelTable
 from ..process.job import Job
 from .cases import Case
 from .job_models import JobModels
@@ -81,6 +82,24 @@ class Measured:
     def free_image(self) -> None:
         """Free the voxels; asking for them reads them again."""
         self.__dict__.pop("_image", None)
+
+
+def read_finished(file: Path, table: LabelTable) -> tuple[Segmentation, list[str]]:
+    """Read a result and its own classes, and return what is to be said of them.
+
+    A file may name only the classes that were found. The others of the job are added if the names agree.
+
+    :param table: of the job.
+    :raises ClassScaleError: if the file, or the colour table beside it, cannot be read.
+    """
+    beside = files_of(file)[1:]  # the colour table of an image
+    known = LabelTable.from_csv(beside[0]) if beside and beside[0].is_file() else None
+    result = Segmentation.from_image(file, known)
+    own = result.table.foreground
+    if all(label.value in table and table[label.value].name == label.name for label in own):
+        return (replace(result, table=table) if known is None else result), []
+    said = "The segmentation was there already, and names other classes than this run: it may be of another model."
+    return result, [said]
 
 
 def _on_grid(part: Segmentation, grid: Geometry, case: Case) -> Segmentation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from .. import errors
 from ..cohort.bids import RESULT, default_suffix
@@ -13,6 +14,7 @@ from ..remote.faults import Unencrypted
 from .case_runner import CaseRunner
 from .cohort_job import CohortJob, add_failed, find_cohort, segment_here, tell_left_out, writing_page
 from .cohort_run import segment_on_cluster
+from .cohort_table import tables_of
 from .job_models import JobModels, completed_job, find_models
 from .job_report import JobReport
 from .reporting import Reporter
@@ -65,6 +67,9 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     if options.format and not found.in_folder:
         said = f"--format is for results in a folder, and {job.output} is the name of a file. Leave --format out, or "
         raise errors.OutputError(f"{said}write {job.output}/ for a new folder.")
+    tables: tuple[Path, ...] = ()
+    if found.many:
+        tables, job = tables_of(job)
     if options.statistics_format and not (found.many and job.statistics is not None):
         said = "--statistics-format is for the statistics of several images, in the folder that --statistics names."
         raise errors.OutputError(f"{said} Leave it out, or name that folder.")
@@ -76,9 +81,8 @@ def segment_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     if found.many and job.reported is not None:
         raise errors.ClassScaleError("reported says what the report calls a single case, and the images are many.")
     if found.many:
-        cohort = CohortJob(
-            job, formats, options.overwrite, bids, tuple(dict.fromkeys(options.statistics_format or [".csv"]))
-        )
+        chosen = tuple(dict.fromkeys(options.statistics_format or [".csv"]))
+        cohort = CohortJob(job, formats, options.overwrite, bids, chosen, tables)
         if options.cluster is None:
             failed = segment_here(cohort, found.cases, models, reporter)
         else:

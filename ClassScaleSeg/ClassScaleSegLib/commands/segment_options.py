@@ -105,7 +105,8 @@ def add_segment_options(parser: Parser) -> None:
         action="append",
         metavar="FILE",
         help="also write volume, surface, position and intensities of each class: .csv, .xlsx, or .sr.dcm, a DICOM "
-        "report that refers to a .seg.dcm. May be given several times; with several images, name a folder",
+        "report that refers to a .seg.dcm. May be given several times. With several images, .csv and .xlsx are one "
+        "table of all, and a folder gets a file of each",
     )
     more.add_argument(
         "--statistics-format",

@@ -20,7 +20,7 @@ from .dicom_sr import REPORT_SUFFIX, write_dicom_sr
 from .geometry import ROUNDED_SHEAR, Geometry
 from .measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from .seg_nrrd import write_seg_nrrd
-from .tables import EXCEL_SUFFIX, TABLE_SUFFIXES, refuse_missing_xlsxwriter, write_table
+from .tables import EXCEL_SUFFIX, TABLE_SUFFIXES, Cell, refuse_missing_xlsxwriter, write_table
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
 SEGMENTATION_SUFFIXES = (".seg.nrrd", *IMAGE_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX)
@@ -30,7 +30,13 @@ _DICOM = {
 }
 STATISTICS_SUFFIXES = (*TABLE_SUFFIXES, REPORT_SUFFIX)
 ALL_SUFFIXES = (*SEGMENTATION_SUFFIXES, *STATISTICS_SUFFIXES)
-_MEASURE_DIGITS = 12  # hold integers of 32 bits, their medians, and every float32
+STATISTICS_COLUMNS = (
+    *("LabelValue", "Name", "Voxels", "Volume_mL"),
+    *itertools.chain(*CODE_COLUMNS.values()),
+    *COLUMNS,
+    *INTENSITY_COLUMNS,
+)
+STATISTICS_DIGITS = 12  # hold integers of 32 bits, their medians, and every float32
 
 
 def check_writable(
@@ -197,14 +203,21 @@ def write_statistics(
         with replacing(path, overwrite) as temporary, named(path):
             write_dicom_sr(temporary, measures, table, segmentation)
         return
-    measured = [*COLUMNS, *(INTENSITY_COLUMNS if intensities else ())]
-    columns = ["LabelValue", "Name", "Voxels", "Volume_mL", *itertools.chain(*CODE_COLUMNS.values()), *measured]
-    cells = []
+    columns = STATISTICS_COLUMNS if intensities else STATISTICS_COLUMNS[: -len(INTENSITY_COLUMNS)]
+    write_table(path, columns, statistics_cells(rows, measures, table, intensities), overwrite, STATISTICS_DIGITS)
+
+
+def statistics_cells(
+    rows: Iterable[LabelVolume], measures: Mapping[int, LabelMeasures], table: LabelTable, intensities: bool = True
+) -> list[list[Cell]]:
+    """Return the cells of each row of statistics, in ``STATISTICS_COLUMNS``; parameters as of `write_statistics`."""
+    count = len(COLUMNS) + (len(INTENSITY_COLUMNS) if intensities else 0)
+    cells: list[list[Cell]] = []
     for row in rows:
         volume, found = float(f"{row.volume_ml:.6g}"), measures.get(row.value)
-        more = [None] * len(measured) if found is None else found.cells()
+        more = [None] * count if found is None else found.cells()
         cells.append([row.value, row.name, row.voxels, volume, *code_cells(table[row.value]), *more])
-    write_table(path, columns, cells, overwrite, _MEASURE_DIGITS)
+    return cells
 
 
 def _suffix(path: Path, suffixes: tuple[str, ...]) -> str:
