@@ -139,12 +139,12 @@ class Catalog:
         if wanted in called:
             return called[wanted]
         near = difflib.get_close_matches(wanted, called, n=3, cutoff=0.4)
-        hint = ", ".join(dict.fromkeys(called[name].id for name in near))
-        if not hint:
+        if not near:
             raise CatalogError(
                 f"{text[:200]} is neither a file or folder nor a model of the catalogue. The command `classscaleseg "
                 "models list` lists all models."
             )
+        hint = ", ".join(dict.fromkeys(called[name].id for name in near))
         raise CatalogError(
             f"{text[:200]} is neither a file or folder nor a model of the catalogue. Did you mean {hint}? The command "
             "`classscaleseg models list` lists all models."
