@@ -15,7 +15,9 @@ from classscale_training.evaluation.evaluate import (
     evaluate_arrays,
 )
 from classscale_training.evaluation.labels import Labels
+from classscale_training.evaluation.region_counts import region_counts
 from classscale_training.evaluation.surface_dice import surface_counts
+from classscale_training.nnunet.case_validation import case_metrics
 from ClassScaleSegLib import Geometry, LabelTable, Segmentation
 from ClassScaleSegLib.errors import ImageError, LabelTableError, OutputExistsError
 
@@ -352,6 +354,13 @@ def test_regions_are_compared_as_stock_nnunet_compares_them(tumours, capsys):
     assert [row["name"] for row in summary["per_class"].values()] == ["whole tumour", "core", "enhancing"]
     means = [row["dice"] for row in summary["per_class"].values()]
     assert summary["dice"] == pytest.approx(np.mean(means), abs=1e-6) and len(set(means)) == 3
+
+
+def test_values_of_regions_may_be_higher_than_a_label_map_can_hold():
+    reference, prediction = np.array([1, 2, 255], np.uint8), np.array([1, 300, 255], np.uint16)
+    metrics = case_metrics(reference, prediction, [(1, 255), (2, 300)], None)
+    assert [entry["TP"] for entry in metrics.values()] == [2, 1]
+    assert region_counts(reference, reference, [(1, 255)]).tolist() == [[2], [2], [2]]
 
 
 def test_the_surface_of_a_region_has_no_borders_within(tumours):

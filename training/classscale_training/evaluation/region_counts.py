@@ -20,7 +20,7 @@ def region_counts(reference: np.ndarray, prediction: np.ndarray, regions: Sequen
     """
     groups = [np.unique(region).astype(np.int64) for region in regions]
     other = 1 + max(int(group[-1]) for group in groups)  # stands for the values that are in no region
-    first, second = (np.minimum(labels.ravel(), other).astype(np.int64) for labels in (reference, prediction))
+    first, second = (np.minimum(labels.ravel().astype(np.int64), other) for labels in (reference, prediction))
     pairs = np.bincount(first * (other + 1) + second, minlength=(other + 1) ** 2).reshape(other + 1, other + 1)
     counts = [(pairs[np.ix_(group, group)].sum(), pairs[:, group].sum(), pairs[group].sum()) for group in groups]
     return np.array(counts, np.int64).T
