@@ -214,6 +214,21 @@ def test_a_view_of_the_scene_is_restored_with_what_it_hides(scene, panel, pair):
     assert visibility(reference, other) == SEEN
 
 
+def test_a_view_without_differences_is_restored_as_it_was(scene, panel, pair):
+    reference, other, show = pair
+    node = show()
+    press_hide(panel, None)
+    reference.SetDisplayVisibility(False)
+    view = scene.AddNewNodeByClass("vtkMRMLSceneViewNode", "View")
+    view.StoreScene()
+    reference.SetDisplayVisibility(True)
+    node.SetDisplayVisibility(True)
+    assert visibility(reference, other) == UNSEEN
+    view.RestoreScene()
+    assert not is_shown_instead(node) and not panel.ui.hideDifferencesButton.enabled
+    assert visibility(reference, other) == [UNSEEN[0], *SEEN[1:]], "the view has the reference hidden"
+
+
 def test_undoing_the_step_gives_them_back(scene, panel, pair):
     reference, other, show = pair
     for node in (reference, other):

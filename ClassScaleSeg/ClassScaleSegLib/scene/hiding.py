@@ -7,6 +7,7 @@ visible shows nothing in any view, whatever these say.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -89,7 +90,9 @@ class _Follower:
         scene.AddObserver(scene.NodeAboutToBeRemovedEvent, leave, 20.0)
         for change in ("Import", "Restore", "Undo", "Redo", "Close"):
             scene.AddObserver(getattr(scene, f"Start{change}Event"), lambda scene, event: self._pause())
-            scene.AddObserver(getattr(scene, f"End{change}Event"), self._resume)
+            # VTK has no names for the scene's events, so an observer is not told which one it was
+            end = functools.partial(self._resume, restored=change == "Restore")
+            scene.AddObserver(getattr(scene, f"End{change}Event"), end)
         self._resume(scene, "")
 
     def watch(self, scene: vtkMRMLScene) -> None:
@@ -121,13 +124,13 @@ class _Follower:
     def _pause(self) -> None:
         self._paused = True
 
-    def _resume(self, scene: vtkMRMLScene, event: str) -> None:
+    def _resume(self, scene: vtkMRMLScene, event: str, restored: bool = False) -> None:
         """Make true what the scene says: an undone step, for one, may have brought back one node of two."""
         self._paused = False
         for node in stand_ins(scene):
             if _is_shown(node):
                 _hide(node, _hidden_by(node))
-            elif event == "EndRestoreEvent":
+            elif restored:
                 node.RemoveAttribute(_HIDING)  # the view says of all display nodes what they were
             elif is_shown_instead(node):
                 _stop_hiding(node)
