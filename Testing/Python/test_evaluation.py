@@ -356,6 +356,14 @@ def test_regions_are_compared_as_stock_nnunet_compares_them(tumours, capsys):
     assert summary["dice"] == pytest.approx(np.mean(means), abs=1e-6) and len(set(means)) == 3
 
 
+def test_names_in_tables_are_no_formulas(tmp_path):
+    labels = np.array([[1]], np.uint8)
+    options = EvaluationOptions({0: "background", 1: "=1+1"}, tolerance=None)
+    evaluate_arrays([("-case", labels, labels, (1, 1))], options).write(tmp_path)
+    [row] = csv.DictReader(open(tmp_path / "per_case.csv", encoding="utf-8"))
+    assert (row["case"], row["name"], row["label"]) == ("'-case", "'=1+1", "1")
+
+
 def test_values_of_regions_may_be_higher_than_a_label_map_can_hold():
     reference, prediction = np.array([1, 2, 255], np.uint8), np.array([1, 300, 255], np.uint16)
     metrics = case_metrics(reference, prediction, [(1, 255), (2, 300)], None)

@@ -368,6 +368,7 @@ ROUND_TRIPS = {
     "modalities": ([NUCLEI, COARSE], ("1,,,MR", "2,,,CT")),
     "renamed": ([source(1, "Thal-L", "b"), source(2, "th")], (",left,left", "1,Thal-L,left", "2,th,left", "2,th,b")),
     "dropped": ([source(1, "liver", "vein"), source(2, "a, b", 'c "d"')], ("1,vein,background", "2,background,liver")),
+    "formulas": ([source(1, "=1+1", "b"), source(2, "@c")], ("2,@c,b",)),
     "similar": ([source(1, "A-b", "a b"), source(2, "a b", "a_b", "A-b")], ()),
 }  # fmt: skip
 
@@ -385,6 +386,14 @@ def test_the_taxonomy_that_is_written_means_the_same(name, tmp_path):
     assert [new.tolist() for new in second.maps] == [new.tolist() for new in first.maps]
     assert list(taxonomy_rows(second, said)) == list(taxonomy_rows(first, taxonomy(*lines)))
     assert class_table(meaning).to_csv() == class_table(first.meaning).to_csv()
+
+
+def test_a_name_that_a_spreadsheet_would_run_comes_back_the_same(tmp_path):
+    file = tmp_path / "taxonomy.csv"
+    write_taxonomy(file, [(1, "=1+1", "-x", "")])
+    assert file.read_text(encoding="utf-8").splitlines()[1] == "1,'=1+1,'-x,"
+    [row] = Taxonomy.read(file).rows
+    assert (row.dataset, row.label, row.member) == ("1", "=1+1", "-x")
 
 
 def test_a_thousand_labels_are_understood_in_a_second():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from ClassScaleSegLib.files import replacing
+from ClassScaleSegLib.labels.csv import guarded
 
 from ..files import write_json
 from .dice import case_dice, foreground_mean, mean_over_cases, pooled_dice, reference_dice
@@ -196,4 +197,5 @@ def _write_csv(file: Path, rows: Sequence[dict]) -> None:
     with replacing(file, overwrite=True) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]) if rows else [])
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:  # a name is of somebody else's file, and must be no formula
+            writer.writerow({name: guarded(cell) if isinstance(cell, str) else cell for name, cell in row.items()})

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from ClassScaleSegLib.errors import LabelTableError, reason
 from ClassScaleSegLib.files import replacing
+from ClassScaleSegLib.labels.csv import guarded, unguarded
 
 COLUMNS = ("dataset", "label", "class", "modality")
 _MAX_BYTES = 64 << 20  # a larger file is not a taxonomy
@@ -96,7 +97,7 @@ class Taxonomy:
             _check_header(file, next(reader, []))
             for cells in reader:
                 if any(cell.strip() for cell in cells):
-                    rows.append(_row(file, reader.line_num, cells))
+                    rows.append(_row(file, reader.line_num, [*map(unguarded, cells)]))
         except csv.Error as error:
             raise LabelTableError(
                 f"{file}, line {reader.line_num}: this is not valid CSV ({reason(error)}). Put names with commas or "
@@ -126,7 +127,8 @@ def write_taxonomy(path: Path, rows: Iterable[Iterable[object]]) -> None:
 
 def _format(rows: Iterable[Iterable[object]], delimiter: str = ",") -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n", delimiter=delimiter).writerows(rows)
+    writer = csv.writer(text, lineterminator="\n", delimiter=delimiter)
+    writer.writerows([guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return text.getvalue()
 
 
