@@ -54,6 +54,7 @@ def test_an_attempt_that_dask_repeats_may_replace_what_a_killed_worker_has_writt
     job = Job((str(tmp_path),), ("model",), str(out), options=Options(device="cpu"))
     case = Case("ct", (tmp_path / "ct.nrrd",), out / "ct.seg.nrrd")
     records = Records(out, Recipe.of([("model", "5eb9")], job.options, [".seg.nrrd"]))
+    case.files[0].write_text("not read")
     runner = CaseRunner(job, Models(), records=records, run="run")
     monkeypatch.setattr(case_worker, "_runner", lambda setup: runner)
     monkeypatch.setattr(case_worker, "_refuse_outdated", lambda setup: None)

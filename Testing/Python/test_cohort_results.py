@@ -1,6 +1,7 @@
 """Results of many cases: work of others is never replaced, and what is done is not called failed or forgotten."""
 
 import json
+import os
 import shutil
 import threading
 
@@ -170,7 +171,7 @@ def test_statistics_of_many_cases_have_the_formats_that_one_case_can_have(cases,
     assert "done already" in capsys.readouterr().out
 
 
-def test_the_statistics_of_all_cases_are_one_table(cases, tmp_path, capsys):
+def test_the_statistics_of_all_cases_are_one_table(cases, tmp_path, capsys, monkeypatch):
     openpyxl = pytest.importorskip("openpyxl")
     out, table, book, folder = (tmp_path / name for name in ("out", "all.csv", "all.xlsx", "each"))
     (cases / "broken.nii.gz").write_text("no image")
@@ -201,6 +202,21 @@ def test_the_statistics_of_all_cases_are_one_table(cases, tmp_path, capsys):
     lines = table.read_text().splitlines()
     assert [line for line in lines if line.startswith("b,")] == rows[len(rows) // 2 :]
     assert sum(int(line.split(",")[3]) for line in lines if line.startswith(f"a,{value},")) == 16**3
+
+    # a run that is killed just before a table gets its name leaves the old one, which the next run replaces
+    (cases / "b.nii.gz").rename(tmp_path / "b.nii.gz")
+    rename = os.replace
+
+    def killed(old, new):
+        if new == table:
+            raise KeyboardInterrupt
+        rename(old, new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", killed)
+        assert segment(*command) == ExitCode.CANCELLED
+    assert any(line.startswith("b,") for line in table.read_text().splitlines())
+    assert segment(*command) == ExitCode.OK and "\nb," not in table.read_text()
 
     # a table that somebody has changed, or that came from elsewhere, is not replaced
     table.write_text("mine")

@@ -65,7 +65,7 @@ class CohortTable:
 
     def add(self, case: Case, result: Segmentation, measured: Measured) -> None:
         """Keep the rows of a case whose result was written. If that fails, they are counted again at the end."""
-        with suppress(ClassScaleError):
+        with suppress(Exception):  # which then tells why
             self._keep(case, statistics_cells(result.statistics(), measured.measures, result.table))
 
     def write(self, cases: Sequence[Case], without: Collection[str], reporter: Reporter) -> tuple[Path, ...]:
@@ -79,11 +79,16 @@ class CohortTable:
         done = [case for case in cases if case.name not in without and self._complete(case, reporter)]
         for file in self._files:
             columns = ("Case", *STATISTICS_COLUMNS)
-            write_table(file, columns, self._rows(done), self._may_replace(file), STATISTICS_DIGITS)
-            written = {**self._written, os.path.abspath(file): sha256_of(file)}
-            with replacing(self._folder / "tables.json", overwrite=True) as temporary:
-                temporary.write_text(json.dumps(written), encoding="utf-8")
+            with replacing(file, self._may_replace(file)) as temporary:
+                write_table(temporary, columns, self._rows(done), True, STATISTICS_DIGITS)
+                self._note(file, sha256_of(temporary))  # before it has its name: the process may be killed
         return tuple(self._files)
+
+    def _note(self, file: Path, digest: str) -> None:
+        before = self._written(file)[-1:]  # is still there if the new table does not get its name
+        noted = {**_read(self._folder / "tables.json"), os.path.abspath(file): [*before, digest]}
+        with replacing(self._folder / "tables.json", overwrite=True) as temporary:
+            temporary.write_text(json.dumps(noted), encoding="utf-8")
 
     def _rows(self, cases: Sequence[Case]) -> Iterator[list[Cell]]:
         for case in cases:
@@ -105,8 +110,10 @@ class CohortTable:
             measured = Measured(found, case, self._models)
             result = measured.fit()
             rows = statistics_cells(result.statistics(), measured.measures, result.table)
-        except ClassScaleError as error:
-            reporter.message(f"{case.name} is not in the table. {error}")
+        except Exception as error:
+            known = isinstance(error, ClassScaleError)
+            sentence = error if known else reporter.faults.sentence(case.name, error)
+            reporter.message(f"{case.name} is not in the table. {sentence}")
             return False
         for message in messages:
             reporter.message(f"{case.name}: {message}")
@@ -130,14 +137,15 @@ class CohortTable:
     def _file(self, case: Case) -> Path:
         return self._folder / "statistics" / f"{case.name}.json"
 
-    @property
-    def _written(self) -> dict[str, Any]:
-        return _read(self._folder / "tables.json")
+    def _written(self, file: Path) -> list[Any]:
+        """Return the SHA-256 of what earlier runs have written as a table, the latest one last."""
+        found = _read(self._folder / "tables.json").get(os.path.abspath(file))
+        return found if isinstance(found, list) else []
 
     def _may_replace(self, file: Path) -> bool:
         """Tell whether a file may be replaced: an earlier run has written it, and nobody has changed it since."""
         try:
-            return self._overwrite or self._written.get(os.path.abspath(file)) == sha256_of(file)
+            return self._overwrite or sha256_of(file) in self._written(file)
         except OSError:
             return False
 
