@@ -205,6 +205,22 @@ def test_a_name_that_several_structures_of_a_case_have_is_not_missed():
     assert not found.missed and [row.dice for row in found.rows["b"]] == [None, None]
 
 
+@pytest.mark.parametrize("codes", [False, True])
+def test_a_structure_that_was_found_in_several_parts_is_not_missed(codes):
+    one, parts = (np.zeros(SHAPE, np.uint16) for _ in range(2))
+    one[:2], parts[0], parts[1] = 1, 1, 2
+    liver = LabelTable.from_names({1: "liver"})
+    names = ("right part", "left part") if codes else ("liver", "liver")
+    of_parts = LabelTable(
+        tuple(replace(liver[1], value=n, name=name, id=f"Segment_{n}") for n, name in enumerate(names, 1))
+    )
+    gathered = GatheredCases()
+    gathered.add("a", compare(Segmentation(one, liver, GRID), Segmentation(one, liver, GRID)))
+    gathered.add("b", compare(Segmentation(one, liver, GRID), Segmentation(parts, of_parts, GRID)))
+    found = gathered.found()
+    assert not found.missed and [row.dice for row in found.rows["b"]] == [None, None, None]
+
+
 FORMATS = [".nii.gz", ".seg.nrrd", ".seg.dcm", ".rtstruct.dcm"]
 
 

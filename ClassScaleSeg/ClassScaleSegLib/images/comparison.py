@@ -61,11 +61,13 @@ class Comparison(NamedTuple):
     :ivar resampled: whether the second one was on another grid.
     :ivar keys: by which a class is the same: of the classes with voxels in the first one, and of all in the second one,
         to their label values.
+    :ivar shared: keys that several classes with voxels in the second one have, so that none is certain to be meant.
     """
 
     rows: list[ClassComparison]
     resampled: bool
     keys: tuple[Mapping[object, int], Mapping[object, int]] = ({}, {})
+    shared: frozenset[object] = frozenset()
 
 
 def compare(
@@ -127,7 +129,9 @@ def compare(
     for row in sizes[1].values():
         if row.voxels and row.value not in to_first:
             rows.append(ClassComparison(row.name, None, row.value, None, None, row.volume_ml))
-    return Comparison(rows, place is not None, (class_keys(drawn), class_keys(second.table.foreground)))
+    keys = class_keys(drawn), class_keys(second.table.foreground)
+    there = [label for label in second.table.foreground if sizes[1][label.value].voxels]
+    return Comparison(rows, place is not None, keys, _shared(there))
 
 
 def write_comparison(path: str | Path, rows: Iterable[ClassComparison], overwrite: bool = False) -> None:
@@ -172,6 +176,13 @@ def _unique(labels: Sequence[Label], key: Callable[[Sequence[Label]], list[objec
     keys = key(labels)
     times = Counter(keys)
     return {found: label.value for found, label in zip(keys, labels, strict=True) if found and times[found] == 1}
+
+
+def _shared(labels: Sequence[Label]) -> frozenset[object]:
+    """Return the keys that several labels have."""
+    return frozenset(
+        found for key in (_words, _codes) for found, times in Counter(key(labels)).items() if found and times > 1
+    )
 
 
 def _codes(labels: Sequence[Label]) -> list[object]:

@@ -83,6 +83,8 @@ class GatheredCases:
             if row.value is None or row.other_value is None:
                 keys, wanted = (named, row.other_value) if row.value is None else (drawn, row.value)
                 alone[index] = [key for key, value in keys.items() if value == wanted]
+                if row.value is not None and not comparison.shared.isdisjoint(alone[index]):
+                    del alone[index]  # it was found, in several classes, of which none is certain to be it
         self._rows[case] = list(comparison.rows)
 
     def found(self) -> Found:
