@@ -65,6 +65,11 @@ def test_no_cases_and_no_device_are_said_before_a_folder_is_made(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_device_can_be_chosen_for_the_user(tmp_path):
+    folder = write_toy_dataset(ToyOptions(5, size=16), 3, 1, tmp_path, device="auto")
+    assert (folder / "labelsTr" / "Toy_0001.nii.gz").is_file()
+
+
 def test_other_options_or_a_taken_number_are_refused(tmp_path):
     write_toy_dataset(ToyOptions(5, size=16), 3, 1, tmp_path)
     with pytest.raises(OutputExistsError, match="made with seed 0, not 9"):

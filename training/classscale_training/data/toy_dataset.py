@@ -39,7 +39,7 @@ def write_toy_dataset(
 
     :param dataset_id: number of the nnU-Net dataset, 1..999.
     :param nnunet_raw: folder of all raw datasets; if ``None``, the environment variable ``nnUNet_raw`` names it.
-    :param device: where the volumes are computed.
+    :param device: where the volumes are computed, as :func:`.usable_device` takes it.
     :param report: called with a line after each case.
     :returns: the folder ``DatasetXXX_Toy...``.
     :raises OutputExistsError: if the folder holds a toy dataset with other options, or another dataset has the number.
@@ -53,7 +53,7 @@ def write_toy_dataset(
 
     if cases < 1:
         raise ClassScaleError(f"--cases {cases} must be 1 or more.")
-    usable_device(device)
+    device = str(usable_device(device))
     folder = dataset_folder(dataset_id, options.dataset_name, nnunet_raw)
     with being_written(folder, _MARK):
         _claim(folder / _MARK, options)
@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=50, metavar="K", help="number of volumes (default: 50)")
     seed = "another seed gives other volumes of the same classes (default: %(default)s)"
     parser.add_argument("--seed", type=int, default=ToyOptions.seed, help=seed)
-    parser.add_argument("--device", default="cpu", help="where the volumes are computed (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="where the volumes are computed: cpu (default), cuda, auto")
 
 
 def run(arguments: argparse.Namespace) -> int:
