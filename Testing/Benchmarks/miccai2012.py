@@ -179,7 +179,7 @@ def _clock(file: Path) -> list[dict[str, Any]]:
 def _train(root: Path, name: str, results: str, epochs: int, steps: int) -> float:
     """Train or continue, and return the peak in MiB."""
     run, folder = RUNS[name], model_folder(root, name, results) / "fold_0"
-    more = ["--c"] if (folder / "checkpoint_latest.pth").exists() else []
+    more = ["--c"] if any(folder.glob("checkpoint_*.pth")) else []
     if run.start is not None and not more:
         more = ["-pretrained_weights", str(run.start)]
     arguments = [NUMBER, run.network, 0, "-tr", run.trainer, "-p", run.plans, "-device", "cpu", *more]

@@ -55,7 +55,7 @@ def prepare(root: Path, threads: int) -> None:
 def train(root: Path, threads: int, model: Path) -> None:
     if (model / "fold_0" / "checkpoint_final.pth").exists():
         return
-    resume = ["--c"] if (model / "fold_0" / "checkpoint_latest.pth").exists() else []
+    resume = ["--c"] if any(model.glob("fold_0/checkpoint_*.pth")) else []
     ours(root, threads, "train", IDENTIFIER, CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", *resume)
 
 
