@@ -124,6 +124,14 @@
         <translation>Vergleichen</translation>
     </message>
     <message>
+        <source>Compare cases...</source>
+        <translation>Fälle vergleichen...</translation>
+    </message>
+    <message>
+        <source>Compare the results of several volumes with their references, in one table.</source>
+        <translation>Die Ergebnisse mehrerer Bilddatensätze mit ihren Referenzen vergleichen, in einer Tabelle.</translation>
+    </message>
+    <message>
         <source>Compare with:</source>
         <translation>Vergleich mit:</translation>
     </message>
@@ -180,12 +188,24 @@
         <translation>Von den Voxeln des Modells zu denen des Bilddatensatzes: zwischen allen Klassen, was glatte Grenzen ergibt, oder die nächstliegende Klasse kopieren, wie es die Modelle von Auto3DSeg in ihrem eigenen Programm tun.</translation>
     </message>
     <message>
+        <source>Hide differences</source>
+        <translation>Ausblenden</translation>
+    </message>
+    <message>
+        <source>Hide the differences, and show again the segmentations that were hidden for them.</source>
+        <translation>Die Unterschiede ausblenden und die Segmentierungen, die für sie ausgeblendet waren, wieder zeigen.</translation>
+    </message>
+    <message>
         <source>Inputs</source>
         <translation>Eingaben</translation>
     </message>
     <message>
         <source>Interpolation:</source>
         <translation>Interpolation:</translation>
+    </message>
+    <message>
+        <source>Load an RT structure set, which has contours, and compare the segmentation under Result with it as the reference.</source>
+        <translation>Einen RT-Strukturdatensatz laden, der Konturen hat, und die Segmentierung unter „Ergebnis“ mit ihm als Referenz vergleichen.</translation>
     </message>
     <message>
         <source>Locate with:</source>
@@ -348,8 +368,8 @@
         <translation>Unterschiede zeigen</translation>
     </message>
     <message>
-        <source>Show in the views what both segmentations have, and what only one of them has: of the ticked structures, or of all if none is ticked.</source>
-        <translation>In den Ansichten zeigen, was beide Segmentierungen haben und was nur eine von ihnen hat: von den angehakten Strukturen oder von allen, wenn keine angehakt ist.</translation>
+        <source>Show in the views what both segmentations have, and what only one of them has: of the ticked structures, or of all if none is ticked. The segmentations themselves are hidden meanwhile.</source>
+        <translation>In den Ansichten zeigen, was beide Segmentierungen haben und was nur eine von ihnen hat: von den angehakten Strukturen, oder von allen, wenn keine angehakt ist. Die Segmentierungen selbst sind so lange ausgeblendet.</translation>
     </message>
     <message>
         <source>Show only models that have all these words: in their names, in what they segment, or in the kind of image. Press Enter to open the list.</source>
@@ -390,6 +410,10 @@
     <message>
         <source>Stop the segmentation. The scene is not changed.</source>
         <translation>Die Segmentierung abbrechen. Die Szene wird nicht verändert.</translation>
+    </message>
+    <message>
+        <source>Structure set...</source>
+        <translation>Strukturdatensatz...</translation>
     </message>
     <message>
         <source>Take this model out of the run. Its files stay.</source>
@@ -771,6 +795,10 @@
         <translation>Die Konturen sind so viele oder haben so viele Punkte, dass es Minuten dauern würde, sie zu füllen.</translation>
     </message>
     <message>
+        <source>Its contours enclose no voxel of {name}. Choose the structure set of this image.</source>
+        <translation>Die Konturen der Datei umschließen kein Voxel von {name}. Wählen Sie den Strukturdatensatz dieses Bildes.</translation>
+    </message>
+    <message>
         <source>Its first line has no columns LabelValue and Name.</source>
         <translation>Die erste Zeile hat keine Spalten LabelValue und Name.</translation>
     </message>
@@ -845,6 +873,10 @@
     <message>
         <source>Labels must be integers; these are {dtype}.</source>
         <translation>Labels müssen ganze Zahlen sein; diese sind {dtype}.</translation>
+    </message>
+    <message>
+        <source>Labels must be whole numbers; these have {odd}.</source>
+        <translation>Labels müssen ganze Zahlen sein; hier kommt {odd} vor.</translation>
     </message>
     <message>
         <source>Labels must lie between 0 and {max_value}; these range from {low} to {high}.</source>
@@ -1175,6 +1207,10 @@
         <translation>Die Label-Map enthält {listed}; in der Label-Tabelle fehlen dafür Namen.</translation>
     </message>
     <message>
+        <source>The label map contains {listed}, which the label table {file} does not name.</source>
+        <translation>Die Label-Map enthält {listed}; in der Label-Tabelle {file} fehlen dafür Namen.</translation>
+    </message>
+    <message>
         <source>The label table</source>
         <translation>Die Label-Tabelle</translation>
     </message>
@@ -1313,6 +1349,10 @@
     <message>
         <source>The segmentation was killed ({code}), most likely by the system because memory ran out. Close other programs, crop the image, or set a memory limit.</source>
         <translation>Die Segmentierung wurde beendet ({code}), wahrscheinlich vom System, weil der Speicher nicht reichte. Schließen Sie andere Programme, schneiden Sie das Bild zu oder setzen Sie eine Speichergrenze.</translation>
+    </message>
+    <message>
+        <source>The segmentation was there already, and names other classes than this run: it may be of another model.</source>
+        <translation>Die Segmentierung war schon da und nennt andere Klassen als dieser Lauf: Sie stammt vielleicht von einem anderen Modell.</translation>
     </message>
     <message>
         <source>The server cannot read its tokens. Tell the person who runs it.</source>
@@ -1465,6 +1505,10 @@
     <message>
         <source>This server has no model {name}. It has {known}.</source>
         <translation>Dieser Server hat kein Modell {name}. Er hat {known}.</translation>
+    </message>
+    <message>
+        <source>This server is for programs on its own machine, and the request came from a page of a browser.</source>
+        <translation>Dieser Server ist für Programme auf seinem eigenen Rechner, und die Anfrage kam von einer Seite eines Browsers.</translation>
     </message>
     <message>
         <source>This server is for programs on its own machine, which call it localhost, not {host}.</source>
@@ -2303,8 +2347,8 @@
         <translation>der Zustand eines {name}</translation>
     </message>
     <message>
-        <source>the table has {value} labels from {value2} to {value3}</source>
-        <translation>die Tabelle hat {value} Labels von {value2} bis {value3}</translation>
+        <source>the table has {count} labels from {least} to {largest}</source>
+        <translation>die Tabelle hat {count} Labels von {least} bis {largest}</translation>
     </message>
     <message>
         <source>the table is empty</source>
@@ -2827,6 +2871,10 @@
         <translation>{file} hat Strukturen mit {frames} Bezugsrahmen (FrameOfReferenceUID), und {grid} sagt nicht, welcher der eigene ist. Vergleichen Sie mit einer DICOM-Segmentierung oder nennen Sie mit --grid die DICOM-Serie.</translation>
     </message>
     <message>
+        <source>{file} has structures of {frames} frames of reference (FrameOfReferenceUID), and {name} was not loaded from Slicer's DICOM database, which would say which is its own. Load it from there.</source>
+        <translation>{file} hat Strukturen aus {frames} Bezugssystemen (FrameOfReferenceUID), und {name} wurde nicht aus Slicers DICOM-Datenbank geladen, die sagen würde, welches das richtige ist. Laden Sie den Bilddatensatz von dort.</translation>
+    </message>
+    <message>
         <source>{file} has the label {foreign}, which the network does not give; it gives {given}.</source>
         <translation>{file} hat das Label {foreign}, das das Netz nicht liefert; es liefert {given}.</translation>
     </message>
@@ -2839,12 +2887,20 @@
         <translation>{file} hat die Version {version}; dieses ClassScaleSeg liest die Version {version2}.</translation>
     </message>
     <message>
+        <source>{file} has {components} values in each voxel and does not say which segments these are; one label is needed.</source>
+        <translation>{file} hat {components} Werte in jedem Voxel und sagt nicht, welche Segmente das sind; ein Label ist nötig.</translation>
+    </message>
+    <message>
         <source>{file} has {contours} contours and more, too many for the free memory.</source>
         <translation>{file} hat {contours} Konturen und mehr, zu viele für den freien Speicher.</translation>
     </message>
     <message>
         <source>{file} has {count} entries in {key}; the network has {classes} classes.</source>
         <translation>{file} hat {count} Einträge in {key}; das Netz hat {classes} Klassen.</translation>
+    </message>
+    <message>
+        <source>{file} has {count} labels from {least} to {largest}</source>
+        <translation>{file} hat {count} Labels von {least} bis {largest}</translation>
     </message>
     <message>
         <source>{file} has {fault}; the model's labels are {wanted} to {wanted2}.</source>
@@ -2941,6 +2997,10 @@
     <message>
         <source>{file} is damaged: it has zeros in the place of an element. Export it again.</source>
         <translation>{file} ist beschädigt: An der Stelle eines Elements stehen Nullen. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} is empty</source>
+        <translation>{file} ist leer</translation>
     </message>
     <message>
         <source>{file} is in Explicit VR Big Endian, which DICOM has retired. Export it in Little Endian.</source>
@@ -3307,6 +3367,10 @@
         <translation>{name} kann nicht sagen, wo zu suchen ist. {error} Nennen Sie mit locate_classes (--locate-classes) die Klassen von {name2}, die das Gesuchte umschließen.</translation>
     </message>
     <message>
+        <source>{name} consists of {paths} models. Open them one by one: {listed}.</source>
+        <translation>{name} besteht aus {paths} Modellen. Öffnen Sie sie einzeln: {listed}.</translation>
+    </message>
+    <message>
         <source>{name} contains fewer numbers than its shape {shape} requires.</source>
         <translation>{name} enthält weniger Zahlen, als die Form {shape} verlangt.</translation>
     </message>
@@ -3667,6 +3731,10 @@
         <translation>{source} ist schon ein Paket.</translation>
     </message>
     <message>
+        <source>{source} is neither a file nor a folder: give a model folder, an exported zip or a bundle.</source>
+        <translation>{source} ist weder eine Datei noch ein Ordner: Geben Sie einen Modellordner, eine exportierte Zip-Datei oder ein Paket an.</translation>
+    </message>
+    <message>
         <source>{source} is part of a model: name the folder above: {above}</source>
         <translation>{source} ist Teil eines Modells: Geben Sie den Ordner darüber an: {above}</translation>
     </message>
@@ -3691,6 +3759,10 @@
         <translation>{text} ist weder eine Datei oder ein Ordner noch ein Modell des Katalogs. Meinten Sie {hint}? Der Befehl `classscaleseg models list` zeigt alle Modelle.</translation>
     </message>
     <message>
+        <source>{text} is neither a file or folder nor a model of the catalogue. The command `classscaleseg models list` lists all models.</source>
+        <translation>{text} ist weder eine Datei oder ein Ordner noch ein Modell des Katalogs. Der Befehl `classscaleseg models list` zeigt alle Modelle.</translation>
+    </message>
+    <message>
         <source>{text}, {islands} island removed</source>
         <translation>{text}, {islands} Insel entfernt</translation>
     </message>
@@ -3699,16 +3771,16 @@
         <translation>{text}, {islands} Inseln entfernt</translation>
     </message>
     <message>
-        <source>{text}; does not grow with the number of classes</source>
-        <translation>{text}; wächst nicht mit der Zahl der Klassen</translation>
-    </message>
-    <message>
-        <source>{text}; grows with the number of classes</source>
-        <translation>{text}; wächst mit der Zahl der Klassen</translation>
-    </message>
-    <message>
         <source>{text}; islands removed: {islands}.</source>
         <translation>{text}; entfernte Inseln: {islands}.</translation>
+    </message>
+    <message>
+        <source>{text}; this does not grow with the number of classes</source>
+        <translation>{text}; das wächst nicht mit der Zahl der Klassen</translation>
+    </message>
+    <message>
+        <source>{text}; this grows with the number of classes</source>
+        <translation>{text}; das wächst mit der Zahl der Klassen</translation>
     </message>
     <message>
         <source>{uploads} images of this token are here already. Remove some, or wait until jobs have ended.</source>
@@ -3761,6 +3833,10 @@
     <message>
         <source>{value} cannot be used as a case of a report. {rstrip}. Remove the file, or segment the case again with --report.</source>
         <translation>{value} ist als Fall eines Berichts nicht zu gebrauchen. {rstrip}. Entfernen Sie die Datei oder segmentieren Sie den Fall noch einmal mit --report.</translation>
+    </message>
+    <message>
+        <source>{value} cannot be written ({text}). Choose a shorter name.</source>
+        <translation>{value} kann nicht geschrieben werden ({text}). Wählen Sie einen kürzeren Namen.</translation>
     </message>
     <message>
         <source>{value} cannot be written ({text}). Choose another folder, or make room there.</source>
@@ -3835,6 +3911,10 @@
         <translation>{value} ist ein Ordner; geben Sie den Pfad einer Datei an.</translation>
     </message>
     <message>
+        <source>{value} is a link whose target is missing.</source>
+        <translation>{value} ist ein Link, dessen Ziel fehlt.</translation>
+    </message>
+    <message>
         <source>{value} is a {size}D image; the model segments 3D images.</source>
         <translation>{value} ist ein {size}D-Bild; das Modell segmentiert 3D-Bilder.</translation>
     </message>
@@ -3903,6 +3983,10 @@
         <translation>{value} wurde nicht geschrieben: Keine Konfidenz wurde berechnet. Verlangen Sie sie beim Segmentieren.</translation>
     </message>
     <message>
+        <source>{value} would replace {source}, from which it is made. Choose another name.</source>
+        <translation>{value} würde {source} ersetzen, woraus es entsteht. Wählen Sie einen anderen Namen.</translation>
+    </message>
+    <message>
         <source>{value}: a report in DICOM refers to a DICOM segmentation. Write one from the same result and give its file (segmentation=...), or write .csv or .xlsx.</source>
         <translation>{value}: Ein Bericht in DICOM bezieht sich auf eine DICOM-Segmentierung. Schreiben Sie eine aus demselben Ergebnis und geben Sie ihre Datei an (segmentation=...), oder schreiben Sie .csv oder .xlsx.</translation>
     </message>
@@ -3937,10 +4021,6 @@
     <message>
         <source>{what} failed unexpectedly ({kind}). {details}</source>
         <translation>{what} schlug unerwartet fehl ({kind}). {details}</translation>
-    </message>
-    <message>
-        <source>{what} has {components} values in each voxel and does not say which segments these are; one label is needed.</source>
-        <translation>{what} hat {components} Werte in jedem Voxel und sagt nicht, welche Segmente das sind; ein Label ist nötig.</translation>
     </message>
     <message>
         <source>{where} has no folds: it is a single network.</source>
@@ -4158,6 +4238,10 @@
     <message>
         <source>Excel workbooks cannot be saved without these Python packages: {packages}. To install them, save again. Or save as .csv.</source>
         <translation>Ohne diese Python-Pakete lassen sich keine Excel-Arbeitsmappen speichern: {packages}. Um sie zu installieren, speichern Sie noch einmal. Oder speichern Sie als .csv.</translation>
+    </message>
+    <message>
+        <source>Segmentations cannot be compared without these Python packages: {packages}. To install them, press the button again.</source>
+        <translation>Segmentierungen können ohne diese Python-Pakete nicht verglichen werden: {packages}. Um sie zu installieren, drücken Sie den Knopf noch einmal.</translation>
     </message>
     <message>
         <source>The Python packages could not be installed: {reason}. Slicer's own packages were not changed. {step} To undo the installation, type slicer.util.pip_uninstall("{packages}") into the Python console.</source>
@@ -4562,6 +4646,169 @@
     </message>
 </context>
 <context>
+    <name>results.case_comparison</name>
+    <message>
+        <source>A segmentation was removed, so the comparison is gone.</source>
+        <translation>Eine Segmentierung wurde entfernt, daher ist der Vergleich weg.</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>Abbrechen</translation>
+    </message>
+    <message>
+        <source>Case</source>
+        <translation>Fall</translation>
+    </message>
+    <message>
+        <source>Cases that lack structures of other results, whose Dice is therefore 0: {count}.</source>
+        <translation>Fälle, denen Strukturen anderer Ergebnisse fehlen, deren Dice daher 0 ist: {count}.</translation>
+    </message>
+    <message>
+        <source>Close</source>
+        <translation>Schließen</translation>
+    </message>
+    <message>
+        <source>Compare</source>
+        <translation>Vergleichen</translation>
+    </message>
+    <message>
+        <source>Compare cases</source>
+        <translation>Fälle vergleichen</translation>
+    </message>
+    <message>
+        <source>Compares each result with its reference: the only other segmentation of the same volume, or else the only one that is called like the volume. To choose another reference, click a row.</source>
+        <translation>Vergleicht jedes Ergebnis mit seiner Referenz: der einzigen anderen Segmentierung desselben Bilddatensatzes, sonst der einzigen, die wie er heißt. Um eine andere Referenz zu wählen, klicken Sie auf eine Zeile.</translation>
+    </message>
+    <message>
+        <source>Comparing {name}</source>
+        <translation>{name} wird verglichen</translation>
+    </message>
+    <message>
+        <source>Dice</source>
+        <translation>Dice</translation>
+    </message>
+    <message>
+        <source>Difference</source>
+        <translation>Differenz</translation>
+    </message>
+    <message>
+        <source>Load an RT structure set as the reference of the row.</source>
+        <translation>Einen RT-Strukturdatensatz als Referenz der Zeile laden.</translation>
+    </message>
+    <message>
+        <source>Mean Dice {dice} over {structures} structures of {cases} cases.</source>
+        <translation>Mittlerer Dice {dice} über {structures} Strukturen von {cases} Fällen.</translation>
+    </message>
+    <message>
+        <source>No structure is in both.</source>
+        <translation>Keine Struktur ist in beiden.</translation>
+    </message>
+    <message>
+        <source>None</source>
+        <translation>Keine</translation>
+    </message>
+    <message>
+        <source>Other mL</source>
+        <translation>mL andere</translation>
+    </message>
+    <message>
+        <source>Reference</source>
+        <translation>Referenz</translation>
+    </message>
+    <message>
+        <source>Reference of the row</source>
+        <translation>Referenz der Zeile</translation>
+    </message>
+    <message>
+        <source>Reference of the row:</source>
+        <translation>Referenz der Zeile:</translation>
+    </message>
+    <message>
+        <source>Result</source>
+        <translation>Ergebnis</translation>
+    </message>
+    <message>
+        <source>SD</source>
+        <translation>SD</translation>
+    </message>
+    <message>
+        <source>Save comparison</source>
+        <translation>Vergleich speichern</translation>
+    </message>
+    <message>
+        <source>Save the rows of all cases as a .csv file or as an Excel workbook.</source>
+        <translation>Die Zeilen aller Fälle als .csv-Datei oder als Excel-Arbeitsmappe speichern.</translation>
+    </message>
+    <message>
+        <source>Save...</source>
+        <translation>Speichern...</translation>
+    </message>
+    <message>
+        <source>Search cases</source>
+        <translation>Fälle suchen</translation>
+    </message>
+    <message>
+        <source>Search structures and cases</source>
+        <translation>Strukturen und Fälle suchen</translation>
+    </message>
+    <message>
+        <source>Structure</source>
+        <translation>Struktur</translation>
+    </message>
+    <message>
+        <source>Structure set...</source>
+        <translation>Strukturdatensatz...</translation>
+    </message>
+    <message>
+        <source>The comparison is in the file {name}.</source>
+        <translation>Der Vergleich steht in der Datei {name}.</translation>
+    </message>
+    <message>
+        <source>The comparison was not saved</source>
+        <translation>Der Vergleich wurde nicht gespeichert</translation>
+    </message>
+    <message>
+        <source>The segmentations have changed. Press Compare again.</source>
+        <translation>Die Segmentierungen haben sich geändert. Drücken Sie noch einmal „Vergleichen“.</translation>
+    </message>
+    <message>
+        <source>There are too many rows to list: save them to see those of single cases.</source>
+        <translation>Es sind zu viele Zeilen für die Liste: Speichern Sie sie, um die der einzelnen Fälle zu sehen.</translation>
+    </message>
+    <message>
+        <source>There is no result of a run whose volume is in the scene.</source>
+        <translation>Es gibt kein Ergebnis eines Laufs, dessen Bilddatensatz in der Szene ist.</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to compare these segmentations.</source>
+        <translation>Der Speicher reicht nicht, um diese Segmentierungen zu vergleichen.</translation>
+    </message>
+    <message>
+        <source>Volume</source>
+        <translation>Bilddatensatz</translation>
+    </message>
+    <message>
+        <source>choose one</source>
+        <translation>bitte wählen</translation>
+    </message>
+    <message>
+        <source>comparison of cases</source>
+        <translation>Vergleich der Fälle</translation>
+    </message>
+    <message>
+        <source>mL</source>
+        <translation>mL</translation>
+    </message>
+    <message>
+        <source>mean of {count}</source>
+        <translation>Mittel aus {count}</translation>
+    </message>
+    <message>
+        <source>{name}: {reason}</source>
+        <translation>{name}: {reason}</translation>
+    </message>
+</context>
+<context>
     <name>results.compare_panel</name>
     <message>
         <source>A segmentation was removed, so its comparison is gone.</source>
@@ -4604,8 +4851,8 @@
         <translation>Der Vergleich wurde nicht gespeichert</translation>
     </message>
     <message>
-        <source>The differences are in the segmentation {name}: {both} mL in both, {alone} mL only in {first}, {other} mL only in {second}. To undo this, delete it.</source>
-        <translation>Die Unterschiede stehen in der Segmentierung {name}: {both} mL in beiden, {alone} mL nur in {first}, {other} mL nur in {second}. Um das rückgängig zu machen, löschen Sie sie.</translation>
+        <source>The differences are in the segmentation {name}: {both} mL in both, {alone} mL only in {first}, {other} mL only in {second}. Until you press Hide differences, both segmentations are hidden.</source>
+        <translation>Die Unterschiede stehen in der Segmentierung {name}: {both} mL in beiden, {alone} mL nur in {first}, {other} mL nur in {second}. Bis Sie „Ausblenden“ drücken, sind beide Segmentierungen ausgeblendet.</translation>
     </message>
     <message>
         <source>The differences are not shown</source>
@@ -4762,6 +5009,29 @@
     <message>
         <source>To table</source>
         <translation>In Tabelle</translation>
+    </message>
+</context>
+<context>
+    <name>results.structure_set</name>
+    <message>
+        <source>All files</source>
+        <translation>Alle Dateien</translation>
+    </message>
+    <message>
+        <source>Choose an RT structure set</source>
+        <translation>RT-Strukturdatensatz wählen</translation>
+    </message>
+    <message>
+        <source>RT structure set</source>
+        <translation>RT-Strukturdatensatz</translation>
+    </message>
+    <message>
+        <source>The structure set was not loaded</source>
+        <translation>Der Strukturdatensatz wurde nicht geladen</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to load the structure set.</source>
+        <translation>Der Speicher reicht nicht, um den Strukturdatensatz zu laden.</translation>
     </message>
 </context>
 <context>
