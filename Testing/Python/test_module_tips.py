@@ -111,7 +111,7 @@ def test_rows_of_lists_are_told_whole(scene, panel, narrow):
     box.view().window().resize(200, 300)  # some styles make it as wide as its longest name
     application.processEvents()
     try:
-        assert [tip_of(*row_of(box.view(), row)) for row in range(3)] == ["", f"CT 1 {LONG}", f"CT 2 {LONG}"]
+        assert [tip_of(*row_of(box.view(), row)) for row in range(3)] == ["Volume", f"CT 1 {LONG}", f"CT 2 {LONG}"]
     finally:
         box.hidePopup()
 

@@ -62,17 +62,22 @@ def cut_off(widget: qt.QWidget, place: qt.QPoint) -> str:
 
 def _of_box(box: qt.QComboBox) -> str:
     shown = box.currentText
-    tip_of_row = (box.itemData(box.currentIndex, qt.Qt.ToolTipRole) if box.currentIndex >= 0 else None) or ""
-    text = unescape(tip_of_row.removeprefix("<qt>").removesuffix("</qt>")) or shown
+    text = (_told_by(box.itemData(box.currentIndex, qt.Qt.ToolTipRole)) if box.currentIndex >= 0 else "") or shown
     return text if text != shown or _width(box, text) > box.width - box.height - _FRAME else ""  # without the arrow
 
 
 def _of_row(view: qt.QAbstractItemView, viewport: qt.QWidget, place: qt.QPoint) -> str:
     index = view.indexAt(viewport.mapFromGlobal(place))
-    if not index.isValid() or view.model().data(index, qt.Qt.ToolTipRole):
+    if not index.isValid() or _told_by(view.model().data(index, qt.Qt.ToolTipRole)):
         return ""
     text = view.model().data(index, qt.Qt.DisplayRole) or ""
     return text if _width(view, text) > viewport.width - _FRAME else ""
+
+
+def _told_by(tip_of_row: str | None) -> str:
+    """Return the whole text that :func:`.tip` has made the tip of a row. Those of Slicer's lists are kinds of nodes."""
+    given = tip_of_row or ""
+    return unescape(given.removeprefix("<qt>").removesuffix("</qt>")) if given.startswith("<qt>") else ""
 
 
 def _width(widget: qt.QWidget, text: str) -> int:

@@ -79,7 +79,7 @@ class qMRMLNodeComboBox(qt.QWidget):
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def added(caller: Any, event: str, node: slicer.vtkMRMLNode) -> None:
             if not scene.IsImporting() and shiboken6.isValid(self) and self._fits(node):
-                self._box.insertItem(self._box.count - len(self._actions()), node.GetName(), node.GetID())
+                self._insert(self._box.count - len(self._actions()), node)
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def removed(caller: Any, event: str, node: slicer.vtkMRMLNode) -> None:
@@ -118,11 +118,15 @@ class qMRMLNodeComboBox(qt.QWidget):
         if self.noneEnabled:
             self._box.addItem(self.noneDisplay, "")
         for node in self._nodes():
-            self._box.addItem(node.GetName(), node.GetID())
+            self._insert(self._box.count, node)
         for text in self._actions():
             self._box.addItem(text, None)
         self._listing = False
         self.setCurrentNodeID(current)
+
+    def _insert(self, row: int, node: slicer.vtkMRMLNode) -> None:
+        self._box.insertItem(row, node.GetName(), node.GetID())
+        self._box.setItemData(row, node.GetNodeTagName(), qt.Qt.ToolTipRole)  # as qMRMLSceneModel does
 
     def _changed(self, index: int) -> None:
         if self._listing or self._scene is None:
