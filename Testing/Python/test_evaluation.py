@@ -392,7 +392,7 @@ def test_labels_in_no_region_and_models_of_other_regions_are_refused(tumours):
     evaluated(tumours, "--dataset-json", str(tumours / "data" / "dataset.json"))
     model.write_text(json.dumps({"labels": REGIONS}))
     write(tumours / "p", "c0.nii.gz", blocks(9, classes=3) + np.uint16(7))
-    with pytest.raises(ImageError, match="c0.nii.gz holds label 7, which is not among the 4 labels of dataset.json"):
+    with pytest.raises(ImageError, match="c0.nii.gz holds label 7, which is in no region of dataset.json"):
         evaluated(tumours)
 
 

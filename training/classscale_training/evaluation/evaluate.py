@@ -210,7 +210,7 @@ def _refuse_unknown(file: Path, labels: np.ndarray, options: EvaluationOptions, 
 
     :raises ImageError: naming the first.
     """
-    known: Iterable[int] = options.names or ()
+    known = set(options.names or ())
     if options.regions:
         known = {0, *(value for region in options.regions for value in np.atleast_1d(region).tolist())}
     elif not options.names:
@@ -218,8 +218,8 @@ def _refuse_unknown(file: Path, labels: np.ndarray, options: EvaluationOptions, 
     occur = np.bincount(labels.ravel() if options.ignore is None else labels[reference != options.ignore])
     unknown = sorted(set(np.flatnonzero(occur).tolist()).difference(known))
     if unknown:
-        number = len(options.names or ())
-        raise ImageError(f"{file} holds label {unknown[0]}, which is not among the {number} labels of dataset.json.")
+        among = "in no region" if options.regions else f"not among the {len(known)} labels"
+        raise ImageError(f"{file} holds label {unknown[0]}, which is {among} of dataset.json.")
 
 
 def _collect(
