@@ -188,7 +188,7 @@ class TerminalReporter(Reporter):
         self.close()
         of_all = written or {}
         files = [*of_all.get("statistics", ()), *filter(None, [of_all.get("report")])]
-        place = f" -> {', '.join(map(str, files))}" if files else ""
+        place = f" -> {', '.join(map(on_one_line, files))}" if files else ""
         if skipped and not (done or failed or kept):
             said = f"{'All' if skipped > 1 else 'The'} {skipped} case{'s are' if skipped > 1 else ' is'} done already"
             print(f"{said}{place}", flush=True)
