@@ -228,6 +228,26 @@ def test_a_segmentation_that_changes_or_goes_during_the_comparison_does_not_coun
     assert list(dialog.cases) == ["CT 1"]
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_what_a_run_changes_meanwhile_is_not_compared(scene, panel, cases, monkeypatch, removed):
+    first, dialog = cases[0][0], opened(panel)
+
+    class Progress(qt.QProgressDialog):
+        def setValue(self, number):
+            if number == 1 and removed:  # as a run that ends while events are processed
+                scene.RemoveNode(first)
+            elif number == 1:
+                first.GetSegmentation().RemoveSegment("Segment_1")
+
+        value = property(None, setValue)
+
+    monkeypatch.setattr(qt, "QProgressDialog", Progress)
+    dialog.compare_button.click()
+    assert not dialog.cases and not dialog.save_button.enabled
+    gone = "A segmentation was removed, so the comparison is gone."
+    assert dialog.line.text == (gone if removed else "The segmentations have changed. Press Compare again.")
+
+
 def test_cancel_and_too_many_rows(panel, cases, monkeypatch):
     dialog = opened(panel)
     monkeypatch.setattr(case_comparison, "MOST_ROWS", 5)

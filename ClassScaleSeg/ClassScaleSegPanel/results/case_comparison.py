@@ -247,8 +247,11 @@ class CaseComparison:
         self._show_found(found)
         self.line.text = " ".join([*self._sentences(len(missed)), *faults[:_MOST_FAULTS]])
         self._show_buttons()
-        for node in list(self._held):  # one may have changed since it was compared
-            self._follow(node)
+        for node in list(self._held):  # one may have been changed or removed since it was compared
+            if slicer.mrmlScene.IsNodePresent(node):
+                self._follow(node)
+            elif self._held:
+                self._clear(_("A segmentation was removed, so the comparison is gone."))
 
     def _show_found(self, found: dict[str, ComparedCase]) -> None:
         """List each structure: its mean over all cases, then the cases."""
