@@ -93,7 +93,7 @@ def shown(text: str) -> str:
 def named(file: object) -> Iterator[None]:
     """Name the file in the sentences of the exceptions raised inside: "It" is the file, if a sentence begins so.
 
-    A sentence that begins with the name of the file stays as it is.
+    A sentence that begins with the name of the file stays as it is, and so does that of `Cancelled`.
 
     >>> with named("plans.json"):
     ...     raise ModelError("It has no configurations.")
@@ -102,6 +102,8 @@ def named(file: object) -> Iterator[None]:
     """
     try:
         yield
+    except Cancelled:
+        raise
     except ClassScaleError as error:
         sentence = str(error)
         if sentence.startswith((f"{file} ", f"{file}: ", f"{file}, ")):

@@ -165,7 +165,7 @@ def test_progress_tells_stages_in_order_and_cancelling_works_in_each(write_model
             if report.stage == stage:
                 token.set()
 
-        with pytest.raises(Cancelled):
+        with pytest.raises(Cancelled, match=f"^Cancelled during {stage}; nothing was written"):
             segment(image, model, device="cpu", progress=stop, cancel=token)
 
 
