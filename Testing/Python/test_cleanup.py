@@ -286,8 +286,11 @@ def test_numbers_out_of_range_are_refused(corner, tmp_path, capsys, arguments, s
 
 
 def test_faults_are_found_before_the_image_is_read(tmp_path, capsys, monkeypatch):
+    damaged = tmp_path / "damaged.nrrd"
+    damaged.write_bytes(b"no image")
+
     def fails(code: ExitCode, sentence: str, *arguments: str) -> None:
-        assert command(tmp_path / "missing.nrrd", tmp_path, *arguments)[0] == code
+        assert command(damaged, tmp_path, *arguments)[0] == code
         assert sentence in capsys.readouterr().err
 
     fails(ExitCode.LABELS, "spleen", "--smooth", "1", "--clean-classes", "spleen")

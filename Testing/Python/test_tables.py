@@ -105,9 +105,11 @@ def test_without_the_package_a_sentence_says_what_to_install_before_the_computat
     monkeypatch.setitem(sys.modules, "xlsxwriter", None)
     with pytest.raises(OutputError, match=r'Install it: python -m pip install "XlsxWriter>=3\.1".*Or write \.csv'):
         result.write_statistics(tmp_path / "a.xlsx")
-    command = ["segment", "gone.nii.gz", "-m", "toy-120", "-o", tmp_path / "a.seg.nrrd", "--statistics"]
+    damaged = tmp_path / "damaged.nii.gz"
+    damaged.write_bytes(b"no image")
+    command = ["segment", damaged, "-m", "toy-120", "-o", tmp_path / "a.seg.nrrd", "--statistics"]
     assert main([*map(str, command), str(tmp_path / "a.xlsx")]) == ExitCode.OUTPUT
-    assert "XlsxWriter" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "XlsxWriter" in capsys.readouterr().err and list(tmp_path.iterdir()) == [damaged]
 
 
 def test_in_csv_no_name_is_a_formula_and_our_reader_gives_it_back(tmp_path):

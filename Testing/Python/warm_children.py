@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import select
@@ -16,6 +15,8 @@ from typing import IO, Any
 # Python and its libraries read these when they start. A child with other ones is started in the ordinary way.
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "OMP_", "MKL_", "MALLOC_", "TORCH", "CUDA_")
 _LONGEST = 64  # bytes of a process id or exit code
+_MOST = 2  # processes with torch
+_started: list[tuple[dict[str, str], socket.socket, subprocess.Popen]] = []
 
 
 class WarmChildren:
@@ -28,9 +29,11 @@ class WarmChildren:
         environment = options["env"]
         if sys.platform != "linux" or (interpreter, flag) != (sys.executable, "-m"):
             return subprocess.Popen(command, **options)
-        read = tuple(sorted(item for item in environment.items() if item[0].startswith(_READ_AT_START)))
+        read = {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
+        if (warm := _warm(read)) is None:
+            return subprocess.Popen(command, **options)
         request = {"module": module, "arguments": [module, *arguments], "environment": environment}
-        return WarmChild(_warm(read)[0], {**request, "folder": str(options["cwd"])}, command)
+        return WarmChild(warm, {**request, "folder": str(options["cwd"])}, command)
 
 
 class WarmChild:
@@ -67,19 +70,29 @@ class WarmChild:
             os.kill(self.pid, signal.SIGKILL)
 
 
-@functools.cache
-def _warm(read_at_start: tuple[tuple[str, str], ...]) -> tuple[socket.socket, subprocess.Popen]:
-    """Start a process that has loaded torch with these variables. It ends with this one.
+def _warm(read_at_start: dict[str, str]) -> socket.socket | None:
+    """Return the socket of a process that has loaded torch with these variables, or None if there are enough others.
 
-    :returns: the socket for requests, and the process.
+    It is started when first wanted, and ends with this process. Some tests set variables of their own, and some
+    libraries leave theirs.
     """
+    for variables, warm, _process in _started:
+        if variables == read_at_start:
+            return warm
+    if len(_started) == _MOST:
+        return None
+    _started.append((read_at_start, *_start(read_at_start)))
+    return _started[-1][1]
+
+
+def _start(read_at_start: dict[str, str]) -> tuple[socket.socket, subprocess.Popen]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     others = {name: value for name, value in os.environ.items() if not name.startswith(_READ_AT_START)}
     program = str(Path(__file__).with_name("warm_child.py"))
     with theirs:
         process = subprocess.Popen(
             [sys.executable, program, str(theirs.fileno())],
-            env={**others, **dict(read_at_start)},
+            env={**others, **read_at_start},
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
         )
