@@ -70,6 +70,7 @@ def settle():
     end = time.monotonic() + SETTLE_MILLISECONDS / 1000 + 0.1
     while time.monotonic() < end:
         application.processEvents()
+        time.sleep(0.01)
 
 
 def wait_for(panel):
