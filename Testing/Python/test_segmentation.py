@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib.errors import ImageError, LabelTableError
 from ClassScaleSegLib.images.geometry import Geometry
+from ClassScaleSegLib.images.image_file import check_memory
 from ClassScaleSegLib.images.segmentation import Segmentation
 from ClassScaleSegLib.labels.table import LabelTable
 
@@ -131,3 +133,10 @@ def test_a_label_without_a_name_names_the_table_that_lacks_it(tmp_path):
         Segmentation.from_image(label_image(tmp_path / "a.mha", np.uint8(2)), table)
     with pytest.raises(LabelTableError, match=r"called spleen; .*names\.csv has 1 labels"):
         table.by_name("spleen")
+
+
+def test_without_psutil_no_image_is_too_large(monkeypatch):
+    with pytest.raises(ImageError, match="of memory are free"):
+        check_memory("a.nrrd", "9x9x9", 1 << 60)
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    check_memory("a.nrrd", "9x9x9", 1 << 60)

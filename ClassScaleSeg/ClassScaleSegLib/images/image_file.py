@@ -215,10 +215,14 @@ def _check_size(path: Path, dimensions: str, count: int, held: int) -> None:
 def check_memory(name: Path | str, dimensions: str, count: int) -> None:
     """Refuse an image of ``count`` bytes that does not fit into the free memory.
 
+    Nothing is refused where psutil is not installed, as in a Slicer in which nothing was segmented yet.
+
     :raises ImageError: naming the image, its dimensions and the free memory.
     """
-    import psutil
-
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return
     available = psutil.virtual_memory().available
     if count > available:
         raise ImageError(
