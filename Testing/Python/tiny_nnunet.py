@@ -27,7 +27,7 @@ class ClassScaleTrainer_test(ClassScaleTrainer):
 def set_environment(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Point nnU-Net's variables at new folders in ``root``, and let it use this process alone.
 
-    Threads stand in for the processes of its pools, each of which would import nnU-Net's trainer: 6 s of CPU time.
+    Threads stand in for the processes of its pools, each of which would import nnU-Net's trainer, for seconds.
     """
     patch.setattr(SpawnContext, "Pool", lambda _context, *arguments, **more: ThreadPool(*arguments, **more))
     for name in ("raw", "preprocessed", "results"):

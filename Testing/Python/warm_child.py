@@ -1,6 +1,6 @@
 """A process that has loaded torch and nnU-Net, and becomes a child of ``child.py`` as often as it is asked to.
 
-Loading takes 2.5 of the 3.5 s of CPU time of a small run. Tests of the panel make hundreds of runs, so they fork their
+Loading takes most of the CPU time of a small run. Tests of the panel make hundreds of runs, so they fork their
 children from this process (`warm_children.py`). What a child does is the same; how Slicer starts it is tested in
 `test_process.py`.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ClassScaleSegLib.errors import ClassScaleError
 from ClassScaleSegLib.process.ending import leave, run_command
@@ -48,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(run, tell, FaultLog("classscaleseg-train", arguments), "Cancelled.")
 
 
+def run() -> NoReturn:
+    """Run the command with the arguments of this process, and end the process with its exit code."""
+    leave(main())
+
+
 def _print_trainer_folder(_: argparse.Namespace) -> int:
     print(trainer_folder())
     return 0
@@ -78,4 +84,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    leave(main())
+    run()

@@ -53,7 +53,7 @@ def run_command(
 def leave(code: int) -> NoReturn:
     """End this process as ``sys.exit`` does, but leave its objects to the system.
 
-    With torch and nnU-Net, Python would search hundreds of thousands of them for cycles, several times: 0.7 s.
+    With torch and nnU-Net, Python would search hundreds of thousands of them for cycles, for most of a second.
     """
     gc.disable()
     gc.freeze()

@@ -17,9 +17,10 @@ from ..images.comparison import Comparison, compare
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.dicom_seg import DICOM_SUFFIX
 from ..images.geometry import Geometry
+from ..images.label_image import read_layers
 from ..images.measures import LabelMeasures
 from ..images.seg_nrrd import index_to_ras
-from ..images.segmentation import Segmentation, class_volumes, read_layers
+from ..images.segmentation import Segmentation, class_volumes
 from ..labels.standard_names import with_standard_names
 from ..labels.table import LabelTable
 from .dicom import save_dicom
