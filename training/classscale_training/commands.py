@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(run, tell, FaultLog("classscaleseg-train", arguments), "Cancelled.")
 
 
-def run() -> NoReturn:
-    """Run the command with the arguments of this process, and end the process with its exit code."""
-    leave(main())
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command with ``arguments``, those of the process by default, and end the process with its exit code."""
+    leave(main(arguments))
 
 
 def _print_trainer_folder(_: argparse.Namespace) -> int:
