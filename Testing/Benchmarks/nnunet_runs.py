@@ -15,9 +15,10 @@ PLANS, CONFIGURATION, TRAINER = "ClassScalePlans", "small", "ClassScaleTrainer_b
 SMALL = {"features_per_stage": [12, 24, 48, 96, 96], "n_conv_per_stage": [1, 2, 2, 2, 2]}
 
 
-def ours(root: Path, *arguments: Any, epochs: int = 1, steps: int = 200) -> Job:
+def ours(root: Path, *arguments: Any, epochs: int = 1, steps: int = 200, results: str = "results") -> Job:
     """Run ``classscaleseg-train`` with nnU-Net's folders in ``root``."""
-    folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
+    names = {"raw": "raw", "preprocessed": "preprocessed", "results": results}
+    folders = {f"nnUNet_{variable}": str(root / name) for variable, name in names.items()}
     for folder in folders.values():
         Path(folder).mkdir(parents=True, exist_ok=True)
     variables = {

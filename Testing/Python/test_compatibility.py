@@ -97,3 +97,10 @@ def test_a_scene_keeps_its_choices_and_its_segments():
     finally:
         widget.cleanup()
         scene.Clear()
+
+
+def test_nothing_is_reported_as_a_leak_when_a_command_ends_after_triton_was_loaded():
+    pytest.importorskip("triton")
+    code = "import triton._C.libtriton; from ClassScaleSegLib.process.ending import leave; leave(3)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (3, "")

@@ -24,9 +24,10 @@ from .data import totalsegmentator as convert
 from .data import toy_dataset
 from .data.merge import command as merge
 from .evaluation import command as evaluate
-from .nnunet import commands as nnunet
 from .nnunet import export_command as export
 from .nnunet.environment import trainer_folder
+from .nnunet.plan_command import add_plan_arguments, plan
+from .nnunet.preprocess_command import add_preprocess_arguments, preprocess
 from .nnunet.pretraining import command as pretrain
 from .nnunet.train_command import add_train_arguments, add_validate_arguments, train
 
@@ -65,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add_arguments, run, summary in (
-        ("plan", nnunet.add_plan_arguments, nnunet.plan, "check a dataset and choose spacing, patch size and network"),
-        ("preprocess", nnunet.add_preprocess_arguments, nnunet.preprocess, "resample and normalise a planned dataset"),
+        ("plan", add_plan_arguments, plan, "check a dataset and choose spacing, patch size and network"),
+        ("preprocess", add_preprocess_arguments, preprocess, "resample and normalise a planned dataset"),
         ("pretrain", pretrain.add_arguments, pretrain.run, "learn an encoder from images, without labels"),
         ("train", add_train_arguments, train, "train one fold, resume a training, or validate it"),
         ("validate", add_validate_arguments, train, "validate a finished training"),

@@ -53,10 +53,12 @@ def run_command(
 def leave(code: int) -> NoReturn:
     """End this process as ``sys.exit`` does, but leave its objects to the system.
 
-    With torch and nnU-Net, Python would search hundreds of thousands of them for cycles, for most of a second.
+    With torch and nnU-Net, Python would search hundreds of thousands of them for cycles, for most of a second. It must
+    do so after Triton was loaded, whose bindings would report everything that is left as a leak.
     """
-    gc.disable()
-    gc.freeze()
+    if "triton._C.libtriton" not in sys.modules:
+        gc.disable()
+        gc.freeze()
     sys.exit(code)
 
 

@@ -156,6 +156,11 @@ def decoder_of(network: Any) -> Any:
     return network.up_projection if hasattr(network, "up_projection") else network.decoder
 
 
+def has_head(network: Any) -> bool:
+    """Tell whether a network ends in a :class:`ClassScaleHead`."""
+    return any(isinstance(module, ClassScaleHead) for module in network.modules())
+
+
 def add_head(network: nn.Module, classes: int, rank: int | None = None) -> nn.Module:
     """Replace the last layers of a network that was built from nnU-Net's plans by a :class:`ClassScaleHead`.
 

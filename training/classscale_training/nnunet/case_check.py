@@ -28,12 +28,14 @@ class CaseCheck:
 
     :ivar labels: bool, whether each label from 0 on occurs; ``None`` if the label map cannot be used.
     :ivar spacing: of the first image, mm; ``None`` if it cannot be read, or its format has none.
+    :ivar orientation: anatomical, of the first image, such as "LPS"; ``None`` as for the spacing.
     :ivar image: the same for two cases if their first files have the same voxels; ``None`` if it cannot be read.
     """
 
     findings: tuple[Finding, ...]
     labels: np.ndarray | None
     spacing: tuple[float, float, float] | None = None
+    orientation: str | None = None
     image: bytes | None = None
 
 
@@ -94,7 +96,8 @@ def check_case(reader: type, channels: tuple[str, ...], highest: int, case: RawC
             found = (case.label, volume.voxels.shape[1:], volume.grid)
             findings += _compare(case, grids[0], found, "its image", LabelTableError)
     grid = grids[0][2] if grids else None
-    return CaseCheck(tuple(findings), labels, None if grid is None else grid.spacing, image)
+    spacing, orientation = (None, None) if grid is None else (grid.spacing, grid.orientation)
+    return CaseCheck(tuple(findings), labels, spacing, orientation, image)
 
 
 def _digest(voxels: np.ndarray) -> bytes:

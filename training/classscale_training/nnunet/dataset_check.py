@@ -30,10 +30,12 @@ class RawDataset:
     """A dataset without faults.
 
     :ivar content: of ``dataset.json``, with whole numbers, ``file_ending`` and ``numTraining``.
+    :ivar orientations: anatomical orientation of each case, such as "LPS"; ``None`` where the format has none.
     """
 
     content: dict
     cases: list[RawCase]
+    orientations: list[str | None]
 
 
 def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> RawDataset:
@@ -93,7 +95,7 @@ def check_dataset(folder: Path, workers: int = 0, progress: bool = False) -> Raw
     findings += _odd_spacings(cases, checks)
     findings += _same_images(folder, cases, checks)
     report(folder.name, findings)
-    return RawDataset(dataset, cases)
+    return RawDataset(dataset, cases, [done.orientation for done in checks])
 
 
 def _odd_spacings(cases: Sequence[RawCase], checks: Sequence[CaseCheck]) -> list[Finding]:

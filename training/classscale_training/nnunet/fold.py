@@ -18,6 +18,7 @@ from torch.backends import cudnn
 from ..files import PREVIOUS, alone
 from ..processes.group import Rank, from_first
 from .environment import find_trainer, make_torchvision_importable
+from .pretrained import adopt_head
 from .several_processes import TrainerOfSeveral, check_batch, check_folders, share_weights
 from .stock_faults import as_sentences
 
@@ -81,6 +82,9 @@ def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, 
     if options.val and not (folder / _LEARNED[0]).is_file():
         raise ModelError(f"{folder} has no {_LEARNED[0]} to validate: train this fold, or continue it with --c.")
     maybe_load_checkpoint(trainer, resume, options.val, pretrained)
+    told = None if pretrained is None or options.val else adopt_head(trainer.network, Path(pretrained))
+    if told is not None:
+        trainer.print_to_log_file(told)
     if rank.count > 1 and pretrained is not None:
         share_weights(trainer.network)
     if torch.cuda.is_available():

@@ -3,7 +3,8 @@
 ``classscaleseg-train pretrain`` and nnssl (the OpenMind models, for example) write checkpoints of encoders: they hold
 ``network_weights`` and an ``nnssl_adaptation_plan``, which names the prefixes of encoder and stem. nnU-Net's
 ``-pretrained_weights`` expects a whole network. So this module writes a checkpoint of a whole network, in which encoder
-and stem are pretrained and everything else has its initial weights. Of a model, everything but the last layer is taken.
+and stem are pretrained and everything else has its initial weights. Of a model everything is taken; of its last layer,
+which nnU-Net leaves out, the rows of the classes that the network has too (:mod:`.known_classes`).
 """
 
 from __future__ import annotations
@@ -15,44 +16,99 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from ClassScaleSegLib.catalog.catalog import resolve_model
 from ClassScaleSegLib.errors import ModelError, named
-from ClassScaleSegLib.models.checkpoint import check_container
+from ClassScaleSegLib.models.checkpoint import Checkpoint, check_container, read_checkpoint
 from ClassScaleSegLib.models.files import open_source
 from ClassScaleSegLib.models.model import read_parts
 from ClassScaleSegLib.models.network import fit_weights
 
+from ..network.low_rank_head import decoder_of, has_head
 from .checkpoint_check import check_weights
+from .known_classes import LastLayer, Rows, adopt_rows, same_classes, told
+from .plans_of_model import one_network
+
+_HEAD, _TOLD = "classscale_head", "classscale_told"  # entries of the checkpoint that is written here
 
 
 @contextmanager
-def whole_network(file: Path, build: Callable[[], torch.nn.Module]) -> Iterator[Path]:
+def whole_network(file: Path, build: Callable[[], torch.nn.Module], here: Rows | None = None) -> Iterator[Path]:
     """Provide a checkpoint that nnU-Net's ``-pretrained_weights`` accepts, for the duration of a ``with`` block.
+
+    nnU-Net does not take the last layer from it; :func:`adopt_head` does.
 
     :param file: a checkpoint of nnU-Net or nnssl (``.pth``), a bundle, a model folder, or a model of the catalogue by
         name; of several folds, the first one counts.
     :param build: returns the network to be trained.
-    :returns: ``file`` itself, or a temporary checkpoint with its encoder or with the weights of the model.
-    :raises ModelError: if the file is missing, or its weights or encoder do not fit the network.
+    :param here: what the rows of its last layer stand for; if None, all of them begin with random weights.
+    :returns: a temporary checkpoint.
+    :raises ModelError: if the file is missing, its weights or encoder do not fit the network, or a model of the
+        catalogue consists of several networks.
     """
+    content: dict[str, Any] = {}
     if file.suffix == ".pth" or (file.is_file() and file.suffix.lower() != ".zip"):
-        content = _self_supervised(file)
+        encoder = _self_supervised(file)
         network = build()
-        if content is None:
+        if encoder is None:
             check_weights(file, network, pretrained=True)
-            yield file
-            return
-        with named(file):
-            adopt_encoder(network, content)
+            with open(file, "rb") as stream, named(file):
+                found = read_checkpoint(stream)
+                adopt_model(network, found.weights)
+                content = _known_head(network, found.weights, _rows_of_checkpoint(found), here)
+        else:
+            with named(file):
+                adopt_encoder(network, encoder)
     else:
-        weights = _model_weights(file)
+        weights, there = _model(file)
         network = build()
         with named(file):
             adopt_model(network, weights)
+            content = _known_head(network, weights, there, here)
     with TemporaryDirectory() as folder:
         whole = Path(folder) / "checkpoint_pretrained.pth"
-        torch.save({"network_weights": network.state_dict()}, whole)
+        torch.save({"network_weights": network.state_dict(), **content}, whole)
         yield whole
+
+
+def adopt_head(network: Any, file: Path) -> str | None:
+    """Load what :func:`whole_network` has found for the last layer, which nnU-Net does not load.
+
+    :param network: to be trained, also compiled or under DDP.
+    :param file: the checkpoint.
+    :returns: a sentence for the log, None if nothing was found.
+    """
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    if _HEAD not in content:
+        return None
+    for wrapper in ("module", "_orig_mod"):
+        network = getattr(network, wrapper, network)
+    decoder_of(network).seg_layers.load_state_dict(content[_HEAD])
+    return content[_TOLD]
+
+
+def _known_head(
+    network: torch.nn.Module, weights: dict[str, torch.Tensor], there: Rows | None, here: Rows | None
+) -> dict[str, Any]:
+    """Set the head of a network to the rows that a model has for the same classes.
+
+    :returns: entries for the checkpoint; empty if no class is known.
+    """
+    last = LastLayer.of(weights)
+    if there is None or here is None or last is None or not has_head(network):
+        return {}
+    rows = same_classes(there, here)
+    known = any(here.values[row] for row in rows)
+    if not known or not adopt_rows(network, last, rows):
+        return {}
+    return {_HEAD: decoder_of(network).seg_layers.state_dict(), _TOLD: told(there, here, rows)}
+
+
+def _rows_of_checkpoint(checkpoint: Checkpoint) -> Rows | None:
+    """Return the rows of a checkpoint; None if it does not say what they stand for."""
+    dataset = checkpoint.arguments.get("dataset_json")
+    try:
+        return Rows.of_dataset(dataset) if isinstance(dataset, dict) else None
+    except ModelError:
+        return None
 
 
 def _self_supervised(file: Path) -> dict | None:
@@ -68,17 +124,18 @@ def _self_supervised(file: Path) -> dict | None:
     return content if isinstance(content, dict) and "nnssl_adaptation_plan" in content else None
 
 
-def _model_weights(source: Path) -> dict[str, torch.Tensor]:
-    (path, *_) = resolve_model(str(source))
+def _model(source: Path) -> tuple[dict[str, torch.Tensor], Rows]:
+    path = one_network(str(source))
     with open_source(path, None) as files:
         parts = read_parts(files, None, "final", None)
-    return fit_weights(parts.network, parts.weights[0][1])
+    summary = parts.summary
+    return fit_weights(parts.network, parts.weights[0][1]), Rows(summary.table, summary.values, summary.regions)
 
 
 def adopt_model(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
     """Load the weights of a model into a network, except those of the last layers.
 
-    :param weights: as :func:`.fit_weights` returns them, each tensor by one of its names.
+    :param weights: by nnU-Net's names, each tensor by one of its names or by several.
     :raises ModelError: naming the first tensor that is missing or has another shape.
     """
     names: dict[int, list[str]] = {}

@@ -35,8 +35,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "-pretrained_weights",
         type=Path,
         metavar="MODEL",
-        help="start from the weights of a checkpoint of nnU-Net, from an encoder that `pretrain` or nnssl trained, or "
-        "from a model: a bundle, a folder, or a name such as head-mr-312",
+        help="start from the weights of a model (a bundle, a folder, or a name such as head-mr-312), of a checkpoint "
+        "of nnU-Net, or of an encoder that `pretrain` or nnssl trained; classes of the same names keep theirs",
     )
     add = parser.add_mutually_exclusive_group().add_argument
     add("--c", action="store_true", help="continue from the latest checkpoint")
@@ -88,12 +88,21 @@ def train(options: argparse.Namespace) -> int:
         _refuse_probabilities(dataset)
     register_trainers()
     make_torchvision_importable()
+    from ..data.merged_labels import Merged
     from ..processes.launch import launch
     from .fold import train_fold
+    from .known_classes import Rows
+    from .merged_training import of_network
     from .pretrained import whole_network
 
     given = options.pretrained_weights
-    with nullcontext() if given is None else whole_network(given, lambda: _network(options, plans)) as file:
+    merged = Merged.of(dataset)
+    dataset = dataset if merged is None else of_network(dataset, merged)
+    with (
+        nullcontext()
+        if given is None
+        else whole_network(given, lambda: _network(options, plans, dataset), Rows.of_dataset(dataset)) as file
+    ):
         launch(train_fold, (options, None if file is None else str(file)), options.num_gpus, options.device)
     return 0
 
@@ -112,13 +121,12 @@ def _refuse_probabilities(dataset: dict) -> None:
         )
 
 
-def _network(options: argparse.Namespace, plans: dict) -> torch.nn.Module:
+def _network(options: argparse.Namespace, plans: dict, dataset: dict) -> torch.nn.Module:
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(plans)
     configuration = manager.get_configuration(options.configuration)
-    dataset = preprocessed_json(options.dataset_name_or_id, "dataset.json")
     channels = determine_num_input_channels(manager, configuration, dataset)
     heads = manager.get_label_manager(dataset).num_segmentation_heads
     trainer: Any = find_trainer(options.tr)

@@ -1,0 +1,235 @@
+"""Begin a training with the weights of a model: those of the same classes, in any order, and the model's plans."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nnunetv2")
+import torch
+from classscale_training.commands import main
+from classscale_training.data.toy.options import ToyOptions
+from classscale_training.data.toy_dataset import write_toy_dataset
+from classscale_training.network.low_rank_head import add_head
+from classscale_training.nnunet.known_classes import LastLayer, Rows, adopt_rows, same_classes
+from classscale_training.nnunet.pretrained import adopt_head, whole_network
+from ClassScaleSegLib.labels.table import LabelTable
+from ClassScaleSegLib.models.packing import pack
+from conftest import small_dataset, small_plans, stock_network
+from tiny_nnunet import PLANS, TRAINER, set_environment, write_trainer
+
+ORGANS = {"background": 0, "liver": 1, "kidney_left": 2, "kidney_right": 3, "spleen": 4, "aorta": 5}
+OTHERS = {"background": 0, "Spleen": 1, "tumour": 2, "left kidney": 3}
+IMAGE = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def rows(labels: dict, **more) -> Rows:
+    return Rows.of_dataset(small_dataset(labels, **more))
+
+
+def build(labels: dict = OTHERS, rank: int | None = None, plans: dict | None = None):
+    """Returns a function that builds the network to be trained, with random weights."""
+    return lambda: add_head(stock_network(plans or small_plans(), small_dataset(labels), seed=7), len(labels), rank)
+
+
+def begun(source: Path, make=None, here: Rows | None = None) -> tuple[torch.nn.Module, str | None]:
+    """Return a network that begins as a training does, and what the log says."""
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    make = make or build()
+    network = make()
+    with whole_network(source, make, here or rows(OTHERS)) as whole:
+        load_pretrained_weights(network, str(whole))
+        return network, adopt_head(network, whole)
+
+
+def outputs(network: torch.nn.Module) -> torch.Tensor:
+    network.eval()
+    network.decoder.deep_supervision = False
+    with torch.no_grad():
+        return network(IMAGE)[0]
+
+
+def test_the_same_classes_are_found_by_words_sides_and_codes():
+    assert same_classes(rows(ORGANS), rows(OTHERS)) == {0: 0, 1: 4, 3: 2}
+    coded = rows({"background": 0, "kidney_left": 1})
+    german = replace(coded.table[1], name="Niere links")  # with the codes of the left kidney
+    named = replace(coded, table=LabelTable((coded.table[0], german)))
+    assert same_classes(named, rows(OTHERS)) == {0: 0, 3: 1}
+    twice = rows({"background": 0, "left kidney": 1, "Left_Kidney": 2})
+    assert same_classes(rows(ORGANS), twice) == {0: 0}  # none is taken where two would fit
+
+
+def test_regions_and_labels_have_nothing_in_common():
+    regions = {"background": 0, "whole": [1, 2], "spleen": [2]}
+    order = {"regions_class_order": [1, 2]}
+    assert same_classes(rows(ORGANS), rows(regions, **order)) == {}
+    others = {"background": 0, "edema": [3], "Spleen": [1, 2]}
+    assert same_classes(rows(regions, **order), rows(others, **order)) == {1: 1}
+
+
+def test_known_classes_keep_their_logits_and_new_ones_begin_with_their_mean(write_model):
+    model = write_model(dataset=small_dataset(ORGANS), seeds=(3,))
+    network, told = begun(model)
+    assert told == "The network begins with the weights of 2 of its 3 classes. These are new: tumour."
+    before = outputs(stock_network(small_plans(), small_dataset(ORGANS), seed=3))
+    wanted = torch.stack([before[0], before[4], before.mean(0), before[2]])
+    torch.testing.assert_close(outputs(network), wanted, rtol=0, atol=1e-4)
+    network.decoder.deep_supervision = True
+    bases, _, _ = network(IMAGE)
+    assert bases[0].any() and not bases[1].any()  # the coarser scales have nothing to say yet
+
+
+def test_all_sources_of_the_same_model_give_the_same_network(write_model, tmp_path):
+    model = write_model(dataset=small_dataset(ORGANS))
+    bundle = pack(model, tmp_path / "model.zip")
+    file = model / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    named = tmp_path / "named.pth"
+    torch.save({**content, "init_args": {"dataset_json": small_dataset(ORGANS)}}, named)
+    wanted = outputs(begun(model)[0])
+    for source in (bundle, named):
+        network, told = begun(source)
+        assert told is not None
+        torch.testing.assert_close(outputs(network), wanted, rtol=0, atol=1e-5)
+    nameless, told = begun(file)  # whose rows could be anything
+    assert told is None
+    assert not torch.allclose(outputs(nameless), wanted, atol=1e-2)
+    _, told = begun(model, here=rows({"background": 0, "one": 1, "two": 2, "three": 3}))
+    assert told is None
+
+
+def test_a_lower_rank_keeps_what_fits_into_it(write_model, tmp_path):
+    trained = build(ORGANS, rank=3)()
+    model = write_model(dataset=small_dataset(ORGANS))
+    file = model / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(file, weights_only=False), "network_weights": trained.state_dict()}, file)
+    network, _ = begun(model, build(rank=3))
+    before = outputs(trained)
+    wanted = torch.stack([before[0], before[4], before.mean(0), before[2]])
+    torch.testing.assert_close(outputs(network), wanted, rtol=0, atol=1e-4)
+    weight = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0]))  # two directions matter most
+    network = build({"background": 0, **{f"organ {value}": value for value in range(1, 8)}}, rank=2)()
+    assert adopt_rows(network, LastLayer(weight, torch.zeros(8)), {row: row for row in range(8)})
+    head = network.decoder.seg_layers
+    found = head.projection @ head[-1].weight.flatten(1)
+    torch.testing.assert_close(found, torch.diag(torch.tensor([4.0, 3.0, *[0.0] * 6])))
+
+
+def test_a_primus_takes_over_its_basis_and_its_classes(tmp_path):
+    from tiny_primus import stock_primus
+
+    def make(classes=len(OTHERS)):
+        return add_head(stock_primus(classes=6, seed=5), classes)
+
+    torch.manual_seed(1)
+    trained = make(len(ORGANS))
+    file = tmp_path / "primus.pth"
+    torch.save({"network_weights": trained.state_dict(), "init_args": {"dataset_json": small_dataset(ORGANS)}}, file)
+    network, told = begun(file, make)
+    assert told == "The network begins with the weights of 2 of its 3 classes. These are new: tumour."
+    for each in (trained, network):
+        each.eval()
+        each.up_projection.deep_supervision = False
+    with torch.no_grad():
+        before, after = trained(IMAGE)[0], network(IMAGE)[0]
+    torch.testing.assert_close(after[[0, 1, 3]], before[[0, 4, 2]], rtol=0, atol=1e-5)
+    other, told = begun(file, lambda: add_head(stock_primus(classes=5, seed=5), len(OTHERS)))
+    assert told is None  # its basis has other channels
+
+
+def test_a_network_without_a_low_rank_head_begins_as_in_nnunet(write_model):
+    model = write_model(dataset=small_dataset(ORGANS))
+    with whole_network(model, lambda: stock_network(small_plans(), small_dataset(OTHERS)), rows(OTHERS)) as whole:
+        assert adopt_head(stock_network(small_plans(), small_dataset(OTHERS)), whole) is None
+
+
+DATASET = 706
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Folders of nnU-Net with a toy dataset of two cases."""
+    folder = tmp_path_factory.mktemp("nnunet")
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, folder)
+        write_toy_dataset(ToyOptions(classes=3, size=16), DATASET, 2)
+        yield folder
+
+
+def plan(model: Path | str, *more: str) -> int:
+    return main(["plan", "-d", str(DATASET), "--like", str(model), "-npfp", "1", "--no_pbar", *more])
+
+
+def planned(root: Path) -> dict:
+    return json.loads((next((root / "preprocessed").iterdir()) / f"{PLANS}.json").read_text())
+
+
+def test_a_dataset_is_planned_like_a_model_and_begins_with_its_classes(root, tmp_path, write_model, capsys):
+    labels = {"background": 0, "cell 2": 1, "mouse": 2}
+    theirs = small_plans()
+    theirs["configurations"]["3d_fullres"]["spacing"] = [8.0, 8.0, 8.0]  # that of the toy
+    model = write_model(theirs, small_dataset(labels))
+    assert plan(model) == 0
+    out, err = capsys.readouterr()
+    assert "The plans of dataset 706 are ClassScalePlans, with the configuration 3d_fullres of Dataset007_Small." in out
+    assert "the model was trained on CT, the dataset has toy" in err
+    plans, entries = planned(root), planned(root)["configurations"]["3d_fullres"]
+    assert [*plans["configurations"]] == ["3d_fullres"]
+    for key in ("spacing", "patch_size", "normalization_schemes"):
+        assert entries[key] == theirs["configurations"]["3d_fullres"][key], key
+    assert entries["architecture"]["arch_kwargs"]["features_per_stage"] == [8, 12, 16]
+    intensities = "foreground_intensity_properties_per_channel"
+    assert plans[intensities] == theirs[intensities]
+    assert (plans["dataset_name"], plans["plans_name"]) == ("Dataset706_ToyAtlas3", PLANS)
+    assert entries["data_identifier"] == f"{PLANS}_3d_fullres"
+    assert main(["preprocess", "-d", str(DATASET), "-c", "3d_fullres", "-np", "1", "--no_pbar"]) == 0
+    write_trainer(root, 1)
+    command = ["train", str(DATASET), "3d_fullres", "all", "-tr", TRAINER, "-device", "cpu"]
+    assert main([*command, "-pretrained_weights", str(model)]) == 0
+    sentence = "The network begins with the weights of 1 of its 3 classes. These are new: cell 1, cell 3."
+    assert sentence in capsys.readouterr().out
+    (log,) = root.rglob("training_log_*.txt")
+    assert sentence in log.read_text()
+
+
+def test_own_configurations_and_another_rank_are_kept(root, write_model, capsys):
+    model = write_model()
+    assert plan(model) == 0
+    file = next((root / "preprocessed").iterdir()) / f"{PLANS}.json"
+    plans = planned(root)
+    plans["configurations"]["mine"] = {"inherits_from": "3d_fullres", "batch_size": 5}
+    file.write_text(json.dumps(plans))
+    assert plan(model, "--rank", "4") == 0
+    configurations = planned(root)["configurations"]
+    assert configurations["mine"]["batch_size"] == 5
+    assert configurations["3d_fullres"]["classscale_rank"] == 4
+    assert plan(model, "--rank", "9") != 0
+    assert "The rank is 9, but the finest scale of the network has 8 channels" in capsys.readouterr().err
+
+
+def test_images_are_turned_as_those_of_the_model(root, tmp_path, write_model, capsys):
+    plans = {**small_plans(), "image_reader_writer": "NibabelIOWithReorient"}
+    assert plan(write_model(plans)) == 0
+    assert planned(root)["image_reader_writer"] == "SimpleITKIOWithReorient"
+    assert "turn them" not in capsys.readouterr().err
+    bundle = pack(write_model(), tmp_path / "model.zip", orientation="ASR")
+    assert plan(bundle) == 0
+    assert planned(root)["image_reader_writer"] == "SimpleITKIO"
+    assert "trained on images in ASR, but of the dataset are 2 in LPS: turn them" in capsys.readouterr().err
+
+
+def test_what_does_not_suit_is_refused(root, tmp_path, write_model, capsys):
+    two = write_model(small_plans(channels=2), small_dataset(3, channels=2), root=tmp_path / "two")
+    refused = {
+        (str(two),): "was trained on 2 channels (CT, CT), but the dataset has 1 (toy)",
+        (str(tmp_path / "none.zip"),): "none.zip does not exist",
+        ("toy-120", "-pl", "nnUNetPlannerResEncL"): "the model decides what -pl would decide",
+        ("toy-120", "-gpu_memory_target", "8"): "the model decides what -gpu_memory_target would decide",
+    }
+    for arguments, sentence in refused.items():
+        assert plan(*arguments) != 0
+        assert sentence in capsys.readouterr().err
