@@ -22,6 +22,7 @@ from ClassScaleSegLib.process.fault_log import FaultLog
 
 from .data import totalsegmentator as convert
 from .data import toy_dataset
+from .data.collect import command as collect
 from .data.merge import command as merge
 from .evaluation import command as evaluate
 from .nnunet import export_command as export
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         ("train", add_train_arguments, train, "train one fold, resume a training, or validate it"),
         ("validate", add_validate_arguments, train, "validate a finished training"),
         ("export", export.add_arguments, export.run, "write a bundle, or a model folder for stock nnU-Net"),
+        ("collect", collect.add_arguments, collect.run, "make a dataset of images and their segmentations"),
         ("merge", merge.add_arguments, merge.run, "make one dataset of several that label different things"),
         ("toy", toy_dataset.add_arguments, toy_dataset.run, "write a synthetic dataset with 1 to 4000 classes"),
         ("evaluate", evaluate.add_arguments, evaluate.run, "compare predicted label maps with reference label maps"),

@@ -61,7 +61,7 @@ def find_pairs(reference: str | Path, other: str | Path) -> Pairs:
         raise ImageError(f"{folder} is a folder and {file} is a file: give two files, or two folders.")
     if not first.is_dir():
         return Pairs((Pair(_name(first), first, second),), several=False)
-    ones, others = _cases(first), _cases(second)
+    ones, others = find_segmentations(first), find_segmentations(second)
     pairs = tuple(Pair(name, ones[name], others[name]) for name in sorted(ones.keys() & others.keys()))
     return Pairs(pairs, tuple(sorted(ones.keys() - others.keys())), tuple(sorted(others.keys() - ones.keys())))
 
@@ -106,8 +106,11 @@ def table_beside(path: Path) -> Path | None:
     return beside if beside.is_file() else None
 
 
-def _cases(folder: Path) -> dict[str, Path]:
-    """Return the segmentation of each case in a folder, by its name."""
+def find_segmentations(folder: Path) -> dict[str, Path]:
+    """Return the segmentation of each case in a folder, by its name without suffix, as `find_pairs` finds them.
+
+    :raises ImageError: if there is none, or a case has several files of which none has names.
+    """
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         if file.is_file() and not file.name.startswith(".") and _is_segmentation(file):

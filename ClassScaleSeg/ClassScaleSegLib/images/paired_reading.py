@@ -86,6 +86,27 @@ def read_pair(
     return ReadPair(both[0], both[1], (*notices, *_doubts(files, frames, both[0].geometry, both[1].geometry)))
 
 
+def read_segmentation(path: Path, image: Path) -> tuple[Segmentation, tuple[str, ...]]:
+    """Read the segmentation of an image, with the names that `read_pair` finds. Contours are filled on its grid.
+
+    :param image: a file, or the folder of a DICOM series.
+    :returns: the segmentation on its own grid, or that of the image with more voxels if contours reach beyond it; and
+        sentences that the user should see.
+    :raises ImageError: as `read_pair`.
+    :raises LabelTableError: as `read_pair`.
+    """
+    grid, notices = _grid_of_image(image), list[str]()
+    if is_drawn(path):
+        return _filled(path, None, grid, notices)[0], tuple(notices)
+    own = _frame_of_reference(path)
+    if own and grid.frame_of_reference and own != grid.frame_of_reference:
+        notices.append(
+            f"{path} and {image} have different frames of reference (FrameOfReferenceUID). They are taken as if it "
+            "were the same."
+        )
+    return _read_named(path, None), tuple(notices)
+
+
 def _doubts(files: tuple[Path, Path], frames: list[set[str]], first: Geometry, second: Geometry) -> Iterator[str]:
     """Yield sentences on files that hardly belong together.
 

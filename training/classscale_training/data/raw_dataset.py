@@ -42,15 +42,24 @@ def being_written(folder: Path, mark: str) -> Iterator[None]:
     :raises Busy: if another process writes it.
     :raises OutputExistsError: if the folder holds a dataset that was made in another way.
     """
-    if not (folder / mark).exists() and any(not file.name.startswith(".") for file in folder.iterdir()):
-        raise OutputExistsError(
-            f"{folder} exists, and was not made by this command: it has no {mark}. Choose another number; it stays as "
-            "it is."
-        )
+    refuse_foreign(folder, mark)
     with alone(folder / ".lock", f"{folder} is being written"):
         for leftover in folder.glob("*/.*.nii.gz"):  # nnU-Net would use it as a case
             leftover.unlink()
         yield
+
+
+def refuse_foreign(folder: Path, mark: str) -> None:
+    """Refuse a folder that holds files, but not the mark of the datasets that are made in the same way.
+
+    :raises OutputExistsError: if it does.
+    """
+    names = [file.name for file in folder.iterdir()] if folder.exists() else []
+    if mark not in names and any(not name.startswith(".") for name in names):
+        raise OutputExistsError(
+            f"{folder} exists, and was not made by this command: it has no {mark}. Choose another number; it stays as "
+            "it is."
+        )
 
 
 def dataset_path(dataset_id: int, name: str, nnunet_raw: Path | None = None) -> Path:
@@ -61,7 +70,7 @@ def dataset_path(dataset_id: int, name: str, nnunet_raw: Path | None = None) -> 
     """
     if not 1 <= dataset_id <= 999:
         raise ClassScaleError(f"An nnU-Net dataset has a number from 1 to 999, not {dataset_id}.")
-    root = nnunet_raw or _nnunet_raw()
+    root = raw_root(nnunet_raw)
     folder = root / f"Dataset{dataset_id:03d}_{name}"
     others = sorted(other.name for other in root.glob(f"Dataset{dataset_id:03d}_*") if other != folder)
     if others:
@@ -75,7 +84,7 @@ def raw_folder(dataset_id: int, nnunet_raw: Path | None = None) -> Path:
     :param nnunet_raw: as for :func:`dataset_folder`.
     :raises ClassScaleError: if there is none, or more than one.
     """
-    return find_dataset(nnunet_raw or _nnunet_raw(), "nnUNet_raw", str(dataset_id))
+    return find_dataset(raw_root(nnunet_raw), "nnUNet_raw", str(dataset_id))
 
 
 def find_dataset(root: Path, variable: str, name_or_id: str) -> Path:
@@ -101,7 +110,14 @@ def find_dataset(root: Path, variable: str, name_or_id: str) -> Path:
     return found[0]
 
 
-def _nnunet_raw() -> Path:
+def raw_root(nnunet_raw: Path | None = None) -> Path:
+    """Return the folder of all raw datasets.
+
+    :param nnunet_raw: the folder; if ``None``, the environment variable ``nnUNet_raw`` names it.
+    :raises ClassScaleError: if the variable is not set, or begins with ``~``.
+    """
+    if nnunet_raw is not None:
+        return nnunet_raw
     if not os.environ.get("nnUNet_raw"):
         raise ClassScaleError(
             "The environment variable nnUNet_raw is not set: set it to the folder of the raw datasets."

@@ -1,0 +1,87 @@
+"""Pair each image with its segmentation: as ``segment`` finds cases, and ``compare`` finds segmentations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ClassScaleSegLib.commands.cases import find_cases
+from ClassScaleSegLib.errors import ClassScaleError, ImageError
+from ClassScaleSegLib.images.paired_cases import find_segmentations
+
+from ..findings import Finding
+
+IMAGES, SEGMENTATIONS = "images", "segmentations"  # the folders in a training folder
+_MOST_NAMES = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image and its segmentation.
+
+    :ivar name: of the files, without suffix and channel number.
+    :ivar images: a file for each channel, or the folder of a DICOM series.
+    :ivar segmentation: a file in any format that ``classscaleseg compare`` reads.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    segmentation: Path
+
+
+def folders_in(folder: Path) -> tuple[Path, Path]:
+    """Return the folders of the images and of the segmentations in a training folder.
+
+    :raises ClassScaleError: if it lacks one.
+    """
+    for name in (IMAGES, SEGMENTATIONS):
+        if not (folder / name).is_dir():
+            raise ClassScaleError(
+                f"{folder} is not a training folder: it has no folder {name}. Name the two folders by themselves, with "
+                "-i IMAGES -s SEGMENTATIONS."
+            )
+    return folder / IMAGES, folder / SEGMENTATIONS
+
+
+def pair_cases(images: Path, segmentations: Path, channels: int) -> tuple[list[Case], list[Finding]]:
+    """Find the images in a folder that have a segmentation in another one.
+
+    :param channels: of each image.
+    :returns: the cases in the order of their names; images without a segmentation as a warning, segmentations without
+        an image as faults.
+    :raises ImageError: if a folder has no images or no segmentations, or files do not match the channels.
+    """
+    for folder in (images, segmentations):
+        if not folder.is_dir():
+            raise ImageError(f"{folder} is no folder. Name the folder of the images, and that of the segmentations.")
+    found = {case.name: case.files for case in find_cases([images], channels, f"{images}{os.sep}", "").cases}
+    drawn = find_segmentations(segmentations)
+    findings = []
+    if alone := sorted(found.keys() - drawn.keys()):
+        several = len(alone) > 1
+        findings.append(
+            Finding(
+                f"{len(alone)} images have no segmentation in {segmentations}, and are left out: {listed(alone)}."
+                if several
+                else f"The image {alone[0]} has no segmentation in {segmentations}, and is left out."
+            )
+        )
+    for name in sorted(drawn.keys() - found.keys()):
+        advice = f"Give the image the name {name}, or remove the segmentation."
+        if f"{name}_0000" in found:
+            advice = f"If {name}_0000, {name}_0001 ... are its channels, name them all with --channels."
+        findings.append(Finding(f"{drawn[name]} has no image in {images}. {advice}", ImageError))
+    cases = [Case(name, found[name], drawn[name]) for name in sorted(found.keys() & drawn.keys())]
+    return cases, findings
+
+
+def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """Return some names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

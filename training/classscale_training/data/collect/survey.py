@@ -1,0 +1,54 @@
+"""Read a case without writing anything: which structures it has, where they overlap, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.images.layers import layer_counts
+from ClassScaleSegLib.labels.label import Label
+from ClassScaleSegLib.labels.table import LabelTable
+
+from ..findings import Finding
+from .cases import Case
+from .on_image import bring_onto_image, overlaps, read_image_grid
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a case has, by the label values of its segmentation.
+
+    :ivar labels: of the segmentation, without the background.
+    :ivar drawn: values of the structures that are known: with a voxel, or listed as empty.
+    :ivar occurs: values with a voxel on the grid of the image.
+    :ivar overlaps: how many voxels two structures have in common.
+    :ivar modality: of a DICOM series; "" for other images.
+    :ivar notices: sentences that the user should see.
+    """
+
+    labels: tuple[Label, ...]
+    drawn: frozenset[int]
+    occurs: frozenset[int]
+    overlaps: Mapping[tuple[int, int], int]
+    modality: str = ""
+    notices: tuple[str, ...] = ()
+
+
+def survey_case(names: LabelTable | None, case: Case) -> Survey | Finding:
+    """Survey a case; what is wrong with it is returned, so that other cases can follow.
+
+    :param names: of label images that have no names of their own.
+    """
+    try:
+        grid = read_image_grid(case.images)
+        found = bring_onto_image(case, grid.geometry, names)
+    except ClassScaleError as error:
+        return Finding(str(error), type(error))
+    except MemoryError:
+        return Finding(
+            f"The case {case.name} does not fit into memory. Crop it, or use fewer processes.", ClassScaleError
+        )
+    occurs = frozenset(np.flatnonzero(layer_counts(found.layers).sum(0)).tolist()) - {0}
+    return Survey(found.labels, found.drawn, occurs, overlaps(found.layers), grid.modality, found.notices)
