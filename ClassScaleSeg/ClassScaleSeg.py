@@ -405,6 +405,41 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
 
         return save_segmentation(segmentationNode, path, tell)
 
+    def saveForTraining(
+        self,
+        segmentationNode: vtkMRMLSegmentationNode,
+        folder: str | Path,
+        *,
+        volume: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode] | None = None,
+        replace: bool = False,
+        tell: Callable[[str], object] = logging.info,
+    ) -> str:
+        """Save a segmentation, such as a corrected result, with its volume as a case for training a network.
+
+            logic.saveForTraining(segmentationNode, "/data/corrected")
+
+        The folder gets ``images/NAME_0000.nii.gz``, one file per channel, and ``segmentations/NAME.seg.nrrd`` on the
+        same grid, for ``classscaleseg-train collect``. A segment without a voxel says that the image has no such
+        structure; a structure without a segment may be in it.
+
+        :param folder: of all cases; it need not exist.
+        :param volume: the volume, or a list with one volume per channel; by default that from which the segmentation
+            was made.
+        :param replace: replace the case of the same volume, if the folder has one; otherwise that is an error.
+        :param tell: called with each sentence on what was changed to fit the grid of the volume.
+        :returns: the name of the case: that of the volume, with a number if another volume's case is called so.
+        :raises ClassScaleSegLib.ImageError: if the volume is not known, or does not go with the segmentation.
+        :raises ClassScaleSegLib.OutputError: if a file cannot be written. Nothing is left incomplete.
+        """
+        from ClassScaleSegLib.scene.training import training_case, write_case
+
+        given = () if volume is None else tuple(volume) if isinstance(volume, (list, tuple)) else (volume,)
+        case = training_case(segmentationNode, folder, given)
+        write_case(case, replace)
+        for notice in case.notices:
+            tell(notice)
+        return case.name
+
 
 def _same(request: "Request") -> "Request":
     return request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -30,9 +31,12 @@ class Acting(PanelChecks):
 
     :ivar yes: what the user answers to a question.
     :ivar file: what the user types as the name of a file; empty if dialogues are cancelled.
+    :ivar folder_chosen: the folder that the user chooses; empty if dialogues are cancelled.
     """
 
     widget: Any
+    folder: Path
+    folder_chosen: str
     yes: bool
     file: str
 

@@ -74,6 +74,12 @@ class ResultActions(Acting):
         if self.open:
             self.panel.ui.saveButton.click()
 
+    @action(folder=st.sampled_from(("", "results/training", "results/a")), yes=yes)
+    def save_for_training(self, folder: str, yes: bool) -> None:
+        self.yes, self.folder_chosen = yes, folder and str(self.folder / folder)
+        if self.open:
+            self.panel.ui.trainingButton.click()
+
     @action(index=number, section=st.sampled_from(("result", "compare")))
     def list_or_compare_with(self, index: int, section: str) -> None:
         selector = getattr(self.panel.ui, f"{section}Selector")

@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 from ClassScaleSegLib.catalog.catalog import Catalog
+from ClassScaleSegLib.scene.source_volumes import source_volumes
 from conftest import small_dataset, small_plans
 from slicer_application import add_volume, import_scene, saved_scene, slicer
 from test_module_panel import wait_until
@@ -72,6 +73,8 @@ def test_volumes_that_are_there_are_found_when_the_model_is_selected_and_others_
     panel.ui.applyButton.click()
     wait_until(lambda: panel.state.run is None)
     assert panel.ui.statusLabel.text.startswith("Done"), panel.ui.statusLabel.text
+    used = [each.GetName().removeprefix("BraTS_001_") for each in source_volumes(panel.state.node)]
+    assert used == ["t1", "t1ce", "t2", "flair", "adc", "dwi"], "in the order of the channels"
 
 
 def test_what_the_user_has_chosen_stays_and_a_wrong_choice_is_told(panel, write_model):

@@ -11,6 +11,7 @@ from ClassScaleSegLib import ClassScaleError, ImageError, OutputError, OutputExi
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.scene.request import Request
 from ClassScaleSegLib.scene.run import SceneRun
+from ClassScaleSegLib.scene.source_volumes import source_volumes
 from ClassScaleSegLib.scene.volume import geometry_of, image_to_world, index_to_world, region_of, uncrop, write_volume
 from mrml import read_segmentation, segments
 from slicer_application import (
@@ -68,6 +69,7 @@ def test_a_volume_becomes_a_segmentation_with_confidence_and_statistics(scene, l
         progress=lambda event: stages.append(event.stage),
     )
     assert node.GetName() == "CT segmentation" and len(segments(node)) == 120
+    assert source_volumes(node) == (volume,)
     assert {"start", "read", "preprocess", "segment", "write"} <= set(stages)
     truth = sitk.GetArrayFromImage(sitk.ReadImage(str(TRUTH)))
     labels, world = shared_labels(node)

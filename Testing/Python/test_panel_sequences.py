@@ -29,7 +29,7 @@ def test_a_panel_that_does_not_show_what_was_chosen_is_noticed(monkeypatch, tmp_
 def test_a_fault_is_told_with_the_steps_that_led_to_it_and_ends_its_sequence(monkeypatch):
     act, found = PanelUser.act, []
 
-    def broken(self: PanelUser, name: str, **arguments: object) -> None:
+    def broken(self: PanelUser, name: str, /, **arguments: object) -> None:
         act(self, name, **arguments)
         if len(self.steps) == 3:
             raise PanelFault("a fault\nand more")

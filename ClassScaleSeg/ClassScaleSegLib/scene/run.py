@@ -35,6 +35,7 @@ from .results import (
     show_result,
 )
 from .sequence import add_segmentations, browser_of, frames
+from .source_volumes import remember_volumes
 from .table_nodes import fill_table_node
 from .volume import check_volume, geometry_of, refuse_overwriting, region_of, write_volume
 
@@ -315,6 +316,7 @@ class SceneRun:
             node = self._target()
             show_result(node, loaded[0], volume, *choices)
             remember_origin(node, self._models, statistics[0])
+        remember_volumes(node, request.volumes)
         if _is_in_scene(request.confidence) and results[0].confidence is not None:
             fill_confidence_node(request.confidence, results[0].confidence, self._grids[0][1])
         if _is_in_scene(request.statistics):

@@ -115,6 +115,17 @@ def open_structures(node: vtkMRMLSegmentationNode) -> Opened:
     return opened
 
 
+def labels_of(node: vtkMRMLSegmentationNode) -> LabelTable:
+    """Return the labels of all segments of a node, whatever voxels they have.
+
+    :raises ImageError: if there are more than 65535.
+    """
+    segmentation = node.GetSegmentation()
+    segments = {identifier: segmentation.GetSegment(identifier) for identifier in segmentation.GetSegmentIDs()}
+    values = fresh_values([segment.GetLabelValue() for segment in segments.values()])
+    return _table(segments, dict(zip(segments, values, strict=True)))
+
+
 def _converted(node: vtkMRMLSegmentationNode) -> vtkSegmentation:
     """Return a copy of what a node holds, with a label map of each segment, all on one grid.
 

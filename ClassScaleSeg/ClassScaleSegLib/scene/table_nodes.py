@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ImageError
 from ..images.comparison import ClassComparison
 from ..images.counts import LabelVolume
 from ..images.formats import write_statistics
-from ..images.geometry import Geometry
 from ..images.measures import COLUMNS, INTENSITY_COLUMNS, LabelMeasures
 from .results import note, noted
 from .segmentation_reader import Opened
-from .volume import check_volume, geometry_of
+from .volume import is_on_grid
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
@@ -103,7 +101,7 @@ def _measured(opened: Opened, volume: vtkMRMLScalarVolumeNode | None) -> tuple[d
     import slicer
 
     result = opened.segmentation
-    inside = volume is not None and _is_on_grid(volume, result.geometry)
+    inside = volume is not None and is_on_grid(volume, result.geometry)
     return result.measures(slicer.util.arrayFromVolume(volume) if inside else None), inside
 
 
@@ -146,12 +144,3 @@ def _noted_table(node: vtkMRMLSegmentationNode, role: str, what: str) -> vtkMRML
         table = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
         note(node, role, table)
     return table
-
-
-def _is_on_grid(volume: vtkMRMLScalarVolumeNode, geometry: Geometry) -> bool:
-    try:
-        check_volume(volume)
-        own = geometry_of(volume)
-    except ImageError:
-        return False
-    return own.size == geometry.size and own.distance(geometry) < min(geometry.spacing) / 2

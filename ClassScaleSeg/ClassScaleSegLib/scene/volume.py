@@ -136,6 +136,16 @@ def geometry_of(volume: vtkMRMLScalarVolumeNode) -> Geometry:
         raise ImageError(f"{volume.GetName()}: {error} Correct its spacing, or the transform above it.") from error
 
 
+def is_on_grid(volume: vtkMRMLScalarVolumeNode, geometry: Geometry) -> bool:
+    """Return whether a volume can be segmented and has this grid, in world coordinates, but for half a voxel."""
+    try:
+        check_volume(volume)
+        own = geometry_of(volume)
+    except ImageError:
+        return False
+    return own.size == geometry.size and own.distance(geometry) < min(geometry.spacing) / 2
+
+
 def box_of(volume: vtkMRMLScalarVolumeNode, roi: vtkMRMLMarkupsROINode) -> tuple[slice, slice, slice]:
     """Return the slices of ``volume`` along z, y, x that enclose ``roi``, which may be rotated.
 

@@ -19,6 +19,7 @@ from .contents import changes, contents
 from .saving import ask_file
 from .section import StructureSection, amount, attempt, searched
 from .statistics_menu import StatisticsMenu
+from .training import save_for_training
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.counts import LabelVolume
@@ -57,6 +58,7 @@ class ResultPanel(StructureSection):
         self._soon.connect("timeout()", self.follow)
         ui.show3DButton.connect("clicked(bool)", self._show_or_hide)
         ui.saveButton.connect("clicked(bool)", lambda: self._save())
+        ui.trainingButton.connect("clicked(bool)", lambda: self._save_for_training())
         ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose)
         self.statistics = StatisticsMenu(ui.tableButton, state, self.say)
         # shown instead, if the volume comes from DICOM
@@ -125,7 +127,7 @@ class ResultPanel(StructureSection):
         with silent(self._ui.resultSelector):
             if self._ui.resultSelector.currentNode() is not node:
                 self._ui.resultSelector.setCurrentNode(node)
-        self._ui.saveButton.enabled = node is not None
+        self._ui.saveButton.enabled = self._ui.trainingButton.enabled = node is not None
         self._ui.saveButton.setMenu(self.save_menu if is_from_dicom(node) else None)
 
     def close(self) -> None:
@@ -186,6 +188,11 @@ class ResultPanel(StructureSection):
             tell_error(fault, _("The segmentation was not saved"))
         elif told:
             tell(" ".join(told), title)
+
+    def _save_for_training(self) -> None:
+        node = self._state.node
+        if node is not None and (text := save_for_training(node, self._state)):
+            self.say(text)
 
 
 def _kinds() -> dict[str, str]:

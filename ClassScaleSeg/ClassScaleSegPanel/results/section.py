@@ -40,6 +40,7 @@ class StructureSection:
         self.table = SearchTable(headers, _("Search structures"), on_ticked=on_ticked, on_chosen=on_chosen)
         self._line = qt.QLabel()
         self._line.textFormat = qt.Qt.PlainText  # it shows names of nodes
+        self._line.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)  # it may show a command
         self._wrapping = Wrapping(self._line)
         self.table.layout.addWidget(self._line)
         section.layout().addWidget(self.table.widget)

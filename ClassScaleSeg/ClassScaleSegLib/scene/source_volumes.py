@@ -1,0 +1,58 @@
+"""Remember on a segmentation node of which volumes it was made, one per channel of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import ImageError
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
+_COUNT = "ClassScaleSeg.Channels"  # attribute; also tells that a volume was removed, whose reference then goes
+_CHANNEL = "ClassScaleSeg.Channel{number}"  # roles of the volumes, from 1
+_VOLUME = "vtkMRMLScalarVolumeNode"  # a label map, on which segments can be drawn too, is no image
+_MOST = 1000  # channels that are believed of a scene from elsewhere
+
+
+def remember_volumes(node: vtkMRMLSegmentationNode, volumes: Sequence[vtkMRMLScalarVolumeNode]) -> None:
+    """Note the volumes on a segmentation node, in the order of the model's channels; those of an earlier run go."""
+    for number in range(1, max(len(volumes), _count(node)) + 1):
+        volume = volumes[number - 1] if number <= len(volumes) else None
+        node.SetNodeReferenceID(_CHANNEL.format(number=number), None if volume is None else volume.GetID())
+    node.SetAttribute(_COUNT, str(len(volumes)))
+
+
+def source_volumes(node: vtkMRMLSegmentationNode) -> tuple[vtkMRMLScalarVolumeNode, ...]:
+    """Return the volumes of which a segmentation was made, in the order of the model's channels.
+
+    Of a segmentation that this module has not made, that is the volume on whose grid it was drawn.
+
+    :returns: nothing if that is not known, or if that one volume is not in the scene any more.
+    :raises ImageError: if some of several volumes are not in the scene any more.
+
+    >>> import slicer
+    >>> scene = slicer.vtkMRMLScene()
+    >>> node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Result")
+    >>> remember_volumes(node, [scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name) for name in ("T1", "FLAIR")])
+    >>> [volume.GetName() for volume in source_volumes(node)]
+    ['T1', 'FLAIR']
+    """
+    drawn_on = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    count = _count(node)
+    found = [node.GetNodeReference(_CHANNEL.format(number=number)) for number in range(1, count + 1)]
+    if count < 2:
+        found = [found[0] if found and found[0] is not None else drawn_on]
+    kept = tuple(volume for volume in found if volume is not None and volume.GetClassName() == _VOLUME)
+    if len(kept) < count and count > 1:
+        raise ImageError(
+            f"{node.GetName()} was made from {count} volumes, and {count - len(kept)} of them are not in the scene any "
+            "more. Load them, and run again."
+        )
+    return kept
+
+
+def _count(node: vtkMRMLSegmentationNode) -> int:
+    text = node.GetAttribute(_COUNT) or ""
+    return min(int(text), _MOST) if text.isdecimal() and len(text) < 5 else 0

@@ -1,0 +1,86 @@
+"""Save the listed segmentation, which somebody has corrected, with its volume as a case for training a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from ClassScaleSegLib.errors import ClassScaleError
+from slicer.i18n import tr as _
+
+from ..inputs.channels import volumes_of
+from ..state import PanelState
+from ..translation import translated
+from ..widgets.texts import ask, tell, tell_error
+from .section import attempt
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLSegmentationNode
+
+_SETTING = "ClassScaleSeg/TrainingFolder"  # the last one, for all scenes
+
+
+def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
+    """Ask for the folder, and save a segmentation there.
+
+    Questions and faults are message boxes.
+
+    :returns: a sentence on what was saved, and how to go on; empty if nothing was.
+    """
+    from ClassScaleSegLib.scene.training import training_case, write_case
+
+    title, failed = _("Save for training"), _("The case was not saved")
+    no_memory = _("There is not enough memory to save the segmentation.")
+    try:
+        volumes = _volumes(node, state, title)
+    except ClassScaleError as error:
+        tell_error(str(error), failed)
+        return ""
+    settings = slicer.app.userSettings()
+    before = settings.value(_SETTING) or slicer.mrmlScene.GetRootDirectory()
+    folder = volumes and qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, str(before or ""))
+    if not folder:
+        return ""
+    settings.setValue(_SETTING, folder)
+    case, fault = attempt(lambda: training_case(node, folder, volumes), no_memory)
+    question = _("{folder} has this volume already, as the case {name}. Replace its image and its segmentation?")
+    if case is not None and case.replaced and not ask(question.format(folder=folder, name=case.name), title):
+        return ""
+    count = None
+    if case is not None:
+        count, fault = attempt(lambda: write_case(case, case.replaced), no_memory)
+    if case is None or count is None:
+        tell_error(fault, failed)
+        return ""
+    if case.notices:
+        tell(" ".join(map(translated, case.notices)), title)
+    text = _("{name} is saved. Cases in the folder: {count}. To make a dataset of them: {command}")
+    return text.format(name=case.name, count=count, command=f'classscaleseg-train collect "{folder}" -d 300')
+
+
+def _volumes(node: vtkMRMLSegmentationNode, state: PanelState, title: str) -> tuple[Any, ...]:
+    """Return the volumes of which a segmentation was made, or those that are selected; none if the user declines.
+
+    :raises ClassScaleError: if it is not known which volumes these are, or they are not there.
+    """
+    from ClassScaleSegLib.scene.segmentation_reader import open_structures
+    from ClassScaleSegLib.scene.source_volumes import source_volumes
+    from ClassScaleSegLib.scene.volume import is_on_grid
+
+    if known := source_volumes(node):
+        return known
+    chosen = () if state.parameters is None else volumes_of(state.parameters, len(state.channels) or 1)
+    opened, fault = attempt(lambda: open_structures(node), _("There is not enough memory to save the segmentation."))
+    if opened is None:
+        raise ClassScaleError(fault)
+    there = tuple(one for one in chosen if one is not None and is_on_grid(one, opened.segmentation.geometry))
+    if not there or len(there) < len(chosen):
+        text = _(
+            "It is not known from which volume {name} was made. Select the volume under Inputs; it must have the grid "
+            "of the segmentation."
+        )
+        raise ClassScaleError(text.format(name=node.GetName()))
+    question = _("It is not known from which volume {name} was made. Save it with {volumes}, selected under Inputs?")
+    names = ", ".join(one.GetName() for one in there)
+    return there if ask(question.format(name=node.GetName(), volumes=names), title) else ()
