@@ -160,11 +160,11 @@ class ClassScaleSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onNodeRemoved(self, caller: "vtkMRMLScene", event: str, node: "vtkMRMLNode") -> None:
         """Select another volume if that was the selected one."""
         self.panel.select_volume()
-        self.panel.channels.look_again()
+        self.panel.look_again()
 
     def onNodeAdded(self, caller: "vtkMRMLScene", event: str) -> None:
-        """Look whether a new volume is a channel."""
-        self.panel.channels.look_again()
+        """Look whether a new volume is a channel, or a new segmentation a reference."""
+        self.panel.look_again()
 
 
 class ClassScaleSegLogic(ScriptedLoadableModuleLogic):

@@ -195,6 +195,11 @@ class Panel:
             forget_volume(self.state.parameters, node)
             self.store(**{name: None for name in NODES if getattr(self.state.parameters, name) is node})
 
+    def look_again(self) -> None:
+        """Look at the volumes and segmentations of the scene once the application is idle: some have come or gone."""
+        self.channels.look_again()
+        self.case_comparison.look_again()
+
     # --- what the user has chosen
 
     def store(self, **choices: str | float | vtkMRMLNode | None) -> None:
@@ -257,6 +262,7 @@ class Panel:
         if shown is None:
             return
         self.results.show(shown.node, (shown.results[0], shown.statistics[0]))
+        self.case_comparison.look_again()
         parameters = self.state.parameters or self.logic.getParameterNode()
         parameters.segmentation = shown.node if shown is run else None
         self.ui.resultCollapsibleButton.collapsed = False

@@ -181,7 +181,7 @@ class PanelChecks:
         self.demand(bool(cases.cases) == bool(held), "cases are compared", cases.cases)
         if cases.dialog is not None:
             self.demand(cases.save_button.enabled == bool(cases.cases), "cases can be saved")
-            pairs = [(pair.result, pair.reference) for pair in cases._pairs.values()]
+            pairs = [(pair.result, pair.reference) for pair in cases.list.pairs.values()]
             there = [one for pair in pairs for one in pair if one is None or self.scene.IsNodePresent(one)]
             self.demand(len(there) == 2 * len(pairs), "a removed node is a case")
         shown = [one for one in stand_ins(self.scene) if is_shown_instead(one)]

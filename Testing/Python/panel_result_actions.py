@@ -123,15 +123,17 @@ class ResultActions(Acting):
             self.panel.ui.compareCasesButton.click()
         elif cases.dialog is None:
             return
-        elif what == "row" and cases.table.proxy.rowCount():
-            cases.table.view.clicked.emit(cases.table.proxy.index(index % cases.table.proxy.rowCount(), 0))
-        elif what == "reference" and cases.reference_box.enabled:
-            cases.reference_box.setCurrentIndex(index % cases.reference_box.count)
+        elif what == "row" and cases.list.table.proxy.rowCount():
+            cases.list.table.view.clicked.emit(
+                cases.list.table.proxy.index(index % cases.list.table.proxy.rowCount(), 0)
+            )
+        elif what == "reference" and cases.list.reference_box.enabled:
+            cases.list.reference_box.setCurrentIndex(index % cases.list.reference_box.count)
         elif what == "tick":
-            toggle(cases.table, index)
+            toggle(cases.list.table, index)
         else:
             buttons = {"compare": cases.compare_button, "save": cases.save_button}
-            buttons |= {"structure set": cases.structure_set_button}
+            buttons |= {"structure set": cases.list.structure_set_button}
             buttons[what].click() if what in buttons else cases.close()
 
     @action(file=st.sampled_from(FILES))

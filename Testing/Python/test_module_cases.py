@@ -75,7 +75,7 @@ def test_the_latest_result_of_a_volume_is_its_case(scene, panel, cases):
     }
     assert find_case_pairs(scene)[-1].latest is False
     dialog = opened(panel)
-    assert again.GetID() in dialog.table.ticked() and cases[0][0].GetID() not in dialog.table.ticked()
+    assert again.GetID() in dialog.list.table.ticked() and cases[0][0].GetID() not in dialog.list.table.ticked()
 
 
 def test_what_is_no_reference_is_not_taken_for_one(scene, panel):
@@ -90,7 +90,7 @@ def test_what_is_no_reference_is_not_taken_for_one(scene, panel):
 
 def test_cases_are_compared_in_one_table_with_means_and_single_cases(panel, cases):
     dialog = opened(panel)
-    assert [row[::2] for row in shown(dialog.table)] == [
+    assert [row[::2] for row in shown(dialog.list.table)] == [
         ["CT 1", "Drawn"],
         ["CT 2", "ct_2 reference"],
         ["CT 3", "choose one"],
@@ -141,24 +141,24 @@ def test_the_file_is_that_of_the_command_for_the_same_cases_as_files(panel, case
 def test_the_user_corrects_a_reference_and_it_is_remembered(scene, panel, cases):
     found, drawn = cases
     dialog = opened(panel)
-    dialog.table.view.clicked.emit(dialog.table.proxy.index(2, 0))
-    box = dialog.reference_box
+    dialog.list.table.view.clicked.emit(dialog.list.table.proxy.index(2, 0))
+    box = dialog.list.reference_box
     offered = [box.itemText(index) for index in range(box.count)]
     assert offered == ["None", "CT 1 segmentation", "CT 2 segmentation", "Drawn", "ct_2 reference"]
     box.setCurrentIndex(box.findText("Drawn"))
-    assert shown(dialog.table)[2][2] == "Drawn" and found[2].GetID() in dialog.table.ticked()
+    assert shown(dialog.list.table)[2][2] == "Drawn" and found[2].GetID() in dialog.list.table.ticked()
     dialog.compare_button.click()
     assert list(dialog.cases) == ["CT 1", "CT 2", "CT 3"]
     dialog.close()
     dialog = opened(panel)
-    assert shown(dialog.table)[2][2] == "Drawn" and not dialog.cases
-    dialog.table.view.clicked.emit(dialog.table.proxy.index(0, 0))
-    dialog.reference_box.setCurrentIndex(0)
-    assert shown(dialog.table)[0][2] == "choose one"
+    assert shown(dialog.list.table)[2][2] == "Drawn" and not dialog.cases
+    dialog.list.table.view.clicked.emit(dialog.list.table.proxy.index(0, 0))
+    dialog.list.reference_box.setCurrentIndex(0)
+    assert shown(dialog.list.table)[0][2] == "choose one"
     dialog.compare_button.click()
     assert list(dialog.cases) == ["CT 2", "CT 3"]
     scene.RemoveNode(drawn[0])
-    assert [row[2] for row in shown(dialog.table)] == ["choose one", "ct_2 reference", "choose one"]
+    assert [row[2] for row in shown(dialog.list.table)] == ["choose one", "ct_2 reference", "choose one"]
     assert not dialog.cases and dialog.line.text == "A segmentation was removed, so the comparison is gone."
 
 
@@ -199,7 +199,7 @@ def test_a_comparison_that_is_not_true_any_more_goes(scene, panel, cases):
     scene.Clear()
     assert dialog.dialog is None and not dialog.cases and not dialog._held
     assert opened(panel).line.text == "There is no result of a run whose volume is in the scene."
-    assert not dialog.compare_button.enabled and not dialog.reference_box.enabled
+    assert not dialog.compare_button.enabled and not dialog.list.reference_box.enabled
 
 
 def test_a_segmentation_that_changes_or_goes_during_the_comparison_does_not_count(scene, panel, cases, monkeypatch):
@@ -259,6 +259,69 @@ def test_cancel_and_too_many_rows(panel, cases, monkeypatch):
     assert not dialog.cases and not dialog.save_button.enabled and dialog.line.text == ""
 
 
+def test_results_that_come_while_the_dialog_is_open_are_listed_and_nothing_else_moves(scene, panel, cases):
+    dialog = opened(panel)
+    table, view = dialog.list.table, dialog.list.table.view
+    for number in range(4, 30):
+        result(scene, volume(f"CT {number}"))
+    application.processEvents()
+    assert len(table.keys()) == 29
+    view.sortByColumn(0, qt.Qt.DescendingOrder)
+    table.tick(["nothing"])
+    chosen = table.keys()[2]
+    row = table.shown().index(chosen)
+    view.selectRow(row)
+    view.clicked.emit(table.proxy.index(row, 0))
+    view.verticalScrollBar().setValue(3)
+    assert view.verticalScrollBar().value == 3 and dialog.list.reference_box.count > 10
+    again, new = result(scene, slicer.util.getNode("CT 1"), name="Again"), result(scene, volume("CT 0"))
+    drawn = segmentation(scene, "CT 3 drawn")
+    assert len(table.keys()) == 29, "not before the segmentations are complete"
+    application.processEvents()
+    assert len(table.keys()) == 31 and set(table.ticked()) == {again.GetID(), new.GetID()}
+    assert view.currentIndex().row() == table.shown().index(chosen) and view.verticalScrollBar().value == 3
+    assert table.shown()[-1] == new.GetID(), "sorted as before"
+    assert dialog.list.reference_box.currentText == "CT 3 drawn", "of the row that was clicked"
+    scene.RemoveNode(drawn)
+    application.processEvents()
+    assert dialog.list.reference_box.currentText == "None" and len(table.keys()) == 31
+    scene.RemoveNode(slicer.util.getNode("CT 0"))
+    application.processEvents()
+    assert new.GetID() not in table.keys(), "its volume has gone"
+
+
+def test_a_later_result_takes_the_tick_of_an_earlier_one(scene, panel, cases):
+    dialog = opened(panel)
+    assert cases[0][0].GetID() in dialog.list.table.ticked()
+    again = result(scene, slicer.util.getNode("CT 1"), name="Again")
+    application.processEvents()
+    assert again.GetID() in dialog.list.table.ticked() and cases[0][0].GetID() not in dialog.list.table.ticked()
+    dialog.close()
+    result(scene, volume("CT 9"))
+    application.processEvents()
+    assert dialog.dialog is None
+
+
+def test_the_comparison_goes_into_one_table_of_the_scene(scene, panel, cases):
+    dialog = opened(panel)
+    assert not dialog.table_button.enabled
+    dialog.compare_button.click()
+    dialog.table_button.click()
+    assert dialog.line.text == "The comparison is in the table Comparison of cases."
+    (table,) = scene.GetNodesByClass("vtkMRMLTableNode")
+    columns = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
+    assert columns[:3] == ["Case", "Structure", "Label value"] and columns[-1] == "Difference (mL)"
+    assert table.GetNumberOfRows() == 6
+    rows = [[table.GetCellText(row, column) for column in (0, 1, 4)] for row in range(6)]
+    assert rows[0][:2] == ["CT 1", "liver"] and float(rows[0][2]) == pytest.approx(0.8)
+    assert rows[4][:2] == ["CT 2", "spleen"] and float(rows[4][2]) == 0
+    table.SetName("Mine")
+    dialog.list.table.tick([cases[0][0].GetID()])
+    dialog.compare_button.click()
+    dialog.table_button.click()
+    assert table.GetNumberOfRows() == 3 and dialog.line.text == "The comparison is in the table Mine."
+
+
 def test_a_queue_of_the_panel_makes_cases(panel, scene, told):
     """With real runs, of the embedded model."""
     from slicer_application import load_sample
@@ -277,7 +340,7 @@ def test_a_queue_of_the_panel_makes_cases(panel, scene, told):
         scene.AddNode(copy)
         copy.RemoveAttribute("ClassScaleSeg.Origin")  # as if somebody had drawn it
     dialog = opened(panel)
-    assert [row[::2] for row in shown(dialog.table)] == [["One", "One reference"], ["Two", "Two reference"]]
+    assert [row[::2] for row in shown(dialog.list.table)] == [["One", "One reference"], ["Two", "Two reference"]]
     dialog.compare_button.click()
     assert dialog.line.text.startswith("Mean Dice 1.000 over 120 structures of 2 cases.") and told == []
     assert set(NAMES) and len(shown(dialog.found)) == 360

@@ -54,7 +54,7 @@ def test_a_structure_set_becomes_the_reference_of_the_listed_segmentation(scene,
     assert ((opened.segmentation.labels == opened.segmentation.table.by_name("Liver").value) == ours).all()
     assert drawn.GetNodeReference(drawn.GetReferenceImageGeometryReferenceRole()) is volume and told == []
     panel.ui.compareCasesButton.click()
-    assert [row[2] for row in shown(panel.case_comparison.table)] == ["plan of Monday"], "it is of the same volume"
+    assert [row[2] for row in shown(panel.case_comparison.list.table)] == ["plan of Monday"], "it is of the same volume"
 
 
 def test_no_file_leaves_everything_as_it_is(scene, panel, found, monkeypatch):
@@ -80,8 +80,8 @@ def test_packages_that_comparing_needs_are_installed_after_a_question(scene, pan
     assert panel.comparing.text.startswith("Segmentations cannot be compared without") and not panel.comparing.rows
     panel.ui.compareCasesButton.click()
     cases = panel.case_comparison
-    cases.table.view.clicked.emit(cases.table.proxy.index(0, 0))
-    cases.reference_box.setCurrentIndex(1)
+    cases.list.table.view.clicked.emit(cases.list.table.proxy.index(0, 0))
+    cases.list.reference_box.setCurrentIndex(1)
     cases.compare_button.click()
     assert cases.line.text.startswith("Segmentations cannot be compared without") and not cases.cases
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
@@ -184,11 +184,11 @@ def test_a_case_gets_a_structure_set_as_its_reference(scene, panel, found, plan,
     segmentation(scene, "CT drawn")
     panel.ui.compareCasesButton.click()
     dialog = panel.case_comparison
-    assert [row[2] for row in shown(dialog.table)] == ["CT drawn"] and not dialog.structure_set_button.enabled
-    dialog.table.view.clicked.emit(dialog.table.proxy.index(0, 0))
+    assert [row[2] for row in shown(dialog.list.table)] == ["CT drawn"] and not dialog.list.structure_set_button.enabled
+    dialog.list.table.view.clicked.emit(dialog.list.table.proxy.index(0, 0))
     choose(monkeypatch, plan)
-    dialog.structure_set_button.click()
-    assert [row[2] for row in shown(dialog.table)] == ["plan of Monday"]
-    assert dialog.reference_box.currentText == "plan of Monday"
+    dialog.list.structure_set_button.click()
+    assert [row[2] for row in shown(dialog.list.table)] == ["plan of Monday"]
+    assert dialog.list.reference_box.currentText == "plan of Monday"
     dialog.compare_button.click()
     assert dialog.cases["CT"][0].dice == pytest.approx(0.8)

@@ -107,8 +107,8 @@ class ClassScaleSegPanelTest(unittest.TestCase):
         self.assertEqual([node.GetDisplayVisibility(), again.GetDisplayVisibility()], [1, 1])
 
         ui.compareCasesButton.click()
-        cases._select(cases.table.keys()[0])  # a click on the row
-        cases.reference_box.setCurrentIndex(cases.reference_box.findData(again.GetID()))
+        cases.list._select(cases.list.table.keys()[0])  # a click on the row
+        cases.list.reference_box.setCurrentIndex(cases.list.reference_box.findData(again.GetID()))
         cases.compare_button.click()
         self.assertEqual([row.dice for row in next(iter(cases.cases.values()))], [row.dice for row in comparing.rows])
         cases.close()

@@ -16,10 +16,12 @@ from .segmentation_reader import Opened
 from .volume import is_on_grid
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLSegmentationNode, vtkMRMLTableNode
     from vtk import vtkAbstractArray
 
 _STATISTICS, _COMPARISON = "ClassScaleSeg.Statistics", "ClassScaleSeg.Comparison"  # roles of tables of a segmentation
+
+_CASES = "ClassScaleSeg.ComparedCases"  # attribute of the table of many cases
 
 
 def fill_table_node(
@@ -110,11 +112,41 @@ def fill_comparison(node: vtkMRMLSegmentationNode, rows: Sequence[ClassCompariso
 
     Cells of a class that only one segmentation knows are NaN; the label value is 0 then.
     """
+    table = _noted_table(node, _COMPARISON, "comparison")
+    _fill_rows(table, [((), row) for row in rows])
+    return table
+
+
+def fill_case_comparison(
+    scene: vtkMRMLScene, cases: Mapping[str, Sequence[ClassComparison]], name: str
+) -> vtkMRMLTableNode:
+    """Put the comparisons of many cases into one table node, the case in the first column.
+
+    The table of an earlier call is filled again.
+
+    :param cases: the rows of each case, by its name.
+    :param name: of a new table.
+    """
+    tables = (node for node in scene.GetNodes() if node.GetClassName() == "vtkMRMLTableNode")
+    table = next((node for node in tables if node.GetAttribute(_CASES)), None)
+    if table is None:
+        table = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(name))
+        table.SetAttribute(_CASES, "1")
+    _fill_rows(table, [((case,), row) for case, rows in cases.items() for row in rows], "Case")
+    return table
+
+
+def _fill_rows(table: vtkMRMLTableNode, rows: Sequence[tuple[tuple[str, ...], ClassComparison]], *titles: str) -> None:
+    """Fill a table node with rows of a comparison.
+
+    :param rows: each with the texts of columns before it.
+    :param titles: of these columns.
+    """
     import slicer
     import vtk
 
-    table = _noted_table(node, _COMPARISON, "comparison")
     columns: dict[str, vtkAbstractArray] = {
+        **{title: vtk.vtkStringArray() for title in titles},
         "Structure": vtk.vtkStringArray(),
         "Label value": vtk.vtkIntArray(),
         "Other label value": vtk.vtkIntArray(),
@@ -123,9 +155,10 @@ def fill_comparison(node: vtkMRMLSegmentationNode, rows: Sequence[ClassCompariso
         "Other volume (mL)": vtk.vtkDoubleArray(),
         "Difference (mL)": vtk.vtkDoubleArray(),
     }
-    for row in rows:
+    for before, row in rows:
         numbers = (row.dice, row.volume_ml, row.other_volume_ml, row.difference_ml)
-        cells = (row.name, row.value or 0, row.other_value or 0, *(math.nan if n is None else n for n in numbers))
+        texts, values = (*before, row.name), (row.value or 0, row.other_value or 0)
+        cells = (*texts, *values, *(math.nan if n is None else n for n in numbers))
         for column, cell in zip(columns.values(), cells, strict=True):
             column.InsertNextValue(cell)
     with slicer.util.NodeModify(table):
@@ -133,7 +166,6 @@ def fill_comparison(node: vtkMRMLSegmentationNode, rows: Sequence[ClassCompariso
         for name, column in columns.items():
             column.SetName(name)
             table.AddColumn(column)
-    return table
 
 
 def _noted_table(node: vtkMRMLSegmentationNode, role: str, what: str) -> vtkMRMLTableNode:

@@ -12,20 +12,19 @@ from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
 from ..install.packages import ensure_comparing
-from ..state import silent
 from ..translation import translated
 from ..widgets.search_table import Row, SearchTable
 from ..widgets.texts import shortened, tell_error, tip
 from ..widgets.watching import Watching
 from ..widgets.whole_texts import WholeTexts
+from .case_list import CaseList
 from .contents import changes, contents
 from .saving import ask_table_file
 from .section import amount
-from .structure_set import ask_structure_set
 
 if TYPE_CHECKING:
     from ClassScaleSegLib.images.comparison import ClassComparison
-    from ClassScaleSegLib.scene.case_pairs import CasePair, ComparedCase
+    from ClassScaleSegLib.scene.case_pairs import ComparedCase
     from slicer import vtkMRMLNode
 
     from ClassScaleSeg import ClassScaleSegLogic
@@ -46,12 +45,14 @@ class CaseComparison:
         self._logic = logic
         self.dialog: qt.QDialog | None = None
         self.cases: dict[str, list[ClassComparison]] = {}
-        self._pairs: dict[str, CasePair] = {}  # by the id of the result
         self._chosen: dict[str, str] = {}  # ids of the references that the user has chosen, by that of the result
-        self._selected = ""  # the id of the result whose row was clicked
         self._segments: dict[str, tuple[Any, str]] = {}  # node and segment of each row of the comparison
         self._held: dict[Any, object] = {}  # what the compared nodes held
         self._watching, self._whole_texts = Watching(lambda node, event: self._follow(node)), WholeTexts()
+        self._soon = qt.QTimer()
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.connect("timeout()", lambda: self._fill())
         button.connect("clicked(bool)", lambda: self.open())
 
     def open(self) -> None:
@@ -67,48 +68,38 @@ class CaseComparison:
             )
         )
         rule.wordWrap = True
-        headers = [_("Volume"), _("Result"), _("Reference")]
-        self.table = SearchTable(headers, _("Search cases"), self._show_buttons, self._select)
-        self.table.view.minimumHeight = 5 * self.table.view.verticalHeader().defaultSectionSize
-        label, self.reference_box = qt.QLabel(_("Reference of the row:")), qt.QComboBox()
-        label.setBuddy(self.reference_box)
-        self.reference_box.accessibleName = _("Reference of the row")
-        self.reference_box.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
-        self.reference_box.connect("currentIndexChanged(int)", self._choose)
-        row = qt.QHBoxLayout()
-        row.addWidget(label)
-        row.addWidget(self.reference_box, 1)
-        self.structure_set_button = qt.QPushButton(_("Structure set..."))
-        self.structure_set_button.toolTip = _("Load an RT structure set as the reference of the row.")
-        row.addWidget(self.structure_set_button)
+        layout.addWidget(rule)
+        self.list = CaseList(layout, self._logic, self._chosen, lambda: self._show_buttons())
         titles = [_("Structure"), _("Case"), _("Dice"), _("SD"), _("mL"), _("Other mL"), _("Difference")]
         self.found = SearchTable(titles, _("Search structures and cases"), None, self._go_to)
-        self.compare_button, self.save_button = qt.QPushButton(_("Compare")), qt.QPushButton(_("Save..."))
+        self.compare_button, self.table_button = qt.QPushButton(_("Compare")), qt.QPushButton(_("To table"))
+        self.table_button.toolTip = _("Put the rows of all cases into a table of the scene.")
+        self.save_button = qt.QPushButton(_("Save..."))
         self.save_button.toolTip = _("Save the rows of all cases as a .csv file or as an Excel workbook.")
         close_button = qt.QPushButton(_("Close"))
         buttons = qt.QHBoxLayout()
         for button, slot in (
-            (self.structure_set_button, self._load_structure_set),
             (self.compare_button, self.compare),
+            (self.table_button, self.to_table),
             (self.save_button, self.save),
             (close_button, self.close),
         ):
             button.autoDefault = False  # Enter belongs to the tables
             button.connect("clicked(bool)", lambda on, slot=slot: slot())
-            if button is not self.structure_set_button:
-                buttons.addWidget(button)
+            buttons.addWidget(button)
         self.line = qt.QLabel()
         self.line.wordWrap, self.line.textFormat = True, qt.Qt.PlainText
-        for part in (rule, self.table.widget, row, self.found.widget, self.line, buttons):
-            (layout.addLayout if part in (row, buttons) else layout.addWidget)(part)
+        layout.addWidget(self.found.widget)
+        layout.addWidget(self.line)
+        layout.addLayout(buttons)
         self._whole_texts.watch(self.dialog)
-        self._pairs = {}
-        self._list()
+        self._fill()
         self.dialog.resize(760, 640)
         self.dialog.show()
 
     def close(self) -> None:
         """Close the dialog if it is open. Which references were chosen is kept."""
+        self._soon.stop()
         self._clear()
         if self.dialog is not None:
             self.dialog.close()
@@ -118,85 +109,34 @@ class CaseComparison:
     def reset(self) -> None:
         """Forget everything, because the scene is closed."""
         self.close()
-        self._chosen = {}
+        self._chosen.clear()
 
     def forget(self, node: vtkMRMLNode) -> None:
         """Drop a node that is removed from the scene, and a comparison with it."""
         if self.dialog is not None and node.IsA("vtkMRMLSegmentationNode"):
             if node in self._held:
                 self._clear(_("A segmentation was removed, so the comparison is gone."))
-            self._list(without=node)
+            self._fill(without=node)
 
-    # --- which cases
+    def look_again(self) -> None:
+        """List the results again if the dialog is open, once the application is idle: a segmentation may be new."""
+        if self.dialog is not None:
+            self._soon.start()
 
-    def _list(self, without: vtkMRMLNode | None = None) -> None:
-        """List the results of the scene and their references; those that have both are ticked."""
-        from ClassScaleSegLib.scene.case_pairs import find_case_pairs
-
-        before, ticked = set(self._pairs), set(self.table.ticked())
-        self._pairs = {}
-        for pair in find_case_pairs(slicer.mrmlScene):
-            if pair.result is not without:
-                reference = self._chosen.get(pair.result.GetID())
-                if reference is not None:
-                    pair = pair._replace(reference=slicer.mrmlScene.GetNodeByID(reference) if reference else None)
-                if pair.reference is without:
-                    pair = pair._replace(reference=None)
-                self._pairs[pair.result.GetID()] = pair
-        self._show_pairs(ticked | {key for key, pair in self._pairs.items() if key not in before and pair.latest})
-        self._select("")
-        if not self._pairs:
-            self.line.text = _("There is no result of a run whose volume is in the scene.")
+    def _fill(self, without: vtkMRMLNode | None = None) -> None:
+        if self.dialog is None:
+            return
+        self.list.fill(without)
+        nothing = _("There is no result of a run whose volume is in the scene.")
+        if not self.list.pairs:
+            self.line.text = nothing
+        elif self.line.text == nothing:
+            self.line.text = ""
         self._show_buttons()
 
-    def _show_pairs(self, ticked: set[str]) -> None:
-        rows = []
-        for key, pair in self._pairs.items():
-            reference = _("choose one") if pair.reference is None else pair.reference.GetName()
-            cells = (pair.name, pair.result.GetName(), reference)
-            rows.append(Row(key, _GREY if pair.reference is None else _BLUE, cells, cells, " ".join(cells)))
-        self.table.set_rows(rows, ticked=False)
-        self.table.tick(ticked)
-        for column in (1, 2):
-            self.table.set_width(column, max((row.cells[column] for row in rows), key=len, default="MMMM")[:30])
-
-    def _select(self, key: str) -> None:
-        """Offer all segmentations as the reference of a row."""
-        from ClassScaleSegLib.scene.case_pairs import segmentations
-
-        self._selected = key
-        pair = self._pairs.get(key)
-        with silent(self.reference_box):
-            self.reference_box.clear()
-            self.reference_box.addItem(_("None"), "")
-            for node in segmentations(slicer.mrmlScene) if pair is not None else ():
-                if pair is not None and node is not pair.result:
-                    self.reference_box.addItem(node.GetName(), node.GetID())
-            chosen = pair.reference.GetID() if pair is not None and pair.reference is not None else ""
-            self.reference_box.setCurrentIndex(max(0, self.reference_box.findData(chosen)))
-        self.reference_box.enabled = self.structure_set_button.enabled = pair is not None
-
-    def _load_structure_set(self) -> None:
-        key = self._selected
-        pair = self._pairs.get(key)
-        if pair is not None and (drawn := ask_structure_set(self._logic, pair.result)) is not None:
-            self._select(key)  # with the new one
-            self.reference_box.setCurrentIndex(self.reference_box.findData(drawn.GetID()))
-
-    def _choose(self, index: int) -> None:
-        key, chosen = self._selected, self.reference_box.itemData(index) or ""
-        if key in self._pairs:
-            self._chosen[key] = chosen
-            node = slicer.mrmlScene.GetNodeByID(chosen) if chosen else None
-            self._pairs[key] = self._pairs[key]._replace(reference=node)
-            self._show_pairs({*self.table.ticked(), key})
-            self._show_buttons()
-
-    def _wanted(self) -> list[CasePair]:
-        return [self._pairs[key] for key in self.table.ticked() if self._pairs[key].reference is not None]
-
     def _show_buttons(self) -> None:
-        self.compare_button.enabled, self.save_button.enabled = bool(self._wanted()), bool(self.cases)
+        self.compare_button.enabled = bool(self.list.wanted())
+        self.save_button.enabled = self.table_button.enabled = bool(self.cases)
 
     # --- the comparison
 
@@ -213,7 +153,7 @@ class CaseComparison:
         self._clear()
         found: dict[str, ComparedCase] = {}
         held: dict[Any, object] = {}
-        wanted, faults = self._wanted(), list[str]()
+        wanted, faults = self.list.wanted(), list[str]()
         progress = qt.QProgressDialog("", _("Cancel"), 0, len(wanted), self.dialog)
         progress.windowModality = qt.Qt.ApplicationModal
         try:
@@ -307,6 +247,14 @@ class CaseComparison:
                 self.line.text = _("The comparison is in the file {name}.").format(name=Path(path).name)
         except ClassScaleError as error:
             tell_error(str(error), _("The comparison was not saved"))
+
+    def to_table(self) -> None:
+        """Put the rows of all cases into a table of the scene, the same one each time."""
+        from ClassScaleSegLib.scene.table_nodes import fill_case_comparison
+
+        if self.cases:
+            table = fill_case_comparison(slicer.mrmlScene, self.cases, _("Comparison of cases"))
+            self.line.text = _("The comparison is in the table {name}.").format(name=table.GetName())
 
     def _go_to(self, key: str) -> None:
         if key in self._segments:

@@ -109,7 +109,8 @@ class QueuePanel:
         for key, name in self._names.items():
             text, color = self._states.get(key, (_("waiting"), _GREY))
             rows.append(Row(key, color, (name, text), (name.casefold(), text), f"{name} {text}"))
-        self.table.set_rows(rows, ticked=False)
+        with self.table.place_kept():
+            self.table.set_rows(rows, ticked=False)
         self.table.set_width(1, max((row.cells[1] for row in rows), key=len, default=_("waiting"))[:30])
 
     def _fill(self) -> None:

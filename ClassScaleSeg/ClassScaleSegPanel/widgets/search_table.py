@@ -7,8 +7,9 @@ two more; hiding rows one by one from Python is slower.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import qt
@@ -156,6 +157,25 @@ class SearchTable:
         header.setSortIndicator(-1, qt.Qt.AscendingOrder)
         self.view.setSortingEnabled(True)
         self.filter(self.search.text)
+
+    @contextlib.contextmanager
+    def place_kept(self) -> Iterator[None]:
+        """Keep the current row, the sort order and what is scrolled to, while the block replaces the rows."""
+        if not self._items:
+            yield
+            return
+        bars = self.view.verticalScrollBar(), self.view.horizontalScrollBar()
+        column, order, places = self.proxy.sortColumn(), self.proxy.sortOrder(), [bar.value for bar in bars]
+        row = self.view.currentIndex().row()
+        key = self._key(row) if row >= 0 else ""
+        yield
+        if column >= 0:
+            self.view.sortByColumn(column, order)
+        if key in (shown := self.shown()):
+            self.view.setCurrentIndex(self.proxy.index(shown.index(key), 0))
+        self.view.doItemsLayout()  # only then the bars know how many rows there are
+        for bar, place in zip(bars, places, strict=True):
+            bar.value = place
 
     def set_width(self, column: int, longest: str) -> None:
         """Make a column as wide as its title and its longest text need, or hide it if that text is empty.
