@@ -39,7 +39,7 @@ def test_label_images_of_any_type_are_taken(pixel):
         (sitk.GetImageFromArray(np.full((2, 2, 2), -1.0)), "range from -1 to -1"),
         (sitk.GetImageFromArray(np.ones((2, 2), np.uint8)), "has 2 dimensions; three are needed"),
         (sitk.GetImageFromArray(np.ones((2, 2, 2, 3), np.uint8), isVector=True), "has 3 values in each voxel"),
-        ("no/such/labels.nii.gz", "no/such/labels.nii.gz cannot be read as an image"),
+        ("no/such/labels.nii.gz", "no/such/labels.nii.gz does not exist"),
     ],
 )
 def test_what_is_no_label_image_is_refused(image, message):

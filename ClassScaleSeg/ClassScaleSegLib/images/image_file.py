@@ -127,7 +127,7 @@ def read_grid(path: Path, nibabel: bool = False) -> Geometry | None:
 
 def _nifti_grid(path: Path, header: NiftiHeader, nibabel: bool) -> tuple[Geometry, Geometry | None]:
     """Return the grid of a NIfTI file, and the one that ITK reads from it."""
-    by_itk = _geometry_by_itk(path)
+    by_itk = _geometry_by_itk(path) if header.version == 1 else None  # of NIfTI-2, ITK complains on the terminal
     geometry = header.geometry if nibabel or by_itk is None else by_itk
     if geometry is None:
         raise ImageError(f"{path} has axes that do not span a volume. Correct the sform or qform of its header.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +13,11 @@ from ..errors import ImageError, named, reason
 from ..labels.label import MAX_VALUE
 from ..labels.table import LabelTable
 from .geometry import Geometry
-from .image_file import refuse_name
+from .image_file import ReadVolume, read_file
 from .layers import layer_counts
-from .nifti import check_nifti, is_nifti
+from .nifti import is_nifti
+from .nifti_labels import NamedValues, read_named_values
+from .reading import refuse_missing
 from .seg_nrrd import layered, read_segments
 
 if TYPE_CHECKING:
@@ -25,48 +29,59 @@ def read_layers(
 ) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry, np.ndarray]:
     """Read a label image or file as `Segmentation.from_image` does.
 
-    :returns: the layers, uint16 ``(z, y, x)``; the table in the header of a ``.seg.nrrd``, for other images one that
-        names the labels that occur; the grid; the voxels of each value in all layers, ``(65536,)``.
+    :returns: the layers, uint16 ``(z, y, x)``; the table in the header of a ``.seg.nrrd`` or NIfTI file, for other
+        images one that names the labels that occur; the grid; the voxels of each value in all layers, ``(65536,)``.
     :raises ImageError: as `Segmentation.from_image`.
     :raises LabelTableError: if the segments in the header have no valid values, names or colours.
     """
     import SimpleITK as sitk
 
-    what = "The label image"
-    if not isinstance(label_image, sitk.Image):
-        what = str(label_image)
-        refuse_name(Path(what))
-        try:
-            if is_nifti(Path(what)) and Path(what).is_file():
-                check_nifti(Path(what))  # of a damaged file ITK returns zeros
-            label_image = sitk.ReadImage(what)
-        except RuntimeError as error:
-            raise ImageError(f"{what} cannot be read as an image ({reason(error, -1)}).") from error
-    with named(what):
-        return _layers_of(label_image)
+    if isinstance(label_image, sitk.Image):
+        with named("The label image"):
+            return _layers_of(ReadVolume.of_image(label_image), NamedValues({}, {}, ()))
+    path = Path(label_image)
+    try:
+        volume, names = _read(path), read_named_values(path)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror or reason(error)}).") from error
+    with named(path):
+        return _layers_of(volume, names)
 
 
-def _layers_of(image: sitk.Image) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry, np.ndarray]:
+def _read(path: Path) -> ReadVolume:
+    """Read a file; NIfTI as ITK does, or as nibabel does if ITK refuses it, because its axes are not perpendicular."""
+    refuse_missing(path)
+    try:
+        return read_file(path)
+    except ImageError:
+        if not is_nifti(path):
+            raise
+        return read_file(path, nibabel=True)
+
+
+def _layers_of(volume: ReadVolume, own: NamedValues) -> tuple[tuple[np.ndarray, ...], LabelTable, Geometry, np.ndarray]:
     """Return what `read_layers` returns. The sentences of its exceptions do not name the image."""
-    import SimpleITK as sitk
-
-    components, segments = image.GetNumberOfComponentsPerPixel(), read_segments(image)
+    segments = [] if volume.owner is None else read_segments(volume.owner)
+    components = math.prod(volume.voxels.shape[:-3])
     if components != 1 and not segments:
         raise ImageError(
             f"It has {components} values in each voxel and does not say which segments these are; one label is needed."
         )
-    geometry = Geometry.from_image(image)
-    array = _whole(sitk.GetArrayFromImage(image))
-    if components == 1:
-        layers: tuple[np.ndarray, ...] = (as_uint16(array),)
-    else:
-        layers = tuple(as_uint16(array[..., component]) for component in range(components))
+    if volume.owner is not None and volume.dimensions != 3:
+        raise ImageError(f"The image has {volume.dimensions} dimensions; three are needed.")
+    array = _whole(volume.voxels)
+    array = array.reshape(components, *array.shape[-3:])
+    # a view of the memory of ITK ends with its image
+    layers = tuple(np.copy(layer) if volume.owner is not None else layer for layer in map(as_uint16, array))
+    if components > 1:
         layers, segments = layered(layers, segments)
     counts = layer_counts(layers).sum(0)
     if segments:
-        return layers, LabelTable(tuple(segment.label for segment in segments)), geometry, counts
+        return layers, LabelTable(tuple(segment.label for segment in segments)), volume.geometry, counts
     names = {value: f"label {value}" for value in np.flatnonzero(counts).tolist()}
-    return layers, LabelTable.from_names({**names, 0: "background"}), geometry, counts
+    table = LabelTable.from_names({**names, **own.names, 0: "background"})
+    colored = tuple(replace(label, color=own.colors.get(label.value, label.color)) for label in table)
+    return layers, LabelTable(colored), volume.geometry, counts
 
 
 def _whole(labels: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from .geometry import Geometry
 
 _CHUNK = 1 << 20
 _MILLIMETRES = {1: 1000.0, 3: 0.001}  # by the code of the unit: metre, micrometre
+_LONGEST_EXTENSIONS = 1 << 26  # bytes; 65535 labels with names of a kilobyte each
 _LONGEST_REST = 1 << 26  # bytes after the voxels that are read for the checksum at their end
 _MAGIC = (b"n+1", b"ni1", b"n+2", b"ni2")
 _GZIP = b"\x1f\x8b"
@@ -120,6 +122,31 @@ def read_voxels(file: Path, header: NiftiHeader, scaling: tuple[float, float]) -
     for plane, stored in zip(scaled.reshape(-1, *shape[-2:]), voxels.reshape(-1, *shape[-2:]), strict=True):
         plane[:] = stored.astype(np.float64) * scaling[0] + scaling[1]
     return scaled
+
+
+def read_extensions(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield code and content of each extension of a header, in the order of the file.
+
+    :param file: ``.nii`` or ``.nii.gz``; of another file there are none.
+    :raises ImageError: if the header contradicts itself. What cannot be an extension ends them.
+    """
+    header = read_header(file)
+    if header is None:
+        return
+    with named(file):
+        start = b"".join(_content(file, min(header.offset, _LONGEST_EXTENSIONS)))
+    kind = _kind(start)
+    place = kind.sizeof_hdr
+    size_and_code = struct.Struct("<2i" if int.from_bytes(start[:4], "little") == place else ">2i")
+    if start[place : place + 1] in (b"", b"\0"):  # the file says that it has none
+        return
+    place += 4
+    while place + 8 <= len(start):
+        size, code = size_and_code.unpack_from(start, place)
+        if size < 8 or place + size > len(start):
+            return
+        yield code, start[place + 8 : place + size]
+        place += size
 
 
 def check_nifti(file: Path) -> None:

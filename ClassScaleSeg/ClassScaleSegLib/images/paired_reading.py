@@ -17,6 +17,7 @@ from .dicom_rtstruct import RTSTRUCT_SUFFIX
 from .dicom_rtstruct_reader import read_structure_set
 from .geometry import Geometry
 from .image_file import read_grid
+from .nifti_labels import read_named_values
 from .paired_cases import Pair, refuse_missing, table_beside
 from .segmentation import Segmentation
 from .structures_on_grid import structures_on_grid
@@ -56,7 +57,7 @@ def read_pair(
     Structure sets are filled on the grid of the other segmentation, or on that of an image.
 
     :param tables: names of the labels of both; by default, a label image has those of ``ct.labels.csv`` beside
-        ``ct.nii.gz``, as `Segmentation.write` writes it, or else names such as ``label 1``.
+        ``ct.nii.gz``, as `Segmentation.write` writes it, those of its NIfTI header, or else names such as ``label 1``.
     :param grid: an image, or the folder of a DICOM series.
     :raises ImageError: as `Segmentation.from_image`; if a structure set cannot be read, or brought onto the grid; or if
         both are structure sets and there is no image.
@@ -69,10 +70,11 @@ def read_pair(
             f"{files[0]} and {files[1]} are structure sets, which have contours and no voxels: name an image, or the "
             "folder of a DICOM series, on whose grid they are compared (--grid)."
         )
-    read = [
-        None if is_set else _read_named(file, own) for file, own, is_set in zip(files, tables, contours, strict=True)
-    ]
     notices: list[str] = []
+    read = [
+        None if is_set else _read_named(file, own, notices)
+        for file, own, is_set in zip(files, tables, contours, strict=True)
+    ]
     both, frames = list[Segmentation](), list[set[str]]()
     for index, (file, own) in enumerate(zip(files, tables, strict=True)):
         segmentation, beside = read[index], read[1 - index]
@@ -132,9 +134,11 @@ def is_drawn(path: Path) -> bool:
     return path.name.lower().endswith(RTSTRUCT_SUFFIX) or is_structure_set(path)
 
 
-def _read_named(path: Path, table: LabelTable | None) -> Segmentation:
+def _read_named(path: Path, table: LabelTable | None, notices: list[str]) -> Segmentation:
     if table is None and (beside := table_beside(path)) is not None:
         table = LabelTable.from_csv(beside)
+    if table is None:
+        notices += read_named_values(path).notices
     return Segmentation.from_image(path, table)
 
 

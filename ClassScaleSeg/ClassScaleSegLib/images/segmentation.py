@@ -268,8 +268,9 @@ class Segmentation:
         have the same label value, all but the first get free ones.
 
         :param label_image: a SimpleITK image or a file of whole numbers, whatever their type; or a DICOM segmentation.
-        :param table: names of the labels. If not given, the table in a ``.seg.nrrd`` or DICOM segmentation is used; for
-            other images the labels are named ``label 1``, ``label 2``.
+        :param table: names of the labels. If not given, the table in a ``.seg.nrrd`` or DICOM segmentation is used, or
+            the names in the header of a NIfTI file, as TotalSegmentator writes them. In other images, and where such a
+            header has no name for a value, labels are named ``label 1``, ``label 2``.
         :raises ImageError: if it cannot be read, is not a 3D image of whole numbers, or has values outside 0..65535.
         :raises LabelTableError: if a value is not in the table.
         """
