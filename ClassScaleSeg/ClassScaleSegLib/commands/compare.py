@@ -44,9 +44,9 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("other", type=Path, metavar="OTHER", help=text)
     text = "write a table of all cases and structures, as .csv or .xlsx"
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=text)
-    text = "label table of REFERENCE (default: its own names, or those of NAME.labels.csv beside it)"
-    parser.add_argument("--labels", type=Path, metavar="CSV", help=text)
-    parser.add_argument("--other-labels", type=Path, metavar="CSV", help="the same of OTHER")
+    text = "label table or colour table of REFERENCE (default: its own names, or those of NAME.labels.csv beside it)"
+    parser.add_argument("--labels", type=Path, metavar="TABLE", help=text)
+    parser.add_argument("--other-labels", type=Path, metavar="TABLE", help="the same of OTHER")
     text = (
         "image or DICOM folder on whose grid structure sets are filled; with folders, the folder of the images, which "
         "have the names of the cases (default: the grid of the other segmentation)"
@@ -65,7 +65,7 @@ def compare_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode
     if options.output is not None:
         check_writable(options.output, options.overwrite, TABLE_SUFFIXES)
         refuse_replacing(options.output, filter(None, (options.labels, options.other_labels)))
-    one, two = (None if file is None else LabelTable.from_csv(file) for file in (options.labels, options.other_labels))
+    one, two = (None if file is None else LabelTable.from_file(file) for file in (options.labels, options.other_labels))
     found = find_pairs(options.reference, options.other)
     if options.grid is not None and not options.grid.exists():
         raise ImageError(f"{options.grid} does not exist.")

@@ -163,7 +163,7 @@ def _parser() -> Parser:
     _one_model(bundle, "nnU-Net v2 model folder, exported zip, or bundle")
     bundle.add_argument("-o", "--output", required=True, metavar="BUNDLE.zip", help="file to write")
     bundle.add_argument(
-        "--labels", metavar="CSV", help="label table with names, colours and codes (columns of Slicer's colour tables)"
+        "--labels", metavar="TABLE", help="label table: a CSV with names, colours and codes, or a colour table"
     )
     bundle.add_argument("--card", metavar="README.md", help="file with the model card")
     bundle.add_argument("--name", help="name of the model that users see")

@@ -97,13 +97,17 @@ def find_images(folder: str | Path) -> dict[str, list[Path]]:
 def table_beside(path: Path) -> Path | None:
     """Return the colour table that lies beside a label image, such as ``ct.labels.csv`` of ``ct.nii.gz``.
 
+    In BIDS, ``sub-01_dseg.tsv`` has the names of ``sub-01_dseg.nii.gz``.
+
     :returns: ``None`` if there is none, or the file is no label image.
     """
     name = path.name.lower()
     if not name.endswith(IMAGE_SUFFIXES) or name.endswith(_OWN_NAMES):
         return None
-    beside = colour_table_path(path)
-    return beside if beside.is_file() else None
+    beside = [colour_table_path(path)]
+    if (stem := given_stem(path, _SUFFIXES)).endswith("_dseg"):
+        beside.append(path.with_name(f"{stem}.tsv"))
+    return next((file for file in beside if file.is_file()), None)
 
 
 def find_segmentations(folder: Path) -> dict[str, Path]:

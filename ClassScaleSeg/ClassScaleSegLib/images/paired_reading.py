@@ -57,7 +57,8 @@ def read_pair(
     Structure sets are filled on the grid of the other segmentation, or on that of an image.
 
     :param tables: names of the labels of both; by default, a label image has those of ``ct.labels.csv`` beside
-        ``ct.nii.gz``, as `Segmentation.write` writes it, those of its NIfTI header, or else names such as ``label 1``.
+        ``ct.nii.gz``, as `Segmentation.write` writes it, of a ``.tsv`` of BIDS, of its NIfTI header, or else names such
+        as ``label 1``.
     :param grid: an image, or the folder of a DICOM series.
     :raises ImageError: as `Segmentation.from_image`; if a structure set cannot be read, or brought onto the grid; or if
         both are structure sets and there is no image.
@@ -136,7 +137,7 @@ def is_drawn(path: Path) -> bool:
 
 def _read_named(path: Path, table: LabelTable | None, notices: list[str]) -> Segmentation:
     if table is None and (beside := table_beside(path)) is not None:
-        table = LabelTable.from_csv(beside)
+        table = LabelTable.from_file(beside)
     if table is None:
         notices += read_named_values(path).notices
     return Segmentation.from_image(path, table)

@@ -31,29 +31,47 @@ COLUMNS = ("LabelValue", "Name", *COLORS, "Color_A", *(column for three in CODE_
 GROUP = "Group"
 
 
-def read_labels(path: Path) -> tuple[Label, ...]:
-    """Read a colour-table CSV, as `parse_labels` does. A file that cannot be read is a LabelTableError too."""
+def read_content(path: Path) -> bytes:
+    """Return the content of a file with a label table.
+
+    :raises LabelTableError: if it cannot be read, or is far too large.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise LabelTableError(f"{path} is larger than {MAX_BYTES >> 20} MiB: this is not a label table.")
-        return parse_labels(path.read_bytes(), str(path))
+        return path.read_bytes()
     except OSError as error:
         raise LabelTableError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
-def parse_labels(content: bytes, file: str) -> tuple[Label, ...]:
+def read_labels(path: Path) -> tuple[Label, ...]:
+    """Read a colour-table CSV, as `parse_labels` does. A file that cannot be read is a LabelTableError too."""
+    return parse_labels(read_content(path), str(path))
+
+
+def decoded(content: bytes, file: str) -> str:
+    """Return the text of a label table.
+
+    :param content: UTF-8, with a byte-order mark or without.
+    :raises LabelTableError: if it is something else; the message names file and line.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise LabelTableError(f"{file}, line {line}: this is not UTF-8 text. Save it in UTF-8.") from error
+
+
+def parse_labels(content: bytes, file: str, delimiter: str = ",") -> tuple[Label, ...]:
     """Return the labels of a colour-table CSV in the order of the file.
 
     :param content: UTF-8 text.
     :param file: what messages call it.
+    :param delimiter: between the fields.
     :raises LabelTableError: if it is not a label table; the message names the file and, where known, the line.
     """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise LabelTableError(f"{file}, line {line}: this is not UTF-8 text. Save it as CSV in UTF-8.") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    text = decoded(content, file)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     labels: dict[int, Label] = {}
     try:
         with named(file):
@@ -116,7 +134,8 @@ def _header(cells: list[str]) -> list[str]:
             found = ", ".join(header)[:100] or "nothing"
             raise LabelTableError(
                 f"the first line has no column {column}; it has {found}. A label table is a CSV file with the columns "
-                "LabelValue and Name, separated by commas, such as a colour table that 3D Slicer writes."
+                "LabelValue and Name, separated by commas, such as a colour table that 3D Slicer writes. Colour tables "
+                "of another form have names that end with .ctbl or .txt."
             )
     for column in (*COLUMNS, GROUP):
         if header.count(column) > 1:
@@ -135,10 +154,19 @@ def _label(cells: dict[str, str]) -> Label:
 
 
 def _number(cells: dict[str, str], column: str, largest: int) -> int:
-    text = cells.get(column, "").strip()
+    return whole_number(cells.get(column, ""), column, largest)
+
+
+def whole_number(text: str, what: str, largest: int) -> int:
+    """Return a number of a label table.
+
+    :param what: what messages call it.
+    :raises LabelTableError: if it is no whole number from 0 to ``largest``.
+    """
+    text = text.strip()
     # int() alone would also accept "1_0", digits of other scripts and numbers of any length
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) <= largest):
-        raise LabelTableError(f'{column} is "{text[:30]}", expected a whole number from 0 to {largest}.')
+        raise LabelTableError(f'{what} is "{text[:30]}", expected a whole number from 0 to {largest}.')
     return int(text)
 
 

@@ -1,6 +1,6 @@
 """Hold the labels of a model or label map as one immutable table.
 
-`csv.py` reads and writes tables as 3D Slicer's colour-table CSV.
+`csv.py` reads and writes tables as 3D Slicer's colour-table CSV, `color_files.py` reads those of other programs.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from ..errors import LabelTableError
 from ..files import replacing
 from ..resources import resource
-from .csv import format_labels, read_labels
+from .color_files import is_color_file, parse_color_file
+from .csv import format_labels, read_content, read_labels
 from .label import MAX_VALUE, Label, segment_color, segment_id
 
 
@@ -189,6 +190,23 @@ class LabelTable:
             line.
         """
         return cls(read_labels(Path(path)), Path(path))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> LabelTable:
+        """Read a table from a colour-table CSV, or from a colour table of another program.
+
+        :param path: as of `from_csv`; or ``.ctbl`` or ``.txt`` of 3D Slicer, FreeSurfer or ITK-SNAP, or ``.tsv`` of
+            BIDS. Their labels get the codes and groups known for the names, as of `from_names`.
+        :raises LabelTableError: as `from_csv`.
+        """
+        path = Path(path)
+        if not is_color_file(path):
+            return cls.from_csv(path)
+        labels = parse_color_file(read_content(path), str(path))
+        if any(label.type for label in labels):  # a table with codes, in spite of its name
+            return cls(labels, path)
+        known = cls.from_names({label.value: label.name for label in labels})
+        return cls(tuple(replace(known[label.value], color=label.color) for label in labels), path)
 
     def to_csv(self, path: str | Path | None = None, overwrite: bool = False) -> str:
         """Return the table as Slicer's colour-table CSV, and write it to ``path`` if that is given.

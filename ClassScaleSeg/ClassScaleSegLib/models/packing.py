@@ -45,7 +45,8 @@ def pack(
     :param folds: such as ``(0, 1)`` or ``("all",)``. If not given, all numbered folds, or else ``fold_all``.
     :param checkpoint: ``final`` or ``best``.
     :param configuration: selects one of several models in ``source``: its configuration or its path.
-    :param labels: a label table with names, colours and codes of every class; made from ``dataset.json`` if not given.
+    :param labels: a label table with names, colours and codes of every class, or its file; made from
+        ``dataset.json`` if not given.
     :param card: a Markdown file that describes the model; generated if not given.
     :param name: name shown to users; the name of the dataset if not given.
     :param licence: licence of the weights, shown to users.
@@ -93,7 +94,7 @@ def pack(
         parts = read_parts(files, folds, checkpoint, configuration)
     summary = parts.summary
     if labels is not None:
-        table = labels if isinstance(labels, LabelTable) else LabelTable.from_csv(labels)
+        table = labels if isinstance(labels, LabelTable) else LabelTable.from_file(labels)
         with named("The label table" if isinstance(labels, LabelTable) else str(labels)):
             summary = replace(summary, table=complete_table(table, summary.values))
     given = dict(name=name, licence=licence, modality=modality, orientation=orientation, notice=notice)
