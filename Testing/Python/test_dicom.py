@@ -244,6 +244,8 @@ def test_a_folder_with_a_single_slice(tmp_path):
         ({"ImagePositionPatient": ["1", "2"]}, r"ImagePositionPatient must be 3 number\(s\), not '1 2'"),
         ({"ImageOrientationPatient": ["1", "0", "0", "1", "0", "0"]}, "is not two perpendicular directions"),
         ({"PixelSpacing": ["0", "2"]}, "not positive along every axis"),
+        ({"PixelSpacing": ["1e30", "2"]}, r"has spacing .*1e\+30.* mm; from 1e-07 to 100000 mm are possible"),
+        ({"PixelSpacing": ["1e-300", "2"]}, "has spacing .*; from 1e-07 to 100000 mm are possible"),
     ],
 )
 def test_a_damaged_header_is_a_sentence(tmp_path, tags, message):

@@ -5,7 +5,8 @@ import struct
 
 import numpy as np
 import pytest
-from ClassScaleSegLib import ImageError
+from ClassScaleSegLib import ImageError, Segmentation
+from ClassScaleSegLib.images.image_file import read_grid
 from ClassScaleSegLib.images.nifti import check_nifti
 from ClassScaleSegLib.images.reading import read_image
 
@@ -186,6 +187,91 @@ def test_spacing_in_other_formats(tmp_path):
     (tmp_path / "bad.mha").write_bytes(text.replace(b"TransformMatrix = 1 0 0 0 1 0 0 0 1", rotated))
     with pytest.raises(ImageError, match="direction matrix that is not a rotation"):
         read_image(tmp_path / "bad.mha", 1)
+
+
+@pytest.mark.parametrize("spacing", ["1e30 2 3", "1 1e-30 3", "1 2 1e-320"])
+@pytest.mark.parametrize("suffix", ["mha", "nrrd"])
+def test_a_finite_but_absurd_spacing_is_no_tilted_gantry(tmp_path, suffix, spacing):
+    sitk.WriteImage(volume(), str(tmp_path / f"good.{suffix}"))
+    text = (tmp_path / f"good.{suffix}").read_bytes()
+    x, y, z = spacing.split()
+    text = text.replace(b"ElementSpacing = 1 2 3", f"ElementSpacing = {spacing}".encode())
+    text = text.replace(b"(1,0,0) (0,2,0) (0,0,3)", f"({x},0,0) (0,{y},0) (0,0,{z})".encode())
+    (tmp_path / f"bad.{suffix}").write_bytes(text)
+    with pytest.raises(ImageError, match=rf"bad.{suffix} has spacing .*(possible|must be positive)"):
+        read_image(tmp_path / f"bad.{suffix}", 1)
+
+
+def test_what_else_is_absurd_names_the_file(tmp_path):
+    far = volume()
+    far.SetOrigin((1e30, 0, 0))
+    sitk.WriteImage(far, str(tmp_path / "far.mha"))
+    with pytest.raises(ImageError, match=r"far.mha has the origin \(1e\+30, 0.0, 0.0\) mm"):
+        read_image(tmp_path / "far.mha", 1)
+    with pytest.raises(ImageError, match="The image has the origin"):
+        read_image(far, 1)
+    longer = volume()
+    longer.SetDirection((2, 0, 0, 0, 1, 0, 0, 0, 1))
+    sitk.WriteImage(longer, str(tmp_path / "longer.mha"))
+    with pytest.raises(ImageError, match="longer.mha has a direction matrix that is not a rotation"):
+        read_image(tmp_path / "longer.mha", 1)
+    file = nifti_with(tmp_path, 292, "<f", float("nan"))  # the origin of the sform
+    with pytest.raises(ImageError, match="bad.nii"):
+        read_image(file, 1)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "before", "after", "said"),
+    [
+        ("mha", b"Offset = -7 5 11", b"Offset = nan 5 11", "offset = nan 5 11, which are no numbers"),
+        ("mha", b"Offset = -7 5 11", b"Offset = a 5 11", "offset = a 5 11, which are no numbers"),
+        ("nrrd", b"(1,0,0) (0,2,0)", b"none (0,2,0)", "does not say how far its voxels are apart"),
+        (
+            "nrrd",
+            b"space directions: (1,0,0) (0,2,0) (0,0,3)\nkinds: domain domain domain",
+            b"spacings: nan 2 3",
+            "does not say how far its voxels are apart",
+        ),
+    ],
+)
+def test_what_itk_would_take_for_0_or_1_is_refused(tmp_path, suffix, before, after, said):
+    file = tmp_path / f"ct.{suffix}"
+    sitk.WriteImage(volume(), str(file))
+    text = file.read_bytes()
+    assert before in text
+    text = text.replace(before, after)
+    if after.startswith(b"spacings"):
+        text = text.replace(b"space: left-posterior-superior\n", b"").replace(b"space origin: (-7,5,11)\n", b"")
+    file.write_bytes(text)
+    with pytest.raises(ImageError, match=f"ct.{suffix} .*{said}"):
+        read_image(file, 1)
+    for read in (Segmentation.from_image, read_grid):
+        with pytest.raises(ImageError, match=said):
+            read(file)
+
+
+def test_a_vector_image_has_an_axis_without_a_direction(tmp_path):
+    two = sitk.Compose(volume(), volume())
+    sitk.WriteImage(two, str(tmp_path / "two.nrrd"))
+    assert b"none" in (tmp_path / "two.nrrd").read_bytes()[:500]
+    assert read_image(tmp_path / "two.nrrd", 2).voxels.shape[0] == 2
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint32, np.int64, np.uint64])
+def test_whole_numbers_that_float32_rounds_are_told(tmp_path, kind):
+    voxels = np.full((4, 5, 6), 2**30, kind)
+    voxels[0, 0, :2] += np.array([1, 2], kind)
+    read = read_image(sitk.GetImageFromArray(voxels), 1)
+    [notice] = read.notices
+    assert notice.startswith("The image has 2 voxels that are rounded, by up to 64: ") and "subtract it" in notice
+    assert read_image(sitk.GetImageFromArray(voxels - kind(2**30)), 1).notices == ()
+
+
+def test_large_numbers_that_float32_holds_are_none_of_these(tmp_path):
+    exact = np.full((4, 5, 6), 2**30, np.int32)
+    exact[0] = -(2**24)
+    assert read_image(sitk.GetImageFromArray(exact), 1).notices == ()
+    assert read_image(sitk.GetImageFromArray(exact.astype(np.float32)), 1).notices == ()
 
 
 def test_a_gigantic_header_is_refused_before_anything_is_allocated(tmp_path):

@@ -65,6 +65,11 @@ def test_values_without_a_name_and_shapes_that_disagree_are_refused():
         ((np.nan, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), "not positive"),
         ((1.0, 1.0, 1.0), (np.inf, 0.0, 0.0), tuple(np.eye(3).ravel()), "does not span a volume"),
         ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1, 0, 0, 1, 0, 0, 0, 0, 1), "does not span a volume"),
+        ((1e30, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), "has spacing .*; from 1e-07 to 100000 mm"),
+        ((1.0, 1e-320, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()), "has spacing|does not span"),
+        ((1.0, 1.0, 1.0), (0.0, -1e30, 0.0), tuple(np.eye(3).ravel()), r"has the origin .*; up to 1e\+09 mm"),
+        ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (2, 0, 0, 0, 1, 0, 0, 0, 1), "not a rotation"),
+        ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1, 1, 0, 0, 1e-5, 0, 0, 0, 1), "not a rotation"),
     ],
 )
 def test_a_geometry_that_is_none_is_refused(spacing, origin, direction, message):

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 Box = tuple[slice, slice, slice]  # of voxels, along z, y, x
 ROUNDED_SHEAR = 0.1  # mm: as much comes from headers that round their directions
+# Beyond these an image is none, but float64 no longer places its voxels: the rounding would look like a tilted gantry.
+_SPACINGS = (1e-7, 1e5)  # mm: from the size of an atom to 100 m
+_FARTHEST = 1e9  # mm
+_ROUNDED_LENGTH = 0.05  # of directions, which should be 1
+_FLATTEST = 1e-3  # determinant of the directions of axes that nearly lie in one plane
 
 
 _OPPOSITE = [set(pair) for pair in (*("LR", "PA", "SI"), *("L", "R", "P", "A", "S", "I"))]
@@ -91,8 +96,8 @@ class Geometry:
     :ivar spacing: mm along x, y, z.
     :ivar origin: centre of the first voxel, mm.
     :ivar direction: 3 x 3 matrix, row by row; its columns are the directions of the x, y and z axis.
-    :raises ImageError: if a size or spacing is not positive, a number is not finite, or the directions do not span a
-        volume.
+    :raises ImageError: if a size or spacing is not positive, a number is not finite or beyond what an image can have,
+        or the directions do not span a volume, or are not as long as they should be.
 
     >>> grid = Geometry(size=(512, 512, 40), spacing=(0.5, 0.5, 2.0), origin=(-128.0, -128.0, 0.0))
     >>> grid.voxel_volume
@@ -116,6 +121,26 @@ class Geometry:
             raise ImageError(
                 f"The geometry does not span a volume: spacing {self.spacing}, origin {self.origin}, "
                 f"direction {self.direction}."
+            )
+        self._refuse_absurd()
+
+    def _refuse_absurd(self) -> None:
+        """Refuse numbers that are finite, but not of an image. "It" of the sentences is the image."""
+        least, most = _SPACINGS
+        if not all(least <= spacing <= most for spacing in self.spacing):
+            raise ImageError(
+                f"It has spacing {self.spacing} mm; from {least:g} to {most:g} mm are possible. Correct its header, or "
+                "the unit there."
+            )
+        if max(map(abs, self.origin)) > _FARTHEST:
+            raise ImageError(
+                f"It has the origin {self.origin} mm; up to {_FARTHEST:g} mm are possible. Correct its header."
+            )
+        axes = np.reshape(self.direction, (3, 3))
+        lengths = np.linalg.norm(axes, axis=0)
+        if abs(lengths - 1).max() > _ROUNDED_LENGTH or abs(np.linalg.det(axes / lengths)) < _FLATTEST:
+            raise ImageError(
+                f"It has a direction matrix that is not a rotation: {tuple(self.direction)}. Correct its header."
             )
 
     @property

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ImageError, reason
+from ..errors import ImageError, named, reason
 from .geometry import ROUNDED_SHEAR, Geometry
 from .nifti import NiftiHeader, is_nifti, read_header, read_voxels
+from .text_headers import check_text_header
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -122,12 +123,14 @@ def read_grid(path: Path, nibabel: bool = False) -> Geometry | None:
         raise _unreadable(path, error) from None
     _check_header(path, reader)
     volume = reader.GetDimension() == 3 and reader.GetNumberOfComponents() == 1
-    return Geometry.first_axes(reader) if volume else None
+    with named(path):
+        return Geometry.first_axes(reader) if volume else None
 
 
 def _nifti_grid(path: Path, header: NiftiHeader, nibabel: bool) -> tuple[Geometry, Geometry | None]:
     """Return the grid of a NIfTI file, and the one that ITK reads from it."""
-    by_itk = _geometry_by_itk(path) if header.version == 1 else None  # of NIfTI-2, ITK complains on the terminal
+    with named(path):
+        by_itk = _geometry_by_itk(path) if header.version == 1 else None  # of NIfTI-2, it complains on the terminal
     geometry = header.geometry if nibabel or by_itk is None else by_itk
     if geometry is None:
         raise ImageError(f"{path} has axes that do not span a volume. Correct the sform or qform of its header.")
@@ -169,7 +172,8 @@ def _read_with_itk(path: Path) -> ReadVolume:
         raise _unreadable(path, error) from None
     _check_header(path, reader)
     try:
-        return ReadVolume.of_image(reader.Execute())
+        with named(path):
+            return ReadVolume.of_image(reader.Execute())
     except RuntimeError as error:
         raise ImageError(f"{path} cannot be read; it may be truncated ({reason(error, -1)}).") from None
 
@@ -194,6 +198,7 @@ def _check_header(path: Path, reader: Any) -> None:
     axes = np.reshape(direction, (len(size), len(size)))
     if not np.isfinite(axes).all() or abs(np.linalg.det(axes)) < 1e-3:
         raise ImageError(f"{path} has a direction matrix that is not a rotation: {direction}. Correct its header.")
+    check_text_header(path, len(size))
     pixel = sitk.Image([1] * len(size), reader.GetPixelID(), reader.GetNumberOfComponents())
     count = math.prod(size) * reader.GetNumberOfComponents() * pixel.GetSizeOfPixelComponent()
     dimensions = "x".join(map(str, size))

@@ -12,7 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -277,7 +277,10 @@ def _interpret(kind: Any, start: bytes) -> NiftiHeader:
         raise ImageError(f"Its header is damaged ({reason(error)}). Correct or export it again.") from None
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     itk_slope = slope if math.isfinite(slope) and abs(slope) > np.finfo(float).eps else 1.0
-    geometry, other = _geometry(header, best), None if sform is None or qform is None else _geometry(header, qform)
+    geometry, other = _geometry(header, best), None
+    if sform is not None and qform is not None:
+        with suppress(ImageError):  # it does not count beside the sform
+            other = _geometry(header, qform)
     return NiftiHeader(
         version=1 if kind.sizeof_hdr == 348 else 2,
         shape=tuple(reversed(header.get_data_shape())),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
-from ..errors import ImageError, reason
+from ..errors import ImageError, named, reason
 from .dicom import read_object, read_series
 from .dicom_headers import is_dicom
 from .geometry import Box, Geometry, Turn
@@ -22,6 +22,7 @@ from .image_file import ReadVolume, read_file, refuse_name
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+_WHOLE_IN_FLOAT32 = 1 << 24  # up to here, float32 has every one
 ImageSource = Union[str, Path, Sequence[str | Path], "sitk.Image"]
 
 
@@ -96,7 +97,9 @@ def read_image(
     import SimpleITK as sitk
 
     if isinstance(source, sitk.Image):
-        name, read = "The image", ReadVolume.of_image(source)
+        name = "The image"
+        with named(name):
+            read = ReadVolume.of_image(source)
         _check_volume(name, read, 1, channels, flat)
     else:
         files = [source] if isinstance(source, (str, Path)) else list(source)
@@ -108,10 +111,11 @@ def read_image(
         oriented, turn = read.geometry.turned(orientation)
         voxels = turn.apply(voxels)
     _check_finite(name, voxels)
+    notices = (*read.notices, *_rounding(name, voxels))
     spacing = oriented.spacing[::-1]
     if flat and oriented.size[2] == 1:
         spacing = (999 * max(spacing[1:]), *spacing[1:])  # as nnU-Net's SimpleITKIO does for one slice
-    return InputImage(name, voxels, spacing, read.geometry, read.notices, turn, read.owner)
+    return InputImage(name, voxels, spacing, read.geometry, notices, turn, read.owner)
 
 
 def _read_files(name: str, files: Sequence[str | Path], channels: int, flat: bool, nibabel: bool) -> ReadVolume:
@@ -210,3 +214,21 @@ def _check_finite(name: str, voxels: np.ndarray) -> None:
         raise ImageError(
             f"{name} has {broken:,} voxels that are NaN or infinite. Replace them first, for example with air."
         )
+
+
+def _rounding(name: str, voxels: np.ndarray) -> tuple[str, ...]:
+    """Return what to say of whole numbers that float32, in which networks compute, cannot tell apart."""
+    if voxels.dtype.kind == "f" or voxels.dtype.itemsize < 4:
+        return ()
+    largest = max(-int(voxels.min()), int(voxels.max()))
+    if largest <= _WHOLE_IN_FLOAT32:
+        return ()
+    planes = voxels.reshape(-1, *voxels.shape[-2:])
+    rounded = sum(np.count_nonzero(plane.astype(np.float32).astype(np.float64) != plane) for plane in planes)
+    if not rounded:
+        return ()
+    most = float(np.spacing(np.float32(largest))) / 2
+    return (
+        f"{name} has {rounded:,} voxels that are rounded, by up to {most:,.0f}: the network computes in float32, which "
+        f"holds all whole numbers up to {_WHOLE_IN_FLOAT32:,}. If a constant was added to the image, subtract it.",
+    )

@@ -1,0 +1,53 @@
+"""Refuse headers of MetaImage and NRRD files whose numbers are none: ITK would take them for 0, or for 1 mm."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import ImageError, shown
+
+_META = ("offset", "position", "origin", "elementspacing", "transformmatrix", "rotation", "orientation")
+_LONGEST = 1 << 20  # bytes of a header that are read; longer ones are those of many segments, which come last
+
+
+def check_text_header(path: Path, dimensions: int) -> None:
+    """Check the numbers that place the voxels of a MetaImage or NRRD file; of other files, nothing.
+
+    :param dimensions: of the image, without components, as ITK reads it.
+    :raises ImageError: if one of them is no number, or a NRRD file leaves it open.
+    """
+    name = path.name.lower()
+    if name.endswith((".mha", ".mhd")):
+        for field, value in _fields(path, "="):
+            if field in _META and not all(map(_is_number, value.split())):
+                raise ImageError(f"{path} has {field} = {shown(value)[:80]}, which are no numbers. Correct its header.")
+    elif name.endswith((".nrrd", ".nhdr")):
+        for field, value in _fields(path, ":"):
+            axes = re.findall(r"\([^)]*\)|[^\s()]+", value) if field in ("spacings", "space directions") else []
+            # an axis of components has none, too, and is not counted as a dimension
+            if len(axes) == dimensions and any(axis.lower() in ("nan", "none") for axis in axes):
+                raise ImageError(
+                    f"{path} does not say how far its voxels are apart ({field}: {shown(value)[:80]}). Correct its "
+                    "header."
+                )
+
+
+def _fields(path: Path, sign: str) -> Iterator[tuple[str, str]]:
+    with path.open("rb") as file:
+        for line in file.read(_LONGEST).split(b"\n"):
+            field, found, value = line.decode("latin-1").partition(sign)
+            field = field.strip().lower()
+            if (sign == ":" and not line.strip()) or field == "elementdatafile":
+                return  # the voxels follow
+            if found:
+                yield field, value.strip()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
