@@ -36,7 +36,7 @@ class OutputExistsError(OutputError):
 
 
 class ArchiveError(OutputError):
-    """A DICOM archive cannot be reached, or does not store what is sent to it."""
+    """A DICOM archive cannot be reached, does not store what is sent to it, or does not give what it is asked for."""
 
 
 class ServerError(ClassScaleError):

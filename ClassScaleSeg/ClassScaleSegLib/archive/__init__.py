@@ -1,1 +1,1 @@
-"""DICOM archives (PACS): files are sent to them by DICOMweb."""
+"""DICOM archives (PACS): series are found there and fetched, and files sent, by DICOMweb."""

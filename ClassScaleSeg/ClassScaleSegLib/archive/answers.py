@@ -31,18 +31,19 @@ STATUS = {
 }
 
 
-def read(answer: Any) -> None:
+def read(answer: Any, largest: int = LARGEST) -> None:
     """Read the content of an answer, which may be compressed and become much more than was received.
 
+    :param largest: bytes that it may have.
     :raises ArchiveError: if it is too long to be that of an archive.
     """
     content = bytearray()
     for part in answer.iter_content(1 << 16):
         content += part
-        if len(content) > LARGEST:
+        if len(content) > largest:
             answer.close()
             raise ArchiveError(
-                f"{shown(answer.url)} answers with more than {LARGEST >> 20} MiB, as no DICOM archive does (status "
+                f"{shown(answer.url)} answers with more than {largest >> 20} MiB, as no DICOM archive does (status "
                 f"{answer.status_code}). Give the root of its DICOMweb service."
             )
     answer._content = bytes(content)  # as requests does that reads all at once

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,15 @@ from .address import check_address
 from .answers import ACCEPTED, STATUS, XML, content_type, quote, read, verdicts
 
 if TYPE_CHECKING:
+    import requests
     from pydicom.dataset import Dataset
 
 DICOMWEB_CLIENT = "dicomweb-client>=0.60"
 TIMEOUT = (15, 300)  # seconds: to connect, and to wait for the answer, before which archives store a whole batch
 
 
-class NothingSent(ArchiveError):
-    """The archive was not reached."""
+class NotReached(ArchiveError):
+    """The archive was not reached, and so nothing was sent."""
 
 
 class RequestRefused(ArchiveError):
@@ -65,21 +67,30 @@ class Archive:
         secret = " and the token" if self.token is not None else " and the password" if self.user is not None else ""
         refuse_unencrypted(self.address, f"the images{secret}", self.insecure, ArchiveError)
 
+    @contextmanager
+    def session(self) -> Iterator[requests.Session]:
+        """Yield a session with the credentials, which takes none from ``.netrc``. Proxies of the environment count."""
+        import requests
+
+        with requests.Session() as session:
+            if is_this_machine(self.address):
+                ask_directly(session)
+            session.auth = self._authorize
+            session.headers["User-Agent"] = "ClassScaleSeg"
+            yield session
+
     def store(self, instances: Iterable[Dataset]) -> Dataset:
         """Send instances in one request (STOW-RS), and return the archive's answer.
 
-        :raises NothingSent: if the archive was not reached.
+        :raises NotReached: if the archive was not reached.
         :raises RequestRefused: if it refuses the request as a whole; ``RequestTooLarge`` if it may accept parts of it.
         :raises ArchiveError: if nobody knows what was stored, as after a lost connection or a fault of the archive.
         """
         import requests
         from pydicom.dataset import Dataset
 
-        with requests.Session() as session:
-            if is_this_machine(self.address):
-                ask_directly(session)
-            session.auth = self._authorize
-            session.headers.update({"User-Agent": "ClassScaleSeg", "Accept": ACCEPTED})
+        with self.session() as session:
+            session.headers["Accept"] = ACCEPTED
             session.max_redirects = 0  # a redirected POST becomes a GET, whose answer may look like success
             answers: list[requests.Response] = []
             session.stream = True  # so that an answer can be read up to a limit
@@ -109,7 +120,7 @@ class Archive:
             )
         found = verdicts(answer)
         if found is None and answer.content and content_type(answer) not in XML:
-            raise self._no_answer(answer)
+            raise self.no_answer(answer)
         return Dataset() if found is None else found
 
     def _authorize(self, request: Any) -> Any:
@@ -135,44 +146,62 @@ class Archive:
             refusal = NotUnderstood if status == 400 else RequestTooLarge
             raise refusal(f"{given}: {STATUS[status]}. {quote(answer)}".strip())
         if status == 401:
-            what = "does not accept this user or token" if self.user or self.token else "asks who you are"
-            raise RequestRefused(
-                f"{self.address} {what} (status 401). Give --user and the password, or a token in the environment "
-                "variable CLASSSCALESEG_DICOM_TOKEN."
-            )
+            raise RequestRefused(self.who_asks())
         kind = RequestRefused if status < 500 else ArchiveError
         raise kind(f"{given}: {STATUS.get(status, STATUS[status // 100])}. {quote(answer)}".strip())
 
+    def who_asks(self) -> str:
+        """Return a sentence for status 401."""
+        what = "does not accept this user or token" if self.user or self.token else "asks who you are"
+        return (
+            f"{self.address} {what} (status 401). Give --user and the password, or a token in the environment variable "
+            "CLASSSCALESEG_DICOM_TOKEN."
+        )
+
     def _failure(self, error: Exception, answers: list[Any]) -> ArchiveError:
-        """Return a sentence for a request that failed otherwise than by an answer."""
+        """Return a sentence for a request to store that failed otherwise than by an answer."""
         import requests
 
+        failure = self.unreached(error)
+        if failure is not None:
+            return failure
         said = shown(innermost(error))
-        if isinstance(error, requests.exceptions.SSLError):
-            return NothingSent(
-                f"{self.address}: no trusted encrypted connection ({said}). Check the address; if the archive has a "
-                "certificate of your own network, name its file in the environment variable REQUESTS_CA_BUNDLE."
-            )
-        if isinstance(error, requests.exceptions.ProxyError):
-            return NothingSent(
-                f"{self.address}: the proxy failed ({said}). Correct the environment variables HTTPS_PROXY and "
-                "HTTP_PROXY, or name the archive in NO_PROXY."
-            )
-        if isinstance(error, requests.ConnectTimeout) or _never_connected(error):
-            return NothingSent(
-                f"{self.address} cannot be reached ({said}). Check host and port, and whether the archive runs."
-            )
         if answers or isinstance(error, (requests.ConnectionError, requests.Timeout)):
             return ArchiveError(
                 f"{self.address} did not answer, or the connection was lost ({said}). Whether it has stored the files "
                 "is not known. Send them again: archives keep one copy."
             )
-        return NothingSent(
-            f"{self.address} cannot be asked ({said}). Check the address, and the proxy in the environment variables "
-            "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY."
+        return self.unasked(error)
+
+    def unreached(self, error: Exception) -> NotReached | None:
+        """Return a sentence for a request that did not reach the archive; ``None`` if it may have."""
+        import requests
+
+        said = shown(innermost(error))
+        if isinstance(error, requests.exceptions.SSLError):
+            return NotReached(
+                f"{self.address}: no trusted encrypted connection ({said}). Check the address; if the archive has a "
+                "certificate of your own network, name its file in the environment variable REQUESTS_CA_BUNDLE."
+            )
+        if isinstance(error, requests.exceptions.ProxyError):
+            return NotReached(
+                f"{self.address}: the proxy failed ({said}). Correct the environment variables HTTPS_PROXY and "
+                "HTTP_PROXY, or name the archive in NO_PROXY."
+            )
+        if isinstance(error, requests.ConnectTimeout) or _never_connected(error):
+            return NotReached(
+                f"{self.address} cannot be reached ({said}). Check host and port, and whether the archive runs."
+            )
+        return None
+
+    def unasked(self, error: Exception) -> NotReached:
+        """Return a sentence for a request that could not even be made, such as for a wrong proxy."""
+        return NotReached(
+            f"{self.address} cannot be asked ({shown(innermost(error))}). Check the address, and the proxy in the "
+            "environment variables HTTPS_PROXY, HTTP_PROXY and ALL_PROXY."
         )
 
-    def _no_answer(self, answer: Any) -> ArchiveError:
+    def no_answer(self, answer: Any) -> ArchiveError:
         kind = shown(content_type(answer)) or "no type"
         return ArchiveError(
             f"{self.address} answers with something else than a DICOM archive would (status {answer.status_code}, "
@@ -202,7 +231,7 @@ def _client_class() -> Any:
     try:
         from dicomweb_client.api import DICOMwebClient
     except ImportError as error:
-        raise NothingSent(
+        raise NotReached(
             f"Sending to an archive needs the Python package dicomweb-client ({reason(error)}). Install it: python -m "
             f'pip install "{DICOMWEB_CLIENT}".'
         ) from error

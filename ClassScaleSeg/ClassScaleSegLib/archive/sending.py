@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchiveError, ImageError, OutOfMemoryError, reason
 from ..images.dicom_deflate import inflated
-from .connection import Archive, NothingSent, NotUnderstood, RequestRefused, RequestTooLarge
+from .connection import Archive, NotReached, NotUnderstood, RequestRefused, RequestTooLarge
 from .files import DicomFile
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def send(files: Iterable[DicomFile], archive: Archive) -> Iterator[Sent]:
             in_vain += isinstance(error, NotUnderstood)
             if in_vain == 2 and not understood:  # it is not the files
                 fault = error
-        except NothingSent:
+        except NotReached:
             raise
         except (ArchiveError, KeyboardInterrupt) as error:
             fault = error

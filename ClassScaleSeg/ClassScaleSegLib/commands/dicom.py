@@ -1,108 +1,66 @@
-"""``classscaleseg dicom``: send DICOM files to an archive. Passwords are never on the command line."""
+"""``classscaleseg dicom``: find series in an archive and fetch them, and send DICOM files to it."""
 
 from __future__ import annotations
 
 import argparse
-import getpass
-import json
-import os
-import sys
-from collections import Counter
 
-from ..archive.connection import Archive
-from ..archive.files import DicomFile, find_dicom_files
-from ..archive.sending import UNSENT, Sent, send
-from ..errors import ArchiveError, Cancelled, ClassScaleError
-from ..process.exit_codes import ExitCode, exit_code
-from ..process.terminal import on_one_line
+from ..process.exit_codes import ExitCode
+from .archive_options import add_archive_options
+from .dicom_fetch import fetch_command
+from .dicom_find import find_command
+from .dicom_send import send_command
 from .options import add_command
 from .parsing import Parser
 from .reporting import Reporter
 
-PASSWORD, TOKEN = "CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"
+_ARCHIVE = "http://localhost:8042/dicom-web"
 
 
 def add_dicom_options(parser: Parser) -> None:
     """Add the actions of ``classscaleseg dicom``."""
     parser.meant = "classscaleseg dicom send {} --to URL"
     commands = parser.add_subparsers(required=True, metavar="ACTION")
-    sending = add_command(commands, "action", "send", _send, "ct.seg.dcm --to http://localhost:8042/dicom-web")
+    _add_find(add_command(commands, "action", "find", find_command, f"--from {_ARCHIVE} --modality CT"))
+    _add_fetch(add_command(commands, "action", "fetch", fetch_command, f"--from {_ARCHIVE} --series 1.2.3 -o series/"))
+    sending = add_command(commands, "action", "send", send_command, f"ct.seg.dcm --to {_ARCHIVE}")
     text = "a DICOM file, or a folder, of which all DICOM files are sent"
     sending.add_argument("files", nargs="+", metavar="FILE", help=text)
-    text = "root of the archive's DICOMweb service, such as http://localhost:8042/dicom-web"
-    sending.add_argument("--to", required=True, metavar="URL", help=text)
-    text = f"user of the archive; the password is in the environment variable {PASSWORD}, or asked for"
-    sending.add_argument("--user", metavar="NAME", help=text)
-    text = "send images, password and token to another machine even if the address is not one of https"
-    sending.add_argument("--insecure", action="store_true", help=text)
-    sending.add_argument("--json", action="store_true", help="print JSON: what happened to each file")
+    add_archive_options(sending, "--to", "what happened to each file")
+
+
+def _add_find(finding: Parser) -> None:
+    add_archive_options(finding, "--from", "the studies and their series")
+    text = "patient ID, letter by letter; * stands for any letters"
+    finding.add_argument("--patient", metavar="ID", help=text)
+    finding.add_argument("--name", help="parts of the patient's name, in the order of the name")
+    text = "day of the study, or a range: 20260131, 20260101-20260331, 20260101-"
+    finding.add_argument("--date", metavar="DAY", help=text)
+    finding.add_argument("--modality", help="list only series of this modality, such as CT, and their studies")
+    finding.add_argument("--description", metavar="TEXT", help="a part of the description of the study")
+    finding.add_argument("--study", metavar="UID", help="StudyInstanceUID")
+    text = "list this many studies at most (default: 100)"
+    finding.add_argument("--limit", type=_count, default=100, metavar="N", help=text)
+
+
+def _add_fetch(fetching: Parser) -> None:
+    add_archive_options(fetching, "--from", "what was fetched of each series")
+    text = "series to fetch (SeriesInstanceUID)"
+    fetching.add_argument("--series", nargs="+", action="extend", default=[], metavar="UID", help=text)
+    text = "studies of which all series are fetched (StudyInstanceUID); with --series, in which these are"
+    fetching.add_argument("--study", nargs="+", action="extend", default=[], metavar="UID", help=text)
+    fetching.add_argument("--modality", help="fetch only series of this modality, such as CT")
+    text = "folder, in which each series gets a folder named after its UID; what is there is not fetched again"
+    fetching.add_argument("-o", "--output", required=True, metavar="FOLDER", help=text)
+    text = "let the archive decompress the pixels, if it compresses them in a way that cannot be read"
+    fetching.add_argument("--decompress", action="store_true", help=text)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError("it must be a number, 1 or more")
+    return int(text)
 
 
 def dicom_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Send DICOM files to an archive."""
+    """Find series in a DICOM archive (PACS), fetch them, and send DICOM files to it."""
     return options.action(options, reporter)
-
-
-def _send(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
-    """Send DICOM files, such as results or a whole series, to an archive (PACS) by DICOMweb (STOW-RS).
-
-    :returns: ``OK`` if all were stored, ``SOME_FAILED`` if some were, ``USAGE`` if address or user are wrong, otherwise
-        the code of the reason.
-    :raises ImageError: if a file is not DICOM.
-    """
-    try:
-        archive = _archive(options)
-    except ArchiveError as error:
-        reporter.error(error)
-        return ExitCode.USAGE
-    files, sent = find_dicom_files(options.files), []
-    fault: ClassScaleError | None = None
-    try:
-        for one in send(files, archive):
-            sent.append(one)
-            if one.reason and not options.json:
-                print(on_one_line(f"{one.file}: {one.state}. {one.reason}"), file=sys.stderr, flush=True)
-    except ClassScaleError as error:
-        fault = error
-    except KeyboardInterrupt:
-        fault = Cancelled("Cancelled.")
-    sent += _unsent(files[len(sent) :], fault)
-    arrived = sum(one.arrived for one in sent)
-    if options.json:
-        rows = [
-            {"file": str(one.file), "instance": one.instance, "state": one.state, "reason": one.reason} for one in sent
-        ]
-        print(json.dumps(rows, indent=2))
-    else:
-        counts = Counter(one.state for one in sent)
-        print(f"{archive.address}: {', '.join(f'{count} {state}' for state, count in counts.items())}", flush=True)
-    if isinstance(fault, Cancelled):
-        raise fault
-    if fault is not None:
-        reporter.error(fault)
-    if arrived == len(sent):
-        return ExitCode.OK
-    return ExitCode.SOME_FAILED if arrived else exit_code(fault or ArchiveError())
-
-
-def _unsent(files: list[DicomFile], fault: ClassScaleError | None) -> list[Sent]:
-    return [Sent(file.path, file.instance, UNSENT, str(fault)) for file in files]
-
-
-def _archive(options: argparse.Namespace) -> Archive:
-    """Return the archive with the credentials that the environment, or the user who is asked, gives.
-
-    :raises ArchiveError: if the address is not valid or not encrypted, or credentials are missing.
-    """
-    token = None if options.user is not None else os.environ.get(TOKEN) or None
-    password = os.environ.get(PASSWORD) if options.user is not None else None
-    archive = Archive(options.to, options.user, password, token, options.insecure)
-    if options.user is None or password is not None:
-        return archive
-    if not sys.stdin.isatty():
-        raise ArchiveError(
-            f"The password of {options.user} is missing, and nobody can be asked, because standard input is not a "
-            f"terminal. Put it into the environment variable {PASSWORD}."
-        )
-    password = getpass.getpass(f"Password of {options.user} at {archive.address}: ")
-    return Archive(options.to, options.user, password, None, options.insecure)

@@ -1,0 +1,49 @@
+"""Options of the commands that speak with a DICOM archive. Passwords are never on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+
+from ..archive.connection import Archive
+from ..errors import ArchiveError
+
+PASSWORD, TOKEN = "CLASSSCALESEG_DICOM_PASSWORD", "CLASSSCALESEG_DICOM_TOKEN"
+
+
+def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str) -> None:
+    """Add the options that say which archive it is, and who asks.
+
+    :param flag: of the address.
+    :param json: what ``--json`` prints.
+    """
+    text = "root of the archive's DICOMweb service, such as http://localhost:8042/dicom-web"
+    parser.add_argument(flag, dest="archive", required=True, metavar="URL", help=text)
+    text = f"user of the archive; the password is in the environment variable {PASSWORD}, or asked for"
+    parser.add_argument("--user", metavar="NAME", help=text)
+    text = "send images, password and token to another machine even if the address is not one of https"
+    if flag == "--from":
+        text = "get images, and send password and token, even if the address is not one of https"
+    parser.add_argument("--insecure", action="store_true", help=text)
+    parser.add_argument("--json", action="store_true", help=f"print JSON: {json}")
+
+
+def archive_of(options: argparse.Namespace) -> Archive:
+    """Return the archive with the credentials that the environment, or the user who is asked, gives.
+
+    :raises ArchiveError: if the address is not valid or not encrypted, or credentials are missing.
+    """
+    token = None if options.user is not None else os.environ.get(TOKEN) or None
+    password = os.environ.get(PASSWORD) if options.user is not None else None
+    archive = Archive(options.archive, options.user, password, token, options.insecure)
+    if options.user is None or password is not None:
+        return archive
+    if not sys.stdin.isatty():
+        raise ArchiveError(
+            f"The password of {options.user} is missing, and nobody can be asked, because standard input is not a "
+            f"terminal. Put it into the environment variable {PASSWORD}."
+        )
+    password = getpass.getpass(f"Password of {options.user} at {archive.address}: ")
+    return Archive(options.archive, options.user, password, None, options.insecure)

@@ -1,0 +1,137 @@
+"""``classscaleseg dicom fetch``: fetch series from an archive."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..archive.asking import Asking, asking
+from ..archive.criteria import check_modality, check_uid
+from ..archive.fetching import Fetched, SeriesFetch
+from ..archive.searching import Search, Series
+from ..errors import ArchiveError, Cancelled, ClassScaleError
+from ..process.exit_codes import ExitCode, exit_code
+from ..process.terminal import on_one_line
+from .archive_options import archive_of
+from .reporting import Reporter
+
+
+def fetch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
+    """Fetch series from an archive (PACS) by DICOMweb (WADO-RS), each to a folder of its own that can be segmented.
+
+    :returns: ``OK`` if all images of all series are there, ``SOME_FAILED`` if some are, ``USAGE`` if address, user or
+        UIDs are wrong, otherwise the code of the reason.
+    :raises ArchiveError: if the archive cannot be reached before anything was fetched, or a series is not found.
+    """
+    try:
+        archive = archive_of(options)
+        for uid in (*options.series, *options.study):
+            check_uid(uid)
+        modality = check_modality(options.modality) if options.modality is not None else None
+        if not (options.series or options.study):
+            raise ArchiveError("Name what to fetch: --series UID, or --study UID. classscaleseg dicom find lists them.")
+    except ArchiveError as error:
+        reporter.error(error)
+        return ExitCode.USAGE
+    fault: ClassScaleError | None = None
+    done: list[Fetched] = []
+    with asking(archive) as ask:
+        wanted = _series(ask, options.series, options.study, modality)
+        try:
+            for number, series in enumerate(wanted, 1):
+                label = f"[{number}/{len(wanted)}] " if len(wanted) > 1 else ""
+                _fetch(ask, series, options, label, done)
+        except ClassScaleError as error:
+            fault = error
+        except KeyboardInterrupt:
+            fault = Cancelled("Cancelled. What is whole is kept; the same command fetches the rest.")
+    whole = sum(one.whole for one in done)
+    if options.json:
+        print(json.dumps([_facts(one) for one in done] + [_unfetched(each) for each in wanted[len(done) :]], indent=2))
+    elif len(wanted) > 1:
+        new, kept = sum(one.new for one in done), sum(one.kept for one in done)
+        there = f", {kept} there already" if kept else ""
+        print(on_one_line(f"{options.output}: {whole} of {len(wanted)} series whole, {new} images fetched{there}"))
+    if isinstance(fault, Cancelled):
+        raise fault
+    if fault is not None:
+        reporter.error(fault)
+    if whole == len(wanted):
+        return ExitCode.OK
+    return ExitCode.SOME_FAILED if any(one.images for one in done) else exit_code(fault or ArchiveError())
+
+
+def _series(ask: Asking, series: Sequence[str], studies: Sequence[str], modality: str | None) -> list[Series]:
+    """Return the series to fetch, each once.
+
+    :raises ArchiveError: if one of them is not found.
+    """
+    search = Search(ask)
+    if not studies:
+        found = [search.series_by_uid(uid) for uid in dict.fromkeys(series)]
+        kept = [one for one in found if modality is None or one.modality in ("", modality)]
+    else:
+        found = [one for uid in dict.fromkeys(studies) for one in search.series(uid, modality)]
+        kept = [one for one in found if not series or one.uid in series]
+        if lacking := [uid for uid in dict.fromkeys(series) if all(one.uid != uid for one in kept)]:
+            raise ArchiveError(
+                f"The archive has no series {lacking[0]}{f' of modality {modality}' if modality else ''} in what "
+                "--study names. Correct the UIDs, or leave out --study."
+            )
+    for notice in search.notices:
+        print(on_one_line(notice), file=sys.stderr, flush=True)
+    if not kept:
+        what = f"no series of modality {modality}" if modality else "no series"
+        raise ArchiveError(f"The archive has {what} in what was named. classscaleseg dicom find lists what it has.")
+    return list({one.uid: one for one in kept}.values())
+
+
+def _fetch(ask: Asking, series: Series, options: argparse.Namespace, label: str, done: list[Fetched]) -> None:
+    """Fetch a series, say what came of it, and add that to what is done, also if it ends by an exception."""
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty()
+    with tqdm(total=series.images, unit="image", file=sys.stderr, leave=False, disable=hidden) as bar:
+
+        def progress(images: int, total: int | None) -> None:
+            bar.total, bar.n = total, images
+            bar.set_description_str(f"{label}{series.uid}")
+
+        fetch = SeriesFetch(ask, series, Path(options.output), options.decompress, progress)
+        done.append(fetch.said)
+        try:
+            said = fetch.run()
+        finally:
+            bar.close()
+            said = fetch.said
+            for sentence in (*said.faults, *said.notices):
+                print(on_one_line(f"{label}{series.uid}: {sentence}"), file=sys.stderr, flush=True)
+            if not options.json:
+                there = f", {said.kept} there already" if said.kept else ""
+                what = on_one_line(" ".join(f"{series.modality} {series.description}".split()))
+                print(f"{label}{what}: {said.new} images fetched{there} -> {on_one_line(said.folder)}", flush=True)
+
+
+def _facts(one: Fetched) -> dict[str, object]:
+    series = one.series
+    return {
+        "series": series.uid,
+        "study": series.study,
+        "modality": series.modality,
+        "description": series.description,
+        "folder": str(one.folder),
+        "state": "whole" if one.whole else "incomplete",
+        "fetched": one.new,
+        "there_already": one.kept,
+        "expected": one.expected,
+        "missing": list(one.missing),
+        "faults": one.faults,
+        "notices": one.notices,
+    }
+
+
+def _unfetched(series: Series) -> dict[str, object]:
+    return {"series": series.uid, "study": series.study, "state": "not fetched"}
