@@ -1,4 +1,4 @@
-"""An archive that is only ours, a series to send to it, and no credentials of the person who runs the tests."""
+"""Archives that are only ours, a series to send to one, and no credentials of the person who runs the tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from archive_server import archive_server
+from reading_server import reading_server
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,12 @@ def no_credentials(monkeypatch):
 @pytest.fixture
 def server():
     with archive_server() as archive:
+        yield archive
+
+
+@pytest.fixture
+def shelf():
+    with reading_server() as archive:
         yield archive
 
 

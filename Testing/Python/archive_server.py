@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -85,18 +86,28 @@ def make_certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Pa
 @contextmanager
 def archive_server(certificate: Path | None = None, key: Path | None = None) -> Iterator[StandIn]:
     """Run an archive, encrypted if it has a certificate."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    with serving(StandIn(), _Handler, certificate, key) as archive:
+        yield archive
+
+
+@contextmanager
+def serving(
+    archive: Any, handler: type[BaseHTTPRequestHandler], certificate: Path | None = None, key: Path | None = None
+) -> Iterator[Any]:
+    """Run a handler of requests that has the archive as ``server.archive``, and give it its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # clients hang up on purpose
-    server.archive = StandIn(f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/dicom-web")
+    archive.address = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/dicom-web"
+    server.archive = archive
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield server.archive
+        yield archive
     finally:
         server.shutdown()
         server.server_close()

@@ -95,7 +95,7 @@ class Criteria:
         if self.name is not None:
             yield "the patient's name", PATIENT_NAME, _Pattern(_pattern(self.name), exact=False)
         if first or last:
-            yield "the date", STUDY_DATE, lambda date: first <= date.replace(".", "") <= (last or "99999999")
+            yield "the date", STUDY_DATE, lambda date: date and first <= date.replace(".", "") <= (last or "99999999")
         if self.modality is not None:
             yield "the modalities", MODALITIES, lambda all_of_them: self.modality in all_of_them.split("\\")
         if self.description is not None:
