@@ -233,7 +233,7 @@ def test_a_seg_nrrd_whose_names_contradict_the_values_is_refused(tmp_path):
             evaluate(tmp_path / "r", tmp_path / "p", known)
 
 
-@pytest.mark.parametrize("where", ["dataset.json", "c.labels.csv"])
+@pytest.mark.parametrize("where", ["dataset.json", "c.labels.csv", "the NIfTI header"])
 def test_predictions_of_a_model_with_other_label_values_are_refused(tmp_path, where):
     references, predictions = tmp_path / "data" / "labelsTr", tmp_path / "p"
     write(references, "c.nii.gz", blocks(0, classes=2))
@@ -244,6 +244,15 @@ def test_predictions_of_a_model_with_other_label_values_are_refused(tmp_path, wh
     def evaluated(names):
         if where == "dataset.json":
             (predictions / where).write_text(json.dumps({"labels": {n: v for v, n in enumerate(names)}}))
+        elif where == "the NIfTI header":
+            rows = "".join(f'<Label Key="{value}">{name}</Label>' for value, name in enumerate(names))
+            path = "CaretExtension", "VolumeInformation", "LabelTable"
+            text = "".join(f"<{tag}>" for tag in path) + rows + "".join(f"</{tag}>" for tag in path[::-1])
+            nibabel = pytest.importorskip("nibabel")
+            image = nibabel.load(predictions / "c.nii.gz")
+            image = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)
+            image.header.extensions.append(nibabel.nifti1.Nifti1Extension(0, text.encode()))
+            nibabel.save(image, predictions / "c.nii.gz")
         else:
             LabelTable.from_names(dict(enumerate(names))).to_csv(predictions / where, overwrite=True)
         parser = argparse.ArgumentParser()

@@ -107,7 +107,7 @@ def read_segmentation(path: Path, image: Path) -> tuple[Segmentation, tuple[str,
             f"{path} and {image} have different frames of reference (FrameOfReferenceUID). They are taken as if it "
             "were the same."
         )
-    return _read_named(path, None), tuple(notices)
+    return _read_named(path, None, notices), tuple(notices)
 
 
 def _doubts(files: tuple[Path, Path], frames: list[set[str]], first: Geometry, second: Geometry) -> Iterator[str]:

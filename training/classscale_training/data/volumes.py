@@ -15,6 +15,7 @@ from ClassScaleSegLib.files import replacing, unwritable
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.image_file import ReadVolume, read_file
 from ClassScaleSegLib.images.nifti import check_nifti, is_nifti
+from ClassScaleSegLib.images.nifti_labels import read_named_values
 from ClassScaleSegLib.images.seg_nrrd import read_segments
 from ClassScaleSegLib.labels.table import LabelTable
 
@@ -75,16 +76,16 @@ def labels_of(volume: ReadVolume, file: Path) -> np.ndarray:
 def label_names(file: Path, volume: ReadVolume) -> dict[int, str]:
     """Return the names that a label map itself has for its values; none if it has none.
 
-    They are in the header of a ``.seg.nrrd``, or in the colour table ``NAME.labels.csv`` that `classscaleseg segment`
-    writes beside other files.
+    They are in the colour table ``NAME.labels.csv`` that `classscaleseg segment` writes beside files, or in the header
+    of a ``.seg.nrrd``, or of a NIfTI file, as TotalSegmentator writes it.
 
     :raises LabelTableError: if they cannot be read.
     """
     table = file.with_name(f"{case_name(file)}.labels.csv")
     if table.is_file():
         return LabelTable.from_csv(table).names
-    if volume.owner is None:
-        return {}
+    if (named_values := read_named_values(file).names) or volume.owner is None:
+        return named_values
     with named(file):
         return {segment.label.value: segment.label.name for segment in read_segments(volume.owner)}
 

@@ -43,7 +43,7 @@ def read_wanted(source: str) -> Wanted:
     if path.suffix.lower() == ".json":
         return _of_dataset(path)
     if path.suffix.lower() in _TABLES or (path.is_file() and path.suffix.lower() not in _MODELS):
-        return Wanted(source, LabelTable.from_csv(path))
+        return Wanted(source, LabelTable.from_file(path))
     summaries = [summarize(part) for part in resolve_model(source)]
     table = common_classes([summary.table for summary in summaries]).table
     return Wanted(source, table, tuple(summaries[0].channel_names))
