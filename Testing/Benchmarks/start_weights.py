@@ -124,7 +124,7 @@ def main() -> int:
     if options.task:
         print(json.dumps(unseen_dice(**options.task)))
         return 0
-    cases, lengths = (2, [(1, 2)]) if options.quick else (12, [(1, 10), (2, 20), (4, 40)])
+    cases, lengths = (2, [(1, 2)]) if options.quick else (12, [(1, 10), (2, 20), (4, 20)])
     root = options.root / ("quick" if options.quick else "whole")
     prepare(root, cases)
     rows: list[dict[str, Any]] = []
