@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from classscale_training.data.merged_labels import Merged
 from ClassScaleSegLib import Code, Geometry, LabelTable
+from ClassScaleSegLib.cohort.records import Recipe, Records
 from ClassScaleSegLib.errors import ClassScaleError, ImageError, LabelTableError, OutputExistsError
 from collect_cases import GRID, SHAPE, boxes, main, read, save, training, turned, voxels  # noqa: F401
 
@@ -334,6 +335,28 @@ def test_images_without_a_segmentation_are_left_out_and_the_reverse_is_a_fault(t
     training.segmentation("x", LabelTable.from_names({1: "liver"}), [boxes(1)])
     with pytest.raises(ImageError, match=r"x.seg.nrrd has no image in .*images. Give the image the name x"):
         training.collect()
+
+
+def test_results_that_nobody_has_changed_are_named_and_may_be_left_out(training, capsys):
+    records = Records(training.segmentations, Recipe((("Body", "5eb9"),), {}, (".seg.nrrd",)))
+    for case in "abc":
+        file = training.case(case, {1: "liver"})
+        record = records.begin(case, [training.images / f"{case}_0000.nii.gz"])
+        records.commit(record, {".seg.nrrd": file}, 1)
+    training.case("b", {1: "liver"}, boxes(0, 1))
+    training.case("d", {1: "liver"})
+    what = "Warning: 2 of 4 segmentations are as Body made them, and nobody has changed them: a, c. "
+    assert training.collect() == 0 and training.json["numTraining"] == 4
+    assert capsys.readouterr().err == f"{what}If nobody has checked them either, leave them out with --corrected.\n"
+    with pytest.raises(OutputExistsError, match="has 2 cases more than are collected now: a, c. Put them back"):
+        training.collect("--corrected")
+    capsys.readouterr()
+    assert training.collect("--corrected", "--overwrite") == 0 and training.json["numTraining"] == 2
+    assert capsys.readouterr().err == f"{what}They are left out.\n"
+    for case in "bd":
+        (training.segmentations / f"{case}.seg.nrrd").unlink()
+    with pytest.raises(LabelTableError, match="No segmentation in .* is left to be collected"):
+        training.collect("--corrected", "--overwrite")
 
 
 def test_all_faults_of_all_cases_are_told_together(training):

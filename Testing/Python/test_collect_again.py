@@ -55,7 +55,7 @@ def test_cases_that_are_gone_need_overwrite(training):
     assert training.collect("--missing", "background") == 0
     before = training.content()
     (training.segmentations / "a.seg.nrrd").unlink()
-    with pytest.raises(OutputExistsError, match="has 1 case more than these folders: a. Put it back, or allow"):
+    with pytest.raises(OutputExistsError, match="has 1 case more than are collected now: a. Put it back, or allow"):
         training.collect("--missing", "background")
     assert training.content() == before
     (training.dataset / "mine.txt").write_text("of the user")

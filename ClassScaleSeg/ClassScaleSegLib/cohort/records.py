@@ -260,6 +260,19 @@ class Records:
         return record if record["case"] == name else None
 
 
+def models_of_unchanged(name: str, result: Path) -> tuple[str, ...] | None:
+    """Return the names of the models that made a result which nobody has changed since.
+
+    :param name: of the case.
+    :returns: ``None`` if the result was changed, or nothing is known of it.
+    """
+    record = Records(result.parent, Recipe((), {}, ()))._read(name)
+    if record is None or record["state"] != "done":
+        return None
+    noted = next((noted for kind, noted in record["files"].items() if result.name == f"{name}{kind}"), None)
+    return tuple(model for model, _ in record["models"]) if _unchanged(result, noted) else None
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ClassScaleSegLib.cohort.records import models_of_unchanged
 from ClassScaleSegLib.commands.cases import find_cases
 from ClassScaleSegLib.errors import ClassScaleError, ImageError
 from ClassScaleSegLib.images.paired_cases import find_segmentations
@@ -75,6 +76,27 @@ def pair_cases(images: Path, segmentations: Path, channels: int) -> tuple[list[C
         findings.append(Finding(f"{drawn[name]} has no image in {images}. {advice}", ImageError))
     cases = [Case(name, found[name], drawn[name]) for name in sorted(found.keys() & drawn.keys())]
     return cases, findings
+
+
+def without_unchanged(cases: Sequence[Case], leave_out: bool) -> tuple[list[Case], list[Finding]]:
+    """Find segmentations that ``segment`` has made, and nobody has changed since.
+
+    :param leave_out: return the other cases alone.
+    :returns: the cases, and a warning.
+    """
+    made = {case.name: models_of_unchanged(case.name, case.segmentation) for case in cases}
+    unchanged = {name: models for name, models in made.items() if models is not None}
+    if not unchanged:
+        return list(cases), []
+    models = sorted({model for found in unchanged.values() for model in found})
+    sentence = (
+        f"{len(unchanged)} of {len(cases)} segmentations are as {listed(models)} made them, and nobody has changed "
+        f"them: {listed(list(unchanged))}. "
+    )
+    if leave_out:
+        kept = [case for case in cases if case.name not in unchanged]
+        return kept, [Finding(f"{sentence}They are left out.")]
+    return list(cases), [Finding(f"{sentence}If nobody has checked them either, leave them out with --corrected.")]
 
 
 def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:

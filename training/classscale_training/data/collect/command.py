@@ -16,7 +16,7 @@ from ClassScaleSegLib.labels.table import LabelTable
 from ..findings import Finding, report
 from ..parallel import ProcessKilledError, map_cases
 from ..raw_dataset import dataset_path, raw_root, refuse_foreign
-from .cases import Case, folders_in, listed, pair_cases
+from .cases import Case, folders_in, listed, pair_cases, without_unchanged
 from .plan import MISSING, OVERLAP, Plan, Rules, make_plan
 from .record import RECORD, Record, read_record
 from .survey import Survey, survey_case
@@ -36,6 +36,7 @@ class CollectOptions:
     :ivar labels: a label table, ``dataset.json`` or model that names the wanted labels in their order.
     :ivar channels: names of the channels; ``None``: those that the dataset or ``labels`` has, or else the modality of
         the DICOM series.
+    :ivar corrected: leave out results of ``classscaleseg segment`` that nobody has changed.
     :ivar rules: what holds where segmentations leave it open.
     :ivar overwrite: make the dataset anew, with the labels and cases of this call alone.
     :ivar workers: number of processes.
@@ -44,6 +45,7 @@ class CollectOptions:
     name: str | None = None
     labels: str | None = None
     channels: tuple[str, ...] | None = None
+    corrected: bool = False
     rules: Rules = field(default_factory=Rules)
     overwrite: bool = False
     workers: int = 0
@@ -90,6 +92,10 @@ def collect(
     wanted = None if options.labels is None else read_wanted(options.labels)
     channels = _channels(options, before, wanted)
     cases, findings = pair_cases(images, segmentations, max(1, len(channels)))
+    cases, told = without_unchanged(cases, options.corrected)
+    findings += told
+    if not cases and not any(finding.error for finding in findings):
+        findings.append(Finding(f"No segmentation in {segmentations} is left to be collected.", LabelTableError))
     findings += _gone(cases, before, folder)
     if not channels and any(case.images[0].is_file() for case in cases):
         raise ClassScaleError(
@@ -148,7 +154,7 @@ def _gone(cases: Sequence[Case], before: Record, folder: Path) -> list[Finding]:
         return []
     them = "them" if len(gone) > 1 else "it"
     sentence = (
-        f"{folder.name} has {len(gone)} case{'s' * (len(gone) > 1)} more than these folders: {listed(gone)}. Put "
+        f"{folder.name} has {len(gone)} case{'s' * (len(gone) > 1)} more than are collected now: {listed(gone)}. Put "
         f"{them} back, or allow overwriting (--overwrite) to make the dataset anew without {them}."
     )
     return [Finding(sentence, OutputExistsError)]
@@ -236,6 +242,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--missing", choices=MISSING, help=f"{missing} (default: stop)")
     overlap = "which label wins where structures overlap, the first or the last of the dataset's labels"
     add("--overlap", choices=OVERLAP, help=f"{overlap} (default: stop)")
+    add("--corrected", action="store_true", help="leave out results of segment that nobody has changed")
     add("--check", action="store_true", help="read all cases, print the labels, and write nothing")
     add("--overwrite", action="store_true", help="make the dataset anew, with the labels and cases of this call alone")
     add("--workers", type=int, default=0, metavar="N", help="number of worker processes; 0 or 1: none (default: 0)")
@@ -252,9 +259,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise ClassScaleError("Give a training folder, or both -i IMAGES and -s SEGMENTATIONS.")
     images, segmentations = pair if arguments.folder is None else folders_in(arguments.folder)
     channels = None if arguments.channels is None else tuple(arguments.channels)
-    rules = Rules(arguments.missing, arguments.overlap)
-    name, labels = arguments.name, arguments.labels
-    options = CollectOptions(name, labels, channels, rules, arguments.overwrite, arguments.workers)
+    options = CollectOptions(
+        name=arguments.name,
+        labels=arguments.labels,
+        channels=channels,
+        corrected=arguments.corrected,
+        rules=Rules(arguments.missing, arguments.overlap),
+        overwrite=arguments.overwrite,
+        workers=arguments.workers,
+    )
     bar = not arguments.no_pbar
     collected = collect(images, segmentations, arguments.d, options, write=not arguments.check, progress=bar)
     print("\n".join(describe(collected)))
