@@ -9,9 +9,9 @@ import shutil
 
 import numpy as np
 import pytest
-from classscale_training.data.collect import writing
+from classscale_training.data.collect import command, writing
 from ClassScaleSegLib import LabelTable
-from ClassScaleSegLib.errors import OutputError, OutputExistsError
+from ClassScaleSegLib.errors import ImageError, LabelTableError, OutputError, OutputExistsError
 from collect_cases import boxes, training  # noqa: F401
 
 
@@ -30,6 +30,35 @@ def test_one_more_case_does_not_renumber_the_labels(training, capsys):
         "New labels, behind those that the dataset has: 3 cyst.",
     ]
     assert training.content()["imagesTr/m_0000.nii.gz"] == before["imagesTr/m_0000.nii.gz"]
+
+
+def test_a_structure_with_another_name_does_not_leave_a_label_that_nothing_teaches(training):
+    for case in "ab":
+        training.case(case, {1: "liver", 2: "tumor"})
+    assert training.collect() == 0
+    for case in "ab":
+        training.case(case, {1: "liver", 2: "tumour"})
+    for words in ([], ["--missing", "background"], ["--missing", "unlabelled"]):
+        with pytest.raises(LabelTableError, match="No segmentation has tumor any more, of the labels that the dataset"):
+            training.collect(*words)
+    assert training.collect("--overwrite") == 0
+    assert training.json["labels"] == {"background": 0, "liver": 1, "tumour": 2}
+
+
+def test_a_segmentation_that_is_saved_meanwhile_is_read_again(training, monkeypatch):
+    training.case("a", {1: "liver"})
+    write = command.write_collected
+
+    def save_first(*arguments):
+        training.case("a", {1: "spleen", 2: "liver"})
+        return write(*arguments)
+
+    monkeypatch.setattr(command, "write_collected", save_first)
+    with pytest.raises(ImageError, match="The files of the case a have changed meanwhile. Run the command again"):
+        training.collect()
+    monkeypatch.setattr(command, "write_collected", write)
+    assert training.collect("--overwrite") == 0
+    assert np.array_equal(training.label("a"), boxes(1, 2))
 
 
 def test_what_is_finished_is_left_alone(training, capsys):

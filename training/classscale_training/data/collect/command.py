@@ -229,7 +229,13 @@ def describe(collected: Collected) -> Iterator[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``classscaleseg-train collect``."""
     add = parser.add_argument
-    add("folder", nargs="?", type=Path, help="training folder, with the folders images and segmentations")
+    add(
+        "folder",
+        nargs="?",
+        type=Path,
+        metavar="FOLDER",
+        help="training folder, with the folders images and segmentations",
+    )
     add("-i", "--images", type=Path, metavar="DIR", help="folder of the images, instead of FOLDER")
     add("-s", "--segmentations", type=Path, metavar="DIR", help="folder of segmentations with the names of the images")
     add("-d", type=int, required=True, metavar="ID", help="number of the dataset")

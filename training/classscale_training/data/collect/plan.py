@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ClassScaleSegLib.errors import LabelTableError, named
 from ClassScaleSegLib.labels.label import Label, segment_color, segment_id
@@ -46,11 +47,13 @@ class PlannedCase:
 
     :ivar target: its name in the dataset.
     :ivar values: the new value of each value in its segmentation.
+    :ivar stamps: of its files, as of :func:`.stamps_of`.
     """
 
     case: Case
     target: str
     values: Mapping[int, int]
+    stamps: Mapping[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,20 @@ class _Planner:
             frozenset(new for value, new in found.items() if value in survey.drawn)
             for found, survey in zip(own, self.surveys, strict=True)
         ]
+        forgotten = [table.names[n] for n in range(1, earlier + 1) if not any(n in known for known in drawn)]
+        if forgotten and self.before.cases.keys() <= {case.name for case in self.cases}:
+            self._fault(
+                f"No segmentation has {listed(forgotten)} any more, of the labels that the dataset has. If it has "
+                "another name now, allow overwriting (--overwrite) to number the labels anew."
+            )
+            return Plan(table, 0, ()), self.findings
         self._overlaps(own, table)
         groups, merged, prefixes = self._groups(drawn, table)
         for other, first in self.structures.alike:
             self._tell(f"{other} is taken for {first}: they have the same codes.")
         planned = [
-            PlannedCase(case, f"{prefix}{case.name}", found)
-            for case, prefix, found in zip(self.cases, prefixes, own, strict=True)
+            PlannedCase(case, f"{prefix}{case.name}", found, survey.stamps)
+            for case, survey, prefix, found in zip(self.cases, self.surveys, prefixes, own, strict=True)
         ]
         return Plan(table, len(values) - earlier, tuple(planned), groups, merged), self.findings
 

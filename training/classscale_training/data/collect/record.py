@@ -77,21 +77,15 @@ def _files_of(state: Any) -> State:
     return {"target": name, "images": images}
 
 
-def state_of(case: Case, target: str, values: Mapping[int, int], last: bool) -> State:
-    """Return all that the files of a case in the dataset follow from, as JSON holds it.
+def stamps_of(case: Case) -> dict[str, list[Any]]:
+    """Return from which files a case is made, and what changes when one of them changes, as JSON holds it.
 
-    :param target: name of the case in the dataset.
-    :param values: the new value of each value in the segmentation.
-    :param last: as for :func:`.flattened`.
     :raises ImageError: if a file cannot be read.
     """
     table = table_beside(case.segmentation)
     return {
-        "target": target,
         "images": [_stamp(path) for path in case.images],
         "segmentation": [_stamp(path) for path in (case.segmentation, *([table] if table else []))],
-        "values": {str(old): new for old, new in sorted(values.items())},
-        "last": last,
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ClassScaleSegLib.errors import ClassScaleError
@@ -14,6 +15,7 @@ from ClassScaleSegLib.labels.table import LabelTable
 from ..findings import Finding
 from .cases import Case
 from .on_image import bring_onto_image, overlaps, read_image_grid
+from .record import stamps_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Survey:
     :ivar overlaps: how many voxels two structures have in common.
     :ivar modality: of a DICOM series; "" for other images.
     :ivar notices: sentences that the user should see.
+    :ivar stamps: of the files that were read, as of :func:`.stamps_of`.
     """
 
     labels: tuple[Label, ...]
@@ -34,6 +37,7 @@ class Survey:
     overlaps: Mapping[tuple[int, int], int]
     modality: str = ""
     notices: tuple[str, ...] = ()
+    stamps: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
 def survey_case(names: LabelTable | None, case: Case) -> Survey | Finding:
@@ -42,6 +46,7 @@ def survey_case(names: LabelTable | None, case: Case) -> Survey | Finding:
     :param names: of label images that have no names of their own.
     """
     try:
+        stamps = stamps_of(case)
         grid = read_image_grid(case.images)
         found = bring_onto_image(case, grid.geometry, names)
     except ClassScaleError as error:
@@ -51,4 +56,4 @@ def survey_case(names: LabelTable | None, case: Case) -> Survey | Finding:
             f"The case {case.name} does not fit into memory. Crop it, or use fewer processes.", ClassScaleError
         )
     occurs = frozenset(np.flatnonzero(layer_counts(found.layers).sum(0)).tolist()) - {0}
-    return Survey(found.labels, found.drawn, occurs, overlaps(found.layers), grid.modality, found.notices)
+    return Survey(found.labels, found.drawn, occurs, overlaps(found.layers), grid.modality, found.notices, stamps)

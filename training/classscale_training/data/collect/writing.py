@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ClassScaleSegLib.errors import OutOfMemoryError, OutputExistsError
+from ClassScaleSegLib.errors import ImageError, OutOfMemoryError, OutputExistsError
 from ClassScaleSegLib.files import unwritable
 from ClassScaleSegLib.images.formats import writable_geometry
 from ClassScaleSegLib.images.geometry import Geometry
@@ -27,7 +27,7 @@ from ..volumes import write_volume
 from .cases import listed
 from .on_image import bring_onto_image, flattened, read_image_grid
 from .plan import LAST, Plan, PlannedCase, Rules
-from .record import RECORD, Record, State, read_record, state_of
+from .record import RECORD, Record, State, read_record, stamps_of
 
 _DONE, _TABLE, _ENDING = "dataset.json", "labels.csv", ".nii.gz"
 
@@ -78,7 +78,7 @@ def write_collected(
     with being_written(folder, RECORD):
         before = read_record(folder)
         last = rules.overlap == LAST
-        states = {one.case.name: state_of(one.case, one.target, one.values, last) for one in plan.cases}
+        states = {one.case.name: _state(one, last) for one in plan.cases}
         record = Record(channels, plan.table, plan.groups, states)
         content = _dataset_json(plan, channels)
         stale = {name: state for name, state in before.cases.items() if states.get(name) != state}
@@ -106,6 +106,12 @@ def _dataset_json(plan: Plan, channels: tuple[str, ...]) -> dict[str, Any]:
         "overwrite_image_reader_writer": "SimpleITKIO",
         **({} if plan.merged is None else {ENTRY: plan.merged.entry()}),
     }
+
+
+def _state(one: PlannedCase, last: bool) -> State:
+    """Return all that the files of a case in the dataset follow from, as JSON holds it."""
+    values = {str(old): new for old, new in sorted(one.values.items())}
+    return {"target": one.target, **one.stamps, "values": values, "last": last}
 
 
 def _files(state: State) -> list[str]:
@@ -187,6 +193,8 @@ def _write_case(folder: Path, names: LabelTable | None, last: bool, one: Planned
     if not label.is_file():
         grid = read_image_grid(one.case.images).geometry
         found = bring_onto_image(one.case, grid, names)
+        if stamps_of(one.case) != one.stamps:
+            raise ImageError(f"The files of the case {one.case.name} have changed meanwhile. Run the command again.")
         _write(flattened(found.layers, one.values, last), grid, label)
     return ways
 
