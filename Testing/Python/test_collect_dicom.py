@@ -63,14 +63,20 @@ def test_a_segmentation_of_the_series_and_one_of_another_frame_of_reference(trai
     found[2, 3:5, 6:9] = 2
     table = LabelTable.from_names({1: "spleen", 2: "liver"})
     result = Segmentation(found, table, read_volume(folder).geometry)
-    result.write(training.segmentations / "p1.seg.dcm", source=folder)
-    assert training.collect() == 0
-    assert np.array_equal(labels(training), found > 0) and capsys.readouterr().err == ""
+    result.write(training.segmentations / "p1.seg.dcm", source=folder, keep_empty=True)
+    assert training.collect("--missing", "unlabelled") == 0
+    assert np.array_equal(labels(training), found > 0) and training.json["labels"] == {"background": 0, "liver": 1}
+    assert capsys.readouterr().err == "Warning: No segmentation has a voxel of spleen: no label for what is nowhere.\n"
     for file in folder.iterdir():
         file.unlink()
     write_series(folder, planes(shape=(12, 14)), Modality="CT", FrameOfReferenceUID="1.2.3")
     assert training.collect() == 0
     assert "have different frames of reference (FrameOfReferenceUID). They are taken as if" in capsys.readouterr().err
+    series(training, "p2")
+    spleen = Drawn("spleen", [rectangle(12, (-23, -19), (17, 26))])
+    write_structures(training.segmentations / "p2.dcm", [Drawn("liver", liver()), spleen])
+    assert training.collect() == 0  # the first one lists the spleen as empty, so nothing is missing
+    assert training.json["labels"] == {"background": 0, "liver": 1, "spleen": 2}
 
 
 def test_modalities(training, capsys):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.errors import ClassScaleError, ImageError, reason
 from ClassScaleSegLib.images.layers import layer_counts
 from ClassScaleSegLib.labels.label import Label
 from ClassScaleSegLib.labels.table import LabelTable
@@ -51,6 +51,9 @@ def survey_case(names: LabelTable | None, case: Case) -> Survey | Finding:
         found = bring_onto_image(case, grid.geometry, names)
     except ClassScaleError as error:
         return Finding(str(error), type(error))
+    except OSError as error:  # such as a file that this user may not read
+        file = error.filename or case.segmentation
+        return Finding(f"{file} cannot be read ({error.strerror or reason(error)}).", ImageError)
     except MemoryError:
         return Finding(
             f"The case {case.name} does not fit into memory. Crop it, or use fewer processes.", ClassScaleError
