@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from classscale_training.data.merged_labels import Merged
-from ClassScaleSegLib import Code, Geometry, LabelTable
+from ClassScaleSegLib import Code, Geometry, LabelTable, Segmentation
 from ClassScaleSegLib.cohort.records import Recipe, Records
 from ClassScaleSegLib.errors import ClassScaleError, ImageError, LabelTableError, OutputExistsError
 from collect_cases import GRID, SHAPE, boxes, main, read, save, training, turned, voxels  # noqa: F401
@@ -90,6 +90,28 @@ def test_segmentations_are_put_where_they_are(training, monkeypatch, image):
     monkeypatch.setattr("collect_cases.GRID", image)
     for case in ("same", "cropped", "turned", "wide"):
         assert np.array_equal(training.label(case), labels), case
+
+
+def test_what_slicer_saves_after_a_correction(training):
+    """Slicer crops the label map to its segments, and keeps empty segments and those that overlap."""
+    slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
+    from mrml import read_segmentation
+
+    training.image("a")
+    table = LabelTable.from_names({1: "liver", 2: "spleen", 3: "cyst"})
+    cyst = np.zeros(SHAPE, np.uint16)
+    cyst[1, 2, 2:4] = 3
+    file = training.segmentation("a", table, [boxes(1), cyst])
+    node = read_segmentation(file)
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(file))
+    storage.SetCropToMinimumExtent(True)
+    assert storage.WriteData(node)
+    assert Segmentation.from_image(file).geometry.size == (3, 2, 2)
+    training.case("b", {1: "liver", 2: "spleen", 3: "cyst"})
+    assert training.collect("--overlap", "last") == 0
+    assert training.json["labels"] == {"background": 0, "liver": 1, "spleen": 2, "cyst": 3}
+    assert np.array_equal(training.label("a"), np.maximum(boxes(1), cyst))
 
 
 def test_another_lattice_gets_the_nearest_label_and_is_told(training, capsys):

@@ -35,10 +35,12 @@ def labels(training, case: str = "p1") -> np.ndarray:
 
 def test_contours_are_filled_on_the_grid_of_the_series(training):
     series(training)
-    write_structures(training.segmentations / "p1.dcm", [Drawn("Liver", liver()), Drawn("PTV", [])])
+    write_structures(training.segmentations / "p1.dcm", [Drawn("Kidney_L", liver()), Drawn("PTV", [])])
     assert training.collect(channels="") == 0
     assert training.json["channel_names"] == {"0": "CT"}  # as the series says
-    assert training.json["labels"] == {"background": 0, "Liver": 1}
+    assert training.json["labels"] == {"background": 0, "Kidney_L": 1}
+    kidney = LabelTable.from_csv(training.dataset / "labels.csv")[1]
+    assert (kidney.type.meaning, kidney.type_modifier.meaning, kidney.color) == ("Kidney", "Left", (255, 0, 1))
     expected = np.zeros((6, 12, 14), np.uint8)
     expected[1:4, 2:5, 3:7] = 1
     assert np.array_equal(labels(training), expected)

@@ -22,7 +22,7 @@ class Structures:
     The same names are one structure, apart from case, spaces, ``_``, ``-`` and the place of the side, which may be a
     letter, as in ``Kidney_L``; or else the same codes, also those that are known for a name.
 
-    :ivar labels: of each structure, as it first appeared.
+    :ivar labels: of each structure, as it first appeared, with the codes that are known for its name if it had none.
     :ivar alike: pairs of names that were joined by their codes alone.
 
     >>> found = Structures()
@@ -52,12 +52,14 @@ class Structures:
         :raises LabelTableError: if names do not tell the other labels apart, or one is no name of a structure.
         """
         known = _comparable(labels)
+        comparable = {label.value: label for label in known}
         keys = {label.value: tuple(sorted(words(label.name))) for label in known}
         kept = self._distinct(labels, keys)
         found = self._names.match([label for label in known if label.value in kept])
         for value, number in sorted(found.items(), key=lambda item: item[1]):
             if number == len(self.labels):
-                self.labels.append(kept[value])
+                own, coded = kept[value], comparable[value]
+                self.labels.append(replace(coded, name=own.name, color=own.color) if own.category is None else own)
                 self._words.append(keys[value])
             elif keys[value] != self._words[number]:
                 self.alike[kept[value].name, self.labels[number].name] = None
