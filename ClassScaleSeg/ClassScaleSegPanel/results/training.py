@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import qt
-import slicer
 from ClassScaleSegLib.errors import ClassScaleError
 from slicer.i18n import tr as _
 
 from ..inputs.channels import volumes_of
 from ..state import PanelState
 from ..translation import translated
+from ..widgets.folders import ask_folder
 from ..widgets.texts import ask, tell, tell_error
 from .section import attempt
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
-
-_SETTING = "ClassScaleSeg/TrainingFolder"  # the last one, for all scenes
 
 
 def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
@@ -37,12 +34,9 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
     except ClassScaleError as error:
         tell_error(str(error), failed)
         return ""
-    settings = slicer.app.userSettings()
-    before = settings.value(_SETTING) or slicer.mrmlScene.GetRootDirectory()
-    folder = volumes and qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, str(before or ""))
+    folder = volumes and ask_folder(title, "ClassScaleSeg/TrainingFolder")
     if not folder:
         return ""
-    settings.setValue(_SETTING, folder)
     case, fault = attempt(lambda: training_case(node, folder, volumes), no_memory)
     question = _("{folder} has this volume already, as the case {name}. Replace its image and its segmentation?")
     if case is not None and case.replaced and not ask(question.format(folder=folder, name=case.name), title):

@@ -11,6 +11,7 @@ import slicer
 from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
 from slicer.i18n import tr as _
 
+from ..inputs.image_files import choose_cases, choose_images
 from ..inputs.queued_case import case_key, is_gone
 from ..inputs.scene_volumes import cases, folders, images
 from ..state import PanelState
@@ -26,8 +27,8 @@ class QueuePanel:
 
     With a model of several channels, a row is a case: the volumes of a folder, patient or study.
 
-    :ivar table: the volumes with their states; keys of its rows are node ids, and UIDs of series that are not loaded,
-        or those of `case_key`.
+    :ivar table: the volumes with their states; keys of its rows are node ids, UIDs of series and images of the file
+        system that are not loaded, or those of `case_key`.
     :ivar add_menu: where volumes can be taken from.
     :param on_changed: called without arguments when other volumes are ticked.
     """
@@ -40,7 +41,10 @@ class QueuePanel:
         self.add_menu = qt.QMenu()
         self.add_menu.connect("aboutToShow()", self._fill)
         row, add, self.empty_button = qt.QHBoxLayout(), qt.QToolButton(), qt.QToolButton()
-        add.text, add.toolTip = _("Add"), _("Add volumes of the scene, of a folder, or from the DICOM database.")
+        add.text, add.toolTip = (
+            _("Add"),
+            _("Add volumes of the scene, from the DICOM database, or of a folder of files."),
+        )
         add.accessibleName = _("Add volumes")
         add.setMenu(self.add_menu)
         add.popupMode = qt.QToolButton.InstantPopup
@@ -134,6 +138,7 @@ class QueuePanel:
 
             text = _("Series of the DICOM database...")
             menu.addAction(text).connect("triggered(bool)", lambda on: self.add(choose_series(database)))
+        menu.addAction(_("Folder of images...")).connect("triggered(bool)", lambda on: self.add(choose_images()))
 
     def _fill_with_cases(self, database: Any) -> None:
         menu, found = self.add_menu, [(case_key(members), name) for name, members in cases()]
@@ -153,6 +158,11 @@ class QueuePanel:
                 self.add((case_key(members), name) for members, name in choose_studies(database))
 
             menu.addAction(_("Series of the DICOM database...")).connect("triggered(bool)", lambda on: choose())
+
+        def choose_in_folder() -> None:
+            self.add((case_key(members), name) for members, name in choose_cases())
+
+        menu.addAction(_("Folder of images...")).connect("triggered(bool)", lambda on: choose_in_folder())
 
 
 def _counted(count: int, folder: str) -> str:

@@ -34,8 +34,8 @@ def queue_item(
 
     Its results go into new nodes. The choices are those of now, also if they change before it is its turn.
 
-    :param key: id of the volume node, or UID of a series of the DICOM database, which is loaded when it is its turn; of
-        a case of several volumes, as `case_key` makes it.
+    :param key: id of the volume node; or an image of the file system, or UID of a series of the DICOM database, which
+        is loaded when it is its turn; of a case of several volumes, as `case_key` makes it.
     :param name: of the volume or the case, for people.
     :param server: that segments; ``None``: this computer.
     :raises ClassScaleError: if the model does not exist or is not downloaded.
@@ -48,9 +48,10 @@ def queue_item(
     channels = _parts(chosen.models[0], server)[0].channel_names
     wanted = {"confidence": parameters.confidence, "statistics": parameters.statistics}
     nodes: dict[str, vtkMRMLNode] = {}
+    loaded: list[vtkMRMLNode] = []
 
     def request() -> Request:
-        volumes = volumes_of_case(key, name, channels)
+        volumes = volumes_of_case(key, name, channels, loaded.append)
         for each in volumes:
             check_volume(each)
         volume = volumes[0]
@@ -61,8 +62,8 @@ def queue_item(
         return replace(chosen, volumes=volumes, **nodes)
 
     def discard() -> None:
-        while nodes:
-            _kind, node = nodes.popitem()
+        while nodes or loaded:
+            node = nodes.popitem()[1] if nodes else loaded.pop()
             if slicer.mrmlScene.IsNodePresent(node):  # the user may have removed it
                 slicer.mrmlScene.RemoveNode(node)
 

@@ -1,0 +1,144 @@
+"""Images of the file system: all below a folder, for the list of several volumes; each is loaded at its turn."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import slicer
+from slicer.i18n import tr as _
+
+from ..widgets.folders import ask_folder
+from ..widgets.texts import tell
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
+
+MOST_IMAGES = 5000
+_FILE = "file:"  # keys of rows, and members of cases, begin so
+_LOOKED_AT = 10  # files of a folder, whether one of them is DICOM
+_CHANNEL = re.compile(r"(.+)_\d{4}$")  # nnU-Net's CASE_0000
+
+
+def choose_images() -> list[tuple[str, str]]:
+    """Ask the user for a folder, and return key and name of each image in it and below it; none if the user cancels."""
+    folder, images = _choose()
+    return [(_FILE + str(path), _name(path, folder)) for path in images]
+
+
+def choose_cases() -> list[tuple[tuple[str, ...], str]]:
+    """Ask the user for a folder, and return the members of each case in it and below it, and its name.
+
+    The images of a folder are a case, and so are DICOM series whose folders are in one folder. If all images of a
+    folder are numbered as nnU-Net does, those that differ in the number alone are a case.
+    """
+    folder, images = _choose()
+    found: dict[str, list[str]] = {}
+    numbered = {path.parent for path in images} - {path.parent for path in images if not _CHANNEL.match(_stem(path))}
+    for path in images:
+        match = _CHANNEL.match(_stem(path)) if path.parent in numbered else None
+        case = path.with_name(match[1]) if match is not None else folder if path == folder else path.parent
+        found.setdefault(_name(case, folder), []).append(_FILE + str(path))
+    return [(tuple(members), name) for name, members in found.items()]
+
+
+def is_file(key: str) -> bool:
+    """Return whether a key, or a member of a case, is an image of the file system."""
+    return key.startswith(_FILE)
+
+
+def title_of_file(key: str) -> str:
+    """Return what says which channel an image is: the name of the file, or of the DICOM folder and its series."""
+    path = Path(key.removeprefix(_FILE))
+    if not path.is_dir():
+        return _stem(path)
+    return " ".join(filter(None, (path.name, _description(path))))
+
+
+def load_file(key: str, name: str, on_loaded: Callable[[vtkMRMLScalarVolumeNode], object]) -> vtkMRMLScalarVolumeNode:
+    """Load an image into the scene, and return its volume; one that was loaded already is not loaded again.
+
+    :param key: of the image.
+    :param name: of the volume.
+    :param on_loaded: called with the volume if it was not there already.
+    :raises ImageError: if it cannot be loaded as one volume.
+    """
+    from ClassScaleSegLib.scene.loading import load_image, loaded_from
+
+    path = Path(key.removeprefix(_FILE))
+    if (there := loaded_from(slicer.mrmlScene, path)) is not None:
+        return there
+    volume = load_image(slicer.mrmlScene, path, name)
+    on_loaded(volume)
+    return volume
+
+
+def find_images(folder: Path) -> Iterator[Path]:
+    """Yield all image files in a folder and below it, and the folders with DICOM files, in the order of their names.
+
+    Hidden ones and segmentations of Slicer are left out.
+    """
+    from ClassScaleSegLib.images.image_file import READ_SUFFIXES
+
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        kept = [name for name in sorted(names) if not name.startswith(".") and "\n" not in os.path.join(place, name)]
+        images = [name for name in kept if name.lower().endswith(READ_SUFFIXES)]
+        images = [name for name in images if not name.lower().endswith(".seg.nrrd")]
+        yield from (Path(place, name) for name in images)
+        if not images and any(_is_dicom(Path(place, name)) for name in itertools.islice(kept, _LOOKED_AT)):
+            yield Path(place)
+
+
+def _choose() -> tuple[Path, Sequence[Path]]:
+    title = _("Folder of images")
+    chosen = ask_folder(title, "ClassScaleSeg/ImageFolder")
+    if not chosen:
+        return Path(), ()
+    folder = Path(chosen)
+    images = list(itertools.islice(find_images(folder), MOST_IMAGES + 1))
+    if not images:
+        text = _("{folder} has no image: neither files such as .nii.gz and .nrrd, nor folders with DICOM series.")
+        tell(text.format(folder=folder), title)
+    if len(images) > MOST_IMAGES:
+        text = _("{folder} has more than {count} images, of which the first are added. Choose folders below it.")
+        tell(text.format(folder=folder, count=MOST_IMAGES), title)
+    return folder, images[:MOST_IMAGES]
+
+
+def _is_dicom(path: Path) -> bool:
+    from ClassScaleSegLib.images.dicom_headers import is_dicom
+
+    try:
+        return path.name.upper() != "DICOMDIR" and is_dicom(path)
+    except OSError:
+        return False
+
+
+def _description(folder: Path) -> str:
+    """Return the description of the series in a folder, by its first file; empty if that does not tell."""
+    from ClassScaleSegLib.errors import ClassScaleError
+    from ClassScaleSegLib.images.dicom_deflate import read_header
+    from ClassScaleSegLib.labels.label import one_line
+
+    try:
+        file = next((file for file in sorted(folder.iterdir()) if file.is_file() and _is_dicom(file)), None)
+        return "" if file is None else one_line(str(read_header(file).get("SeriesDescription") or ""))
+    except (ClassScaleError, OSError):
+        return ""
+
+
+def _stem(path: Path) -> str:
+    from ClassScaleSegLib.files import given_stem
+    from ClassScaleSegLib.images.image_file import READ_SUFFIXES
+
+    return given_stem(path, READ_SUFFIXES)
+
+
+def _name(path: Path, folder: Path) -> str:
+    """Return what people see: the place below the folder, without the suffix of a file."""
+    return (path.parent / _stem(path)).relative_to(folder).as_posix() if path != folder else folder.name
