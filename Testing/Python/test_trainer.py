@@ -209,6 +209,17 @@ def test_variants_change_what_their_names_say(root):
     assert unmirrored.inference_allowed_mirroring_axes is None
 
 
+def test_mirroring_images_whose_left_and_right_are_told_apart_is_warned_of(root, capsys):
+    mirrored, unmirrored = _trainer(root), _trainer(root, ClassScaleTrainer_NoMirroring)
+    for trainer in (mirrored, unmirrored):
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        assert "WARNING" not in capsys.readouterr().out
+        trainer.dataset_json = {**trainer.dataset_json, "labels": {"background": 0, "kidney_left": 1, "Kidney_R": 2}}
+    for trainer, warns in ((mirrored, True), (unmirrored, False)):
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        assert ("WARNING: kidney_left and Kidney_R are different labels" in capsys.readouterr().out) == warns
+
+
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(root):
     trainer = _trainer(root, ClassScaleTrainer_5epochs)
     latest = Path(trainer.output_folder) / "checkpoint_latest.pth"

@@ -143,7 +143,7 @@ def _of_frame(structures: Sequence[Structure], grid: str, frame_of_reference: st
     if not frame_of_reference and len(frames) > 1:
         raise ImageError(
             f"It has structures of {len(frames)} frames of reference (FrameOfReferenceUID), and {grid} does not say "
-            "which is its own. Compare with a DICOM segmentation, or name the DICOM series with --grid."
+            "which is its own. Name the DICOM series on which they were drawn."
         )
     if not frame_of_reference:
         return list(structures)
@@ -170,7 +170,7 @@ def _placed(structure: Structure, geometry: Geometry, grid: str) -> _Placed:
     if reach[axis] > _FLAT:
         raise ImageError(
             f"Contours of {structure.label.name} do not lie in slices of {grid}: they reach through "
-            f"{reach[axis]:.3g} of them. Name the image on which they were drawn with --grid."
+            f"{reach[axis]:.3g} of them. Name the image on which they were drawn."
         )
     heights = (low + high)[:, axis] / 2
     order = np.argsort(heights, kind="stable")

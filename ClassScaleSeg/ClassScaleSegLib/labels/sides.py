@@ -44,6 +44,23 @@ def side_by_name(name: str) -> Side:
     return None, ("name", *words)
 
 
+def pair_of_sides(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first two names that are the left and the right one of a pair, None if there is no pair.
+
+    >>> pair_of_sides(["liver", "kidney_right", "kidney_left"]), pair_of_sides(["left kidney", "right lung"])
+    (('kidney_left', 'kidney_right'), None)
+    """
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in names:
+        side, key = side_by_name(name)
+        if side is not None:
+            pair = found.setdefault(key, {})
+            pair.setdefault(side, name)
+            if len(pair) == 2:
+                return pair[LEFT], pair[RIGHT]
+    return None
+
+
 def other_sides(labels: Iterable[Label]) -> dict[int, int]:
     """Return the value of the other side of each label that has one: left to right, and right to left.
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from ClassScaleSegLib.errors import LabelTableError, ModelError
 from ClassScaleSegLib.images.counts import dice
+from ClassScaleSegLib.labels.sides import pair_of_sides
 from ClassScaleSegLib.models.architecture import basis_channels, check_architecture
 from ClassScaleSegLib.models.network import construct_network
 from ClassScaleSegLib.models.networks import PACKAGE, RANK_ENTRY, find_network, is_primus
@@ -155,10 +156,18 @@ class ClassScaleTrainer(CaseValidation, TrainerOfSeveral):
         return nnUNetTrainer.get_validation_transforms(*arguments, **{**options, "regions": None})
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
-        """Return nnU-Net's settings of the augmentation, without mirroring if it is switched off."""
+        """Return nnU-Net's settings of the augmentation, without mirroring if it is switched off.
+
+        Warn if left and right are told apart, and images are mirrored.
+        """
         rotation, dummy_2d, initial_patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         if not self.mirroring:
             axes = self.inference_allowed_mirroring_axes = None
+        elif axes and (sides := pair_of_sides(self.dataset_json["labels"])) is not None:
+            self.print_to_log_file(
+                f"WARNING: {sides[0]} and {sides[1]} are different labels, but images are mirrored, which makes it "
+                "hard to tell left from right. A trainer such as ClassScaleTrainer_NoMirroring (-tr) does not mirror them."
+            )
         return rotation, dummy_2d, initial_patch, axes
 
     def get_dataloaders(self) -> tuple:
