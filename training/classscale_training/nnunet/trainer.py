@@ -166,7 +166,7 @@ class ClassScaleTrainer(CaseValidation, TrainerOfSeveral):
         elif axes and (sides := pair_of_sides(self.dataset_json["labels"])) is not None:
             self.print_to_log_file(
                 f"WARNING: {sides[0]} and {sides[1]} are different labels, but images are mirrored, which makes it "
-                "hard to tell left from right. A trainer such as ClassScaleTrainer_NoMirroring (-tr) does not mirror them."
+                "hard to tell left from right. Trainers such as ClassScaleTrainer_NoMirroring (-tr) do not mirror."
             )
         return rotation, dummy_2d, initial_patch, axes
 
