@@ -110,6 +110,28 @@ def small_plans(architecture: str = "PlainConvUNet", dimension: int = 3, channel
     }
 
 
+def totalsegmentator_plans() -> dict:
+    """`small_plans` as nnU-Net wrote them before version 2.5, by TotalSegmentator's name."""
+    plans = small_plans()
+    configuration = plans["configurations"]["3d_fullres"]
+    new = configuration.pop("architecture")["arch_kwargs"]
+    configuration.update(
+        UNet_class_name="PlainConvUNet",
+        UNet_base_num_features=32,
+        unet_max_num_features=64,
+        n_conv_per_stage_encoder=[2, 2, 2],
+        n_conv_per_stage_decoder=[2, 2],
+        num_pool_per_axis=[2, 2, 2],
+        pool_op_kernel_sizes=new["strides"],
+        conv_kernel_sizes=new["kernel_sizes"],
+    )
+    plans["dataset_name"] = "Dataset297_TotalSegmentator_total_3mm_1559subj"
+    plans["image_reader_writer"] = "NibabelIO"
+    plans["foreground_intensity_properties_by_modality"] = plans.pop("foreground_intensity_properties_per_channel")
+    del plans["label_manager"]
+    return plans
+
+
 def small_dataset(labels: dict | int = 20, channels: int = 1, **more) -> dict:
     """``dataset.json`` with these labels, or this many classes besides the background."""
     if isinstance(labels, int):

@@ -6,7 +6,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import MODEL, TOY, logits, small_dataset, small_plans, stock_network, write_checkpoint
+from conftest import (
+    MODEL,
+    TOY,
+    logits,
+    small_dataset,
+    small_plans,
+    stock_network,
+    totalsegmentator_plans,
+    write_checkpoint,
+)
 
 pytest.importorskip("nnunetv2")
 from ClassScaleSegLib.errors import ModelError  # noqa: E402
@@ -92,23 +101,7 @@ def test_the_checkpoints_of_the_real_trainer_open_from_folder_parent_and_exporte
 
 
 def test_plans_from_before_nnunet_2_5_as_in_totalsegmentator_are_converted(write_model):
-    plans = small_plans()
-    configuration = plans["configurations"]["3d_fullres"]
-    new = configuration.pop("architecture")["arch_kwargs"]
-    configuration.update(
-        UNet_class_name="PlainConvUNet",
-        UNet_base_num_features=32,
-        unet_max_num_features=64,
-        n_conv_per_stage_encoder=[2, 2, 2],
-        n_conv_per_stage_decoder=[2, 2],
-        num_pool_per_axis=[2, 2, 2],
-        pool_op_kernel_sizes=new["strides"],
-        conv_kernel_sizes=new["kernel_sizes"],
-    )
-    plans["dataset_name"] = "Dataset297_TotalSegmentator_total_3mm_1559subj"
-    plans["image_reader_writer"] = "NibabelIO"
-    plans["foreground_intensity_properties_by_modality"] = plans.pop("foreground_intensity_properties_per_channel")
-    del plans["label_manager"]
+    plans = totalsegmentator_plans()
     dataset = small_dataset(117)
     dataset["modality"] = dataset.pop("channel_names")
     model = open_model(write_model(plans, dataset))

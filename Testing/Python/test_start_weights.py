@@ -18,7 +18,7 @@ from classscale_training.nnunet.known_classes import LastLayer, Rows, adopt_rows
 from classscale_training.nnunet.pretrained import adopt_head, whole_network
 from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.models.packing import pack
-from conftest import small_dataset, small_plans, stock_network
+from conftest import small_dataset, small_plans, stock_network, totalsegmentator_plans
 from tiny_nnunet import PLANS, TRAINER, set_environment, write_trainer
 
 ORGANS = {"background": 0, "liver": 1, "kidney_left": 2, "kidney_right": 3, "spleen": 4, "aorta": 5}
@@ -212,9 +212,13 @@ def test_own_configurations_and_another_rank_are_kept(root, write_model, capsys)
 
 
 def test_images_are_turned_as_those_of_the_model(root, tmp_path, write_model, capsys):
-    plans = {**small_plans(), "image_reader_writer": "NibabelIOWithReorient"}
+    plans = totalsegmentator_plans()  # which are old, and of images in RAS, though they do not say so
     assert plan(write_model(plans)) == 0
-    assert planned(root)["image_reader_writer"] == "SimpleITKIOWithReorient"
+    made = planned(root)
+    assert made["image_reader_writer"] == "SimpleITKIOWithReorient"
+    intensities = "foreground_intensity_properties"
+    assert made[f"{intensities}_per_channel"] == plans[f"{intensities}_by_modality"]
+    assert made["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] == [32, 64, 64]
     assert "turn them" not in capsys.readouterr().err
     bundle = pack(write_model(), tmp_path / "model.zip", orientation="ASR")
     assert plan(bundle) == 0

@@ -24,7 +24,7 @@ from ..network.low_rank_head import check_rank
 
 # How nnU-Net's reader turns images. There is none for other orientations.
 _READERS = {"RAS": "SimpleITKIOWithReorient"}
-_OF_PLANS = ("transpose_forward", "transpose_backward", "foreground_intensity_properties_per_channel")
+_INTENSITIES = "foreground_intensity_properties_per_channel"  # nnU-Net's name for them, which was another one
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class ModelPlans:
     """What a model says on how its images were prepared, and on its network.
 
     :ivar summary: of the model.
-    :ivar plans: in the form that nnU-Net has now, also if the model's are older.
-    :ivar configuration: the entries of its configuration, those that it inherits included.
+    :ivar plans: the entries that hold for all configurations.
+    :ivar configuration: the entries of its configuration as nnU-Net writes them now, those that it inherits included.
     """
 
     summary: ModelSummary
@@ -61,7 +61,9 @@ class ModelPlans:
                 raise ModelError(
                     f"It has a {name} of {network.package}, which cannot be trained here. Plan without --like."
                 )
-        return cls(summary, copy.deepcopy(manager.plans), entries)
+        plans = {key: manager.plans[key] for key in ("transpose_forward", "transpose_backward")}
+        plans[_INTENSITIES] = manager.foreground_intensity_properties_per_channel
+        return cls(summary, plans, entries)
 
     def applied_to(self, plans: dict[str, Any], rank: int | None) -> dict[str, Any]:
         """Return the plans of a dataset with the network and the preparation of this model.
@@ -80,7 +82,7 @@ class ModelPlans:
             entries[RANK_ENTRY] = rank
         own = {key: value for key, value in made["configurations"].items() if value.get("inherits_from") == name}
         made["configurations"] = {name: entries, **own}
-        made.update({key: copy.deepcopy(self.plans[key]) for key in _OF_PLANS})
+        made |= copy.deepcopy(self.plans)
         made["image_reader_writer"] = _READERS.get(str(self.summary.orientation), made["image_reader_writer"])
         return made
 
