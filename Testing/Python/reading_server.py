@@ -156,9 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.close_connection = True
             self.send_header("Connection", "close")
-        self.end_headers()
+        self.end_headers()  # waits in the buffer
         for piece in [content] if isinstance(content, bytes) else content:
             self.wfile.write(piece)
+            self.wfile.flush()
 
     def log_message(self, *_: object) -> None:
         pass
