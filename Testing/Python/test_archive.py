@@ -1,7 +1,8 @@
-"""Results in a real archive, Orthanc: sent by the command, found by QIDO, retrieved by WADO, every voxel compared."""
+"""A real archive, Orthanc: files are sent to it, found there and fetched, and every voxel is compared."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from ClassScaleSegLib import Segmentation
 from ClassScaleSegLib.commands.main import main
 from ClassScaleSegLib.images.formats import STATISTICS_SUFFIXES
+from conftest import MODEL
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom", reason="needs highdicom, as the extra [dicom] installs it")
@@ -28,6 +30,8 @@ FACTS = {
     "PatientName": NAME,
     "PatientID": "12",
     "StudyID": "4",
+    "StudyDate": "20260103",
+    "StudyDescription": "Whole Body",
     "FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.7",
 }
 # the file that is sent, and the options of `classscaleseg segment` that write it into the folder {}
@@ -61,9 +65,7 @@ def archive(tmp_path_factory):
 @pytest.fixture(scope="module")
 def segmented(archive, tmp_path_factory):
     """A series and the folder of its results; all of them were sent to the archive."""
-    import json
-
-    from conftest import MODEL, small_dataset, small_plans, stock_network, write_checkpoint
+    from conftest import small_dataset, small_plans, stock_network, write_checkpoint
 
     folder = tmp_path_factory.mktemp("results")
     volume = planes(7, shape=(18, 20), step=(0, 0.3, -2.5))  # descending, and tilted
@@ -149,3 +151,48 @@ def test_what_the_archive_cannot_read_is_said(archive, segmented, tmp_path, caps
     assert "nameless.dcm: refused. The archive refuses it: it cannot understand it (status C000)" in said.err
     assert main(["dicom", "send", str(folder / "a.seg.dcm"), "--to", archive.replace("dicom-web", "nowhere")]) == 5
     assert "there is no DICOMweb service at this address" in capsys.readouterr().err
+
+
+def found(archive: str, capsys: pytest.CaptureFixture[str], *words: str) -> list[dict]:
+    assert main(["dicom", "find", "--from", archive, "--json", *words]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_study_is_found_by_all_that_can_be_searched_for(archive, segmented, capsys):
+    first = pydicom.dcmread(min(segmented[0].iterdir()))
+    (study,) = found(archive, capsys, "--patient", "12")
+    assert study["uid"] == first.StudyInstanceUID and study["date"] == "20260103"
+    assert study["name"].startswith("Yamada^Tarou")  # Orthanc 1.10 does not decode the other letters in its index
+    assert study["description"] == "Whole Body" and study["images"] == 7 + len(RESULTS)
+    assert {series["modality"]: series["images"] for series in study["series"]}["CT"] == 7
+    for words in ("--name yamada", "--date 20260101-", "--description body", "--modality SEG",
+                  f"--study {study['uid']}", "--name yam*a --date 20260103 --modality ct --limit 1"):  # fmt: skip
+        assert [one["uid"] for one in found(archive, capsys, *words.split())] == [study["uid"]], words
+    for words in ("--name smith", "--date -20251231", "--description head", "--modality PT", "--patient 1"):
+        assert found(archive, capsys, *words.split()) == [], words
+
+
+def test_what_was_sent_is_fetched_bit_by_bit_and_segmented(archive, segmented, tmp_path, capsys):
+    series, folder = segmented
+    first = pydicom.dcmread(min(series.iterdir()))
+    fetch = ["dicom", "fetch", "--from", archive, "--study", first.StudyInstanceUID, "-o", str(tmp_path / "got")]
+    assert main([*fetch, "--modality", "CT"]) == 0
+    assert not capsys.readouterr().err
+    (place,) = (tmp_path / "got").iterdir()
+    assert place.name == first.SeriesInstanceUID
+    sent = {pydicom.dcmread(file).SOPInstanceUID: file.read_bytes() for file in series.iterdir()}
+    assert {file.stem: file.read_bytes() for file in place.iterdir()} == sent
+    model = str(folder / "Dataset007_Small" / MODEL)
+    assert (
+        main(["segment", str(tmp_path / "got"), "-m", model, "-o", f"{tmp_path}/results/", "--format", ".seg.dcm"]) == 0
+    )
+    compare(folder / "a.seg.dcm", tmp_path / "results" / f"{place.name}.seg.dcm")
+    (place / f"{first.SOPInstanceUID}.dcm").unlink()
+    capsys.readouterr()
+    assert main([*fetch, "--modality", "CT"]) == 0 and len(list(place.iterdir())) == 7
+    assert "1 images fetched, 6 there already" in capsys.readouterr().out
+    assert main(fetch) == 0  # and the results, which were compressed
+    for name, _ in RESULTS.values():
+        given = pydicom.dcmread(folder / name, stop_before_pixels=True)
+        file = tmp_path / "got" / given.SeriesInstanceUID / f"{given.SOPInstanceUID}.dcm"
+        assert file.read_bytes() == (folder / name).read_bytes()

@@ -246,6 +246,13 @@ def test_an_archive_that_gives_nothing_is_a_sentence_and_leaves_nothing(
     assert len(shelf.asked(files=True)) <= 5  # not all of many images
 
 
+def test_after_three_images_that_do_not_come_the_others_are_not_tried(shelf, tmp_path, capsys):
+    shelf.add(write_series(tmp_path / "series", planes(9), "1.2.5"))
+    answering(shelf, files, (500, {}, b""))
+    assert fetch(shelf, tmp_path / "got", "--series", "1.2.5", "--study", STUDY) == 5
+    assert len(shelf.asked(files=True)) == 4 and "6 more images were not tried." in capsys.readouterr().err
+
+
 def test_who_is_not_let_in_is_told_once(shelf, given, uid, tmp_path, capsys):
     answering(shelf, files, (401, {}, b""))
     assert fetch(shelf, tmp_path, "--study", STUDY) == 5
