@@ -43,6 +43,7 @@ class Shelf:
     """
     :ivar files: the content of each file and what is in it.
     :ivar requests: path below the root, query and headers of each.
+    :ivar queries: of the same requests, as they came.
     :ivar ignores: of "filters", "limit", "offset", "includefield", what the archive passes over.
     :ivar untold: keywords of what it does not tell.
     :ivar most: things that it gives at once, whatever the limit.
@@ -53,6 +54,7 @@ class Shelf:
     address: str = ""
     files: list[tuple[bytes, pydicom.Dataset]] = field(default_factory=list)
     requests: list[tuple[str, Query, dict[str, str]]] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
     ignores: set[str] = field(default_factory=set)
     untold: set[str] = field(default_factory=set)
     most: int = 1 << 30
@@ -146,6 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         asked = parts.path.removeprefix("/dicom-web"), parse_qsl(parts.query), dict(self.headers)
         shelf.requests.append(asked)
+        shelf.queries.append(parts.query)
         answer = shelf.answer(*asked) if shelf.answer is not None else None
         status, headers, content = shelf.usual(*asked) if answer is None else answer
         self.send_response(status)

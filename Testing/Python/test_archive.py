@@ -183,14 +183,13 @@ def test_what_was_sent_is_fetched_bit_by_bit_and_segmented(archive, segmented, t
     sent = {pydicom.dcmread(file).SOPInstanceUID: file.read_bytes() for file in series.iterdir()}
     assert {file.stem: file.read_bytes() for file in place.iterdir()} == sent
     model = str(folder / "Dataset007_Small" / MODEL)
-    assert (
-        main(["segment", str(tmp_path / "got"), "-m", model, "-o", f"{tmp_path}/results/", "--format", ".seg.dcm"]) == 0
-    )
+    results = ["-o", f"{tmp_path}/results/", "--format", ".seg.dcm"]
+    assert main(["segment", str(tmp_path / "got"), "-m", model, *results]) == 0
     compare(folder / "a.seg.dcm", tmp_path / "results" / f"{place.name}.seg.dcm")
     (place / f"{first.SOPInstanceUID}.dcm").unlink()
     capsys.readouterr()
     assert main([*fetch, "--modality", "CT"]) == 0 and len(list(place.iterdir())) == 7
-    assert "1 images fetched, 6 there already" in capsys.readouterr().out
+    assert "1 image fetched, 6 there already" in capsys.readouterr().out
     assert main(fetch) == 0  # and the results, which were compressed
     for name, _ in RESULTS.values():
         given = pydicom.dcmread(folder / name, stop_before_pixels=True)

@@ -250,7 +250,7 @@ def test_after_three_images_that_do_not_come_the_others_are_not_tried(shelf, tmp
     shelf.add(write_series(tmp_path / "series", planes(9), "1.2.5"))
     answering(shelf, files, (500, {}, b""))
     assert fetch(shelf, tmp_path / "got", "--series", "1.2.5", "--study", STUDY) == 5
-    assert len(shelf.asked(files=True)) == 4 and "6 more images were not tried." in capsys.readouterr().err
+    assert len(shelf.asked(files=True)) == 4 and "The other images were not tried: 6." in capsys.readouterr().err
 
 
 def test_who_is_not_let_in_is_told_once(shelf, given, uid, tmp_path, capsys):
@@ -367,8 +367,8 @@ def test_what_the_archive_no_longer_lists_and_what_is_damaged_in_the_folder_is_s
     (tmp_path / uid / "1.2.3.dcm").write_bytes(b"no DICOM")
     assert fetch(shelf, tmp_path, "--series", uid) == 0
     said = capsys.readouterr().err
-    assert "1 of the images in the folder are not among those that the archive lists." in said
-    assert "1 files in the folder are damaged, or not of this series." in said
+    assert "The folder has images that the archive does not list: 1." in said
+    assert "The folder has files that are damaged, or not of this series: 1." in said
 
 
 def endless(shelf):

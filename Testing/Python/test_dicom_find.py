@@ -137,7 +137,15 @@ def test_what_is_searched_for_is_found_also_if_the_archive_passes_over_it(archiv
         assert found == list(studies) and not err
 
 
-@pytest.mark.parametrize("name", ["müller", "muller", "MULLER"])
+@pytest.mark.parametrize("name", ["müller", "MÜLLER", "Müller^A"])
+def test_letters_that_an_address_cannot_have_are_any_letters_to_the_archive(archive, capsys, name):
+    assert find(archive, capsys, "--name", name) == (["2"], "")
+    assert find(archive, capsys, "--name", "mïller", "--patient", "A/1") == ([], "")
+    assert dict(archive.requests[-1][1])["PatientName"] == "*m*ller*"
+    assert "PatientID=A*1&PatientName=*m*ller*&" in archive.queries[-1] and not any("%" in q for q in archive.queries)
+
+
+@pytest.mark.parametrize("name", ["muller", "MULLER"])
 def test_names_are_found_without_their_accents_if_the_archive_does_so(archive, capsys, name):
     archive.ignores = {"filters"}
     assert find(archive, capsys, "--name", name) == (["2"], "")
@@ -158,7 +166,7 @@ def test_filters_are_asked_for_in_the_words_of_the_standard(archive, capsys):
         "offset": "0",
     }
     assert dict(of_series)["Modality"] == "CT"
-    assert headers["Accept"].startswith("application/dicom+json") and "Authorization" not in headers
+    assert headers["Accept"] == "application/dicom+json" and "Authorization" not in headers
 
 
 def test_series_of_other_modalities_are_not_listed(archive, capsys):

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote as percent_encoded
+from urllib.parse import urlencode
 
 from ..errors import ArchiveError, innermost, shown
 from .answers import ACCEPTED, quote, read
@@ -59,7 +61,7 @@ class Asking:
         :raises NotGiven: if the archive refuses.
         :raises ArchiveError: if it cannot be reached, or answers with something else than a list of things.
         """
-        with self.answer(path, f"{ACCEPTED}, application/json;q=0.5", parameters) as answer:
+        with self.answer(path, ACCEPTED, parameters) as answer:
             read(answer, LARGEST_LIST)
         if not answer.content:  # status 204, if it finds nothing
             return []
@@ -84,11 +86,11 @@ class Asking:
         import requests
 
         headers = {"Accept": accept, **({"Accept-Encoding": "identity"} if plain else {})}
-        address = f"{self.archive.address}{path}"
+        # Orthanc 1.10 does not know that %2A is *
+        query = urlencode(list(parameters), safe="*", quote_via=percent_encoded)
         try:
             with self.session.get(
-                address,
-                params=list(parameters),
+                f"{self.archive.address}{path}{'?' * bool(query)}{query}",
                 headers=headers,
                 timeout=TIMEOUT,
                 stream=True,

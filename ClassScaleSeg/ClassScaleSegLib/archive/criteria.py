@@ -62,12 +62,13 @@ class Criteria:
     def query(self) -> list[tuple[str, str | int]]:
         """Return the parameters of a search for studies, as PS3.18 requires all archives to know them.
 
-        The description is not among these, and would be compared with upper and lower case.
+        The description is not among these, and would be compared with upper and lower case. A letter that has to be
+        encoded on the way, which Orthanc 1.10 does not decode, is any letter here.
         """
         first, last = self.dates
         found = {
-            "PatientID": self.patient,
-            "PatientName": _pattern(self.name) if self.name else None,
+            "PatientID": _widened(self.patient.strip()) if self.patient else None,
+            "PatientName": _widened(_pattern(self.name)) if self.name else None,
             "StudyDate": first if first == last else f"{first}-{last}",
             "ModalitiesInStudy": self.modality,
             "StudyInstanceUID": self.study,
@@ -102,6 +103,15 @@ class Criteria:
             yield "the description", STUDY_DESCRIPTION, _Pattern(f"*{self.description.strip('*')}*", exact=False)
         if self.study is not None:
             yield "the study", STUDY_UID, self.study.__eq__
+
+
+def _widened(pattern: str) -> str:
+    """Return a pattern of letters that are the same in an address, which fits all that this one fits.
+
+    >>> _widened("*Müller*"), _widened("a/1?")
+    ('*M*ller*', 'a*1*')
+    """
+    return re.sub(r"[^A-Za-z0-9._~-]+", "*", pattern)
 
 
 def _pattern(name: str) -> str:

@@ -136,9 +136,7 @@ class SeriesFetch:
                 self._there[found.instance] = found.syntax
         self.said.kept = len(self._there)
         if self._listed and (others := self._there.keys() - set(self._listed)):
-            self.said.notices.append(
-                f"{len(others)} of the images in the folder are not among those that the archive lists."
-            )
+            self.said.notices.append(f"The folder has images that the archive does not list: {len(others)}.")
 
     def _belongs(self, found: Received) -> bool:
         return (found.study, found.series) == (self.said.series.study, self.said.series.uid)
@@ -161,7 +159,7 @@ class SeriesFetch:
         failures = 0
         for number, uid in enumerate(missing := self._missing()):
             if failures == _MOST_FAILURES:
-                self._reasons.append(f"{len(missing) - number} more images were not tried.")
+                self._reasons.append(f"The other images were not tried: {len(missing) - number}.")
                 break
             try:
                 self._ask_for(f"{self._path}/instances/{uid}", 1)
@@ -263,7 +261,7 @@ class SeriesFetch:
         said = self.said
         said.missing = tuple(self._missing())
         if odd := self._unusable - self._there.keys():
-            said.notices.append(f"{len(odd)} files in the folder are damaged, or not of this series.")
+            said.notices.append(f"The folder has files that are damaged, or not of this series: {len(odd)}.")
         reasons = list(dict.fromkeys(self._reasons))
         if len(reasons) > _MOST_REASONS:
             reasons[_MOST_REASONS:] = [f"{len(reasons) - _MOST_REASONS} more faults are not listed."]

@@ -54,7 +54,7 @@ def fetch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     elif len(wanted) > 1:
         new, kept = sum(one.new for one in done), sum(one.kept for one in done)
         there = f", {kept} there already" if kept else ""
-        print(on_one_line(f"{options.output}: {whole} of {len(wanted)} series whole, {new} images fetched{there}"))
+        print(on_one_line(f"{options.output}: {whole} of {len(wanted)} series whole, {_images(new)} fetched{there}"))
     if isinstance(fault, Cancelled):
         raise fault
     if fault is not None:
@@ -112,7 +112,11 @@ def _fetch(ask: Asking, series: Series, options: argparse.Namespace, label: str,
             if not options.json:
                 there = f", {said.kept} there already" if said.kept else ""
                 what = on_one_line(" ".join(f"{series.modality} {series.description}".split()))
-                print(f"{label}{what}: {said.new} images fetched{there} -> {on_one_line(said.folder)}", flush=True)
+                print(f"{label}{what}: {_images(said.new)} fetched{there} -> {on_one_line(said.folder)}", flush=True)
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' * (count != 1)}"
 
 
 def _facts(one: Fetched) -> dict[str, object]:
