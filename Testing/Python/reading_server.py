@@ -134,8 +134,9 @@ def run(*words: object) -> int:
 
 
 @contextmanager
-def reading_server(**settings: Any) -> Iterator[Shelf]:
-    with serving(Shelf(**settings), _Handler) as shelf:
+def reading_server(certificate: Path | None = None, key: Path | None = None) -> Iterator[Shelf]:
+    """Run an archive, encrypted if it has a certificate."""
+    with serving(Shelf(), _Handler, certificate, key) as shelf:
         yield shelf
 
 

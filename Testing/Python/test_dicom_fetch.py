@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from archive_fixtures import no_credentials, series, shelf  # noqa: F401  (fixtures)
+from archive_server import make_certificate
 from ClassScaleSegLib.archive import fetching
 from ClassScaleSegLib.archive.received import cannot_be_read, look_at
 from ClassScaleSegLib.errors import ArchiveError
 from ClassScaleSegLib.images.reading import read_image
-from reading_server import AS_STORED, BOUNDARY, MULTIPART, multipart, run
+from reading_server import AS_STORED, BOUNDARY, MULTIPART, multipart, reading_server, run
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("SimpleITK")
@@ -65,6 +66,20 @@ def test_every_file_comes_as_it_is_stored(shelf, given, uid, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == f"CT: 4 images fetched -> {tmp_path}/got/{uid}\n" and not err
     compare(read_image(tmp_path / "got" / uid, 1), planes(4))
+
+
+def test_an_encrypted_archive_whose_certificate_is_named(series, tmp_path, capsys, monkeypatch):
+    certificate, key = make_certificate(tmp_path)
+    monkeypatch.setenv("CLASSSCALESEG_DICOM_PASSWORD", "secret")
+    with reading_server(certificate, key) as shelf:
+        shelf.add(series)
+        uid = shelf.files[0][1].SeriesInstanceUID
+        assert fetch(shelf, tmp_path / "got", "--series", uid) == 5
+        assert "no trusted encrypted connection" in capsys.readouterr().err and not shelf.requests
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        assert fetch(shelf, tmp_path / "got", "--series", uid, "--user", "me") == 0
+        assert {headers["Authorization"] for _, _, headers in shelf.requests} == {"Basic bWU6c2VjcmV0"}
+    assert len(fetched(tmp_path / "got" / uid)) == 4
 
 
 def test_what_is_there_is_not_fetched_again(shelf, given, uid, tmp_path, capsys):
@@ -357,6 +372,16 @@ def test_a_file_that_comes_twice_is_kept_once(shelf, given, uid, tmp_path, capsy
     assert fetch(shelf, tmp_path / "b", "--series", uid) == 0
     assert fetched(tmp_path / "b" / uid) == given
     assert "is kept, though the archive gives another file with its identifier" in capsys.readouterr().err
+
+
+def test_what_is_in_the_folder_besides_does_not_stand_for_what_is_missing(shelf, given, uid, tmp_path, capsys):
+    assert fetch(shelf, tmp_path, "--series", uid) == 0
+    gone = [data.SOPInstanceUID for _, data in shelf.files[2:]]
+    del shelf.files[2:]
+    shelf.add(write_series(tmp_path / "more", planes(2), uid))
+    answering(shelf, files, (500, {}, b""))
+    assert fetch(shelf, tmp_path, "--series", uid) == 1
+    assert "2 of 4 images are there." in capsys.readouterr().err and set(gone) < set(fetched(tmp_path / uid))
 
 
 def test_what_the_archive_no_longer_lists_and_what_is_damaged_in_the_folder_is_said(

@@ -112,7 +112,7 @@ class Asking:
         try:
             yield from answer.iter_content(size)
         except requests.RequestException as error:  # an OSError, which is not one of a file
-            raise self._failure(error) from error
+            raise self._failure(error, reached=True) from error
 
     def _refuse(self, answer: Any) -> None:
         """Raise an exception unless the archive gives what it was asked for."""
@@ -133,10 +133,14 @@ class Asking:
                 f"{self.archive.address} answers with status {status}: {said}. {quote(answer)}".strip(), status
             )
 
-    def _failure(self, error: Exception) -> ArchiveError:
+    def _failure(self, error: Exception, reached: bool = False) -> ArchiveError:
+        """Return a sentence for a question that failed otherwise than by an answer.
+
+        :param reached: the archive had begun to answer.
+        """
         import requests
 
-        failure = self.archive.unreached(error)
+        failure = None if reached else self.archive.unreached(error)
         if failure is not None:
             return failure
         if isinstance(error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)):

@@ -260,17 +260,18 @@ class SeriesFetch:
         """Say what is missing and why, and what the pixels are."""
         said = self.said
         said.missing = tuple(self._missing())
+        here = len(self._there.keys() & set(self._listed) if self._listed else self._there)
         if odd := self._unusable - self._there.keys():
             said.notices.append(f"The folder has files that are damaged, or not of this series: {len(odd)}.")
         reasons = list(dict.fromkeys(self._reasons))
         if len(reasons) > _MOST_REASONS:
             reasons[_MOST_REASONS:] = [f"{len(reasons) - _MOST_REASONS} more faults are not listed."]
-        if said.expected is not None and said.images >= said.expected and not said.missing:
+        if said.expected is not None and here >= said.expected:
             said.notices += reasons  # all came in the end
         else:
             said.faults += reasons
             if said.expected is not None:
-                said.faults.append(f"{said.images} of {said.expected} images are there.")
+                said.faults.append(f"{here} of {said.expected} images are there.")
             elif not (reasons or said.images):
                 said.faults.append("The archive gave no image.")
         for name in sorted({name for syntax in self._there.values() if (name := cannot_be_read(syntax))}):

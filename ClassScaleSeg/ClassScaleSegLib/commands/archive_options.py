@@ -23,9 +23,7 @@ def add_archive_options(parser: argparse.ArgumentParser, flag: str, json: str) -
     parser.add_argument(flag, dest="archive", required=True, metavar="URL", help=text)
     text = f"user of the archive; the password is in the environment variable {PASSWORD}, or asked for"
     parser.add_argument("--user", metavar="NAME", help=text)
-    text = "send images, password and token to another machine even if the address is not one of https"
-    if flag == "--from":
-        text = "get images, and send password and token, even if the address is not one of https"
+    text = "let images, password and token pass between machines even if the address is not one of https"
     parser.add_argument("--insecure", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help=f"print JSON: {json}")
 

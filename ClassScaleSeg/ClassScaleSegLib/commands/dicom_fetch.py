@@ -111,7 +111,7 @@ def _fetch(ask: Asking, series: Series, options: argparse.Namespace, label: str,
                 print(on_one_line(f"{label}{series.uid}: {sentence}"), file=sys.stderr, flush=True)
             if not options.json:
                 there = f", {said.kept} there already" if said.kept else ""
-                what = on_one_line(" ".join(f"{series.modality} {series.description}".split()))
+                what = on_one_line(" ".join(f"{series.modality} {series.description}".split())[:60]) or "Series"
                 print(f"{label}{what}: {_images(said.new)} fetched{there} -> {on_one_line(said.folder)}", flush=True)
 
 
