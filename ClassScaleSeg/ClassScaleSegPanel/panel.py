@@ -71,9 +71,9 @@ class Panel:
         self.channels = ChannelRows(self.ui, self._on_channel, self.render)
         self.class_list = ClassList(lambda classes: self.store(classes=classes))
         self.ui.classesCollapsibleButton.layout().addWidget(self.class_list.table.widget)
-        self.comparing = ComparePanel(self.ui, self.state, logic, lambda node: self.results.show_node(node))
+        self.comparing = ComparePanel(self.ui, self.state, logic, lambda node: self.results.show_instead(node))
         self.case_comparison = CaseComparison(self.ui.compareCasesButton, logic)
-        self.results = ResultPanel(self.ui, self.state, logic, self.comparing.follow)
+        self.results = ResultPanel(self.ui, self.state, logic, self.comparing.follow, self.comparing.compare_with)
         servers = Servers()
         self.servers = ServerWatch(self.state, servers, self.render)
         self.devices = DeviceList(
@@ -172,6 +172,7 @@ class Panel:
         self.runs.stop(_("The scene was closed, so the segmentation was stopped."))
         self.state.output, self.state.page = None, None
         self.results.show(None, None)
+        self.results.forget(None)
         self.queue.empty()
         self.comparing.reset()
         self.case_comparison.reset()
@@ -182,6 +183,7 @@ class Panel:
         """Forget a node that is removed: as a parameter, and as the result that is listed."""
         self.comparing.forget(node)
         self.case_comparison.forget(node)
+        self.results.forget(node)
         if node is self.state.output:
             self.state.output = None
         if node is self.state.node:

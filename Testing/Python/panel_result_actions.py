@@ -136,6 +136,11 @@ class ResultActions(Acting):
             buttons |= {"structure set": cases.list.structure_set_button}
             buttons[what].click() if what in buttons else cases.close()
 
+    @action()
+    def go_back(self) -> None:
+        if self.open and not self.panel.ui.backButton.isHidden():
+            self.panel.ui.backButton.click()
+
     @action(file=st.sampled_from(FILES))
     def load_structure_set(self, file: str) -> None:
         self.file = file

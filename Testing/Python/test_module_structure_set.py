@@ -57,6 +57,30 @@ def test_a_structure_set_becomes_the_reference_of_the_listed_segmentation(scene,
     assert [row[2] for row in shown(panel.case_comparison.list.table)] == ["plan of Monday"], "it is of the same volume"
 
 
+def test_one_click_brings_back_the_result_that_was_listed(scene, panel, found, plan, monkeypatch, told):
+    node, _volume = found
+    panel.ui.resultCollapsibleButton.collapsed = False
+    assert panel.ui.backButton.isHidden()
+    choose(monkeypatch, plan)
+    panel.ui.structureSetButton.click()
+    drawn = panel.state.node
+    assert not panel.ui.backButton.isHidden() and "List Result again" in panel.ui.backButton.toolTip
+    panel.ui.backButton.click()
+    assert panel.state.node is node and panel.ui.resultSelector.currentNode() is node
+    assert panel.ui.compareSelector.currentNode() is drawn and panel.ui.backButton.isHidden()
+    panel.ui.compareButton.click()
+    assert shown(panel.comparing.table)[0][:2] == ["liver", "0.800"]
+    select(panel.ui.resultSelector, drawn)
+    assert not panel.ui.backButton.isHidden()
+    scene.RemoveNode(node)
+    assert panel.ui.backButton.isHidden()
+    select(panel.ui.resultSelector, result := segmentation(scene, "Another"))
+    panel.ui.structureSetButton.click()
+    assert panel.state.node is not result and not panel.ui.backButton.isHidden()
+    scene.Clear()
+    assert panel.ui.backButton.isHidden()
+
+
 def test_no_file_leaves_everything_as_it_is(scene, panel, found, monkeypatch):
     choose(monkeypatch, None)
     before = scene.GetNumberOfNodes()

@@ -40,7 +40,7 @@ class ComparePanel(StructureSection):
 
     Keys of the rows of the table are their numbers, as text.
 
-    :param list_node: lists a segmentation under "Result".
+    :param list_instead: lists a segmentation under "Result", from where the user can go back.
     :ivar rows: what is listed: the structures of both segmentations.
     """
 
@@ -49,11 +49,11 @@ class ComparePanel(StructureSection):
         ui: Any,
         state: PanelState,
         logic: ClassScaleSegLogic,
-        list_node: Callable[[vtkMRMLSegmentationNode], None],
+        list_instead: Callable[[vtkMRMLSegmentationNode], None],
     ) -> None:
         titles = [_("Structure"), _("Dice"), _("mL"), _("Other mL"), _("Difference")]
         StructureSection.__init__(self, ui.compareCollapsibleButton, titles, self._go_to, on_ticked=lambda: None)
-        self._ui, self._state, self._logic, self._list_node = ui, state, logic, list_node
+        self._ui, self._state, self._logic, self._list_instead = ui, state, logic, list_instead
         self._other: vtkMRMLSegmentationNode | None = None
         self.rows: list[ClassComparison] = []
         self._compared: tuple[Any, Any, object] | None = None  # both nodes, and what they held
@@ -99,6 +99,11 @@ class ComparePanel(StructureSection):
             if first is not self._state.node or second is not self._other or held != _held(first, second):
                 self.clear(_("The segmentations have changed. Press Compare again."))
         self.render()
+
+    def compare_with(self, node: vtkMRMLSegmentationNode) -> None:
+        """Choose the segmentation to compare with."""
+        self._other = node
+        self.follow()
 
     def render(self) -> None:
         """Show what can be done."""
@@ -169,7 +174,7 @@ class ComparePanel(StructureSection):
         """Load a structure set, and compare the listed segmentation with it as the reference."""
         result = self._state.node
         if result is not None and (drawn := ask_structure_set(self._logic, result)) is not None:
-            self._list_node(drawn)
+            self._list_instead(drawn)
             self._other = result
             self.compare()
 

@@ -12,8 +12,9 @@ from slicer.i18n import tr as _
 
 from ..install.packages import ensure_dicom
 from ..state import PanelState, silent
+from ..widgets.keyboard import focused
 from ..widgets.search_table import Row
-from ..widgets.texts import tell, tell_error
+from ..widgets.texts import tell, tell_error, tip
 from ..widgets.watching import Watching
 from .contents import changes, contents
 from .saving import ask_file
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.images.counts import LabelVolume
     from ClassScaleSegLib.labels.label import Label
     from ClassScaleSegLib.scene.segmentation_reader import Counted
-    from slicer import vtkMRMLSegmentationNode
+    from slicer import vtkMRMLNode, vtkMRMLSegmentationNode
 
     from ClassScaleSeg import ClassScaleSegLogic
 
@@ -41,14 +42,21 @@ class ResultPanel(StructureSection):
     Keys of the rows of the table are segment ids.
 
     :param on_shown: called without arguments when other structures are listed.
+    :param on_back: called with the segmentation in whose place an earlier one is listed again.
     """
 
     def __init__(
-        self, ui: Any, state: PanelState, logic: ClassScaleSegLogic, on_shown: Callable[[], None] = lambda: None
+        self,
+        ui: Any,
+        state: PanelState,
+        logic: ClassScaleSegLogic,
+        on_shown: Callable[[], None],
+        on_back: Callable[[vtkMRMLSegmentationNode], None],
     ) -> None:
         titles = [_("Structure"), _("Volume (mL)")]
         StructureSection.__init__(self, ui.resultCollapsibleButton, titles, self._go_to, self._ticked)
-        self._ui, self._state, self._logic, self._on_shown = ui, state, logic, on_shown
+        self._ui, self._state, self._logic, self._on_shown, self._on_back = ui, state, logic, on_shown, on_back
+        self._replaced: tuple[Any, Any] | None = None  # a segmentation, and the one in whose place it was listed
         self._listed: object = None  # what the node held when its structures were listed
         self._watching = Watching(lambda node, event: self._soon.start())
         # one update for all events of a change, such as a thousand new segments, and for all frames that are played
@@ -58,6 +66,7 @@ class ResultPanel(StructureSection):
         self._soon.connect("timeout()", self.follow)
         ui.show3DButton.connect("clicked(bool)", self._show_or_hide)
         ui.saveButton.connect("clicked(bool)", lambda: self._save())
+        ui.backButton.connect("clicked(bool)", lambda: self._go_back())
         ui.trainingButton.connect("clicked(bool)", lambda: self._save_for_training())
         ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose)
         self.statistics = StatisticsMenu(ui.tableButton, state, self.say)
@@ -106,6 +115,19 @@ class ResultPanel(StructureSection):
         if fault:
             self.say(fault)
 
+    def show_instead(self, node: vtkMRMLSegmentationNode) -> None:
+        """List the structures of a node as `show_node`, and offer to bring back the one that is listed now."""
+        before = self._state.node
+        self.show_node(node)
+        self._replaced = (node, before)
+        self.render()
+
+    def forget(self, node: vtkMRMLNode | None) -> None:
+        """Do not bring back a node that is removed; ``None``: any."""
+        if node is None or (self._replaced is not None and any(node is one for one in self._replaced)):
+            self._replaced = None
+            self.render()
+
     def follow(self) -> None:
         """List the structures again if the segments were edited elsewhere, once the module is open."""
         node = self._state.node
@@ -127,6 +149,13 @@ class ResultPanel(StructureSection):
         with silent(self._ui.resultSelector):
             if self._ui.resultSelector.currentNode() is not node:
                 self._ui.resultSelector.setCurrentNode(node)
+        back = self._replaced[1] if self._replaced is not None and self._replaced[0] is node else None
+        if back is not None:
+            text = _("List {name} again, which was here before, and compare it with this one.")
+            self._ui.backButton.toolTip = tip(text.format(name=back.GetName()))
+        elif self._ui.backButton.focus:
+            focused(self._ui.resultSelector).setFocus()
+        self._ui.backButton.visible = back is not None
         self._ui.saveButton.enabled = self._ui.trainingButton.enabled = node is not None
         self._ui.saveButton.setMenu(self.save_menu if is_from_dicom(node) else None)
 
@@ -140,6 +169,12 @@ class ResultPanel(StructureSection):
             self.show(None, None)
         elif node is not self._state.node:
             self.show_node(node)
+
+    def _go_back(self) -> None:
+        if self._replaced is not None:
+            node, before = self._replaced
+            self.show_node(before)
+            self._on_back(node)
 
     def _go_to(self, segment_id: str) -> None:
         if self._state.node is not None:
