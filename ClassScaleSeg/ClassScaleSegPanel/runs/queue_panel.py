@@ -20,6 +20,7 @@ from ..widgets.search_table import Row, SearchTable
 from ..widgets.texts import add_named
 
 _GREY, _GREEN, _RED, _BLUE = (128, 128, 128), (60, 160, 60), (200, 60, 60), (60, 110, 200)
+_LONGEST_STATE = 16  # characters for which there is room, whatever the reason of a failure; its tip tells the rest
 
 
 class QueuePanel:
@@ -115,7 +116,7 @@ class QueuePanel:
             rows.append(Row(key, color, (name, text), (name.casefold(), text), f"{name} {text}"))
         with self.table.place_kept():
             self.table.set_rows(rows, ticked=False)
-        self.table.set_width(1, max((row.cells[1] for row in rows), key=len, default=_("waiting"))[:30])
+        self.table.set_width(1, max((row.cells[1] for row in rows), key=len, default=_("waiting"))[:_LONGEST_STATE])
 
     def _fill(self) -> None:
         self.add_menu.clear()
