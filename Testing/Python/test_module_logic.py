@@ -159,7 +159,7 @@ def test_transform_region_and_subset_are_honoured_together(scene, logic):
     assert node.GetParentTransformNode() is None and volume.GetParentTransformNode() is not None
 
 
-def test_every_frame_of_a_sequence_is_segmented_into_a_sequence(scene, logic):
+def test_every_frame_of_a_sequence_is_segmented_into_a_sequence(scene, logic, tmp_path):
     browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
     sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Frames")
     sequence.SetIndexName("time")
@@ -196,6 +196,14 @@ def test_every_frame_of_a_sequence_is_segmented_into_a_sequence(scene, logic):
     assert mean[:2] == mean[2:]  # the same image, elsewhere
     assert browser.GetSelectedItemNumber() == 1 and len(segments(node)) == 2
     assert application.vtk_messages == []
+    first = logic.saveForTraining(node, tmp_path)
+    browser.SetSelectedItemNumber(1 - browser.GetSelectedItemNumber())
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    names = [first, logic.saveForTraining(node, tmp_path)]
+    assert sorted(name[-9:] for name in names) == ["_frame000", "_frame001"]
+    saved = [Segmentation.from_image(tmp_path / f"segmentations/{name}.seg.nrrd") for name in sorted(names)]
+    moved = np.subtract(saved[1].geometry.origin, saved[0].geometry.origin)
+    assert abs(moved[0]) == pytest.approx(10) and len(saved[0].table.foreground) == 2
 
 
 def test_a_volume_deleted_during_the_run_stops_it_with_a_sentence(scene, logic):

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceBrowserNode
 
 
-def browser_of(volume: vtkMRMLScalarVolumeNode) -> vtkMRMLSequenceBrowserNode | None:
-    """Return the sequence browser that plays ``volume``, or ``None`` if it is not part of a sequence."""
+def browser_of(volume: vtkMRMLScalarVolumeNode | vtkMRMLSegmentationNode) -> vtkMRMLSequenceBrowserNode | None:
+    """Return the sequence browser that plays a node of a scene, or ``None`` if it is not part of a sequence."""
     scene, kind = volume.GetScene(), "vtkMRMLSequenceBrowserNode"
     browsers = (scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind)))
     return next((browser for browser in browsers if browser.GetSequenceNode(volume) is not None), None)

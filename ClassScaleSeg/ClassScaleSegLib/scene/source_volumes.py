@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError
+from .sequence import browser_of
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+    from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
 _COUNT = "ClassScaleSeg.Channels"  # attribute; also tells that a volume was removed, whose reference then goes
 _CHANNEL = "ClassScaleSeg.Channel{number}"  # roles of the volumes, from 1
@@ -18,10 +19,11 @@ _MOST = 1000  # channels that are believed of a scene from elsewhere
 
 def remember_volumes(node: vtkMRMLSegmentationNode, volumes: Sequence[vtkMRMLScalarVolumeNode]) -> None:
     """Note the volumes on a segmentation node, in the order of the model's channels; those of an earlier run go."""
-    for number in range(1, max(len(volumes), _count(node)) + 1):
+    keeper = _keeper(node)
+    for number in range(1, max(len(volumes), _count(keeper)) + 1):
         volume = volumes[number - 1] if number <= len(volumes) else None
-        node.SetNodeReferenceID(_CHANNEL.format(number=number), None if volume is None else volume.GetID())
-    node.SetAttribute(_COUNT, str(len(volumes)))
+        keeper.SetNodeReferenceID(_CHANNEL.format(number=number), None if volume is None else volume.GetID())
+    keeper.SetAttribute(_COUNT, str(len(volumes)))
 
 
 def source_volumes(node: vtkMRMLSegmentationNode) -> tuple[vtkMRMLScalarVolumeNode, ...]:
@@ -40,8 +42,9 @@ def source_volumes(node: vtkMRMLSegmentationNode) -> tuple[vtkMRMLScalarVolumeNo
     ['T1', 'FLAIR']
     """
     drawn_on = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
-    count = _count(node)
-    found = [node.GetNodeReference(_CHANNEL.format(number=number)) for number in range(1, count + 1)]
+    keeper = _keeper(node)
+    count = _count(keeper)
+    found = [keeper.GetNodeReference(_CHANNEL.format(number=number)) for number in range(1, count + 1)]
     if count < 2:
         found = [found[0] if found and found[0] is not None else drawn_on]
     kept = tuple(volume for volume in found if volume is not None and volume.GetClassName() == _VOLUME)
@@ -53,6 +56,12 @@ def source_volumes(node: vtkMRMLSegmentationNode) -> tuple[vtkMRMLScalarVolumeNo
     return kept
 
 
-def _count(node: vtkMRMLSegmentationNode) -> int:
+def _keeper(node: vtkMRMLSegmentationNode) -> vtkMRMLNode:
+    """Return the node that has the notes: that of the sequence, if there is one, as each frame replaces the others."""
+    browser = browser_of(node) if node.GetScene() is not None else None
+    return node if browser is None else browser.GetSequenceNode(node)
+
+
+def _count(node: vtkMRMLNode) -> int:
     text = node.GetAttribute(_COUNT) or ""
     return min(int(text), _MOST) if text.isdecimal() and len(text) < 5 else 0
