@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from odd_json import WEIRD, entries
+from pickle_bombs import bombs
 
 pytest.importorskip("monai")
 from auto3dseg_fixtures import images, package  # noqa: E402, F401  (fixtures)
@@ -94,48 +95,11 @@ def test_pickles_of_other_kinds_are_refused(package):
         assert "model.pt " in str(caught.value) and len(str(caught.value)) < 600, what
 
 
-def _bombs():
-    """Pickles of kilobytes that Python's unpickler would be busy with for ever, or would not survive."""
-    mark, tuple1, tuple2, dup = pickle.MARK, pickle.TUPLE1, pickle.TUPLE2, pickle.BINPUT + b"\x00" + pickle.BINGET
-    encode = pickle.GLOBAL + b"_codecs\nencode\n"
-    hexed = b"".join(
-        encode
-        + pickle.BINGET
-        + b"\x01"
-        + pickle.BINUNICODE
-        + b"\x03\x00\x00\x00hex"
-        + tuple2
-        + pickle.REDUCE
-        + pickle.BINPUT
-        + b"\x01"
-        for _ in range(60)
-    )
-    text = pickle.BINUNICODE + (1 << 16).to_bytes(4, "little") + b"x" * (1 << 16)
-    shared = text + pickle.BINPUT + b"\x00"
-    for _ in range(6):
-        shared += pickle.BINPUT + b"\x00" + pickle.EMPTY_LIST + mark + (pickle.BINGET + b"\x00") * 200 + pickle.APPENDS
-    config = pickle.BINUNICODE + b"\x06\x00\x00\x00config" + pickle.EMPTY_DICT
-    config += pickle.BINUNICODE + b"\x07\x00\x00\x00network"
-    numbers = [(n * (2**61 - 1)).to_bytes(10, "little") for n in range(1, 40_000)]
-    keys = [pickle.LONG1 + b"\x0a" + number + pickle.NONE for number in numbers]
-    state = pickle.BINUNICODE + b"\x0a\x00\x00\x00state_dict" + pickle.EMPTY_DICT + pickle.SETITEM
-    return {
-        "a deep key": pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + tuple1 * 1_000_000 + pickle.NONE + pickle.SETITEM,
-        "a key that doubles": pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + (dup + b"\x00" + tuple2) * 60 + pickle.NONE
-        + pickle.SETITEM,
-        "a deep set": pickle.GLOBAL + b"__builtin__\nset\n" + pickle.EMPTY_LIST + pickle.EMPTY_TUPLE
-        + tuple1 * 1_000_000 + pickle.APPEND + tuple1 + pickle.REDUCE,
-        "hex of hex": text + pickle.BINPUT + b"\x01" + hexed,
-        "keys of one hash": pickle.EMPTY_DICT + mark + b"".join(keys) + pickle.SETITEMS,
-        "lists that share lists": pickle.EMPTY_DICT + config + shared + pickle.SETITEM + pickle.SETITEM + state,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("bomb", _bombs())
+@pytest.mark.parametrize("bomb", bombs())
 def test_a_pickle_that_never_ends_is_a_sentence(package, bomb):
     folder = package()
     with zipfile.ZipFile(folder / "model.pt", "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.PROTO + b"\x02" + _bombs()[bomb] + pickle.STOP)
+        archive.writestr("archive/data.pkl", pickle.PROTO + b"\x02" + bombs()[bomb] + pickle.STOP)
     script = "import sys; from ClassScaleSegLib.models.summary import summarize; summarize(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(

@@ -5,6 +5,8 @@ import os
 import pickle
 import shutil
 import stat
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -17,6 +19,8 @@ from ClassScaleSegLib.errors import ModelError  # noqa: E402
 from ClassScaleSegLib.models.checkpoint import read_checkpoint  # noqa: E402
 from ClassScaleSegLib.models.files import open_source  # noqa: E402
 from ClassScaleSegLib.models.model import open_model  # noqa: E402
+from ClassScaleSegLib.models.pickle_size import check_pickles, follow  # noqa: E402
+from pickle_bombs import bombs  # noqa: E402
 
 # --- checkpoints from anyone
 
@@ -140,6 +144,70 @@ def test_mirroring_of_an_axis_that_is_not_there_is_refused(write_model):
     write_checkpoint(folder / "fold_0" / "checkpoint_final.pth", stock_network(small_plans(), small_dataset()), (0, 3))
     with pytest.raises(ModelError, match="mirroring axes"):
         open_model(folder)
+
+
+NEVER_ENDING = [name for name in bombs() if name not in ("hex of hex",)]  # that one is too long for nothing
+
+
+@pytest.mark.parametrize("bomb", NEVER_ENDING)
+def test_a_pickle_that_never_ends_is_refused_unread(bomb):
+    content = pickle.PROTO + b"\x02" + bombs()[bomb] + pickle.STOP
+    with pytest.raises(ModelError, match="would take for ever to read: .*. It was not opened"):
+        check_pickles(content, 1)
+
+
+def test_checkpoints_that_never_end_are_refused_in_either_form(tmp_path):
+    """In a process of its own: with such a key, torch hangs, or ends the process."""
+    files = []
+    for bomb in NEVER_ENDING:
+        content = pickle.PROTO + b"\x02" + bombs()[bomb] + pickle.STOP
+        for name in ("data.pkl", "DATA.PKL"):
+            files.append(tmp_path / f"{bomb} {name}.pth")
+            with zipfile.ZipFile(files[-1], "w") as archive:
+                archive.writestr(f"archive/{name}", content)
+                archive.writestr("archive/version", "3\n")
+        files.append(tmp_path / f"{bomb} old.pth")
+        start = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+        files[-1].write_bytes(b"".join((*start, content, pickle.dumps([], 2))))
+    script = (
+        "import sys\n"
+        "from ClassScaleSegLib.errors import ModelError\n"
+        "from ClassScaleSegLib.models.checkpoint import read_checkpoint\n"
+        "for file in sys.argv[1:]:\n"
+        "    try: read_checkpoint(open(file, 'rb'))\n"
+        "    except ModelError as error: assert 'take for ever' in str(error), (file, error)\n"
+        "    else: raise AssertionError(file)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *files], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_what_a_checkpoint_may_contain_is_followed_to_its_end():
+    shared = (1, 2, (3, "x"))
+    content = {
+        "network_weights": {f"w{n}": torch.zeros(2, 3, requires_grad=n == 0) for n in range(3)},
+        "logging": {"dice": [[0.5, np.float32(0.25)], (shared, shared)], 5: {(1, "a"): None}, "many": {1.5, "b"}},
+        "random": [2**70, -(2**70), b"bytes" * 100, True, None, "\u00e9"],
+        "empty": [(), [], {}, set()],
+    }
+    for zipped in (True, False):
+        stream = io.BytesIO()
+        torch.save(content, stream, _use_new_zipfile_serialization=zipped)
+        if zipped:
+            with zipfile.ZipFile(stream) as archive:
+                [name] = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+                whole = archive.read(name)
+            assert follow(whole, 0) == len(whole)
+        else:
+            place = 0
+            for _ in range(5):
+                place = follow(stream.getvalue(), place)
+            assert place is not None and stream.getvalue()[place - 1 : place] == pickle.STOP
+    assert follow(pickle.dumps(content["empty"], 2)[:-1], 0) is None
+    assert follow(b"\x80\x02(", 0) is None and follow(b"\x80\x02t.", 0) is None and follow(b"\xff.", 0) is None
 
 
 def test_a_truncated_or_altered_checkpoint_is_an_error_or_harmless(write_model):

@@ -3,7 +3,7 @@
 A checkpoint is a pickle in a zip, or, from torch before 1.6, a pickle alone. It is read with ``weights_only=True``.
 Types of plain data, which nnU-Net and other trainers store with the weights, are replaced by :mod:`.plain_data`. Some
 kinds of file are refused before torch sees them: TorchScript and tar files, which torch up to 2.5 would open in other
-ways (CVE-2025-32434), and compressed members, which torch would unpack to any size.
+ways (CVE-2025-32434), compressed members, which torch would unpack to any size, and pickles that never end.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 
 from ..errors import ModelError, reason
 from .files import ZIP_FAULTS
+from .pickle_size import MAX_PICKLE, check_pickles
 from .plain_data import NumpyArray, stand_ins
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch began its files before 1.6: a pickled number
@@ -59,6 +60,8 @@ def check_container(stream: BinaryIO) -> None:
     """
     if stream.read(len(LEGACY)) == LEGACY:
         _check_no_tar(stream)
+        stream.seek(0)
+        check_pickles(stream.read(MAX_PICKLE), 5)  # a number, a version, facts of the system, the content, its keys
     else:
         _check_container(stream)
     stream.seek(0)
@@ -146,6 +149,12 @@ def _check_container(stream: BinaryIO) -> None:
             ):
                 raise ModelError("It cannot be read as a checkpoint: it declares more bytes than it has.")
             damaged = archive.testzip()
+            # torch takes any capital letters, and the first of several
+            for member in members:
+                if damaged is None and member.filename.lower().endswith("data.pkl"):
+                    if member.file_size > MAX_PICKLE:
+                        raise ModelError(f"It has {member.file_size} bytes besides its weights. It was not opened.")
+                    check_pickles(archive.read(member), 1)
     except ZIP_FAULTS as error:
         raise ModelError(
             f"It cannot be read as a checkpoint ({length} bytes, {reason(error)}): it is truncated or was not "
