@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import zipfile
@@ -302,6 +303,23 @@ def test_another_number_of_bytes_than_declared_is_refused(tmp_path, compression,
     declare(path, size)
     with pytest.raises(ModelError, match="a different size than|is damaged|is shorter"):
         open_model(path)
+
+
+@pytest.mark.parametrize("comment", [b"", b"a comment"])
+@pytest.mark.parametrize("of_4_gib", [False, True])
+def test_millions_of_members_are_refused_before_they_are_read(tmp_path, comment, of_4_gib):
+    # the end of a zip whose list of members would be 33 MiB long; the list itself is missing
+    size, none = 33 << 20, b""
+    if of_4_gib:
+        end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 10**6, 10**6, size, 0)
+        none, size = end64 + struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 1), 0xFFFFFFFF
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, size, 0, len(comment)) + comment
+    file = tmp_path / "many.zip"
+    file.write_bytes(b"PK" * 100_000 + none + end)
+    with pytest.raises(ModelError, match=r"many\.zip lists more members than any model has. It was not opened"):
+        open_model(file)
+    with pytest.raises(ModelError, match="lists more members than any model has"):
+        read_checkpoint(io.BytesIO(file.read_bytes()))
 
 
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from ..errors import ModelError, reason
 from .files import ZIP_FAULTS
 from .pickle_size import MAX_PICKLE, check_pickles
 from .plain_data import NumpyArray, stand_ins
+from .zip_directory import check_directory
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch began its files before 1.6: a pickled number
 ENTRIES = ("network_weights", "init_args", "trainer_name", "inference_allowed_mirroring_axes")
@@ -137,6 +138,7 @@ def _check_container(stream: BinaryIO) -> None:
     not compare checksums and would not notice a flipped bit in a weight. They are compared here, which takes about a
     second for a gigabyte.
     """
+    check_directory(stream)
     length = stream.seek(0, 2)
     stream.seek(0)
     try:

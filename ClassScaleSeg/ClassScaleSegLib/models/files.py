@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from ..errors import ModelError, named, reason
 from ..files import given_name
+from .zip_directory import check_directory
 
 MAX_MEMBERS = 100_000
 MAX_TOTAL = 64 << 30  # bytes; five folds of nnU-Net's largest network in four configurations are about 24 GiB
@@ -214,6 +215,8 @@ def parse_json(content: bytes) -> dict:
 @contextmanager
 def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
+        with named(path), path.open("rb") as stream:
+            check_directory(stream)
         archive = zipfile.ZipFile(path)
     except ZIP_FAULTS as error:
         raise ModelError(

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from ..errors import ModelError, reason
 from .files import ZIP_FAULTS
 from .plain_data import StandIn, stand_ins
+from .zip_directory import check_directory
 
 _OPERATIONS = (
     *("PROTO", "STOP", "MARK", "POP", "GLOBAL", "REDUCE", "BUILD", "NEWOBJ", "BINPERSID"),
@@ -48,6 +49,7 @@ def read_outline(stream: BinaryIO) -> Any:
     :param stream: seekable, at its beginning.
     :raises ModelError: if it is truncated or damaged, or contains more than tensors and plain values.
     """
+    check_directory(stream)
     try:
         with zipfile.ZipFile(stream) as archive:
             member = next((info for info in archive.infolist() if info.filename.endswith("/data.pkl")), None)
