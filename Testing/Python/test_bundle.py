@@ -286,6 +286,7 @@ def test_a_manifest_with_a_wrong_entry_is_refused(bundle, key, value):
         ("labels.csv", b"x", "labels.csv.*no column LabelValue"),
         ("fold_0.safetensors", b"x" * 100, "fold_0.safetensors is not a safetensors file"),
         ("fold_0.safetensors", (2**62).to_bytes(8, "little") + b"{}", "is not a safetensors file"),
+        ("fold_0.safetensors", (2**23).to_bytes(8, "little") + b" " * 2**23, "its header has more than 4194304 bytes"),
     ],
 )
 def test_members_that_fit_the_manifest_are_still_not_trusted(bundle, name, content, sentence):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "classscaleseg-bundle", 1
 TEXTS = ("plans.json", "dataset.json", "labels.csv", "README.md")
 FOLD = r"fold_(\d{1,4}|all)\.safetensors"
+MAX_HEADER = 4 << 20  # bytes of a safetensors file that name its tensors; a network has some hundreds
 DESCRIPTION = ("orientation", "modality", "licence", "notice")
 
 
@@ -124,7 +125,7 @@ def read_member(files: Files, name: str, declared: dict) -> bytes:
 def check_size(files: Files, name: str, declared: dict) -> None:
     """Compare the size of a member with the declared one, without reading the member.
 
-    :raises ModelError: if it is missing, has another size, or is a text of more than 64 MiB.
+    :raises ModelError: if it is missing, has another size, or is a text of more than ``MAX_JSON`` bytes.
     """
     if name not in files:
         raise ModelError(f"{files.where(name)} is missing.")
@@ -157,6 +158,8 @@ def read_tensors(content: bytes) -> dict[str, torch.Tensor]:
 
     :raises ModelError: if the bytes are not a safetensors file.
     """
+    if int.from_bytes(content[:8], "little") > MAX_HEADER:
+        raise ModelError(f"It is not a safetensors file of a network: its header has more than {MAX_HEADER} bytes.")
     from safetensors import SafetensorError
     from safetensors.torch import load
 

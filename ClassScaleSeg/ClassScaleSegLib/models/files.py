@@ -25,7 +25,7 @@ from .zip_directory import check_directory
 
 MAX_MEMBERS = 100_000
 MAX_TOTAL = 64 << 30  # bytes; five folds of nnU-Net's largest network in four configurations are about 24 GiB
-MAX_JSON = 64 << 20  # bytes; plans.json of the largest public models is below 1 MiB
+MAX_JSON = 16 << 20  # bytes; plans.json of the largest public models is below 1 MiB. Lists of nothing take 500 MB
 MAX_DEPTH = 64  # levels of nested JSON; deeper values would exhaust the stack of recursive functions
 MAX_RATIO = 100  # weights hardly compress; a member above MAX_JSON with a higher ratio is a zip bomb
 MAX_FOLDERS = 20_000  # visited when a model is searched below a folder
