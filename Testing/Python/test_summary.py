@@ -106,6 +106,23 @@ def test_old_and_inherited_plans_are_understood_and_axes_put_back(tmp_path):
     assert list(summary.table.groups) == ["Organs", "Ribs and sternum"]
 
 
+def test_a_folder_with_another_name_has_the_configuration_of_its_checkpoint(write_model, tmp_path):
+    from ClassScaleSegLib.models.model import open_model
+
+    plans = small_plans()
+    plans["configurations"]["2d"] = plans["configurations"]["3d_lowres"] = plans["configurations"]["3d_fullres"]
+    folder = write_model(plans).rename(tmp_path / "my model")
+    model = open_model(folder)
+    for summary in (summarize(folder), summarize(folder, "3d_fullres")):
+        assert summary.configuration_name == model.configuration_name == "3d_fullres"
+    with pytest.raises(ModelError, match="has the configuration 3d_fullres, not 2d"):
+        summarize(folder, "2d")
+    (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"old")  # what cannot be read without torch
+    assert summarize(folder, "2d").configuration_name == "2d"
+    with pytest.raises(ModelError, match="no configuration 'my model', only 3d_fullres, 2d, 3d_lowres"):
+        summarize(folder)
+
+
 def test_regions_are_counted_as_rows(tmp_path):
     labels = {"background": 0, "whole tumor": [1, 2, 3], "core": [2, 3], "enhancing": [3], "ignore": 4}
     summary = summarize(model_folder(tmp_path, small_plans(), small_dataset(labels, regions_class_order=[1, 2, 3])))

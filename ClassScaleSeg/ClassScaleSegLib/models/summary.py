@@ -28,6 +28,7 @@ from .foreign import CONFIGURATION, FOLD, Foreign
 from .json_checks import numbers, short, whole
 from .networks import RANK_ENTRY, find_network, trained_architecture
 from .parameter_count import count_parameters, peak_channels
+from .pickle_outline import read_outline
 from .preprocessing import Preprocessing, read_preprocessing
 
 MAX_PATCH_VOXELS = 1 << 28
@@ -151,8 +152,29 @@ def summarize(path: str | Path, configuration: str | None = None) -> ModelSummar
             return describe_foreign(files, reader.describe(files), configuration)
         plans, dataset = read_plans(files)
         present = {name for names in files.folds().values() for name in names}
-        folds = fold_names(files, None, next((name for name in CHECKPOINTS if name in present), CHECKPOINTS[0]))
-        return describe_folder(files, plans, dataset, folds, configuration)
+        checkpoint = next((name for name in CHECKPOINTS if name in present), CHECKPOINTS[0])
+        folds = fold_names(files, None, checkpoint)
+        trained, trainer = None, None
+        planned = plans.get("configurations")
+        if isinstance(planned, dict) and len(planned) > 1 and files.name.rpartition("__")[2] not in planned:
+            trained, trainer = _trained(files, f"fold_{folds[0]}/{checkpoint}")
+        return describe_folder(files, plans, dataset, folds, configuration, trained, trainer)
+
+
+def _trained(files: Files, checkpoint: str) -> tuple[str | None, str | None]:
+    """Return configuration and trainer that a checkpoint names; ``None`` if it does not, or names them elsewhere."""
+    with files.open(checkpoint) as stream:
+        try:
+            content = read_outline(stream)
+        except ModelError:  # of another form: what is wrong with it is said when it is opened
+            return None, None
+    arguments = content.get("init_args") if isinstance(content, dict) else None
+    found = (
+        arguments.get("configuration") if isinstance(arguments, dict) else None,
+        content.get("trainer_name") if isinstance(content, dict) else None,
+    )
+    configuration, trainer = (text if isinstance(text, str) and text else None for text in found)
+    return configuration, trainer
 
 
 def describe_bundle(
@@ -192,13 +214,16 @@ def describe_folder(
 
     :param configuration: the configuration that the caller expects.
     :param trained: the configuration in the checkpoints. If not given, the one in the folder's name
-        ``Trainer__Plans__configuration``, or else the only one in the plans.
+        ``Trainer__Plans__configuration``, or else the expected one, or the only one in the plans.
     :param trainer: the trainer in the checkpoints, which decides on the network. If not given, the one in that name.
     :raises ModelError: if the model cannot be used.
     """
     found, planned = trained or files.name.rpartition("__")[2], plans.get("configurations")
-    if trained is None and isinstance(planned, dict) and found not in planned and len(planned) == 1:
-        found = next(iter(planned))
+    if trained is None and isinstance(planned, dict) and found not in planned:
+        if configuration is not None and configuration in planned:
+            found = configuration
+        elif len(planned) == 1:
+            found = next(iter(planned))
     _check_configuration(files, found, configuration)
     return _describe(files, plans, dataset, found, folds, trainer=trainer or files.name.partition("__")[0])
 
