@@ -326,6 +326,22 @@ def test_fewer_images_than_the_archive_counts(shelf, given, uid, tmp_path, capsy
     assert "4 of 7 images are there." in capsys.readouterr().err and fetched(tmp_path / uid) == given
 
 
+def test_an_archive_that_counts_more_images_than_it_lists_gives_all_at_once(shelf, given, uid, tmp_path, capsys):
+    usual = shelf.usual
+
+    def answer(path, query, headers):
+        if not path.endswith("/instances"):
+            return None
+        status, kind, content = usual(path, query, headers)
+        return (status, kind, json.dumps(json.loads(content)[:1]).encode()) if content else (204, {}, b"")
+
+    shelf.answer = answer
+    for there in ("4 images fetched", "0 images fetched, 4 there already"):
+        assert fetch(shelf, tmp_path, "--series", uid) == 0 and fetched(tmp_path / uid) == given
+        assert there in capsys.readouterr().out
+    assert len(shelf.asked(files=True)) == 1
+
+
 # --- files that are hostile
 
 
@@ -547,6 +563,15 @@ def test_the_syntaxes_that_count_as_read_are_read():
     for syntax in (ExplicitVRLittleEndian, JPEG2000Lossless):
         assert cannot_be_read(syntax) is None
     assert cannot_be_read("1.2.840.10008.1.2.4.102") and cannot_be_read("1.2.3") and cannot_be_read("")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_transfer_syntax_that_is_none_is_not_shown(shelf, given, uid, tmp_path, capsys):
+    evil = [content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.\x1b[2J08.1.2.1") for content in given.values()]
+    answering(shelf, of_series, (200, MULTIPART, multipart(evil)))
+    assert fetch(shelf, tmp_path, "--series", uid) == 0 and len(fetched(tmp_path / uid)) == 4
+    said = capsys.readouterr().err
+    assert "(an unknown transfer syntax)" in said and "\x1b" not in said
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, DeflatedExplicitVRLittleEndian])

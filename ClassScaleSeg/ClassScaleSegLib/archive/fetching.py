@@ -120,6 +120,12 @@ class SeriesFetch:
     def _missing(self) -> list[str]:
         return [uid for uid in self._listed if uid not in self._there]
 
+    def _count(self) -> int:
+        """Return how many images are there of those that the archive has."""
+        if len(self._listed) < (self.said.expected or 1):  # it does not list all
+            return len(self._there)
+        return len(self._there.keys() & set(self._listed))
+
     def _look_at_folder(self) -> None:
         """Find out which images are there and whole. What is damaged is replaced when it comes again."""
         with _writing(self.said.folder):
@@ -145,9 +151,9 @@ class SeriesFetch:
         """Fetch the series at once, and one by one the images that did not come, or if there are few."""
         self._tell()
         missing = self._missing()
-        if self._listed and not missing:
+        if not missing and self.said.expected is not None and self._count() >= self.said.expected:
             return
-        if 2 * len(missing) >= len(self._listed):
+        if not missing or 2 * len(missing) >= len(self._listed):
             try:
                 self._ask_for(self._path, MOST_IMAGES)
             except NotReached:
@@ -260,12 +266,12 @@ class SeriesFetch:
         """Say what is missing and why, and what the pixels are."""
         said = self.said
         said.missing = tuple(self._missing())
-        here = len(self._there.keys() & set(self._listed) if self._listed else self._there)
         if odd := self._unusable - self._there.keys():
             said.notices.append(f"The folder has files that are damaged, or not of this series: {len(odd)}.")
         reasons = list(dict.fromkeys(self._reasons))
         if len(reasons) > _MOST_REASONS:
             reasons[_MOST_REASONS:] = [f"{len(reasons) - _MOST_REASONS} more faults are not listed."]
+        here = self._count()
         if said.expected is not None and here >= said.expected:
             said.notices += reasons  # all came in the end
         else:

@@ -31,7 +31,7 @@ class Received:
     """What a file says of itself.
 
     :ivar instance: SOPInstanceUID, a valid one.
-    :ivar syntax: the transfer syntax.
+    :ivar syntax: the transfer syntax; "" if it has no valid one.
     """
 
     instance: str
@@ -60,7 +60,7 @@ def look_at(path: Path) -> Received:
         raise ArchiveError(f"it is damaged, or not DICOM ({reason(error)})") from error
     if not is_uid(instance):
         raise ArchiveError("it has no valid identifier (SOPInstanceUID)")
-    return Received(instance, study, series, syntax)
+    return Received(instance, study, series, syntax if is_uid(syntax) else "")
 
 
 def _read(path: Path) -> Dataset:
