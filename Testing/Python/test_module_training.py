@@ -10,9 +10,12 @@ import pytest
 import SimpleITK as sitk
 from ClassScaleSegLib import ImageError, OutputError, Segmentation
 from ClassScaleSegLib.errors import OutputExistsError
+from ClassScaleSegLib.images.dicom_seg import UsedModel
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.seg_nrrd import read_segments
-from ClassScaleSegLib.scene.source_volumes import remember_volumes, source_volumes
+from ClassScaleSegLib.scene.dicom import remember_origin
+from ClassScaleSegLib.scene.segmentation_reader import open_structures
+from ClassScaleSegLib.scene.source_volumes import channel_names, remember_volumes, source_volumes
 from slicer_application import (
     TURNED,
     add_volume,
@@ -245,8 +248,8 @@ def test_the_button_saves_and_says_how_to_go_on(panel, found, tmp_path, monkeypa
     select(panel.ui.resultSelector, node)
     choose(monkeypatch, tmp_path)
     panel.ui.trainingButton.click()
-    command = f'classscaleseg-train collect "{tmp_path}" -d 300'
-    assert panel.results.text == f"CT_1 is saved. Cases in the folder: 1. To make a dataset of them: {command}"
+    command = f"classscaleseg-train collect {tmp_path} -d 300"
+    assert panel.results.text == f"CT_1 is saved. Cases in the folder: 1. To make a dataset of the cases: {command}"
     assert told == []
     node.GetSegmentation().RemoveSegment(node.GetSegmentation().GetNthSegmentID(0))
     asked = []
@@ -257,6 +260,28 @@ def test_the_button_saves_and_says_how_to_go_on(panel, found, tmp_path, monkeypa
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
     panel.ui.trainingButton.click()
     assert len(read(tmp_path)[1].table.foreground) == 2
+
+
+def test_the_command_names_the_channels_and_a_result_that_nobody_corrected_is_told(panel, found, tmp_path, monkeypatch):
+    node, volume = found
+    remember_volumes(node, [volume, volume], ["T1", "T2 FLAIR"])
+    remember_origin(node, [UsedModel("Brain")], open_structures(node).statistics)
+    select(panel.ui.resultSelector, node)
+    choose(monkeypatch, tmp_path / "my cases")
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **more: True)
+    panel.ui.trainingButton.click()
+    command = f'classscaleseg-train collect "{tmp_path}/my cases" -d 300 --channels T1 "T2 FLAIR"'
+    assert panel.results.text.endswith(
+        f"Nobody has corrected it since Brain found it. To make a dataset of the cases: {command}"
+    )
+    array = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0))
+    array[np.nonzero(array)[0][0]] = 0
+    node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap").Modified()
+    panel.ui.trainingButton.click()
+    assert "Nobody" not in panel.results.text and panel.results.text.endswith(command)
+    for names in ('["T1; rm -r", "x"]', "[1, 2]", "{}", "[[", '["T1"]'):
+        node.SetAttribute("ClassScaleSeg.ChannelNames", names)
+        assert channel_names(node) == (), "a scene from elsewhere"
 
 
 def test_the_folder_is_proposed_again(panel, found, tmp_path, monkeypatch):

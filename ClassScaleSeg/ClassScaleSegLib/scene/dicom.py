@@ -66,6 +66,15 @@ def is_result(node: vtkMRMLSegmentationNode) -> bool:
     return node.GetAttribute(_ORIGIN) is not None
 
 
+def unedited_result_of(node: vtkMRMLSegmentationNode, volumes: Iterable[LabelVolume]) -> tuple[UsedModel, ...]:
+    """Return the models that found the structures of a node; none if somebody has edited them, or drawn them.
+
+    :param volumes: the statistics of what the node holds now.
+    """
+    models, fingerprint = origin_of(node)
+    return models if fingerprint == _fingerprint(volumes) else ()
+
+
 def _fingerprint(volumes: Iterable[LabelVolume]) -> str:
     found = [[row.value, row.voxels] for row in volumes if row.voxels]
     return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()
@@ -119,13 +128,13 @@ def save_dicom(
             "patient and study. Import the series in the module DICOM, load it from there, and segment that volume; "
             "or save .seg.nrrd."
         )
-    models, fingerprint = origin_of(node)
+    models = origin_of(node)[0]
     if not models:
         raise OutputError(
             f"It is not known which model found the structures of {node.GetName()}, which a DICOM file must say. In "
             "the module Data, right-click it and choose Export to DICOM."
         )
-    edited = fingerprint != _fingerprint(volumes)
+    edited = not unedited_result_of(node, volumes)
     source = read_source(name, _files(volume))
     geometry, turn = result.geometry.turned_like(source.geometry)
     labels, *more = (np.ascontiguousarray(turn.apply(layer)) for layer in result.layers)

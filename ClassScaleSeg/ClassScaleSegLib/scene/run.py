@@ -78,6 +78,7 @@ class SceneRun:
         self._origin: OriginOfVolumes | None = None  # that the child process is started with, once it is known
         self._grids: list[tuple[Region | None, Geometry]] = []  # one per frame
         self._models: tuple[UsedModel, ...] = ()
+        self._channels: tuple[str, ...] = ()  # the model's names of the volumes
         self._known: LabelTable | None = None  # all classes of the models, if they get standard names
         self._images: list[Path] = []  # the file of the first channel, one per frame
         self._names: dict[str, str] = {}  # of the volumes, by the files that the child process gets
@@ -98,6 +99,7 @@ class SceneRun:
             check_volume(volume)
         server = request.segmented_by
         choice = (choose if server is None else server.choose)(request.models, request.options)
+        self._channels = choice.summaries[0].channel_names
         channels = choice.summaries[0].channels
         if len(request.volumes) != channels:
             raise ImageError(
@@ -316,7 +318,7 @@ class SceneRun:
             node = self._target()
             show_result(node, loaded[0], volume, *choices)
             remember_origin(node, self._models, statistics[0])
-        remember_volumes(node, request.volumes)
+        remember_volumes(node, request.volumes, self._channels)
         if _is_in_scene(request.confidence) and results[0].confidence is not None:
             fill_confidence_node(request.confidence, results[0].confidence, self._grids[0][1])
         if _is_in_scene(request.statistics):

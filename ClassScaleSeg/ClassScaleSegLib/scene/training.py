@@ -26,15 +26,18 @@ from ..images.comparison import onto_grid
 from ..images.geometry import Geometry
 from ..images.layers import layer_counts
 from ..images.segmentation import Segmentation
+from .dicom import unedited_result_of
 from .nifti_volume import check_nifti_grid, same_voxels, write_nifti
 from .segmentation_node import occupied_box
 from .segmentation_reader import labels_of, open_segmentation
 from .sequence import browser_of
-from .source_volumes import source_volumes
-from .volume import check_volume, geometry_of, is_on_grid
+from .source_volumes import channel_names, source_volumes
+from .volume import check_volume, geometry_of, is_on_grid, modality_of
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
+    from .segmentation_reader import Opened
 
 IMAGES, SEGMENTATIONS = "images", "segmentations"
 SUFFIX = ".seg.nrrd"
@@ -50,6 +53,8 @@ class TrainingCase(NamedTuple):
     :ivar name: of the case, in the names of its files.
     :ivar volumes: one per channel.
     :ivar segmentation: on the grid of the first volume, with all structures, also those without a voxel.
+    :ivar channels: the names of the volumes for nnU-Net, such as ``("CT",)``; empty if they are not known.
+    :ivar unedited: the names of the models that found the structures, if nobody has edited them since.
     :ivar replaced: whether the folder has a case of the same image, of that name.
     :ivar notices: sentences on what the user should know about the segmentation.
     """
@@ -58,6 +63,8 @@ class TrainingCase(NamedTuple):
     name: str
     volumes: tuple[vtkMRMLScalarVolumeNode, ...]
     segmentation: Segmentation
+    channels: tuple[str, ...]
+    unedited: tuple[str, ...]
     replaced: bool
     notices: tuple[str, ...]
 
@@ -83,23 +90,37 @@ def training_case(
             f"It is not known from which volume {node.GetName()} was made. Select that volume under Inputs, or give it "
             "as volume=."
         )
-    for volume in used:
-        check_volume(volume)
-        check_nifti_grid(volume)
-    kept = tuple(volume for volume in used if volume is not None)
-    first = kept[0]
-    for volume in kept[1:]:
-        if not is_on_grid(volume, geometry_of(first)):
-            raise ImageError(
-                f"{volume.GetName()} is on another grid than {first.GetName()}. All channels need the same grid. "
-                "Resample one of the volumes, for example with Slicer's module Resample Scalar/Vector/DWI Volume."
-            )
-    segmentation, notices = _on_grid_of(node, first)
+    kept = _checked(used)
+    first, path = kept[0], Path(folder)
+    opened = open_segmentation(node)
+    segmentation, notices = _on_grid_of(node, opened, first)
+    channels = channel_names(node)
+    if len(channels) != len(kept):
+        channels = ("CT",) if len(kept) == 1 and modality_of(first) == "CT" else ()
+    models = unedited_result_of(node, () if opened is None else opened.statistics)
     browser = browser_of(first)
     frame = "" if browser is None else f"_frame{browser.GetSelectedItemNumber():03}"
-    path = Path(folder)
     name, replaced = _free_name(path, case_name(first.GetName() or "", len(kept)) + frame, first)
-    return TrainingCase(path, name, kept, segmentation, replaced, notices)
+    unedited = tuple(model.name for model in models)
+    return TrainingCase(path, name, kept, segmentation, channels, unedited, replaced, notices)
+
+
+def _checked(volumes: Sequence[vtkMRMLScalarVolumeNode | None]) -> tuple[vtkMRMLScalarVolumeNode, ...]:
+    """Return the volumes of all channels.
+
+    :raises ImageError: if one cannot be segmented, NIfTI cannot hold its grid, or they have several grids.
+    """
+    for volume in volumes:
+        check_volume(volume)
+        check_nifti_grid(volume)
+    kept = tuple(volume for volume in volumes if volume is not None)
+    for volume in kept[1:]:
+        if not is_on_grid(volume, geometry_of(kept[0])):
+            raise ImageError(
+                f"{volume.GetName()} is on another grid than {kept[0].GetName()}. All channels need the same grid. "
+                "Resample one of the volumes, for example with Slicer's module Resample Scalar/Vector/DWI Volume."
+            )
+    return kept
 
 
 def write_case(case: TrainingCase, replace: bool = False) -> int:
@@ -127,6 +148,17 @@ def write_case(case: TrainingCase, replace: bool = False) -> int:
         if case.replaced and _is_of(file, case.name) and file not in files:
             file.unlink(missing_ok=True)
     return sum(file.name.endswith(SUFFIX) and not file.name.startswith(".") for file in segmentations.iterdir())
+
+
+def next_command(case: TrainingCase) -> str:
+    """Return the command that makes a raw dataset of the training folder of a case."""
+    channels = f" --channels {' '.join(map(_quoted, case.channels))}" if case.channels else ""
+    return f"classscaleseg-train collect {_quoted(str(case.folder))} -d 300{channels}"
+
+
+def _quoted(word: str) -> str:
+    """Return a word as shells of every system read it, if it has no quotes."""
+    return word if re.fullmatch(r"[\w./:\\+-]+", word) else f'"{word}"'
 
 
 def case_name(name: str, channels: int = 1) -> str:
@@ -166,13 +198,15 @@ def _is_of(file: Path, name: str) -> bool:
     return re.match(rf"{re.escape(name)}{numbered}\.", file.name, re.IGNORECASE) is not None
 
 
-def _on_grid_of(node: vtkMRMLSegmentationNode, volume: vtkMRMLScalarVolumeNode) -> tuple[Segmentation, tuple[str, ...]]:
+def _on_grid_of(
+    node: vtkMRMLSegmentationNode, opened: Opened | None, volume: vtkMRMLScalarVolumeNode
+) -> tuple[Segmentation, tuple[str, ...]]:
     """Return what a segmentation node holds on the grid of a volume, and sentences on what this has changed.
 
+    :param opened: what it holds.
     :raises ImageError: as :func:`training_case`.
     """
     geometry, name = geometry_of(volume), volume.GetName()
-    opened = open_segmentation(node)
     if opened is None or not any(row.voxels for row in opened.statistics):
         table = labels_of(node)
         if not table.foreground:

@@ -25,7 +25,7 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
 
     :returns: a sentence on what was saved, and how to go on; empty if nothing was.
     """
-    from ClassScaleSegLib.scene.training import training_case, write_case
+    from ClassScaleSegLib.scene.training import next_command, training_case, write_case
 
     title, failed = _("Save for training"), _("The case was not saved")
     no_memory = _("There is not enough memory to save the segmentation.")
@@ -49,8 +49,12 @@ def save_for_training(node: vtkMRMLSegmentationNode, state: PanelState) -> str:
         return ""
     if case.notices:
         tell(" ".join(map(translated, case.notices)), title)
-    text = _("{name} is saved. Cases in the folder: {count}. To make a dataset of them: {command}")
-    return text.format(name=case.name, count=count, command=f'classscaleseg-train collect "{folder}" -d 300')
+    said = [_("{name} is saved. Cases in the folder: {count}.").format(name=case.name, count=count)]
+    if case.unedited:
+        text = _("Nobody has corrected it since {models} found it.")
+        said.append(text.format(models=", ".join(case.unedited)))
+    said.append(_("To make a dataset of the cases: {command}").format(command=next_command(case)))
+    return " ".join(said)
 
 
 def _volumes(node: vtkMRMLSegmentationNode, state: PanelState, title: str) -> tuple[Any, ...]:
