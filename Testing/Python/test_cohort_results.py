@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from ClassScaleSegLib import OutputError
+from ClassScaleSegLib import OutputError, Segmentation
 from ClassScaleSegLib.cohort.ledger import read_ledger
 from ClassScaleSegLib.commands import case_runner, case_worker, sent_files
 from ClassScaleSegLib.commands.main import ExitCode, main
@@ -99,6 +99,28 @@ def test_a_report_has_what_the_result_is_now(cases, tmp_path, capsys):
         assert segment(cases, "-o", out, "--smooth", 4, *more) == ExitCode.OK  # leaves nothing
     facts = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert facts["cases"][0]["structures"] == []
+
+
+def test_a_report_has_a_result_that_was_replaced_by_an_older_file(cases, tmp_path, capsys, monkeypatch):
+    """As by one that a colleague has edited, copied with its time; or after the clock was set back."""
+    (cases / "b.nii.gz").unlink()
+    out, report, page = tmp_path / "out", ["--report", tmp_path / "report"], tmp_path / "report" / "report.json"
+    assert segment(cases, "-o", out, *report) == ExitCode.OK
+
+    def structures():
+        return json.loads(page.read_text(encoding="utf-8"))["cases"][0]["structures"]
+
+    assert structures()
+    result = out / "a.seg.nrrd"
+    whole = Segmentation.from_image(result)
+    Segmentation(whole.labels * 0, whole.table, whole.geometry).write(result, overwrite=True)
+    os.utime(result, (10**9, 10**9))
+    assert segment(cases, "-o", out, *report) == ExitCode.OK
+    assert structures() == []
+    # a copy of the same content has another time, and is not read again
+    os.utime(result, (2 * 10**9, 2 * 10**9))
+    monkeypatch.setattr("ClassScaleSegLib.commands.job_report.read_finished", None)
+    assert segment(cases, "-o", out, *report) == ExitCode.OK
 
 
 def test_a_job_is_not_given_beside_a_dataset(tmp_path, capsys):

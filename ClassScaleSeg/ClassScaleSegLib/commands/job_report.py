@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import Cancelled, ClassScaleError
+from ..errors import Cancelled, ClassScaleError, OutputError
 from ..images.dicom_headers import modality_of
 from ..images.dicom_rtstruct import RTSTRUCT_SUFFIX
 from ..images.formats import SEGMENTATION_SUFFIXES
@@ -19,7 +19,7 @@ from ..inference.progress import Progress
 from ..options import WHOLE_IMAGE, Options
 from ..process.fault_log import FaultLog
 from ..process.job import Job
-from ..report.case_files import case_path, origin_of_voxels
+from ..report.case_files import case_path, origin_of_voxels, read_case
 from ..report.facts import Run
 from ..report.recording import Recorder
 from ..report.report import Report
@@ -88,7 +88,7 @@ class JobReport:
             report has another case of its name.
         """
         self.files.refuse_other(self._name(case), **self._same(case))
-        if self.files.has(self._name(case)) and not self._is_newer(case):
+        if self.files.has(self._name(case)) and not self._is_other(case):
             return
         if case.output.name.lower().endswith(RTSTRUCT_SUFFIX):
             said = f"{case.output} is not in the report: a structure set cannot be read again."
@@ -124,11 +124,14 @@ class JobReport:
         self._added = False
         return self.files.write()
 
-    def _is_newer(self, case: Case) -> bool:
-        """Tell whether a result is newer than what the report has of its case."""
+    def _is_other(self, case: Case) -> bool:
+        """Tell whether a result is another one than the report has of its case; of old reports, whether it is newer."""
         try:
+            same = read_case(case_path(self.files.folder, self._name(case))).is_of(case.output)
+            if same is not None:
+                return not same
             return case.output.stat().st_mtime_ns > case_path(self.files.folder, self._name(case)).stat().st_mtime_ns
-        except OSError:
+        except (OSError, OutputError):
             return True
 
     def _name(self, case: Case) -> str:

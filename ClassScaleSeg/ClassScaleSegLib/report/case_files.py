@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ClassScaleError, OutputError, reason
-from ..files import replacing, unwritable
+from ..files import replacing, sha256_of, unwritable
 from .facts import VERSION, CaseFacts, from_json, loads, to_json
 from .pictures import Picture
 
@@ -31,11 +31,34 @@ class ReportedCase:
     """A case with its pictures, as a file holds it.
 
     :ivar origin: the same for two cases if they are of one result; ``None`` if that is not known.
+    :ivar result: size, time of the last change in ns, and SHA-256 of the file with the result; ``None`` if not known.
     """
 
     facts: CaseFacts
     pictures: tuple[Picture, ...] = ()
     origin: str | None = None
+    result: tuple[int, int, str] | None = None
+
+    def is_of(self, output: Path) -> bool | None:
+        """Return whether a file has the result that was reported; ``None`` if that is not known.
+
+        A file that was replaced may be older than the one before it, and so may its copy; clocks are set back, too.
+
+        :raises OSError: if it cannot be read.
+        """
+        if self.result is None:
+            return None
+        state, (size, changed, digest) = output.stat(), self.result
+        return state.st_size == size and (state.st_mtime_ns == changed or sha256_of(output) == digest)
+
+
+def state_of(output: Path) -> tuple[int, int, str] | None:
+    """Return what `ReportedCase.result` has of a file; ``None`` if it cannot be read."""
+    try:
+        state = output.stat()
+        return state.st_size, state.st_mtime_ns, sha256_of(output)
+    except OSError:
+        return None
 
 
 def case_path(folder: Path, name: str, suffix: str = ".json") -> Path:

@@ -18,7 +18,7 @@ from ..images.measures import LabelMeasures
 from ..images.segmentation import Segmentation, read_on_grid
 from ..version import VERSION as OURS
 from .case_files import FORMAT as CASE_FORMAT
-from .case_files import ReportedCase, case_files, case_path, origin_of, read_case, write_case
+from .case_files import ReportedCase, case_files, case_path, origin_of, read_case, state_of, write_case
 from .cohort import ClassOfCohort, Cohort, Finding
 from .facts import VERSION, CaseFacts, Run, facts_of
 from .page import GENERATOR, page
@@ -199,7 +199,8 @@ class Report:
             run=run,
         )
         pictures = pictures_of(result, voxels, modality == "CT" if ct is None else ct)
-        write_case(self.folder, ReportedCase(facts, pictures, origin or origin_of(self.folder, outputs)))
+        state = state_of(Path(outputs[0])) if outputs else None
+        write_case(self.folder, ReportedCase(facts, pictures, origin or origin_of(self.folder, outputs), state))
 
     def add_failed(
         self,
