@@ -169,10 +169,12 @@ def planned(root: Path) -> dict:
 
 
 def test_a_dataset_is_planned_like_a_model_and_begins_with_its_classes(root, tmp_path, write_model, capsys):
-    labels = {"background": 0, "cell 2": 1, "mouse": 2}
+    labels = {"background": 0, "cell 2": 1, "kidney_left": 2}
     theirs = small_plans()
     theirs["configurations"]["3d_fullres"]["spacing"] = [8.0, 8.0, 8.0]  # that of the toy
     model = write_model(theirs, small_dataset(labels))
+    kidney = LabelTable.from_names({3: "kidney_left"})[3]  # by whose codes the third class of the dataset is called
+    LabelTable((replace(kidney, name="cell 3"),)).to_csv(next((root / "raw").iterdir()) / "labels.csv")
     assert plan(model) == 0
     out, err = capsys.readouterr()
     assert "The plans of dataset 706 are ClassScalePlans, with the configuration 3d_fullres of Dataset007_Small." in out
@@ -190,7 +192,7 @@ def test_a_dataset_is_planned_like_a_model_and_begins_with_its_classes(root, tmp
     write_trainer(root, 1)
     command = ["train", str(DATASET), "3d_fullres", "all", "-tr", TRAINER, "-device", "cpu"]
     assert main([*command, "-pretrained_weights", str(model)]) == 0
-    sentence = "The network begins with the weights of 1 of its 3 classes. These are new: cell 1, cell 3."
+    sentence = "The network begins with the weights of 2 of its 3 classes. These are new: cell 1."
     assert sentence in capsys.readouterr().out
     (log,) = root.rglob("training_log_*.txt")
     assert sentence in log.read_text()

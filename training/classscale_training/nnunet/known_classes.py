@@ -48,13 +48,14 @@ class Rows:
     regions: bool
 
     @classmethod
-    def of_dataset(cls, dataset: dict) -> Rows:
+    def of_dataset(cls, dataset: dict, codes: LabelTable | None = None) -> Rows:
         """Return the rows of a network for a ``dataset.json``.
 
+        :param codes: labels whose codes are used for equal names.
         :raises ModelError: if its labels cannot be those of a network.
         """
         values, names, regions = label_rows(dataset)
-        return cls(LabelTable.from_names(names), values, regions)
+        return cls(LabelTable.from_names(names, codes), values, regions)
 
 
 def same_classes(there: Rows, here: Rows) -> dict[int, int]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ClassScaleSegLib.errors import ClassScaleError
+from ClassScaleSegLib.labels.table import LabelTable
 
 from .environment import (
     PLANS,
     TRAINER,
     check_configuration,
+    dataset_folder,
     find_trainer,
     make_torchvision_importable,
     preprocessed_json,
@@ -98,13 +101,23 @@ def train(options: argparse.Namespace) -> int:
     given = options.pretrained_weights
     merged = Merged.of(dataset)
     dataset = dataset if merged is None else of_network(dataset, merged)
-    with (
-        nullcontext()
-        if given is None
-        else whole_network(given, lambda: _network(options, plans, dataset), Rows.of_dataset(dataset)) as file
-    ):
+    begun: AbstractContextManager[Path | None] = nullcontext()
+    if given is not None:
+        rows = Rows.of_dataset(dataset, _codes(options.dataset_name_or_id))
+        begun = whole_network(given, lambda: _network(options, plans, dataset), rows)
+    with begun as file:
         launch(train_fold, (options, None if file is None else str(file)), options.num_gpus, options.device)
     return 0
+
+
+def _codes(dataset: str) -> LabelTable | None:
+    """Return the labels with codes of the raw dataset, as ``collect`` and ``merge`` write them; None if it has none.
+
+    :raises LabelTableError: if they cannot be read.
+    """
+    name = dataset_folder("nnUNet_preprocessed", dataset).name
+    file = Path(os.environ.get("nnUNet_raw") or ".", name, "labels.csv")
+    return LabelTable.from_csv(file) if file.is_file() else None
 
 
 def _refuse_probabilities(dataset: dict) -> None:
