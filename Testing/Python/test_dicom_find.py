@@ -74,8 +74,8 @@ def test_studies_and_series_are_a_table_with_a_uid_at_the_end_of_each_line(archi
     assert [line.split()[-1] for line in lines] == uids
     assert len({line.index(f" {ROOT}") for line in lines}) == 1
     assert lines[2].startswith("2026-01-03  a-1      Smith^John    CT Abdomen")
-    assert lines[3].split()[:4] == ["SEG", "1", "image", "organs"]
-    assert lines[4].split()[:4] == ["CT", "3", "images", "venous"]
+    assert lines[3].startswith("            SEG  1 image   organs ")
+    assert lines[4].startswith("            CT   3 images  venous ")
 
 
 def test_json_has_all_that_is_known(archive, capsys):
@@ -399,6 +399,13 @@ json_values = some.recursive(
     lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.sampled_from(["Alphabetic", "Value"]), inner),
     max_leaves=10,
 )
+
+
+def test_of_a_name_whose_other_letters_were_lost_the_latin_ones_are_shown():
+    groups = {"Alphabetic": "Yamada^Tarou", "Ideographic": "^", "Phonetic": "^"}
+    assert text_of({"00100010": {"vr": "PN", "Value": [groups]}}, "00100010") == "Yamada^Tarou"
+    groups["Ideographic"] = "山田^太郎"
+    assert text_of({"00100010": {"vr": "PN", "Value": [groups]}}, "00100010") == "Yamada^Tarou=山田^太郎"
 
 
 @given(json_values)

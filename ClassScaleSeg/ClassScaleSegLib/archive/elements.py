@@ -42,7 +42,7 @@ def text_of(row: Mapping[str, Any], tag: str) -> str | None:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):  # a name of a person
         groups = (value.get(group) for group in ("Alphabetic", "Ideographic", "Phonetic"))
-        return "=".join(group[:_MOST_LETTERS] if isinstance(group, str) else "" for group in groups).rstrip("=")
+        return "=".join(group[:_MOST_LETTERS] if isinstance(group, str) else "" for group in groups).rstrip("=^")
     return value[:_MOST_LETTERS] if isinstance(value, str) else str(value) if type(value) in (int, float) else ""
 
 

@@ -29,7 +29,6 @@ def add_dicom_options(parser: Parser) -> None:
 
 
 def _add_find(finding: Parser) -> None:
-    add_archive_options(finding, "--from", "the studies and their series")
     text = "patient ID, letter by letter; * stands for any letters"
     finding.add_argument("--patient", metavar="ID", help=text)
     finding.add_argument("--name", help="parts of the patient's name, in the order of the name")
@@ -40,10 +39,10 @@ def _add_find(finding: Parser) -> None:
     finding.add_argument("--study", metavar="UID", help="StudyInstanceUID")
     text = "list this many studies at most (default: 100)"
     finding.add_argument("--limit", type=_count, default=100, metavar="N", help=text)
+    add_archive_options(finding, "--from", "the studies and their series")
 
 
 def _add_fetch(fetching: Parser) -> None:
-    add_archive_options(fetching, "--from", "what was fetched of each series")
     text = "series to fetch (SeriesInstanceUID)"
     fetching.add_argument("--series", nargs="+", action="extend", default=[], metavar="UID", help=text)
     text = "studies of which all series are fetched (StudyInstanceUID); with --series, in which these are"
@@ -53,6 +52,7 @@ def _add_fetch(fetching: Parser) -> None:
     fetching.add_argument("-o", "--output", required=True, metavar="FOLDER", help=text)
     text = "let the archive decompress the pixels, if it compresses them in a way that cannot be read"
     fetching.add_argument("--decompress", action="store_true", help=text)
+    add_archive_options(fetching, "--from", "what was fetched of each series")
 
 
 def _count(text: str) -> int:

@@ -75,7 +75,7 @@ def _print(studies: Sequence[Study]) -> None:
 
 
 def _series_row(series: Series) -> tuple[str, str, str]:
-    images = "? images" if series.images is None else f"{series.images} image{'s' * (series.images != 1)}"
+    images = "? images" if series.images is None else f"{series.images} {'image ' if series.images == 1 else 'images'}"
     return _short(series.modality) or "?", images, _short(series.description)
 
 
