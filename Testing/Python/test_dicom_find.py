@@ -317,7 +317,8 @@ def test_an_answer_is_read_up_to_a_limit(shelf, capsys, monkeypatch):
     assert answers.LARGEST < 5 << 20
     shelf.answer = lambda *_: (200, JSON, b"[" + b" " * (5 << 20) + b"]")
     assert run("find", "--from", shelf.address) == 5
-    assert "answers with more than 5 MiB" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "answers with more than 5 MiB" in said and "of its DICOMweb service, or narrow the search." in said
 
 
 def test_a_lost_connection_is_a_sentence(shelf, capsys):

@@ -42,9 +42,10 @@ def read(answer: Any, largest: int = LARGEST) -> None:
         content += part
         if len(content) > largest:
             answer.close()
+            more = ", or narrow the search" if largest > LARGEST else ""
             raise ArchiveError(
                 f"{shown(answer.url)} answers with more than {largest >> 20} MiB, as no DICOM archive does (status "
-                f"{answer.status_code}). Give the root of its DICOMweb service."
+                f"{answer.status_code}). Give the root of its DICOMweb service{more}."
             )
     answer._content = bytes(content)  # as requests does that reads all at once
 

@@ -1,4 +1,8 @@
-"""Ask a DICOM archive for something (GET): what it finds (QIDO-RS), or files (WADO-RS)."""
+"""Ask a DICOM archive for something (GET): what it finds (QIDO-RS), or files (WADO-RS).
+
+By requests, and not by dicomweb-client as files are sent: that one reads answers of any length, follows redirects with
+what was asked, and gives files as data sets of pydicom, which are not always written as they were.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from .connection import TIMEOUT, Archive
 if TYPE_CHECKING:
     import requests
 
-LARGEST_LIST = 32 << 20  # bytes of an answer that lists; a page of 1000 images has less than 2 MiB in Orthanc
+LARGEST_LIST = 16 << 20  # bytes of an answer that lists; a page of 1000 images has less than 2 MiB in Orthanc
 Parameters = Sequence[tuple[str, "str | int"]]
 _STATUS = {
     400: "it did not understand the request",
