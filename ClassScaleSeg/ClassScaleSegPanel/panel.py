@@ -67,7 +67,7 @@ class Panel:
         self._gui_tag: int | None = None
         labels = (self.ui.channelHintLabel, self.ui.modelFactsLabel, self.ui.needLabel, self.ui.statusLabel)
         self.wrapping = [Wrapping(label) for label in labels]
-        self.parameter_watching, self.input_watching = Watching(self.render), Watching(self._on_input_modified)
+        self.parameter_watching, self.input_watching = Watching(self.render), Watching(self.render)
         self.channels = ChannelRows(self.ui, self._on_channel, self.render)
         self.class_list = ClassList(lambda classes: self.store(classes=classes))
         self.ui.classesCollapsibleButton.layout().addWidget(self.class_list.table.widget)
@@ -91,11 +91,11 @@ class Panel:
             self.state,
             logic,
             self.render,
-            self._on_progress,
+            lambda: self.queue.follow(self.state.run),
             self._on_finished,
             lambda: self.models.reload(),
         )
-        self.queue = QueuePanel(self.ui, self.state, self._on_queued)
+        self.queue = QueuePanel(self.ui, self.state, self.render)
         self.reports = ReportFolder(self.ui, self.state)
         self.models = ModelChooser(self.ui, self.state, Catalog(), self.choose_models, self.render)
         self.model_list = ModelList(
@@ -192,7 +192,6 @@ class Panel:
                 self.state.status = ""
             self.runs.render()
         self.queue.forget(node.GetID())
-        self.state.queued = tuple(self.queue.chosen())
         if self.state.parameters is not None:
             forget_volume(self.state.parameters, node)
             self.store(**{name: None for name in NODES if getattr(self.state.parameters, name) is node})
@@ -233,26 +232,11 @@ class Panel:
                 set_channel_volume(node, number, volume)
                 node.Modified()
 
-    def _on_queued(self) -> None:
-        """Note which volumes are to be segmented one after the other."""
-        self.state.queued = tuple(self.queue.chosen())
-        self.render()
-
-    def _on_input_modified(self, caller: vtkMRMLNode, event: str) -> None:
-        """Update the panel, because the volume or the region was moved or its contents have changed."""
-        self.render()
-
     def _on_region_added(self, region: vtkMRMLMarkupsROINode) -> None:
         """Fit a region that the user has just created around the volume."""
         fit_region(region, self.state.parameters.inputVolume if self.state.parameters is not None else None)
 
     # --- what a run does
-
-    def _on_progress(self) -> None:
-        """Show how far the volumes of a queue are."""
-        if isinstance(self.state.run, SceneQueue):
-            self.queue.follow(self.state.run)
-            self.state.queued = tuple(self.queue.chosen())
 
     def _on_finished(self, run: SceneRun | SceneQueue) -> None:
         """Show the result of a run, and select it for the next one, also if the module is not open.
@@ -274,7 +258,7 @@ class Panel:
     def settle(self, node: ClassScaleSegParameterNode) -> None:
         """Follow the parameters, which the user, a scene or a script may have changed.
 
-        A sample volume that was newly selected brings its model. Classes that the model lacks make it all classes.
+        A sample volume that was newly selected brings its model.
         """
         state, seen = self.state, (node.inputVolume, model_for(node.inputVolume))
         self.servers.follow(node.device)
@@ -287,15 +271,7 @@ class Panel:
             self.models.open(model_ids(node))
         self.models.open_locating(node.locateWith)
         self.channels.fill(node, state.channels)
-        if state.listed is not state.table:
-            state.listed = state.table
-            self.class_list.set_table(state.table, {value: owner for value, (owner, _own) in state.owners.items()})
-        # without the table of the model the names cannot be checked, so they are kept
-        if state.table is not None and node.classes != self.class_list.value():
-            names = node.classes.splitlines()
-            if self.class_list.choose(names or None):
-                self.class_list.choose(None)
-                node.classes = ""
+        self.class_list.follow(node, state)
         if node.segmentation is not state.output:  # the user may list another one meanwhile
             state.output = node.segmentation
             if node.segmentation is not None and node.segmentation is not state.node:

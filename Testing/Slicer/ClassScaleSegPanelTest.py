@@ -90,6 +90,9 @@ class ClassScaleSegPanelTest(unittest.TestCase):
             storage.SetFileName(str(file))
             self.assertTrue(storage.ReadData(again))
             self.assertEqual(again.GetSegmentation().GetNumberOfSegments(), segmentation.GetNumberOfSegments())
+            name = self.panel.logic.saveForTraining(node, folder)
+            self.assertTrue(Path(folder, "images", f"{name}_0000.nii.gz").is_file())
+            self.assertTrue(Path(folder, "segmentations", f"{name}.seg.nrrd").is_file())
         self.compare(node, again)
 
     def compare(self, node: Any, again: Any) -> None:

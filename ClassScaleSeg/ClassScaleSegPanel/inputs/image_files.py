@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -100,7 +101,11 @@ def _choose() -> tuple[Path, Sequence[Path]]:
     if not chosen:
         return Path(), ()
     folder = Path(chosen)
-    images = list(itertools.islice(find_images(folder), MOST_IMAGES + 1))
+    slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+    try:
+        images = list(itertools.islice(find_images(folder), MOST_IMAGES + 1))
+    finally:
+        slicer.app.restoreOverrideCursor()
     if not images:
         text = _("{folder} has no image: neither files such as .nii.gz and .nrrd, nor folders with DICOM series.")
         tell(text.format(folder=folder), title)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ClassScaleSegLib.labels.label import Label
     from ClassScaleSegLib.labels.table import LabelTable
 
+    from ..parameters import ClassScaleSegParameterNode
+    from ..state import PanelState
+
 # Presets are in the application's settings, because they are for all scenes and models.
 _SETTING = "ClassScaleSeg/ClassPresets"
 
@@ -64,6 +67,20 @@ class ClassList:
             button.setMenu(menu)
             button.popupMode = qt.QToolButton.InstantPopup
             menu.connect("aboutToShow()", fill)
+
+    def follow(self, parameters: ClassScaleSegParameterNode, state: PanelState) -> None:
+        """List the classes of the models, and tick those that the parameter node names.
+
+        Classes that the models lack make it all classes.
+        """
+        if state.listed is not state.table:
+            state.listed = state.table
+            self.set_table(state.table, {value: owner for value, (owner, _own) in state.owners.items()})
+        # without the table of the model the names cannot be checked, so they are kept
+        if state.table is not None and parameters.classes != self.value():
+            if self.choose(parameters.classes.splitlines() or None):
+                self.choose(None)
+                parameters.classes = ""
 
     def set_table(self, table: LabelTable | None, owners: Mapping[int, str] | None = None) -> None:
         """List the classes of the models, all ticked. ``None``, for a model that is not downloaded, empties the list.

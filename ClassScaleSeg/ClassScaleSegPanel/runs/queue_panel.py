@@ -9,6 +9,7 @@ from typing import Any
 import qt
 import slicer
 from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
+from ClassScaleSegLib.scene.run import SceneRun
 from slicer.i18n import tr as _
 
 from ..inputs.image_files import choose_cases, choose_images
@@ -38,15 +39,12 @@ class QueuePanel:
         self._ui, self._state, self._on_changed = ui, state, on_changed
         self._names: dict[str, str] = {}  # of the volumes, by key
         self._states: dict[str, tuple[str, tuple[int, int, int]]] = {}  # in words, with a colour, by key
-        self.table = SearchTable([_("Volume"), _("State")], _("Search volumes"), on_ticked=on_changed)
+        self.table = SearchTable([_("Volume"), _("State")], _("Search volumes"), on_ticked=self._changed)
         self.add_menu = qt.QMenu()
         self.add_menu.connect("aboutToShow()", self._fill)
         row, add, self.empty_button = qt.QHBoxLayout(), qt.QToolButton(), qt.QToolButton()
-        add.text, add.toolTip = (
-            _("Add"),
-            _("Add volumes of the scene, from the DICOM database, or of a folder of files."),
-        )
-        add.accessibleName = _("Add volumes")
+        add.text, add.accessibleName = _("Add"), _("Add volumes")
+        add.toolTip = _("Add volumes of the scene, from the DICOM database, or of a folder of files.")
         add.setMenu(self.add_menu)
         add.popupMode = qt.QToolButton.InstantPopup
         self.empty_button.text, self.empty_button.toolTip = _("Remove all"), _("Empty this list. The volumes stay.")
@@ -71,8 +69,7 @@ class QueuePanel:
         for key, name in volumes:
             self._names[key] = name
             ticked.add(key)
-        self._list()
-        self.table.tick(ticked)
+        self._list(ticked)
         self._on_changed()
 
     def empty(self) -> None:
@@ -87,21 +84,17 @@ class QueuePanel:
             ticked = self.table.ticked()
             for key in gone:
                 del self._names[key]
-            self._list()
-            self.table.tick(ticked)
+            self._list(ticked)
 
-    def follow(self, queue: SceneQueue) -> None:
+    def follow(self, queue: SceneRun | SceneQueue | None) -> None:
         """Show how far the volumes of a queue are; those that are finished lose their tick."""
-        states = {}
-        for item in queue.items:
-            if item.key in self._names:
-                states[item.key] = _state_of(item)
+        if not isinstance(queue, SceneQueue):
+            return
+        states = {item.key: _state_of(item) for item in queue.items if item.key in self._names}
         if any(self._states.get(key) != state for key, state in states.items()):
             done = {item.key for item in queue.items if item.state == "finished"}
             self._states |= states
-            ticked = set(self.table.ticked()) - done
-            self._list()
-            self.table.tick(ticked)
+            self._list(set(self.table.ticked()) - done)
 
     def render(self) -> None:
         """Show that the list cannot be changed during a run."""
@@ -109,7 +102,12 @@ class QueuePanel:
         self.empty_button.enabled = idle and bool(self._names)
         self.table.view.enabled = idle or not isinstance(self._state.run, SceneQueue)
 
-    def _list(self) -> None:
+    def _changed(self) -> None:
+        """Note which volumes are to be segmented one after the other."""
+        self._state.queued = tuple(self.chosen())
+        self._on_changed()
+
+    def _list(self, ticked: Iterable[str] = ()) -> None:
         rows = []
         for key, name in self._names.items():
             text, color = self._states.get(key, (_("waiting"), _GREY))
@@ -117,6 +115,8 @@ class QueuePanel:
         with self.table.place_kept():
             self.table.set_rows(rows, ticked=False)
         self.table.set_width(1, max((row.cells[1] for row in rows), key=len, default=_("waiting"))[:_LONGEST_STATE])
+        self.table.tick(ticked)
+        self._state.queued = tuple(self.chosen())
 
     def _fill(self) -> None:
         self.add_menu.clear()
