@@ -28,7 +28,11 @@ _TOLD = {
     "SeriesInstanceUID": ("Modality", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber"),
     "SOPInstanceUID": ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
 }
-_ASKED_FOR = {"StudyInstanceUID": "StudyDescription", "SeriesInstanceUID": "SeriesDescription"}
+_ASKED_FOR = {  # what is told only if it is asked for
+    "StudyInstanceUID": ("StudyDescription", "NumberOfStudyRelatedInstances"),
+    "SeriesInstanceUID": ("SeriesDescription", "NumberOfSeriesRelatedInstances"),
+    "SOPInstanceUID": (),
+}
 
 
 def multipart(parts: Iterable[bytes], boundary: str = BOUNDARY, end: bool = True) -> bytes:
@@ -90,7 +94,7 @@ class Shelf:
         filters = (
             {}
             if "filters" in self.ignores
-            else {key: value for key, value in query if key not in ("limit", "offset", "includefield")}
+            else {key: value for key, value in query if key not in ("limit", "offset", "includefield", "fuzzymatching")}
         )
         found = [(uid, each) for uid, each in things.items() if all(_fits(each, *pair) for pair in filters.items())]
         first = 0 if "offset" in self.ignores else int(asked.get("offset", 0))
@@ -98,7 +102,8 @@ class Shelf:
         found = found[first : first + min(count, self.most)]
         if not found:
             return 204, {}, b""
-        extra = [] if "includefield" in self.ignores or "includefield" not in asked else [_ASKED_FOR[level]]
+        wanted = {pydicom.datadict.keyword_for_tag(int(value, 16)) for key, value in query if key == "includefield"}
+        extra = [] if "includefield" in self.ignores else [word for word in _ASKED_FOR[level] if word in wanted]
         rows = [self._row(level, extra, each) for _, each in found]
         return 200, JSON, json.dumps(rows).encode()
 
@@ -109,9 +114,9 @@ class Shelf:
                 short[keyword] = there[0][keyword]
         if level == "StudyInstanceUID":
             short.ModalitiesInStudy = sorted({data.Modality for data in there})
-            short.NumberOfStudyRelatedInstances = len(there)
-        if level == "SeriesInstanceUID":
-            short.NumberOfSeriesRelatedInstances = len(there)
+        for keyword in extra:
+            if keyword.startswith("NumberOf"):
+                setattr(short, keyword, len(there))
         for keyword in self.untold:
             if keyword in short:
                 del short[keyword]

@@ -141,8 +141,9 @@ def test_what_is_searched_for_is_found_also_if_the_archive_passes_over_it(archiv
 def test_letters_that_an_address_cannot_have_are_any_letters_to_the_archive(archive, capsys, name):
     assert find(archive, capsys, "--name", name) == (["2"], "")
     assert find(archive, capsys, "--name", "mïller", "--patient", "A/1") == ([], "")
-    assert dict(archive.requests[-1][1])["PatientName"] == "*m*ller*"
-    assert "PatientID=A*1&PatientName=*m*ller*&" in archive.queries[-1] and not any("%" in q for q in archive.queries)
+    first, second = archive.queries[-2:]
+    assert "PatientID=A*1&PatientName=*m*ller*&" in first and "%" not in first
+    assert "PatientID=A%2F1&PatientName=m%C3%AFller&fuzzymatching=true&" in second
 
 
 @pytest.mark.parametrize("name", ["muller", "MULLER"])
@@ -161,7 +162,7 @@ def test_filters_are_asked_for_in_the_words_of_the_standard(archive, capsys):
         "PatientName": "*Smith*J*",
         "StudyDate": "20260101-",
         "ModalitiesInStudy": "CT",
-        "includefield": "00081030",
+        "includefield": "00201208",  # and others
         "limit": str(searching.PAGE),
         "offset": "0",
     }
@@ -187,6 +188,41 @@ def test_an_archive_that_refuses_to_tell_more_is_asked_for_less(archive, capsys)
     archive.answer = lambda _, query, __: (400, {}, b"") if "includefield" in dict(query) else None
     assert find(archive, capsys)[0] == list("123")
     assert sum("includefield" in dict(query) for _, query, _ in archive.requests) == 1
+
+
+def test_an_archive_without_wildcards_is_asked_for_beginnings_of_names(archive, capsys):
+    """As Microsoft's: its conformance statement of DICOM names exact and fuzzy matches, and no others."""
+
+    def answer(path, query, headers):
+        asked = dict(query)
+        if path != "/studies":
+            return None
+        name, fuzzy = asked.pop("PatientName", ""), asked.pop("fuzzymatching", "")
+        if "*" in name or "*" in asked.get("PatientID", "") or not fuzzy:
+            return 204, {}, b""
+        status, kind, content = archive.usual(path, list(asked.items()), headers)
+        rows = json.loads(content or "[]")
+        words = [row["00100010"]["Value"][0]["Alphabetic"].casefold().split("^") for row in rows]
+        fits = [
+            all(any(part.startswith(word) for part in parts) for word in name.casefold().split()) for parts in words
+        ]
+        return status, kind, json.dumps([row for row, fit in zip(rows, fits, strict=True) if fit]).encode()
+
+    archive.answer = answer
+    assert find(archive, capsys, "--name", "smith") == (["1", "3"], "")
+    assert find(archive, capsys, "--name", "smith jo") == (["1", "3"], "")
+    assert find(archive, capsys, "--name", "john smith") == ([], "")  # which the archive finds, but not in this order
+    assert find(archive, capsys, "--name", "müll") == (["2"], "")
+    archive.answer = lambda _, query, __: (400, {}, b"") if "fuzzymatching" in dict(query) else None
+    assert find(archive, capsys, "--name", "nobody") == ([], "")
+
+
+def test_patient_ids_that_an_address_cannot_have_are_found_with_and_without_wildcards(shelf, tmp_path, capsys):
+    shelf.add(write_series(tmp_path / "a", planes(1), PatientID="A 1/2", StudyInstanceUID=f"{ROOT}.8"))
+    assert find(shelf, capsys, "--patient", "A 1/2")[0] == ["8"] and "PatientID=A*1*2&" in shelf.queries[0]
+    shelf.answer = lambda _, query, __: (204, {}, b"") if "*" in dict(query).get("PatientID", "") else None
+    assert find(shelf, capsys, "--patient", "A 1/2")[0] == ["8"]
+    assert find(shelf, capsys, "--patient", "A 1 2")[0] == []
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 100])

@@ -33,8 +33,8 @@ class Criteria:
     :ivar study: StudyInstanceUID.
     :raises ArchiveError: if one of them cannot be searched for.
 
-    >>> Criteria(name="Smith, John").query()
-    [('PatientName', '*Smith*John*')]
+    >>> Criteria(name="Smith, John").queries()
+    [[('PatientName', '*Smith*John*')], [('PatientName', 'Smith John'), ('fuzzymatching', 'true')]]
     """
 
     patient: str | None = None
@@ -59,21 +59,27 @@ class Criteria:
         if self.modality is not None:
             object.__setattr__(self, "modality", check_modality(self.modality))
 
-    def query(self) -> list[tuple[str, str | int]]:
-        """Return the parameters of a search for studies, as PS3.18 requires all archives to know them.
+    def queries(self) -> list[list[tuple[str, str | int]]]:
+        """Return the parameters of a search for studies, and those of another one if the first finds nothing.
 
-        The description is not among these, and would be compared with upper and lower case. A letter that has to be
-        encoded on the way, which Orthanc 1.10 does not decode, is any letter here.
+        All archives must know these parameters (PS3.18, 10.6). But that of Microsoft knows no ``*``, only what it calls
+        fuzzy: beginnings of parts of a name. The description is not among them, and would be compared with upper and
+        lower case.
         """
         first, last = self.dates
-        found = {
-            "PatientID": _widened(self.patient.strip()) if self.patient else None,
-            "PatientName": _widened(_pattern(self.name)) if self.name else None,
+        common = {
             "StudyDate": first if first == last else f"{first}-{last}",
             "ModalitiesInStudy": self.modality,
             "StudyInstanceUID": self.study,
         }
-        return [(name, value) for name, value in found.items() if value]
+        patient = self.patient.strip() if self.patient else None
+        ways: list[dict[str, str | None]] = [
+            {"PatientID": patient and _widened(patient), "PatientName": self.name and _widened(_pattern(self.name))}
+        ]
+        if self.name or patient != ways[0]["PatientID"]:
+            words = " ".join(_words(self.name)) if self.name else None
+            ways.append({"PatientID": patient, "PatientName": words, "fuzzymatching": words and "true"})
+        return [[(name, value) for name, value in {**way, **common}.items() if value] for way in ways]
 
     def fit(self, row: Mapping[str, Any], untold: set[str]) -> bool:
         """Return whether a study fits, as far as the archive tells.
@@ -108,6 +114,8 @@ class Criteria:
 def _widened(pattern: str) -> str:
     """Return a pattern of letters that are the same in an address, which fits all that this one fits.
 
+    Orthanc 1.10 does not decode the others.
+
     >>> _widened("*Müller*"), _widened("a/1?")
     ('*M*ller*', 'a*1*')
     """
@@ -116,7 +124,11 @@ def _widened(pattern: str) -> str:
 
 def _pattern(name: str) -> str:
     """Return a name as archives compare it: its parts may be separated by anything."""
-    return "*".join(["", *filter(None, re.split(r"[\s,^*]+", name)), ""])
+    return "*".join(["", *_words(name), ""])
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[\s,^*]+", name) if word]
 
 
 class _Pattern:

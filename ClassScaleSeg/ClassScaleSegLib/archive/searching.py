@@ -19,12 +19,14 @@ from .criteria import (
 )
 from .elements import number_of, text_of, uid_of
 
-PAGE = 200  # studies or series that are asked for at once
-IMAGE_PAGE = 1000
+PAGE = 200  # how much is asked for at once: more, Microsoft's archive refuses
 MOST_LOOKED_THROUGH = 20_000  # studies or series, before a search is given up
 MOST_IMAGES = 100_000  # of a series
 _SERIES_UID, _MODALITY, _SERIES_DESCRIPTION, _SERIES_NUMBER = "0020000E", "00080060", "0008103E", "00200011"
 _IMAGE_UID, _IMAGES_OF_STUDY, _IMAGES_OF_SERIES = "00080018", "00201208", "00201209"
+# which archives tell if they are asked to
+_OF_STUDY = (STUDY_DESCRIPTION, MODALITIES, _IMAGES_OF_STUDY)
+_OF_SERIES = (_SERIES_DESCRIPTION, _SERIES_NUMBER, _IMAGES_OF_SERIES)
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,18 @@ class Search:
         :raises ArchiveError: if the archive cannot be reached, or does not search.
         """
         found: list[Study] = []
+        for number, query in enumerate(criteria.queries()):
+            try:
+                found = found or self._studies(criteria, query, limit)
+            except NotGiven as error:
+                if number == 0 or error.status != 400:  # the other way is not one that all archives know
+                    raise
+        return found
+
+    def _studies(self, criteria: Criteria, query: Sequence[tuple[str, str | int]], limit: int) -> list[Study]:
+        found: list[Study] = []
         untold: set[str] = set()
-        for uid, row in self._all("/studies", STUDY_UID, criteria.query(), STUDY_DESCRIPTION, "studies"):
+        for uid, row in self._all("/studies", STUDY_UID, query, _OF_STUDY, "studies"):
             if not criteria.fit(row, untold):
                 continue
             series = self.series(uid, criteria.modality)
@@ -104,7 +116,7 @@ class Search:
         """
         query: list[tuple[str, str | int]] = [("Modality", modality)] if modality is not None else []
         path = f"/studies/{study}/series"
-        rows = self._all(path, _SERIES_UID, query, _SERIES_DESCRIPTION, f"series of the study {study}")
+        rows = self._all(path, _SERIES_UID, query, _OF_SERIES, f"series of the study {study}")
         found = [series for uid, row in rows if self._fits(series := _series(uid, study, row), row, modality)]
         return sorted(found, key=lambda series: (series.number is None, series.number or 0))
 
@@ -119,7 +131,7 @@ class Search:
 
         :raises ArchiveError: if the archive has none, or does not tell its study.
         """
-        for found, row in self._all("/series", _SERIES_UID, [("SeriesInstanceUID", uid)], None, "series"):
+        for found, row in self._all("/series", _SERIES_UID, [("SeriesInstanceUID", uid)], _OF_SERIES, "series"):
             if found == uid:
                 study = uid_of(row, STUDY_UID)
                 if study is None:
@@ -137,7 +149,7 @@ class Search:
         """
         path = f"/studies/{series.study}/series/{series.uid}/instances"
         try:
-            rows = list(self._all(path, _IMAGE_UID, (), None, f"images of {series.uid}", IMAGE_PAGE, MOST_IMAGES))
+            rows = list(self._all(path, _IMAGE_UID, (), (), f"images of {series.uid}", MOST_IMAGES))
         except NotGiven as error:
             if error.status in (401, 403):
                 raise
@@ -149,24 +161,21 @@ class Search:
         path: str,
         tag: str,
         query: Sequence[tuple[str, str | int]],
-        more: str | None,
+        more: Sequence[str],
         what: str,
-        page: int | None = None,
         most: int | None = None,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield everything that the archive finds, page by page, each thing once: its identifier and its elements.
 
         :param tag: of the identifier.
-        :param more: tag of an element that archives may not tell unless they are asked for it.
+        :param more: tags of elements that archives may not tell unless they are asked to.
         :param what: is found, for a sentence.
-        :param page: how many are asked for at once, by default ``PAGE``.
         :param most: after so many it gives up, by default after ``MOST_LOOKED_THROUGH``.
         """
-        page = page or PAGE
         seen: set[str] = set()
         offset = 0
         while True:
-            rows = self._page(path, [*query, ("limit", page), ("offset", offset)], more)
+            rows = self._page(path, [*query, ("limit", PAGE), ("offset", offset)], more)
             valid = {uid: row for row in rows if (uid := uid_of(row, tag)) is not None}
             if any(uid_of(row, tag) is None for row in rows):
                 self._note(f"Some {what} are left out: the archive does not give them a valid identifier (UID).")
@@ -174,18 +183,18 @@ class Search:
             seen |= fresh.keys()
             yield from fresh.items()
             offset += len(rows)
-            if len(rows) > page or not rows:  # it does not page and has told all at once, or this is the end
+            if len(rows) > PAGE or not rows:  # it does not page and has told all at once, or this is the end
                 return
             if not fresh:  # the same page again; it is all that there is, if it is not a full one
-                if len(rows) == page:
+                if len(rows) == PAGE:
                     self._note(f"The archive gives its first {len(seen)} {what} only. There may be more.")
                 return
             if offset >= (most or MOST_LOOKED_THROUGH):
                 self._note(f"After {offset} {what} the search was given up. There may be more: narrow it.")
                 return
 
-    def _page(self, path: str, query: Sequence[tuple[str, str | int]], more: str | None) -> list[dict[str, Any]]:
-        extended = [*query, ("includefield", more)] if more is not None and not self._plain else query
+    def _page(self, path: str, query: Sequence[tuple[str, str | int]], more: Sequence[str]) -> list[dict[str, Any]]:
+        extended = [*query, *(("includefield", tag) for tag in more)] if more and not self._plain else query
         try:
             return self.ask.rows(path, extended)
         except NotGiven as error:
