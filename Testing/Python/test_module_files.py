@@ -33,6 +33,7 @@ def study(tmp_path):
     folder = tmp_path / "study"
     image(folder / "b" / "CT.nii.gz")
     image(folder / "a.nrrd")
+    image(folder / "b" / "CT_labels.nii.gz")
     write_series(folder / "patient 1" / "CT", planes(20, (22, 21)))
     (folder / "damaged.nii.gz").write_bytes(b"nothing")
     for nothing in ("b/CT.seg.nrrd", ".hidden.nii.gz", ".cache/c.nii.gz", "patient 1/notes.txt", "DICOMDIR"):

@@ -115,6 +115,20 @@ def compare_case(pair: CasePair) -> ComparedCase:
     return ComparedCase(comparison, segments)
 
 
+def called_like_segmentations(names: Sequence[str]) -> set[str]:
+    """Return the names that say of what other name they are the segmentation.
+
+    >>> called_like_segmentations(["sub-01_T1w", "sub-01_FLAIR", "sub-01_dseg", "label", "CT mask"])
+    {'sub-01_dseg'}
+    """
+    words = {name: _words(name) for name in names}
+    drawn = {name: own for name, own in words.items() if own and own[-1] in _KINDS}
+    begins = {
+        tuple(own[:length]) for name, own in words.items() if name not in drawn for length in range(1, len(own) + 1)
+    }
+    return {name for name, own in drawn.items() if tuple(word for word in own if word not in _KINDS) in begins}
+
+
 def _nothing(like: Opened) -> Opened:
     """Return what an empty node holds, on the grid of another one."""
     labels = np.zeros(like.segmentation.labels.shape, np.uint16)

@@ -81,16 +81,18 @@ def load_file(key: str, name: str, on_loaded: Callable[[vtkMRMLScalarVolumeNode]
 def find_images(folder: Path) -> Iterator[Path]:
     """Yield all image files in a folder and below it, and the folders with DICOM files, in the order of their names.
 
-    Hidden ones and segmentations of Slicer are left out.
+    Hidden ones are left out, and so are segmentations: those of Slicer, and what is called like one of another image.
     """
     from ClassScaleSegLib.images.image_file import READ_SUFFIXES
+    from ClassScaleSegLib.scene.case_pairs import called_like_segmentations
 
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         kept = [name for name in sorted(names) if not name.startswith(".") and "\n" not in os.path.join(place, name)]
         images = [name for name in kept if name.lower().endswith(READ_SUFFIXES)]
-        images = [name for name in images if not name.lower().endswith(".seg.nrrd")]
-        yield from (Path(place, name) for name in images)
+        stems = {name: _stem(Path(name)) for name in images if not name.lower().endswith(".seg.nrrd")}
+        drawn = called_like_segmentations(list(stems.values()))
+        yield from (Path(place, name) for name, stem in stems.items() if stem not in drawn)
         if not images and any(_is_dicom(Path(place, name)) for name in itertools.islice(kept, _LOOKED_AT)):
             yield Path(place)
 

@@ -66,13 +66,19 @@ def _volumes(node: vtkMRMLSegmentationNode, state: PanelState, title: str) -> tu
     from ClassScaleSegLib.scene.source_volumes import source_volumes
     from ClassScaleSegLib.scene.volume import is_on_grid
 
-    if known := source_volumes(node):
-        return known
+    lost: ClassScaleError | None = None
+    try:
+        if known := source_volumes(node):
+            return known
+    except ClassScaleError as error:  # but they may have been loaded again
+        lost = error
     chosen = () if state.parameters is None else volumes_of(state.parameters, len(state.channels) or 1)
     opened, fault = attempt(lambda: open_structures(node), _("There is not enough memory to save the segmentation."))
     if opened is None:
         raise ClassScaleError(fault)
     there = tuple(one for one in chosen if one is not None and is_on_grid(one, opened.segmentation.geometry))
+    if lost is not None and len(there) < len(chosen):
+        raise lost
     if not there or len(there) < len(chosen):
         text = _(
             "It is not known from which volume {name} was made. Select the volume under Inputs; it must have the grid "
