@@ -6,7 +6,7 @@ import pytest
 from ClassScaleSegLib import ClassScaleError
 from ClassScaleSegLib.cohort import dispatch as module
 from ClassScaleSegLib.cohort.cluster import Cluster
-from ClassScaleSegLib.cohort.dispatch import dispatch
+from ClassScaleSegLib.cohort.dispatch import LEAVES, dispatch
 from ClassScaleSegLib.cohort.local_workers import _renew
 from test_dispatch import GOOD, Client, Seen, begins, dies, is_lost, run
 
@@ -27,6 +27,22 @@ def test_a_lost_scheduler_is_a_sentence_though_the_connection_is_closed(monkeypa
     client = Closed({"a": [[vanishes]]})
     with pytest.raises(ClassScaleError, match="The scheduler of the cluster does not answer any more"):
         dispatch(Cluster(client, "a stand-in", None), len, [("a", lambda: ("a",))], Seen(), "topic")
+
+
+@pytest.mark.parametrize("call", ["submit", "subscribe_topic", "retire_workers"])
+def test_a_client_that_has_given_up_is_a_sentence_whatever_it_is_asked(call):
+    def closed(*_arguments, **_more):
+        raise distributed.client.ClosedClientError(f"Client is closed. Can't send {call} message.")
+
+    def gives_up(client, name, future):
+        setattr(client, call, closed)
+        future.end("finished", {"answer": "", LEAVES: "w1"}) if call == "retire_workers" else future.end("cancelled")
+
+    client = Client({"a": [[gives_up], GOOD], "b": [GOOD]})
+    with pytest.raises(ClassScaleError, match=r"scheduler of the cluster does not answer any more \(.*message\)\. Run"):
+        dispatch(
+            Cluster(client, "a stand-in", None), len, [(name, lambda n=name: (n,)) for name in "ab"], Seen(), "topic"
+        )
 
 
 def test_a_scheduler_that_was_restarted_is_asked_again_for_what_workers_tell():

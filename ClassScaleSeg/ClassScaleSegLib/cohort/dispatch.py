@@ -140,6 +140,14 @@ class _Dispatch:
         self._alone_since: float | None = None  # since when there is no scheduler
 
     def run(self) -> None:
+        from distributed.client import ClosedClientError
+
+        try:
+            self._run()
+        except ClosedClientError as error:  # Dask has given up to connect to the scheduler again
+            raise _gone(error) from error
+
+    def _run(self) -> None:
         self._listen()
         looked = time.monotonic()
         try:
@@ -309,9 +317,13 @@ class _Dispatch:
         except (OSError, ValueError, TimeoutError) as error:
             self._alone_since = self._alone_since or time.monotonic()
             if time.monotonic() - self._alone_since > _SECONDS_WITHOUT_SCHEDULER:
-                said = f"The scheduler of the cluster does not answer any more ({innermost(error)})."
-                raise ClassScaleError(f"{said} Run the command again to go on.") from error
+                raise _gone(error) from error
         self._observer.waiting(self._cluster.workers, "" if self._cluster.workers else self._cluster.hint)
+
+
+def _gone(error: Exception) -> ClassScaleError:
+    said = f"The scheduler of the cluster does not answer any more ({innermost(error).rstrip('.')})."
+    return ClassScaleError(f"{said} Run the command again to go on.")
 
 
 def _is_cut_off(future: Any) -> bool:
