@@ -80,7 +80,7 @@ def _refuse_foreign(file: Path) -> None:
     """
     try:
         foreign = file.exists() and "rules" not in json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         foreign = True
     if foreign:
         raise OutputExistsError(f"{file} exists, and is not of an evaluation. Choose another folder (-o).")

@@ -105,7 +105,7 @@ class LabelSets:
                 f"{path} has no {missing}: expected the entries 'classes' and 'datasets', and in 'datasets' only names "
                 "from 'classes'."
             ) from None
-        except (ValueError, AttributeError, TypeError) as fault:
+        except (ValueError, AttributeError, TypeError, RecursionError) as fault:
             raise ValueError(f"{path} is not a table of label sets: {fault}.") from None
         try:
             return cls.from_classes(len(number), tables)

@@ -65,7 +65,7 @@ def _as_nnunet_reads(file: Path) -> str | None:
     try:
         with file.open() as stream:  # as batchgenerators' load_json: in the encoding of the system
             return _text(json.load(stream))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

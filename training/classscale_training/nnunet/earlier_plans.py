@@ -32,7 +32,7 @@ def fingerprint_is_old(folder: Path, cases: Sequence[RawCase]) -> bool:
         count, written = len(content["spacings"]), file.stat().st_mtime_ns
         files = [path for case in cases for path in (*case.images, case.label) if path is not None]
         changed = count != len(cases) or any(path.stat().st_mtime_ns > written for path in files)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         changed = True
     if changed:
         print(f"{file} is not of the cases as they are now: it is made again.", file=sys.stderr)

@@ -140,7 +140,7 @@ def _check_target(
 def _same_json(file: Path, content: dict) -> bool:
     try:
         return json.loads(file.read_text(encoding="utf-8")) == content
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 
@@ -187,7 +187,7 @@ def _checkpoints(folder: Path, folds: Sequence[int | str] | None, checkpoint: st
 def _read_json(file: Path) -> dict:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         there = sorted(folder.parent.name for folder in file.parent.parent.glob("*__*__*/plans.json"))
         more = f" There {'is' if len(there) == 1 else 'are'} {', '.join(there)}." if there else ""
         why = getattr(error, "strerror", None) or reason(error)

@@ -77,7 +77,7 @@ def _read_index(folder: Path, merged: Merged) -> dict[str, Any]:
         content = json.loads(index_file(folder).read_text(encoding="utf-8"))
         if content["meanings"] == merged.meanings() and isinstance(content["cases"], dict):
             return content
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise ModelError(
         f"The cases in {folder} were not preprocessed for the datasets as they are merged now. Run "

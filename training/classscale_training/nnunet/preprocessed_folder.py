@@ -108,7 +108,7 @@ def check_preprocessed(folder: Path, images: Mapping[str, Any], labels: Mapping[
         finished, then = made["finished"], {**made["images"], **(made["labels"] if labels is not None else {})}
     except FileNotFoundError:
         return
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{note}, which says how the cases were preprocessed, cannot be read. {_AGAIN}") from error
     if finished is not True:
         if is_locked(_lock(folder)):

@@ -26,7 +26,7 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
         if not lists or not all(_is_names(fold[part]) for fold in folds for part in _PARTS):
             raise ValueError('no folds with the names of cases, such as [{"train": ["a", "b"], "val": ["c"]}]')
         return [{part: fold[part] for part in _PARTS} for fold in folds]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"it has no entry {error}" if isinstance(error, KeyError) else reason(error)
         raise ClassScaleError(f"{file} cannot be read as nnU-Net's splits ({what}). Correct or delete it.") from error
 

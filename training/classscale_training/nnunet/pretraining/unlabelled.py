@@ -112,7 +112,7 @@ def _noted(target: Path, name: str) -> Any:
     """Return what a case was made of, or None if it has not been preprocessed."""
     try:
         return json.loads((target / name / _NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
