@@ -18,7 +18,7 @@ from ..labels.label import MAX_VALUE
 from .nifti import is_nifti, read_extensions
 
 _CODES = (0, 30)  # TotalSegmentator leaves the kind of its extension open; 30 is that of Caret, now Workbench
-_BACKGROUND = ("", "???", "background", "unknown", "clear label", "label 0")
+_BACKGROUND = ("", "???", "background", "unknown", "clearlabel", "label0")  # of Workbench, FreeSurfer, ITK-SNAP
 _LABEL = ["CaretExtension", "VolumeInformation", "LabelTable", "Label"]
 _DEEPEST = 100  # each open element takes memory
 _COLORS = ("Red", "Green", "Blue")
@@ -130,7 +130,7 @@ class _Reader:
     def found(self, file: Path) -> NamedValues:
         background = self._names.pop(0, "")
         notices: list[str] = []
-        if background.casefold() not in _BACKGROUND:
+        if background.casefold().replace(" ", "") not in _BACKGROUND:
             notices.append(f'{file} calls the label value 0 "{shown(background)}". Here 0 is the background.')
         if self._twice:
             said = f"{file} has several names for the label value {self._twice[0]}. The first one is taken."
