@@ -7,6 +7,7 @@ same ones in another order. Here, rows are found by the names of the classes, or
   of the model use (their singular vectors), so that known classes keep their logits if the rank allows it.
 - A class that the model does not have begins with the mean of all rows. Softmax does not notice what is added to all
   rows, so this is the logit of a class that is neither likely nor unlikely.
+- Basis and projection are scaled as initial weights are: both share what training has added to the logits.
 - The bases of the coarser scales, which a model does not need after training, begin with zeros: the first steps then
   do not change the rest of the network for the sake of layers that have learned nothing.
 """
@@ -135,10 +136,12 @@ def adopt_rows(network: torch.nn.Module, last: LastLayer, rows: Mapping[int, int
         projection = weight
     else:
         # The directions that the rows use most, and after them the remaining ones, which a new class may need.
-        directions = torch.linalg.svd(weight, full_matrices=True)[2][: head.projection.shape[1]]
+        rank = head.projection.shape[1]
+        directions = torch.linalg.svd(weight, full_matrices=True)[2][:rank]
+        directions *= _scale((weight @ directions.T).square().mean().item() * rank)
         finest.weight.copy_(directions.view_as(finest.weight))
         finest.bias.zero_()
-        projection = weight @ directions.T
+        projection = weight @ torch.linalg.pinv(directions)
         for parameter in head.bases[:-1].parameters():
             parameter.zero_()
     chosen = [rows.get(row) for row in range(len(head.bias))]
@@ -146,6 +149,18 @@ def adopt_rows(network: torch.nn.Module, last: LastLayer, rows: Mapping[int, int
         mean = theirs.mean(0)
         mine.copy_(torch.stack([mean if row is None else theirs[row] for row in chosen]))
     return True
+
+
+def _scale(variance: float) -> float:
+    """Return the length of the rows of the basis layer, for rows of the model of which the logits have a variance.
+
+    Initial weights give them 2: the basis has this variance, and the projection keeps it. Training enlarges both. If
+    the projection got all of it, the basis would be small beside it, and a new class would learn slowly.
+
+    >>> _scale(2.0).__round__(3)
+    1.414
+    """
+    return (2 * variance) ** 0.25
 
 
 def told(there: Rows, here: Rows, rows: Mapping[int, int]) -> str:
