@@ -257,6 +257,15 @@ def test_a_vector_image_has_an_axis_without_a_direction(tmp_path):
     assert read_image(tmp_path / "two.nrrd", 2).voxels.shape[0] == 2
 
 
+def test_a_fourth_axis_may_have_no_spacing(tmp_path):
+    header = (
+        "NRRD0004\ntype: short\ndimension: 4\nsizes: 5 6 7 2\nspacings: 1 1 1 nan\n"
+        "kinds: domain domain domain time\nendian: little\nencoding: raw\n\n"
+    )
+    (tmp_path / "two.nrrd").write_bytes(header.encode() + np.arange(420, dtype="<i2").tobytes())
+    assert read_image(tmp_path / "two.nrrd", 2).voxels.shape == (2, 7, 6, 5)
+
+
 @pytest.mark.parametrize("kind", [np.int32, np.uint32, np.int64, np.uint64])
 def test_whole_numbers_that_float32_rounds_are_told(tmp_path, kind):
     voxels = np.full((4, 5, 6), 2**30, kind)

@@ -96,6 +96,20 @@ def test_several_gzip_members_are_one_file(tmp_path):
     check(read_image(file, 1), nib.load(tmp_path / "good.nii"))
 
 
+def test_pieces_without_end_are_not_waited_for(tmp_path, monkeypatch):
+    """Each takes time and has nothing in it; a gigabyte of them took half an hour."""
+    from ClassScaleSegLib.images import nifti
+
+    monkeypatch.setattr(nifti, "_MOST_PIECES", 1000)
+    content, nothing = save(tmp_path / "good.nii").read_bytes(), gzip.compress(b"")
+    file = tmp_path / "ct.nii.gz"
+    file.write_bytes(gzip.compress(content[:400]) + nothing * 998 + gzip.compress(content[400:]))
+    check(read_image(file, 1), nib.load(tmp_path / "good.nii"))
+    file.write_bytes(gzip.compress(content[:400]) + nothing * 1000 + gzip.compress(content[400:]))
+    with pytest.raises(ImageError, match="ct.nii.gz consists of more than 1,000 pieces. Compress it as a whole"):
+        read_image(file, 1)
+
+
 def test_a_name_that_is_wrong_about_compression(tmp_path):
     file = save(tmp_path / "ct.nii")
     file.rename(tmp_path / "plain.nii.gz")

@@ -22,11 +22,12 @@ import numpy as np
 from ..errors import ImageError, named, reason
 from .geometry import Geometry
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # bytes; what is left of a part is copied for each piece that was compressed by itself
 _MILLIMETRES = {1: 1000.0, 3: 0.001}  # by the code of the unit: metre, micrometre
 _LONGEST_EXTENSIONS = 1 << 26  # bytes; 65535 labels with names of a kilobyte each
 _LONGEST_REST = 1 << 26  # bytes after the voxels that are read for the checksum at their end
 _MAGIC = (b"n+1", b"ni1", b"n+2", b"ni2")
+_MOST_PIECES = 1_000_000  # that were compressed one by one; bgzip makes one of each 64 KiB
 _GZIP = b"\x1f\x8b"
 _SUFFIXES = (".nii", ".nii.gz")
 
@@ -201,7 +202,7 @@ def _content(file: Path, size: int) -> Iterator[bytes]:
                 size -= len(part)
             return
         try:
-            member, data = zlib.decompressobj(31), stream.read(_CHUNK)
+            member, data, pieces = zlib.decompressobj(31), stream.read(_CHUNK), 1
             while size and data:
                 part = member.decompress(data, min(size, _CHUNK))
                 yield part
@@ -211,7 +212,9 @@ def _content(file: Path, size: int) -> Iterator[bytes]:
                     data = member.unused_data + (stream.read(_CHUNK) if len(member.unused_data) < len(_GZIP) else b"")
                     if not data.startswith(_GZIP):
                         break
-                    member = zlib.decompressobj(31)
+                    member, pieces = zlib.decompressobj(31), pieces + 1
+                    if pieces > _MOST_PIECES:
+                        raise ImageError(f"It consists of more than {_MOST_PIECES:,} pieces. Compress it as a whole.")
                 elif not data and not member.eof:
                     data = stream.read(_CHUNK)
             rest = _LONGEST_REST

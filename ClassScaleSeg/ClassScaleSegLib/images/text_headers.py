@@ -27,8 +27,8 @@ def check_text_header(path: Path, dimensions: int) -> None:
     elif name.endswith((".nrrd", ".nhdr")):
         for field, value in _fields(path, ":"):
             axes = re.findall(r"\([^)]*\)|[^\s()]+", value) if field in ("spacings", "space directions") else []
-            # an axis of components has none, too, and is not counted as a dimension
-            if len(axes) == dimensions and any(axis.lower() in ("nan", "none") for axis in axes):
+            # an axis of components, which is not counted as a dimension, has none, too, and so has a fourth one
+            if len(axes) == dimensions and any(axis.lower() in ("nan", "none") for axis in axes[:3]):
                 raise ImageError(
                     f"{path} does not say how far its voxels are apart ({field}: {shown(value)[:80]}). Correct its "
                     "header."
