@@ -105,6 +105,40 @@ def test_a_faulty_file_is_refused_with_its_line(tmp_path, name, content, said):
     assert str(caught.value).startswith(str(file)) and said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    ['{"background": 0, "kidney_left": 5, "cyst": "7"}', '{"0": "background", "5": "kidney_left", "7": "cyst"}'],
+)
+def test_a_dataset_json_of_nnunet_has_names(tmp_path, labels):
+    (tmp_path / "dataset.json").write_text(f'{{"channel_names": {{"0": "CT"}}, "labels": {labels}}}')
+    table = LabelTable.from_file(tmp_path / "dataset.json")
+    assert table.names == {0: "background", 5: "kidney_left", 7: "cyst"}
+    assert table[5].type_modifier.meaning == "Left"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"labels": {"a": 1, "b": 1}}', "label value 1 was used before, by a"),
+        ('{"labels": {"a": [1, 2]}}', "'a' is a region of several labels"),
+        ('{"labels": {"a": true}}', "'a' is \"\", expected a whole number"),
+        ('{"labels": {"a": 1.5}}', "'a' is \"1.5\", expected a whole number"),
+        ('{"labels": {"a": null}}', "'a' is \"None\", expected a whole number"),
+        ('{"labels": {}}', "has no 'labels'"),
+        ('{"labels": [1]}', "has no 'labels'"),
+        ("[]", "has no 'labels'"),
+        ("{", "is not valid JSON"),
+        ('{"labels":' + "[" * 200_000, "is not valid JSON"),
+        ('{"labels": {"a": ' + "9" * 5000 + "}}", "JSON"),
+    ],
+)
+def test_json_that_is_none_is_a_sentence(tmp_path, text, said):
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(LabelTableError) as caught:
+        LabelTable.from_file(tmp_path / "dataset.json")
+    assert str(caught.value).startswith(str(tmp_path / "dataset.json")) and said in str(caught.value)
+
+
 def test_the_same_line_twice_does_no_harm(tmp_path):
     (tmp_path / "a.ctbl").write_text("1 liver 255 0 0 255\n" * 2)
     assert LabelTable.from_file(tmp_path / "a.ctbl").names == {1: "liver"}
@@ -118,7 +152,7 @@ def test_a_missing_file_is_a_sentence(tmp_path):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     content=st.binary(max_size=60) | st.text(alphabet="0123459 .#\"'\t\nab-", max_size=60).map(str.encode),
-    suffix=st.sampled_from([".ctbl", ".tsv"]),
+    suffix=st.sampled_from([".ctbl", ".tsv", ".json"]),
 )
 def test_any_bytes_are_a_table_or_a_clear_error(tmp_path, content, suffix):
     file = tmp_path / f"a{suffix}"

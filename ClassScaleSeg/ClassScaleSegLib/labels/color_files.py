@@ -2,20 +2,22 @@
 
 3D Slicer (``.ctbl``, ``.txt``) and FreeSurfer (``FreeSurferColorLUT.txt``, ``.ctab``) have lines of value, name, red,
 green, blue and opacity. ITK-SNAP's label descriptions (``.txt``, ``.label``) have value, red, green, blue, opacity, two
-flags and the name in quotes. BIDS (``.tsv``) has the columns ``index`` and ``name``, and sometimes ``color``.
+flags and the name in quotes. BIDS (``.tsv``) has the columns ``index`` and ``name``, and sometimes ``color``. nnU-Net
+has names alone, in the entry ``labels`` of ``dataset.json``.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import LabelTableError, named, shown
+from ..errors import LabelTableError, named, reason, shown
 from .csv import decoded, parse_labels, whole_number
 from .label import MAX_VALUE, Label, segment_color, segment_id
 
-COLOR_FILES = (".ctbl", ".txt", ".ctab", ".label", ".lut", ".tsv")
+COLOR_FILES = (".ctbl", ".txt", ".ctab", ".label", ".lut", ".tsv", ".json")
 _ROW = "value, name, red, green, blue, opacity"
 _NO_NAMES = ("(none)", "_")  # Slicer's words for a colour without a name
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
@@ -34,6 +36,9 @@ def parse_color_file(content: bytes, file: str) -> tuple[Label, ...]:
     :raises LabelTableError: if it is none; the message names the file and, where known, the line.
     """
     text = decoded(content, file)
+    if file.lower().endswith(".json"):
+        with named(file):
+            return _names_alone(text)
     first = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
     if "LabelValue" in first:
         return parse_labels(content, file, delimiter="\t" if "\t" in first else ",")
@@ -92,6 +97,30 @@ def _new(value: int, name: str, color: tuple[int, int, int]) -> Label:
         if len(name) > 1 and name.startswith(quote) and name.endswith(quote):
             name = name[1:-1]
     return Label(value, segment_id(value), "" if name in _NO_NAMES else name, color)
+
+
+def _names_alone(text: str) -> tuple[Label, ...]:
+    """Return the labels of a ``dataset.json``: values by names, or, before nnU-Net v2, names by values."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LabelTableError(f"It is not valid JSON ({reason(error)}).") from error
+    rows = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(rows, dict) or not rows:
+        raise LabelTableError("It has no 'labels'; of JSON files, the dataset.json of nnU-Net is a label table.")
+    if all(isinstance(name, str) for name in rows.values()) and all(map(_NUMBER.fullmatch, rows)):
+        rows = {name: value for value, name in rows.items()}
+    labels: dict[int, Label] = {}
+    for name, stated in rows.items():
+        if isinstance(stated, list):
+            raise LabelTableError(
+                f"'{shown(name)}' is a region of several labels. Give a table with one value for each."
+            )
+        value = whole_number("" if isinstance(stated, bool) else str(stated), f"'{shown(name)}'", MAX_VALUE)
+        if value in labels:
+            raise LabelTableError(f"label value {value} was used before, by {labels[value].name}.")
+        labels[value] = _new(value, name, segment_color(value))
+    return tuple(labels.values())
 
 
 def _columns(text: str, file: str) -> Iterator[tuple[int, Label]]:

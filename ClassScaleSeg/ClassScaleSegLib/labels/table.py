@@ -195,8 +195,9 @@ class LabelTable:
     def from_file(cls, path: str | Path) -> LabelTable:
         """Read a table from a colour-table CSV, or from a colour table of another program.
 
-        :param path: as of `from_csv`; or ``.ctbl`` or ``.txt`` of 3D Slicer, FreeSurfer or ITK-SNAP, or ``.tsv`` of
-            BIDS. Their labels get the codes and groups known for the names, as of `from_names`.
+        :param path: as of `from_csv`; or ``.ctbl`` or ``.txt`` of 3D Slicer, FreeSurfer or ITK-SNAP, ``.tsv`` of BIDS,
+            or ``dataset.json`` of nnU-Net. Their labels get the codes and groups known for the names, as of
+            `from_names`.
         :raises LabelTableError: as `from_csv`.
         """
         path = Path(path)

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from ..errors import ModelError, named, reason
 from ..files import given_name
+from .json_checks import short
 from .zip_directory import check_directory
 
 MAX_MEMBERS = 100_000
@@ -233,7 +234,7 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         for info in members:
             fault = _unsafe(info) or ("appears twice" if info.filename in seen else None)
             if fault:
-                raise ModelError(f"{path}: the member {info.filename!r} {fault}. The zip was not opened.")
+                raise ModelError(f"{path}: the member {short(info.filename)} {fault}. The zip was not opened.")
             seen.add(info.filename)
         yield archive
 
