@@ -142,6 +142,12 @@ def test_a_file_is_loaded_once_unless_it_was_changed(panel, tmp_path):
     assert loaded_from(slicer.mrmlScene, file) is None
 
 
+def test_the_slice_views_show_what_was_loaded(panel, tmp_path):
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    (node,) = queued_case.volumes_of_case(f"file:{image(tmp_path / 'a.nii.gz')}", "a", ("CT",))
+    assert view.GetBackgroundVolumeID() == node.GetID()
+
+
 def test_a_volume_that_was_loaded_for_a_run_that_fails_goes_again(panel, tmp_path, write_model):
     from ClassScaleSegPanel.runs.request import queue_item
 

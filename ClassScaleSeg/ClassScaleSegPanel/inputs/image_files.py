@@ -61,7 +61,7 @@ def title_of_file(key: str) -> str:
 
 
 def load_file(key: str, name: str, on_loaded: Callable[[vtkMRMLScalarVolumeNode], object]) -> vtkMRMLScalarVolumeNode:
-    """Load an image into the scene, and return its volume; one that was loaded already is not loaded again.
+    """Load an image into the scene, show it, and return its volume; one that is there already is not loaded again.
 
     :param key: of the image.
     :param name: of the volume.
@@ -75,6 +75,7 @@ def load_file(key: str, name: str, on_loaded: Callable[[vtkMRMLScalarVolumeNode]
         return there
     volume = load_image(slicer.mrmlScene, path, name)
     on_loaded(volume)
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
     return volume
 
 
