@@ -152,8 +152,8 @@ def write_case(case: TrainingCase, replace: bool = False) -> int:
 
 def next_command(case: TrainingCase) -> str:
     """Return the command that makes a raw dataset of the training folder of a case."""
-    channels = f" --channels {' '.join(map(_quoted, case.channels))}" if case.channels else ""
-    return f"classscaleseg-train collect {_quoted(str(case.folder))} -d 300{channels}"
+    channels = ["--channels", *map(_quoted, case.channels)] if case.channels else []
+    return " ".join(("classscaleseg-train", "collect", _quoted(str(case.folder)), "-d", "300", *channels))
 
 
 def _quoted(word: str) -> str:
