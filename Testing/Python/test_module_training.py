@@ -26,7 +26,6 @@ from slicer_application import (
     transform,
     vtk_matrix,
 )
-from test_module_channels import add_model
 from test_module_compare import NAMES, SHAPE, labels, panel, scene, segmentation, select, told  # noqa: F401
 from test_module_logic import add_segment
 
@@ -243,14 +242,14 @@ def test_what_cannot_be_a_case_is_an_error_sentence(scene, panel, found, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-def test_volumes_that_were_loaded_again_are_proposed(scene, panel, found, tmp_path, monkeypatch, told, write_model):
+def test_volumes_that_were_loaded_again_are_proposed(scene, panel, found, tmp_path, monkeypatch, told):
     node, t1 = found
     flair = add_volume(voxels(1), "FLAIR")
     remember_volumes(node, [t1, flair])
     scene.RemoveNode(flair)
     select(panel.ui.resultSelector, node)
     choose(monkeypatch, tmp_path / "cases")
-    add_model(write_model, panel, "T1", "FLAIR")
+    monkeypatch.setattr(type(panel.state), "channels", ("T1", "FLAIR"))
     panel.store(inputVolume=t1)
     panel.ui.trainingButton.click()
     assert told.pop().startswith("Result was made from 2 volumes, and 1 of them are not in the scene any more.")
