@@ -87,6 +87,21 @@ def test_any_segmentation_can_be_chosen_for_the_table(scene, panel):
     assert not table.keys() and not panel.ui.saveButton.enabled
 
 
+def test_the_place_in_the_table_stays_when_a_segment_is_edited(scene, panel):
+    node = segmentation(scene, "Mine")
+    select(panel.ui.resultSelector, node)
+    table, view = panel.results.table, panel.results.table.view
+    view.sortByColumn(0, qt.Qt.DescendingOrder)
+    view.selectRow(1)
+    assert [row[0] for row in shown(table)] == ["spleen", "liver", "kidney_left"]
+    node.GetSegmentation().GetSegment("Segment_2").SetName("a spleen")
+    panel.results.follow()
+    assert [row[0] for row in shown(table)] == ["liver", "kidney_left", "a spleen"]
+    assert view.currentIndex().row() == 0, "liver"
+    select(panel.ui.resultSelector, segmentation(scene, "Another"))
+    assert [row[0] for row in shown(table)] == ["liver", "spleen", "kidney_left"], "in its own order"
+
+
 def surfaces_alone(scene):
     node = segmentation(scene, "Surfaces")
     inside = node.GetSegmentation()

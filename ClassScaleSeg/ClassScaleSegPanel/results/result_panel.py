@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -80,12 +81,13 @@ class ResultPanel(StructureSection):
     def show(
         self, node: vtkMRMLSegmentationNode | None, result: Counted | None, ids: Mapping[int, str] | None = None
     ) -> None:
-        """List the structures of a node that have voxels. If the node is listed already, its ticks are kept.
+        """List the structures of a node that have voxels. If the node is listed already, ticks and place are kept.
 
         :param result: what the node holds; ``None`` empties the table.
         :param ids: the segment of each label value; ``None``: those of the labels.
         """
-        ticked = self.table.ticked() if node is not None and node is self._state.node else []
+        again = node is not None and node is self._state.node
+        ticked = self.table.ticked() if again else []
         self._state.node, self._listed = node, contents(node)
         rows, text = [], _("No structures to show.")
         if result is not None:
@@ -96,7 +98,8 @@ class ResultPanel(StructureSection):
                 found.sort(key=lambda one: places[one[0].value])
             rows = [_row(label, row, label.id if ids is None else ids[label.value]) for label, row in found]
             text = _("{count} structures found. Click one to centre the views on it. Tick some to show them in 3D.")
-        self.table.set_rows(rows, ticked=False)
+        with self.table.place_kept() if again else contextlib.nullcontext():
+            self.table.set_rows(rows, ticked=False)
         self.table.tick(ticked)
         self.table.set_width(1, "00,000.000")
         self.say(text.format(count=len(rows)))
