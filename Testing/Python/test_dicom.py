@@ -205,6 +205,14 @@ def test_what_accompanies_a_series_is_left_out(tmp_path):
     assert [text.split("(")[1][:2] for text in read.notices] == ["SE", "CT"] and "'Scout'" in read.notices[1]
 
 
+def test_hidden_files_which_a_killed_process_left_are_passed_over(tmp_path):
+    series = write_series(tmp_path / "series", volume := planes())
+    first = min(series.iterdir()).read_bytes()
+    (series / ".0123456789ab.dcm").write_bytes(first)
+    (series / ".ba9876543210.dcm").write_bytes(first[:-30])
+    assert compare(read := read_image(series, 1), volume) < 1e-9 and read.notices == ()
+
+
 def test_two_series_are_refused_and_a_folder_above_is_told_where(tmp_path):
     folder = write_series(tmp_path / "cd" / "DICOM" / "SE0", planes(), name="IM{}", SeriesDescription="Thorax")
     with pytest.raises(ImageError, match="has no DICOM series. Give the folder with the slices, such as .*SE0"):

@@ -137,12 +137,16 @@ def test_several_series_of_a_study_and_their_sum(shelf, given, uid, tmp_path, ca
     capsys.readouterr()
     for words, sentence in (
         (("--series", "1.2.6", "--study", STUDY), "has no series 1.2.6 in what --study names"),
-        (("--study", STUDY, "--modality", "US"), "The archive has no series of modality US in what was named"),
+        (("--study", STUDY, "--modality", "US"), f"The archive has no series of modality US in the study {STUDY}."),
+        (("--series", uid, "1.2.5", "--modality", "CT"), "The series 1.2.5 is of modality MR, not CT."),
         (("--series", "1.2.7"), "The archive has no series 1.2.7, or does not find series without their study"),
-        (("--study", "1.2.7"), "The archive has no series in what was named. classscaleseg dicom find lists"),
+        (("--study", STUDY, "1.2.7"), "The archive has no series in the study 1.2.7. Correct the UID"),
     ):
         assert fetch(shelf, got / "none", *words) == 5
         assert sentence in capsys.readouterr().err and not (got / "none").exists()
+    assert fetch(shelf, got / "ct", "--study", STUDY, "1.9", "--modality", "CT") == 0
+    assert os.listdir(got / "ct") == [uid]
+    assert "The archive has no series of modality CT in the study 1.9." in capsys.readouterr().err
     shelf.untold = {"StudyInstanceUID"}
     assert fetch(shelf, got / "none", "--series", uid) == 5
     assert f"does not say to which study {uid} belongs. Give --study too." in capsys.readouterr().err

@@ -67,15 +67,26 @@ def fetch_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
 def _series(ask: Asking, series: Sequence[str], studies: Sequence[str], modality: str | None) -> list[Series]:
     """Return the series to fetch, each once.
 
-    :raises ArchiveError: if one of them is not found.
+    :raises ArchiveError: if one of them is not found, or a study that was named has nothing to fetch.
     """
     search = Search(ask)
     if not studies:
-        found = [search.series_by_uid(uid) for uid in dict.fromkeys(series)]
-        kept = [one for one in found if modality is None or one.modality in ("", modality)]
+        kept = [search.series_by_uid(uid) for uid in dict.fromkeys(series)]
+        if others := [one for one in kept if modality is not None and one.modality not in ("", modality)]:
+            raise ArchiveError(
+                f"The series {others[0].uid} is of modality {others[0].modality[:16]}, not {modality}. Leave out the "
+                "series, or --modality."
+            )
     else:
-        found = [one for uid in dict.fromkeys(studies) for one in search.series(uid, modality)]
-        kept = [one for one in found if not series or one.uid in series]
+        found = {uid: search.series(uid, modality) for uid in dict.fromkeys(studies)}
+        kept = [one for those in found.values() for one in those if not series or one.uid in series]
+        for uid in (uid for uid, those in found.items() if not (those or series)):
+            if modality is None:
+                raise ArchiveError(
+                    f"The archive has no series in the study {uid}. Correct the UID: classscaleseg dicom find lists "
+                    "what it has."
+                )
+            search.notices.append(f"The archive has no series of modality {modality} in the study {uid}.")
         if lacking := [uid for uid in dict.fromkeys(series) if all(one.uid != uid for one in kept)]:
             raise ArchiveError(
                 f"The archive has no series {lacking[0]}{f' of modality {modality}' if modality else ''} in what "
@@ -84,8 +95,7 @@ def _series(ask: Asking, series: Sequence[str], studies: Sequence[str], modality
     for notice in search.notices:
         print(on_one_line(notice), file=sys.stderr, flush=True)
     if not kept:
-        what = f"no series of modality {modality}" if modality else "no series"
-        raise ArchiveError(f"The archive has {what} in what was named. classscaleseg dicom find lists what it has.")
+        raise ArchiveError("There is nothing to fetch in what was named. classscaleseg dicom find lists what there is.")
     return list({one.uid: one for one in kept}.values())
 
 

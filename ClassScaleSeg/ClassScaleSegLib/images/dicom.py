@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError, named
-from .dicom_headers import Slice, distinguishing, is_dicom, read_slices
+from .dicom_headers import Slice, distinguishing, is_dicom, read_slices, visible_files
 from .dicom_pixels import decode
 from .geometry import Geometry
 from .image_file import ReadVolume
@@ -70,7 +70,7 @@ def read_places(path: Path, files: Sequence[Path] = ()) -> tuple[list[Slice], Ge
 def _only_series(folder: Path, notices: list[str]) -> list[Slice]:
     """Return the slices of the only series in a folder that is a volume."""
     series: dict[str, list[Slice]] = {}
-    for file in sorted(folder.iterdir()):
+    for file in visible_files(folder):
         if file.is_symlink() and not file.exists():
             raise ImageError(f"{file} is a link whose target is missing. Fetch the files of the series first.")
         for piece in read_slices(file) if file.is_file() and is_dicom(file) else []:

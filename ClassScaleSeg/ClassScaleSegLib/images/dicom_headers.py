@@ -128,6 +128,14 @@ class Slice:
         return self.file.name if self.frames == 1 else f"frame {self.frame + 1} of {self.file.name}"
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """Return what is in a folder but hidden files: those that a killed process left are not whole.
+
+    :raises OSError: if it cannot be read.
+    """
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def is_dicom(path: Path) -> bool:
     """Return whether a file begins as DICOM files do, with or without the preamble of 128 bytes.
 
@@ -339,7 +347,7 @@ def modality_of(path: Path) -> str | None:
     :returns: ``None`` if it is not DICOM, cannot be read, or does not say.
     """
     try:
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        for file in visible_files(path) if path.is_dir() else [path]:
             if file.is_file() and is_dicom(file):
                 for piece in read_slices(file):
                     return piece.modality or None
