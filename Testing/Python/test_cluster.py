@@ -243,6 +243,20 @@ def test_a_queue_that_takes_no_jobs_is_a_sentence(cases, write_model, tmp_path, 
     assert "invalid partition specified: nosuch" in told
 
 
+def test_a_worker_keeps_its_age_when_the_clock_is_set(monkeypatch):
+    import time
+
+    from ClassScaleSegLib.commands import case_worker
+
+    monkeypatch.setattr(case_worker, "_begun", None)
+    age = case_worker._seconds_since_start()
+    assert age >= 0
+    now = time.time()
+    for hours in (-5, 5):
+        monkeypatch.setattr(case_worker.time, "time", lambda hours=hours: now + 3600 * hours)
+        assert age <= case_worker._seconds_since_start() < age + 1800
+
+
 def test_a_worker_leaves_before_the_queue_ends_it(monkeypatch):
     from ClassScaleSegLib.commands import case_worker
 

@@ -34,6 +34,7 @@ _LOST = ("CUDA error", "CUDA driver error", "device-side assert", "uncorrectable
 
 _MARGIN = 1.2  # by which a case may take longer than the longest one so far
 _PARENTS = 2  # its nanny, and the script of the job
+_begun: float | None = None  # when this process began, or its job, by the monotonic clock
 _longest = 0.0  # seconds of a case in this process
 _one_case = threading.Lock()  # a worker of a foreign scheduler may have several threads
 _cancelled: dict[str, threading.Event] = {}  # by run
@@ -86,7 +87,7 @@ def segment_case(setup: Setup, case: Case, overwrite: bool, attempt: int) -> dic
 def _segment_case(setup: Setup, case: Case, overwrite: bool) -> dict[str, Any]:
     global _longest
     begin, reporter = time.monotonic(), _Notes()
-    if setup.seconds is not None and _longest and _seconds_since_start() + _MARGIN * _longest > setup.seconds:
+    if setup.seconds is not None and _seconds_since_start() + _MARGIN * _longest > setup.seconds and _longest:
         return {LEAVES: own_address()}
     tell_begin(setup.run, case.name)
     answer: dict[str, Any] = {"host": platform.node(), "messages": reporter.messages}
@@ -110,11 +111,18 @@ def _segment_case(setup: Setup, case: Case, overwrite: bool) -> dict[str, Any]:
 
 
 def _seconds_since_start() -> float:
-    """Return for how long this process has been running, or the job of a queue in which it is."""
-    import psutil
+    """Return for how long this process has been running, or the job of a queue in which it is.
 
-    process = psutil.Process()
-    return time.time() - min(each.create_time() for each in (process, *process.parents()[:_PARENTS]))
+    The clock is asked once, and may be set later.
+    """
+    global _begun
+    if _begun is None:
+        import psutil
+
+        process = psutil.Process()
+        age = time.time() - min(each.create_time() for each in (process, *process.parents()[:_PARENTS]))
+        _begun = time.monotonic() - age
+    return time.monotonic() - _begun
 
 
 def cancel_run(run: str) -> None:

@@ -104,7 +104,7 @@ class _Run:
         self._number = {case.name: index for index, case in enumerate(cases, start=1)}
         self._at_work: dict[str, str] = {}  # host by case
         self._times: list[float] = []
-        self._started = time.time()
+        self._started = time.monotonic()  # whatever becomes of the clock
         self._tell_alone = time.monotonic() + _SECONDS_ALONE
         self.done, self.skipped, self.kept = 0, 0, 0
         self.failures: list[str] = []
@@ -232,7 +232,7 @@ class _Run:
             "done", case=name, host=host, seconds=answer["seconds"], structures=answer["facts"]["structures"]
         )
         self.done += 1
-        self._times.append(time.time())
+        self._times.append(time.monotonic())
         self._reporter.result(**facts)
         self._show()
 
