@@ -203,10 +203,19 @@ def test_own_configurations_and_another_rank_are_kept(root, write_model, capsys)
     assert plan(model) == 0
     file = next((root / "preprocessed").iterdir()) / f"{PLANS}.json"
     plans = planned(root)
-    plans["configurations"]["mine"] = {"inherits_from": "3d_fullres", "batch_size": 5}
+    plans["configurations"] |= {
+        "mine": {"inherits_from": "3d_fullres", "batch_size": 5},
+        "larger": {"inherits_from": "mine", "batch_size": 6},
+        "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+        "flat": {"inherits_from": "2d", "batch_size": 7},
+    }
     file.write_text(json.dumps(plans))
+    capsys.readouterr()
     assert plan(model, "--rank", "4") == 0
+    assert "not derived from that of the model are left out: flat." in capsys.readouterr().err
     configurations = planned(root)["configurations"]
+    assert [*configurations] == ["3d_fullres", "mine", "larger"]
+    assert configurations["larger"]["batch_size"] == 6
     assert configurations["mine"]["batch_size"] == 5
     assert configurations["3d_fullres"]["classscale_rank"] == 4
     assert plan(model, "--rank", "9") != 0

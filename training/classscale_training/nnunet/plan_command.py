@@ -124,6 +124,9 @@ def plan(options: argparse.Namespace) -> int:
         made = preprocessed_json(str(dataset), f"{name}.json")
         like = ""
         if model is not None:
+            if dropped := model.dropped_of(made):
+                sentence = f"configurations that are not derived from that of the model are left out: {', '.join(dropped)}"
+                print(f"Warning: dataset {dataset}: {sentence}.", file=sys.stderr)
             made = model.applied_to(made, options.rank)
             write_json(there / f"{name}.json", made)
             like = f", with the configuration {model.summary.configuration_name} of {model.summary.name}"

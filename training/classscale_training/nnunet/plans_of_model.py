@@ -24,6 +24,7 @@ from ..network.low_rank_head import check_rank
 
 # How nnU-Net's reader turns images. There is none for other orientations.
 _READERS = {"RAS": "SimpleITKIOWithReorient"}
+_PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")  # configurations of nnU-Net's planners
 _INTENSITIES = "foreground_intensity_properties_per_channel"  # nnU-Net's name for them, which was another one
 
 
@@ -68,7 +69,7 @@ class ModelPlans:
     def applied_to(self, plans: dict[str, Any], rank: int | None) -> dict[str, Any]:
         """Return the plans of a dataset with the network and the preparation of this model.
 
-        Configurations that the user has derived from that of the model are kept.
+        Configurations that the user has derived from that of the model are kept (:meth:`kept_of`).
 
         :param plans: of the dataset, as a planner of nnU-Net has written them.
         :param rank: channels of the basis; None for the model's, or else the default.
@@ -80,11 +81,24 @@ class ModelPlans:
         if rank is not None:
             check_rank(rank, self.summary.features)
             entries[RANK_ENTRY] = rank
-        own = {key: value for key, value in made["configurations"].items() if value.get("inherits_from") == name}
+        own = {key: made["configurations"][key] for key in self.kept_of(plans)}
         made["configurations"] = {name: entries, **own}
         made |= copy.deepcopy(self.plans)
         made["image_reader_writer"] = _READERS.get(str(self.summary.orientation), made["image_reader_writer"])
         return made
+
+    def kept_of(self, plans: dict[str, Any]) -> list[str]:
+        """Return the configurations that the user has derived from that of the model, also by way of others."""
+        configurations, kept = plans["configurations"], [self.summary.configuration_name]
+        own = [key for key in configurations if key not in (*_PLANNED, *kept)]
+        while more := [k for k in own if k not in kept and configurations[k].get("inherits_from") in kept]:
+            kept += more
+        return [key for key in own if key in kept]
+
+    def dropped_of(self, plans: dict[str, Any]) -> list[str]:
+        """Return the configurations of the user that the plans of this model cannot have: they need others."""
+        kept = (*_PLANNED, self.summary.configuration_name, *self.kept_of(plans))
+        return [key for key in plans["configurations"] if key not in kept]
 
     def warnings(self, channels: Sequence[str], orientations: Sequence[str | None]) -> list[str]:
         """Return a sentence on each thing in which a dataset may not suit the model.
