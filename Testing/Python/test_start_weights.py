@@ -15,7 +15,7 @@ from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
 from classscale_training.network.low_rank_head import add_head
 from classscale_training.nnunet.known_classes import LastLayer, Rows, adopt_rows, same_classes
-from classscale_training.nnunet.pretrained import adopt_head, whole_network
+from classscale_training.nnunet.pretrained import adopt_head, is_unmirrored, whole_network
 from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.models.packing import pack
 from conftest import small_dataset, small_plans, stock_network, totalsegmentator_plans
@@ -100,6 +100,30 @@ def test_all_sources_of_the_same_model_give_the_same_network(write_model, tmp_pa
     assert not torch.allclose(outputs(nameless), wanted, atol=1e-2)
     _, told = begun(model, here=rows({"background": 0, "one": 1, "two": 2, "three": 3}))
     assert told is None
+
+
+def test_a_model_that_was_trained_without_mirroring_is_known(write_model, tmp_path):
+    def unmirrored(source: Path) -> bool:
+        with whole_network(source, build(), rows(OTHERS)) as whole:
+            return is_unmirrored(whole)
+
+    model = write_model(dataset=small_dataset(ORGANS))
+    assert not unmirrored(model)
+    file = forget_mirroring(model)
+    assert unmirrored(model) and unmirrored(pack(model, tmp_path / "model.zip"))
+    content = {**torch.load(file, weights_only=False), "init_args": {"dataset_json": small_dataset(ORGANS)}}
+    torch.save(content, tmp_path / "never.pth")
+    torch.save({**content, "inference_allowed_mirroring_axes": (0, 1, 2)}, tmp_path / "mirrored.pth")
+    assert unmirrored(tmp_path / "never.pth") and not unmirrored(tmp_path / "mirrored.pth")
+    torch.save({"network_weights": content["network_weights"]}, tmp_path / "bare.pth")
+    assert not unmirrored(tmp_path / "bare.pth")  # which does not say how it was trained
+
+
+def forget_mirroring(model: Path) -> Path:
+    """Let a model be one that was trained without mirroring, and return its checkpoint."""
+    file = model / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(file, weights_only=False), "inference_allowed_mirroring_axes": None}, file)
+    return file
 
 
 def test_a_lower_rank_keeps_what_fits_into_it(write_model, tmp_path):
@@ -190,12 +214,14 @@ def test_a_dataset_is_planned_like_a_model_and_begins_with_its_classes(root, tmp
     assert entries["data_identifier"] == f"{PLANS}_3d_fullres"
     assert main(["preprocess", "-d", str(DATASET), "-c", "3d_fullres", "-np", "1", "--no_pbar"]) == 0
     write_trainer(root, 1)
+    forget_mirroring(model)
     command = ["train", str(DATASET), "3d_fullres", "all", "-tr", TRAINER, "-device", "cpu"]
     assert main([*command, "-pretrained_weights", str(model)]) == 0
     sentence = "The network begins with the weights of 2 of its 3 classes. These are new: cell 1."
     assert sentence in capsys.readouterr().out
     (log,) = root.rglob("training_log_*.txt")
     assert sentence in log.read_text()
+    assert "The model was trained without mirroring, but this trainer mirrors images" in log.read_text()
 
 
 def test_own_configurations_and_another_rank_are_kept(root, write_model, capsys):

@@ -18,7 +18,7 @@ from torch.backends import cudnn
 from ..files import PREVIOUS, alone
 from ..processes.group import Rank, from_first
 from .environment import find_trainer, make_torchvision_importable
-from .pretrained import adopt_head
+from .pretrained import adopt_head, is_unmirrored
 from .several_processes import TrainerOfSeveral, check_batch, check_folders, share_weights
 from .stock_faults import as_sentences
 
@@ -82,9 +82,8 @@ def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, 
     if options.val and not (folder / _LEARNED[0]).is_file():
         raise ModelError(f"{folder} has no {_LEARNED[0]} to validate: train this fold, or continue it with --c.")
     maybe_load_checkpoint(trainer, resume, options.val, pretrained)
-    told = None if pretrained is None or options.val else adopt_head(trainer.network, Path(pretrained))
-    if told is not None:
-        trainer.print_to_log_file(told)
+    if pretrained is not None and not options.val:
+        _begin_with(trainer, Path(pretrained))
     if rank.count > 1 and pretrained is not None:
         share_weights(trainer.network)
     if torch.cuda.is_available():
@@ -98,6 +97,19 @@ def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, 
             distributed.barrier()  # the first process may still be writing it
         trainer.load_checkpoint(str(folder / "checkpoint_best.pth"))
     trainer.perform_actual_validation(options.npz)
+
+
+def _begin_with(trainer: Any, pretrained: Path) -> None:
+    """Load what nnU-Net does not load of pretrained weights, and say in the log what the training begins with."""
+    told = adopt_head(trainer.network, pretrained)
+    if told is not None:
+        trainer.print_to_log_file(told)
+    if getattr(trainer, "mirroring", False) and is_unmirrored(pretrained):
+        trainer.print_to_log_file(
+            "WARNING: The model was trained without mirroring, but this trainer mirrors images, in training and in "
+            "prediction, and much of what the model knows may be lost. Trainers such as ClassScaleTrainer_NoMirroring "
+            "(-tr) do not mirror."
+        )
 
 
 def _refuse_trained(folder: Path) -> None:

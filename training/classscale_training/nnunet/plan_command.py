@@ -125,7 +125,9 @@ def plan(options: argparse.Namespace) -> int:
         like = ""
         if model is not None:
             if dropped := model.dropped_of(made):
-                sentence = f"configurations that are not derived from that of the model are left out: {', '.join(dropped)}"
+                sentence = (
+                    f"configurations that are not derived from that of the model are left out: {', '.join(dropped)}"
+                )
                 print(f"Warning: dataset {dataset}: {sentence}.", file=sys.stderr)
             made = model.applied_to(made, options.rank)
             write_json(there / f"{name}.json", made)

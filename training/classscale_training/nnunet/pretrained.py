@@ -27,7 +27,7 @@ from .checkpoint_check import check_weights
 from .known_classes import LastLayer, Rows, adopt_rows, same_classes, told
 from .plans_of_model import one_network
 
-_HEAD, _TOLD = "classscale_head", "classscale_told"  # entries of the checkpoint that is written here
+_HEAD, _TOLD, _MIRRORED = "classscale_head", "classscale_told", "classscale_mirrored"  # entries of what is written here
 
 
 @contextmanager
@@ -53,16 +53,19 @@ def whole_network(file: Path, build: Callable[[], torch.nn.Module], here: Rows |
             with open(file, "rb") as stream, named(file):
                 found = read_checkpoint(stream)
                 adopt_model(network, found.weights)
-                content = _known_head(network, found.weights, _rows_of_checkpoint(found), here)
+                there = _rows_of_checkpoint(found)
+                content = _known_head(network, found.weights, there, here)
+                if there is not None:  # else it may not be nnU-Net's, which notes how it mirrors
+                    content[_MIRRORED] = bool(found.mirror_axes)
         else:
             with named(file):
                 adopt_encoder(network, encoder)
     else:
-        weights, there = _model(file)
+        weights, there, mirrored = _model(file)
         network = build()
         with named(file):
             adopt_model(network, weights)
-            content = _known_head(network, weights, there, here)
+            content = {**_known_head(network, weights, there, here), _MIRRORED: mirrored}
     with TemporaryDirectory() as folder:
         whole = Path(folder) / "checkpoint_pretrained.pth"
         torch.save({"network_weights": network.state_dict(), **content}, whole)
@@ -83,6 +86,11 @@ def adopt_head(network: Any, file: Path) -> str | None:
         network = getattr(network, wrapper, network)
     decoder_of(network).seg_layers.load_state_dict(content[_HEAD])
     return content[_TOLD]
+
+
+def is_unmirrored(file: Path) -> bool:
+    """Return whether :func:`whole_network` knows that the model has never seen mirrored images."""
+    return not torch.load(file, map_location="cpu", weights_only=True).get(_MIRRORED, True)
 
 
 def _known_head(
@@ -124,12 +132,14 @@ def _self_supervised(file: Path) -> dict | None:
     return content if isinstance(content, dict) and "nnssl_adaptation_plan" in content else None
 
 
-def _model(source: Path) -> tuple[dict[str, torch.Tensor], Rows]:
+def _model(source: Path) -> tuple[dict[str, torch.Tensor], Rows, bool]:
+    """Return the weights of a model, what its rows stand for, and whether it was trained with mirroring."""
     path = one_network(str(source))
     with open_source(path, None) as files:
         parts = read_parts(files, None, "final", None)
     summary = parts.summary
-    return fit_weights(parts.network, parts.weights[0][1]), Rows(summary.table, summary.values, summary.regions)
+    rows = Rows(summary.table, summary.values, summary.regions)
+    return fit_weights(parts.network, parts.weights[0][1]), rows, bool(parts.mirror_axes)
 
 
 def adopt_model(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
