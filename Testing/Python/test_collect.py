@@ -244,6 +244,19 @@ def test_overlaps_need_a_rule(training):
     assert np.array_equal(training.label("a"), np.where(boxes(1) > 0, 1, tumour))
 
 
+def test_a_structure_that_others_cover_is_told(training, capsys):
+    table, tumour = LabelTable.from_names({1: "liver", 2: "tumour"}), np.where(boxes(1) > 0, 2, 0).astype(np.uint16)
+    tumour[:, :, 3:] = 0  # it is inside of the liver
+    for case in "ab":
+        training.image(case)
+        training.segmentation(case, table, [tumour, boxes(1)])
+    assert training.collect("--overlap", "first") == 0
+    told = "With --overlap first, other labels cover all of tumour in a, b, and its label map has none of it."
+    assert told in capsys.readouterr().err
+    assert training.collect("--overlap", "last") == 0
+    assert "cover all of" not in capsys.readouterr().err
+
+
 def test_faults_of_what_gets_no_label_do_not_matter(training, tmp_path):
     training.case("b", {1: "Liver", 2: "ring", 3: "Ring", 4: "ignore"})
     training.image("a")

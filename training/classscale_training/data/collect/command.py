@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ def collect(
     if write:
         bar = functools.partial(_bar, "Writing cases", progress)
         written = write_collected(folder, plan, channels, options.rules, names, options.workers, bar)
+        report(folder.name, _covered(written.covered, options.rules))
     return Collected(folder, channels, plan, written)
 
 
@@ -180,6 +181,15 @@ def _other_modality(channels: Sequence[str], modalities: Sequence[str]) -> list[
             "nnU-Net normalises the channel CT by the values of all cases, and others image by image."
         )
     ]
+
+
+def _covered(covered: Mapping[str, Sequence[str]], rules: Rules) -> Iterator[Finding]:
+    """Find structures of which the other ones leave nothing where they overlap."""
+    for name, cases in covered.items():
+        yield Finding(
+            f"With --overlap {rules.overlap}, other labels cover all of {name} in {listed(cases)}, and its label map "
+            "has none of it."
+        )
 
 
 def _surveys(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ClassScaleSegLib.errors import ImageError, OutOfMemoryError, OutputExistsError
 from ClassScaleSegLib.files import unwritable
+from ClassScaleSegLib.images.counts import voxel_counts
 from ClassScaleSegLib.images.formats import writable_geometry
 from ClassScaleSegLib.images.geometry import Geometry
 from ClassScaleSegLib.images.image_file import itk_reader
+from ClassScaleSegLib.images.layers import layer_counts
 from ClassScaleSegLib.images.reading import read_volume
 from ClassScaleSegLib.labels.table import LabelTable
 
@@ -41,6 +43,8 @@ class Written:
     :ivar changed: cases of which something has changed since.
     :ivar removed: cases of the earlier call that are no longer there.
     :ivar images: number of images by how they came: linked, copied or converted.
+    :ivar covered: cases in whose new label map nothing is left of a structure that they have, by its name: others cover
+        all of it.
     """
 
     finished: bool
@@ -48,6 +52,7 @@ class Written:
     changed: int = 0
     removed: int = 0
     images: Mapping[str, int] | None = None
+    covered: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def write_collected(
@@ -88,12 +93,13 @@ def write_collected(
             return Written(True)
         _remove(folder, [_DONE, *(file for state in stale.values() for file in _files(state))])
         write_json(folder / RECORD, record.content())
-        images = _write_cases(folder, todo, names, last, workers, progress)
+        images, covered = _write_cases(folder, todo, names, last, workers, progress)
         background = LabelTable.from_names({0: "background"})
         LabelTable((*background, *plan.table)).to_csv(folder / _TABLE, overwrite=True)
         write_json(folder / _DONE, content)
         new, removed = states.keys() - before.cases.keys(), before.cases.keys() - states.keys()
-        return Written(False, len(new), len(stale.keys() & states.keys()), len(removed), images)
+        hidden = {plan.table.names[value]: cases for value, cases in sorted(covered.items())}
+        return Written(False, len(new), len(stale.keys() & states.keys()), len(removed), images, hidden)
 
 
 def _dataset_json(plan: Plan, channels: tuple[str, ...]) -> dict[str, Any]:
@@ -169,34 +175,45 @@ def _write_cases(
     last: bool,
     workers: int,
     progress: Callable[[Iterable[Any], int], Iterable[Any]],
-) -> dict[str, int]:
+) -> tuple[dict[str, int], dict[int, list[str]]]:
     work = functools.partial(_write_case, folder, names, last)
     images: dict[str, int] = {}
+    covered: dict[int, list[str]] = {}
     done = 0
     try:
-        for ways in progress(map_cases(work, todo, min(workers, len(todo))), len(todo)):
-            done += 1
+        for ways, hidden in progress(map_cases(work, todo, min(workers, len(todo))), len(todo)):
             for way in ways:
                 images[way] = images.get(way, 0) + 1
+            for value in hidden:
+                covered.setdefault(value, []).append(todo[done].case.name)
+            done += 1
     except ProcessKilledError as error:
         raise OutOfMemoryError(
             f"A process that wrote {todo[done].case.name} or a case near it was killed, most likely because memory ran "
             "out. Run the command again with fewer processes (--workers)."
         ) from error
-    return images
+    return images, covered
 
 
-def _write_case(folder: Path, names: LabelTable | None, last: bool, one: PlannedCase) -> list[str]:
-    """Write images and label map of a case; what is there already is kept. Return how each image came."""
+def _write_case(folder: Path, names: LabelTable | None, last: bool, one: PlannedCase) -> tuple[list[str], list[int]]:
+    """Write images and label map of a case; what is there already is kept.
+
+    :returns: how each image came, and the values that the segmentation has, but not the label map.
+    """
     images, label = _targets(folder, one)
+    hidden: list[int] = []
     ways = [_place_image(source, target) for source, target in zip(one.case.images, images, strict=True)]
     if not label.is_file():
         grid = read_image_grid(one.case.images).geometry
         found = bring_onto_image(one.case, grid, names)
         if stamps_of(one.case) != one.stamps:
             raise ImageError(f"The files of the case {one.case.name} have changed meanwhile. Run the command again.")
-        _write(flattened(found.layers, one.values, last), grid, label)
-    return ways
+        flat = flattened(found.layers, one.values, last)
+        if len(found.layers) > 1:
+            there, left = layer_counts(found.layers).sum(0), voxel_counts(flat)
+            hidden = sorted(new for old, new in one.values.items() if there[old] and not left[new])
+        _write(flat, grid, label)
+    return ways, hidden
 
 
 def _place_image(source: Path, target: Path) -> str:
