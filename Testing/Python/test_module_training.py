@@ -169,6 +169,14 @@ def test_the_same_volume_replaces_its_case_and_another_one_gets_a_number(scene, 
     assert len(files(tmp_path)) == 4
 
 
+def test_a_volume_with_voxels_that_are_no_numbers_replaces_its_case(scene, panel, tmp_path):
+    array = voxels().astype(np.float32)
+    array[0, 0, :3] = np.nan, np.inf, -np.inf
+    node = result(scene, add_volume(array, "T1"))
+    assert panel.logic.saveForTraining(node, tmp_path) == "T1"
+    assert panel.logic.saveForTraining(node, tmp_path, replace=True) == "T1"
+
+
 def test_channels_that_a_replaced_case_had_more_are_removed(scene, panel, found, tmp_path):
     node, volume = found
     remember_volumes(node, [volume, add_volume(voxels(1), "FLAIR")])

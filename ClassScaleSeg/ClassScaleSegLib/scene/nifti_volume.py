@@ -74,4 +74,6 @@ def same_voxels(volume: vtkMRMLScalarVolumeNode, path: Path) -> bool:
     except RuntimeError:
         return False
     found = sitk.GetArrayViewFromImage(image)
-    return found.dtype == voxels.dtype and np.array_equal(found, voxels, equal_nan=voxels.dtype.kind == "f")
+    if voxels.dtype.kind == "f":  # ITK reads what is no number as 0
+        voxels = np.nan_to_num(voxels, nan=0, posinf=0, neginf=0)
+    return found.dtype == voxels.dtype and np.array_equal(found, voxels)
