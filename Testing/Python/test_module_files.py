@@ -11,7 +11,7 @@ from ClassScaleSegLib import ImageError
 from ClassScaleSegLib.images.reading import read_image
 from ClassScaleSegLib.scene.loading import load_image, loaded_from
 from ClassScaleSegLib.scene.volume import geometry_of
-from dicom_phantom import planes, tilted, write_series
+from dicom_phantom import localizer, planes, tilted, write_series
 from slicer_application import SAMPLE, application, qt, slicer
 from test_module_channels import add_model
 from test_module_panel import wait_until
@@ -113,6 +113,36 @@ def test_a_model_of_several_channels_gets_cases(panel, tmp_path, write_model, mo
     }
     with pytest.raises(ImageError):
         queued_case.volumes_of_case(cases["all/y"], "all/y", ("T1", "FLAIR"))
+
+
+def test_series_whose_folders_end_with_their_number_and_folders_called_alike(panel, tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    for name in ("AX_T1_0003", "AX_FLAIR_0005"):
+        write_series(folder / "p1" / name, planes(3))
+    for name in ("t1.nii.gz", "flair.nii.gz", "data/t1.nii.gz", "data/flair.nii.gz"):
+        image(folder / name)
+    choose(monkeypatch, folder)
+    place = f"file:{folder}/"
+    found = {tuple(member.removeprefix(place) for member in members) for members, _name in image_files.choose_cases()}
+    assert found == {
+        ("flair.nii.gz", "t1.nii.gz"),
+        ("data/flair.nii.gz", "data/t1.nii.gz"),
+        ("p1/AX_FLAIR_0005", "p1/AX_T1_0003"),
+    }
+
+
+def test_a_series_beside_a_result_or_an_image_is_listed_and_results_in_dicom_are_no_series(panel, tmp_path):
+    ones = [write_series(tmp_path / name, planes(3)) for name in ("a", "b")]
+    (ones[0] / "CT.seg.nrrd").write_bytes(b"text")
+    converted, other = image(ones[1] / "CT.nii.gz"), image(tmp_path / "c" / "CT.nii.gz")
+    for name in ("CT.seg.dcm", "CT.rtstruct.dcm"):
+        (other.parent / name).write_bytes(bytes(128) + b"DICM")
+    assert list(image_files.find_images(tmp_path)) == [ones[0], converted, ones[1], other]
+
+
+def test_what_is_left_out_of_a_series_is_in_the_log(panel, tmp_path, caplog):
+    load_image(slicer.mrmlScene, write_series(tmp_path / "CT", [*planes(3), localizer()]), "CT")
+    assert "left out" in caplog.text
 
 
 def test_one_dicom_series_can_be_chosen_itself(panel, tmp_path, write_model, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ def _load_series(scene: vtkMRMLScene, path: Path, name: str) -> vtkMRMLScalarVol
 
     image = read_image(path, channels=1)
     assert image.voxels is not None  # it was just read
+    for notice in image.notices:
+        logging.warning(notice)
     node = scene.AddNewNodeByClass(_VOLUME, name)
     with slicer.util.NodeModify(node):
         node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(index_to_ras(image.geometry)))

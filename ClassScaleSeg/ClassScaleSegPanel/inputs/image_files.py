@@ -35,16 +35,18 @@ def choose_cases() -> list[tuple[tuple[str, ...], str]]:
     """Ask the user for a folder, and return the members of each case in it and below it, and its name.
 
     The images of a folder are a case, and so are DICOM series whose folders are in one folder. If all images of a
-    folder are numbered as nnU-Net does, those that differ in the number alone are a case.
+    folder are files that are numbered as nnU-Net does, those that differ in the number alone are a case.
     """
     folder, images = _choose()
-    found: dict[str, list[str]] = {}
-    numbered = {path.parent for path in images} - {path.parent for path in images if not _CHANNEL.match(_stem(path))}
-    for path in images:
-        match = _CHANNEL.match(_stem(path)) if path.parent in numbered else None
-        case = path.with_name(match[1]) if match is not None else folder if path == folder else path.parent
-        found.setdefault(_name(case, folder), []).append(_FILE + str(path))
-    return [(tuple(members), name) for name, members in found.items()]
+    found: dict[tuple[Path, str], list[str]] = {}
+    # folders of series often end with the number of the series
+    matches = {path: None if path.is_dir() else _CHANNEL.match(_stem(path)) for path in images}
+    mixed = {path.parent for path, match in matches.items() if match is None}
+    for path, match in matches.items():
+        place = folder if path == folder else path.parent
+        case = match[1] if match is not None and place not in mixed else ""
+        found.setdefault((place, case), []).append(_FILE + str(path))
+    return [(tuple(members), _name(place / case, folder)) for (place, case), members in found.items()]
 
 
 def is_file(key: str) -> bool:
@@ -84,6 +86,8 @@ def find_images(folder: Path) -> Iterator[Path]:
 
     Hidden ones are left out, and so are segmentations: those of Slicer, and what is called like one of another image.
     """
+    from ClassScaleSegLib.images.dicom_rtstruct import RTSTRUCT_SUFFIX
+    from ClassScaleSegLib.images.dicom_seg import DICOM_SUFFIX
     from ClassScaleSegLib.images.image_file import READ_SUFFIXES
     from ClassScaleSegLib.scene.case_pairs import called_like_segmentations
 
@@ -94,7 +98,9 @@ def find_images(folder: Path) -> Iterator[Path]:
         stems = {name: _stem(Path(name)) for name in images if not name.lower().endswith(".seg.nrrd")}
         drawn = called_like_segmentations(list(stems.values()))
         yield from (Path(place, name) for name, stem in stems.items() if stem not in drawn)
-        if not images and any(_is_dicom(Path(place, name)) for name in itertools.islice(kept, _LOOKED_AT)):
+        results = (*READ_SUFFIXES, DICOM_SUFFIX, RTSTRUCT_SUFFIX)
+        others = (Path(place, name) for name in kept if not name.lower().endswith(results))
+        if any(map(_is_dicom, itertools.islice(others, _LOOKED_AT))):
             yield Path(place)
 
 
