@@ -31,9 +31,10 @@ def scene():
 
 
 @pytest.fixture
-def panel(scene, monkeypatch):
+def panel(scene, monkeypatch, tmp_path_factory):
     from ClassScaleSegPanel.results import result_panel
 
+    monkeypatch.setenv("CLASSSCALESEG_MODELS", str(tmp_path_factory.mktemp("models")))  # not those of the user
     monkeypatch.setattr(result_panel, "SETTLE_MILLISECONDS", 0)
     opened = application.make_widget(module)
     yield opened.panel
