@@ -11,7 +11,7 @@ from ClassScaleSegLib import ClassScaleError, ImageError, OutputError, OutputExi
 from ClassScaleSegLib.options import Options
 from ClassScaleSegLib.scene.request import Request
 from ClassScaleSegLib.scene.run import SceneRun
-from ClassScaleSegLib.scene.source_volumes import source_volumes
+from ClassScaleSegLib.scene.source_volumes import is_of_region, source_volumes
 from ClassScaleSegLib.scene.volume import geometry_of, image_to_world, index_to_world, region_of, uncrop, write_volume
 from mrml import read_segmentation, segments
 from slicer_application import (
@@ -135,6 +135,7 @@ def test_transform_region_and_subset_are_honoured_together(scene, logic):
     roi = add_roi((to_world @ (48, 48, 48, 1))[:3], (140.0, 140.0, 100.0))
     table = scene.AddNewNodeByClass("vtkMRMLTableNode")
     node = logic.segment(volume, "toy-120", device="cpu", region=roi, classes=[f"cell {value}", "1"], statistics=table)
+    assert is_of_region(node)
     segment_id = f"Segment_{value}"
     row = measured(table)[f"cell {value}"]
     np.testing.assert_allclose(centre_of_row(row), centre_of(node, segment_id), atol=1e-3)

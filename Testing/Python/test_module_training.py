@@ -212,6 +212,16 @@ def test_what_lies_outside_of_the_volume_is_told(scene, panel, tmp_path):
         panel.logic.saveForTraining(far, tmp_path, volume=volume)
 
 
+def test_a_result_of_a_region_tells_that_nothing_was_looked_for_outside(panel, found, tmp_path):
+    node, volume = found
+    told: list[str] = []
+    for of_region in (True, False):  # the second run was of the whole volume
+        remember_volumes(node, [volume], ["CT"], of_region)
+        panel.logic.saveForTraining(node, tmp_path, replace=True, tell=told.append)
+    (sentence,) = told
+    assert sentence.startswith("Result was made in a region of CT 1. Outside of it nothing was looked for")
+
+
 def test_nothing_is_left_if_a_file_cannot_be_written(panel, found, tmp_path, monkeypatch):
     node, _volume = found
 

@@ -318,7 +318,7 @@ class SceneRun:
             node = self._target()
             show_result(node, loaded[0], volume, *choices)
             remember_origin(node, self._models, statistics[0])
-        remember_volumes(node, request.volumes, self._channels)
+        remember_volumes(node, request.volumes, self._channels, request.region is not None)
         if _is_in_scene(request.confidence) and results[0].confidence is not None:
             fill_confidence_node(request.confidence, results[0].confidence, self._grids[0][1])
         if _is_in_scene(request.statistics):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _COUNT = "ClassScaleSeg.Channels"  # attribute; also tells that a volume was removed, whose reference then goes
 _NAMES = "ClassScaleSeg.ChannelNames"
+_REGION = "ClassScaleSeg.OfRegion"
 _PLAIN = re.compile(r"[\w.+][\w .+-]{0,39}")
 _CHANNEL = "ClassScaleSeg.Channel{number}"  # roles of the volumes, from 1
 _VOLUME = "vtkMRMLScalarVolumeNode"  # a label map, on which segments can be drawn too, is no image
@@ -22,11 +23,15 @@ _MOST = 1000  # channels that are believed of a scene from elsewhere
 
 
 def remember_volumes(
-    node: vtkMRMLSegmentationNode, volumes: Sequence[vtkMRMLScalarVolumeNode], channels: Sequence[str] = ()
+    node: vtkMRMLSegmentationNode,
+    volumes: Sequence[vtkMRMLScalarVolumeNode],
+    channels: Sequence[str] = (),
+    of_region: bool = False,
 ) -> None:
     """Note the volumes on a segmentation node, in the order of the model's channels; those of an earlier run go.
 
     :param channels: the model's names of them.
+    :param of_region: only a region of the volumes was segmented.
     """
     keeper = _keeper(node)
     for number in range(1, max(len(volumes), _count(keeper)) + 1):
@@ -34,6 +39,12 @@ def remember_volumes(
         keeper.SetNodeReferenceID(_CHANNEL.format(number=number), None if volume is None else volume.GetID())
     keeper.SetAttribute(_COUNT, str(len(volumes)))
     keeper.SetAttribute(_NAMES, json.dumps(list(channels)))
+    keeper.SetAttribute(_REGION, "true" if of_region else None)
+
+
+def is_of_region(node: vtkMRMLSegmentationNode) -> bool:
+    """Return whether a segmentation was made in a region of its volumes, outside of which nothing was looked for."""
+    return _keeper(node).GetAttribute(_REGION) == "true"
 
 
 def source_volumes(node: vtkMRMLSegmentationNode) -> tuple[vtkMRMLScalarVolumeNode, ...]:

@@ -31,7 +31,7 @@ from .nifti_volume import check_nifti_grid, same_voxels, write_nifti
 from .segmentation_node import occupied_box
 from .segmentation_reader import labels_of, open_segmentation
 from .sequence import browser_of
-from .source_volumes import channel_names, source_volumes
+from .source_volumes import channel_names, is_of_region, source_volumes
 from .volume import check_volume, geometry_of, is_on_grid, modality_of
 
 if TYPE_CHECKING:
@@ -94,6 +94,11 @@ def training_case(
     first, path = kept[0], Path(folder)
     opened = open_segmentation(node)
     segmentation, notices = _on_grid_of(node, opened, first)
+    if is_of_region(node):
+        notices += (
+            f"{node.GetName()} was made in a region of {first.GetName()}. Outside of it nothing was looked for, so the "
+            "case says that there is none of the structures, but for what you have drawn.",
+        )
     channels = channel_names(node)
     if len(channels) != len(kept):
         channels = ("CT",) if len(kept) == 1 and modality_of(first) == "CT" else ()
