@@ -166,6 +166,14 @@ def test_a_dataset_that_was_merged_anew_is_planned_and_preprocessed_again(root, 
             assert main([*run, *command]) == 3
             assert "not preprocessed for the datasets as they are merged now" in capsys.readouterr().err
             assert (model / "fold_0" / "checkpoint_final.pth").exists()  # not removed for what cannot begin
+        plain = json.loads(kept[raw / "dataset.json"])
+        del plain["classscale_merged"]  # such as collected again, with another --missing
+        (raw / "dataset.json").write_text(json.dumps(plain))
+        assert main(["preprocess", "-d", str(DATASET), "-c", CONFIGURATION, "-np", "1", "--no_pbar"]) == 3
+        assert "has been merged in another way since it was planned" in capsys.readouterr().err
+        (there / "dataset.json").write_text(json.dumps(plain))
+        assert main(["train", "--overwrite", *command]) == 3
+        assert "were preprocessed with another classscale_merged than" in capsys.readouterr().err
         folds = [{"train": ["d001_0001"], "val": ["d002_0002"]}]
         (raw / "splits_final.json").write_text(json.dumps(folds))
         assert main(["plan", "-d", str(DATASET), "-npfp", "1"]) == ExitCode.FAULT

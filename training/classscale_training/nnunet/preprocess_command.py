@@ -82,7 +82,7 @@ def preprocess(options: argparse.Namespace) -> int:
     found = {dataset: check_dataset(folder, max(processes), bar) for dataset, folder in folders.items()}
     for dataset, raw in found.items():
         merged = Merged.of(raw.content)
-        if merged is not None and merged != Merged.of(preprocessed_json(str(dataset), "dataset.json")):
+        if merged != Merged.of(preprocessed_json(str(dataset), "dataset.json")):
             raise ModelError(
                 f"{folders[dataset].name} has been merged in another way since it was planned: run "
                 "`classscaleseg-train plan` again."

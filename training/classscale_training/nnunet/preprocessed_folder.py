@@ -16,6 +16,7 @@ from typing import Any
 from ClassScaleSegLib.errors import Busy, ModelError
 from ClassScaleSegLib.locking import is_locked
 
+from ..data.merged_labels import ENTRY
 from ..files import alone, write_json
 
 _OF_IMAGES = (  # entries of configuration, plans and dataset.json, in this order, that decide what images become
@@ -53,6 +54,8 @@ def decided_for_labels(dataset: Mapping) -> dict[str, Any]:
     found = {key: dataset.get(key) for key in _OF_LABELS}
     if any(isinstance(value, list) for value in dataset["labels"].values()):
         found["labels"] = list(dataset["labels"].items())  # the order of regions decides who wins
+    if ENTRY in dataset:  # without it, what a case has not drawn would be its background
+        found[ENTRY] = True
     return _plain(found)
 
 
