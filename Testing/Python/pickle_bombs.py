@@ -29,6 +29,12 @@ def bombs() -> dict[str, bytes]:
     config += pickle.BINUNICODE + b"\x07\x00\x00\x00network"
     numbers = [(n * (2**61 - 1)).to_bytes(10, "little") for n in range(1, 40_000)]
     keys = [pickle.LONG1 + b"\x0a" + number + pickle.NONE for number in numbers]
+    ordered = pickle.GLOBAL + b"collections\nOrderedDict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE
+    a, b = (pickle.BINUNICODE + b"\x01\x00\x00\x00" + letter for letter in (b"a", b"b"))
+    doubled = ordered
+    for number in (bytes([n]) for n in range(60)):
+        first = a + doubled + pickle.BINPUT + number + pickle.SETITEM
+        doubled = ordered + first + b + pickle.BINGET + number + pickle.SETITEM
     state = pickle.BINUNICODE + b"\x0a\x00\x00\x00state_dict" + pickle.EMPTY_DICT + pickle.SETITEM
     return {
         "a deep key": pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + tuple1 * 1_000_000 + pickle.NONE + pickle.SETITEM,
@@ -40,5 +46,9 @@ def bombs() -> dict[str, bytes]:
         "keys of one hash": pickle.EMPTY_DICT + mark + b"".join(keys) + pickle.SETITEMS,
         "lists that share lists": pickle.EMPTY_DICT + config + shared + pickle.SETITEM + pickle.SETITEM + state,
         "a deep list": pickle.EMPTY_LIST * 1_000_000 + pickle.APPEND * 999_999,
+        "deep ordered dictionaries": (ordered + a) * 50_000 + pickle.NONE + pickle.SETITEM * 50_000,
+        "ordered dictionaries that double": doubled,
+        "an ordered dictionary in itself": ordered + pickle.BINPUT + b"\x00" + a + pickle.BINGET + b"\x00"
+        + pickle.SETITEM,
         "a list in itself": pickle.EMPTY_LIST + pickle.BINPUT + b"\x00" + pickle.BINGET + b"\x00" + pickle.APPEND,
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Checkpoints and zips from anyone: nothing in them runs, is written anywhere, or grows beyond what it declares."""
 
+import collections
 import io
 import os
 import pickle
@@ -193,6 +194,7 @@ def test_what_a_checkpoint_may_contain_is_followed_to_its_end():
         "logging": {"dice": [[0.5, np.float32(0.25)], (shared, shared)], 5: {(1, "a"): None}, "many": {1.5, "b"}},
         "random": [2**70, -(2**70), b"bytes" * 100, True, None, "\u00e9"],
         "empty": [(), [], {}, set()],
+        "ordered": collections.OrderedDict(a=collections.OrderedDict(b=[1]), c=collections.OrderedDict()),
     }
     for zipped in (True, False):
         stream = io.BytesIO()

@@ -18,6 +18,7 @@ _MAX_LARGE_KEYS = 10_000  # keys that can be chosen so that their hashes are the
 _SMALL_INTEGER = 9  # bytes; all hashes of larger ones can be the same
 _TOO_LARGE = 1 << 50  # more is not counted
 _DEPTH_BITS = 10  # of the number that stands for a tuple
+_EMPTY = (None, 1 << _DEPTH_BITS | 1)  # what stands for the tuple without values
 
 
 def _by_operation(*groups: tuple[bytes, int]) -> list[int]:
@@ -134,8 +135,10 @@ def follow(content: bytes, start: int) -> int | None:
             elif kind == _CALL:  # a function and its arguments: a set hashes what is in these
                 arguments = stack.pop()
                 counts.hashed(arguments)
-                # the arguments of a number are not kept
-                stack[-1] = arguments if isinstance(arguments, _Container) or _depth(arguments or 0) > 1 else None
+                if arguments in _EMPTY:  # what is filled later, such as an OrderedDict
+                    stack[-1] = counts.container([])
+                else:  # the arguments of a number are not kept
+                    stack[-1] = arguments if isinstance(arguments, _Container) or _depth(arguments or 0) > 1 else None
             elif kind == _MARK:
                 marked.append(stack)
                 stack = []
