@@ -92,6 +92,10 @@
         <translation>Die Ergebnisse gespiegelter Bilder mitteln, wenn das Modell dafür gemacht ist. Bis zu achtmal langsamer, etwas genauer.</translation>
     </message>
     <message>
+        <source>Back</source>
+        <translation>Zurück</translation>
+    </message>
+    <message>
         <source>Channel 2:</source>
         <translation>Kanal 2:</translation>
     </message>
@@ -308,12 +312,20 @@
         <translation>S&amp;tatistik:</translation>
     </message>
     <message>
+        <source>Save for training...</source>
+        <translation>Für Training speichern...</translation>
+    </message>
+    <message>
         <source>Save the comparison as a .csv file or as an Excel workbook.</source>
         <translation>Den Vergleich als .csv-Datei oder als Excel-Arbeitsmappe speichern.</translation>
     </message>
     <message>
         <source>Save the segmentation as a .seg.nrrd file or, if the volume comes from Slicer's DICOM database, as a .seg.dcm file. With hundreds of segments this is many times faster than Slicer's own writer.</source>
         <translation>Die Segmentierung als .seg.nrrd-Datei speichern oder, wenn der Bilddatensatz aus der DICOM-Datenbank von Slicer stammt, als .seg.dcm-Datei. Bei Hunderten von Segmenten ist das um ein Vielfaches schneller als mit Slicer selbst.</translation>
+    </message>
+    <message>
+        <source>Save the segmentation, once it is corrected, with its volume as a case for training a network. An empty segment says that the image has no such structure; a structure without a segment may not have been drawn.</source>
+        <translation>Die korrigierte Segmentierung mit ihrem Bilddatensatz als Fall für das Training eines Netzes speichern. Ein leeres Segment besagt, dass das Bild diese Struktur nicht enthält; eine Struktur ohne Segment ist vielleicht nur nicht eingezeichnet.</translation>
     </message>
     <message>
         <source>Save...</source>
@@ -539,6 +551,10 @@
         <translation> mit {components} Kanälen</translation>
     </message>
     <message>
+        <source>"{line}" is no label. Each line of a colour table is one: {row}.</source>
+        <translation>„{line}“ ist kein Label. Jede Zeile einer Farbtabelle ist eines: {row}.</translation>
+    </message>
+    <message>
         <source>'architecture' must be an object with 'arch_kwargs'.</source>
         <translation>'architecture' muss ein Objekt mit 'arch_kwargs' sein.</translation>
     </message>
@@ -557,6 +573,10 @@
     <message>
         <source>'parts' must be a list of 1 to {max_parts} parts.</source>
         <translation>'parts' muss eine Liste von 1 bis {max_parts} Teilen sein.</translation>
+    </message>
+    <message>
+        <source>'{name}' is a region of several labels. Give a table with one value for each.</source>
+        <translation>„{name}“ ist eine Region aus mehreren Labels. Geben Sie eine Tabelle mit je einem Wert an.</translation>
     </message>
     <message>
         <source>, but only {cropped} of them are not zero</source>
@@ -719,8 +739,8 @@
         <translation>Konturen von {dense} liegen dichter als die Schichten von {grid}, für die jeweils die nächsten zählen.</translation>
     </message>
     <message>
-        <source>Contours of {name} do not lie in slices of {grid}: they reach through {axis} of them. Name the image on which they were drawn with --grid.</source>
-        <translation>Konturen von {name} liegen nicht in Schichten von {grid}: Sie reichen durch {axis} davon. Nennen Sie mit --grid das Bild, auf dem sie gezeichnet wurden.</translation>
+        <source>Contours of {name} do not lie in slices of {grid}: they reach through {axis} of them. Name the image on which they were drawn.</source>
+        <translation>Konturen von {name} liegen nicht in Schichten von {grid}: sie reichen durch {axis} davon. Nennen Sie das Bild, auf dem sie gezeichnet wurden.</translation>
     </message>
     <message>
         <source>Contours of {nested} lie inside of others; they are taken as holes.</source>
@@ -769,6 +789,10 @@
     <message>
         <source>Install ClassScaleSeg with its dependencies. {details}</source>
         <translation>Installieren Sie ClassScaleSeg mit seinen Abhängigkeiten. {details}</translation>
+    </message>
+    <message>
+        <source>It is not known from which volume {value} was made. Select that volume under Inputs, or give it as volume=.</source>
+        <translation>Es ist nicht bekannt, aus welchem Bilddatensatz {value} entstanden ist. Wählen Sie ihn unter „Eingaben“, oder geben Sie ihn als volume= an.</translation>
     </message>
     <message>
         <source>It is not known which model found the structures of {value}, which a DICOM file must say. In the module Data, right-click it and choose Export to DICOM.</source>
@@ -943,6 +967,10 @@
         <translation>Kein Bild ist ausgewählt. Wählen Sie das Bild, das segmentiert werden soll.</translation>
     </message>
     <message>
+        <source>No voxel of {name} is in {listed}, so the case says that it has none of them.</source>
+        <translation>Kein Voxel von {name} liegt in {listed}; der Fall besagt daher, dass es diese Strukturen dort nicht gibt.</translation>
+    </message>
+    <message>
         <source>None has the word {word}</source>
         <translation>In keinem kommt das Wort {word} vor</translation>
     </message>
@@ -1079,6 +1107,10 @@
         <translation>Die Klassen überlappen sich und liegen in {layers} Ebenen, sind also kein einzelnes Label-Bild. Nehmen Sie stattdessen die Arrays in layers.</translation>
     </message>
     <message>
+        <source>The columns index and name are needed, separated by tabs; it has {found}.</source>
+        <translation>Die Spalten index und name sind nötig, durch Tabulatoren getrennt; vorhanden ist {found}.</translation>
+    </message>
+    <message>
         <source>The command</source>
         <translation>Der Befehl</translation>
     </message>
@@ -1137,6 +1169,10 @@
     <message>
         <source>The image has voxels that are NaN or infinite. Replace them first, for example with air.</source>
         <translation>Das Bild hat Voxel, die NaN oder unendlich sind. Ersetzen Sie sie zuerst, zum Beispiel durch Luft.</translation>
+    </message>
+    <message>
+        <source>The image has {dimensions} dimensions; three are needed.</source>
+        <translation>Das Bild hat {dimensions} Dimensionen; drei sind nötig.</translation>
     </message>
     <message>
         <source>The image has {millions}. Crop it first, or segment it elsewhere.</source>
@@ -1221,6 +1257,10 @@
     <message>
         <source>The label table has no class besides the background; a structure set needs one.</source>
         <translation>Die Label-Tabelle hat außer dem Hintergrund keine Klasse; ein Strukturdatensatz braucht eine.</translation>
+    </message>
+    <message>
+        <source>The label value</source>
+        <translation>Der Labelwert</translation>
     </message>
     <message>
         <source>The label values {listed} occur in several layers; each class must have a layer of its own.</source>
@@ -1391,6 +1431,10 @@
         <translation>Die Schichten von {name} sind bis zu {largest} mm vom Ursprung entfernt, und DICOM hat dort zu wenige Stellen für Konturen. Schreiben Sie .seg.nrrd.</translation>
     </message>
     <message>
+        <source>The slices of {value} are tilted (gantry tilt), which NIfTI files cannot hold. Resample it with Slicer's module Resample Scalar/Vector/DWI Volume, and segment the volume that you get.</source>
+        <translation>Die Schichten von {value} sind gekippt (Gantry-Kippung); NIfTI-Dateien können das nicht aufnehmen. Rechnen Sie den Bilddatensatz mit Slicers Modul Resample Scalar/Vector/DWI Volume um, und segmentieren Sie das Ergebnis.</translation>
+    </message>
+    <message>
         <source>The smallest way to run this model on this image takes {first}, more than the limit of {limit} GiB. Raise the limit, crop the image, or use a model with a smaller patch.</source>
         <translation>Am sparsamsten braucht dieses Modell für dieses Bild {first}, mehr als die Grenze von {limit} GiB. Erhöhen Sie die Grenze, schneiden Sie das Bild zu oder verwenden Sie ein Modell mit kleinerem Patch.</translation>
     </message>
@@ -1543,6 +1587,10 @@
         <translation>Verwenden Sie eine Adresse mit https, oder erlauben Sie es in einem Netzwerk, dem Sie vertrauen: --insecure, oder insecure=True in Python.</translation>
     </message>
     <message>
+        <source>What of {value} is outside of {name} was left out.</source>
+        <translation>Was von {value} außerhalb von {name} liegt, wurde weggelassen.</translation>
+    </message>
+    <message>
         <source>Without --{option} there are {count}.</source>
         <translation>Ohne --{option} sind es {count}.</translation>
     </message>
@@ -1589,6 +1637,10 @@
     <message>
         <source>a tensor without a shape</source>
         <translation>ein Tensor ohne Form</translation>
+    </message>
+    <message>
+        <source>a value contains itself</source>
+        <translation>ein Wert enthält sich selbst</translation>
     </message>
     <message>
         <source>a whole number above 0 and at most {most}</source>
@@ -1863,6 +1915,14 @@
         <translation>ist eines</translation>
     </message>
     <message>
+        <source>it contains the same values too often</source>
+        <translation>sie enthält dieselben Werte zu oft</translation>
+    </message>
+    <message>
+        <source>it declares types of its own</source>
+        <translation>sie erklären eigene Typen</translation>
+    </message>
+    <message>
         <source>it does not begin as NRRD does</source>
         <translation>es beginnt nicht wie NRRD</translation>
     </message>
@@ -1877,6 +1937,10 @@
     <message>
         <source>it has no header of NIfTI</source>
         <translation>es hat keinen NIfTI-Header</translation>
+    </message>
+    <message>
+        <source>it has too many lists</source>
+        <translation>sie hat zu viele Listen</translation>
     </message>
     <message>
         <source>it is a localizer</source>
@@ -1905,6 +1969,10 @@
     <message>
         <source>its 'weightsManifest' lists {name}, which no layer has, or lists it twice.</source>
         <translation>'weightsManifest' nennt {name}, das keine Schicht hat, oder nennt es zweimal.</translation>
+    </message>
+    <message>
+        <source>its elements are nested more than {deepest} deep</source>
+        <translation>ihre Elemente sind mehr als {deepest}-mal verschachtelt</translation>
     </message>
     <message>
         <source>its header does not say once how many voxels it has, along two to five axes</source>
@@ -1939,6 +2007,10 @@
         <translation>die Eingabe muss die erste Schicht sein und die Ausgabe die letzte, und keine andere.</translation>
     </message>
     <message>
+        <source>its keys contain too many values</source>
+        <translation>ihre Schlüssel enthalten zu viele Werte</translation>
+    </message>
+    <message>
         <source>its last layer must be a convolution with a kernel of 1 and no activation, after others.</source>
         <translation>die letzte Schicht muss eine Faltung mit Kern 1 und ohne Aktivierung sein, nach anderen.</translation>
     </message>
@@ -1953,6 +2025,10 @@
     <message>
         <source>its network, {name}, needs packages that are missing ({error}): run `pip install --upgrade dynamic-network-architectures timm einops`.</source>
         <translation>das Netz, {name}, braucht Pakete, die fehlen ({error}): Führen Sie `pip install --upgrade dynamic-network-architectures timm einops` aus.</translation>
+    </message>
+    <message>
+        <source>its values are nested more than {max_depth} deep</source>
+        <translation>ihre Werte sind mehr als {max_depth}-mal verschachtelt</translation>
     </message>
     <message>
         <source>its weights would have {total} bytes. At most {max_weights} are read.</source>
@@ -1985,6 +2061,10 @@
     <message>
         <source>label value {value} was used before, by {before}.</source>
         <translation>der Labelwert {value} wurde schon verwendet, von {before}.</translation>
+    </message>
+    <message>
+        <source>label value {value} was used before, by {name}.</source>
+        <translation>der Labelwert {value} wurde schon verwendet, von {name}.</translation>
     </message>
     <message>
         <source>label values must lie between 0 and {max_value}.</source>
@@ -2279,8 +2359,8 @@
         <translation>die erste Zeile hat mehr als eine Spalte {column}.</translation>
     </message>
     <message>
-        <source>the first line has no column {column}; it has {found}. A label table is a CSV file with the columns LabelValue and Name, separated by commas, such as a colour table that 3D Slicer writes.</source>
-        <translation>die erste Zeile hat keine Spalte {column}, sondern {found}. Eine Label-Tabelle ist eine CSV-Datei mit den Spalten LabelValue und Name, durch Kommas getrennt, wie eine Farbtabelle von 3D Slicer.</translation>
+        <source>the first line has no column {column}; it has {found}. A label table is a CSV file with the columns LabelValue and Name, separated by commas, such as a colour table that 3D Slicer writes. Colour tables of another form have names that end with .ctbl or .txt.</source>
+        <translation>die erste Zeile hat keine Spalte {column}, sondern {found}. Eine Label-Tabelle ist eine CSV-Datei mit den Spalten LabelValue und Name, durch Kommas getrennt, wie eine Farbtabelle von 3D Slicer. Die Namen von Farbtabellen anderer Form enden auf .ctbl oder .txt.</translation>
     </message>
     <message>
         <source>the image</source>
@@ -2399,6 +2479,10 @@
         <translation>drei für jeden ihrer {declared} Punkte</translation>
     </message>
     <message>
+        <source>too many of its keys are no text</source>
+        <translation>zu viele ihrer Schlüssel sind kein Text</translation>
+    </message>
+    <message>
         <source>transpose_backward {backward} is not the inverse of transpose_forward {forward}.</source>
         <translation>transpose_backward {backward} ist nicht die Umkehrung von transpose_forward {forward}.</translation>
     </message>
@@ -2425,6 +2509,10 @@
     <message>
         <source>use_mask_for_norm {masks} must be true or false for each channel.</source>
         <translation>use_mask_for_norm {masks} muss für jeden Kanal true oder false sein.</translation>
+    </message>
+    <message>
+        <source>value, name, red, green, blue, opacity</source>
+        <translation>Wert, Name, Rot, Grün, Blau, Deckkraft</translation>
     </message>
     <message>
         <source>whole body</source>
@@ -2619,10 +2707,6 @@
         <translation>{columns} und {columns2} müssen beide angegeben sein oder keine von beiden.</translation>
     </message>
     <message>
-        <source>{column} is "{text}", expected a whole number from 0 to {largest}.</source>
-        <translation>{column} ist "{text}", erwartet wurde eine ganze Zahl von 0 bis {largest}.</translation>
-    </message>
-    <message>
         <source>{copies} left out: the same slices are there twice.</source>
         <translation>{copies} weggelassen: Dieselben Schichten sind zweimal da.</translation>
     </message>
@@ -2687,6 +2771,10 @@
         <translation>{file} verlangt kein Token.</translation>
     </message>
     <message>
+        <source>{file} calls the label value 0 "{background}". Here 0 is the background.</source>
+        <translation>{file} nennt den Labelwert 0 „{background}“. Hier ist 0 der Hintergrund.</translation>
+    </message>
+    <message>
         <source>{file} cannot be read ({strerror}).</source>
         <translation>{file} kann nicht gelesen werden ({strerror}).</translation>
     </message>
@@ -2743,6 +2831,10 @@
         <translation>{file} wurde während des Lesens verändert.</translation>
     </message>
     <message>
+        <source>{file} consists of more than {most_pieces} pieces. Compress it as a whole.</source>
+        <translation>{file} besteht aus mehr als {most_pieces} Stücken. Komprimieren Sie die Datei als Ganzes.</translation>
+    </message>
+    <message>
         <source>{file} contains NumPy numbers, which torch {version} cannot read safely: update torch to 2.4 or later, or use the model as a bundle (made by `classscaleseg pack` on a computer with a newer torch).</source>
         <translation>{file} enthält NumPy-Zahlen, die torch {version} nicht sicher lesen kann: Aktualisieren Sie torch auf 2.4 oder neuer, oder verwenden Sie das Modell als Paket (mit `classscaleseg pack` auf einem Rechner mit neuerem torch erstellt).</translation>
     </message>
@@ -2779,6 +2871,14 @@
         <translation>{file} nennt {name} nicht: Das Paket ist unvollständig; besorgen Sie es noch einmal.</translation>
     </message>
     <message>
+        <source>{file} has a direction matrix that is not a rotation: {direction}. Correct its header.</source>
+        <translation>{file} hat eine Richtungsmatrix, die keine Drehung ist: {direction}. Berichtigen Sie den Header.</translation>
+    </message>
+    <message>
+        <source>{file} has a name for the label value "{odd}". Label values are whole numbers from 0 to {max_value}; the name is left out.</source>
+        <translation>{file} hat einen Namen für den Labelwert „{odd}“. Labelwerte sind ganze Zahlen von 0 bis {max_value}; der Name wird weggelassen.</translation>
+    </message>
+    <message>
         <source>{file} has a segment with the number 0, which is the background here. Export it with others.</source>
         <translation>{file} hat ein Segment mit der Nummer 0, die hier der Hintergrund ist. Exportieren Sie die Datei mit anderen.</translation>
     </message>
@@ -2811,8 +2911,16 @@
         <translation>{file} hat mehr als {largest} MiB.</translation>
     </message>
     <message>
+        <source>{file} has names of its labels that cannot be read ({error}). Its labels are called by their values.</source>
+        <translation>{file} hat Namen für seine Labels, die nicht gelesen werden können ({error}). Die Labels werden nach ihren Werten benannt.</translation>
+    </message>
+    <message>
         <source>{file} has no 'config' and 'state_dict': it is not a model of Auto3DSeg.</source>
         <translation>{file} hat kein 'config' und 'state_dict': Das ist kein Modell von Auto3DSeg.</translation>
+    </message>
+    <message>
+        <source>{file} has no 'labels'; of JSON files, the dataset.json of nnU-Net is a label table.</source>
+        <translation>{file} hat kein 'labels'; von JSON-Dateien ist die dataset.json von nnU-Net eine Labeltabelle.</translation>
     </message>
     <message>
         <source>{file} has no 'modelTopology' and 'weightsManifest': it is not a model in TensorFlow.js's format for layers (layers-model).</source>
@@ -2829,6 +2937,10 @@
     <message>
         <source>{file} has no convolution.</source>
         <translation>{file} hat keine Faltung.</translation>
+    </message>
+    <message>
+        <source>{file} has no label. Each line of a colour table is one: {row}.</source>
+        <translation>{file} hat kein Label. Jede Zeile einer Farbtabelle ist eines: {row}.</translation>
     </message>
     <message>
         <source>{file} has no object 'configurations': these are not plans of nnU-Net v2.</source>
@@ -2863,12 +2975,20 @@
         <translation>{file} hat mehrere Frames an einem Ort und ist daher kein einzelnes Volumen. Exportieren Sie eines davon.</translation>
     </message>
     <message>
+        <source>{file} has several names for the label value {twice}. The first one is taken.</source>
+        <translation>{file} hat mehrere Namen für den Labelwert {twice}. Der erste gilt.</translation>
+    </message>
+    <message>
         <source>{file} has spacing {spacing} mm; every spacing must be positive. Correct its header.</source>
         <translation>{file} hat den Voxelabstand {spacing} mm; jeder Abstand muss positiv sein. Berichtigen Sie den Header.</translation>
     </message>
     <message>
-        <source>{file} has structures of {frames} frames of reference (FrameOfReferenceUID), and {grid} does not say which is its own. Compare with a DICOM segmentation, or name the DICOM series with --grid.</source>
-        <translation>{file} hat Strukturen mit {frames} Bezugsrahmen (FrameOfReferenceUID), und {grid} sagt nicht, welcher der eigene ist. Vergleichen Sie mit einer DICOM-Segmentierung oder nennen Sie mit --grid die DICOM-Serie.</translation>
+        <source>{file} has spacing {spacing} mm; from {least} to {most} mm are possible. Correct its header, or the unit there.</source>
+        <translation>{file} hat den Voxelabstand {spacing} mm; möglich sind {least} bis {most} mm. Berichtigen Sie den Header oder die Einheit darin.</translation>
+    </message>
+    <message>
+        <source>{file} has structures of {frames} frames of reference (FrameOfReferenceUID), and {grid} does not say which is its own. Name the DICOM series on which they were drawn.</source>
+        <translation>{file} hat Strukturen von {frames} Bezugsrahmen (FrameOfReferenceUID), und {grid} sagt nicht, welcher der eigene ist. Nennen Sie die DICOM-Serie, auf der sie gezeichnet wurden.</translation>
     </message>
     <message>
         <source>{file} has structures of {frames} frames of reference (FrameOfReferenceUID), and {name} was not loaded from Slicer's DICOM database, which would say which is its own. Load it from there.</source>
@@ -2877,6 +2997,10 @@
     <message>
         <source>{file} has the label {foreign}, which the network does not give; it gives {given}.</source>
         <translation>{file} hat das Label {foreign}, das das Netz nicht liefert; es liefert {given}.</translation>
+    </message>
+    <message>
+        <source>{file} has the origin {origin} mm; up to {farthest} mm are possible. Correct its header.</source>
+        <translation>{file} hat den Ursprung {origin} mm; möglich sind bis zu {farthest} mm. Berichtigen Sie den Header.</translation>
     </message>
     <message>
         <source>{file} has values that are not finite: it is damaged; get it again.</source>
@@ -2909,6 +3033,10 @@
     <message>
         <source>{file} has {few} pixels than its header says: {held} bytes, not {declared}. Export it again.</source>
         <translation>{file} hat {few} Pixel, als der Header sagt: {held} Bytes, nicht {declared}. Exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} has {file_size} bytes besides its weights. It was not opened.</source>
+        <translation>{file} hat außer den Gewichten {file_size} Bytes. Die Datei wurde nicht geöffnet.</translation>
     </message>
     <message>
         <source>{file} has {files} objects with many frames. Name one of them: {name}.</source>
@@ -3059,6 +3187,10 @@
         <translation>{file} ist keine safetensors-Datei ({tensor} hat keine Form).</translation>
     </message>
     <message>
+        <source>{file} is not a safetensors file of a network: its header has more than {max_header} bytes.</source>
+        <translation>{file} ist keine safetensors-Datei eines Netzes: Ihr Header hat mehr als {max_header} Bytes.</translation>
+    </message>
+    <message>
         <source>{file} is not a whole model, and there is no plans.json in the folders above: give the folder that contains plans.json, dataset.json and fold_0, an exported zip or a bundle.</source>
         <translation>{file} ist kein ganzes Modell, und in den Ordnern darüber ist keine plans.json: Geben Sie den Ordner an, der plans.json, dataset.json und fold_0 enthält, eine exportierte Zip-Datei oder ein Paket.</translation>
     </message>
@@ -3101,6 +3233,10 @@
     <message>
         <source>{file} is truncated: its header declares {dimensions} voxels in {size} bytes, the file has {found}. Copy or export it again.</source>
         <translation>{file} ist abgeschnitten: Der Header gibt {dimensions} Voxel in {size} Bytes an, die Datei hat {found}. Kopieren oder exportieren Sie die Datei noch einmal.</translation>
+    </message>
+    <message>
+        <source>{file} lists more members than any model has. It was not opened.</source>
+        <translation>{file} führt mehr Bestandteile auf, als irgendein Modell hat. Die Datei wurde nicht geöffnet.</translation>
     </message>
     <message>
         <source>{file} lists more than {max_value} structures, so it is damaged. Export it again.</source>
@@ -3163,6 +3299,10 @@
         <translation>{file} würde ein anderes Ergebnis ersetzen. Wählen Sie einen anderen Namen.</translation>
     </message>
     <message>
+        <source>{file} would take for ever to read: {why}. It was not opened.</source>
+        <translation>{file} zu lesen würde kein Ende nehmen: {why}. Die Datei wurde nicht geöffnet.</translation>
+    </message>
+    <message>
         <source>{file} would unpack to {file_size} bytes, too many for its size. It was not opened.</source>
         <translation>{file} ergäbe entpackt {file_size} Bytes, zu viele für die Größe. Die Datei wurde nicht geöffnet.</translation>
     </message>
@@ -3175,8 +3315,16 @@
         <translation>{file}, Zeile {line_num}: Das ist kein gültiges CSV ({error}).</translation>
     </message>
     <message>
-        <source>{file}, line {line}: this is not UTF-8 text. Save it as CSV in UTF-8.</source>
-        <translation>{file}, Zeile {line}: Das ist kein Text in UTF-8. Speichern Sie die Datei als CSV in UTF-8.</translation>
+        <source>{file}, line {line}: this is not UTF-8 text. Save it in UTF-8.</source>
+        <translation>{file}, Zeile {line}: Das ist kein Text in UTF-8. Speichern Sie die Datei in UTF-8.</translation>
+    </message>
+    <message>
+        <source>{file}, line {number}: label value {value} was used before, by {name}.</source>
+        <translation>{file}, Zeile {number}: Der Labelwert {value} kam schon vor, bei {name}.</translation>
+    </message>
+    <message>
+        <source>{folder} cannot be read ({strerror}). Choose another folder.</source>
+        <translation>{folder} kann nicht gelesen werden ({strerror}). Wählen Sie einen anderen Ordner.</translation>
     </message>
     <message>
         <source>{folder} has no DICOM series. {folder2}</source>
@@ -3189,6 +3337,10 @@
     <message>
         <source>{folder} has no segmentation: none of its files ends with {suffixes}, or is in DICOM.</source>
         <translation>{folder} hat keine Segmentierung: Keine der Dateien endet mit {suffixes} oder ist in DICOM.</translation>
+    </message>
+    <message>
+        <source>{folder} has the case {name} of this volume. Replace it (replace=True), or choose another folder.</source>
+        <translation>{folder} enthält schon den Fall {name} dieses Bilddatensatzes. Ersetzen Sie ihn (replace=True), oder wählen Sie einen anderen Ordner.</translation>
     </message>
     <message>
         <source>{folder} has {series} DICOM series: {found}. Move the one you need to a separate folder.</source>
@@ -3445,6 +3597,10 @@
     <message>
         <source>{name} has {dimensions} voxels, {count} GiB; {available} GiB of memory are free. Crop or resample it first.</source>
         <translation>{name} hat {dimensions} Voxel, {count} GiB; {available} GiB Speicher sind frei. Schneiden Sie das Bild zu, oder vergröbern Sie es zuerst.</translation>
+    </message>
+    <message>
+        <source>{name} has {rounded} voxels that are rounded, by up to {most}: the network computes in float32, which holds all whole numbers up to {whole_in_float}. If a constant was added to the image, subtract it.</source>
+        <translation>{name} hat {rounded} Voxel, die gerundet werden, um bis zu {most}: Das Netz rechnet in float32, das alle ganzen Zahlen bis {whole_in_float} darstellt. Wenn zum Bild eine Konstante addiert wurde, ziehen Sie sie ab.</translation>
     </message>
     <message>
         <source>{name} has {shape} voxels of {spacing} mm (x, y, z)</source>
@@ -3799,6 +3955,10 @@
         <translation>{value} hat schon Segmente. Wählen Sie eine andere Segmentierung, oder ersetzen Sie sie (replace=True).</translation>
     </message>
     <message>
+        <source>{value} and {image} have different frames of reference (FrameOfReferenceUID). They are taken as if it were the same.</source>
+        <translation>{value} und {image} haben verschiedene Bezugsrahmen (FrameOfReferenceUID). Sie werden genommen, als wäre es derselbe.</translation>
+    </message>
+    <message>
         <source>{value} cannot be locked ({strerror}). Its file system may have no locks; choose a folder on another one.</source>
         <translation>{value} kann nicht gesperrt werden ({strerror}). Das Dateisystem kennt vielleicht keine Sperren; wählen Sie einen Ordner auf einem anderen.</translation>
     </message>
@@ -3843,6 +4003,10 @@
         <translation>{value} kann nicht geschrieben werden ({text}). Wählen Sie einen anderen Ordner, oder schaffen Sie dort Platz.</translation>
     </message>
     <message>
+        <source>{value} could not be loaded as a volume. The reason is in Slicer's error log (View &gt; Error Log).</source>
+        <translation>{value} konnte nicht als Bilddatensatz geladen werden. Der Grund steht im Fehlerprotokoll von Slicer (Ansicht &gt; Fehlerprotokoll).</translation>
+    </message>
+    <message>
         <source>{value} could not be written. The reason is in Slicer's error log (View &gt; Error Log).</source>
         <translation>{value} konnte nicht geschrieben werden. Der Grund steht im Fehlerprotokoll von Slicer (Ansicht &gt; Fehlerprotokoll).</translation>
     </message>
@@ -3857,6 +4021,10 @@
     <message>
         <source>{value} does not exist.</source>
         <translation>{value} existiert nicht.</translation>
+    </message>
+    <message>
+        <source>{value} does not say how far its voxels are apart ({field}: {value2}). Correct its header.</source>
+        <translation>{value} sagt nicht, wie weit die Voxel auseinanderliegen ({field}: {value2}). Berichtigen Sie den Header.</translation>
     </message>
     <message>
         <source>{value} has a direction matrix that is not a rotation: {direction}. Correct its header.</source>
@@ -3883,6 +4051,10 @@
         <translation>{value} hat keine Struktur, also gibt es nichts zu speichern.</translation>
     </message>
     <message>
+        <source>{value} has no voxel in {name}. Choose the volume on which it was made.</source>
+        <translation>{value} hat in {name} kein Voxel. Wählen Sie den Bilddatensatz, auf dem die Segmentierung entstanden ist.</translation>
+    </message>
+    <message>
         <source>{value} has slices of several studies, and a segmentation is part of one. {other_format}</source>
         <translation>{value} hat Schichten mehrerer Studien, und eine Segmentierung gehört zu einer. {other_format}</translation>
     </message>
@@ -3893,6 +4065,10 @@
     <message>
         <source>{value} has voxels of the type {dtype}; the model needs numbers. Convert it.</source>
         <translation>{value} hat Voxel vom Typ {dtype}; das Modell braucht Zahlen. Wandeln Sie das Bild um.</translation>
+    </message>
+    <message>
+        <source>{value} has {field} = {value2}, which are no numbers. Correct its header.</source>
+        <translation>{value} hat {field} = {value2}; das sind keine Zahlen. Berichtigen Sie den Header.</translation>
     </message>
     <message>
         <source>{value} has {places} frames of reference (FrameOfReferenceUID), so the places of its slices cannot be compared. {other_format}</source>
@@ -3967,6 +4143,14 @@
         <translation>{value} ist von einem anderen Ergebnis dieses Namens und wird daher nicht ersetzt. Geben Sie dem Ergebnis (-o) oder dem Ordner des Berichts einen anderen Namen oder entfernen Sie die Datei.</translation>
     </message>
     <message>
+        <source>{value} is on another grid than {name}, so its nearest voxels were taken.</source>
+        <translation>{value} hat ein anderes Gitter als {name}; übernommen wurden die nächstliegenden Voxel.</translation>
+    </message>
+    <message>
+        <source>{value} is on another grid than {value2}. All channels need the same grid. Resample one of the volumes, for example with Slicer's module Resample Scalar/Vector/DWI Volume.</source>
+        <translation>{value} hat ein anderes Gitter als {value2}. Alle Kanäle brauchen dasselbe Gitter. Bringen Sie eines der Bilder auf das Gitter des anderen, zum Beispiel mit Slicers Modul Resample Scalar/Vector/DWI Volume.</translation>
+    </message>
+    <message>
         <source>{value} is the volume to segment, and the confidence would overwrite it. Select another volume for the confidence.</source>
         <translation>{value} ist das Bild, das segmentiert werden soll, und die Konfidenz würde es überschreiben. Wählen Sie für die Konfidenz ein anderes.</translation>
     </message>
@@ -3977,6 +4161,14 @@
     <message>
         <source>{value} is under the non-linear transform {value2}. Harden the transform (in Slicer's Data module, right-click the transform icon and choose Harden transform).</source>
         <translation>{value} steht unter der nichtlinearen Transformation {value2}. Härten Sie sie (im Modul Data mit der rechten Maustaste auf das Symbol der Transformation klicken und „Harden transform“ wählen).</translation>
+    </message>
+    <message>
+        <source>{value} was made from {count} volumes, and {count2} of them are not in the scene any more. Load them, and run again.</source>
+        <translation>{value} ist aus {count} Bilddatensätzen entstanden, und {count2} davon sind nicht mehr in der Szene. Laden Sie diese, und segmentieren Sie noch einmal.</translation>
+    </message>
+    <message>
+        <source>{value} was made in a region of {value2}. Outside of it nothing was looked for, so the case says that there is none of the structures, but for what you have drawn.</source>
+        <translation>{value} entstand in einem Bereich von {value2}. Außerhalb davon wurde nichts gesucht; der Fall besagt also, dass dort keine der Strukturen ist, außer dem, was Sie gezeichnet haben.</translation>
     </message>
     <message>
         <source>{value} was not written: no confidence was computed. Ask for the confidence when segmenting.</source>
@@ -4015,12 +4207,12 @@
         <translation>{value}: {what} braucht die DICOM-Serie, die segmentiert wurde, wegen Patient, Studie und Bezugsrahmen. Geben Sie ihren Ordner an (source=...), oder schreiben Sie .seg.nrrd.</translation>
     </message>
     <message>
-        <source>{what} cannot be read as an image ({error}).</source>
-        <translation>{what} kann nicht als Bild gelesen werden ({error}).</translation>
-    </message>
-    <message>
         <source>{what} failed unexpectedly ({kind}). {details}</source>
         <translation>{what} schlug unerwartet fehl ({kind}). {details}</translation>
+    </message>
+    <message>
+        <source>{what} is "{text}", expected a whole number from 0 to {largest}.</source>
+        <translation>{what} ist „{text}“, erwartet wurde eine ganze Zahl von 0 bis {largest}.</translation>
     </message>
     <message>
         <source>{where} has no folds: it is a single network.</source>
@@ -4161,6 +4353,21 @@
     <message>
         <source>{name} could not be loaded as a volume. Load it in the module DICOM, and add the volume that you get.</source>
         <translation>{name} konnte nicht als Bilddatensatz geladen werden. Laden Sie die Serie im Modul DICOM und fügen Sie den Bilddatensatz hinzu, den Sie erhalten.</translation>
+    </message>
+</context>
+<context>
+    <name>inputs.image_files</name>
+    <message>
+        <source>Folder of images</source>
+        <translation>Ordner mit Bildern</translation>
+    </message>
+    <message>
+        <source>{folder} has more than {count} images, of which the first are added. Choose folders below it.</source>
+        <translation>{folder} enthält mehr als {count} Bilder; hinzugefügt sind die ersten davon. Wählen Sie die Ordner darunter.</translation>
+    </message>
+    <message>
+        <source>{folder} has no image: neither files such as .nii.gz and .nrrd, nor folders with DICOM series.</source>
+        <translation>{folder} enthält kein Bild: weder Dateien wie .nii.gz und .nrrd noch Ordner mit DICOM-Serien.</translation>
     </message>
 </context>
 <context>
@@ -4684,16 +4891,16 @@
         <translation>{name} wird verglichen</translation>
     </message>
     <message>
+        <source>Comparison of cases</source>
+        <translation>Vergleich der Fälle</translation>
+    </message>
+    <message>
         <source>Dice</source>
         <translation>Dice</translation>
     </message>
     <message>
         <source>Difference</source>
         <translation>Differenz</translation>
-    </message>
-    <message>
-        <source>Load an RT structure set as the reference of the row.</source>
-        <translation>Einen RT-Strukturdatensatz als Referenz der Zeile laden.</translation>
     </message>
     <message>
         <source>Mean Dice {dice} over {structures} structures of {cases} cases.</source>
@@ -4704,28 +4911,12 @@
         <translation>Keine Struktur ist in beiden.</translation>
     </message>
     <message>
-        <source>None</source>
-        <translation>Keine</translation>
-    </message>
-    <message>
         <source>Other mL</source>
         <translation>mL andere</translation>
     </message>
     <message>
-        <source>Reference</source>
-        <translation>Referenz</translation>
-    </message>
-    <message>
-        <source>Reference of the row</source>
-        <translation>Referenz der Zeile</translation>
-    </message>
-    <message>
-        <source>Reference of the row:</source>
-        <translation>Referenz der Zeile:</translation>
-    </message>
-    <message>
-        <source>Result</source>
-        <translation>Ergebnis</translation>
+        <source>Put the rows of all cases into a table of the scene.</source>
+        <translation>Die Zeilen aller Fälle in eine Tabelle der Szene schreiben.</translation>
     </message>
     <message>
         <source>SD</source>
@@ -4744,10 +4935,6 @@
         <translation>Speichern...</translation>
     </message>
     <message>
-        <source>Search cases</source>
-        <translation>Fälle suchen</translation>
-    </message>
-    <message>
         <source>Search structures and cases</source>
         <translation>Strukturen und Fälle suchen</translation>
     </message>
@@ -4756,12 +4943,12 @@
         <translation>Struktur</translation>
     </message>
     <message>
-        <source>Structure set...</source>
-        <translation>Strukturdatensatz...</translation>
-    </message>
-    <message>
         <source>The comparison is in the file {name}.</source>
         <translation>Der Vergleich steht in der Datei {name}.</translation>
+    </message>
+    <message>
+        <source>The comparison is in the table {name}.</source>
+        <translation>Der Vergleich steht in der Tabelle {name}.</translation>
     </message>
     <message>
         <source>The comparison was not saved</source>
@@ -4784,12 +4971,8 @@
         <translation>Der Speicher reicht nicht, um diese Segmentierungen zu vergleichen.</translation>
     </message>
     <message>
-        <source>Volume</source>
-        <translation>Bilddatensatz</translation>
-    </message>
-    <message>
-        <source>choose one</source>
-        <translation>bitte wählen</translation>
+        <source>To table</source>
+        <translation>In Tabelle</translation>
     </message>
     <message>
         <source>comparison of cases</source>
@@ -4806,6 +4989,49 @@
     <message>
         <source>{name}: {reason}</source>
         <translation>{name}: {reason}</translation>
+    </message>
+</context>
+<context>
+    <name>results.case_list</name>
+    <message>
+        <source>Load an RT structure set as the reference of the row.</source>
+        <translation>Einen RT-Strukturdatensatz als Referenz der Zeile laden.</translation>
+    </message>
+    <message>
+        <source>None</source>
+        <translation>Keine</translation>
+    </message>
+    <message>
+        <source>Reference</source>
+        <translation>Referenz</translation>
+    </message>
+    <message>
+        <source>Reference of the row</source>
+        <translation>Referenz der Zeile</translation>
+    </message>
+    <message>
+        <source>Reference of the row:</source>
+        <translation>Referenz der Zeile:</translation>
+    </message>
+    <message>
+        <source>Result</source>
+        <translation>Ergebnis</translation>
+    </message>
+    <message>
+        <source>Search cases</source>
+        <translation>Fälle suchen</translation>
+    </message>
+    <message>
+        <source>Structure set...</source>
+        <translation>Strukturdatensatz...</translation>
+    </message>
+    <message>
+        <source>Volume</source>
+        <translation>Bilddatensatz</translation>
+    </message>
+    <message>
+        <source>choose one</source>
+        <translation>bitte wählen</translation>
     </message>
 </context>
 <context>
@@ -4904,6 +5130,10 @@
     <message>
         <source>DICOM segmentation</source>
         <translation>DICOM-Segmentierung</translation>
+    </message>
+    <message>
+        <source>List {name} again, which was here before, and compare it with this one.</source>
+        <translation>Wieder {name} auflisten, das vorher hier stand, und mit dieser Segmentierung vergleichen.</translation>
     </message>
     <message>
         <source>No structures to show.</source>
@@ -5032,6 +5262,45 @@
     <message>
         <source>There is not enough memory to load the structure set.</source>
         <translation>Der Speicher reicht nicht, um den Strukturdatensatz zu laden.</translation>
+    </message>
+</context>
+<context>
+    <name>results.training</name>
+    <message>
+        <source>It is not known from which volume {name} was made. Save it with {volumes}, selected under Inputs?</source>
+        <translation>Es ist nicht bekannt, aus welchem Bilddatensatz {name} entstanden ist. Mit {volumes} speichern, wie unter „Eingaben“ gewählt?</translation>
+    </message>
+    <message>
+        <source>It is not known from which volume {name} was made. Select the volume under Inputs; it must have the grid of the segmentation.</source>
+        <translation>Es ist nicht bekannt, aus welchem Bilddatensatz {name} entstanden ist. Wählen Sie ihn unter „Eingaben“; er muss das Gitter der Segmentierung haben.</translation>
+    </message>
+    <message>
+        <source>Nobody has corrected it since {models} found it.</source>
+        <translation>Niemand hat das Ergebnis von {models} seither korrigiert.</translation>
+    </message>
+    <message>
+        <source>Save for training</source>
+        <translation>Für Training speichern</translation>
+    </message>
+    <message>
+        <source>The case was not saved</source>
+        <translation>Der Fall wurde nicht gespeichert</translation>
+    </message>
+    <message>
+        <source>There is not enough memory to save the segmentation.</source>
+        <translation>Der Speicher reicht nicht, um die Segmentierung zu speichern.</translation>
+    </message>
+    <message>
+        <source>To make a dataset of the cases: {command}</source>
+        <translation>Um aus den Fällen einen Datensatz zu machen: {command}</translation>
+    </message>
+    <message>
+        <source>{folder} has this volume already, as the case {name}. Replace its image and its segmentation?</source>
+        <translation>{folder} enthält diesen Bilddatensatz schon, als Fall {name}. Dessen Bild und Segmentierung ersetzen?</translation>
+    </message>
+    <message>
+        <source>{name} is saved. Cases in the folder: {count}.</source>
+        <translation>{name} ist gespeichert. Fälle im Ordner: {count}.</translation>
     </message>
 </context>
 <context>
@@ -5345,8 +5614,8 @@
         <translation>Bilddatensätze hinzufügen</translation>
     </message>
     <message>
-        <source>Add volumes of the scene, of a folder, or from the DICOM database.</source>
-        <translation>Bilddatensätze der Szene, eines Ordners oder aus der DICOM-Datenbank hinzufügen.</translation>
+        <source>Add volumes of the scene, from the DICOM database, or of a folder of files.</source>
+        <translation>Bilddatensätze der Szene, aus der DICOM-Datenbank oder aus einem Ordner mit Dateien hinzufügen.</translation>
     </message>
     <message>
         <source>All folders, patients and studies of the scene</source>
@@ -5359,6 +5628,10 @@
     <message>
         <source>Empty this list. The volumes stay.</source>
         <translation>Diese Liste leeren. Die Bilddatensätze bleiben erhalten.</translation>
+    </message>
+    <message>
+        <source>Folder of images...</source>
+        <translation>Ordner mit Bildern...</translation>
     </message>
     <message>
         <source>Folder, patient or study of the scene</source>
