@@ -257,6 +257,21 @@ def test_a_vector_image_has_an_axis_without_a_direction(tmp_path):
     assert read_image(tmp_path / "two.nrrd", 2).voxels.shape[0] == 2
 
 
+def test_a_header_with_entries_without_end_is_refused(tmp_path, monkeypatch):
+    """ITK compares each with all: a header of some megabytes would take hours."""
+    from ClassScaleSegLib.images import text_headers
+
+    monkeypatch.setattr(text_headers, "_MOST_ENTRIES", 1000)
+    for count, file in ((900, tmp_path / "few.seg.nrrd"), (1100, tmp_path / "many.seg.nrrd")):
+        header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 1 1 1\nencoding: raw\n"
+        entries = "".join(f"Key{number}:=1\n" for number in range(count))
+        file.write_bytes(f"{header}{entries}\n".encode() + b"\1")
+    assert Segmentation.from_image(tmp_path / "few.seg.nrrd").labels.sum() == 1
+    for read in (lambda file: read_image(file, 1), Segmentation.from_image, read_grid):
+        with pytest.raises(ImageError, match="many.seg.nrrd has more than 1,000 entries in its header"):
+            read(tmp_path / "many.seg.nrrd")
+
+
 def test_a_fourth_axis_may_have_no_spacing(tmp_path):
     header = (
         "NRRD0004\ntype: short\ndimension: 4\nsizes: 5 6 7 2\nspacings: 1 1 1 nan\n"

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ImageError, named, reason
 from .geometry import ROUNDED_SHEAR, Geometry
 from .nifti import NiftiHeader, is_nifti, read_header, read_voxels
-from .text_headers import check_text_header
+from .text_headers import check_text_header, refuse_long_header
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -153,9 +153,11 @@ def itk_reader(path: Path) -> sitk.ImageFileReader:
     formats that read further files of the folder, or that the content names.
 
     :raises RuntimeError: if ITK refuses it.
+    :raises ImageError: if its header has too many entries.
     """
     import SimpleITK as sitk
 
+    refuse_long_header(path)
     reader = sitk.ImageFileReader()
     suffix = next((suffix for suffix in _LIBRARIES if path.name.lower().endswith(suffix)), None)
     if suffix is not None:

@@ -10,7 +10,23 @@ from pathlib import Path
 from ..errors import ImageError, shown
 
 _META = ("offset", "position", "origin", "elementspacing", "transformmatrix", "rotation", "orientation")
+_MOST_ENTRIES = 100_000  # nine for each segment; ITK takes about a minute for these, and hours for a million
 _LONGEST = 1 << 20  # bytes of a header that are read; longer ones are those of many segments, which come last
+
+
+def refuse_long_header(path: Path) -> None:
+    """Refuse a NRRD file with so many entries in its header that ITK, which compares each with all, would hang.
+
+    :raises ImageError: if there are more than those of some ten thousand segments.
+    """
+    if not path.name.lower().endswith((".nrrd", ".nhdr")) or not path.is_file():
+        return
+    with path.open("rb") as file:
+        for count, line in enumerate(file):
+            if not line.strip() or (count == 0 and not line.startswith(b"NRRD")):
+                return
+            if count > _MOST_ENTRIES:
+                raise ImageError(f"{path} has more than {_MOST_ENTRIES:,} entries in its header, too many to be read.")
 
 
 def check_text_header(path: Path, dimensions: int) -> None:
