@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 LARGEST_LIST = 16 << 20  # bytes of an answer that lists; a page of 1000 images has less than 2 MiB in Orthanc
 Parameters = Sequence[tuple[str, "str | int"]]
 _STATUS = {
-    400: "it did not understand the request",
+    400: "it did not understand the request. If the address is not the root of its DICOMweb service, such as "
+    "http://localhost:8042/dicom-web, give that",
     403: "this user may not see this. Ask the administrator of the archive",
     404: "it does not have this, or there is no DICOMweb service at this address. Give its root, such as "
     "http://localhost:8042/dicom-web",

@@ -96,15 +96,17 @@ class Search:
         found: list[Study] = []
         untold: set[str] = set()
         for uid, row in self._all("/studies", STUDY_UID, query, _OF_STUDY, "studies"):
-            if not criteria.fit(row, untold):
+            of_this: set[str] = set()
+            if not criteria.fit(row, of_this):
                 continue
             series = self.series(uid, criteria.modality)
             if not series and criteria.modality is not None:  # the archive passed over the modality
                 continue
             if len(found) == limit:
-                self._note(f"There are more than {limit} such studies. Narrow the search, or give --limit.")
+                self._note(f"There are more such studies than {limit}. Narrow the search, or give a larger --limit.")
                 break
             found.append(_study(uid, row, series))
+            untold |= of_this
         for what in sorted(untold - {"the modalities"}):  # those of the series count
             self._note(f"The archive does not tell {what} of every study, so not all of these may fit.")
         return found

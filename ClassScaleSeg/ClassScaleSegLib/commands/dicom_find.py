@@ -49,7 +49,7 @@ def find_command(options: argparse.Namespace, reporter: Reporter) -> ExitCode:
     elif studies:
         _print(sorted(studies, key=lambda study: (study.name.casefold(), study.patient, study.date)))
     else:
-        hint = " Some archives tell upper from lower case in names." if options.name is not None else ""
+        hint = " Some archives compare case and accents of names." if options.name is not None else ""
         print(f"No study of {archive.address} is like that.{hint}")
     return ExitCode.OK
 
