@@ -4043,6 +4043,10 @@
         <translation>{value} hat komplexe Voxel; das Modell braucht reelle Zahlen. Wandeln Sie sie in Beträge um.</translation>
     </message>
     <message>
+        <source>{value} has more than {most_entries} entries in its header, too many to be read.</source>
+        <translation>{value} hat mehr als {most_entries} Einträge im Header, zu viele, um gelesen zu werden.</translation>
+    </message>
+    <message>
         <source>{value} has no frame of reference (FrameOfReferenceUID); the segmentation gets one of its own. Viewers that compare them may not show it over the images.</source>
         <translation>{value} hat keinen Bezugsrahmen (FrameOfReferenceUID); die Segmentierung bekommt einen eigenen. Programme, die beide vergleichen, zeigen sie vielleicht nicht über den Bildern.</translation>
     </message>
