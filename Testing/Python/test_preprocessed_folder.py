@@ -212,6 +212,24 @@ def test_cases_that_no_fold_uses_are_told(root, capsys):
     assert "WARNING: Toy_0003 of the preprocessed cases are not used" in capsys.readouterr().out
 
 
+def test_label_maps_that_were_corrected_since_are_told(root, capsys, monkeypatch):
+    first, second = (next((root / "raw").iterdir()) / "labelsTr" / f"Toy_000{number}.nii.gz" for number in (1, 2))
+    for file in (first, second):
+        os.utime(file, (1, 1))  # as a copy of the dataset may have other times
+    trainer(root).do_split()
+    assert "WARNING" not in capsys.readouterr().out
+    first.write_bytes(second.read_bytes())
+    trainer(root).do_split()
+    assert "WARNING: Toy_0001.nii.gz in labelsTr changed after preprocessing" in capsys.readouterr().out
+    first.unlink()  # nor need they be there
+    trainer(root).do_split()
+    monkeypatch.delenv("nnUNet_raw")
+    trainer(root).do_split()
+    change(planned(root) / f"{PLANS}_{CONFIGURATION}_made.json", label_files=7)
+    trainer(root).do_split()
+    assert "WARNING" not in capsys.readouterr().out
+
+
 def test_one_fold_is_trained_by_one_command_at_a_time_and_a_full_disk_is_a_sentence(root, capsys, monkeypatch):
     command = ["train", str(DATASET), CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu"]
     fold = root / "results" / planned(root).name / f"{TRAINER}__{PLANS}__{CONFIGURATION}" / "fold_0"

@@ -62,6 +62,7 @@ def preprocess(options: argparse.Namespace) -> int:
     from . import preprocessing
     from .corrected_json import readable_by_nnunet
     from .dataset_check import check_dataset
+    from .label_files import LABEL_FILES, label_files
     from .label_index import begin_index, index_file
     from .preprocessed_folder import being_preprocessed, decided_for_images, decided_for_labels, refuse_trained_on
     from .stock_faults import as_sentences
@@ -90,10 +91,15 @@ def preprocess(options: argparse.Namespace) -> int:
         _refuse_changed(folders[dataset], raw.content, preprocessed_json(str(dataset), "dataset.json"))
         manager, there = PlansManager(plans[dataset]), dataset_folder("nnUNet_preprocessed", str(dataset))
         places: dict[Path, dict[str, Any]] = {}
+        files = label_files(raw.cases)
         for configuration in sorted(set(configurations) & set(manager.available_configurations)):
             entries = manager.get_configuration(configuration)
             images = decided_for_images(entries.configuration, manager.plans, raw.content)
-            places[there / entries.data_identifier] = {"images": images, "labels": decided_for_labels(raw.content)}
+            places[there / entries.data_identifier] = {
+                "images": images,
+                "labels": decided_for_labels(raw.content),
+                LABEL_FILES: files,
+            }
             refuse_trained_on(folders[dataset].name, options.plans_name, configuration)
         faults = as_sentences(there, killed("preprocessed", folders[dataset].name, "-np"))
         with faults, being_preprocessed(places), readable_by_nnunet(folders[dataset], raw.content, raw.cases):

@@ -18,6 +18,7 @@ from ClassScaleSegLib.locking import is_locked
 
 from ..data.merged_labels import ENTRY
 from ..files import alone, write_json
+from .label_files import LABEL_FILES, changed_label_files
 
 _OF_IMAGES = (  # entries of configuration, plans and dataset.json, in this order, that decide what images become
     *("preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm", "resampling_fn_data"),
@@ -70,7 +71,7 @@ def being_preprocessed(folders: Mapping[Path, Mapping[str, Any]]) -> Iterator[No
 
     If it is interrupted, they stay unfinished. Nobody else may make one of them meanwhile.
 
-    :param folders: with what decides the content of each, for images and for labels.
+    :param folders: with what decides the content of each, for images and for labels, and further entries of its note.
     :raises Busy: if another process makes one of them.
     :raises OutputError: if a note cannot be written.
     """
@@ -125,6 +126,18 @@ def check_preprocessed(folder: Path, images: Mapping[str, Any], labels: Mapping[
             f"The cases in {folder} were preprocessed with another {differs} than plans and dataset.json have now. "
             f"{_AGAIN}"
         )
+
+
+def changed_since(folder: Path, labels: Path) -> list[str]:
+    """Return the names of label maps that have changed since a folder was made of them.
+
+    :param folder: of preprocessed cases.
+    :param labels: of the label maps of the raw dataset, which need not be there.
+    """
+    try:
+        return changed_label_files(labels, json.loads(note_of(folder).read_text(encoding="utf-8"))[LABEL_FILES])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # made by nnU-Net's own command, or before such a note was taken
 
 
 def first_difference(now: Mapping[str, Any], then: Mapping[str, Any]) -> str | None:

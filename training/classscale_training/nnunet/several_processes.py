@@ -6,6 +6,7 @@ the cases into folds. Here each process computes on its own device, and only the
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from torch._dynamo import OptimizedModule
 from ..data.merged_labels import MERGED_FROM
 from ..processes.group import from_first
 from .earlier_plans import FINGERPRINT
-from .preprocessed_folder import check_cases, check_preprocessed, decided_for_images, decided_for_labels
+from .preprocessed_folder import changed_since, check_cases, check_preprocessed, decided_for_images, decided_for_labels
 from .splits import prepare_splits
 
 _SECONDS_TO_APPEAR = 30.0  # of a new file on another machine: shared file systems keep lists of files for a while
@@ -80,6 +81,18 @@ class TrainerOfSeveral(nnUNetTrainer):
         labels = decided_for_labels(self.dataset_json) if own_labels else None
         check_preprocessed(Path(self.preprocessed_dataset_folder), images, labels)
 
+    def _warn_of_changed_labels(self, folder: Path) -> None:
+        raw = os.environ.get("nnUNet_raw")
+        if self.local_rank or not self.learns_labels or not raw:
+            return
+        changed = changed_since(folder, Path(raw, self.plans_manager.dataset_name, "labelsTr"))
+        if changed:
+            names = f"{changed[0]} and {len(changed) - 1} more" if len(changed) > 1 else changed[0]
+            self.print_to_log_file(
+                f"WARNING: {names} in labelsTr changed after preprocessing, such as by a correction. To train on "
+                "what they are now, run `classscaleseg-train preprocess` again."
+            )
+
     def _checked_split(self) -> tuple[list[str], list[str]]:
         self.check_preprocessed()
         folder = Path(self.preprocessed_dataset_folder)
@@ -90,6 +103,7 @@ class TrainerOfSeveral(nnUNetTrainer):
                 f"WARNING: dataset.json has {announced} cases, but {len(cases)} are in {folder}. To use all, run "
                 "`classscaleseg-train preprocess` again."
             )
+        self._warn_of_changed_labels(folder)
         if self.fold != "all":
             prepare_splits(Path(self.preprocessed_dataset_folder_base), cases)
         training, validation = (list(map(str, names)) for names in super().do_split())

@@ -197,7 +197,7 @@ class _Planner:
             return
         what = [
             f"{one} {table.names.get(one)} and {two} {table.names.get(two)} "
-            f"({sum(voxels.values()):,} voxels in {listed(list(voxels), _MOST_CASES)})"
+            f"({_voxels(sum(voxels.values()))} in {listed(list(voxels), _MOST_CASES)})"
             for (one, two), voxels in sorted(found.items())
         ]
         self._fault(
@@ -253,6 +253,10 @@ class _Planner:
 
     def _fault(self, sentence: str) -> None:
         self.findings.append(Finding(sentence, LabelTableError))
+
+
+def _voxels(count: int) -> str:
+    return f"{count:,} voxel{'s' * (count != 1)}"
 
 
 def _prefix(group: int) -> str:
