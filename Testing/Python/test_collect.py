@@ -161,6 +161,15 @@ def test_structures_are_the_same_by_their_names_or_their_codes(training, capsys)
     assert capsys.readouterr().err == "Warning: Hepar is taken for liver: they have the same codes.\n"
 
 
+def test_names_that_slicer_gives_by_itself_are_told(training, capsys):
+    training.case("a", {1: "Segment_1"})
+    assert training.collect() == 0
+    assert capsys.readouterr().err == ""  # what it is in one case, it is everywhere
+    training.case("b", {1: "Segment_1"})
+    assert training.collect() == 0
+    assert "Slicer calls new segments Segment_1. Each name is one structure in all" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [

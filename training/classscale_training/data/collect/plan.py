@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -117,6 +118,7 @@ class _Planner:
             return Plan(table, 0, ()), self.findings
         self._overlaps(own, table)
         groups, merged, prefixes = self._groups(drawn, table)
+        self._default_names(table)
         for other, first in self.structures.alike:
             self._tell(f"{other} is taken for {first}: they have the same codes.")
         planned = [
@@ -204,6 +206,15 @@ class _Planner:
             f"Structures overlap, and nnU-Net's label maps have one label a voxel: {listed(what, _MOST_SHOWN)}. Say "
             "which label wins, the first or the last by these numbers: --overlap first, or --overlap last."
         )
+
+    def _default_names(self, table: LabelTable) -> None:
+        """Tell that names do not say what a structure is."""
+        names = [name for name in table.names.values() if re.fullmatch(r"Segment[_ ]\d+", name)]
+        if names and len(self.cases) > 1:
+            self._tell(
+                f"Slicer calls new segments {listed(names, _MOST_SHOWN)}. Each name is one structure in all cases; "
+                "rename the segments if they are different ones."
+            )
 
     def _groups(
         self, drawn: Sequence[frozenset[int]], table: LabelTable
