@@ -232,6 +232,15 @@ def test_what_else_is_absurd_names_the_file(tmp_path):
             b"spacings: nan 2 3",
             "does not say how far its voxels are apart",
         ),
+        *(
+            (
+                "nrrd",
+                b"kinds: domain",
+                f'space units: "mm" "{unit}" "mm"\nkinds: domain'.encode(code),
+                "only mm are read",
+            )
+            for unit, code in (("um", "utf-8"), ("\u00b5m", "utf-8"), ("\u00b5m", "latin-1"), ("CM", "utf-8"))
+        ),
     ],
 )
 def test_what_itk_would_take_for_0_or_1_is_refused(tmp_path, suffix, before, after, said):
@@ -248,6 +257,13 @@ def test_what_itk_would_take_for_0_or_1_is_refused(tmp_path, suffix, before, aft
     for read in (Segmentation.from_image, read_grid):
         with pytest.raises(ImageError, match=said):
             read(file)
+
+
+def test_nrrd_in_millimetres_or_without_a_unit(tmp_path):
+    for units in ('"mm" "mm" "mm"', '"" "" ""'):
+        sitk.WriteImage(volume(), str(file := tmp_path / "ct.nrrd"))
+        file.write_bytes(file.read_bytes().replace(b"kinds: domain", f"space units: {units}\nkinds: domain".encode()))
+        assert read_image(file, 1).spacing == (3, 2, 1)
 
 
 def test_a_vector_image_has_an_axis_without_a_direction(tmp_path):

@@ -1,4 +1,7 @@
-"""Refuse headers of MetaImage and NRRD files whose numbers are none: ITK would take them for 0, or for 1 mm."""
+"""Refuse headers of MetaImage and NRRD files whose numbers are none, or no millimetres.
+
+ITK would take the first for 0 or 1 mm, and pass over the unit.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from ..errors import ImageError, shown
 
 _META = ("offset", "position", "origin", "elementspacing", "transformmatrix", "rotation", "orientation")
 _MOST_ENTRIES = 100_000  # nine for each segment; ITK takes about a minute for these, and hours for a million
+_UNITS = ("m", "cm", "um", "\u00b5m", "\u03bcm", "micron", "microns", "nm", "inch", "in")  # lengths besides mm
 _LONGEST = 1 << 20  # bytes of a header that are read; longer ones are those of many segments, which come last
 
 
@@ -33,7 +37,7 @@ def check_text_header(path: Path, dimensions: int) -> None:
     """Check the numbers that place the voxels of a MetaImage or NRRD file; of other files, nothing.
 
     :param dimensions: of the image, without components, as ITK reads it.
-    :raises ImageError: if one of them is no number, or a NRRD file leaves it open.
+    :raises ImageError: if one of them is no number, or a NRRD file leaves it open, or has another unit than mm.
     """
     name = path.name.lower()
     if name.endswith((".mha", ".mhd")):
@@ -42,6 +46,12 @@ def check_text_header(path: Path, dimensions: int) -> None:
                 raise ImageError(f"{path} has {field} = {shown(value)[:80]}, which are no numbers. Correct its header.")
     elif name.endswith((".nrrd", ".nhdr")):
         for field, value in _fields(path, ":"):
+            given = re.findall(r'"([^"]*)"', value) if field in ("space units", "units") else []
+            if units := [unit for unit in map(_utf8, given) if unit.strip().lower() in _UNITS]:
+                raise ImageError(
+                    f"{path} has its spacing in {shown(units[0])} ({field}), and only mm are read. Convert the numbers "
+                    "in its header, or export it again."
+                )
             axes = re.findall(r"\([^)]*\)|[^\s()]+", value) if field in ("spacings", "space directions") else []
             # an axis of components, which is not counted as a dimension, has none, too, and so has a fourth one
             if len(axes) == dimensions and any(axis.lower() in ("nan", "none") for axis in axes[:3]):
@@ -60,6 +70,14 @@ def _fields(path: Path, sign: str) -> Iterator[tuple[str, str]]:
                 return  # the voxels follow
             if found:
                 yield field, value.strip()
+
+
+def _utf8(text: str) -> str:
+    """Return a text that was taken for Latin-1 as it is in UTF-8, if it is that."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return text
 
 
 def _is_number(text: str) -> bool:
