@@ -4043,6 +4043,10 @@
         <translation>{value} hat komplexe Voxel; das Modell braucht reelle Zahlen. Wandeln Sie sie in Beträge um.</translation>
     </message>
     <message>
+        <source>{value} has its spacing in {units} ({field}), and only mm are read. Convert the numbers in its header, or export it again.</source>
+        <translation>{value} hat seine Abstände in {units} ({field}), und nur mm werden gelesen. Rechnen Sie die Zahlen im Header um, oder exportieren Sie die Datei neu.</translation>
+    </message>
+    <message>
         <source>{value} has more than {most_entries} entries in its header, too many to be read.</source>
         <translation>{value} hat mehr als {most_entries} Einträge im Header, zu viele, um gelesen zu werden.</translation>
     </message>
