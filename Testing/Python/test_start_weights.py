@@ -15,6 +15,7 @@ from classscale_training.data.toy.options import ToyOptions
 from classscale_training.data.toy_dataset import write_toy_dataset
 from classscale_training.network.low_rank_head import add_head
 from classscale_training.nnunet.known_classes import LastLayer, Rows, adopt_rows, same_classes
+from classscale_training.nnunet.new_classes import Samples, fit_rows
 from classscale_training.nnunet.pretrained import adopt_head, is_unmirrored, whole_network
 from ClassScaleSegLib.labels.table import LabelTable
 from ClassScaleSegLib.models.packing import pack
@@ -43,7 +44,8 @@ def begun(source: Path, make=None, here: Rows | None = None) -> tuple[torch.nn.M
     network = make()
     with whole_network(source, make, here or rows(OTHERS)) as whole:
         load_pretrained_weights(network, str(whole))
-        return network, adopt_head(network, whole)
+        adopted = adopt_head(network, whole)
+        return network, None if adopted is None else adopted[0]
 
 
 def outputs(network: torch.nn.Module) -> torch.Tensor:
@@ -143,6 +145,33 @@ def test_a_lower_rank_keeps_what_fits_into_it(write_model, tmp_path):
     torch.testing.assert_close(found, torch.diag(torch.tensor([4.0, 3.0, *[0.0] * 6])))
 
 
+def test_new_rows_are_fitted_and_all_else_stays():
+    torch.manual_seed(0)
+    network = build({"background": 0, "liver": 1, "new": 2, "not there": 3})()
+    head = network.decoder.seg_layers
+    centres = torch.eye(3, 8, dtype=torch.float64) * 4
+    labels = torch.randint(0, 3, (3000,))
+    basis = centres[labels] + torch.randn(3000, 8, dtype=torch.float64)
+    with torch.no_grad():  # the known rows tell each other apart, and take the new class for themselves
+        head.projection[:2] = 3 * centres[:2].float() + centres[2].float()
+        head.projection[2:] = head.projection[:2].mean(0)
+        head.bias.zero_()
+    before = head.projection.detach().clone(), head.bias.detach().clone()
+
+    def logits():
+        return basis @ head.projection.detach().double().T + head.bias.detach().double()
+
+    other = logits()
+    other[:, 2] = -torch.inf
+    own = logits().gather(1, labels[:, None])[:, 0]
+    assert (logits().argmax(1) == labels)[labels == 2].double().mean() < 0.1
+    new = torch.where(labels == 2, 0, -1)
+    fit_rows(head, [2], Samples(basis, other.logsumexp(1), own, new, torch.ones(3000, dtype=torch.float64)))
+    assert (logits().argmax(1) == labels).double().mean() > 0.97
+    others = [0, 1, 3]
+    assert torch.equal(head.projection[others], before[0][others]) and torch.equal(head.bias[others], before[1][others])
+
+
 def test_a_primus_takes_over_its_basis_and_its_classes(tmp_path):
     from tiny_primus import stock_primus
 
@@ -221,6 +250,8 @@ def test_a_dataset_is_planned_like_a_model_and_begins_with_its_classes(root, tmp
     assert sentence in capsys.readouterr().out
     (log,) = root.rglob("training_log_*.txt")
     assert sentence in log.read_text()
+    assert "Of 1 new classes, the rows of 1 were fitted to 2 patches." in log.read_text()
+    assert log.read_text().count("This split has") <= 1
     assert "The model was trained without mirroring, but this trainer mirrors images" in log.read_text()
 
 

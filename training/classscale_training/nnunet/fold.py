@@ -18,6 +18,7 @@ from torch.backends import cudnn
 from ..files import PREVIOUS, alone
 from ..processes.group import Rank, from_first
 from .environment import find_trainer, make_torchvision_importable
+from .new_classes import begin_new_classes
 from .pretrained import adopt_head, is_unmirrored
 from .several_processes import TrainerOfSeveral, check_batch, check_folders, share_weights
 from .stock_faults import as_sentences
@@ -83,7 +84,7 @@ def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, 
         raise ModelError(f"{folder} has no {_LEARNED[0]} to validate: train this fold, or continue it with --c.")
     maybe_load_checkpoint(trainer, resume, options.val, pretrained)
     if pretrained is not None and not options.val:
-        _begin_with(trainer, Path(pretrained))
+        _begin_with(trainer, rank, Path(pretrained))
     if rank.count > 1 and pretrained is not None:
         share_weights(trainer.network)
     if torch.cuda.is_available():
@@ -99,17 +100,33 @@ def _train(trainer: Any, rank: Rank, options: argparse.Namespace, resume: bool, 
     trainer.perform_actual_validation(options.npz)
 
 
-def _begin_with(trainer: Any, pretrained: Path) -> None:
+def _begin_with(trainer: Any, rank: Rank, pretrained: Path) -> None:
     """Load what nnU-Net does not load of pretrained weights, and say in the log what the training begins with."""
-    told = adopt_head(trainer.network, pretrained)
-    if told is not None:
+    adopted = adopt_head(trainer.network, pretrained)
+    if adopted is not None:
+        told, new = adopted
         trainer.print_to_log_file(told)
+        plain = trainer.merged is None and not trainer.label_manager.has_regions
+        if new and plain and len(trainer.configuration_manager.patch_size) == 3:
+            _fit_new(trainer, rank, new)
     if getattr(trainer, "mirroring", False) and is_unmirrored(pretrained):
         trainer.print_to_log_file(
             "WARNING: The model was trained without mirroring, but this trainer mirrors images, in training and in "
             "prediction, and much of what the model knows may be lost. Trainers such as ClassScaleTrainer_NoMirroring "
             "(-tr) do not mirror."
         )
+
+
+def _fit_new(trainer: Any, rank: Rank, new: list[int]) -> None:
+    """Let the first process fit the rows of new classes; it gives all weights to the others."""
+    tell, trainer.print_to_log_file = trainer.print_to_log_file, lambda *_, **__: None
+    try:
+        training, _ = trainer.do_split()  # which is logged when the training begins
+    finally:
+        trainer.print_to_log_file = tell
+    if rank.number == 0:
+        fitted, patches = begin_new_classes(trainer, new, training)
+        tell(f"Of {len(new)} new classes, the rows of {fitted} were fitted to {patches} patches.")
 
 
 def _refuse_trained(folder: Path) -> None:

@@ -6,7 +6,7 @@ same ones in another order. Here, rows are found by the names of the classes, or
 - A row of the model is ``w f + b`` for the features f of the finest scale. The basis spans what the rows of all classes
   of the model use (their singular vectors), so that known classes keep their logits if the rank allows it.
 - A class that the model does not have begins with the mean of all rows. Softmax does not notice what is added to all
-  rows, so this is the logit of a class that is neither likely nor unlikely.
+  rows, so this is the logit of a class that is neither likely nor unlikely. :mod:`.new_classes` fits it afterwards.
 - Basis and projection are scaled as initial weights are: both share what training has added to the logits.
 - The bases of the coarser scales, which a model does not need after training, begin with zeros: the first steps then
   do not change the rest of the network for the sake of layers that have learned nothing.

@@ -27,7 +27,9 @@ from .checkpoint_check import check_weights
 from .known_classes import LastLayer, Rows, adopt_rows, same_classes, told
 from .plans_of_model import one_network
 
-_HEAD, _TOLD, _MIRRORED = "classscale_head", "classscale_told", "classscale_mirrored"  # entries of what is written here
+# entries of what is written here
+_HEAD, _TOLD, _NEW = "classscale_head", "classscale_told", "classscale_new"
+_MIRRORED = "classscale_mirrored"
 
 
 @contextmanager
@@ -72,12 +74,12 @@ def whole_network(file: Path, build: Callable[[], torch.nn.Module], here: Rows |
         yield whole
 
 
-def adopt_head(network: Any, file: Path) -> str | None:
+def adopt_head(network: Any, file: Path) -> tuple[str, list[int]] | None:
     """Load what :func:`whole_network` has found for the last layer, which nnU-Net does not load.
 
     :param network: to be trained, also compiled or under DDP.
     :param file: the checkpoint.
-    :returns: a sentence for the log, None if nothing was found.
+    :returns: a sentence for the log, and the rows of new classes; None if nothing was found.
     """
     content = torch.load(file, map_location="cpu", weights_only=True)
     if _HEAD not in content:
@@ -85,7 +87,7 @@ def adopt_head(network: Any, file: Path) -> str | None:
     for wrapper in ("module", "_orig_mod"):
         network = getattr(network, wrapper, network)
     decoder_of(network).seg_layers.load_state_dict(content[_HEAD])
-    return content[_TOLD]
+    return content[_TOLD], content[_NEW]
 
 
 def is_unmirrored(file: Path) -> bool:
@@ -107,7 +109,8 @@ def _known_head(
     known = any(here.values[row] for row in rows)
     if not known or not adopt_rows(network, last, rows):
         return {}
-    return {_HEAD: decoder_of(network).seg_layers.state_dict(), _TOLD: told(there, here, rows)}
+    new = [row for row, _ in enumerate(here.values) if row not in rows]
+    return {_HEAD: decoder_of(network).seg_layers.state_dict(), _TOLD: told(there, here, rows), _NEW: new}
 
 
 def _rows_of_checkpoint(checkpoint: Checkpoint) -> Rows | None:
