@@ -55,6 +55,27 @@ def no_widgets_left() -> Iterator[None]:
         gc.collect()
 
 
+# Files that take longest. They begin first: at the end, one process would be busy with them, and the others idle.
+LONGEST = (
+    *("test_kernels", "test_gpu_runs", "test_cli", "test_several_processes", "test_cluster", "test_pretraining"),
+    *(
+        "test_loop",
+        "test_locate",
+        "test_names_and_terminals",
+        "test_module_report",
+        "test_examples",
+        "test_start_weights",
+    ),
+    *("test_panel_sequences", "test_planner", "test_preprocessed_folder", "test_merged_training", "test_trainer"),
+    *("test_server_start", "test_server_clients", "test_translations", "test_exactness", "test_documents"),
+)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Let the longest files begin first; `make test` keeps this order (``--no-loadscope-reorder``)."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 def small_plans(architecture: str = "PlainConvUNet", dimension: int = 3, channels: int = 1) -> dict:
     """Plans as nnU-Net 2.8 writes them: three stages, 8 basis channels, patch of 16, configuration ``3d_fullres``."""
     blocks = "n_conv_per_stage" if architecture == "PlainConvUNet" else "n_blocks_per_stage"

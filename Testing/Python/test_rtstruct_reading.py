@@ -209,7 +209,7 @@ def test_slices_along_any_axis_and_oblique_ones(tmp_path):
         GRID.origin,
         tuple(np.array([*OBLIQUE, *np.cross(OBLIQUE[:3], OBLIQUE[3:])]).reshape(3, 3).T.ravel().tolist()),
     )
-    with pytest.raises(ImageError, match=r"Contours of box do not lie in slices of ct.nii.gz: they reach .* --grid"):
+    with pytest.raises(ImageError, match=r"Contours of box do not lie in slices of ct.nii.gz: they reach .* Name the"):
         on_grid(path, oblique)
 
 
