@@ -440,8 +440,9 @@ def sections() -> list[str]:
             "24. The first weights of a short training",
             "toy-120 is trained further on twelve volumes that label 100 of its cells, and ten others as one new "
             "structure. random: random weights; network: its weights without the last layer, as nnU-Net takes them; "
-            "classes: also the rows of the same classes in the last layer. Dice of six unseen volumes: of all "
-            "structures, of the 100 known ones and of the new one. One thread, Adam; one run each.",
+            "classes: also the rows of the same classes in the last layer, and a fitted one for the new structure. "
+            "Dice of six unseen volumes: of all structures, of the 100 known ones and of the new one. One thread, "
+            "Adam; one run each.",
             ("start_weights", command("start_weights"), with_bars()),
         ),
     ]

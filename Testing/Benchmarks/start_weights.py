@@ -8,7 +8,8 @@ trainings are those of ``ClassScaleTrainer`` with nnU-Net's augmentation, but Ad
 
 * ``random``: random weights.
 * ``network``: the weights of toy-120 without its last layer, as nnU-Net's ``-pretrained_weights`` takes them.
-* ``classes``: the weights of toy-120, also those of the 100 classes in its last layer.
+* ``classes``: the weights of toy-120, also those of the 100 classes in its last layer; the row of the new structure is
+  fitted to four patches.
 
 The Dice is that of unseen volumes. Finished trainings are kept in the root folder. The results are
 ``results/start_weights.json``.
