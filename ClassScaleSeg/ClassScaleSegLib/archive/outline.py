@@ -1,7 +1,8 @@
 """Walk through a DICOM file from its beginning to its end, and keep a few of its elements.
 
-pydicom makes objects of all items of a sequence whose length is not defined: 4 MB of empty ones take it 10 s and 330 MB
-(`Testing/Python/test_outline.py` has such a file), and it passes over an end that is missing. This walk keeps nothing.
+pydicom makes objects of all items of a sequence whose length is not defined: empty ones take it many times the memory
+of the file (`Testing/Python/test_outline.py` has such a file). It also passes over an end that is missing. This walk
+keeps nothing.
 """
 
 from __future__ import annotations

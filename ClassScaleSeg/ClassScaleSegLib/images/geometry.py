@@ -21,6 +21,7 @@ ROUNDED_SHEAR = 0.1  # mm: as much comes from headers that round their direction
 _SPACINGS = (1e-7, 1e5)  # mm: from the size of an atom to 100 m
 _FARTHEST = 1e9  # mm
 _ROUNDED_LENGTH = 0.05  # of directions, which should be 1
+_SAME_VOXEL = 0.05  # voxels by which centres may lie apart: headers are rounded
 _FLATTEST = 1e-3  # determinant of the directions of axes that nearly lie in one plane
 
 
@@ -267,3 +268,21 @@ class Geometry:
         image.SetSpacing(self.spacing)
         image.SetOrigin(self.origin)
         image.SetDirection(self.direction)
+
+
+def same_lattice(first: Geometry, second: Geometry) -> bool:
+    """Tell whether the voxels of two grids have their centres at the same places, where both have voxels.
+
+    >>> grid = Geometry((4, 4, 4), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0))
+    >>> same_lattice(grid, replace(grid, size=(2, 2, 2), origin=(1.0, 2.0, -4.0)))
+    True
+    >>> same_lattice(grid, replace(grid, origin=(0.5, 0.0, 0.0)))
+    False
+    """
+    to_first = np.linalg.inv(first.axes)
+    steps, start = to_first @ second.axes, to_first @ np.subtract(second.origin, first.origin)
+    whole = np.rint(steps)
+    if not (np.abs(whole).sum(0) == 1).all() or not (np.abs(whole).sum(1) == 1).all():
+        return False
+    drift = np.abs(steps - whole) @ np.array(second.size)
+    return bool(drift.max() < _SAME_VOXEL and np.abs(start - np.rint(start)).max() < _SAME_VOXEL)

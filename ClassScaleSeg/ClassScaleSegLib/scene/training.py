@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import ImageError, OutputError, OutputExistsError
 from ..files import replacing
 from ..images.comparison import onto_grid
-from ..images.geometry import Geometry
+from ..images.geometry import Geometry, same_lattice
 from ..images.layers import layer_counts
 from ..images.segmentation import Segmentation
 from .dicom import unedited_result_of
@@ -231,24 +231,19 @@ def _on_grid_of(
     if lost:
         listed = ", ".join(lost[:_MOST_NAMES]) + (" and others" if len(lost) > _MOST_NAMES else "")
         notices.append(f"No voxel of {name} is in {listed}, so the case says that it has none of them.")
-    same_lattice, inside = _place(found, geometry)
-    if not inside:
+    if not _is_inside(found, geometry):
         notices.append(f"What of {node.GetName()} is outside of {name} was left out.")
-    if not same_lattice:
+    if not same_lattice(found.geometry, geometry):
         notices.append(f"{node.GetName()} is on another grid than {name}, so its nearest voxels were taken.")
     return placed, tuple(notices)
 
 
-def _place(found: Segmentation, geometry: Geometry) -> tuple[bool, bool]:
-    """Return whether the voxels of a segmentation are voxels of a grid, and whether all that is in it is inside."""
+def _is_inside(found: Segmentation, geometry: Geometry) -> bool:
+    """Return whether all voxels of structures lie inside of a grid."""
     to_index = np.linalg.inv(geometry.axes)
     steps, start = to_index @ found.geometry.axes, to_index @ np.subtract(found.geometry.origin, geometry.origin)
-    whole = np.rint(steps)
-    one_to_one = (np.abs(whole).sum(0) == 1).all() and (np.abs(whole).sum(1) == 1).all()
-    apart = np.abs(steps - whole) @ found.geometry.size + np.abs(start - np.rint(start))
     z, y, x = occupied_box(np.any(found.layers, axis=0))
     ends = [(part.start, part.stop - 1) for part in (x, y, z)]
     corners = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
     reached = corners @ steps.T + start
-    inside = (reached > -0.5 - _APART).all() and (reached < np.array(geometry.size) - 0.5 + _APART).all()
-    return bool(one_to_one and apart.max() < _APART), bool(inside)
+    return bool((reached > -0.5 - _APART).all() and (reached < np.array(geometry.size) - 0.5 + _APART).all())

@@ -12,7 +12,7 @@ from ClassScaleSegLib.images.comparison import onto_grid
 from ClassScaleSegLib.images.counts import voxel_counts
 from ClassScaleSegLib.images.dicom import read_places
 from ClassScaleSegLib.images.dicom_headers import is_dicom_seg
-from ClassScaleSegLib.images.geometry import ROUNDED_SHEAR, Geometry
+from ClassScaleSegLib.images.geometry import ROUNDED_SHEAR, Geometry, same_lattice
 from ClassScaleSegLib.images.image_file import read_grid
 from ClassScaleSegLib.images.paired_cases import table_beside
 from ClassScaleSegLib.images.paired_reading import is_drawn, read_segmentation
@@ -162,24 +162,6 @@ def _place(case: Case, read: Segmentation, image: Geometry, labelled: int) -> tu
             f"{case.segmentation} is not on the grid of {case.images[0]}: each voxel there gets the nearest label."
         )
     return tuple(place(layer) for layer in read.layers), told
-
-
-def same_lattice(first: Geometry, second: Geometry) -> bool:
-    """Tell whether the voxels of two grids have their centres at the same places, where both have voxels.
-
-    >>> grid = Geometry((4, 4, 4), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0))
-    >>> same_lattice(grid, replace(grid, size=(2, 2, 2), origin=(1.0, 2.0, -4.0)))
-    True
-    >>> same_lattice(grid, replace(grid, origin=(0.5, 0.0, 0.0)))
-    False
-    """
-    to_first = np.linalg.inv(first.axes)
-    steps, start = to_first @ second.axes, to_first @ np.subtract(second.origin, first.origin)
-    whole = np.rint(steps)
-    if not (np.abs(whole).sum(0) == 1).all() or not (np.abs(whole).sum(1) == 1).all():
-        return False
-    drift = np.abs(steps - whole) @ np.array(second.size)
-    return bool(drift.max() < SAME_PLACE and np.abs(start - np.rint(start)).max() < SAME_PLACE)
 
 
 def _outside(layer: np.ndarray, source: Geometry, target: Geometry) -> int:
