@@ -202,11 +202,11 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         :param choices: for the nodes ``region``, ``all_frames``, ``segmentation``, ``replace``, ``confidence``,
             ``statistics``, and for ``report`` (a folder), ``report_name`` and ``standard_names``, which
             ``ClassScaleSegLib.scene.request.Request`` explains; for the rest
-            ``classes``, ``device``, ``step``, ``mirroring``, ``folds``, ``checkpoint``, ``configuration``,
-            ``interpolation``, ``overlap``, ``memory_limit`` (GiB), ``threads``, ``keep_empty``, ``smooth`` (mm),
-            ``remove_islands`` (mm^3), ``clean_classes``, ``locate_with``, ``locate_classes`` and ``locate_margin``
-            (mm), which ``ClassScaleSegLib.Options`` explains. The device ``server:ADDRESS`` is a server, whose models
-            are meant then.
+            ``classes``, ``device``, ``step``, ``mirroring``, ``bfloat16``, ``folds``, ``checkpoint``,
+            ``configuration``, ``interpolation``, ``overlap``, ``memory_limit`` (GiB), ``threads``, ``keep_empty``,
+            ``smooth`` (mm), ``remove_islands`` (mm^3), ``clean_classes``, ``locate_with``, ``locate_classes`` and
+            ``locate_margin`` (mm), which ``ClassScaleSegLib.Options`` explains. The device ``server:ADDRESS`` is a
+            server, whose models are meant then.
         :raises ClassScaleSegLib.ClassScaleError: if the volume, the model or an argument is not suitable, Python
             packages are missing, or the run fails. The message says what to do. The scene is not changed.
         """

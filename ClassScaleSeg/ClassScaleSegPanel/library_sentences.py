@@ -488,6 +488,7 @@ SENTENCES = (
     _("they have {found} classes, dataset.json has {shape}"),
     _("they take {found} channels, dataset.json has {shape}"),
     _("This job needs about {needed} GiB of memory, but only {free} GiB are free."),
+    _("This processor has no instructions for bfloat16 (AMX or AVX512-BF16), so float32 is used."),
     _("This server has no model to locate with of that name. It has {known}."),
     _("This server has no model {name}. It has {known}."),
     _("This server is for programs on its own machine, and the request came from a page of a browser."),

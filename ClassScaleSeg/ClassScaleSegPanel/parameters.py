@@ -34,6 +34,7 @@ class ClassScaleSegParameterNode:
     :ivar memoryLimit: GiB; 0: the free memory.
     :ivar step: distance between neighbouring windows, as a fraction of the window size; 0: as is usual for the model.
     :ivar mirroring: average the results of mirrored images, if the model is made for it.
+    :ivar bfloat16: on a processor, let the network compute in bfloat16: faster on some, slightly less exact.
     :ivar folds: numbers separated by spaces or commas; empty: all folds.
     :ivar threads: CPU threads; 0: automatic.
     :ivar smooth: standard deviation, in mm, by which borders are smoothed; 0: they are not.
@@ -63,6 +64,7 @@ class ClassScaleSegParameterNode:
     memoryLimit: Annotated[float, WithinRange(0, 1024)] = 0
     step: Annotated[float, WithinRange(0, 1)] = 0
     mirroring: bool = True
+    bfloat16: bool = False
     folds: str = ""
     threads: Annotated[int, WithinRange(0, 1024)] = 0
     smooth: Annotated[float, WithinRange(0, 20)] = 0

@@ -268,17 +268,7 @@ def embedded(root: Path, bundle: Path) -> int:
 
     :param bundle: the embedded model, or another with the same classes.
     """
-    import csv
-
-    names = label_names(root)
-    with zipfile.ZipFile(bundle) as archive:
-        own = json.loads(archive.read("dataset.json"))["labels"]
-    with open(Path(__file__).with_name("miccai2012_head.csv"), encoding="utf-8") as stream:
-        table = list(csv.DictReader(stream))
-    theirs, ours = np.zeros(len(names), np.int64), np.zeros(len(own), np.int64)
-    for group, row in enumerate(table, 1):
-        theirs[[names.index(name) for name in row["miccai2012"].split(" + ")]] = group
-        ours[[own[name] for name in row["head-mr-312"].split(" + ")]] = group
+    table, theirs, ours = shared_structures({name: label for label, name in enumerate(label_names(root))}, bundle)
     found: dict[str, list[np.ndarray]] = {what: [] for what in ("plain", "mirrored", "borders")}
     heads = [_segmented_head(root, bundle, case) for case in range(1, CASES + 1)]
     usual = usual_borders([(theirs[head["reference"]], head["plain"], ours) for head in heads])
@@ -303,6 +293,26 @@ def embedded(root: Path, bundle: Path) -> int:
         rows.append({"what": row["structure"], "kind": row["kind"], **figures_of(np.arange(len(table)) == index)})
     another = bundle != EMBEDDED  # its figures are not those of the project
     return report(argparse.Namespace(quick=another, root=root), f"miccai2012-{bundle.stem}", rows, [])
+
+
+def shared_structures(labels: dict[str, int], bundle: Path) -> tuple[list[dict[str, str]], np.ndarray, np.ndarray]:
+    """Return the structures that both lists share, and which of them, from 1, a label of either list belongs to.
+
+    :param labels: those of the reference, by name.
+    :param bundle: the model whose classes are the other list.
+    :returns: the rows of ``miccai2012_head.csv``, and the structure of each label of the reference and of the model.
+    """
+    import csv
+
+    with zipfile.ZipFile(bundle) as archive:
+        own = json.loads(archive.read("dataset.json"))["labels"]
+    with open(Path(__file__).with_name("miccai2012_head.csv"), encoding="utf-8") as stream:
+        table = list(csv.DictReader(stream))
+    theirs, ours = np.zeros(max(labels.values()) + 1, np.int64), np.zeros(len(own), np.int64)
+    for structure, row in enumerate(table, 1):
+        theirs[[labels[name] for name in row["miccai2012"].split(" + ")]] = structure
+        ours[[own[name] for name in row["head-mr-312"].split(" + ")]] = structure
+    return table, theirs, ours
 
 
 def _segmented_head(root: Path, bundle: Path, case: int) -> dict[str, np.ndarray]:

@@ -95,3 +95,18 @@ def test_slabs_give_what_the_modules_give(kind, name, rows, dtype, monkeypatch):
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=precision)
     assert torch.equal(x, before) and not found.requires_grad
     assert found.is_contiguous(memory_format=torch.channels_last_3d if len(patch) == 3 else torch.channels_last)
+
+
+@pytest.mark.parametrize("kind, name", CASES, ids=[f"{kind}-{name}" for kind, name in CASES])
+def test_maps_in_bfloat16_differ_by_their_rounding(kind, name, monkeypatch):
+    changes = (PLAIN if kind == "PlainConvUNet" else RESIDUAL)[name]
+    built = network(kind, name, changes).float()
+    patch = (24, 12, 12) if built.encoder.conv_op is torch.nn.Conv3d else (24, 12)
+    x = torch.randn(1, changes.get("input_channels", 1), *patch)
+    monkeypatch.setattr(network_slabs, "SLAB_BYTES", 20_000)
+    monkeypatch.setattr(network_slabs, "_PART_BYTES", 500)
+    exact = network_slabs.SlabNetwork(built)(x)
+    found = network_slabs.SlabNetwork(built, dtype=torch.bfloat16)(x)
+    assert found.dtype == torch.bfloat16
+    error = float((found - exact).norm() / exact.norm())
+    assert 1e-4 < error < 0.03

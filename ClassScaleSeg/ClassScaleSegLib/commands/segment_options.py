@@ -134,7 +134,7 @@ def add_segment_options(parser: Parser) -> None:
     add_options(classes, "locate_with", "locate_classes", "locate_margin")
     add_options(parser.add_argument_group("clean up"), "smooth", "remove_islands", "clean_classes")
     speed = parser.add_argument_group("speed and memory")
-    add_options(speed, "device", "mirroring", "step", "interpolation", "memory_limit_gib", "threads")
+    add_options(speed, "device", "mirroring", "step", "interpolation", "bfloat16", "memory_limit_gib", "threads")
     cluster = parser.add_argument_group("many cases on a cluster")
     cluster.add_argument(
         "--cluster",

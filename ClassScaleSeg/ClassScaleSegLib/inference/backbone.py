@@ -28,6 +28,7 @@ class Backbone:
     :param average: average the folds, whose outputs are then logits, instead of concatenating them.
     :param sides: how to exchange the sides, if they are exchanged.
     :param check: called many times while a patch is computed on a CPU; an exception that it raises ends the call.
+    :param bfloat16: compute in bfloat16 on a CPU.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class Backbone:
         average: bool = False,
         check: Callable[[], object] = lambda: None,
         sides: SideSwap | None = None,
+        bfloat16: bool = False,
     ):
+        self._on_cpu = torch.bfloat16 if bfloat16 else torch.float32
         self.networks, self.average, self.sides, self._check = list(networks), average, sides, check
         axes = [axis + 2 for axis in mirror_axes]
         self.flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
@@ -47,7 +50,7 @@ class Backbone:
 
         :param patch: ``(1, channels, *patch)`` float32.
         :returns: ``(R, *patch)`` float32, ``(2 R, *patch)`` if the sides are exchanged and folds are not averaged; on a
-            CPU the channels of a voxel are adjacent in memory.
+            CPU the channels of a voxel are adjacent in memory, and a single pass in bfloat16 stays so.
         """
         # before torch 2.5, MPS has no autocast, not even a disabled one
         precision = torch.autocast("cuda") if patch.device.type == "cuda" else contextlib.nullcontext()
@@ -59,7 +62,7 @@ class Backbone:
                 with precision:
                     basis = self._forward(network, patch.flip(flip) if flip else patch)[0]
                 if folds == len(passes) == 1:
-                    return basis.float()
+                    return basis if basis.dtype == torch.bfloat16 else basis.float()
                 if result is None:
                     parts = 1 if self.average else folds * len(passes) // len(self.flips)
                     result = _zeros(parts * len(basis), basis)
@@ -80,14 +83,15 @@ class Backbone:
     def _forward(self, network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         """Return ``network(x)``, ``(1, r, *patch)``, with as little memory as is sensible on the device of ``x``."""
         if x.device.type == "cpu" and (isinstance(network, MeshNet) or hasattr(network, "up_layers")):
-            return SlabNetwork(network, self._check)(x)
+            return SlabNetwork(network, self._check, self._on_cpu)(x)
         if not hasattr(network, "decoder"):  # no U-Net of nnU-Net
             self._check()
-            with torch.no_grad():
+            reduced = x.device.type == "cpu" and self._on_cpu != torch.float32
+            with torch.no_grad(), torch.autocast("cpu", self._on_cpu) if reduced else contextlib.nullcontext():
                 basis = network(x)
             return basis.contiguous(memory_format=torch.channels_last_3d) if x.device.type == "cpu" else basis
         if x.device.type == "cpu":
-            return SlabNetwork(network, self._check)(x)
+            return SlabNetwork(network, self._check, self._on_cpu)(x)
         encoder: Any = network.encoder
         decoder: Any = network.decoder
         skips = encoder(x)

@@ -66,6 +66,20 @@ def choose_device(name: str) -> str:
     return name
 
 
+def has_bfloat16() -> bool:
+    """Return whether the CPU has instructions for bfloat16 (AMX or AVX512-BF16) that torch's convolutions use.
+
+    Other processors imitate bfloat16, which is slower than float32.
+    """
+    import torch
+
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    told = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    answers = [function() for function in told if function is not None]
+    return any(answers) or not answers  # torch before 2.6 does not tell
+
+
 def device_name(device: str) -> str:
     """Return what a device is, such as "NVIDIA A40".
 

@@ -110,7 +110,8 @@ def label_map(
             plan.retry(prepared.image.whole)
         patch = prepared.window(model.patch)
         windows = count_windows(prepared.image.shape[1:], patch, step, model.even_windows)
-        backbone = Backbone(model.backbones, mirror_axes, model.average_folds, monitor.check, sides)
+        reduced = options.bfloat16 and _bfloat16_helps(plan, monitor)
+        backbone = Backbone(model.backbones, mirror_axes, model.average_folds, monitor.check, sides, reduced)
         projection = model.projection
         if sides is not None and not model.average_folds:
             projection = projection.with_exchanged(sides.rows)
@@ -123,6 +124,16 @@ def label_map(
             if confidence_rows is not None and row.confidence is not None:
                 confidence_rows[row.index] = row.confidence.cpu().numpy()
     return LabelMap(source, labels, confidence)
+
+
+def _bfloat16_helps(plan: MemoryPlan, monitor: Monitor) -> bool:
+    """Return whether the CPU computes bfloat16 fast, and tell users if it would be used and does not."""
+    from .devices import has_bfloat16
+
+    helps = has_bfloat16()
+    if plan.compute == "cpu" and not helps:
+        monitor.tell("This processor has no instructions for bfloat16 (AMX or AVX512-BF16), so float32 is used.")
+    return helps
 
 
 def preparation(model: Model) -> Callable[..., Prepared]:

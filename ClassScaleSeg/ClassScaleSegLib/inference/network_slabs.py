@@ -6,7 +6,8 @@ axis and writes over its input where nothing else needs it. Upsampled and concat
 time. Thus one map of the full resolution is enough, and a second one in a residual block.
 
 The channels of a voxel are adjacent in memory (torch's ``channels_last``), as oneDNN's convolutions compute fastest.
-The results are those of the modules, up to the order in which float32 numbers are added.
+The results are those of the modules, up to the order in which float32 numbers are added. With maps in bfloat16, a
+convolution adds in float32 and rounds its sums to 8 bits, and normalisations compute in float32, as under autocast.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..models.meshnet_network import ACTIVATIONS, MeshNet
 
 # Bytes of the input and the output of a convolution for one slab.
 SLAB_BYTES = 16 << 20
-_PART_BYTES = 4 << 20  # of a map, that several operations pass over while the processor has it in its cache
+_PART_BYTES = 1 << 20  # of a map as float32, that several operations pass over while a core has it in its cache
 _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 _ACTIVATIONS = tuple(ACTIVATIONS.values())
 
@@ -35,18 +36,22 @@ class SlabNetwork:
     :param network: a ``PlainConvUNet``, ``ResidualEncoderUNet``, ``ResidualUNet``, ``SegResNetDS`` or ``MeshNet`` in
         evaluation mode.
     :param check: called before each slab; an exception that it raises ends the call.
+    :param dtype: of the feature maps; ``None``: that of the patch. The weights stay as they are.
     """
 
-    def __init__(self, network: nn.Module, check: Callable[[], object] = lambda: None):
-        self._network, self._check = network, check
+    def __init__(
+        self, network: nn.Module, check: Callable[[], object] = lambda: None, dtype: torch.dtype | None = None
+    ):
+        self._network, self._check, self._dtype = network, check, dtype
 
     @torch.no_grad()
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``network(x)``.
 
         :param x: ``(1, channels, *patch)`` on the CPU, with two or three axes.
-        :returns: ``(1, r, *patch)``, in ``channels_last`` memory format.
+        :returns: ``(1, r, *patch)``, in ``channels_last`` memory format and of the type of the maps.
         """
+        x = x.to(self._dtype or x.dtype)
         x = _empty(x, x.shape[1], x.shape[2:]).copy_(x)  # of one channel, x is said to have every memory format
         if isinstance(self._network, MeshNet):
             x = self._run(self._network.layers, x, own=True)
@@ -105,7 +110,7 @@ class SlabNetwork:
         for first in range(0, x.shape[2], step):
             self._check()
             last = min(first + step, x.shape[2])
-            rows = upsample(x[:, :, first : last + reach])  # the last row of a slab needs the one after it
+            rows = upsample(_exact(x[:, :, first : last + reach]))  # the last row of a slab needs the one after it
             total[:, :, factor * first : factor * last] += rows[:, :, : factor * (last - first)]
         return total
 
@@ -141,7 +146,9 @@ class SlabNetwork:
             return self._pool(module, x)
         if isinstance(module, _ACTIVATIONS):
             return _pointwise(module, x)
-        return module(x)
+        if isinstance(module, nn.Identity):
+            return x
+        return module(_exact(x)).to(x.dtype)
 
     def _pool(self, pool: Any, x: torch.Tensor) -> torch.Tensor:
         """Pool as a residual block does, with a stride as large as the kernel; torch copies what it pools."""
@@ -151,7 +158,7 @@ class SlabNetwork:
         for first in range(0, out.shape[2], step):
             self._check()
             last = min(first + step, out.shape[2])
-            out[:, :, first:last] = pool(x[:, :, first * stride[0] : last * stride[0]])
+            out[:, :, first:last] = pool(_exact(x[:, :, first * stride[0] : last * stride[0]]))
         return out
 
     def _residual_block(self, block: Any, x: torch.Tensor) -> torch.Tensor:
@@ -178,11 +185,12 @@ class SlabNetwork:
         shape = [(n + 2 * p - k) // s + 1 for n, p, k, s in sizes]
         # torch's own convolution copies each voxel as often as the kernel has voxels
         copies = 1 if _by_onednn(whole.x) else math.prod(conv.kernel_size)
-        row_bytes = 4 * math.prod(plane) * (conv.in_channels * stride * copies + conv.out_channels)
+        row_bytes = whole.x.itemsize * math.prod(plane) * (conv.in_channels * stride * copies + conv.out_channels)
         step = max(SLAB_BYTES // row_bytes, padding, 1)
+        convolution = _Convolution(conv, whole.x.dtype)
         if len(sources) == 1 and step >= shape[0]:
             self._check()
-            return _convolution(whole.x, conv, conv.padding).contiguous(memory_format=_last(whole.x))
+            return convolution(whole.x, conv.padding).contiguous(memory_format=_last(whole.x))
         in_place = own and (conv.out_channels, *shape) == whole.x.shape[1:]
         out = whole.x if in_place else _empty(whole.x, conv.out_channels, shape)
         buffer: torch.Tensor | None = None
@@ -199,7 +207,7 @@ class SlabNetwork:
                     buffer = _empty(whole.x, conv.in_channels, (high - low, *plane))
                 slab = buffer[:, :, : high - low]
                 _fill(slab, sources, low, length)
-            rows = _convolution(slab, conv, (0, *conv.padding[1:]))
+            rows = convolution(slab, (0, *conv.padding[1:]))
             out[:, :, written : written + pending.shape[2]] = pending
             written, pending = first, rows
         out[:, :, written:] = pending
@@ -238,9 +246,11 @@ class _Upsampled:
     """
 
     def __init__(self, upsample: Any, x: torch.Tensor):
-        self._x, self._bias, self._stride = x, upsample.bias, upsample.stride
+        self._x, self._stride = x, upsample.stride
         self.channels = upsample.out_channels
-        self._matrix = upsample.weight.movedim(1, -1).flatten(1)  # (channels of x, voxels of a block x channels)
+        self._bias = None if upsample.bias is None else upsample.bias.to(x.dtype)
+        matrix = upsample.weight.movedim(1, -1).flatten(1)  # (channels of x, voxels of a block x channels)
+        self._matrix = matrix.to(x.dtype)
 
     def read(self, first: int, last: int) -> torch.Tensor:
         low, high = first // self._stride[0], -(-last // self._stride[0])
@@ -256,14 +266,23 @@ class _Upsampled:
         return rows[first - start : last - start].movedim(-1, 0)[None]
 
 
-def _convolution(x: torch.Tensor, conv: Any, padding: tuple[int, ...]) -> torch.Tensor:
-    """Convolve with another padding than that of the module."""
-    if _by_onednn(x):  # which torch itself leaves only large inputs to; its own function is several times slower
-        return torch.mkldnn_convolution(x, conv.weight, conv.bias, padding, conv.stride, conv.dilation, 1)
-    return torch.convolution(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, False, [0], 1)
+class _Convolution:
+    """A convolution of maps of one type, with another padding than that of its module."""
+
+    def __init__(self, conv: Any, dtype: torch.dtype):
+        self._conv, self._weight = conv, conv.weight.to(dtype)
+        self._bias = None if conv.bias is None else conv.bias.to(dtype)
+
+    def __call__(self, x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
+        stride, dilation = self._conv.stride, self._conv.dilation
+        if _by_onednn(x):  # which torch itself leaves only large inputs to; its own function is several times slower
+            return torch.mkldnn_convolution(x, self._weight, self._bias, padding, stride, dilation, 1)
+        return torch.convolution(x, self._weight, self._bias, stride, padding, dilation, False, [0], 1)
 
 
 def _by_onednn(x: torch.Tensor) -> bool:
+    if x.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
@@ -279,47 +298,77 @@ def _fill(slab: torch.Tensor, sources: Sequence[_Source], low: int, length: int)
 
 def _finish(block: Any, x: torch.Tensor) -> torch.Tensor:
     """Apply what follows the convolution of a block, in place."""
-    for module in list(block.all_modules)[1:]:
-        if isinstance(module, _INSTANCE_NORMS) and not module.track_running_stats:
-            _normalize(module, x)
-        elif not isinstance(module, nn.modules.dropout._DropoutNd):
-            _pointwise(module, x)
+    modules = [m for m in list(block.all_modules)[1:] if not isinstance(m, nn.modules.dropout._DropoutNd)]
+    if modules and _is_instance_norm(modules[0]) and not any(map(_has_weights, modules[1:])):
+        _normalize(modules[0], x, modules[1:])
+        return x
+    for module in modules:
+        x = _normalized(module, x) if _is_instance_norm(module) else _pointwise(module, x)
     return x
+
+
+def _is_instance_norm(module: nn.Module) -> bool:
+    return isinstance(module, _INSTANCE_NORMS) and not module.track_running_stats
 
 
 def _normalized(norm: Any, x: torch.Tensor) -> torch.Tensor:
     """Apply a normalisation, in place if its kind allows it."""
-    if isinstance(norm, _INSTANCE_NORMS) and not norm.track_running_stats:
+    if _is_instance_norm(norm):
         _normalize(norm, x)
         return x
     if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats:
         return _pointwise(norm, x)
-    return norm(x).contiguous(memory_format=_last(x))
+    return norm(_exact(x)).to(x.dtype).contiguous(memory_format=_last(x))
 
 
-def _normalize(norm: Any, x: torch.Tensor) -> None:
-    """Normalise each channel to mean 0 and variance 1, then scale and shift it, in place."""
+def _normalize(norm: Any, x: torch.Tensor, activations: Sequence[nn.Module] = ()) -> None:
+    """Normalise each channel to mean 0 and variance 1, scale and shift it, and apply the activations, in place.
+
+    The mean and the variance of all voxels follow from those of each part, which is read once.
+    """
     voxels = x[0].movedim(0, -1).flatten(0, -2)  # (n, channels), a view
     parts = voxels.split(max(1, _PART_BYTES // (4 * voxels.shape[1])))
-    mean = sum(part.sum(0).double() for part in parts) / len(voxels)
-    centre = mean.to(x.dtype)
-    variance = sum((part - centre).square_().sum(0).double() for part in parts) / len(voxels)
+    work = _exact(parts[0][:0]).new_empty(parts[0].shape)
+    means, squares = [], []
+    for part in parts:
+        values = work[: len(part)].copy_(part)
+        means.append(values.mean(0))
+        squares.append(values.sub_(means[-1]).square_().sum(0))
+    counts = torch.tensor([len(part) for part in parts], dtype=torch.float64)[:, None]
+    centres = torch.stack(means).double()
+    mean = (counts * centres).sum(0) / len(voxels)
+    variance = (torch.stack(squares).double() + counts * (centres - mean).square()).sum(0) / len(voxels)
     scale = (variance + norm.eps).rsqrt()
     if norm.affine:
         scale = scale * norm.weight
     shift = -mean * scale
     if norm.affine:
         shift += norm.bias
-    scale, shift = scale.to(x.dtype), shift.to(x.dtype)
+    scale, shift = scale.to(work.dtype), shift.to(work.dtype)
     for part in parts:
-        torch.addcmul(shift, part, scale, out=part)
+        values = part if part.dtype == work.dtype else work[: len(part)].copy_(part)
+        torch.addcmul(shift, values, scale, out=values)
+        for activation in activations:
+            values = activation(values)
+        if values is not part:
+            part.copy_(values)
 
 
 def _pointwise(module: Any, x: torch.Tensor) -> torch.Tensor:
-    """Apply a module that treats each voxel on its own, in place."""
+    """Apply a module that treats each voxel on its own, in place; with its weights, it computes in their type."""
+    weighs = _has_weights(module)
     for part in x.split(max(1, _PART_BYTES // (4 * x[0, :, 0].numel())), 2):
-        part.copy_(module(part))
+        part.copy_(module(_exact(part) if weighs else part))
     return x
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _exact(x: torch.Tensor) -> torch.Tensor:
+    """Return a map in the type of the weights, which is not bfloat16."""
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def _empty(like: torch.Tensor, channels: int, shape: Iterable[int]) -> torch.Tensor:

@@ -78,7 +78,7 @@ def predict_rows(
         basis = plan.retry(lambda: window(0, 0, 0))
         monitor.report("segment", 1, 1)
         for row in range(inside_rows.start, inside_rows.stop):
-            yield _finite(basis[:, row, inside_y, inside_z])
+            yield _finite(basis[:, row, inside_y, inside_z].float())
         return
 
     gaussian = tiling.weights().view(full_patch)

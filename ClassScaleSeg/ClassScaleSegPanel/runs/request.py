@@ -112,6 +112,7 @@ def request_of(
             device=parameters.device,
             step=parameters.step or None,
             mirroring=parameters.mirroring,
+            bfloat16=parameters.bfloat16,
             classes=parameters.classes.splitlines() or None,
             memory_limit_gib=(parameters.memoryLimit or None) if server is None else None,
             threads=(parameters.threads or None) if server is None else None,

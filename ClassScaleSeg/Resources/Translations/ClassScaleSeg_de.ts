@@ -208,6 +208,10 @@
         <translation>Interpolation:</translation>
     </message>
     <message>
+        <source>Less precision on a processor</source>
+        <translation>Weniger Genauigkeit auf dem Prozessor</translation>
+    </message>
+    <message>
         <source>Load an RT structure set, which has contours, and compare the segmentation under Result with it as the reference.</source>
         <translation>Einen RT-Strukturdatensatz laden, der Konturen hat, und die Segmentierung unter „Ergebnis“ mit ihm als Referenz vergleichen.</translation>
     </message>
@@ -270,6 +274,10 @@
     <message>
         <source>Off</source>
         <translation>Aus</translation>
+    </message>
+    <message>
+        <source>On a processor, let the network compute with less precision (bfloat16). Several times faster on processors with AMX, and slightly less exact. Without effect on a graphics card.</source>
+        <translation>Auf dem Prozessor rechnet das Netz mit geringerer Genauigkeit (bfloat16). Auf Prozessoren mit AMX mehrmals so schnell und etwas weniger genau. Ohne Wirkung auf einer Grafikkarte.</translation>
     </message>
     <message>
         <source>Outputs</source>
@@ -1541,6 +1549,10 @@
     <message>
         <source>This job needs about {needed} GiB of memory, but only {free} GiB are free.</source>
         <translation>Dieser Auftrag braucht etwa {needed} GiB Speicher, aber nur {free} GiB sind frei.</translation>
+    </message>
+    <message>
+        <source>This processor has no instructions for bfloat16 (AMX or AVX512-BF16), so float32 is used.</source>
+        <translation>Dieser Prozessor hat keine Befehle für bfloat16 (AMX oder AVX512-BF16), deshalb wird float32 verwendet.</translation>
     </message>
     <message>
         <source>This server has no model to locate with of that name. It has {known}.</source>
@@ -5434,6 +5446,10 @@
     <message>
         <source>Last choice</source>
         <translation>Letzte Wahl</translation>
+    </message>
+    <message>
+        <source>Less precision on a processor</source>
+        <translation>Weniger Genauigkeit auf dem Prozessor</translation>
     </message>
     <message>
         <source>Locate with</source>
