@@ -131,6 +131,8 @@ class Trainer:
     def __init__(self, options: LoopOptions, data: LoopData, device: torch.device) -> None:
         self._options, self._decided_by = options, decided_by(options, data)
         self.network = PlainUNet(options.arch_kwargs(), 1, len(data.names)).to(device)
+        if device.type == "cpu":  # as the maps that PlainUNet makes of them there
+            self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._loss = StepLoss(data, options, device)
         self._optimizer = _optimizer(self.network, options)
         self._scaler = _scaler(options.half_precision and device.type == "cuda")

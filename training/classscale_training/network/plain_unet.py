@@ -2,7 +2,8 @@
 
 Structure, arguments and the names of all weights are those of ``PlainConvUNet`` in the package
 ``dynamic_network_architectures``, including the aliases under ``all_modules`` and ``decoder.encoder``. So the
-``state_dict`` of either network loads strictly into the other, and both give the same output.
+``state_dict`` of either network loads strictly into the other, and both give the same output up to rounding: on a CPU
+this one keeps the channels of a voxel adjacent in memory, which is faster.
 """
 
 from __future__ import annotations
@@ -55,11 +56,21 @@ def architecture(
     }
 
 
+class _InstanceNorm(nn.InstanceNorm3d):
+    """The same for a single case on a CPU in a fraction of the time: torch's own copies maps to another memory format,
+    and a batch of one case is normalised as the case is."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) == 1 and x.device.type == "cpu":
+            return nn.functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        return super().forward(x)
+
+
 class _ConvNormReLU(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(channels_in, channels_out, 3, stride, padding=1)
-        self.norm = nn.InstanceNorm3d(channels_out, eps=1e-5, affine=True)
+        self.norm = _InstanceNorm(channels_out, eps=1e-5, affine=True)
         self.nonlin = nn.LeakyReLU(inplace=True)
         self.all_modules = nn.Sequential(self.conv, self.norm, self.nonlin)
 
@@ -87,6 +98,8 @@ class _Encoder(nn.Module):
         skips = []
         for stage in self.stages:
             x = stage(x)
+            if x.device.type == "cpu":  # oneDNN's convolutions are fastest if the channels of a voxel are adjacent
+                x = x.contiguous(memory_format=torch.channels_last_3d)
             skips.append(x)
         return skips
 
