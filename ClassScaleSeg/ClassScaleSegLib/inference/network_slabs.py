@@ -51,8 +51,9 @@ class SlabNetwork:
         :param x: ``(1, channels, *patch)`` on the CPU, with two or three axes.
         :returns: ``(1, r, *patch)``, in ``channels_last`` memory format and of the type of the maps.
         """
-        x = x.to(self._dtype or x.dtype)
-        x = _empty(x, x.shape[1], x.shape[2:]).copy_(x)  # of one channel, x is said to have every memory format
+        x = _empty(x, x.shape[1], x.shape[2:], self._dtype).copy_(
+            x
+        )  # of one channel, x is said to have every memory format
         if isinstance(self._network, MeshNet):
             x = self._run(self._network.layers, x, own=True)
             return self._run(self._network.seg_layers[-1], x, own=True)
@@ -371,8 +372,8 @@ def _exact(x: torch.Tensor) -> torch.Tensor:
     return x.float() if x.dtype == torch.bfloat16 else x
 
 
-def _empty(like: torch.Tensor, channels: int, shape: Iterable[int]) -> torch.Tensor:
-    return torch.empty((1, channels, *shape), dtype=like.dtype, memory_format=_last(like))
+def _empty(like: torch.Tensor, channels: int, shape: Iterable[int], dtype: torch.dtype | None = None) -> torch.Tensor:
+    return torch.empty((1, channels, *shape), dtype=dtype or like.dtype, memory_format=_last(like))
 
 
 def _last(x: torch.Tensor) -> torch.memory_format:

@@ -112,7 +112,7 @@ class LastChoice:
             "memoryLimit": _("Memory limit"),
             "step": _("Step"),
             "mirroring": _("Mirroring"),
-            "bfloat16": _("Less precision on a processor"),
+            "bfloat16": _("bfloat16 on the CPU"),
             "folds": _("Folds"),
             "threads": _("Threads"),
             "smooth": _("Smooth"),

@@ -208,10 +208,6 @@
         <translation>Interpolation:</translation>
     </message>
     <message>
-        <source>Less precision on a processor</source>
-        <translation>Weniger Genauigkeit auf dem Prozessor</translation>
-    </message>
-    <message>
         <source>Load an RT structure set, which has contours, and compare the segmentation under Result with it as the reference.</source>
         <translation>Einen RT-Strukturdatensatz laden, der Konturen hat, und die Segmentierung unter „Ergebnis“ mit ihm als Referenz vergleichen.</translation>
     </message>
@@ -276,8 +272,8 @@
         <translation>Aus</translation>
     </message>
     <message>
-        <source>On a processor, let the network compute with less precision (bfloat16). Several times faster on processors with AMX, and slightly less exact. Without effect on a graphics card.</source>
-        <translation>Auf dem Prozessor rechnet das Netz mit geringerer Genauigkeit (bfloat16). Auf Prozessoren mit AMX mehrmals so schnell und etwas weniger genau. Ohne Wirkung auf einer Grafikkarte.</translation>
+        <source>On the CPU, let the network compute with less precision. Several times faster on processors with AMX, and slightly less exact. Without effect on a graphics card.</source>
+        <translation>Auf der CPU rechnet das Netz mit geringerer Genauigkeit. Auf Prozessoren mit AMX mehrmals so schnell und etwas weniger genau. Ohne Wirkung auf einer Grafikkarte.</translation>
     </message>
     <message>
         <source>Outputs</source>
@@ -518,6 +514,10 @@
     <message>
         <source>Whole volume</source>
         <translation>Ganzes Bild</translation>
+    </message>
+    <message>
+        <source>bfloat16 on the CPU</source>
+        <translation>bfloat16 auf der CPU</translation>
     </message>
 </context>
 <context>
@@ -5448,10 +5448,6 @@
         <translation>Letzte Wahl</translation>
     </message>
     <message>
-        <source>Less precision on a processor</source>
-        <translation>Weniger Genauigkeit auf dem Prozessor</translation>
-    </message>
-    <message>
         <source>Locate with</source>
         <translation>Finden mit</translation>
     </message>
@@ -5514,6 +5510,10 @@
     <message>
         <source>between all classes</source>
         <translation>zwischen allen Klassen</translation>
+    </message>
+    <message>
+        <source>bfloat16 on the CPU</source>
+        <translation>bfloat16 auf der CPU</translation>
     </message>
     <message>
         <source>keep both</source>
