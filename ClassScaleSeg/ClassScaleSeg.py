@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import qt
     from ClassScaleSegLib.images.comparison import ClassComparison, Comparison
     from ClassScaleSegLib.process.child import Event
+    from ClassScaleSegLib.scene.correction import Corrected
     from ClassScaleSegLib.scene.queue import QueueItem, SceneQueue
     from ClassScaleSegLib.scene.request import Request
     from ClassScaleSegLib.scene.run import SceneRun
@@ -386,6 +387,48 @@ class ClassScaleSegLogic(ScriptedLoadableModuleLogic):
         from ClassScaleSegLib.scene.structure_sets import add_structure_set
 
         return add_structure_set(like, path, tell)
+
+    def correct(
+        self, segmentationNode: vtkMRMLSegmentationNode, segmentID: str, volume: vtkMRMLScalarVolumeNode | None = None
+    ) -> vtkMRMLSegmentationNode:
+        """Prepare Slicer's Segment Editor to correct one structure of a segmentation, with all others locked.
+
+            logic.correct(segmentationNode, "Segment_17")
+            slicer.util.selectModule("SegmentEditor")
+            ...
+            logic.finishCorrection()
+
+        The structure is edited in a node of its own, whose second segment stands for all other structures. The
+        segmentation itself changes at the end, which comes also when the user opens this module.
+
+        :param segmentationNode: the node with the structure.
+        :param segmentID: id of its segment, such as "Segment_17".
+        :param volume: that is shown; by default that of the segmentation.
+        :returns: the node that is edited.
+        :raises ClassScaleSegLib.ImageError: if there is no such segment, the segmentation does not consist of label
+            maps or is part of a sequence, or another correction is not finished. The scene is not changed.
+        """
+        from ClassScaleSegLib.scene.correction import begin_correction, edit
+
+        node = begin_correction(segmentationNode, segmentID)
+        drawn_on = segmentationNode.GetNodeReference(segmentationNode.GetReferenceImageGeometryReferenceRole())
+        edit(node, volume or drawn_on)
+        return node
+
+    def finishCorrection(self, discard: bool = False) -> "Corrected | None":
+        """Take what was painted over into the structure that `correct` has named, and remove the node of its own.
+
+        :param discard: leave the structure as it was instead.
+        :returns: what has changed, in mL; ``None`` if nothing is being corrected, or it was discarded.
+        :raises ClassScaleSegLib.ImageError: if the structure is not there any more. What was painted stays as a
+            segmentation.
+        """
+        from ClassScaleSegLib.scene.correction import correction_in, discard_correction, finish_correction
+
+        node = correction_in(slicer.mrmlScene)
+        if node is not None and discard:
+            discard_correction(node)
+        return None if node is None or discard else finish_correction(node)
 
     def saveSegmentation(
         self, segmentationNode: vtkMRMLSegmentationNode, path: str | Path, tell: Callable[[str], object] = logging.info

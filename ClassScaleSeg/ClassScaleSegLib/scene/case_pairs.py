@@ -15,7 +15,7 @@ from ..images.comparison import Comparison
 from ..images.segmentation import Segmentation
 from ..labels.table import LabelTable, name_words
 from .dicom import is_result
-from .results import compare_nodes, is_noted
+from .results import compare_nodes, owner_of
 from .segmentation_reader import Opened, open_segmentation, open_structures
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def find_case_pairs(scene: vtkMRMLScene) -> list[CasePair]:
     volume, as :func:`called_like` says. Results are no references.
     """
     results = [(node, volume) for node in segmentations(scene) if is_result(node) and (volume := _volume(node))]
-    others = [node for node in segmentations(scene) if not is_result(node) and not is_noted(node)]
+    others = [node for node in segmentations(scene) if not is_result(node) and owner_of(node) is None]
     volumes = list(dict.fromkeys(volume for _node, volume in results))
     named = called_like([volume.GetName() or "" for volume in volumes], [node.GetName() or "" for node in others])
     references: dict[vtkMRMLNode, vtkMRMLSegmentationNode] = {}

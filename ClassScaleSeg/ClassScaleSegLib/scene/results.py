@@ -162,9 +162,9 @@ def note(node: vtkMRMLNode, role: str, other: vtkMRMLNode) -> None:
     other.SetNodeReferenceID(_OWNER, node.GetID())
 
 
-def is_noted(node: vtkMRMLNode) -> bool:
-    """Return whether a node belongs to another one, such as differences to a segmentation."""
-    return node.GetNodeReference(_OWNER) is not None
+def owner_of(node: vtkMRMLNode) -> vtkMRMLNode | None:
+    """Return the node to which one belongs, such as differences to a segmentation; ``None`` if it belongs to none."""
+    return node.GetNodeReference(_OWNER)
 
 
 @contextlib.contextmanager

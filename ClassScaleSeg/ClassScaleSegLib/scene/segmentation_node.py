@@ -140,14 +140,14 @@ def _segment(label: Label) -> vtkSegment:
 
 def _images(segmentation: Segmentation) -> dict[int, vtkOrientedImageData]:
     """Return for each label value in the table the image that its segment shares with those of its layer."""
-    images = [_shared_image(layer, segmentation.geometry) for layer in segmentation.layers]
+    images = [shared_image(layer, segmentation.geometry) for layer in segmentation.layers]
     if len(images) == 1:
         return {label.value: images[0] for label in segmentation.table}
     of_layer = layer_of_values(layer_counts(segmentation.layers))
     return {label.value: images[of_layer[label.value]] for label in segmentation.table}
 
 
-def _shared_image(labels: np.ndarray, geometry: Geometry) -> vtkOrientedImageData:
+def shared_image(labels: np.ndarray, geometry: Geometry) -> vtkOrientedImageData:
     """Return a label map cropped to its foreground, as uint8 if all values fit, else as uint16."""
     from vtk.util.numpy_support import numpy_to_vtk
 

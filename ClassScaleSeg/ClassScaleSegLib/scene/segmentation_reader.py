@@ -78,19 +78,20 @@ def segmentation_of(node: vtkMRMLSegmentationNode) -> Counted | None:
     return None if opened is None else opened[:2]
 
 
-def open_segmentation(node: vtkMRMLSegmentationNode) -> Opened | None:
+def open_segmentation(node: vtkMRMLSegmentationNode, local: bool = False) -> Opened | None:
     """Return what any segmentation node holds, whoever made it, as label maps on one grid in world coordinates.
 
     Fractional label maps and surfaces are converted by Slicer, in a copy; the node is not changed. Segments on several
     grids are brought onto that of the first one, by the nearest voxel.
 
+    :param local: in the coordinates of the node instead, as if it were under no transform.
     :returns: ``None`` if there is no segment with a voxel.
     :raises ImageError: if Slicer cannot convert the segments, they overlap in too many layers, or the node is under a
         non-linear transform.
     """
     import slicer
 
-    transform, segmentation = node.GetParentTransformNode(), node.GetSegmentation()
+    transform, segmentation = None if local else node.GetParentTransformNode(), node.GetSegmentation()
     if transform is not None and not transform.IsTransformToWorldLinear():
         raise ImageError(
             f"{node.GetName()} is under the non-linear transform {transform.GetName()}. Harden the transform (in "

@@ -8,7 +8,7 @@ mesh, so that structures that touch still touch afterwards.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +76,34 @@ def hide_3d(node: vtkMRMLSegmentationNode) -> None:
     if segmentation.GetSourceRepresentationName() != SURFACE:
         with slicer.util.NodeModify(node):
             segmentation.RemoveRepresentation(SURFACE)
+
+
+def take_surfaces(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> dict[str, bool]:
+    """Remove the surfaces of segments whose voxels are about to change, if the node has surfaces.
+
+    Slicer would otherwise make new ones of all segments that share an image with them.
+
+    :returns: for each of these segments whether its surface was more than an empty one, for :func:`give_surfaces`.
+    """
+    shown = {}
+    for identifier in segment_ids if has_surfaces(node) else ():
+        segment = node.GetSegmentation().GetSegment(identifier)
+        surface = segment.GetRepresentation(SURFACE)
+        shown[identifier] = surface is not None and surface.GetNumberOfPolys() > 0
+        segment.RemoveRepresentation(SURFACE)
+    return shown
+
+
+def give_surfaces(node: vtkMRMLSegmentationNode, shown: Mapping[str, bool]) -> None:
+    """Make new surfaces of segments that have none; empty ones where ``shown`` says so."""
+    import vtk
+
+    segmentation = node.GetSegmentation()
+    made = closed_surfaces(node, [identifier for identifier, polygons in shown.items() if polygons])
+    for identifier in shown:
+        segmentation.GetSegment(identifier).AddRepresentation(SURFACE, made.get(identifier, vtk.vtkPolyData()))
+    if shown:
+        segmentation.InvokeEvent(segmentation.ContainedRepresentationNamesModified)
 
 
 def closed_surfaces(node: vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> dict[str, vtkPolyData]:
